@@ -1,0 +1,36 @@
+"""The errors a user can meet: each says what was found, where, and what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class ShrinkError(Exception):
+    """Base of every error shrinkwidget raises on purpose."""
+
+
+class RecipeError(ShrinkError, ValueError):
+    """A recipe that cannot be: an unknown name, a value out of range, a pattern that matches nothing."""
+
+
+class ModelError(ShrinkError, ValueError):
+    """A model that cannot be looked at or compressed: NaN weights, meta tensors, nothing to compress."""
+
+
+class FileError(ShrinkError, ValueError):
+    """A file that cannot be read as what it claims to be, or does not fit the model it is loaded into."""
+
+
+class DataError(ShrinkError, ValueError):
+    """Evaluation data or a metric that does not fit the model."""
+
+
+class Cancelled(ShrinkError):
+    """Work that was told to stop, because something newer was asked for."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return ``"; did you mean 'a' or 'b'?"`` for the known names closest to `name`, or ``""``."""
+    close = difflib.get_close_matches(name, list(known), n=2, cutoff=0.5)
+    return f"; did you mean {' or '.join(repr(c) for c in close)}?" if close else ""

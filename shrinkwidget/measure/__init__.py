@@ -1,0 +1,1 @@
+"""Looks at models and never touches them: layers, sketch, estimate, size."""

@@ -1,0 +1,222 @@
+"""Every tensor of a model, in order, with its status: compressible, or kept and why."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any, Final, Literal, TypeAlias
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from ..errors import FileError, ModelError
+
+Source: TypeAlias = nn.Module | Mapping[str, Tensor] | str | os.PathLike[str]
+Role: TypeAlias = Literal["parameter", "buffer", "tensor"]
+
+COMPRESSIBLE_DTYPES: Final = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Entry:
+    """One tensor of a model.
+
+    `why` is empty for a compressible tensor and says why another is kept. `aliases` are the other names of tied
+    weights, which count once. `saved` is False for buffers that are not part of the state dict.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    role: Role
+    why: str
+    aliases: tuple[str, ...]
+    saved: bool
+    load: Callable[[], Tensor]
+
+    @property
+    def numel(self) -> int:
+        """Number of elements."""
+        return int(torch.Size(self.shape).numel())
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the dense tensor, in its own dtype."""
+        return self.numel * self.dtype.itemsize
+
+    @property
+    def compressible(self) -> bool:
+        """Whether a recipe may change this tensor."""
+        return not self.why
+
+
+@dataclass(frozen=True, eq=False)
+class Weights:
+    """A model opened for looking: its title and its entries, in the order the module (or the file) defines them."""
+
+    title: str
+    entries: tuple[Entry, ...]
+
+    @cached_property
+    def layers(self) -> tuple[Entry, ...]:
+        """The compressible entries, in order."""
+        return tuple(e for e in self.entries if e.compressible)
+
+    @cached_property
+    def kept(self) -> tuple[Entry, ...]:
+        """The entries no recipe changes, as far as they are saved."""
+        return tuple(e for e in self.entries if not e.compressible and e.saved)
+
+
+def open_weights(source: Source) -> Weights:
+    """List every parameter and buffer of a module, a state dict, or a ``.safetensors`` file.
+
+    Raises:
+        ModelError: for anything else, for tensors on the meta device, and where nothing is compressible.
+        FileError: for a path that does not exist, is not safetensors, or is a pickle.
+    """
+    if isinstance(source, nn.Module):
+        weights = Weights(type(source).__name__, tuple(_tie(_module_tensors(source))))
+    elif isinstance(source, Mapping):
+        weights = Weights("state dict", tuple(_tie(_state_tensors(source))))
+    elif isinstance(source, str | os.PathLike):
+        weights = Weights(Path(source).stem, tuple(_file_entries(Path(source))))
+    else:
+        raise ModelError(
+            f"cannot look at a {type(source).__name__}: give an nn.Module, a state dict, or the path of a .safetensors file"
+        )
+    if not weights.layers:
+        raise ModelError(_nothing_compressible(weights))
+    return weights
+
+
+def _nothing_compressible(weights: Weights) -> str:
+    wide = [e for e in weights.entries if len(e.shape) >= 2]
+    found = f"{wide[0].name!r} is kept: {wide[0].why}" if wide else f"its {len(weights.entries)} tensors have fewer than two dimensions"
+    return f"nothing to compress in {weights.title}: no float parameter with two or more dimensions ({found})"
+
+
+_Found: TypeAlias = tuple[str, Tensor, Role, bool]
+
+
+def _module_tensors(module: nn.Module) -> Iterator[_Found]:
+    """Yield parameters and buffers module by module, so that a layer's bias follows its weight."""
+    for prefix, child in module.named_modules():
+        dot = f"{prefix}." if prefix else ""
+        for name, parameter in child._parameters.items():
+            if parameter is not None:
+                yield dot + name, _initialised(dot + name, parameter), "parameter", True
+        for name, buffer in child._buffers.items():
+            if buffer is not None:
+                yield dot + name, buffer, "buffer", name not in child._non_persistent_buffers_set
+
+
+def _initialised(name: str, parameter: Tensor) -> Tensor:
+    if nn.parameter.is_lazy(parameter):
+        raise ModelError(f"{name!r} has no weights yet (a lazy module): run one batch through the model first")
+    return parameter
+
+
+def _state_tensors(state: Mapping[str, Any]) -> Iterator[_Found]:
+    for name, tensor in state.items():
+        if not isinstance(tensor, Tensor):
+            raise ModelError(
+                f"the state dict holds a {type(tensor).__name__} at {name!r}; expected tensors only"
+                + ("; is the state dict one level down?" if isinstance(tensor, Mapping) else "")
+            )
+        yield name, tensor, "tensor", True
+
+
+def _tie(found: Iterator[_Found]) -> Iterator[Entry]:
+    """Turn tensors into entries, giving those that share one memory a single entry with aliases."""
+    groups: dict[object, list[_Found]] = {}
+    for item in found:
+        groups.setdefault(_identity(item[1]), []).append(item)
+    for group in groups.values():
+        name, tensor, role, saved = group[0]
+        if tensor.device.type == "meta":
+            raise ModelError(f"{name!r} is on the meta device and has no values: load the model's weights first")
+        tensor = tensor.detach()
+        yield Entry(
+            name=name,
+            shape=tuple(tensor.shape),
+            dtype=tensor.dtype,
+            role=role,
+            why=_why_kept(tensor.shape, tensor.dtype, role),
+            aliases=tuple(other[0] for other in group[1:]),
+            saved=any(item[3] for item in group),
+            load=partial(_same, tensor),
+        )
+
+
+def _same(tensor: Tensor) -> Tensor:
+    return tensor
+
+
+def _identity(tensor: Tensor) -> object:
+    """Return what two tied tensors have in common: memory, place in it, shape and strides."""
+    if tensor.device.type == "meta" or tensor.numel() == 0 or tensor.layout != torch.strided:
+        return id(tensor)
+    return tensor.device, tensor.data_ptr(), tensor.dtype, tuple(tensor.shape), tensor.stride()
+
+
+def _why_kept(shape: tuple[int, ...], dtype: torch.dtype, role: Role) -> str:
+    kind = str(dtype).removeprefix("torch.")
+    if role == "buffer":
+        return "a buffer, not a parameter"
+    if dtype not in COMPRESSIBLE_DTYPES:
+        return f"{kind}: only float16, bfloat16, float32 and float64 can be compressed"
+    if len(shape) < 2:
+        return "fewer than two dimensions (a bias, a norm, a scalar)"
+    return "" if torch.Size(shape).numel() else "empty"
+
+
+_DTYPES: Final = {
+    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
+    "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8,
+    "BOOL": torch.bool, "U16": torch.uint16, "U32": torch.uint32, "U64": torch.uint64, "C64": torch.complex64,
+    "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2,
+}  # fmt: skip
+
+
+def _file_entries(path: Path) -> Iterator[Entry]:
+    """Yield the entries of a safetensors file without reading a weight; `load` maps one tensor at a time."""
+    refuse_pickle(path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            for name in file.offset_keys():
+                view = file.get_slice(name)
+                shape, dtype = tuple(view.get_shape()), _file_dtype(path, name, view.get_dtype())
+                why = _why_kept(shape, dtype, "tensor")
+                yield Entry(name, shape, dtype, "tensor", why, (), True, partial(_map_tensor, path, name))
+    except SafetensorError as error:
+        raise FileError(f"{str(path)!r} is not a readable safetensors file: {error}") from error
+
+
+def _file_dtype(path: Path, name: str, code: str) -> torch.dtype:
+    if code not in _DTYPES:
+        raise FileError(f"{str(path)!r} holds {name!r} as {code}, a type this version cannot read")
+    return _DTYPES[code]
+
+
+def _map_tensor(path: Path, name: str) -> Tensor:
+    with safe_open(path, framework="pt") as file:
+        tensor: Tensor = file.get_tensor(name)
+    return tensor
+
+
+def refuse_pickle(path: Path) -> None:
+    """Raise a `FileError` for a path that is missing, a folder, or a pickle (a ``torch.save`` file among them)."""
+    if not path.is_file():
+        raise FileError(f"there is no file {str(path)!r}" + ("; it is a folder" if path.is_dir() else ""))
+    with path.open("rb") as file:
+        head = file.read(2)
+    if head == b"PK" or (head[:1] == b"\x80" and head[1:2] <= b"\x05" and path.suffix != ".safetensors"):
+        raise FileError(
+            f"{str(path)!r} is a pickle (a torch.save file): pickles can run code when they are read, so shrinkwidget "
+            f"never opens them; load it yourself with torch.load(weights_only=True) and pass the state dict"
+        )

@@ -1,0 +1,372 @@
+"""The Recipe: an immutable, JSON-able statement of what to do to every tensor."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
+from decimal import Decimal
+from fnmatch import fnmatchcase
+from types import MappingProxyType
+from typing import Any, Final, Literal, TypeAlias, cast
+
+from .errors import RecipeError, nearest
+
+FORMAT: Final = "shrinkwidget-recipe"
+VERSION: Final = 1
+BITS: Final = (1, 2, 3, 4, 5, 6, 7, 8, 16, 32)
+PATTERNS: Final = ("unstructured", "2:4", "1:4", "4:8")
+MAX_GROUP: Final = 1 << 20
+
+Scope: TypeAlias = Literal["global", "layer"]
+Pattern: TypeAlias = Literal["unstructured", "2:4", "1:4", "4:8"]
+Criterion: TypeAlias = Literal["magnitude", "random"]
+Granularity: TypeAlias = Literal["tensor", "channel"] | int
+Grid: TypeAlias = Literal["linear", "codebook"]
+Range: TypeAlias = Literal["absmax", "mse"] | float
+
+
+class _Keep:
+    """The override that leaves a layer exactly as it is."""
+
+    _instance: _Keep | None = None
+
+    def __new__(cls) -> _Keep:
+        cls._instance = cls._instance or super().__new__(cls)
+        return cls._instance
+
+    def __repr__(self) -> str:
+        return "Keep"
+
+    def __reduce__(self) -> tuple[type[_Keep], tuple[()]]:
+        return (_Keep, ())
+
+
+Keep: Final = _Keep()
+"""Leave this layer exactly as it is: ``Recipe(layers={"conv1": Keep})``."""
+
+Override: TypeAlias = _Keep | Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a recipe asks of one layer, every choice resolved.
+
+    `ranked` tells whether the layer takes part in the global magnitude ranking; a layer with a sparsity of its own,
+    or with an n:m pattern, does not.
+    """
+
+    keep: bool
+    ranked: bool
+    sparsity: float
+    bits: int
+    pattern: Pattern
+    granularity: Granularity
+    grid: Grid
+    symmetric: bool
+    range: Range
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Recipe:
+    """What to do to every tensor of a model; frozen, validated, comparable, hashable, and JSON-able.
+
+    Args:
+        sparsity: fraction of the weights to prune, 0 ≤ s < 1. With an n:m `pattern` it is fixed at 1 − n/m and may be
+            left out.
+        bits: bits per stored weight: 1…8 (a grid or codebook of 2^bits values at most), 16 (half precision) or
+            32 (as it is; float64 is rounded to float32).
+        scope: ``"global"`` ranks all layers together, ``"layer"`` prunes the same fraction of each.
+        pattern: ``"unstructured"``, or ``"2:4"``, ``"1:4"``, ``"4:8"``: keep n of every m neighbours along a row.
+        criterion: ``"magnitude"`` prunes the smallest, ``"random"`` any (the baseline every comparison needs).
+        granularity: how many weights share a scale: ``"tensor"``, ``"channel"`` (dimension 0), or an integer g for
+            groups of g along the flattened rest. A codebook is always one per tensor.
+        grid: ``"linear"``, or ``"codebook"`` for 2^bits k-means values (Deep Compression, arXiv 1510.00149).
+        symmetric: a linear grid with a zero in its middle, or (False) one stretched from minimum to maximum.
+        range: what the grid spans: ``"absmax"``, ``"mse"`` (least squared error), or a number p for the p-th
+            percentile of the magnitudes, 50 < p ≤ 100.
+        kept_bits: 32 or 16 bits for what is not compressed (biases, norms, float buffers).
+        seed: seed of the ``"random"`` criterion.
+        layers: overrides by layer name or pattern (``*``, ``?``, ``[…]``): `Keep`, or a dict of sparsity, bits,
+            pattern, granularity, grid, symmetric, range. The last entry that matches a layer wins, whole.
+
+    Raises:
+        RecipeError: for an unknown name or a value out of range, naming the nearest valid ones.
+    """
+
+    sparsity: float = None  # type: ignore[assignment]  # None stands for "what the pattern says"
+    bits: int = 32
+    scope: Scope = "global"
+    pattern: Pattern = "unstructured"
+    criterion: Criterion = "magnitude"
+    granularity: Granularity = "channel"
+    grid: Grid = "linear"
+    symmetric: bool = True
+    range: Range = "absmax"
+    kept_bits: int = 32
+    seed: int = 0
+    layers: Mapping[str, Override] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        if self.sparsity is None:
+            values["sparsity"] = pattern_sparsity(values["pattern"])
+        for name, value in _checked(values, "Recipe").items():
+            object.__setattr__(self, name, value)
+        object.__setattr__(self, "layers", MappingProxyType(_checked_layers(self.layers)))
+
+    def __hash__(self) -> int:
+        return hash(self.to_json())
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Recipe) and self.to_json() == other.to_json()
+
+    def __repr__(self) -> str:
+        return f"Recipe({', '.join(f'{k}={v!r}' for k, v in self._changed())})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Recipe.from_json, (self.to_json(),))
+
+    def _changed(self) -> Iterator[tuple[str, Any]]:
+        """Yield the fields that differ from the defaults, in order, layers as a plain dict."""
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if f.name == "layers":
+                if value:
+                    yield "layers", {k: v if v is Keep else dict(v) for k, v in value.items()}
+            elif f.name == "sparsity":
+                if value != pattern_sparsity(self.pattern):
+                    yield "sparsity", value
+            elif value != f.default:
+                yield f.name, value
+
+    def with_(self, **changes: Any) -> Recipe:
+        """Return a recipe with some fields changed; a new `pattern` brings its own sparsity unless one is given."""
+        _known(changes, [f.name for f in fields(self)], "Recipe")
+        if "pattern" in changes and changes["pattern"] != self.pattern:
+            changes.setdefault("sparsity", None)
+        return replace(self, **changes)
+
+    def with_layer(self, name: str, override: Override | None = None, **changes: Any) -> Recipe:
+        """Return a recipe in which the layers called `name` (a name or a pattern) are treated differently.
+
+        ``with_layer("fc", bits=8)`` adds to what was said of "fc" before; ``with_layer("fc", Keep)`` leaves it as it
+        is; ``with_layer("fc")`` goes back to the global value.
+        """
+        layers = dict(self.layers)
+        before = layers.pop(name, {})
+        if override is not None:
+            layers[name] = override
+        elif changes:
+            layers[name] = {**(before if isinstance(before, Mapping) else {}), **changes}
+        return replace(self, layers=layers)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a plain dict of the fields that differ from the defaults, with a format name and version."""
+        layers = {k: "keep" if v is Keep else dict(cast(Mapping[str, Any], v)) for k, v in self.layers.items()}
+        changed = dict(self._changed()) | ({"layers": layers} if layers else {})
+        return {"format": FORMAT, "version": VERSION, **changed}
+
+    def to_json(self) -> str:
+        """Return the canonical JSON text: no spaces, defaults left out; equal recipes give equal texts."""
+        return canonical_json(self.to_dict())
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Recipe:
+        """Read what `to_json` wrote.
+
+        Raises:
+            RecipeError: if the text is not JSON, not a recipe, or of a newer version.
+        """
+        try:
+            found = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise RecipeError(f"this is not a recipe: it is not valid JSON ({error})") from error
+        return cls.from_dict(found)
+
+    @classmethod
+    def from_dict(cls, found: Mapping[str, Any]) -> Recipe:
+        """Read what `to_dict` wrote; see `from_json`."""
+        if not isinstance(found, Mapping) or found.get("format") != FORMAT:
+            raise RecipeError(f'this is not a recipe: expected an object with "format": "{FORMAT}"')
+        version = found.get("version")
+        if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+            raise RecipeError(f"this recipe has version {version!r}; expected a whole number from 1 to {VERSION}")
+        if version > VERSION:
+            raise RecipeError(f"this recipe has version {version}, newer than {VERSION}: upgrade shrinkwidget to read it")
+        values = {str(k): v for k, v in found.items() if k not in ("format", "version")}
+        _known(values, [f.name for f in fields(cls)], "Recipe")
+        layers = values.get("layers", {})
+        if not isinstance(layers, Mapping):
+            raise RecipeError(f"Recipe(layers=…) must be an object of overrides by layer name, got {layers!r}")
+        values["layers"] = {k: Keep if v == "keep" else v for k, v in layers.items()}
+        return cls(**values)
+
+    def resolve(self, names: Iterable[str]) -> list[Plan]:
+        """Return the plan of each layer, in the order of `names`.
+
+        Raises:
+            RecipeError: if an override matches none of the names.
+        """
+        names = list(names)
+        for pattern in self.layers:
+            if not any(layer_matches(pattern, name) for name in names):
+                raise RecipeError(
+                    f"Recipe(layers={{{pattern!r}: …}}) matches no layer"
+                    f"{nearest(pattern, [layer_label(n) for n in names])}"
+                )
+        return [self._plan(name) for name in names]
+
+    def _plan(self, name: str) -> Plan:
+        own: Override = {}
+        for pattern, override in self.layers.items():
+            if layer_matches(pattern, name):
+                own = override
+        mine = {} if own is Keep else dict(cast(Mapping[str, Any], own))
+        pattern = mine.get("pattern", self.pattern)
+        if "pattern" in mine and pattern != self.pattern:
+            mine.setdefault("sparsity", pattern_sparsity(pattern))
+        ranked = own is not Keep and self.scope == "global" and pattern == "unstructured" and "sparsity" not in mine
+        names = [f.name for f in fields(Plan) if f.name not in ("keep", "ranked")]
+        return Plan(keep=own is Keep, ranked=ranked, **{n: mine.get(n, getattr(self, n)) for n in names})
+
+
+def layer_label(name: str) -> str:
+    """Return the name of a layer as people say it: ``"conv1.weight"`` is "conv1"."""
+    return name.removesuffix(".weight")
+
+
+def layer_matches(pattern: str, name: str) -> bool:
+    """Tell whether an override's key names this layer, with or without its ``.weight``."""
+    return fnmatchcase(name, pattern) or fnmatchcase(layer_label(name), pattern)
+
+
+def pattern_sparsity(pattern: object) -> float:
+    """Return the sparsity a pattern fixes, 1 − n/m; 0 for an unstructured one (and for what is no pattern)."""
+    if pattern not in PATTERNS or pattern == "unstructured":
+        return 0.0
+    n, m = map(int, str(pattern).split(":"))
+    return 1 - n / m
+
+
+def canonical_json(value: object) -> str:
+    """Return JSON text without spaces whose numbers JavaScript's ``JSON.stringify`` would write the same way."""
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{canonical_json(str(k))}:{canonical_json(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, float):
+        return str(int(value)) if value.is_integer() else format(Decimal(repr(value)), "f")
+    return json.dumps(value, ensure_ascii=False)
+
+
+_LAYER_FIELDS: Final = ("sparsity", "bits", "pattern", "granularity", "grid", "symmetric", "range")
+_CHOICES: Final[dict[str, tuple[object, ...]]] = {
+    "scope": ("global", "layer"),
+    "pattern": PATTERNS,
+    "criterion": ("magnitude", "random"),
+    "grid": ("linear", "codebook"),
+    "bits": BITS,
+    "kept_bits": (16, 32),
+}
+
+
+def _known(given: Mapping[str, Any], known: Iterable[str], where: str) -> None:
+    for name in given:
+        if name not in (known := list(known)):
+            raise RecipeError(f"{where} has no field {name!r}{nearest(str(name), known)} Its fields: {', '.join(known)}")
+
+
+def _checked(values: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Return the values with numbers normalised, or raise for the first one that cannot be."""
+    checked = {name: _check(name, value, where) for name, value in values.items() if name != "layers"}
+    pattern, sparsity = checked.get("pattern", "unstructured"), checked.get("sparsity")
+    if pattern != "unstructured" and sparsity not in (None, pattern_sparsity(pattern)):
+        raise RecipeError(
+            f"{where}: pattern {pattern!r} fixes the sparsity at {pattern_sparsity(pattern):g}, got {sparsity:g}; "
+            f"leave sparsity out, or use pattern='unstructured'"
+        )
+    return checked
+
+
+def _check(name: str, value: Any, where: str) -> Any:
+    if name in _CHOICES:
+        return _check_choice(name, value, where)
+    if name == "sparsity":
+        return _check_sparsity(value, where)
+    if name == "granularity":
+        return _check_granularity(value, where)
+    if name == "range":
+        return _check_range(value, where)
+    if name == "symmetric" and not isinstance(value, bool):
+        raise RecipeError(f"{where}(symmetric={value!r}) must be True or False")
+    if name == "seed" and not (_whole(value) and 0 <= value < 2**53):
+        raise RecipeError(f"{where}(seed={value!r}) must be a whole number from 0 to 2^53 - 1")
+    return value
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _check_choice(name: str, value: Any, where: str) -> Any:
+    choices = _CHOICES[name]
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int | str) or value not in choices:
+        hint = nearest(str(value), map(str, choices))
+        raise RecipeError(f"{where}({name}={value!r}) must be one of {', '.join(map(repr, choices))}{hint}")
+    return value
+
+
+def _check_sparsity(value: Any, where: str) -> float:
+    if not (_number(value) and 0 <= value < 1):
+        hint = f"; for {value} % write {value / 100:g}" if _number(value) and 1 <= value < 100 else ""
+        raise RecipeError(f"{where}(sparsity={value!r}) must be a fraction, 0 <= sparsity < 1{hint}")
+    return float(value)
+
+
+def _check_granularity(value: Any, where: str) -> Granularity:
+    if value in ("tensor", "channel") or (_whole(value) and 2 <= value <= MAX_GROUP):
+        return cast(Granularity, value)
+    hint = nearest(str(value), ("tensor", "channel"))
+    raise RecipeError(
+        f"{where}(granularity={value!r}) must be 'tensor', 'channel' or a group size from 2 to {MAX_GROUP}{hint}"
+    )
+
+
+def _check_range(value: Any, where: str) -> Range:
+    if value in ("absmax", "mse"):
+        return cast(Range, value)
+    if _number(value) and 50 < value <= 100:
+        return float(value)
+    raise RecipeError(
+        f"{where}(range={value!r}) must be 'absmax', 'mse' or a percentile above 50 and up to 100"
+        f"{nearest(str(value), ('absmax', 'mse'))}"
+    )
+
+
+def _checked_layers(layers: Any) -> dict[str, Override]:
+    if not isinstance(layers, Mapping):
+        raise RecipeError(f"Recipe(layers=…) must be a dict of overrides by layer name, got {type(layers).__name__}")
+    return {_checked_name(name): _checked_override(name, value) for name, value in layers.items()}
+
+
+def _checked_name(name: Any) -> str:
+    if not isinstance(name, str) or not name:
+        raise RecipeError(f"Recipe(layers=…) has the key {name!r}; expected a layer's name or a pattern")
+    return name
+
+
+def _checked_override(name: str, value: Any) -> Override:
+    if value is Keep:
+        return Keep
+    where = f"the override of {name!r}"
+    if not isinstance(value, Mapping):
+        raise RecipeError(f"{where} must be Keep or a dict such as dict(bits=8), got {value!r}")
+    _known(value, _LAYER_FIELDS, where)
+    checked = _checked(value, where)
+    return MappingProxyType({field_name: checked[field_name] for field_name in _LAYER_FIELDS if field_name in checked})

@@ -1,0 +1,1 @@
+"""Everything that makes new weights: prune, quantize, compress."""

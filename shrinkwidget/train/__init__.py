@@ -1,0 +1,1 @@
+"""Evaluating (and, to come, retraining and transfer)."""

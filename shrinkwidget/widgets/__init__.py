@@ -1,0 +1,1 @@
+"""Traits and threads, no mathematics."""
