@@ -1,0 +1,61 @@
+// Bundles the widget into shrinkwidget/widgets/static; `--watch` rebuilds on change, with source maps.
+import { existsSync } from "node:fs";
+import { mkdir } from "node:fs/promises";
+import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+import * as esbuild from "esbuild";
+
+const MAX_BYTES = 120_000;
+
+const root = dirname(dirname(fileURLToPath(import.meta.url)));
+const watch = process.argv.includes("--watch");
+const outdir = join(root, "shrinkwidget", "widgets", "static");
+const script = "explorer.js";
+
+/** @type {import("esbuild").BuildOptions} */
+const options = {
+  absWorkingDir: root,
+  entryPoints: [
+    { in: "js/widget/index.ts", out: "explorer" },
+    { in: "js/explorer/explorer.css", out: "explorer" },
+  ],
+  outdir,
+  bundle: true,
+  format: "esm",
+  target: "es2022",
+  minify: !watch,
+  sourcemap: watch ? "inline" : false,
+  jsx: "automatic",
+  jsxImportSource: "preact",
+  legalComments: "none",
+  charset: "utf8",
+  metafile: true,
+  logLevel: "info",
+};
+
+/** Exit with a sentence when the bundle has outgrown its budget; print where the bytes went. */
+async function weigh(metafile) {
+  const output = Object.entries(metafile.outputs).find(([path]) => path.endsWith(script));
+  const bytes = output?.[1].bytes ?? 0;
+  console.log(`${script}: ${(bytes / 1000).toFixed(1)} kB minified, of at most ${MAX_BYTES / 1000} kB`);
+  if (bytes > MAX_BYTES) {
+    console.error(await esbuild.analyzeMetafile(metafile));
+    console.error(`${script} is ${bytes} bytes, over its budget of ${MAX_BYTES}: see above for what is in it`);
+    process.exit(1);
+  }
+}
+
+for (const { in: entry } of options.entryPoints) {
+  if (!existsSync(join(root, entry))) {
+    console.error(`cannot build: ${entry} is missing`);
+    process.exit(1);
+  }
+}
+await mkdir(outdir, { recursive: true });
+if (watch) {
+  const context = await esbuild.context(options);
+  await context.watch();
+} else {
+  const { metafile } = await esbuild.build(options);
+  await weigh(metafile);
+}
