@@ -16,7 +16,7 @@ SOURCES = ("js", "package.json", "package-lock.json", "tsconfig.json")
 class JavaScriptHook(BuildHookInterface):  # type: ignore[type-arg]
     """Runs ``npm ci`` and ``npm run build`` where the built JavaScript is missing or older than its sources."""
 
-    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:  # noqa: ARG002
         """Build what is missing; an editable install goes on without it, a wheel or an sdist is refused."""
         root = Path(self.root)
         try:
@@ -52,7 +52,7 @@ def npm(root: Path, *words: str) -> None:
     program = shutil.which("npm")
     if program is None:
         raise RuntimeError(
-            "Building shrinkwidget's JavaScript needs Node 20 or newer: npm was not found; install Node."
+            "Building shrinkwidget's JavaScript needs Node 20 or newer, and npm was not found: install Node."
         )
     if subprocess.run([program, *words], cwd=root, check=False).returncode:
         raise RuntimeError(f"`npm {' '.join(words)}` failed: see above for why, and run it again when that is mended.")
