@@ -1,0 +1,198 @@
+"""How many bytes every part of a packed file takes: docs/format.md as arithmetic, for the estimate and the files."""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+import zlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from shrinkwidget.recipe import Granularity, Plan
+from .layers import Entry, Weights
+
+FORMAT: Final = "shrinkwidget"
+VERSION: Final = 1
+SECTIONS: Final = ("counts", "codes", "mask", "scales", "kept")
+HALF_MAX: Final = 65504.0
+"""The largest finite float16; a tensor with magnitudes beyond it has bfloat16 as its 16-bit form."""
+
+COMPRESSIBLE: Final = 1
+BFLOAT16: Final = 2
+_WIDE: Final = (torch.float32, torch.float64)
+
+
+@dataclass(frozen=True, slots=True)
+class LayerBytes:
+    """What one compressible tensor takes in a packed file, in bytes, and whether its codes cover all its weights."""
+
+    codes: int
+    mask: int
+    scales: int
+    as_is: int
+    dense: bool
+
+    @property
+    def nbytes(self) -> int:
+        """All of it."""
+        return self.codes + self.mask + self.scales + self.as_is
+
+
+def layer_bytes(n: int, kept: int, plan: Plan, shape: tuple[int, ...], itemsize: int) -> LayerBytes:
+    """Return the bytes of a layer of n weights of `itemsize` bytes, `kept` of which survive."""
+    if plan.keep:
+        return LayerBytes(codes=0, mask=0, scales=0, as_is=n * itemsize, dense=True)
+    bits = stored_bits(plan.bits, itemsize)
+    dense = is_dense(n, kept, plan, bits)
+    return LayerBytes(
+        codes=ceil_div((n if dense else kept) * bits, 8),
+        mask=0 if dense else ceil_div(n, 8),
+        scales=scale_bytes(plan, shape),
+        as_is=0,
+        dense=dense,
+    )
+
+
+def stored_bits(bits: int, itemsize: int) -> int:
+    """Return the bits of one code: those asked for, but plain floats (16, 32) are never wider than the tensor."""
+    return min(bits, 8 * itemsize)
+
+
+def is_dense(n: int, kept: int, plan: Plan, bits: int) -> bool:
+    """Tell whether all n weights have a code (pruned ones that of zero), or only the kept ones beside a bit mask."""
+    zero_on_grid = bits >= 16 or (plan.grid == "linear" and bits >= 2)
+    return kept == n or (zero_on_grid and n * bits <= n + kept * bits)
+
+
+def scale_bytes(plan: Plan, shape: tuple[int, ...]) -> int:
+    """Return the bytes of a layer's codebook, or of its scales and zero points."""
+    if plan.bits > 8:
+        return 0
+    if plan.grid == "codebook":
+        return 4 << plan.bits
+    groups = group_count(plan.granularity, shape)
+    zeros = groups if has_zero_points(plan) else 0
+    return (4 if groups == 1 else 4 + 2 * groups) + zeros
+
+
+def has_zero_points(plan: Plan) -> bool:
+    """Tell whether each group of a layer has a zero point beside its scale."""
+    return plan.grid == "linear" and not plan.symmetric and 2 <= plan.bits <= 8
+
+
+def group_count(granularity: Granularity, shape: tuple[int, ...]) -> int:
+    """Return how many scales a non-empty tensor has: one, a row's (``w.reshape(shape[0], -1)``), or ⌈row/g⌉ a row."""
+    if granularity == "tensor":
+        return 1
+    if granularity == "channel":
+        return shape[0]
+    return shape[0] * ceil_div(math.prod(shape[1:]), int(granularity))
+
+
+def ceil_div(a: int, b: int) -> int:
+    """Return a / b rounded up, exactly."""
+    return -(-a // b)
+
+
+def kept_width(itemsize: int, floating: bool, kept_bits: int) -> int:
+    """Return the bytes per element of a kept tensor: floats take at most `kept_bits`, everything else its own width."""
+    return min(itemsize, kept_bits // 8) if floating else itemsize
+
+
+def kept_bytes(kept: Iterable[tuple[int, int, bool]], kept_bits: int) -> int:
+    """Return the bytes of all kept tensors, each given as (bytes, bytes per element, whether real floating point)."""
+    return sum(nbytes // itemsize * kept_width(itemsize, floating, kept_bits) for nbytes, itemsize, floating in kept)
+
+
+def stored_dtype(dtype: torch.dtype, bits: int, bfloat16: bool) -> torch.dtype:
+    """Return the dtype in which a tensor is stored that may take `bits` = 16 or 32 bits per element."""
+    if dtype not in _WIDE or dtype.itemsize <= bits // 8:
+        return dtype
+    return torch.float32 if bits == 32 else torch.bfloat16 if bfloat16 else torch.float16
+
+
+def rounded(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return the tensor in a narrower dtype; a finite value beyond its range becomes its largest one, not infinite."""
+    if dtype == tensor.dtype:
+        return tensor
+    narrow, limit = tensor.to(dtype), torch.finfo(dtype).max
+    overflown = torch.isinf(narrow) & torch.isfinite(tensor)
+    return torch.where(overflown, tensor.clamp(-limit, limit).to(dtype), narrow) if bool(overflown.any()) else narrow
+
+
+def needs_bfloat16(dtype: torch.dtype, peak: float) -> bool:
+    """Tell whether a tensor's 16-bit form is bfloat16, `peak` being its largest finite magnitude."""
+    return dtype == torch.bfloat16 or (dtype in _WIDE and peak > HALF_MAX)
+
+
+def peak(tensor: Tensor) -> float:
+    """Return the largest finite magnitude of a float tensor, 0 if there is none."""
+    if not tensor.numel():
+        return 0.0
+    low, high = (float(x) for x in torch.aminmax(tensor))
+    if math.isfinite(low) and math.isfinite(high):
+        return max(-low, high)
+    finite = tensor[torch.isfinite(tensor)]
+    return float(finite.abs().max()) if finite.numel() else 0.0
+
+
+def structure_text(weights: Weights, peaks: Mapping[str, float] | None = None) -> str:
+    """Return the compact description of a model's tensors that the header carries, independent of any recipe.
+
+    Its length is what `header_bytes` wants. `peaks`: largest magnitudes by name, as far as they are known already;
+    those of other float32 and float64 tensors are looked up in the values.
+    """
+    return encode_structure([describe(e, (peaks or {}).get(e.name)) for e in weights.entries if e.saved])
+
+
+def describe(entry: Entry, known_peak: float | None = None) -> list[object]:
+    """Return ``[name, shape, dtype, flags, aliases…]`` of one tensor."""
+    flags = COMPRESSIBLE if entry.compressible else 0
+    if entry.dtype == torch.bfloat16 or (
+        entry.dtype in _WIDE
+        and needs_bfloat16(entry.dtype, peak(entry.load()) if known_peak is None else known_peak)
+    ):
+        flags |= BFLOAT16
+    return [entry.name, list(entry.shape), str(entry.dtype).removeprefix("torch."), flags, *entry.aliases]
+
+
+def encode_structure(described: list[list[object]]) -> str:
+    """Return base64 of zlib of the JSON text of the tensors' descriptions."""
+    text = json.dumps(described, separators=(",", ":"), ensure_ascii=True)
+    return base64.b64encode(zlib.compress(text.encode(), 9)).decode()
+
+
+def header_text(recipe_json: str, structure: str, lengths: Mapping[str, int], crc: int = 0, fmt: str = FORMAT) -> bytes:
+    """Return the JSON header of a packed file as UTF-8, padded with spaces to a multiple of 8 bytes."""
+    about = {"format": fmt, "version": str(VERSION), "crc32": f"{crc:08x}"}
+    header: dict[str, object] = {"__metadata__": {**about, "recipe": recipe_json, "structure": structure}}
+    end = 0
+    for section in SECTIONS:
+        begin, end = end, end + lengths[section]
+        header[section] = {"dtype": "U8", "shape": [end - begin], "data_offsets": [begin, end]}
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    return text.ljust(8 * ceil_div(len(text), 8))
+
+
+def header_bytes(recipe_json: str, structure_length: int, lengths: Mapping[str, int]) -> int:
+    """Return the bytes of a packed file that are not codes, mask, scales or kept tensors, exactly.
+
+    That is the length field (8), the JSON header, and the section of kept counts. `lengths` are the bytes of the five
+    `SECTIONS` by name.
+    """
+    return 8 + len(header_text(recipe_json, "A" * structure_length, lengths)) + lengths["counts"]
+
+
+def counts_bytes(sizes: Iterable[int]) -> int:
+    """Return the bytes of the section of kept counts: 4 per compressible layer not under Keep, 8 where n ≥ 2³²."""
+    return sum(count_width(n) for n in sizes)
+
+
+def count_width(n: int) -> int:
+    """Return the bytes of the kept count of a layer of n weights."""
+    return 4 if n < 2**32 else 8
