@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from shrinkwidget.recipe import Granularity, Plan
+
 from .layers import Entry, Weights
 
 FORMAT: Final = "shrinkwidget"
@@ -152,12 +153,9 @@ def structure_text(weights: Weights, peaks: Mapping[str, float] | None = None) -
 
 def describe(entry: Entry, known_peak: float | None = None) -> list[object]:
     """Return ``[name, shape, dtype, flags, aliases…]`` of one tensor."""
-    flags = COMPRESSIBLE if entry.compressible else 0
-    if entry.dtype == torch.bfloat16 or (
-        entry.dtype in _WIDE
-        and needs_bfloat16(entry.dtype, peak(entry.load()) if known_peak is None else known_peak)
-    ):
-        flags |= BFLOAT16
+    if known_peak is None:
+        known_peak = peak(entry.load()) if entry.dtype in _WIDE else 0.0
+    flags = COMPRESSIBLE * entry.compressible | BFLOAT16 * needs_bfloat16(entry.dtype, known_peak)
     return [entry.name, list(entry.shape), str(entry.dtype).removeprefix("torch."), flags, *entry.aliases]
 
 
