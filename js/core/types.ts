@@ -1,0 +1,178 @@
+// The shapes of everything the core passes around: recipes and plans, the sketch, estimates.
+
+export type Scope = "global" | "layer";
+export type Pattern = "unstructured" | "2:4" | "1:4" | "4:8";
+export type Criterion = "magnitude" | "random";
+/** How many weights share a scale: a tensor, a channel (dimension 0), or groups of a number of neighbours. */
+export type Granularity = "tensor" | "channel" | number;
+export type Grid = "linear" | "codebook";
+/** What a grid spans: the largest magnitude, the range of least squared error, or a percentile. */
+export type Range = "absmax" | "mse" | number;
+
+/** What may differ from layer to layer. */
+export interface LayerFields {
+  readonly sparsity: number;
+  readonly bits: number;
+  readonly pattern: Pattern;
+  readonly granularity: Granularity;
+  readonly grid: Grid;
+  readonly symmetric: boolean;
+  readonly range: Range;
+}
+
+export type Override = "keep" | Partial<LayerFields>;
+
+/** The statement of what to do to every tensor; the twin of Python's `Recipe`. Never changed in place. */
+export interface Recipe extends LayerFields {
+  readonly scope: Scope;
+  readonly criterion: Criterion;
+  readonly kept_bits: 16 | 32;
+  readonly seed: number;
+  /** Overrides by layer name or pattern; an array, because objects do not keep the order of keys such as "0". */
+  readonly layers: readonly (readonly [string, Override])[];
+}
+
+/** What a recipe asks of one layer. `ranked`: the layer takes part in the global magnitude ranking. */
+export interface Plan extends LayerFields {
+  readonly keep: boolean;
+  readonly ranked: boolean;
+}
+
+/** Weights by signed value, ascending; bucket i covers [lo[i], hi[i]); the `…To` arrays are sums over buckets before i. */
+export interface ValueTable {
+  readonly lo: Float64Array;
+  readonly hi: Float64Array;
+  readonly count: Float64Array;
+  readonly countTo: Float64Array;
+}
+
+/** Weights by magnitude, ascending, both signs together; `…To[i]` sums over buckets before i (length + 1 entries). */
+export interface MagnitudeTable {
+  /** The bucket's number: the upper 16 bits of the float32 pattern of its magnitudes. */
+  readonly bucket: Uint16Array;
+  readonly lo: Float64Array;
+  readonly hi: Float64Array;
+  readonly count: Float64Array;
+  readonly countTo: Float64Array;
+  /** Sum of magnitudes. */
+  readonly sumTo: Float64Array;
+  /** Sum of squares. */
+  readonly energyTo: Float64Array;
+}
+
+/** Weights by magnitude relative to the range of their group, for one granularity; see docs/estimate.md. */
+export interface RelativeTable {
+  readonly binCount: Float32Array;
+  readonly binEnergy: Float32Array;
+  readonly rangeValue: Float32Array;
+  readonly rangeEnergy: Float32Array;
+  readonly rangeCount: Float32Array;
+  readonly stretch: number;
+  readonly captured: number;
+}
+
+/** One compressible tensor as the sketch knows it. */
+export interface LayerSketch {
+  readonly index: number;
+  readonly name: string;
+  /** The name without ".weight". */
+  readonly label: string;
+  readonly shape: readonly number[];
+  readonly n: number;
+  readonly dtype: string;
+  readonly itemsize: number;
+  readonly lossless: boolean;
+  readonly half: "float16" | "bfloat16";
+  /** Multiply-accumulates per example of the dense layer, where an example input was given. */
+  readonly macs: number | null;
+  readonly aliases: readonly string[];
+  readonly absmax: number;
+  /** Σ w². */
+  readonly energy: number;
+  readonly values: ValueTable;
+  readonly magnitudes: MagnitudeTable;
+  /** One table for each of the sketch's `granularities`. */
+  readonly relative: readonly RelativeTable[];
+  /** For each of the sketch's `patterns`, the share of weights kept by relative bin of the whole tensor. */
+  readonly survival: readonly Float32Array[];
+}
+
+/** A tensor that no recipe compresses, and why. */
+export interface KeptTensor {
+  readonly name: string;
+  readonly shape: readonly number[];
+  readonly dtype: string;
+  readonly nbytes: number;
+  readonly itemsize: number;
+  readonly floating: boolean;
+  readonly role: string;
+  readonly why: string;
+}
+
+/** All the browser ever knows of a model. */
+export interface Sketch {
+  readonly title: string;
+  readonly parameters: number;
+  /** Bytes of the model as a plain .safetensors file. */
+  readonly dense: number;
+  /** Length in characters of the structure text of the packed file. */
+  readonly structure: number;
+  /** Multiply-accumulates per example of the whole model, where known. */
+  readonly macs: number | null;
+  readonly layers: readonly LayerSketch[];
+  readonly kept: readonly KeptTensor[];
+  readonly granularities: readonly Granularity[];
+  readonly patterns: readonly Pattern[];
+}
+
+/** Per-layer columns of an estimate, in the sketch's layer order; plain arrays in the kernel's message. */
+export interface LayerFigures {
+  /** Weights that survive. */
+  readonly kept: ArrayLike<number>;
+  /** Magnitude below which weights are pruned; 0 where nothing is, or where no threshold decides. */
+  readonly threshold: ArrayLike<number>;
+  /** Σ w² before. */
+  readonly signal: ArrayLike<number>;
+  /** Σ (w − effective w)². */
+  readonly noise: ArrayLike<number>;
+  /** Bytes of codes, mask and scales; `as_is`: bytes of a layer under "keep". */
+  readonly codes: ArrayLike<number>;
+  readonly mask: ArrayLike<number>;
+  readonly scales: ArrayLike<number>;
+  readonly as_is: ArrayLike<number>;
+}
+
+/** What a recipe makes of a model: the form the kernel's exact message and the preview share. */
+export interface Figures {
+  /** The canonical JSON of the recipe these figures belong to. */
+  readonly recipe: string;
+  readonly exact: boolean;
+  /** Bytes of the tensors that are never compressed. */
+  readonly kept_bytes: number;
+  readonly header: number;
+  /** Bytes of the uncompressed model. */
+  readonly dense: number;
+  /** Bytes of the entropy-coded file, where known. */
+  readonly download: number | null;
+  readonly layers: LayerFigures;
+}
+
+/** What follows from figures: sums over the layers. */
+export interface Totals {
+  /** Bytes of the file. */
+  readonly nbytes: number;
+  /** Dense bytes over bytes now. */
+  readonly ratio: number;
+  /** Signal over noise of all compressible weights, in dB; Infinity without noise. */
+  readonly sqnr: number;
+  /** Share of the compressible weights that is pruned. */
+  readonly sparsity: number;
+  readonly kept: number;
+  readonly codes: number;
+  readonly mask: number;
+  readonly scales: number;
+  /** Bytes of layers under "keep". */
+  readonly as_is: number;
+}
+
+export interface Estimate extends Figures, Totals {}
