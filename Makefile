@@ -1,0 +1,85 @@
+# Everything a contributor types; `make help` lists it.
+
+VENV    := .venv
+BIN     := $(VENV)/bin
+PIP     := $(BIN)/python -m pip --disable-pip-version-check
+INSTALL := $(PIP) install --quiet --constraint constraints.txt
+STATIC  := shrinkwidget/widgets/static/explorer.js
+STAGE   := @sh scripts/stage.sh
+
+.PHONY: help demo test bench clean setup lint types layers js python notebooks browser chromium pins
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+help:  ## this list
+	@sed -n 's/^\([a-z]*\):[^#]*## /make \1\t/p' Makefile | expand -t 18
+
+demo: $(VENV)/ready-demo $(STATIC)  ## JupyterLab on examples/01-explore.ipynb
+	@$(BIN)/python scripts/demo.py $(ARGS)
+
+test: $(VENV)/ready-test $(STATIC) chromium  ## everything CI checks: lint, types, tests, notebooks, the widget in JupyterLab
+	@$(MAKE) --no-print-directory lint
+	@$(MAKE) --no-print-directory types
+	@$(MAKE) --no-print-directory layers
+	@$(MAKE) --no-print-directory js
+	@$(MAKE) --no-print-directory python
+	@$(MAKE) --no-print-directory notebooks
+	@$(MAKE) --no-print-directory browser
+
+bench: $(VENV)/ready-bench $(STATIC)  ## the numbers of the README, side by side with what a user would otherwise use
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+setup: $(VENV)/ready-dev $(STATIC)  ## .venv with everything a contributor needs
+
+lint: $(VENV)/ready-test  ## ruff
+	$(STAGE) "ruff check" $(BIN)/ruff check .
+	$(STAGE) "ruff format" $(BIN)/ruff format --check .
+
+types: $(VENV)/ready-test  ## mypy --strict
+	$(STAGE) mypy $(BIN)/mypy
+
+layers: $(VENV)/ready-test  ## the layers of docs/architecture.md, by import-linter
+	$(STAGE) import-linter $(BIN)/lint-imports
+
+js: $(STATIC)  ## tsc, biome and vitest
+	$(STAGE) "tsc and biome" npm run --silent check
+	$(STAGE) vitest npm run --silent test
+
+python: $(VENV)/ready-test $(STATIC)  ## pytest, but for the notebooks and the browser
+	$(STAGE) pytest $(BIN)/pytest --ignore tests/widget --ignore tests/test_notebooks.py
+
+notebooks: $(VENV)/ready-test $(STATIC)  ## every example from top to bottom
+	$(STAGE) notebooks $(BIN)/pytest tests/test_notebooks.py
+
+browser: $(VENV)/ready-test $(STATIC) chromium  ## the widget in a real JupyterLab in a real Chromium
+	$(STAGE) browser $(BIN)/pytest tests/widget
+
+chromium: $(VENV)/ready-test
+	@$(BIN)/python -m tests.widget.chromium
+
+pins: $(VENV)/ready-dev  ## write constraints.txt anew from what .venv holds
+	@$(PIP) freeze --exclude-editable | sed 's/+cpu//' | sed '1i # What CI and the demo install, to the version. Renew with: make pins' > constraints.txt
+
+clean:  ## remove what was built and installed
+	rm -rf $(VENV) node_modules build dist shrinkwidget/widgets/static .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+# What is installed is stamped, so that nothing is installed again before its list changes.
+
+$(VENV)/made: scripts/find-python.sh
+	@python=$$(sh scripts/find-python.sh) && echo "making $(VENV) with $$python" && $$python -m venv $(VENV)
+	@touch $@
+
+$(VENV)/ready-%: $(VENV)/made pyproject.toml constraints.txt hatch_build.py | $(STATIC)
+	@echo "installing shrinkwidget[$*] and what it needs into $(VENV)"
+	@$(INSTALL) hatchling editables
+	@$(INSTALL) --no-build-isolation --editable '.[$*]'
+	@touch $@
+
+node_modules/.package-lock.json: package.json package-lock.json
+	@sh scripts/need-node.sh
+	npm ci --no-audit --no-fund
+	@touch $@
+
+$(STATIC): node_modules/.package-lock.json tsconfig.json $(shell find js 2>/dev/null)
+	npm run --silent build
+	@touch $@
