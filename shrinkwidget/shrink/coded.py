@@ -1,0 +1,162 @@
+"""A coded tensor: the mask, codes and scales a packed file holds of one layer, and the weights they stand for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from ..recipe import Granularity, Plan
+
+FLOAT16_MAX: Final = 65504.0
+
+
+@dataclass(frozen=True, slots=True)
+class Groups:
+    """How the weights of a tensor share scales: `per_row` groups in each of `rows` rows of `width` weights.
+
+    A group holds `size` neighbours along its row; the last of a row may be shorter.
+    """
+
+    rows: int
+    width: int
+    size: int
+
+    @property
+    def per_row(self) -> int:
+        """Groups in a row."""
+        return -(-self.width // self.size)
+
+    @property
+    def count(self) -> int:
+        """Groups in the tensor, row by row."""
+        return self.rows * self.per_row
+
+    @property
+    def padding(self) -> int:
+        """Weights a row lacks for its last group to be whole."""
+        return self.per_row * self.size - self.width
+
+    def blocks(self, flat: Tensor) -> Tensor:
+        """Return whole rows, given flat, as ``[groups, size]``: a view, or a copy whose short groups end in zeros."""
+        if not self.padding:
+            return flat.view(-1, self.size)
+        return pad(flat.view(-1, self.width), (0, self.padding)).view(-1, self.size)
+
+    def flat(self, blocks: Tensor) -> Tensor:
+        """Undo `blocks`: return the weights in flat order."""
+        if not self.padding:
+            return blocks.reshape(-1)
+        return blocks.view(-1, self.per_row * self.size)[:, : self.width].reshape(-1)
+
+
+def groups_of(shape: tuple[int, ...], granularity: Granularity) -> Groups:
+    """Return how a tensor of this shape is cut into groups that share a scale."""
+    n = torch.Size(shape).numel()
+    if granularity == "tensor":
+        return Groups(1, n, n)
+    width = n // shape[0]
+    return Groups(shape[0], width, width if granularity == "channel" else min(int(granularity), width))
+
+
+def half_of(tensor: Tensor) -> torch.dtype:
+    """Return the 16-bit type a tensor is stored in: bfloat16 if it is that or goes beyond float16, else float16."""
+    if tensor.dtype == torch.bfloat16:
+        return torch.bfloat16
+    if tensor.dtype == torch.float16 or not tensor.numel():
+        return torch.float16
+    beyond = tensor.abs().nan_to_num_(nan=0.0, posinf=0.0).amax().item() > FLOAT16_MAX
+    return torch.bfloat16 if beyond else torch.float16
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Coded:
+    """One layer as the packed file holds it (``docs/format.md``).
+
+    Args:
+        name, shape, dtype: of the dense tensor; n is its size.
+        plan: what the recipe asked of it.
+        keep: bool ``[n]``, true where a weight is kept; None if all are. K of them are.
+        codes: uint8 ``[K]`` for up to 8 bits, else the kept weights themselves, as float16, bfloat16 or float32.
+        scales: float32 ``[groups]``, exactly as the file reproduces them; None for a codebook and for plain floats.
+        zeros: uint8 ``[groups]``, the code of zero; None but for asymmetric grids.
+        codebook: float32 ``[2^bits]``, ascending; None but for codebooks.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    plan: Plan
+    keep: Tensor | None
+    codes: Tensor
+    scales: Tensor | None = None
+    zeros: Tensor | None = None
+    codebook: Tensor | None = None
+
+    @property
+    def n(self) -> int:
+        """Number of weights."""
+        return torch.Size(self.shape).numel()
+
+    @property
+    def kept(self) -> int:
+        """Number of weights kept."""
+        return self.codes.numel()
+
+
+def offset_of(plan: Plan) -> int:
+    """Return the code of zero on a symmetric grid, which is also the largest integer of the grid."""
+    return int(2 ** (plan.bits - 1) - 1)
+
+
+def spread(coded: Coded, codes: Tensor, fill: Tensor | float = 0) -> Tensor:
+    """Return `codes` of the kept weights in their places among all n, flat, and `fill` (a number or ``[n]``) elsewhere."""
+    if coded.keep is None:
+        return codes
+    full = torch.empty(coded.n, dtype=codes.dtype, device=codes.device)
+    full.copy_(torch.as_tensor(fill))
+    return full.masked_scatter_(coded.keep, codes)
+
+
+def dense_codes(coded: Coded) -> Tensor:
+    """Return the codes of all n weights, flat; a pruned weight has the code of zero.
+
+    Only a grid that holds zero has such a code: linear from 2 bits up, and plain floats.
+    """
+    if coded.plan.bits > 8:
+        return spread(coded, coded.codes)
+    if coded.zeros is None:
+        return spread(coded, coded.codes, offset_of(coded.plan))
+    groups = groups_of(coded.shape, coded.plan.granularity)
+    return spread(coded, coded.codes, groups.flat(coded.zeros[:, None].expand(-1, groups.size).contiguous()))
+
+
+def decode(coded: Coded) -> Tensor:
+    """Return the effective weights, of the layer's shape and dtype; arithmetic is float32, then the dtype."""
+    if coded.plan.bits > 8:
+        return spread(coded, coded.codes).to(coded.dtype).view(coded.shape)
+    values = _values(coded)
+    if coded.keep is not None:
+        values = values.masked_fill(~coded.keep, 0)
+    return values.to(coded.dtype).view(coded.shape)
+
+
+def _values(coded: Coded) -> Tensor:
+    """Return what the codes stand for, flat, in float32; anything where a weight is pruned."""
+    codes = spread(coded, coded.codes)
+    if coded.codebook is not None:
+        return coded.codebook[codes.int()]
+    if coded.scales is None:
+        raise ValueError(f"{coded.name!r} is coded in {coded.plan.bits} bits without scales or codebook")
+    groups = groups_of(coded.shape, coded.plan.granularity)
+    steps = groups.blocks(codes).float()
+    if coded.plan.bits == 1:
+        steps = steps * 2 - 1
+    elif coded.zeros is None:
+        steps = steps - offset_of(coded.plan)
+    else:
+        steps = steps - coded.zeros[:, None].float()
+    return groups.flat(steps * coded.scales[:, None])
