@@ -1,1 +1,60 @@
-"""The embedded model and data."""
+"""A trained network and the handwritten digits it was trained on, both without a download."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final, Literal, TypeAlias
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from ..errors import DataError, nearest
+from .network import DigitNet
+
+Split: TypeAlias = Literal["train", "test"]
+
+WEIGHTS: Final = Path(__file__).with_name("digits.safetensors")
+HELD_OUT: Final = 360
+"""Images of the ``"test"`` split, out of 1,797; the network never saw them."""
+
+
+def model() -> DigitNet:
+    """Return a fresh copy of the demo network with its trained weights, in eval mode on the CPU."""
+    network = DigitNet()
+    network.load_state_dict(load_file(WEIGHTS))
+    return network.eval()
+
+
+def data(split: Split = "test") -> tuple[Tensor, Tensor]:
+    """Return images (float32, N×1×8×8, 0…1) and labels (int64, N) of scikit-learn's handwritten digits.
+
+    The split is fixed: 360 images to ``"test"`` a model on, 1,437 to ``"train"`` one.
+
+    Raises:
+        ImportError: without scikit-learn, which carries the images; ``pip install shrinkwidget[demo]`` brings it.
+        DataError: for another name of a split.
+    """
+    if split not in ("train", "test"):
+        raise DataError(f"there is no split {split!r}: take 'train' or 'test'{nearest(str(split), ('train', 'test'))}")
+    digits = _load_digits()
+    images = torch.from_numpy(digits.images).float().div(16).unsqueeze(1)
+    labels = torch.from_numpy(digits.target).long()
+    order = torch.from_numpy(_shuffled(len(labels)))
+    chosen = order[:HELD_OUT] if split == "test" else order[HELD_OUT:]
+    return images[chosen], labels[chosen]
+
+
+def _load_digits() -> Any:
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError as error:
+        raise ImportError("the demo's images come with scikit-learn: pip install shrinkwidget[demo]") from error
+    return load_digits()
+
+
+def _shuffled(n: int) -> Any:
+    """Return the numbers below n in a fixed order; numpy promises never to change this generator's stream."""
+    from numpy.random import RandomState
+
+    return RandomState(0).permutation(n)

@@ -11,8 +11,8 @@ from .layers import Entry
 
 # The dtypes a .safetensors file can hold, in the order its header lists their tensors.
 _FILE_DTYPES: Final = (
-    "uint64 U64", "int64 I64", "float64 F64", "complex64 C64", "float32 F32", "uint32 U32", "int32 I32", "bfloat16 BF16",
-    "float16 F16", "uint16 U16", "int16 I16", "float8_e5m2fnuz F8_E5M2FNUZ", "float8_e4m3fnuz F8_E4M3FNUZ",
+    "uint64 U64", "int64 I64", "float64 F64", "complex64 C64", "float32 F32", "uint32 U32", "int32 I32", 
+    "bfloat16 BF16", "float16 F16", "uint16 U16", "int16 I16", "float8_e5m2fnuz F8_E5M2FNUZ", "float8_e4m3fnuz F8_E4M3FNUZ",
     "float8_e8m0fnu F8_E8M0", "float8_e4m3fn F8_E4M3", "float8_e5m2 F8_E5M2", "int8 I8", "uint8 U8", "bool BOOL",
 )  # fmt: skip
 _CODES: Final = {name: (rank, code) for rank, (name, code) in enumerate(pair.split() for pair in _FILE_DTYPES)}

@@ -35,9 +35,10 @@ def test_safetensors_bytes_equal_the_file_for_any_state_dict(state: dict[str, Te
 
 
 def test_safetensors_bytes_counts_tied_weights_once() -> None:
-    model = nn.Sequential(nn.Embedding(50, 8), nn.Linear(8, 50, bias=False))
-    model[1].weight = model[0].weight
-    once = {"0.weight": model[0].weight.detach()}
+    embedding, head = nn.Embedding(50, 8), nn.Linear(8, 50, bias=False)
+    head.weight = embedding.weight
+    model = nn.Sequential(embedding, head)
+    once = {"0.weight": embedding.weight.detach()}
     assert safetensors_bytes(open_weights(model).entries) == len(save(once))
 
 

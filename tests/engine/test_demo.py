@@ -1,0 +1,83 @@
+"""The demo model is small, really trained, and comes with the data it never saw."""
+
+from __future__ import annotations
+
+import builtins
+from typing import Any
+
+import pytest
+import torch
+
+from shrinkwidget import demo
+from shrinkwidget.demo.train import accuracy, augmented, train
+from shrinkwidget.errors import DataError
+
+
+def test_it_names_at_least_98_percent_of_the_held_out_digits() -> None:
+    assert accuracy(demo.model()) >= 0.98
+
+
+def test_its_weights_are_under_a_megabyte_and_float32() -> None:
+    assert demo.WEIGHTS.stat().st_size < 1_000_000
+    assert {p.dtype for p in demo.model().parameters()} == {torch.float32}
+    assert sum(p.numel() for p in demo.model().parameters()) == 172_218
+
+
+def test_every_call_gives_a_fresh_model_in_eval_mode() -> None:
+    first, second = demo.model(), demo.model()
+    with torch.no_grad():
+        first.head.weight.zero_()
+    assert second.head.weight.abs().sum() > 0
+    assert not any(module.training for module in second.modules())
+
+
+def test_the_splits_share_no_image_and_cover_all_digits() -> None:
+    (test, test_labels), (train_images, train_labels) = demo.data("test"), demo.data("train")
+    assert test.shape == (360, 1, 8, 8)
+    assert train_images.shape == (1437, 1, 8, 8)
+    assert test.dtype == torch.float32
+    assert test.min() == 0
+    assert test.max() == 1
+    assert test_labels.dtype == torch.int64
+    both = torch.cat([test, train_images]).flatten(1)
+    assert len(both.unique(dim=0)) == len(both)
+    assert torch.cat([test_labels, train_labels]).bincount().min() > 150
+
+
+def test_the_held_out_split_never_moves() -> None:
+    _, labels = demo.data()
+    assert labels[:12].tolist() == [2, 8, 2, 6, 6, 7, 1, 9, 8, 5, 2, 8]
+
+
+def test_an_unknown_split_is_refused_with_the_nearest() -> None:
+    with pytest.raises(DataError, match="no split 'tests': take 'train' or 'test'; did you mean 'test'"):
+        demo.data("tests")  # type: ignore[arg-type]
+
+
+def test_without_scikit_learn_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = builtins.__import__
+
+    def absent(name: str, *rest: Any) -> Any:
+        if name.startswith("sklearn"):
+            raise ImportError(name)
+        return real(name, *rest)
+
+    monkeypatch.setattr(builtins, "__import__", absent)
+    with pytest.raises(ImportError, match=r"pip install shrinkwidget\[demo\]"):
+        demo.data()
+
+
+def test_training_repeats_itself_from_the_seed() -> None:
+    torch.manual_seed(5)  # whatever state the caller left
+    first = train(epochs=1, batch=256).state_dict()
+    again = train(epochs=1, batch=256).state_dict()
+    assert all(torch.equal(first[name], again[name]) for name in first)
+
+
+def test_augmented_images_keep_their_shape_and_range() -> None:
+    images, _ = demo.data("train")
+    changed = augmented(images[:100])
+    assert changed.shape == (100, 1, 8, 8)
+    assert changed.min() >= 0
+    assert changed.max() <= 1
+    assert not torch.equal(changed, images[:100])
