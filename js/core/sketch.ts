@@ -1,0 +1,182 @@
+// Decodes the sketch the kernel sends once, and prepares the running sums that make every later question cheap.
+import { readSafetensors, type Table } from "./safetensors";
+import type { Granularity, KeptTensor, LayerSketch, MagnitudeTable, RelativeTable, Sketch, ValueTable } from "./types";
+
+const FORMAT = "shrinkwidget-sketch";
+const VERSION = "1";
+export const BINS = 162;
+export const RANGES = 64;
+
+type LayerInfo = Omit<LayerSketch, "index" | "absmax" | "energy" | "values" | "magnitudes" | "relative" | "survival">;
+interface ModelInfo extends Omit<Sketch, "layers" | "kept"> {
+  layers: LayerInfo[];
+  kept: KeptTensor[];
+}
+
+/** Read a sketch; throws an Error with one sentence if the bytes are no sketch of this version. */
+export function decodeSketch(bytes: Uint8Array | DataView): Sketch {
+  const { metadata, tables } = readSafetensors(bytes);
+  if (metadata.format !== FORMAT || metadata.version !== VERSION) {
+    throw new Error(`this is not a shrinkwidget sketch of version ${VERSION}; make it anew with the same version`);
+  }
+  const model: ModelInfo = JSON.parse(metadata.model);
+  return { ...model, layers: model.layers.map((info, i) => new DecodedLayer(info, i, model, tables)) };
+}
+
+/** A layer of a sketch; its tables are made when first asked for, so that unseen layers cost nothing. */
+class DecodedLayer implements LayerSketch {
+  readonly name: string;
+  readonly label: string;
+  readonly shape: readonly number[];
+  readonly n: number;
+  readonly dtype: string;
+  readonly itemsize: number;
+  readonly lossless: boolean;
+  readonly half: "float16" | "bfloat16";
+  readonly macs: number | null;
+  readonly aliases: readonly string[];
+  readonly absmax: number;
+  readonly relative: readonly RelativeTable[];
+  readonly survival: readonly Float32Array[];
+  readonly #buckets: Uint16Array;
+  readonly #counts: ArrayLike<number>;
+  #values: ValueTable | undefined;
+  #magnitudes: MagnitudeTable | undefined;
+
+  constructor(
+    info: LayerInfo,
+    readonly index: number,
+    model: ModelInfo,
+    tables: ReadonlyMap<string, Table>,
+  ) {
+    ({ name: this.name, label: this.label, shape: this.shape, n: this.n, dtype: this.dtype } = info);
+    ({ itemsize: this.itemsize, lossless: this.lossless, half: this.half } = info);
+    ({ macs: this.macs, aliases: this.aliases } = info);
+    const layers = model.layers.length;
+    const starts = table(tables, "value_starts");
+    this.#buckets = table(tables, "value_buckets").slice(starts[index], starts[index + 1]) as Uint16Array;
+    this.#counts = table(tables, "value_counts").subarray(starts[index], starts[index + 1]);
+    this.absmax = table(tables, "absmax")[index];
+    this.relative = model.granularities.map((_, g) => relativeTable(tables, g * layers + index));
+    this.survival = model.patterns.map((_, p) => row(tables, "survival", p * layers + index, BINS));
+  }
+
+  get values(): ValueTable {
+    this.#values ??= valueTable(this.#buckets, this.#counts);
+    return this.#values;
+  }
+
+  get magnitudes(): MagnitudeTable {
+    this.#magnitudes ??= magnitudeTable(this.#buckets, this.#counts, this.lossless);
+    return this.#magnitudes;
+  }
+
+  get energy(): number {
+    return this.magnitudes.energyTo.at(-1) ?? 0;
+  }
+}
+
+function table(tables: ReadonlyMap<string, Table>, name: string): Table {
+  const found = tables.get(name);
+  if (!found) throw new Error(`this sketch is damaged: it has no table ${name}; make a new one with sw.sketch(model)`);
+  return found;
+}
+
+/** Row i of a table of float32 rows. */
+function row(tables: ReadonlyMap<string, Table>, name: string, i: number, width: number): Float32Array {
+  return (table(tables, name) as Float32Array).subarray(i * width, (i + 1) * width);
+}
+
+function relativeTable(tables: ReadonlyMap<string, Table>, i: number): RelativeTable {
+  return {
+    binCount: row(tables, "bin_count", i, BINS),
+    binEnergy: row(tables, "bin_energy", i, BINS),
+    rangeValue: row(tables, "range_value", i, RANGES),
+    rangeEnergy: row(tables, "range_energy", i, RANGES),
+    rangeCount: row(tables, "range_count", i, RANGES),
+    stretch: table(tables, "stretch")[i],
+    captured: table(tables, "captured")[i],
+  };
+}
+
+/** Lower edges of buckets of magnitude: "read these upper 16 bits as a float32". */
+function edgesOf(buckets: Uint16Array, next: 0 | 1): Float64Array {
+  const patterns = Uint32Array.from(buckets, (b) => (b ? (b + next) << 16 : 0)); // bucket 0 is zero, not an interval
+  return Float64Array.from(new Float32Array(patterns.buffer));
+}
+
+function valueTable(buckets: Uint16Array, counts: ArrayLike<number>): ValueTable {
+  const near = edgesOf(buckets.map(magnitude), 0);
+  const far = edgesOf(buckets.map(magnitude), 1);
+  const length = buckets.length;
+  const values = { lo: near, hi: far, count: Float64Array.from(counts), countTo: new Float64Array(length + 1) };
+  for (let i = 0; i < length; i++) {
+    values.countTo[i + 1] = values.countTo[i] + counts[i];
+    if (buckets[i] & 0x8000) [near[i], far[i]] = [-far[i], -near[i]];
+  }
+  return values;
+}
+
+function magnitude(bucket: number): number {
+  return bucket & 0x7fff;
+}
+
+function magnitudeTable(buckets: Uint16Array, counts: ArrayLike<number>, lossless: boolean): MagnitudeTable {
+  const { bucket, count } = bothSigns(buckets, counts);
+  const lo = edgesOf(bucket, 0);
+  const hi = edgesOf(bucket, 1);
+  const length = bucket.length;
+  const countTo = new Float64Array(length + 1);
+  const sumTo = new Float64Array(length + 1);
+  const energyTo = new Float64Array(length + 1);
+  for (let i = 0; i < length; i++) {
+    const end = lossless ? lo[i] : hi[i];
+    countTo[i + 1] = countTo[i] + count[i];
+    sumTo[i + 1] = sumTo[i] + count[i] * ((lo[i] + end) / 2);
+    energyTo[i + 1] = energyTo[i] + count[i] * meanSquare(lo[i], end);
+  }
+  return { bucket, lo, hi, count, countTo, sumTo, energyTo };
+}
+
+/** Mean of x² over [lo, hi], x uniform. */
+export function meanSquare(lo: number, hi: number): number {
+  return lo === hi ? lo * lo : (lo * lo + lo * hi + hi * hi) / 3;
+}
+
+/** Merge the two halves of a value table (negatives come first, from the largest magnitude down) by magnitude. */
+function bothSigns(buckets: Uint16Array, counts: ArrayLike<number>) {
+  const bucket = new Uint16Array(buckets.length);
+  const count = new Float64Array(buckets.length);
+  const positives = buckets.findIndex((b) => b < 0x8000);
+  let plus = positives < 0 ? buckets.length : positives;
+  let minus = plus - 1;
+  let length = 0;
+  while (minus >= 0 || plus < buckets.length) {
+    const a = minus >= 0 ? magnitude(buckets[minus]) : 0x8000;
+    const b = plus < buckets.length ? buckets[plus] : 0x8000;
+    bucket[length] = Math.min(a, b);
+    if (a <= b) count[length] += counts[minus--];
+    if (b <= a) count[length] += counts[plus++];
+    length++;
+  }
+  return { bucket: bucket.slice(0, length), count: count.slice(0, length) };
+}
+
+/** The sketch's table for a granularity: its own, the nearest group size (in log g), or channel for shorter rows. */
+export function tableFor(sketch: Sketch, layer: LayerSketch, granularity: Granularity): RelativeTable {
+  return layer.relative[tableIndex(sketch, layer, granularity)];
+}
+
+export function tableIndex(sketch: Sketch, layer: LayerSketch, granularity: Granularity): number {
+  const rowLength = layer.n / layer.shape[0];
+  const wanted = typeof granularity === "number" && granularity >= rowLength ? "channel" : granularity;
+  const exact = sketch.granularities.indexOf(wanted);
+  if (exact >= 0) return exact;
+  let best = sketch.granularities.indexOf("channel");
+  let distance = Number.POSITIVE_INFINITY;
+  sketch.granularities.forEach((known, i) => {
+    const far = typeof known === "number" ? Math.abs(Math.log(known / (wanted as number))) : Number.POSITIVE_INFINITY;
+    if (far < distance) [best, distance] = [i, far];
+  });
+  return best;
+}
