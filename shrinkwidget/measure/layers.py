@@ -19,6 +19,7 @@ Source: TypeAlias = nn.Module | Mapping[str, Tensor] | str | os.PathLike[str]
 Role: TypeAlias = Literal["parameter", "buffer", "tensor"]
 
 COMPRESSIBLE_DTYPES: Final = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+_STATISTICS: Final = ("running_mean", "running_var", "num_batches_tracked")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -128,7 +129,12 @@ def _state_tensors(state: Mapping[str, Any]) -> Iterator[_Found]:
                 f"the state dict holds a {type(tensor).__name__} at {name!r}; expected tensors only"
                 + ("; is the state dict one level down?" if isinstance(tensor, Mapping) else "")
             )
-        yield name, tensor, "tensor", True
+        yield name, tensor, _role(name), True
+
+
+def _role(name: str) -> Role:
+    """Return what a state dict's key says of its tensor: batch norm's statistics are buffers."""
+    return "buffer" if name.rpartition(".")[2] in _STATISTICS else "tensor"
 
 
 def _tie(found: Iterator[_Found]) -> Iterator[Entry]:
@@ -191,8 +197,9 @@ def _file_entries(path: Path) -> Iterator[Entry]:
             for name in file.offset_keys():
                 view = file.get_slice(name)
                 shape, dtype = tuple(view.get_shape()), _file_dtype(path, name, view.get_dtype())
-                why = _why_kept(shape, dtype, "tensor")
-                yield Entry(name, shape, dtype, "tensor", why, (), True, partial(_map_tensor, path, name))
+                role = _role(name)
+                why = _why_kept(shape, dtype, role)
+                yield Entry(name, shape, dtype, role, why, (), True, partial(_map_tensor, path, name))
     except SafetensorError as error:
         raise FileError(f"{str(path)!r} is not a readable safetensors file: {error}") from error
 

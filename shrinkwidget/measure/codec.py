@@ -1,0 +1,120 @@
+"""The sketch as one blob of bytes, a safetensors file of a dozen tables: how sketches travel to charts."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from ..errors import FileError
+from .bins import GRANULARITIES, NM_PATTERNS, Floats
+from .sketch import KeptTensor, LayerSketch, Sketch
+from .tables import Table
+
+FORMAT = "shrinkwidget-sketch"
+VERSION = "1"
+
+
+def encode(sketch: Sketch) -> bytes:
+    """Return the blob; layers L, granularities G, patterns P, 162 bins, 64 runs: see docs/estimate.md."""
+    layers = sketch.layers
+    counts = np.concatenate([layer.counts for layer in layers])
+    tensors: dict[str, NDArray[Any]] = {
+        "value_buckets": np.concatenate([layer.buckets for layer in layers]),
+        "value_counts": counts.astype(np.uint32 if counts.max() < 2**32 else np.float64),
+        "value_starts": np.cumsum([0, *(len(layer.buckets) for layer in layers)], dtype=np.uint32),
+        "bin_count": _stacked(sketch, lambda t: t.count),
+        "bin_energy": _stacked(sketch, lambda t: t.energy),
+        "range_value": _stacked(sketch, lambda t: t.values),
+        "range_energy": _stacked(sketch, lambda t: t.range_energy),
+        "range_count": _stacked(sketch, lambda t: t.range_count),
+        "stretch": _stacked(sketch, lambda t: t.stretch),
+        "captured": _stacked(sketch, lambda t: t.captured),
+        "absmax": np.array([layer.absmax for layer in layers], dtype=np.float32),
+        "survival": np.array([[layer.survival[p] for layer in layers] for p in NM_PATTERNS], dtype=np.float32),
+    }
+    return save(tensors, {"format": FORMAT, "version": VERSION, "model": json.dumps(_model(sketch), ensure_ascii=False)})
+
+
+def _stacked(sketch: Sketch, part: Callable[[Table], Floats | float]) -> NDArray[np.float32]:
+    return np.array([[part(layer.tables[g]) for layer in sketch.layers] for g in GRANULARITIES], dtype=np.float32)
+
+
+def _model(sketch: Sketch) -> dict[str, Any]:
+    macs = [layer.macs for layer in sketch.layers if layer.macs is not None]
+    return {
+        "title": sketch.title,
+        "parameters": sketch.parameters,
+        "dense": sketch.dense,
+        "structure": sketch.structure,
+        "macs": sum(macs) if macs else None,
+        "layers": [_layer(layer) for layer in sketch.layers],
+        "kept": [asdict(tensor) for tensor in sketch.kept],
+        "granularities": list(GRANULARITIES),
+        "patterns": list(NM_PATTERNS),
+    }
+
+
+_LAYER_FIELDS = ("name", "label", "shape", "n", "dtype", "itemsize", "lossless", "half", "macs", "aliases")
+
+
+def _layer(layer: LayerSketch) -> dict[str, Any]:
+    return {field: getattr(layer, field) for field in _LAYER_FIELDS}
+
+
+def decode(blob: bytes) -> Sketch:
+    """Read what `encode` wrote.
+
+    Raises:
+        FileError: if the blob is not a sketch of this version.
+    """
+    try:
+        tensors = load(blob)
+        header = json.loads(blob[8 : 8 + int.from_bytes(blob[:8], "little")])["__metadata__"]
+        if header.get("format") != FORMAT or header.get("version") != VERSION:
+            raise FileError(f"this is not a shrinkwidget sketch of version {VERSION}; make a new one with sw.sketch(model)")
+        return _assembled(json.loads(header["model"]), tensors)
+    except (SafetensorError, KeyError, TypeError, IndexError, ValueError) as error:
+        if isinstance(error, FileError):
+            raise
+        raise FileError(f"this sketch is damaged ({error}); make a new one with sw.sketch(model)") from error
+
+
+def _assembled(model: dict[str, Any], tensors: dict[str, NDArray[Any]]) -> Sketch:
+    layers = tuple(_layer_sketch(i, layer, tensors) for i, layer in enumerate(model["layers"]))
+    kept = tuple(KeptTensor(**{**tensor, "shape": tuple(tensor["shape"])}) for tensor in model["kept"])
+    return Sketch(model["title"], model["parameters"], model["dense"], model["structure"], layers, kept)
+
+
+def _layer_sketch(i: int, layer: dict[str, Any], tensors: dict[str, NDArray[Any]]) -> LayerSketch:
+    start, end = (int(x) for x in tensors["value_starts"][i : i + 2])
+    counts = tensors["value_counts"][start:end].astype(np.int64)
+    if int(counts.sum()) != math.prod(layer["shape"]):
+        raise ValueError(f"the counts of {layer['name']!r} do not add up to its size")
+    return LayerSketch(
+        name=layer["name"],
+        shape=tuple(layer["shape"]),
+        dtype=layer["dtype"],
+        lossless=layer["lossless"],
+        half=layer["half"],
+        aliases=tuple(layer["aliases"]),
+        buckets=tensors["value_buckets"][start:end],
+        counts=counts,
+        absmax=float(tensors["absmax"][i]),
+        tables={g: _table(gi, i, tensors) for gi, g in enumerate(GRANULARITIES)},
+        survival={p: tensors["survival"][pi, i].astype(np.float64) for pi, p in enumerate(NM_PATTERNS)},
+        macs=layer["macs"],
+    )
+
+
+def _table(g: int, i: int, tensors: dict[str, NDArray[Any]]) -> Table:
+    names = ("bin_count", "bin_energy", "range_value", "range_energy", "range_count")
+    rows = [tensors[name][g, i].astype(np.float64) for name in names]
+    return Table(*rows, stretch=float(tensors["stretch"][g, i]), captured=float(tensors["captured"][g, i]))

@@ -1,0 +1,178 @@
+"""The estimate: what a recipe would make of a model, from its sketch alone, without touching a weight."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..recipe import Plan, Recipe, layer_label
+from .bytes import counts_bytes, header_bytes, kept_bytes, layer_bytes
+from .grids import rounding_noise
+from .pruned import Survival, survivals
+from .sketch import LayerSketch, Sketch
+
+_FIELDS = ("kept", "threshold", "signal", "noise", "codes", "mask", "scales", "as_is")
+
+
+@dataclass(frozen=True, slots=True)
+class LayerEstimate:
+    """What a recipe makes of one layer of n weights.
+
+    `kept`: weights that survive pruning. `threshold`: magnitude below which weights are pruned (0 where no threshold
+    decides). `signal`: Σ w². `noise`: Σ (w − effective w)². Then bytes in the packed file: `codes`, `mask`, `scales`
+    (codebooks and zero points with them), and `as_is` for a layer under Keep.
+    """
+
+    name: str
+    n: int
+    kept: int
+    threshold: float
+    signal: float
+    noise: float
+    codes: int
+    mask: int
+    scales: int
+    as_is: int
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of this layer in the packed file, without its share of the header."""
+        return self.codes + self.mask + self.scales + self.as_is
+
+    @property
+    def sparsity(self) -> float:
+        """Fraction of the weights that is pruned."""
+        return 1 - self.kept / self.n
+
+    @property
+    def sqnr(self) -> float:
+        """Signal to noise ratio in dB: 10·log₁₀(Σ w² / Σ (w − effective w)²); infinite without noise."""
+        return decibels(self.signal, self.noise)
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What a recipe makes of a model: per layer, and in all.
+
+    `kept_bytes`: bytes of the tensors no recipe compresses. `header`: the rest of the file (names, shapes, recipe).
+    `dense`: bytes of the plain ``.safetensors`` file. `download`: bytes of the entropy-coded file, where known.
+    `exact` tells whether the figures were counted on the weights or estimated from the sketch.
+    """
+
+    recipe: Recipe
+    layers: tuple[LayerEstimate, ...]
+    kept_bytes: int
+    header: int
+    dense: int
+    exact: bool = False
+    download: int | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the packed file."""
+        return sum(layer.nbytes for layer in self.layers) + self.kept_bytes + self.header
+
+    @property
+    def ratio(self) -> float:
+        """Compression ratio: dense bytes / bytes now."""
+        return self.dense / self.nbytes
+
+    @property
+    def sparsity(self) -> float:
+        """Fraction of all compressible weights that is pruned."""
+        return 1 - sum(layer.kept for layer in self.layers) / sum(layer.n for layer in self.layers)
+
+    @property
+    def sqnr(self) -> float:
+        """Signal to noise ratio of all compressible weights together, in dB."""
+        return decibels(sum(layer.signal for layer in self.layers), sum(layer.noise for layer in self.layers))
+
+    def layer(self, name: str) -> LayerEstimate:
+        """Return the layer of this name, with or without its ``.weight``.
+
+        Raises:
+            KeyError: if there is none.
+        """
+        for layer in self.layers:
+            if name in (layer.name, layer_label(layer.name)):
+                return layer
+        raise KeyError(name)
+
+    def parts(self) -> dict[str, int]:
+        """Return the bytes of the file by part: codes, mask, scales, kept (with layers under Keep) and header."""
+        sums = {part: sum(getattr(layer, part) for layer in self.layers) for part in ("codes", "mask", "scales", "as_is")}
+        return {
+            "codes": sums["codes"],
+            "mask": sums["mask"],
+            "scales": sums["scales"],
+            "kept": sums["as_is"] + self.kept_bytes,
+            "header": self.header,
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON-able dict: totals, and per layer one list for each figure."""
+        return {
+            "recipe": self.recipe.to_json(),
+            "exact": self.exact,
+            "kept_bytes": self.kept_bytes,
+            "header": self.header,
+            "dense": self.dense,
+            "download": self.download,
+            "layers": {field: [getattr(layer, field) for layer in self.layers] for field in _FIELDS},
+        }
+
+    def __repr__(self) -> str:
+        sign = "" if self.exact else "≈ "
+        return (
+            f"Estimate({sign}{self.nbytes:,} bytes, {self.ratio:.1f}× smaller than {self.dense:,}; "
+            f"{self.sparsity:.1%} sparse; SQNR {self.sqnr:.1f} dB)"
+        )
+
+
+def decibels(signal: float, noise: float) -> float:
+    """Return 10·log₁₀(signal / noise), infinite without noise."""
+    return 10 * math.log10(signal / noise) if noise > 0 and signal > 0 else math.inf
+
+
+def estimate(sketch: Sketch, recipe: Recipe) -> Estimate:
+    """Return what a recipe would make of a model, from its sketch alone.
+
+    Raises:
+        RecipeError: if an override of the recipe matches no layer.
+    """
+    plans = recipe.resolve(layer.name for layer in sketch.layers)
+    fates = survivals(sketch.layers, plans, recipe)
+    layers = [_layer(*args) for args in zip(sketch.layers, plans, fates, strict=True)]
+    return assembled(sketch, recipe, plans, layers)
+
+
+def assembled(sketch: Sketch, recipe: Recipe, plans: Sequence[Plan], layers: Iterable[LayerEstimate], **more: Any) -> Estimate:
+    """Return the estimate of these layers together with what the rest of the file takes."""
+    layers = tuple(layers)
+    kept = kept_bytes(((t.nbytes, t.itemsize, t.floating) for t in sketch.kept), recipe.kept_bits)
+    lengths = {
+        "counts": counts_bytes(layer.n for layer, plan in zip(layers, plans, strict=True) if not plan.keep),
+        "codes": sum(layer.codes for layer in layers),
+        "mask": sum(layer.mask for layer in layers),
+        "scales": sum(layer.scales for layer in layers),
+        "kept": kept + sum(layer.as_is for layer in layers),
+    }
+    header = header_bytes(recipe.to_json(), sketch.structure, lengths)
+    return Estimate(recipe, layers, kept, header, sketch.dense, **more)
+
+
+def _layer(layer: LayerSketch, plan: Plan, fate: Survival) -> LayerEstimate:
+    noise = fate.pruned_energy + rounding_noise(layer, plan, fate, layer.energy - fate.pruned_energy)
+    return layer_estimate(layer, plan, fate.kept, fate.cut.threshold, layer.energy, noise)
+
+
+def layer_estimate(
+    layer: LayerSketch, plan: Plan, kept: int, threshold: float, signal: float, noise: float
+) -> LayerEstimate:
+    """Return a layer's figures with the bytes that follow from its kept count."""
+    size = layer_bytes(layer.n, kept, plan, layer.shape, layer.itemsize)
+    return LayerEstimate(
+        layer.name, layer.n, kept, threshold, signal, noise, size.codes, size.mask, size.scales, size.as_is
+    )

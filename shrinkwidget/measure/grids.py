@@ -1,0 +1,193 @@
+"""What rounding costs, as far as a sketch can tell: relative errors of bins, clipping, codebooks (docs/estimate.md)."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from typing import Final
+
+import numpy as np
+
+from ..recipe import Granularity, Plan
+from .bins import ATOM, BINS, HIGH, LOW, Floats
+from .sketch import LayerSketch, bucket_edges
+from .pruned import Survival
+from .tables import Table
+
+CLIPS: Final = tuple(round(1 - 0.05 * i, 2) for i in range(17))
+"""Ranges tried by least squared error, in units of a group's absmax."""
+_HALF_ERROR: Final = 2.0**-20 / 28
+LLOYD: Final = 4
+
+
+def rounding_noise(layer: LayerSketch, plan: Plan, survival: Survival, survivors: float) -> float:
+    """Return the energy of the rounding errors of a layer's survivors, whose own energy is `survivors`."""
+    if plan.keep or survivors <= 0 or plan.bits == 32:
+        return 0.0
+    if plan.bits == 16:
+        return 0.0 if layer.itemsize == 2 else survivors * _HALF_ERROR
+    if plan.grid == "codebook":
+        return codebook_noise(layer, survival, plan.bits)
+    if plan.bits == 1:
+        return survivors * (1 - _one_bit_capture(layer, plan, survival, survivors))
+    return _grid_noise(layer, plan, survival, survivors)
+
+
+def nearest_table(layer: LayerSketch, granularity: Granularity) -> Table:
+    """Return the table of a granularity, or the nearest a sketch has of a group size it has none of."""
+    if granularity in layer.tables:
+        return layer.tables[granularity]
+    if isinstance(granularity, int) and granularity >= math.prod(layer.shape[1:]):
+        return layer.tables["channel"]
+    sizes = [g for g in layer.tables if isinstance(g, int)]
+    return layer.tables[min(sizes, key=lambda g: abs(math.log(g / int(granularity))))]
+
+
+def _grid_noise(layer: LayerSketch, plan: Plan, survival: Survival, survivors: float) -> float:
+    table = nearest_table(layer, plan.granularity)
+    energy = table.energy * survival.shares(table.values, table.range_energy, layer.absmax)
+    if energy.sum() <= 0:
+        energy = table.energy
+    clip = chosen_clip(layer, plan, survival, table, energy)
+    return float((relative_error(clip, *step_and_levels(plan, table, clip)) * energy).sum()) * survivors / float(energy.sum())
+
+
+def step_and_levels(plan: Plan, table: Table, clip: float) -> tuple[float, int]:
+    """Return (Δ, levels on one side) of a linear grid that spans `clip`, in units of a group's absmax."""
+    if plan.symmetric:
+        levels = 2 ** (plan.bits - 1) - 1
+        return clip / levels, levels
+    step = clip * table.stretch / (2**plan.bits - 1)
+    return step, math.floor(clip / step + 0.5)
+
+
+def chosen_clip(layer: LayerSketch, plan: Plan, survival: Survival, table: Table, energy: Floats) -> float:
+    """Return the range a plan's grid spans, in units of a group's absmax; `energy`: the survivors' per bin."""
+    if plan.range == "absmax":
+        return 1.0
+    if plan.range == "mse":
+        costs = [float((relative_error(c, *step_and_levels(plan, table, c)) * energy).sum()) for c in CLIPS]
+        return CLIPS[int(np.argmin(costs))]
+    counts = table.count * survival.shares(table.values, table.range_count, layer.absmax)
+    return _percentile(counts if counts.sum() > 0 else table.count, float(plan.range) / 100)
+
+
+def _percentile(counts: Floats, share: float) -> float:
+    total = np.cumsum(counts)
+    wanted = share * total[-1]
+    i = int(np.searchsorted(total, wanted, side="left"))
+    if i >= ATOM:
+        return 1.0
+    before = total[i - 1] if i else 0.0
+    return float(LOW[i] + (HIGH[i] - LOW[i]) * (wanted - before) / counts[i])
+
+
+@lru_cache(maxsize=4096)
+def relative_error(clip: float, step: float, levels: int) -> Floats:
+    """Return, per bin, the mean squared rounding error over the mean square, on a grid of `levels` steps to a side."""
+    end = levels * step
+    error = _error_integral(HIGH, step, end) - _error_integral(LOW, step, end)
+    ratio = np.ones(BINS)
+    ratio[1:ATOM] = 3 * error[1:ATOM] / (HIGH[1:ATOM] ** 3 - LOW[1:ATOM] ** 3)
+    ratio[ATOM] = (1 - min(levels, round(1 / step)) * step) ** 2
+    return ratio
+
+
+def _error_integral(x: Floats, step: float, end: float) -> Floats:
+    """Return ∫₀ˣ (y − q(y))² dy."""
+    inside = np.minimum(x, end)
+    k = np.rint(inside / step)
+    return k * step**3 / 12 + (inside - k * step) ** 3 / 3 + np.maximum(x - end, 0.0) ** 3 / 3
+
+
+def _one_bit_capture(layer: LayerSketch, plan: Plan, survival: Survival, survivors: float) -> float:
+    """Return the share of the survivors' energy that sign × mean magnitude captures."""
+    everyone = _mean_capture(layer, Survival(layer.n, 0.0, survival.cut, np.ones(BINS)), layer.energy)
+    captured = _mean_capture(layer, survival, survivors)
+    if plan.granularity == "tensor" or everyone >= 1:
+        return captured
+    finer = min(max((nearest_table(layer, plan.granularity).captured - everyone) / (1 - everyone), 0.0), 1.0)
+    return captured + (1 - captured) * finer
+
+
+def _mean_capture(layer: LayerSketch, survival: Survival, energy: float) -> float:
+    low, high, count = surviving_parts(layer, survival)
+    total = float((count * np.abs(low + high) / 2).sum())
+    return min(max(total**2 / (float(count.sum()) * energy), 0.0), 1.0) if energy > 0 else 1.0
+
+
+def surviving_parts(layer: LayerSketch, survival: Survival) -> tuple[Floats, Floats, Floats]:
+    """Return (low, high, count) of what is left of each bucket of the value table, ascending in value, signs kept."""
+    magnitudes = layer.buckets & 0x7FFF
+    low, high = bucket_edges(magnitudes)
+    high = np.where(magnitudes == 0, 0.0, high)
+    count = layer.counts.astype(np.float64)
+    if survival.curve is not None:
+        from .bins import bin_of
+
+        count = count * survival.curve[bin_of((low + high) / 2 / layer.absmax if layer.absmax > 0 else low)]
+    elif survival.cut.threshold > 0 or survival.cut.fraction > 0:
+        cut = survival.cut
+        inside = low == cut.low
+        count = np.where(low < cut.low, 0.0, np.where(inside, count * (1 - cut.fraction), count))
+        low = np.where(inside, cut.threshold, low)
+    if layer.lossless:
+        low = high = bucket_edges(magnitudes)[0]
+    negative = layer.buckets >= 0x8000
+    alive = count > 0
+    return np.where(negative, -high, low)[alive], np.where(negative, -low, high)[alive], count[alive]
+
+
+def codebook_noise(layer: LayerSketch, survival: Survival, bits: int) -> float:
+    """Return the squared error of the survivors about the nearest of 2^bits k-means values."""
+    parts = Moments(*surviving_parts(layer, survival))
+    return parts.noise(codebook(parts, bits))
+
+
+def codebook(parts: Moments, bits: int) -> Floats:
+    """Return 2^bits ascending values: Panter and Dite's quantiles (1951), then Lloyd's algorithm for few bits."""
+    values = parts.companded(2**bits)
+    for _ in range(LLOYD if bits <= 5 else 0):
+        count, total, _squares = parts.cells(values)
+        values = np.where(count > 0, total / np.maximum(count, 1e-300), values)
+    return values
+
+
+class Moments:
+    """Running counts, sums and sums of squares of parts of buckets, each uniform between its edges."""
+
+    def __init__(self, low: Floats, high: Floats, count: Floats) -> None:
+        self.low, self.high, self.count = low, high, count
+        total, squares = count * (low + high) / 2, count * (low * low + low * high + high * high) / 3
+        self._before = [np.concatenate([[0.0], np.cumsum(x)]) for x in (count, total, squares)]
+
+    def companded(self, levels: int) -> Floats:
+        """Return values at the quantiles (i + ½)/levels of the mass count^(1/3)·width^(2/3)."""
+        width = self.high - self.low
+        mass = np.cbrt(self.count) * np.cbrt(np.where(width > 0, width, np.abs(self.low) * 2.0**-7)) ** 2
+        after = np.cumsum(mass)
+        wanted = (np.arange(levels) + 0.5) / levels * after[-1]
+        i = np.minimum(np.searchsorted(after, wanted, side="left"), len(mass) - 1)
+        inside = np.clip((wanted - (after[i] - mass[i])) / np.where(mass[i] > 0, mass[i], 1.0), 0.0, 1.0)
+        return self.low[i] + width[i] * inside
+
+    def cells(self, values: Floats) -> tuple[Floats, Floats, Floats]:
+        """Return (count, Σx, Σx²) of the weights nearest to each value."""
+        n, s, q = self._below((values[1:] + values[:-1]) / 2)
+        ends = [x[-1] for x in self._before]
+        n, s, q = (np.diff(np.concatenate([[0.0], x, [end]])) for x, end in zip((n, s, q), ends, strict=True))
+        return n, s, q
+
+    def noise(self, values: Floats) -> float:
+        """Return Σ (x − nearest value)²."""
+        count, total, squares = self.cells(values)
+        return max(0.0, float((squares - 2 * values * total + values * values * count).sum()))
+
+    def _below(self, x: Floats) -> tuple[Floats, Floats, Floats]:
+        i = np.searchsorted(self.high, x, side="left")
+        j = np.minimum(i, len(self.low) - 1)
+        low, width = self.low[j], self.high[j] - self.low[j]
+        at = np.clip(x, low, self.high[j])
+        part = np.where(i < len(self.low), self.count[j] * (at - low) / np.where(width > 0, width, 1.0), 0.0)
+        n, s, q = (before[i] for before in self._before)
+        return n + part, s + part * (low + at) / 2, q + part * (low * low + low * at + at * at) / 3

@@ -1,0 +1,141 @@
+"""Which weights survive, as far as a sketch can tell: ranks, thresholds and survival functions (docs/estimate.md)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..recipe import Plan, Recipe
+from .bins import ATOM, HIGH, LOW, MIDDLE, Floats, bin_of
+from .sketch import LayerSketch, Magnitudes, mean_square
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """Where a magnitude ranking is cut: `fraction` of the bucket [low, high) is pruned and all below it."""
+
+    low: float
+    high: float
+    fraction: float
+
+    @property
+    def threshold(self) -> float:
+        """The magnitude below which weights are pruned."""
+        return self.low + (self.high - self.low) * self.fraction
+
+
+NO_CUT = Cut(0.0, 0.0, 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Survival:
+    """What becomes of one layer: how many weights are kept, what energy goes, and who survives.
+
+    `cut` for magnitude pruning; otherwise `curve`, the kept fraction per bin of the tensor's relative magnitude.
+    """
+
+    kept: int
+    pruned_energy: float
+    cut: Cut
+    curve: Floats | None
+
+    def shares(self, u_range: Floats, weight: Floats, absmax: float) -> Floats:
+        """Return, per relative bin, the share of the groups with ranges `u_range` in which its weights survive.
+
+        `weight`: the share of each run of groups, shape (64,).
+        """
+        used = u_range > 0
+        ranges, weight = u_range[used], weight[used]
+        if self.curve is not None:
+            return np.asarray(weight @ self.curve[bin_of(np.outer(ranges, MIDDLE) / absmax)])
+        if self.cut.threshold == 0:
+            return np.full(len(LOW), weight.sum())
+        start = self.cut.threshold / ranges[:, None]
+        above = np.clip((HIGH[:ATOM] - start) / (HIGH[:ATOM] - LOW[:ATOM]), 0.0, 1.0)
+        return np.append(weight @ above, weight[ranges > self.cut.threshold].sum())
+
+
+def survivals(layers: Sequence[LayerSketch], plans: Sequence[Plan], recipe: Recipe) -> list[Survival]:
+    """Return what becomes of each layer under its plan."""
+    magnitude = recipe.criterion == "magnitude"
+    ranked = [layer for layer, plan in zip(layers, plans, strict=True) if plan.ranked] if magnitude else []
+    shared = _global_cut(ranked, recipe.sparsity)
+    return [_survival(layer, plan, shared, magnitude) for layer, plan in zip(layers, plans, strict=True)]
+
+
+def _survival(layer: LayerSketch, plan: Plan, shared: Cut, magnitude: bool) -> Survival:
+    if plan.keep:
+        return Survival(layer.n, 0.0, NO_CUT, None)
+    if not magnitude:
+        return _random(layer, plan)
+    if plan.pattern != "unstructured":
+        return _blocks(layer, plan.pattern)
+    if plan.ranked:
+        return _below(layer, shared)
+    k = round(plan.sparsity * layer.n)
+    return _below(layer, cut_at(layer.magnitudes, k), layer.n - k)
+
+
+def _random(layer: LayerSketch, plan: Plan) -> Survival:
+    n, m = _pattern(plan.pattern)
+    kept = block_count(layer.shape, n, m) if m else layer.n - round(plan.sparsity * layer.n)
+    density = kept / layer.n
+    return Survival(kept, (1 - density) * layer.energy, NO_CUT, np.full(len(LOW), density))
+
+
+def _blocks(layer: LayerSketch, pattern: str) -> Survival:
+    curve = layer.survival[pattern]
+    energy = layer.tables["tensor"].energy
+    return Survival(block_count(layer.shape, *_pattern(pattern)), float(((1 - curve) * energy).sum()), NO_CUT, curve)
+
+
+def _below(layer: LayerSketch, cut: Cut, kept: int | None = None) -> Survival:
+    """Return the survival of the weights at or above a cut."""
+    if cut.threshold == 0 and cut.fraction == 0:
+        return Survival(layer.n, 0.0, NO_CUT, None)
+    m = layer.magnitudes
+    i = int(np.searchsorted(m.low, cut.low))
+    energy = float((m.count[:i] * m.square[:i]).sum())
+    count = float(m.count[:i].sum())
+    if i < len(m.low) and m.low[i] == cut.low:
+        part = m.count[i] * cut.fraction
+        square = m.low[i] ** 2 if layer.lossless else float(mean_square(m.low[i : i + 1], np.array([cut.threshold]))[0])
+        count, energy = count + part, energy + part * square
+    return Survival(layer.n - round(count) if kept is None else kept, energy, cut, None)
+
+
+def cut_at(m: Magnitudes, k: int) -> Cut:
+    """Return the cut that prunes the k smallest magnitudes."""
+    if k <= 0:
+        return NO_CUT
+    i = int(np.searchsorted(m.before, k, side="left")) - 1
+    return Cut(float(m.low[i]), float(m.high[i]), float((k - m.before[i]) / m.count[i]))
+
+
+def _global_cut(layers: Sequence[LayerSketch], sparsity: float) -> Cut:
+    k = round(sparsity * sum(layer.n for layer in layers))
+    if k == 0:
+        return NO_CUT
+    low = np.concatenate([layer.magnitudes.low for layer in layers])
+    high = np.concatenate([layer.magnitudes.high for layer in layers])
+    count = np.concatenate([layer.magnitudes.count for layer in layers])
+    lows, first, where = np.unique(low, return_index=True, return_inverse=True)
+    counts = np.bincount(where, weights=count)
+    before = np.concatenate([[0.0], np.cumsum(counts)[:-1]])
+    return cut_at(Magnitudes(lows, high[first], counts, lows, before), k)
+
+
+def _pattern(pattern: str) -> tuple[int, int]:
+    if pattern == "unstructured":
+        return 0, 0
+    n, m = pattern.split(":")
+    return int(n), int(m)
+
+
+def block_count(shape: tuple[int, ...], n: int, m: int) -> int:
+    """Return how many weights an n:m pattern keeps: n of every m along a row, min(n, rest) of a shorter block."""
+    row = math.prod(shape[1:])
+    return shape[0] * (row // m * n + min(n, row % m))

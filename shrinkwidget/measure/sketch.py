@@ -1,0 +1,250 @@
+"""The Sketch: one pass over the weights, a few kilobytes per tensor, all that charts and estimates ever need."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..errors import ModelError
+from ..recipe import Granularity, layer_label
+from .bins import Floats
+from .bytes import needs_bfloat16, structure_text
+from .layers import Entry, Source, Weights, open_weights
+from .size import safetensors_bytes
+from .tables import CHUNK, Table, as_sent, relative_tables, survival_curves, tensor_table
+
+_THREADS: Final = 2
+_NOT_FINITE: Final = 0x7F80  # magnitude buckets from here on hold infinities and NaNs
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Magnitudes:
+    """The value table with both signs together, ascending: float64 arrays of one entry per bucket.
+
+    `low`, `high`: edges of the bucket. `square`: mean square of its weights. `before`: weights below it.
+    """
+
+    low: Floats
+    high: Floats
+    count: Floats
+    square: Floats
+    before: Floats
+
+
+@dataclass(frozen=True, eq=False)
+class LayerSketch:
+    """What is known of one compressible tensor of n weights.
+
+    `buckets` (uint16) and `counts` (int64) are the value table in ascending order of value; `tables` the relative
+    tables by granularity; `survival` the kept fractions by n:m pattern.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    lossless: bool
+    half: str
+    aliases: tuple[str, ...]
+    buckets: NDArray[np.uint16]
+    counts: NDArray[np.int64]
+    absmax: float
+    tables: Mapping[Granularity, Table]
+    survival: Mapping[str, Floats]
+    macs: int | None = None
+
+    @property
+    def n(self) -> int:
+        """Number of weights."""
+        return int(np.prod(self.shape, dtype=np.int64))
+
+    @property
+    def label(self) -> str:
+        """The name without its ``.weight``."""
+        return layer_label(self.name)
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of one dense weight."""
+        return int(getattr(torch, self.dtype).itemsize)
+
+    @cached_property
+    def magnitudes(self) -> Magnitudes:
+        """The value table with both signs together."""
+        return _magnitudes(self.buckets, self.counts, self.lossless)
+
+    @cached_property
+    def energy(self) -> float:
+        """Σ w², from the value table."""
+        return float((self.magnitudes.count * self.magnitudes.square).sum())
+
+
+@dataclass(frozen=True, slots=True)
+class KeptTensor:
+    """A saved tensor no recipe compresses, and why."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    nbytes: int
+    itemsize: int
+    floating: bool
+    role: str
+    why: str
+
+
+@dataclass(frozen=True, eq=False)
+class Sketch:
+    """What is known of a model: its layers in order, the tensors kept as they are, and its dense size in bytes.
+
+    `dense` is the size of a plain ``.safetensors`` file; `structure` the length of the packed file's structure text.
+    """
+
+    title: str
+    parameters: int
+    dense: int
+    structure: int
+    layers: tuple[LayerSketch, ...]
+    kept: tuple[KeptTensor, ...]
+
+    def __repr__(self) -> str:
+        buckets = sum(len(layer.buckets) for layer in self.layers)
+        return f"Sketch({self.title}: {len(self.layers)} layers, {self.parameters:,} parameters in {buckets:,} buckets)"
+
+    def layer(self, name: str) -> LayerSketch:
+        """Return the layer of this name, with or without its ``.weight``.
+
+        Raises:
+            KeyError: if there is none.
+        """
+        for layer in self.layers:
+            if name in (layer.name, layer.label):
+                return layer
+        raise KeyError(name)
+
+    def encode(self) -> bytes:
+        """Return the sketch as one self-contained blob (a safetensors file), the form in which charts receive it."""
+        from .codec import encode
+
+        return encode(self)
+
+    @classmethod
+    def decode(cls, blob: bytes) -> Sketch:
+        """Read what `encode` wrote."""
+        from .codec import decode
+
+        return decode(blob)
+
+
+def sketch(source: Source | Weights) -> Sketch:
+    """Look at every weight of a module, a state dict or a ``.safetensors`` file once.
+
+    Raises:
+        ModelError: for NaN or infinite weights (naming the layer), meta tensors, or nothing to compress.
+        FileError: for a path that is not a safetensors file.
+    """
+    weights = source if isinstance(source, Weights) else open_weights(source)
+    with ThreadPoolExecutor(_THREADS) as pool:
+        layers = tuple(pool.map(sketch_layer, weights.layers))
+    structure = structure_text(weights, {layer.name: layer.absmax for layer in layers})
+    return Sketch(
+        title=weights.title,
+        parameters=sum(e.numel for e in weights.entries if e.role != "buffer"),
+        dense=safetensors_bytes(weights.entries),
+        structure=len(structure),
+        layers=layers,
+        kept=tuple(_kept(e) for e in weights.kept),
+    )
+
+
+def _kept(e: Entry) -> KeptTensor:
+    dtype = str(e.dtype).removeprefix("torch.")
+    floating = e.dtype in (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+    return KeptTensor(e.name, e.shape, dtype, e.nbytes, e.dtype.itemsize, floating, e.role, e.why)
+
+
+@torch.inference_mode()
+def sketch_layer(entry: Entry) -> LayerSketch:
+    """Return the sketch of one tensor; see `sketch`."""
+    tensor = _readable(entry)
+    histogram = _bucket_histogram(tensor, entry)
+    buckets = _by_value(np.flatnonzero(histogram).astype(np.uint16))
+    counts = histogram[buckets.astype(np.intp)]
+    lossless = entry.dtype is torch.bfloat16
+    m = _magnitudes(buckets, counts, lossless)
+    energies = m.count * m.square
+    rows = tensor.reshape(tensor.shape[0], -1)
+    absmax = max(float(rows.amax()), -float(rows.amin()))
+    total = float((m.count * (m.low if lossless else (m.low + m.high) / 2)).sum())
+    whole = tensor_table(m.low, m.high, m.count, energies, absmax, total)
+    return LayerSketch(
+        name=entry.name,
+        shape=entry.shape,
+        dtype=str(entry.dtype).removeprefix("torch."),
+        lossless=lossless,
+        half="bfloat16" if needs_bfloat16(entry.dtype, absmax) else "float16",
+        aliases=entry.aliases,
+        buckets=buckets,
+        counts=counts,
+        absmax=absmax,
+        tables={g: t.as_sent() for g, t in {"tensor": whole, **relative_tables(rows, float(energies.sum()))}.items()},
+        survival={p: as_sent(curve) for p, curve in survival_curves(rows, absmax).items()},
+    )
+
+
+def _readable(entry: Entry) -> Tensor:
+    try:
+        return entry.load()
+    except (RuntimeError, OSError) as error:
+        raise ModelError(f"the weights of {entry.name!r} cannot be read: {error}") from error
+
+
+def _bucket_histogram(tensor: Tensor, entry: Entry) -> NDArray[np.int64]:
+    """Return the counts of all 65,536 buckets (upper 16 bits of the float32 pattern)."""
+    histogram = torch.zeros(1 << 16, dtype=torch.int64, device=tensor.device)
+    for chunk in tensor.reshape(-1).split(CHUNK):
+        pattern = chunk.float().view(torch.int32)
+        histogram += torch.bincount((pattern >> 16).bitwise_and_(0xFFFF), minlength=1 << 16)
+    counts: NDArray[np.int64] = histogram.cpu().numpy()
+    bad = int(counts[_NOT_FINITE:0x8000].sum() + counts[0x8000 + _NOT_FINITE :].sum())
+    if bad:
+        raise ModelError(
+            f"layer {entry.name!r} has {bad:,} weight{'s' if bad > 1 else ''} that are NaN or infinite"
+            f"{' as float32' if entry.dtype is torch.float64 else ''}: repair or retrain it before compressing"
+        )
+    return counts
+
+
+def _by_value(buckets: NDArray[np.uint16]) -> NDArray[np.uint16]:
+    """Return bucket ids in ascending order of value: negative ones from the largest magnitude down, then positive."""
+    negative = buckets[buckets >= 0x8000]
+    return np.concatenate([negative[::-1], buckets[buckets < 0x8000]])
+
+
+def bucket_edges(magnitudes: NDArray[np.integer]) -> tuple[Floats, Floats]:
+    """Return (low, high) of magnitude buckets, in float64."""
+    patterns = magnitudes.astype(np.uint32)
+    low = (patterns << np.uint32(16)).view(np.float32).astype(np.float64)
+    high = ((patterns + np.uint32(1)) << np.uint32(16)).view(np.float32).astype(np.float64)
+    return low, high
+
+
+def _magnitudes(buckets: NDArray[np.uint16], counts: NDArray[np.int64], lossless: bool) -> Magnitudes:
+    ids, where = np.unique(buckets & 0x7FFF, return_inverse=True)
+    count = np.bincount(where, weights=counts.astype(np.float64))
+    low, high = bucket_edges(ids)
+    high = np.where(ids == 0, 0.0, high)
+    square = low * low if lossless else mean_square(low, high)
+    return Magnitudes(low, high, count, square, np.concatenate([[0.0], np.cumsum(count)[:-1]]))
+
+
+def mean_square(low: Floats, high: Floats) -> Floats:
+    """Return the mean of x² over [low, high], x uniform."""
+    return (low * low + low * high + high * high) / 3

@@ -1,0 +1,251 @@
+"""The relative tables and survival curves of one tensor: what rounding in groups will cost (docs/estimate.md)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..recipe import Granularity
+from .bins import ATOM, BINS, HIGH, NM_PATTERNS, RANGES, Floats, bin_index
+
+CHUNK: Final = 1 << 20
+"""Weights looked at together: a mapped file needs little more than this in memory at once."""
+SAMPLE: Final = 1 << 16
+"""Weights a relative table is taken from, at most (about: whole columns and groups are taken)."""
+_BLOCK_SAMPLE: Final = 1 << 15  # for survival curves, which are smooth
+_UNIT: Final = 32  # the smallest group; all others are made of whole ones
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Table:
+    """One relative table: what grids of one granularity see of a tensor.
+
+    `count`, `energy`: per bin, shape (162,). `values`, `range_energy`, `range_count`: per run of groups, shape (64,).
+    """
+
+    count: Floats
+    energy: Floats
+    values: Floats
+    range_energy: Floats
+    range_count: Floats
+    stretch: float
+    captured: float
+
+    def as_sent(self) -> Table:
+        """Return the table rounded to float32, so that an estimate here equals one made from the encoded sketch."""
+        arrays = (self.count, self.energy, self.values, self.range_energy, self.range_count)
+        return Table(*map(as_sent, arrays), stretch=float(np.float32(self.stretch)), captured=float(np.float32(self.captured)))
+
+
+def as_sent(values: Floats) -> Floats:
+    """Return float64 values rounded to float32."""
+    return values.astype(np.float32).astype(np.float64)
+
+
+@dataclass(frozen=True, slots=True)
+class _Groups:
+    """Statistics of groups of `size` neighbours along rows of `length` weights, each of shape (rows, groups per row).
+
+    The minimum `low` and the maximum `high` include zero; `total` is the sum of magnitudes.
+    """
+
+    low: Tensor
+    high: Tensor
+    total: Tensor
+    size: int
+    length: int
+
+    def merged(self, factor: int) -> _Groups:
+        """Return the statistics of groups `factor` times as long."""
+        pad = (0, -self.low.shape[1] % factor)
+        low, high, total = (
+            torch.nn.functional.pad(x, pad).unflatten(1, (-1, factor)) for x in (self.low, self.high, self.total)
+        )
+        return _Groups(low.amin(2), high.amax(2), total.sum(2), min(self.size * factor, self.length), self.length)
+
+    @property
+    def absmax(self) -> Tensor:
+        return torch.maximum(-self.low, self.high)
+
+    @property
+    def counts(self) -> Tensor:
+        """Weights in each group of a row; the last may be shorter."""
+        ends = torch.arange(1, self.low.shape[1] + 1, device=self.low.device) * self.size
+        return self.size - (ends - self.length).clamp_(min=0)
+
+    @classmethod
+    def of(cls, rows: Tensor) -> _Groups:
+        """Return the statistics of runs of 32 weights along each row, a bounded number of rows at a time."""
+        parts = [_unit_statistics(chunk.float()) for chunk in rows.split(max(1, CHUNK // rows.shape[1]))]
+        low, high, total = (torch.cat([part[i] for part in parts]) for i in range(3))
+        return cls(low, high, total, min(_UNIT, rows.shape[1]), rows.shape[1])
+
+
+def _unit_statistics(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return (minimum or 0, maximum or 0, sum of magnitudes) of runs of 32 along each row, the last maybe shorter."""
+    whole = rows.shape[1] // _UNIT * _UNIT
+    parts = [rows[:, :whole].unflatten(1, (-1, _UNIT))] if whole else []
+    if whole < rows.shape[1]:
+        parts.append(rows[:, whole:].unsqueeze(1))
+    return (
+        torch.cat([p.amin(2) for p in parts], 1).clamp_max_(0),
+        torch.cat([p.amax(2) for p in parts], 1).clamp_min_(0),
+        torch.cat([p.abs().sum(2) for p in parts], 1),
+    )
+
+
+def relative_tables(rows: Tensor, energy: float) -> dict[Granularity, Table]:
+    """Return the tables of the granularities below "tensor" for a matrix (channels × the flattened rest)."""
+    units = _Groups.of(rows)
+    grouped: dict[Granularity, tuple[_Groups, int]] = {
+        "channel": (units.merged(units.low.shape[1]), rows.shape[1]),
+        32: (units, 32),
+        64: (units.merged(2), 64),
+        128: (units.merged(4), 128),
+    }
+    return {key: _table(rows, groups, size, energy) for key, (groups, size) in grouped.items()}
+
+
+def _table(rows: Tensor, groups: _Groups, size: int, energy: float) -> Table:
+    count, squares = _histogram(rows, groups.absmax, size)
+    share = energy / squares.sum() if squares.sum() > 0 else 0.0
+    return Table(
+        count * (rows.numel() / count.sum()),
+        squares * share,
+        *range_runs(groups.absmax.flatten()),
+        stretch=_stretch(groups),
+        captured=float((groups.total**2 / groups.counts).sum(dtype=torch.float64)) / energy if energy > 0 else 1.0,
+    )
+
+
+def _stretch(groups: _Groups) -> float:
+    """Return the root mean square extent (max − min) of the groups in units of their absmax: 1 … 2."""
+    squares = float((groups.absmax**2).sum(dtype=torch.float64))
+    extent = float(((groups.high - groups.low) ** 2).sum(dtype=torch.float64))
+    return math.sqrt(extent / squares) if squares > 0 else 1.0
+
+
+def _histogram(rows: Tensor, absmax: Tensor, size: int) -> tuple[Floats, Floats]:
+    """Return counts and energies per bin over an evenly spaced subset of the groups (of the columns, for channels)."""
+    count, energy = np.zeros(BINS), np.zeros(BINS)
+    for values, ranges in _sampled(rows, absmax, size):
+        magnitudes = values.float().abs()
+        index = bin_index(torch.where(ranges > 0, magnitudes / ranges, 0)).flatten()
+        squares = magnitudes.square().flatten()
+        count += torch.bincount(index, minlength=BINS).double().cpu().numpy()
+        energy += torch.bincount(index, weights=squares, minlength=BINS).double().cpu().numpy()
+    return count, energy
+
+
+def _sampled(rows: Tensor, absmax: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield weights with their groups' ranges, broadcastable, about `SAMPLE` of them, evenly spaced."""
+    length = rows.shape[1]
+    if size >= length:
+        across = coprime_step(math.ceil(rows.numel() / SAMPLE), length)
+        down = max(1, math.ceil(rows.numel() / across / SAMPLE))
+        yield rows[::down, ::across], absmax[::down]
+        return
+    step = max(1, math.ceil(rows.numel() / SAMPLE))
+    whole = length // size
+    grid = rows[:, : whole * size].unflatten(1, (whole, size))
+    yield _spread(grid.flatten(0, 1) if grid.is_contiguous() else grid.reshape(-1, size), absmax[:, :whole].reshape(-1, 1), step)
+    if whole * size < length:
+        yield _spread(rows[:, whole * size :], absmax[:, whole:], step)
+
+
+def _spread(groups: Tensor, ranges: Tensor, step: int) -> tuple[Tensor, Tensor]:
+    step = coprime_step(step, len(groups))
+    return groups[::step], ranges[::step]
+
+
+def coprime_step(step: int, length: int) -> int:
+    """Return the least number ≥ `step` that shares no factor with `length`, so that no kernel position is favoured.
+
+    Never more than `length`.
+    """
+    while step < length and math.gcd(step, length) > 1:
+        step += 1
+    return min(step, max(1, length))
+
+
+def range_runs(absmax: Tensor) -> tuple[Floats, Floats, Floats]:
+    """Return (values, shares of Σa², shares of groups) of the sorted ranges cut into 64 runs of equal length."""
+    ordered = absmax.sort().values.cpu().numpy().astype(np.float64)
+    edges = np.arange(min(RANGES, len(ordered)) + 1) * len(ordered) // min(RANGES, len(ordered))
+    squares = np.add.reduceat(ordered**2, edges[:-1])
+    lengths = np.diff(edges).astype(np.float64)
+    total = squares.sum()
+    runs = (np.sqrt(squares / lengths), squares / total if total > 0 else squares, lengths / len(ordered))
+    values, energies, counts = (np.pad(x, (0, RANGES - len(x))) for x in runs)
+    return values, energies, counts
+
+
+def tensor_table(low: Floats, high: Floats, count: Floats, squares: Floats, absmax: float, total: float) -> Table:
+    """Return the table of one group for the whole tensor, rebinned from its buckets of magnitude.
+
+    `low`, `high`, `count`, `squares`: per bucket, ascending, squares being the energy inside. `total` is Σ|w|.
+    """
+    energy = squares.sum()
+    captured = total**2 / (count.sum() * energy) if energy > 0 else 1.0
+    one = np.zeros(RANGES)
+    one[0] = 1.0
+    if absmax == 0:
+        none = np.zeros(BINS)
+        none[0] = count.sum()
+        return Table(none, np.zeros(BINS), np.zeros(RANGES), np.zeros(RANGES), one, 1.0, captured)
+    edges = np.concatenate([[0.0], HIGH[:ATOM]]) * absmax
+    edges[-1] = np.inf  # the top bucket reaches beyond the largest weight; nothing lies there
+    binned = [np.diff(_cumulative(edges, low, high, x)) for x in (count, squares)]
+    counts, energies = (np.append(x, 0.0) for x in binned)
+    # the largest weight itself stands in the atom, as the end of its grid
+    counts[ATOM], energies[ATOM] = 1.0, min(absmax**2, energies[ATOM - 1])
+    counts[ATOM - 1] = max(0.0, counts[ATOM - 1] - 1.0)
+    energies[ATOM - 1] -= energies[ATOM]
+    return Table(counts, energies, one * absmax, one, one, 1.0, captured)
+
+
+def _cumulative(x: Floats, low: Floats, high: Floats, mass: Floats) -> Floats:
+    """Return the mass below each x, linear inside a bucket."""
+    before = np.concatenate([[0.0], np.cumsum(mass)])
+    i = np.clip(np.searchsorted(low, x, side="right") - 1, 0, len(low) - 1)
+    inside = np.clip((np.minimum(x, high[i]) - low[i]) / np.maximum(high[i] - low[i], 1e-300), 0.0, 1.0)
+    return np.where(x < low[0], 0.0, before[i] + mass[i] * inside)
+
+
+def survival_curves(rows: Tensor, absmax: float) -> dict[str, Floats]:
+    """Return, per n:m pattern, the fraction of weights kept in each bin of magnitude relative to the tensor's."""
+    curves = {}
+    for pattern in NM_PATTERNS:
+        n, m = map(int, pattern.split(":"))
+        curves[pattern] = _survival(rows, absmax, n, m)
+    return curves
+
+
+def _survival(rows: Tensor, absmax: float, n: int, m: int) -> Floats:
+    whole = rows.shape[1] // m
+    if not whole or absmax == 0:
+        return np.ones(BINS)
+    blocks = rows[:, : whole * m].reshape(-1, m)
+    blocks = blocks[:: coprime_step(math.ceil(rows.numel() / _BLOCK_SAMPLE), len(blocks))].float().abs()
+    # stable, so that of equal magnitudes the lower index comes first and is pruned first
+    order = blocks.sort(dim=1, stable=True).indices
+    kept = torch.zeros_like(blocks).scatter_(1, order[:, m - n :], 1.0).flatten()
+    index = bin_index(blocks.flatten() / absmax)
+    count = torch.bincount(index, minlength=BINS).double().cpu().numpy()
+    survivors = torch.bincount(index, weights=kept, minlength=BINS).double().cpu().numpy()
+    return _filled(survivors, count)
+
+
+def _filled(part: Floats, whole: Floats) -> Floats:
+    """Return part / whole, with the value of the nearest non-empty bin below where whole is zero."""
+    nearest = np.maximum.accumulate(np.where(whole > 0, np.arange(BINS), -1))
+    ratio = part / np.maximum(whole, 1.0)
+    return np.where(nearest >= 0, ratio[np.maximum(nearest, 0)], 0.0)
+
+

@@ -1,0 +1,106 @@
+"""Write the vectors that hold the Python and the TypeScript estimate together: ``python tests/vectors/make.py``.
+
+Each file holds one encoded sketch and a list of recipes with what Python estimates for them. The models are small and
+seeded; the recipes cover every field, and many are random.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import random
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from shrinkwidget.measure.estimate import Estimate, estimate
+from shrinkwidget.measure.sketch import Sketch, sketch
+from shrinkwidget.recipe import BITS, PATTERNS, Keep, Recipe
+
+FOLDER = Path(__file__).parent
+RANDOM_RECIPES = 40
+
+
+def models() -> dict[str, nn.Module]:
+    """Return the seeded models: a small conv net, a bfloat16 one, and one with odd layers."""
+    torch.manual_seed(0)
+    conv = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Conv2d(8, 16, 3), nn.Flatten(), nn.Linear(64, 10))
+    half = nn.Sequential(nn.Linear(70, 33), nn.Linear(33, 5)).to(torch.bfloat16)
+    odd = nn.Sequential(nn.Embedding(11, 5), nn.Linear(5, 130, bias=False), nn.Linear(130, 1), nn.Conv1d(2, 3, 1))
+    with torch.no_grad():
+        odd[1].weight[:40] = 0
+        odd[2].weight.mul_(100)
+    return {"conv": conv, "bfloat16": half, "odd": odd}
+
+
+def written_recipes() -> list[Recipe]:
+    """Return one recipe for every choice a field has."""
+    recipes = [Recipe(), Recipe(sparsity=0.9), Recipe(sparsity=0.5, scope="layer"), Recipe(kept_bits=16, sparsity=1 / 3)]
+    for bits in BITS:
+        recipes += [Recipe(bits=bits), Recipe(bits=bits, sparsity=0.7, granularity="tensor"), Recipe(bits=bits, granularity=32)]
+        recipes += [Recipe(bits=bits, sparsity=0.4, symmetric=False), Recipe(bits=bits, sparsity=0.6, grid="codebook")]
+    recipes += [Recipe(bits=4, pattern=p, granularity=g) for p in PATTERNS[1:] for g in ("tensor", "channel", 64)]
+    recipes += [Recipe(bits=3, sparsity=0.3, range=r) for r in ("mse", 90.0, 99.9)]
+    recipes += [Recipe(sparsity=0.5, bits=4, criterion="random", seed=3, scope=s) for s in ("global", "layer")]
+    recipes.append(Recipe(sparsity=0.8, bits=5, layers={"0": Keep, "*": dict(bits=8), "?": dict(sparsity=0.25, granularity=48)}))
+    return recipes
+
+
+def random_recipe(rng: random.Random, labels: list[str]) -> Recipe:
+    """Return a valid recipe with random fields and up to three overrides."""
+    layers: dict[str, Any] = {}
+    for label in rng.sample(labels, rng.randint(0, min(3, len(labels)))):
+        layers[label] = Keep if rng.random() < 0.3 else _random_fields(rng, 0.4)
+    whole = dict(scope=rng.choice(["global", "layer"]), criterion=rng.choice(["magnitude"] * 3 + ["random"]))
+    return Recipe(**_random_fields(rng, 0.8), **whole, kept_bits=rng.choice([16, 32]), layers=layers)  # type: ignore[arg-type]
+
+
+def _random_fields(rng: random.Random, share: float) -> dict[str, Any]:
+    fields: dict[str, Any] = {
+        "bits": rng.choice(BITS),
+        "granularity": rng.choice(["tensor", "channel", 32, 64, 128, 7, 500]),
+        "grid": rng.choice(["linear", "linear", "codebook"]),
+        "symmetric": rng.random() < 0.7,
+        "range": rng.choice(["absmax", "mse", 99.0, 75.5]),
+    }
+    chosen = {name: value for name, value in fields.items() if rng.random() < share}
+    pattern = rng.choice(PATTERNS) if rng.random() < 0.3 else "unstructured"
+    return {**chosen, **({"sparsity": round(rng.random() * 0.99, 3)} if pattern == "unstructured" else {"pattern": pattern})}
+
+
+def vector(looked: Sketch, seed: int) -> dict[str, Any]:
+    """Return one file's content: the sketch and what Python makes of every recipe."""
+    rng = random.Random(seed)
+    labels = [layer.label for layer in looked.layers]
+    recipes = [r for r in written_recipes() if _fits(r, labels)]
+    recipes += [random_recipe(rng, labels) for _ in range(RANDOM_RECIPES)]
+    return {
+        "sketch": base64.b64encode(looked.encode()).decode(),
+        "cases": [_case(estimate(looked, recipe), labels) for recipe in recipes],
+    }
+
+
+def _fits(recipe: Recipe, labels: list[str]) -> bool:
+    return "0" in labels or not recipe.layers
+
+
+def _case(estimated: Estimate, labels: list[str]) -> dict[str, Any]:
+    recipe = estimated.recipe
+    return {
+        "recipe": recipe.to_json(),
+        "code": repr(recipe),
+        "plans": [{f: getattr(p, f) for f in p.__slots__} for p in recipe.resolve(labels)],
+        "estimate": estimated.to_dict(),
+        "nbytes": estimated.nbytes,
+        "sqnr": estimated.sqnr if estimated.sqnr != float("inf") else None,
+    }
+
+
+if __name__ == "__main__":
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else FOLDER
+    for number, (name, model) in enumerate(models().items()):
+        text = json.dumps(vector(sketch(model), number), ensure_ascii=False)
+        (folder / f"{name}.json").write_text(text + "\n")
