@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
@@ -21,7 +20,6 @@ from .layers import Entry, Source, Weights, open_weights
 from .size import safetensors_bytes
 from .tables import CHUNK, Table, as_sent, relative_tables, survival_curves, tensor_table
 
-_THREADS: Final = 2
 _NOT_FINITE: Final = 0x7F80  # magnitude buckets from here on hold infinities and NaNs
 
 
@@ -151,8 +149,7 @@ def sketch(source: Source | Weights) -> Sketch:
         FileError: for a path that is not a safetensors file.
     """
     weights = source if isinstance(source, Weights) else open_weights(source)
-    with ThreadPoolExecutor(_THREADS) as pool:
-        layers = tuple(pool.map(sketch_layer, weights.layers))
+    layers = tuple(sketch_layer(entry) for entry in weights.layers)
     structure = structure_text(weights, {layer.name: layer.absmax for layer in layers})
     return Sketch(
         title=weights.title,

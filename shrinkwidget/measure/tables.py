@@ -176,7 +176,7 @@ def coprime_step(step: int, length: int) -> int:
 
 def range_runs(absmax: Tensor) -> tuple[Floats, Floats, Floats]:
     """Return (values, shares of Σa², shares of groups) of the sorted ranges cut into 64 runs of equal length."""
-    ordered = absmax.sort().values.cpu().numpy().astype(np.float64)
+    ordered = np.sort(absmax.cpu().numpy()).astype(np.float64)
     edges = np.arange(min(RANGES, len(ordered)) + 1) * len(ordered) // min(RANGES, len(ordered))
     squares = np.add.reduceat(ordered**2, edges[:-1])
     lengths = np.diff(edges).astype(np.float64)
@@ -233,9 +233,11 @@ def _survival(rows: Tensor, absmax: float, n: int, m: int) -> Floats:
         return np.ones(BINS)
     blocks = rows[:, : whole * m].reshape(-1, m)
     blocks = blocks[:: coprime_step(math.ceil(rows.numel() / _BLOCK_SAMPLE), len(blocks))].float().abs()
-    # stable, so that of equal magnitudes the lower index comes first and is pruned first
-    order = blocks.sort(dim=1, stable=True).indices
-    kept = torch.zeros_like(blocks).scatter_(1, order[:, m - n :], 1.0).flatten()
+    # a weight's rank: the smaller ones of its block, and of equal ones those before it, which are pruned first
+    earlier = torch.ones(m, m, dtype=torch.bool, device=blocks.device).tril(-1)
+    ours, others = blocks.unsqueeze(2), blocks.unsqueeze(1)
+    rank = ((others < ours) | ((others == ours) & earlier)).sum(2)
+    kept = (rank >= m - n).float().flatten()
     index = bin_index(blocks.flatten() / absmax)
     count = torch.bincount(index, minlength=BINS).double().cpu().numpy()
     survivors = torch.bincount(index, weights=kept, minlength=BINS).double().cpu().numpy()
