@@ -1,0 +1,217 @@
+"""Evaluation data as users have it (loaders, iterables, datasets, pairs of tensors), read batch by batch."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any, Final
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, IterableDataset
+
+from ..errors import DataError
+
+TARGET_KEYS: Final = ("labels", "label", "targets", "target", "y")
+MOST_ROWS: Final = 128
+MOST_BYTES: Final = 16_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One batch, ready to run: ``model(*args, **kwargs)`` is to be compared with `targets` (N×…)."""
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    targets: Tensor
+
+    def describe(self) -> str:
+        """Return shapes and dtypes, such as ``"input 32×1×8×8 float32, targets 32 int64"``."""
+        named = [("input", a) for a in self.args] + list(self.kwargs.items()) + [("targets", self.targets)]
+        return ", ".join(f"{name} {describe(value)}" for name, value in named)
+
+
+def describe(value: object) -> str:
+    """Return the shape and dtype of a tensor, ``"32×10 float32"``, or the type of anything else."""
+    if not isinstance(value, Tensor):
+        return type(value).__name__
+    shape = "×".join(map(str, value.shape)) or "scalar"
+    return f"{shape} {str(value.dtype).removeprefix('torch.')}"
+
+
+def raw_batches(data: object) -> Iterator[Any]:
+    """Yield the batches of a loader, an iterable, a map-style dataset, or a pair of tensors cut into batches.
+
+    Raises:
+        DataError: for data that is none of these, or that fails while it gives a batch.
+    """
+    if (pair := as_pair(data)) is not None:
+        yield from _cut(*pair)
+    elif isinstance(data, Dataset) and not isinstance(data, IterableDataset):
+        yield from _taken(DataLoader(data, batch_size=MOST_ROWS))
+    else:
+        yield from _taken(data)
+
+
+def _taken(data: object) -> Iterator[Any]:
+    """Iterate, so that an error of the user's data names the batch it was to give."""
+    if isinstance(data, str | bytes | Tensor | np.ndarray | Mapping) or not isinstance(data, Iterable):
+        raise DataError(
+            f"cannot evaluate on {'nothing' if data is None else f'a {type(data).__name__}'}: "
+            f"give a DataLoader, a list of (inputs, targets) batches, or a pair of tensors"
+        )
+    batches, number = iter(data), 0
+    while True:
+        number += 1
+        try:
+            raw = next(batches)
+        except StopIteration:
+            return
+        except Exception as error:
+            raise DataError(f"the data failed to give batch {number}: {reason(error)}") from error
+        yield raw
+
+
+def reason(error: BaseException) -> str:
+    """Return the type and the first line of an error's message."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+def as_pair(data: object) -> tuple[Tensor, Tensor] | None:
+    """Return (inputs, targets) if the data is a pair of tensors (or arrays) of one length, None if it is no pair.
+
+    Raises:
+        DataError: for a pair of different lengths.
+    """
+    if not isinstance(data, tuple | list) or [isinstance(d, Tensor | np.ndarray) for d in data] != [True, True]:
+        return None
+    inputs, targets = torch.as_tensor(data[0]), torch.as_tensor(data[1])
+    if inputs.ndim == 0 or targets.ndim == 0 or len(inputs) != len(targets):
+        raise DataError(
+            f"inputs ({describe(inputs)}) and targets ({describe(targets)}) must have the same number of rows"
+        )
+    return inputs, targets
+
+
+def _cut(inputs: Tensor, targets: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Cut into batches small enough for a first result soon and large enough to run well."""
+    row_bytes = max(1, inputs.nbytes // max(1, len(inputs)))
+    rows = max(1, min(MOST_ROWS, MOST_BYTES // row_bytes))
+    for start in range(0, len(inputs), rows):
+        yield inputs[start : start + rows], targets[start : start + rows]
+
+
+def count(data: object) -> int | None:
+    """Return how many examples the data holds, or None where only reading it would tell."""
+    if (pair := as_pair(data)) is not None:
+        return len(pair[1])
+    if isinstance(data, DataLoader):
+        return _count_loader(data)
+    if isinstance(data, list | tuple):
+        lengths = [_rows(raw) for raw in data]
+        return None if None in lengths else sum(n for n in lengths if n is not None)
+    return len(data) if isinstance(data, Dataset) and hasattr(data, "__len__") else None
+
+
+def _rows(raw: object) -> int | None:
+    """Return the number of examples in a raw batch, if its targets say so."""
+    if isinstance(raw, Mapping):
+        targets: object = next((raw[k] for k in TARGET_KEYS if k in raw), None)
+    else:
+        targets = raw[1] if isinstance(raw, Sequence) and len(raw) == 2 else None
+    return len(targets) if isinstance(targets, Tensor | np.ndarray) and targets.ndim else None
+
+
+def _count_loader(loader: DataLoader[Any]) -> int | None:
+    if isinstance(loader.dataset, IterableDataset) or loader.batch_size is None:
+        return None  # the loader itself does not know
+    if not isinstance(loader.sampler, Sized):
+        return None
+    n = len(loader.sampler)
+    return n - n % loader.batch_size if loader.drop_last else n
+
+
+def prepared(raw: object, model: nn.Module, device: torch.device | None) -> Batch:
+    """Return a raw batch, (inputs, targets) or a dict, as the model wants it, on its device.
+
+    A dict's targets are under one of `TARGET_KEYS`; what the model's ``forward`` does not accept is left out, as a
+    dict of a single input is given by position where its name is not one of the model's. Targets are also passed on
+    under their name if the model accepts it (Hugging Face models then return their loss).
+
+    Raises:
+        DataError: for a batch that is neither, without targets, or with nothing that the model accepts.
+    """
+    if isinstance(raw, Mapping):
+        args, kwargs, targets = _from_mapping(raw, model)
+    elif isinstance(raw, tuple | list) and len(raw) == 2:
+        args, kwargs, targets = *_inputs(raw[0]), raw[1]
+    else:
+        what = f"a {type(raw).__name__}" + (f" of {len(raw)}" if isinstance(raw, tuple | list) else "")
+        raise DataError(f"a batch is {what}; expected (inputs, targets) or a dict with inputs and targets")
+    args, kwargs, targets = moved((args, kwargs, _targets(targets)), device)
+    return Batch(args, kwargs, targets)
+
+
+def _inputs(inputs: object) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return positional and keyword arguments: several inputs come as a tuple or a dict of tensors."""
+    if isinstance(inputs, Mapping):
+        return (), dict(inputs)
+    return (tuple(inputs) if isinstance(inputs, tuple | list) else (inputs,)), {}
+
+
+def _targets(targets: object) -> Tensor:
+    try:
+        found = torch.as_tensor(targets)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise DataError(f"targets must be a tensor, got a {type(targets).__name__} ({reason(error)})") from error
+    if found.ndim == 0:
+        raise DataError("targets are a single number; expected one row per example (is the batch dimension missing?)")
+    return found
+
+
+def _from_mapping(raw: Mapping[str, Any], model: nn.Module) -> tuple[tuple[Any, ...], dict[str, Any], Any]:
+    key = next((k for k in TARGET_KEYS if k in raw), None)
+    if key is None:
+        raise DataError(f"a batch has the keys {', '.join(map(repr, raw))}; targets must be under one of {TARGET_KEYS}")
+    inputs = {k: v for k, v in raw.items() if k != key}
+    accepted, anything = _accepts(model)
+    if len(inputs) == 1 and not accepted & set(inputs):
+        return tuple(inputs.values()), {}, raw[key]
+    wanted = {k: v for k, v in raw.items() if (k in accepted) or (anything and k != key)}
+    if not wanted.keys() & inputs.keys():
+        raise DataError(
+            f"a batch has the inputs {', '.join(map(repr, inputs)) or 'none'}, but {type(model).__name__}.forward "
+            f"takes {', '.join(sorted(accepted)) or 'none'}: rename them, or give (inputs, targets)"
+        )
+    return (), wanted, raw[key]
+
+
+def _accepts(model: nn.Module) -> tuple[set[str], bool]:
+    """Return the names the model's ``forward`` takes by keyword, and whether it takes any name."""
+    parameters = inspect.signature(model.forward).parameters.values()
+    named = {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+    return named, any(p.kind is p.VAR_KEYWORD for p in parameters)
+
+
+def moved(value: Any, device: torch.device | None) -> Any:
+    """Return the value with every tensor in its tuples, lists and dicts on the device, arrays as tensors."""
+    if isinstance(value, np.ndarray):
+        value = torch.from_numpy(value)
+    if isinstance(value, Tensor):
+        return value if device is None else value.to(device, non_blocking=True)
+    if isinstance(value, tuple | list):
+        parts = [moved(part, device) for part in value]
+        return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
+    if isinstance(value, Mapping):
+        return {k: moved(v, device) for k, v in value.items()}
+    return value
+
+
+def device_of(model: nn.Module) -> torch.device | None:
+    """Return the device of the model's first parameter or buffer, None if it has neither."""
+    first = next(chain(model.parameters(), model.buffers()), None)
+    return None if first is None else first.device

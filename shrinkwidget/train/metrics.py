@@ -1,0 +1,199 @@
+"""What an evaluation measures: accuracy, mean squared error, perplexity, or the user's own, each with its interval."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
+
+import torch
+from torch import Tensor
+
+from ..errors import DataError, ShrinkError, nearest
+from .batches import describe, reason
+from .outputs import IGNORED, class_scores, cross_entropy, no_nan, prediction
+
+Z: Final = 1.959963984540054
+"""Standard deviations on either side of a 95 % interval."""
+
+Interval: TypeAlias = tuple[float, float, float]
+"""A value, and the ends of its 95 % interval: NaN where too few examples can tell them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sums:
+    """One batch, scored: per cluster, `total` is the sum of what is averaged and `terms` how many were added, both [N].
+
+    A cluster is an example, or the whole batch where only its mean is known; `examples` is how many were scored.
+    """
+
+    total: Tensor
+    terms: Tensor
+    examples: int
+
+
+class Tally:
+    """All batches so far: their mean, and its standard error.
+
+    An example with several labels (tokens, pixels) is one cluster: its labels are not independent, so the error is
+    that of a ratio of sums over examples (Cochran 1977, Sampling Techniques, section 6.4), not over labels.
+    """
+
+    def __init__(self) -> None:
+        self.examples = 0
+        self.clusters = 0
+        self.terms = 0.0
+        self._total = 0.0
+        self._squares = [0.0, 0.0, 0.0]  # Σt², Σt·m, Σm²
+
+    def add(self, sums: Sums) -> None:
+        """Add one batch."""
+        t, m = sums.total.cpu().double(), sums.terms.cpu().double()
+        self.examples += sums.examples
+        self.clusters += int((m > 0).sum())
+        self.terms += float(m.sum())
+        self._total += float(t.sum())
+        for i, product in enumerate((t * t, t * m, m * m)):
+            self._squares[i] += float(product.sum())
+
+    @property
+    def mean(self) -> float:
+        """Mean over all terms."""
+        return self._total / self.terms
+
+    @property
+    def spread(self) -> float:
+        """Sum over clusters of (total − mean · terms)²."""
+        tt, tm, mm = self._squares
+        return max(0.0, tt - 2 * self.mean * tm + self.mean**2 * mm)
+
+    @property
+    def error(self) -> float:
+        """Standard error of the mean; NaN for a single cluster."""
+        if self.clusters < 2:
+            return math.nan
+        return math.sqrt(self.spread * self.clusters / (self.clusters - 1)) / self.terms
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A metric: `sums` scores the outputs of one batch against its targets, `conclude` sums up a tally."""
+
+    name: str
+    higher: bool
+    percent: bool
+    sums: Callable[[Any, Tensor], Sums]
+    conclude: Callable[[Tally], Interval]
+
+
+def resolve(metric: str | Callable[[Any, Tensor], object]) -> Metric:
+    """Return the metric of this name, or the one that averages a callable.
+
+    The callable gets what the model returned and the targets, and gives a tensor with one number per example, or one
+    number: the mean over the batch. Higher is taken to be better unless it has ``higher_is_better = False``.
+
+    Raises:
+        DataError: for an unknown name, naming the nearest.
+    """
+    if callable(metric):
+        name = str(getattr(metric, "__name__", type(metric).__name__))
+        higher = getattr(metric, "higher_is_better", True) is not False
+        return Metric(name, higher, False, lambda out, targets: _own_sums(metric, name, out, targets), _mean_interval)
+    if metric not in METRICS:
+        raise DataError(
+            f"there is no metric {metric!r}{nearest(str(metric), METRICS)}: "
+            f"take one of {', '.join(map(repr, METRICS))}, or a function of (outputs, targets)"
+        )
+    return METRICS[metric]
+
+
+def wilson(share: float, n: float) -> tuple[float, float]:
+    """Return the 95 % interval of a share of n trials (Wilson 1927, JASA 22:209-212)."""
+    centre = (share + Z**2 / (2 * n)) / (1 + Z**2 / n)
+    reach = Z / (1 + Z**2 / n) * math.sqrt(share * (1 - share) / n + Z**2 / (4 * n**2))
+    return max(0.0, centre - reach), min(1.0, centre + reach)
+
+
+def _share_interval(tally: Tally) -> Interval:
+    """Wilson's interval for as many independent trials as the clusters are worth: with one label each, all of them."""
+    share = min(1.0, tally.mean)
+    worth = share * (1 - share) * tally.terms**2 / tally.spread if tally.spread > 0 else float(tally.clusters)
+    return share, *wilson(share, min(worth, tally.terms))
+
+
+def _mean_interval(tally: Tally) -> Interval:
+    reach = Z * tally.error
+    return tally.mean, tally.mean - reach, tally.mean + reach
+
+
+def _squared_interval(tally: Tally) -> Interval:
+    value, low, high = _mean_interval(tally)
+    return value, low if math.isnan(low) else max(0.0, low), high
+
+
+def _exponential_interval(tally: Tally) -> Interval:
+    value, low, high = (_exp(x) for x in _mean_interval(tally))
+    return value, low, high
+
+
+def _exp(x: float) -> float:
+    return math.inf if x > 709 else math.exp(x)
+
+
+def _accuracy_sums(output: Any, targets: Tensor) -> Sums:
+    logits, labels = class_scores(output, targets)
+    scored = labels != IGNORED
+    right = (logits.argmax(1) == labels) & scored
+    return _by_example(right, scored)
+
+
+def _perplexity_sums(output: Any, targets: Tensor) -> Sums:
+    logits, labels = class_scores(output, targets)
+    return _by_example(cross_entropy(logits, labels), labels != IGNORED)
+
+
+def _squared_sums(output: Any, targets: Tensor) -> Sums:
+    found = prediction(output)
+    if found.numel() != targets.numel() or len(found) != len(targets) or _squeezed(found) != _squeezed(targets):
+        raise DataError(f"outputs are {describe(found)}, targets {describe(targets)}; expected the same shape")
+    squares = (found.double() - targets.to(found.device).reshape(found.shape).double()).square()
+    return _by_example(no_nan(squares), torch.ones_like(squares))
+
+
+def _squeezed(tensor: Tensor) -> list[int]:
+    """Return the sizes that count, so that N×1 fits N but N×2×3 does not fit N×3×2."""
+    return [size for size in tensor.shape[1:] if size != 1]
+
+
+def _own_sums(metric: Callable[[Any, Tensor], object], name: str, output: Any, targets: Tensor) -> Sums:
+    """Score by the user's function: one number per example, or one for the batch."""
+    try:
+        found = torch.as_tensor(metric(output, targets)).detach().double()
+    except ShrinkError:
+        raise
+    except Exception as error:
+        raise DataError(f"the metric {name!r} failed: {reason(error)}") from error
+    n = len(targets)
+    if found.numel() == 1 and (found.ndim == 0 or n == 1):
+        return Sums(no_nan(found.reshape(1), name) * n, torch.tensor([float(n)]), n)
+    if found.shape != (n,):
+        raise DataError(
+            f"the metric {name!r} returned {describe(found)} for {n} examples; "
+            f"expected one number per example, or one for all"
+        )
+    return Sums(no_nan(found, name), torch.ones(n), n)
+
+
+def _by_example(values: Tensor, scored: Tensor) -> Sums:
+    total = values.double().flatten(1).sum(1) if values.ndim > 1 else values.double()
+    terms = scored.double().flatten(1).sum(1) if scored.ndim > 1 else scored.double()
+    return Sums(total, terms, int((terms > 0).sum()))
+
+
+METRICS: Final = {
+    "accuracy": Metric("accuracy", True, True, _accuracy_sums, _share_interval),
+    "mse": Metric("mse", False, False, _squared_sums, _squared_interval),
+    "perplexity": Metric("perplexity", False, False, _perplexity_sums, _exponential_interval),
+}
+"""The metrics with a name."""
