@@ -1,0 +1,113 @@
+"""The wheel: what pip builds holds the built JavaScript, and works where there is no Node."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterable
+from email.parser import Parser
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+STATIC = "shrinkwidget/widgets/static/"
+
+pytestmark = pytest.mark.slow
+
+
+def run(*command: str | Path, env: dict[str, str] | None = None, cwd: Path = ROOT) -> str:
+    """Run a command and return what it printed; a failure shows all of it."""
+    done = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def pip(*words: str | Path, env: dict[str, str] | None = None) -> str:
+    """Run pip with the tools that are installed, so that it asks nobody for anything."""
+    return run(sys.executable, "-m", "pip", *words, "--no-deps", "--quiet", env=env)
+
+
+def without_node() -> dict[str, str]:
+    """Return the environment with no node and no npm on PATH."""
+    folders = (Path(folder) for folder in os.environ["PATH"].split(os.pathsep))
+    kept = (str(folder) for folder in folders if not (folder / "node").exists() and not (folder / "npm").exists())
+    return os.environ | {"PATH": os.pathsep.join(kept)}
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build the wheel as `pip wheel .` does."""
+    folder = tmp_path_factory.mktemp("wheel")
+    pip("wheel", ".", "--no-build-isolation", "--wheel-dir", folder)
+    return next(folder.glob("shrinkwidget-*.whl"))
+
+
+def names(wheel: Path) -> list[str]:
+    with zipfile.ZipFile(wheel) as archive:
+        return archive.namelist()
+
+
+def test_the_wheel_holds_the_package_and_its_built_javascript(wheel: Path) -> None:
+    found = names(wheel)
+    sources = {str(path.relative_to(ROOT)) for path in (ROOT / "shrinkwidget").rglob("*.py")}
+    assert sources <= set(found)
+    assert {STATIC + "explorer.js", STATIC + "explorer.css", "shrinkwidget/py.typed"} <= set(found)
+    assert any(name.startswith("shrinkwidget/demo/") and name.endswith(".safetensors") for name in found)
+
+
+def test_the_wheel_holds_nothing_else(wheel: Path) -> None:
+    found = names(wheel)
+    assert all(name.startswith(("shrinkwidget/", "shrinkwidget-")) for name in found)
+    assert not [name for name in found if "__pycache__" in name or name.endswith((".ts", ".tsx", ".map", ".ipynb"))]
+
+
+def test_the_javascript_in_the_wheel_fetches_nothing_and_is_small(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        script = archive.read(STATIC + "explorer.js")
+        styles = archive.read(STATIC + "explorer.css")
+    assert 1000 < len(script) <= 120_000
+    assert b"https://cdn" not in script + styles
+    assert b"@import" not in styles
+
+
+def test_the_wheel_says_what_it_needs(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        metadata = next(name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+        fields = Parser().parsestr(archive.read(metadata).decode())
+        licenses = [name for name in archive.namelist() if name.endswith("licenses/LICENSE")]
+    needs = {need.split(";")[0].split(">")[0] for need in fields.get_all("Requires-Dist", []) if "extra" not in need}
+    expected = "torch anywidget ipywidgets jupyterlab matplotlib safetensors numpy zstandard"
+    assert needs == set(expected.split())
+    assert fields["Requires-Python"] == ">=3.11"
+    assert fields["License-Expression"] == "BSD-3-Clause"
+    assert licenses
+
+
+def test_the_wheel_installs_and_works_without_node(wheel: Path, tmp_path: Path) -> None:
+    env = without_node()
+    pip("install", "--target", tmp_path, wheel, env=env)
+    code = (
+        "import shrinkwidget as sw, pathlib, sys;"
+        "explorer = sw.explore(sw.demo.model());"
+        "assert len(explorer._repr_mimebundle_()) ;"
+        "print(pathlib.Path(sw.__file__).parent)"
+    )
+    where = run(sys.executable, "-c", code, env=env | {"PYTHONPATH": str(tmp_path)}, cwd=tmp_path)
+    assert Path(where.strip()) == tmp_path / "shrinkwidget"
+
+
+def test_the_sdist_brings_the_javascript_sources_and_builds_without_node(tmp_path: Path) -> None:
+    build = "import hatchling.build; print(hatchling.build.build_sdist(r'{}'))".format(tmp_path)
+    archive = tmp_path / run(sys.executable, "-c", build).splitlines()[-1]
+    listed = run("tar", "tzf", archive).splitlines()
+    inside = {name.split("/", 1)[1] for name in listed}
+    assert_all_in(["js/widget/index.ts", "package-lock.json", "hatch_build.py", STATIC + "explorer.js"], inside)
+    pip("wheel", archive, "--no-build-isolation", "--wheel-dir", tmp_path, env=without_node())
+    assert STATIC + "explorer.js" in names(next(tmp_path.glob("*.whl")))
+
+
+def assert_all_in(wanted: Iterable[str], found: set[str]) -> None:
+    assert not [name for name in wanted if name not in found]

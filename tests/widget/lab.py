@@ -1,0 +1,124 @@
+"""A real JupyterLab for the browser tests: a subprocess with folders of its own, ended by its process id."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+START_SECONDS = 120
+QUIET = {
+    "@jupyterlab/apputils-extension/notification": {
+        "fetchNews": "false",
+        "checkForUpdates": False,
+        "doNotDisturbMode": True,
+    },
+    "@jupyterlab/docmanager-extension/plugin": {"autosave": False},
+    "@jupyterlab/statusbar-extension/plugin": {"visible": False},
+}
+
+
+@dataclass
+class Lab:
+    """A running JupyterLab: its folder of notebooks, its address and its secret."""
+
+    process: subprocess.Popen[bytes]
+    folder: Path
+    url: str
+    token: str
+    log: Path
+
+    def address(self, notebook: str) -> str:
+        """Return the URL that opens a notebook of the folder in a fresh workspace."""
+        return f"{self.url}lab/workspaces/{secrets.token_hex(4)}/tree/{notebook}?token={self.token}"
+
+    def stop(self) -> None:
+        """End the server, and with it its kernels, by its process id."""
+        self.process.terminate()
+        try:
+            self.process.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+def start(home: Path) -> Lab:
+    """Start a JupyterLab whose every file is under `home`, and wait until it answers."""
+    folder = home / "notebooks"
+    folder.mkdir(parents=True)
+    write_settings(home / "settings")
+    token, log = secrets.token_hex(16), home / "jupyterlab.log"
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "jupyterlab", *options(folder, token)],
+            env=os.environ | environment(home),
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+        )
+    return Lab(process, folder, wait_for_url(home / "runtime", process, log), token, log)
+
+
+def options(folder: Path, token: str) -> list[str]:
+    """Return JupyterLab's command line."""
+    return [
+        "--no-browser",
+        "--allow-root",
+        "--expose-app-in-browser",
+        "--ServerApp.ip=127.0.0.1",
+        f"--ServerApp.port={free_port()}",
+        f"--ServerApp.root_dir={folder}",
+        f"--IdentityProvider.token={token}",
+        "--LabApp.news_url=None",
+        "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+    ]
+
+
+def environment(home: Path) -> dict[str, str]:
+    """Return the variables that keep Jupyter and IPython out of the user's own folders."""
+    return {
+        "JUPYTER_CONFIG_DIR": str(home / "config"),
+        "JUPYTER_DATA_DIR": str(home / "data"),
+        "JUPYTER_RUNTIME_DIR": str(home / "runtime"),
+        "JUPYTERLAB_SETTINGS_DIR": str(home / "settings"),
+        "JUPYTERLAB_WORKSPACES_DIR": str(home / "workspaces"),
+        "IPYTHONDIR": str(home / "ipython"),
+    }
+
+
+def write_settings(folder: Path) -> None:
+    """Write the user settings that keep news, updates and autosaving out of the tests."""
+    for plugin, values in QUIET.items():
+        path = folder / f"{plugin}.jupyterlab-settings"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(values))
+
+
+def free_port() -> int:
+    """Return a port nobody listens on just now; JupyterLab tries the next ones should it be taken meanwhile."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_for_url(runtime: Path, process: subprocess.Popen[bytes], log: Path) -> str:
+    """Return the address the server wrote down when it began to listen.
+
+    Raises:
+        RuntimeError: with the server's log, if it ended or took too long.
+    """
+    record = runtime / f"jpserver-{process.pid}.json"
+    for _ in range(START_SECONDS * 10):
+        if process.poll() is not None:
+            break
+        if record.is_file() and (text := record.read_text()):
+            return str(json.loads(text)["url"])
+        time.sleep(0.1)
+    process.kill()
+    raise RuntimeError(f"JupyterLab did not start:\n{log.read_text()}")

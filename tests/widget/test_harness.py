@@ -1,0 +1,50 @@
+"""The harness itself: a minimal widget in a real JupyterLab, its trait seen from both sides."""
+
+from __future__ import annotations
+
+from playwright.sync_api import expect
+
+from .conftest import Open
+
+WIDGET = """
+import anywidget, traitlets, time
+class Slider(anywidget.AnyWidget):
+    _esm = '''
+    export default {render({model, el}) {
+        const input = document.createElement("input");
+        input.type = "range"; input.dataset.testid = "slider";
+        input.oninput = () => { model.set("value", Number(input.value)); model.save_changes(); };
+        el.append(input);
+        const out = document.createElement("output");
+        out.dataset.testid = "twice";
+        model.on("change:twice", () => { out.textContent = model.get("twice"); });
+        el.append(out);
+    }}
+    '''
+    value = traitlets.Int(0).tag(sync=True)
+    twice = traitlets.Int(0).tag(sync=True)
+slider = Slider()
+if hasattr(slider.comm, "_reply_subshell_for"):  # ipykernel 7.4 would answer on the cell's own thread
+    slider.comm._reply_subshell_for = None
+slider.observe(lambda change: setattr(slider, "twice", 2 * change.new), "value")
+slider
+"""
+
+
+def test_what_the_page_sets_is_what_python_sees(open_notebook: Open) -> None:
+    book = open_notebook(WIDGET)
+    book.run_all()
+    book.page.get_by_test_id("slider").fill("21")
+    expect(book.page.get_by_test_id("twice")).to_have_text("42")
+    assert book.python("slider.value") == 21
+
+
+def test_a_widget_answers_while_a_cell_runs(open_notebook: Open) -> None:
+    book = open_notebook(WIDGET, "while slider.value != 5: time.sleep(0.01)\ntime.sleep(0.5)")
+    book.run(0)
+    book.start(1)
+    book.page.get_by_test_id("slider").fill("4")
+    expect(book.page.get_by_test_id("twice")).to_have_text("8")
+    assert book.running(1)
+    book.page.get_by_test_id("slider").fill("5")
+    assert book.python("slider.twice") == 10
