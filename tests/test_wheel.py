@@ -100,7 +100,7 @@ def test_the_wheel_installs_and_works_without_node(wheel: Path, tmp_path: Path) 
 
 
 def test_the_sdist_brings_the_javascript_sources_and_builds_without_node(tmp_path: Path) -> None:
-    build = "import hatchling.build; print(hatchling.build.build_sdist(r'{}'))".format(tmp_path)
+    build = f"import hatchling.build; print(hatchling.build.build_sdist(r'{tmp_path}'))"
     archive = tmp_path / run(sys.executable, "-c", build).splitlines()[-1]
     listed = run("tar", "tzf", archive).splitlines()
     inside = {name.split("/", 1)[1] for name in listed}
