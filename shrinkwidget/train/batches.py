@@ -60,7 +60,7 @@ def _taken(data: object) -> Iterator[Any]:
     """Iterate, so that an error of the user's data names the batch it was to give."""
     if isinstance(data, str | bytes | Tensor | np.ndarray | Mapping) or not isinstance(data, Iterable):
         raise DataError(
-            f"cannot evaluate on {'nothing' if data is None else f'a {type(data).__name__}'}: "
+            f"cannot evaluate on {'nothing' if data is None else f'data of type {type(data).__name__}'}: "
             f"give a DataLoader, a list of (inputs, targets) batches, or a pair of tensors"
         )
     batches, number = iter(data), 0
@@ -202,7 +202,7 @@ def moved(value: Any, device: torch.device | None) -> Any:
     if isinstance(value, np.ndarray):
         value = torch.from_numpy(value)
     if isinstance(value, Tensor):
-        return value if device is None else value.to(device, non_blocking=True)
+        return value if device is None else value.to(device)
     if isinstance(value, tuple | list):
         parts = [moved(part, device) for part in value]
         return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)

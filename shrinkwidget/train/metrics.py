@@ -112,7 +112,7 @@ def wilson(share: float, n: float) -> tuple[float, float]:
     """Return the 95 % interval of a share of n trials (Wilson 1927, JASA 22:209-212)."""
     centre = (share + Z**2 / (2 * n)) / (1 + Z**2 / n)
     reach = Z / (1 + Z**2 / n) * math.sqrt(share * (1 - share) / n + Z**2 / (4 * n**2))
-    return max(0.0, centre - reach), min(1.0, centre + reach)
+    return max(0.0, min(share, centre - reach)), min(1.0, max(share, centre + reach))
 
 
 def _share_interval(tally: Tally) -> Interval:
@@ -169,14 +169,14 @@ def _squeezed(tensor: Tensor) -> list[int]:
 def _own_sums(metric: Callable[[Any, Tensor], object], name: str, output: Any, targets: Tensor) -> Sums:
     """Score by the user's function: one number per example, or one for the batch."""
     try:
-        found = torch.as_tensor(metric(output, targets)).detach().double()
+        found = torch.as_tensor(metric(output, targets)).detach()
     except ShrinkError:
         raise
     except Exception as error:
         raise DataError(f"the metric {name!r} failed: {reason(error)}") from error
     n = len(targets)
     if found.numel() == 1 and (found.ndim == 0 or n == 1):
-        return Sums(no_nan(found.reshape(1), name) * n, torch.tensor([float(n)]), n)
+        return Sums(no_nan(found.reshape(1), name).double() * n, torch.tensor([float(n)]), n)
     if found.shape != (n,):
         raise DataError(
             f"the metric {name!r} returned {describe(found)} for {n} examples; "

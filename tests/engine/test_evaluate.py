@@ -1,0 +1,477 @@
+"""A score is right, says how sure it is, leaves the model alone, and fails with one sentence."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+
+from shrinkwidget import demo
+from shrinkwidget.errors import Cancelled, DataError, ModelError
+from shrinkwidget.train.batches import moved, prepared
+from shrinkwidget.train.evaluate import Score, evaluate, running
+from shrinkwidget.train.metrics import Z, wilson
+
+
+class Echo(nn.Module):
+    """Returns its input, so that a test says what the outputs are."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+
+def logits_for(labels: Tensor, classes: int) -> Tensor:
+    return F.one_hot(labels, classes).float()
+
+
+DIGITS = demo.data()
+
+
+# What it accepts
+
+
+def as_loader() -> object:
+    return DataLoader(TensorDataset(*DIGITS), batch_size=50)
+
+
+def as_list() -> object:
+    return list(zip(DIGITS[0].split(77), DIGITS[1].split(77), strict=True))
+
+
+def as_generator() -> object:
+    return ((x, y) for x, y in zip(DIGITS[0].split(77), DIGITS[1].split(77), strict=True))
+
+
+def as_dicts() -> object:
+    return [{"image": x, "label": y} for x, y in zip(DIGITS[0].split(77), DIGITS[1].split(77), strict=True)]
+
+
+def as_arrays() -> object:
+    return DIGITS[0].numpy(), DIGITS[1].numpy()
+
+
+def as_keyword_dicts() -> object:
+    return [{"images": DIGITS[0], "id": list(range(360)), "y": DIGITS[1]}]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [lambda: DIGITS, lambda: TensorDataset(*DIGITS), as_loader, as_list, as_generator, as_dicts, as_arrays,
+     as_keyword_dicts],
+    ids=["pair", "dataset", "loader", "list", "generator", "dicts", "arrays", "keywords"],
+)  # fmt: skip
+def test_every_form_of_the_same_data_gives_the_same_score(data: Callable[[], object]) -> None:
+    model = demo.model()
+    expected = (model(DIGITS[0]).argmax(1) == DIGITS[1]).double().mean().item()
+    score = evaluate(model, data())
+    assert score.value == pytest.approx(expected)
+    assert (score.n, score.done, score.regime) == (360, True, "no retraining")
+
+
+def test_several_inputs_come_as_a_tuple_or_a_dict() -> None:
+    class Both(nn.Module):
+        def forward(self, a: Tensor, b: Tensor) -> Tensor:
+            return a + b
+
+    a, b, y = torch.eye(4), torch.zeros(4, 4), torch.arange(4)
+    for inputs in ((a, b), {"b": b, "a": a}):
+        assert evaluate(Both(), [(inputs, y)]).value == 1.0
+    assert evaluate(Both(), [{"a": a, "b": b, "target": y}]).value == 1.0
+
+
+@pytest.mark.parametrize(
+    "data, total",
+    [
+        (DataLoader(TensorDataset(*DIGITS), batch_size=100), 360),
+        (DataLoader(TensorDataset(*DIGITS), batch_size=100, drop_last=True), 300),
+        (DIGITS, 360),
+        ([DIGITS, DIGITS], 720),
+        (TensorDataset(*DIGITS), 360),
+        (iter([DIGITS]), None),
+    ],
+    ids=["loader", "drop last", "pair", "list", "dataset", "iterator"],
+)
+def test_running_scores_know_how_many_examples_are_to_come(data: object, total: int | None) -> None:
+    scores = list(running(demo.model(), data))
+    assert {s.total for s in scores} == {total}
+    assert total is None or scores[-1].n == total
+    assert [s.done for s in scores] == [False] * (len(scores) - 1) + [True]
+    assert scores[-1].value == scores[-2].value
+
+
+def test_an_iterable_dataset_is_read_to_its_end() -> None:
+    class Stream(IterableDataset[tuple[Tensor, Tensor]]):
+        def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+            yield from zip(*DIGITS, strict=True)
+
+    assert evaluate(demo.model(), DataLoader(Stream(), batch_size=64)).n == 360
+
+
+def test_large_examples_are_cut_into_small_batches() -> None:
+    seen: list[int] = []
+
+    class Watch(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            seen.append(len(x))
+            return x[:, :2]
+
+    evaluate(Watch(), (torch.zeros(20, 1_000_000), torch.zeros(20, dtype=torch.long)))
+    assert sum(seen) == 20
+    assert max(seen) * 4_000_000 <= 16_000_000
+
+
+# Accuracy
+
+
+def reference_wilson(right: int, n: int) -> tuple[float, float]:
+    """Solve |p̂ − p| = z·√(p(1−p)/n) for p: where Wilson's interval comes from."""
+    share = right / n
+    roots = np.roots([1 + Z**2 / n, -(2 * share + Z**2 / n), share**2])
+    return float(roots.real.min()), float(roots.real.max())
+
+
+@given(st.integers(1, 400).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+@settings(deadline=None)
+def test_accuracy_and_its_wilson_interval(counts: tuple[int, int]) -> None:
+    right, n = counts
+    labels = torch.arange(n) % 5
+    guesses = torch.where(torch.arange(n) < right, labels, (labels + 1) % 5)
+    score = evaluate(Echo(), (logits_for(guesses, 5), labels))
+    low, high = reference_wilson(right, n)
+    assert score.value == pytest.approx(right / n)
+    assert (score.low, score.high) == pytest.approx((low, high), abs=1e-6)
+    assert 0 <= score.low <= score.value <= score.high <= 1
+
+
+def test_the_interval_is_that_of_the_textbook() -> None:
+    assert wilson(0.9, 10) == pytest.approx((0.5958, 0.9821), abs=1e-4)
+
+
+@given(st.lists(st.integers(1, 60), min_size=1, max_size=6), st.integers(0, 2**31))
+@settings(deadline=None)
+def test_the_score_does_not_depend_on_how_data_is_batched(sizes: list[int], seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    outputs = torch.randn(sum(sizes), 3, 4, generator=generator)
+    labels = torch.randint(0, 3, (sum(sizes), 4), generator=generator)
+    batches = list(zip(outputs.split(sizes), labels.split(sizes), strict=True))
+    for metric in ("accuracy", "perplexity"):
+        whole, parts = evaluate(Echo(), [(outputs, labels)], metric), evaluate(Echo(), batches, metric)
+        assert (whole.value, whole.low, whole.high) == pytest.approx(
+            (parts.value, parts.low, parts.high), nan_ok=True, rel=1e-6
+        )
+
+
+@pytest.mark.parametrize("last", [False, True], ids=["N×C×H×W", "N×H×W×C"])
+def test_segmentation_scores_every_pixel_but_ignored_ones(last: bool) -> None:
+    labels = torch.randint(0, 4, (6, 5, 7))
+    guesses = labels.clone()
+    guesses[:, 0, 0] = (labels[:, 0, 0] + 1) % 4
+    guesses[:, 1, 1] = (labels[:, 1, 1] + 1) % 4
+    labels[:, 1, 1] = -100
+    logits = logits_for(guesses, 4)
+    score = evaluate(Echo(), (logits if last else logits.movedim(-1, 1), labels))
+    assert score.value == pytest.approx(33 / 34)
+    assert score.n == 6
+
+
+def test_pixels_of_one_image_are_not_counted_as_independent() -> None:
+    labels = torch.zeros(50, 100, dtype=torch.long)
+    guesses = (torch.arange(50) % 2)[:, None].expand(50, 100)  # an image is all right or all wrong
+    score = evaluate(Echo(), (logits_for(guesses, 2).movedim(-1, 1), labels))
+    assert (score.low, score.high) == pytest.approx(wilson(0.5, 50))
+
+
+@pytest.mark.parametrize("shape", [(8,), (8, 1)])
+@pytest.mark.parametrize("dtype", [torch.int64, torch.float32, torch.bool, torch.uint8])
+def test_one_logit_per_label_is_binary(shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    logits = torch.tensor([-2.0, -1, -0.5, 3, 4, 5, 6, -7])
+    labels = torch.tensor([0, 0, 0, 1, 1, 1, 0, 1]).to(dtype)
+    assert evaluate(Echo(), (logits.reshape(shape), labels)).value == pytest.approx(6 / 8)
+
+
+def test_ignored_labels_do_not_count_as_examples() -> None:
+    labels = torch.tensor([0, 1, -100, 2])
+    score = evaluate(Echo(), (logits_for(torch.tensor([0, 1, 1, 2]), 3), labels))
+    assert (score.value, score.n, score.total) == (1.0, 3, 4)
+
+
+# The other metrics
+
+
+def test_mse_and_its_interval() -> None:
+    outputs, targets = torch.randn(40, 3), torch.randn(40, 3)
+    score = evaluate(Echo(), (outputs, targets), "mse")
+    each = ((outputs - targets) ** 2).mean(1).double()
+    assert score.value == pytest.approx(each.mean().item())
+    assert score.high - score.value == pytest.approx(Z * (each.std() / 40**0.5).item(), rel=1e-5)
+
+
+def test_mse_of_n_by_1_against_n_is_not_broadcast() -> None:
+    targets = torch.arange(5.0)
+    assert evaluate(Echo(), (targets[:, None], targets), "mse").value == 0
+
+
+def test_perplexity_is_the_exponential_of_torchs_cross_entropy() -> None:
+    torch.manual_seed(0)
+    logits, labels = torch.randn(30, 11, 9), torch.randint(0, 11, (30, 9))
+    labels[3:9, 4:] = -100
+    score = evaluate(Echo(), (logits, labels), "perplexity")
+    assert score.value == pytest.approx(math.exp(F.cross_entropy(logits, labels).item()), rel=1e-5)
+    assert score.low < score.value < score.high
+    assert score.n == 30
+
+
+def test_perplexity_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
+    torch.manual_seed(0)
+    probabilities = torch.tensor([0.5, 0.25, 0.125, 0.125])
+    truth = math.exp(-(probabilities * probabilities.log()).sum().item())
+    logits = probabilities.log()[None, :, None].expand(60, 4, 10)
+    hits = 0
+    for _ in range(300):
+        labels = torch.multinomial(probabilities, 600, replacement=True).view(60, 10)
+        score = evaluate(Echo(), [(logits, labels)], "perplexity")
+        hits += score.low <= truth <= score.high
+    assert 0.90 <= hits / 300 <= 0.99
+
+
+def test_a_function_of_the_user_is_averaged_over_examples() -> None:
+    def off(outputs: Tensor, targets: Tensor) -> Tensor:
+        return (outputs - targets).abs()
+
+    outputs, targets = torch.randn(300), torch.randn(300)
+    score = evaluate(Echo(), (outputs, targets), off)
+    assert score.metric == "off"
+    assert score.value == pytest.approx((outputs - targets).abs().mean().item(), rel=1e-5)
+    assert score.high - score.low == pytest.approx(
+        2 * Z * ((outputs - targets).abs().double().std() / 300**0.5).item(), rel=1e-5
+    )
+
+
+def test_a_batch_mean_of_the_user_is_weighted_by_the_batch() -> None:
+    batches = [(torch.full((10,), 1.0), torch.zeros(10)), (torch.full((30,), 2.0), torch.zeros(30))]
+    score = evaluate(Echo(), batches, lambda out, _: out.mean().item())
+    assert score.value == pytest.approx((10 * 1 + 30 * 2) / 40)
+    assert (score.n, score.total) == (40, 40)
+
+
+def test_one_batch_mean_has_no_interval_and_the_text_shows_none() -> None:
+    score = evaluate(Echo(), [(torch.ones(4), torch.ones(4))], lambda out, _: out.mean())
+    assert math.isnan(score.low)
+    assert "[" not in repr(score)
+    assert score.to_dict()["low"] is None
+
+
+# Hugging Face models return an object with logits, and their loss tells how they pair tokens with labels
+
+
+class Language(nn.Module):
+    """A causal language model in the manner of Hugging Face: it shifts the labels itself."""
+
+    def __init__(self, shifts: bool = True) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.embed, self.head, self.shifts = nn.Embedding(20, 8), nn.Linear(8, 20), shifts
+
+    def forward(self, input_ids: Tensor, labels: Tensor | None = None) -> SimpleNamespace:
+        logits = self.head(self.embed(input_ids))
+        if labels is None:
+            return SimpleNamespace(logits=logits)
+        before, after = (logits[:, :-1], labels[:, 1:]) if self.shifts else (logits, labels)
+        return SimpleNamespace(loss=F.cross_entropy(before.flatten(0, 1), after.flatten()), logits=logits)
+
+
+@pytest.mark.parametrize("shifts", [True, False])
+def test_perplexity_of_a_language_model_agrees_with_its_own_loss(shifts: bool) -> None:
+    model, ids = Language(shifts), torch.randint(0, 20, (12, 20))  # as long as there are classes: shapes are no hint
+    score = evaluate(model, [{"input_ids": ids, "labels": ids, "attention_ids": ids}], "perplexity")
+    assert score.value == pytest.approx(math.exp(model(ids, ids).loss.item()), rel=1e-5)
+    logits = model(ids).logits.argmax(-1)
+    right = logits[:, :-1] == ids[:, 1:] if shifts else logits == ids
+    assert evaluate(model, [{"input_ids": ids, "labels": ids}]).value == pytest.approx(right.double().mean().item())
+
+
+def test_outputs_may_be_wrapped() -> None:
+    class Wrapped(nn.Module):
+        def __init__(self, wrap: Callable[[Tensor], object]) -> None:
+            super().__init__()
+            self.wrap = wrap
+
+        def forward(self, x: Tensor) -> object:
+            return self.wrap(x)
+
+    for wrap in (lambda x: {"out": x}, lambda x: (x, None), lambda x: SimpleNamespace(logits=x)):
+        assert evaluate(Wrapped(wrap), (torch.eye(3), torch.arange(3))).value == 1
+
+
+# It leaves the model alone
+
+
+def test_training_modes_buffers_and_gradients_stay_as_they_were() -> None:
+    model = demo.model().train()
+    model.stage1.eval()
+    model.get_submodule("stage2.0.bn1").eval()
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    modes = [m.training for m in model.modules()]
+    for _ in running(model, DIGITS):
+        assert [m.training for m in model.modules()] == modes
+        assert torch.is_grad_enabled()
+        assert not torch.is_inference_mode_enabled()
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+    assert all(p.grad is None and not p.is_inference() for p in model.parameters())
+
+
+def test_modes_are_restored_when_the_model_raises() -> None:
+    model = demo.model().train()
+    with pytest.raises(DataError):
+        evaluate(model, (torch.zeros(4, 3, 8, 8), torch.zeros(4, dtype=torch.long)))
+    assert all(m.training for m in model.modules())
+
+
+def test_batch_norm_and_dropout_are_in_eval_mode() -> None:
+    model = nn.Sequential(nn.Dropout(0.9), nn.BatchNorm1d(10, affine=False)).train()
+    labels = torch.arange(200) % 10
+    assert evaluate(model, (logits_for(labels, 10), labels)).value == 1.0
+
+
+def test_batches_are_moved_to_the_device_of_the_model() -> None:
+    raw = {"x": torch.zeros(2, 3), "labels": np.zeros(2)}
+    batch = prepared(raw, Echo(), torch.device("meta"))  # the one other device every machine has
+    assert batch.kwargs["x"].device.type == batch.targets.device.type == "meta"
+    nested = moved(([torch.zeros(1)], {"a": (torch.zeros(1), "text")}), torch.device("meta"))
+    assert nested[0][0].device.type == nested[1]["a"][0].device.type == "meta"
+
+
+def test_a_model_without_values_is_refused() -> None:
+    with pytest.raises(ModelError, match="meta device"):
+        evaluate(nn.Linear(3, 3, device="meta"), (torch.eye(3), torch.arange(3)))
+
+
+# It stops when told
+
+
+def test_it_is_cancelled_between_batches() -> None:
+    stop = False
+    scores = running(demo.model(), [DIGITS] * 5, cancelled=lambda: stop)
+    assert [next(scores).n, next(scores).n] == [360, 720]
+    stop = True
+    with pytest.raises(Cancelled, match="before batch 3"):
+        next(scores)
+
+
+def test_an_abandoned_evaluation_runs_no_further_batch() -> None:
+    read: list[int] = []
+
+    def batches() -> Iterator[tuple[Tensor, Tensor]]:
+        for number in range(5):
+            read.append(number)
+            yield DIGITS
+
+    scores = running(demo.model(), batches())
+    next(scores)
+    scores.close()  # type: ignore[attr-defined]
+    assert read == [0]
+
+
+# Bad input: one sentence
+
+
+def words(labels: int) -> tuple[Tensor, Tensor]:
+    return torch.zeros(4, 3), torch.full((4,), labels)
+
+
+BAD: dict[str, tuple[object, Any, str]] = {
+    "no data": (None, "accuracy", "cannot evaluate on nothing: give a DataLoader"),
+    "a number": (3, "accuracy", "cannot evaluate on data of type int"),
+    "a dict": ({"x": 1}, "accuracy", "data of type dict"),
+    "empty list": ([], "accuracy", "the data is empty"),
+    "empty pair": ((torch.zeros(0, 3), torch.zeros(0)), "accuracy", "the data is empty"),
+    "empty loader": (DataLoader(TensorDataset(torch.zeros(0, 3))), "accuracy", "the data is empty"),
+    "spent iterator": (iter([]), "accuracy", "an iterator can be read only once; pass a list"),
+    "unequal pair": ((torch.zeros(4, 3), torch.zeros(3)), "accuracy", r"inputs \(4×3 float32\) and targets \(3 float"),
+    "no targets": ([torch.zeros(4, 3)] * 3, "accuracy", "batch 1: a batch is a Tensor; expected"),
+    "three parts": ([(1, 2, 3)], "accuracy", r"batch 1: a batch is a tuple of 3; expected \(inputs, targets\)"),
+    "dict without targets": ([{"x": torch.zeros(2, 2)}], "accuracy", "has the keys 'x'; targets must be under"),
+    "dict without inputs": ([{"a": 1, "b": 2, "y": torch.zeros(2)}], "accuracy", "Echo.forward takes x: rename"),
+    "scalar targets": ([(torch.zeros(1, 3), 1)], "accuracy", "is the batch dimension missing"),
+    "odd targets": ([(torch.zeros(1, 3), "cat")], "accuracy", "batch 1: targets must be a tensor, got a str"),
+    "label too large": (words(3), "accuracy", r"batch 1: label 3 is out of range: the model tells 3 classes apart"),
+    "label negative": (words(-1), "perplexity", "label -1 is out of range"),
+    "all ignored": (words(-100), "accuracy", "none of the 1 batches has a label to score"),
+    "one-hot labels": ((torch.eye(3), torch.eye(3)), "accuracy", "labels must be class numbers; pass targets.argmax"),
+    "regression": ((torch.zeros(4, 3), torch.rand(4)), "accuracy", "for regression use metric='mse'"),
+    "wrong shapes": ((torch.zeros(4, 3), torch.zeros(4, 2)), "mse", "outputs are 4×3 float32, targets 4×2 float32"),
+    "transposed": ((torch.zeros(6, 2, 3), torch.zeros(6, 3, 2)), "mse", "expected the same shape"),
+    "labels of another shape": ((torch.zeros(4, 3), torch.zeros(4, 2).long()), "accuracy", "expected logits N×C×"),
+    "NaN outputs": ((torch.full((4, 3), torch.nan), torch.zeros(4)), "accuracy", "batch 1: the outputs .* hold NaN"),
+    "NaN squares": ((torch.full((4, 3), torch.nan), torch.zeros(4, 3)), "mse", "hold NaN"),
+    "unknown metric": (DIGITS, "acuracy", "no metric 'acuracy'; did you mean 'accuracy'"),
+    "no metric": (DIGITS, None, "no metric None"),
+    "metric raises": (DIGITS, lambda o, _: o.missing, "batch 1: the metric '<lambda>' failed: AttributeError"),
+    "metric gives NaN": (DIGITS, lambda *_: math.nan, "the metric '<lambda>' returned NaN"),
+    "metric of wrong shape": (DIGITS, lambda o, _: o[:, :, 0, :2], "returned 128×1×2 float32 for 128 examples"),
+    "metric gives text": (DIGITS, lambda *_: "good", "the metric '<lambda>' failed"),
+}
+
+
+@pytest.mark.parametrize("data, metric, message", BAD.values(), ids=BAD.keys())
+def test_what_is_wrong_is_said_in_one_sentence(data: object, metric: Any, message: str) -> None:
+    with pytest.raises(DataError, match=message) as caught:
+        evaluate(Echo(), data, metric)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_batch_the_model_cannot_run_is_named_with_its_shapes() -> None:
+    data = [DIGITS, (torch.zeros(5, 3, 8, 8), torch.zeros(5, dtype=torch.long))]
+    with pytest.raises(DataError) as caught:
+        evaluate(demo.model(), data)
+    assert str(caught.value).startswith(
+        "batch 2: the model cannot run it (input 5×3×8×8 float32, targets 5 int64): RuntimeError: Given groups=1"
+    )
+    assert isinstance(caught.value.__cause__, RuntimeError)
+
+
+def test_data_that_fails_half_way_is_named() -> None:
+    def batches() -> Iterator[object]:
+        yield DIGITS
+        raise OSError("disk went away")
+
+    with pytest.raises(DataError, match="the data failed to give batch 2: OSError: disk went away"):
+        evaluate(demo.model(), batches())
+
+
+@pytest.mark.parametrize("model", [None, "net", demo.model().state_dict()], ids=["None", "text", "state dict"])
+def test_what_is_no_module_is_refused(model: Any) -> None:
+    with pytest.raises(ModelError, match="cannot run a"):
+        running(model, DIGITS)
+
+
+# How a score reads
+
+
+def test_scores_read_well() -> None:
+    score = Score(0.98333, 0.9641, 0.9923, 360, 360, "accuracy")
+    assert repr(score) == "accuracy 98.3 % [96.4, 99.2] n=360, no retraining"
+    part = Score(0.98333, 0.9641, 0.9923, 128, 12_000, "accuracy", done=False)
+    assert repr(part) == "accuracy 98.3 % [96.4, 99.2] n=128 of 12,000 so far, no retraining"
+    assert repr(Score(12.3456, 11.0, 14.0, 5, None, "perplexity", done=False)) == (
+        "perplexity 12.35 [11, 14] n=5 so far, no retraining"
+    )
+
+
+def test_to_dict_is_json() -> None:
+    score = Score(math.inf, math.nan, math.inf, 1, None, "perplexity")
+    assert json.loads(json.dumps(score.to_dict(), allow_nan=False)) == {
+        "value": None, "low": None, "high": None, "n": 1, "total": None, "metric": "perplexity",
+        "regime": "no retraining", "done": True,
+    }  # fmt: skip
