@@ -1,11 +1,10 @@
 // Decodes the sketch the kernel sends once, and prepares the running sums that make every later question cheap.
+import { BINS, RANGES } from "./bins";
 import { readSafetensors, type Table } from "./safetensors";
 import type { Granularity, KeptTensor, LayerSketch, MagnitudeTable, RelativeTable, Sketch, ValueTable } from "./types";
 
 const FORMAT = "shrinkwidget-sketch";
 const VERSION = "1";
-export const BINS = 162;
-export const RANGES = 64;
 
 type LayerInfo = Omit<LayerSketch, "index" | "absmax" | "energy" | "values" | "magnitudes" | "relative" | "survival">;
 interface ModelInfo extends Omit<Sketch, "layers" | "kept"> {
@@ -109,12 +108,16 @@ function valueTable(buckets: Uint16Array, counts: ArrayLike<number>): ValueTable
   const near = edgesOf(buckets.map(magnitude), 0);
   const far = edgesOf(buckets.map(magnitude), 1);
   const length = buckets.length;
-  const values = { lo: near, hi: far, count: Float64Array.from(counts), countTo: new Float64Array(length + 1) };
+  const countTo = new Float64Array(length + 1);
+  let negatives = 0;
   for (let i = 0; i < length; i++) {
-    values.countTo[i + 1] = values.countTo[i] + counts[i];
-    if (buckets[i] & 0x8000) [near[i], far[i]] = [-far[i], -near[i]];
+    countTo[i + 1] = countTo[i] + counts[i];
+    if (buckets[i] & 0x8000) {
+      [near[i], far[i]] = [-far[i], -near[i]];
+      negatives++;
+    }
   }
-  return values;
+  return { lo: near, hi: far, count: Float64Array.from(counts), countTo, negatives };
 }
 
 function magnitude(bucket: number): number {

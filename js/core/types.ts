@@ -44,6 +44,8 @@ export interface ValueTable {
   readonly hi: Float64Array;
   readonly count: Float64Array;
   readonly countTo: Float64Array;
+  /** How many of the buckets are negative; they come first. */
+  readonly negatives: number;
 }
 
 /** Weights by magnitude, ascending, both signs together; `…To[i]` sums over buckets before i (length + 1 entries). */

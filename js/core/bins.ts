@@ -1,0 +1,31 @@
+// The relative bins of a sketch: 16 to an octave below a group's largest magnitude (see docs/estimate.md).
+
+export const BINS = 162;
+export const RANGES = 64;
+/** The last bin: the single point u = 1. The bins before it are intervals. */
+export const ATOM = BINS - 1;
+
+const SMALLEST = 2 ** -10;
+const PER_OCTAVE = 16;
+
+/** Lower edges, in units of the group's range. */
+export const LOW = Float64Array.from({ length: BINS }, (_, bin) => (bin === 0 ? 0 : edge(bin - 1)));
+/** Upper edges. */
+export const HIGH = Float64Array.from({ length: BINS }, (_, bin) => (bin === ATOM ? 1 : edge(bin)));
+
+function edge(step: number): number {
+  return SMALLEST * 2 ** Math.floor(step / PER_OCTAVE) * (1 + (step % PER_OCTAVE) / PER_OCTAVE);
+}
+
+const double = new Float64Array(1);
+const words = new Uint32Array(double.buffer);
+double[0] = SMALLEST;
+const FIRST = words[1] >>> 16; // sign, exponent and 4 bits of mantissa: the same 16 bins to an octave
+
+/** The bin of a relative magnitude u ≥ 0; anything from 1 on is in the atom. */
+export function binOf(u: number): number {
+  if (u >= 1) return ATOM;
+  if (u < SMALLEST) return 0;
+  double[0] = u;
+  return (words[1] >>> 16) - FIRST + 1;
+}

@@ -1,0 +1,92 @@
+// How many bytes every part of a packed file takes: docs/format.md as arithmetic.
+import type { Granularity, KeptTensor, Plan } from "./types";
+
+export interface LayerBytes {
+  readonly codes: number;
+  readonly mask: number;
+  readonly scales: number;
+  readonly as_is: number;
+}
+
+/** Bytes of the five sections of a packed file. */
+export interface SectionLengths {
+  readonly counts: number;
+  readonly codes: number;
+  readonly mask: number;
+  readonly scales: number;
+  readonly kept: number;
+}
+
+const SECTIONS = ["counts", "codes", "mask", "scales", "kept"] as const;
+const utf8 = new TextEncoder();
+
+/** The bytes of a layer of n weights of `itemsize` bytes, `kept` of which survive. */
+export function layerBytes(
+  layer: { readonly n: number; readonly shape: readonly number[]; readonly itemsize: number },
+  plan: Plan,
+  kept: number,
+): LayerBytes {
+  const { n, shape, itemsize } = layer;
+  if (plan.keep) return { codes: 0, mask: 0, scales: 0, as_is: n * itemsize };
+  const bits = Math.min(plan.bits, 8 * itemsize);
+  const dense = isDense(n, kept, plan, bits);
+  return {
+    codes: Math.ceil(((dense ? n : kept) * bits) / 8),
+    mask: dense ? 0 : Math.ceil(n / 8),
+    scales: scaleBytes(plan, shape),
+    as_is: 0,
+  };
+}
+
+/** Whether all n weights have a code (pruned ones that of zero), or only the kept ones beside a bit mask. */
+function isDense(n: number, kept: number, plan: Plan, bits: number): boolean {
+  const zeroOnGrid = bits >= 16 || (plan.grid === "linear" && bits >= 2);
+  return kept === n || (zeroOnGrid && n * bits <= n + kept * bits);
+}
+
+function scaleBytes(plan: Plan, shape: readonly number[]): number {
+  if (plan.bits > 8) return 0;
+  if (plan.grid === "codebook") return 4 * 2 ** plan.bits;
+  const groups = groupCount(plan.granularity, shape);
+  const zeroPoints = !plan.symmetric && plan.bits >= 2 ? groups : 0;
+  return (groups === 1 ? 4 : 4 + 2 * groups) + zeroPoints;
+}
+
+/** How many scales a tensor has: one, a row's, or ⌈row/g⌉ to a row. */
+export function groupCount(granularity: Granularity, shape: readonly number[]): number {
+  if (granularity === "tensor") return 1;
+  if (granularity === "channel") return shape[0];
+  return shape[0] * Math.ceil(rowLength(shape) / granularity);
+}
+
+/** Weights in a row of the tensor seen as a matrix: dimension 0 × the flattened rest. */
+export function rowLength(shape: readonly number[]): number {
+  return shape.slice(1).reduce((product, size) => product * size, 1);
+}
+
+/** Bytes of the tensors that are never compressed: floats take at most `keptBits`, everything else its own width. */
+export function keptBytes(kept: readonly KeptTensor[], keptBits: number): number {
+  const bytes = kept.map(({ nbytes, itemsize, floating }) => {
+    return (nbytes / itemsize) * (floating ? Math.min(itemsize, keptBits / 8) : itemsize);
+  });
+  return bytes.reduce((sum, n) => sum + n, 0);
+}
+
+/** Bytes of one kept count in the file. */
+export function countBytes(n: number): number {
+  return n < 2 ** 32 ? 4 : 8;
+}
+
+/** The bytes of a packed file that are neither codes, mask, scales nor kept tensors: length field, JSON, counts. */
+export function headerBytes(recipeJson: string, structureLength: number, lengths: SectionLengths): number {
+  const about = { format: "shrinkwidget", version: "1", crc32: "00000000", recipe: recipeJson, structure: "" };
+  const header: Record<string, unknown> = { __metadata__: about };
+  let end = 0;
+  for (const section of SECTIONS) {
+    const begin = end;
+    end += lengths[section];
+    header[section] = { dtype: "U8", shape: [end - begin], data_offsets: [begin, end] };
+  }
+  const text = utf8.encode(JSON.stringify(header)).length + structureLength;
+  return 8 + 8 * Math.ceil(text / 8) + lengths.counts;
+}

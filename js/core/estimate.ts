@@ -1,0 +1,125 @@
+// The estimate: what a recipe would make of a model, from its sketch alone; the twin of shrinkwidget/measure/estimate.py.
+import { countBytes, headerBytes, keptBytes, layerBytes } from "./bytes";
+import { Noise } from "./noise";
+import { planOf, recipeJson, resolve } from "./recipe";
+import { roundHalfEven } from "./search";
+import { type Cut, cutAt, type Fate, fateOf, mergedRanking, type Ranking } from "./survival";
+import type { Estimate, Figures, LayerFigures, LayerSketch, Plan, Recipe, Sketch, Totals } from "./types";
+
+/** Bits for which `Estimator.layerSqnr` answers. */
+export const CODED_BITS = [1, 2, 3, 4, 5, 6, 7, 8] as const;
+
+const COLUMNS = ["kept", "threshold", "signal", "noise", "codes", "mask", "scales", "as_is"] as const;
+type Columns = Record<(typeof COLUMNS)[number], Float64Array>;
+
+/** Estimates recipes for one sketch; keeps what recurs from one move of a slider to the next. */
+export class Estimator {
+  readonly #names: string[];
+  readonly #noise: Noise;
+  #ranked = "";
+  #ranking: Ranking | null = null;
+
+  constructor(readonly sketch: Sketch) {
+    this.#names = sketch.layers.map((layer) => layer.name);
+    this.#noise = new Noise(sketch);
+  }
+
+  /** What the recipe would make of the model; throws a RecipeError if an override matches no layer. */
+  estimate(recipe: Recipe): Estimate {
+    const { layers, patterns } = this.sketch;
+    const plans = resolve(recipe, this.#names);
+    const shared = this.#sharedCut(recipe, plans);
+    const columns = emptyColumns(layers.length);
+    layers.forEach((layer, i) => {
+      const fate = fateOf(layer, plans[i], recipe, shared, patterns);
+      fill(columns, i, layer, plans[i], fate, this.#noise.of(layer, plans[i], fate));
+    });
+    return this.#assembled(recipe, plans, columns);
+  }
+
+  /** What becomes of one layer's weights: which survive, and by what rule. */
+  fate(recipe: Recipe, index: number): Fate {
+    const plans = resolve(recipe, this.#names);
+    const shared = this.#sharedCut(recipe, plans);
+    return fateOf(this.sketch.layers[index], plans[index], recipe, shared, this.sketch.patterns);
+  }
+
+  /** The SQNR in dB of one layer as the recipe prunes it, if its weights had 1, 2, … 8 bits. */
+  layerSqnr(recipe: Recipe, index: number): Float64Array {
+    const layer = this.sketch.layers[index];
+    const plan = planOf(recipe, layer.name);
+    const fate = this.fate(recipe, index);
+    const noises = CODED_BITS.map((bits) => this.#noise.of(layer, { ...plan, keep: false, bits }, fate));
+    return Float64Array.from(noises, (noise) => decibels(layer.energy, noise));
+  }
+
+  /** The cut of all ranked layers together; their ranking stays as long as the same layers take part. */
+  #sharedCut(recipe: Recipe, plans: readonly Plan[]): Cut | null {
+    if (recipe.criterion !== "magnitude") return null;
+    const who = plans.map((plan) => (plan.ranked ? "1" : "0")).join("");
+    if (who !== this.#ranked || !this.#ranking) {
+      this.#ranked = who;
+      this.#ranking = mergedRanking(this.sketch.layers.filter((_, i) => plans[i].ranked));
+    }
+    return cutAt(this.#ranking, roundHalfEven(recipe.sparsity * (this.#ranking.countTo.at(-1) ?? 0)));
+  }
+
+  #assembled(recipe: Recipe, plans: readonly Plan[], columns: Columns): Estimate {
+    const { sketch } = this;
+    const text = recipeJson(recipe);
+    const kept = keptBytes(sketch.kept, recipe.kept_bits);
+    const header = headerBytes(text, sketch.structure, {
+      counts: sum(sketch.layers.map((layer, i) => (plans[i].keep ? 0 : countBytes(layer.n)))),
+      codes: sum(columns.codes),
+      mask: sum(columns.mask),
+      scales: sum(columns.scales),
+      kept: kept + sum(columns.as_is),
+    });
+    const all = { recipe: text, exact: false, kept_bytes: kept, header, dense: sketch.dense, download: null };
+    const figures: Figures = { ...all, layers: columns };
+    return { ...figures, ...totals(figures, sketch) };
+  }
+}
+
+function emptyColumns(length: number): Columns {
+  return Object.fromEntries(COLUMNS.map((name) => [name, new Float64Array(length)])) as Columns;
+}
+
+function fill(columns: Columns, i: number, layer: LayerSketch, plan: Plan, fate: Fate, noise: number): void {
+  const bytes = layerBytes(layer, plan, fate.kept);
+  columns.kept[i] = fate.kept;
+  columns.threshold[i] = fate.cut?.threshold ?? 0;
+  columns.signal[i] = layer.energy;
+  columns.noise[i] = noise;
+  columns.codes[i] = bytes.codes;
+  columns.mask[i] = bytes.mask;
+  columns.scales[i] = bytes.scales;
+  columns.as_is[i] = bytes.as_is;
+}
+
+/** What follows from figures, the browser's or the kernel's: bytes in all, ratio, SQNR, sparsity. */
+export function totals(figures: Figures, sketch: Sketch): Totals {
+  const { layers } = figures;
+  const [codes, mask, scales, as_is] = [layers.codes, layers.mask, layers.scales, layers.as_is].map(sum);
+  const nbytes = codes + mask + scales + as_is + figures.kept_bytes + figures.header;
+  const kept = sum(layers.kept);
+  const sqnr = decibels(sum(layers.signal), sum(layers.noise));
+  const sparsity = 1 - kept / sum(sketch.layers.map((layer) => layer.n));
+  return { nbytes, ratio: figures.dense / nbytes, sqnr, sparsity, kept, codes, mask, scales, as_is };
+}
+
+/** Bytes of one layer in the file, without its share of the header. */
+export function layerTotal(layers: LayerFigures, i: number): number {
+  return layers.codes[i] + layers.mask[i] + layers.scales[i] + layers.as_is[i];
+}
+
+/** 10·log₁₀(signal / noise); Infinity without noise. */
+export function decibels(signal: number, noise: number): number {
+  return noise > 0 && signal > 0 ? 10 * Math.log10(signal / noise) : Number.POSITIVE_INFINITY;
+}
+
+function sum(values: ArrayLike<number>): number {
+  let total = 0;
+  for (let i = 0; i < values.length; i++) total += values[i];
+  return total;
+}

@@ -1,0 +1,178 @@
+// What pruning and rounding cost one layer, in squared error, with a memory for what recurs while a slider moves.
+import { BINS } from "./bins";
+import { codebook, codebookNoise, Spread, Survivors } from "./codebook";
+import { CLIPS, ErrorTables, gridOf, percentile, relativeError } from "./grid";
+import { firstAtLeast } from "./search";
+import { tableFor, tableIndex } from "./sketch";
+import { type Fate, survivingShares, untouched } from "./survival";
+import type { LayerSketch, Plan, RelativeTable, Sketch } from "./types";
+
+const HALF_ERROR = 2 ** -20 / 28;
+
+export class Noise {
+  readonly #sketch: Sketch;
+  readonly #errors = new ErrorTables();
+  readonly #spreads = new WeakMap<object, Spread>();
+  readonly #curveShares = new Map<string, Float64Array>();
+  readonly #energy = new Float64Array(BINS);
+  readonly #counts = new Float64Array(BINS);
+  readonly #error = new Float64Array(BINS);
+
+  constructor(sketch: Sketch) {
+    this.#sketch = sketch;
+  }
+
+  /** Σ (w − effective w)² of a layer. */
+  of(layer: LayerSketch, plan: Plan, fate: Fate): number {
+    return fate.prunedEnergy + this.#rounding(layer, plan, fate, layer.energy - fate.prunedEnergy);
+  }
+
+  #rounding(layer: LayerSketch, plan: Plan, fate: Fate, survivors: number): number {
+    if (plan.keep || survivors <= 0 || plan.bits === 32) return 0;
+    if (plan.bits === 16) return layer.itemsize === 2 ? 0 : survivors * HALF_ERROR;
+    if (plan.grid === "codebook") return this.#codebook(layer, plan, fate);
+    if (plan.bits === 1) return survivors * (1 - this.#oneBitCapture(layer, plan, fate, survivors));
+    return this.#grid(layer, plan, fate, survivors);
+  }
+
+  #codebook(layer: LayerSketch, plan: Plan, fate: Fate): number {
+    const survivors = new Survivors(this.spread(layer, fate.curve), fate.cut);
+    return fate.density * codebookNoise(survivors, codebook(survivors, plan.bits));
+  }
+
+  /** The layer's weights by value, as an n:m pattern's curve leaves them. */
+  spread(layer: LayerSketch, curve: Float32Array | null): Spread {
+    const key = curve ?? layer;
+    let spread = this.#spreads.get(key);
+    if (!spread) {
+      spread = new Spread(layer, curve);
+      this.#spreads.set(key, spread);
+    }
+    return spread;
+  }
+
+  #grid(layer: LayerSketch, plan: Plan, fate: Fate, survivors: number): number {
+    const table = tableFor(this.#sketch, layer, plan.granularity);
+    const energy = this.#surviving(layer, plan, fate, table, "Energy", this.#energy);
+    const error = this.#errorOf(layer, plan, fate, table, energy);
+    return (dot(error, energy) * survivors) / sum(energy);
+  }
+
+  /** Energy or count per bin of the survivors (of all weights, if the ranges say that none of them survives). */
+  #surviving(
+    layer: LayerSketch,
+    plan: Plan,
+    fate: Fate,
+    table: RelativeTable,
+    what: "Energy" | "Count",
+    out: Float64Array,
+  ): Float64Array {
+    const all = table[`bin${what}`];
+    const shares = this.#shares(layer, plan, fate, table, what, out);
+    for (let bin = 0; bin < BINS; bin++) out[bin] = shares[bin] * all[bin];
+    if (sum(out) <= 0) out.set(all);
+    return out;
+  }
+
+  #shares(
+    layer: LayerSketch,
+    plan: Plan,
+    fate: Fate,
+    table: RelativeTable,
+    what: "Energy" | "Count",
+    out: Float64Array,
+  ): Float64Array {
+    const weight = table[`range${what}`];
+    if (!fate.curve) return survivingShares(fate, layer, table, weight, out);
+    const g = tableIndex(this.#sketch, layer, plan.granularity);
+    const key = `${layer.index} ${g} ${plan.pattern} ${what}`;
+    let shares = this.#curveShares.get(key);
+    if (!shares) {
+      shares = survivingShares(fate, layer, table, weight, new Float64Array(BINS));
+      this.#curveShares.set(key, shares);
+    }
+    return shares;
+  }
+
+  #errorOf(layer: LayerSketch, plan: Plan, fate: Fate, table: RelativeTable, energy: Float64Array): Float64Array {
+    if (plan.range === "absmax") return this.#errors.at(plan, table, 0);
+    if (plan.range === "mse") return this.#errors.at(plan, table, this.#bestClip(plan, table, energy));
+    return relativeError(gridOf(plan, table.stretch, this.#clip(layer, plan, fate, table)), this.#error);
+  }
+
+  #clip(layer: LayerSketch, plan: Plan, fate: Fate, table: RelativeTable): number {
+    const counts = this.#surviving(layer, plan, fate, table, "Count", this.#counts);
+    return percentile(counts, Number(plan.range) / 100);
+  }
+
+  #bestClip(plan: Plan, table: RelativeTable, energy: Float64Array): number {
+    let best = 0;
+    let least = Number.POSITIVE_INFINITY;
+    for (let clip = 0; clip < CLIPS.length; clip++) {
+      const cost = dot(this.#errors.at(plan, table, clip), energy);
+      if (cost < least) [best, least] = [clip, cost];
+    }
+    return best;
+  }
+
+  /** The range a plan's grid spans, in units of a group's absmax. */
+  range(layer: LayerSketch, plan: Plan, fate: Fate): number {
+    if (plan.range === "absmax") return 1;
+    const table = tableFor(this.#sketch, layer, plan.granularity);
+    if (plan.range !== "mse") return this.#clip(layer, plan, fate, table);
+    return CLIPS[this.#bestClip(plan, table, this.#surviving(layer, plan, fate, table, "Energy", this.#energy))];
+  }
+
+  /** The share of the survivors' energy that sign × mean magnitude captures. */
+  #oneBitCapture(layer: LayerSketch, plan: Plan, fate: Fate, survivors: number): number {
+    const everyone = this.#meanCapture(layer, untouched(layer), layer.energy);
+    const captured = this.#meanCapture(layer, fate, survivors);
+    if (plan.granularity === "tensor" || everyone >= 1) return captured;
+    const grouped = tableFor(this.#sketch, layer, plan.granularity).captured;
+    const finer = clamp((grouped - everyone) / (1 - everyone));
+    return captured + (1 - captured) * finer;
+  }
+
+  /** (Σ m)² / (count · Σ m²) of the survivors. */
+  #meanCapture(layer: LayerSketch, fate: Fate, energy: number): number {
+    if (energy <= 0) return 1;
+    const { count, sum: total } = this.#survivingMagnitudes(layer, fate);
+    return clamp(total ** 2 / (count * energy));
+  }
+
+  #survivingMagnitudes(layer: LayerSketch, fate: Fate): { count: number; sum: number } {
+    if (fate.curve) {
+      const { count, lo, hi } = this.spread(layer, fate.curve);
+      return { count: sum(count), sum: count.reduce((total, n, i) => total + (n * Math.abs(lo[i] + hi[i])) / 2, 0) };
+    }
+    const m = layer.magnitudes;
+    const last = m.count.length;
+    const cut = fate.cut;
+    const i = cut ? firstAtLeast(m.bucket, cut.bucket) : 0;
+    let count = m.countTo[last] - m.countTo[i];
+    let total = m.sumTo[last] - m.sumTo[i];
+    if (cut && m.bucket[i] === cut.bucket) {
+      const whole = m.sumTo[i + 1] - m.sumTo[i];
+      const part = m.count[i] * (1 - cut.fraction);
+      count += part - m.count[i];
+      total += part * (layer.lossless ? m.lo[i] : (cut.threshold + m.hi[i]) / 2) - whole;
+    }
+    return { count: count * fate.density, sum: total * fate.density };
+  }
+}
+
+function clamp(x: number): number {
+  return Math.min(1, Math.max(0, x));
+}
+
+function dot(a: Float64Array, b: Float64Array): number {
+  let total = 0;
+  for (let bin = 0; bin < BINS; bin++) total += a[bin] * b[bin];
+  return total;
+}
+
+function sum(values: ArrayLike<number>): number {
+  let total = 0;
+  for (let i = 0; i < values.length; i++) total += values[i];
+  return total;
+}

@@ -1,0 +1,189 @@
+// Which weights survive, as far as a sketch can tell: ranks, thresholds and survival functions (docs/estimate.md).
+import { ATOM, BINS, binOf, HIGH, LOW, RANGES } from "./bins";
+import { rowLength } from "./bytes";
+import { firstAtLeast, roundHalfEven } from "./search";
+import { meanSquare } from "./sketch";
+import type { LayerSketch, Pattern, Plan, Recipe, RelativeTable } from "./types";
+
+/** Where a ranking by magnitude is cut: all below bucket [lo, hi) is pruned, and `fraction` of that bucket. */
+export interface Cut {
+  readonly bucket: number;
+  readonly lo: number;
+  readonly fraction: number;
+  readonly threshold: number;
+}
+
+/** What becomes of one layer. At most one of `cut`, `curve` and a `density` below 1 decides who survives. */
+export interface Fate {
+  readonly kept: number;
+  readonly prunedEnergy: number;
+  readonly cut: Cut | null;
+  /** Kept fraction per bin of the tensor's relative magnitude, for an n:m pattern. */
+  readonly curve: Float32Array | null;
+  /** Kept fraction whatever the magnitude. */
+  readonly density: number;
+}
+
+/** Counts by bucket of magnitude, of one layer or of several together. */
+export interface Ranking {
+  readonly bucket: Uint16Array;
+  readonly lo: Float64Array;
+  readonly hi: Float64Array;
+  readonly count: Float64Array;
+  readonly countTo: Float64Array;
+}
+
+/** The layers' buckets as one ranking. */
+export function mergedRanking(layers: readonly LayerSketch[]): Ranking {
+  const totals = new Float64Array(0x8000);
+  const lo = new Float64Array(0x8000);
+  const hi = new Float64Array(0x8000);
+  for (const { magnitudes: m } of layers) {
+    for (let i = 0; i < m.bucket.length; i++) {
+      const bucket = m.bucket[i];
+      totals[bucket] += m.count[i];
+      lo[bucket] = m.lo[i];
+      hi[bucket] = m.hi[i];
+    }
+  }
+  const bucket = Uint16Array.from(totals.keys()).filter((b) => totals[b] > 0);
+  const pick = (table: Float64Array) => Float64Array.from(bucket, (b) => table[b]);
+  const count = pick(totals);
+  const countTo = new Float64Array(count.length + 1);
+  for (let i = 0; i < count.length; i++) countTo[i + 1] = countTo[i] + count[i];
+  return { bucket, lo: pick(lo), hi: pick(hi), count, countTo };
+}
+
+/** The cut that prunes the k smallest magnitudes; null for none. */
+export function cutAt(ranking: Ranking, k: number): Cut | null {
+  if (k <= 0) return null;
+  const i = firstAtLeast(ranking.countTo, k) - 1;
+  const fraction = (k - ranking.countTo[i]) / ranking.count[i];
+  const lo = ranking.lo[i];
+  return { bucket: ranking.bucket[i], lo, fraction, threshold: lo + (ranking.hi[i] - lo) * fraction };
+}
+
+/** The cut of this layer that a threshold makes, as the kernel reports it. */
+export function cutBelow(layer: LayerSketch, threshold: number): Cut | null {
+  if (threshold <= 0) return null;
+  const m = layer.magnitudes;
+  const i = Math.max(0, firstAtLeast(m.hi, threshold));
+  if (i >= m.lo.length) return { bucket: 0x8000, lo: threshold, fraction: 0, threshold };
+  const lo = Math.min(m.lo[i], threshold);
+  return { bucket: m.bucket[i], lo, fraction: m.hi[i] > lo ? (threshold - lo) / (m.hi[i] - lo) : 0, threshold };
+}
+
+/** What becomes of a layer under its plan; `shared` is the cut of all ranked layers together. */
+export function fateOf(
+  layer: LayerSketch,
+  plan: Plan,
+  recipe: Recipe,
+  shared: Cut | null,
+  patterns: readonly Pattern[],
+): Fate {
+  if (plan.keep) return untouched(layer);
+  if (recipe.criterion === "random") return chance(layer, plan);
+  if (plan.pattern !== "unstructured")
+    return blocks(layer, plan.pattern, layer.survival[patterns.indexOf(plan.pattern)]);
+  if (plan.ranked) return below(layer, shared);
+  const k = roundHalfEven(plan.sparsity * layer.n);
+  return below(layer, cutAt(layer.magnitudes, k), layer.n - k);
+}
+
+export function untouched(layer: LayerSketch): Fate {
+  return { kept: layer.n, prunedEnergy: 0, cut: null, curve: null, density: 1 };
+}
+
+function chance(layer: LayerSketch, plan: Plan): Fate {
+  const unstructured = plan.pattern === "unstructured";
+  const kept = unstructured ? layer.n - roundHalfEven(plan.sparsity * layer.n) : blockCount(layer.shape, plan.pattern);
+  const density = kept / layer.n;
+  return { kept, prunedEnergy: (1 - density) * layer.energy, cut: null, curve: null, density };
+}
+
+function blocks(layer: LayerSketch, pattern: Pattern, curve: Float32Array): Fate {
+  const energy = layer.relative[0].binEnergy;
+  let prunedEnergy = 0;
+  for (let bin = 0; bin < BINS; bin++) prunedEnergy += (1 - curve[bin]) * energy[bin];
+  return { kept: blockCount(layer.shape, pattern), prunedEnergy, cut: null, curve, density: 1 };
+}
+
+/** How many weights an n:m pattern keeps: n of every m along a row, min(n, rest) of a shorter block. */
+function blockCount(shape: readonly number[], pattern: Pattern): number {
+  const [n, m] = pattern.split(":").map(Number);
+  const row = rowLength(shape);
+  return shape[0] * (Math.floor(row / m) * n + Math.min(n, row % m));
+}
+
+function below(layer: LayerSketch, cut: Cut | null, kept?: number): Fate {
+  if (!cut) return untouched(layer);
+  const m = layer.magnitudes;
+  const i = firstAtLeast(m.bucket, cut.bucket);
+  let count = m.countTo[i];
+  let energy = m.energyTo[i];
+  if (m.bucket[i] === cut.bucket) {
+    const part = m.count[i] * cut.fraction;
+    count += part;
+    energy += part * meanSquare(m.lo[i], layer.lossless ? m.lo[i] : cut.threshold);
+  }
+  return { kept: kept ?? layer.n - roundHalfEven(count), prunedEnergy: energy, cut, curve: null, density: 1 };
+}
+
+const reached = new Float64Array(BINS + 1);
+
+/**
+ * Per relative bin, the share of the groups in which its weights survive, `weight` being the shares of the runs of
+ * groups; written to `out`.
+ */
+export function survivingShares(
+  fate: Fate,
+  layer: LayerSketch,
+  table: RelativeTable,
+  weight: Float32Array,
+  out: Float64Array,
+): Float64Array {
+  if (fate.curve) return curveShares(fate.curve, layer, table, weight, out);
+  if (fate.cut && fate.cut.threshold > 0) return cutShares(fate.cut.threshold, table, weight, out);
+  let total = 0;
+  for (let run = 0; run < RANGES; run++) if (table.rangeValue[run] > 0) total += weight[run];
+  return out.fill(total * fate.density);
+}
+
+/** Each run of groups cuts one bin in two: weights above it survive, those below do not. */
+function cutShares(threshold: number, table: RelativeTable, weight: Float32Array, out: Float64Array): Float64Array {
+  const ranges = table.rangeValue;
+  reached.fill(0);
+  out.fill(0);
+  for (let run = 0; run < RANGES; run++) {
+    const range = ranges[run];
+    if (!(range > threshold)) continue;
+    const start = threshold / range;
+    const bin = Math.min(binOf(start), ATOM - 1);
+    out[bin] += weight[run] * Math.max(0, (HIGH[bin] - start) / (HIGH[bin] - LOW[bin]));
+    reached[bin + 1] += weight[run];
+  }
+  let full = 0;
+  for (let bin = 0; bin < BINS; bin++) {
+    full += reached[bin];
+    out[bin] += full;
+  }
+  return out;
+}
+
+function curveShares(
+  curve: Float32Array,
+  layer: LayerSketch,
+  table: RelativeTable,
+  weight: Float32Array,
+  out: Float64Array,
+): Float64Array {
+  out.fill(0);
+  for (let run = 0; run < RANGES; run++) {
+    const range = table.rangeValue[run];
+    if (!(range > 0)) continue;
+    for (let bin = 0; bin < BINS; bin++) {
+      out[bin] += weight[run] * curve[binOf(Math.fround((range * ((LOW[bin] + HIGH[bin]) / 2)) / layer.absmax))];
+    }
+  }
+  return out;
+}
