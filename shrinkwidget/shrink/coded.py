@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from ..recipe import Granularity, Plan
-
-FLOAT16_MAX: Final = 65504.0
+from shrinkwidget.recipe import Granularity, Plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +39,24 @@ class Groups:
         return self.per_row * self.size - self.width
 
     def blocks(self, flat: Tensor) -> Tensor:
-        """Return whole rows, given flat, as ``[groups, size]``: a view, or a copy whose short groups end in zeros."""
+        """Return whole groups, given flat, as ``[groups, size]``: a view, or a copy whose short groups end in zeros.
+
+        Where rows end in a short group whole rows must be given; where there is one group, any part of it may be.
+        """
         if not self.padding:
-            return flat.view(-1, self.size)
+            return flat.view(1, -1) if self.count == 1 else flat.view(-1, self.size)
         return pad(flat.view(-1, self.width), (0, self.padding)).view(-1, self.size)
+
+    def pieces(self, at_most: int) -> Iterator[tuple[slice, slice]]:
+        """Cut the tensor into (weights, groups) that `blocks` can take, of about `at_most` weights each."""
+        if self.count == 1:
+            for start in range(0, self.width, at_most):
+                yield slice(start, min(start + at_most, self.width)), slice(0, 1)
+            return
+        step, groups = (self.width, self.per_row) if self.padding else (self.size, 1)
+        for start in range(0, self.rows * self.width, at_once := step * max(1, at_most // step)):
+            stop = min(start + at_once, self.rows * self.width)
+            yield slice(start, stop), slice(start // step * groups, stop // step * groups)
 
     def flat(self, blocks: Tensor) -> Tensor:
         """Undo `blocks`: return the weights in flat order."""
@@ -60,16 +72,6 @@ def groups_of(shape: tuple[int, ...], granularity: Granularity) -> Groups:
         return Groups(1, n, n)
     width = n // shape[0]
     return Groups(shape[0], width, width if granularity == "channel" else min(int(granularity), width))
-
-
-def half_of(tensor: Tensor) -> torch.dtype:
-    """Return the 16-bit type a tensor is stored in: bfloat16 if it is that or goes beyond float16, else float16."""
-    if tensor.dtype == torch.bfloat16:
-        return torch.bfloat16
-    if tensor.dtype == torch.float16 or not tensor.numel():
-        return torch.float16
-    beyond = tensor.abs().nan_to_num_(nan=0.0, posinf=0.0).amax().item() > FLOAT16_MAX
-    return torch.bfloat16 if beyond else torch.float16
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -113,7 +115,7 @@ def offset_of(plan: Plan) -> int:
 
 
 def spread(coded: Coded, codes: Tensor, fill: Tensor | float = 0) -> Tensor:
-    """Return `codes` of the kept weights in their places among all n, flat, and `fill` (a number or ``[n]``) elsewhere."""
+    """Return `codes` of the kept weights in their places among all n, flat; `fill` (a number or ``[n]``) elsewhere."""
     if coded.keep is None:
         return codes
     full = torch.empty(coded.n, dtype=codes.dtype, device=codes.device)

@@ -1,0 +1,179 @@
+"""Which weights survive: magnitude or random, over one layer or all of them, unstructured or n of every m."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from shrinkwidget.measure.layers import Entry, Weights
+from shrinkwidget.measure.pruned import block_count
+from shrinkwidget.measure.sketch import LayerSketch, Sketch, sketch
+from shrinkwidget.recipe import Plan, Recipe
+
+from .ranking import Cut, Ranked, Watch, chunks, magnitude, prune_smallest
+
+
+class Selection(Protocol):
+    """Which weights of one layer survive: how many, above what magnitude (0 if that says nothing), and which."""
+
+    @property
+    def kept(self) -> int:
+        """Number of survivors."""
+
+    @property
+    def threshold(self) -> float:
+        """The largest magnitude pruned by a magnitude cut, 0 for other selections."""
+
+    def mask(self, tensor: Tensor) -> Tensor:
+        """Return which weights are kept, bool ``[n]`` in flat order, on the tensor's device."""
+
+
+def keep_masks(weights: Weights, recipe: Recipe, known: Sketch | None = None) -> list[Tensor | None]:
+    """Return the exact mask of every compressible layer, true where a weight is kept; None where none is pruned.
+
+    Of n weights k = round(s·n) are pruned (half to even), smallest magnitude first; of equal magnitudes the one with
+    the lower flat index first, and of equal ones in scope "global" that of the earlier layer. Masks have the shapes
+    of their tensors and lie on their devices. `known` is the weights' sketch, if there is one already.
+
+    Raises:
+        RecipeError: if an override matches no layer.
+        ModelError: for NaN or infinite weights.
+    """
+    masks: list[Tensor | None] = []
+    for entry, selection in zip(weights.layers, selections(weights, recipe, known), strict=True):
+        pruned = selection.kept < entry.numel
+        masks.append(selection.mask(entry.load()).view(entry.shape) if pruned else None)
+    return masks
+
+
+def selections(
+    weights: Weights, recipe: Recipe, known: Sketch | None = None, cancelled: Watch | None = None
+) -> list[Selection]:
+    """Return which weights of every compressible layer survive, in order; see `keep_masks`.
+
+    Raises:
+        Cancelled: as soon as `cancelled` says so.
+    """
+    plans = recipe.resolve(e.name for e in weights.layers)
+    layers = list(zip(weights.layers, (known or sketch(weights)).layers, plans, strict=True))
+    rank = _by_chance(recipe.seed) if recipe.criterion == "random" else _by_magnitude
+    ranked = [layer for layer in layers if layer[2].ranked]
+    shared = iter(_cuts(ranked, rank, recipe.sparsity, cancelled))
+    return [next(shared) if plan.ranked else _own(entry, look, plan, rank, cancelled) for entry, look, plan in layers]
+
+
+_Layer = tuple[Entry, LayerSketch, Plan]
+_Rank = Callable[[Entry, LayerSketch], Ranked]
+
+
+def _own(entry: Entry, look: LayerSketch, plan: Plan, rank: _Rank, cancelled: Watch | None) -> Selection:
+    """Return the selection of a layer that is pruned by itself."""
+    if plan.keep:
+        return _all(entry)
+    if plan.pattern == "unstructured":
+        return _cuts([(entry, look, plan)], rank, plan.sparsity, cancelled)[0]
+    n, m = map(int, plan.pattern.split(":"))
+    pattern = Pattern(n, m, block_count(entry.shape, n, m))
+    return pattern if rank is _by_magnitude else Chance(pattern, rank(entry, look).load)
+
+
+def _all(entry: Entry) -> Selection:
+    return Cut(entry.numel, entry.numel, 0.0, 0)
+
+
+def _cuts(layers: Sequence[_Layer], rank: _Rank, sparsity: float, cancelled: Watch | None) -> list[Selection]:
+    """Return the cuts of layers that are ranked together."""
+    k = round(sparsity * sum(entry.numel for entry, _, _ in layers))
+    if k == 0:
+        return [_all(entry) for entry, _, _ in layers]
+    ranked = [rank(entry, look) for entry, look, _ in layers]
+    cuts = prune_smallest(ranked, k, cancelled)
+    if rank is _by_magnitude:
+        return list(cuts)
+    return [Chance(cut, r.load) for cut, r in zip(cuts, ranked, strict=True)]
+
+
+def _by_magnitude(entry: Entry, look: LayerSketch) -> Ranked:
+    buckets, where = np.unique(look.buckets & np.uint16(0x7FFF), return_inverse=True)
+    counts = np.zeros(len(buckets), np.int64)
+    np.add.at(counts, where, look.counts)
+    return Ranked(entry.name, entry.numel, entry.load, buckets.astype(np.int64), counts, look.lossless)
+
+
+def _by_chance(seed: int) -> _Rank:
+    """Return a ranking by random numbers instead of magnitudes, the same on every device and in every process."""
+
+    def rank(entry: Entry, look: LayerSketch) -> Ranked:
+        own_seed = seed << 10 ^ zlib.crc32(look.name.encode())
+        load = partial(_lottery, entry.numel, own_seed % 2**63)
+        histogram = np.zeros(1 << 15, np.int64)
+        for piece in chunks(load()):
+            histogram += np.bincount((piece.view(torch.int32) >> 16).numpy(), minlength=1 << 15)
+        buckets = np.flatnonzero(histogram)
+        return Ranked(entry.name, entry.numel, load, buckets, histogram[buckets], lossless=False)
+
+    return rank
+
+
+def _lottery(n: int, seed: int) -> Tensor:
+    return torch.rand(n, generator=torch.Generator().manual_seed(seed))
+
+
+@dataclass(frozen=True, slots=True)
+class Chance:
+    """A random selection: what another would select if random numbers were the weights."""
+
+    by: Selection
+    lottery: Callable[[], Tensor]
+    threshold: float = 0.0
+
+    @property
+    def kept(self) -> int:
+        """Number of survivors."""
+        return self.by.kept
+
+    def mask(self, tensor: Tensor) -> Tensor:
+        """Return which weights are kept, bool ``[n]`` in flat order."""
+        return self.by.mask(self.lottery().view(tensor.shape)).to(tensor.device)
+
+
+@dataclass(frozen=True, slots=True)
+class Pattern:
+    """The n largest of every m neighbours along a row of ``w.reshape(shape[0], -1)``."""
+
+    n: int
+    m: int
+    kept: int
+    threshold: float = 0.0
+
+    def mask(self, tensor: Tensor) -> Tensor:
+        """Return which weights are kept, bool ``[n]`` in flat order; of equal magnitudes the later ones."""
+        rows = tensor.reshape(tensor.shape[0], -1)
+        at_once = max(1, (1 << 20) // rows.shape[1])
+        parts = (rows[start : start + at_once] for start in range(0, len(rows), at_once))
+        return torch.cat([self._mask_rows(part).reshape(-1) for part in parts])
+
+    def _mask_rows(self, rows: Tensor) -> Tensor:
+        width = rows.shape[1]
+        padded = pad(magnitude(rows), (0, -width % self.m), value=-1.0)
+        beaten = _times_beaten(list(padded.view(-1, self.m).t().contiguous()))
+        return (beaten < self.n).t().reshape(padded.shape)[:, :width]
+
+
+def _times_beaten(columns: list[Tensor]) -> Tensor:
+    """Return how many others of its block are larger than each magnitude (of equal ones the later counts as larger)."""
+    beaten = torch.zeros((len(columns), len(columns[0])), dtype=torch.uint8, device=columns[0].device)
+    for j, later in enumerate(columns):
+        for i in range(j):
+            lost = columns[i] <= later
+            beaten[i] += lost
+            beaten[j] += ~lost
+    return beaten
