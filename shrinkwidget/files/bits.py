@@ -68,7 +68,7 @@ def tuples(codes: Bytes, bits: int) -> Bytes:
 
 
 def untuples(packed: Bytes, bits: int, count: int) -> Bytes:
-    """Undo `tuples` for `count` codes; bits beyond the last whole code of a byte stay in it, for the caller to refuse."""
+    """Undo `tuples` for `count` codes; a byte's bits beyond its last code stay in it, for the caller to refuse."""
     per = 8 // bits
     if per == 1:
         return packed.copy()

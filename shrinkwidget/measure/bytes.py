@@ -13,11 +13,11 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from shrinkwidget.recipe import Granularity, Plan
-
+from ..recipe import Granularity, Plan
 from .layers import Entry, Weights
 
 FORMAT: Final = "shrinkwidget"
+ENTROPY: Final = "shrinkwidget-z"
 VERSION: Final = 1
 SECTIONS: Final = ("counts", "codes", "mask", "scales", "kept")
 HALF_MAX: Final = 65504.0

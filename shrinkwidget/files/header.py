@@ -1,0 +1,147 @@
+"""The header of a packed file, read from bytes that may be anything."""
+
+from __future__ import annotations
+
+import json
+import re
+import zlib
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+from typing import Any, Final
+
+from ..errors import FileError, RecipeError
+from ..measure.bytes import ENTROPY, FORMAT, SECTIONS, VERSION, header_text
+from ..recipe import Recipe
+
+_KEYS: Final = ("format", "version", "crc32", "recipe", "structure")
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What a packed file says of itself; `sections` are its bytes, still packed."""
+
+    entropy: bool
+    recipe: Recipe
+    structure: str
+    sections: dict[str, memoryview]
+
+
+def read_header(data: bytes) -> Header:
+    """Return the checked header of a packed file, given all of its bytes.
+
+    Checked are: the lengths, the JSON (no key twice, nothing missing or extra), format and version, that the sections
+    follow each other and fill the file, the CRC-32, and the recipe. At the end the header must be, byte for byte, the
+    one that would be written: there is one valid file for one content.
+
+    Raises:
+        FileError: with a sentence that goes on from "cannot load 'path': ".
+    """
+    text, body = _split(data)
+    header = _json(text)
+    about = _about(header)
+    lengths = _section_lengths(header, len(body))
+    crc = file_crc(about["recipe"], about["structure"], body)
+    if about["crc32"] != f"{crc:08x}":
+        raise FileError("its checksum does not match: the file was damaged or changed after it was written")
+    if text != header_text(about["recipe"], about["structure"], lengths, crc, about["format"]):
+        raise FileError("its header is not written as shrinkwidget writes it: another program has changed the file")
+    ends = list(accumulate(lengths.values(), initial=0))
+    sections = {name: body[begin:end] for name, (begin, end) in zip(SECTIONS, pairwise(ends), strict=True)}
+    return Header(about["format"] == ENTROPY, _recipe(about["recipe"]), about["structure"], sections)
+
+
+def file_crc(recipe: str, structure: str, *data: Any) -> int:
+    """Return the CRC-32 of a file's recipe text, structure text and data, one buffer after the other."""
+    crc = 0
+    for part in (recipe.encode(), structure.encode(), *data):
+        crc = zlib.crc32(part, crc)
+    return crc
+
+
+def _split(data: bytes) -> tuple[bytes, memoryview]:
+    if len(data) < 8:
+        raise FileError(f"it is only {len(data)} bytes long, too short for a safetensors file")
+    length = int.from_bytes(data[:8], "little")
+    if length > len(data) - 8:
+        raise FileError(
+            f"its header should be {length:,} bytes long, but only {len(data) - 8:,} follow: "
+            f"the file is cut short, or not a safetensors file"
+        )
+    return data[8 : 8 + length], memoryview(data)[8 + length :]
+
+
+def _json(text: bytes) -> dict[str, Any]:
+    try:
+        found = json.loads(text.decode(), object_pairs_hook=_no_key_twice)
+        json.dumps(found, ensure_ascii=False).encode()  # no half of a surrogate pair anywhere
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, FileError):
+            raise
+        raise FileError(f"its header is not JSON, so it is not a safetensors file ({error})") from error
+    if not isinstance(found, dict):
+        raise FileError("its header is not a JSON object, so it is not a safetensors file")
+    return found
+
+
+def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(key for i, (key, _) in enumerate(pairs) if key in dict(pairs[:i]))
+        raise FileError(f"its header has the key {twice!r} twice")
+    return found
+
+
+def _about(header: dict[str, Any]) -> dict[str, str]:
+    """Return the metadata of a file in our format and of a version we can read."""
+    about = header.get("__metadata__", {})
+    if not isinstance(about, dict) or not all(isinstance(value, str) for value in about.values()):
+        raise FileError("the metadata in its header is not an object of texts")
+    if about.get("format") not in (FORMAT, ENTROPY):
+        raise FileError(
+            "it is a safetensors file, but not a packed model of shrinkwidget: read it with safetensors.torch.load_file"
+        )
+    version = about.get("version", "")
+    if not re.fullmatch("[1-9][0-9]{0,8}", version):
+        raise FileError(f"its format version is {version!r}; expected a whole number from 1 to {VERSION}")
+    if int(version) > VERSION:
+        raise FileError(f"its format version is {version}, newer than {VERSION}: upgrade shrinkwidget to read it")
+    if missing := [key for key in _KEYS if key not in about]:
+        raise FileError(f"the metadata in its header lacks {', '.join(missing)}")
+    if extra := [key for key in about if key not in _KEYS]:
+        raise FileError(f"the metadata in its header has the unknown key {extra[0]!r}")
+    return about
+
+
+def _section_lengths(header: dict[str, Any], available: int) -> dict[str, int]:
+    found = tuple(key for key in header if key != "__metadata__")
+    if found != SECTIONS:
+        raise FileError(f"its sections are {', '.join(found) or 'none'}; expected {', '.join(SECTIONS)}, in that order")
+    lengths, end = {}, 0
+    for name in SECTIONS:
+        lengths[name] = _section_length(name, header[name], end)
+        end += lengths[name]
+    if end > available:
+        raise FileError(f"it is cut short: {end - available:,} bytes are missing at the end")
+    if end < available:
+        raise FileError(f"{available - end:,} bytes follow after its last section")
+    return lengths
+
+
+def _section_length(name: str, section: Any, begin: int) -> int:
+    """Return the length of a section that must begin at `begin`, from its entry in the header."""
+    offsets = section.get("data_offsets") if isinstance(section, dict) else None
+    if not (isinstance(offsets, list) and len(offsets) == 2 and all(type(o) is int for o in offsets)):
+        raise FileError(f"its section {name!r} has no data_offsets of two whole numbers")
+    length = int(offsets[1] - offsets[0])
+    if offsets[0] != begin or length < 0:
+        raise FileError(f"its section {name!r} lies at bytes {offsets[0]} to {offsets[1]}; it should begin at {begin}")
+    if section.get("dtype") != "U8" or section.get("shape") != [length]:
+        raise FileError(f"its section {name!r} is not of dtype U8 and shape [{length}]")
+    return length
+
+
+def _recipe(text: str) -> Recipe:
+    try:
+        return Recipe.from_json(text)
+    except RecipeError as error:
+        raise FileError(f"its recipe cannot be read: {error}") from error

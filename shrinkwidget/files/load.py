@@ -1,0 +1,116 @@
+"""Read a packed file, and fill a model with it if it is the right one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import FileError
+from ..measure.layers import refuse_pickle
+from .header import read_header
+from .packed import Packed
+from .structure import Slot, read_slots
+from .unpack import unpack
+
+
+def read(path: str | os.PathLike[str], into: nn.Module | None = None) -> Packed:
+    """Return the packed model in a file, plain or entropy-coded; with `into`, fill that model with its weights.
+
+    Before a weight is unpacked, `into` is held against the file: every saved parameter and buffer must be there, with
+    the same shape and dtype, and nothing else. Which of them are tied may differ as long as nothing is tied that the
+    file holds two values for. A model on another device is filled there.
+
+    Raises:
+        FileError: if there is no such file, if it is not a packed model, damaged, or newer than this version, or if
+            the model does not match it, naming the first differences; the model is then unchanged.
+    """
+    path = Path(path)
+    refuse_pickle(path)
+    try:
+        data = path.read_bytes()
+        header = read_header(data)
+        slots = read_slots(header.structure, header.recipe)
+        targets = [] if into is None else match(slots, into)
+        packed = unpack(header, slots, len(data))
+    except OSError as error:
+        raise FileError(f"cannot read {str(path)!r}: {error.strerror or error}") from error
+    except FileError as error:
+        raise FileError(f"cannot load {str(path)!r}: {error}") from error
+    if targets:
+        _fill(packed, targets)
+    return packed
+
+
+def match(slots: tuple[Slot, ...], model: nn.Module) -> list[list[Tensor]]:
+    """Return the model's tensors that each slot is to fill.
+
+    Raises:
+        FileError: if the model does not match, naming the first three differences.
+    """
+    tensors = _tensors(model)
+    differences = list(_differences(slots, tensors, _saved(model)))
+    if differences:
+        more = f" (and {len(differences) - 3:,} more)" if len(differences) > 3 else ""
+        raise FileError(f"this {type(model).__name__} is another model: {'; '.join(differences[:3])}{more}")
+    return [[tensors[name] for name in (slot.name, *slot.aliases) if name in tensors] for slot in slots]
+
+
+def _tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Return all parameters and buffers by all their names."""
+    found: dict[str, Tensor] = dict(model.named_parameters(remove_duplicate=False))
+    found.update(model.named_buffers(remove_duplicate=False))
+    return found
+
+
+def _saved(model: nn.Module) -> set[str]:
+    """Return the names of those a state dict has."""
+    passing = {
+        f"{prefix}.{name}" if prefix else name
+        for prefix, module in model.named_modules(remove_duplicate=False)
+        for name in module._non_persistent_buffers_set
+    }
+    return set(_tensors(model)) - passing
+
+
+def _differences(slots: tuple[Slot, ...], tensors: dict[str, Tensor], saved: set[str]) -> Iterator[str]:
+    names = {name: slot for slot in slots for name in (slot.name, *slot.aliases)}
+    filled: dict[int, Slot] = {}
+    for name, slot in names.items():
+        if name not in tensors:
+            yield f"it has no {name!r}, which the file holds"
+        elif difference := _difference(slot, tensors[name]):
+            yield f"{name!r} {difference}"
+        elif filled.setdefault(id(tensors[name]), slot) is not slot:
+            yield f"it ties {name!r} to {filled[id(tensors[name])].name!r}, for which the file holds another tensor"
+    for name in sorted(saved - set(names)):
+        if id(tensors[name]) not in filled:
+            yield f"the file holds no {name!r}, which it has"
+
+
+def _difference(slot: Slot, tensor: Tensor) -> str:
+    if nn.parameter.is_lazy(tensor):
+        return "has no shape yet: run one batch through the model first"
+    if tensor.is_meta:
+        return "is on the meta device: call .to_empty(device='cpu') first"
+    if tuple(tensor.shape) != slot.shape:
+        return f"has the shape {list(tensor.shape)}, in the file {list(slot.shape)}"
+    if tensor.dtype != slot.dtype:
+        return f"is {_name(tensor.dtype)}, in the file {_name(slot.dtype)}"
+    if any(stride == 0 and size > 1 for stride, size in zip(tensor.stride(), tensor.shape, strict=True)):
+        return "is an expanded view that cannot be filled"
+    return ""
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _fill(packed: Packed, targets: list[list[Tensor]]) -> None:
+    with torch.no_grad():
+        for (_, values), tensors in zip(packed.tensors(), targets, strict=True):
+            for tensor in tensors:
+                tensor.copy_(values)

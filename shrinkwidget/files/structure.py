@@ -1,0 +1,141 @@
+"""What the header of a packed file says of the model's tensors, read back and believed only after every check."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import math
+import zlib
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+import torch
+
+from ..errors import FileError, RecipeError
+from ..measure.bytes import BFLOAT16, COMPRESSIBLE, LayerBytes, layer_bytes, stored_bits, stored_dtype
+from ..measure.layers import COMPRESSIBLE_DTYPES
+from ..recipe import Plan, Recipe
+
+# What zlib may unfold to beyond a megabyte: names repeat, but not like this.
+_FREE: Final = 1 << 20
+_RATIO: Final = 200
+
+_DTYPE_NAMES: Final = (
+    "float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint64", "uint32", "uint16",
+    "uint8", "bool", "complex64", "float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float8_e5m2fnuz",
+    "float8_e8m0fnu",
+)  # fmt: skip
+DTYPES: Final[dict[str, torch.dtype]] = {name: getattr(torch, name) for name in _DTYPE_NAMES if hasattr(torch, name)}
+"""The dtypes a packed file can hold, by name: those of safetensors."""
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """The place of one tensor in a packed file: what it is, and what the recipe asked of it (None: kept)."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    bfloat16: bool
+    aliases: tuple[str, ...]
+    plan: Plan | None
+    kept_bits: int
+
+    @property
+    def numel(self) -> int:
+        """Number of elements."""
+        return math.prod(self.shape)
+
+    @property
+    def coded(self) -> Plan | None:
+        """The plan, where the tensor is stored as codes; None where it is stored as it is."""
+        return None if self.plan is None or self.plan.keep else self.plan
+
+    @property
+    def stored_dtype(self) -> torch.dtype:
+        """The dtype of its stored values: of plain codes (16 and 32 bits), or of the tensor kept as it is."""
+        if self.plan is None:
+            return stored_dtype(self.dtype, self.kept_bits, self.bfloat16)
+        return self.dtype if self.plan.keep else stored_dtype(self.dtype, self.plan.bits, self.bfloat16)
+
+    @property
+    def bits(self) -> int:
+        """Bits per code of a coded tensor."""
+        return stored_bits(self.plan.bits, self.dtype.itemsize) if self.plan else 8 * self.stored_dtype.itemsize
+
+    def nbytes(self, kept: int) -> LayerBytes:
+        """Return the bytes of the tensor in a plain packed file, `kept` of its weights being kept."""
+        if self.plan is None:
+            return LayerBytes(0, 0, 0, as_is=self.numel * self.stored_dtype.itemsize, dense=True)
+        return layer_bytes(self.numel, kept, self.plan, self.shape, self.dtype.itemsize)
+
+
+def read_slots(structure: str, recipe: Recipe) -> tuple[Slot, ...]:
+    """Return the tensors a structure text describes, in model order, each with its plan.
+
+    Raises:
+        FileError: unless the text is what ``measure.bytes.structure_text`` writes, for a model this recipe fits.
+    """
+    described = [_checked(item) for item in _json(structure)]
+    if twice := [n for n, times in Counter(n for d in described for n in (d[0], *d[4])).items() if times > 1]:
+        raise FileError(f"its structure names the tensor {twice[0]!r} twice")
+    try:
+        plans = iter(recipe.resolve(d[0] for d in described if d[3] & COMPRESSIBLE))
+    except RecipeError as error:
+        raise FileError(f"its recipe does not fit its tensors: {error}") from error
+    return tuple(
+        Slot(name, shape, dtype, bool(flags & BFLOAT16), aliases, _next(plans, flags), recipe.kept_bits)
+        for name, shape, dtype, flags, aliases in described
+    )
+
+
+def _next(plans: Iterator[Plan], flags: int) -> Plan | None:
+    return next(plans) if flags & COMPRESSIBLE else None
+
+
+def _json(structure: str) -> list[Any]:
+    try:
+        unfold = zlib.decompressobj()
+        text = unfold.decompress(base64.b64decode(structure, validate=True), _FREE + _RATIO * len(structure))
+        if not unfold.eof or unfold.unused_data:
+            raise FileError("its structure is cut short, or unfolds to far more than its length allows")
+        found = json.loads(text)
+    except (binascii.Error, zlib.error, ValueError, RecursionError) as error:
+        if isinstance(error, FileError):
+            raise
+        raise FileError(f"its structure is not base64 of zlib of JSON ({error})") from error
+    if not isinstance(found, list):
+        raise FileError("its structure is not a list of tensors")
+    return found
+
+
+def _checked(item: Any) -> tuple[str, tuple[int, ...], torch.dtype, int, tuple[str, ...]]:
+    if not isinstance(item, list) or len(item) < 4 or not all(isinstance(n, str) for n in (item[0], *item[4:])):
+        raise FileError(f"its structure describes a tensor as {_short(item)}; expected [name, shape, dtype, flags, …]")
+    name, shape, dtype, flags, *aliases = item
+    if not isinstance(shape, list) or len(shape) > 64 or not all(type(d) is int and d >= 0 for d in shape):
+        raise FileError(f"its structure gives {name!r} the shape {_short(shape)}; expected a list of sizes")
+    if math.prod(max(d, 1) for d in shape) >= 2**60:
+        raise FileError(f"its structure gives {name!r} the shape {_short(shape)}, more than any memory holds")
+    if not isinstance(dtype, str) or dtype not in DTYPES:
+        raise FileError(f"its structure gives {name!r} the dtype {_short(dtype)}, which this version cannot read")
+    _check_flags(name, shape, DTYPES[dtype], flags)
+    return name, tuple(shape), DTYPES[dtype], flags, tuple(aliases)
+
+
+def _check_flags(name: str, shape: list[int], dtype: torch.dtype, flags: Any) -> None:
+    possible = type(flags) is int and 0 <= flags <= COMPRESSIBLE + BFLOAT16
+    if possible and flags & COMPRESSIBLE:
+        possible = len(shape) >= 2 and math.prod(shape) > 0 and dtype in COMPRESSIBLE_DTYPES
+    if possible and dtype not in (torch.float32, torch.float64):
+        possible = bool(flags & BFLOAT16) == (dtype == torch.bfloat16)
+    if not possible:
+        raise FileError(f"its structure gives {name!r} the flags {_short(flags)}, which a {dtype} {shape} cannot have")
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:79] + "…"
