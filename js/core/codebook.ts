@@ -15,7 +15,7 @@ interface Part {
 }
 
 /** A tensor's weights by signed value with running sums: all a codebook needs to know. */
-export class Spread {
+class Spread {
   readonly lo: Float64Array;
   readonly hi: Float64Array;
   readonly count: Float64Array;
@@ -44,6 +44,19 @@ export class Spread {
       this.massTo[i + 1] = this.massTo[i] + massOf(part);
     }
   }
+}
+
+const spreads = new WeakMap<object, Spread>();
+
+/** The spread of a layer, or of what an n:m pattern's curve leaves of it; made once. */
+export function spreadOf(layer: LayerSketch, curve: Float32Array | null): Spread {
+  const key = curve ?? layer;
+  let spread = spreads.get(key);
+  if (!spread) {
+    spread = new Spread(layer, curve);
+    spreads.set(key, spread);
+  }
+  return spread;
 }
 
 /** The middle of a bucket relative to the layer's largest magnitude, as the sketch's bins are looked up. */

@@ -1,6 +1,6 @@
 // The estimate: what a recipe would make of a model, from its sketch alone; the twin of shrinkwidget/measure/estimate.py.
 import { countBytes, headerBytes, keptBytes, layerBytes } from "./bytes";
-import { Noise } from "./noise";
+import { noiseFor } from "./noise";
 import { planOf, recipeJson, resolve } from "./recipe";
 import { roundHalfEven } from "./search";
 import { type Cut, cutAt, type Fate, fateOf, mergedRanking, type Ranking } from "./survival";
@@ -15,13 +15,13 @@ type Columns = Record<(typeof COLUMNS)[number], Float64Array>;
 /** Estimates recipes for one sketch; keeps what recurs from one move of a slider to the next. */
 export class Estimator {
   readonly #names: string[];
-  readonly #noise: Noise;
+  readonly #noise: ReturnType<typeof noiseFor>;
   #ranked = "";
   #ranking: Ranking | null = null;
 
   constructor(readonly sketch: Sketch) {
     this.#names = sketch.layers.map((layer) => layer.name);
-    this.#noise = new Noise(sketch);
+    this.#noise = noiseFor(sketch);
   }
 
   /** What the recipe would make of the model; throws a RecipeError if an override matches no layer. */

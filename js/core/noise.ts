@@ -1,6 +1,6 @@
 // What pruning and rounding cost one layer, in squared error, with a memory for what recurs while a slider moves.
 import { BINS } from "./bins";
-import { codebook, codebookNoise, Spread, Survivors } from "./codebook";
+import { codebook, codebookNoise, Survivors, spreadOf } from "./codebook";
 import { CLIPS, ErrorTables, gridOf, percentile, relativeError } from "./grid";
 import { firstAtLeast } from "./search";
 import { tableFor, tableIndex } from "./sketch";
@@ -9,10 +9,21 @@ import type { LayerSketch, Plan, RelativeTable, Sketch } from "./types";
 
 const HALF_ERROR = 2 ** -20 / 28;
 
-export class Noise {
+const known = new WeakMap<Sketch, Noise>();
+
+/** The one `Noise` of a sketch, so that estimates and pictures share what it remembers. */
+export function noiseFor(sketch: Sketch): Noise {
+  let noise = known.get(sketch);
+  if (!noise) {
+    noise = new Noise(sketch);
+    known.set(sketch, noise);
+  }
+  return noise;
+}
+
+class Noise {
   readonly #sketch: Sketch;
   readonly #errors = new ErrorTables();
-  readonly #spreads = new WeakMap<object, Spread>();
   readonly #curveShares = new Map<string, Float64Array>();
   readonly #energy = new Float64Array(BINS);
   readonly #counts = new Float64Array(BINS);
@@ -36,19 +47,8 @@ export class Noise {
   }
 
   #codebook(layer: LayerSketch, plan: Plan, fate: Fate): number {
-    const survivors = new Survivors(this.spread(layer, fate.curve), fate.cut);
+    const survivors = new Survivors(spreadOf(layer, fate.curve), fate.cut);
     return fate.density * codebookNoise(survivors, codebook(survivors, plan.bits));
-  }
-
-  /** The layer's weights by value, as an n:m pattern's curve leaves them. */
-  spread(layer: LayerSketch, curve: Float32Array | null): Spread {
-    const key = curve ?? layer;
-    let spread = this.#spreads.get(key);
-    if (!spread) {
-      spread = new Spread(layer, curve);
-      this.#spreads.set(key, spread);
-    }
-    return spread;
   }
 
   #grid(layer: LayerSketch, plan: Plan, fate: Fate, survivors: number): number {
@@ -142,7 +142,7 @@ export class Noise {
 
   #survivingMagnitudes(layer: LayerSketch, fate: Fate): { count: number; sum: number } {
     if (fate.curve) {
-      const { count, lo, hi } = this.spread(layer, fate.curve);
+      const { count, lo, hi } = spreadOf(layer, fate.curve);
       return { count: sum(count), sum: count.reduce((total, n, i) => total + (n * Math.abs(lo[i] + hi[i])) / 2, 0) };
     }
     const m = layer.magnitudes;

@@ -1,0 +1,280 @@
+// Distributions for pictures: weights per bin of an axis, as they were, as pruning leaves them, and as rounded.
+import { ATOM, BINS, binOf, HIGH, LOW, RANGES } from "./bins";
+import { codebook, eachCell, Survivors, spreadOf } from "./codebook";
+import { gridOf } from "./grid";
+import { noiseFor } from "./noise";
+import { firstAtLeast } from "./search";
+import { tableFor } from "./sketch";
+import { cutBelow, type Fate, untouched } from "./survival";
+import type { LayerSketch, Plan, RelativeTable, Sketch } from "./types";
+
+/** What an estimate (the preview or the kernel's exact one) says of one layer. */
+export interface Outcome {
+  readonly kept: number;
+  readonly threshold: number;
+}
+
+/** Weights per bin between ascending `edges`, before anything is done; what lies outside the axis is left out. */
+export function original(layer: LayerSketch, edges: Float64Array): Float64Array {
+  return perBin(edges, (x) => weightsBelow(layer.values, x));
+}
+
+/** Weights per bin after pruning, before rounding; in all `kept` of them on an axis that reaches everywhere. */
+export function survivors(
+  sketch: Sketch,
+  layer: LayerSketch,
+  plan: Plan,
+  outcome: Outcome,
+  edges: Float64Array,
+): Float64Array {
+  const fate = fateFrom(sketch, layer, plan, outcome);
+  if (fate.density < 1) return scaled(original(layer, edges), fate.density);
+  const below = survivorsBelow(layer, fate);
+  const all = below(Number.POSITIVE_INFINITY);
+  return scaled(perBin(edges, below), all > 0 ? fate.kept / all : 1);
+}
+
+/** Weights per bin after pruning and rounding: what the network computes with, without the zeros of pruned weights. */
+export function effective(
+  sketch: Sketch,
+  layer: LayerSketch,
+  plan: Plan,
+  outcome: Outcome,
+  edges: Float64Array,
+): Float64Array {
+  if (plan.keep || plan.bits >= 16) return survivors(sketch, layer, plan, outcome, edges);
+  const fate = fateFrom(sketch, layer, plan, outcome);
+  const bars = new Bars(edges);
+  if (plan.grid === "codebook") drawCodebook(bars, layer, plan, fate);
+  else if (plan.bits === 1) drawSigns(bars, sketch, layer, plan, fate);
+  else if (plan.granularity === "tensor" && !fate.curve) drawTensorGrid(bars, sketch, layer, plan, fate);
+  else drawGroupedGrids(bars, sketch, layer, plan, fate);
+  return scaled(bars.counts, bars.total > 0 ? fate.kept / bars.total : 1);
+}
+
+/**
+ * The values weights may take, ascending: a codebook's, or the levels of the grid; with a scale per channel or group those
+ * of a typical one. Empty for 16 and 32 bits.
+ */
+export function levels(sketch: Sketch, layer: LayerSketch, plan: Plan, outcome: Outcome): Float64Array {
+  if (plan.keep || plan.bits >= 16) return new Float64Array();
+  const fate = fateFrom(sketch, layer, plan, outcome);
+  if (plan.grid === "codebook") return codebook(new Survivors(spreadOf(layer, fate.curve), fate.cut), plan.bits);
+  const table = tableFor(sketch, layer, plan.granularity);
+  const range = typicalRange(table);
+  if (plan.bits === 1) {
+    const mean = range * meanBelow(runCounts(layer, table, fate, range));
+    return Float64Array.of(-mean, mean);
+  }
+  const grid = gridOf(plan, table.stretch, noiseFor(sketch).range(layer, plan, fate));
+  return Float64Array.from({ length: 2 * grid.levels + 1 }, (_, i) => (i - grid.levels) * grid.step * range);
+}
+
+/** What becomes of a layer's weights, read back from its plan and its figures. */
+function fateFrom(sketch: Sketch, layer: LayerSketch, plan: Plan, { kept, threshold }: Outcome): Fate {
+  if (plan.keep) return untouched(layer);
+  const pattern = sketch.patterns.indexOf(plan.pattern);
+  const curve = pattern < 0 ? null : layer.survival[pattern];
+  const cut = curve ? null : cutBelow(layer, threshold);
+  const density = curve || cut ? 1 : kept / layer.n;
+  return { kept, prunedEnergy: 0, cut, curve, density };
+}
+
+function perBin(edges: Float64Array, below: (x: number) => number): Float64Array {
+  const counts = new Float64Array(edges.length - 1);
+  let before = below(edges[0]);
+  for (let i = 0; i < counts.length; i++) {
+    const upTo = below(edges[i + 1]);
+    counts[i] = upTo - before;
+    before = upTo;
+  }
+  return counts;
+}
+
+function scaled(counts: Float64Array, factor: number): Float64Array {
+  if (factor !== 1) for (let i = 0; i < counts.length; i++) counts[i] *= factor;
+  return counts;
+}
+
+interface Cumulative {
+  readonly lo: Float64Array;
+  readonly hi: Float64Array;
+  readonly count: Float64Array;
+  readonly countTo: Float64Array;
+}
+
+/** How many weights lie below x, each bucket's uniformly spread. */
+function weightsBelow({ lo, hi, count, countTo }: Cumulative, x: number): number {
+  const i = firstAtLeast(hi, x);
+  if (i >= lo.length || x <= lo[i]) return countTo[i];
+  return countTo[i] + (count[i] * (x - lo[i])) / (hi[i] - lo[i]);
+}
+
+/** The same for the survivors of a cut or a curve. */
+function survivorsBelow(layer: LayerSketch, fate: Fate): (x: number) => number {
+  if (fate.curve) {
+    const { count, countTo } = spreadOf(layer, fate.curve);
+    return (x) => weightsBelow({ ...layer.values, count, countTo }, x);
+  }
+  const t = fate.cut?.threshold ?? 0;
+  if (t === 0) return (x) => weightsBelow(layer.values, x);
+  const negative = weightsBelow(layer.values, -t);
+  const positiveFrom = weightsBelow(layer.values, t);
+  return (x) => {
+    if (x <= -t) return weightsBelow(layer.values, x);
+    return x <= t ? negative : negative + weightsBelow(layer.values, x) - positiveFrom;
+  };
+}
+
+/** Counts at single values, gathered into the bins of an axis; also counted in all, on the axis or off it. */
+class Bars {
+  readonly counts: Float64Array;
+  total = 0;
+  #bin = 0;
+
+  constructor(private readonly edges: Float64Array) {
+    this.counts = new Float64Array(edges.length - 1);
+  }
+
+  /** Add `count` weights at `value`; quick where values come in order. */
+  add(value: number, count: number): void {
+    this.total += count;
+    const { edges, counts } = this;
+    while (this.#bin > 0 && value < edges[this.#bin]) this.#bin--;
+    while (this.#bin < counts.length - 1 && value >= edges[this.#bin + 1]) this.#bin++;
+    if (value >= edges[this.#bin] && value <= edges[this.#bin + 1]) counts[this.#bin] += count;
+  }
+}
+
+function drawCodebook(bars: Bars, layer: LayerSketch, plan: Plan, fate: Fate): void {
+  const alive = new Survivors(spreadOf(layer, fate.curve), fate.cut);
+  const values = codebook(alive, plan.bits);
+  eachCell(alive, values, (i, count) => bars.add(values[i], count));
+}
+
+function drawTensorGrid(bars: Bars, sketch: Sketch, layer: LayerSketch, plan: Plan, fate: Fate): void {
+  const clip = noiseFor(sketch).range(layer, plan, fate);
+  const { step, levels } = gridOf(plan, tableFor(sketch, layer, plan.granularity).stretch, clip);
+  const below = survivorsBelow(layer, fate);
+  const unit = step * layer.absmax;
+  let before = 0;
+  for (let level = -levels; level <= levels; level++) {
+    const upTo = below(level === levels ? Number.POSITIVE_INFINITY : (level + 0.5) * unit);
+    bars.add(level * unit, upTo - before);
+    before = upTo;
+  }
+}
+
+/** The levels of each run of groups, weighted by how many groups it stands for. */
+function drawGroupedGrids(bars: Bars, sketch: Sketch, layer: LayerSketch, plan: Plan, fate: Fate): void {
+  const table = tableFor(sketch, layer, plan.granularity);
+  const { step, levels } = gridOf(plan, table.stretch, noiseFor(sketch).range(layer, plan, fate));
+  const positive = positiveShares(layer);
+  const perLevel = new Float64Array(levels + 1);
+  for (let run = 0; run < RANGES; run++) {
+    const range = table.rangeValue[run];
+    if (!(table.rangeCount[run] > 0)) continue;
+    countLevels(runCounts(layer, table, fate, range), step, perLevel);
+    const unit = step * range;
+    const share = (level: number) => positive[binOf((level * unit) / layer.absmax)];
+    for (let level = levels; level > 0; level--) {
+      bars.add(-level * unit, table.rangeCount[run] * perLevel[level] * (1 - share(level)));
+    }
+    bars.add(0, table.rangeCount[run] * perLevel[0]);
+    for (let level = 1; level <= levels; level++) {
+      bars.add(level * unit, table.rangeCount[run] * perLevel[level] * share(level));
+    }
+  }
+}
+
+/** One bit: the mean magnitude of each run of groups, once with either sign. */
+function drawSigns(bars: Bars, sketch: Sketch, layer: LayerSketch, plan: Plan, fate: Fate): void {
+  const table = tableFor(sketch, layer, plan.granularity);
+  const { countTo, negatives } = layer.values;
+  const negative = countTo[negatives] / layer.n;
+  for (let run = 0; run < RANGES; run++) {
+    const counts = runCounts(layer, table, fate, table.rangeValue[run]);
+    const mean = table.rangeValue[run] * meanBelow(counts);
+    const all = table.rangeCount[run] * counts.reduce((sum, count) => sum + count, 0);
+    bars.add(-mean, all * negative);
+    bars.add(mean, all * (1 - negative));
+  }
+}
+
+const runBins = new Float64Array(BINS);
+
+/** The surviving weights per relative bin of the groups with this range (an array that the next call overwrites). */
+function runCounts(layer: LayerSketch, table: RelativeTable, fate: Fate, range: number): Float64Array {
+  const start = fate.cut && range > 0 ? fate.cut.threshold / range : 0;
+  for (let bin = 0; bin < BINS; bin++) {
+    const width = HIGH[bin] - LOW[bin];
+    let alive = width > 0 ? Math.min(1, Math.max(0, (HIGH[bin] - start) / width)) : Number(start < 1);
+    if (fate.curve) alive = fate.curve[binOf(((LOW[bin] + HIGH[bin]) / 2) * (range / layer.absmax || 0))];
+    runBins[bin] = table.binCount[bin] * alive;
+  }
+  return runBins;
+}
+
+function meanBelow(counts: Float64Array): number {
+  let [all, sum] = [0, 0];
+  for (let bin = 0; bin < BINS; bin++) {
+    all += counts[bin];
+    sum += (counts[bin] * (LOW[bin] + HIGH[bin])) / 2;
+  }
+  return all > 0 ? sum / all : 0;
+}
+
+/** Round counts per bin to levels 0, 1, … of a grid, a bin that spans several levels being shared among them. */
+function countLevels(counts: Float64Array, step: number, perLevel: Float64Array): void {
+  perLevel.fill(0);
+  const last = perLevel.length - 1;
+  for (let bin = 0; bin < BINS; bin++) {
+    if (counts[bin] === 0) continue;
+    const first = Math.min(last, Math.round(LOW[bin] / step));
+    const end = Math.min(last, Math.round(HIGH[bin] / step));
+    if (first === end || bin === ATOM) {
+      perLevel[first] += counts[bin];
+      continue;
+    }
+    const perUnit = counts[bin] / (HIGH[bin] - LOW[bin]);
+    for (let level = first; level <= end; level++) {
+      const from = Math.max(LOW[bin], (level - 0.5) * step);
+      const to = level === end ? HIGH[bin] : (level + 0.5) * step;
+      perLevel[level] += perUnit * (to - from);
+    }
+  }
+}
+
+const shares = new WeakMap<LayerSketch, Float64Array>();
+
+/** Per bin of magnitude relative to the layer's largest, which share of the weights is positive. */
+function positiveShares(layer: LayerSketch): Float64Array {
+  let share = shares.get(layer);
+  if (!share) {
+    share = countPositive(layer);
+    shares.set(layer, share);
+  }
+  return share;
+}
+
+function countPositive(layer: LayerSketch): Float64Array {
+  const { values } = layer;
+  const share = new Float64Array(BINS);
+  let last = 1 - values.countTo[values.negatives] / layer.n;
+  for (let bin = 0; bin < BINS; bin++) {
+    const lo = LOW[bin] * layer.absmax;
+    const hi = bin >= ATOM - 1 ? Number.POSITIVE_INFINITY : HIGH[bin] * layer.absmax;
+    const plus = weightsBelow(values, hi) - weightsBelow(values, lo);
+    const minus = weightsBelow(values, -lo) - weightsBelow(values, -hi);
+    if (plus + minus > 0) last = plus / (plus + minus);
+    share[bin] = last;
+  }
+  return share;
+}
+
+/** The root mean square of the groups' ranges. */
+function typicalRange(table: RelativeTable): number {
+  let sum = 0;
+  for (let run = 0; run < RANGES; run++) sum += table.rangeCount[run] * table.rangeValue[run] ** 2;
+  return Math.sqrt(sum);
+}
