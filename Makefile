@@ -3,11 +3,11 @@
 VENV    := .venv
 BIN     := $(VENV)/bin
 PIP     := $(BIN)/python -m pip --disable-pip-version-check
-INSTALL := $(PIP) install --quiet --constraint constraints.txt
+INSTALL := $(PIP) install $(shell test -t 2 || echo --quiet --quiet) --constraint constraints.txt
 STATIC  := shrinkwidget/widgets/static/explorer.js
 STAGE   := @sh scripts/stage.sh
 
-.PHONY: help demo test bench clean setup lint types layers js python notebooks browser chromium pins
+.PHONY: help demo test bench clean setup lint types layers typescript python notebooks browser chromium pins
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
@@ -21,7 +21,7 @@ test: $(VENV)/ready-test $(STATIC) chromium  ## everything CI checks: lint, type
 	@$(MAKE) --no-print-directory lint
 	@$(MAKE) --no-print-directory types
 	@$(MAKE) --no-print-directory layers
-	@$(MAKE) --no-print-directory js
+	@$(MAKE) --no-print-directory typescript
 	@$(MAKE) --no-print-directory python
 	@$(MAKE) --no-print-directory notebooks
 	@$(MAKE) --no-print-directory browser
@@ -41,7 +41,7 @@ types: $(VENV)/ready-test  ## mypy --strict
 layers: $(VENV)/ready-test  ## the layers of docs/architecture.md, by import-linter
 	$(STAGE) import-linter $(BIN)/lint-imports
 
-js: $(STATIC)  ## tsc, biome and vitest
+typescript: $(STATIC)  ## tsc, biome and vitest
 	$(STAGE) "tsc and biome" npm run --silent check
 	$(STAGE) vitest npm run --silent test
 
@@ -75,9 +75,10 @@ $(VENV)/ready-%: $(VENV)/made pyproject.toml constraints.txt hatch_build.py | $(
 	@$(INSTALL) --no-build-isolation --editable '.[$*]'
 	@touch $@
 
+# Not `npm ci`: it refuses a lock file that lacks an optional package for some other platform.
 node_modules/.package-lock.json: package.json package-lock.json
 	@sh scripts/need-node.sh
-	npm ci --no-audit --no-fund
+	npm install --no-save --no-audit --no-fund --silent
 	@touch $@
 
 $(STATIC): node_modules/.package-lock.json tsconfig.json $(shell find js 2>/dev/null)

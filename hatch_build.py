@@ -43,7 +43,7 @@ def newest(path: Path) -> float:
 def build(root: Path) -> None:
     """Install the pinned JavaScript packages where they are not yet, and build the bundle."""
     if newest(root / "node_modules" / ".package-lock.json") < newest(root / "package-lock.json"):
-        npm(root, "ci")
+        npm(root, "install", "--no-save")  # `npm ci` refuses a lock file that lacks a package for some other platform
     npm(root, "run", "build")
 
 
