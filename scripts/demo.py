@@ -6,7 +6,7 @@ import os
 import sys
 from pathlib import Path
 
-NOTEBOOK = Path("examples", "01-explore.ipynb")
+NOTEBOOK = "examples/01-explore.ipynb"
 
 
 def headless() -> bool:
@@ -18,7 +18,8 @@ def arguments() -> list[str]:
     """Return JupyterLab's command line; a port that is taken makes it try the next ones by itself."""
     root = hasattr(os, "geteuid") and os.geteuid() == 0
     return [
-        *([sys.executable, "-m", "jupyterlab", str(NOTEBOOK)]),
+        *(sys.executable, "-m", "jupyterlab"),
+        *("--ServerApp.root_dir=.", f"--LabApp.default_url=/lab/tree/{NOTEBOOK}"),
         *(["--allow-root"] if root else []),
         *(["--no-browser"] if headless() else []),
         *sys.argv[1:],
