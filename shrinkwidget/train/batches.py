@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any, Final
 
 import numpy as np
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from ..errors import DataError
+from ..measure.call import as_inputs, describe, moved, reason
 
 TARGET_KEYS: Final = ("labels", "label", "targets", "target", "y")
 MOST_ROWS: Final = 128
@@ -27,19 +27,6 @@ class Batch:
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     targets: Tensor
-
-    def describe(self) -> str:
-        """Return shapes and dtypes, such as ``"input 32×1×8×8 float32, targets 32 int64"``."""
-        named = [("input", a) for a in self.args] + list(self.kwargs.items()) + [("targets", self.targets)]
-        return ", ".join(f"{name} {describe(value)}" for name, value in named)
-
-
-def describe(value: object) -> str:
-    """Return the shape and dtype of a tensor, ``"32×10 float32"``, or the type of anything else."""
-    if not isinstance(value, Tensor):
-        return type(value).__name__
-    shape = "×".join(map(str, value.shape)) or "scalar"
-    return f"{shape} {str(value.dtype).removeprefix('torch.')}"
 
 
 def raw_batches(data: object) -> Iterator[Any]:
@@ -63,7 +50,10 @@ def _taken(data: object) -> Iterator[Any]:
             f"cannot evaluate on {'nothing' if data is None else f'data of type {type(data).__name__}'}: "
             f"give a DataLoader, a list of (inputs, targets) batches, or a pair of tensors"
         )
-    batches, number = iter(data), 0
+    try:
+        batches, number = iter(data), 0
+    except Exception as error:  # a loader's workers start here
+        raise DataError(f"the data cannot be read: {reason(error)}") from error
     while True:
         number += 1
         try:
@@ -73,12 +63,6 @@ def _taken(data: object) -> Iterator[Any]:
         except Exception as error:
             raise DataError(f"the data failed to give batch {number}: {reason(error)}") from error
         yield raw
-
-
-def reason(error: BaseException) -> str:
-    """Return the type and the first line of an error's message."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
 def as_pair(data: object) -> tuple[Tensor, Tensor] | None:
@@ -148,19 +132,12 @@ def prepared(raw: object, model: nn.Module, device: torch.device | None) -> Batc
     if isinstance(raw, Mapping):
         args, kwargs, targets = _from_mapping(raw, model)
     elif isinstance(raw, tuple | list) and len(raw) == 2:
-        args, kwargs, targets = *_inputs(raw[0]), raw[1]
+        args, kwargs, targets = *as_inputs(raw[0]), raw[1]
     else:
         what = f"a {type(raw).__name__}" + (f" of {len(raw)}" if isinstance(raw, tuple | list) else "")
         raise DataError(f"a batch is {what}; expected (inputs, targets) or a dict with inputs and targets")
     args, kwargs, targets = moved((args, kwargs, _targets(targets)), device)
     return Batch(args, kwargs, targets)
-
-
-def _inputs(inputs: object) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Return positional and keyword arguments: several inputs come as a tuple or a dict of tensors."""
-    if isinstance(inputs, Mapping):
-        return (), dict(inputs)
-    return (tuple(inputs) if isinstance(inputs, tuple | list) else (inputs,)), {}
 
 
 def _targets(targets: object) -> Tensor:
@@ -195,23 +172,3 @@ def _accepts(model: nn.Module) -> tuple[set[str], bool]:
     parameters = inspect.signature(model.forward).parameters.values()
     named = {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
     return named, any(p.kind is p.VAR_KEYWORD for p in parameters)
-
-
-def moved(value: Any, device: torch.device | None) -> Any:
-    """Return the value with every tensor in its tuples, lists and dicts on the device, arrays as tensors."""
-    if isinstance(value, np.ndarray):
-        value = torch.from_numpy(value)
-    if isinstance(value, Tensor):
-        return value if device is None else value.to(device)
-    if isinstance(value, tuple | list):
-        parts = [moved(part, device) for part in value]
-        return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
-    if isinstance(value, Mapping):
-        return {k: moved(v, device) for k, v in value.items()}
-    return value
-
-
-def device_of(model: nn.Module) -> torch.device | None:
-    """Return the device of the model's first parameter or buffer, None if it has neither."""
-    first = next(chain(model.parameters(), model.buffers()), None)
-    return None if first is None else first.device

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
-from ..errors import Cancelled, DataError, ModelError, ShrinkError
-from .batches import Batch, count, device_of, prepared, raw_batches, reason
+from ..errors import Cancelled, DataError, ModelError
+from ..measure.call import device_of, run
+from .batches import Batch, count, prepared, raw_batches
 from .metrics import Metric, Sums, Tally, resolve
 
 MetricLike: TypeAlias = str | Callable[[Any, Tensor], object]
@@ -107,14 +107,8 @@ def _running(
 
 def _scored(model: nn.Module, batch: Batch, metric: Metric) -> Sums:
     """Run one batch and score it. Inference mode is entered here: it is thread-local and must not outlive a yield."""
-    with torch.inference_mode(), evaluating(model):
-        try:
-            output = model(*batch.args, **batch.kwargs)
-        except ShrinkError:
-            raise
-        except Exception as error:
-            raise DataError(f"the model cannot run it ({batch.describe()}): {reason(error)}") from error
-        return metric.sums(output, batch.targets)
+    with torch.inference_mode():
+        return metric.sums(run(model, batch.args, batch.kwargs), batch.targets)
 
 
 def _score(tally: Tally, metric: Metric, total: int | None, done: bool) -> Score:
@@ -125,15 +119,3 @@ def _empty(data: object) -> str:
     if isinstance(data, Iterator):
         return "the data gave no batch: an iterator can be read only once; pass a list of batches or a DataLoader"
     return "the data is empty: there is no batch to evaluate on"
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Put every submodule into eval mode, and back into the mode each one was in."""
-    before = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in before:
-            module.training = training

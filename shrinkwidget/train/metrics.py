@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..errors import DataError, ShrinkError, nearest
-from .batches import describe, reason
+from ..measure.call import describe, reason
 from .outputs import IGNORED, class_scores, cross_entropy, no_nan, prediction
 
 Z: Final = 1.959963984540054

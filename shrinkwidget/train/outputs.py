@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import DataError
-from .batches import describe
+from ..measure.call import describe
 
 IGNORED: Final = -100
 """The label that is not scored, as in ``torch.nn.functional.cross_entropy``."""

@@ -19,7 +19,8 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from shrinkwidget import demo
 from shrinkwidget.errors import Cancelled, DataError, ModelError
-from shrinkwidget.train.batches import moved, prepared
+from shrinkwidget.measure.call import moved
+from shrinkwidget.train.batches import prepared
 from shrinkwidget.train.evaluate import Score, evaluate, running
 from shrinkwidget.train.metrics import Z, wilson
 
@@ -436,7 +437,7 @@ def test_a_batch_the_model_cannot_run_is_named_with_its_shapes() -> None:
     with pytest.raises(DataError) as caught:
         evaluate(demo.model(), data)
     assert str(caught.value).startswith(
-        "batch 2: the model cannot run it (input 5×3×8×8 float32, targets 5 int64): RuntimeError: Given groups=1"
+        "batch 2: the model cannot run input 5×3×8×8 float32: RuntimeError: Given groups=1"
     )
     assert isinstance(caught.value.__cause__, RuntimeError)
 

@@ -1,0 +1,87 @@
+"""How a model is run without being changed: on its device, in eval mode, with one sentence when it fails."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from itertools import chain
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..errors import DataError, ShrinkError
+
+Inputs: TypeAlias = tuple[tuple[Any, ...], dict[str, Any]]
+"""Positional and keyword arguments of a model's ``forward``."""
+
+
+def as_inputs(inputs: object) -> Inputs:
+    """Return inputs as arguments: a dict goes by keyword, a tuple or list by position, all else is the only one."""
+    if isinstance(inputs, Mapping):
+        return (), {str(k): v for k, v in inputs.items()}
+    return (tuple(inputs) if isinstance(inputs, tuple | list) else (inputs,)), {}
+
+
+def run(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    """Return what the model returns, in eval mode.
+
+    Raises:
+        DataError: if the model fails, with the inputs' shapes and its reason.
+    """
+    with evaluating(model):
+        try:
+            return model(*args, **kwargs)
+        except ShrinkError:
+            raise
+        except Exception as error:
+            given = [("input", a) for a in args] + list(kwargs.items())
+            shapes = ", ".join(f"{name} {describe(value)}" for name, value in given)
+            raise DataError(f"the model cannot run {shapes or 'without input'}: {reason(error)}") from error
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Put every submodule into eval mode, and back into the mode each one was in."""
+    before = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in before:
+            module.training = training
+
+
+def device_of(model: nn.Module) -> torch.device | None:
+    """Return the device of the model's first parameter or buffer, None if it has neither."""
+    first = next(chain(model.parameters(), model.buffers()), None)
+    return None if first is None else first.device
+
+
+def moved(value: Any, device: torch.device | None) -> Any:
+    """Return the value with every tensor in its tuples, lists and dicts on the device, arrays as tensors."""
+    if isinstance(value, np.ndarray):
+        value = torch.from_numpy(value)
+    if isinstance(value, Tensor):
+        return value if device is None else value.to(device)
+    if isinstance(value, tuple | list):
+        parts = [moved(part, device) for part in value]
+        return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
+    if isinstance(value, Mapping):
+        return {k: moved(v, device) for k, v in value.items()}
+    return value
+
+
+def describe(value: object) -> str:
+    """Return the shape and dtype of a tensor, ``"32×10 float32"``, or the type of anything else."""
+    if not isinstance(value, Tensor):
+        return type(value).__name__
+    shape = "×".join(map(str, value.shape)) or "scalar"
+    return f"{shape} {str(value.dtype).removeprefix('torch.')}"
+
+
+def reason(error: BaseException) -> str:
+    """Return the type and the first line of an error's message."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
