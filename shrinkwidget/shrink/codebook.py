@@ -8,9 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from shrinkwidget.measure.grids import Moments
-from shrinkwidget.measure.sketch import bucket_edges
-
+from ..measure.grids import Moments, Parts, reach
+from ..measure.sketch import bucket_edges
 from .grid import midpoints
 
 ITERATIONS: Final = 300
@@ -51,11 +50,12 @@ def _means(bounds: Tensor, sums: Tensor, values: Tensor) -> Tensor:
 
 
 def _start(ordered: Tensor, bits: int) -> Tensor:
-    """Return where the iteration starts: quantiles of the buckets' mass count^(1/3)·width^(2/3)."""
+    """Return where the iteration starts: quantiles of the buckets' mass count^(1/3)·reach^(2/3)."""
     patterns = (ordered.view(torch.int32) >> 16) & 0xFFFF
     ids, counts = (x.cpu().numpy() for x in torch.unique_consecutive(patterns, return_counts=True))
     low, high = bucket_edges(ids & 0x7FFF)
     high = np.where(ids & 0x7FFF == 0, 0.0, high)
     negative = ids >= 0x8000
-    moments = Moments(np.where(negative, -high, low), np.where(negative, -low, high), counts.astype(np.float64))
+    low, high = np.where(negative, -high, low), np.where(negative, -low, high)
+    moments = Moments(Parts(low, high, counts.astype(np.float64), reach(low, high)))
     return torch.from_numpy(moments.companded(2**bits)).float().to(ordered.device)

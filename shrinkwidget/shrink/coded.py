@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from shrinkwidget.recipe import Granularity, Plan
+from ..recipe import Granularity, Plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,9 +137,9 @@ def dense_codes(coded: Coded) -> Tensor:
 
 
 def decode(coded: Coded) -> Tensor:
-    """Return the effective weights, of the layer's shape and dtype; arithmetic is float32, then the dtype."""
+    """Return the effective weights: a new tensor of the layer's shape and dtype, computed in float32, then rounded."""
     if coded.plan.bits > 8:
-        return spread(coded, coded.codes).to(coded.dtype).view(coded.shape)
+        return spread(coded, coded.codes).to(coded.dtype, copy=coded.keep is None).view(coded.shape)
     values = _values(coded)
     if coded.keep is not None:
         values = values.masked_fill(~coded.keep, 0)

@@ -8,11 +8,10 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from shrinkwidget.measure.estimate import Estimate, assembled, layer_estimate
-from shrinkwidget.measure.layers import Entry, Weights
-from shrinkwidget.measure.sketch import Sketch, sketch
-from shrinkwidget.recipe import Plan, Recipe
-
+from ..measure.estimate import Estimate, assembled, layer_estimate
+from ..measure.layers import Entry, Weights
+from ..measure.sketch import Sketch, sketch
+from ..recipe import Plan, Recipe
 from .grid import Layer, layer_of
 from .prune import Selection, selections
 from .quantize import fit

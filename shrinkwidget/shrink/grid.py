@@ -9,10 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from shrinkwidget.measure.bytes import needs_bfloat16, peak, rounded, stored_dtype
-from shrinkwidget.measure.layers import Entry
-from shrinkwidget.recipe import Plan
-
+from ..measure.bytes import needs_bfloat16, peak, rounded, stored_dtype
+from ..measure.layers import Entry
+from ..recipe import Plan
 from .coded import Groups, groups_of, offset_of
 from .ranking import CHUNK
 

@@ -13,11 +13,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from shrinkwidget.measure.layers import Entry, Weights
-from shrinkwidget.measure.pruned import block_count
-from shrinkwidget.measure.sketch import LayerSketch, Sketch, sketch
-from shrinkwidget.recipe import Plan, Recipe
-
+from ..measure.layers import Entry, Weights
+from ..measure.pruned import block_count
+from ..measure.sketch import LayerSketch, Sketch, sketch
+from ..recipe import Plan, Recipe
 from .ranking import Cut, Ranked, Watch, chunks, magnitude, prune_smallest
 
 

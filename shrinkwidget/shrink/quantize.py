@@ -7,11 +7,10 @@ import math
 import torch
 from torch import Tensor
 
-from shrinkwidget.measure.bytes import rounded
-from shrinkwidget.measure.grids import CLIPS
-from shrinkwidget.measure.layers import Entry
-from shrinkwidget.recipe import Plan
-
+from ..measure.bytes import rounded
+from ..measure.grids import CLIPS
+from ..measure.layers import Entry
+from ..recipe import Plan
 from .codebook import codebook_of
 from .coded import Coded, offset_of
 from .grid import Grid, Layer, Piece, column, layer_of, steps
@@ -31,6 +30,7 @@ def code(layer: Layer) -> Coded:
     grid = fit(layer)
     if grid.floats is not None:
         codes = rounded(layer.survivors(), grid.floats)
+        codes = codes.clone() if codes is layer.flat else codes  # the model's own memory may change later
     else:
         codes = torch.cat([_kept_codes(grid.codes(piece), piece, layer) for piece in layer.pieces()])
     return Coded(

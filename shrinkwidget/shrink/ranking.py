@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from shrinkwidget.errors import Cancelled, ModelError
+from ..errors import Cancelled, ModelError
 
 CHUNK: Final = 1 << 18
 """Weights looked at together: large enough for threads and few calls, small enough to stay in cache."""
@@ -70,15 +70,15 @@ class Cut:
     def _spans(self, dtype: torch.dtype) -> Iterator[tuple[int, int, float]]:
         """Yield (start, stop, limit): between start and stop exactly the magnitudes above the limit are kept."""
         exact = np.float64 if dtype == torch.float64 else np.float32
-        limit = exact(self.threshold)
-        below = np.nextafter(limit, exact(-np.inf))
+        nearest = exact(self.threshold)
+        limit, below = float(nearest), float(np.nextafter(nearest, exact(-np.inf)))
         if limit != self.threshold:  # of another layer's wider dtype: nothing here can equal it
-            yield 0, self.n, float(limit if limit < self.threshold else below)
+            yield 0, self.n, limit if limit < self.threshold else below
             return
         if self.first > 0:
-            yield 0, self.first, float(limit)
+            yield 0, self.first, limit
         if self.first < self.n:
-            yield self.first, self.n, float(below)
+            yield self.first, self.n, below
 
 
 def changed(name: str) -> ModelError:
