@@ -9,5 +9,5 @@ for python in ${PYTHON:-python3 python python3.14 python3.13 python3.12 python3.
     echo "$python"
     exit 0
 done
-echo "shrinkwidget needs Python 3.11 or newer, and found $(python3 --version 2>/dev/null || echo none): install one, or name it: make demo PYTHON=/path/to/python3" >&2
+echo "shrinkwidget needs Python 3.11 or newer, and found $("${PYTHON:-python3}" --version 2>/dev/null || echo none): install one, or name it: make demo PYTHON=/path/to/python3" >&2
 exit 1
