@@ -1,0 +1,145 @@
+// The estimate against weights that were really pruned and rounded, and what must hold for any recipe.
+import { describe, expect, it } from "vitest";
+import { CODED_BITS, Estimator, totals } from "./estimate";
+import { DEFAULTS, withFields, withLayer } from "./recipe";
+import { gaussian, sketchOf, type Weights } from "./testing";
+import type { Recipe } from "./types";
+
+const layers: Weights[] = [
+  { name: "a.weight", shape: [32, 64], values: gaussian(2048, 0.1, 1) },
+  { name: "b.weight", shape: [64, 16, 3, 3], values: gaussian(9216, 0.02, 2) },
+  { name: "c.weight", shape: [10, 70], values: gaussian(700, 0.3, 3) },
+];
+const sketch = sketchOf(layers);
+const estimator = new Estimator(sketch);
+
+function recipe(changes: Partial<Recipe>): Recipe {
+  return withFields(DEFAULTS, changes);
+}
+
+/** Prune the smallest magnitudes of each layer and round the rest to symmetric grids, one per row. */
+function sqnrByHand({ shape, values }: Weights, sparsity: number, bits: number): number {
+  const k = Math.round(sparsity * values.length);
+  const threshold = values.map(Math.abs).sort()[k];
+  const row = values.length / shape[0];
+  let [signal, noise] = [0, 0];
+  for (let start = 0; start < values.length; start += row) {
+    const kept = values.subarray(start, start + row).map((w) => (Math.abs(w) >= threshold ? w : 0));
+    const scale = Math.max(...kept.map(Math.abs)) / (2 ** (bits - 1) - 1) || 1;
+    kept.forEach((w, i) => {
+      signal += values[start + i] ** 2;
+      noise += (values[start + i] - Math.round(w / scale) * scale) ** 2;
+    });
+  }
+  return 10 * Math.log10(signal / noise);
+}
+
+describe("against real rounding", () => {
+  it.each([
+    [0, 2],
+    [0, 4],
+    [0, 8],
+    [0.5, 3],
+    [0.8, 4],
+    [0.95, 2],
+  ])("sparsity %d at %d bits: within 0.3 dB in every layer", (sparsity, bits) => {
+    const { layers: figures } = estimator.estimate(recipe({ sparsity, bits, scope: "layer" }));
+    layers.forEach((layer, i) => {
+      const expected = sqnrByHand(layer, sparsity, bits);
+      expect(Math.abs(10 * Math.log10(figures.signal[i] / figures.noise[i]) - expected)).toBeLessThan(0.3);
+    });
+  });
+});
+
+describe("counts", () => {
+  it("are round(s·n) of every layer in scope layer", () => {
+    const { layers: figures } = estimator.estimate(recipe({ sparsity: 0.37, scope: "layer" }));
+    expect([...(figures.kept as Float64Array)]).toEqual(
+      layers.map(({ values: { length: n } }) => n - Math.round(0.37 * n)),
+    );
+  });
+
+  it("follow one threshold in scope global, close to the exact one", () => {
+    const { layers: figures, kept } = estimator.estimate(recipe({ sparsity: 0.9 }));
+    const all = layers.flatMap((layer) => [...layer.values].map(Math.abs)).sort((a, b) => a - b);
+    const threshold = all[Math.round(0.9 * all.length)];
+    layers.forEach(({ values }, i) => {
+      const exact = values.filter((w) => Math.abs(w) >= threshold).length;
+      expect(Math.abs(figures.kept[i] - exact)).toBeLessThanOrEqual(0.01 * values.length);
+    });
+    expect(Math.abs(kept - 0.1 * all.length)).toBeLessThanOrEqual(2);
+    expect(figures.threshold[0] / threshold).toBeCloseTo(1, 2);
+  });
+
+  it("follow a pattern's blocks, a shorter one at the end of a row keeping its share", () => {
+    const { layers: figures } = estimator.estimate(recipe({ pattern: "4:8" }));
+    expect(figures.kept[2]).toBe(10 * (8 * 4 + 4));
+  });
+});
+
+describe("what must hold", () => {
+  it("32 bits without pruning cost nothing but the file's frame", () => {
+    const found = estimator.estimate(DEFAULTS);
+    expect(found.sqnr).toBe(Number.POSITIVE_INFINITY);
+    expect(found.codes).toBe(4 * sketch.parameters);
+    expect(found.kept_bytes).toBe(40);
+  });
+
+  it.each(["tensor", "channel", 32] as const)("more bits, less noise: scale per %s", (granularity) => {
+    const sqnr = [2, 3, 4, 5, 6, 7, 8].map(
+      (bits) => estimator.estimate(recipe({ bits, granularity, sparsity: 0.3 })).sqnr,
+    );
+    expect([...sqnr].sort((a, b) => a - b)).toEqual(sqnr);
+  });
+
+  it.each(["linear", "codebook"] as const)("more sparsity, fewer bytes and more noise: %s", (grid) => {
+    const steps = [0, 0.2, 0.4, 0.6, 0.8, 0.95].map((sparsity) =>
+      estimator.estimate(recipe({ sparsity, bits: 16, grid })),
+    );
+    for (let i = 1; i < steps.length; i++) {
+      expect(steps[i].nbytes).toBeLessThanOrEqual(steps[i - 1].nbytes);
+      expect(steps[i].sqnr).toBeLessThan(steps[i - 1].sqnr);
+    }
+  });
+
+  it("the least squared error beats the full range, and a codebook beats both, in one tensor", () => {
+    const noise = (changes: Partial<Recipe>) =>
+      estimator.estimate(recipe({ bits: 3, granularity: "tensor", ...changes })).sqnr;
+    expect(noise({ range: "mse" })).toBeGreaterThan(noise({}));
+    expect(noise({ grid: "codebook" })).toBeGreaterThan(noise({ range: "mse" }));
+  });
+
+  it("a recipe's figures do not depend on what was estimated before", () => {
+    const recipes = ["mse", "absmax", 99].flatMap((range) =>
+      [true, false].map((symmetric) => recipe({ bits: 4, range: range as Recipe["range"], symmetric, sparsity: 0.6 })),
+    );
+    const fresh = recipes.map((r) => new Estimator(sketchOf(layers)).estimate(r));
+    for (const r of recipes) estimator.estimate(withLayer(r, "a", { bits: 2, granularity: 64 }));
+    expect(recipes.map((r) => estimator.estimate(r))).toEqual(fresh);
+  });
+
+  it("a layer under keep has no noise and its own bytes, and takes no part in the ranking", () => {
+    const found = estimator.estimate(withLayer(recipe({ sparsity: 0.9, bits: 4 }), "b", "keep"));
+    expect([found.layers.noise[1], found.layers.as_is[1], found.layers.kept[1]]).toEqual([0, 4 * 9216, 9216]);
+    expect(found.layers.kept[0] + found.layers.kept[2]).toBeCloseTo(0.1 * (2048 + 700), -1);
+  });
+});
+
+it("a layer's SQNR by bits is what an estimate with those bits says", () => {
+  const base = recipe({ sparsity: 0.7, bits: 4 });
+  const byBits = estimator.layerSqnr(base, 1);
+  CODED_BITS.forEach((bits, i) => {
+    const { signal, noise } = estimator.estimate(withFields(base, { bits })).layers;
+    expect(byBits[i]).toBeCloseTo(10 * Math.log10(signal[1] / noise[1]), 9);
+  });
+});
+
+it("totals of plain lists, as the kernel sends them, are those of the preview", () => {
+  const found = estimator.estimate(recipe({ sparsity: 0.5, bits: 4 }));
+  const sent = JSON.parse(JSON.stringify({ ...found, layers: lists(found.layers) }));
+  expect(totals(sent, sketch)).toEqual(totals(found, sketch));
+});
+
+function lists(columns: object): Record<string, number[]> {
+  return Object.fromEntries(Object.entries(columns).map(([name, values]) => [name, Array.from(values as number[])]));
+}

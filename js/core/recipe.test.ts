@@ -1,0 +1,144 @@
+// The recipe says the same as Python's: texts, plans, patterns of names, code, and what it refuses.
+import { describe, expect, it } from "vitest";
+import { globMatches } from "./glob";
+import { parseOrdered, plainNumber } from "./json";
+import {
+  DEFAULTS,
+  parseRecipe,
+  planOf,
+  RecipeError,
+  recipeCode,
+  recipeJson,
+  resolve,
+  withFields,
+  withLayer,
+} from "./recipe";
+
+const HEAD = '"format":"shrinkwidget-recipe","version":1';
+
+describe("canonical JSON", () => {
+  it("leaves defaults out", () => {
+    expect(recipeJson(DEFAULTS)).toBe(`{${HEAD}}`);
+    expect(recipeJson(withFields(DEFAULTS, { pattern: "2:4", bits: 4 }))).toBe(`{${HEAD},"bits":4,"pattern":"2:4"}`);
+  });
+
+  it("survives a round trip, overrides in their order even where keys look like numbers", () => {
+    const text = `{${HEAD},"sparsity":0.9,"layers":{"10":{"bits":8},"fc":"keep","2":{"sparsity":0.5,"range":99.9}}}`;
+    expect(recipeJson(parseRecipe(text))).toBe(text);
+  });
+
+  it("writes an override's fields in one order however they were given", () => {
+    const recipe = withLayer(DEFAULTS, "fc", { range: "mse", bits: 4, sparsity: 0.25 });
+    expect(recipeJson(recipe)).toBe(`{${HEAD},"layers":{"fc":{"sparsity":0.25,"bits":4,"range":"mse"}}}`);
+  });
+
+  it.each([
+    [1e-7, "0.0000001"],
+    [1.25e-9, "0.00000000125"],
+    [-2.5e-8, "-0.000000025"],
+    [1e21, "1000000000000000000000"],
+    [1.5e22, "15000000000000000000000"],
+    [0.1, "0.1"],
+    [99, "99"],
+    [-0, "0"],
+  ])("writes %d without an exponent", (x, text) => expect(plainNumber(x)).toBe(text));
+
+  it("keeps what is inside strings as it is", () => {
+    const text = '{"a,b":["x\\"}", 1, [], {}], "ü{": null, "10": true, "9": -1.5e3}';
+    const found = parseOrdered(text) as Map<string, unknown>;
+    expect([...found.keys()]).toEqual(["a,b", "ü{", "10", "9"]);
+    expect(found.get("a,b")).toEqual(['x"}', 1, [], new Map()]);
+    expect(found.get("9")).toBe(-1500);
+  });
+});
+
+describe("name patterns", () => {
+  it.each([
+    ["layer3.*", "layer3.0.conv1.weight", true],
+    ["conv?", "conv1", true],
+    ["conv?", "conv", false],
+    ["*conv1", "layer1.conv1.0.conv1", true],
+    ["[a-c]x", "bx", true],
+    ["[!a-c]x", "bx", false],
+    ["[]]", "]", true],
+    ["[!]]", "]", false],
+    ["[", "[", true],
+    ["[a-", "[a-", true],
+    ["[z-a]", "m", false],
+    ["[!z-a]", "m", true],
+    ["[a-]", "-", true],
+    ["[a-c-e]", "d", false],
+    ["a.b", "axb", false],
+    ["**b", "aab", true],
+    ["*", "", true],
+    ["?", "😀", true],
+    ["Conv", "conv", false],
+  ])("%s against %s: %s", (pattern, name, expected) => expect(globMatches(pattern, name)).toBe(expected));
+});
+
+describe("plans", () => {
+  const recipe = withFields(DEFAULTS, { sparsity: 0.9, bits: 4 });
+
+  it("go to the last override that matches, with or without .weight", () => {
+    const some = withLayer(withLayer(recipe, "conv*", { bits: 8 }), "conv1", "keep");
+    expect(planOf(some, "conv1.weight").keep).toBe(true);
+    expect(planOf(some, "conv2.weight")).toMatchObject({ keep: false, bits: 8, sparsity: 0.9, ranked: true });
+  });
+
+  it("take a layer with a sparsity or a pattern of its own out of the global ranking", () => {
+    const some = withLayer(withLayer(recipe, "a", { sparsity: 0.9 }), "b", { pattern: "1:4" });
+    expect(planOf(some, "a").ranked).toBe(false);
+    expect(planOf(some, "b")).toMatchObject({ ranked: false, sparsity: 0.75 });
+    expect(planOf(withFields(recipe, { scope: "layer" }), "a").ranked).toBe(false);
+  });
+
+  it("refuse an override that matches nothing", () => {
+    expect(() => resolve(withLayer(recipe, "nosuch", { bits: 2 }), ["fc.weight"])).toThrow(RecipeError);
+  });
+});
+
+describe("edits", () => {
+  it("bring a new pattern's sparsity along", () => {
+    expect(withFields(DEFAULTS, { pattern: "1:4" }).sparsity).toBe(0.75);
+    expect(withFields(withFields(DEFAULTS, { pattern: "1:4" }), { pattern: "unstructured" }).sparsity).toBe(0);
+  });
+
+  it("put the newest override last, and null takes it away", () => {
+    const some = withLayer(withLayer(DEFAULTS, "a", "keep"), "*", { bits: 8 });
+    expect(withLayer(some, "a", { bits: 2 }).layers.map(([name]) => name)).toEqual(["*", "a"]);
+    expect(withLayer(some, "a", null).layers).toEqual([["*", { bits: 8 }]]);
+  });
+
+  it.each([
+    [{ sparsity: 1 }],
+    [{ sparsity: Number.NaN }],
+    [{ bits: 9 }],
+    [{ granularity: 1 }],
+    [{ range: 50 }],
+    [{ seed: 1.5 }],
+    [{ pattern: "2:4", sparsity: 0.9 }],
+    [{ scope: "model" }],
+    [{ colour: "red" }],
+  ])("refuse %o", (changes) => expect(() => withFields(DEFAULTS, changes as object)).toThrow(RecipeError));
+});
+
+describe("reading", () => {
+  it.each([
+    "",
+    "[]",
+    '{"format":"other","version":1}',
+    '{"format":"shrinkwidget-recipe","version":2}',
+    `{${HEAD},"layers":[]}`,
+    `{${HEAD},"layers":{"fc":7}}`,
+    `{${HEAD},"sparsity":"0.5"}`,
+    `{${HEAD},"layers":{"fc":{"scope":"layer"}}}`,
+  ])("refuses %s", (text) => expect(() => parseRecipe(text)).toThrow(RecipeError));
+});
+
+it("the code is Python that rebuilds the recipe", () => {
+  expect(recipeCode(DEFAULTS)).toBe("sw.Recipe()");
+  const recipe = withFields(DEFAULTS, { sparsity: 0.9, bits: 4, symmetric: false, granularity: 64 });
+  expect(recipeCode(recipe)).toBe("sw.Recipe(sparsity=0.9, bits=4, granularity=64, symmetric=False)");
+  const layered = withLayer(withLayer(recipe, "conv1", "keep"), 'a"b', { bits: 8, grid: "codebook" });
+  expect(recipeCode(layered)).toContain('"conv1": sw.Keep,\n        "a\\"b": dict(bits=8, grid="codebook"),\n');
+});
