@@ -14,6 +14,7 @@ from .notebook import Notebook
 
 Open = Callable[..., Notebook]
 
+
 @pytest.fixture(scope="session")
 def jupyterlab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[lab.Lab]:
     """Start one JupyterLab for all browser tests."""
