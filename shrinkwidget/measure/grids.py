@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..recipe import Granularity, Plan
-from .bins import ATOM, BINS, HIGH, LOW, Floats
+from .bins import ATOM, BINS, HIGH, LOW, Floats, bin_of
 from .sketch import LayerSketch, bucket_edges
 from .pruned import Survival
 from .tables import Table
 
 CLIPS: Final = tuple(round(1 - 0.05 * i, 2) for i in range(17))
 """Ranges tried by least squared error, in units of a group's absmax."""
-_HALF_ERROR: Final = 2.0**-20 / 28
 LLOYD: Final = 4
+"""Iterations of Lloyd's algorithm an estimate can afford; from a good start they come within 0.3 dB of all."""
 
 
 def rounding_noise(layer: LayerSketch, plan: Plan, survival: Survival, survivors: float) -> float:
@@ -25,7 +27,7 @@ def rounding_noise(layer: LayerSketch, plan: Plan, survival: Survival, survivors
     if plan.keep or survivors <= 0 or plan.bits == 32:
         return 0.0
     if plan.bits == 16:
-        return 0.0 if layer.itemsize == 2 else survivors * _HALF_ERROR
+        return 0.0 if layer.itemsize == 2 else half_noise(layer, survival)
     if plan.grid == "codebook":
         return codebook_noise(layer, survival, plan.bits)
     if plan.bits == 1:
@@ -116,39 +118,86 @@ def _mean_capture(layer: LayerSketch, survival: Survival, energy: float) -> floa
     return min(max(total**2 / (float(count.sum()) * energy), 0.0), 1.0) if energy > 0 else 1.0
 
 
+def half_noise(layer: LayerSketch, survival: Survival) -> float:
+    """Return the squared error of rounding the survivors to 16 bits: ulp²/12 for each."""
+    low, high, count = surviving_parts(layer, survival)
+    exponent = np.frexp(np.minimum(np.abs(low), np.abs(high)))[1] - 1.0  # of the bucket's leading bit
+    digits, least = (7, -126) if layer.half == "bfloat16" else (10, -14)
+    ulp = 2.0 ** (np.maximum(exponent, least) - digits)
+    return float((count * ulp * ulp / 12)[(low != 0) | (high != 0)].sum())
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What is left of each bucket of a value table, ascending in value, signs kept: edges, count, and `reach`.
+
+    `reach` is the width a part stands for: half the distance between the middles of its neighbours.
+    """
+
+    low: Floats
+    high: Floats
+    count: Floats
+    reach: Floats
+
+
 def surviving_parts(layer: LayerSketch, survival: Survival) -> tuple[Floats, Floats, Floats]:
     """Return (low, high, count) of what is left of each bucket of the value table, ascending in value, signs kept."""
+    parts = surviving(layer, survival)
+    return parts.low, parts.high, parts.count
+
+
+def surviving(layer: LayerSketch, survival: Survival) -> Parts:
+    """Return what a layer's survival leaves of its value table."""
     magnitudes = layer.buckets & 0x7FFF
     low, high = bucket_edges(magnitudes)
-    high = np.where(magnitudes == 0, 0.0, high)
-    count = layer.counts.astype(np.float64)
-    if survival.curve is not None:
-        from .bins import bin_of
-
-        count = count * survival.curve[bin_of((low + high) / 2 / layer.absmax if layer.absmax > 0 else low)]
-    elif survival.cut.threshold > 0 or survival.cut.fraction > 0:
-        cut = survival.cut
-        inside = low == cut.low
-        count = np.where(low < cut.low, 0.0, np.where(inside, count * (1 - cut.fraction), count))
-        low = np.where(inside, cut.threshold, low)
-    if layer.lossless:
-        low = high = bucket_edges(magnitudes)[0]
+    high = low if layer.lossless else np.where(magnitudes == 0, 0.0, high)
     negative = layer.buckets >= 0x8000
+    wide = reach(*_signed(low, high, negative))
+    count, share = layer.counts.astype(np.float64), np.ones(len(low))
+    if survival.curve is not None:
+        middle = bucket_middle(magnitudes)
+        count = count * survival.curve[bin_of(middle / layer.absmax if layer.absmax > 0 else middle)]
+    elif survival.cut.threshold > 0 or survival.cut.fraction > 0:
+        inside = bucket_edges(magnitudes)[0] == survival.cut.low
+        share = np.where(low < survival.cut.low, 0.0, np.where(inside, 1 - survival.cut.fraction, 1.0))
+        low = low if layer.lossless else np.where(inside, survival.cut.threshold, low)
+    count = count * share
+    low, high = _signed(low, high, negative)
     alive = count > 0
-    return np.where(negative, -high, low)[alive], np.where(negative, -low, high)[alive], count[alive]
+    return Parts(low[alive], high[alive], count[alive], (wide * share)[alive])
+
+
+def bucket_middle(magnitudes: NDArray[np.integer]) -> Floats:
+    """Return the middles of magnitude buckets, zero for the bucket of zero."""
+    low, high = bucket_edges(magnitudes)
+    return np.where(magnitudes == 0, 0.0, (low + high) / 2)
+
+
+def _signed(low: Floats, high: Floats, negative: NDArray[np.bool_]) -> tuple[Floats, Floats]:
+    return np.where(negative, -high, low), np.where(negative, -low, high)
+
+
+def reach(low: Floats, high: Floats) -> Floats:
+    """Return the width each part stands for, its own at least: in a sparse tail the gaps belong to the parts."""
+    middle = (low + high) / 2
+    if len(middle) < 2:
+        return high - low
+    gaps = np.diff(middle)
+    around = np.concatenate([[2 * gaps[0]], gaps[1:] + gaps[:-1], [2 * gaps[-1]]]) / 2
+    return np.maximum(around, high - low)
 
 
 def codebook_noise(layer: LayerSketch, survival: Survival, bits: int) -> float:
     """Return the squared error of the survivors about the nearest of 2^bits k-means values."""
-    parts = Moments(*surviving_parts(layer, survival))
-    return parts.noise(codebook(parts, bits))
+    moments = Moments(surviving(layer, survival))
+    return moments.noise(codebook(moments, bits))
 
 
-def codebook(parts: Moments, bits: int) -> Floats:
-    """Return 2^bits ascending values: Panter and Dite's quantiles (1951), then Lloyd's algorithm for few bits."""
-    values = parts.companded(2**bits)
-    for _ in range(LLOYD if bits <= 5 else 0):
-        count, total, _squares = parts.cells(values)
+def codebook(moments: Moments, bits: int) -> Floats:
+    """Return 2^bits ascending values: Panter and Dite's quantiles (1951), then Lloyd's algorithm."""
+    values = moments.companded(2**bits)
+    for _ in range(LLOYD):
+        count, total, _squares = moments.cells(values)
         values = np.where(count > 0, total / np.maximum(count, 1e-300), values)
     return values
 
@@ -156,20 +205,22 @@ def codebook(parts: Moments, bits: int) -> Floats:
 class Moments:
     """Running counts, sums and sums of squares of parts of buckets, each uniform between its edges."""
 
-    def __init__(self, low: Floats, high: Floats, count: Floats) -> None:
-        self.low, self.high, self.count = low, high, count
+    def __init__(self, parts: Parts) -> None:
+        self.parts = parts
+        low, high, count = parts.low, parts.high, parts.count
         total, squares = count * (low + high) / 2, count * (low * low + low * high + high * high) / 3
         self._before = [np.concatenate([[0.0], np.cumsum(x)]) for x in (count, total, squares)]
 
     def companded(self, levels: int) -> Floats:
-        """Return values at the quantiles (i + ½)/levels of the mass count^(1/3)·width^(2/3)."""
-        width = self.high - self.low
-        mass = np.cbrt(self.count) * np.cbrt(np.where(width > 0, width, np.abs(self.low) * 2.0**-7)) ** 2
+        """Return ascending values at the quantiles (i + ½)/levels of the mass count^(1/3)·reach^(2/3)."""
+        parts = self.parts
+        mass = np.cbrt(parts.count) * np.cbrt(parts.reach) ** 2
         after = np.cumsum(mass)
         wanted = (np.arange(levels) + 0.5) / levels * after[-1]
         i = np.minimum(np.searchsorted(after, wanted, side="left"), len(mass) - 1)
         inside = np.clip((wanted - (after[i] - mass[i])) / np.where(mass[i] > 0, mass[i], 1.0), 0.0, 1.0)
-        return self.low[i] + width[i] * inside
+        # neighbours that reach over each other can be out of order
+        return np.sort((parts.low[i] + parts.high[i]) / 2 + (inside - 0.5) * parts.reach[i])
 
     def cells(self, values: Floats) -> tuple[Floats, Floats, Floats]:
         """Return (count, Σx, Σx²) of the weights nearest to each value."""
@@ -184,10 +235,12 @@ class Moments:
         return max(0.0, float((squares - 2 * values * total + values * values * count).sum()))
 
     def _below(self, x: Floats) -> tuple[Floats, Floats, Floats]:
-        i = np.searchsorted(self.high, x, side="left")
-        j = np.minimum(i, len(self.low) - 1)
-        low, width = self.low[j], self.high[j] - self.low[j]
-        at = np.clip(x, low, self.high[j])
-        part = np.where(i < len(self.low), self.count[j] * (at - low) / np.where(width > 0, width, 1.0), 0.0)
+        parts = self.parts
+        i = np.searchsorted(parts.high, x, side="left")
+        j = np.minimum(i, len(parts.low) - 1)
+        low, width = parts.low[j], parts.high[j] - parts.low[j]
+        at = np.clip(x, low, parts.high[j])
+        inside = np.where(width > 0, (at - low) / np.where(width > 0, width, 1.0), x > low)
+        part = np.where(i < len(parts.low), parts.count[j] * inside, 0.0)
         n, s, q = (before[i] for before in self._before)
         return n + part, s + part * (low + at) / 2, q + part * (low * low + low * at + at * at) / 3

@@ -178,9 +178,11 @@ def sketch_layer(entry: Entry) -> LayerSketch:
     m = _magnitudes(buckets, counts, lossless)
     energies = m.count * m.square
     rows = tensor.reshape(tensor.shape[0], -1)
-    absmax = max(float(rows.amax()), -float(rows.amin()))
+    least, most = float(rows.amin()), float(rows.amax())
+    absmax = max(most, -least)
+    stretch = (max(most, 0.0) - min(least, 0.0)) / absmax if absmax > 0 else 1.0
     total = float((m.count * (m.low if lossless else (m.low + m.high) / 2)).sum())
-    whole = tensor_table(m.low, m.high, m.count, energies, absmax, total)
+    whole = tensor_table(m.low, m.high, m.count, energies, absmax, total, stretch)
     return LayerSketch(
         name=entry.name,
         shape=entry.shape,

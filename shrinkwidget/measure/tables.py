@@ -186,7 +186,9 @@ def range_runs(absmax: Tensor) -> tuple[Floats, Floats, Floats]:
     return values, energies, counts
 
 
-def tensor_table(low: Floats, high: Floats, count: Floats, squares: Floats, absmax: float, total: float) -> Table:
+def tensor_table(
+    low: Floats, high: Floats, count: Floats, squares: Floats, absmax: float, total: float, stretch: float
+) -> Table:
     """Return the table of one group for the whole tensor, rebinned from its buckets of magnitude.
 
     `low`, `high`, `count`, `squares`: per bucket, ascending, squares being the energy inside. `total` is Σ|w|.
@@ -198,7 +200,7 @@ def tensor_table(low: Floats, high: Floats, count: Floats, squares: Floats, absm
     if absmax == 0:
         none = np.zeros(BINS)
         none[0] = count.sum()
-        return Table(none, np.zeros(BINS), np.zeros(RANGES), np.zeros(RANGES), one, 1.0, captured)
+        return Table(none, np.zeros(BINS), np.zeros(RANGES), np.zeros(RANGES), one, stretch, captured)
     edges = np.concatenate([[0.0], HIGH[:ATOM]]) * absmax
     edges[-1] = np.inf  # the top bucket reaches beyond the largest weight; nothing lies there
     binned = [np.diff(_cumulative(edges, low, high, x)) for x in (count, squares)]
@@ -207,7 +209,7 @@ def tensor_table(low: Floats, high: Floats, count: Floats, squares: Floats, absm
     counts[ATOM], energies[ATOM] = 1.0, min(absmax**2, energies[ATOM - 1])
     counts[ATOM - 1] = max(0.0, counts[ATOM - 1] - 1.0)
     energies[ATOM - 1] -= energies[ATOM]
-    return Table(counts, energies, one * absmax, one, one, 1.0, captured)
+    return Table(counts, energies, one * absmax, one, one, stretch, captured)
 
 
 def _cumulative(x: Floats, low: Floats, high: Floats, mass: Floats) -> Floats:
@@ -228,20 +230,28 @@ def survival_curves(rows: Tensor, absmax: float) -> dict[str, Floats]:
 
 
 def _survival(rows: Tensor, absmax: float, n: int, m: int) -> Floats:
-    whole = rows.shape[1] // m
-    if not whole or absmax == 0:
+    if absmax == 0:
         return np.ones(BINS)
-    blocks = rows[:, : whole * m].reshape(-1, m)
-    blocks = blocks[:: coprime_step(math.ceil(rows.numel() / _BLOCK_SAMPLE), len(blocks))].float().abs()
+    whole = rows.shape[1] // m * m
+    pieces = [(rows[:, :whole].reshape(-1, m), n), (rows[:, whole:], n)]
+    count, survivors = np.zeros(BINS), np.zeros(BINS)
+    for blocks, most in pieces:
+        if blocks.numel():
+            sample = blocks[:: coprime_step(math.ceil(rows.numel() / _BLOCK_SAMPLE), len(blocks))].float().abs()
+            index = bin_index(sample.flatten() / absmax)
+            count += torch.bincount(index, minlength=BINS).cpu().numpy()
+            survivors += torch.bincount(index, weights=_largest(sample, most), minlength=BINS).cpu().numpy()
+    return _filled(survivors, count)
+
+
+def _largest(blocks: Tensor, n: int) -> Tensor:
+    """Return 1.0 for the n largest of each block of magnitudes, 0.0 for the others, flat."""
+    m = blocks.shape[1]
     # a weight's rank: the smaller ones of its block, and of equal ones those before it, which are pruned first
     earlier = torch.ones(m, m, dtype=torch.bool, device=blocks.device).tril(-1)
     ours, others = blocks.unsqueeze(2), blocks.unsqueeze(1)
     rank = ((others < ours) | ((others == ours) & earlier)).sum(2)
-    kept = (rank >= m - n).float().flatten()
-    index = bin_index(blocks.flatten() / absmax)
-    count = torch.bincount(index, minlength=BINS).double().cpu().numpy()
-    survivors = torch.bincount(index, weights=kept, minlength=BINS).double().cpu().numpy()
-    return _filled(survivors, count)
+    return (rank >= m - n).float().flatten()
 
 
 def _filled(part: Floats, whole: Floats) -> Floats:
