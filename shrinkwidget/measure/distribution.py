@@ -64,7 +64,8 @@ def effective(layer: LayerSketch, plan: Plan, survival: Survival, kept: int, edg
     values, counts = _bars(layer, plan, survival, kept)
     on_axis = (values >= edges[0]) & (values <= edges[-1])
     bins = np.minimum(np.searchsorted(edges, values[on_axis], side="right") - 1, len(edges) - 2)
-    return np.bincount(bins, weights=counts[on_axis], minlength=len(edges) - 1) * _factor(kept, float(counts.sum()))
+    per_bin = np.bincount(bins, weights=counts[on_axis], minlength=len(edges) - 1)
+    return per_bin.astype(np.float64) * _factor(kept, float(counts.sum()))
 
 
 def levels(layer: LayerSketch, plan: Plan, survival: Survival) -> Floats:
@@ -200,4 +201,4 @@ def _positive_shares(layer: LayerSketch) -> Floats:
     nearest: NDArray[np.intp] = np.maximum.accumulate(np.where(filled, np.arange(BINS), -1))
     shares = np.divide(plus, plus + minus, out=np.zeros(BINS), where=filled)
     overall = 1 - float(layer.counts[layer.buckets >= 0x8000].sum()) / layer.n
-    return np.where(nearest >= 0, shares[np.maximum(nearest, 0)], overall)
+    return np.asarray(np.where(nearest >= 0, shares[np.maximum(nearest, 0)], overall))
