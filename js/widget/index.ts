@@ -1,0 +1,21 @@
+// What anywidget loads: one state for each model, any number of views on it.
+import type { AnyWidget, InitializeProps, RenderProps } from "@anywidget/types";
+import { createState, mount, type State } from "../explorer/mount";
+import { adapt } from "./adapter";
+
+/** anywidget calls this once for every model, so that `state` is shared by the views of one explorer and no others. */
+const explorer: AnyWidget = () => {
+  let state: State;
+  return {
+    initialize({ model, signal }: InitializeProps) {
+      state = createState(adapt(model, signal));
+      signal.addEventListener("abort", () => state.dispose(), { once: true });
+    },
+    render({ el, signal }: RenderProps) {
+      const dispose = mount(el, state);
+      signal.addEventListener("abort", dispose, { once: true });
+    },
+  };
+};
+
+export default explorer;
