@@ -73,11 +73,11 @@ class Weights:
         return tuple(e for e in self.entries if not e.compressible and e.saved)
 
 
-def open_weights(source: Source) -> Weights:
+def open_weights(source: Source, *, only_to_look: bool = False) -> Weights:
     """List every parameter and buffer of a module, a state dict, or a ``.safetensors`` file.
 
     Raises:
-        ModelError: for anything else, for tensors on the meta device, and where nothing is compressible.
+        ModelError: for anything else, for tensors on the meta device, and, unless `only_to_look`, where nothing is compressible.
         FileError: for a path that does not exist, is not safetensors, or is a pickle.
     """
     if isinstance(source, nn.Module):
@@ -90,7 +90,7 @@ def open_weights(source: Source) -> Weights:
         raise ModelError(
             f"cannot look at a {type(source).__name__}: give an nn.Module, a state dict, or the path of a .safetensors file"
         )
-    if not weights.layers:
+    if not weights.layers and not only_to_look:
         raise ModelError(_nothing_compressible(weights))
     return weights
 
