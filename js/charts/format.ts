@@ -1,0 +1,73 @@
+// Numbers as people read them: bytes, counts, percentages, decibels; always with a unit.
+
+const grouped = new Intl.NumberFormat("en-US");
+const UNITS = ["B", "kB", "MB", "GB", "TB"];
+const NARROW = "\u202f";
+
+/** Three significant digits without an exponent: 72.8, 1.08, 941. */
+function three(value: number): string {
+  const size = Math.abs(value);
+  return value.toFixed(size >= 99.95 ? 0 : size >= 9.995 ? 1 : 2);
+}
+
+/** Bytes with a decimal unit, kB = 1000 B: "72.8 kB". */
+export function bytes(value: number): string {
+  let unit = 0;
+  let scaled = value;
+  while (Math.abs(scaled) >= 999.5 && unit < UNITS.length - 1) {
+    scaled /= 1000;
+    unit += 1;
+  }
+  return `${unit === 0 ? Math.round(scaled) : three(scaled)}${NARROW}${UNITS[unit]}`;
+}
+
+/** A whole number with thousands separated: "269,722". */
+export function count(value: number): string {
+  return grouped.format(Math.round(value));
+}
+
+/** A large number in short: "41.0 M". */
+export function short(value: number): string {
+  const steps: [number, string][] = [
+    [1e12, "T"],
+    [1e9, "G"],
+    [1e6, "M"],
+    [1e3, "k"],
+  ];
+  const step = steps.find(([size]) => value >= size);
+  return step ? `${three(value / step[0])}${NARROW}${step[1]}` : String(Math.round(value));
+}
+
+/** A fraction as a percentage: "90 %", or "90.0 %" with one digit. */
+export function percent(fraction: number, digits = 0): string {
+  return `${(100 * fraction).toFixed(digits)}${NARROW}%`;
+}
+
+/** A fraction as a percentage that never rounds up to all or down to nothing: 0.9997 is "99.9 %". */
+export function share(fraction: number): string {
+  if (fraction <= 0 || fraction >= 1) return percent(Math.min(1, Math.max(0, fraction)));
+  const whole = Math.round(100 * fraction);
+  return whole === 0 || whole === 100 ? percent(Math.min(0.999, Math.max(0.001, fraction)), 1) : percent(fraction);
+}
+
+/** A signal-to-noise ratio: "18.2 dB", and "exact" where nothing was lost. */
+export function decibels(value: number): string {
+  return Number.isFinite(value) ? `${value.toFixed(1)}${NARROW}dB` : value > 0 ? "exact" : "–";
+}
+
+/** A weight's value with as many digits as tell it apart: "0.1105". */
+export function weight(value: number): string {
+  const size = Math.abs(value);
+  if (size === 0) return "0";
+  if (size < 1e-4 || size >= 1e5) return minus(value.toExponential(1));
+  return minus(String(Number(value.toPrecision(3))));
+}
+
+/** How many times smaller: "14.9×". */
+export function times(ratio: number): string {
+  return `${ratio >= 99.5 ? count(ratio) : ratio >= 9.95 ? ratio.toFixed(1) : ratio.toFixed(2)}×`;
+}
+
+function minus(text: string): string {
+  return text.replace("-", "\u2212");
+}

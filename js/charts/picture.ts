@@ -1,0 +1,135 @@
+// Turns one layer of a sketch and its plan into a picture of its distribution, before and after.
+
+import { effective, levels, type Outcome, original, survivors } from "../core/distribution";
+import type { LayerSketch, Plan, Sketch } from "../core/types";
+import type { Picture } from "./plot";
+
+/** Least width of a bin of an outline in pixels, and of the gap between two levels drawn one by one. */
+const BIN_PIXELS = 3;
+const LEVEL_PIXELS = 4;
+
+/** How many bins a histogram of n weights bears on `pixels` pixels: few weights, few bins; always odd, zero in the middle. */
+export function binCount(n: number, pixels: number): number {
+  const wanted = Math.min(Math.floor(pixels / BIN_PIXELS), Math.round(3.2 * n ** (1 / 3)));
+  return Math.max(9, wanted - 1 + (wanted % 2));
+}
+
+/** `bins` equal bins from -span to span, as their edges. */
+export function binEdges(span: number, bins: number): Float64Array {
+  return Float64Array.from({ length: bins + 1 }, (_, i) => span * ((2 * i) / bins - 1));
+}
+
+/** A height that shows the body of a histogram: its peak, unless a few bins tower over all others. */
+export function bodyHeight(counts: ArrayLike<number>): number {
+  const filled = Array.from(counts)
+    .filter((c) => c > 0)
+    .sort((a, b) => a - b);
+  if (filled.length === 0) return 1;
+  const typical = filled[Math.floor(0.9 * (filled.length - 1))];
+  return 1.06 * Math.min(filled[filled.length - 1], 1.45 * typical);
+}
+
+/**
+ * How much to lower bars that stand for several bins each, so that they meet the outline they came from: the ratio of the
+ * effective numbers of filled bins, (Σc)²/Σc².
+ */
+export function combFactor(bars: ArrayLike<number>, survivors: ArrayLike<number>): number {
+  const spread = spreadOf(survivors);
+  return spread > 0 ? Math.min(1, spreadOf(bars) / spread) : 1;
+}
+
+function spreadOf(counts: ArrayLike<number>): number {
+  let [sum, squares] = [0, 0];
+  for (let i = 0; i < counts.length; i++) {
+    sum += counts[i];
+    squares += counts[i] * counts[i];
+  }
+  return squares > 0 ? (sum * sum) / squares : 0;
+}
+
+/** The magnitude below which a share of the layer's weights lies. */
+export function quantile(layer: LayerSketch, share: number): number {
+  const { countTo, hi } = layer.magnitudes;
+  const rank = share * layer.n;
+  let [low, high] = [0, hi.length - 1];
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (countTo[middle + 1] < rank) low = middle + 1;
+    else high = middle;
+  }
+  return hi[low] ?? layer.absmax;
+}
+
+/** A shared axis wide enough for nearly every weight of nearly every layer; a much wider layer runs over its ends. */
+export function sharedSpan(layers: readonly LayerSketch[]): number {
+  const spans = layers.map((layer) => Math.min(layer.absmax, quantile(layer, 0.998))).sort((a, b) => a - b);
+  const median = spans[spans.length >> 1];
+  return Math.min(spans[spans.length - 1], 2.5 * median) || 1;
+}
+
+/** Picture a layer on an axis from -span to span that is `pixels` wide. */
+export function makePicture(
+  sketch: Sketch,
+  layer: LayerSketch,
+  plan: Plan,
+  outcome: Outcome,
+  span: number,
+  pixels: number,
+): Picture {
+  const edges = binEdges(span, binCount(layer.n, pixels));
+  const outline = original(layer, edges);
+  const left = survivors(sketch, layer, plan, outcome, edges);
+  const values = levels(sketch, layer, plan, outcome);
+  const oneGrid = plan.grid === "codebook" || plan.granularity === "tensor";
+  const apart = (values[1] - values[0]) * (pixels / (2 * span)) >= LEVEL_PIXELS;
+  const bars =
+    oneGrid && apart
+      ? levelBars(sketch, layer, plan, outcome, values, edges[1] - edges[0])
+      : binBars(effective(sketch, layer, plan, outcome, edges), left, edges);
+  return {
+    span,
+    edges,
+    outline,
+    survivors: left,
+    ...bars,
+    levels: values,
+    threshold: plan.keep ? 0 : outcome.threshold,
+    top: bodyHeight(outline),
+  };
+}
+
+type PictureBars = Pick<Picture, "barAt" | "barHeight" | "barWidth">;
+
+/** A bar for each level, as high as its weights would be over the bins of its cell. */
+function levelBars(
+  sketch: Sketch,
+  layer: LayerSketch,
+  plan: Plan,
+  outcome: Outcome,
+  values: Float64Array,
+  binWidth: number,
+): PictureBars {
+  const cells = cellEdges(values);
+  const barHeight = effective(sketch, layer, plan, outcome, cells);
+  for (let i = 0; i < barHeight.length; i++) barHeight[i] *= binWidth / (cells[i + 1] - cells[i]);
+  return { barAt: values, barHeight, barWidth: 0 };
+}
+
+/** Boundaries half-way between neighbouring values; the outer cells are as wide to the outside as to the inside. */
+export function cellEdges(values: Float64Array): Float64Array {
+  const last = values.length - 1;
+  const edges = new Float64Array(values.length + 1);
+  for (let i = 1; i <= last; i++) edges[i] = (values[i - 1] + values[i]) / 2;
+  edges[0] = 2 * values[0] - edges[1];
+  edges[last + 1] = 2 * values[last] - edges[last];
+  return edges;
+}
+
+function binBars(counts: Float64Array, left: Float64Array, edges: Float64Array): PictureBars {
+  const factor = combFactor(counts, left);
+  return {
+    barAt: Float64Array.from(counts, (_, i) => (edges[i] + edges[i + 1]) / 2),
+    barHeight: counts.map((count) => factor * count),
+    barWidth: edges[1] - edges[0],
+  };
+}

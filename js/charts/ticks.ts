@@ -1,0 +1,81 @@
+// Where axes put their ticks, and which sizes are worth a mark.
+
+const NICE = [1, 2, 2.5, 5, 10];
+
+/** The largest of 1, 2, 2.5, 5 × 10ⁿ that is at most `value`. */
+export function niceBelow(value: number): number {
+  if (!(value > 0)) return 1;
+  const power = 10 ** Math.floor(Math.log10(value) + 1e-9);
+  let best = power;
+  for (const step of NICE) if (step * power <= value * (1 + 1e-9)) best = step * power;
+  return best;
+}
+
+/** Ticks of an axis from -span to span, zero always among them: at most `perSide` on each side. */
+export function mirroredTicks(span: number, perSide: number): number[] {
+  if (!(span > 0)) return [0];
+  let step = niceBelow(span / perSide);
+  while (Math.floor(span / step + 1e-9) > perSide) step = nextNice(step);
+  const sides = Math.floor(span / step + 1e-9);
+  return Array.from({ length: 2 * sides + 1 }, (_, i) => tidy((i - sides) * step));
+}
+
+/** Ticks between two values at a round step, about `wanted` of them. */
+export function linearTicks(low: number, high: number, wanted: number): number[] {
+  if (!(high > low)) return [low];
+  let step = niceBelow((high - low) / Math.max(1, wanted));
+  while (Math.floor(high / step) - Math.ceil(low / step) + 1 > wanted + 1) step = nextNice(step);
+  const ticks: number[] = [];
+  for (let i = Math.ceil(low / step - 1e-9); i * step <= high + step * 1e-9; i++) ticks.push(tidy(i * step));
+  return ticks;
+}
+
+/** Ticks of a logarithmic axis: 1, 2, 5 of every decade if at most `most`, else 1 and 5 … else every decade. */
+export function logTicks(low: number, high: number, most: number): number[] {
+  for (const digits of [[1, 2, 5], [1, 3], [1]]) {
+    const ticks = decadeTicks(low, high, digits);
+    if (ticks.length <= most) return ticks;
+  }
+  const decades = decadeTicks(low, high, [1]);
+  const every = Math.ceil(decades.length / Math.max(1, most));
+  return decades.filter((_, i) => i % every === 0);
+}
+
+function decadeTicks(low: number, high: number, digits: number[]): number[] {
+  const ticks: number[] = [];
+  for (let power = 10 ** Math.floor(Math.log10(low)); power <= high; power *= 10) {
+    for (const digit of digits) if (digit * power >= low && digit * power <= high) ticks.push(digit * power);
+  }
+  return ticks;
+}
+
+function nextNice(step: number): number {
+  const power = 10 ** Math.floor(Math.log10(step) + 1e-9);
+  return (NICE.find((nice) => nice * power > step * (1 + 1e-9)) ?? 20) * power;
+}
+
+function tidy(value: number): number {
+  return Number(value.toPrecision(12)) + 0;
+}
+
+export interface SizeMark {
+  bytes: number;
+  label: string;
+}
+
+const SIZE_MARKS: SizeMark[] = [
+  { bytes: 32e3, label: "32 kB microcontroller" },
+  { bytes: 256e3, label: "256 kB microcontroller" },
+  { bytes: 1e6, label: "1 MB cache" },
+  { bytes: 10e6, label: "10 MB download" },
+  { bytes: 100e6, label: "100 MB app" },
+  { bytes: 1e9, label: "1 GB phone" },
+  { bytes: 8e9, label: "8 GB laptop" },
+  { bytes: 24e9, label: "24 GB GPU" },
+  { bytes: 80e9, label: "80 GB GPU" },
+];
+
+/** The sizes people know that lie well inside a bar of `dense` bytes, the largest two, smallest first. */
+export function sizeMarks(dense: number): SizeMark[] {
+  return SIZE_MARKS.filter((mark) => mark.bytes >= 0.02 * dense && mark.bytes <= 0.97 * dense).slice(-2);
+}

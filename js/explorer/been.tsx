@@ -1,0 +1,261 @@
+// Where you have been: every evaluated recipe as a point, score against bytes; a click goes back.
+
+import { useSignal } from "@preact/signals";
+import { useMemo, useRef } from "preact/hooks";
+import { bytes, count } from "../charts/format";
+import { placeLabel } from "../charts/labels";
+import { byteDomain, type Frame, front, type Scales, scatterScales, valueDomain } from "../charts/scatter";
+import { metricValue } from "./accuracy";
+import { Toggle } from "./inputs";
+import type { Visit } from "./model";
+import { useWidth } from "./use-width";
+import { tipAt, toggled, useView } from "./view";
+import { recipeWords } from "./words";
+
+const HEIGHT = 176;
+
+export function Been() {
+  const view = useView();
+  const table = view.tables.value.has("history");
+  if (!view.state.metric.value.has_data) return null;
+  return (
+    <section class="sw-been" aria-label="Where you have been">
+      <header class="sw-heading">
+        <h3>Where you have been</h3>
+        <span class="sw-caption">{view.state.metric.value.name} against bytes</span>
+        <span class="sw-tools">
+          <Toggle
+            pressed={table}
+            toggle={() => {
+              view.tables.value = toggled(view.tables.value, "history");
+            }}
+            title="the recipes you have tried as a table"
+            testid="history-table"
+          >
+            table
+          </Toggle>
+        </span>
+      </header>
+      {table ? <HistoryTable /> : <Scatter />}
+    </section>
+  );
+}
+
+/** One point for each recipe: its latest evaluation. */
+function latest(history: readonly Visit[]): Visit[] {
+  return [...new Map(history.map((visit) => [visit.recipe, visit])).values()];
+}
+
+function Scatter() {
+  const view = useView();
+  const { state } = view;
+  const [holder, width] = useWidth<HTMLDivElement>(400);
+  const visits = useMemo(() => latest(state.history.value), [state.history.value]);
+  const metric = state.metric.value;
+  const baseline = state.baseline.value;
+  const dense = state.sketch.value.dense;
+  const frame: Frame = { width, height: HEIGHT, left: 44, right: 10, top: 16, bottom: 20 };
+  const scales = useMemo(
+    () => scatterScales(frame, byteDomain(visits, dense), valueDomain(visits, baseline?.value ?? null, metric.percent)),
+    [visits, dense, baseline?.value, metric.percent, width],
+  );
+  const current = visits.find((visit) => visit.recipe === state.recipeText.value);
+  return (
+    <div ref={holder} class="sw-scatter">
+      <svg
+        width={width}
+        height={HEIGHT}
+        role="group"
+        aria-label={`${visits.length} recipes tried`}
+        data-testid="scatter"
+      >
+        <Axes scales={scales} frame={frame} value={(v) => metricValue({ ...metric }, v).replace(".0", "")} />
+        {baseline && baseline.n > 0 && <DenseLine y={scales.y(baseline.value)} frame={frame} />}
+        <NowLine x={scales.x(state.figures.value.nbytes)} frame={frame} />
+        <path class="sw-front" d={line(front(visits, metric.higher), scales)} />
+        <Points visits={visits} current={current} scales={scales} />
+        {current && (
+          <CurrentLabel visit={current} visits={visits} scales={scales} frame={frame} dense={baseline?.value ?? null} />
+        )}
+        {visits.length === 0 && (
+          <text class="sw-axis-text" x={frame.left + 10} y={HEIGHT - frame.bottom - 10}>
+            every recipe that is measured leaves a point here
+          </text>
+        )}
+      </svg>
+    </div>
+  );
+}
+
+function line(visits: readonly Visit[], scales: Scales): string {
+  return visits
+    .map((v, i) => `${i ? "L" : "M"}${scales.x(v.nbytes).toFixed(1)} ${scales.y(v.value).toFixed(1)}`)
+    .join("");
+}
+
+function Axes({ scales, frame, value }: { scales: Scales; frame: Frame; value(v: number): string }) {
+  return (
+    <g class="sw-axis-text" aria-hidden="true">
+      {scales.yTicks.map((tick) => (
+        <g key={`y${tick}`} transform={`translate(0 ${scales.y(tick).toFixed(1)})`}>
+          <line class="sw-gridline" x1={frame.left} x2={frame.width - frame.right} />
+          <text x={frame.left - 7} dy="0.32em" text-anchor="end">
+            {value(tick)}
+          </text>
+        </g>
+      ))}
+      {scales.xTicks.map((tick) => (
+        <text key={`x${tick}`} x={scales.x(tick)} y={frame.height - 5} text-anchor="middle">
+          {bytes(tick).replace(/\.0+(?=\D)/, "")}
+        </text>
+      ))}
+    </g>
+  );
+}
+
+function DenseLine({ y, frame }: { y: number; frame: Frame }) {
+  return (
+    <g class="sw-dense-line">
+      <line x1={frame.left} x2={frame.width - frame.right} y1={y} y2={y} />
+      <text x={frame.width - frame.right} y={y - 5} text-anchor="end">
+        dense
+      </text>
+    </g>
+  );
+}
+
+/** Where the file stands now, while its score is not known. */
+function NowLine({ x, frame }: { x: number; frame: Frame }) {
+  const clamped = Math.max(frame.left, Math.min(frame.width - frame.right, x));
+  return (
+    <line
+      class="sw-now-line"
+      x1={0}
+      x2={0}
+      y1={frame.top}
+      y2={frame.height - frame.bottom}
+      transform={`translate(${clamped.toFixed(1)} 0)`}
+    />
+  );
+}
+
+interface PointsProps {
+  visits: readonly Visit[];
+  current: Visit | undefined;
+  scales: Scales;
+}
+
+/** The points: one tab stop, arrow keys from small to large, Enter goes back. */
+function Points({ visits, current, scales }: PointsProps) {
+  const view = useView();
+  const { state } = view;
+  const metric = state.metric.value;
+  const group = useRef<SVGGElement>(null);
+  const order = useMemo(() => [...visits].sort((a, b) => a.nbytes - b.nbytes), [visits]);
+  const stop = useSignal(0);
+  const tabStop = current ? order.indexOf(current) : Math.min(stop.value, order.length - 1);
+  const move = (index: number) => {
+    stop.value = Math.max(0, Math.min(order.length - 1, index));
+    (group.current?.children[stop.value] as SVGElement | undefined)?.focus();
+  };
+  const words = (visit: Visit) => [
+    `${metricValue(metric, visit.value)} (${metricValue(metric, visit.low)} to ${metricValue(metric, visit.high)})`,
+    `${bytes(visit.nbytes)}, ${count(visit.n)} examples`,
+    visit.regime,
+  ];
+  return (
+    <g ref={group} class="sw-points">
+      {order.map((visit, i) => (
+        <circle
+          key={visit.recipe}
+          cx={scales.x(visit.nbytes)}
+          cy={scales.y(visit.value)}
+          r={visit === current ? 6 : 4}
+          class={visit === current ? "sw-current" : ""}
+          role="button"
+          tabIndex={i === tabStop ? 0 : -1}
+          aria-label={`${recipeWords(visit.recipe)}: ${words(visit).join(", ")}. Go back to this recipe`}
+          onPointerEnter={(event) =>
+            tipAt(view, event, recipeWords(visit.recipe), [...words(visit), "click to go back"])
+          }
+          onPointerLeave={() => {
+            view.tip.value = null;
+          }}
+          onClick={() => state.goTo(visit.recipe)}
+          onKeyDown={(event) => {
+            if (event.key === "Enter" || event.key === " ") state.goTo(visit.recipe);
+            else if (event.key === "ArrowRight" || event.key === "ArrowUp") move(i + 1);
+            else if (event.key === "ArrowLeft" || event.key === "ArrowDown") move(i - 1);
+            else return;
+            event.preventDefault();
+          }}
+        />
+      ))}
+    </g>
+  );
+}
+
+interface LabelProps {
+  visit: Visit;
+  visits: readonly Visit[];
+  scales: Scales;
+  frame: Frame;
+  dense: number | null;
+}
+
+function CurrentLabel({ visit, visits, scales, frame, dense }: LabelProps) {
+  const text = recipeWords(visit.recipe);
+  const at = { x: scales.x(visit.nbytes), y: scales.y(visit.value) };
+  const bounds = {
+    x: frame.left,
+    y: 0,
+    width: frame.width - frame.left - frame.right,
+    height: frame.height - frame.bottom,
+  };
+  const size = { width: 6.1 * text.length + 4, height: 15 };
+  const others = visits.map((v) => ({ x: scales.x(v.nbytes), y: scales.y(v.value) }));
+  const box = placeLabel(at, size, bounds, others, dense === null ? [] : [scales.y(dense)], 10);
+  if (!box) return null;
+  return (
+    <text class="sw-point-label" x={box.x + 2} y={box.y + 11.5}>
+      {text}
+    </text>
+  );
+}
+
+function HistoryTable() {
+  const { state } = useView();
+  const metric = state.metric.value;
+  return (
+    <div class="sw-table-scroll">
+      <table class="sw-table">
+        <thead>
+          <tr>
+            <th scope="col">recipe</th>
+            <th scope="col">size</th>
+            <th scope="col">{metric.name}</th>
+            <th scope="col">95 % interval</th>
+            <th scope="col">examples</th>
+          </tr>
+        </thead>
+        <tbody>
+          {latest(state.history.value).map((visit) => (
+            <tr key={visit.recipe}>
+              <th scope="row">
+                <button type="button" class="sw-link" onClick={() => state.goTo(visit.recipe)}>
+                  {recipeWords(visit.recipe)}
+                </button>
+              </th>
+              <td>{bytes(visit.nbytes)}</td>
+              <td>{metricValue(metric, visit.value)}</td>
+              <td>
+                {metricValue(metric, visit.low)} – {metricValue(metric, visit.high)}
+              </td>
+              <td>{count(visit.n)}</td>
+            </tr>
+          ))}
+        </tbody>
+      </table>
+    </div>
+  );
+}

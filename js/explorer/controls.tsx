@@ -1,0 +1,251 @@
+// The recipe's own controls: sparsity, bits, scope, pattern, scales; the rarely used behind "more".
+
+import { useId, useState } from "preact/hooks";
+import { bytes, count, percent, weight } from "../charts/format";
+import { BITS, PATTERNS, withFields } from "../core/recipe";
+import type { Granularity, Pattern, Recipe } from "../core/types";
+import { rankedThreshold } from "./figures";
+import { Choice, type Option, SparsitySlider } from "./inputs";
+import { useView } from "./view";
+
+export const PATTERN_OPTIONS: Option<Pattern>[] = PATTERNS.map((pattern) =>
+  pattern === "unstructured"
+    ? { value: pattern, label: "any", title: "any weight may go (unstructured)" }
+    : { value: pattern, label: pattern, title: patternSentence(pattern) },
+);
+
+export const BITS_OPTIONS: Option<number>[] = BITS.map((bits) => ({
+  value: bits,
+  label: bits,
+  title: bitsTitle(bits),
+}));
+
+function bitsTitle(bits: number): string {
+  if (bits === 32) return "32 bits: as they are";
+  if (bits === 16) return "16 bits: half precision";
+  return bits === 1 ? "1 bit: a sign, times a scale" : `${bits} bits`;
+}
+
+/** What an n:m pattern does, in words. */
+export function patternSentence(pattern: Pattern): string {
+  const [n, m] = pattern.split(":").map(Number);
+  return `${pattern} keeps the ${n === 1 ? "largest" : `${n} largest`} of every ${m} neighbours: always ${percent(1 - n / m)} sparse`;
+}
+
+/** The scales a recipe may choose, with its own group size among them. */
+export function granularityOptions(chosen: Granularity): Option<Granularity>[] {
+  const groups = [32, 64, 128];
+  if (typeof chosen === "number" && !groups.includes(chosen)) groups.push(chosen);
+  return [
+    { value: "tensor", label: "tensor", title: "one scale for each tensor" },
+    { value: "channel", label: "channel", title: "one scale for each output channel" },
+    ...groups.map((size) => ({ value: size, label: size, title: `one scale for each group of ${size} weights` })),
+  ];
+}
+
+/** Why the choice of scales has no effect, or "". */
+export function scalesIdle(bits: number, grid: string): string {
+  if (bits > 8) return `${bits} bits need no scales`;
+  return grid === "codebook" ? "a codebook is always one for each tensor" : "";
+}
+
+export function Controls() {
+  const [more, setMore] = useState(false);
+  const id = useId();
+  return (
+    <section class="sw-controls" aria-label="Recipe">
+      <Sparsity />
+      <Bits />
+      <div class="sw-settings">
+        <Settings />
+        <button
+          type="button"
+          class="sw-link sw-more"
+          aria-expanded={more}
+          aria-controls={id}
+          onClick={() => setMore(!more)}
+        >
+          {more ? "less" : "more"}
+        </button>
+      </div>
+      <div id={id} class="sw-settings sw-rare" hidden={!more}>
+        {more && <RareSettings />}
+      </div>
+    </section>
+  );
+}
+
+function Sparsity() {
+  const { state } = useView();
+  const recipe = state.recipe.value;
+  const figures = state.figures.value;
+  return (
+    <SparsitySlider
+      label="Sparsity"
+      value={recipe.sparsity}
+      valueText={`${percent(recipe.sparsity)} sparse, ${bytes(figures.nbytes)}`}
+      hint={recipe.pattern === "unstructured" ? <KeptHint /> : patternSentence(recipe.pattern)}
+      disabled={recipe.pattern !== "unstructured"}
+      testid="sparsity"
+      change={(sparsity) => state.edit((r) => withFields(r, { sparsity }), "sparsity")}
+      settle={() => state.settle()}
+    />
+  );
+}
+
+function KeptHint() {
+  const { state } = useView();
+  const figures = state.figures.value;
+  const n = state.sketch.value.layers.reduce((sum, layer) => sum + layer.n, 0);
+  const threshold = rankedThreshold(state.plans.value, state.recipe.value, figures);
+  return (
+    <>
+      keeps {count(figures.kept)} of {count(n)} weights
+      {threshold > 0 && ` · those beyond ±${weight(threshold)}`}
+    </>
+  );
+}
+
+function Bits() {
+  const { state } = useView();
+  return (
+    <Choice
+      legend="Bits"
+      className="sw-bits"
+      testid="bits"
+      options={BITS_OPTIONS}
+      value={state.recipe.value.bits}
+      choose={(bits) => state.edit((r) => withFields(r, { bits }))}
+    />
+  );
+}
+
+/** A setter for one field of the recipe. */
+function useField<K extends keyof Recipe>(field: K): [Recipe[K], (value: Recipe[K]) => void] {
+  const { state } = useView();
+  const choose = (value: Recipe[K]) => state.edit((r) => withFields(r, { [field]: value } as Partial<Recipe>));
+  return [state.recipe.value[field], choose];
+}
+
+function Settings() {
+  const [scope, setScope] = useField("scope");
+  const [pattern, setPattern] = useField("pattern");
+  const [granularity, setGranularity] = useField("granularity");
+  const [grid, setGrid] = useField("grid");
+  const [bits] = useField("bits");
+  return (
+    <>
+      <Choice
+        legend="scope"
+        testid="scope"
+        options={[
+          { value: "global", label: "global", title: "one ranking of all layers by magnitude" },
+          { value: "layer", label: "each layer", title: "the same sparsity in each layer" },
+        ]}
+        value={scope}
+        choose={setScope}
+        idle={pattern === "unstructured" ? "" : `${pattern} is the same in every layer`}
+      />
+      <Choice legend="pattern" testid="pattern" options={PATTERN_OPTIONS} value={pattern} choose={setPattern} />
+      <Choice
+        legend="scale per"
+        testid="granularity"
+        options={granularityOptions(granularity)}
+        value={granularity}
+        choose={setGranularity}
+        idle={scalesIdle(bits, grid)}
+      />
+      <Choice
+        legend="grid"
+        testid="grid"
+        options={[
+          { value: "linear", label: "linear", title: "evenly spaced values" },
+          { value: "codebook", label: "codebook", title: "k-means values, one codebook for each tensor" },
+        ]}
+        value={grid}
+        choose={setGrid}
+        idle={bits > 8 ? `${bits} bits need no grid` : ""}
+      />
+    </>
+  );
+}
+
+function RareSettings() {
+  const [symmetric, setSymmetric] = useField("symmetric");
+  const [range, setRange] = useField("range");
+  const [criterion, setCriterion] = useField("criterion");
+  const [keptBits, setKeptBits] = useField("kept_bits");
+  const [bits] = useField("bits");
+  const [grid] = useField("grid");
+  const gridIdle = bits > 8 || grid === "codebook" ? "only for a linear grid of up to 8 bits" : "";
+  const coarseIdle = gridIdle || (bits === 1 ? "1 bit is a sign: it has no range" : "");
+  return (
+    <>
+      <Choice
+        legend="grid ends at"
+        testid="range"
+        options={[
+          { value: "absmax", label: "largest", title: "the largest magnitude of the group" },
+          { value: "mse", label: "least error", title: "the end with the least squared error" },
+          { value: "percentile", label: "percentile", title: "a percentile of the magnitudes" },
+        ]}
+        value={typeof range === "number" ? "percentile" : range}
+        choose={(value) => setRange(value === "percentile" ? 99.9 : (value as "absmax" | "mse"))}
+        idle={coarseIdle}
+      />
+      {typeof range === "number" && <Percentile value={range} choose={setRange} />}
+      <Choice
+        legend="around zero"
+        testid="symmetric"
+        options={[
+          { value: true, label: "symmetric", title: "as far below zero as above" },
+          { value: false, label: "asymmetric", title: "from the smallest to the largest weight" },
+        ]}
+        value={symmetric}
+        choose={setSymmetric}
+        idle={coarseIdle}
+      />
+      <Choice
+        legend="prune by"
+        testid="criterion"
+        options={[
+          { value: "magnitude", label: "magnitude", title: "the smallest go first" },
+          { value: "random", label: "random", title: "the baseline every comparison needs" },
+        ]}
+        value={criterion}
+        choose={setCriterion}
+      />
+      <Choice
+        legend="biases, norms"
+        testid="kept-bits"
+        options={[
+          { value: 32, label: "as they are", title: "tensors that are not compressed stay as they are" },
+          { value: 16, label: "16 bits", title: "tensors that are not compressed go to half precision" },
+        ]}
+        value={keptBits}
+        choose={(value) => setKeptBits(value as 16 | 32)}
+      />
+    </>
+  );
+}
+
+function Percentile({ value, choose }: { value: number; choose(value: number): void }) {
+  return (
+    <span class="sw-box">
+      <input
+        type="number"
+        min={50.1}
+        max={100}
+        step={0.1}
+        value={value}
+        aria-label="Percentile at which the grid ends"
+        onChange={(event) => {
+          const typed = event.currentTarget.valueAsNumber;
+          if (typed > 50 && typed <= 100) choose(typed);
+          else event.currentTarget.value = String(value);
+        }}
+      />
+      <span aria-hidden="true">%</span>
+    </span>
+  );
+}

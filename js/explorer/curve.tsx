@@ -1,0 +1,76 @@
+// A layer's error against bits, as it is pruned now: SQNR at 1 to 8 bits, the chosen one emphasised.
+
+import { decibels } from "../charts/format";
+import { linearTicks } from "../charts/ticks";
+import type { LayerSketch } from "../core/types";
+import { useWidth } from "./use-width";
+import { useView } from "./view";
+
+const HEIGHT = 128;
+const [LEFT, RIGHT, TOP, BOTTOM] = [34, 8, 14, 18];
+
+export function Curve({ index, layer }: { index: number; layer: LayerSketch }) {
+  const { state } = useView();
+  const [holder, width] = useWidth<HTMLDivElement>(200);
+  const plan = state.plans.value[index];
+  const recipe = state.recipe.value;
+  const sqnr = recipe && state.layerSqnr(index);
+  const high = niceCeiling(Math.max(...finite(sqnr), 10));
+  const x = (bits: number) => LEFT + ((bits - 1) / 7) * (width - LEFT - RIGHT);
+  const y = (value: number) => TOP + (1 - Math.max(0, Math.min(1, value / high))) * (HEIGHT - TOP - BOTTOM);
+  const points = [...sqnr].map((value, i) => ({ bits: i + 1, value, x: x(i + 1), y: y(value) }));
+  const words = points.map((p) => `${p.bits} bits ${decibels(p.value)}`).join(", ");
+  return (
+    <div class="sw-curve" ref={holder}>
+      <svg width={width} height={HEIGHT} role="img" aria-label={`SQNR of ${layer.label}: ${words}`} data-testid="curve">
+        <g class="sw-axis-text">
+          {linearTicks(0, high, 3).map((tick) => (
+            <g key={tick} transform={`translate(0 ${y(tick).toFixed(1)})`}>
+              <line class="sw-gridline" x1={LEFT} x2={width - RIGHT} />
+              <text x={LEFT - 6} dy="0.32em" text-anchor="end">
+                {tick}
+              </text>
+            </g>
+          ))}
+          {points.map((p) => (
+            <text key={p.bits} x={p.x} y={HEIGHT - 4} text-anchor="middle">
+              {p.bits}
+            </text>
+          ))}
+          <text x={LEFT - 28} y={9}>
+            SQNR, dB
+          </text>
+          <text x={width - RIGHT} y={9} text-anchor="end">
+            against bits
+          </text>
+        </g>
+        <path
+          class="sw-curve-line"
+          d={points.map((p, i) => `${i ? "L" : "M"}${p.x.toFixed(1)} ${p.y.toFixed(1)}`).join("")}
+        />
+        {points.map((p) => (
+          <circle
+            key={p.bits}
+            class={!plan.keep && p.bits === plan.bits ? "sw-curve-now" : "sw-curve-point"}
+            cx={p.x}
+            cy={p.y}
+            r={!plan.keep && p.bits === plan.bits ? 5 : 3}
+          >
+            <title>
+              {p.bits} bits: {decibels(p.value)}
+            </title>
+          </circle>
+        ))}
+      </svg>
+    </div>
+  );
+}
+
+function finite(values: ArrayLike<number>): number[] {
+  return Array.from(values).filter(Number.isFinite);
+}
+
+/** A round top for the axis, in steps coarse enough to stay put during a drag. */
+function niceCeiling(value: number): number {
+  return Math.ceil(value / 15) * 15;
+}

@@ -1,0 +1,177 @@
+// One layer enlarged: its distribution with an axis, its error against bits, and its own values.
+
+import { bytes, count, decibels, share, weight } from "../charts/format";
+import { layerTotal } from "../core/estimate";
+import { patternSparsity, withLayer } from "../core/recipe";
+import type { LayerFields, LayerSketch, Override, Plan, Recipe } from "../core/types";
+import { BITS_OPTIONS, granularityOptions, PATTERN_OPTIONS, patternSentence, scalesIdle } from "./controls";
+import { Curve } from "./curve";
+import { layerSqnr, namedByPattern, ownOverride } from "./figures";
+import { Choice, SparsitySlider } from "./inputs";
+import { LargePlot } from "./large-plot";
+import { useView } from "./view";
+
+export function Detail({ layer: index }: { layer: number }) {
+  const view = useView();
+  const layer = view.state.sketch.value.layers[index];
+  if (!layer) return null;
+  return (
+    <section class="sw-detail" aria-label={`Layer ${layer.label}`} data-testid="detail">
+      <Title index={index} layer={layer} />
+      <div class="sw-detail-charts">
+        <LargePlot index={index} layer={layer} />
+        <Curve index={index} layer={layer} />
+      </div>
+      <OwnValues index={index} layer={layer} />
+    </section>
+  );
+}
+
+interface Props {
+  index: number;
+  layer: LayerSketch;
+}
+
+function Title({ index, layer }: Props) {
+  const view = useView();
+  const last = view.state.sketch.value.layers.length - 1;
+  const go = (to: number) => () => {
+    view.selected.value = to;
+  };
+  return (
+    <header class="sw-heading">
+      <h4 title={layer.name}>{layer.label}</h4>
+      <span class="sw-caption">
+        {layer.shape.join(" × ")} · {layer.dtype}
+        {layer.aliases.length > 0 && ` · tied to ${layer.aliases.join(", ")}`}
+      </span>
+      <span class="sw-tools">
+        <button type="button" class="sw-icon" aria-label="layer before" disabled={index === 0} onClick={go(index - 1)}>
+          ↑
+        </button>
+        <button type="button" class="sw-icon" aria-label="next layer" disabled={index === last} onClick={go(index + 1)}>
+          ↓
+        </button>
+        <button type="button" class="sw-icon" aria-label="close" data-testid="close-detail" onClick={go(-1)}>
+          ×
+        </button>
+      </span>
+    </header>
+  );
+}
+
+/** The override to edit: what the layer is asked to do now, as values of its own. */
+function asOwn(recipe: Recipe, layer: LayerSketch, plan: Plan, sparsityNow: number): Partial<LayerFields> {
+  const own = ownOverride(recipe, layer);
+  if (own && own !== "keep") return own;
+  const sparsity = plan.pattern === "unstructured" ? Number(sparsityNow.toFixed(4)) : patternSparsity(plan.pattern);
+  return { sparsity: Math.min(sparsity, 0.9999), bits: plan.bits };
+}
+
+/** A recipe in which this one layer is treated so; null goes back to the global value, past any pattern that names it. */
+function withOwn(recipe: Recipe, layer: LayerSketch, own: Override | null): Recipe {
+  const cleared = withLayer(withLayer(recipe, layer.name, null), layer.label, null);
+  if (own !== null) return withLayer(cleared, layer.label, own);
+  return namedByPattern(cleared, layer) ? withLayer(cleared, layer.label, {}) : cleared;
+}
+
+type Way = "global" | "own" | "keep";
+
+function OwnValues({ index, layer }: Props) {
+  const { state } = useView();
+  const recipe = state.recipe.value;
+  const plan = state.plans.value[index];
+  const figures = state.figures.value;
+  const override = ownOverride(recipe, layer);
+  const way: Way = override === null ? "global" : override === "keep" ? "keep" : "own";
+  const pruned = 1 - figures.layers.kept[index] / layer.n;
+  const set = (own: Override | null) => state.edit((r) => withOwn(r, layer, own));
+  const change = (changes: Partial<LayerFields>, gesture?: string) =>
+    state.edit((r) => withOwn(r, layer, { ...asOwn(r, layer, plan, pruned), ...changes }), gesture);
+  const choose: Record<Way, () => void> = {
+    global: () => set(null),
+    own: () => set(asOwn(recipe, layer, plan, pruned)),
+    keep: () => set("keep"),
+  };
+  return (
+    <div class="sw-own" data-way={way}>
+      <div class="sw-own-way">
+        <Choice<Way>
+          legend="this layer"
+          testid="way"
+          options={[
+            { value: "global", label: "follows the global value", title: "back to the global value" },
+            { value: "own", label: "own values", title: "locked at values of its own" },
+            { value: "keep", label: "kept as it is", title: "left exactly as it is" },
+          ]}
+          value={way}
+          choose={(value) => choose[value]()}
+        />
+        <Outcome index={index} layer={layer} />
+      </div>
+      <SparsitySlider
+        label="Sparsity"
+        value={plan.keep ? 0 : pruned}
+        valueText={`${share(pruned)} of ${layer.label} pruned`}
+        hint={
+          plan.pattern === "unstructured"
+            ? `keeps ${count(figures.layers.kept[index])} of ${count(layer.n)} weights`
+            : patternSentence(plan.pattern)
+        }
+        disabled={plan.keep || plan.pattern !== "unstructured"}
+        testid="own-sparsity"
+        change={(sparsity) => change({ sparsity }, `own ${layer.name}`)}
+        settle={() => state.settle()}
+      />
+      <div class="sw-own-choices">
+        <Choice
+          legend="bits"
+          testid="own-bits"
+          options={BITS_OPTIONS}
+          value={plan.bits}
+          choose={(bits) => change({ bits })}
+          idle={plan.keep ? "kept as it is" : ""}
+        />
+        <Choice
+          legend="pattern"
+          options={PATTERN_OPTIONS}
+          value={plan.pattern}
+          choose={(pattern) =>
+            change({ pattern, sparsity: pattern === "unstructured" ? pruned : patternSparsity(pattern) })
+          }
+          idle={plan.keep ? "kept as it is" : ""}
+        />
+        <Choice
+          legend="scale per"
+          testid="own-granularity"
+          options={granularityOptions(plan.granularity)}
+          value={plan.granularity}
+          choose={(granularity) => change({ granularity })}
+          idle={plan.keep ? "kept as it is" : scalesIdle(plan.bits, plan.grid)}
+        />
+      </div>
+    </div>
+  );
+}
+
+/** What becomes of the layer, in one line. */
+function Outcome({ index, layer }: Props) {
+  const { state } = useView();
+  const { layers } = state.figures.value;
+  const threshold = layers.threshold[index];
+  const parts = [
+    layers.codes[index] > 0 && `codes ${bytes(layers.codes[index])}`,
+    layers.mask[index] > 0 && `mask ${bytes(layers.mask[index])}`,
+    layers.scales[index] > 0 && `scales ${bytes(layers.scales[index])}`,
+  ].filter(Boolean);
+  return (
+    <p class="sw-outcome">
+      <b>
+        {bytes(layer.n * layer.itemsize)} → {bytes(layerTotal(layers, index))}
+      </b>
+      {parts.length > 1 && <span> = {parts.join(" + ")}</span>}
+      {threshold > 0 && <span> · pruned within ±{weight(threshold)}</span>}
+      <span> · SQNR {decibels(layerSqnr(layers, index))}</span>
+    </p>
+  );
+}

@@ -1,0 +1,74 @@
+// Questions the explorer asks of figures: a row's numbers, the ranking's threshold, the parts of the file, MACs.
+
+import type { RowFigures } from "../charts/ridge";
+import type { Outcome } from "../core/distribution";
+import { decibels, layerTotal } from "../core/estimate";
+import { layerMatches, overrideOf } from "../core/recipe";
+import type { Estimate, LayerFigures, LayerSketch, Override, Plan, Recipe, Sketch } from "../core/types";
+
+export function rowFigures(sketch: Sketch, figures: Estimate, plan: Plan, layer: number): RowFigures {
+  const { n } = sketch.layers[layer];
+  return {
+    n,
+    pruned: 1 - figures.layers.kept[layer] / n,
+    bits: plan.keep ? "–" : String(plan.bits),
+    nbytes: layerTotal(figures.layers, layer),
+    keep: plan.keep,
+    own: false,
+  };
+}
+
+/** What figures say became of one layer's weights. */
+export function outcomeOf(figures: Estimate, layer: number): Outcome {
+  return { kept: figures.layers.kept[layer], threshold: figures.layers.threshold[layer] };
+}
+
+/** Signal to noise of one layer in dB; Infinity where nothing is lost. */
+export function layerSqnr(layers: LayerFigures, layer: number): number {
+  return decibels(layers.signal[layer], layers.noise[layer]);
+}
+
+/** What the recipe says of this very layer, by name or by a pattern; null where it follows the global value. */
+export function ownOverride(recipe: Recipe, layer: LayerSketch): Override | null {
+  const found = overrideOf(recipe, layer.name)?.[1] ?? null;
+  return found !== null && found !== "keep" && Object.keys(found).length === 0 ? null : found;
+}
+
+/** The key under which the recipe names this layer alone, and whether a pattern names it too. */
+export function namedByPattern(recipe: Recipe, layer: LayerSketch): boolean {
+  return recipe.layers.some(([key]) => key !== layer.label && key !== layer.name && layerMatches(key, layer.name));
+}
+
+/** The one threshold of all ranked layers; 0 where there is no such thing. */
+export function rankedThreshold(plans: readonly Plan[], recipe: Recipe, figures: Estimate): number {
+  if (recipe.criterion !== "magnitude") return 0;
+  const ranked = plans.findIndex((plan) => plan.ranked);
+  return ranked < 0 ? 0 : figures.layers.threshold[ranked];
+}
+
+export interface Part {
+  key: "codes" | "mask" | "scales" | "kept" | "header";
+  label: string;
+  bytes: number;
+  title: string;
+}
+
+/** What the file is made of. */
+export function partsOf(figures: Estimate): Part[] {
+  return [
+    { key: "codes", label: "codes", bytes: figures.codes, title: "the surviving weights" },
+    { key: "mask", label: "mask", bytes: figures.mask, title: "one bit per weight says which survive" },
+    { key: "scales", label: "scales", bytes: figures.scales, title: "what turns codes into values: scales, codebooks" },
+    { key: "kept", label: "kept", bytes: figures.as_is + figures.kept_bytes, title: "tensors that are not compressed" },
+    { key: "header", label: "header", bytes: figures.header, title: "names, shapes, and the recipe itself" },
+  ];
+}
+
+/** Multiply-accumulates that remain if pruned weights are skipped; null where they were not measured. */
+export function macsNow(sketch: Sketch, figures: Estimate): number | null {
+  if (sketch.macs === null) return null;
+  return sketch.layers.reduce(
+    (sum, layer, i) => sum - (layer.macs ?? 0) * (1 - figures.layers.kept[i] / layer.n),
+    sketch.macs,
+  );
+}

@@ -1,0 +1,114 @@
+// A layer's distribution drawn large, with an axis and values to read under the pointer.
+
+import { useSignalEffect } from "@preact/signals";
+import { useEffect, useRef } from "preact/hooks";
+import { weight } from "../charts/format";
+import { thin } from "../charts/labels";
+import { makePicture } from "../charts/picture";
+import { drawDistribution, hatchPattern, type Picture } from "../charts/plot";
+import { mirroredTicks } from "../charts/ticks";
+import type { LayerSketch } from "../core/types";
+import { outcomeOf } from "./figures";
+import { binWords } from "./ridge-tips";
+import { detailSpan } from "./scene";
+import { tipAt, useView, type View } from "./view";
+
+const HEIGHT = 128;
+const AXIS = 18;
+const TOP = 4;
+
+interface Props {
+  index: number;
+  layer: LayerSketch;
+}
+
+export function LargePlot({ index, layer }: Props) {
+  const view = useView();
+  const canvas = useRef<HTMLCanvasElement>(null);
+  const picture = useRef<Picture | null>(null);
+  const draw = () => {
+    if (canvas.current) picture.current = drawLarge(view, canvas.current, index, layer);
+  };
+  useEffect(() => {
+    const element = canvas.current;
+    if (!element) return;
+    const observer = new ResizeObserver(draw);
+    observer.observe(element);
+    return () => observer.disconnect();
+  }, [index, layer]);
+  useEffect(draw, [index, layer]);
+  useSignalEffect(() => {
+    view.state.figures.value;
+    view.colours.value;
+    view.log.value;
+    draw();
+  });
+  const point = (event: PointerEvent) => {
+    const box = canvas.current?.getBoundingClientRect();
+    if (box && picture.current) {
+      tipAt(view, event, layer.label, binWords(picture.current, (event.clientX - box.left) / box.width));
+    }
+  };
+  return (
+    <canvas
+      ref={canvas}
+      class="sw-large"
+      role="img"
+      aria-label={`Distribution of the weights of ${layer.label}, before and after`}
+      onPointerMove={point}
+      onPointerLeave={() => {
+        view.tip.value = null;
+      }}
+    />
+  );
+}
+
+function drawLarge(view: View, canvas: HTMLCanvasElement, index: number, layer: LayerSketch): Picture | null {
+  const ctx = canvas.getContext("2d");
+  const width = canvas.clientWidth;
+  if (!ctx || width === 0) return null;
+  const ratio = devicePixelRatio;
+  const [w, h] = [Math.round(width * ratio), Math.round(HEIGHT * ratio)];
+  if (canvas.width !== w || canvas.height !== h) Object.assign(canvas, { width: w, height: h });
+  ctx.setTransform(ratio, 0, 0, ratio, 0, 0);
+  ctx.clearRect(0, 0, width, HEIGHT);
+  const { sketch, plans, figures } = view.state;
+  const colours = view.colours.value;
+  const plan = plans.value[index];
+  const picture = makePicture(sketch.value, layer, plan, outcomeOf(figures.value, index), detailSpan(layer), width);
+  const box = { x: 0, y: TOP, width, height: HEIGHT - AXIS - TOP - 6 };
+  const hatch = hatchPattern(ctx, colours.hatch, ratio);
+  drawDistribution(ctx, picture, box, { colours, hatch, log: view.log.value, tick: 5 });
+  drawEdges(ctx, picture, box.width, box.y + box.height, colours.text);
+  drawAxis(ctx, picture.span, width, `11px ${colours.font}`, colours.muted);
+  return picture;
+}
+
+/** The edges of the pruned band. */
+function drawEdges(ctx: CanvasRenderingContext2D, picture: Picture, width: number, base: number, colour: string): void {
+  const reach = (picture.threshold / picture.span) * (width / 2);
+  if (reach === 0 || reach > width / 2) return;
+  ctx.strokeStyle = colour;
+  ctx.setLineDash([3, 2]);
+  ctx.lineWidth = 1;
+  ctx.beginPath();
+  for (const x of [width / 2 - reach, width / 2 + reach]) {
+    ctx.moveTo(Math.round(x) + 0.5, 0);
+    ctx.lineTo(Math.round(x) + 0.5, base);
+  }
+  ctx.stroke();
+  ctx.setLineDash([]);
+}
+
+function drawAxis(ctx: CanvasRenderingContext2D, span: number, width: number, font: string, colour: string): void {
+  ctx.font = font;
+  ctx.fillStyle = colour;
+  ctx.textAlign = "center";
+  ctx.textBaseline = "alphabetic";
+  const labels = mirroredTicks(span, 4).map((tick) => {
+    const text = weight(tick);
+    return { text, width: ctx.measureText(text).width, x: (width / 2) * (1 + tick / span) };
+  });
+  const fitting = labels.filter((label) => label.x - label.width / 2 >= 0 && label.x + label.width / 2 <= width);
+  for (const label of thin(fitting)) ctx.fillText(label.text, label.x, HEIGHT - 4);
+}

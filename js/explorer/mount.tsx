@@ -1,0 +1,74 @@
+// Puts an explorer into an element: framework-free from outside, `(element, state) -> dispose`.
+
+import { render } from "preact";
+import { readColours, watchTheme } from "../charts/theme";
+import { Accuracy, Stats } from "./accuracy";
+import { Been } from "./been";
+import { Controls } from "./controls";
+import { Footer } from "./footer";
+import { Header } from "./header";
+import { Layers } from "./layers";
+import { Silhouette } from "./silhouette";
+import { Size } from "./size";
+import type { State } from "./state";
+import { Tooltip } from "./tooltip";
+import { createView, type View, ViewProvider } from "./view";
+
+export { createState, type State } from "./state";
+
+/** Show an explorer in `element`; any number of them may share one state. Returns what takes it away again. */
+export function mount(element: HTMLElement, state: State): () => void {
+  const root = element.appendChild(document.createElement("div"));
+  root.className = "sw-explorer";
+  // JupyterLab and other Lumino hosts leave the keys alone that are pressed in here.
+  root.dataset.lmSuppressShortcuts = "true";
+  root.dataset.testid = "explorer";
+  const listening = new AbortController();
+  const view = createView(state, root, readColours(root));
+  const unwatch = watchTheme(root, () => {
+    view.colours.value = readColours(root);
+  });
+  root.addEventListener("keydown", (event) => keyDown(event, state), { signal: listening.signal });
+  render(<Explorer view={view} />, root);
+  return () => {
+    listening.abort();
+    unwatch();
+    render(null, root);
+    root.remove();
+  };
+}
+
+/** Undo and redo by keyboard; no key gets through to the notebook. */
+function keyDown(event: KeyboardEvent, state: State): void {
+  event.stopPropagation();
+  const typing = event.target instanceof HTMLInputElement && ["text", "number"].includes(event.target.type);
+  if (!(event.ctrlKey || event.metaKey) || typing) return;
+  const key = event.key.toLowerCase();
+  if (key === "z" && !event.shiftKey) state.undo();
+  else if (key === "y" || (key === "z" && event.shiftKey)) state.redo();
+  else return;
+  event.preventDefault();
+}
+
+function Explorer({ view }: { view: View }) {
+  return (
+    <ViewProvider value={view}>
+      <article class="sw-frame" aria-label={`Compress ${view.state.title.value}`}>
+        <Header />
+        <Controls />
+        <div class="sw-body">
+          <Layers />
+          <div class="sw-side">
+            <Size />
+            <Silhouette />
+            <Stats />
+            <Accuracy />
+            <Been />
+          </div>
+        </div>
+        <Footer />
+      </article>
+      <Tooltip />
+    </ViewProvider>
+  );
+}

@@ -1,0 +1,72 @@
+// Says in words what the ridge shows: of a row, and of the place in a row the pointer is at.
+
+import { bytes, count, decibels, share, weight } from "../charts/format";
+import type { Picture } from "../charts/plot";
+import type { RidgeScene } from "../charts/ridge";
+import type { BlockRow, Row } from "../charts/rows";
+import { layerTotal } from "../core/estimate";
+import { layerSqnr, ownOverride } from "./figures";
+import type { View } from "./view";
+
+interface Words {
+  title: string;
+  lines: string[];
+}
+
+/** One sentence about a row, for screen readers. */
+export function describeRow(view: View, row: Row): string {
+  if (row.kind === "block") return `${row.key}, block of ${row.layers.length} layers`;
+  const { title, lines } = layerWords(view, row.layer);
+  return [title, ...lines].join(", ");
+}
+
+/** What to say at a place in the ridge; null where there is nothing. */
+export function ridgeTip(view: View, scene: RidgeScene, index: number, x: number): Words | null {
+  const row = scene.rows[index];
+  if (!row) return null;
+  if (row.kind === "block") return blockWords(scene, row);
+  const { plot } = scene.columns;
+  const words = layerWords(view, row.layer);
+  if (x < plot.x || x > plot.x + plot.width) return words;
+  return { title: words.title, lines: binWords(scene.picture(row.layer), (x - plot.x) / plot.width) };
+}
+
+function layerWords(view: View, index: number): Words {
+  const { sketch, figures, plans, recipe } = view.state;
+  const layer = sketch.value.layers[index];
+  const plan = plans.value[index];
+  const kept = figures.value.layers.kept[index];
+  const now = `${bytes(layer.n * layer.itemsize)} → ${bytes(layerTotal(figures.value.layers, index))}`;
+  if (plan.keep)
+    return { title: layer.label, lines: [`${layer.shape.join(" × ")}, ${layer.dtype}`, "kept as it is", now] };
+  const own = ownOverride(recipe.value, layer) ? " (values of its own)" : "";
+  return {
+    title: layer.label,
+    lines: [
+      `${layer.shape.join(" × ")}, ${layer.dtype}`,
+      `${count(kept)} of ${count(layer.n)} weights kept, ${share(1 - kept / layer.n)} pruned`,
+      `${plan.bits} bits${own}, SQNR ${decibels(layerSqnr(figures.value.layers, index))}`,
+      now,
+    ],
+  };
+}
+
+function blockWords(scene: RidgeScene, row: BlockRow): Words {
+  const sum = row.layers.reduce((total, layer) => total + scene.figures(layer).nbytes, 0);
+  return {
+    title: row.key,
+    lines: [`${row.layers.length} layers, ${bytes(sum)}`, `click to ${row.folded ? "unfold" : "fold"}`],
+  };
+}
+
+/** What a picture holds at a place given as a fraction of its width. */
+export function binWords(picture: Picture, place: number): string[] {
+  const { edges, outline, survivors, threshold, span } = picture;
+  const bin = Math.max(0, Math.min(outline.length - 1, Math.floor(place * outline.length)));
+  const lines = [
+    `from ${weight(edges[bin])} to ${weight(edges[bin + 1])}`,
+    `${count(outline[bin])} weights, ${count(survivors[bin])} kept`,
+  ];
+  if (threshold > 0 && threshold < span) lines.push(`pruned within ±${weight(threshold)}`);
+  return lines;
+}

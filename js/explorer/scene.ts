@@ -1,0 +1,127 @@
+// Gathers what the ridge draws from the view's signals, and remembers pictures until something changes them.
+
+import { makePicture, quantile, sharedSpan } from "../charts/picture";
+import { hatchPattern, type Picture, type PlotStyle } from "../charts/plot";
+import { type Columns, type RidgeScene, type RowFigures, ridgeColumns } from "../charts/ridge";
+import type { Row } from "../charts/rows";
+import type { Colours } from "../charts/theme";
+import type { Estimate, LayerSketch, Plan } from "../core/types";
+import { outcomeOf, ownOverride, rankedThreshold, rowFigures } from "./figures";
+import type { Axis, View } from "./view";
+
+/** Half the width of a layer's axis. */
+export function spanOf(axis: Axis, layer: LayerSketch, shared: number): number {
+  if (axis === "shared") return shared;
+  if (axis === "own") return layer.absmax || 1;
+  return 4 * Math.sqrt(layer.energy / layer.n) || 1;
+}
+
+const AXIS_NOTES: Record<Axis, string> = {
+  shared: "",
+  own: "each row from minus to plus its largest weight",
+  spread: "each row from −4 to +4 times its root mean square",
+};
+
+/** The least picture axis that still shows something of a layer. */
+export function detailSpan(layer: LayerSketch): number {
+  return Math.max(quantile(layer, 0.9995), 0.5 * layer.absmax) || 1;
+}
+
+/** Pictures of layers, made once for each set of figures and axis. */
+export class Scenes {
+  private readonly pictures = new Map<number, Picture>();
+  private readonly rows = new Map<number, RowFigures>();
+  private figures: Estimate | undefined;
+  private key = "";
+  private hatch: { colours: Colours; ratio: number; pattern: CanvasPattern | string } | undefined;
+  private shared: { layers: readonly LayerSketch[]; span: number } | undefined;
+  private columns: { width: number; rows: readonly Row[]; found: Columns } | undefined;
+
+  constructor(private readonly view: View) {}
+
+  /** Half the width of the axis all layers share. */
+  sharedSpan(): number {
+    const { layers } = this.view.state.sketch.value;
+    if (this.shared?.layers !== layers) this.shared = { layers, span: sharedSpan(layers) };
+    return this.shared.span;
+  }
+
+  style(ctx: CanvasRenderingContext2D, ratio: number): PlotStyle {
+    const colours = this.view.colours.value;
+    if (this.hatch?.colours !== colours || this.hatch.ratio !== ratio) {
+      this.hatch = { colours, ratio, pattern: hatchPattern(ctx, colours.hatch, ratio) };
+    }
+    return { colours, hatch: this.hatch.pattern, log: this.view.log.value, tick: 3 };
+  }
+
+  /** Everything the ridge needs for one drawing, but for what the pointer and the keyboard add. */
+  scene(
+    ctx: CanvasRenderingContext2D,
+    size: { width: number; height: number; scrollTop: number; ratio: number },
+    rows: readonly Row[],
+  ): Omit<RidgeScene, "hovered" | "pointerX" | "focused" | "active"> {
+    const { view } = this;
+    const { state } = view;
+    const figures = state.figures.value;
+    const plans = state.plans.value;
+    const style = this.style(ctx, size.ratio);
+    const columns = this.columnsFor(ctx, style.colours, size.width, rows);
+    const axis = view.axis.value;
+    this.forget(figures, `${axis} ${view.log.value} ${columns.plot.width}`);
+    return {
+      ...size,
+      rows,
+      columns,
+      style,
+      span: axis === "shared" ? this.sharedSpan() : 0,
+      axisNote: AXIS_NOTES[axis],
+      threshold: rankedThreshold(plans, state.recipe.value, figures),
+      selected: view.selected.value,
+      picture: (layer) => this.picture(layer, plans[layer], figures, axis, columns.plot.width),
+      figures: (layer) => this.figuresOf(layer, plans[layer], figures),
+    };
+  }
+
+  private forget(figures: Estimate, key: string): void {
+    if (figures === this.figures && key === this.key) return;
+    this.pictures.clear();
+    this.rows.clear();
+    this.figures = figures;
+    this.key = key;
+  }
+
+  private columnsFor(ctx: CanvasRenderingContext2D, colours: Colours, width: number, rows: readonly Row[]): Columns {
+    if (this.columns?.width !== width || this.columns.rows !== rows) {
+      ctx.font = `12px ${colours.font}`;
+      const longest = rows.reduce((most, row) => {
+        const text = row.kind === "layer" ? row.label : `${row.key}  `;
+        return Math.max(most, ctx.measureText(text).width + (row.kind === "layer" && row.block ? 12 : 0));
+      }, 0);
+      this.columns = { width, rows, found: ridgeColumns(width, longest) };
+    }
+    return this.columns.found;
+  }
+
+  private picture(index: number, plan: Plan, figures: Estimate, axis: Axis, pixels: number): Picture {
+    let picture = this.pictures.get(index);
+    if (!picture) {
+      const { sketch } = this.view.state;
+      const layer = sketch.value.layers[index];
+      const span = spanOf(axis, layer, this.sharedSpan());
+      picture = makePicture(sketch.value, layer, plan, outcomeOf(figures, index), span, pixels);
+      this.pictures.set(index, picture);
+    }
+    return picture;
+  }
+
+  private figuresOf(index: number, plan: Plan, figures: Estimate): RowFigures {
+    let found = this.rows.get(index);
+    if (!found) {
+      const { sketch, recipe } = this.view.state;
+      const own = ownOverride(recipe.value, sketch.value.layers[index]) !== null;
+      found = { ...rowFigures(sketch.value, figures, plan, index), own };
+      this.rows.set(index, found);
+    }
+    return found;
+  }
+}

@@ -1,0 +1,115 @@
+// The silhouette in the page: dense outline, what is left of it filled, names below, hover and click.
+
+import { useMemo } from "preact/hooks";
+import { bytes, share } from "../charts/format";
+import { thin } from "../charts/labels";
+import { blockOf } from "../charts/rows";
+import { type Block, blockAt, blocksPath, silhouette } from "../charts/silhouette";
+import { layerTotal } from "../core/estimate";
+import type { Sketch } from "../core/types";
+import { useWidth } from "./use-width";
+import { tipAt, useView } from "./view";
+
+const HEIGHT = 84;
+const LABELS = 16;
+
+export function Silhouette() {
+  const view = useView();
+  const [frame, width] = useWidth<HTMLDivElement>(400);
+  const { sketch, figures } = view.state;
+  const { layers } = sketch.value;
+  const blocks = useMemo(
+    () =>
+      silhouette(
+        layers.map((layer) => ({ shape: layer.shape, bytes: layer.n * layer.itemsize })),
+        width - 2,
+        HEIGHT,
+      ),
+    [layers, width],
+  );
+  const dense = useMemo(() => blocksPath(blocks, HEIGHT / 2, () => 1), [blocks]);
+  const now = figures.value;
+  const left = (i: number) => Math.min(1, layerTotal(now.layers, i) / (layers[i].n * layers[i].itemsize));
+  const find = (event: MouseEvent) => {
+    const box = (event.currentTarget as Element).getBoundingClientRect();
+    return blockAt(blocks, ((event.clientX - box.left) / box.width) * width);
+  };
+  const hover = (event: PointerEvent) => {
+    const block = find(event);
+    if (!block) return;
+    const layer = layers[block.layer];
+    const was = layer.n * layer.itemsize;
+    tipAt(view, event, layer.label, [
+      layer.shape.join(" × "),
+      `${bytes(was)} → ${bytes(layerTotal(now.layers, block.layer))}`,
+      `${share(left(block.layer))} of its bytes left`,
+    ]);
+  };
+  const chosen = blocks[view.selected.value];
+  return (
+    <section class="sw-silhouette" aria-label="Depth and width">
+      <header class="sw-heading">
+        <h3>Depth × width</h3>
+        <span class="sw-caption">area is bytes: outline dense, filled now</span>
+      </header>
+      <div ref={frame}>
+        {/* biome-ignore lint/a11y/useKeyWithClickEvents: the ridge is the way to a layer by keyboard */}
+        <svg
+          width={width}
+          height={HEIGHT + LABELS + 2}
+          viewBox={`-1 -1 ${width} ${HEIGHT + LABELS + 2}`}
+          role="img"
+          aria-label={`Silhouette of ${layers.length} layers: ${bytes(now.dense)} dense, ${bytes(now.nbytes)} now`}
+          data-testid="silhouette"
+          onPointerMove={hover}
+          onPointerLeave={() => {
+            view.tip.value = null;
+          }}
+          onClick={(event) => {
+            view.selected.value = find(event)?.layer ?? -1;
+          }}
+        >
+          <path class="sw-silhouette-dense" d={dense} />
+          <path class="sw-silhouette-now" d={blocksPath(blocks, HEIGHT / 2, left)} />
+          {chosen && <Chosen block={chosen} />}
+          <Names sketch={sketch.value} blocks={blocks} />
+        </svg>
+      </div>
+    </section>
+  );
+}
+
+function Chosen({ block }: { block: Block }) {
+  const { x, thickness } = block;
+  return <path class="sw-silhouette-chosen" d={`M${x} ${HEIGHT + 3}h${Math.max(2, thickness)}`} />;
+}
+
+/** The stages of the model, named once each where there is room. */
+function Names({ sketch, blocks }: { sketch: Sketch; blocks: Block[] }) {
+  const labels = useMemo(() => {
+    const runs: { text: string; from: number; to: number }[] = [];
+    sketch.layers.forEach((layer, i) => {
+      const text = blockOf(layer.label).split(/\.\d/)[0] || layer.label;
+      const end = blocks[i].x + blocks[i].thickness;
+      const last = runs.at(-1);
+      if (last?.text === text) last.to = end;
+      else runs.push({ text, from: blocks[i].x, to: end });
+    });
+    const placed = runs.map(({ text, from, to }) => ({
+      text,
+      x: (from + to) / 2,
+      width: 5.6 * text.length,
+      room: to - from,
+    }));
+    return thin(placed.filter((label) => label.room > 0.7 * label.width));
+  }, [sketch, blocks]);
+  return (
+    <g class="sw-axis-text" text-anchor="middle" aria-hidden="true">
+      {labels.map((label) => (
+        <text key={label.x} x={label.x} y={HEIGHT + LABELS - 2}>
+          {label.text}
+        </text>
+      ))}
+    </g>
+  );
+}

@@ -1,0 +1,173 @@
+// The size section: dense against now on one scale, the file's parts enlarged, and sizes people know.
+
+import { bytes, count, times } from "../charts/format";
+import { sizeMarks } from "../charts/ticks";
+import type { Estimate } from "../core/types";
+import { type Part, partsOf } from "./figures";
+import { Toggle } from "./inputs";
+import { toggled, useView } from "./view";
+
+export function Size() {
+  const view = useView();
+  const figures = view.state.figures.value;
+  const table = view.tables.value.has("size");
+  const parts = partsOf(figures);
+  return (
+    <section class="sw-size" aria-label="Size">
+      <header class="sw-heading">
+        <h3>Size</h3>
+        <span class="sw-tools">
+          <Toggle
+            pressed={table}
+            toggle={() => {
+              view.tables.value = toggled(view.tables.value, "size");
+            }}
+            title="the parts of the file as a table"
+            testid="size-table"
+          >
+            table
+          </Toggle>
+        </span>
+      </header>
+      <Headline figures={figures} />
+      {table ? <SizeTable figures={figures} parts={parts} /> : <Bars figures={figures} parts={parts} />}
+    </section>
+  );
+}
+
+function Headline({ figures }: { figures: Estimate }) {
+  return (
+    <p class="sw-headline">
+      <span class="sw-from">{bytes(figures.dense)}</span>
+      <span class="sw-arrow" aria-label="becomes">
+        →
+      </span>
+      <Approx exact={figures.exact} />
+      <strong data-testid="size-now" data-bytes={figures.nbytes} data-exact={figures.exact}>
+        {bytes(figures.nbytes)}
+      </strong>
+      <span class="sw-beside">
+        <span data-testid="ratio">{times(figures.ratio)}</span> {figures.ratio >= 1 ? "smaller" : "as small"}
+        {figures.download !== null && ` · ${bytes(figures.download)} entropy-coded`}
+      </span>
+    </p>
+  );
+}
+
+/** Marks a figure as a preview; keeps its place when it is not. */
+export function Approx({ exact }: { exact: boolean }) {
+  return (
+    <span class="sw-approx" data-exact={exact} title={exact ? undefined : "a preview: the exact figure follows"}>
+      <span aria-hidden="true">≈</span>
+      {!exact && <span class="sw-unseen">about</span>}
+    </span>
+  );
+}
+
+const percentOf = (part: number, whole: number) => `${(100 * part) / whole}%`;
+
+function Bars({ figures, parts }: { figures: Estimate; parts: Part[] }) {
+  const scale = Math.max(figures.dense, figures.nbytes);
+  const summary = `${bytes(figures.nbytes)} of ${bytes(figures.dense)}: ${parts.map((p) => `${p.label} ${bytes(p.bytes)}`).join(", ")}`;
+  return (
+    <div class="sw-bars" role="img" aria-label={summary}>
+      <div class="sw-scale">
+        <div class="sw-dense" style={{ width: percentOf(figures.dense, scale) }}>
+          <span>dense</span>
+        </div>
+        <div class="sw-now">
+          <Segments parts={parts} whole={scale} />
+        </div>
+        <Marks figures={figures} scale={scale} />
+      </div>
+      <svg class="sw-lens" viewBox="0 0 100 10" preserveAspectRatio="none" aria-hidden="true">
+        <path d={`M0 0H${(100 * figures.nbytes) / scale}L100 10H0Z`} />
+      </svg>
+      <div class="sw-enlarged">
+        <Segments parts={parts} whole={figures.nbytes} />
+      </div>
+      <ul class="sw-parts">
+        {parts.map((part) => (
+          <li key={part.key} title={part.title}>
+            <i class={`sw-part sw-part-${part.key}`} />
+            {part.label}
+            <b>{part.bytes > 0 ? bytes(part.bytes) : "–"}</b>
+          </li>
+        ))}
+      </ul>
+    </div>
+  );
+}
+
+function Segments({ parts, whole }: { parts: Part[]; whole: number }) {
+  return (
+    <>
+      {parts.map((part) => (
+        <i
+          key={part.key}
+          class={`sw-part sw-part-${part.key}`}
+          style={{ width: percentOf(part.bytes, whole) }}
+          title={`${part.label} ${bytes(part.bytes)}`}
+        />
+      ))}
+    </>
+  );
+}
+
+function Marks({ figures, scale }: { figures: Estimate; scale: number }) {
+  return (
+    <>
+      {sizeMarks(figures.dense).map((mark) => {
+        const place = mark.bytes / scale;
+        return (
+          <span
+            key={mark.bytes}
+            class={`sw-mark ${place > 0.6 ? "sw-mark-left" : ""}`}
+            data-fits={figures.nbytes <= mark.bytes}
+            style={{ left: percentOf(mark.bytes, scale) }}
+          >
+            <span>
+              {figures.nbytes <= mark.bytes && <i class="sw-tick" />}
+              {mark.label}
+            </span>
+          </span>
+        );
+      })}
+    </>
+  );
+}
+
+function SizeTable({ figures, parts }: { figures: Estimate; parts: Part[] }) {
+  return (
+    <table class="sw-table">
+      <thead>
+        <tr>
+          <th scope="col">part of the file</th>
+          <th scope="col">what it holds</th>
+          <th scope="col">bytes</th>
+        </tr>
+      </thead>
+      <tbody>
+        {parts.map((part) => (
+          <tr key={part.key}>
+            <th scope="row">{part.label}</th>
+            <td>{part.title}</td>
+            <td>{count(part.bytes)}</td>
+          </tr>
+        ))}
+      </tbody>
+      <tfoot>
+        <tr>
+          <th scope="row">file</th>
+          <td>{figures.exact ? "exactly" : "about, until the kernel has counted"}</td>
+          <td>{count(figures.nbytes)}</td>
+        </tr>
+        <tr>
+          <th scope="row">dense</th>
+          <td>the model as a plain .safetensors file</td>
+          <td>{count(figures.dense)}</td>
+        </tr>
+      </tfoot>
+    </table>
+  );
+}

@@ -1,0 +1,258 @@
+// What every view of one explorer shares: the recipe being edited, its preview, and what the kernel says of it.
+
+import { batch, computed, type ReadonlySignal, type Signal, signal } from "@preact/signals";
+import { Estimator, totals } from "../core/estimate";
+import { parseRecipe, planOf, recipeJson } from "../core/recipe";
+import { decodeSketch } from "../core/sketch";
+import type { Estimate, Figures, Plan, Recipe, Sketch } from "../core/types";
+import type { Command, ExplorerModel, Metric, Score, Status, Visit } from "./model";
+import { Past } from "./past";
+
+const PUBLISH_MS = 100;
+const PATIENCE_MS = 1500;
+const NO_METRIC: Metric = { name: "accuracy", higher: true, percent: true, has_data: false };
+const IDLE: Status = { state: "idle", what: "", text: "", id: 0 };
+
+/** `busy`: the kernel has not answered for a while; `gone`: nobody will. */
+export type Notice = "" | "busy" | "gone";
+
+export interface State {
+  readonly sketch: ReadonlySignal<Sketch>;
+  readonly title: ReadonlySignal<string>;
+  readonly recipe: ReadonlySignal<Recipe>;
+  readonly recipeText: ReadonlySignal<string>;
+  /** What the recipe asks of each layer. */
+  readonly plans: ReadonlySignal<readonly Plan[]>;
+  /** The kernel's figures where they belong to this recipe, else the preview. */
+  readonly figures: ReadonlySignal<Estimate>;
+  /** True between the first and the last event of a drag. */
+  readonly dragging: ReadonlySignal<boolean>;
+  readonly seconds: ReadonlySignal<number | null>;
+  readonly score: ReadonlySignal<Score | null>;
+  readonly baseline: ReadonlySignal<Score | null>;
+  readonly metric: ReadonlySignal<Metric>;
+  readonly history: ReadonlySignal<readonly Visit[]>;
+  readonly status: ReadonlySignal<Status>;
+  readonly notice: ReadonlySignal<Notice>;
+  readonly canUndo: ReadonlySignal<boolean>;
+  readonly canRedo: ReadonlySignal<boolean>;
+  /** Change the recipe; the preview follows in the next frame. Edits of one named gesture undo together. */
+  edit(change: (recipe: Recipe) => Recipe, gesture?: string): void;
+  /** The gesture is over: tell the kernel now. */
+  settle(): void;
+  goTo(recipe: string): void;
+  /** SQNR of a layer in dB at 1, 2 … 8 bits, pruned as it is now. */
+  layerSqnr(layer: number): Float64Array;
+  undo(): void;
+  redo(): void;
+  reset(): void;
+  send(command: Command): void;
+  dispose(): void;
+}
+
+interface Exact extends Figures {
+  seconds?: number;
+}
+
+/** Make the state of a model; `mount` any number of views on it, and dispose of it when the model goes. */
+export function createState(model: ExplorerModel): State {
+  return new Shared(model);
+}
+
+class Shared implements State {
+  private readonly blob: Signal<unknown>;
+  private readonly exact: Signal<Exact | null>;
+  private readonly preview: Signal<Estimate>;
+  private readonly past = new Past<Recipe>();
+  private readonly stops: (() => void)[] = [];
+  private readonly start: Recipe;
+  private estimator: Estimator;
+  private wanted: Recipe;
+  private published: string;
+  private frame = 0;
+  private publishTimer: ReturnType<typeof setTimeout> | undefined;
+  private patienceTimer: ReturnType<typeof setTimeout> | undefined;
+  private lastPublish = 0;
+
+  readonly recipe: Signal<Recipe>;
+  readonly dragging = signal(false);
+  readonly notice = signal<Notice>("");
+  readonly canUndo = signal(false);
+  readonly canRedo = signal(false);
+  readonly sketch: ReadonlySignal<Sketch>;
+  readonly recipeText: ReadonlySignal<string>;
+  readonly plans: ReadonlySignal<readonly Plan[]>;
+  readonly figures: ReadonlySignal<Estimate>;
+  readonly seconds: ReadonlySignal<number | null>;
+  readonly title: Signal<string>;
+  readonly score: Signal<Score | null>;
+  readonly baseline: Signal<Score | null>;
+  readonly metric: Signal<Metric>;
+  readonly history: Signal<readonly Visit[]>;
+  readonly status: Signal<Status>;
+
+  constructor(private readonly model: ExplorerModel) {
+    this.blob = this.follow<unknown>("sketch_data", undefined, () => this.reload());
+    this.sketch = computed(() => decodeSketch(this.blob.value as DataView));
+    this.title = this.follow("title", "");
+    this.exact = this.follow<Exact | null>("exact", null, () => this.heard());
+    this.score = this.follow<Score | null>("score", null);
+    this.baseline = this.follow<Score | null>("baseline", null);
+    this.metric = this.follow("metric", NO_METRIC);
+    this.history = this.follow<readonly Visit[]>("history", []);
+    this.status = this.follow("status", IDLE, () => this.heard());
+    this.published = String(model.get("recipe_json"));
+    this.start = parseRecipe(this.published);
+    this.wanted = this.start;
+    this.recipe = signal(this.start);
+    this.estimator = new Estimator(this.sketch.value);
+    this.preview = signal(this.estimator.estimate(this.start));
+    this.recipeText = computed(() => recipeJson(this.recipe.value));
+    this.plans = computed(() => this.sketch.value.layers.map((layer) => planOf(this.recipe.value, layer.name)));
+    this.figures = computed(() => this.best());
+    this.seconds = computed(() => (this.figures.value.exact ? (this.exact.value?.seconds ?? null) : null));
+    this.stops.push(model.on("recipe_json", () => this.incoming()));
+  }
+
+  edit(change: (recipe: Recipe) => Recipe, gesture = ""): void {
+    const next = change(this.wanted);
+    if (recipeJson(next) === recipeJson(this.wanted)) return;
+    this.past.record(this.wanted, gesture);
+    if (gesture !== "") this.dragging.value = true;
+    this.show(next);
+    this.publishSoon();
+    if (gesture === "") this.settle();
+  }
+
+  settle(): void {
+    this.past.pause();
+    this.dragging.value = false;
+    this.publish();
+  }
+
+  goTo(recipe: string): void {
+    this.edit(() => parseRecipe(recipe));
+  }
+
+  layerSqnr(layer: number): Float64Array {
+    return this.estimator.layerSqnr(this.recipe.value, layer);
+  }
+
+  undo(): void {
+    this.travel(this.past.undo(this.wanted));
+  }
+
+  redo(): void {
+    this.travel(this.past.redo(this.wanted));
+  }
+
+  reset(): void {
+    this.edit(() => this.start);
+  }
+
+  send(command: Command): void {
+    this.publish();
+    this.checkAlive();
+    this.model.send(command);
+  }
+
+  dispose(): void {
+    cancelAnimationFrame(this.frame);
+    clearTimeout(this.publishTimer);
+    clearTimeout(this.patienceTimer);
+    for (const stop of this.stops) stop();
+  }
+
+  /** A signal that follows one of the model's values. */
+  private follow<T>(name: string, missing: T, changed: () => void = () => {}): Signal<T> {
+    const read = () => (this.model.get(name) ?? missing) as T;
+    const value = signal(read());
+    this.stops.push(
+      this.model.on(name, () => {
+        value.value = read();
+        changed();
+      }),
+    );
+    return value;
+  }
+
+  private best(): Estimate {
+    const exact = this.exact.value;
+    if (
+      exact &&
+      exact.recipe === this.recipeText.value &&
+      exact.layers.kept.length === this.sketch.value.layers.length
+    ) {
+      return { ...exact, ...totals(exact, this.sketch.value), exact: true };
+    }
+    return this.preview.value;
+  }
+
+  private travel(recipe: Recipe | undefined): void {
+    if (!recipe) return;
+    this.show(recipe);
+    this.settle();
+  }
+
+  /** Estimate and paint once per frame, however many events came in between. */
+  private show(recipe: Recipe): void {
+    this.wanted = recipe;
+    this.canUndo.value = this.past.canUndo;
+    this.canRedo.value = this.past.canRedo;
+    if (this.frame === 0) this.frame = requestAnimationFrame(() => this.paint());
+  }
+
+  private paint(): void {
+    this.frame = 0;
+    batch(() => {
+      this.preview.value = this.estimator.estimate(this.wanted);
+      this.recipe.value = this.wanted;
+    });
+  }
+
+  private publishSoon(): void {
+    const wait = this.lastPublish + PUBLISH_MS - performance.now();
+    if (wait <= 0) this.publish();
+    else this.publishTimer ??= setTimeout(() => this.publish(), wait);
+  }
+
+  private publish(): void {
+    clearTimeout(this.publishTimer);
+    this.publishTimer = undefined;
+    const text = recipeJson(this.wanted);
+    if (text === this.published) return;
+    this.published = text;
+    this.lastPublish = performance.now();
+    this.model.set("recipe_json", text);
+    clearTimeout(this.patienceTimer);
+    this.patienceTimer = setTimeout(() => this.doubt(), PATIENCE_MS);
+  }
+
+  private incoming(): void {
+    const text = String(this.model.get("recipe_json"));
+    if (text === this.published || text === recipeJson(this.wanted)) return;
+    this.published = text;
+    this.past.record(this.wanted, "kernel");
+    this.show(parseRecipe(text));
+  }
+
+  private reload(): void {
+    this.estimator = new Estimator(this.sketch.value);
+    this.show(this.wanted);
+  }
+
+  private heard(): void {
+    this.notice.value = "";
+  }
+
+  private doubt(): void {
+    if (!this.checkAlive()) return;
+    if (this.exact.value?.recipe !== this.published && this.status.value.state !== "busy") this.notice.value = "busy";
+  }
+
+  private checkAlive(): boolean {
+    const alive = this.model.alive?.() ?? true;
+    if (!alive) this.notice.value = "gone";
+    return alive;
+  }
+}
