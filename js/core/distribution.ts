@@ -5,13 +5,15 @@ import { gridOf } from "./grid";
 import { noiseFor } from "./noise";
 import { firstAtLeast } from "./search";
 import { tableFor } from "./sketch";
-import { cutBelow, type Fate, untouched } from "./survival";
+import { type Cut, cutBelow, type Fate, untouched } from "./survival";
 import type { LayerSketch, Plan, RelativeTable, Sketch } from "./types";
 
 /** What an estimate (the preview or the kernel's exact one) says of one layer. */
 export interface Outcome {
   readonly kept: number;
   readonly threshold: number;
+  /** Pruned by chance, not by magnitude. */
+  readonly random?: boolean;
 }
 
 /** Weights per bin between ascending `edges`, before anything is done; what lies outside the axis is left out. */
@@ -47,7 +49,7 @@ export function effective(
   const bars = new Bars(edges);
   if (plan.grid === "codebook") drawCodebook(bars, layer, plan, fate);
   else if (plan.bits === 1) drawSigns(bars, sketch, layer, plan, fate);
-  else if (plan.granularity === "tensor" && !fate.curve) drawTensorGrid(bars, sketch, layer, plan, fate);
+  else if (plan.granularity === "tensor") drawTensorGrid(bars, sketch, layer, plan, fate);
   else drawGroupedGrids(bars, sketch, layer, plan, fate);
   return scaled(bars.counts, bars.total > 0 ? fate.kept / bars.total : 1);
 }
@@ -71,13 +73,20 @@ export function levels(sketch: Sketch, layer: LayerSketch, plan: Plan, outcome: 
 }
 
 /** What becomes of a layer's weights, read back from its plan and its figures. */
-function fateFrom(sketch: Sketch, layer: LayerSketch, plan: Plan, { kept, threshold }: Outcome): Fate {
+function fateFrom(sketch: Sketch, layer: LayerSketch, plan: Plan, { kept, threshold, random }: Outcome): Fate {
   if (plan.keep) return untouched(layer);
-  const pattern = sketch.patterns.indexOf(plan.pattern);
+  const pattern = random ? -1 : sketch.patterns.indexOf(plan.pattern);
   const curve = pattern < 0 ? null : layer.survival[pattern];
-  const cut = curve ? null : cutBelow(layer, threshold);
+  const cut = curve || random ? null : (cutBelow(layer, threshold) ?? zerosCut(layer, kept));
   const density = curve || cut ? 1 : kept / layer.n;
   return { kept, prunedEnergy: 0, cut, curve, density };
+}
+
+/** Pruning that took weights that were zero before, and no others; null where there are not as many. */
+function zerosCut(layer: LayerSketch, kept: number): Cut | null {
+  const { bucket, count } = layer.magnitudes;
+  const fraction = (layer.n - kept) / (bucket[0] === 0 ? count[0] : 0);
+  return kept < layer.n && fraction <= 1 ? { bucket: 0, lo: 0, fraction, threshold: 0 } : null;
 }
 
 function perBin(edges: Float64Array, below: (x: number) => number): Float64Array {
@@ -116,8 +125,9 @@ function survivorsBelow(layer: LayerSketch, fate: Fate): (x: number) => number {
     const { count, countTo } = spreadOf(layer, fate.curve);
     return (x) => weightsBelow({ ...layer.values, count, countTo }, x);
   }
-  const t = fate.cut?.threshold ?? 0;
-  if (t === 0) return (x) => weightsBelow(layer.values, x);
+  if (!fate.cut) return (x) => weightsBelow(layer.values, x);
+  const t = fate.cut.threshold;
+  if (t === 0) return (x) => weightsBelow(layer.values, x) - (x > 0 ? layer.n - fate.kept : 0);
   const negative = weightsBelow(layer.values, -t);
   const positiveFrom = weightsBelow(layer.values, t);
   return (x) => {
@@ -176,7 +186,7 @@ function drawGroupedGrids(bars: Bars, sketch: Sketch, layer: LayerSketch, plan: 
     if (!(table.rangeCount[run] > 0)) continue;
     countLevels(runCounts(layer, table, fate, range), step, perLevel);
     const unit = step * range;
-    const share = (level: number) => positive[binOf((level * unit) / layer.absmax)];
+    const share = (level: number) => positive[binOf(Math.fround((level * unit) / layer.absmax))];
     for (let level = levels; level > 0; level--) {
       bars.add(-level * unit, table.rangeCount[run] * perLevel[level] * (1 - share(level)));
     }
@@ -205,13 +215,15 @@ const runBins = new Float64Array(BINS);
 
 /** The surviving weights per relative bin of the groups with this range (an array that the next call overwrites). */
 function runCounts(layer: LayerSketch, table: RelativeTable, fate: Fate, range: number): Float64Array {
-  const start = fate.cut && range > 0 ? fate.cut.threshold / range : 0;
+  const threshold = fate.cut?.threshold ?? 0;
+  const start = threshold > 0 ? threshold / range : 0;
   for (let bin = 0; bin < BINS; bin++) {
     const width = HIGH[bin] - LOW[bin];
     let alive = width > 0 ? Math.min(1, Math.max(0, (HIGH[bin] - start) / width)) : Number(start < 1);
     if (fate.curve) alive = fate.curve[binOf(((LOW[bin] + HIGH[bin]) / 2) * (range / layer.absmax || 0))];
     runBins[bin] = table.binCount[bin] * alive;
   }
+  if (fate.cut && threshold === 0) runBins[0] = Math.max(0, runBins[0] - (layer.n - fate.kept));
   return runBins;
 }
 

@@ -175,7 +175,7 @@ def _alive(layer: LayerSketch, table: Table, survival: Survival, kept: int, rang
 def _mean(per_bin: Floats) -> Floats:
     """Return the mean relative magnitude of counts per bin, shape (…, 162) to (…); 0 of none."""
     total = per_bin.sum(-1)
-    return np.divide(per_bin @ MIDDLE, total, out=np.zeros(total.shape), where=total > 0)
+    return np.asarray(np.divide(per_bin @ MIDDLE, total, out=np.zeros(total.shape), where=total > 0))
 
 
 def _shares_of_levels(step: float, steps: int) -> Floats:

@@ -13,15 +13,19 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
+from shrinkwidget.measure.distribution import effective, original, survivors
 from shrinkwidget.measure.estimate import Estimate, estimate
+from shrinkwidget.measure.pruned import survivals
 from shrinkwidget.measure.sketch import Sketch, sketch
 from shrinkwidget.recipe import BITS, PATTERNS, Keep, Recipe
 
 FOLDER = Path(__file__).parent
 RANDOM_RECIPES = 40
+BINS = 21  # of a picture's axis
 
 
 def models() -> dict[str, nn.Module]:
@@ -80,7 +84,44 @@ def vector(looked: Sketch, seed: int) -> dict[str, Any]:
     return {
         "sketch": base64.b64encode(looked.encode()).decode(),
         "cases": [_case(estimate(looked, recipe), labels) for recipe in recipes],
+        "pictures": [picture for recipe in pictured_recipes() for picture in _pictures(looked, recipe)],
     }
+
+
+def pictured_recipes() -> list[Recipe]:
+    """Return one recipe for every way in which a distribution is found."""
+    ways: list[dict[str, Any]] = [
+        dict(sparsity=0.6),
+        dict(sparsity=0.5, bits=4),
+        dict(sparsity=0.5, bits=3, granularity="tensor"),
+        dict(sparsity=0.2, bits=8, granularity=32, range="mse"),
+        dict(sparsity=0.3, bits=4, symmetric=False, scope="layer"),
+        dict(sparsity=0.4, bits=1),
+        dict(sparsity=0.4, bits=3, grid="codebook"),
+        dict(pattern="2:4", bits=4, granularity="tensor"),
+        dict(pattern="1:4", bits=4, range=99.0),
+        dict(sparsity=0.4, bits=4, criterion="random", scope="layer"),
+        dict(pattern="4:8", bits=3, criterion="random", granularity="tensor"),
+        dict(sparsity=0.04, bits=4, granularity=32),
+    ]
+    return [Recipe(**way) for way in ways]
+
+
+def _pictures(looked: Sketch, recipe: Recipe) -> list[dict[str, Any]]:
+    """Return what is drawn of every layer, on an axis a little shorter than its weights reach."""
+    plans = recipe.resolve(layer.name for layer in looked.layers)
+    fates = survivals(looked.layers, plans, recipe)
+    pictures = []
+    for layer, plan, fate, figures in zip(looked.layers, plans, fates, estimate(looked, recipe).layers, strict=True):
+        span = 0.9371 * layer.absmax or 1.0
+        edges = np.array([span * (2 * i / BINS - 1) for i in range(BINS + 1)])
+        counts = {
+            "original": original(layer, edges),
+            "survivors": survivors(layer, fate, figures.kept, edges),
+            "effective": effective(layer, plan, fate, figures.kept, edges),
+        }
+        pictures.append({"recipe": recipe.to_json(), "layer": layer.name, "span": span, **{k: v.tolist() for k, v in counts.items()}})
+    return pictures
 
 
 def _fits(recipe: Recipe, labels: list[str]) -> bool:
