@@ -5,13 +5,13 @@ import type { Cut } from "./survival";
 import type { LayerSketch } from "./types";
 
 const LLOYD = 4;
-const LLOYD_BITS = 5;
 
-/** A stretch of values [lo, hi], uniformly filled: how many weights, their sum, sum of squares, and density mass. */
+/** A stretch of values [lo, hi], uniformly filled by `count` weights; `reach` is the width it stands for. */
 interface Part {
   readonly lo: number;
   readonly hi: number;
   readonly count: number;
+  readonly reach: number;
 }
 
 /** A tensor's weights by signed value with running sums: all a codebook needs to know. */
@@ -19,6 +19,7 @@ class Spread {
   readonly lo: Float64Array;
   readonly hi: Float64Array;
   readonly count: Float64Array;
+  readonly reach: Float64Array;
   readonly countTo: Float64Array;
   readonly sumTo: Float64Array;
   readonly squareTo: Float64Array;
@@ -33,11 +34,12 @@ class Spread {
     this.lo = layer.lossless ? lo.map((x, i) => (hi[i] <= 0 && x < 0 ? hi[i] : x)) : lo;
     this.hi = layer.lossless ? this.lo : hi;
     this.count = curve ? count.map((n, i) => n * curve[binOf(relative(layer, lo[i], hi[i]))]) : count;
+    this.reach = reach(this.lo, this.hi);
     this.negatives = layer.values.negatives;
     [this.countTo, this.sumTo] = [new Float64Array(length + 1), new Float64Array(length + 1)];
     [this.squareTo, this.massTo] = [new Float64Array(length + 1), new Float64Array(length + 1)];
     for (let i = 0; i < length; i++) {
-      const part = { lo: this.lo[i], hi: this.hi[i], count: this.count[i] };
+      const part = { lo: this.lo[i], hi: this.hi[i], count: this.count[i], reach: this.reach[i] };
       this.countTo[i + 1] = this.countTo[i] + part.count;
       this.sumTo[i + 1] = this.sumTo[i] + sumOf(part);
       this.squareTo[i + 1] = this.squareTo[i] + squareOf(part);
@@ -72,13 +74,24 @@ function squareOf({ lo, hi, count }: Part): number {
   return (count * (lo * lo + lo * hi + hi * hi)) / 3;
 }
 
-/** count^(1/3)·width^(2/3): integrated, the density of the best quantizer's levels. */
-function massOf({ lo, hi, count }: Part): number {
-  const width = hi > lo ? hi - lo : Math.abs(lo) * 2 ** -7;
-  return Math.cbrt(count) * Math.cbrt(width) ** 2;
+/** count^(1/3)·reach^(2/3): integrated, the density of the best quantizer's levels. */
+function massOf({ count, reach }: Part): number {
+  return Math.cbrt(count) * Math.cbrt(reach) ** 2;
 }
 
-const NOTHING: Part = { lo: 0, hi: 0, count: 0 };
+/** The width each part stands for, its own at least: in a sparse tail the gaps belong to the parts. */
+function reach(lo: Float64Array, hi: Float64Array): Float64Array {
+  const last = lo.length - 1;
+  const middle = (i: number) => (lo[i] + hi[i]) / 2;
+  return lo.map((low, i) => {
+    const own = hi[i] - low;
+    if (last === 0) return own;
+    const [before, after] = [Math.max(i - 1, 0), Math.min(i + 1, last)];
+    return Math.max((middle(after) - middle(before)) / (after - before), own);
+  });
+}
+
+const NOTHING: Part = { lo: 0, hi: 0, count: 0, reach: 0 };
 
 /**
  * What a cut leaves of a spread, without copying it: the parts before `left`, what is left of the two cut buckets, and
@@ -99,14 +112,15 @@ export class Survivors {
     this.#spread = spread;
     this.#left = this.#right = spread.negatives;
     if (!cut) return;
-    const { lo, hi, count, negatives } = spread;
+    const { lo, hi, count, reach, negatives } = spread;
     this.#left = firstAtLeast(hi, -cut.lo, 0, negatives);
     this.#right = firstAtLeast(lo, cut.lo, negatives);
     if (this.#left < negatives && hi[this.#left] === -cut.lo) this.#minus = cutPart(this.#left);
     if (lo[this.#right] === cut.lo) this.#plus = cutPart(this.#right++);
 
     function cutPart(i: number): Part {
-      const part = { lo: lo[i], hi: hi[i], count: count[i] * (1 - cut!.fraction) };
+      const left = 1 - cut!.fraction;
+      const part = { lo: lo[i], hi: hi[i], count: count[i] * left, reach: reach[i] * left };
       if (part.lo === part.hi) return part;
       return i < negatives ? { ...part, hi: -cut!.threshold } : { ...part, lo: cut!.threshold };
     }
@@ -119,27 +133,31 @@ export class Survivors {
 
   /** The value below which a given mass of `massOf` lies. */
   quantile(mass: number): number {
-    const { massTo, lo, hi } = this.#spread;
-    if (mass <= massTo[this.#left]) {
-      const i = Math.max(0, firstAtLeast(massTo, mass, 1, this.#left + 1) - 1);
-      return within({ lo: lo[i], hi: hi[i] }, mass - massTo[i], massTo[i + 1] - massTo[i]);
-    }
+    const { massTo } = this.#spread;
+    if (mass <= massTo[this.#left]) return this.#within(firstAtLeast(massTo, mass, 1, this.#left + 1) - 1, mass);
     let rest = mass - massTo[this.#left];
     for (const part of [this.#minus, this.#plus]) {
       const own = massOf(part);
-      if (rest <= own) return within(part, rest, own);
+      if (own > 0 && rest <= own) return within(part, rest, own);
       rest -= own;
     }
     rest += massTo[this.#right];
     const last = massTo.length - 1;
     if (this.#right >= last) return this.#end();
-    const i = Math.min(firstAtLeast(massTo, rest, this.#right + 1), last) - 1;
-    return within({ lo: lo[i], hi: hi[i] }, rest - massTo[i], massTo[i + 1] - massTo[i]);
+    return this.#within(Math.min(firstAtLeast(massTo, rest, this.#right + 1), last) - 1, rest);
   }
 
+  #within(at: number, mass: number): number {
+    const { massTo, lo, hi, count, reach } = this.#spread;
+    const i = Math.max(0, at);
+    const part = { lo: lo[i], hi: hi[i], count: count[i], reach: reach[i] };
+    return within(part, mass - massTo[i], massTo[i + 1] - massTo[i]);
+  }
+
+  /** The value at the end of all parts, where rounding errors of the mass lead beyond them. */
   #end(): number {
-    const parts = [this.#plus, this.#minus].filter((part) => part.count > 0);
-    return parts[0]?.hi ?? this.#spread.hi[Math.max(0, this.#left - 1)];
+    const last = [this.#plus, this.#minus].find((part) => part.count > 0);
+    return last ? within(last, 1, 1) : this.#within(this.#left - 1, this.#spread.massTo[this.#left]);
   }
 
   /** Set `count`, `sum` and `square` to those of the weights below x. */
@@ -173,16 +191,20 @@ export class Survivors {
   }
 }
 
-function within({ lo, hi }: { lo: number; hi: number }, mass: number, of: number): number {
-  return of > 0 ? lo + (hi - lo) * Math.min(1, Math.max(0, mass / of)) : lo;
+/** The value at a share mass/of of a part's reach about its middle. */
+function within({ lo, hi, reach }: Part, mass: number, of: number): number {
+  const inside = of > 0 ? Math.min(1, Math.max(0, mass / of)) : 0;
+  return (lo + hi) / 2 + (inside - 0.5) * reach;
 }
 
 /** The 2^bits ascending values of the survivors' codebook. */
 export function codebook(survivors: Survivors, bits: number): Float64Array {
   const levels = 2 ** bits;
   const mass = survivors.mass;
-  const values = Float64Array.from({ length: levels }, (_, i) => survivors.quantile(((i + 0.5) / levels) * mass));
-  if (bits > LLOYD_BITS) return values;
+  // parts that reach over each other can be out of order
+  const values = Float64Array.from({ length: levels }, (_, i) =>
+    survivors.quantile(((i + 0.5) / levels) * mass),
+  ).sort();
   for (let round = 0; round < LLOYD; round++) {
     const means = values.slice();
     eachCell(survivors, values, (i, count, sum) => {

@@ -7,8 +7,6 @@ import { tableFor, tableIndex } from "./sketch";
 import { type Fate, survivingShares, untouched } from "./survival";
 import type { LayerSketch, Plan, RelativeTable, Sketch } from "./types";
 
-const HALF_ERROR = 2 ** -20 / 28;
-
 const known = new WeakMap<Sketch, Noise>();
 
 /** The one `Noise` of a sketch, so that estimates and pictures share what it remembers. */
@@ -40,7 +38,7 @@ class Noise {
 
   #rounding(layer: LayerSketch, plan: Plan, fate: Fate, survivors: number): number {
     if (plan.keep || survivors <= 0 || plan.bits === 32) return 0;
-    if (plan.bits === 16) return layer.itemsize === 2 ? 0 : survivors * HALF_ERROR;
+    if (plan.bits === 16) return layer.itemsize === 2 ? 0 : this.#half(layer, fate);
     if (plan.grid === "codebook") return this.#codebook(layer, plan, fate);
     if (plan.bits === 1) return survivors * (1 - this.#oneBitCapture(layer, plan, fate, survivors));
     return this.#grid(layer, plan, fate, survivors);
@@ -49,6 +47,20 @@ class Noise {
   #codebook(layer: LayerSketch, plan: Plan, fate: Fate): number {
     const survivors = new Survivors(spreadOf(layer, fate.curve), fate.cut);
     return fate.density * codebookNoise(survivors, codebook(survivors, plan.bits));
+  }
+
+  /** Rounding to 16 bits: ulp²/12 for each survivor. */
+  #half(layer: LayerSketch, fate: Fate): number {
+    if (fate.curve) {
+      const { count, lo, hi } = spreadOf(layer, fate.curve);
+      return count.reduce((total, n, i) => total + n * halfError(layer, Math.min(Math.abs(lo[i]), Math.abs(hi[i]))), 0);
+    }
+    const errors = halfErrorsTo(layer);
+    const { bucket, lo, count } = layer.magnitudes;
+    const i = fate.cut ? firstAtLeast(bucket, fate.cut.bucket) : 0;
+    const inside =
+      fate.cut && bucket[i] === fate.cut.bucket ? fate.cut.fraction * count[i] * halfError(layer, lo[i]) : 0;
+    return fate.density * (errors[errors.length - 1] - errors[i] - inside);
   }
 
   #grid(layer: LayerSketch, plan: Plan, fate: Fate, survivors: number): number {
@@ -159,6 +171,29 @@ class Noise {
     }
     return { count: count * fate.density, sum: total * fate.density };
   }
+}
+
+/** ulp²/12 of a magnitude in a layer's 16-bit form; zero costs nothing. */
+function halfError(layer: LayerSketch, magnitude: number): number {
+  if (magnitude === 0) return 0;
+  const [digits, least] = layer.half === "bfloat16" ? [7, -126] : [10, -14];
+  // the magnitude is a bucket's edge, whose leading bit log2 finds exactly enough once nudged off it
+  const exponent = Math.floor(Math.log2(magnitude * (1 + 2 ** -30)));
+  return 2 ** (2 * (Math.max(exponent, least) - digits)) / 12;
+}
+
+const halfErrors = new WeakMap<LayerSketch, Float64Array>();
+
+/** Running sums of `halfError` over a layer's magnitude buckets; made once. */
+function halfErrorsTo(layer: LayerSketch): Float64Array {
+  let sums = halfErrors.get(layer);
+  if (!sums) {
+    const { lo, count } = layer.magnitudes;
+    sums = new Float64Array(lo.length + 1);
+    for (let i = 0; i < lo.length; i++) sums[i + 1] = sums[i] + count[i] * halfError(layer, lo[i]);
+    halfErrors.set(layer, sums);
+  }
+  return sums;
 }
 
 function clamp(x: number): number {
