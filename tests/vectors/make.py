@@ -33,23 +33,35 @@ def models() -> dict[str, nn.Module]:
     torch.manual_seed(0)
     conv = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Conv2d(8, 16, 3), nn.Flatten(), nn.Linear(64, 10))
     half = nn.Sequential(nn.Linear(70, 33), nn.Linear(33, 5)).to(torch.bfloat16)
-    odd = nn.Sequential(nn.Embedding(11, 5), nn.Linear(5, 130, bias=False), nn.Linear(130, 1), nn.Conv1d(2, 3, 1))
+    dead, large = nn.Linear(5, 130, bias=False), nn.Linear(130, 1)
+    odd = nn.Sequential(nn.Embedding(11, 5), dead, large, nn.Conv1d(2, 3, 1))
     with torch.no_grad():
-        odd[1].weight[:40] = 0
-        odd[2].weight.mul_(100)
+        dead.weight[:40] = 0
+        large.weight.mul_(100)
     return {"conv": conv, "bfloat16": half, "odd": odd}
 
 
 def written_recipes() -> list[Recipe]:
     """Return one recipe for every choice a field has."""
-    recipes = [Recipe(), Recipe(sparsity=0.9), Recipe(sparsity=0.5, scope="layer"), Recipe(kept_bits=16, sparsity=1 / 3)]
+    recipes = [
+        Recipe(),
+        Recipe(sparsity=0.9),
+        Recipe(sparsity=0.5, scope="layer"),
+        Recipe(kept_bits=16, sparsity=1 / 3),
+    ]
     for bits in BITS:
-        recipes += [Recipe(bits=bits), Recipe(bits=bits, sparsity=0.7, granularity="tensor"), Recipe(bits=bits, granularity=32)]
+        recipes += [
+            Recipe(bits=bits),
+            Recipe(bits=bits, sparsity=0.7, granularity="tensor"),
+            Recipe(bits=bits, granularity=32),
+        ]
         recipes += [Recipe(bits=bits, sparsity=0.4, symmetric=False), Recipe(bits=bits, sparsity=0.6, grid="codebook")]
     recipes += [Recipe(bits=4, pattern=p, granularity=g) for p in PATTERNS[1:] for g in ("tensor", "channel", 64)]
     recipes += [Recipe(bits=3, sparsity=0.3, range=r) for r in ("mse", 90.0, 99.9)]
     recipes += [Recipe(sparsity=0.5, bits=4, criterion="random", seed=3, scope=s) for s in ("global", "layer")]
-    recipes.append(Recipe(sparsity=0.8, bits=5, layers={"0": Keep, "*": dict(bits=8), "?": dict(sparsity=0.25, granularity=48)}))
+    recipes.append(
+        Recipe(sparsity=0.8, bits=5, layers={"0": Keep, "*": dict(bits=8), "?": dict(sparsity=0.25, granularity=48)})
+    )
     return recipes
 
 
@@ -72,7 +84,10 @@ def _random_fields(rng: random.Random, share: float) -> dict[str, Any]:
     }
     chosen = {name: value for name, value in fields.items() if rng.random() < share}
     pattern = rng.choice(PATTERNS) if rng.random() < 0.3 else "unstructured"
-    return {**chosen, **({"sparsity": round(rng.random() * 0.99, 3)} if pattern == "unstructured" else {"pattern": pattern})}
+    return {
+        **chosen,
+        **({"sparsity": round(rng.random() * 0.99, 3)} if pattern == "unstructured" else {"pattern": pattern}),
+    }
 
 
 def vector(looked: Sketch, seed: int) -> dict[str, Any]:
@@ -115,12 +130,11 @@ def _pictures(looked: Sketch, recipe: Recipe) -> list[dict[str, Any]]:
     for layer, plan, fate, figures in zip(looked.layers, plans, fates, estimate(looked, recipe).layers, strict=True):
         span = 0.9371 * layer.absmax or 1.0
         edges = np.array([span * (2 * i / BINS - 1) for i in range(BINS + 1)])
-        counts = {
-            "original": original(layer, edges),
-            "survivors": survivors(layer, fate, figures.kept, edges),
-            "effective": effective(layer, plan, fate, figures.kept, edges),
-        }
-        pictures.append({"recipe": recipe.to_json(), "layer": layer.name, "span": span, **{k: v.tolist() for k, v in counts.items()}})
+        picture: dict[str, Any] = {"recipe": recipe.to_json(), "layer": layer.name, "span": span}
+        picture["original"] = original(layer, edges).tolist()
+        picture["survivors"] = survivors(layer, fate, figures.kept, edges).tolist()
+        picture["effective"] = effective(layer, plan, fate, figures.kept, edges).tolist()
+        pictures.append(picture)
     return pictures
 
 
