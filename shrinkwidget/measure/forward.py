@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 import weakref
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any, Final
+from itertools import accumulate, pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -55,9 +56,9 @@ def watch(model: nn.Module, entries: Iterable[Entry], example: object) -> Forwar
         DataError: if the model cannot run the example.
     """
     args, kwargs = moved(as_inputs(example), device_of(model))
-    counter = FlopCounterMode(display=False, custom_mapping=_EXTRA_FLOPS)
+    counter = FlopCounterMode(display=False, custom_mapping=_extra_flops())
     with torch.no_grad(), _calls(model) as calls:
-        watcher = _Watcher(counter, calls, list(entries), _tensors((args, kwargs)))
+        watcher = _Watcher(counter, calls, entries, _tensors((args, kwargs)))
         with _separate_attention(), counter, watcher:
             run(model, args, kwargs)
     return Forward(tuple(calls.order), dict(watcher.macs), dict(watcher.loose), calls.outputs, watcher.live.peak)
@@ -119,11 +120,13 @@ class _Live:
         self._known[address] = weakref.ref(storage, forget)
 
 
-class _Watcher(TorchDispatchMode):
+class _Watcher(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves its modes unannotated
     """Sees every operation before the flop counter does, and books what the counter adds to the weights it used."""
 
-    def __init__(self, counter: FlopCounterMode, calls: _Calls, entries: Sequence[Entry], inputs: Iterable[Tensor]) -> None:
-        super().__init__()
+    def __init__(
+        self, counter: FlopCounterMode, calls: _Calls, entries: Iterable[Entry], inputs: Iterable[Tensor]
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
         self.macs: defaultdict[str, int] = defaultdict(int)
         self.loose: defaultdict[str, int] = defaultdict(int)
         self.live = _Live()
@@ -133,8 +136,8 @@ class _Watcher(TorchDispatchMode):
             tensor = entry.load()
             self.live.ignore(tensor)
             if entry.role != "buffer" and tensor.numel():
-                start = tensor.storage_offset()
-                self._parts[_address(tensor)].append(_Part(entry.name, len(entry.shape), start, start + tensor.numel()))
+                start = int(tensor.storage_offset())
+                self._parts[_address(tensor)].append(_Part(entry, start, start + tensor.numel()))
         for tensor in inputs:
             self.live.add(tensor, self._forget)
 
@@ -154,7 +157,7 @@ class _Watcher(TorchDispatchMode):
 
     def _book(self, macs: int, given: list[Tensor]) -> None:
         """Book on the weights among the operands, in proportion to their sizes; or on the module that is running."""
-        used = {part.name: part.stop - part.start for t in given for part in self._within(t) if part.ndim >= 2}
+        used = {p.entry.name: p.entry.numel for t in given for p in self._within(t) if len(p.entry.shape) >= 2}
         if not used:
             self.loose[self._calls.stack[-1]] += macs
             return
@@ -174,7 +177,7 @@ class _Watcher(TorchDispatchMode):
         parts = [part for tensor in given for part in self._within(tensor)]
         for tensor in _tensors(out):
             if tensor.numel() and _address(tensor) not in self._parts:
-                self._parts[_address(tensor)] = [_Part(p.name, p.ndim, 0, tensor.numel()) for p in parts]
+                self._parts[_address(tensor)] = [_Part(p.entry, 0, tensor.numel()) for p in parts]
 
     def _forget(self, address: int) -> None:
         self._parts.pop(address, None)
@@ -184,18 +187,15 @@ class _Watcher(TorchDispatchMode):
 class _Part:
     """A parameter's place in its storage, in elements."""
 
-    name: str
-    ndim: int
+    entry: Entry
     start: int
     stop: int
 
 
 def _shares(total: int, sizes: list[int]) -> list[int]:
     """Split a whole number in proportion to sizes, so that the shares add up to it."""
-    ends = [0]
-    for i in range(len(sizes)):
-        ends.append(total * sum(sizes[: i + 1]) // sum(sizes))
-    return [after - before for before, after in zip(ends, ends[1:], strict=False)]
+    ends = [total * end // sum(sizes) for end in accumulate(sizes, initial=0)]
+    return [after - before for before, after in pairwise(ends)]
 
 
 def _address(tensor: Tensor) -> int:
@@ -227,28 +227,19 @@ def _separate_attention() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(before)
 
 
-def _attention_flops(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
-    return int(sdpa_flop_count(query, key, value))
+def _extra_flops() -> dict[Any, Callable[..., int]]:
+    """Return the operations torch's counter leaves out, each with its flops as a function of its operands' shapes."""
+    aten: Any = torch.ops.aten
+    attention: Any = sdpa_flop_count
+    return {
+        aten._scaled_dot_product_flash_attention_for_cpu: lambda q, k, v, *_, **__: int(attention(q, k, v)),
+        aten.mkldnn_rnn_layer: lambda x, ih, hh, *_, **__: _recurrent_flops(x, [ih, hh]),
+        aten._cudnn_rnn: lambda x, weights, *_, **__: _recurrent_flops(x, weights),
+        aten._lstm_mps: lambda x, _hidden, weights, *_, **__: _recurrent_flops(x, weights),
+    }
 
 
-def _recurrent_flops(inputs: Any, *rest: Any, **_: Any) -> int:
-    """Every weight matrix of a recurrent layer multiplies every time step once; `rest` holds shapes, or lists of them."""
+def _recurrent_flops(inputs: torch.Size, weights: Iterable[torch.Size]) -> int:
+    """Every matrix of a recurrent layer multiplies every time step once; each of its products is two flops."""
     steps = math.prod(inputs[:-1])
-    matrices = [shape for shape in _shapes(rest) if len(shape) == 2 and shape is not inputs]
-    return 2 * steps * sum(math.prod(shape) for shape in matrices)
-
-
-def _shapes(value: object) -> Iterator[torch.Size]:
-    if isinstance(value, torch.Size):
-        yield value
-    elif isinstance(value, tuple | list):
-        for part in value:
-            yield from _shapes(part)
-
-
-_EXTRA_FLOPS: Final[dict[Any, Any]] = {
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops,
-    torch.ops.aten.mkldnn_rnn_layer: lambda x, ih, hh, *_, **__: _recurrent_flops(x, ih, hh),
-    torch.ops.aten._cudnn_rnn: lambda x, weights, *_, **__: _recurrent_flops(x, weights),
-    torch.ops.aten._lstm_mps: lambda x, _hidden, weights, *_, **__: _recurrent_flops(x, weights),
-}
+    return 2 * steps * sum(math.prod(shape) for shape in weights if len(shape) == 2)
