@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeVar
 
 import torch
@@ -35,11 +35,21 @@ def exact(weights: Weights, recipe: Recipe, known: Sketch | None = None, cancell
     plans = recipe.resolve(e.name for e in weights.layers)
     with torch.inference_mode():
         chosen = selections(weights, recipe, known, cancelled)
-        work = list(zip(weights.layers, plans, chosen, strict=True))
-        sums = [_signal_and_noise(*item) for item in polled(work, cancelled)]
+        sums = [_signal_and_noise(*item) for item in polled(_work(weights, plans, chosen), cancelled)]
+    return assemble(known, recipe, plans, chosen, sums)
+
+
+def assemble(
+    known: Sketch,
+    recipe: Recipe,
+    plans: Sequence[Plan],
+    chosen: Sequence[Selection],
+    sums: Iterable[tuple[float, float]],
+) -> Estimate:
+    """Return the exact figures of a model from each layer's plan, survivors, and (signal, noise)."""
     layers = [
-        layer_estimate(look, plan, selection.kept, selection.threshold, *both)
-        for look, (_, plan, selection), both in zip(known.layers, work, sums, strict=True)
+        layer_estimate(look, plan, selection.kept, selection.threshold, signal, noise)
+        for look, plan, selection, (signal, noise) in zip(known.layers, plans, chosen, sums, strict=True)
     ]
     return assembled(known, recipe, plans, layers, exact=True)
 
@@ -54,9 +64,13 @@ def effective(
     """
     plans = recipe.resolve(e.name for e in weights.layers)
     chosen = selections(weights, recipe, known, cancelled)
-    for entry, plan, selection in polled(list(zip(weights.layers, plans, chosen, strict=True)), cancelled):
+    for entry, plan, selection in polled(_work(weights, plans, chosen), cancelled):
         before = entry.load()
         yield entry, before if plan.keep else _effective(chosen_layer(entry, plan, selection)).to(before.device)
+
+
+def _work(weights: Weights, plans: Sequence[Plan], chosen: Sequence[Selection]) -> list[tuple[Entry, Plan, Selection]]:
+    return list(zip(weights.layers, plans, chosen, strict=True))
 
 
 def polled(items: Iterable[_Item], cancelled: Watch | None) -> Iterator[_Item]:
@@ -89,7 +103,7 @@ def _effective(layer: Layer) -> Tensor:
 def _signal_and_noise(entry: Entry, plan: Plan, selection: Selection) -> tuple[float, float]:
     """Return (Σ w², Σ (w − effective w)²) of one layer."""
     if plan.keep:
-        return sum(_energy(working(piece)) for piece in chunks(entry.load().reshape(-1))), 0.0
+        return energy_of(entry.load()), 0.0
     layer = chosen_layer(entry, plan, selection)
     grid = fit(layer)
     signal = noise = 0.0
@@ -98,6 +112,23 @@ def _signal_and_noise(entry: Entry, plan: Plan, selection: Selection) -> tuple[f
         signal += _energy(original)
         noise += _energy(working(grid.effective(piece, layer)) - original)
     return signal, noise
+
+
+def energy_of(tensor: Tensor) -> float:
+    """Return Σ w², in float64."""
+    return sum(_energy(working(piece)) for piece in chunks(_local(tensor)))
+
+
+def energy_and_error(before: Tensor, after: Tensor) -> tuple[float, float]:
+    """Return (Σ w², Σ (w − w')²) of a tensor before and after, in float64."""
+    pieces = zip(chunks(_local(before)), chunks(_local(after)), strict=True)
+    sums = [(_energy(working(a)), _energy(working(b) - working(a))) for a, b in pieces]
+    return sum(signal for signal, _ in sums), sum(noise for _, noise in sums)
+
+
+def _local(tensor: Tensor) -> Tensor:
+    """Return a tensor flat where float64 exists: everywhere but on Metal."""
+    return tensor.reshape(-1).cpu() if tensor.device.type == "mps" else tensor.reshape(-1)
 
 
 def _energy(values: Tensor) -> float:

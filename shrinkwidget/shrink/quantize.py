@@ -71,8 +71,8 @@ def as_stored(scales: Tensor) -> Tensor:
 def step_sizes(low: Tensor, high: Tensor, plan: Plan) -> Tensor:
     """Return the step of a linear grid of 2 bits or more over each group's [low, high], before rounding for storage."""
     if plan.symmetric:
-        return torch.maximum(-low, high) / offset_of(plan)
-    levels = 2**plan.bits - 1
+        return torch.maximum(-low, high) / high.new_tensor(offset_of(plan))  # by a number, a GPU would be an ulp off
+    levels = high.new_tensor(2**plan.bits - 1)
     return torch.sub(high / levels, low / levels)  # divided first: the difference alone could overflow
 
 

@@ -1,0 +1,151 @@
+"""A compressed model: the new module, the exact bytes of its file, and how to save and load it."""
+
+from __future__ import annotations
+
+import html
+import os
+from dataclasses import dataclass, replace
+from functools import partial
+
+from torch import Tensor, nn
+
+from .files import Packed, pack, read
+from .files.packed import section_lengths
+from .measure.estimate import Estimate
+from .measure.layers import Entry, Source, Weights, open_weights
+from .measure.size import safetensors_bytes
+from .measure.sketch import Sketch
+from .recipe import Recipe
+from .shrink.coded import Coded
+from .shrink.compress import code_layers, copied, fill
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Compressed:
+    """What `compress` and `load` return.
+
+    Args:
+        packed: the model as its file holds it, independent of `model`, which may be trained on.
+        model: a module of the same class as the one compressed, with effective weights; None where there was only a
+            state dict or a file.
+        estimate: the exact figures, with each layer's error; None for a model loaded from a file, which no longer
+            knows what it was.
+    """
+
+    packed: Packed
+    model: nn.Module | None
+    estimate: Estimate | None = None
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe it was made by."""
+        return self.packed.recipe
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of the file `save` writes, to the byte."""
+        return self.packed.nbytes
+
+    @property
+    def download(self) -> int:
+        """The bytes of the file ``save(path, entropy=True)`` writes, to the byte; it is coded to find out."""
+        return self.packed.download
+
+    @property
+    def dense(self) -> int:
+        """The bytes of a plain ``.safetensors`` file of the uncompressed model."""
+        slots = self.packed.slots
+        entries = (Entry(s.name, s.shape, s.dtype, "tensor", "", s.aliases, True, _nothing) for s in slots)
+        return safetensors_bytes(entries)
+
+    @property
+    def coded(self) -> dict[str, Coded]:
+        """The masks, codes and scales of every layer that was compressed, by name."""
+        return {item.name: item for item in self.packed.stored if isinstance(item, Coded)}
+
+    def parts(self) -> dict[str, int]:
+        """Return the bytes of the file by part: codes, mask, scales, kept, and the header with names and counts."""
+        lengths = section_lengths(self.packed.slots, self.packed.kept)
+        lengths["header"] = self.nbytes - sum(lengths.values()) + lengths.pop("counts")
+        return lengths
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return all tensors with their effective values, by name, as `save` and `load` would: new ones each time."""
+        return {name: tensor.clone() for name, tensor in self.packed.state_dict().items()}
+
+    def save(self, path: str | os.PathLike[str], entropy: bool = False) -> int:
+        """Write the packed file, whole or not at all, and return its bytes.
+
+        With ``entropy=True`` masks and codes are entropy-coded too: smaller to download, slower to load.
+
+        Raises:
+            FileError: if the path cannot be written; what was there before is unchanged.
+        """
+        return self.packed.save(path, entropy)
+
+    def __repr__(self) -> str:
+        what = f"{type(self.model).__name__}, " if self.model is not None else ""
+        figures = f"{self.nbytes:,} bytes, {self.dense / self.nbytes:.1f}× smaller than {self.dense:,}"
+        more = f"; {self.estimate.sparsity:.1%} sparse; SQNR {self.estimate.sqnr:.1f} dB" if self.estimate else ""
+        return f"Compressed({what}{figures}{more})"
+
+    def _repr_html_(self) -> str:
+        """Return a small table of where the bytes are."""
+        rows = "".join(f"<tr><td>{part}</td><td>{size:,}</td></tr>" for part, size in self.parts().items() if size)
+        total = f"<tr><th>file</th><th>{self.nbytes:,}</th></tr>"
+        caption = f"{html.escape(repr(self))}<br><code>{html.escape(repr(self.recipe))}</code>"
+        return (
+            '<table class="shrinkwidget" style="font-variant-numeric: tabular-nums">'
+            f'<caption style="text-align: left">{caption}</caption>'
+            f"<tr><th>part</th><th>bytes</th></tr>{rows}{total}</table>"
+        )
+
+
+def compress(model: Source, recipe: Recipe, known: Sketch | None = None) -> Compressed:
+    """Return a model compressed by a recipe; the one given is untouched.
+
+    It may be a module, a state dict, or the path of a ``.safetensors`` file. The new module is of the same class; its
+    training modes, devices, dtypes, ties and hooks are those of the old one, and its weights are bit for bit those
+    the saved file loads. `known` is the model's sketch, if there is one already.
+
+    Raises:
+        RecipeError: if an override of the recipe matches no layer.
+        ModelError: for NaN or infinite weights, nothing to compress, or a module that cannot be copied.
+        FileError: for a path that is not a safetensors file, or a tensor that no file can hold.
+    """
+    weights = open_weights(model)
+    new = copied(model) if isinstance(model, nn.Module) else None
+    coded, estimate = code_layers(weights, recipe, known)
+    packed = pack(_snapshot(weights, coded), recipe, coded)
+    if new is not None:
+        fill(new, packed.state_dict().items())
+    return Compressed(packed, new, estimate)
+
+
+def load(path: str | os.PathLike[str], into: nn.Module | None = None) -> Compressed:
+    """Return the compressed model in a file that `Compressed.save` wrote, plain or entropy-coded.
+
+    With `into`, a fresh model of the right class, that model is filled with the effective weights and is the result's
+    `model`; without, the weights are in ``.state_dict()``.
+
+    Raises:
+        FileError: if the file is missing, is no packed model, is damaged or newer than this version, or if the model
+            does not match it; the model is then unchanged.
+    """
+    return Compressed(read(path, into), into)
+
+
+def _snapshot(weights: Weights, coded: dict[str, Coded]) -> Weights:
+    """Return the weights with what is not coded copied, so that training the old model changes no saved file."""
+    return Weights(
+        weights.title,
+        tuple(e if e.name in coded or not e.saved else replace(e, load=partial(_copy, e)) for e in weights.entries),
+    )
+
+
+def _copy(entry: Entry) -> Tensor:
+    return entry.load().clone()
+
+
+def _nothing() -> Tensor:
+    raise ValueError("the dense weights of a compressed model are gone")

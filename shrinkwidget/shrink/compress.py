@@ -1,0 +1,91 @@
+"""Every tensor of a model as a recipe makes it: coded for the file, or its effective values for a running model."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Iterator
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import ModelError
+from ..measure.bytes import needs_bfloat16, peak, rounded, stored_dtype
+from ..measure.estimate import Estimate
+from ..measure.layers import Entry, Weights
+from ..measure.sketch import Sketch, sketch
+from ..recipe import Recipe
+from .coded import Coded, decode
+from .exact import assemble, chosen_layer, effective, energy_and_error, energy_of, polled
+from .prune import selections
+from .quantize import code
+from .ranking import Watch
+
+
+def code_layers(
+    weights: Weights, recipe: Recipe, known: Sketch | None = None, cancelled: Watch | None = None
+) -> tuple[dict[str, Coded], Estimate]:
+    """Return the codes of every compressible layer that is not under Keep, by name, and the exact figures.
+
+    Nothing in the codes shares memory with the model. Raises as `exact` does.
+    """
+    known = known or sketch(weights)
+    coded: dict[str, Coded] = {}
+    sums: list[tuple[float, float]] = []
+    plans = recipe.resolve(e.name for e in weights.layers)
+    with torch.inference_mode(False), torch.no_grad():
+        chosen = selections(weights, recipe, known, cancelled)
+        for entry, plan, selection in polled(list(zip(weights.layers, plans, chosen, strict=True)), cancelled):
+            if plan.keep:
+                sums.append((energy_of(entry.load()), 0.0))
+                continue
+            coded[entry.name] = code(chosen_layer(entry, plan, selection))
+            sums.append(energy_and_error(entry.load(), decode(coded[entry.name])))
+    return coded, assemble(known, recipe, plans, chosen, sums)
+
+
+def effective_state(
+    weights: Weights, recipe: Recipe, known: Sketch | None = None, cancelled: Watch | None = None
+) -> Iterator[tuple[str, Tensor]]:
+    """Yield every saved tensor as the file would load it: effective weights first, then what is kept. One of its names.
+
+    Raises as `exact` does.
+    """
+    for entry, tensor in effective(weights, recipe, known, cancelled):
+        yield entry.name, tensor
+    for entry in weights.kept:
+        yield entry.name, kept_value(entry, recipe.kept_bits)
+
+
+def kept_value(entry: Entry, kept_bits: int) -> Tensor:
+    """Return a tensor that is kept as `kept_bits` bits leave it, in its own dtype."""
+    tensor = entry.load()
+    wide = tensor.dtype in (torch.float32, torch.float64)
+    halved = wide and kept_bits == 16 and needs_bfloat16(tensor.dtype, peak(tensor))
+    return rounded(tensor, stored_dtype(tensor.dtype, kept_bits, halved)).to(tensor.dtype)
+
+
+def copied(model: nn.Module) -> nn.Module:
+    """Return a deep copy of a model: its class, hooks, ties, devices, dtypes and training modes, but no gradients.
+
+    Raises:
+        ModelError: if it cannot be copied.
+    """
+    try:
+        with torch.inference_mode(False), torch.no_grad():
+            new = copy.deepcopy(model)
+    except Exception as error:
+        raise ModelError(
+            f"this {type(model).__name__} cannot be copied ({type(error).__name__}: {error}), and your own model is "
+            f"never changed: remove what copy.deepcopy does not accept, or compress model.state_dict() instead"
+        ) from error
+    for parameter in new.parameters():
+        parameter.grad = None
+    return new
+
+
+def fill(model: nn.Module, state: Iterable[tuple[str, Tensor]]) -> None:
+    """Write tensors over a model's parameters and buffers, by name; on another device they are moved."""
+    places = dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers(remove_duplicate=False))
+    with torch.inference_mode(False), torch.no_grad():
+        for name, tensor in state:
+            places[name].copy_(tensor)
