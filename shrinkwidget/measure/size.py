@@ -3,17 +3,162 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
-from typing import Final
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import torch
+from torch import nn
 
 from ..errors import ModelError
-from .layers import Entry
+from .forward import watch
+from .layer_size import LayerSize, TensorSize, layer_sizes
+from .layers import Entry, Source, open_weights
+from .size_table import html_table, text_table
+
+
+@dataclass(frozen=True, repr=False)
+class Size:
+    """What a model weighs, tensor by tensor and in all.
+
+    Attributes:
+        title: the model's class, or the file's name.
+        layers: its layers, in the order of their first call if an example was given, else as the model defines them.
+        torch_save: bytes that ``torch.save`` of the state dict writes into a buffer; into a file it is a little more or
+            less, as the file's name is part of the format.
+        safetensors: bytes of a plain ``.safetensors`` file, tied tensors written once.
+        peak_activation: with an example, the most bytes of inputs and results alive at one moment of the forward
+            pass in eval mode, without weights, buffers and the scratch memory inside kernels; else None.
+    """
+
+    title: str
+    layers: tuple[LayerSize, ...]
+    torch_save: int
+    safetensors: int
+    peak_activation: int | None
+
+    @property
+    def tensors(self) -> tuple[TensorSize, ...]:
+        """Every parameter and buffer."""
+        return tuple(t for layer in self.layers for t in layer.tensors)
+
+    @property
+    def parameters(self) -> int:
+        """Number of parameters, tied weights once."""
+        return sum(layer.parameters for layer in self.layers)
+
+    @property
+    def buffers(self) -> int:
+        """Number of elements in buffers."""
+        return sum(layer.buffers for layer in self.layers)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all parameters and buffers in memory."""
+        return sum(layer.nbytes for layer in self.layers)
+
+    @property
+    def dtypes(self) -> dict[str, int]:
+        """Bytes of each dtype, the largest first."""
+        sizes: Counter[str] = Counter()
+        for tensor in self.tensors:
+            sizes[tensor.dtype] += tensor.nbytes
+        return dict(sizes.most_common())
+
+    @property
+    def depth(self) -> int:
+        """Number of layers with a weight of two or more dimensions; those on side branches count as well."""
+        return sum(layer.weighted for layer in self.layers)
+
+    @property
+    def width(self) -> tuple[int, int]:
+        """Fewest and most output channels of such a layer; (0, 0) if there is none."""
+        channels = [layer.channels for layer in self.layers if layer.channels is not None]
+        return (min(channels), max(channels)) if channels else (0, 0)
+
+    @property
+    def macs(self) -> int | None:
+        """Multiply-accumulates of one forward pass of the example as it was given, None without one."""
+        known = [layer.macs for layer in self.layers if layer.macs is not None]
+        return sum(known) if self.peak_activation is not None else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON-able values: the totals, and the layers with their tensors."""
+        names = ("title", "parameters", "buffers", "nbytes", "dtypes", "depth", "width", "torch_save", "safetensors")
+        totals = {name: getattr(self, name) for name in (*names, "macs", "peak_activation")}
+        return totals | {"width": list(self.width), "layers": [layer.to_dict() for layer in self.layers]}
+
+    def __repr__(self) -> str:
+        return text_table(self)
+
+    def _repr_html_(self) -> str:
+        return html_table(self)
+
+
+def measure(source: Source, example: object = None) -> Size:
+    """Weigh a module, a state dict, or a ``.safetensors`` file; nothing of it is changed.
+
+    Args:
+        source: the model. A state dict or a file does not tell the classes of its layers, and a width is then the
+            first dimension of the weight.
+        example: for a module, one input to run it on once (a tensor, a tuple of positional or a dict of keyword
+            arguments), moved to the model's device: adds multiply-accumulates, activation bytes and the order
+            of layers. Its batch counts: give a batch of one to have them per example.
+
+    Raises:
+        ModelError: for what is no model, for tensors without values, or an example without a module.
+        DataError: if the model cannot run the example.
+        FileError: for a path that cannot be read.
+    """
+    entries = open_weights(source, only_to_look=True)
+    forward = None
+    if example is not None:
+        if not isinstance(source, nn.Module):
+            raise ModelError("an example can only be run on an nn.Module: leave it out for a state dict or a file")
+        forward = watch(source, entries.entries, example)
+    return Size(
+        title=entries.title,
+        layers=layer_sizes(source, entries.entries, forward),
+        torch_save=_torch_save_bytes(source, entries.entries),
+        safetensors=safetensors_bytes(entries.entries),
+        peak_activation=None if forward is None else forward.peak,
+    )
+
+
+class _Counted:
+    """A file that counts what is written to it and keeps nothing."""
+
+    def __init__(self) -> None:
+        self.nbytes = 0
+
+    def write(self, data: bytes) -> int:
+        self.nbytes += len(data)
+        return len(data)
+
+    def flush(self) -> None:
+        """Nothing waits to be written."""
+
+
+def _torch_save_bytes(source: Source, entries: Iterable[Entry]) -> int:
+    """Count what ``torch.save`` writes; of a file on disk by tensors of the same shapes, so that it is not read."""
+    if isinstance(source, nn.Module):
+        state: Any = source.state_dict()
+    elif isinstance(source, Mapping):
+        state = source
+    else:
+        state = {entry.name: torch.empty(entry.shape, dtype=entry.dtype) for entry in entries}
+    counted = _Counted()
+    torch.save(state, counted)  # type: ignore[arg-type]  # torch asks for a whole file object and uses these two
+    return counted.nbytes
+
 
 # The dtypes a .safetensors file can hold, in the order its header lists their tensors.
 _FILE_DTYPES: Final = (
-    "uint64 U64", "int64 I64", "float64 F64", "complex64 C64", "float32 F32", "uint32 U32", "int32 I32", 
-    "bfloat16 BF16", "float16 F16", "uint16 U16", "int16 I16", "float8_e5m2fnuz F8_E5M2FNUZ", "float8_e4m3fnuz F8_E4M3FNUZ",
-    "float8_e8m0fnu F8_E8M0", "float8_e4m3fn F8_E4M3", "float8_e5m2 F8_E5M2", "int8 I8", "uint8 U8", "bool BOOL",
+    "uint64 U64", "int64 I64", "float64 F64", "complex64 C64", "float32 F32", "uint32 U32", "int32 I32",
+    "bfloat16 BF16", "float16 F16", "uint16 U16", "int16 I16", "float8_e5m2fnuz F8_E5M2FNUZ",
+    "float8_e4m3fnuz F8_E4M3FNUZ", "float8_e8m0fnu F8_E8M0", "float8_e4m3fn F8_E4M3", "float8_e5m2 F8_E5M2",
+    "int8 I8", "uint8 U8", "bool BOOL",
 )  # fmt: skip
 _CODES: Final = {name: (rank, code) for rank, (name, code) in enumerate(pair.split() for pair in _FILE_DTYPES)}
 

@@ -1,0 +1,152 @@
+"""What each layer and each tensor of a model weighs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Final, Literal, TypeAlias
+
+from torch import nn
+
+from .forward import Forward
+from .layers import Entry, Role, Source
+
+Status: TypeAlias = Literal["compressible", "kept", "not saved"]
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSize:
+    """One parameter or buffer: what it weighs, and what a recipe may do with it.
+
+    `why` says why a tensor is kept; `aliases` are the other names of tied weights; `macs` are the multiply-accumulates
+    of the example that used it, None without an example.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    role: Role
+    numel: int
+    nbytes: int
+    status: Status
+    why: str
+    aliases: tuple[str, ...]
+    macs: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class LayerSize:
+    """A module that holds tensors or multiplies: its class (empty if unknown), and what it weighs and does.
+
+    `channels` is its output width if it has weights; `tied` names the weights it shares with an earlier layer, which
+    count there. With an example: `macs`, and the bytes of its output (None if it was not called as a module).
+    """
+
+    name: str
+    kind: str
+    tensors: tuple[TensorSize, ...]
+    tied: tuple[str, ...]
+    channels: int | None
+    macs: int | None
+    output_bytes: int | None
+
+    @property
+    def parameters(self) -> int:
+        """Number of parameters, tied ones at their first layer only."""
+        return sum(t.numel for t in self.tensors if t.role != "buffer")
+
+    @property
+    def buffers(self) -> int:
+        """Number of elements in buffers."""
+        return sum(t.numel for t in self.tensors if t.role == "buffer")
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of parameters and buffers."""
+        return sum(t.nbytes for t in self.tensors)
+
+    @property
+    def weighted(self) -> bool:
+        """Whether the layer has a parameter of two or more dimensions, its own or tied."""
+        return self.channels is not None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON-able values, tensors included."""
+        totals = {"parameters": self.parameters, "buffers": self.buffers, "nbytes": self.nbytes}
+        tensors = [asdict(t) | {"shape": list(t.shape), "aliases": list(t.aliases)} for t in self.tensors]
+        return asdict(self) | totals | {"tied": list(self.tied), "tensors": tensors}
+
+
+def layer_sizes(source: Source, entries: Iterable[Entry], forward: Forward | None) -> tuple[LayerSize, ...]:
+    """Group the tensors by the module they belong to, in the order of the forward pass if there was one."""
+    modules = dict(source.named_modules()) if isinstance(source, nn.Module) else {}
+    own: dict[str, list[Entry]] = {}
+    tied: dict[str, list[Entry]] = {}
+    for entry in entries:
+        own.setdefault(_owner(entry.name), []).append(entry)
+        for alias in entry.aliases:
+            tied.setdefault(_owner(alias), []).append(entry)
+    names = _in_order({**own, **tied}, modules, forward)
+    return tuple(_layer(name, modules.get(name), own.get(name, []), tied.get(name, []), forward) for name in names)
+
+
+def _owner(name: str) -> str:
+    return name.rpartition(".")[0]
+
+
+def _in_order(held: Iterable[str], modules: Mapping[str, object], forward: Forward | None) -> list[str]:
+    """Return the names of the layers in forward order; those that never ran as a module stay beside their parent."""
+    order = {name: i for i, name in enumerate(modules)}
+    defined = sorted(held, key=lambda name: order.get(name, 0))
+    if forward is None:
+        return defined
+    rank = {name: i for i, name in enumerate(forward.order)}
+
+    def place(name: str) -> int:
+        while name not in rank and name:
+            name = _owner(name)
+        return rank.get(name, 0)
+
+    loose = [name for name in forward.loose if name not in defined]
+    return sorted([*defined, *loose], key=place)
+
+
+def _layer(
+    name: str, module: nn.Module | None, own: list[Entry], tied: list[Entry], forward: Forward | None
+) -> LayerSize:
+    tensors = tuple(_tensor(entry, forward) for entry in own)
+    weights = [e for e in own + tied if e.role != "buffer" and len(e.shape) >= 2]
+    macs = None if forward is None else sum(t.macs or 0 for t in tensors) + forward.loose.get(name, 0)
+    return LayerSize(
+        name=name,
+        kind="" if module is None else type(module).__name__,
+        tensors=tensors,
+        tied=tuple(entry.name for entry in tied),
+        channels=_channels(module, weights[0]) if weights else None,
+        macs=macs,
+        output_bytes=None if forward is None else forward.outputs.get(name),
+    )
+
+
+def _tensor(entry: Entry, forward: Forward | None) -> TensorSize:
+    return TensorSize(
+        name=entry.name,
+        shape=entry.shape,
+        dtype=str(entry.dtype).removeprefix("torch."),
+        role=entry.role,
+        numel=entry.numel,
+        nbytes=entry.nbytes,
+        status="compressible" if entry.compressible else "kept" if entry.saved else "not saved",
+        why=entry.why,
+        aliases=entry.aliases,
+        macs=None if forward is None else forward.macs.get(entry.name, 0),
+    )
+
+
+_WIDTHS: Final = ("out_channels", "out_features", "embedding_dim", "embed_dim", "hidden_size", "nf")
+
+
+def _channels(module: nn.Module | None, weight: Entry) -> int:
+    """Return the output width a layer states, or the first dimension of its first weight."""
+    stated = (getattr(module, name, None) for name in _WIDTHS)
+    return next((width for width in stated if isinstance(width, int)), weight.shape[0])
