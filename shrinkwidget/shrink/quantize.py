@@ -61,6 +61,7 @@ def fit(layer: Layer) -> Grid:
 
 def as_stored(scales: Tensor) -> Tensor:
     """Return scales as a file reproduces them: one as it is; of more, float16 fractions of the largest."""
+    scales = scales + 0.0  # no -0.0, whose sign would show in the zeros it scales
     if len(scales) == 1:
         return scales
     top = scales.amax()
