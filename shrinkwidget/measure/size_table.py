@@ -108,12 +108,14 @@ def _activity(layer: LayerSize) -> list[str]:
 
 
 _STYLE: Final = """<style>
-.shrinkwidget-size table {border-collapse: collapse; font-variant-numeric: tabular-nums; margin: 0.5em 0}
+.shrinkwidget-size table {color: inherit; font: inherit; border-collapse: collapse;
+  font-variant-numeric: tabular-nums; margin: 0.5em 0}
 .shrinkwidget-size :is(th, td) {padding: 0.15em 0.8em; text-align: right; white-space: nowrap}
 .shrinkwidget-size :is(th, td):nth-child(-n+3) {text-align: left}
 .shrinkwidget-size tbody tr {border-top: 1px solid rgba(128, 128, 128, 0.3); background: none}
 .shrinkwidget-size th {font-weight: 600}
-.shrinkwidget-size .layers {max-height: 30em; overflow: auto}
+.shrinkwidget-size .layers {width: max-content; max-width: 100%; max-height: 30em; overflow: auto;
+  scrollbar-gutter: stable}
 </style>"""
 
 
