@@ -2,7 +2,7 @@
 
 const grouped = new Intl.NumberFormat("en-US");
 const UNITS = ["B", "kB", "MB", "GB", "TB"];
-const NARROW = "\u202f";
+const SPACE = "\u00a0";
 
 /** Three significant digits without an exponent: 72.8, 1.08, 941. */
 function three(value: number): string {
@@ -18,7 +18,7 @@ export function bytes(value: number): string {
     scaled /= 1000;
     unit += 1;
   }
-  return `${unit === 0 ? Math.round(scaled) : three(scaled)}${NARROW}${UNITS[unit]}`;
+  return `${unit === 0 ? Math.round(scaled) : three(scaled)}${SPACE}${UNITS[unit]}`;
 }
 
 /** A whole number with thousands separated: "269,722". */
@@ -35,12 +35,12 @@ export function short(value: number): string {
     [1e3, "k"],
   ];
   const step = steps.find(([size]) => value >= size);
-  return step ? `${three(value / step[0])}${NARROW}${step[1]}` : String(Math.round(value));
+  return step ? `${three(value / step[0])}${SPACE}${step[1]}` : String(Math.round(value));
 }
 
 /** A fraction as a percentage: "90 %", or "90.0 %" with one digit. */
 export function percent(fraction: number, digits = 0): string {
-  return `${(100 * fraction).toFixed(digits)}${NARROW}%`;
+  return `${(100 * fraction).toFixed(digits)}${SPACE}%`;
 }
 
 /** A fraction as a percentage that never rounds up to all or down to nothing: 0.9997 is "99.9 %". */
@@ -52,7 +52,7 @@ export function share(fraction: number): string {
 
 /** A signal-to-noise ratio: "18.2 dB", and "exact" where nothing was lost. */
 export function decibels(value: number): string {
-  return Number.isFinite(value) ? `${value.toFixed(1)}${NARROW}dB` : value > 0 ? "exact" : "–";
+  return Number.isFinite(value) ? `${value.toFixed(1)}${SPACE}dB` : value > 0 ? "exact" : "–";
 }
 
 /** A weight's value with as many digits as tell it apart: "0.1105". */

@@ -8,9 +8,13 @@ import type { Picture } from "./plot";
 const BIN_PIXELS = 3;
 const LEVEL_PIXELS = 4;
 
-/** How many bins a histogram of n weights bears on `pixels` pixels: few weights, few bins; always odd, zero in the middle. */
-export function binCount(n: number, pixels: number): number {
-  const wanted = Math.min(Math.floor(pixels / BIN_PIXELS), Math.round(3.2 * n ** (1 / 3)));
+/**
+ * How many bins an axis from -span to span gets: of about Scott's width (1979), 3.49·σ·n^(-1/3), for few weights make a
+ * noisy histogram of many bins; always odd, so that zero is in the middle of one.
+ */
+export function binCount(n: number, sigma: number, span: number, pixels: number): number {
+  const scott = sigma > 0 ? (2 * span) / (2.6 * sigma * n ** (-1 / 3)) : 1;
+  const wanted = Math.min(Math.floor(pixels / BIN_PIXELS), Math.round(Math.max(scott, 2.2 * n ** (1 / 3))));
   return Math.max(9, wanted - 1 + (wanted % 2));
 }
 
@@ -19,32 +23,27 @@ export function binEdges(span: number, bins: number): Float64Array {
   return Float64Array.from({ length: bins + 1 }, (_, i) => span * ((2 * i) / bins - 1));
 }
 
-/** A height that shows the body of a histogram: its peak, unless a few bins tower over all others. */
+/** A height that shows the body of a histogram: a bin counts for at most 1.7 times its neighbours two bins away. */
 export function bodyHeight(counts: ArrayLike<number>): number {
-  const filled = Array.from(counts)
-    .filter((c) => c > 0)
-    .sort((a, b) => a - b);
-  if (filled.length === 0) return 1;
-  const typical = filled[Math.floor(0.9 * (filled.length - 1))];
-  return 1.06 * Math.min(filled[filled.length - 1], 1.45 * typical);
+  let top = 0;
+  for (let i = 0; i < counts.length; i++) {
+    const around = Math.max(counts[i - 2] ?? 0, counts[i + 2] ?? 0);
+    top = Math.max(top, Math.min(counts[i], 1.7 * around));
+  }
+  return 1.06 * top || 1;
 }
 
 /**
- * How much to lower bars that stand for several bins each, so that they meet the outline they came from: the ratio of the
- * effective numbers of filled bins, (Σc)²/Σc².
+ * How much to lower bars that stand for several bins each, so that they meet the outline they came from: the share of
+ * them that lies below it.
  */
 export function combFactor(bars: ArrayLike<number>, survivors: ArrayLike<number>): number {
-  const spread = spreadOf(survivors);
-  return spread > 0 ? Math.min(1, spreadOf(bars) / spread) : 1;
-}
-
-function spreadOf(counts: ArrayLike<number>): number {
-  let [sum, squares] = [0, 0];
-  for (let i = 0; i < counts.length; i++) {
-    sum += counts[i];
-    squares += counts[i] * counts[i];
+  let [below, all] = [0, 0];
+  for (let i = 0; i < bars.length; i++) {
+    below += Math.min(bars[i], survivors[i]);
+    all += bars[i];
   }
-  return squares > 0 ? (sum * sum) / squares : 0;
+  return all > 0 ? below / all : 1;
 }
 
 /** The magnitude below which a share of the layer's weights lies. */
@@ -60,11 +59,10 @@ export function quantile(layer: LayerSketch, share: number): number {
   return hi[low] ?? layer.absmax;
 }
 
-/** A shared axis wide enough for nearly every weight of nearly every layer; a much wider layer runs over its ends. */
+/** A shared axis that suits the typical layer; a much wider one runs over its ends. */
 export function sharedSpan(layers: readonly LayerSketch[]): number {
-  const spans = layers.map((layer) => Math.min(layer.absmax, quantile(layer, 0.998))).sort((a, b) => a - b);
-  const median = spans[spans.length >> 1];
-  return Math.min(spans[spans.length - 1], 2.5 * median) || 1;
+  const spans = layers.map((layer) => Math.min(layer.absmax, 1.08 * quantile(layer, 0.997))).sort((a, b) => a - b);
+  return 1.15 * spans[spans.length >> 1] || 1;
 }
 
 /** Picture a layer on an axis from -span to span that is `pixels` wide. */
@@ -76,7 +74,7 @@ export function makePicture(
   span: number,
   pixels: number,
 ): Picture {
-  const edges = binEdges(span, binCount(layer.n, pixels));
+  const edges = binEdges(span, binCount(layer.n, Math.sqrt(layer.energy / layer.n), span, pixels));
   const outline = original(layer, edges);
   const left = survivors(sketch, layer, plan, outcome, edges);
   const values = levels(sketch, layer, plan, outcome);
@@ -112,7 +110,7 @@ function levelBars(
   const cells = cellEdges(values);
   const barHeight = effective(sketch, layer, plan, outcome, cells);
   for (let i = 0; i < barHeight.length; i++) barHeight[i] *= binWidth / (cells[i + 1] - cells[i]);
-  return { barAt: values, barHeight, barWidth: 0 };
+  return { barAt: values, barHeight, barWidth: (values[1] - values[0]) / 3 };
 }
 
 /** Boundaries half-way between neighbouring values; the outer cells are as wide to the outside as to the inside. */

@@ -14,7 +14,7 @@ export interface Picture {
   /** Where effective weights are: the bars' positions, and their heights in the outline's unit. */
   barAt: Float64Array;
   barHeight: Float64Array;
-  /** Width of a bar in units of the axis; 0 for the thin bars of single levels. */
+  /** Width of a bar in units of the axis. */
   barWidth: number;
   /** Grid levels worth a tick. */
   levels: ArrayLike<number>;
@@ -105,7 +105,7 @@ function drawPruned(ctx: CanvasRenderingContext2D, picture: Picture, place: Plac
 function drawBars(ctx: CanvasRenderingContext2D, picture: Picture, place: Placing, style: PlotStyle): void {
   const { barAt, barHeight, barWidth } = picture;
   const pixels = barWidth * place.perUnit;
-  const width = barWidth > 0 ? Math.max(1, pixels > 3 ? pixels - 1 : pixels) : 2;
+  const width = Math.max(1, pixels > 3 ? pixels - 1 : pixels);
   ctx.fillStyle = style.colours.kept;
   ctx.beginPath();
   for (let i = 0; i < barAt.length; i++) {

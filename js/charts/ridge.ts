@@ -7,7 +7,7 @@ import { type BlockRow, type LayerRow, type Row, visibleRows } from "./rows";
 import type { Colours } from "./theme";
 import { mirroredTicks } from "./ticks";
 
-export const ROW = 28;
+export const ROW = 30;
 export const HEADER = 22;
 export const AXIS = 20;
 const INDENT = 12;
@@ -256,7 +256,7 @@ function drawHeader(ctx: CanvasRenderingContext2D, scene: RidgeScene): void {
     [columns.nbytes, "size"],
   ];
   for (const [right, title] of titles) if (right > 0) ctx.fillText(title, right, y);
-  if (scene.span > 0 && scene.threshold > 0 && scene.threshold < scene.span) {
+  if (scene.threshold > 0) {
     const { plot } = columns;
     const text = `pruned within ±${weight(scene.threshold)}`;
     const half = ctx.measureText(text).width / 2;

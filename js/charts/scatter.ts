@@ -33,12 +33,15 @@ export function byteDomain(trials: readonly Trial[], dense: number): [number, nu
   return [step, Math.max(dense, ...trials.map((trial) => trial.nbytes)) * 1.18];
 }
 
-/** The values an axis covers: all of 0…1 for shares, else what the trials span and a little more. */
+/** Where an axis of shares may begin: coarse steps, so that it rarely moves. */
+const SHARE_STARTS = [0.95, 0.9, 0.75, 0.5, 0.25];
+
+/** The values an axis covers: for shares up to 1, from the first round value below all; else what they span, and a little more. */
 export function valueDomain(trials: readonly Trial[], baseline: number | null, isShare: boolean): [number, number] {
   const values = trials.map((trial) => trial.value).filter(Number.isFinite);
   if (baseline !== null && Number.isFinite(baseline)) values.push(baseline);
-  if (isShare) return [0, 1];
   if (values.length === 0) return [0, 1];
+  if (isShare) return [SHARE_STARTS.find((start) => start < Math.min(...values) - 0.03) ?? 0, 1];
   const [low, high] = [Math.min(...values), Math.max(...values)];
   const margin = 0.08 * (high - low || Math.abs(high) || 1);
   return [low - margin, high + margin];

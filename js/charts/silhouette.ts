@@ -15,7 +15,6 @@ export interface LayerShape {
 
 /** How many times the median width a layer may be wide; a vocabulary would dwarf everything else. */
 const WIDEST = 4;
-const GAP = 1.5;
 
 /** Width of a layer: its output channels. */
 function widthOf({ shape }: LayerShape): number {
@@ -29,14 +28,12 @@ export function silhouette(layers: readonly LayerShape[], width: number, height:
   const heights = widths.map((w) => Math.min(w, limit));
   const tallest = Math.max(...heights, 1);
   const depths = layers.map((layer, i) => layer.bytes / heights[i]);
-  const gap = Math.min(GAP, (0.3 * width) / Math.max(1, layers.length));
-  const room = width - gap * (layers.length - 1);
   const total = depths.reduce((a, b) => a + b, 0) || 1;
   let x = 0;
   return layers.map((_, layer) => {
-    const thickness = (depths[layer] / total) * room;
+    const thickness = (depths[layer] / total) * width;
     const block = { layer, x, thickness, height: (heights[layer] / tallest) * height };
-    x += thickness + gap;
+    x += thickness;
     return block;
   });
 }
@@ -55,7 +52,14 @@ export function blocksPath(blocks: readonly Block[], middle: number, share: (lay
   return path;
 }
 
-/** The block at a place across; the nearest one in a gap. */
+/** The outer contour of all blocks as one path: what to draw where single blocks would be a grid of lines. */
+export function contourPath(blocks: readonly Block[], middle: number): string {
+  const upper = blocks.map((b) => `V${(middle - b.height / 2).toFixed(2)}H${(b.x + b.thickness).toFixed(2)}`);
+  const lower = [...blocks].reverse().map((b) => `V${(middle + b.height / 2).toFixed(2)}H${b.x.toFixed(2)}`);
+  return `M0 ${middle}${upper.join("")}${lower.join("")}z`;
+}
+
+/** The block at a place across. */
 export function blockAt(blocks: readonly Block[], x: number): Block | undefined {
-  return blocks.findLast((block) => block.x <= x + GAP) ?? blocks[0];
+  return blocks.findLast((block) => block.x <= x) ?? blocks[0];
 }

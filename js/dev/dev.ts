@@ -18,7 +18,7 @@ class Pretender implements ExplorerModel {
   private timers: ReturnType<typeof setTimeout>[] = [];
 
   constructor(
-    private readonly sketch: Sketch,
+    sketch: Sketch,
     blob: Uint8Array,
     private readonly hasData: boolean,
   ) {

@@ -3,7 +3,7 @@
 import { bytes, count, decibels, percent, share, short } from "../charts/format";
 import { macsNow } from "./figures";
 import type { Metric, Score } from "./model";
-import { Approx } from "./size";
+import { Approx, Arrow } from "./size";
 import { useView } from "./view";
 
 /** A score's value in the metric's own unit. */
@@ -70,9 +70,7 @@ function Running() {
     <>
       <p class="sw-headline">
         <span class="sw-from">{baseline && baseline.n > 0 ? metricValue(metric, baseline.value) : "…"}</span>
-        <span class="sw-arrow" aria-label="becomes">
-          →
-        </span>
+        <Arrow />
         <strong
           data-testid="accuracy"
           data-state={score?.state ?? "waiting"}

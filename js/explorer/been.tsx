@@ -8,7 +8,7 @@ import { byteDomain, type Frame, front, type Scales, scatterScales, valueDomain 
 import { metricValue } from "./accuracy";
 import { Toggle } from "./inputs";
 import type { Visit } from "./model";
-import { useWidth } from "./use-width";
+import { useSize } from "./use-size";
 import { tipAt, toggled, useView } from "./view";
 import { recipeWords } from "./words";
 
@@ -49,7 +49,7 @@ function latest(history: readonly Visit[]): Visit[] {
 function Scatter() {
   const view = useView();
   const { state } = view;
-  const [holder, width] = useWidth<HTMLDivElement>(400);
+  const [holder, { width }] = useSize<HTMLDivElement>({ width: 400, height: HEIGHT });
   const visits = useMemo(() => latest(state.history.value), [state.history.value]);
   const metric = state.metric.value;
   const baseline = state.baseline.value;
@@ -62,6 +62,7 @@ function Scatter() {
   const current = visits.find((visit) => visit.recipe === state.recipeText.value);
   return (
     <div ref={holder} class="sw-scatter">
+      {/* biome-ignore lint/a11y/useSemanticElements: a fieldset cannot be drawn in */}
       <svg
         width={width}
         height={HEIGHT}
@@ -95,7 +96,7 @@ function line(visits: readonly Visit[], scales: Scales): string {
 
 function Axes({ scales, frame, value }: { scales: Scales; frame: Frame; value(v: number): string }) {
   return (
-    <g class="sw-axis-text" aria-hidden="true">
+    <g class="sw-axis-text">
       {scales.yTicks.map((tick) => (
         <g key={`y${tick}`} transform={`translate(0 ${scales.y(tick).toFixed(1)})`}>
           <line class="sw-gridline" x1={frame.left} x2={frame.width - frame.right} />
@@ -166,6 +167,7 @@ function Points({ visits, current, scales }: PointsProps) {
   return (
     <g ref={group} class="sw-points">
       {order.map((visit, i) => (
+        // biome-ignore lint/a11y/useSemanticElements: a button cannot be a point of a drawing
         <circle
           key={visit.recipe}
           cx={scales.x(visit.nbytes)}

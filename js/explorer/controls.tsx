@@ -1,12 +1,11 @@
 // The recipe's own controls: sparsity, bits, scope, pattern, scales; the rarely used behind "more".
 
-import { useId, useState } from "preact/hooks";
-import { bytes, count, percent, weight } from "../charts/format";
+import { useState } from "preact/hooks";
+import { bytes, count, percent } from "../charts/format";
 import { BITS, PATTERNS, withFields } from "../core/recipe";
 import type { Granularity, Pattern, Recipe } from "../core/types";
-import { rankedThreshold } from "./figures";
 import { Choice, type Option, SparsitySlider } from "./inputs";
-import { useView } from "./view";
+import { useUnique, useView } from "./view";
 
 export const PATTERN_OPTIONS: Option<Pattern>[] = PATTERNS.map((pattern) =>
   pattern === "unstructured"
@@ -51,7 +50,7 @@ export function scalesIdle(bits: number, grid: string): string {
 
 export function Controls() {
   const [more, setMore] = useState(false);
-  const id = useId();
+  const id = useUnique();
   return (
     <section class="sw-controls" aria-label="Recipe">
       <Sparsity />
@@ -97,11 +96,9 @@ function KeptHint() {
   const { state } = useView();
   const figures = state.figures.value;
   const n = state.sketch.value.layers.reduce((sum, layer) => sum + layer.n, 0);
-  const threshold = rankedThreshold(state.plans.value, state.recipe.value, figures);
   return (
     <>
       keeps {count(figures.kept)} of {count(n)} weights
-      {threshold > 0 && ` · those beyond ±${weight(threshold)}`}
     </>
   );
 }

@@ -3,26 +3,25 @@
 import { decibels } from "../charts/format";
 import { linearTicks } from "../charts/ticks";
 import type { LayerSketch } from "../core/types";
-import { useWidth } from "./use-width";
+import { useSize } from "./use-size";
 import { useView } from "./view";
 
-const HEIGHT = 128;
-const [LEFT, RIGHT, TOP, BOTTOM] = [34, 8, 14, 18];
+const [LEFT, RIGHT, TOP, BOTTOM] = [26, 8, 24, 18];
 
 export function Curve({ index, layer }: { index: number; layer: LayerSketch }) {
   const { state } = useView();
-  const [holder, width] = useWidth<HTMLDivElement>(200);
+  const [holder, { width, height }] = useSize<HTMLDivElement>({ width: 200, height: 128 });
   const plan = state.plans.value[index];
   const recipe = state.recipe.value;
   const sqnr = recipe && state.layerSqnr(index);
   const high = niceCeiling(Math.max(...finite(sqnr), 10));
   const x = (bits: number) => LEFT + ((bits - 1) / 7) * (width - LEFT - RIGHT);
-  const y = (value: number) => TOP + (1 - Math.max(0, Math.min(1, value / high))) * (HEIGHT - TOP - BOTTOM);
+  const y = (value: number) => TOP + (1 - Math.max(0, Math.min(1, value / high))) * (height - TOP - BOTTOM);
   const points = [...sqnr].map((value, i) => ({ bits: i + 1, value, x: x(i + 1), y: y(value) }));
   const words = points.map((p) => `${p.bits} bits ${decibels(p.value)}`).join(", ");
   return (
     <div class="sw-curve" ref={holder}>
-      <svg width={width} height={HEIGHT} role="img" aria-label={`SQNR of ${layer.label}: ${words}`} data-testid="curve">
+      <svg width={width} height={height} role="img" aria-label={`SQNR of ${layer.label}: ${words}`} data-testid="curve">
         <g class="sw-axis-text">
           {linearTicks(0, high, 3).map((tick) => (
             <g key={tick} transform={`translate(0 ${y(tick).toFixed(1)})`}>
@@ -33,15 +32,12 @@ export function Curve({ index, layer }: { index: number; layer: LayerSketch }) {
             </g>
           ))}
           {points.map((p) => (
-            <text key={p.bits} x={p.x} y={HEIGHT - 4} text-anchor="middle">
+            <text key={p.bits} x={p.x} y={height - 4} text-anchor="middle">
               {p.bits}
             </text>
           ))}
-          <text x={LEFT - 28} y={9}>
-            SQNR, dB
-          </text>
-          <text x={width - RIGHT} y={9} text-anchor="end">
-            against bits
+          <text x={0} y={9}>
+            SQNR in dB, by bits
           </text>
         </g>
         <path

@@ -1,6 +1,6 @@
 // One layer enlarged: its distribution with an axis, its error against bits, and its own values.
 
-import { bytes, count, decibels, share, weight } from "../charts/format";
+import { bytes, count, decibels, share } from "../charts/format";
 import { layerTotal } from "../core/estimate";
 import { patternSparsity, withLayer } from "../core/recipe";
 import type { LayerFields, LayerSketch, Override, Plan, Recipe } from "../core/types";
@@ -158,7 +158,6 @@ function OwnValues({ index, layer }: Props) {
 function Outcome({ index, layer }: Props) {
   const { state } = useView();
   const { layers } = state.figures.value;
-  const threshold = layers.threshold[index];
   const parts = [
     layers.codes[index] > 0 && `codes ${bytes(layers.codes[index])}`,
     layers.mask[index] > 0 && `mask ${bytes(layers.mask[index])}`,
@@ -170,7 +169,6 @@ function Outcome({ index, layer }: Props) {
         {bytes(layer.n * layer.itemsize)} → {bytes(layerTotal(layers, index))}
       </b>
       {parts.length > 1 && <span> = {parts.join(" + ")}</span>}
-      {threshold > 0 && <span> · pruned within ±{weight(threshold)}</span>}
       <span> · SQNR {decibels(layerSqnr(layers, index))}</span>
     </p>
   );

@@ -1,7 +1,8 @@
 // The form parts everything is set with: a radio group drawn as segments, and a slider with a number box.
 
 import type { ComponentChildren } from "preact";
-import { useId, useRef } from "preact/hooks";
+import { useRef } from "preact/hooks";
+import { useUnique } from "./view";
 
 export interface Option<T> {
   value: T;
@@ -24,7 +25,7 @@ interface ChoiceProps<T> {
 /** One of a few: native radio buttons, so that arrow keys and screen readers work as everywhere. */
 export function Choice<T extends string | number | boolean>(props: ChoiceProps<T>) {
   const { legend, options, value, choose, idle = "", testid, className = "" } = props;
-  const name = useId();
+  const name = useUnique();
   return (
     <fieldset class={`sw-choice ${className}`} disabled={idle !== ""} title={idle || undefined} data-testid={testid}>
       <legend>{legend}</legend>
@@ -65,7 +66,7 @@ const MOST = 99.9;
 /** A sparsity: a native slider in percent, its number box, and a line below that says what it means. */
 export function SparsitySlider(props: SliderProps) {
   const { label, value, valueText, hint, disabled = false, testid, change, settle } = props;
-  const id = useId();
+  const id = useUnique();
   const shown = Math.round(1e4 * value) / 100;
   const input = (event: Event) => {
     const percent = Number((event.currentTarget as HTMLInputElement).value);

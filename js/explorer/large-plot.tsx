@@ -3,9 +3,10 @@
 import { useSignalEffect } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
 import { weight } from "../charts/format";
-import { thin } from "../charts/labels";
+import { type Box, thin } from "../charts/labels";
 import { makePicture } from "../charts/picture";
 import { drawDistribution, hatchPattern, type Picture } from "../charts/plot";
+import type { Colours } from "../charts/theme";
 import { mirroredTicks } from "../charts/ticks";
 import type { LayerSketch } from "../core/types";
 import { outcomeOf } from "./figures";
@@ -13,7 +14,6 @@ import { binWords } from "./ridge-tips";
 import { detailSpan } from "./scene";
 import { tipAt, useView, type View } from "./view";
 
-const HEIGHT = 128;
 const AXIS = 18;
 const TOP = 4;
 
@@ -65,42 +65,55 @@ export function LargePlot({ index, layer }: Props) {
 
 function drawLarge(view: View, canvas: HTMLCanvasElement, index: number, layer: LayerSketch): Picture | null {
   const ctx = canvas.getContext("2d");
-  const width = canvas.clientWidth;
-  if (!ctx || width === 0) return null;
+  const { clientWidth: width, clientHeight: height } = canvas;
+  if (!ctx || width === 0 || height === 0) return null;
   const ratio = devicePixelRatio;
-  const [w, h] = [Math.round(width * ratio), Math.round(HEIGHT * ratio)];
+  const [w, h] = [Math.round(width * ratio), Math.round(height * ratio)];
   if (canvas.width !== w || canvas.height !== h) Object.assign(canvas, { width: w, height: h });
   ctx.setTransform(ratio, 0, 0, ratio, 0, 0);
-  ctx.clearRect(0, 0, width, HEIGHT);
+  ctx.clearRect(0, 0, width, height);
   const { sketch, plans, figures } = view.state;
   const colours = view.colours.value;
   const plan = plans.value[index];
   const picture = makePicture(sketch.value, layer, plan, outcomeOf(figures.value, index), detailSpan(layer), width);
-  const box = { x: 0, y: TOP, width, height: HEIGHT - AXIS - TOP - 6 };
+  const box = { x: 0, y: TOP, width, height: height - AXIS - TOP - 6 };
   const hatch = hatchPattern(ctx, colours.hatch, ratio);
   drawDistribution(ctx, picture, box, { colours, hatch, log: view.log.value, tick: 5 });
-  drawEdges(ctx, picture, box.width, box.y + box.height, colours.text);
-  drawAxis(ctx, picture.span, width, `11px ${colours.font}`, colours.muted);
+  drawEdges(ctx, picture, box, colours);
+  drawAxis(ctx, picture.span, { width, height }, `11px ${colours.font}`, colours.muted);
   return picture;
 }
 
-/** The edges of the pruned band. */
-function drawEdges(ctx: CanvasRenderingContext2D, picture: Picture, width: number, base: number, colour: string): void {
-  const reach = (picture.threshold / picture.span) * (width / 2);
-  if (reach === 0 || reach > width / 2) return;
-  ctx.strokeStyle = colour;
-  ctx.setLineDash([3, 2]);
+/** The edges of the pruned band, the right one with its value. */
+function drawEdges(ctx: CanvasRenderingContext2D, picture: Picture, box: Box, colours: Colours): void {
+  const middle = box.width / 2;
+  const reach = (picture.threshold / picture.span) * middle;
+  if (reach === 0 || reach > middle) return;
+  ctx.strokeStyle = ctx.fillStyle = colours.text;
+  ctx.setLineDash([2, 2]);
   ctx.lineWidth = 1;
   ctx.beginPath();
-  for (const x of [width / 2 - reach, width / 2 + reach]) {
+  for (const x of [middle - reach, middle + reach]) {
     ctx.moveTo(Math.round(x) + 0.5, 0);
-    ctx.lineTo(Math.round(x) + 0.5, base);
+    ctx.lineTo(Math.round(x) + 0.5, box.y + box.height);
   }
   ctx.stroke();
   ctx.setLineDash([]);
+  const text = `±${weight(picture.threshold)}`;
+  ctx.font = `11px ${colours.font}`;
+  ctx.textBaseline = "top";
+  const fits = middle + reach + 6 + ctx.measureText(text).width < box.width;
+  ctx.textAlign = fits ? "left" : "right";
+  ctx.fillText(text, middle + reach + (fits ? 6 : -6), 2);
 }
 
-function drawAxis(ctx: CanvasRenderingContext2D, span: number, width: number, font: string, colour: string): void {
+function drawAxis(
+  ctx: CanvasRenderingContext2D,
+  span: number,
+  { width, height }: { width: number; height: number },
+  font: string,
+  colour: string,
+): void {
   ctx.font = font;
   ctx.fillStyle = colour;
   ctx.textAlign = "center";
@@ -110,5 +123,5 @@ function drawAxis(ctx: CanvasRenderingContext2D, span: number, width: number, fo
     return { text, width: ctx.measureText(text).width, x: (width / 2) * (1 + tick / span) };
   });
   const fitting = labels.filter((label) => label.x - label.width / 2 >= 0 && label.x + label.width / 2 <= width);
-  for (const label of thin(fitting)) ctx.fillText(label.text, label.x, HEIGHT - 4);
+  for (const label of thin(fitting)) ctx.fillText(label.text, label.x, height - 4);
 }

@@ -1,12 +1,12 @@
 // The ridge as part of the page: one canvas that stays while an empty space scrolls, pointer, keyboard, and a tree for screen readers.
 
 import { useSignal, useSignalEffect } from "@preact/signals";
-import { useEffect, useId, useMemo, useRef } from "preact/hooks";
+import { useEffect, useMemo, useRef } from "preact/hooks";
 import { AXIS, drawRidge, HEADER, type RidgeScene, ROW } from "../charts/ridge";
 import { type Row, ridgeRows } from "../charts/rows";
 import { describeRow, ridgeTip } from "./ridge-tips";
 import { Scenes } from "./scene";
-import { tipAt, toggled, useView, type View } from "./view";
+import { tipAt, toggled, useUnique, useView, type View } from "./view";
 
 interface Pointer {
   row: number;
@@ -89,7 +89,7 @@ class RidgeCanvas {
 
 export function Ridge() {
   const view = useView();
-  const id = useId();
+  const id = useUnique();
   const scroller = useRef<HTMLDivElement>(null);
   const canvas = useRef<HTMLCanvasElement>(null);
   const ridge = useRef<RidgeCanvas | null>(null);
@@ -147,10 +147,13 @@ export function Ridge() {
     const made = ridge.current;
     if (!made) return;
     made.pointer = made.at(event);
-    const tip = made.scene && ridgeTip(view, made.scene, made.pointer.row, made.pointer.x);
+    const { scene, pointer } = made;
+    if (!scene) return;
+    const tip = ridgeTip(view, scene, pointer.row, pointer.x);
     if (tip) tipAt(view, event, tip.title, tip.lines);
     else view.tip.value = null;
-    if (made.scene) made.scene.columns.plot.x > made.pointer.x && (made.pointer = { ...made.pointer, x: -1 });
+    const { plot } = scene.columns;
+    if (pointer.x < plot.x || pointer.x > plot.x + plot.width) made.pointer = { ...pointer, x: -1 };
     made.drawSoon();
   };
   const leave = () => {
@@ -175,12 +178,14 @@ export function Ridge() {
       aria-label={`${labels.length} layers, first to last: arrow keys move, Enter opens a layer`}
       aria-activedescendant={`${id}-row`}
       data-testid="ridge"
+      style={{ "--content": `${HEADER + rows.length * ROW + AXIS}px` }}
       onScroll={() => ridge.current?.drawSoon()}
       onFocus={() => focus(true)}
       onBlur={() => focus(false)}
       onKeyDown={(event) => ridgeKey(event, view, rows, active.value, moveTo)}
     >
-      <div class="sw-ridge-space" style={{ height: `${HEADER + rows.length * ROW + AXIS}px` }}>
+      <div class="sw-ridge-space">
+        {/* biome-ignore lint/a11y/noAriaHiddenOnFocusable: a canvas takes no focus; the tree around it does */}
         <canvas
           ref={canvas}
           aria-hidden="true"
@@ -195,6 +200,7 @@ export function Ridge() {
           id={`${id}-row`}
           class="sw-unseen"
           role="treeitem"
+          tabIndex={-1}
           aria-level={row.kind === "layer" && row.block ? 2 : 1}
           aria-posinset={active.value + 1}
           aria-setsize={rows.length}

@@ -4,18 +4,20 @@ import { useMemo } from "preact/hooks";
 import { bytes, share } from "../charts/format";
 import { thin } from "../charts/labels";
 import { blockOf } from "../charts/rows";
-import { type Block, blockAt, blocksPath, silhouette } from "../charts/silhouette";
+import { type Block, blockAt, blocksPath, contourPath, silhouette } from "../charts/silhouette";
 import { layerTotal } from "../core/estimate";
 import type { Sketch } from "../core/types";
-import { useWidth } from "./use-width";
+import { useSize } from "./use-size";
 import { tipAt, useView } from "./view";
 
 const HEIGHT = 84;
 const LABELS = 16;
+/** Pixels per layer below which blocks are not told apart. */
+const CROWDED = 5;
 
 export function Silhouette() {
   const view = useView();
-  const [frame, width] = useWidth<HTMLDivElement>(400);
+  const [frame, { width }] = useSize<HTMLDivElement>({ width: 400, height: HEIGHT });
   const { sketch, figures } = view.state;
   const { layers } = sketch.value;
   const blocks = useMemo(
@@ -27,7 +29,10 @@ export function Silhouette() {
       ),
     [layers, width],
   );
-  const dense = useMemo(() => blocksPath(blocks, HEIGHT / 2, () => 1), [blocks]);
+  const dense = useMemo(() => {
+    const crowded = layers.length > width / CROWDED;
+    return crowded ? contourPath(blocks, HEIGHT / 2) : blocksPath(blocks, HEIGHT / 2, () => 1);
+  }, [blocks]);
   const now = figures.value;
   const left = (i: number) => Math.min(1, layerTotal(now.layers, i) / (layers[i].n * layers[i].itemsize));
   const find = (event: MouseEvent) => {
@@ -80,8 +85,7 @@ export function Silhouette() {
 }
 
 function Chosen({ block }: { block: Block }) {
-  const { x, thickness } = block;
-  return <path class="sw-silhouette-chosen" d={`M${x} ${HEIGHT + 3}h${Math.max(2, thickness)}`} />;
+  return <path class="sw-silhouette-chosen" d={blocksPath([block], HEIGHT / 2, () => 1)} />;
 }
 
 /** The stages of the model, named once each where there is room. */
@@ -104,7 +108,7 @@ function Names({ sketch, blocks }: { sketch: Sketch; blocks: Block[] }) {
     return thin(placed.filter((label) => label.room > 0.7 * label.width));
   }, [sketch, blocks]);
   return (
-    <g class="sw-axis-text" text-anchor="middle" aria-hidden="true">
+    <g class="sw-axis-text" text-anchor="middle">
       {labels.map((label) => (
         <text key={label.x} x={label.x} y={HEIGHT + LABELS - 2}>
           {label.text}

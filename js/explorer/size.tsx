@@ -1,10 +1,12 @@
 // The size section: dense against now on one scale, the file's parts enlarged, and sizes people know.
 
 import { bytes, count, times } from "../charts/format";
+import { thin } from "../charts/labels";
 import { sizeMarks } from "../charts/ticks";
 import type { Estimate } from "../core/types";
 import { type Part, partsOf } from "./figures";
 import { Toggle } from "./inputs";
+import { useSize } from "./use-size";
 import { toggled, useView } from "./view";
 
 export function Size() {
@@ -16,6 +18,9 @@ export function Size() {
     <section class="sw-size" aria-label="Size">
       <header class="sw-heading">
         <h3>Size</h3>
+        <span class="sw-caption">
+          {figures.download !== null && `download ${bytes(figures.download)}, entropy-coded`}
+        </span>
         <span class="sw-tools">
           <Toggle
             pressed={table}
@@ -39,18 +44,25 @@ function Headline({ figures }: { figures: Estimate }) {
   return (
     <p class="sw-headline">
       <span class="sw-from">{bytes(figures.dense)}</span>
-      <span class="sw-arrow" aria-label="becomes">
-        →
-      </span>
+      <Arrow />
       <Approx exact={figures.exact} />
       <strong data-testid="size-now" data-bytes={figures.nbytes} data-exact={figures.exact}>
         {bytes(figures.nbytes)}
       </strong>
       <span class="sw-beside">
         <span data-testid="ratio">{times(figures.ratio)}</span> {figures.ratio >= 1 ? "smaller" : "as small"}
-        {figures.download !== null && ` · ${bytes(figures.download)} entropy-coded`}
       </span>
     </p>
+  );
+}
+
+/** From one figure to the next. */
+export function Arrow() {
+  return (
+    <span class="sw-arrow">
+      <span aria-hidden="true">→</span>
+      <span class="sw-unseen">becomes</span>
+    </span>
   );
 }
 
@@ -67,18 +79,19 @@ export function Approx({ exact }: { exact: boolean }) {
 const percentOf = (part: number, whole: number) => `${(100 * part) / whole}%`;
 
 function Bars({ figures, parts }: { figures: Estimate; parts: Part[] }) {
+  const [frame, { width }] = useSize<HTMLDivElement>({ width: 400, height: 0 });
   const scale = Math.max(figures.dense, figures.nbytes);
   const summary = `${bytes(figures.nbytes)} of ${bytes(figures.dense)}: ${parts.map((p) => `${p.label} ${bytes(p.bytes)}`).join(", ")}`;
   return (
-    <div class="sw-bars" role="img" aria-label={summary}>
+    <div class="sw-bars" ref={frame} role="img" aria-label={summary}>
       <div class="sw-scale">
+        <Marks figures={figures} scale={scale} width={width} />
         <div class="sw-dense" style={{ width: percentOf(figures.dense, scale) }}>
           <span>dense</span>
         </div>
         <div class="sw-now">
           <Segments parts={parts} whole={scale} />
         </div>
-        <Marks figures={figures} scale={scale} />
       </div>
       <svg class="sw-lens" viewBox="0 0 100 10" preserveAspectRatio="none" aria-hidden="true">
         <path d={`M0 0H${(100 * figures.nbytes) / scale}L100 10H0Z`} />
@@ -114,25 +127,41 @@ function Segments({ parts, whole }: { parts: Part[]; whole: number }) {
   );
 }
 
-function Marks({ figures, scale }: { figures: Estimate; scale: number }) {
+const LETTER = 6;
+
+interface MarksProps {
+  figures: Estimate;
+  scale: number;
+  width: number;
+}
+
+/** Sizes people know, each with its name on the side where there is room, if there is. */
+function Marks({ figures, scale, width }: MarksProps) {
+  const marks = sizeMarks(figures.dense).map((mark) => {
+    const place = (mark.bytes / scale) * width;
+    const room = LETTER * mark.label.length + 22;
+    const left = place + room > width;
+    return { ...mark, left, x: left ? place - room / 2 : place + room / 2, width: room };
+  });
+  const named = new Set(thin(marks, 0));
   return (
     <>
-      {sizeMarks(figures.dense).map((mark) => {
-        const place = mark.bytes / scale;
-        return (
-          <span
-            key={mark.bytes}
-            class={`sw-mark ${place > 0.6 ? "sw-mark-left" : ""}`}
-            data-fits={figures.nbytes <= mark.bytes}
-            style={{ left: percentOf(mark.bytes, scale) }}
-          >
+      {marks.map((mark) => (
+        <span
+          key={mark.bytes}
+          class={`sw-mark ${mark.left ? "sw-mark-left" : ""}`}
+          data-fits={figures.nbytes <= mark.bytes}
+          style={{ left: percentOf(mark.bytes, scale) }}
+          title={mark.label}
+        >
+          {named.has(mark) && (
             <span>
               {figures.nbytes <= mark.bytes && <i class="sw-tick" />}
               {mark.label}
             </span>
-          </span>
-        );
-      })}
+          )}
+        </span>
+      ))}
     </>
   );
 }
@@ -142,8 +171,10 @@ function SizeTable({ figures, parts }: { figures: Estimate; parts: Part[] }) {
     <table class="sw-table">
       <thead>
         <tr>
-          <th scope="col">part of the file</th>
-          <th scope="col">what it holds</th>
+          <th scope="col">part</th>
+          <th scope="col" class="sw-words">
+            what it holds
+          </th>
           <th scope="col">bytes</th>
         </tr>
       </thead>
@@ -151,7 +182,7 @@ function SizeTable({ figures, parts }: { figures: Estimate; parts: Part[] }) {
         {parts.map((part) => (
           <tr key={part.key}>
             <th scope="row">{part.label}</th>
-            <td>{part.title}</td>
+            <td class="sw-words">{part.title}</td>
             <td>{count(part.bytes)}</td>
           </tr>
         ))}
@@ -159,12 +190,12 @@ function SizeTable({ figures, parts }: { figures: Estimate; parts: Part[] }) {
       <tfoot>
         <tr>
           <th scope="row">file</th>
-          <td>{figures.exact ? "exactly" : "about, until the kernel has counted"}</td>
+          <td class="sw-words">{figures.exact ? "exactly" : "about, until the kernel has counted"}</td>
           <td>{count(figures.nbytes)}</td>
         </tr>
         <tr>
           <th scope="row">dense</th>
-          <td>the model as a plain .safetensors file</td>
+          <td class="sw-words">the model as a plain .safetensors file</td>
           <td>{count(figures.dense)}</td>
         </tr>
       </tfoot>
