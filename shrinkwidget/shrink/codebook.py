@@ -27,10 +27,10 @@ def codebook_of(weights: Tensor, bits: int) -> Tensor:
     ordered = _sorted(weights.float())
     sums = torch.cumsum(ordered, 0, dtype=torch.float64)
     sums = torch.cat([sums.new_zeros(1), sums])
-    values, cells = _start(ordered, bits), torch.empty(0)
+    values, cells = _start(ordered, bits), None
     for _ in range(ITERATIONS):
         bounds = torch.searchsorted(ordered, midpoints(values), right=True)
-        if torch.equal(bounds, cells):
+        if cells is not None and torch.equal(bounds, cells):
             break
         cells, values = bounds, _means(bounds, sums, values)
     return values

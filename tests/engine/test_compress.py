@@ -1,0 +1,228 @@
+"""Compressing makes a new model of the same class, exactly what its file loads, and leaves the old one alone."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from torch import Tensor, nn
+
+from shrinkwidget.compressed import Compressed, compress, load
+from shrinkwidget.errors import FileError, ModelError, RecipeError
+from shrinkwidget.measure.layers import open_weights
+from shrinkwidget.measure.sketch import sketch
+from shrinkwidget.recipe import Keep, Recipe
+from shrinkwidget.shrink.compress import effective_state
+from shrinkwidget.shrink.exact import exact
+
+from .packing import Net, recipes, same, same_bits, state_dicts
+
+RECIPE = Recipe(sparsity=0.5, bits=4, kept_bits=16)
+
+
+class Mixed(nn.Module):
+    """Layers of every kind that holds weights, tied, frozen, hooked, in several dtypes and modes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.embed = nn.Embedding(20, 16)
+        self.conv = nn.Conv2d(3, 8, 3)
+        self.up = nn.ConvTranspose2d(8, 4, 2)
+        self.norm = nn.BatchNorm2d(8)
+        self.attention = nn.MultiheadAttention(16, 2)
+        self.rnn = nn.LSTM(16, 12, num_layers=2)
+        self.wide = nn.Linear(16, 16).double()
+        self.short = nn.Linear(16, 16).bfloat16()
+        self.bare = nn.Parameter(torch.randn(5, 6))
+        self.head = nn.Linear(16, 20)
+        self.head.weight = self.embed.weight
+        self.conv.weight.requires_grad_(False)
+        self.conv.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.norm.eval()
+        self.calls = 0
+        self.head.register_forward_hook(self._count)
+
+    def _count(self, *_: object) -> None:
+        self.calls += 1
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        x, _ = self.attention(*[self.embed(tokens)] * 3)
+        x, _ = self.rnn(x)
+        out: Tensor = self.head(torch.cat([x, x[..., :4]], -1))
+        return out
+
+
+def digest(model: nn.Module) -> str:
+    """Return a hash of every parameter, buffer, gradient and mode of a model."""
+    found = hashlib.sha256()
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        for x in (tensor, tensor.grad):
+            raw = b"" if x is None else x.detach().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+            found.update(f"{name}{tensor.dtype}{tensor.requires_grad}{tensor.stride()}".encode() + raw)
+    found.update(repr([(name, module.training) for name, module in model.named_modules()]).encode())
+    return found.hexdigest()
+
+
+def test_the_model_that_is_compressed_is_untouched() -> None:
+    model = Mixed()
+    model(torch.arange(6)[:, None]).sum().backward()
+    before = digest(model)
+    for recipe in (Recipe(), RECIPE, Recipe(pattern="2:4", bits=1), Recipe(bits=6, grid="codebook")):
+        compress(model, recipe)
+    assert digest(model) == before
+    assert model.calls == 1
+
+
+def test_the_new_model_is_like_the_old_one_in_everything_but_its_weights() -> None:
+    model = Mixed()
+    model(torch.arange(6)[:, None]).sum().backward()
+    new = compress(model, RECIPE).model
+    assert type(new) is Mixed
+    old_parameters, new_parameters = dict(model.named_parameters()), dict(new.named_parameters())
+    assert list(old_parameters) == list(new_parameters)
+    for name, p in new_parameters.items():
+        old = old_parameters[name]
+        assert (p.shape, p.dtype, p.device, p.requires_grad) == (old.shape, old.dtype, old.device, old.requires_grad)
+        assert p.stride() == old.stride()
+        assert p.grad is None
+        assert p is not old
+    assert [m.training for m in model.modules()] == [m.training for m in new.modules()]
+    assert new.head.weight is new.embed.weight
+    new(torch.arange(6)[:, None]).sum().backward()
+    assert (model.calls, new.calls) == (1, 2)
+    assert new.embed.weight.grad is not None
+
+
+def test_the_new_model_computes_with_the_effective_weights() -> None:
+    model = Mixed()
+    new = compress(model, RECIPE).model
+    assert isinstance(new, Mixed)
+    for name, tensor in effective_state(open_weights(model), RECIPE):
+        assert same_bits(new.state_dict()[name], tensor)
+    x, w = torch.randn(2, 3, 5, 5), new.conv.weight
+    assert torch.equal(new.conv(x), nn.functional.conv2d(x, w, new.conv.bias))
+    assert int((w == 0).sum()) > 0
+    assert all(len(row.unique()) <= 15 for row in w.reshape(8, -1))
+    assert same_bits(new.state_dict()["norm.running_var"], model.state_dict()["norm.running_var"].half().float())
+
+
+@settings(max_examples=30)
+@given(state=state_dicts(), recipe=recipes())
+def test_any_recipe_saves_and_loads_what_the_state_dict_says(
+    state: dict[str, Tensor], recipe: Recipe, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    if "layers" in recipe.to_dict() and "l0" not in state:
+        return
+    small = compress(state, recipe)
+    path = tmp_path_factory.mktemp("any") / "small.safetensors"
+    assert small.model is None
+    assert small.save(path) == small.nbytes == path.stat().st_size
+    assert small.estimate is not None
+    assert small.nbytes == small.estimate.nbytes == sum(small.parts().values())
+    assert same(load(path).state_dict(), small.state_dict())
+
+
+def test_a_fresh_model_is_filled_with_what_was_saved(tmp_path: Path) -> None:
+    small = compress(Net(seed=1), RECIPE)
+    path = tmp_path / "small.safetensors"
+    assert small.save(path, entropy=True) == small.download
+    fresh = Net(seed=2)
+    loaded = load(path, into=fresh)
+    assert loaded.model is fresh
+    assert loaded.recipe == RECIPE
+    assert (loaded.nbytes, loaded.dense) == (small.nbytes, small.dense)
+    assert small.model is not None
+    old, new = small.model.state_dict(), fresh.state_dict()
+    assert same(old, new)
+    assert fresh.head.weight is fresh.embed.weight
+
+
+def test_the_figures_are_the_exact_ones(resnet20: Path) -> None:
+    recipe = Recipe(sparsity=0.9, bits=4, layers={"conv1": Keep})
+    small, true = compress(resnet20, recipe), exact(open_weights(resnet20), recipe)
+    assert small.estimate is not None
+    assert small.estimate.sqnr == pytest.approx(true.sqnr, rel=1e-9)
+    assert [layer.kept for layer in small.estimate.layers] == [layer.kept for layer in true.layers]
+    assert small.nbytes == true.nbytes
+    assert small.dense == true.dense
+
+
+def test_a_saved_file_is_that_of_the_moment_of_compression(tmp_path: Path) -> None:
+    """Neither training the old model on nor training the new one changes what is saved."""
+    model = Net(seed=1)
+    recipe = Recipe(layers={"conv": Keep})
+    small = compress(model, recipe)
+    expected = {name: tensor.clone() for name, tensor in small.state_dict().items()}
+    assert small.model is not None
+    with torch.no_grad():
+        for p in [*model.parameters(), *small.model.parameters()]:
+            p.add_(1)
+    for tensor in small.state_dict().values():
+        tensor.zero_()
+    small.save(tmp_path / "small.safetensors")
+    assert same(load(tmp_path / "small.safetensors").state_dict(), expected)
+
+
+def test_a_model_made_under_inference_mode_can_be_trained() -> None:
+    model = Net()
+    with torch.inference_mode():
+        new = compress(model, RECIPE).model
+    assert new is not None
+    torch.stack([p.sum() for p in new.parameters()]).sum().backward()
+
+
+def test_a_sketch_made_before_changes_nothing() -> None:
+    model = Net()
+    with_it, without = compress(model, RECIPE, sketch(model)), compress(model, RECIPE)
+    assert same(with_it.state_dict(), without.state_dict())
+
+
+def test_it_says_what_it_is() -> None:
+    small = compress(Net(), Recipe(sparsity=0.5, bits=4))
+    assert repr(small).startswith(f"Compressed(Net, {small.nbytes:,} bytes")
+    assert "50.0% sparse" in repr(small)
+    html = small._repr_html_()
+    assert f"{small.nbytes:,}" in html
+    assert all(f"<td>{part}</td>" in html for part in ("codes", "scales", "kept", "header"))
+
+
+class Uncopied(nn.Linear):
+    def __deepcopy__(self, memo: object) -> nn.Module:
+        raise TypeError("cannot copy a file handle")
+
+
+def test_a_model_that_cannot_be_copied_is_refused_in_one_sentence() -> None:
+    with pytest.raises(ModelError, match=r"this Uncopied cannot be copied \(TypeError: cannot copy a file handle\)"):
+        compress(Uncopied(4, 4), RECIPE)
+    assert compress(Uncopied(4, 4).state_dict(), RECIPE).nbytes > 0
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_weights_that_are_not_finite_are_refused_by_name(value: float) -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    with torch.no_grad():
+        next(model[1].parameters())[0, 0] = value
+    with pytest.raises(ModelError, match=r"'1\.weight'"):
+        compress(model, RECIPE)
+
+
+def test_nonsense_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="'no_such_layer'"):
+        compress(nn.Linear(4, 4), Recipe(layers={"no_such_layer": Keep}))
+    with pytest.raises(ModelError, match="nothing to compress"):
+        compress(nn.BatchNorm1d(4), RECIPE)
+    with pytest.raises(FileError):
+        compress(tmp_path / "missing.safetensors", RECIPE)
+    with pytest.raises(ModelError, match="int"):
+        compress(3, RECIPE)  # type: ignore[arg-type]
+
+
+def test_results_are_compressed_objects(resnet20: Path) -> None:
+    small = compress(resnet20, Recipe(sparsity=0.8, bits=4))
+    assert isinstance(small, Compressed)
+    assert set(small.coded) == {e.name for e in open_weights(resnet20).layers}
+    assert small.dense / small.nbytes > 10
