@@ -82,8 +82,8 @@ def _unwrapped(header: Header, slots: Sequence[Slot], kept: Sequence[int], form:
     for name, (least, largest) in _expected(slots, kept, form).items():
         found[name] = form.unwrap(header.sections[name], largest)
         if not least <= len(found[name]) <= largest:
-            what = f"{len(found[name]):,} bytes" + " or more" * (len(found[name]) > largest)
-            raise FileError(f"its section {name!r} holds {what}; its structure and counts need {largest:,}")
+            than = f"fewer than the {least:,}" if len(found[name]) < least else f"more than the {largest:,}"
+            raise FileError(f"its section {name!r} holds {than} bytes that its structure and counts need")
     return found
 
 
