@@ -110,7 +110,7 @@ function levelBars(
   const cells = cellEdges(values);
   const barHeight = effective(sketch, layer, plan, outcome, cells);
   for (let i = 0; i < barHeight.length; i++) barHeight[i] *= binWidth / (cells[i + 1] - cells[i]);
-  return { barAt: values, barHeight, barWidth: (values[1] - values[0]) / 3 };
+  return { barAt: values, barHeight, barWidth: leastGap(values) / 2 };
 }
 
 /** Boundaries half-way between neighbouring values; the outer cells are as wide to the outside as to the inside. */
@@ -121,6 +121,12 @@ export function cellEdges(values: Float64Array): Float64Array {
   edges[0] = 2 * values[0] - edges[1];
   edges[last + 1] = 2 * values[last] - edges[last];
   return edges;
+}
+
+function leastGap(values: Float64Array): number {
+  let gap = Number.POSITIVE_INFINITY;
+  for (let i = 1; i < values.length; i++) gap = Math.min(gap, values[i] - values[i - 1]);
+  return gap;
 }
 
 function binBars(counts: Float64Array, left: Float64Array, edges: Float64Array): PictureBars {

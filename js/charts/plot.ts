@@ -105,7 +105,7 @@ function drawPruned(ctx: CanvasRenderingContext2D, picture: Picture, place: Plac
 function drawBars(ctx: CanvasRenderingContext2D, picture: Picture, place: Placing, style: PlotStyle): void {
   const { barAt, barHeight, barWidth } = picture;
   const pixels = barWidth * place.perUnit;
-  const width = Math.max(1, pixels > 3 ? pixels - 1 : pixels);
+  const width = Math.max(barAt === picture.levels ? 2 : 1, pixels > 3 ? pixels - 1 : pixels);
   ctx.fillStyle = style.colours.kept;
   ctx.beginPath();
   for (let i = 0; i < barAt.length; i++) {

@@ -59,7 +59,7 @@ export interface Columns {
 export function ridgeColumns(width: number, longestLabel: number): Columns {
   const roomy = width >= 520;
   const [weights, pruned, bits, nbytes] = roomy ? [72, 58, 38, 66] : [68, 52, 0, 0];
-  const label = Math.round(Math.min(longestLabel + PAD + 18, Math.max(84, width * 0.26)));
+  const label = Math.round(Math.min(longestLabel + PAD + 18, Math.max(84, width * 0.28)));
   const right = width - PAD;
   const plotEnd = right - weights - pruned - bits - nbytes - 4;
   const plot = { x: label + PAD, y: 0, width: Math.max(40, plotEnd - label - PAD), height: ROW - 8 };

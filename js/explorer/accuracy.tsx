@@ -12,7 +12,7 @@ export function metricValue(metric: Metric, value: number): string {
 }
 
 /** Half the width of an interval: "± 0.6". */
-function plusMinus(metric: Metric, score: Score): string {
+export function plusMinus(metric: Metric, score: Pick<Score, "low" | "high">): string {
   const half = (score.high - score.low) / 2;
   if (!Number.isFinite(half)) return "";
   return `± ${metric.percent ? (100 * half).toFixed(1) : Number(half.toPrecision(2))}`;

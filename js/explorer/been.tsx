@@ -5,7 +5,7 @@ import { useMemo, useRef } from "preact/hooks";
 import { bytes, count } from "../charts/format";
 import { placeLabel } from "../charts/labels";
 import { byteDomain, type Frame, front, type Scales, scatterScales, valueDomain } from "../charts/scatter";
-import { metricValue } from "./accuracy";
+import { metricValue, plusMinus } from "./accuracy";
 import { Toggle } from "./inputs";
 import type { Visit } from "./model";
 import { useSize } from "./use-size";
@@ -236,7 +236,7 @@ function HistoryTable() {
             <th scope="col">recipe</th>
             <th scope="col">size</th>
             <th scope="col">{metric.name}</th>
-            <th scope="col">95 % interval</th>
+            <th scope="col">95 %</th>
             <th scope="col">examples</th>
           </tr>
         </thead>
@@ -250,9 +250,7 @@ function HistoryTable() {
               </th>
               <td>{bytes(visit.nbytes)}</td>
               <td>{metricValue(metric, visit.value)}</td>
-              <td>
-                {metricValue(metric, visit.low)} – {metricValue(metric, visit.high)}
-              </td>
+              <td>{plusMinus(metric, visit)}</td>
               <td>{count(visit.n)}</td>
             </tr>
           ))}

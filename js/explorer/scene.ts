@@ -94,8 +94,8 @@ export class Scenes {
     if (this.columns?.width !== width || this.columns.rows !== rows) {
       ctx.font = `12px ${colours.font}`;
       const longest = rows.reduce((most, row) => {
-        const text = row.kind === "layer" ? row.label : `${row.key}  `;
-        return Math.max(most, ctx.measureText(text).width + (row.kind === "layer" && row.block ? 12 : 0));
+        const [text, wider] = row.kind === "layer" ? [row.label, 1] : [row.key, 1.09];
+        return Math.max(most, wider * ctx.measureText(text).width + (row.kind === "layer" && !row.block ? 0 : 12));
       }, 0);
       this.columns = { width, rows, found: ridgeColumns(width, longest) };
     }
