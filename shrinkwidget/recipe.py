@@ -110,7 +110,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         values = {f.name: getattr(self, f.name) for f in fields(self)}
-        if self.sparsity is None:
+        if values["sparsity"] is None:
             values["sparsity"] = pattern_sparsity(values["pattern"])
         for name, value in _checked(values, "Recipe").items():
             object.__setattr__(self, name, value)
@@ -194,7 +194,9 @@ class Recipe:
         if not isinstance(version, int) or isinstance(version, bool) or version < 1:
             raise RecipeError(f"this recipe has version {version!r}; expected a whole number from 1 to {VERSION}")
         if version > VERSION:
-            raise RecipeError(f"this recipe has version {version}, newer than {VERSION}: upgrade shrinkwidget to read it")
+            raise RecipeError(
+                f"this recipe has version {version}, newer than {VERSION}: upgrade shrinkwidget to read it"
+            )
         values = {str(k): v for k, v in found.items() if k not in ("format", "version")}
         _known(values, [f.name for f in fields(cls)], "Recipe")
         layers = values.get("layers", {})
@@ -273,7 +275,9 @@ _CHOICES: Final[dict[str, tuple[object, ...]]] = {
 def _known(given: Mapping[str, Any], known: Iterable[str], where: str) -> None:
     for name in given:
         if name not in (known := list(known)):
-            raise RecipeError(f"{where} has no field {name!r}{nearest(str(name), known)} Its fields: {', '.join(known)}")
+            raise RecipeError(
+                f"{where} has no field {name!r}{nearest(str(name), known)} Its fields: {', '.join(known)}"
+            )
 
 
 def _checked(values: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -362,7 +366,7 @@ def _checked_name(name: Any) -> str:
 
 
 def _checked_override(name: str, value: Any) -> Override:
-    if value is Keep:
+    if isinstance(value, _Keep):
         return Keep
     where = f"the override of {name!r}"
     if not isinstance(value, Mapping):

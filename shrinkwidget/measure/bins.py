@@ -40,4 +40,4 @@ def bin_index(u: Tensor) -> Tensor:
 def bin_of(u: Floats) -> NDArray[np.intp]:
     """Return the bin of each relative magnitude, rounded to float32 first, anything above 1 in the atom."""
     index = (u.astype(np.float32).view(np.int32) >> _SHIFT) - (_FIRST - 1)
-    return np.clip(index, 0, ATOM).astype(np.intp)
+    return np.asarray(np.clip(index, 0, ATOM), dtype=np.intp)

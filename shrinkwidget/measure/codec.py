@@ -40,7 +40,9 @@ def encode(sketch: Sketch) -> bytes:
         "absmax": np.array([layer.absmax for layer in layers], dtype=np.float32),
         "survival": np.array([[layer.survival[p] for layer in layers] for p in NM_PATTERNS], dtype=np.float32),
     }
-    return save(tensors, {"format": FORMAT, "version": VERSION, "model": json.dumps(_model(sketch), ensure_ascii=False)})
+    return save(
+        tensors, {"format": FORMAT, "version": VERSION, "model": json.dumps(_model(sketch), ensure_ascii=False)}
+    )
 
 
 def _stacked(sketch: Sketch, part: Callable[[Table], Floats | float]) -> NDArray[np.float32]:
@@ -79,7 +81,9 @@ def decode(blob: bytes) -> Sketch:
         tensors = load(blob)
         header = json.loads(blob[8 : 8 + int.from_bytes(blob[:8], "little")])["__metadata__"]
         if header.get("format") != FORMAT or header.get("version") != VERSION:
-            raise FileError(f"this is not a shrinkwidget sketch of version {VERSION}; make a new one with sw.sketch(model)")
+            raise FileError(
+                f"this is not a shrinkwidget sketch of version {VERSION}; make a new one with sw.sketch(model)"
+            )
         return _assembled(json.loads(header["model"]), tensors)
     except (SafetensorError, KeyError, TypeError, IndexError, ValueError) as error:
         if isinstance(error, FileError):
@@ -115,6 +119,15 @@ def _layer_sketch(i: int, layer: dict[str, Any], tensors: dict[str, NDArray[Any]
 
 
 def _table(g: int, i: int, tensors: dict[str, NDArray[Any]]) -> Table:
-    names = ("bin_count", "bin_energy", "range_value", "range_energy", "range_count")
-    rows = [tensors[name][g, i].astype(np.float64) for name in names]
-    return Table(*rows, stretch=float(tensors["stretch"][g, i]), captured=float(tensors["captured"][g, i]))
+    def row(name: str) -> Floats:
+        return np.asarray(tensors[name][g, i], dtype=np.float64)
+
+    return Table(
+        row("bin_count"),
+        row("bin_energy"),
+        row("range_value"),
+        row("range_energy"),
+        row("range_count"),
+        float(tensors["stretch"][g, i]),
+        float(tensors["captured"][g, i]),
+    )

@@ -102,7 +102,9 @@ class Estimate:
 
     def parts(self) -> dict[str, int]:
         """Return the bytes of the file by part: codes, mask, scales, kept (with layers under Keep) and header."""
-        sums = {part: sum(getattr(layer, part) for layer in self.layers) for part in ("codes", "mask", "scales", "as_is")}
+        sums = {
+            part: sum(getattr(layer, part) for layer in self.layers) for part in ("codes", "mask", "scales", "as_is")
+        }
         return {
             "codes": sums["codes"],
             "mask": sums["mask"],
@@ -148,7 +150,9 @@ def estimate(sketch: Sketch, recipe: Recipe) -> Estimate:
     return assembled(sketch, recipe, plans, layers)
 
 
-def assembled(sketch: Sketch, recipe: Recipe, plans: Sequence[Plan], layers: Iterable[LayerEstimate], **more: Any) -> Estimate:
+def assembled(
+    sketch: Sketch, recipe: Recipe, plans: Sequence[Plan], layers: Iterable[LayerEstimate], **more: Any
+) -> Estimate:
     """Return the estimate of these layers together with what the rest of the file takes."""
     layers = tuple(layers)
     kept = kept_bytes(((t.nbytes, t.itemsize, t.floating) for t in sketch.kept), recipe.kept_bits)

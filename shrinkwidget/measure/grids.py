@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from ..recipe import Granularity, Plan
 from .bins import ATOM, BINS, HIGH, LOW, Floats, bin_of
-from .sketch import LayerSketch, bucket_edges
 from .pruned import Survival
+from .sketch import LayerSketch, bucket_edges
 from .tables import Table
 
 CLIPS: Final = tuple(round(1 - 0.05 * i, 2) for i in range(17))
@@ -39,10 +39,12 @@ def nearest_table(layer: LayerSketch, granularity: Granularity) -> Table:
     """Return the table of a granularity, or the nearest a sketch has of a group size it has none of."""
     if granularity in layer.tables:
         return layer.tables[granularity]
-    if isinstance(granularity, int) and granularity >= math.prod(layer.shape[1:]):
+    wanted = int(granularity)
+    if wanted >= math.prod(layer.shape[1:]):
         return layer.tables["channel"]
     sizes = [g for g in layer.tables if isinstance(g, int)]
-    return layer.tables[min(sizes, key=lambda g: abs(math.log(g / int(granularity))))]
+    nearest: int = min(sizes, key=lambda size: abs(math.log(size / wanted)))
+    return layer.tables[nearest]
 
 
 def _grid_noise(layer: LayerSketch, plan: Plan, survival: Survival, survivors: float) -> float:
@@ -51,7 +53,7 @@ def _grid_noise(layer: LayerSketch, plan: Plan, survival: Survival, survivors: f
     if energy.sum() <= 0:
         energy = table.energy
     clip = chosen_clip(layer, plan, survival, table, energy)
-    return float((relative_error(clip, *step_and_levels(plan, table, clip)) * energy).sum()) * survivors / float(energy.sum())
+    return float((relative_error(*step_and_levels(plan, table, clip)) * energy).sum()) * survivors / float(energy.sum())
 
 
 def step_and_levels(plan: Plan, table: Table, clip: float) -> tuple[float, int]:
@@ -68,7 +70,7 @@ def chosen_clip(layer: LayerSketch, plan: Plan, survival: Survival, table: Table
     if plan.range == "absmax":
         return 1.0
     if plan.range == "mse":
-        costs = [float((relative_error(c, *step_and_levels(plan, table, c)) * energy).sum()) for c in CLIPS]
+        costs = [float((relative_error(*step_and_levels(plan, table, c)) * energy).sum()) for c in CLIPS]
         return CLIPS[int(np.argmin(costs))]
     counts = table.count * survival.shares(table.values, table.range_count, layer.absmax)
     return _percentile(counts if counts.sum() > 0 else table.count, float(plan.range) / 100)
@@ -85,7 +87,7 @@ def _percentile(counts: Floats, share: float) -> float:
 
 
 @lru_cache(maxsize=4096)
-def relative_error(clip: float, step: float, levels: int) -> Floats:
+def relative_error(step: float, levels: int) -> Floats:
     """Return, per bin, the mean squared rounding error over the mean square, on a grid of `levels` steps to a side."""
     end = levels * step
     error = _error_integral(HIGH, step, end) - _error_integral(LOW, step, end)

@@ -77,7 +77,8 @@ def open_weights(source: Source, *, only_to_look: bool = False) -> Weights:
     """List every parameter and buffer of a module, a state dict, or a ``.safetensors`` file.
 
     Raises:
-        ModelError: for anything else, for tensors on the meta device, and, unless `only_to_look`, where nothing is compressible.
+        ModelError: for anything else, for tensors on the meta device, and, unless `only_to_look`, where nothing is
+            compressible.
         FileError: for a path that does not exist, is not safetensors, or is a pickle.
     """
     if isinstance(source, nn.Module):
@@ -88,7 +89,8 @@ def open_weights(source: Source, *, only_to_look: bool = False) -> Weights:
         weights = Weights(Path(source).stem, tuple(_file_entries(Path(source))))
     else:
         raise ModelError(
-            f"cannot look at a {type(source).__name__}: give an nn.Module, a state dict, or the path of a .safetensors file"
+            f"cannot look at a {type(source).__name__}: "
+            f"give an nn.Module, a state dict, or the path of a .safetensors file"
         )
     if not weights.layers and not only_to_look:
         raise ModelError(_nothing_compressible(weights))
@@ -97,7 +99,11 @@ def open_weights(source: Source, *, only_to_look: bool = False) -> Weights:
 
 def _nothing_compressible(weights: Weights) -> str:
     wide = [e for e in weights.entries if len(e.shape) >= 2]
-    found = f"{wide[0].name!r} is kept: {wide[0].why}" if wide else f"its {len(weights.entries)} tensors have fewer than two dimensions"
+    found = (
+        f"{wide[0].name!r} is kept: {wide[0].why}"
+        if wide
+        else f"its {len(weights.entries)} tensors have fewer than two dimensions"
+    )
     return f"nothing to compress in {weights.title}: no float parameter with two or more dimensions ({found})"
 
 
@@ -143,7 +149,7 @@ def _tie(found: Iterator[_Found]) -> Iterator[Entry]:
     for item in found:
         groups.setdefault(_identity(item[1]), []).append(item)
     for group in groups.values():
-        name, tensor, role, saved = group[0]
+        name, tensor, role, _ = group[0]
         if tensor.device.type == "meta":
             raise ModelError(f"{name!r} is on the meta device and has no values: load the model's weights first")
         tensor = tensor.detach()

@@ -123,7 +123,7 @@ def _global_cut(layers: Sequence[LayerSketch], sparsity: float) -> Cut:
     high = np.concatenate([layer.magnitudes.high for layer in layers])
     count = np.concatenate([layer.magnitudes.count for layer in layers])
     lows, first, where = np.unique(low, return_index=True, return_inverse=True)
-    counts = np.bincount(where, weights=count)
+    counts: Floats = np.bincount(where, weights=count).astype(np.float64)
     before = np.concatenate([[0.0], np.cumsum(counts)[:-1]])
     return cut_at(Magnitudes(lows, high[first], counts, lows, before), k)
 

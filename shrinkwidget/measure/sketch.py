@@ -208,7 +208,7 @@ def _readable(entry: Entry) -> Tensor:
 def _bucket_histogram(tensor: Tensor, entry: Entry) -> NDArray[np.int64]:
     """Return the counts of all 65,536 buckets (upper 16 bits of the float32 pattern)."""
     histogram = torch.zeros(1 << 16, dtype=torch.int64, device=tensor.device)
-    for chunk in tensor.reshape(-1).split(CHUNK):
+    for chunk in torch.split(tensor.reshape(-1), CHUNK):
         pattern = chunk.float().view(torch.int32)
         histogram += torch.bincount((pattern >> 16).bitwise_and_(0xFFFF), minlength=1 << 16)
     counts: NDArray[np.int64] = histogram.cpu().numpy()
@@ -237,7 +237,7 @@ def bucket_edges(magnitudes: NDArray[np.integer]) -> tuple[Floats, Floats]:
 
 def _magnitudes(buckets: NDArray[np.uint16], counts: NDArray[np.int64], lossless: bool) -> Magnitudes:
     ids, where = np.unique(buckets & 0x7FFF, return_inverse=True)
-    count = np.bincount(where, weights=counts.astype(np.float64))
+    count: Floats = np.bincount(where, weights=counts.astype(np.float64)).astype(np.float64)
     low, high = bucket_edges(ids)
     high = np.where(ids == 0, 0.0, high)
     square = low * low if lossless else mean_square(low, high)

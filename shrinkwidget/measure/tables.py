@@ -39,8 +39,15 @@ class Table:
 
     def as_sent(self) -> Table:
         """Return the table rounded to float32, so that an estimate here equals one made from the encoded sketch."""
-        arrays = (self.count, self.energy, self.values, self.range_energy, self.range_count)
-        return Table(*map(as_sent, arrays), stretch=float(np.float32(self.stretch)), captured=float(np.float32(self.captured)))
+        return Table(
+            as_sent(self.count),
+            as_sent(self.energy),
+            as_sent(self.values),
+            as_sent(self.range_energy),
+            as_sent(self.range_count),
+            float(np.float32(self.stretch)),
+            float(np.float32(self.captured)),
+        )
 
 
 def as_sent(values: Floats) -> Floats:
@@ -65,7 +72,7 @@ class _Groups:
         """Return the statistics of groups `factor` times as long."""
         pad = (0, -self.low.shape[1] % factor)
         low, high, total = (
-            torch.nn.functional.pad(x, pad).unflatten(1, (-1, factor)) for x in (self.low, self.high, self.total)
+            torch.nn.functional.pad(x, pad).reshape(len(x), -1, factor) for x in (self.low, self.high, self.total)
         )
         return _Groups(low.amin(2), high.amax(2), total.sum(2), min(self.size * factor, self.length), self.length)
 
@@ -82,7 +89,7 @@ class _Groups:
     @classmethod
     def of(cls, rows: Tensor) -> _Groups:
         """Return the statistics of runs of 32 weights along each row, a bounded number of rows at a time."""
-        parts = [_unit_statistics(chunk.float()) for chunk in rows.split(max(1, CHUNK // rows.shape[1]))]
+        parts = [_unit_statistics(chunk.float()) for chunk in torch.split(rows, max(1, CHUNK // rows.shape[1]))]
         low, high, total = (torch.cat([part[i] for part in parts]) for i in range(3))
         return cls(low, high, total, min(_UNIT, rows.shape[1]), rows.shape[1])
 
@@ -90,7 +97,7 @@ class _Groups:
 def _unit_statistics(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return (minimum or 0, maximum or 0, sum of magnitudes) of runs of 32 along each row, the last maybe shorter."""
     whole = rows.shape[1] // _UNIT * _UNIT
-    parts = [rows[:, :whole].unflatten(1, (-1, _UNIT))] if whole else []
+    parts = [rows[:, :whole].reshape(len(rows), -1, _UNIT)] if whole else []
     if whole < rows.shape[1]:
         parts.append(rows[:, whole:].unsqueeze(1))
     return (
@@ -113,15 +120,30 @@ def relative_tables(rows: Tensor, energy: float) -> dict[Granularity, Table]:
 
 
 def _table(rows: Tensor, groups: _Groups, size: int, energy: float) -> Table:
-    count, squares = _histogram(rows, groups.absmax, size)
-    share = energy / squares.sum() if squares.sum() > 0 else 0.0
+    count, squares = _scaled(*_histogram(rows, groups.absmax, size), groups.absmax, rows.numel(), energy)
     return Table(
-        count * (rows.numel() / count.sum()),
-        squares * share,
+        count,
+        squares,
         *range_runs(groups.absmax.flatten()),
         stretch=_stretch(groups),
         captured=float((groups.total**2 / groups.counts).sum(dtype=torch.float64)) / energy if energy > 0 else 1.0,
     )
+
+
+def _scaled(count: Floats, squares: Floats, absmax: Tensor, weights: int, energy: float) -> tuple[Floats, Floats]:
+    """Return a sample's counts and energies per bin scaled up to those of all `weights`, whose energy is given.
+
+    The atom needs no sample: in every group its range is the magnitude of one weight.
+    """
+    if count.sum() < weights:
+        count[ATOM] = float((absmax > 0).sum())
+        squares[ATOM] = float((absmax**2).sum(dtype=torch.float64))
+        count[:ATOM] *= (weights - count[ATOM]) / max(count[:ATOM].sum(), 1.0)
+        if (rest := squares[:ATOM].sum()) > 0:
+            squares[:ATOM] *= max(0.0, energy - squares[ATOM]) / rest
+    elif squares.sum() > 0:
+        squares *= energy / squares.sum()
+    return count, squares
 
 
 def _stretch(groups: _Groups) -> float:
@@ -153,8 +175,7 @@ def _sampled(rows: Tensor, absmax: Tensor, size: int) -> Iterator[tuple[Tensor, 
         return
     step = max(1, math.ceil(rows.numel() / SAMPLE))
     whole = length // size
-    grid = rows[:, : whole * size].unflatten(1, (whole, size))
-    yield _spread(grid.flatten(0, 1) if grid.is_contiguous() else grid.reshape(-1, size), absmax[:, :whole].reshape(-1, 1), step)
+    yield _spread(rows[:, : whole * size].reshape(-1, size), absmax[:, :whole].reshape(-1, 1), step)
     if whole * size < length:
         yield _spread(rows[:, whole * size :], absmax[:, whole:], step)
 
@@ -259,5 +280,3 @@ def _filled(part: Floats, whole: Floats) -> Floats:
     nearest = np.maximum.accumulate(np.where(whole > 0, np.arange(BINS), -1))
     ratio = part / np.maximum(whole, 1.0)
     return np.where(nearest >= 0, ratio[np.maximum(nearest, 0)], 0.0)
-
-

@@ -1,0 +1,108 @@
+"""The bench an explorer works at: one model opened, sketched, and a scratch copy to try recipes on. Knows no widget."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from typing import Any, Final, cast
+
+from torch import nn
+
+from ..compressed import Compressed, compress
+from ..errors import DataError
+from ..measure.estimate import Estimate, estimate
+from ..measure.layers import Source, open_weights
+from ..measure.sketch import sketch
+from ..recipe import Recipe
+from ..shrink.compress import copied, effective_state, fill
+from ..shrink.exact import exact
+from ..train.evaluate import MetricLike, Score, running
+from ..train.metrics import resolve
+
+CancelCheck = Callable[[], bool]
+DENSE: Final = Recipe()
+_REMEMBERED: Final = 512
+
+
+class Bench:
+    """Looks at a model once, then answers what any recipe makes of it: estimate, exact figures, scores, a new model.
+
+    Scores are taken on a scratch copy (made when first needed), so that the user's model is never touched, not even
+    its training mode, and can be trained on meanwhile.
+    """
+
+    def __init__(self, source: Source, data: object = None, metric: MetricLike = "accuracy") -> None:
+        if data is not None:
+            _check_data(source, data)
+        self.metric = resolve(metric)
+        self.source = source
+        self.data = data
+        self.weights = open_weights(source)
+        self.sketch = sketch(self.weights)
+        self._metric_like = metric
+        self._scratch: nn.Module | None = None
+        self._exact: OrderedDict[str, Estimate] = OrderedDict()
+        self._scores: OrderedDict[str, Score] = OrderedDict()
+
+    def check(self, recipe: Recipe) -> None:
+        """Raise a `RecipeError` for a recipe that does not fit the model's layers."""
+        recipe.resolve(layer.name for layer in self.sketch.layers)
+
+    def estimate(self, recipe: Recipe) -> Estimate:
+        """Return the exact figures if they have been counted, else the sketch's estimate."""
+        return self._exact.get(recipe.to_json()) or estimate(self.sketch, recipe)
+
+    def exact(self, recipe: Recipe, cancelled: CancelCheck) -> Estimate:
+        """Return the figures counted on the weights."""
+        key = recipe.to_json()
+        if key not in self._exact:
+            _remember(self._exact, key, exact(self.weights, recipe, self.sketch, cancelled))
+        return self._exact[key]
+
+    def known_score(self, recipe: Recipe) -> Score | None:
+        """Return the final score of a recipe evaluated before."""
+        return self._scores.get(recipe.to_json())
+
+    def forget_score(self, recipe: Recipe) -> None:
+        """Forget the score of a recipe, so that it is evaluated again."""
+        self._scores.pop(recipe.to_json(), None)
+
+    def scores(self, recipe: Recipe, cancelled: CancelCheck) -> Iterator[Score]:
+        """Yield running scores of the model under a recipe, the last one with ``done=True``."""
+        known = self.known_score(recipe)
+        if known is not None:
+            yield known
+            return
+        model = self._scratch_model()
+        fill(model, effective_state(self.weights, recipe, self.sketch, cancelled))
+        for score in running(model, self.data, self._metric_like, cancelled):
+            if score.done:
+                _remember(self._scores, recipe.to_json(), score)
+            yield score
+
+    def compress(self, recipe: Recipe) -> Compressed:
+        """Return the compressed model; the user's is untouched."""
+        return compress(self.source, recipe, self.sketch)
+
+    def _scratch_model(self) -> nn.Module:
+        if self._scratch is None:
+            self._scratch = copied(cast(nn.Module, self.source))  # data was refused for anything else
+        return self._scratch
+
+
+def _check_data(source: Source, data: object) -> None:
+    if not isinstance(source, nn.Module):
+        raise DataError(
+            "accuracy needs a module that can run: give the nn.Module instead of its weights, or leave data out"
+        )
+    if isinstance(data, Iterator):
+        raise DataError(
+            f"data is a {type(data).__name__}, which can be read only once, and every recipe needs it again: "
+            f"pass a DataLoader, a list of batches, or a pair of tensors"
+        )
+
+
+def _remember(cache: OrderedDict[str, Any], key: str, value: object) -> None:
+    cache[key] = value
+    if len(cache) > _REMEMBERED:
+        cache.popitem(last=False)

@@ -1,0 +1,333 @@
+"""The explorer: drag sparsity and bit-width over a model and see layers, size and accuracy follow."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from threading import RLock
+from typing import Any, Final
+
+import anywidget
+import traitlets as t
+from IPython.display import display
+
+from ..compressed import Compressed
+from ..errors import Cancelled, ShrinkError
+from ..measure.estimate import Estimate
+from ..measure.layers import Source
+from ..measure.sketch import Sketch
+from ..recipe import Recipe
+from ..train.evaluate import MetricLike, Score
+from .bench import DENSE, Bench, CancelCheck
+from .commands import keep_in_notebook, save_to
+from .worker import Pace, Worker
+
+log = logging.getLogger("shrinkwidget")
+
+STATIC: Final = Path(__file__).parent / "static"
+_WORKER: Final = Worker()
+_SCORE_SECONDS: Final = 0.1
+
+
+def _built(name: str) -> str | Path:
+    """Return the built file, or JavaScript that says how to build it: a checkout has none until then."""
+    if (STATIC / name).exists():
+        return STATIC / name
+    sentence = "shrinkwidget's JavaScript is not built: run 'npm ci' and 'npm run build' in the checkout, then restart."
+    return f"export default {{render({{el}}) {{ el.textContent = {sentence!r}; }}}};" if name.endswith("js") else ""
+
+
+def _kernel_owned(trait: Any) -> Any:
+    """Tag a trait as synced to the browser and never taken from there."""
+    return trait.tag(sync=True, echo_update=False)
+
+
+class Explorer(anywidget.AnyWidget):
+    """An instrument over one model. Make it with `explore`; read and set `recipe`, `sparsity` and `bits`.
+
+    `recipe` (a `Recipe`), `sparsity` and `bits` are traits: observe them, link them, set them. `value` mirrors
+    `recipe`, so that ``interactive_output`` works. All work runs on one worker thread; nothing here blocks.
+    """
+
+    _esm = _built("explorer.js")
+    _css = _built("explorer.css")
+
+    recipe = t.Instance(Recipe, args=())
+    value = t.Instance(Recipe, args=())
+    sparsity = t.Float(0.0).tag(sync=True)
+    bits = t.Int(32).tag(sync=True)
+
+    _recipe = t.Unicode(DENSE.to_json()).tag(sync=True)
+    _title = _kernel_owned(t.Unicode())
+    _sketch = _kernel_owned(t.Bytes())
+    _exact = _kernel_owned(t.Dict(allow_none=True, default_value=None))
+    _score = _kernel_owned(t.Dict(allow_none=True, default_value=None))
+    _baseline = _kernel_owned(t.Dict(allow_none=True, default_value=None))
+    _history = _kernel_owned(t.List())
+    _metric = _kernel_owned(t.Dict())
+    _status = _kernel_owned(t.Dict())
+
+    def __init__(self, bench: Bench, recipe: Recipe) -> None:
+        self._bench: Bench | None = bench
+        self._lock = RLock()
+        self._shown: Any = None
+        super().__init__(
+            recipe=recipe,
+            _title=bench.sketch.title,
+            _sketch=bench.sketch.encode(),
+            _metric=_metric_dict(bench),
+            _status=_status_dict("idle", "", ""),
+        )
+        _answer_where_asked(self.comm)
+        self._mirror()
+        self.observe(self._on_recipe, "recipe")
+        self.observe(self._on_mirror, ["_recipe", "value", "sparsity", "bits"])
+        self.on_msg(self._on_command)
+        self._settle_soon()
+
+    # what Python reads
+
+    @property
+    def sketch(self) -> Sketch:
+        """The model's sketch."""
+        return self._open().sketch
+
+    @property
+    def estimate(self) -> Estimate:
+        """What the current recipe makes of the model: exact once counted, else estimated."""
+        return self._open().estimate(self.recipe)
+
+    @property
+    def score(self) -> Score | None:
+        """The final score of the current recipe, or None while there is none."""
+        return self._open().known_score(self.recipe)
+
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """Every recipe evaluated so far: dicts of recipe (a `Recipe`), nbytes, value, low, high, n, regime."""
+        return [{**point, "recipe": Recipe.from_json(point["recipe"])} for point in self._history]
+
+    def compress(self) -> Compressed:
+        """Return a new model compressed by the current recipe; yours is untouched."""
+        return self._open().compress(self.recipe)
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Block until all figures of the current recipe are there; return False after `timeout` seconds."""
+        return _WORKER.wait(id(self), timeout)
+
+    def close(self) -> None:
+        """Stop all work, leave the page, and let go of the model."""
+        _WORKER.forget(id(self))
+        self._bench = None
+        super().close()
+
+    def _open(self) -> Bench:
+        if self._bench is None:
+            raise ShrinkError("this explorer is closed: make a new one with sw.explore(model)")
+        return self._bench
+
+    # the recipe and its mirrors
+
+    @t.validate("recipe")
+    def _check_recipe(self, proposal: Mapping[str, Any]) -> Recipe:
+        recipe: Recipe = proposal["value"]
+        self._open().check(recipe)
+        return recipe
+
+    def _on_recipe(self, _change: object) -> None:
+        with self._lock:
+            self._mirror()
+            self._settle_soon()
+
+    def _mirror(self) -> None:
+        """Bring every mirror of the recipe in step; those that already are stay silent."""
+        with self.hold_sync():
+            recipe = self.recipe
+            self._recipe, self.value, self.sparsity, self.bits = recipe.to_json(), recipe, recipe.sparsity, recipe.bits
+
+    def _on_mirror(self, change: Mapping[str, Any]) -> None:
+        """Take the recipe from the mirror somebody changed: the browser, a linked slider, or Python."""
+        with self._lock:
+            try:
+                self.recipe = _from_mirror(self.recipe, change["name"], change["new"])
+            except ShrinkError as error:
+                self._mirror()
+                self._say("failed", "recipe", str(error))
+                if change["name"] != "_recipe":
+                    raise
+
+    # work, on the worker's thread
+
+    def _settle_soon(self) -> None:
+        if self._bench is not None:
+            _WORKER.latest(id(self), self._settle)
+
+    def _settle(self, cancelled: CancelCheck) -> None:
+        """Count the exact figures of the current recipe, then evaluate it."""
+        bench, recipe = self._open(), self.recipe
+        try:
+            self._count(bench, recipe, cancelled)
+            if bench.data is not None:
+                self._evaluate(bench, recipe, cancelled)
+        except Cancelled:
+            raise
+        except Exception as error:  # noqa: BLE001  # whatever fails is told in the widget, and logged
+            self._failed("estimate", error)
+        self._refresh_still()
+
+    def _count(self, bench: Bench, recipe: Recipe, cancelled: CancelCheck) -> None:
+        start = time.perf_counter()
+        figures = bench.exact(recipe, cancelled)
+        self._exact = {**figures.to_dict(), "seconds": time.perf_counter() - start}
+
+    def _evaluate(self, bench: Bench, recipe: Recipe, cancelled: CancelCheck) -> None:
+        try:
+            if self._baseline is None:
+                self._run_scores(bench, DENSE, cancelled, "_baseline")
+            self._run_scores(bench, recipe, cancelled, "_score")
+        except Cancelled:
+            raise
+        except Exception as error:
+            log.warning("evaluation failed", exc_info=error)
+            self._score = {"recipe": recipe.to_json(), "state": "failed", "text": _sentence(error)}
+            return
+        self._visit(bench, recipe)
+
+    def _run_scores(self, bench: Bench, recipe: Recipe, cancelled: CancelCheck, trait: str) -> None:
+        """Show a recipe's running score in a trait; the baseline's only when it is whole."""
+        pace = Pace(_SCORE_SECONDS)
+        for score in bench.scores(recipe, cancelled):
+            if score.done or (trait == "_score" and pace.due()):
+                state = "done" if score.done else "running"
+                setattr(self, trait, {**score.to_dict(), "recipe": recipe.to_json(), "state": state})
+
+    def _visit(self, bench: Bench, recipe: Recipe) -> None:
+        """Add the recipe to where you have been, once."""
+        score = bench.known_score(recipe)
+        point = {"recipe": recipe.to_json(), "nbytes": bench.estimate(recipe).nbytes}
+        if score is None or any(p["recipe"] == point["recipe"] for p in self._history):
+            return
+        plain = score.to_dict()
+        self._history = [*self._history, {**point, **{k: plain[k] for k in ("value", "low", "high", "n", "regime")}}]
+
+    # what the buttons ask for
+
+    def _on_command(self, _widget: object, content: Any, _buffers: object) -> None:
+        """Record what a button asks for and return: this may run on any thread, while a cell runs."""
+        recipe = self.recipe
+        jobs: dict[str, Callable[[], str]] = {
+            "compress": lambda: keep_in_notebook(content.get("name"), self._open().compress(recipe)),
+            "save": lambda: save_to(content.get("path"), self._open().compress(recipe), bool(content.get("entropy"))),
+        }
+        what = content.get("do") if isinstance(content, Mapping) else None
+        if what == "evaluate":
+            self._open().forget_score(recipe)
+            self._settle_soon()
+        elif what in jobs:
+            _WORKER.urgent(id(self), lambda _cancelled: self._do(what, jobs[what]))
+
+    def _do(self, what: str, job: Callable[[], str]) -> None:
+        self._say("busy", what, "")
+        try:
+            self._say("done", what, job())
+        except Exception as error:  # noqa: BLE001  # as above
+            self._failed(what, error)
+
+    def _failed(self, what: str, error: Exception) -> None:
+        log.warning("%s failed", what, exc_info=error)
+        self._say("failed", what, _sentence(error))
+
+    def _say(self, state: str, what: str, text: str) -> None:
+        self._status = _status_dict(state, what, text)
+
+    # display
+
+    def _ipython_display_(self) -> None:
+        """Show the widget, and under it a still that is seen wherever the widget cannot live."""
+        widget = super()._repr_mimebundle_()
+        if widget is not None:
+            display(widget[0] if isinstance(widget, tuple) else widget, raw=True)
+            self._shown = display(self._still(), raw=True, display_id=True)
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> Any:
+        bundle = super()._repr_mimebundle_(**kwargs)
+        data = bundle[0] if isinstance(bundle, tuple) else bundle
+        return {**data, **self._still()} if data is not None else None
+
+    def _still(self) -> dict[str, Any]:
+        """Return a picture and a sentence of the present state, for where no widget can be shown."""
+        from ..figures.still import describe, still
+
+        figures = self.estimate
+        picture = still(self.sketch, figures, self._score, self._baseline, self._history)
+        return {"image/png": picture, "text/plain": describe(figures, self._score)}
+
+    def _refresh_still(self) -> None:
+        """Bring the picture under the widget up to date, so that a saved notebook shows the last state."""
+        if self._shown is not None and self._bench is not None:
+            self._shown.update(self._still(), raw=True)
+
+    def __repr__(self) -> str:
+        return "Explorer(closed)" if self._bench is None else f"Explorer({self._title}, {self.recipe!r})"
+
+
+def _answer_where_asked(comm: Any) -> None:
+    """Let the browser choose the thread its messages arrive on: JupyterLab asks for one that is free while a cell runs.
+
+    ipykernel 7.4 instead sends them to the thread that spoke on this comm last, which waits for the running cell.
+    """
+    if hasattr(comm, "_reply_subshell_for"):
+        comm._reply_subshell_for = None
+
+
+def _from_mirror(recipe: Recipe, name: str, new: Any) -> Recipe:
+    if name == "_recipe":
+        return Recipe.from_json(new)
+    if name == "value":
+        return new if isinstance(new, Recipe) else recipe
+    if name == "bits" or new == recipe.sparsity:
+        return recipe.with_(**{name: new})
+    return recipe.with_(pattern="unstructured", sparsity=new)
+
+
+def _metric_dict(bench: Bench) -> dict[str, Any]:
+    return {
+        "name": bench.metric.name,
+        "higher": bench.metric.higher,
+        "percent": bench.metric.name == "accuracy",
+        "has_data": bench.data is not None,
+    }
+
+
+def _status_dict(state: str, what: str, text: str) -> dict[str, Any]:
+    return {"state": state, "what": what, "text": text, "id": time.monotonic_ns() // 1_000_000}
+
+
+def _sentence(error: Exception) -> str:
+    """Return one line for the user: our own errors are sentences already, others are named."""
+    text = str(error).strip().splitlines()[0] if str(error).strip() else ""
+    return text if isinstance(error, ShrinkError) else f"{type(error).__name__}: {text or 'no message'}; see the log"
+
+
+def explore(
+    model: Source, data: object = None, recipe: Recipe | None = None, metric: MetricLike = "accuracy"
+) -> Explorer:
+    """Open the explorer on a model.
+
+    Args:
+        model: an ``nn.Module``, a state dict, or the path of a ``.safetensors`` file. It is never changed.
+        data: what to evaluate on, see `evaluate`; without it there is no accuracy. Needs a module.
+        recipe: where to start; by default nothing is pruned or quantized.
+        metric: see `evaluate`.
+
+    Raises:
+        ModelError: for a model that cannot be looked at: NaN weights, meta tensors, nothing to compress.
+        FileError: for a path that is not a safetensors file.
+        DataError: for an unknown metric, or data that can be read only once.
+        RecipeError: for a recipe that does not fit the model.
+    """
+    from .cells import replace_in_cell
+
+    return replace_in_cell(Explorer(Bench(model, data, metric), recipe or DENSE))

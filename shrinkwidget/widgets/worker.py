@@ -1,0 +1,123 @@
+"""One worker thread for all explorers of a kernel: the latest request wins, and commands come first."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from ..errors import Cancelled
+
+log = logging.getLogger("shrinkwidget")
+
+CancelCheck: TypeAlias = Callable[[], bool]
+Work: TypeAlias = Callable[[CancelCheck], None]
+
+
+@dataclass(eq=False)
+class _Job:
+    key: Hashable
+    work: Work
+    cancel: threading.Event = field(default_factory=threading.Event)
+
+
+class Worker:
+    """Runs work on one thread, started when first needed.
+
+    A comm handler only records what it wants and returns, because widget messages can arrive on any thread while a
+    cell runs. `latest` work of one key replaces what was asked before under that key, running or waiting; `urgent`
+    work runs in order, before all else. Work polls the cancel check it is given between layers and batches and raises
+    `Cancelled`.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._urgent: deque[_Job] = deque()
+        self._latest: dict[Hashable, _Job] = {}
+        self._running: _Job | None = None
+        self._thread: threading.Thread | None = None
+
+    def latest(self, key: Hashable, work: Work) -> None:
+        """Run this work instead of whatever was asked for before under the same key."""
+        with self._changed:
+            self._cancel(key)
+            self._latest[key] = _Job(key, work)
+            self._wake()
+
+    def urgent(self, key: Hashable, work: Work) -> None:
+        """Run this work before all that `latest` asked for, after earlier urgent work."""
+        with self._changed:
+            self._urgent.append(_Job(key, work))
+            self._wake()
+
+    def forget(self, key: Hashable) -> None:
+        """Cancel everything asked for under this key."""
+        with self._changed:
+            self._cancel(key)
+            self._urgent = deque(job for job in self._urgent if job.key != key)
+            self._changed.notify_all()
+
+    def wait(self, key: Hashable, timeout: float | None = None) -> bool:
+        """Block until nothing of this key waits or runs; return False if `timeout` seconds pass first."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._busy_with(key), timeout)
+
+    def is_current(self) -> bool:
+        """Tell whether the caller is the worker's own thread."""
+        return threading.current_thread() is self._thread
+
+    def _busy_with(self, key: Hashable) -> bool:
+        jobs = [*self._urgent, *self._latest.values(), *([self._running] if self._running else [])]
+        return any(job.key == key for job in jobs)
+
+    def _cancel(self, key: Hashable) -> None:
+        self._latest.pop(key, None)
+        if self._running is not None and self._running.key == key:
+            self._running.cancel.set()
+
+    def _wake(self) -> None:
+        if self._thread is None or not self._thread.is_alive():
+            self._thread = threading.Thread(target=self._run, name="shrinkwidget", daemon=True)
+            self._thread.start()
+        self._changed.notify_all()
+
+    def _next(self) -> _Job:
+        with self._changed:
+            self._running = None
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: bool(self._urgent or self._latest))
+            job = self._urgent.popleft() if self._urgent else self._latest.pop(next(iter(self._latest)))
+            self._running = job
+            return job
+
+    def _run(self) -> None:
+        while True:
+            job = self._next()
+            try:
+                job.work(job.cancel.is_set)
+            except Cancelled:
+                continue
+            except Exception:  # the thread must outlive one job's failure; jobs tell the user themselves
+                log.exception("work for an explorer failed")
+            finally:
+                del job  # or an idle worker would hold the last explorer's model
+
+
+class Pace:
+    """Tells when enough time has passed to speak again: running results reach the browser a few times a second."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._last = 0.0
+
+    def due(self) -> bool:
+        """Tell whether `seconds` have passed since this last said yes."""
+        now = time.monotonic()
+        if now - self._last < self._seconds:
+            return False
+        self._last = now
+        return True

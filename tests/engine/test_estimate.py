@@ -1,0 +1,128 @@
+"""The estimate against the exact figures, on trained weights: what is promised, and what is only close."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from shrinkwidget.errors import RecipeError
+from shrinkwidget.measure.estimate import Estimate, estimate
+from shrinkwidget.measure.layers import Weights, open_weights
+from shrinkwidget.measure.sketch import Sketch, sketch
+from shrinkwidget.recipe import Keep, Recipe
+from shrinkwidget.shrink.exact import exact
+
+SPARSITIES = (0.0, 0.3, 0.5, 0.8, 0.9, 0.95)
+
+
+@pytest.fixture(scope="module")
+def real(resnet20: Path) -> tuple[Weights, Sketch]:
+    weights = open_weights(resnet20)
+    return weights, sketch(weights)
+
+
+def both(real: tuple[Weights, Sketch], **fields: Any) -> tuple[Estimate, Estimate]:
+    recipe = Recipe(**fields)
+    return estimate(real[1], recipe), exact(real[0], recipe, real[1])
+
+
+def worst_layer(a: Estimate, b: Estimate) -> float:
+    pairs = [(x.sqnr, y.sqnr) for x, y in zip(a.layers, b.layers, strict=True)]
+    return max(0.0 if x == y else abs(x - y) for x, y in pairs)
+
+
+@pytest.mark.parametrize("granularity", ["tensor", "channel", 32])
+@pytest.mark.parametrize("sparsity", SPARSITIES)
+@pytest.mark.parametrize("bits", [2, 3, 4, 6, 8])
+def test_sqnr_is_within_a_third_of_a_decibel(
+    real: tuple[Weights, Sketch], sparsity: float, bits: int, granularity: Any
+) -> None:
+    guess, truth = both(real, sparsity=sparsity, bits=bits, granularity=granularity)
+    assert worst_layer(guess, truth) < 0.3
+    assert abs(guess.sqnr - truth.sqnr) < 0.1
+
+
+@pytest.mark.parametrize(
+    "fields, layer, model",
+    [
+        ({"bits": 1, "granularity": "tensor"}, 0.1, 0.01),
+        ({"bits": 1}, 0.9, 0.15),
+        ({"bits": 4, "symmetric": False}, 0.7, 0.2),
+        ({"bits": 4, "symmetric": False, "granularity": "tensor"}, 0.3, 0.1),
+        ({"bits": 3, "range": "mse"}, 0.6, 0.35),
+        ({"bits": 2, "grid": "codebook"}, 0.3, 0.1),
+        ({"bits": 4, "grid": "codebook"}, 0.5, 0.1),
+        ({"bits": 6, "grid": "codebook"}, 0.5, 0.1),
+        ({"bits": 8, "grid": "codebook"}, 0.6, 0.2),
+        ({"bits": 16}, 0.5, 0.1),
+    ],
+)
+@pytest.mark.parametrize("sparsity", [0.0, 0.5, 0.9])
+def test_other_grids_are_close(
+    real: tuple[Weights, Sketch], fields: dict[str, Any], layer: float, model: float, sparsity: float
+) -> None:
+    guess, truth = both(real, sparsity=sparsity, **fields)
+    assert worst_layer(guess, truth) < layer
+    assert abs(guess.sqnr - truth.sqnr) < model
+
+
+@pytest.mark.parametrize("pattern", ["2:4", "1:4", "4:8"])
+def test_blocks_are_counted_exactly(real: tuple[Weights, Sketch], pattern: str) -> None:
+    guess, truth = both(real, pattern=pattern, bits=4)
+    assert [x.kept for x in guess.layers] == [x.kept for x in truth.layers]
+    assert guess.nbytes == truth.nbytes
+    assert worst_layer(guess, truth) < 0.2
+
+
+@pytest.mark.parametrize("sparsity", SPARSITIES)
+def test_counts_of_each_layer_are_exact_and_so_are_the_bytes(real: tuple[Weights, Sketch], sparsity: float) -> None:
+    guess, truth = both(real, sparsity=sparsity, bits=3, scope="layer")
+    assert [x.kept for x in guess.layers] == [x.kept for x in truth.layers]
+    assert guess.nbytes == truth.nbytes
+    assert guess.parts() == truth.parts()
+
+
+@pytest.mark.parametrize("sparsity", SPARSITIES)
+def test_counts_under_one_ranking_are_within_one_percent(real: tuple[Weights, Sketch], sparsity: float) -> None:
+    guess, truth = both(real, sparsity=sparsity)
+    assert all(abs(x.kept - y.kept) <= 0.01 * x.n for x, y in zip(guess.layers, truth.layers, strict=True))
+    assert guess.nbytes == pytest.approx(truth.nbytes, rel=1e-3)
+    assert sum(x.kept for x in truth.layers) == 268_336 - round(sparsity * 268_336)
+
+
+def test_keeping_a_layer_costs_its_own_bytes_and_no_error(real: tuple[Weights, Sketch]) -> None:
+    guess, truth = both(real, sparsity=0.9, bits=2, layers={"conv1": Keep})
+    for figures in (guess, truth):
+        assert figures.layer("conv1").as_is == figures.layer("conv1").nbytes == 432 * 4
+        assert figures.layer("conv1").sqnr == math.inf
+    assert guess.nbytes == pytest.approx(truth.nbytes, rel=1e-3)
+
+
+def test_nothing_done_is_nothing_lost(real: tuple[Weights, Sketch]) -> None:
+    guess, truth = both(real)
+    assert guess.sqnr == truth.sqnr == math.inf
+    assert guess.nbytes == truth.nbytes
+    assert guess.ratio == pytest.approx(1, abs=0.01)
+
+
+def test_all_zero_layers_and_channels_are_legal() -> None:
+    model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8))
+    with torch.no_grad():
+        model[0].weight.zero_()
+        model[1].weight[:4] = 0
+    weights = open_weights(model)
+    for fields in ({}, {"symmetric": False}, {"grid": "codebook"}, {"range": "mse"}, {"range": 99.0}):
+        for bits in (1, 4, 8, 16):
+            recipe = Recipe(sparsity=0.3, bits=bits, **fields)  # type: ignore[arg-type]
+            for figures in (estimate(sketch(weights), recipe), exact(weights, recipe)):
+                assert all(math.isfinite(x.noise) and x.noise >= 0 for x in figures.layers)
+
+
+def test_an_override_that_matches_no_layer_is_refused(real: tuple[Weights, Sketch]) -> None:
+    with pytest.raises(RecipeError, match="did you mean 'conv1'"):
+        estimate(real[1], Recipe(layers={"conv": Keep}))

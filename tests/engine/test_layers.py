@@ -1,0 +1,119 @@
+"""Opening models: every tensor is listed, with a status and a reason, whatever module it is in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from shrinkwidget.errors import FileError, ModelError
+from shrinkwidget.measure.layers import open_weights
+
+
+class Everything(nn.Module):
+    """One of each: what a recipe may change, and what not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList(
+            [nn.Conv1d(2, 4, 3), nn.Conv2d(2, 4, 3), nn.Conv3d(2, 4, 3), nn.ConvTranspose2d(2, 4, 3)]
+        )
+        self.norm = nn.BatchNorm2d(4)
+        self.attention = nn.MultiheadAttention(8, 2)
+        self.lstm = nn.LSTM(4, 3)
+        self.gru = nn.GRU(4, 3)
+        self.embed = nn.Embedding(7, 5)
+        self.head = nn.Linear(5, 7, bias=False)
+        self.head.weight = self.embed.weight
+        self.bare = nn.Parameter(torch.ones(3, 3))
+        self.scale = nn.Parameter(torch.ones(3))
+        self.codes = nn.Parameter(torch.ones(3, 3, dtype=torch.int8), requires_grad=False)
+        self.register_buffer("mask", torch.ones(4, 4), persistent=False)
+
+
+def test_every_float_parameter_with_two_dimensions_is_compressible() -> None:
+    layers = [e.name for e in open_weights(Everything()).layers]
+    expected = {
+        *(f"convs.{i}.weight" for i in range(4)),
+        *(f"{rnn}.weight_{part}_l0" for rnn in ("lstm", "gru") for part in ("ih", "hh")),
+        "attention.in_proj_weight",
+        "attention.out_proj.weight",
+        "embed.weight",
+        "bare",
+    }
+    assert set(layers) == expected
+
+
+def test_everything_else_is_listed_with_the_reason() -> None:
+    why = {e.name: e.why for e in open_weights(Everything()).entries if not e.compressible}
+    assert why["scale"] == why["norm.weight"] == "fewer than two dimensions (a bias, a norm, a scalar)"
+    assert why["norm.running_mean"] == why["mask"] == "a buffer, not a parameter"
+    assert why["codes"].startswith("int8: only float16")
+
+
+def test_tied_weights_count_once_under_both_names() -> None:
+    weights = open_weights(Everything())
+    embed = next(e for e in weights.entries if e.name == "embed.weight")
+    assert embed.aliases == ("head.weight",)
+    assert sum(e.numel for e in weights.entries if e.role == "parameter") == sum(
+        p.numel() for p in Everything().parameters()
+    )
+
+
+def test_buffers_that_are_not_saved_are_listed_but_not_kept() -> None:
+    weights = open_weights(Everything())
+    assert "mask" in {e.name for e in weights.entries}
+    assert "mask" not in {e.name for e in weights.kept}
+
+
+def test_a_state_dict_and_a_file_have_the_layers_of_their_module(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Linear(4, 2))
+    save_file(model.state_dict(), tmp_path / "model.safetensors")
+    names = {e.name for e in open_weights(model).layers}
+    for source in (model.state_dict(), tmp_path / "model.safetensors", str(tmp_path / "model.safetensors")):
+        opened = open_weights(source)
+        assert {e.name for e in opened.layers} == names
+        statistics = next(e for e in opened.entries if e.name == "1.running_mean")
+        assert statistics.role == "buffer"
+    loaded = next(e for e in open_weights(tmp_path / "model.safetensors").layers if e.name == "0.weight")
+    assert torch.equal(loaded.load(), model[0].weight)
+
+
+@pytest.mark.parametrize(
+    "source, sentence",
+    [
+        (nn.Linear(2, 2, device="meta"), "on the meta device and has no values"),
+        (nn.LazyLinear(3), "run one batch through the model first"),
+        (nn.BatchNorm2d(3), "nothing to compress in BatchNorm2d"),
+        ({"a": torch.ones(2, 2, dtype=torch.complex64)}, "complex64: only float16"),
+        ({"a": torch.ones(2, 2, dtype=torch.int32)}, "int32: only float16"),
+        ({"model": {"a": torch.ones(2, 2)}}, "is the state dict one level down?"),
+        ({"a": 3}, "holds a int at 'a'"),
+        ({}, "nothing to compress"),
+        (3, "cannot look at a int: give an nn.Module, a state dict, or the path"),
+    ],
+)
+def test_what_cannot_be_looked_at_is_refused_in_one_sentence(source: object, sentence: str) -> None:
+    with pytest.raises(ModelError) as refused:
+        open_weights(source)  # type: ignore[arg-type]
+    assert sentence in str(refused.value)
+
+
+def test_files_that_are_not_safetensors_are_refused(tmp_path: Path) -> None:
+    torch.save({"a": torch.ones(2, 2)}, tmp_path / "model.pt")
+    (tmp_path / "text.safetensors").write_text("hello, this is no tensor file")
+    save_file({"a": torch.ones(64, 64)}, tmp_path / "cut.safetensors")
+    whole = (tmp_path / "cut.safetensors").read_bytes()
+    (tmp_path / "cut.safetensors").write_bytes(whole[: len(whole) // 2])
+    for name, sentence in {
+        "model.pt": "is a pickle",
+        "text.safetensors": "not a readable safetensors file",
+        "cut.safetensors": "not a readable safetensors file",
+        "missing.safetensors": "there is no file",
+        "": "it is a folder",
+    }.items():
+        with pytest.raises(FileError, match=sentence):
+            open_weights(tmp_path / name)

@@ -1,0 +1,142 @@
+"""The recipe: what it refuses, what it remembers, and which layers it means."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shrinkwidget.errors import RecipeError
+from shrinkwidget.recipe import BITS, PATTERNS, Keep, Recipe, canonical_json
+
+NAMES = ["conv1.weight", "layer1.0.conv1.weight", "layer1.0.conv2.weight", "layer2.0.conv1.weight", "fc.weight"]
+
+_sparsity = st.floats(0, 1, exclude_max=True, allow_nan=False)
+_own = {
+    "bits": st.sampled_from(BITS),
+    "granularity": st.one_of(st.sampled_from(["tensor", "channel"]), st.integers(2, 4096)),
+    "grid": st.sampled_from(["linear", "codebook"]),
+    "symmetric": st.booleans(),
+    "range": st.one_of(st.sampled_from(["absmax", "mse"]), st.floats(50, 100, exclude_min=True)),
+}
+_pruning = st.one_of(
+    st.fixed_dictionaries({"sparsity": _sparsity}),
+    st.fixed_dictionaries({"pattern": st.sampled_from(PATTERNS)}),
+)
+_override = st.one_of(st.just(Keep), st.fixed_dictionaries({}, optional={**_own, "sparsity": _sparsity}))
+
+
+@st.composite
+def recipes(draw: st.DrawFn) -> Recipe:
+    """Draw any valid recipe."""
+    fields: dict[str, Any] = draw(st.fixed_dictionaries({}, optional=_own)) | draw(_pruning)
+    fields["scope"] = draw(st.sampled_from(["global", "layer"]))
+    fields["criterion"] = draw(st.sampled_from(["magnitude", "random"]))
+    fields["kept_bits"] = draw(st.sampled_from([16, 32]))
+    fields["seed"] = draw(st.integers(0, 2**53 - 1))
+    return Recipe(**fields, layers=draw(st.dictionaries(st.text(min_size=1), _override, max_size=3)))
+
+
+@given(recipes())
+def test_json_text_and_repr_rebuild_an_equal_recipe(recipe: Recipe) -> None:
+    assert Recipe.from_json(recipe.to_json()) == recipe
+    assert eval(repr(recipe), {"Recipe": Recipe, "Keep": Keep}) == recipe  # noqa: S307  # our own text
+    assert hash(Recipe.from_json(recipe.to_json())) == hash(recipe)
+    assert pickle.loads(pickle.dumps(recipe)) == recipe == copy.deepcopy(recipe)
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False))
+def test_numbers_are_written_as_they_are_read(x: float) -> None:
+    assert float(canonical_json(x)) == x
+
+
+@pytest.mark.parametrize(
+    "fields, sentence",
+    [
+        ({"sparsity": 90}, "must be a fraction, 0 <= sparsity < 1; for 90 % write 0.9"),
+        ({"sparsity": 1.0}, "must be a fraction"),
+        ({"sparsity": float("nan")}, "must be a fraction"),
+        ({"sparsity": True}, "must be a fraction"),
+        ({"bits": 9}, "must be one of 1, 2, 3, 4, 5, 6, 7, 8, 16, 32"),
+        ({"bits": True}, "must be one of"),
+        ({"pattern": "2:3"}, "did you mean '2:4'"),
+        ({"pattern": "2:4", "sparsity": 0.9}, "fixes the sparsity at 0.5, got 0.9; leave sparsity out"),
+        ({"granularity": "chanel"}, "did you mean 'channel'"),
+        ({"granularity": 1}, "a group size from 2"),
+        ({"range": 12}, "a percentile above 50"),
+        ({"symmetric": 1}, "must be True or False"),
+        ({"seed": -1}, "must be a whole number from 0"),
+        ({"layers": {"fc": 8}}, "the override of 'fc' must be Keep or a dict"),
+        ({"layers": {"fc": {"sparsty": 0.5}}}, "the override of 'fc' has no field 'sparsty'; did you mean 'sparsity'?"),
+        ({"layers": {"": Keep}}, "expected a layer's name or a pattern"),
+        ({"layers": [1]}, "must be a dict of overrides"),
+    ],
+)
+def test_what_cannot_be_is_refused_with_what_to_do(fields: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(RecipeError) as refused:
+        Recipe(**fields)
+    assert sentence in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "text, sentence",
+    [
+        ("{", "not valid JSON"),
+        ("[]", 'expected an object with "format"'),
+        ('{"format":"shrinkwidget-recipe","version":2}', "newer than 1: upgrade shrinkwidget"),
+        ('{"format":"shrinkwidget-recipe","version":"1"}', "expected a whole number"),
+        ('{"format":"shrinkwidget-recipe","version":1,"sparsty":0}', "did you mean 'sparsity'?"),
+        ('{"format":"shrinkwidget-recipe","version":1,"layers":3}', "must be an object of overrides"),
+        ('{"format":"shrinkwidget-recipe","version":1,"bits":[4]}', "must be one of"),
+        ('{"format":"shrinkwidget-recipe","version":1,"granularity":{}}', "must be 'tensor', 'channel'"),
+    ],
+)
+def test_text_that_is_no_recipe_is_refused(text: str, sentence: str) -> None:
+    with pytest.raises(RecipeError) as refused:
+        Recipe.from_json(text)
+    assert sentence in str(refused.value)
+
+
+def test_the_last_matching_override_wins_whole() -> None:
+    recipe = Recipe(sparsity=0.5, bits=4, layers={"layer*": {"bits": 8}, "*.conv2": {"sparsity": 0.1}, "fc": Keep})
+    conv1, first, second, third, fc = recipe.resolve(NAMES)
+    assert (conv1.bits, conv1.sparsity, conv1.ranked) == (4, 0.5, True)
+    assert (first.bits, first.ranked) == (8, True)
+    assert (second.bits, second.sparsity, second.ranked) == (4, 0.1, False)
+    assert third == first
+    assert fc.keep
+    assert not fc.ranked
+
+
+def test_a_pattern_that_matches_nothing_is_refused_with_the_nearest_names() -> None:
+    with pytest.raises(RecipeError, match=r"'conv_1'.*matches no layer; did you mean 'conv1'"):
+        Recipe(layers={"conv_1": Keep}).resolve(NAMES)
+
+
+def test_layers_are_changed_one_at_a_time_and_back() -> None:
+    recipe = Recipe(sparsity=0.5).with_layer("fc", bits=8).with_layer("fc", sparsity=0.2)
+    assert recipe.layers["fc"] == {"sparsity": 0.2, "bits": 8}
+    assert recipe.with_layer("fc", Keep).layers["fc"] is Keep
+    assert recipe.with_layer("fc") == Recipe(sparsity=0.5)
+
+
+def test_a_pattern_brings_its_sparsity_and_takes_it_along() -> None:
+    assert Recipe(pattern="1:4").sparsity == 0.75
+    assert Recipe(sparsity=0.9).with_(pattern="2:4").sparsity == 0.5
+    assert Recipe(pattern="2:4").with_(pattern="unstructured").sparsity == 0.0
+    plan = Recipe(sparsity=0.9, layers={"fc": {"pattern": "2:4"}}).resolve(NAMES)[-1]
+    assert (plan.sparsity, plan.ranked) == (0.5, False)
+
+
+def test_a_recipe_cannot_be_changed_in_place() -> None:
+    recipe = Recipe(layers={"fc": {"bits": 8}})
+    with pytest.raises(AttributeError):
+        recipe.bits = 4  # type: ignore[misc]
+    with pytest.raises(TypeError):
+        recipe.layers["fc"] = Keep  # type: ignore[index]
+    with pytest.raises(TypeError):
+        recipe.layers["fc"]["bits"] = 4  # type: ignore[index]
