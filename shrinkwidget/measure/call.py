@@ -45,8 +45,8 @@ def run(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> A
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Put every submodule into eval mode, and back into the mode each one was in."""
     before = [(module, module.training) for module in model.modules()]
-    model.eval()
     try:
+        model.eval()
         yield
     finally:
         for module, training in before:

@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate, pairwise
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
+from ..errors import ModelError
 from .call import as_inputs, device_of, moved, run
 from .layers import Entry
 
@@ -54,6 +56,7 @@ def watch(model: nn.Module, entries: Iterable[Entry], example: object) -> Forwar
 
     Raises:
         DataError: if the model cannot run the example.
+        ModelError: for a scripted module, which takes no hooks.
     """
     args, kwargs = moved(as_inputs(example), device_of(model))
     counter = FlopCounterMode(display=False, custom_mapping=_extra_flops())
@@ -72,11 +75,13 @@ class _Calls:
         self.stack: list[str] = [""]
         self.outputs: dict[str, int] = {}
 
-    def enter(self, name: str) -> None:
+    def enter(self, name: str, *_: object) -> None:
+        """Note that a module starts (a forward pre-hook)."""
         self.order.setdefault(name)
         self.stack.append(name)
 
-    def leave(self, name: str, output: object) -> None:
+    def leave(self, name: str, _module: object, _inputs: object, output: object) -> None:
+        """Note that a module returned (a forward hook)."""
         self.stack.pop()
         nbytes = sum(tensor.nbytes for tensor in _tensors(output))
         self.outputs[name] = max(nbytes, self.outputs.get(name, 0))
@@ -87,9 +92,14 @@ def _calls(model: nn.Module) -> Iterator[_Calls]:
     """Hook every module, and unhook it at the end."""
     calls = _Calls()
     with ExitStack() as hooks:
-        for name, module in model.named_modules():
-            hooks.enter_context(module.register_forward_pre_hook(lambda _m, _in, name=name: calls.enter(name)))
-            hooks.enter_context(module.register_forward_hook(lambda _m, _in, out, name=name: calls.leave(name, out)))
+        try:
+            for name, module in model.named_modules():
+                hooks.enter_context(module.register_forward_pre_hook(partial(calls.enter, name)))
+                hooks.enter_context(module.register_forward_hook(partial(calls.leave, name)))
+        except RuntimeError as error:  # scripted modules take no hooks
+            raise ModelError(
+                f"cannot watch {name or 'the model'!r} run ({error}): measure it without an example"
+            ) from error
         yield calls
 
 
@@ -102,9 +112,11 @@ class _Live:
         self._known: dict[int, weakref.ref[Any] | None] = {}
 
     def ignore(self, tensor: Tensor) -> None:
+        """Leave the tensor's storage out of the count."""
         self._known[tensor.untyped_storage().data_ptr()] = None
 
     def add(self, tensor: Tensor, gone: Callable[[int], None]) -> None:
+        """Count the tensor's storage if it is new, and call `gone` with its address when it is freed."""
         storage = tensor.untyped_storage()
         address, nbytes = storage.data_ptr(), storage.nbytes()
         if address in self._known or not nbytes:

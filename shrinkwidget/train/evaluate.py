@@ -80,11 +80,18 @@ def running(
         Cancelled: when `cancelled` says so.
         DataError, ModelError: as `evaluate`; for the metric's name and the model at once, for the rest on the way.
     """
+    device = _runnable(model)
+    return _running(model, device, data, resolve(metric), cancelled or (lambda: False))
+
+
+def _runnable(model: object) -> torch.device | None:
+    """Return the device of what is a module with values, and refuse all else."""
     if not isinstance(model, nn.Module):
-        raise ModelError(f"cannot run a {type(model).__name__}: give the nn.Module itself")
+        inside = "its .model" if isinstance(getattr(model, "model", None), nn.Module) else "an nn.Module"
+        raise ModelError(f"cannot run a {type(model).__name__}: give {inside}")
     if (device := device_of(model)) is not None and device.type == "meta":
         raise ModelError("the model is on the meta device and has no values: load its weights first")
-    return _running(model, device, data, resolve(metric), cancelled or (lambda: False))
+    return device
 
 
 def _running(

@@ -157,7 +157,7 @@ def _squared_sums(output: Any, targets: Tensor) -> Sums:
     found = prediction(output)
     if found.numel() != targets.numel() or len(found) != len(targets) or _squeezed(found) != _squeezed(targets):
         raise DataError(f"outputs are {describe(found)}, targets {describe(targets)}; expected the same shape")
-    squares = (found.double() - targets.to(found.device).reshape(found.shape).double()).square()
+    squares = (_double(found) - _double(targets.to(found.device).reshape(found.shape))).square()
     return _by_example(no_nan(squares), torch.ones_like(squares))
 
 
@@ -176,7 +176,7 @@ def _own_sums(metric: Callable[[Any, Tensor], object], name: str, output: Any, t
         raise DataError(f"the metric {name!r} failed: {reason(error)}") from error
     n = len(targets)
     if found.numel() == 1 and (found.ndim == 0 or n == 1):
-        return Sums(no_nan(found.reshape(1), name).double() * n, torch.tensor([float(n)]), n)
+        return Sums(_double(no_nan(found.reshape(1), name)) * n, torch.tensor([float(n)]), n)
     if found.shape != (n,):
         raise DataError(
             f"the metric {name!r} returned {describe(found)} for {n} examples; "
@@ -186,9 +186,13 @@ def _own_sums(metric: Callable[[Any, Tensor], object], name: str, output: Any, t
 
 
 def _by_example(values: Tensor, scored: Tensor) -> Sums:
-    total = values.double().flatten(1).sum(1) if values.ndim > 1 else values.double()
-    terms = scored.double().flatten(1).sum(1) if scored.ndim > 1 else scored.double()
+    total, terms = (_double(x).reshape(len(x), -1).sum(1) for x in (values, scored))
     return Sums(total, terms, int((terms > 0).sum()))
+
+
+def _double(values: Tensor) -> Tensor:
+    """Return the values as float64, on the CPU where the device has none (Apple's)."""
+    return (values.cpu() if values.device.type == "mps" else values).double()
 
 
 METRICS: Final = {

@@ -457,6 +457,22 @@ def test_what_is_no_module_is_refused(model: Any) -> None:
         running(model, DIGITS)
 
 
+def test_what_holds_a_module_is_told_to_give_it() -> None:
+    with pytest.raises(ModelError, match=r"cannot run a SimpleNamespace: give its \.model"):
+        running(SimpleNamespace(model=demo.model()), DIGITS)  # type: ignore[arg-type]
+
+
+def test_modes_are_restored_when_a_module_refuses_eval_mode() -> None:
+    class Stubborn(nn.Module):
+        def train(self, mode: bool = True) -> Stubborn:  # noqa: ARG002
+            raise RuntimeError("I always train")
+
+    model = nn.Sequential(nn.BatchNorm1d(3), Stubborn())
+    with pytest.raises(RuntimeError, match="I always train"):
+        evaluate(model, (torch.zeros(2, 3), torch.zeros(2)))
+    assert [m.training for m in model.modules()] == [True, True, True]
+
+
 # How a score reads
 
 

@@ -323,6 +323,14 @@ def test_what_cannot_be_measured_is_refused_with_the_reason(tmp_path: Path) -> N
         measure(tmp_path / "missing.safetensors")
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
+def test_a_scripted_module_can_be_weighed_but_not_watched() -> None:
+    scripted = torch.jit.script(demo.model())
+    assert measure(scripted).parameters == 172_218
+    with pytest.raises(ModelError, match="measure it without an example"):
+        measure(scripted, torch.rand(1, 1, 8, 8))
+
+
 # How it reads
 
 
