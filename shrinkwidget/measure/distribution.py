@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -133,8 +134,8 @@ def _group_bars(
     layer: LayerSketch, table: Table, survival: Survival, kept: int, step: float, steps: int
 ) -> tuple[Floats, Floats]:
     """Many scales: the levels of each run of ranges, weighted by the groups it stands for."""
-    per_level = _run_counts(layer, table, survival, kept, table.values) @ _shares_of_levels(step, steps)
-    counts = table.range_count[:, None] * per_level
+    per_bin = _run_counts(layer, table, survival, kept, table.values)
+    counts = table.range_count[:, None] * _per_level(per_bin, step, steps)
     magnitudes = np.arange(steps + 1) * (step * table.values[:, None])
     relative = magnitudes / layer.absmax if layer.absmax > 0 else magnitudes
     positive = _positive_shares(layer)[bin_of(relative)]
@@ -178,14 +179,15 @@ def _mean(per_bin: Floats) -> Floats:
     return np.asarray(np.divide(per_bin @ MIDDLE, total, out=np.zeros(total.shape), where=total > 0))
 
 
-def _shares_of_levels(step: float, steps: int) -> Floats:
-    """Return which share of each relative bin rounds to the levels 0…`steps`, shape (162, steps + 1)."""
+def _per_level(per_bin: Floats, step: float, steps: int) -> Floats:
+    """Return how many of the counts per bin, shape (…, 162), round to the levels 0…`steps`, shape (…, steps + 1)."""
     ends = (np.arange(steps) + 0.5) * step
-    below = np.zeros((BINS, steps + 2))
-    below[:ATOM, 1:-1] = np.clip((ends - LOW[:ATOM, None]) / (HIGH - LOW)[:ATOM, None], 0.0, 1.0)
-    below[ATOM, 1:-1] = np.arange(steps) >= min(steps, int(np.floor(1 / step + 0.5)))
-    below[:, -1] = 1.0
-    return np.diff(below, axis=1)
+    i = np.clip(np.searchsorted(HIGH[:ATOM], ends, side="right"), 0, ATOM - 1)
+    inside = np.clip((ends - LOW[i]) / (HIGH[i] - LOW[i]), 0.0, 1.0)
+    upto = np.cumsum(per_bin[..., :ATOM], axis=-1)
+    below = upto[..., i] - (1 - inside) * per_bin[..., i]
+    below += per_bin[..., ATOM:] * (np.arange(steps) >= math.floor(1 / step + 0.5))
+    return np.diff(below, axis=-1, prepend=0.0, append=upto[..., -1:] + per_bin[..., ATOM:])
 
 
 def _positive_shares(layer: LayerSketch) -> Floats:
