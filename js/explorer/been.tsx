@@ -6,9 +6,9 @@ import { bytes, count } from "../charts/format";
 import { placeLabel } from "../charts/labels";
 import { byteDomain, type Frame, front, type Scales, scatterScales, valueDomain } from "../charts/scatter";
 import { metricValue, plusMinus } from "./accuracy";
+import { useHeld, useSize } from "./hooks";
 import { Toggle } from "./inputs";
 import type { Visit } from "./model";
-import { useSize } from "./use-size";
 import { tipAt, toggled, useView } from "./view";
 import { recipeWords } from "./words";
 
@@ -50,7 +50,8 @@ function Scatter() {
   const view = useView();
   const { state } = view;
   const [holder, { width }] = useSize<HTMLDivElement>({ width: 400, height: HEIGHT });
-  const visits = useMemo(() => latest(state.history.value), [state.history.value]);
+  const history = useHeld(state.history.value, state.dragging.value);
+  const visits = useMemo(() => latest(history), [history]);
   const metric = state.metric.value;
   const baseline = state.baseline.value;
   const dense = state.sketch.value.dense;

@@ -87,7 +87,7 @@ function Sparsity() {
       disabled={recipe.pattern !== "unstructured"}
       testid="sparsity"
       change={(sparsity) => state.edit((r) => withFields(r, { sparsity }), "sparsity")}
-      settle={() => state.settle()}
+      settle={(over) => state.settle(over)}
     />
   );
 }

@@ -3,7 +3,7 @@
 import { decibels } from "../charts/format";
 import { linearTicks } from "../charts/ticks";
 import type { LayerSketch } from "../core/types";
-import { useSize } from "./use-size";
+import { useHeld, useSize } from "./hooks";
 import { useView } from "./view";
 
 const [LEFT, RIGHT, TOP, BOTTOM] = [26, 8, 24, 18];
@@ -14,7 +14,9 @@ export function Curve({ index, layer }: { index: number; layer: LayerSketch }) {
   const plan = state.plans.value[index];
   const recipe = state.recipe.value;
   const sqnr = recipe && state.layerSqnr(index);
-  const high = niceCeiling(Math.max(...finite(sqnr), 10));
+  const least = niceCeiling(Math.max(...finite(sqnr), 10));
+  const held = useHeld(least, state.dragging.value);
+  const high = Math.max(least, held);
   const x = (bits: number) => LEFT + ((bits - 1) / 7) * (width - LEFT - RIGHT);
   const y = (value: number) => TOP + (1 - Math.max(0, Math.min(1, value / high))) * (height - TOP - BOTTOM);
   const points = [...sqnr].map((value, i) => ({ bits: i + 1, value, x: x(i + 1), y: y(value) }));

@@ -121,7 +121,7 @@ function OwnValues({ index, layer }: Props) {
         disabled={plan.keep || plan.pattern !== "unstructured"}
         testid="own-sparsity"
         change={(sparsity) => change({ sparsity }, `own ${layer.name}`)}
-        settle={() => state.settle()}
+        settle={(over) => state.settle(over)}
       />
       <div class="sw-own-choices">
         <Choice

@@ -57,7 +57,8 @@ interface SliderProps {
   disabled?: boolean;
   testid: string;
   change(value: number): void;
-  settle(): void;
+  /** The value has come to rest; `over` tells a drag that ended from one of a burst of keys. */
+  settle(over: boolean): void;
 }
 
 /** Highest sparsity the slider reaches: beyond it, the number box and Python go on. */
@@ -67,6 +68,7 @@ const MOST = 99.9;
 export function SparsitySlider(props: SliderProps) {
   const { label, value, valueText, hint, disabled = false, testid, change, settle } = props;
   const id = useUnique();
+  const byPointer = useRef(false);
   const shown = Math.round(1e4 * value) / 100;
   const input = (event: Event) => {
     const percent = Number((event.currentTarget as HTMLInputElement).value);
@@ -87,10 +89,23 @@ export function SparsitySlider(props: SliderProps) {
         aria-valuetext={valueText}
         aria-describedby={`${id}-hint`}
         data-testid={testid}
+        onPointerDown={() => {
+          byPointer.current = true;
+        }}
+        onKeyDown={() => {
+          byPointer.current = false;
+        }}
         onInput={input}
-        onChange={settle}
+        onChange={() => settle(byPointer.current)}
       />
-      <PercentBox label={label} value={shown} disabled={disabled} testid={testid} change={change} settle={settle} />
+      <PercentBox
+        label={label}
+        value={shown}
+        disabled={disabled}
+        testid={testid}
+        change={change}
+        settle={() => settle(true)}
+      />
       <p id={`${id}-hint`} class="sw-hint">
         {hint}
       </p>

@@ -7,7 +7,7 @@ import { blockOf } from "../charts/rows";
 import { type Block, blockAt, blocksPath, contourPath, silhouette } from "../charts/silhouette";
 import { layerTotal } from "../core/estimate";
 import type { Sketch } from "../core/types";
-import { useSize } from "./use-size";
+import { useSize } from "./hooks";
 import { tipAt, useView } from "./view";
 
 const HEIGHT = 84;

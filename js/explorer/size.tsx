@@ -5,8 +5,8 @@ import { thin } from "../charts/labels";
 import { sizeMarks } from "../charts/ticks";
 import type { Estimate } from "../core/types";
 import { type Part, partsOf } from "./figures";
+import { useSize } from "./hooks";
 import { Toggle } from "./inputs";
-import { useSize } from "./use-size";
 import { toggled, useView } from "./view";
 
 export function Size() {

@@ -38,8 +38,8 @@ export interface State {
   readonly canRedo: ReadonlySignal<boolean>;
   /** Change the recipe; the preview follows in the next frame. Edits of one named gesture undo together. */
   edit(change: (recipe: Recipe) => Recipe, gesture?: string): void;
-  /** The gesture is over: tell the kernel now. */
-  settle(): void;
+  /** Tell the kernel now; the next edit is a new step of the history, unless the gesture is not `over`. */
+  settle(over?: boolean): void;
   goTo(recipe: string): void;
   /** SQNR of a layer in dB at 1, 2 … 8 bits, pruned as it is now. */
   layerSqnr(layer: number): Float64Array;
@@ -124,8 +124,8 @@ class Shared implements State {
     if (gesture === "") this.settle();
   }
 
-  settle(): void {
-    this.past.pause();
+  settle(over = true): void {
+    if (over) this.past.pause();
     this.dragging.value = false;
     this.publish();
   }

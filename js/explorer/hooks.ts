@@ -1,4 +1,4 @@
-// The size of an element, followed as it changes.
+// Hooks of the charts: the size of an element, followed as it changes, and values that rest during a drag.
 
 import type { RefObject } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
@@ -6,6 +6,13 @@ import { useEffect, useRef, useState } from "preact/hooks";
 interface Size {
   width: number;
   height: number;
+}
+
+/** A value as it was when last it was free to change. */
+export function useHeld<T>(value: T, held: boolean): T {
+  const last = useRef(value);
+  if (!held) last.current = value;
+  return last.current;
 }
 
 /** A ref to put on an element, and its inner size in whole pixels (`start` until it is known). */
