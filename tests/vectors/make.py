@@ -33,8 +33,8 @@ def models() -> dict[str, nn.Module]:
     torch.manual_seed(0)
     conv = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Conv2d(8, 16, 3), nn.Flatten(), nn.Linear(64, 10))
     half = nn.Sequential(nn.Linear(70, 33), nn.Linear(33, 5)).to(torch.bfloat16)
-    dead, large = nn.Linear(5, 130, bias=False), nn.Linear(130, 1)
-    odd = nn.Sequential(nn.Embedding(11, 5), dead, large, nn.Conv1d(2, 3, 1))
+    embedding, dead, large = nn.Embedding(11, 5), nn.Linear(5, 130, bias=False), nn.Linear(130, 1)
+    odd = nn.Sequential(embedding, dead, large, nn.Conv1d(2, 3, 1))
     with torch.no_grad():
         dead.weight[:40] = 0
         large.weight.mul_(100)
