@@ -5,6 +5,5 @@ export default defineConfig({
   esbuild: { jsx: "automatic", jsxImportSource: "preact" },
   test: {
     include: ["js/**/*.test.{ts,tsx}", "tests/js/**/*.test.{ts,tsx}"],
-    benchmark: { include: ["benchmarks/**/*.bench.ts"] },
   },
 });

@@ -1,6 +1,6 @@
 // Codebooks of 2^b values for what survives of a tensor: start by Panter and Dite (1951), then Lloyd's algorithm.
 import { binOf } from "./bins";
-import { firstAtLeast } from "./search";
+import { firstAtLeast, firstAtLeastAround, firstAtLeastNear } from "./search";
 import type { Cut } from "./survival";
 import type { LayerSketch } from "./types";
 
@@ -93,149 +93,161 @@ function reach(lo: Float64Array, hi: Float64Array): Float64Array {
 
 const NOTHING: Part = { lo: 0, hi: 0, count: 0, reach: 0 };
 
-/**
- * What a cut leaves of a spread, without copying it: the parts before `left`, what is left of the two cut buckets, and
- * the parts from `right` on.
- */
+/** What lies in the cells of a codebook: the weights nearest to each value, their sum and sum of squares. */
+export interface Cells {
+  readonly count: Float64Array;
+  readonly sum: Float64Array;
+  readonly square: Float64Array;
+}
+
+/** What a cut leaves of a spread, without copying it: the parts before `left`, two remainders, the parts from `right` on. */
 export class Survivors {
   readonly #spread: Spread;
   readonly #left: number;
   readonly #right: number;
   readonly #minus: Part = NOTHING;
   readonly #plus: Part = NOTHING;
-  /** Weights below the last value asked for, their sum and sum of squares. */
-  count = 0;
-  sum = 0;
-  square = 0;
 
   constructor(spread: Spread, cut: Cut | null) {
-    this.#spread = spread;
-    this.#left = this.#right = spread.negatives;
-    if (!cut) return;
     const { lo, hi, count, reach, negatives } = spread;
-    this.#left = firstAtLeast(hi, -cut.lo, 0, negatives);
-    this.#right = firstAtLeast(lo, cut.lo, negatives);
-    if (this.#left < negatives && hi[this.#left] === -cut.lo) this.#minus = cutPart(this.#left);
-    if (lo[this.#right] === cut.lo) this.#plus = cutPart(this.#right++);
+    let [left, right] = [negatives, negatives];
+    if (cut) {
+      left = firstAtLeast(hi, -cut.lo, 0, negatives);
+      right = firstAtLeast(lo, cut.lo, negatives);
+      const alive = 1 - cut.fraction;
+      if (left < negatives && hi[left] === -cut.lo) this.#minus = remainder(left, { hi: -cut.threshold });
+      if (lo[right] === cut.lo) this.#plus = remainder(right++, { lo: cut.threshold });
 
-    function cutPart(i: number): Part {
-      const left = 1 - cut!.fraction;
-      const part = { lo: lo[i], hi: hi[i], count: count[i] * left, reach: reach[i] * left };
-      if (part.lo === part.hi) return part;
-      return i < negatives ? { ...part, hi: -cut!.threshold } : { ...part, lo: cut!.threshold };
+      function remainder(i: number, end: Partial<Part>): Part {
+        const part = { lo: lo[i], hi: hi[i], count: count[i] * alive, reach: reach[i] * alive };
+        return part.lo === part.hi ? part : { ...part, ...end };
+      }
     }
+    this.#spread = spread;
+    this.#left = left;
+    this.#right = right;
   }
 
-  get mass(): number {
+  /** Where each of `levels` equal shares of the mass has its middle, ascending; `near[i]` is set to the part it is in. */
+  companded(levels: number, near: Int32Array): Float64Array {
     const { massTo } = this.#spread;
-    return massTo[this.#left] + massOf(this.#minus) + massOf(this.#plus) + massTo.at(-1)! - massTo[this.#right];
-  }
-
-  /** The value below which a given mass of `massOf` lies. */
-  quantile(mass: number): number {
-    const { massTo } = this.#spread;
-    if (mass <= massTo[this.#left]) return this.#within(firstAtLeast(massTo, mass, 1, this.#left + 1) - 1, mass);
-    let rest = mass - massTo[this.#left];
-    for (const part of [this.#minus, this.#plus]) {
-      const own = massOf(part);
-      if (own > 0 && rest <= own) return within(part, rest, own);
-      rest -= own;
-    }
-    rest += massTo[this.#right];
     const last = massTo.length - 1;
-    if (this.#right >= last) return this.#end();
-    return this.#within(Math.min(firstAtLeast(massTo, rest, this.#right + 1), last) - 1, rest);
-  }
-
-  #within(at: number, mass: number): number {
-    const { massTo, lo, hi, count, reach } = this.#spread;
-    const i = Math.max(0, at);
-    const part = { lo: lo[i], hi: hi[i], count: count[i], reach: reach[i] };
-    return within(part, mass - massTo[i], massTo[i + 1] - massTo[i]);
-  }
-
-  /** The value at the end of all parts, where rounding errors of the mass lead beyond them. */
-  #end(): number {
-    const last = [this.#plus, this.#minus].find((part) => part.count > 0);
-    return last ? within(last, 1, 1) : this.#within(this.#left - 1, this.#spread.massTo[this.#left]);
-  }
-
-  /** Set `count`, `sum` and `square` to those of the weights below x. */
-  below(x: number): void {
-    const { lo, hi, count, countTo, sumTo, squareTo } = this.#spread;
-    let i = firstAtLeast(hi, x, 0, this.#left);
-    this.count = countTo[i];
-    this.sum = sumTo[i];
-    this.square = squareTo[i];
-    if (i < this.#left) {
-      this.#add(lo[i], hi[i], count[i], x);
-      return;
+    const left = massTo[this.#left];
+    const minus = massOf(this.#minus);
+    const plus = massOf(this.#plus);
+    const all = left + minus + plus + massTo[last] - massTo[this.#right];
+    const values = new Float64Array(levels);
+    let at = 0;
+    for (let k = 0; k < levels; k++) {
+      let mass = ((k + 0.5) / levels) * all;
+      if (mass > left && mass <= left + minus) values[k] = within(this.#minus, (mass - left) / minus);
+      else if (mass > left + minus && mass <= left + minus + plus) {
+        values[k] = within(this.#plus, (mass - left - minus) / plus);
+      } else {
+        if (mass > left) mass += massTo[this.#right] - left - minus - plus;
+        at = Math.min(firstAtLeastNear(massTo, mass, mass > left ? Math.max(at, this.#right + 1) : at), last);
+        values[k] = this.#inside(Math.max(0, at - 1), mass);
+      }
+      near[k] = Math.max(0, at - 1);
     }
-    this.#add(this.#minus.lo, this.#minus.hi, this.#minus.count, x);
-    this.#add(this.#plus.lo, this.#plus.hi, this.#plus.count, x);
-    i = firstAtLeast(hi, x, this.#right);
-    this.count += countTo[i] - countTo[this.#right];
-    this.sum += sumTo[i] - sumTo[this.#right];
-    this.square += squareTo[i] - squareTo[this.#right];
-    if (i < lo.length) this.#add(lo[i], hi[i], count[i], x);
+    return values.sort(); // parts that reach over each other can be out of order
   }
 
-  /** Add the share of a part that lies below x. */
-  #add(lo: number, hi: number, count: number, x: number): void {
-    if (x <= lo || count === 0) return;
-    const at = Math.min(x, hi);
-    const part = hi > lo ? (count * (at - lo)) / (hi - lo) : count;
-    this.count += part;
-    this.sum += (part * (lo + at)) / 2;
-    this.square += (part * (lo * lo + lo * at + at * at)) / 3;
+  #inside(i: number, mass: number): number {
+    const { massTo, lo, hi, count, reach } = this.#spread;
+    const own = massTo[i + 1] - massTo[i];
+    const share = own > 0 ? Math.min(1, (mass - massTo[i]) / own) : 0;
+    return within({ lo: lo[i], hi: hi[i], count: count[i], reach: reach[i] }, share);
+  }
+
+  /** Sort the weights into the cells of ascending values; `near[i]` guesses, and then says, where cell i ends. */
+  fill(cells: Cells, values: Float64Array, near: Int32Array): void {
+    const { lo, hi, count, countTo, sumTo, squareTo } = this.#spread;
+    const [left, right] = [this.#left, this.#right];
+    const pruned = { count: countTo[right], sum: sumTo[right], square: squareTo[right] };
+    const alive = this.#gap(Number.POSITIVE_INFINITY);
+    let [countBefore, sumBefore, squareBefore] = [0, 0, 0];
+    for (let k = 0; k < values.length; k++) {
+      const x = k + 1 < values.length ? (values[k] + values[k + 1]) / 2 : Number.POSITIVE_INFINITY;
+      const i = firstAtLeastAround(hi, x, near[k]);
+      near[k] = i;
+      const inGap = i >= left && i < right;
+      // from `right` on, differences come first: a cell without weights then has none, to the last bit
+      const from = i < right ? NO_MOMENTS : pruned;
+      const gap = i < left ? NO_MOMENTS : inGap ? this.#gap(x) : alive;
+      let n = inGap ? gap.count : countTo[i] - from.count + gap.count;
+      let s = inGap ? gap.sum : sumTo[i] - from.sum + gap.sum;
+      let q = inGap ? gap.square : squareTo[i] - from.square + gap.square;
+      if (!inGap && i < hi.length && x > lo[i]) {
+        const low = lo[i];
+        const part = hi[i] > low ? (count[i] * (x - low)) / (hi[i] - low) : count[i];
+        n += part;
+        s += (part * (low + x)) / 2;
+        q += (part * (low * low + low * x + x * x)) / 3;
+      }
+      cells.count[k] = n - countBefore;
+      cells.sum[k] = s - sumBefore;
+      cells.square[k] = q - squareBefore;
+      countBefore = n;
+      sumBefore = s;
+      squareBefore = q;
+    }
+  }
+
+  /** What lies below x before `right`, x being in the gap. */
+  #gap(x: number): Moments {
+    const { countTo, sumTo, squareTo } = this.#spread;
+    const [left, minus, plus] = [this.#left, below(this.#minus, x), below(this.#plus, x)];
+    return {
+      count: countTo[left] + minus.count + plus.count,
+      sum: sumTo[left] + minus.sum + plus.sum,
+      square: squareTo[left] + minus.square + plus.square,
+    };
   }
 }
 
-/** The value at a share mass/of of a part's reach about its middle. */
-function within({ lo, hi, reach }: Part, mass: number, of: number): number {
-  const inside = of > 0 ? Math.min(1, Math.max(0, mass / of)) : 0;
-  return (lo + hi) / 2 + (inside - 0.5) * reach;
+/** How many weights, their sum and sum of squares. */
+interface Moments {
+  readonly count: number;
+  readonly sum: number;
+  readonly square: number;
 }
 
-/** The 2^bits ascending values of the survivors' codebook. */
-export function codebook(survivors: Survivors, bits: number): Float64Array {
+const NO_MOMENTS: Moments = { count: 0, sum: 0, square: 0 };
+
+/** The moments of what of a part lies below x. */
+function below({ lo, hi, count, reach }: Part, x: number): Moments {
+  if (x <= lo || count === 0) return NO_MOMENTS;
+  const end = Math.min(x, hi);
+  const part = { lo, hi: end, count: hi > lo ? (count * (end - lo)) / (hi - lo) : count, reach };
+  return { count: part.count, sum: sumOf(part), square: squareOf(part) };
+}
+
+/** The value at a share of a part's reach about its middle. */
+function within({ lo, hi, reach }: Part, share: number): number {
+  return (lo + hi) / 2 + (share - 0.5) * reach;
+}
+
+/** A codebook of 2^bits ascending values for the survivors, and what lies in its cells. */
+export function codebook(survivors: Survivors, bits: number): { values: Float64Array; cells: Cells } {
   const levels = 2 ** bits;
-  const mass = survivors.mass;
-  // parts that reach over each other can be out of order
-  const values = Float64Array.from({ length: levels }, (_, i) =>
-    survivors.quantile(((i + 0.5) / levels) * mass),
-  ).sort();
+  const near = new Int32Array(levels);
+  const values = survivors.companded(levels, near);
+  const [count, sum, square] = [new Float64Array(levels), new Float64Array(levels), new Float64Array(levels)];
+  const cells = { count, sum, square };
   for (let round = 0; round < LLOYD; round++) {
-    const means = values.slice();
-    eachCell(survivors, values, (i, count, sum) => {
-      if (count > 0) means[i] = sum / count;
-    });
-    values.set(means);
+    survivors.fill(cells, values, near);
+    for (let i = 0; i < levels; i++) if (count[i] > 0) values[i] = sum[i] / count[i];
   }
-  return values;
+  survivors.fill(cells, values, near);
+  return { values, cells };
 }
 
-/** Σ (x − nearest value)² over the survivors. */
-export function codebookNoise(survivors: Survivors, values: Float64Array): number {
+/** Σ (x − nearest value)² over the survivors of a codebook. */
+export function codebookNoise({ values, cells }: ReturnType<typeof codebook>): number {
   let noise = 0;
-  eachCell(survivors, values, (i, count, sum, square) => {
-    noise += square - 2 * values[i] * sum + values[i] * values[i] * count;
-  });
-  return Math.max(0, noise);
-}
-
-/** Visit the weights nearest to each value: their count, sum and sum of squares. */
-export function eachCell(
-  survivors: Survivors,
-  values: Float64Array,
-  visit: (i: number, count: number, sum: number, square: number) => void,
-): void {
-  let count = 0;
-  let sum = 0;
-  let square = 0;
   for (let i = 0; i < values.length; i++) {
-    survivors.below(i + 1 < values.length ? (values[i] + values[i + 1]) / 2 : Number.POSITIVE_INFINITY);
-    visit(i, survivors.count - count, survivors.sum - sum, survivors.square - square);
-    ({ count, sum, square } = survivors);
+    noise += cells.square[i] - 2 * values[i] * cells.sum[i] + values[i] * values[i] * cells.count[i];
   }
+  return Math.max(0, noise);
 }

@@ -1,6 +1,6 @@
 // Distributions for pictures: weights per bin of an axis, as they were, as pruning leaves them, and as rounded.
 import { ATOM, BINS, binOf, HIGH, LOW, RANGES } from "./bins";
-import { codebook, eachCell, Survivors, spreadOf } from "./codebook";
+import { codebook, Survivors, spreadOf } from "./codebook";
 import { gridOf } from "./grid";
 import { noiseFor } from "./noise";
 import { firstAtLeast } from "./search";
@@ -61,7 +61,7 @@ export function effective(
 export function levels(sketch: Sketch, layer: LayerSketch, plan: Plan, outcome: Outcome): Float64Array {
   if (plan.keep || plan.bits >= 16) return new Float64Array();
   const fate = fateFrom(sketch, layer, plan, outcome);
-  if (plan.grid === "codebook") return codebook(new Survivors(spreadOf(layer, fate.curve), fate.cut), plan.bits);
+  if (plan.grid === "codebook") return codebookFor(layer, plan, fate).values;
   const table = tableFor(sketch, layer, plan.granularity);
   const range = typicalRange(table);
   if (plan.bits === 1) {
@@ -157,9 +157,14 @@ class Bars {
 }
 
 function drawCodebook(bars: Bars, layer: LayerSketch, plan: Plan, fate: Fate): void {
-  const alive = new Survivors(spreadOf(layer, fate.curve), fate.cut);
-  const values = codebook(alive, plan.bits);
-  eachCell(alive, values, (i, count) => bars.add(values[i], count));
+  const { values, cells } = codebookFor(layer, plan, fate);
+  values.forEach((value, i) => {
+    bars.add(value, cells.count[i]);
+  });
+}
+
+function codebookFor(layer: LayerSketch, plan: Plan, fate: Fate) {
+  return codebook(new Survivors(spreadOf(layer, fate.curve), fate.cut), plan.bits);
 }
 
 function drawTensorGrid(bars: Bars, sketch: Sketch, layer: LayerSketch, plan: Plan, fate: Fate): void {

@@ -46,7 +46,7 @@ class Noise {
 
   #codebook(layer: LayerSketch, plan: Plan, fate: Fate): number {
     const survivors = new Survivors(spreadOf(layer, fate.curve), fate.cut);
-    return fate.density * codebookNoise(survivors, codebook(survivors, plan.bits));
+    return fate.density * codebookNoise(codebook(survivors, plan.bits));
   }
 
   /** Rounding to 16 bits: ulp²/12 for each survivor. */

@@ -1,0 +1,105 @@
+// What one move of a slider costs in the browser's core, without drawing: `npm run bench [-- figures.json]`.
+import { mkdtempSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { dirname, join } from "node:path";
+import { fileURLToPath, pathToFileURL } from "node:url";
+import { build } from "esbuild";
+
+const LAYERS = 300;
+const CHANNELS = 256;
+const ROW = 288;
+const ROWS = 30;
+const WARM_UP = 40;
+const STEPS = 120;
+
+const { DEFAULTS, Estimator, decodeSketch, effective, encode, gaussian, original, planOf, survivors, withFields } =
+  await core();
+
+/** The core as it is shipped: bundled and minified. */
+async function core() {
+  const modules = ["distribution", "estimate", "recipe", "sketch", "testing"];
+  const contents = modules.map((name) => `export * from "./js/core/${name}";`).join("\n");
+  const resolveDir = dirname(dirname(fileURLToPath(import.meta.url)));
+  const outfile = join(mkdtempSync(join(tmpdir(), "shrinkwidget-")), "core.mjs");
+  const stdin = { contents, resolveDir, loader: "ts" };
+  await build({ stdin, outfile, bundle: true, minify: true, format: "esm", target: "es2022" });
+  return import(pathToFileURL(outfile).href);
+}
+
+/** Ten different layers of 73,728 weights, about 3,000 buckets each, thirty times over. */
+function manyLayers() {
+  const some = Array.from({ length: 10 }, (_, i) => gaussian(CHANNELS * ROW, 0.02 * (1 + i / 10), i + 1));
+  const name = (i) => `layer.${i}.weight`;
+  return Array.from({ length: LAYERS }, (_, i) => ({ name: name(i), shape: [CHANNELS, ROW], values: some[i % 10] }));
+}
+
+/** The median and the 95th percentile of the time of `work(step)`, in milliseconds. */
+function time(what, work, steps = STEPS) {
+  const times = [];
+  for (let step = -Math.min(steps, WARM_UP); step < steps; step++) {
+    const start = performance.now();
+    work(step + WARM_UP);
+    if (step >= 0) times.push(performance.now() - start);
+  }
+  times.sort((a, b) => a - b);
+  const [median, p95] = [0.5, 0.95].map((share) => times[Math.floor(share * (times.length - 1))]);
+  console.log(`${what.padEnd(48)} ${median.toFixed(2).padStart(8)} ${p95.toFixed(2).padStart(8)}`);
+  return { what, median, p95 };
+}
+
+/** Another sparsity at every step, as a drag gives. */
+function dragged(step, changes) {
+  return withFields(DEFAULTS, changes.pattern ? changes : { ...changes, sparsity: 0.02 + (step % 100) / 105 });
+}
+
+const blob = encode(manyLayers());
+const sketch = decodeSketch(blob);
+const estimator = new Estimator(sketch);
+const buckets = sketch.layers.reduce((sum, layer) => sum + layer.values.count.length, 0);
+
+const RECIPES = {
+  "4 bits per channel": { bits: 4 },
+  "4 bits per channel, scope layer": { bits: 4, scope: "layer" },
+  "32 bits": {},
+  "1 bit": { bits: 1 },
+  "4 bits, groups of 32": { bits: 4, granularity: 32 },
+  "4 bits, asymmetric": { bits: 4, symmetric: false },
+  "4 bits, least squared error": { bits: 4, range: "mse" },
+  "4 bits, asymmetric, least squared error": { bits: 4, symmetric: false, range: "mse" },
+  "4 bits, 99th percentile": { bits: 4, range: 99 },
+  "codebook of 4 bits": { bits: 4, grid: "codebook" },
+  "codebook of 8 bits": { bits: 8, grid: "codebook" },
+  "2:4, 4 bits": { bits: 4, pattern: "2:4" },
+};
+
+console.log(`one step of a drag, ${LAYERS} layers, ${buckets} buckets`.padEnd(48), "median ms", "  p95");
+const figures = Object.entries(RECIPES).map(([name, changes]) => {
+  return time(name, (step) => estimator.estimate(dragged(step, changes)));
+});
+figures.push(time("bits changed", (step) => estimator.estimate(dragged(step, { bits: 2 + (step % 7) }))));
+figures.push(time("decode the sketch, first estimate", () => new Estimator(decodeSketch(blob)).estimate(DEFAULTS), 12));
+
+const edges = Float64Array.from({ length: 122 }, (_, i) => -0.1 + i / 605);
+const rows = sketch.layers.slice(0, ROWS);
+const sets = {
+  "4 bits per channel": { bits: 4 },
+  "8 bits per channel": { bits: 8 },
+  codebook: { bits: 4, grid: "codebook" },
+};
+figures.push(time(`pictures of ${ROWS} layers as they were`, () => rows.map((layer) => original(layer, edges))));
+for (const [name, changes] of Object.entries(sets)) {
+  figures.push(
+    time(`pictures of ${ROWS} layers, ${name}`, (step) => {
+      const recipe = dragged(step, changes);
+      const { kept, threshold } = estimator.estimate(recipe).layers;
+      rows.forEach((layer, i) => {
+        const plan = planOf(recipe, layer.name);
+        const outcome = { kept: kept[i], threshold: threshold[i] };
+        survivors(sketch, layer, plan, outcome, edges);
+        effective(sketch, layer, plan, outcome, edges);
+      });
+    }),
+  );
+}
+if (process.argv[2])
+  writeFileSync(process.argv[2], `${JSON.stringify({ layers: LAYERS, buckets, figures }, null, 2)}\n`);
