@@ -3,6 +3,7 @@
 import { bytes, count, decibels, percent, share, short } from "../charts/format";
 import { macsNow } from "./figures";
 import type { Metric, Score } from "./model";
+import { Panel } from "./panel";
 import { Approx, Arrow } from "./size";
 import { useView } from "./view";
 
@@ -22,13 +23,9 @@ export function Accuracy() {
   const { state } = useView();
   const metric = state.metric.value;
   return (
-    <section class="sw-accuracy" aria-label={metric.name}>
-      <header class="sw-heading">
-        <h3>{metric.name}</h3>
-        {metric.has_data && <Badge />}
-      </header>
+    <Panel name="accuracy" title={metric.name} caption={metric.has_data && <Badge />}>
       {metric.has_data ? <Running /> : <NoData />}
-    </section>
+    </Panel>
   );
 }
 

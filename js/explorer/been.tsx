@@ -7,37 +7,27 @@ import { placeLabel } from "../charts/labels";
 import { byteDomain, type Frame, front, type Scales, scatterScales, valueDomain } from "../charts/scatter";
 import { metricValue, plusMinus } from "./accuracy";
 import { useHeld, useSize } from "./hooks";
-import { Toggle } from "./inputs";
 import type { Visit } from "./model";
-import { tipAt, toggled, useView } from "./view";
+import { Panel } from "./panel";
+import { tipAt, useView } from "./view";
 import { recipeWords } from "./words";
 
 const HEIGHT = 176;
 
 export function Been() {
-  const view = useView();
-  const table = view.tables.value.has("history");
-  if (!view.state.metric.value.has_data) return null;
+  const { state, tables } = useView();
+  const { name, has_data } = state.metric.value;
+  if (!has_data) return null;
   return (
-    <section class="sw-been" aria-label="Where you have been">
-      <header class="sw-heading">
-        <h3>Where you have been</h3>
-        <span class="sw-caption">{view.state.metric.value.name} against bytes</span>
-        <span class="sw-tools">
-          <Toggle
-            pressed={table}
-            toggle={() => {
-              view.tables.value = toggled(view.tables.value, "history");
-            }}
-            title="the recipes you have tried as a table"
-            testid="history-table"
-          >
-            table
-          </Toggle>
-        </span>
-      </header>
-      {table ? <HistoryTable /> : <Scatter />}
-    </section>
+    <Panel
+      name="been"
+      title="Where you have been"
+      caption={`${name} against bytes`}
+      table="history"
+      tableTitle="the recipes you have tried as a table"
+    >
+      {tables.value.has("history") ? <HistoryTable /> : <Scatter />}
+    </Panel>
   );
 }
 

@@ -4,7 +4,7 @@ import { useState } from "preact/hooks";
 import { bytes, count, percent } from "../charts/format";
 import { BITS, PATTERNS, withFields } from "../core/recipe";
 import type { Granularity, Pattern, Recipe } from "../core/types";
-import { Choice, type Option, SparsitySlider } from "./inputs";
+import { Choice, type Option, options, SparsitySlider } from "./inputs";
 import { useUnique, useView } from "./view";
 
 export const PATTERN_OPTIONS: Option<Pattern>[] = PATTERNS.map((pattern) =>
@@ -135,10 +135,10 @@ function Settings() {
       <Choice
         legend="scope"
         testid="scope"
-        options={[
-          { value: "global", label: "global", title: "one ranking of all layers by magnitude" },
-          { value: "layer", label: "each layer", title: "the same sparsity in each layer" },
-        ]}
+        options={options(
+          ["global", "global", "one ranking of all layers by magnitude"],
+          ["layer", "each layer", "the same sparsity in each layer"],
+        )}
         value={scope}
         choose={setScope}
         idle={pattern === "unstructured" ? "" : `${pattern} is the same in every layer`}
@@ -155,10 +155,10 @@ function Settings() {
       <Choice
         legend="grid"
         testid="grid"
-        options={[
-          { value: "linear", label: "linear", title: "evenly spaced values" },
-          { value: "codebook", label: "codebook", title: "k-means values, one codebook for each tensor" },
-        ]}
+        options={options(
+          ["linear", "linear", "evenly spaced values"],
+          ["codebook", "codebook", "k-means values, one codebook for each tensor"],
+        )}
         value={grid}
         choose={setGrid}
         idle={bits > 8 ? `${bits} bits need no grid` : ""}
@@ -181,11 +181,11 @@ function RareSettings() {
       <Choice
         legend="grid ends at"
         testid="range"
-        options={[
-          { value: "absmax", label: "largest", title: "the largest magnitude of the group" },
-          { value: "mse", label: "least error", title: "the end with the least squared error" },
-          { value: "percentile", label: "percentile", title: "a percentile of the magnitudes" },
-        ]}
+        options={options(
+          ["absmax", "largest", "the largest magnitude of the group"],
+          ["mse", "least error", "the end with the least squared error"],
+          ["percentile", "percentile", "a percentile of the magnitudes"],
+        )}
         value={typeof range === "number" ? "percentile" : range}
         choose={(value) => setRange(value === "percentile" ? 99.9 : (value as "absmax" | "mse"))}
         idle={coarseIdle}
@@ -194,10 +194,10 @@ function RareSettings() {
       <Choice
         legend="around zero"
         testid="symmetric"
-        options={[
-          { value: true, label: "symmetric", title: "as far below zero as above" },
-          { value: false, label: "asymmetric", title: "from the smallest to the largest weight" },
-        ]}
+        options={options(
+          [true, "symmetric", "as far below zero as above"],
+          [false, "asymmetric", "from the smallest to the largest weight"],
+        )}
         value={symmetric}
         choose={setSymmetric}
         idle={coarseIdle}
@@ -205,20 +205,20 @@ function RareSettings() {
       <Choice
         legend="prune by"
         testid="criterion"
-        options={[
-          { value: "magnitude", label: "magnitude", title: "the smallest go first" },
-          { value: "random", label: "random", title: "the baseline every comparison needs" },
-        ]}
+        options={options(
+          ["magnitude", "magnitude", "the smallest go first"],
+          ["random", "random", "the baseline every comparison needs"],
+        )}
         value={criterion}
         choose={setCriterion}
       />
       <Choice
         legend="biases, norms"
         testid="kept-bits"
-        options={[
-          { value: 32, label: "as they are", title: "tensors that are not compressed stay as they are" },
-          { value: 16, label: "16 bits", title: "tensors that are not compressed go to half precision" },
-        ]}
+        options={options(
+          [32, "as they are", "tensors that are not compressed stay as they are"],
+          [16, "16 bits", "tensors that are not compressed go to half precision"],
+        )}
         value={keptBits}
         choose={(value) => setKeptBits(value as 16 | 32)}
       />

@@ -7,7 +7,7 @@ import type { LayerFields, LayerSketch, Override, Plan, Recipe } from "../core/t
 import { BITS_OPTIONS, granularityOptions, PATTERN_OPTIONS, patternSentence, scalesIdle } from "./controls";
 import { Curve } from "./curve";
 import { layerSqnr, namedByPattern, ownOverride } from "./figures";
-import { Choice, SparsitySlider } from "./inputs";
+import { Choice, options, SparsitySlider } from "./inputs";
 import { LargePlot } from "./large-plot";
 import { useView } from "./view";
 
@@ -99,11 +99,11 @@ function OwnValues({ index, layer }: Props) {
         <Choice<Way>
           legend="this layer"
           testid="way"
-          options={[
-            { value: "global", label: "follows the global value", title: "back to the global value" },
-            { value: "own", label: "own values", title: "locked at values of its own" },
-            { value: "keep", label: "kept as it is", title: "left exactly as it is" },
-          ]}
+          options={options(
+            ["global", "follows the global value", "back to the global value"],
+            ["own", "own values", "locked at values of its own"],
+            ["keep", "kept as it is", "left exactly as it is"],
+          )}
           value={way}
           choose={(value) => choose[value]()}
         />

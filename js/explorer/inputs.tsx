@@ -11,6 +11,11 @@ export interface Option<T> {
   title?: string;
 }
 
+/** Options from [value, label, title] each. */
+export function options<T>(...rows: [value: T, label: string, title: string][]): Option<T>[] {
+  return rows.map(([value, label, title]) => ({ value, label, title }));
+}
+
 interface ChoiceProps<T> {
   legend: string;
   options: readonly Option<T>[];

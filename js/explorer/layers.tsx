@@ -1,95 +1,76 @@
 // The panel of layers: the ridge or its table, and the chosen layer enlarged below.
 
 import { Detail } from "./detail";
-import { Choice, Toggle } from "./inputs";
+import { Choice, options, Toggle } from "./inputs";
 import { LayerTable } from "./layer-table";
+import { Panel } from "./panel";
 import { Ridge } from "./ridge";
-import { type Axis, toggled, useView } from "./view";
+import { type Axis, useView } from "./view";
+
+const AXES = options<Axis>(
+  ["shared", "shared", "one axis of weight values for all layers"],
+  ["own", "own", "each layer from minus to plus its largest weight"],
+  ["spread", "spread", "each layer in units of its own root mean square"],
+);
 
 export function Layers() {
   const view = useView();
   const table = view.tables.value.has("layers");
   return (
-    <section class="sw-layers" aria-label="Layers">
-      <header class="sw-heading">
-        <h3>Layers</h3>
-        <Caption table={table} />
-        <Tools table={table} />
-      </header>
+    <Panel
+      name="layers"
+      title="Layers"
+      caption={table ? "every tensor, and what becomes of it" : <Legend />}
+      tools={!table && <Tools />}
+      table="layers"
+      tableTitle="layers as a table, with what is kept and why"
+    >
       {table ? <LayerTable /> : <Ridge />}
       {view.selected.value >= 0 && <Detail layer={view.selected.value} />}
-    </section>
+    </Panel>
   );
 }
 
-function Caption({ table }: { table: boolean }) {
-  if (table) return <span class="sw-caption">every tensor, and what becomes of it</span>;
+/** What the marks of the ridge mean, said once. */
+function Legend() {
   return (
-    <span class="sw-caption sw-legend">
-      <span>
-        <i class="sw-key-outline" />
-        original
-      </span>
-      <span>
-        <i class="sw-key-kept" />
-        kept
-      </span>
-      <span>
-        <i class="sw-key-pruned" />
-        pruned
-      </span>
-      <span>
-        <i class="sw-key-grid" />
-        grid
-      </span>
+    <span class="sw-legend">
+      {(["original", "kept", "pruned", "grid"] as const).map((word) => (
+        <span key={word}>
+          <i class={`sw-key-${word}`} />
+          {word}
+        </span>
+      ))}
     </span>
   );
 }
 
-function Tools({ table }: { table: boolean }) {
+function Tools() {
   const view = useView();
   return (
-    <span class="sw-tools">
-      {!table && (
-        <>
-          <Folding />
-          <Choice<Axis>
-            legend="axis"
-            className="sw-small"
-            testid="axis"
-            options={[
-              { value: "shared", label: "shared", title: "one axis of weight values for all layers" },
-              { value: "own", label: "own", title: "each layer from minus to plus its largest weight" },
-              { value: "spread", label: "spread", title: "each layer in units of its own root mean square" },
-            ]}
-            value={view.axis.value}
-            choose={(axis) => {
-              view.axis.value = axis;
-            }}
-          />
-          <Toggle
-            pressed={view.log.value}
-            toggle={() => {
-              view.log.value = !view.log.value;
-            }}
-            title="counts on a logarithmic scale"
-            testid="log"
-          >
-            log
-          </Toggle>
-        </>
-      )}
-      <Toggle
-        pressed={table}
-        toggle={() => {
-          view.tables.value = toggled(view.tables.value, "layers");
+    <>
+      <Folding />
+      <Choice<Axis>
+        legend="axis"
+        className="sw-small"
+        testid="axis"
+        options={AXES}
+        value={view.axis.value}
+        choose={(axis) => {
+          view.axis.value = axis;
         }}
-        title="layers as a table, with what is kept and why"
-        testid="layers-table"
+      />
+      <Toggle
+        pressed={view.log.value}
+        toggle={() => {
+          view.log.value = !view.log.value;
+        }}
+        title="counts on a logarithmic scale"
+        testid="log"
       >
-        table
+        log
       </Toggle>
-    </span>
+    </>
   );
 }
 

@@ -24,9 +24,9 @@ class RidgeCanvas {
   active = 0;
   rows: readonly Row[] = [];
   scene: RidgeScene | undefined;
-  private width = 0;
-  private height = 0;
-  private frame = 0;
+  #width = 0;
+  #height = 0;
+  #frame = 0;
 
   constructor(
     view: View,
@@ -39,23 +39,24 @@ class RidgeCanvas {
 
   resize(): void {
     const ratio = devicePixelRatio;
-    this.width = this.scroller.clientWidth;
-    this.height = this.scroller.clientHeight;
-    this.canvas.width = Math.round(this.width * ratio);
-    this.canvas.height = Math.round(this.height * ratio);
-    this.canvas.style.width = `${this.width}px`;
-    this.canvas.style.height = `${this.height}px`;
+    this.#width = this.scroller.clientWidth;
+    this.#height = this.scroller.clientHeight;
+    this.canvas.width = Math.round(this.#width * ratio);
+    this.canvas.height = Math.round(this.#height * ratio);
+    this.canvas.style.width = `${this.#width}px`;
+    this.canvas.style.height = `${this.#height}px`;
     this.draw();
   }
 
   drawSoon(): void {
-    this.frame ||= requestAnimationFrame(() => this.draw());
+    this.#frame ||= requestAnimationFrame(() => this.draw());
   }
 
   draw(): void {
-    cancelAnimationFrame(this.frame);
-    this.frame = 0;
-    const { context: ctx, width, height, pointer, focused, active } = this;
+    cancelAnimationFrame(this.#frame);
+    this.#frame = 0;
+    const { context: ctx, pointer, focused, active } = this;
+    const [width, height] = [this.#width, this.#height];
     if (!ctx || width === 0 || height === 0) return;
     const ratio = devicePixelRatio;
     ctx.setTransform(ratio, 0, 0, ratio, 0, 0);
@@ -83,7 +84,7 @@ class RidgeCanvas {
   }
 
   dispose(): void {
-    cancelAnimationFrame(this.frame);
+    cancelAnimationFrame(this.#frame);
   }
 }
 

@@ -29,29 +29,29 @@ export function detailSpan(layer: LayerSketch): number {
 
 /** Pictures of layers, made once for each set of figures and axis. */
 export class Scenes {
-  private readonly pictures = new Map<number, Picture>();
-  private readonly rows = new Map<number, RowFigures>();
-  private figures: Estimate | undefined;
-  private key = "";
-  private hatch: { colours: Colours; ratio: number; pattern: CanvasPattern | string } | undefined;
-  private shared: { layers: readonly LayerSketch[]; span: number } | undefined;
-  private columns: { width: number; rows: readonly Row[]; found: Columns } | undefined;
+  readonly #pictures = new Map<number, Picture>();
+  readonly #rows = new Map<number, RowFigures>();
+  #figures: Estimate | undefined;
+  #key = "";
+  #hatch: { colours: Colours; ratio: number; pattern: CanvasPattern | string } | undefined;
+  #shared: { layers: readonly LayerSketch[]; span: number } | undefined;
+  #columns: { width: number; rows: readonly Row[]; found: Columns } | undefined;
 
   constructor(private readonly view: View) {}
 
   /** Half the width of the axis all layers share. */
   sharedSpan(): number {
     const { layers } = this.view.state.sketch.value;
-    if (this.shared?.layers !== layers) this.shared = { layers, span: sharedSpan(layers) };
-    return this.shared.span;
+    if (this.#shared?.layers !== layers) this.#shared = { layers, span: sharedSpan(layers) };
+    return this.#shared.span;
   }
 
   style(ctx: CanvasRenderingContext2D, ratio: number): PlotStyle {
     const colours = this.view.colours.value;
-    if (this.hatch?.colours !== colours || this.hatch.ratio !== ratio) {
-      this.hatch = { colours, ratio, pattern: hatchPattern(ctx, colours.hatch, ratio) };
+    if (this.#hatch?.colours !== colours || this.#hatch.ratio !== ratio) {
+      this.#hatch = { colours, ratio, pattern: hatchPattern(ctx, colours.hatch, ratio) };
     }
-    return { colours, hatch: this.hatch.pattern, log: this.view.log.value, tick: 3 };
+    return { colours, hatch: this.#hatch.pattern, log: this.view.log.value, tick: 3 };
   }
 
   /** Everything the ridge needs for one drawing, but for what the pointer and the keyboard add. */
@@ -65,9 +65,9 @@ export class Scenes {
     const figures = state.figures.value;
     const plans = state.plans.value;
     const style = this.style(ctx, size.ratio);
-    const columns = this.columnsFor(ctx, style.colours, size.width, rows);
+    const columns = this.#columnsFor(ctx, style.colours, size.width, rows);
     const axis = view.axis.value;
-    this.forget(figures, `${axis} ${view.log.value} ${columns.plot.width}`);
+    this.#forget(figures, `${axis} ${view.log.value} ${columns.plot.width}`);
     return {
       ...size,
       rows,
@@ -77,50 +77,50 @@ export class Scenes {
       axisNote: AXIS_NOTES[axis],
       threshold: rankedThreshold(plans, state.recipe.value, figures),
       selected: view.selected.value,
-      picture: (layer) => this.picture(layer, plans[layer], figures, axis, columns.plot.width),
-      figures: (layer) => this.figuresOf(layer, plans[layer], figures),
+      picture: (layer) => this.#picture(layer, plans[layer], figures, axis, columns.plot.width),
+      figures: (layer) => this.#figuresOf(layer, plans[layer], figures),
     };
   }
 
-  private forget(figures: Estimate, key: string): void {
-    if (figures === this.figures && key === this.key) return;
-    this.pictures.clear();
-    this.rows.clear();
-    this.figures = figures;
-    this.key = key;
+  #forget(figures: Estimate, key: string): void {
+    if (figures === this.#figures && key === this.#key) return;
+    this.#pictures.clear();
+    this.#rows.clear();
+    this.#figures = figures;
+    this.#key = key;
   }
 
-  private columnsFor(ctx: CanvasRenderingContext2D, colours: Colours, width: number, rows: readonly Row[]): Columns {
-    if (this.columns?.width !== width || this.columns.rows !== rows) {
+  #columnsFor(ctx: CanvasRenderingContext2D, colours: Colours, width: number, rows: readonly Row[]): Columns {
+    if (this.#columns?.width !== width || this.#columns.rows !== rows) {
       ctx.font = `12px ${colours.font}`;
       const longest = rows.reduce((most, row) => {
         const [text, wider] = row.kind === "layer" ? [row.label, 1] : [row.key, 1.09];
         return Math.max(most, wider * ctx.measureText(text).width + (row.kind === "layer" && !row.block ? 0 : 12));
       }, 0);
-      this.columns = { width, rows, found: ridgeColumns(width, longest) };
+      this.#columns = { width, rows, found: ridgeColumns(width, longest) };
     }
-    return this.columns.found;
+    return this.#columns.found;
   }
 
-  private picture(index: number, plan: Plan, figures: Estimate, axis: Axis, pixels: number): Picture {
-    let picture = this.pictures.get(index);
+  #picture(index: number, plan: Plan, figures: Estimate, axis: Axis, pixels: number): Picture {
+    let picture = this.#pictures.get(index);
     if (!picture) {
       const { sketch } = this.view.state;
       const layer = sketch.value.layers[index];
       const span = spanOf(axis, layer, this.sharedSpan());
       picture = makePicture(sketch.value, layer, plan, outcomeOf(figures, index), span, pixels);
-      this.pictures.set(index, picture);
+      this.#pictures.set(index, picture);
     }
     return picture;
   }
 
-  private figuresOf(index: number, plan: Plan, figures: Estimate): RowFigures {
-    let found = this.rows.get(index);
+  #figuresOf(index: number, plan: Plan, figures: Estimate): RowFigures {
+    let found = this.#rows.get(index);
     if (!found) {
       const { sketch, recipe } = this.view.state;
       const own = ownOverride(recipe.value, sketch.value.layers[index]) !== null;
       found = { ...rowFigures(sketch.value, figures, plan, index), own };
-      this.rows.set(index, found);
+      this.#rows.set(index, found);
     }
     return found;
   }

@@ -8,6 +8,7 @@ import { type Block, blockAt, blocksPath, contourPath, silhouette } from "../cha
 import { layerTotal } from "../core/estimate";
 import type { Sketch } from "../core/types";
 import { useSize } from "./hooks";
+import { Panel } from "./panel";
 import { tipAt, useView } from "./view";
 
 const HEIGHT = 84;
@@ -52,11 +53,12 @@ export function Silhouette() {
   };
   const chosen = blocks[view.selected.value];
   return (
-    <section class="sw-silhouette" aria-label="Depth and width">
-      <header class="sw-heading">
-        <h3>Depth × width</h3>
-        <span class="sw-caption">area is bytes: outline dense, filled now</span>
-      </header>
+    <Panel
+      name="silhouette"
+      title="Depth × width"
+      label="Depth and width"
+      caption="area is bytes: outline dense, filled now"
+    >
       <div ref={frame}>
         {/* biome-ignore lint/a11y/useKeyWithClickEvents: the ridge is the way to a layer by keyboard */}
         <svg
@@ -80,7 +82,7 @@ export function Silhouette() {
           <Names sketch={sketch.value} blocks={blocks} />
         </svg>
       </div>
-    </section>
+    </Panel>
   );
 }
 

@@ -6,37 +6,20 @@ import { sizeMarks } from "../charts/ticks";
 import type { Estimate } from "../core/types";
 import { type Part, partsOf } from "./figures";
 import { useSize } from "./hooks";
-import { Toggle } from "./inputs";
-import { toggled, useView } from "./view";
+import { Panel } from "./panel";
+import { useView } from "./view";
 
 export function Size() {
   const view = useView();
   const figures = view.state.figures.value;
-  const table = view.tables.value.has("size");
   const parts = partsOf(figures);
+  const download = figures.download !== null && `download ${bytes(figures.download)}, entropy-coded`;
+  const table = view.tables.value.has("size");
   return (
-    <section class="sw-size" aria-label="Size">
-      <header class="sw-heading">
-        <h3>Size</h3>
-        <span class="sw-caption">
-          {figures.download !== null && `download ${bytes(figures.download)}, entropy-coded`}
-        </span>
-        <span class="sw-tools">
-          <Toggle
-            pressed={table}
-            toggle={() => {
-              view.tables.value = toggled(view.tables.value, "size");
-            }}
-            title="the parts of the file as a table"
-            testid="size-table"
-          >
-            table
-          </Toggle>
-        </span>
-      </header>
+    <Panel name="size" title="Size" caption={download} table="size" tableTitle="the parts of the file as a table">
       <Headline figures={figures} />
       {table ? <SizeTable figures={figures} parts={parts} /> : <Bars figures={figures} parts={parts} />}
-    </section>
+    </Panel>
   );
 }
 

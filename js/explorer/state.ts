@@ -60,19 +60,19 @@ export function createState(model: ExplorerModel): State {
 }
 
 class Shared implements State {
-  private readonly blob: Signal<unknown>;
-  private readonly exact: Signal<Exact | null>;
-  private readonly preview: Signal<Estimate>;
-  private readonly past = new Past<Recipe>();
-  private readonly stops: (() => void)[] = [];
-  private readonly start: Recipe;
-  private estimator: Estimator;
-  private wanted: Recipe;
-  private published: string;
-  private frame = 0;
-  private publishTimer: ReturnType<typeof setTimeout> | undefined;
-  private patienceTimer: ReturnType<typeof setTimeout> | undefined;
-  private lastPublish = 0;
+  readonly #blob: Signal<unknown>;
+  readonly #exact: Signal<Exact | null>;
+  readonly #preview: Signal<Estimate>;
+  readonly #past = new Past<Recipe>();
+  readonly #stops: (() => void)[] = [];
+  readonly #start: Recipe;
+  #estimator: Estimator;
+  #wanted: Recipe;
+  #published: string;
+  #frame = 0;
+  #publishTimer: ReturnType<typeof setTimeout> | undefined;
+  #patienceTimer: ReturnType<typeof setTimeout> | undefined;
+  #lastPublish = 0;
 
   readonly recipe: Signal<Recipe>;
   readonly dragging = signal(false);
@@ -92,42 +92,42 @@ class Shared implements State {
   readonly status: Signal<Status>;
 
   constructor(private readonly model: ExplorerModel) {
-    this.blob = this.follow<unknown>("sketch_data", undefined, () => this.reload());
-    this.sketch = computed(() => decodeSketch(this.blob.value as DataView));
-    this.title = this.follow("title", "");
-    this.exact = this.follow<Exact | null>("exact", null, () => this.heard());
-    this.score = this.follow<Score | null>("score", null);
-    this.baseline = this.follow<Score | null>("baseline", null);
-    this.metric = this.follow("metric", NO_METRIC);
-    this.history = this.follow<readonly Visit[]>("history", []);
-    this.status = this.follow("status", IDLE, () => this.heard());
-    this.published = String(model.get("recipe_json"));
-    this.start = parseRecipe(this.published);
-    this.wanted = this.start;
-    this.recipe = signal(this.start);
-    this.estimator = new Estimator(this.sketch.value);
-    this.preview = signal(this.estimator.estimate(this.start));
+    this.#blob = this.#follow<unknown>("sketch_data", undefined, () => this.#reload());
+    this.sketch = computed(() => decodeSketch(this.#blob.value as DataView));
+    this.title = this.#follow("title", "");
+    this.#exact = this.#follow<Exact | null>("exact", null, () => this.#heard());
+    this.score = this.#follow<Score | null>("score", null);
+    this.baseline = this.#follow<Score | null>("baseline", null);
+    this.metric = this.#follow("metric", NO_METRIC);
+    this.history = this.#follow<readonly Visit[]>("history", []);
+    this.status = this.#follow("status", IDLE, () => this.#heard());
+    this.#published = String(model.get("recipe_json"));
+    this.#start = parseRecipe(this.#published);
+    this.#wanted = this.#start;
+    this.recipe = signal(this.#start);
+    this.#estimator = new Estimator(this.sketch.value);
+    this.#preview = signal(this.#estimator.estimate(this.#start));
     this.recipeText = computed(() => recipeJson(this.recipe.value));
     this.plans = computed(() => this.sketch.value.layers.map((layer) => planOf(this.recipe.value, layer.name)));
-    this.figures = computed(() => this.best());
-    this.seconds = computed(() => (this.figures.value.exact ? (this.exact.value?.seconds ?? null) : null));
-    this.stops.push(model.on("recipe_json", () => this.incoming()));
+    this.figures = computed(() => this.#best());
+    this.seconds = computed(() => (this.figures.value.exact ? (this.#exact.value?.seconds ?? null) : null));
+    this.#stops.push(model.on("recipe_json", () => this.#incoming()));
   }
 
   edit(change: (recipe: Recipe) => Recipe, gesture = ""): void {
-    const next = change(this.wanted);
-    if (recipeJson(next) === recipeJson(this.wanted)) return;
-    this.past.record(this.wanted, gesture);
+    const next = change(this.#wanted);
+    if (recipeJson(next) === recipeJson(this.#wanted)) return;
+    this.#past.record(this.#wanted, gesture);
     if (gesture !== "") this.dragging.value = true;
-    this.show(next);
-    this.publishSoon();
+    this.#show(next);
+    this.#publishSoon();
     if (gesture === "") this.settle();
   }
 
   settle(over = true): void {
-    if (over) this.past.pause();
+    if (over) this.#past.pause();
     this.dragging.value = false;
-    this.publish();
+    this.#publish();
   }
 
   goTo(recipe: string): void {
@@ -135,39 +135,39 @@ class Shared implements State {
   }
 
   layerSqnr(layer: number): Float64Array {
-    return this.estimator.layerSqnr(this.recipe.value, layer);
+    return this.#estimator.layerSqnr(this.recipe.value, layer);
   }
 
   undo(): void {
-    this.travel(this.past.undo(this.wanted));
+    this.#travel(this.#past.undo(this.#wanted));
   }
 
   redo(): void {
-    this.travel(this.past.redo(this.wanted));
+    this.#travel(this.#past.redo(this.#wanted));
   }
 
   reset(): void {
-    this.edit(() => this.start);
+    this.edit(() => this.#start);
   }
 
   send(command: Command): void {
-    this.publish();
-    this.checkAlive();
+    this.#publish();
+    this.#checkAlive();
     this.model.send(command);
   }
 
   dispose(): void {
-    cancelAnimationFrame(this.frame);
-    clearTimeout(this.publishTimer);
-    clearTimeout(this.patienceTimer);
-    for (const stop of this.stops) stop();
+    cancelAnimationFrame(this.#frame);
+    clearTimeout(this.#publishTimer);
+    clearTimeout(this.#patienceTimer);
+    for (const stop of this.#stops) stop();
   }
 
   /** A signal that follows one of the model's values. */
-  private follow<T>(name: string, missing: T, changed: () => void = () => {}): Signal<T> {
+  #follow<T>(name: string, missing: T, changed: () => void = () => {}): Signal<T> {
     const read = () => (this.model.get(name) ?? missing) as T;
     const value = signal(read());
-    this.stops.push(
+    this.#stops.push(
       this.model.on(name, () => {
         value.value = read();
         changed();
@@ -176,8 +176,8 @@ class Shared implements State {
     return value;
   }
 
-  private best(): Estimate {
-    const exact = this.exact.value;
+  #best(): Estimate {
+    const exact = this.#exact.value;
     if (
       exact &&
       exact.recipe === this.recipeText.value &&
@@ -185,72 +185,72 @@ class Shared implements State {
     ) {
       return { ...exact, ...totals(exact, this.sketch.value), exact: true };
     }
-    return this.preview.value;
+    return this.#preview.value;
   }
 
-  private travel(recipe: Recipe | undefined): void {
+  #travel(recipe: Recipe | undefined): void {
     if (!recipe) return;
-    this.show(recipe);
+    this.#show(recipe);
     this.settle();
   }
 
   /** Estimate and paint once per frame, however many events came in between. */
-  private show(recipe: Recipe): void {
-    this.wanted = recipe;
-    this.canUndo.value = this.past.canUndo;
-    this.canRedo.value = this.past.canRedo;
-    if (this.frame === 0) this.frame = requestAnimationFrame(() => this.paint());
+  #show(recipe: Recipe): void {
+    this.#wanted = recipe;
+    this.canUndo.value = this.#past.canUndo;
+    this.canRedo.value = this.#past.canRedo;
+    if (this.#frame === 0) this.#frame = requestAnimationFrame(() => this.#paint());
   }
 
-  private paint(): void {
-    this.frame = 0;
+  #paint(): void {
+    this.#frame = 0;
     batch(() => {
-      this.preview.value = this.estimator.estimate(this.wanted);
-      this.recipe.value = this.wanted;
+      this.#preview.value = this.#estimator.estimate(this.#wanted);
+      this.recipe.value = this.#wanted;
     });
   }
 
-  private publishSoon(): void {
-    const wait = this.lastPublish + PUBLISH_MS - performance.now();
-    if (wait <= 0) this.publish();
-    else this.publishTimer ??= setTimeout(() => this.publish(), wait);
+  #publishSoon(): void {
+    const wait = this.#lastPublish + PUBLISH_MS - performance.now();
+    if (wait <= 0) this.#publish();
+    else this.#publishTimer ??= setTimeout(() => this.#publish(), wait);
   }
 
-  private publish(): void {
-    clearTimeout(this.publishTimer);
-    this.publishTimer = undefined;
-    const text = recipeJson(this.wanted);
-    if (text === this.published) return;
-    this.published = text;
-    this.lastPublish = performance.now();
+  #publish(): void {
+    clearTimeout(this.#publishTimer);
+    this.#publishTimer = undefined;
+    const text = recipeJson(this.#wanted);
+    if (text === this.#published) return;
+    this.#published = text;
+    this.#lastPublish = performance.now();
     this.model.set("recipe_json", text);
-    clearTimeout(this.patienceTimer);
-    this.patienceTimer = setTimeout(() => this.doubt(), PATIENCE_MS);
+    clearTimeout(this.#patienceTimer);
+    this.#patienceTimer = setTimeout(() => this.#doubt(), PATIENCE_MS);
   }
 
-  private incoming(): void {
+  #incoming(): void {
     const text = String(this.model.get("recipe_json"));
-    if (text === this.published || text === recipeJson(this.wanted)) return;
-    this.published = text;
-    this.past.record(this.wanted, "kernel");
-    this.show(parseRecipe(text));
+    if (text === this.#published || text === recipeJson(this.#wanted)) return;
+    this.#published = text;
+    this.#past.record(this.#wanted, "kernel");
+    this.#show(parseRecipe(text));
   }
 
-  private reload(): void {
-    this.estimator = new Estimator(this.sketch.value);
-    this.show(this.wanted);
+  #reload(): void {
+    this.#estimator = new Estimator(this.sketch.value);
+    this.#show(this.#wanted);
   }
 
-  private heard(): void {
+  #heard(): void {
     this.notice.value = "";
   }
 
-  private doubt(): void {
-    if (!this.checkAlive()) return;
-    if (this.exact.value?.recipe !== this.published && this.status.value.state !== "busy") this.notice.value = "busy";
+  #doubt(): void {
+    if (!this.#checkAlive()) return;
+    if (this.#exact.value?.recipe !== this.#published && this.status.value.state !== "busy") this.notice.value = "busy";
   }
 
-  private checkAlive(): boolean {
+  #checkAlive(): boolean {
     const alive = this.model.alive?.() ?? true;
     if (!alive) this.notice.value = "gone";
     return alive;
