@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..errors import FileError
+from ..errors import FileError, ModelError
 from ..measure.layers import refuse_pickle
 from .header import read_header
 from .packed import Packed
@@ -27,22 +27,29 @@ def read(path: str | os.PathLike[str], into: nn.Module | None = None) -> Packed:
     Raises:
         FileError: if there is no such file, if it is not a packed model, damaged, or newer than this version, or if
             the model does not match it, naming the first differences; the model is then unchanged.
+        ModelError: if `into` is no module.
     """
-    path = Path(path)
-    refuse_pickle(path)
+    if not isinstance(into, nn.Module | None):
+        raise ModelError(f"into={type(into).__name__} is no model: give an nn.Module, or nothing for a state dict")
+    data = _bytes_of(Path(path))
     try:
-        data = path.read_bytes()
         header = read_header(data)
         slots = read_slots(header.structure, header.recipe)
         targets = [] if into is None else match(slots, into)
         packed = unpack(header, slots, len(data))
-    except OSError as error:
-        raise FileError(f"cannot read {str(path)!r}: {error.strerror or error}") from error
     except FileError as error:
         raise FileError(f"cannot load {str(path)!r}: {error}") from error
     if targets:
         _fill(packed, targets)
     return packed
+
+
+def _bytes_of(path: Path) -> bytes:
+    try:
+        refuse_pickle(path)
+        return path.read_bytes()
+    except OSError as error:
+        raise FileError(f"cannot read {str(path)!r}: {error.strerror or error}") from error
 
 
 def match(slots: tuple[Slot, ...], model: nn.Module) -> list[list[Tensor]]:
@@ -102,6 +109,8 @@ def _difference(slot: Slot, tensor: Tensor) -> str:
         return f"is {_name(tensor.dtype)}, in the file {_name(slot.dtype)}"
     if any(stride == 0 and size > 1 for stride, size in zip(tensor.stride(), tensor.shape, strict=True)):
         return "is an expanded view that cannot be filled"
+    if tensor.is_inference() and not torch.is_inference_mode_enabled():
+        return "was made under torch.inference_mode(), and cannot be filled outside it"
     return ""
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
+import secrets
 import stat
-import tempfile
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -26,6 +26,8 @@ def write_whole(path: str | os.PathLike[str], parts: Iterable[Any]) -> int:
     try:
         if target.exists() and not target.is_file():
             raise FileError(f"cannot write {str(path)!r}: it is not a plain file")
+        if target.exists() and not os.access(target, os.W_OK):
+            raise FileError(f"cannot write {str(path)!r}: the file there is read-only")
         return _replace(target, parts)
     except OSError as error:
         reason = f"there is no folder {str(target.parent)!r}" if not target.parent.is_dir() else error.strerror
@@ -40,29 +42,21 @@ def _exists(path: Path) -> bool:
 
 
 def _replace(target: Path, parts: Iterable[Any]) -> int:
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=".shrinkwidget-", suffix=".tmp")
+    new = target.with_name(f".shrinkwidget-{secrets.token_hex(8)}.tmp")
     try:
-        with os.fdopen(handle, "wb") as file:
-            os.fchmod(file.fileno(), _mode(target))
+        with new.open("xb") as file:
+            with suppress(OSError):
+                new.chmod(stat.S_IMODE(target.stat().st_mode))
             written = sum(file.write(part) for part in parts)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(name, target)  # noqa: PTH105  # as the os does it: in one step
+        new.replace(target)
     except BaseException:
         with suppress(OSError):
-            Path(name).unlink()
+            new.unlink()
         raise
     _sync_folder(target.parent)
     return written
-
-
-def _mode(target: Path) -> int:
-    """Return the permissions of the file that is there, or of a new one."""
-    with suppress(OSError):
-        return stat.S_IMODE(target.stat().st_mode)
-    mask = os.umask(0)
-    os.umask(mask)
-    return 0o666 & ~mask
 
 
 def _sync_folder(folder: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from shrinkwidget.errors import FileError
+from shrinkwidget.errors import FileError, ModelError
 from shrinkwidget.files import read
 from shrinkwidget.measure.layers import open_weights
 from shrinkwidget.recipe import Recipe
@@ -87,6 +87,11 @@ def lazy(net: Net) -> None:
     net.conv = nn.LazyConv1d(6, 3)
 
 
+def made_for_inference(net: Net) -> None:
+    with torch.inference_mode():
+        net.register_buffer("table", torch.zeros(4, 4))
+
+
 def expanded(net: Net) -> None:
     net.register_buffer("table", torch.zeros(1, 4).expand(4, 4))
 
@@ -101,6 +106,7 @@ def expanded(net: Net) -> None:
         (tied_otherwise, "it ties 'norm.bias' to 'conv.bias', for which the file holds another tensor"),
         (on_meta, "is on the meta device: call .to_empty"),
         (lazy, "has no shape yet"),
+        (made_for_inference, "'table' was made under torch.inference_mode"),
         (expanded, "'table' is an expanded view that cannot be filled"),
     ],
 )
@@ -117,6 +123,11 @@ def test_another_model_is_refused_and_left_alone(
         assert same({name: other.state_dict()[name] for name in before}, before)
 
 
+def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="into=OrderedDict is no model"):
+        read(saved(tmp_path, Net(), RECIPE), into=Net().state_dict())  # type: ignore[arg-type]
+
+
 def test_a_damaged_file_leaves_the_model_alone(tmp_path: Path) -> None:
     path = saved(tmp_path, Net(), RECIPE)
     data = bytearray(path.read_bytes())
@@ -129,7 +140,6 @@ def test_a_damaged_file_leaves_the_model_alone(tmp_path: Path) -> None:
 
 
 def test_a_packed_file_is_no_dense_model(tmp_path: Path) -> None:
-    """Its own reader says what it is, to whoever opens it as weights."""
     path = saved(tmp_path, Net(), RECIPE)
-    with pytest.raises(ValueError, match="nothing to compress"):
+    with pytest.raises(FileError, match=r"is a packed model of shrinkwidget: read it with shrinkwidget\.load"):
         open_weights(path)

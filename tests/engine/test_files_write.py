@@ -75,6 +75,10 @@ def test_a_device_that_is_always_full_is_not_written_over() -> None:
 def test_a_folder_that_may_not_be_written_to_leaves_the_old_file(old: Path) -> None:
     if os.geteuid() == 0:
         pytest.skip("root may write to every folder; the test below tries one that not even root may write to")
+    old.chmod(0o444)
+    with pytest.raises(FileError, match="the file there is read-only"):
+        write_whole(old, [b"x"])
+    old.chmod(0o644)
     old.parent.chmod(0o555)
     try:
         with pytest.raises(FileError, match=r"cannot write .*: Permission denied; the file there is unchanged"):
