@@ -200,6 +200,8 @@ def _file_entries(path: Path) -> Iterator[Entry]:
     refuse_pickle(path)
     try:
         with safe_open(path, framework="pt") as file:
+            if (file.metadata() or {}).get("format") in ("shrinkwidget", "shrinkwidget-z"):
+                raise FileError(f"{str(path)!r} is a packed model of shrinkwidget: read it with shrinkwidget.load")
             for name in file.offset_keys():
                 view = file.get_slice(name)
                 shape, dtype = tuple(view.get_shape()), _file_dtype(path, name, view.get_dtype())
