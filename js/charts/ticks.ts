@@ -77,5 +77,5 @@ const SIZE_MARKS: SizeMark[] = [
 
 /** The sizes people know that lie well inside a bar of `dense` bytes, the largest two, smallest first. */
 export function sizeMarks(dense: number): SizeMark[] {
-  return SIZE_MARKS.filter((mark) => mark.bytes >= 0.02 * dense && mark.bytes <= 0.97 * dense).slice(-2);
+  return SIZE_MARKS.filter((mark) => mark.bytes >= 0.09 * dense && mark.bytes <= 0.97 * dense).slice(-2);
 }

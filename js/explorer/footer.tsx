@@ -4,6 +4,7 @@ import { useSignal } from "@preact/signals";
 import type { ComponentChildren } from "preact";
 import { useEffect, useRef } from "preact/hooks";
 import { recipeCode } from "../core/recipe";
+import type { Status } from "./model";
 import type { State } from "./state";
 import { useView } from "./view";
 
@@ -188,6 +189,15 @@ async function writeClipboard(text: string): Promise<boolean> {
   }
 }
 
+const BUSY_WORDS: Record<Status["what"], string> = {
+  compress: "compressing…",
+  save: "saving…",
+  evaluate: "evaluating…",
+  estimate: "counting…",
+  recipe: "",
+  "": "",
+};
+
 /** What the right end of the footer says: trouble first, then work, then how exact the figures are. */
 function statusWords(state: State): { kind: string; text: string } {
   const status = state.status.value;
@@ -195,7 +205,8 @@ function statusWords(state: State): { kind: string; text: string } {
   if (state.notice.value === "gone") return { kind: "failed", text: "no kernel: preview only" };
   if (status.state === "failed") return { kind: "failed", text: status.text };
   if (state.notice.value === "busy") return { kind: "waiting", text: "kernel busy: preview only" };
-  if (status.state === "busy" && status.what !== "estimate") return { kind: "busy", text: status.text };
+  if (status.state === "busy" && status.what !== "estimate")
+    return { kind: "busy", text: status.text || BUSY_WORDS[status.what] };
   if (status.state === "done" && status.text) return { kind: "done", text: status.text };
   if (!exact) return { kind: "preview", text: "≈ preview" };
   const seconds = state.seconds.value;

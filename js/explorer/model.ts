@@ -51,7 +51,7 @@ export interface Visit {
 /** What the kernel is doing, or how the last thing asked of it went. */
 export interface Status {
   state: "idle" | "busy" | "done" | "failed";
-  what: "compress" | "save" | "evaluate" | "estimate" | "";
+  what: "compress" | "save" | "evaluate" | "estimate" | "recipe" | "";
   text: string;
   id: number;
 }

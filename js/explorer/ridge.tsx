@@ -94,6 +94,7 @@ export function Ridge() {
   const scroller = useRef<HTMLDivElement>(null);
   const canvas = useRef<HTMLCanvasElement>(null);
   const ridge = useRef<RidgeCanvas | null>(null);
+  const lastPoint = useRef<PointerEvent | null>(null);
   const active = useSignal(Math.max(0, view.selected.value));
   const labels = view.state.sketch.value.layers.map((layer) => layer.label);
   const rows = useMemo(
@@ -144,9 +145,10 @@ export function Ridge() {
     Object.assign(ridge.current, { focused, active: active.value });
     ridge.current.drawSoon();
   };
-  const point = (event: PointerEvent) => {
+  const point = (event: PointerEvent | null) => {
     const made = ridge.current;
-    if (!made) return;
+    lastPoint.current = event;
+    if (!made || !event) return;
     made.pointer = made.at(event);
     const { scene, pointer } = made;
     if (!scene) return;
@@ -159,6 +161,7 @@ export function Ridge() {
   };
   const leave = () => {
     view.tip.value = null;
+    lastPoint.current = null;
     if (!ridge.current) return;
     ridge.current.pointer = AWAY;
     ridge.current.drawSoon();
@@ -180,7 +183,10 @@ export function Ridge() {
       aria-activedescendant={`${id}-row`}
       data-testid="ridge"
       style={{ "--content": `${HEADER + rows.length * ROW + AXIS}px` }}
-      onScroll={() => ridge.current?.drawSoon()}
+      onScroll={() => {
+        point(lastPoint.current);
+        ridge.current?.drawSoon();
+      }}
       onFocus={() => focus(true)}
       onBlur={() => focus(false)}
       onKeyDown={(event) => ridgeKey(event, view, rows, active.value, moveTo)}

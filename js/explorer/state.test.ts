@@ -144,6 +144,13 @@ describe("the shared state", () => {
     expect(state.notice.value).toBe("");
   });
 
+  it("keeps the news of how a command went until the recipe changes", () => {
+    model.answer("status", { state: "failed", what: "save", text: "the disk is full", id: 1 });
+    expect(state.status.value.text).toBe("the disk is full");
+    drag(0.6);
+    expect(state.status.value.state).toBe("idle");
+  });
+
   it("says so when the kernel is gone", () => {
     model.living = false;
     state.send({ do: "compress", name: "small" });

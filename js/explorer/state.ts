@@ -63,6 +63,7 @@ class Shared implements State {
   readonly #blob: Signal<unknown>;
   readonly #exact: Signal<Exact | null>;
   readonly #preview: Signal<Estimate>;
+  readonly #newsOf = signal("");
   readonly #past = new Past<Recipe>();
   readonly #stops: (() => void)[] = [];
   readonly #start: Recipe;
@@ -89,7 +90,7 @@ class Shared implements State {
   readonly baseline: Signal<Score | null>;
   readonly metric: Signal<Metric>;
   readonly history: Signal<readonly Visit[]>;
-  readonly status: Signal<Status>;
+  readonly status: ReadonlySignal<Status>;
 
   constructor(private readonly model: ExplorerModel) {
     this.#blob = this.#follow<unknown>("sketch_data", undefined, () => this.#reload());
@@ -100,8 +101,13 @@ class Shared implements State {
     this.baseline = this.#follow<Score | null>("baseline", null);
     this.metric = this.#follow("metric", NO_METRIC);
     this.history = this.#follow<readonly Visit[]>("history", []);
-    this.status = this.#follow("status", IDLE, () => this.#heard());
+    const news = this.#follow("status", IDLE, () => {
+      this.#newsOf.value = recipeJson(this.#wanted);
+      this.#heard();
+    });
+    this.status = computed(() => this.#fresh(news.value));
     this.#published = String(model.get("recipe_json"));
+    this.#newsOf.value = this.#published;
     this.#start = parseRecipe(this.#published);
     this.#wanted = this.#start;
     this.recipe = signal(this.#start);
@@ -161,6 +167,12 @@ class Shared implements State {
     clearTimeout(this.#publishTimer);
     clearTimeout(this.#patienceTimer);
     for (const stop of this.#stops) stop();
+  }
+
+  /** How a command went is news until the recipe changes. */
+  #fresh(status: Status): Status {
+    const over = status.state === "done" || status.state === "failed";
+    return over && this.#newsOf.value !== this.recipeText.value ? IDLE : status;
   }
 
   /** A signal that follows one of the model's values. */
