@@ -269,7 +269,8 @@ def _largest(blocks: Tensor, n: int) -> Tensor:
     """Return 1.0 for the n largest of each block of magnitudes, 0.0 for the others, flat."""
     m = blocks.shape[1]
     # a weight's rank: the smaller ones of its block, and of equal ones those before it, which are pruned first
-    earlier = torch.ones(m, m, dtype=torch.bool, device=blocks.device).tril(-1)
+    place = torch.arange(m, device=blocks.device)
+    earlier = place < place[:, None]
     ours, others = blocks.unsqueeze(2), blocks.unsqueeze(1)
     rank = ((others < ours) | ((others == ours) & earlier)).sum(2)
     return (rank >= m - n).float().flatten()

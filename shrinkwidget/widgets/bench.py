@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any, Final, cast
 
-from torch import nn
+from torch import Tensor, nn
 
 from ..compressed import Compressed, compress
-from ..errors import DataError
+from ..errors import DataError, ShrinkError
+from ..measure.call import device_of
 from ..measure.estimate import Estimate, estimate
 from ..measure.layers import Source, open_weights
+from ..measure.size import measure
 from ..measure.sketch import sketch
 from ..recipe import Recipe
 from ..shrink.compress import copied, effective_state, fill
 from ..shrink.exact import exact
+from ..train.batches import Batch, prepared, raw_batches
 from ..train.evaluate import MetricLike, Score, running
 from ..train.metrics import resolve
 
@@ -80,6 +84,22 @@ class Bench:
                 _remember(self._scores, recipe.to_json(), score)
             yield score
 
+    def count_macs(self) -> bool:
+        """Put each layer's multiply-accumulates for one example into the sketch; False if they cannot be counted.
+
+        They are counted on the scratch copy, with the first example of the data.
+        """
+        model = self._scratch_model()
+        try:
+            batch = prepared(next(raw_batches(self.data)), model, device_of(model))
+            size = measure(model, _first_example(batch))
+        except (ShrinkError, StopIteration):
+            return False  # the evaluation, which needs the same batch, says why
+        macs = {tensor.name: tensor.macs for tensor in size.tensors}
+        layers = tuple(replace(layer, macs=macs.get(layer.name)) for layer in self.sketch.layers)
+        self.sketch = replace(self.sketch, layers=layers)
+        return True
+
     def compress(self, recipe: Recipe) -> Compressed:
         """Return the compressed model; the user's is untouched."""
         return compress(self.source, recipe, self.sketch)
@@ -100,6 +120,12 @@ def _check_data(source: Source, data: object) -> None:
             f"data is a {type(data).__name__}, which can be read only once, and every recipe needs it again: "
             f"pass a DataLoader, a list of batches, or a pair of tensors"
         )
+
+
+def _first_example(batch: Batch) -> object:
+    """Return the inputs of a batch's first example, as `measure` takes them."""
+    args = tuple(a[:1] if isinstance(a, Tensor) else a for a in batch.args)
+    return args or {k: v[:1] if isinstance(v, Tensor) else v for k, v in batch.kwargs.items()}
 
 
 def _remember(cache: OrderedDict[str, Any], key: str, value: object) -> None:

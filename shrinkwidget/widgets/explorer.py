@@ -185,6 +185,8 @@ class Explorer(anywidget.AnyWidget):
     def _evaluate(self, bench: Bench, recipe: Recipe, cancelled: CancelCheck) -> None:
         try:
             if self._baseline is None:
+                if bench.count_macs():
+                    self._sketch = bench.sketch.encode()
                 self._run_scores(bench, DENSE, cancelled, "_baseline")
             self._run_scores(bench, recipe, cancelled, "_score")
         except Cancelled:
@@ -296,7 +298,7 @@ def _metric_dict(bench: Bench) -> dict[str, Any]:
     return {
         "name": bench.metric.name,
         "higher": bench.metric.higher,
-        "percent": bench.metric.name == "accuracy",
+        "percent": bench.metric.percent,
         "has_data": bench.data is not None,
     }
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from ..errors import Cancelled
 
@@ -16,6 +17,7 @@ log = logging.getLogger("shrinkwidget")
 
 CancelCheck: TypeAlias = Callable[[], bool]
 Work: TypeAlias = Callable[[CancelCheck], None]
+_STOP_SECONDS: Final = 10.0
 
 
 @dataclass(eq=False)
@@ -40,6 +42,7 @@ class Worker:
         self._latest: dict[Hashable, _Job] = {}
         self._running: _Job | None = None
         self._thread: threading.Thread | None = None
+        self._stopping = False
 
     def latest(self, key: Hashable, work: Work) -> None:
         """Run this work instead of whatever was asked for before under the same key."""
@@ -66,9 +69,15 @@ class Worker:
         with self._changed:
             return self._changed.wait_for(lambda: not self._busy_with(key), timeout)
 
-    def is_current(self) -> bool:
-        """Tell whether the caller is the worker's own thread."""
-        return threading.current_thread() is self._thread
+    def stop(self) -> None:
+        """Cancel everything and end the thread: at the end of a program, torch must not be caught at work."""
+        with self._changed:
+            self._stopping = True
+            if self._running is not None:
+                self._running.cancel.set()
+            self._changed.notify_all()
+        if self._thread is not None:
+            self._thread.join(_STOP_SECONDS)
 
     def _busy_with(self, key: Hashable) -> bool:
         jobs = [*self._urgent, *self._latest.values(), *([self._running] if self._running else [])]
@@ -83,20 +92,22 @@ class Worker:
         if self._thread is None or not self._thread.is_alive():
             self._thread = threading.Thread(target=self._run, name="shrinkwidget", daemon=True)
             self._thread.start()
+            _before_exit(self.stop)
         self._changed.notify_all()
 
-    def _next(self) -> _Job:
+    def _next(self) -> _Job | None:
         with self._changed:
             self._running = None
             self._changed.notify_all()
-            self._changed.wait_for(lambda: bool(self._urgent or self._latest))
+            self._changed.wait_for(lambda: bool(self._urgent or self._latest or self._stopping))
+            if self._stopping:
+                return None
             job = self._urgent.popleft() if self._urgent else self._latest.pop(next(iter(self._latest)))
             self._running = job
             return job
 
     def _run(self) -> None:
-        while True:
-            job = self._next()
+        while (job := self._next()) is not None:
             try:
                 job.work(job.cancel.is_set)
             except Cancelled:
@@ -105,6 +116,11 @@ class Worker:
                 log.exception("work for an explorer failed")
             finally:
                 del job  # or an idle worker would hold the last explorer's model
+
+
+def _before_exit(stop: Callable[[], None]) -> None:
+    """Call this when the program ends, while thread pools still take work; plain atexit comes after they are closed."""
+    getattr(threading, "_register_atexit", atexit.register)(stop)
 
 
 class Pace:

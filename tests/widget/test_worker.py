@@ -24,6 +24,13 @@ def until_cancelled(started: threading.Event, ended: list[str]) -> Callable[[Cal
     return work
 
 
+def waiting_for(gate: threading.Event) -> Callable[[Callable[[], bool]], None]:
+    def work(_cancelled: Callable[[], bool]) -> None:
+        gate.wait(10)
+
+    return work
+
+
 def test_a_newer_request_cancels_the_running_one_of_its_key() -> None:
     worker, started, ended = Worker(), threading.Event(), list[str]()
     worker.latest(KEY, until_cancelled(started, ended))
@@ -35,7 +42,7 @@ def test_a_newer_request_cancels_the_running_one_of_its_key() -> None:
 
 def test_of_waiting_requests_only_the_newest_runs() -> None:
     worker, gate, ran = Worker(), threading.Event(), list[int]()
-    worker.urgent("other", lambda _: gate.wait(10) and None)
+    worker.urgent("other", waiting_for(gate))
     for number in range(5):
         worker.latest(KEY, lambda _, number=number: ran.append(number))  # type: ignore[misc]
     gate.set()
@@ -45,7 +52,7 @@ def test_of_waiting_requests_only_the_newest_runs() -> None:
 
 def test_commands_run_in_order_and_before_what_can_wait() -> None:
     worker, gate, ran = Worker(), threading.Event(), list[str]()
-    worker.urgent("other", lambda _: gate.wait(10) and None)
+    worker.urgent("other", waiting_for(gate))
     worker.latest(KEY, lambda _: ran.append("figures"))
     worker.urgent(KEY, lambda _: ran.append("compress"))
     worker.urgent(KEY, lambda _: ran.append("save"))
@@ -79,7 +86,16 @@ def test_the_worker_outlives_a_job_that_fails(caplog: pytest.LogCaptureFixture) 
 
 def test_waiting_gives_up_when_told_to() -> None:
     worker, gate = Worker(), threading.Event()
-    worker.urgent(KEY, lambda _: gate.wait(10) and None)
+    worker.urgent(KEY, waiting_for(gate))
     assert not worker.wait(KEY, 0.01)
     gate.set()
     assert worker.wait(KEY, 10)
+
+
+def test_a_stopped_worker_has_cancelled_and_ended() -> None:
+    worker, started, ended = Worker(), threading.Event(), list[str]()
+    worker.latest(KEY, until_cancelled(started, ended))
+    assert started.wait(10)
+    worker.stop()
+    assert ended == ["cancelled"]
+    assert worker._thread not in threading.enumerate()
