@@ -1,12 +1,13 @@
 // Distributions for pictures: weights per bin of an axis, as they were, as pruning leaves them, and as rounded.
-import { ATOM, BINS, binOf, HIGH, LOW, RANGES } from "./bins";
+import { binOf, RANGES } from "./bins";
 import { codebook, Survivors, spreadOf } from "./codebook";
 import { gridOf } from "./grid";
 import { noiseFor } from "./noise";
-import { firstAtLeast } from "./search";
+import { countLevels, levelsOfBins, meanBelow, positiveShares, runCounts, typicalRange } from "./runs";
 import { tableFor } from "./sketch";
 import { type Cut, cutBelow, type Fate, untouched } from "./survival";
-import type { LayerSketch, Plan, RelativeTable, Sketch } from "./types";
+import type { LayerSketch, Plan, Sketch } from "./types";
+import { weightsBelow } from "./values";
 
 /** What an estimate (the preview or the kernel's exact one) says of one layer. */
 export interface Outcome {
@@ -105,21 +106,7 @@ function scaled(counts: Float64Array, factor: number): Float64Array {
   return counts;
 }
 
-interface Cumulative {
-  readonly lo: Float64Array;
-  readonly hi: Float64Array;
-  readonly count: Float64Array;
-  readonly countTo: Float64Array;
-}
-
-/** How many weights lie below x, each bucket's uniformly spread. */
-function weightsBelow({ lo, hi, count, countTo }: Cumulative, x: number): number {
-  const i = firstAtLeast(hi, x);
-  if (i >= lo.length || x <= lo[i]) return countTo[i];
-  return countTo[i] + (count[i] * (x - lo[i])) / (hi[i] - lo[i]);
-}
-
-/** The same for the survivors of a cut or a curve. */
+/** How many survivors of a cut or a curve lie below x. */
 function survivorsBelow(layer: LayerSketch, fate: Fate): (x: number) => number {
   if (fate.curve) {
     const { count, countTo } = spreadOf(layer, fate.curve);
@@ -140,19 +127,23 @@ function survivorsBelow(layer: LayerSketch, fate: Fate): (x: number) => number {
 class Bars {
   readonly counts: Float64Array;
   total = 0;
-  #bin = 0;
+  readonly #perUnit: number;
 
   constructor(private readonly edges: Float64Array) {
     this.counts = new Float64Array(edges.length - 1);
+    this.#perUnit = this.counts.length / (edges[this.counts.length] - edges[0]);
   }
 
-  /** Add `count` weights at `value`; quick where values come in order. */
+  /** Add `count` weights at `value`; quickest where the bins are equally wide. */
   add(value: number, count: number): void {
     this.total += count;
     const { edges, counts } = this;
-    while (this.#bin > 0 && value < edges[this.#bin]) this.#bin--;
-    while (this.#bin < counts.length - 1 && value >= edges[this.#bin + 1]) this.#bin++;
-    if (value >= edges[this.#bin] && value <= edges[this.#bin + 1]) counts[this.#bin] += count;
+    const last = counts.length - 1;
+    if (!(value >= edges[0] && value <= edges[last + 1])) return;
+    let bin = Math.min(last, Math.floor((value - edges[0]) * this.#perUnit));
+    while (bin > 0 && value < edges[bin]) bin--;
+    while (bin < last && value >= edges[bin + 1]) bin++;
+    counts[bin] += count;
   }
 }
 
@@ -185,19 +176,20 @@ function drawGroupedGrids(bars: Bars, sketch: Sketch, layer: LayerSketch, plan: 
   const table = tableFor(sketch, layer, plan.granularity);
   const { step, levels } = gridOf(plan, table.stretch, noiseFor(sketch).range(layer, plan, fate));
   const positive = positiveShares(layer);
+  const ends = levelsOfBins(step, levels);
   const perLevel = new Float64Array(levels + 1);
   for (let run = 0; run < RANGES; run++) {
-    const range = table.rangeValue[run];
-    if (!(table.rangeCount[run] > 0)) continue;
-    countLevels(runCounts(layer, table, fate, range), step, perLevel);
-    const unit = step * range;
-    const share = (level: number) => positive[binOf(Math.fround((level * unit) / layer.absmax))];
-    for (let level = levels; level > 0; level--) {
-      bars.add(-level * unit, table.rangeCount[run] * perLevel[level] * (1 - share(level)));
-    }
-    bars.add(0, table.rangeCount[run] * perLevel[0]);
+    const groups = table.rangeCount[run];
+    if (!(groups > 0)) continue;
+    countLevels(runCounts(layer, table, fate, table.rangeValue[run]), step, ends, perLevel);
+    const unit = step * table.rangeValue[run];
+    bars.add(0, groups * perLevel[0]);
     for (let level = 1; level <= levels; level++) {
-      bars.add(level * unit, table.rangeCount[run] * perLevel[level] * share(level));
+      if (perLevel[level] === 0) continue;
+      const magnitude = level * unit;
+      const share = positive[binOf(Math.fround(magnitude / layer.absmax))];
+      bars.add(-magnitude, groups * perLevel[level] * (1 - share));
+      bars.add(magnitude, groups * perLevel[level] * share);
     }
   }
 }
@@ -214,84 +206,4 @@ function drawSigns(bars: Bars, sketch: Sketch, layer: LayerSketch, plan: Plan, f
     bars.add(-mean, all * negative);
     bars.add(mean, all * (1 - negative));
   }
-}
-
-const runBins = new Float64Array(BINS);
-
-/** The surviving weights per relative bin of the groups with this range (an array that the next call overwrites). */
-function runCounts(layer: LayerSketch, table: RelativeTable, fate: Fate, range: number): Float64Array {
-  const threshold = fate.cut?.threshold ?? 0;
-  const start = threshold > 0 ? threshold / range : 0;
-  for (let bin = 0; bin < BINS; bin++) {
-    const width = HIGH[bin] - LOW[bin];
-    let alive = width > 0 ? Math.min(1, Math.max(0, (HIGH[bin] - start) / width)) : Number(start < 1);
-    if (fate.curve) alive = fate.curve[binOf(((LOW[bin] + HIGH[bin]) / 2) * (range / layer.absmax || 0))];
-    runBins[bin] = table.binCount[bin] * alive;
-  }
-  if (fate.cut && threshold === 0) runBins[0] = Math.max(0, runBins[0] - (layer.n - fate.kept));
-  return runBins;
-}
-
-function meanBelow(counts: Float64Array): number {
-  let [all, sum] = [0, 0];
-  for (let bin = 0; bin < BINS; bin++) {
-    all += counts[bin];
-    sum += (counts[bin] * (LOW[bin] + HIGH[bin])) / 2;
-  }
-  return all > 0 ? sum / all : 0;
-}
-
-/** Round counts per bin to levels 0, 1, … of a grid, a bin that spans several levels being shared among them. */
-function countLevels(counts: Float64Array, step: number, perLevel: Float64Array): void {
-  perLevel.fill(0);
-  const last = perLevel.length - 1;
-  for (let bin = 0; bin < BINS; bin++) {
-    if (counts[bin] === 0) continue;
-    const first = Math.min(last, Math.round(LOW[bin] / step));
-    const end = Math.min(last, Math.round(HIGH[bin] / step));
-    if (first === end || bin === ATOM) {
-      perLevel[first] += counts[bin];
-      continue;
-    }
-    const perUnit = counts[bin] / (HIGH[bin] - LOW[bin]);
-    for (let level = first; level <= end; level++) {
-      const from = Math.max(LOW[bin], (level - 0.5) * step);
-      const to = level === end ? HIGH[bin] : (level + 0.5) * step;
-      perLevel[level] += perUnit * (to - from);
-    }
-  }
-}
-
-const shares = new WeakMap<LayerSketch, Float64Array>();
-
-/** Per bin of magnitude relative to the layer's largest, which share of the weights is positive. */
-function positiveShares(layer: LayerSketch): Float64Array {
-  let share = shares.get(layer);
-  if (!share) {
-    share = countPositive(layer);
-    shares.set(layer, share);
-  }
-  return share;
-}
-
-function countPositive(layer: LayerSketch): Float64Array {
-  const { values } = layer;
-  const share = new Float64Array(BINS);
-  let last = 1 - values.countTo[values.negatives] / layer.n;
-  for (let bin = 0; bin < BINS; bin++) {
-    const lo = LOW[bin] * layer.absmax;
-    const hi = bin >= ATOM - 1 ? Number.POSITIVE_INFINITY : HIGH[bin] * layer.absmax;
-    const plus = weightsBelow(values, hi) - weightsBelow(values, lo);
-    const minus = weightsBelow(values, -lo) - weightsBelow(values, -hi);
-    if (plus + minus > 0) last = plus / (plus + minus);
-    share[bin] = last;
-  }
-  return share;
-}
-
-/** The root mean square of the groups' ranges. */
-function typicalRange(table: RelativeTable): number {
-  let sum = 0;
-  for (let run = 0; run < RANGES; run++) sum += table.rangeCount[run] * table.rangeValue[run] ** 2;
-  return Math.sqrt(sum);
 }
