@@ -36,12 +36,12 @@ class Bench:
     """
 
     def __init__(self, source: Source, data: object = None, metric: MetricLike = "accuracy") -> None:
+        self.weights = open_weights(source)
         if data is not None:
             _check_data(source, data)
         self.metric = resolve(metric)
         self.source = source
         self.data = data
-        self.weights = open_weights(source)
         self.sketch = sketch(self.weights)
         self._metric_like = metric
         self._scratch: nn.Module | None = None
