@@ -1,9 +1,8 @@
-"""The explorer's Python side: a recipe anybody may set, figures that follow, failures that are told and harm nothing."""
+"""The explorer's Python side: a recipe anybody may set, figures that follow, failures that are told."""
 
 from __future__ import annotations
 
 import gc
-import os
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
@@ -50,7 +49,7 @@ def test_it_starts_with_nothing_done(ex: sw.Explorer) -> None:
     assert (ex.sparsity, ex.bits) == (0.0, 32)
     assert settled(ex).estimate.exact
     assert ex._baseline is not None
-    assert ex._baseline["value"] == ex.score.value  # type: ignore[union-attr]
+    assert ex._baseline["value"] == ex.score.value
     assert Sketch.decode(ex._sketch).title == "DigitNet"
 
 
@@ -259,7 +258,7 @@ def test_the_button_keeps_the_compressed_model_in_a_variable(ex: sw.Explorer, sh
 @pytest.mark.parametrize("name", ["", "2small", "lambda", "a b", None, "taken"])
 def test_a_name_that_is_none_or_taken_is_refused(name: object, ex: sw.Explorer, shell: InteractiveShell) -> None:
     shell.user_ns["taken"] = [1]
-    with pytest.raises(sw.ShrinkError, match="is not a name for a variable|already holds a list"):
+    with pytest.raises(sw.ShrinkError, match=r"is not a name for a variable|already holds a list"):
         commands.keep_in_notebook(name, ex.compress())
     assert shell.user_ns["taken"] == [1]
 
@@ -272,7 +271,7 @@ def test_the_button_saves_the_file_the_screen_promised(ex: sw.Explorer, tmp_path
         ex._on_command(ex, {"do": "save", "path": str(path), "entropy": entropy}, [])
         settled(ex)
         assert ex._status["state"] == "done"
-    assert os.path.getsize(path) == (ex.compress().download if entropy else ex.estimate.nbytes)
+    assert path.stat().st_size == (ex.compress().download if entropy else ex.estimate.nbytes)
 
 
 def test_a_file_that_is_something_else_is_not_overwritten(ex: sw.Explorer, tmp_path: Path) -> None:
