@@ -8,6 +8,13 @@ from playwright.sync_api import Locator, expect
 
 from .notebook import Notebook
 
+EXPLORE = """
+import os, time
+import shrinkwidget as sw
+model, data = sw.demo.model(), sw.demo.data()
+ex = sw.explore(model, data)
+ex
+"""
 SETTLE = 60_000
 NEXT_FRAME = "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done(null))))"
 
@@ -52,7 +59,7 @@ class ExplorerPage:
 
     def choose(self, setting: str, value: str | int) -> None:
         """Choose one of a few, such as ``choose("bits", 4)``."""
-        self.part(setting).locator(f"input[value='{value}']").check(force=True)
+        self.part(setting).locator(f"label:has(input[value='{value}'])").click()
 
     def settled_bytes(self) -> int:
         """Return the size on the page in bytes, once it is the kernel's exact one."""

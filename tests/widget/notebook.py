@@ -14,6 +14,7 @@ from playwright.sync_api import ConsoleMessage, Locator, Page
 KERNEL = "window.jupyterapp.shell.currentWidget.sessionContext.session?.kernel"
 CONTEXT = "window.jupyterapp.shell.currentWidget.sessionContext"
 LONG = 120_000
+HARMLESS = ("Could not restore the debugger state",)  # JupyterLab's own, when a page leaves or a kernel ends
 
 
 @dataclass
@@ -29,7 +30,7 @@ class Notebook:
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
 
     def _hear(self, message: ConsoleMessage) -> None:
-        if message.type == "error":
+        if message.type == "error" and not any(words in message.text for words in HARMLESS):
             self.complaints.append(f"{message.text} ({message.location.get('url', '')})")
 
     def open(self, address: str) -> None:
@@ -106,7 +107,7 @@ class Notebook:
         """Switch JupyterLab to a theme by its name, such as "JupyterLab Dark"."""
         self.command("apputils:change-theme", theme=name)
         light = "true" if "Light" in name else "false"
-        self.page.wait_for_selector(f"body[data-jp-theme-light='{light}']")
+        self.page.wait_for_selector(f"body[data-jp-theme-light='{light}']", state="attached")
 
 
 def write(path: Path, cells: Sequence[str]) -> Path:

@@ -8,8 +8,7 @@ import pytest
 from playwright.sync_api import expect
 
 from .conftest import Open
-from .explorer_page import ExplorerPage
-from .test_explorer import EXPLORE
+from .explorer_page import EXPLORE, ExplorerPage
 
 THEMES = {"light": "JupyterLab Light", "dark": "JupyterLab Dark"}
 
