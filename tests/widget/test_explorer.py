@@ -49,7 +49,7 @@ def test_it_starts_with_nothing_done(ex: sw.Explorer) -> None:
     assert (ex.sparsity, ex.bits) == (0.0, 32)
     assert settled(ex).estimate.exact
     assert ex._baseline is not None
-    assert ex._baseline["value"] == ex.score.value
+    assert ex._baseline["value"] == ex.score.value  # type: ignore[union-attr]
     assert Sketch.decode(ex._sketch).title == "DigitNet"
 
 
@@ -58,7 +58,7 @@ def test_figures_follow_the_recipe_and_equal_what_compress_makes(ex: sw.Explorer
     assert not ex.estimate.exact or ex.wait(0)
     settled(ex)
     small = sw.compress(model, ex.recipe)
-    assert ex._exact["recipe"] == ex.recipe.to_json()  # type: ignore[index]
+    assert ex._exact["recipe"] == ex.recipe.to_json()
     assert ex.estimate.nbytes == small.nbytes
     assert small.model is not None
     assert ex.score == sw.evaluate(small.model, data)
