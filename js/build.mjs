@@ -17,7 +17,7 @@ const options = {
   absWorkingDir: root,
   entryPoints: [
     { in: "js/widget/index.ts", out: "explorer" },
-    { in: "js/explorer/explorer.css", out: "explorer" },
+    { in: "js/widget/widget.css", out: "explorer" },
   ],
   outdir,
   bundle: true,
