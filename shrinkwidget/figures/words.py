@@ -1,0 +1,122 @@
+"""Numbers and recipes as people read them: always with a unit, never with more digits than tell."""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+from ..recipe import Keep, Recipe, layer_label
+
+_UNITS: Final = ("B", "kB", "MB", "GB", "TB")
+_PERCENT: Final = "\N{NARROW NO-BREAK SPACE}%"
+
+
+def bytes_text(value: float) -> str:
+    """Return bytes with a decimal unit, kB = 1000 B: "72.8 kB"."""
+    value, unit = _in_unit(value)
+    return f"{round(value) if unit == 'B' else _three(value)}\N{NARROW NO-BREAK SPACE}{unit}"
+
+
+def round_bytes_text(value: float) -> str:
+    """Return a round number of bytes without digits it does not need: "50 kB"."""
+    value, unit = _in_unit(value)
+    return f"{value:g}\N{NARROW NO-BREAK SPACE}{unit}"
+
+
+def _in_unit(value: float) -> tuple[float, str]:
+    unit = 0
+    while abs(value) >= 999.5 and unit < len(_UNITS) - 1:
+        value, unit = value / 1000, unit + 1
+    return value, _UNITS[unit]
+
+
+def times_text(ratio: float) -> str:
+    """Return how many times smaller: "14.9×"."""
+    return f"{round(ratio):,}×" if ratio >= 99.5 else f"{ratio:.1f}×" if ratio >= 9.95 else f"{ratio:.2f}×"
+
+
+def share_text(fraction: float) -> str:
+    """Return a fraction as a percentage that never rounds up to all or down to nothing: 0.9997 is "99.9 %"."""
+    if fraction in (0, 1):
+        return f"{100 * fraction:.0f}{_PERCENT}"
+    if round(100 * fraction) in (0, 100):
+        return f"{100 * min(0.999, max(0.001, fraction)):.1f}{_PERCENT}"
+    return f"{100 * fraction:.0f}{_PERCENT}"
+
+
+def weight_text(value: float) -> str:
+    """Return a weight's value with as many digits as tell it apart: "0.11", with a real minus sign."""
+    if value == 0:
+        return "0"
+    text = f"{value:.1e}" if not 1e-4 <= abs(value) < 1e5 else f"{float(f'{value:.3g}'):g}"
+    return text.replace("-", "\N{MINUS SIGN}")
+
+
+def decibels_text(value: float) -> str:
+    """Return a signal-to-noise ratio: "18.2 dB", and "exact" where nothing was lost."""
+    return f"{value:.1f}\N{NARROW NO-BREAK SPACE}dB" if math.isfinite(value) else "exact"
+
+
+def value_text(metric: str, value: float) -> str:
+    """Return a score in its metric's own unit: accuracies as percentages."""
+    return f"{100 * value:.1f}{_PERCENT}" if metric == "accuracy" else f"{value:.4g}"
+
+
+def _three(value: float) -> str:
+    return f"{value:.0f}" if abs(value) >= 99.95 else f"{value:.1f}" if abs(value) >= 9.995 else f"{value:.2f}"
+
+
+def percent_text(fraction: float) -> str:
+    """Return a chosen fraction with the digits it was given, four at most: "80 %", "99.25 %"."""
+    return f"{float(f'{100 * fraction:.4g}'):g}{_PERCENT}"
+
+
+def recipe_words(recipe: Recipe) -> str:
+    """Return a recipe in words: "80 % sparse (global) · 4 bits, scale per channel"."""
+    words = [_pruning(recipe), _rounding(recipe)]
+    if recipe.kept_bits == 16:
+        words.append("the rest in 16 bits")
+    if recipe.layers:
+        words.append(_overrides(recipe))
+    return " · ".join(words)
+
+
+def short_words(recipe: Recipe) -> str:
+    """Return a recipe in the fewest words, for the label of a point: "80 %, 4 bits"."""
+    pruned = percent_text(recipe.sparsity) if recipe.pattern == "unstructured" else recipe.pattern
+    return f"{pruned}, {_bits(recipe.bits)}"
+
+
+def _bits(bits: int) -> str:
+    return f"{bits} bit{'s' if bits > 1 else ''}"
+
+
+def _pruning(recipe: Recipe) -> str:
+    how = "" if recipe.criterion == "magnitude" else " at random"
+    if recipe.pattern != "unstructured":
+        return f"{recipe.pattern} sparse{how}"
+    if recipe.sparsity == 0:
+        return "nothing pruned"
+    where = "global" if recipe.scope == "global" else "each layer"
+    return f"{percent_text(recipe.sparsity)} sparse{how} ({where})"
+
+
+def _rounding(recipe: Recipe) -> str:
+    if recipe.bits > 8:
+        return _bits(recipe.bits)
+    if recipe.grid == "codebook":
+        return f"codebook of {2**recipe.bits} values"
+    group = recipe.granularity if isinstance(recipe.granularity, str) else f"{recipe.granularity} weights"
+    words = [_bits(recipe.bits), f"scale per {group}"]
+    if not recipe.symmetric and recipe.bits > 1:
+        words.append("asymmetric")
+    if recipe.range != "absmax" and recipe.bits > 1:
+        words.append("least error" if recipe.range == "mse" else f"{recipe.range:g}{_PERCENT} range")
+    return ", ".join(words)
+
+
+def _overrides(recipe: Recipe) -> str:
+    if len(recipe.layers) > 1:
+        return f"{len(recipe.layers)} overrides"
+    ((name, override),) = recipe.layers.items()
+    return f"{layer_label(name)} {'kept as it is' if override is Keep else 'in its own way'}"
