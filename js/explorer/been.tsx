@@ -166,7 +166,7 @@ function Points({ visits, current, scales }: PointsProps) {
           r={visit === current ? 6 : 4}
           class={visit === current ? "sw-current" : ""}
           role="button"
-          tabIndex={i === tabStop ? 0 : -1}
+          tabindex={i === tabStop ? 0 : -1}
           aria-label={`${recipeWords(visit.recipe)}: ${words(visit).join(", ")}. Go back to this recipe`}
           onPointerEnter={(event) =>
             tipAt(view, event, recipeWords(visit.recipe), [...words(visit), "click to go back"])

@@ -117,6 +117,7 @@ class Shared implements State {
     this.plans = computed(() => this.sketch.value.layers.map((layer) => planOf(this.recipe.value, layer.name)));
     this.figures = computed(() => this.#best());
     this.seconds = computed(() => (this.figures.value.exact ? (this.#exact.value?.seconds ?? null) : null));
+    this.#checkAlive();
     this.#stops.push(model.on("recipe_json", () => this.#incoming()));
   }
 
@@ -237,6 +238,7 @@ class Shared implements State {
     this.#lastPublish = performance.now();
     this.model.set("recipe_json", text);
     clearTimeout(this.#patienceTimer);
+    if (!this.#checkAlive()) return;
     this.#patienceTimer = setTimeout(() => this.#doubt(), PATIENCE_MS);
   }
 
