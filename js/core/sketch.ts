@@ -98,15 +98,22 @@ function relativeTable(tables: ReadonlyMap<string, Table>, i: number): RelativeT
   };
 }
 
-/** Lower edges of buckets of magnitude: "read these upper 16 bits as a float32". */
+let allEdges: Float64Array | undefined;
+
+/** The lower (`next` = 0) or upper edges of buckets: their upper 16 bits, sign apart, read as a float32. */
 function edgesOf(buckets: Uint16Array, next: 0 | 1): Float64Array {
-  const patterns = Uint32Array.from(buckets, (b) => (b ? (b + next) << 16 : 0)); // bucket 0 is zero, not an interval
-  return Float64Array.from(new Float32Array(patterns.buffer));
+  allEdges ??= Float64Array.from(new Float32Array(Uint32Array.from({ length: 0x8001 }, (_, b) => b << 16).buffer));
+  const edges = new Float64Array(buckets.length);
+  for (let i = 0; i < edges.length; i++) {
+    const bucket = magnitude(buckets[i]);
+    edges[i] = bucket ? allEdges[bucket + next] : 0; // bucket 0 is zero, not an interval
+  }
+  return edges;
 }
 
 function valueTable(buckets: Uint16Array, counts: ArrayLike<number>): ValueTable {
-  const near = edgesOf(buckets.map(magnitude), 0);
-  const far = edgesOf(buckets.map(magnitude), 1);
+  const near = edgesOf(buckets, 0);
+  const far = edgesOf(buckets, 1);
   const length = buckets.length;
   const countTo = new Float64Array(length + 1);
   let negatives = 0;
