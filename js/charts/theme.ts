@@ -89,8 +89,15 @@ export function watchTheme(root: HTMLElement, changed: () => void): () => void {
   // A theme's style sheet may arrive after the attribute that names it.
   const sheets = new MutationObserver(update);
   sheets.observe(document.head, { childList: true });
+  // A host may attach the root only after it is made; until then nothing computes to a colour.
+  const attached = new ResizeObserver(() => {
+    attached.disconnect();
+    update();
+  });
+  attached.observe(root);
   update();
   return () => {
+    attached.disconnect();
     observer.disconnect();
     sheets.disconnect();
     media.removeEventListener("change", update);
