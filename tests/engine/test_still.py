@@ -30,6 +30,12 @@ BLUE, ORANGE, GREEN = (0x00, 0x72, 0xB2), (0xD5, 0x5E, 0x00), (0x00, 0x9E, 0x73)
 HALF = Recipe(sparsity=0.5, bits=4)
 
 
+@pytest.fixture(scope="module")
+def real(resnet20: Path) -> Sketch:
+    """Return the sketch of the trained ResNet-20."""
+    return sketch(resnet20)
+
+
 def small(layers: int = 3, seed: int = 0) -> Sketch:
     torch.manual_seed(seed)
     return sketch(nn.Sequential(*(nn.Conv2d(4 + i // 4, 5 + i // 4, 3) for i in range(layers))))
@@ -93,8 +99,8 @@ def test_a_score_of_another_recipe_is_not_shown_as_this_ones() -> None:
     assert amount(still(looked, figures, other, None, known), GREEN) > 0
 
 
-def test_resnet20_fits_a_notebook(resnet20: Path) -> None:
-    looked = sketch(resnet20)
+def test_resnet20_fits_a_notebook(real: Sketch) -> None:
+    looked = real
     recipes = [Recipe(sparsity=0.8, bits=4), Recipe(pattern="2:4", bits=8, granularity=32), Recipe(bits=2)]
     for recipe in recipes:
         png = still(looked, estimate(looked, recipe), scored(recipe, 0.8), None, history(looked, [0.1, 0.5, 0.8, 0.9]))
@@ -211,8 +217,8 @@ def test_the_areas_of_a_silhouette_are_in_proportion_to_bytes() -> None:
     assert edges[-1] == pytest.approx(1)
 
 
-def test_the_areas_of_bars_are_in_proportion_to_weights(resnet20: Path) -> None:
-    looked = sketch(resnet20)
+def test_the_areas_of_bars_are_in_proportion_to_weights(real: Sketch) -> None:
+    looked = real
     for recipe in (HALF, HALF.with_(granularity="tensor"), HALF.with_(grid="codebook"), Recipe(sparsity=0.3)):
         plans = recipe.resolve(layer.name for layer in looked.layers)
         fates = survivals(looked.layers, plans, recipe)
