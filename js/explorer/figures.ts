@@ -20,7 +20,8 @@ export function rowFigures(sketch: Sketch, figures: Estimate, plan: Plan, layer:
 
 /** What figures say became of one layer's weights. */
 export function outcomeOf(figures: Estimate, layer: number): Outcome {
-  return { kept: figures.layers.kept[layer], threshold: figures.layers.threshold[layer] };
+  const random = figures.recipe.includes('"criterion":"random"'); // canonical JSON; in a name the quotes are escaped
+  return { kept: figures.layers.kept[layer], threshold: figures.layers.threshold[layer], random };
 }
 
 /** Signal to noise of one layer in dB; Infinity where nothing is lost. */
