@@ -146,9 +146,10 @@ def test_the_vectors_are_what_python_draws_now(file: Path) -> None:
         index = [layer.name for layer in looked.layers].index(picture["layer"])
         layer, plan, fate, figures, _ = drawn(looked, recipe)[index]
         edges = np.array([picture["span"] * (2 * i / len(picture["original"]) - 1) for i in range(22)])
-        near = dict(rel=1e-9, abs=1e-9 * layer.n)
-        assert original(layer, edges) == pytest.approx(np.array(picture["original"]), **near)
-        assert survivors(layer, fate, figures.kept, edges) == pytest.approx(np.array(picture["survivors"]), **near)
-        assert effective(layer, plan, fate, figures.kept, edges) == pytest.approx(
-            np.array(picture["effective"]), **near
-        )
+        found = {
+            "original": original(layer, edges),
+            "survivors": survivors(layer, fate, figures.kept, edges),
+            "effective": effective(layer, plan, fate, figures.kept, edges),
+        }
+        for what, counts in found.items():
+            assert counts == pytest.approx(np.array(picture[what]), rel=1e-9, abs=1e-9 * layer.n), what
