@@ -1,17 +1,24 @@
 // Draws the visible rows of the ridge on one canvas: names, distributions, figures, a fixed header and a fixed axis.
 
-import { bytes, count, share, weight } from "./format";
-import { type Box, fitText, thin } from "./labels";
+import { bytes, count, share } from "./format";
+import { type Box, fitText } from "./labels";
 import { drawDistribution, type Picture, type PlotStyle } from "./plot";
+import {
+  AXIS,
+  drawAxis,
+  drawGuides,
+  drawHeader,
+  HEADER,
+  normal,
+  PAD,
+  type RidgeFrame,
+  ROW,
+  small,
+} from "./ridge-frame";
 import { type BlockRow, type LayerRow, type Row, visibleRows } from "./rows";
 import type { Colours } from "./theme";
-import { mirroredTicks } from "./ticks";
 
-export const ROW = 30;
-export const HEADER = 22;
-export const AXIS = 20;
 const INDENT = 12;
-const PAD = 8;
 
 /** What the rows say in numbers; `own` marks a layer with an override. */
 export interface RowFigures {
@@ -23,17 +30,11 @@ export interface RowFigures {
   own: boolean;
 }
 
-export interface RidgeScene {
+export interface RidgeScene extends RidgeFrame {
   width: number;
   height: number;
   scrollTop: number;
   rows: readonly Row[];
-  columns: Columns;
-  /** Half the width of a shared axis; 0 where every row has its own. */
-  span: number;
-  axisNote: string;
-  /** Threshold of the global ranking, named in the header when the axis is shared. */
-  threshold: number;
   hovered: number;
   /** Where in the hovered row's plot the pointer is, in pixels; negative outside. */
   pointerX: number;
@@ -41,36 +42,10 @@ export interface RidgeScene {
   focused: boolean;
   active: number;
   style: PlotStyle;
+  /** Names as shortened before, kept from one drawing to the next. */
+  fitted: Map<string, string>;
   picture(layer: number): Picture;
   figures(layer: number): RowFigures;
-}
-
-export interface Columns {
-  label: number;
-  plot: Box;
-  /** Right edges of the number columns; 0 for one that has no room. */
-  weights: number;
-  pruned: number;
-  bits: number;
-  nbytes: number;
-}
-
-/** Divide a row's width: the plot takes what names and numbers leave. */
-export function ridgeColumns(width: number, longestLabel: number): Columns {
-  const roomy = width >= 520;
-  const [weights, pruned, bits, nbytes] = roomy ? [72, 58, 38, 66] : [68, 52, 0, 0];
-  const label = Math.round(Math.min(longestLabel + PAD + 18, Math.max(84, width * 0.28)));
-  const right = width - PAD;
-  const plotEnd = right - weights - pruned - bits - nbytes - 4;
-  const plot = { x: label + PAD, y: 0, width: Math.max(40, plotEnd - label - PAD), height: ROW - 8 };
-  return {
-    label,
-    plot,
-    weights: plotEnd + weights,
-    pruned: plotEnd + weights + pruned,
-    bits: bits && plotEnd + weights + pruned + bits,
-    nbytes: nbytes && right,
-  };
 }
 
 export function drawRidge(ctx: CanvasRenderingContext2D, scene: RidgeScene): void {
@@ -92,9 +67,6 @@ export function drawRidge(ctx: CanvasRenderingContext2D, scene: RidgeScene): voi
   ctx.fillStyle = colours.line;
   if (scene.scrollTop > 0) ctx.fillRect(0, HEADER - 1, width, 1);
 }
-
-export const small = (colours: Colours) => `11px ${colours.font}`;
-export const normal = (colours: Colours) => `12px ${colours.font}`;
 
 function drawRow(ctx: CanvasRenderingContext2D, scene: RidgeScene, index: number, y: number): void {
   const row = scene.rows[index];
@@ -123,7 +95,7 @@ function drawLayer(ctx: CanvasRenderingContext2D, scene: RidgeScene, row: LayerR
   ctx.fillStyle = colours.text;
   const indent = PAD + (row.block ? INDENT : 0);
   const badge = figures.keep || figures.own ? 14 : 0;
-  ctx.fillText(fitted(ctx, row.label, columns.label - indent - badge), indent, middle);
+  ctx.fillText(fitted(ctx, scene, row.label, columns.label - indent - badge), indent, middle);
   if (badge) drawBadge(ctx, columns.label - 7, middle, figures.keep, colours);
   const box = { ...columns.plot, y: y + 2 };
   const picture = scene.picture(row.layer);
@@ -165,7 +137,7 @@ function drawBlock(ctx: CanvasRenderingContext2D, scene: RidgeScene, row: BlockR
   ctx.font = `600 ${normal(colours)}`;
   ctx.textAlign = "left";
   ctx.fillStyle = colours.text;
-  const name = fitted(ctx, row.key, columns.label - PAD - 12);
+  const name = fitted(ctx, scene, row.key, columns.label - PAD - 12);
   ctx.fillText(name, PAD + 12, middle);
   let [n, kept, nbytes] = [0, 0, 0];
   const bits = new Set<string>();
@@ -242,76 +214,13 @@ function drawNumbers(ctx: CanvasRenderingContext2D, scene: RidgeScene, texts: st
   });
 }
 
-function drawHeader(ctx: CanvasRenderingContext2D, scene: RidgeScene): void {
-  const { columns, style } = scene;
-  const y = HEADER / 2;
-  ctx.textBaseline = "middle";
-  ctx.font = small(style.colours);
-  ctx.fillStyle = style.colours.muted;
-  ctx.textAlign = "right";
-  const titles: [number, string][] = [
-    [columns.weights, "weights"],
-    [columns.pruned, "pruned"],
-    [columns.bits, "bits"],
-    [columns.nbytes, "size"],
-  ];
-  for (const [right, title] of titles) if (right > 0) ctx.fillText(title, right, y);
-  if (scene.threshold > 0) {
-    const { plot } = columns;
-    const text = `pruned within ±${weight(scene.threshold)}`;
-    const half = ctx.measureText(text).width / 2;
-    ctx.textAlign = "center";
-    ctx.fillStyle = style.colours.text;
-    ctx.fillText(text, Math.min(plot.x + plot.width / 2, plot.x + plot.width - half), y);
-  }
-}
-
-/** Fine vertical lines of a shared axis. */
-function drawGuides(ctx: CanvasRenderingContext2D, scene: RidgeScene, bottom: number): void {
-  if (scene.span === 0) return;
-  ctx.fillStyle = scene.style.colours.line;
-  ctx.globalAlpha = 0.5;
-  const { plot } = scene.columns;
-  for (const tick of axisTicks(scene)) {
-    const x = plot.x + plot.width / 2 + (tick / scene.span) * (plot.width / 2);
-    ctx.fillRect(Math.round(x), HEADER, 1, bottom - HEADER);
-  }
-  ctx.globalAlpha = 1;
-}
-
-function axisTicks(scene: RidgeScene): number[] {
-  return mirroredTicks(scene.span, scene.columns.plot.width > 260 ? 3 : 2);
-}
-
-function drawAxis(ctx: CanvasRenderingContext2D, scene: RidgeScene, y: number): void {
-  const { plot } = scene.columns;
-  const { colours } = scene.style;
-  ctx.font = small(colours);
-  ctx.fillStyle = colours.muted;
-  ctx.textAlign = "center";
-  ctx.textBaseline = "middle";
-  const middle = plot.x + plot.width / 2;
-  if (scene.span === 0) {
-    ctx.fillText(scene.axisNote, middle, y + AXIS / 2);
-    return;
-  }
-  const labels = axisTicks(scene).map((tick) => {
-    const text = weight(tick);
-    return { x: middle + (tick / scene.span) * (plot.width / 2), width: ctx.measureText(text).width, text };
-  });
-  for (const label of thin(labels)) ctx.fillText(label.text, label.x, y + AXIS / 2);
-}
-
-const fittedTexts = new Map<string, string>();
-
 /** Shorten a text to a width in the current font; measured once per text, font and width. */
-function fitted(ctx: CanvasRenderingContext2D, text: string, width: number): string {
+function fitted(ctx: CanvasRenderingContext2D, scene: RidgeScene, text: string, width: number): string {
   const key = `${Math.round(width)} ${ctx.font} ${text}`;
-  let found = fittedTexts.get(key);
+  let found = scene.fitted.get(key);
   if (found === undefined) {
-    if (fittedTexts.size > 4000) fittedTexts.clear();
     found = fitText(text, width, (t) => ctx.measureText(t).width);
-    fittedTexts.set(key, found);
+    scene.fitted.set(key, found);
   }
   return found;
 }

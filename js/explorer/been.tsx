@@ -6,10 +6,11 @@ import { bytes, count } from "../charts/format";
 import { placeLabel } from "../charts/labels";
 import { byteDomain, type Frame, front, type Scales, scatterScales, valueDomain } from "../charts/scatter";
 import { metricValue, plusMinus } from "./accuracy";
+import { DataTable } from "./data-table";
 import { useHeld, useSize } from "./hooks";
 import type { Visit } from "./model";
 import { Panel } from "./panel";
-import { tipAt, useView } from "./view";
+import { hideTip, tipAt, useView } from "./view";
 import { recipeWords } from "./words";
 
 const HEIGHT = 176;
@@ -171,9 +172,7 @@ function Points({ visits, current, scales }: PointsProps) {
           onPointerEnter={(event) =>
             tipAt(view, event, recipeWords(visit.recipe), [...words(visit), "click to go back"])
           }
-          onPointerLeave={() => {
-            view.tip.value = null;
-          }}
+          onPointerLeave={() => hideTip(view)}
           onClick={() => state.goTo(visit.recipe)}
           onKeyDown={(event) => {
             if (event.key === "Enter" || event.key === " ") state.goTo(visit.recipe);
@@ -219,34 +218,18 @@ function CurrentLabel({ visit, visits, scales, frame, dense }: LabelProps) {
 function HistoryTable() {
   const { state } = useView();
   const metric = state.metric.value;
+  const rows = latest(state.history.value).map((visit) => [
+    <button key="go" type="button" class="sw-link" onClick={() => state.goTo(visit.recipe)}>
+      {recipeWords(visit.recipe)}
+    </button>,
+    bytes(visit.nbytes),
+    metricValue(metric, visit.value),
+    plusMinus(metric, visit),
+    count(visit.n),
+  ]);
   return (
     <div class="sw-table-scroll">
-      <table class="sw-table">
-        <thead>
-          <tr>
-            <th scope="col">recipe</th>
-            <th scope="col">size</th>
-            <th scope="col">{metric.name}</th>
-            <th scope="col">95 %</th>
-            <th scope="col">examples</th>
-          </tr>
-        </thead>
-        <tbody>
-          {latest(state.history.value).map((visit) => (
-            <tr key={visit.recipe}>
-              <th scope="row">
-                <button type="button" class="sw-link" onClick={() => state.goTo(visit.recipe)}>
-                  {recipeWords(visit.recipe)}
-                </button>
-              </th>
-              <td>{bytes(visit.nbytes)}</td>
-              <td>{metricValue(metric, visit.value)}</td>
-              <td>{plusMinus(metric, visit)}</td>
-              <td>{count(visit.n)}</td>
-            </tr>
-          ))}
-        </tbody>
-      </table>
+      <DataTable head={["recipe", "size", metric.name, "95 %", "examples"]} rows={rows} />
     </div>
   );
 }

@@ -12,7 +12,7 @@ import type { LayerSketch } from "../core/types";
 import { outcomeOf } from "./figures";
 import { binWords } from "./ridge-tips";
 import { detailSpan } from "./scene";
-import { tipAt, useView, type View } from "./view";
+import { hideTip, tipAt, useView, type View } from "./view";
 
 const AXIS = 18;
 const TOP = 4;
@@ -56,9 +56,7 @@ export function LargePlot({ index, layer }: Props) {
       role="img"
       aria-label={`Distribution of the weights of ${layer.label}, before and after`}
       onPointerMove={point}
-      onPointerLeave={() => {
-        view.tip.value = null;
-      }}
+      onPointerLeave={() => hideTip(view)}
     />
   );
 }

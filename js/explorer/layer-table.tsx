@@ -3,7 +3,7 @@
 import { type ReadonlySignal, useSignal, useSignalEffect } from "@preact/signals";
 import { bytes, count, decibels, share } from "../charts/format";
 import { layerTotal } from "../core/estimate";
-import type { Estimate } from "../core/types";
+import { DataTable } from "./data-table";
 import { layerSqnr, ownOverride } from "./figures";
 import { useView } from "./view";
 
@@ -22,87 +22,51 @@ function useRested<T>(source: ReadonlySignal<T>): T {
   return rested.value;
 }
 
+const HEAD = ["layer", "shape", "weights", "pruned", "bits", "SQNR", "dense", "now", "by"];
+
 export function LayerTable() {
   const view = useView();
-  const figures = useRested(view.state.figures);
+  const { state } = view;
+  const { layers: now } = useRested(state.figures);
+  const rows = state.sketch.value.layers.map((layer, i) => {
+    const plan = state.plans.peek()[i];
+    const own = ownOverride(state.recipe.peek(), layer);
+    const open = () => {
+      view.selected.value = i;
+    };
+    return [
+      <button key="open" type="button" class="sw-link" onClick={open} title={layer.name}>
+        {layer.label}
+      </button>,
+      layer.shape.join("×"),
+      count(layer.n),
+      share(1 - now.kept[i] / layer.n),
+      plan.keep ? "–" : plan.bits,
+      decibels(layerSqnr(now, i)),
+      bytes(layer.n * layer.itemsize),
+      bytes(layerTotal(now, i)),
+      plan.keep ? "kept" : own ? "own" : "all",
+    ];
+  });
+  const kept = state.sketch.value.kept.map((tensor) => [
+    tensor.name,
+    tensor.shape.join("×") || "scalar",
+    tensor.dtype,
+    count(tensor.nbytes),
+    tensor.why,
+  ]);
   return (
     <section class="sw-table-scroll" aria-label="Layers as tables" data-testid="layer-tables">
-      <table class="sw-table">
-        <thead>
-          <tr>
-            {["layer", "shape", "weights", "pruned", "bits", "SQNR", "dense", "now", ""].map((title) => (
-              <th key={title} scope="col">
-                {title}
-              </th>
-            ))}
-          </tr>
-        </thead>
-        <tbody>
-          {view.state.sketch.value.layers.map((layer, i) => (
-            <LayerLine key={layer.name} index={i} figures={figures} />
-          ))}
-        </tbody>
-      </table>
-      <KeptTable />
+      <DataTable head={HEAD} rows={rows} />
+      {kept.length > 0 && (
+        <DataTable
+          testid="kept-table"
+          caption="Not compressed, and why"
+          head={["tensor", "shape", "type", "bytes", "why"]}
+          words={4}
+          rows={kept}
+        />
+      )}
     </section>
-  );
-}
-
-function LayerLine({ index, figures }: { index: number; figures: Estimate }) {
-  const view = useView();
-  const { state } = view;
-  const layer = state.sketch.value.layers[index];
-  const plan = state.plans.peek()[index];
-  const own = ownOverride(state.recipe.peek(), layer);
-  const open = () => {
-    view.selected.value = index;
-  };
-  return (
-    <tr>
-      <th scope="row">
-        <button type="button" class="sw-link" onClick={open} title={layer.name}>
-          {layer.label}
-        </button>
-      </th>
-      <td>{layer.shape.join("×")}</td>
-      <td>{count(layer.n)}</td>
-      <td>{share(1 - figures.layers.kept[index] / layer.n)}</td>
-      <td>{plan.keep ? "–" : plan.bits}</td>
-      <td>{decibels(layerSqnr(figures.layers, index))}</td>
-      <td>{bytes(layer.n * layer.itemsize)}</td>
-      <td>{bytes(layerTotal(figures.layers, index))}</td>
-      <td>{plan.keep ? "kept" : own ? "own values" : ""}</td>
-    </tr>
-  );
-}
-
-function KeptTable() {
-  const { state } = useView();
-  const { kept } = state.sketch.value;
-  if (kept.length === 0) return null;
-  return (
-    <table class="sw-table" data-testid="kept-table">
-      <caption>Not compressed, and why</caption>
-      <thead>
-        <tr>
-          {["tensor", "shape", "type", "bytes", "why"].map((title) => (
-            <th key={title} scope="col">
-              {title}
-            </th>
-          ))}
-        </tr>
-      </thead>
-      <tbody>
-        {kept.map((tensor) => (
-          <tr key={tensor.name}>
-            <th scope="row">{tensor.name}</th>
-            <td>{tensor.shape.join("×") || "scalar"}</td>
-            <td>{tensor.dtype}</td>
-            <td>{count(tensor.nbytes)}</td>
-            <td class="sw-words">{tensor.why}</td>
-          </tr>
-        ))}
-      </tbody>
-    </table>
   );
 }

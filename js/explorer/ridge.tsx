@@ -2,11 +2,12 @@
 
 import { useSignal, useSignalEffect } from "@preact/signals";
 import { useEffect, useMemo, useRef } from "preact/hooks";
-import { AXIS, drawRidge, HEADER, type RidgeScene, ROW } from "../charts/ridge";
+import { drawRidge, type RidgeScene } from "../charts/ridge";
+import { AXIS, HEADER, ROW } from "../charts/ridge-frame";
 import { type Row, ridgeRows } from "../charts/rows";
 import { describeRow, ridgeTip } from "./ridge-tips";
 import { Scenes } from "./scene";
-import { tipAt, toggled, useUnique, useView, type View } from "./view";
+import { hideTip, tipAt, toggled, useUnique, useView, type View } from "./view";
 
 interface Pointer {
   row: number;
@@ -154,13 +155,13 @@ export function Ridge() {
     if (!scene) return;
     const tip = ridgeTip(view, scene, pointer.row, pointer.x);
     if (tip) tipAt(view, event, tip.title, tip.lines);
-    else view.tip.value = null;
+    else hideTip(view);
     const { plot } = scene.columns;
     if (pointer.x < plot.x || pointer.x > plot.x + plot.width) made.pointer = { ...pointer, x: -1 };
     made.drawSoon();
   };
   const leave = () => {
-    view.tip.value = null;
+    hideTip(view);
     lastPoint.current = null;
     if (!ridge.current) return;
     ridge.current.pointer = AWAY;

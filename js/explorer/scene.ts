@@ -2,7 +2,8 @@
 
 import { makePicture, quantile, sharedSpan } from "../charts/picture";
 import { hatchPattern, type Picture, type PlotStyle } from "../charts/plot";
-import { type Columns, type RidgeScene, type RowFigures, ridgeColumns } from "../charts/ridge";
+import type { RidgeScene, RowFigures } from "../charts/ridge";
+import { type Columns, ridgeColumns } from "../charts/ridge-frame";
 import type { Row } from "../charts/rows";
 import type { Colours } from "../charts/theme";
 import type { Estimate, LayerSketch, Plan } from "../core/types";
@@ -31,6 +32,7 @@ export function detailSpan(layer: LayerSketch): number {
 export class Scenes {
   readonly #pictures = new Map<number, Picture>();
   readonly #rows = new Map<number, RowFigures>();
+  readonly #fitted = new Map<string, string>();
   #figures: Estimate | undefined;
   #key = "";
   #hatch: { colours: Colours; ratio: number; pattern: CanvasPattern | string } | undefined;
@@ -71,8 +73,10 @@ export class Scenes {
     return {
       ...size,
       rows,
+      fitted: this.#fitted,
       columns,
       style,
+      colours: style.colours,
       span: axis === "shared" ? this.sharedSpan() : 0,
       axisNote: AXIS_NOTES[axis],
       threshold: rankedThreshold(plans, state.recipe.value, figures),
@@ -98,6 +102,7 @@ export class Scenes {
         return Math.max(most, wider * ctx.measureText(text).width + (row.kind === "layer" && !row.block ? 0 : 12));
       }, 0);
       this.#columns = { width, rows, found: ridgeColumns(width, longest) };
+      this.#fitted.clear();
     }
     return this.#columns.found;
   }

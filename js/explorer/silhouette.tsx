@@ -9,7 +9,7 @@ import { layerTotal } from "../core/estimate";
 import type { Sketch } from "../core/types";
 import { useSize } from "./hooks";
 import { Panel } from "./panel";
-import { tipAt, useView } from "./view";
+import { hideTip, tipAt, useView } from "./view";
 
 const HEIGHT = 84;
 const LABELS = 16;
@@ -69,9 +69,7 @@ export function Silhouette() {
           aria-label={`Silhouette of ${layers.length} layers: ${bytes(now.dense)} dense, ${bytes(now.nbytes)} now`}
           data-testid="silhouette"
           onPointerMove={hover}
-          onPointerLeave={() => {
-            view.tip.value = null;
-          }}
+          onPointerLeave={() => hideTip(view)}
           onClick={(event) => {
             view.selected.value = find(event)?.layer ?? -1;
           }}

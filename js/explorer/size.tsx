@@ -4,6 +4,7 @@ import { bytes, count, times } from "../charts/format";
 import { thin } from "../charts/labels";
 import { sizeMarks } from "../charts/ticks";
 import type { Estimate } from "../core/types";
+import { DataTable } from "./data-table";
 import { type Part, partsOf } from "./figures";
 import { useSize } from "./hooks";
 import { Panel } from "./panel";
@@ -66,32 +67,50 @@ function Bars({ figures, parts }: { figures: Estimate; parts: Part[] }) {
   const scale = Math.max(figures.dense, figures.nbytes);
   const summary = `${bytes(figures.nbytes)} of ${bytes(figures.dense)}: ${parts.map((p) => `${p.label} ${bytes(p.bytes)}`).join(", ")}`;
   return (
-    <div class="sw-bars" ref={frame} role="img" aria-label={summary}>
-      <div class="sw-scale">
-        <Marks figures={figures} scale={scale} width={width} />
-        <div class="sw-dense" style={{ width: percentOf(figures.dense, scale) }}>
-          <span>dense</span>
+    <>
+      <div class="sw-bars" ref={frame} role="img" aria-label={summary}>
+        <div class="sw-scale">
+          <Marks figures={figures} scale={scale} width={width} />
+          <div class="sw-dense" style={{ width: percentOf(figures.dense, scale) }}>
+            <span>dense</span>
+          </div>
+          <div class="sw-now">
+            <Segments parts={parts} whole={scale} />
+          </div>
         </div>
-        <div class="sw-now">
-          <Segments parts={parts} whole={scale} />
+        <svg class="sw-lens" viewBox="0 0 100 10" preserveAspectRatio="none" aria-hidden="true">
+          <path d={`M0 0H${(100 * figures.nbytes) / scale}L100 10H0Z`} />
+        </svg>
+        <div class="sw-enlarged">
+          <Segments parts={parts} whole={figures.nbytes} />
         </div>
-      </div>
-      <svg class="sw-lens" viewBox="0 0 100 10" preserveAspectRatio="none" aria-hidden="true">
-        <path d={`M0 0H${(100 * figures.nbytes) / scale}L100 10H0Z`} />
-      </svg>
-      <div class="sw-enlarged">
-        <Segments parts={parts} whole={figures.nbytes} />
       </div>
       <ul class="sw-parts">
         {parts.map((part) => (
           <li key={part.key} title={part.title}>
             <i class={`sw-part sw-part-${part.key}`} />
-            {part.label}
+            {part.key === "kept" ? <WhyKept /> : part.label}
             <b>{part.bytes > 0 ? bytes(part.bytes) : "–"}</b>
           </li>
         ))}
       </ul>
-    </div>
+    </>
+  );
+}
+
+/** Leads to the list of what is not compressed. */
+function WhyKept() {
+  const view = useView();
+  const show = () => {
+    view.tables.value = new Set([...view.tables.value, "layers"]);
+    requestAnimationFrame(() =>
+      view.root.querySelector("[data-testid=kept-table]")?.scrollIntoView({ block: "nearest" }),
+    );
+  };
+  return (
+    <button type="button" class="sw-link" title="what is kept as it is, and why" data-testid="why-kept" onClick={show}>
+      kept
+    </button>
   );
 }
 
@@ -150,38 +169,16 @@ function Marks({ figures, scale, width }: MarksProps) {
 }
 
 function SizeTable({ figures, parts }: { figures: Estimate; parts: Part[] }) {
+  const exactly = figures.exact ? "exactly" : "about, until the kernel has counted";
   return (
-    <table class="sw-table">
-      <thead>
-        <tr>
-          <th scope="col">part</th>
-          <th scope="col" class="sw-words">
-            what it holds
-          </th>
-          <th scope="col">bytes</th>
-        </tr>
-      </thead>
-      <tbody>
-        {parts.map((part) => (
-          <tr key={part.key}>
-            <th scope="row">{part.label}</th>
-            <td class="sw-words">{part.title}</td>
-            <td>{count(part.bytes)}</td>
-          </tr>
-        ))}
-      </tbody>
-      <tfoot>
-        <tr>
-          <th scope="row">file</th>
-          <td class="sw-words">{figures.exact ? "exactly" : "about, until the kernel has counted"}</td>
-          <td>{count(figures.nbytes)}</td>
-        </tr>
-        <tr>
-          <th scope="row">dense</th>
-          <td class="sw-words">the model as a plain .safetensors file</td>
-          <td>{count(figures.dense)}</td>
-        </tr>
-      </tfoot>
-    </table>
+    <DataTable
+      head={["part", "what it holds", "bytes"]}
+      words={1}
+      rows={parts.map((part) => [part.label, part.title, count(part.bytes)])}
+      foot={[
+        ["file", exactly, count(figures.nbytes)],
+        ["dense", "the model as a plain .safetensors file", count(figures.dense)],
+      ]}
+    />
   );
 }

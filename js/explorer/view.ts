@@ -88,3 +88,8 @@ export function tipAt(view: View, event: { clientX: number; clientY: number }, t
   const box = view.root.getBoundingClientRect();
   view.tip.value = { x: event.clientX - box.left, y: event.clientY - box.top, title, lines };
 }
+
+/** Take the tip away. */
+export function hideTip(view: View): void {
+  view.tip.value = null;
+}

@@ -1,0 +1,115 @@
+// What stays in place around the ridge's rows: the columns, the header, the axis and its guides.
+
+import { weight } from "./format";
+import { type Box, thin } from "./labels";
+import type { Colours } from "./theme";
+import { mirroredTicks } from "./ticks";
+
+export const ROW = 30;
+export const HEADER = 22;
+export const AXIS = 20;
+export const PAD = 8;
+
+/** What the frame needs to know of a ridge. */
+export interface RidgeFrame {
+  columns: Columns;
+  colours: Colours;
+  /** Half the width of a shared axis; 0 where every row has its own. */
+  span: number;
+  axisNote: string;
+  /** Threshold of the global ranking, named in the header. */
+  threshold: number;
+}
+
+export interface Columns {
+  label: number;
+  plot: Box;
+  /** Right edges of the number columns; 0 for one that has no room. */
+  weights: number;
+  pruned: number;
+  bits: number;
+  nbytes: number;
+}
+
+/** Divide a row's width: the plot takes what names and numbers leave. */
+export function ridgeColumns(width: number, longestLabel: number): Columns {
+  const roomy = width >= 520;
+  const [weights, pruned, bits, nbytes] = roomy ? [72, 58, 38, 66] : [68, 52, 0, 0];
+  const label = Math.round(Math.min(longestLabel + PAD + 18, Math.max(84, width * 0.28)));
+  const right = width - PAD;
+  const plotEnd = right - weights - pruned - bits - nbytes - 4;
+  const plot = { x: label + PAD, y: 0, width: Math.max(40, plotEnd - label - PAD), height: ROW - 8 };
+  return {
+    label,
+    plot,
+    weights: plotEnd + weights,
+    pruned: plotEnd + weights + pruned,
+    bits: bits && plotEnd + weights + pruned + bits,
+    nbytes: nbytes && right,
+  };
+}
+
+export const small = (colours: Colours) => `11px ${colours.font}`;
+export const normal = (colours: Colours) => `12px ${colours.font}`;
+
+/** Titles of the number columns, and the common threshold. */
+export function drawHeader(ctx: CanvasRenderingContext2D, scene: RidgeFrame): void {
+  const { columns, colours } = scene;
+  const y = HEADER / 2;
+  ctx.textBaseline = "middle";
+  ctx.font = small(colours);
+  ctx.fillStyle = colours.muted;
+  ctx.textAlign = "right";
+  const titles: [number, string][] = [
+    [columns.weights, "weights"],
+    [columns.pruned, "pruned"],
+    [columns.bits, "bits"],
+    [columns.nbytes, "size"],
+  ];
+  for (const [right, title] of titles) if (right > 0) ctx.fillText(title, right, y);
+  if (scene.threshold > 0) {
+    const { plot } = columns;
+    const text = `pruned within ±${weight(scene.threshold)}`;
+    const half = ctx.measureText(text).width / 2;
+    ctx.textAlign = "center";
+    ctx.fillStyle = colours.text;
+    ctx.fillText(text, Math.min(plot.x + plot.width / 2, plot.x + plot.width - half), y);
+  }
+}
+
+/** Fine vertical lines of a shared axis. */
+export function drawGuides(ctx: CanvasRenderingContext2D, scene: RidgeFrame, bottom: number): void {
+  if (scene.span === 0) return;
+  ctx.fillStyle = scene.colours.line;
+  ctx.globalAlpha = 0.5;
+  const { plot } = scene.columns;
+  for (const tick of axisTicks(scene)) {
+    const x = plot.x + plot.width / 2 + (tick / scene.span) * (plot.width / 2);
+    ctx.fillRect(Math.round(x), HEADER, 1, bottom - HEADER);
+  }
+  ctx.globalAlpha = 1;
+}
+
+function axisTicks(scene: RidgeFrame): number[] {
+  return mirroredTicks(scene.span, scene.columns.plot.width > 260 ? 3 : 2);
+}
+
+/** Ticks of the shared axis, or what stands for them. */
+export function drawAxis(ctx: CanvasRenderingContext2D, scene: RidgeFrame, y: number): void {
+  const { plot } = scene.columns;
+  const { colours } = scene;
+  ctx.font = small(colours);
+  ctx.fillStyle = colours.muted;
+  ctx.textAlign = "center";
+  ctx.textBaseline = "middle";
+  const middle = plot.x + plot.width / 2;
+  if (scene.span === 0) {
+    ctx.fillText(scene.axisNote, middle, y + AXIS / 2);
+    return;
+  }
+  const labels = axisTicks(scene).map((tick) => {
+    const text = weight(tick);
+    return { x: middle + (tick / scene.span) * (plot.width / 2), width: ctx.measureText(text).width, text };
+  });
+  for (const label of thin(labels)) ctx.fillText(label.text, label.x, y + AXIS / 2);
+}
