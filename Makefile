@@ -10,6 +10,7 @@ STAGE   := @sh scripts/stage.sh
 .PHONY: help demo test bench clean setup lint types layers typescript python notebooks browser chromium pins
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
+.NOTPARALLEL:
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):[^#]*## /make \1\t/p' Makefile | expand -t 18
@@ -18,13 +19,7 @@ demo: $(VENV)/ready-demo $(STATIC)  ## JupyterLab on examples/01-explore.ipynb
 	@$(BIN)/python scripts/demo.py $(ARGS)
 
 test: $(VENV)/ready-test $(STATIC) chromium  ## everything CI checks: lint, types, tests, notebooks, the widget in JupyterLab
-	@$(MAKE) --no-print-directory lint
-	@$(MAKE) --no-print-directory types
-	@$(MAKE) --no-print-directory layers
-	@$(MAKE) --no-print-directory typescript
-	@$(MAKE) --no-print-directory python
-	@$(MAKE) --no-print-directory notebooks
-	@$(MAKE) --no-print-directory browser
+	@$(MAKE) --keep-going --no-print-directory lint types layers typescript python notebooks browser
 
 bench: $(VENV)/ready-bench $(STATIC)  ## the numbers of the README, side by side with what a user would otherwise use
 	@$(BIN)/python -m benchmarks $(ARGS)

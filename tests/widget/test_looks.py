@@ -17,7 +17,7 @@ THEMES = {"light": "JupyterLab Light", "dark": "JupyterLab Dark"}
 @pytest.mark.parametrize("width", [700, 1400])
 def test_it_fits_its_page(open_notebook: Open, screenshots: Path, theme: str, width: int) -> None:
     book = open_notebook(EXPLORE)
-    book.page.set_viewport_size({"width": width, "height": 1400})
+    book.page.set_viewport_size({"width": width, "height": 1400 if width > 1000 else 2000})
     book.theme(THEMES[theme])
     book.run_all()
     page = ExplorerPage.first(book)
