@@ -11,6 +11,7 @@ from torch import Tensor
 from ..measure.grids import Moments, Parts, reach
 from ..measure.sketch import bucket_edges
 from .grid import midpoints
+from .numeric import ascending
 
 ITERATIONS: Final = 300
 """Most iterations of Lloyd's algorithm; few bits converge long before."""
@@ -24,7 +25,7 @@ def codebook_of(weights: Tensor, bits: int) -> Tensor:
     """
     if not len(weights):
         return torch.zeros(2**bits, device=weights.device)
-    ordered = _sorted(weights.float())
+    ordered = ascending(weights.float())
     sums = torch.cumsum(ordered, 0, dtype=torch.float64)
     sums = torch.cat([sums.new_zeros(1), sums])
     values, cells = _start(ordered, bits), None
@@ -34,12 +35,6 @@ def codebook_of(weights: Tensor, bits: int) -> Tensor:
             break
         cells, values = bounds, _means(bounds, sums, values)
     return values
-
-
-def _sorted(weights: Tensor) -> Tensor:
-    if weights.device.type == "cpu":  # numpy sorts float32 with vector instructions, tens of times faster
-        return torch.from_numpy(np.sort(weights.numpy()))
-    return weights.sort().values
 
 
 def _means(bounds: Tensor, sums: Tensor, values: Tensor) -> Tensor:

@@ -15,10 +15,9 @@ from ..measure.layers import Entry, Weights
 from ..measure.sketch import Sketch, sketch
 from ..recipe import Recipe
 from .coded import Coded, decode
-from .exact import assemble, chosen_layer, effective, energy_and_error, energy_of, polled
-from .prune import selections
+from .exact import Chosen, assemble, choose, effective, energy_and_error, energy_of
+from .parallel import Watch, each
 from .quantize import code
-from .ranking import Watch
 
 
 def code_layers(
@@ -29,18 +28,19 @@ def code_layers(
     Nothing in the codes shares memory with the model. Raises as `exact` does.
     """
     known = known or sketch(weights)
-    coded: dict[str, Coded] = {}
-    sums: list[tuple[float, float]] = []
-    plans = recipe.resolve(e.name for e in weights.layers)
-    with torch.inference_mode(False), torch.no_grad():
-        chosen = selections(weights, recipe, known, cancelled)
-        for entry, plan, selection in polled(list(zip(weights.layers, plans, chosen, strict=True)), cancelled):
-            if plan.keep:
-                sums.append((energy_of(entry.load()), 0.0))
-                continue
-            coded[entry.name] = code(chosen_layer(entry, plan, selection))
-            sums.append(energy_and_error(entry.load(), decode(coded[entry.name])))
-    return coded, assemble(known, recipe, plans, chosen, sums)
+    chosen = choose(weights, recipe, known, cancelled)
+    done = list(each(_code, chosen, cancelled))
+    estimate = assemble(known, recipe, chosen, (sums for _, sums in done))
+    return {coded.name: coded for coded, _ in done if coded is not None}, estimate
+
+
+def _code(chosen: Chosen) -> tuple[Coded | None, tuple[float, float]]:
+    """Return the codes of one layer (None under Keep) and its (signal, noise)."""
+    before = chosen.entry.load()
+    if chosen.plan.keep:
+        return None, (energy_of(before), 0.0)
+    coded = code(chosen.layer())
+    return coded, energy_and_error(before, decode(coded))
 
 
 def effective_state(

@@ -13,7 +13,8 @@ from ..measure.bytes import needs_bfloat16, peak, rounded, stored_dtype
 from ..measure.layers import Entry
 from ..recipe import Plan
 from .coded import Groups, groups_of, offset_of
-from .ranking import CHUNK
+from .numeric import places_among, round_half_even_, zeroed
+from .parallel import CHUNK
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,7 +46,7 @@ class Layer:
         for weights, groups in self.groups.pieces(CHUNK if self.flat.device.type == "cpu" else len(self.flat)):
             x, keep = self.flat[weights].float(), None if self.keep is None else self.keep[weights]
             if keep is not None:
-                x, keep = x * keep, self.groups.blocks(keep)
+                x, keep = zeroed(x, keep), self.groups.blocks(keep)
             yield Piece(weights, groups, self.groups.blocks(x), keep)
 
     def survivors(self) -> Tensor:
@@ -135,7 +136,7 @@ def steps(x: Tensor, scale: Tensor, zero: Tensor | None, plan: Plan) -> Tensor:
     `x`: ``[groups, size]``; `scale` and `zero`, the code of zero (None if symmetric): ``[groups, 1]``. A group with
     scale 0 is all zero.
     """
-    q = torch.div(x, torch.where(scale > 0, scale, math.inf)).round_()
+    q = round_half_even_(torch.div(x, torch.where(scale > 0, scale, math.inf)))
     if zero is None:
         return q.clamp_(-offset_of(plan), offset_of(plan))
     return q.add_(zero).clamp_(0, 2**plan.bits - 1).sub_(zero)
@@ -143,7 +144,7 @@ def steps(x: Tensor, scale: Tensor, zero: Tensor | None, plan: Plan) -> Tensor:
 
 def nearest(x: Tensor, codebook: Tensor) -> Tensor:
     """Return the index of the value nearest to each weight, uint8: the lower one halfway between two."""
-    return torch.bucketize(x, midpoints(codebook), out_int32=True).to(torch.uint8)
+    return places_among(x, midpoints(codebook))
 
 
 def midpoints(values: Tensor) -> Tensor:

@@ -17,7 +17,8 @@ from ..measure.layers import Entry, Weights
 from ..measure.pruned import block_count
 from ..measure.sketch import LayerSketch, Sketch, sketch
 from ..recipe import Plan, Recipe
-from .ranking import Cut, Ranked, Watch, chunks, magnitude, prune_smallest
+from .parallel import Watch, chunks, each
+from .ranking import Cut, Ranked, magnitude, prune_smallest
 
 
 class Selection(Protocol):
@@ -46,11 +47,12 @@ def keep_masks(weights: Weights, recipe: Recipe, known: Sketch | None = None) ->
         RecipeError: if an override matches no layer.
         ModelError: for NaN or infinite weights.
     """
-    masks: list[Tensor | None] = []
-    for entry, selection in zip(weights.layers, selections(weights, recipe, known), strict=True):
-        pruned = selection.kept < entry.numel
-        masks.append(selection.mask(entry.load()).view(entry.shape) if pruned else None)
-    return masks
+    return list(each(_mask, list(zip(weights.layers, selections(weights, recipe, known), strict=True))))
+
+
+def _mask(layer: tuple[Entry, Selection]) -> Tensor | None:
+    entry, selection = layer
+    return selection.mask(entry.load()).view(entry.shape) if selection.kept < entry.numel else None
 
 
 def selections(
@@ -64,21 +66,22 @@ def selections(
     plans = recipe.resolve(e.name for e in weights.layers)
     layers = list(zip(weights.layers, (known or sketch(weights)).layers, plans, strict=True))
     rank = _by_chance(recipe.seed) if recipe.criterion == "random" else _by_magnitude
-    ranked = [layer for layer in layers if layer[2].ranked]
-    shared = iter(_cuts(ranked, rank, recipe.sparsity, cancelled))
-    return [next(shared) if plan.ranked else _own(entry, look, plan, rank, cancelled) for entry, look, plan in layers]
+    shared = iter(_cuts([layer for layer in layers if layer[2].ranked], rank, recipe.sparsity, cancelled))
+    alone = each(partial(_own, rank=rank), [layer for layer in layers if not layer[2].ranked], cancelled)
+    return [next(shared if plan.ranked else alone) for _, _, plan in layers]
 
 
 _Layer = tuple[Entry, LayerSketch, Plan]
 _Rank = Callable[[Entry, LayerSketch], Ranked]
 
 
-def _own(entry: Entry, look: LayerSketch, plan: Plan, rank: _Rank, cancelled: Watch | None) -> Selection:
+def _own(layer: _Layer, rank: _Rank) -> Selection:
     """Return the selection of a layer that is pruned by itself."""
+    entry, look, plan = layer
     if plan.keep:
         return _all(entry)
     if plan.pattern == "unstructured":
-        return _cuts([(entry, look, plan)], rank, plan.sparsity, cancelled)[0]
+        return _cuts([layer], rank, plan.sparsity)[0]
     n, m = map(int, plan.pattern.split(":"))
     pattern = Pattern(n, m, block_count(entry.shape, n, m))
     return pattern if rank is _by_magnitude else Chance(pattern, rank(entry, look).load)
@@ -88,12 +91,12 @@ def _all(entry: Entry) -> Selection:
     return Cut(entry.numel, entry.numel, 0.0, 0)
 
 
-def _cuts(layers: Sequence[_Layer], rank: _Rank, sparsity: float, cancelled: Watch | None) -> list[Selection]:
+def _cuts(layers: Sequence[_Layer], rank: _Rank, sparsity: float, cancelled: Watch | None = None) -> list[Selection]:
     """Return the cuts of layers that are ranked together."""
     k = round(sparsity * sum(entry.numel for entry, _, _ in layers))
     if k == 0:
         return [_all(entry) for entry, _, _ in layers]
-    ranked = [rank(entry, look) for entry, look, _ in layers]
+    ranked = list(each(lambda layer: rank(layer[0], layer[1]), layers, cancelled))
     cuts = prune_smallest(ranked, k, cancelled)
     if rank is _by_magnitude:
         return list(cuts)
@@ -101,10 +104,9 @@ def _cuts(layers: Sequence[_Layer], rank: _Rank, sparsity: float, cancelled: Wat
 
 
 def _by_magnitude(entry: Entry, look: LayerSketch) -> Ranked:
-    buckets, where = np.unique(look.buckets & np.uint16(0x7FFF), return_inverse=True)
-    counts = np.zeros(len(buckets), np.int64)
-    np.add.at(counts, where, look.counts)
-    return Ranked(entry.name, entry.numel, entry.load, buckets.astype(np.int64), counts, look.lossless)
+    histogram = np.bincount(look.buckets & 0x7FFF, weights=look.counts)
+    buckets = np.flatnonzero(histogram)
+    return Ranked(entry.name, entry.numel, entry.load, buckets, histogram[buckets].astype(np.int64), look.lossless)
 
 
 def _by_chance(seed: int) -> _Rank:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -11,22 +12,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..errors import Cancelled, ModelError
-
-CHUNK: Final = 1 << 18
-"""Weights looked at together: large enough for threads and few calls, small enough to stay in cache."""
+from ..errors import ModelError
+from .numeric import mark_above, places_of
+from .parallel import Watch, chunks, each
 
 _BUCKETS: Final = 1 << 15
 _UPPER: Final = 0x7FFF0000  # without the sign, the upper half of a float32 pattern is the magnitude's bucket
-
-Watch = Callable[[], bool]
-"""Polled between pieces of work; true means stop."""
-
-
-def check(cancelled: Watch | None) -> None:
-    """Raise `Cancelled` if there is something newer to do."""
-    if cancelled is not None and cancelled():
-        raise Cancelled("cancelled: something newer was asked for")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,7 +55,7 @@ class Cut:
         mask = torch.empty(self.n, dtype=torch.bool, device=flat.device)
         for start, stop, limit in self._spans(flat.dtype):
             for piece, out in zip(chunks(flat[start:stop]), chunks(mask[start:stop]), strict=True):
-                torch.gt(magnitude(piece), limit, out=out)
+                mark_above(magnitude(piece), limit, out)
         return mask
 
     def _spans(self, dtype: torch.dtype) -> Iterator[tuple[int, int, float]]:
@@ -84,12 +75,6 @@ class Cut:
 def changed(name: str) -> ModelError:
     """Return the error for a tensor that no longer is what its sketch says."""
     return ModelError(f"the weights of {name!r} changed since their sketch was made: make a new sketch or explorer")
-
-
-def chunks(flat: Tensor) -> list[Tensor]:
-    """Return a flat tensor in pieces that fit a CPU's cache; whole on other devices, where a call costs more."""
-    size = CHUNK if flat.device.type == "cpu" else max(1, len(flat))
-    return [flat[start : start + size] for start in range(0, len(flat), size)]
 
 
 def working(piece: Tensor) -> Tensor:
@@ -115,7 +100,7 @@ def prune_smallest(ranked: Sequence[Ranked], k: int, cancelled: Watch | None = N
         total[r.buckets] += r.counts
     bucket = int(np.searchsorted(np.cumsum(total), k))
     rank = k - int(total[:bucket].sum())
-    members = [_members(r, bucket, cancelled) for r in ranked]
+    members = list(each(partial(_members, bucket=bucket), ranked, cancelled))
     edge = float(np.uint32(bucket << 16).view(np.float32))
     threshold = _smallest(np.concatenate([m.others for m in members]), edge, sum(m.at_edge for m in members), rank)
     spare = rank - sum(m.below(threshold, edge) for m in members)
@@ -143,9 +128,8 @@ class _Members:
         return int((self.others == threshold).sum()) + (self.at_edge if edge == threshold else 0)
 
 
-def _members(ranked: Ranked, bucket: int, cancelled: Watch | None) -> _Members:
+def _members(ranked: Ranked, bucket: int) -> _Members:
     """Collect a bucket's members; where nearly all are zeros, or all are the same, only those that differ."""
-    check(cancelled)
     count = int(ranked.counts[ranked.buckets == bucket].sum())
     if not count or ranked.lossless:
         return _Members(count, np.empty(0))
@@ -157,16 +141,11 @@ def _members(ranked: Ranked, bucket: int, cancelled: Watch | None) -> _Members:
 
 
 def _in_bucket(piece: Tensor, bucket: int) -> NDArray[np.float64]:
-    hit = (piece.float().view(torch.int32) & _UPPER) == bucket << 16
+    patterns = piece.float().view(torch.int32) & _UPPER
     if bucket == 0:
-        hit &= piece != 0
-    values: NDArray[np.float64] = piece[_places(hit)].cpu().double().abs().numpy()
+        patterns[piece == 0] = -1  # nearly all there are: counted, not collected
+    values: NDArray[np.float64] = piece[places_of(patterns, bucket << 16)].cpu().double().abs().numpy()
     return values
-
-
-def _places(hit: Tensor) -> Tensor:
-    """Return the indices of true values; numpy finds a few among many false ones several times faster than torch."""
-    return torch.from_numpy(np.flatnonzero(hit.numpy())) if hit.device.type == "cpu" else hit.nonzero().flatten()
 
 
 def _smallest(others: NDArray[np.float64], edge: float, at_edge: int, rank: int) -> float:
@@ -184,7 +163,7 @@ def _first_kept_tie(ranked: Ranked, threshold: float, taken: int, ties: int) -> 
         return ranked.n if taken else 0
     start = 0
     for piece in chunks(ranked.load().reshape(-1)):
-        places = _places(magnitude(piece) == threshold)
+        places = places_of(magnitude(piece), threshold)
         if len(places) >= taken:
             return start + int(places[taken - 1]) + 1
         taken -= len(places)

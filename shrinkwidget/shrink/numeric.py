@@ -1,0 +1,62 @@
+"""Operations that numpy does several times as fast as torch on a CPU, or without waiting for torch's threads."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def mark_above(values: Tensor, limit: float, out: Tensor) -> None:
+    """Write to the bool tensor `out` which float values are above a limit, itself a number of their dtype."""
+    if _on_cpu(values):
+        np.greater(values.numpy(), limit, out=out.numpy())
+    else:
+        torch.gt(values, limit, out=out)
+
+
+def places_of(values: Tensor, wanted: float) -> Tensor:
+    """Return the indices of the values that equal a number of their dtype."""
+    if _on_cpu(values):
+        return torch.from_numpy(np.flatnonzero(np.equal(values.numpy(), wanted)))
+    return (values == wanted).nonzero().flatten()
+
+
+def count_true(values: Tensor) -> int:
+    """Return how many of the truth values are true."""
+    return int(np.count_nonzero(values.numpy()) if _on_cpu(values) else values.count_nonzero())
+
+
+def zeroed(values: Tensor, keep: Tensor) -> Tensor:
+    """Return the values times the truth values `keep`."""
+    return torch.from_numpy(np.multiply(values.numpy(), keep.numpy())) if _on_cpu(values) else values * keep
+
+
+def round_half_even_(values: Tensor) -> Tensor:
+    """Round the values in place, halves to the even neighbour, and return them."""
+    if not _on_cpu(values):
+        return values.round_()
+    numbers = values.numpy()
+    np.rint(numbers, out=numbers)
+    return values
+
+
+def places_among(values: Tensor, bounds: Tensor) -> Tensor:
+    """Return how many of at most 255 ascending bounds are below each value, uint8."""
+    if _on_cpu(values):
+        return torch.from_numpy(np.searchsorted(bounds.numpy(), values.numpy()).astype(np.uint8))
+    return torch.bucketize(values, bounds, out_int32=True).to(torch.uint8)
+
+
+def ascending(values: Tensor) -> Tensor:
+    """Return flat float32 values sorted."""
+    return torch.from_numpy(np.sort(values.numpy())) if _on_cpu(values) else values.sort().values
+
+
+def energy(values: Tensor) -> float:
+    """Return Σ x², summed in float64."""
+    return float(torch.linalg.vector_norm(values, dtype=torch.float64)) ** 2
+
+
+def _on_cpu(values: Tensor) -> bool:
+    return values.device.type == "cpu"

@@ -1,0 +1,57 @@
+"""Work on all layers at once in pieces that fit a CPU's cache, and stop when told to."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final, TypeAlias, TypeVar
+
+from torch import Tensor
+
+from ..errors import Cancelled
+
+CHUNK: Final = (1 << 15) - 1
+"""Weights looked at together: so few that torch never splits one operation over its own threads. Those wait for each
+other thousands of times a second, and where a browser wants the same cores every wait is a whole time slice.
+"""
+
+_THREADS: Final = 4
+
+Watch: TypeAlias = Callable[[], bool]
+"""Polled between layers; true means stop."""
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+
+
+def check(cancelled: Watch | None) -> None:
+    """Raise `Cancelled` if there is something newer to do."""
+    if cancelled is not None and cancelled():
+        raise Cancelled("cancelled: something newer was asked for")
+
+
+def each(
+    function: Callable[[_Item], _Result], items: Sequence[_Item], cancelled: Watch | None = None
+) -> Iterator[_Result]:
+    """Yield what a function makes of each item, in order, computed by a thread per core (four at most).
+
+    Raises:
+        Cancelled: as soon as `cancelled` says so, which is asked before every item.
+    """
+
+    def one(item: _Item) -> _Result:
+        check(cancelled)
+        return function(item)
+
+    if len(items) < 2:
+        yield from map(one, items)
+        return
+    with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as pool:
+        yield from pool.map(one, items)
+
+
+def chunks(flat: Tensor) -> list[Tensor]:
+    """Return a flat tensor in pieces of `CHUNK`; whole on other devices than the CPU, where a call costs more."""
+    size = CHUNK if flat.device.type == "cpu" else max(1, len(flat))
+    return [flat[start : start + size] for start in range(0, len(flat), size)]
