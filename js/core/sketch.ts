@@ -32,7 +32,6 @@ class DecodedLayer implements LayerSketch {
   readonly itemsize: number;
   readonly lossless: boolean;
   readonly half: "float16" | "bfloat16";
-  readonly macs: number | null;
   readonly aliases: readonly string[];
   readonly absmax: number;
   readonly relative: readonly RelativeTable[];
@@ -50,7 +49,7 @@ class DecodedLayer implements LayerSketch {
   ) {
     ({ name: this.name, label: this.label, shape: this.shape, n: this.n, dtype: this.dtype } = info);
     ({ itemsize: this.itemsize, lossless: this.lossless, half: this.half } = info);
-    ({ macs: this.macs, aliases: this.aliases } = info);
+    this.aliases = info.aliases;
     const layers = model.layers.length;
     const starts = table(tables, "value_starts");
     this.#buckets = table(tables, "value_buckets").slice(starts[index], starts[index + 1]) as Uint16Array;

@@ -61,7 +61,6 @@ function modelText(layers: readonly Weights[]): string {
     parameters,
     dense: 4 * parameters + 100,
     structure: 200,
-    macs: null,
     layers: layers.map(({ name, shape, values }) => ({
       name,
       label: name.replace(/\.weight$/, ""),
@@ -71,7 +70,6 @@ function modelText(layers: readonly Weights[]): string {
       itemsize: 4,
       lossless: false,
       half: "float16",
-      macs: null,
       aliases: [],
     })),
     kept: [{ name: "bias", shape: [10], dtype: "float32", nbytes: 40, itemsize: 4, floating: true, role: "", why: "" }],

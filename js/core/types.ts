@@ -86,7 +86,6 @@ export interface LayerSketch {
   readonly lossless: boolean;
   readonly half: "float16" | "bfloat16";
   /** Multiply-accumulates per example of the dense layer, where an example input was given. */
-  readonly macs: number | null;
   readonly aliases: readonly string[];
   readonly absmax: number;
   /** Σ w². */
@@ -120,7 +119,6 @@ export interface Sketch {
   /** Length in characters of the structure text of the packed file. */
   readonly structure: number;
   /** Multiply-accumulates per example of the whole model, where known. */
-  readonly macs: number | null;
   readonly layers: readonly LayerSketch[];
   readonly kept: readonly KeptTensor[];
   readonly granularities: readonly Granularity[];

@@ -1,7 +1,7 @@
 // The accuracy section: dense baseline, the running score with its interval and sample count, how it was obtained.
 
 import { bytes, count, decibels, percent, share, short } from "../charts/format";
-import { macsNow } from "./figures";
+import { macsOf } from "./figures";
 import type { Metric, Score } from "./model";
 import { Panel } from "./panel";
 import { Approx, Arrow } from "./size";
@@ -112,7 +112,7 @@ export function Stats() {
   const { state } = useView();
   const figures = state.figures.value;
   const sketch = state.sketch.value;
-  const macs = macsNow(sketch, figures);
+  const macs = macsOf(sketch, figures, state.macs.value);
   return (
     <dl class="sw-stats">
       <div title="signal-to-quantization-noise ratio over all compressible weights">
@@ -138,7 +138,7 @@ export function Stats() {
         }
       >
         <dt>{macs === null ? "largest layer" : "MACs"}</dt>
-        <dd>{macs === null ? <Largest /> : `${short(sketch.macs ?? 0)} → ${short(macs)}`}</dd>
+        <dd>{macs === null ? <Largest /> : `${short(macs.dense)} → ${short(macs.now)}`}</dd>
       </div>
     </dl>
   );

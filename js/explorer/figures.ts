@@ -65,11 +65,13 @@ export function partsOf(figures: Estimate): Part[] {
   ];
 }
 
-/** Multiply-accumulates that remain if pruned weights are skipped; null where they were not measured. */
-export function macsNow(sketch: Sketch, figures: Estimate): number | null {
-  if (sketch.macs === null) return null;
-  return sketch.layers.reduce(
-    (sum, layer, i) => sum - (layer.macs ?? 0) * (1 - figures.layers.kept[i] / layer.n),
-    sketch.macs,
-  );
+/** Multiply-accumulates for an example: all, and those that remain if pruned weights are skipped; null if unknown. */
+export function macsOf(
+  sketch: Sketch,
+  figures: Estimate,
+  macs: readonly (number | null)[],
+): { dense: number; now: number } | null {
+  if (macs.length !== sketch.layers.length) return null;
+  const total = (share: (i: number) => number) => macs.reduce<number>((sum, n, i) => sum + (n ?? 0) * share(i), 0);
+  return { dense: total(() => 1), now: total((i) => figures.layers.kept[i] / sketch.layers[i].n) };
 }

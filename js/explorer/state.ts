@@ -32,6 +32,8 @@ export interface State {
   readonly baseline: ReadonlySignal<Score | null>;
   readonly metric: ReadonlySignal<Metric>;
   readonly history: ReadonlySignal<readonly Visit[]>;
+  /** Multiply-accumulates of each layer for one example; empty while unknown. */
+  readonly macs: ReadonlySignal<readonly (number | null)[]>;
   readonly status: ReadonlySignal<Status>;
   readonly notice: ReadonlySignal<Notice>;
   readonly canUndo: ReadonlySignal<boolean>;
@@ -90,6 +92,7 @@ class Shared implements State {
   readonly baseline: Signal<Score | null>;
   readonly metric: Signal<Metric>;
   readonly history: Signal<readonly Visit[]>;
+  readonly macs: Signal<readonly (number | null)[]>;
   readonly status: ReadonlySignal<Status>;
 
   constructor(private readonly model: ExplorerModel) {
@@ -101,6 +104,7 @@ class Shared implements State {
     this.baseline = this.#follow<Score | null>("baseline", null);
     this.metric = this.#follow("metric", NO_METRIC);
     this.history = this.#follow<readonly Visit[]>("history", []);
+    this.macs = this.#follow<readonly (number | null)[]>("macs", []);
     const news = this.#follow("status", IDLE, () => {
       this.#newsOf.value = recipeJson(this.#wanted);
       this.#heard();

@@ -14,6 +14,7 @@ const TRAITS: Record<string, string> = {
   baseline: "_baseline",
   metric: "_metric",
   history: "_history",
+  macs: "_macs",
   status: "_status",
 };
 

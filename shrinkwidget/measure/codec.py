@@ -50,13 +50,11 @@ def _stacked(sketch: Sketch, part: Callable[[Table], Floats | float]) -> NDArray
 
 
 def _model(sketch: Sketch) -> dict[str, Any]:
-    macs = [layer.macs for layer in sketch.layers if layer.macs is not None]
     return {
         "title": sketch.title,
         "parameters": sketch.parameters,
         "dense": sketch.dense,
         "structure": sketch.structure,
-        "macs": sum(macs) if macs else None,
         "layers": [_layer(layer) for layer in sketch.layers],
         "kept": [asdict(tensor) for tensor in sketch.kept],
         "granularities": list(GRANULARITIES),
@@ -64,7 +62,7 @@ def _model(sketch: Sketch) -> dict[str, Any]:
     }
 
 
-_LAYER_FIELDS = ("name", "label", "shape", "n", "dtype", "itemsize", "lossless", "half", "macs", "aliases")
+_LAYER_FIELDS = ("name", "label", "shape", "n", "dtype", "itemsize", "lossless", "half", "aliases")
 
 
 def _layer(layer: LayerSketch) -> dict[str, Any]:
@@ -114,7 +112,6 @@ def _layer_sketch(i: int, layer: dict[str, Any], tensors: dict[str, NDArray[Any]
         absmax=float(tensors["absmax"][i]),
         tables={g: _table(gi, i, tensors) for gi, g in enumerate(GRANULARITIES)},
         survival={p: tensors["survival"][pi, i].astype(np.float64) for pi, p in enumerate(NM_PATTERNS)},
-        macs=layer["macs"],
     )
 
 

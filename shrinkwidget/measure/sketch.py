@@ -56,7 +56,6 @@ class LayerSketch:
     absmax: float
     tables: Mapping[Granularity, Table]
     survival: Mapping[str, Floats]
-    macs: int | None = None
 
     @property
     def n(self) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import Any, Final, cast
 
 from torch import Tensor, nn
@@ -84,21 +83,19 @@ class Bench:
                 _remember(self._scores, recipe.to_json(), score)
             yield score
 
-    def count_macs(self) -> bool:
-        """Put each layer's multiply-accumulates for one example into the sketch; False if they cannot be counted.
+    def macs(self) -> list[int | None]:
+        """Return each layer's multiply-accumulates for the first example of the data, or [] if it cannot be run.
 
-        They are counted on the scratch copy, with the first example of the data.
+        They are counted on the scratch copy; the evaluation, which needs the same batch, says why it cannot be run.
         """
         model = self._scratch_model()
         try:
             batch = prepared(next(raw_batches(self.data)), model, device_of(model))
             size = measure(model, _first_example(batch))
         except (ShrinkError, StopIteration):
-            return False  # the evaluation, which needs the same batch, says why
+            return []
         macs = {tensor.name: tensor.macs for tensor in size.tensors}
-        layers = tuple(replace(layer, macs=macs.get(layer.name)) for layer in self.sketch.layers)
-        self.sketch = replace(self.sketch, layers=layers)
-        return True
+        return [macs.get(layer.name) for layer in self.sketch.layers]
 
     def compress(self, recipe: Recipe) -> Compressed:
         """Return the compressed model; the user's is untouched."""

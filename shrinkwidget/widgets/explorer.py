@@ -66,6 +66,7 @@ class Explorer(anywidget.AnyWidget):
     _score = _kernel_owned(t.Dict(allow_none=True, default_value=None))
     _baseline = _kernel_owned(t.Dict(allow_none=True, default_value=None))
     _history = _kernel_owned(t.List())
+    _macs = _kernel_owned(t.List())
     _metric = _kernel_owned(t.Dict())
     _status = _kernel_owned(t.Dict())
 
@@ -185,8 +186,7 @@ class Explorer(anywidget.AnyWidget):
     def _evaluate(self, bench: Bench, recipe: Recipe, cancelled: CancelCheck) -> None:
         try:
             if self._baseline is None:
-                if bench.count_macs():
-                    self._sketch = bench.sketch.encode()
+                self._macs = bench.macs()
                 self._run_scores(bench, DENSE, cancelled, "_baseline")
             self._run_scores(bench, recipe, cancelled, "_score")
         except Cancelled:
