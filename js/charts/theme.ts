@@ -65,6 +65,13 @@ function luminance([red, green, blue]: number[]): number {
   return (0.2126 * red + 0.7152 * green + 0.0722 * blue) / 255;
 }
 
+/** Whether a style sheet came or went. JupyterLab also swaps its icon in the head, whenever the kernel gets busy. */
+function isAboutStyles({ addedNodes, removedNodes }: MutationRecord): boolean {
+  return [...addedNodes, ...removedNodes].some(
+    (node) => node instanceof HTMLStyleElement || (node instanceof HTMLLinkElement && /stylesheet/.test(node.rel)),
+  );
+}
+
 /** Keep `data-theme` on the root in step with the page, and call back after each change; returns what stops it. */
 export function watchTheme(root: HTMLElement, changed: () => void): () => void {
   const update = () => {
@@ -87,7 +94,9 @@ export function watchTheme(root: HTMLElement, changed: () => void): () => void {
   const media = matchMedia("(prefers-color-scheme: dark)");
   media.addEventListener("change", update);
   // A theme's style sheet may arrive after the attribute that names it.
-  const sheets = new MutationObserver(update);
+  const sheets = new MutationObserver((changes) => {
+    if (changes.some(isAboutStyles)) update();
+  });
   sheets.observe(document.head, { childList: true });
   // A host may attach the root only after it is made; until then nothing computes to a colour.
   const attached = new ResizeObserver(() => {
