@@ -11,10 +11,8 @@ from torch import Tensor
 
 from ..errors import Cancelled
 
-CHUNK: Final = (1 << 15) - 1
-"""Weights looked at together: so few that torch never splits one operation over its own threads. Those wait for each
-other thousands of times a second, and where a browser wants the same cores every wait is a whole time slice.
-"""
+CHUNK: Final = 1 << 18
+"""Weights looked at together: few enough for a CPU's cache, enough that Python's part of the work does not count."""
 
 _THREADS: Final = 4
 
@@ -35,6 +33,9 @@ def each(
     function: Callable[[_Item], _Result], items: Sequence[_Item], cancelled: Watch | None = None
 ) -> Iterator[_Result]:
     """Yield what a function makes of each item, in order, computed by a thread per core (four at most).
+
+    Layers share the cores, not only the operations on each: torch's own threads wait for each other after every
+    operation, and where a browser wants the same cores every wait is a time slice (docs/shrink.md).
 
     Raises:
         Cancelled: as soon as `cancelled` says so, which is asked before every item.

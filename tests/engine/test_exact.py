@@ -120,6 +120,18 @@ def test_the_estimate_counts_layers_pruned_alone_exactly(
     assert quick.nbytes == true.nbytes
 
 
+@pytest.mark.parametrize("options", RECIPES, ids=str)
+def test_other_devices_follow_the_same_definitions(
+    trained: tuple[Weights, Sketch], options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The operations for devices numpy cannot reach, run here on the CPU, give the same bits."""
+    weights, known = trained
+    expected = [tensor for _, tensor in effective(weights, Recipe(**options), known)]
+    monkeypatch.setattr("shrinkwidget.shrink.numeric._on_cpu", lambda _: False)
+    for (entry, tensor), before in zip(effective(weights, Recipe(**options), known), expected, strict=True):
+        assert same_bits(tensor, before), entry.name
+
+
 def test_nothing_is_lost_where_nothing_is_asked_for(trained: tuple[Weights, Sketch]) -> None:
     found = exact(trained[0], Recipe(), trained[1])
     assert found.sqnr == math.inf
