@@ -121,8 +121,8 @@ def _least_error_clips(layer: Layer, low: Tensor, high: Tensor) -> Tensor:
 def _percentile_clips(layer: Layer, reach: Tensor, share: float) -> Tensor:
     """Return a percentile of each group's surviving magnitudes as a share of the largest, `reach`.
 
-    Of K magnitudes in ascending order it is at place share·(K − 1), counted from 0, linear between neighbours. Where
-    it is zero, and the grid would be a point, the whole range is taken.
+    Of K magnitudes it is the ⌈share·K⌉-th smallest: groups of fewer than 1/(1 − share) are not clipped. Where it is
+    zero, and the grid would be a point, the whole range is taken.
     """
     clips = torch.ones_like(reach)
     if layer.groups.count == 1:
@@ -137,16 +137,13 @@ def _percentile_clips(layer: Layer, reach: Tensor, share: float) -> Tensor:
 
 
 def _percentiles(magnitudes: Tensor, counts: Tensor, share: float) -> Tensor:
-    """Return a percentile of the `counts` largest magnitudes of each row, float64 ``[rows]``; 0 of none."""
+    """Return the least of the `counts` largest magnitudes of each row that a share of them does not exceed; 0 of none."""
     size = magnitudes.shape[1]
     if not size:
         return counts.double()
-    last = (counts - 1).clamp(min=0)
-    place = last.double() * share
-    below = place.floor().long()
-    top = magnitudes.topk(size - math.floor((size - 1) * share), dim=1).values.double()
-    a, b = (top.gather(1, (last - i)[:, None])[:, 0] for i in (below, torch.minimum(below + 1, last)))
-    return torch.where(counts > 0, a + (b - a) * (place - below), 0.0)
+    rank = (counts.double() * share).ceil().long().clamp(min=1)
+    top = magnitudes.topk(size - math.ceil(size * share) + 1, dim=1).values.double()
+    return torch.where(counts > 0, top.gather(1, (counts - rank).clamp(min=0)[:, None])[:, 0], 0.0)
 
 
 def _counts(layer: Layer, piece: Piece) -> Tensor:

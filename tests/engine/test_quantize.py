@@ -48,9 +48,7 @@ def clip_of(kept: list[np.float32], low: np.float32, high: np.float32, plan: Pla
         errors = [grid_error(kept, low * f(c), high * f(c), plan) for c in (1 - 0.05 * i for i in range(17))]
         return f(1 - 0.05 * errors.index(min(errors)))
     ascending = sorted(float(abs(x)) for x in kept)
-    place = (len(ascending) - 1) * (float(plan.range) / 100)
-    a, b = ascending[int(place)], ascending[min(int(place) + 1, len(ascending) - 1)]
-    value = a + (b - a) * (place - int(place))
+    value = ascending[max(1, int(np.ceil(len(ascending) * (float(plan.range) / 100)))) - 1]
     return f(value / float(reach)) if value > 0 else f(1)
 
 
