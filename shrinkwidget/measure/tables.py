@@ -14,7 +14,7 @@ from torch import Tensor
 from ..recipe import Granularity
 from .bins import ATOM, BINS, HIGH, NM_PATTERNS, RANGES, Floats, bin_index
 
-CHUNK: Final = 1 << 20
+CHUNK: Final = 1 << 17
 """Weights looked at together: a mapped file needs little more than this in memory at once."""
 SAMPLE: Final = 1 << 16
 """Weights a relative table is taken from, at most (about: whole columns and groups are taken)."""
