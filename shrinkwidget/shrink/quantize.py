@@ -137,7 +137,7 @@ def _percentile_clips(layer: Layer, reach: Tensor, share: float) -> Tensor:
 
 
 def _percentiles(magnitudes: Tensor, counts: Tensor, share: float) -> Tensor:
-    """Return the least of the `counts` largest magnitudes of each row that a share of them does not exceed; 0 of none."""
+    """Return the ⌈share·count⌉-th smallest of the `counts` largest magnitudes of each row; 0 of none."""
     size = magnitudes.shape[1]
     if not size:
         return counts.double()

@@ -70,7 +70,8 @@ def test_buffers_that_are_not_saved_are_listed_but_not_kept() -> None:
 
 
 def test_a_state_dict_and_a_file_have_the_layers_of_their_module(tmp_path: Path) -> None:
-    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Linear(4, 2))
+    conv = nn.Conv2d(3, 4, 3)
+    model = nn.Sequential(conv, nn.BatchNorm2d(4), nn.Linear(4, 2))
     save_file(model.state_dict(), tmp_path / "model.safetensors")
     names = {e.name for e in open_weights(model).layers}
     for source in (model.state_dict(), tmp_path / "model.safetensors", str(tmp_path / "model.safetensors")):
@@ -79,7 +80,7 @@ def test_a_state_dict_and_a_file_have_the_layers_of_their_module(tmp_path: Path)
         statistics = next(e for e in opened.entries if e.name == "1.running_mean")
         assert statistics.role == "buffer"
     loaded = next(e for e in open_weights(tmp_path / "model.safetensors").layers if e.name == "0.weight")
-    assert torch.equal(loaded.load(), model[0].weight)
+    assert torch.equal(loaded.load(), conv.weight)
 
 
 @pytest.mark.parametrize(

@@ -98,9 +98,10 @@ def test_a_damaged_blob_is_refused() -> None:
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_weights_that_are_not_finite_are_refused_by_name(bad: float, dtype: torch.dtype) -> None:
-    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4)).to(dtype)
+    broken = nn.Linear(4, 4)
+    model = nn.Sequential(nn.Linear(4, 4), broken).to(dtype)
     with torch.no_grad():
-        model[1].weight[2, 2] = bad
+        broken.weight[2, 2] = bad
     with pytest.raises(ModelError, match=r"layer '1.weight' has 1 weight"):
         sketch(model)
 
