@@ -44,7 +44,7 @@ function time(what, work, steps = STEPS) {
   times.sort((a, b) => a - b);
   const [median, p95] = [0.5, 0.95].map((share) => times[Math.floor(share * (times.length - 1))]);
   console.log(`${what.padEnd(48)} ${median.toFixed(2).padStart(8)} ${p95.toFixed(2).padStart(8)}`);
-  return { what, median, p95 };
+  return { what, times: times.map((ms) => Number(ms.toFixed(4))) };
 }
 
 /** Another sparsity at every step, as a drag gives. */

@@ -73,15 +73,23 @@ def torch_prune(model: nn.Module) -> None:
 
 def _same_kept_set(masks: list[Tensor], pruned: nn.Module) -> int:
     """Return how many weights both keep; they may differ only among weights of the threshold's magnitude."""
-    theirs = [(module.weight_orig, module.weight_mask.bool()) for module, _ in compressible(pruned)]
-    edge = max(float(weight.detach().abs()[~mask].max()) for weight, mask in theirs)
+    theirs = [
+        (_of(module, "weight_orig").abs(), _of(module, "weight_mask").bool()) for module, _ in compressible(pruned)
+    ]
+    edge = max(float(weight[~mask].max()) for weight, mask in theirs)
     for ours, (weight, mask) in zip(masks, theirs, strict=True):
-        if not bool((weight.detach().abs()[ours != mask] == edge).all()):
+        if not bool((weight[ours != mask] == edge).all()):
             raise RuntimeError("shrinkwidget and torch keep different weights")
     counts = [sum(int(m.sum()) for m in kept) for kept in (masks, [mask for _, mask in theirs])]
     if counts[0] != counts[1]:
         raise RuntimeError(f"shrinkwidget keeps {counts[0]:,} weights, torch {counts[1]:,}")
     return counts[0]
+
+
+def _of(module: nn.Module, name: str) -> Tensor:
+    """Return what torch's pruning left in a module, by name."""
+    found: Tensor = getattr(module, name)
+    return found.detach()
 
 
 def _figure_rows(model: nn.Module) -> Iterator[Row]:

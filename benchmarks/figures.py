@@ -1,10 +1,11 @@
-"""What a benchmark says: a figure over repetitions, and a row that compares it with a target and with an alternative."""
+"""What a benchmark says: a figure over repetitions, and a row that compares it with a target and an alternative."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -102,6 +103,7 @@ class Row:
         }
 
 
+ROOT = Path(__file__).parents[1]
 SCALE = {"s": 1.0, "ms": 1e3}
 
 

@@ -14,9 +14,8 @@ from tests.widget import chromium, lab, notebook
 from tests.widget.explorer_page import ExplorerPage
 from tests.widget.notebook import Notebook
 
-from .figures import Figure, Row
+from .figures import ROOT, Figure, Row
 
-ROOT = Path(__file__).parents[1]
 PROBE = (Path(__file__).parent / "probe.js").read_text()
 LONG = 180_000
 MOVES = 300

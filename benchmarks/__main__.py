@@ -1,0 +1,62 @@
+"""`python -m benchmarks [PART …] [--patience SECONDS]`: measure, print one table, write results.json."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from . import core, engine, machine, page, processes, sizes
+from .figures import Row
+from .table import markdown
+
+RESULTS: Final = Path(__file__).parent / "results.json"
+PARTS: Final[dict[str, Callable[[], Iterator[Row]]]] = {
+    "page": page.rows,
+    "processes": processes.rows,
+    "engine": engine.rows,
+    "sizes": sizes.rows,
+    "core": core.rows,
+}
+
+
+def main() -> None:
+    """Run the parts asked for, all by default; only a full run writes the results."""
+    options = _options()
+    described = machine.describe()
+    print(", ".join(f"{name} {value}" for name, value in described.items()), flush=True)
+    rows: list[Row] = []
+    loads: dict[str, float | None] = {}
+    for part in options.parts or PARTS:
+        loads[part] = machine.wait_for_calm(options.patience)
+        print(f"{part}: others use {_percent(loads[part])} of the cores", flush=True)
+        for row in PARTS[part]():
+            rows.append(row)
+            print("   ", row.what, f"{row.measured:.4g} {row.unit}", flush=True)
+    print(markdown(rows))
+    if not options.parts:
+        _write({"machine": described, "others' share of the cores before each part": loads}, rows)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], metavar="PART", help=", ".join(PARTS))
+    parser.add_argument(
+        "--patience", type=float, default=60, help="seconds to wait before each part for other programs to rest"
+    )
+    return parser.parse_args()
+
+
+def _percent(share: float | None) -> str:
+    return "an unknown part" if share is None else f"{share:.0%}"
+
+
+def _write(about: dict[str, Any], rows: list[Row]) -> None:
+    text = json.dumps({**about, "rows": [row.to_dict() for row in rows]}, indent=2, ensure_ascii=False)
+    RESULTS.write_text(text + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

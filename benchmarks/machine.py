@@ -1,0 +1,81 @@
+"""What the figures were taken on, and whether anything else was running meanwhile."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import time
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tests.widget import chromium
+
+CPU_INFO, CPU_TIMES = Path("/proc/cpuinfo"), Path("/proc/stat")
+CALM = 0.1
+LOOK_SECONDS = 2.0
+
+
+def describe() -> dict[str, Any]:
+    """Return the machine and the versions of what was measured."""
+    return {
+        "cpu": _cpu(),
+        "cores": os.cpu_count(),
+        "system": platform.system(),
+        "python": platform.python_version(),
+        **{name: version(name) for name in ("torch", "torchao", "jupyterlab", "ipykernel", "anywidget", "matplotlib")},
+        "torch threads": torch.get_num_threads(),
+        "node": _said("node", "--version"),
+        "chromium": _said(chromium.find_or_get(), "--version"),
+        "load average at start": [round(load, 2) for load in os.getloadavg()],
+    }
+
+
+def _cpu() -> str:
+    if CPU_INFO.is_file():
+        for line in CPU_INFO.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _said(*command: str) -> str:
+    """Return the version in what a program says of itself."""
+    said = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+    return next((word.lstrip("v") for word in said.split() if word.lstrip("v")[:1].isdigit()), "unknown")
+
+
+@dataclass(frozen=True, slots=True)
+class _Ticks:
+    busy: float
+    total: float
+
+
+def _ticks() -> _Ticks | None:
+    if not CPU_TIMES.is_file():
+        return None
+    numbers = [float(word) for word in CPU_TIMES.read_text().splitlines()[0].split()[1:9]]
+    idle = numbers[3] + numbers[4]
+    return _Ticks(sum(numbers) - idle, sum(numbers))
+
+
+def foreign_load() -> float | None:
+    """Return the share of all cores that others use while we do nothing, 0…1; None where the system does not say."""
+    before = _ticks()
+    time.sleep(LOOK_SECONDS)
+    after = _ticks()
+    if before is None or after is None:
+        return None
+    return (after.busy - before.busy) / max(1.0, after.total - before.total)
+
+
+def wait_for_calm(patience: float) -> float | None:
+    """Wait until others leave the cores alone, `patience` seconds at most; return the share they use now."""
+    end = time.monotonic() + patience
+    while (load := foreign_load()) is not None and load > CALM and time.monotonic() < end:
+        continue
+    return load
