@@ -153,7 +153,12 @@ class Recipe:
 
         ``with_layer("fc", bits=8)`` adds to what was said of "fc" before; ``with_layer("fc", Keep)`` leaves it as it
         is; ``with_layer("fc")`` goes back to the global value.
+
+        Raises:
+            RecipeError: if both an override and changes are given.
         """
+        if override is not None and changes:
+            raise RecipeError(f"with_layer({name!r}, …) takes an override or single fields, not both")
         layers = dict(self.layers)
         before = layers.pop(name, {})
         if override is not None:
@@ -248,8 +253,14 @@ def pattern_sparsity(pattern: object) -> float:
     """Return the sparsity a pattern fixes, 1 − n/m; 0 for an unstructured one (and for what is no pattern)."""
     if pattern not in PATTERNS or pattern == "unstructured":
         return 0.0
-    n, m = map(int, str(pattern).split(":"))
+    n, m = n_of_m(str(pattern))
     return 1 - n / m
+
+
+def n_of_m(pattern: str) -> tuple[int, int]:
+    """Return (n, m) of an n:m pattern, which keeps n of every m neighbours."""
+    n, m = map(int, pattern.split(":"))
+    return n, m
 
 
 def canonical_json(value: object) -> str:
@@ -276,7 +287,7 @@ def _known(given: Mapping[str, Any], known: Iterable[str], where: str) -> None:
     for name in given:
         if name not in (known := list(known)):
             raise RecipeError(
-                f"{where} has no field {name!r}{nearest(str(name), known)} Its fields: {', '.join(known)}"
+                f"{where} has no field {name!r}{nearest(str(name), known) or '.'} Its fields: {', '.join(known)}"
             )
 
 
@@ -362,6 +373,8 @@ def _checked_layers(layers: Any) -> dict[str, Override]:
 def _checked_name(name: Any) -> str:
     if not isinstance(name, str) or not name:
         raise RecipeError(f"Recipe(layers=…) has the key {name!r}; expected a layer's name or a pattern")
+    if any("\ud800" <= letter <= "\udfff" for letter in name):
+        raise RecipeError(f"Recipe(layers=…) has the key {name!r}, half of a surrogate pair, which no file can hold")
     return name
 
 

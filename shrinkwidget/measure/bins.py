@@ -9,12 +9,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..recipe import Granularity
+from ..recipe import PATTERNS, Granularity
 
 Floats = NDArray[np.float64]
 
 GRANULARITIES: Final[tuple[Granularity, ...]] = ("tensor", "channel", 32, 64, 128)
-NM_PATTERNS: Final = ("2:4", "1:4", "4:8")
+NM_PATTERNS: Final = PATTERNS[1:]
 BINS: Final = 162
 RANGES: Final = 64
 ATOM: Final = BINS - 1

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..recipe import Plan, Recipe
+from ..recipe import Plan, Recipe, n_of_m
 from .bins import ATOM, HIGH, LOW, MIDDLE, Floats, bin_of
 from .sketch import LayerSketch, Magnitudes, mean_square
 
@@ -80,8 +80,8 @@ def _survival(layer: LayerSketch, plan: Plan, shared: Cut, magnitude: bool) -> S
 
 
 def _random(layer: LayerSketch, plan: Plan) -> Survival:
-    n, m = _pattern(plan.pattern)
-    kept = block_count(layer.shape, n, m) if m else layer.n - round(plan.sparsity * layer.n)
+    unstructured = plan.pattern == "unstructured"
+    kept = layer.n - round(plan.sparsity * layer.n) if unstructured else block_count(layer.shape, plan.pattern)
     density = kept / layer.n
     return Survival(kept, (1 - density) * layer.energy, NO_CUT, np.full(len(LOW), density))
 
@@ -89,7 +89,7 @@ def _random(layer: LayerSketch, plan: Plan) -> Survival:
 def _blocks(layer: LayerSketch, pattern: str) -> Survival:
     curve = layer.survival[pattern]
     energy = layer.tables["tensor"].energy
-    return Survival(block_count(layer.shape, *_pattern(pattern)), float(((1 - curve) * energy).sum()), NO_CUT, curve)
+    return Survival(block_count(layer.shape, pattern), float(((1 - curve) * energy).sum()), NO_CUT, curve)
 
 
 def _below(layer: LayerSketch, cut: Cut, kept: int | None = None) -> Survival:
@@ -128,14 +128,7 @@ def _global_cut(layers: Sequence[LayerSketch], sparsity: float) -> Cut:
     return cut_at(Magnitudes(lows, high[first], counts, lows, before), k)
 
 
-def _pattern(pattern: str) -> tuple[int, int]:
-    if pattern == "unstructured":
-        return 0, 0
-    n, m = pattern.split(":")
-    return int(n), int(m)
-
-
-def block_count(shape: tuple[int, ...], n: int, m: int) -> int:
+def block_count(shape: tuple[int, ...], pattern: str) -> int:
     """Return how many weights an n:m pattern keeps: n of every m along a row, min(n, rest) of a shorter block."""
-    row = math.prod(shape[1:])
+    (n, m), row = n_of_m(pattern), math.prod(shape[1:])
     return shape[0] * (row // m * n + min(n, row % m))

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..recipe import Granularity
+from ..recipe import Granularity, n_of_m
 from .bins import ATOM, BINS, HIGH, NM_PATTERNS, RANGES, Floats, bin_index
 
 CHUNK: Final = 1 << 17
@@ -245,8 +245,7 @@ def survival_curves(rows: Tensor, absmax: float) -> dict[str, Floats]:
     """Return, per n:m pattern, the fraction of weights kept in each bin of magnitude relative to the tensor's."""
     curves = {}
     for pattern in NM_PATTERNS:
-        n, m = map(int, pattern.split(":"))
-        curves[pattern] = _survival(rows, absmax, n, m)
+        curves[pattern] = _survival(rows, absmax, *n_of_m(pattern))
     return curves
 
 

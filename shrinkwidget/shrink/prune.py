@@ -16,7 +16,7 @@ from torch.nn.functional import pad
 from ..measure.layers import Entry, Weights
 from ..measure.pruned import block_count
 from ..measure.sketch import LayerSketch, Sketch, sketch
-from ..recipe import Plan, Recipe
+from ..recipe import Plan, Recipe, n_of_m
 from .parallel import Watch, chunks, each
 from .ranking import Cut, Ranked, magnitude, prune_smallest
 
@@ -82,8 +82,7 @@ def _own(layer: _Layer, rank: _Rank) -> Selection:
         return _all(entry)
     if plan.pattern == "unstructured":
         return _cuts([layer], rank, plan.sparsity)[0]
-    n, m = map(int, plan.pattern.split(":"))
-    pattern = Pattern(n, m, block_count(entry.shape, n, m))
+    pattern = Pattern(*n_of_m(plan.pattern), block_count(entry.shape, plan.pattern))
     return pattern if rank is _by_magnitude else Chance(pattern, rank(entry, look).load)
 
 

@@ -102,8 +102,8 @@ def resolve(metric: str | Callable[[Any, Tensor], object]) -> Metric:
         return Metric(name, higher, False, lambda out, targets: _own_sums(metric, name, out, targets), _mean_interval)
     if metric not in METRICS:
         raise DataError(
-            f"there is no metric {metric!r}{nearest(str(metric), METRICS)}: "
-            f"take one of {', '.join(map(repr, METRICS))}, or a function of (outputs, targets)"
+            f"there is no metric {metric!r}{nearest(str(metric), METRICS) or '.'} "
+            f"Take one of {', '.join(map(repr, METRICS))}, or a function of (outputs, targets)"
         )
     return METRICS[metric]
 

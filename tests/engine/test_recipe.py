@@ -72,7 +72,10 @@ def test_numbers_are_written_as_they_are_read(x: float) -> None:
         ({"seed": -1}, "must be a whole number from 0"),
         ({"layers": {"fc": 8}}, "the override of 'fc' must be Keep or a dict"),
         ({"layers": {"fc": {"sparsty": 0.5}}}, "the override of 'fc' has no field 'sparsty'; did you mean 'sparsity'?"),
+        ({"layers": {"fc": {"bitz!?": 5}}}, "has no field 'bitz!?'; did you mean 'bits'? Its fields: sparsity, bits"),
+        ({"layers": {"fc": {"zzz": 5}}}, "the override of 'fc' has no field 'zzz'. Its fields: sparsity, bits"),
         ({"layers": {"": Keep}}, "expected a layer's name or a pattern"),
+        ({"layers": {"fc\ud800": Keep}}, "half of a surrogate pair, which no file can hold"),
         ({"layers": [1]}, "must be a dict of overrides"),
     ],
 )
@@ -122,6 +125,8 @@ def test_layers_are_changed_one_at_a_time_and_back() -> None:
     assert recipe.layers["fc"] == {"sparsity": 0.2, "bits": 8}
     assert recipe.with_layer("fc", Keep).layers["fc"] is Keep
     assert recipe.with_layer("fc") == Recipe(sparsity=0.5)
+    with pytest.raises(RecipeError, match="an override or single fields, not both"):
+        recipe.with_layer("fc", Keep, bits=8)
 
 
 def test_a_pattern_brings_its_sparsity_and_takes_it_along() -> None:
