@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any, Final, cast
 
 from torch import Tensor, nn
 
 from ..compressed import Compressed, compress
 from ..errors import DataError, ShrinkError
+from ..files import pack
 from ..measure.call import device_of
 from ..measure.estimate import Estimate, estimate
 from ..measure.layers import Source, open_weights
 from ..measure.size import measure
 from ..measure.sketch import sketch
 from ..recipe import Recipe
-from ..shrink.compress import copied, effective_state, fill
+from ..shrink.compress import code_layers, copied, effective_state, fill
 from ..shrink.exact import exact
 from ..train.batches import Batch, prepared, raw_batches
 from ..train.evaluate import MetricLike, Score, running
@@ -61,6 +63,15 @@ class Bench:
         if key not in self._exact:
             _remember(self._exact, key, exact(self.weights, recipe, self.sketch, cancelled))
         return self._exact[key]
+
+    def download(self, recipe: Recipe, cancelled: CancelCheck) -> Estimate:
+        """Return the exact figures with the size of the entropy-coded file, which is coded to find out."""
+        figures = self.exact(recipe, cancelled)
+        if figures.download is None:
+            coded, _ = code_layers(self.weights, recipe, self.sketch, cancelled)
+            figures = replace(figures, download=pack(self.weights, recipe, coded).download)
+            _remember(self._exact, recipe.to_json(), figures)
+        return figures
 
     def known_score(self, recipe: Recipe) -> Score | None:
         """Return the final score of a recipe evaluated before."""

@@ -33,14 +33,14 @@ class Worker:
     A comm handler only records what it wants and returns, because widget messages can arrive on any thread while a
     cell runs. `latest` work of one key replaces what was asked before under that key, running or waiting; `urgent`
     work runs in order, before all else. Work polls the cancel check it is given between layers and batches and raises
-    `Cancelled`.
+    `Cancelled`; while it polls, urgent work gets its turn, so that a button does not wait for a long evaluation.
     """
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._urgent: deque[_Job] = deque()
         self._latest: dict[Hashable, _Job] = {}
-        self._running: _Job | None = None
+        self._running: list[_Job] = []
         self._thread: threading.Thread | None = None
         self._stopping = False
 
@@ -73,20 +73,20 @@ class Worker:
         """Cancel everything and end the thread: at the end of a program, torch must not be caught at work."""
         with self._changed:
             self._stopping = True
-            if self._running is not None:
-                self._running.cancel.set()
+            for job in self._running:
+                job.cancel.set()
             self._changed.notify_all()
         if self._thread is not None:
             self._thread.join(_STOP_SECONDS)
 
     def _busy_with(self, key: Hashable) -> bool:
-        jobs = [*self._urgent, *self._latest.values(), *([self._running] if self._running else [])]
-        return any(job.key == key for job in jobs)
+        return any(job.key == key for job in (*self._urgent, *self._latest.values(), *self._running))
 
     def _cancel(self, key: Hashable) -> None:
         self._latest.pop(key, None)
-        if self._running is not None and self._running.key == key:
-            self._running.cancel.set()
+        for job in self._running:
+            if job.key == key:
+                job.cancel.set()
 
     def _wake(self) -> None:
         if self._thread is None or not self._thread.is_alive():
@@ -96,26 +96,44 @@ class Worker:
         self._changed.notify_all()
 
     def _next(self) -> _Job | None:
+        """Wait for work and return it, marked as running; None when it is time to stop."""
         with self._changed:
-            self._running = None
-            self._changed.notify_all()
             self._changed.wait_for(lambda: bool(self._urgent or self._latest or self._stopping))
             if self._stopping:
                 return None
             job = self._urgent.popleft() if self._urgent else self._latest.pop(next(iter(self._latest)))
-            self._running = job
+            self._running.append(job)
             return job
+
+    def _next_urgent(self) -> _Job | None:
+        with self._changed:
+            if self._stopping or not self._urgent:
+                return None
+            self._running.append(self._urgent.popleft())
+            return self._running[-1]
 
     def _run(self) -> None:
         while (job := self._next()) is not None:
-            try:
-                job.work(job.cancel.is_set)
-            except Cancelled:
-                continue
-            except Exception:  # the thread must outlive one job's failure; jobs tell the user themselves
-                log.exception("work for an explorer failed")
-            finally:
-                del job  # or an idle worker would hold the last explorer's model
+            self._do(job)
+            del job  # or an idle worker would hold the last explorer's model
+
+    def _do(self, job: _Job) -> None:
+        try:
+            job.work(lambda: self._poll(job))
+        except Cancelled:
+            log.debug("work for an explorer was cancelled")
+        except Exception:  # the thread must outlive one job's failure; jobs tell the user themselves
+            log.exception("work for an explorer failed")
+        with self._changed:
+            self._running.remove(job)
+            self._changed.notify_all()
+
+    def _poll(self, job: _Job) -> bool:
+        """Give urgent work its turn, unless asked from a thread that only helps, and tell whether to stop."""
+        if threading.current_thread() is self._thread:
+            while (urgent := self._next_urgent()) is not None:
+                self._do(urgent)
+        return job.cancel.is_set()
 
 
 def _before_exit(stop: Callable[[], None]) -> None:

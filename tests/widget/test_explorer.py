@@ -60,6 +60,7 @@ def test_figures_follow_the_recipe_and_equal_what_compress_makes(ex: sw.Explorer
     small = sw.compress(model, ex.recipe)
     assert ex._exact["recipe"] == ex.recipe.to_json()
     assert ex.estimate.nbytes == small.nbytes
+    assert ex._exact["download"] == small.download < small.nbytes
     assert small.model is not None
     assert ex.score == sw.evaluate(small.model, data)
 

@@ -99,3 +99,14 @@ def test_a_stopped_worker_has_cancelled_and_ended() -> None:
     worker.stop()
     assert ended == ["cancelled"]
     assert worker._thread not in threading.enumerate()
+
+
+def test_urgent_work_gets_its_turn_while_long_work_polls() -> None:
+    worker, started, ended, ran = Worker(), threading.Event(), list[str](), list[str]()
+    worker.latest(KEY, until_cancelled(started, ended))
+    assert started.wait(10)
+    worker.urgent("button", lambda _: ran.append("saved"))
+    assert worker.wait("button", 10)
+    assert (ran, ended) == (["saved"], [])
+    worker.forget(KEY)
+    assert worker.wait(KEY, 10)
