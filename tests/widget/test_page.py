@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import nbformat
 import pytest
 from playwright.sync_api import expect
 
@@ -253,6 +254,28 @@ def test_without_data_it_says_how_to_add_it(open_notebook: Open) -> None:
     book = open_notebook(EXPLORE.replace("explore(model, data)", "explore(model)"))
     book.run_all()
     expect(ExplorerPage.first(book).part("accuracy")).to_contain_text("sw.explore(model, data")
+
+
+def test_the_first_example_runs_in_the_browser(open_notebook: Open) -> None:
+    example = nbformat.read(Path(__file__).parents[2] / "examples" / "01-explore.ipynb", as_version=4)
+    book = open_notebook(*[cell.source for cell in example.cells if cell.cell_type == "code"])
+    book.run_all()
+    page = ExplorerPage.first(book)
+    page.slide_to(50)
+    page.settled_bytes()
+    expect(
+        book.page.locator("[data-mime-type='application/vnd.jupyter.error'], .jp-RenderedText .ansi-red-fg")
+    ).to_have_count(0)
+
+
+def test_when_the_kernel_goes_the_preview_stays_and_says_so(book: Notebook) -> None:
+    page = ExplorerPage.first(book)
+    before = page.settled_bytes()
+    book.restart_kernel()
+    page.slide_to(90)
+    expect(page.part("status")).to_contain_text("preview only")
+    expect(page.part("size-now")).to_have_attribute("data-exact", "false")
+    assert 0 < int(page.part("size-now").get_attribute("data-bytes") or 0) < before
 
 
 def test_without_a_kernel_there_is_a_picture_and_no_broken_widget(book: Notebook) -> None:
