@@ -53,7 +53,9 @@ def _grid_noise(layer: LayerSketch, plan: Plan, survival: Survival, survivors: f
     if energy.sum() <= 0:
         energy = table.energy
     clip = chosen_clip(layer, plan, survival, table, energy)
-    return float((relative_error(*step_and_levels(plan, table, clip)) * energy).sum()) * survivors / float(energy.sum())
+    total = float(energy.sum())  # 0 of weights whose squares float32, in which tables are sent, cannot hold
+    errors = float((relative_error(*step_and_levels(plan, table, clip)) * energy).sum())
+    return errors * survivors / total if total > 0 else 0.0
 
 
 def step_and_levels(plan: Plan, table: Table, clip: float) -> tuple[float, int]:
@@ -152,30 +154,25 @@ def surviving(layer: LayerSketch, survival: Survival) -> Parts:
     """Return what a layer's survival leaves of its value table."""
     magnitudes = layer.buckets & 0x7FFF
     low, high = bucket_edges(magnitudes)
-    high = low if layer.lossless else np.where(magnitudes == 0, 0.0, high)
+    high = low if layer.lossless else high
     negative = layer.buckets >= 0x8000
-    wide = reach(*_signed(low, high, negative))
+    wide = reach(*signed(low, high, negative))
     count, share = layer.counts.astype(np.float64), np.ones(len(low))
     if survival.curve is not None:
-        middle = bucket_middle(magnitudes)
+        middle = np.add(*bucket_edges(magnitudes)) / 2
         count = count * survival.curve[bin_of(middle / layer.absmax if layer.absmax > 0 else middle)]
     elif survival.cut.threshold > 0 or survival.cut.fraction > 0:
-        inside = bucket_edges(magnitudes)[0] == survival.cut.low
+        inside = low == survival.cut.low
         share = np.where(low < survival.cut.low, 0.0, np.where(inside, 1 - survival.cut.fraction, 1.0))
         low = low if layer.lossless else np.where(inside, survival.cut.threshold, low)
     count = count * share
-    low, high = _signed(low, high, negative)
+    low, high = signed(low, high, negative)
     alive = count > 0
     return Parts(low[alive], high[alive], count[alive], (wide * share)[alive])
 
 
-def bucket_middle(magnitudes: NDArray[np.integer]) -> Floats:
-    """Return the middles of magnitude buckets, zero for the bucket of zero."""
-    low, high = bucket_edges(magnitudes)
-    return np.where(magnitudes == 0, 0.0, (low + high) / 2)
-
-
-def _signed(low: Floats, high: Floats, negative: NDArray[np.bool_]) -> tuple[Floats, Floats]:
+def signed(low: Floats, high: Floats, negative: NDArray[np.bool_]) -> tuple[Floats, Floats]:
+    """Return the edges of buckets of magnitude as edges of values."""
     return np.where(negative, -high, low), np.where(negative, -low, high)
 
 

@@ -176,6 +176,11 @@ def _identity(tensor: Tensor) -> object:
     return tensor.device, tensor.data_ptr(), tensor.dtype, tuple(tensor.shape), tensor.stride()
 
 
+def where_float64_is(tensor: Tensor) -> Tensor:
+    """Return a tensor where sums can be taken in float64: Metal has none, but shares the CPU's memory."""
+    return tensor.cpu() if tensor.device.type == "mps" else tensor
+
+
 def _why_kept(shape: tuple[int, ...], dtype: torch.dtype, role: Role) -> str:
     kind = str(dtype).removeprefix("torch.")
     if role == "buffer":

@@ -18,7 +18,7 @@ from ..errors import ModelError
 from ..recipe import Granularity, layer_label
 from .bins import Floats
 from .bytes import needs_bfloat16, structure_text
-from .layers import Entry, Source, Weights, open_weights
+from .layers import Entry, Source, Weights, open_weights, where_float64_is
 from .size import safetensors_bytes
 from .tables import CHUNK, Table, as_sent, relative_tables, survival_curves, tensor_table
 
@@ -212,7 +212,7 @@ def sketch_layer(entry: Entry) -> LayerSketch:
 
 def _readable(entry: Entry) -> Tensor:
     try:
-        return entry.load()
+        return where_float64_is(entry.load())
     except (RuntimeError, OSError) as error:
         raise ModelError(f"the weights of {entry.name!r} cannot be read: {error}") from error
 
@@ -240,18 +240,17 @@ def _by_value(buckets: NDArray[np.uint16]) -> NDArray[np.uint16]:
 
 
 def bucket_edges(magnitudes: NDArray[np.integer]) -> tuple[Floats, Floats]:
-    """Return (low, high) of magnitude buckets, in float64."""
+    """Return (low, high) of magnitude buckets, in float64; bucket 0 is the point zero."""
     patterns = magnitudes.astype(np.uint32)
     low = (patterns << np.uint32(16)).view(np.float32).astype(np.float64)
     high = ((patterns + np.uint32(1)) << np.uint32(16)).view(np.float32).astype(np.float64)
-    return low, high
+    return low, np.where(patterns == 0, 0.0, high)
 
 
 def _magnitudes(buckets: NDArray[np.uint16], counts: NDArray[np.int64], lossless: bool) -> Magnitudes:
     ids, where = np.unique(buckets & 0x7FFF, return_inverse=True)
     count: Floats = np.bincount(where, weights=counts.astype(np.float64)).astype(np.float64)
     low, high = bucket_edges(ids)
-    high = np.where(ids == 0, 0.0, high)
     square = low * low if lossless else mean_square(low, high)
     return Magnitudes(low, high, count, square, np.concatenate([[0.0], np.cumsum(count)[:-1]]))
 

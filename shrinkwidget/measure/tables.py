@@ -15,7 +15,7 @@ from ..recipe import Granularity, n_of_m
 from .bins import ATOM, BINS, HIGH, NM_PATTERNS, RANGES, Floats, bin_index
 
 CHUNK: Final = 1 << 17
-"""Weights looked at together: a mapped file needs little more than this in memory at once."""
+"""Weights looked at together. Beside them a layer needs memory for its groups of 32 alone, never a copy of itself."""
 SAMPLE: Final = 1 << 16
 """Weights a relative table is taken from, at most (about: whole columns and groups are taken)."""
 _BLOCK_SAMPLE: Final = 1 << 15  # for survival curves, which are smooth
@@ -126,7 +126,7 @@ def _table(rows: Tensor, groups: _Groups, size: int, energy: float) -> Table:
         squares,
         *range_runs(groups.absmax.flatten()),
         stretch=_stretch(groups),
-        captured=float((groups.total**2 / groups.counts).sum(dtype=torch.float64)) / energy if energy > 0 else 1.0,
+        captured=sum_of_squares(groups.total / groups.counts.sqrt()) / energy if energy > 0 else 1.0,
     )
 
 
@@ -137,7 +137,7 @@ def _scaled(count: Floats, squares: Floats, absmax: Tensor, weights: int, energy
     """
     if count.sum() < weights:
         count[ATOM] = float((absmax > 0).sum())
-        squares[ATOM] = float((absmax**2).sum(dtype=torch.float64))
+        squares[ATOM] = sum_of_squares(absmax)
         count[:ATOM] *= (weights - count[ATOM]) / max(count[:ATOM].sum(), 1.0)
         if (rest := squares[:ATOM].sum()) > 0:
             squares[:ATOM] *= max(0.0, energy - squares[ATOM]) / rest
@@ -148,9 +148,13 @@ def _scaled(count: Floats, squares: Floats, absmax: Tensor, weights: int, energy
 
 def _stretch(groups: _Groups) -> float:
     """Return the root mean square extent (max − min) of the groups in units of their absmax: 1 … 2."""
-    squares = float((groups.absmax**2).sum(dtype=torch.float64))
-    extent = float(((groups.high - groups.low) ** 2).sum(dtype=torch.float64))
-    return math.sqrt(extent / squares) if squares > 0 else 1.0
+    squares = sum_of_squares(groups.absmax)
+    return math.sqrt(sum_of_squares(groups.high - groups.low) / squares) if squares > 0 else 1.0
+
+
+def sum_of_squares(values: Tensor) -> float:
+    """Return Σ x², summed in float64, which holds the squares of all float32 numbers."""
+    return float(torch.linalg.vector_norm(values, dtype=torch.float64)) ** 2
 
 
 def _histogram(rows: Tensor, absmax: Tensor, size: int) -> tuple[Floats, Floats]:
@@ -159,9 +163,9 @@ def _histogram(rows: Tensor, absmax: Tensor, size: int) -> tuple[Floats, Floats]
     for values, ranges in _sampled(rows, absmax, size):
         magnitudes = values.float().abs()
         index = bin_index(torch.where(ranges > 0, magnitudes / ranges, 0)).flatten()
-        squares = magnitudes.square().flatten()
-        count += torch.bincount(index, minlength=BINS).double().cpu().numpy()
-        energy += torch.bincount(index, weights=squares, minlength=BINS).double().cpu().numpy()
+        squares = magnitudes.double().square_().flatten()
+        count += torch.bincount(index, minlength=BINS).cpu().numpy()
+        energy += torch.bincount(index, weights=squares, minlength=BINS).cpu().numpy()
     return count, energy
 
 
@@ -175,14 +179,17 @@ def _sampled(rows: Tensor, absmax: Tensor, size: int) -> Iterator[tuple[Tensor, 
         return
     step = max(1, math.ceil(rows.numel() / SAMPLE))
     whole = length // size
-    yield _spread(rows[:, : whole * size].reshape(-1, size), absmax[:, :whole].reshape(-1, 1), step)
-    if whole * size < length:
-        yield _spread(rows[:, whole * size :], absmax[:, whole:], step)
+    yield some_runs(rows, size, step), some_runs(absmax[:, :whole], 1, step)
+    if rest := length % size:
+        yield some_runs(rows[:, -rest:], rest, step), some_runs(absmax[:, whole:], 1, step)
 
 
-def _spread(groups: Tensor, ranges: Tensor, step: int) -> tuple[Tensor, Tensor]:
-    step = coprime_step(step, len(groups))
-    return groups[::step], ranges[::step]
+def some_runs(rows: Tensor, size: int, step: int) -> Tensor:
+    """Return about every `step`-th whole run of `size` weights along the rows, ``[runs, size]``, copying no other."""
+    per_row = rows.shape[1] // size
+    runs = len(rows) * per_row
+    chosen = torch.arange(0, runs, coprime_step(step, runs), device=rows.device)
+    return rows[:, : per_row * size].view(len(rows), per_row, size)[chosen // per_row, chosen % per_row]
 
 
 def coprime_step(step: int, length: int) -> int:
@@ -243,24 +250,20 @@ def _cumulative(x: Floats, low: Floats, high: Floats, mass: Floats) -> Floats:
 
 def survival_curves(rows: Tensor, absmax: float) -> dict[str, Floats]:
     """Return, per n:m pattern, the fraction of weights kept in each bin of magnitude relative to the tensor's."""
-    curves = {}
-    for pattern in NM_PATTERNS:
-        curves[pattern] = _survival(rows, absmax, *n_of_m(pattern))
-    return curves
+    return {pattern: _survival(rows, absmax, *n_of_m(pattern)) for pattern in NM_PATTERNS}
 
 
 def _survival(rows: Tensor, absmax: float, n: int, m: int) -> Floats:
     if absmax == 0:
         return np.ones(BINS)
-    whole = rows.shape[1] // m * m
-    pieces = [(rows[:, :whole].reshape(-1, m), n), (rows[:, whole:], n)]
+    step, rest = math.ceil(rows.numel() / _BLOCK_SAMPLE), rows.shape[1] % m
     count, survivors = np.zeros(BINS), np.zeros(BINS)
-    for blocks, most in pieces:
-        if blocks.numel():
-            sample = blocks[:: coprime_step(math.ceil(rows.numel() / _BLOCK_SAMPLE), len(blocks))].float().abs()
+    for part, size in ((rows, m), (rows[:, rows.shape[1] - rest :], rest)):
+        if 0 < size <= part.shape[1]:
+            sample = some_runs(part, size, step).float().abs()
             index = bin_index(sample.flatten() / absmax)
             count += torch.bincount(index, minlength=BINS).cpu().numpy()
-            survivors += torch.bincount(index, weights=_largest(sample, most), minlength=BINS).cpu().numpy()
+            survivors += torch.bincount(index, weights=_largest(sample, n), minlength=BINS).cpu().numpy()
     return _filled(survivors, count)
 
 

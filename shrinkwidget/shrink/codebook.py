@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..measure.grids import Moments, Parts, reach
+from ..measure.grids import Moments, Parts, reach, signed
 from ..measure.sketch import bucket_edges
 from .grid import midpoints
 from .numeric import ascending
@@ -48,9 +48,6 @@ def _start(ordered: Tensor, bits: int) -> Tensor:
     """Return where the iteration starts: quantiles of the buckets' mass count^(1/3)·reach^(2/3)."""
     patterns = (ordered.view(torch.int32) >> 16) & 0xFFFF
     ids, counts = (x.cpu().numpy() for x in torch.unique_consecutive(patterns, return_counts=True))
-    low, high = bucket_edges(ids & 0x7FFF)
-    high = np.where(ids & 0x7FFF == 0, 0.0, high)
-    negative = ids >= 0x8000
-    low, high = np.where(negative, -high, low), np.where(negative, -low, high)
+    low, high = signed(*bucket_edges(ids & 0x7FFF), ids >= 0x8000)
     moments = Moments(Parts(low, high, counts.astype(np.float64), reach(low, high)))
     return torch.from_numpy(moments.companded(2**bits)).float().to(ordered.device)

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from ..measure.estimate import Estimate, assembled, layer_estimate
-from ..measure.layers import Entry, Weights
+from ..measure.layers import Entry, Weights, where_float64_is
 from ..measure.sketch import Sketch, sketch
+from ..measure.tables import sum_of_squares
 from ..recipe import Plan, Recipe
 from .grid import Layer, layer_of
-from .numeric import count_true, energy
+from .numeric import count_true
 from .parallel import Watch, chunks, each
 from .prune import Selection, selections
 from .quantize import fit
@@ -105,23 +106,22 @@ def _signal_and_noise(chosen: Chosen) -> tuple[float, float]:
     signal = noise = 0.0
     for piece in layer.pieces():
         original = working(layer.flat[piece.weights])
-        signal += energy(original)
-        noise += energy(working(grid.effective(piece, layer)) - original)
+        signal += sum_of_squares(original)
+        noise += sum_of_squares(working(grid.effective(piece, layer)) - original)
     return signal, noise
 
 
 def energy_of(tensor: Tensor) -> float:
     """Return Σ w², in float64."""
-    return sum(energy(working(piece)) for piece in chunks(_local(tensor)))
+    return sum(sum_of_squares(working(piece)) for piece in chunks(_local(tensor)))
 
 
 def energy_and_error(before: Tensor, after: Tensor) -> tuple[float, float]:
     """Return (Σ w², Σ (w − w')²) of a tensor before and after, in float64."""
     pieces = zip(chunks(_local(before)), chunks(_local(after)), strict=True)
-    sums = [(energy(working(a)), energy(working(b) - working(a))) for a, b in pieces]
+    sums = [(sum_of_squares(working(a)), sum_of_squares(working(b) - working(a))) for a, b in pieces]
     return sum(signal for signal, _ in sums), sum(noise for _, noise in sums)
 
 
 def _local(tensor: Tensor) -> Tensor:
-    """Return a tensor flat where float64 exists: everywhere but on Metal."""
-    return tensor.reshape(-1).cpu() if tensor.device.type == "mps" else tensor.reshape(-1)
+    return where_float64_is(tensor).reshape(-1)

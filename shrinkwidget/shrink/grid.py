@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..measure.bytes import needs_bfloat16, peak, rounded, stored_dtype
-from ..measure.layers import Entry
+from ..measure.layers import Entry, where_float64_is
 from ..recipe import Plan
 from .coded import Groups, groups_of, offset_of
 from .numeric import places_among, round_half_even_, zeroed
@@ -61,13 +61,8 @@ class Layer:
 
 
 def layer_of(entry: Entry, keep: Tensor | None, plan: Plan) -> Layer:
-    """Return a tensor and its survivors (bool, None for all), ready for rounding.
-
-    Metal has no float64, in which sums are taken, but shares the CPU's memory: its tensors are worked on there.
-    """
-    flat = entry.load().reshape(-1)
-    if flat.device.type == "mps":
-        flat = flat.cpu()
+    """Return a tensor and its survivors (bool, None for all), ready for rounding."""
+    flat = where_float64_is(entry.load()).reshape(-1)
     if keep is not None:
         keep = keep.reshape(-1).to(flat.device)
     groups = groups_of(entry.shape, "tensor" if plan.grid == "codebook" or plan.bits > 8 else plan.granularity)

@@ -53,10 +53,5 @@ def ascending(values: Tensor) -> Tensor:
     return torch.from_numpy(np.sort(values.numpy())) if _on_cpu(values) else values.sort().values
 
 
-def energy(values: Tensor) -> float:
-    """Return Σ x², summed in float64."""
-    return float(torch.linalg.vector_norm(values, dtype=torch.float64)) ** 2
-
-
 def _on_cpu(values: Tensor) -> bool:
     return values.device.type == "cpu"

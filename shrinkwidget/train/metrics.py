@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..errors import DataError, ShrinkError, nearest
 from ..measure.call import describe, reason
+from ..measure.layers import where_float64_is
 from .outputs import IGNORED, class_scores, cross_entropy, no_nan, prediction
 
 Z: Final = 1.959963984540054
@@ -191,8 +192,7 @@ def _by_example(values: Tensor, scored: Tensor) -> Sums:
 
 
 def _double(values: Tensor) -> Tensor:
-    """Return the values as float64, on the CPU where the device has none (Apple's)."""
-    return (values.cpu() if values.device.type == "mps" else values).double()
+    return where_float64_is(values).double()
 
 
 METRICS: Final = {

@@ -130,3 +130,12 @@ def test_all_zero_layers_and_channels_are_legal() -> None:
 def test_an_override_that_matches_no_layer_is_refused(real: tuple[Weights, Sketch]) -> None:
     with pytest.raises(RecipeError, match="did you mean 'conv1'"):
         estimate(real[1], Recipe(layers={"conv": Keep}))
+
+
+@pytest.mark.parametrize("range_", ["absmax", "mse", 99.0])
+def test_weights_too_small_to_square_in_float32_have_an_estimate(range_: Any) -> None:
+    weights = open_weights({"w": torch.randn(8, 40, generator=torch.Generator().manual_seed(1)) * 1e-30})
+    looked = Sketch.decode(sketch(weights).encode())
+    guess = estimate(looked, Recipe(sparsity=0.5, bits=4, range=range_))
+    assert guess.nbytes == exact(weights, guess.recipe, looked).nbytes
+    assert math.isfinite(guess.sqnr)

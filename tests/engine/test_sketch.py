@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from safetensors.numpy import load
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from shrinkwidget.errors import FileError, ModelError
 from shrinkwidget.measure.bins import ATOM, BINS, GRANULARITIES, HIGH, LOW, NM_PATTERNS, bin_index
 from shrinkwidget.measure.sketch import LayerSketch, Sketch, sketch
+from shrinkwidget.measure.tables import coprime_step, some_runs
 
 DTYPES = [torch.float32, torch.float16, torch.bfloat16, torch.float64]
 
@@ -43,6 +44,14 @@ def test_buckets_ascend_by_value() -> None:
     looked = look(torch.randn(30, 30))
     values = (looked.buckets.astype(np.uint32) << 16).view(np.float32)
     assert (np.diff(values) > 0).all()
+
+
+@given(st.integers(1, 9), st.integers(1, 40), st.integers(1, 40), st.integers(1, 30))
+def test_a_sample_is_of_whole_runs_evenly_spaced(rows: int, length: int, size: int, step: int) -> None:
+    assume(size <= length)
+    weights = torch.arange(rows * length).reshape(rows, length)
+    runs = weights[:, : length // size * size].reshape(-1, size)
+    assert torch.equal(some_runs(weights, size, step), runs[:: coprime_step(step, len(runs))])
 
 
 @given(st.floats(0, 1, width=32))
