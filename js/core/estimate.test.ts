@@ -51,6 +51,16 @@ describe("against real rounding", () => {
   });
 });
 
+describe("weights too small to square in float32", () => {
+  it("have figures", () => {
+    const tiny = sketchOf([{ name: "w", shape: [8, 40], values: gaussian(320, 1e-30, 1) }]);
+    for (const range of ["absmax", "mse", 99] as const) {
+      const { layers: figures } = new Estimator(tiny).estimate(recipe({ sparsity: 0.5, bits: 4, range }));
+      expect(Number.isFinite(figures.noise[0])).toBe(true);
+    }
+  });
+});
+
 describe("counts", () => {
   it("are round(s·n) of every layer in scope layer", () => {
     const { layers: figures } = estimator.estimate(recipe({ sparsity: 0.37, scope: "layer" }));

@@ -2,7 +2,7 @@
 import { countBytes, headerBytes, keptBytes, layerBytes } from "./bytes";
 import { noiseFor } from "./noise";
 import { planOf, recipeJson, resolve } from "./recipe";
-import { roundHalfEven } from "./search";
+import { roundHalfEven, sum } from "./search";
 import { type Cut, cutAt, type Fate, fateOf, mergedRanking, type Ranking } from "./survival";
 import type { Estimate, Figures, LayerFigures, LayerSketch, Plan, Recipe, Sketch, Totals } from "./types";
 
@@ -116,10 +116,4 @@ export function layerTotal(layers: LayerFigures, i: number): number {
 /** 10·log₁₀(signal / noise); Infinity without noise. */
 export function decibels(signal: number, noise: number): number {
   return noise > 0 && signal > 0 ? 10 * Math.log10(signal / noise) : Number.POSITIVE_INFINITY;
-}
-
-function sum(values: ArrayLike<number>): number {
-  let total = 0;
-  for (let i = 0; i < values.length; i++) total += values[i];
-  return total;
 }

@@ -2,7 +2,7 @@
 import { BINS } from "./bins";
 import { codebook, codebookNoise, Survivors, spreadOf } from "./codebook";
 import { CLIPS, ErrorTables, gridOf, percentile, relativeError } from "./grid";
-import { firstAtLeast } from "./search";
+import { firstAtLeast, sum } from "./search";
 import { tableFor, tableIndex } from "./sketch";
 import { type Fate, survivingShares, untouched } from "./survival";
 import type { LayerSketch, Plan, RelativeTable, Sketch } from "./types";
@@ -67,7 +67,8 @@ class Noise {
     const table = tableFor(this.#sketch, layer, plan.granularity);
     const energy = this.#surviving(layer, plan, fate, table, "Energy", this.#energy);
     const error = this.#errorOf(layer, plan, fate, table, energy);
-    return (dot(error, energy) * survivors) / sum(energy);
+    const total = sum(energy); // 0 of weights whose squares float32, in which tables are sent, cannot hold
+    return total > 0 ? (dot(error, energy) * survivors) / total : 0;
   }
 
   /** Energy or count per bin of the survivors (of all weights, if the ranges say that none of them survives). */
@@ -203,11 +204,5 @@ function clamp(x: number): number {
 function dot(a: Float64Array, b: Float64Array): number {
   let total = 0;
   for (let bin = 0; bin < BINS; bin++) total += a[bin] * b[bin];
-  return total;
-}
-
-function sum(values: ArrayLike<number>): number {
-  let total = 0;
-  for (let i = 0; i < values.length; i++) total += values[i];
   return total;
 }

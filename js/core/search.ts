@@ -1,4 +1,4 @@
-// Binary search in ascending tables.
+// Small arithmetic on tables of numbers: binary search, sums, Python's rounding.
 
 /** The first index in [from, to) whose value is ≥ x, or `to`. */
 export function firstAtLeast(table: ArrayLike<number>, x: number, from = 0, to = table.length): number {
@@ -42,4 +42,11 @@ export function roundHalfEven(x: number): number {
   const down = Math.floor(x);
   if (x - down !== 0.5) return Math.round(x);
   return down % 2 === 0 ? down : down + 1;
+}
+
+/** The sum of numbers. */
+export function sum(values: ArrayLike<number>): number {
+  let total = 0;
+  for (let i = 0; i < values.length; i++) total += values[i];
+  return total;
 }

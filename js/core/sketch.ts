@@ -19,59 +19,40 @@ export function decodeSketch(bytes: Uint8Array | DataView): Sketch {
     throw new Error(`this is not a shrinkwidget sketch of version ${VERSION}; make it anew with the same version`);
   }
   const model: ModelInfo = JSON.parse(metadata.model);
-  return { ...model, layers: model.layers.map((info, i) => new DecodedLayer(info, i, model, tables)) };
+  return { ...model, layers: model.layers.map((info, i) => decodedLayer(info, i, model, tables)) };
 }
 
 /** A layer of a sketch; its tables are made when first asked for, so that unseen layers cost nothing. */
-class DecodedLayer implements LayerSketch {
-  readonly name: string;
-  readonly label: string;
-  readonly shape: readonly number[];
-  readonly n: number;
-  readonly dtype: string;
-  readonly itemsize: number;
-  readonly lossless: boolean;
-  readonly half: "float16" | "bfloat16";
-  readonly aliases: readonly string[];
-  readonly absmax: number;
-  readonly relative: readonly RelativeTable[];
-  readonly survival: readonly Float32Array[];
-  readonly #buckets: Uint16Array;
-  readonly #counts: ArrayLike<number>;
-  #values: ValueTable | undefined;
-  #magnitudes: MagnitudeTable | undefined;
-
-  constructor(
-    info: LayerInfo,
-    readonly index: number,
-    model: ModelInfo,
-    tables: ReadonlyMap<string, Table>,
-  ) {
-    ({ name: this.name, label: this.label, shape: this.shape, n: this.n, dtype: this.dtype } = info);
-    ({ itemsize: this.itemsize, lossless: this.lossless, half: this.half } = info);
-    this.aliases = info.aliases;
-    const layers = model.layers.length;
-    const starts = table(tables, "value_starts");
-    this.#buckets = table(tables, "value_buckets").slice(starts[index], starts[index + 1]) as Uint16Array;
-    this.#counts = table(tables, "value_counts").subarray(starts[index], starts[index + 1]);
-    this.absmax = table(tables, "absmax")[index];
-    this.relative = model.granularities.map((_, g) => relativeTable(tables, g * layers + index));
-    this.survival = model.patterns.map((_, p) => row(tables, "survival", p * layers + index, BINS));
-  }
-
-  get values(): ValueTable {
-    this.#values ??= valueTable(this.#buckets, this.#counts);
-    return this.#values;
-  }
-
-  get magnitudes(): MagnitudeTable {
-    this.#magnitudes ??= magnitudeTable(this.#buckets, this.#counts, this.lossless);
-    return this.#magnitudes;
-  }
-
-  get energy(): number {
-    return this.magnitudes.energyTo.at(-1) ?? 0;
-  }
+function decodedLayer(
+  info: LayerInfo,
+  index: number,
+  model: ModelInfo,
+  tables: ReadonlyMap<string, Table>,
+): LayerSketch {
+  const layers = model.layers.length;
+  const [start, end] = table(tables, "value_starts").subarray(index, index + 2);
+  const buckets = table(tables, "value_buckets").subarray(start, end) as Uint16Array;
+  const counts = table(tables, "value_counts").subarray(start, end);
+  let values: ValueTable | undefined;
+  let magnitudes: MagnitudeTable | undefined;
+  return {
+    ...info,
+    index,
+    absmax: table(tables, "absmax")[index],
+    relative: model.granularities.map((_, g) => relativeTable(tables, g * layers + index)),
+    survival: model.patterns.map((_, p) => row(tables, "survival", p * layers + index, BINS)),
+    get values() {
+      values ??= valueTable(buckets, counts);
+      return values;
+    },
+    get magnitudes() {
+      magnitudes ??= magnitudeTable(buckets, counts, info.lossless);
+      return magnitudes;
+    },
+    get energy() {
+      return this.magnitudes.energyTo.at(-1) ?? 0;
+    },
+  };
 }
 
 function table(tables: ReadonlyMap<string, Table>, name: string): Table {

@@ -85,7 +85,7 @@ export interface LayerSketch {
   readonly itemsize: number;
   readonly lossless: boolean;
   readonly half: "float16" | "bfloat16";
-  /** Multiply-accumulates per example of the dense layer, where an example input was given. */
+  /** Other names of the same, tied weights. */
   readonly aliases: readonly string[];
   readonly absmax: number;
   /** Σ w². */
@@ -118,7 +118,6 @@ export interface Sketch {
   readonly dense: number;
   /** Length in characters of the structure text of the packed file. */
   readonly structure: number;
-  /** Multiply-accumulates per example of the whole model, where known. */
   readonly layers: readonly LayerSketch[];
   readonly kept: readonly KeptTensor[];
   readonly granularities: readonly Granularity[];
