@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import RLock
 from typing import Any, Final
@@ -116,7 +117,8 @@ class Explorer(anywidget.AnyWidget):
 
     def wait(self, timeout: float | None = None) -> bool:
         """Block until all figures of the current recipe are there; return False after `timeout` seconds."""
-        return _WORKER.wait(id(self), timeout)
+        with _let_go(self._lock):
+            return _WORKER.wait(id(self), timeout)
 
     def close(self) -> None:
         """Stop all work, leave the page, and let go of the model."""
@@ -128,6 +130,19 @@ class Explorer(anywidget.AnyWidget):
         if self._bench is None:
             raise ShrinkError("this explorer is closed: make a new one with sw.explore(model)")
         return self._bench
+
+    # traits, one thread at a time: ipywidgets swaps methods of the widget while it takes or holds a message
+
+    def set_state(self, sync_data: dict[str, Any]) -> None:
+        """Take what the browser sends (ipywidgets calls this, on any thread)."""
+        with self._lock:
+            super().set_state(sync_data)
+
+    def _tell(self, **news: Any) -> None:
+        """Set traits from the worker's thread."""
+        with self._lock:
+            for name, value in news.items():
+                setattr(self, name, value)
 
     # the recipe and its mirrors
 
@@ -187,19 +202,19 @@ class Explorer(anywidget.AnyWidget):
         figures = figures_of(recipe, cancelled).to_dict()
         before = self._exact or {}
         known = before["seconds"] if before.get("recipe") == figures["recipe"] else time.perf_counter() - start
-        self._exact = {**figures, "seconds": known}
+        self._tell(_exact={**figures, "seconds": known})
 
     def _evaluate(self, bench: Bench, recipe: Recipe, cancelled: CancelCheck) -> None:
         try:
             if self._baseline is None:
-                self._macs = bench.macs()
+                self._tell(_macs=bench.macs())
                 self._run_scores(bench, DENSE, cancelled, "_baseline")
             self._run_scores(bench, recipe, cancelled, "_score")
         except Cancelled:
             raise
         except Exception as error:
             log.warning("evaluation failed", exc_info=error)
-            self._score = {"recipe": recipe.to_json(), "state": "failed", "text": _sentence(error)}
+            self._tell(_score={"recipe": recipe.to_json(), "state": "failed", "text": _sentence(error)})
             return
         self._visit(bench, recipe)
 
@@ -209,7 +224,7 @@ class Explorer(anywidget.AnyWidget):
         for score in bench.scores(recipe, cancelled):
             if score.done or (trait == "_score" and pace.due()):
                 state = "done" if score.done else "running"
-                setattr(self, trait, {**score.to_dict(), "recipe": recipe.to_json(), "state": state})
+                self._tell(**{trait: {**score.to_dict(), "recipe": recipe.to_json(), "state": state}})
 
     def _visit(self, bench: Bench, recipe: Recipe) -> None:
         """Add the recipe to where you have been, once."""
@@ -218,7 +233,8 @@ class Explorer(anywidget.AnyWidget):
         if score is None or any(p["recipe"] == point["recipe"] for p in self._history):
             return
         plain = score.to_dict()
-        self._history = [*self._history, {**point, **{k: plain[k] for k in ("value", "low", "high", "n", "regime")}}]
+        point |= {k: plain[k] for k in ("value", "low", "high", "n", "regime")}
+        self._tell(_history=[*self._history, point])
 
     # what the buttons ask for
 
@@ -248,7 +264,7 @@ class Explorer(anywidget.AnyWidget):
         self._say("failed", what, _sentence(error))
 
     def _say(self, state: str, what: str, text: str) -> None:
-        self._status = _status_dict(state, what, text)
+        self._tell(_status=_status_dict(state, what, text))
 
     # display
 
@@ -288,6 +304,21 @@ def _answer_where_asked(comm: Any) -> None:
     """
     if hasattr(comm, "_reply_subshell_for"):
         comm._reply_subshell_for = None
+
+
+@contextmanager
+def _let_go(lock: RLock) -> Iterator[None]:
+    """Give a lock free for a while, however often this thread has taken it: an observer may wait for the worker."""
+    taken = 0
+    with suppress(RuntimeError):  # it is no longer ours
+        while True:
+            lock.release()
+            taken += 1
+    try:
+        yield
+    finally:
+        for _ in range(taken):
+            lock.acquire()
 
 
 def _from_mirror(recipe: Recipe, name: str, new: Any) -> Recipe:
