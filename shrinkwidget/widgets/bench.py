@@ -14,8 +14,8 @@ from ..errors import DataError, ShrinkError
 from ..files import pack
 from ..measure.call import device_of
 from ..measure.estimate import Estimate, estimate
+from ..measure.forward import watch
 from ..measure.layers import Source, open_weights
-from ..measure.size import measure
 from ..measure.sketch import sketch
 from ..recipe import Recipe
 from ..shrink.compress import code_layers, copied, effective_state, fill
@@ -94,7 +94,7 @@ class Bench:
                 _remember(self._scores, recipe.to_json(), score)
             yield score
 
-    def macs(self) -> list[int | None]:
+    def macs(self) -> list[int]:
         """Return each layer's multiply-accumulates for the first example of the data, or [] if it cannot be run.
 
         They are counted on the scratch copy; the evaluation, which needs the same batch, says why it cannot be run.
@@ -102,11 +102,10 @@ class Bench:
         model = self._scratch_model()
         try:
             batch = prepared(next(raw_batches(self.data)), model, device_of(model))
-            size = measure(model, _first_example(batch))
+            macs = watch(model, open_weights(model).entries, _first_example(batch)).macs
         except (ShrinkError, StopIteration):
             return []
-        macs = {tensor.name: tensor.macs for tensor in size.tensors}
-        return [macs.get(layer.name) for layer in self.sketch.layers]
+        return [macs.get(layer.name, 0) for layer in self.sketch.layers]
 
     def compress(self, recipe: Recipe) -> Compressed:
         """Return the compressed model; the user's is untouched."""
@@ -131,7 +130,7 @@ def _check_data(source: Source, data: object) -> None:
 
 
 def _first_example(batch: Batch) -> object:
-    """Return the inputs of a batch's first example, as `measure` takes them."""
+    """Return the inputs of a batch's first example, as `watch` takes them."""
     args = tuple(a[:1] if isinstance(a, Tensor) else a for a in batch.args)
     return args or {k: v[:1] if isinstance(v, Tensor) else v for k, v in batch.kwargs.items()}
 

@@ -207,7 +207,7 @@ class Explorer(anywidget.AnyWidget):
     def _evaluate(self, bench: Bench, recipe: Recipe, cancelled: CancelCheck) -> None:
         try:
             if self._baseline is None:
-                self._tell(_macs=bench.macs())
+                self._tell(_macs=self._macs or bench.macs())
                 self._run_scores(bench, DENSE, cancelled, "_baseline")
             self._run_scores(bench, recipe, cancelled, "_score")
         except Cancelled:
