@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import FileError, ModelError
-from ..measure.layers import refuse_pickle
+from ..measure.layers import dtype_name, refuse_pickle
 from .header import read_header
 from .packed import Packed
 from .structure import Slot, read_slots
@@ -106,16 +106,12 @@ def _difference(slot: Slot, tensor: Tensor) -> str:
     if tuple(tensor.shape) != slot.shape:
         return f"has the shape {list(tensor.shape)}, in the file {list(slot.shape)}"
     if tensor.dtype != slot.dtype:
-        return f"is {_name(tensor.dtype)}, in the file {_name(slot.dtype)}"
+        return f"is {dtype_name(tensor.dtype)}, in the file {dtype_name(slot.dtype)}"
     if any(stride == 0 and size > 1 for stride, size in zip(tensor.stride(), tensor.shape, strict=True)):
         return "is an expanded view that cannot be filled"
     if tensor.is_inference() and not torch.is_inference_mode_enabled():
         return "was made under torch.inference_mode(), and cannot be filled outside it"
     return ""
-
-
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
 
 
 def _fill(packed: Packed, targets: list[list[Tensor]]) -> None:

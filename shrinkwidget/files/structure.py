@@ -16,20 +16,12 @@ import torch
 
 from ..errors import FileError, RecipeError
 from ..measure.bytes import BFLOAT16, COMPRESSIBLE, LayerBytes, layer_bytes, stored_bits, stored_dtype
-from ..measure.layers import COMPRESSIBLE_DTYPES
+from ..measure.layers import COMPRESSIBLE_DTYPES, DTYPES
 from ..recipe import Plan, Recipe
 
 # What zlib may unfold to beyond a megabyte: names repeat, but not like this.
 _FREE: Final = 1 << 20
 _RATIO: Final = 200
-
-_DTYPE_NAMES: Final = (
-    "float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint64", "uint32", "uint16",
-    "uint8", "bool", "complex64", "float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float8_e5m2fnuz",
-    "float8_e8m0fnu",
-)  # fmt: skip
-DTYPES: Final[dict[str, torch.dtype]] = {name: getattr(torch, name) for name in _DTYPE_NAMES if hasattr(torch, name)}
-"""The dtypes a packed file can hold, by name: those of safetensors."""
 
 
 @dataclass(frozen=True, slots=True)

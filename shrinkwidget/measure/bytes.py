@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..recipe import Granularity, Plan
-from .layers import Entry, Weights
+from .layers import Entry, Weights, dtype_name
 
 FORMAT: Final = "shrinkwidget"
 ENTROPY: Final = "shrinkwidget-z"
@@ -156,7 +156,7 @@ def describe(entry: Entry, known_peak: float | None = None) -> list[object]:
     if known_peak is None:
         known_peak = peak(entry.load()) if entry.dtype in _WIDE else 0.0
     flags = COMPRESSIBLE * entry.compressible | BFLOAT16 * needs_bfloat16(entry.dtype, known_peak)
-    return [entry.name, list(entry.shape), str(entry.dtype).removeprefix("torch."), flags, *entry.aliases]
+    return [entry.name, list(entry.shape), dtype_name(entry.dtype), flags, *entry.aliases]
 
 
 def encode_structure(described: list[list[object]]) -> str:

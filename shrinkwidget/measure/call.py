@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import DataError, ShrinkError
+from .layers import dtype_name
 
 Inputs: TypeAlias = tuple[tuple[Any, ...], dict[str, Any]]
 """Positional and keyword arguments of a model's ``forward``."""
@@ -78,7 +79,7 @@ def describe(value: object) -> str:
     if not isinstance(value, Tensor):
         return type(value).__name__
     shape = "×".join(map(str, value.shape)) or "scalar"
-    return f"{shape} {str(value.dtype).removeprefix('torch.')}"
+    return f"{shape} {dtype_name(value.dtype)}"
 
 
 def reason(error: BaseException) -> str:

@@ -9,7 +9,7 @@ from typing import Any, Final, Literal, TypeAlias
 from torch import nn
 
 from .forward import Forward
-from .layers import Entry, Role, Source
+from .layers import Entry, Role, Source, dtype_name
 
 Status: TypeAlias = Literal["compressible", "kept", "not saved"]
 
@@ -132,7 +132,7 @@ def _tensor(entry: Entry, forward: Forward | None) -> TensorSize:
     return TensorSize(
         name=entry.name,
         shape=entry.shape,
-        dtype=str(entry.dtype).removeprefix("torch."),
+        dtype=dtype_name(entry.dtype),
         role=entry.role,
         numel=entry.numel,
         nbytes=entry.nbytes,

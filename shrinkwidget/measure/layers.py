@@ -182,22 +182,30 @@ def where_float64_is(tensor: Tensor) -> Tensor:
 
 
 def _why_kept(shape: tuple[int, ...], dtype: torch.dtype, role: Role) -> str:
-    kind = str(dtype).removeprefix("torch.")
     if role == "buffer":
         return "a buffer, not a parameter"
     if dtype not in COMPRESSIBLE_DTYPES:
-        return f"{kind}: only float16, bfloat16, float32 and float64 can be compressed"
+        return f"{dtype_name(dtype)}: only float16, bfloat16, float32 and float64 can be compressed"
     if len(shape) < 2:
         return "fewer than two dimensions (a bias, a norm, a scalar)"
     return "" if torch.Size(shape).numel() else "empty"
 
 
-_DTYPES: Final = {
-    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
-    "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8,
-    "BOOL": torch.bool, "U16": torch.uint16, "U32": torch.uint32, "U64": torch.uint64, "C64": torch.complex64,
-    "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2,
+FILE_DTYPES: Final = {
+    "uint64": "U64", "int64": "I64", "float64": "F64", "complex64": "C64", "float32": "F32", "uint32": "U32",
+    "int32": "I32", "bfloat16": "BF16", "float16": "F16", "uint16": "U16", "int16": "I16",
+    "float8_e5m2fnuz": "F8_E5M2FNUZ", "float8_e4m3fnuz": "F8_E4M3FNUZ", "float8_e8m0fnu": "F8_E8M0",
+    "float8_e4m3fn": "F8_E4M3", "float8_e5m2": "F8_E5M2", "int8": "I8", "uint8": "U8", "bool": "BOOL",
 }  # fmt: skip
+"""The dtypes a .safetensors file can hold, in the order its header lists their tensors, and their names there."""
+DTYPES: Final[dict[str, torch.dtype]] = {name: getattr(torch, name) for name in FILE_DTYPES if hasattr(torch, name)}
+"""Those that this torch knows, by name."""
+_BY_CODE: Final = {FILE_DTYPES[name]: dtype for name, dtype in DTYPES.items()}
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """Return a dtype's name: ``"float32"``."""
+    return str(dtype).removeprefix("torch.")
 
 
 def _file_entries(path: Path) -> Iterator[Entry]:
@@ -212,20 +220,23 @@ def _file_entries(path: Path) -> Iterator[Entry]:
                 shape, dtype = tuple(view.get_shape()), _file_dtype(path, name, view.get_dtype())
                 role = _role(name)
                 why = _why_kept(shape, dtype, role)
-                yield Entry(name, shape, dtype, role, why, (), True, partial(_map_tensor, path, name))
+                yield Entry(name, shape, dtype, role, why, (), True, partial(_map_tensor, path.absolute(), name))
     except SafetensorError as error:
         raise FileError(f"{str(path)!r} is not a readable safetensors file: {error}") from error
 
 
 def _file_dtype(path: Path, name: str, code: str) -> torch.dtype:
-    if code not in _DTYPES:
+    if code not in _BY_CODE:
         raise FileError(f"{str(path)!r} holds {name!r} as {code}, a type this version cannot read")
-    return _DTYPES[code]
+    return _BY_CODE[code]
 
 
 def _map_tensor(path: Path, name: str) -> Tensor:
-    with safe_open(path, framework="pt") as file:
-        tensor: Tensor = file.get_tensor(name)
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensor: Tensor = file.get_tensor(name)
+    except (SafetensorError, OSError) as error:
+        raise FileError(f"{name!r} can no longer be read from {str(path)!r}: {error}") from error
     return tensor
 
 

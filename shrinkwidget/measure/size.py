@@ -14,7 +14,7 @@ from torch import nn
 from ..errors import ModelError
 from .forward import watch
 from .layer_size import LayerSize, TensorSize, layer_sizes
-from .layers import Entry, Source, open_weights
+from .layers import FILE_DTYPES, Entry, Source, dtype_name, open_weights
 from .size_table import html_table, text_table
 
 
@@ -153,14 +153,7 @@ def _torch_save_bytes(source: Source, entries: Iterable[Entry]) -> int:
     return counted.nbytes
 
 
-# The dtypes a .safetensors file can hold, in the order its header lists their tensors.
-_FILE_DTYPES: Final = (
-    "uint64 U64", "int64 I64", "float64 F64", "complex64 C64", "float32 F32", "uint32 U32", "int32 I32",
-    "bfloat16 BF16", "float16 F16", "uint16 U16", "int16 I16", "float8_e5m2fnuz F8_E5M2FNUZ",
-    "float8_e4m3fnuz F8_E4M3FNUZ", "float8_e8m0fnu F8_E8M0", "float8_e4m3fn F8_E4M3", "float8_e5m2 F8_E5M2",
-    "int8 I8", "uint8 U8", "bool BOOL",
-)  # fmt: skip
-_CODES: Final = {name: (rank, code) for rank, (name, code) in enumerate(pair.split() for pair in _FILE_DTYPES)}
+_RANKS: Final = {name: rank for rank, name in enumerate(FILE_DTYPES)}
 
 
 def safetensors_bytes(entries: Iterable[Entry]) -> int:
@@ -172,18 +165,19 @@ def safetensors_bytes(entries: Iterable[Entry]) -> int:
     Raises:
         ModelError: for a dtype that no safetensors file can hold.
     """
-    saved = sorted((e for e in entries if e.saved), key=lambda e: (_file_code(e)[0], e.name.encode()))
+    saved = sorted((e for e in entries if e.saved), key=lambda e: (_rank(e), e.name.encode()))
     header: dict[str, object] = {}
     end = 0
     for entry in saved:
         start, end = end, end + entry.nbytes
-        header[entry.name] = {"dtype": _file_code(entry)[1], "shape": list(entry.shape), "data_offsets": [start, end]}
+        code = FILE_DTYPES[dtype_name(entry.dtype)]
+        header[entry.name] = {"dtype": code, "shape": list(entry.shape), "data_offsets": [start, end]}
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     return 8 + -(-len(text) // 8) * 8 + end
 
 
-def _file_code(entry: Entry) -> tuple[int, str]:
-    name = str(entry.dtype).removeprefix("torch.")
-    if name not in _CODES:
+def _rank(entry: Entry) -> int:
+    name = dtype_name(entry.dtype)
+    if name not in _RANKS:
         raise ModelError(f"{entry.name!r} is {name}, which a .safetensors file cannot hold: convert it to a float type")
-    return _CODES[name]
+    return _RANKS[name]

@@ -18,7 +18,7 @@ from ..errors import ModelError
 from ..recipe import Granularity, layer_label
 from .bins import Floats
 from .bytes import needs_bfloat16, structure_text
-from .layers import Entry, Source, Weights, open_weights, where_float64_is
+from .layers import COMPRESSIBLE_DTYPES, Entry, Source, Weights, dtype_name, open_weights, where_float64_is
 from .size import safetensors_bytes
 from .tables import CHUNK, Table, as_sent, relative_tables, survival_curves, tensor_table
 
@@ -174,9 +174,8 @@ def _sketch_layers(entries: Sequence[Entry]) -> tuple[LayerSketch, ...]:
 
 
 def _kept(e: Entry) -> KeptTensor:
-    dtype = str(e.dtype).removeprefix("torch.")
-    floating = e.dtype in (torch.float64, torch.float32, torch.float16, torch.bfloat16)
-    return KeptTensor(e.name, e.shape, dtype, e.nbytes, e.dtype.itemsize, floating, e.role, e.why)
+    floating = e.dtype in COMPRESSIBLE_DTYPES
+    return KeptTensor(e.name, e.shape, dtype_name(e.dtype), e.nbytes, e.dtype.itemsize, floating, e.role, e.why)
 
 
 @torch.inference_mode()
@@ -198,7 +197,7 @@ def sketch_layer(entry: Entry) -> LayerSketch:
     return LayerSketch(
         name=entry.name,
         shape=entry.shape,
-        dtype=str(entry.dtype).removeprefix("torch."),
+        dtype=dtype_name(entry.dtype),
         lossless=lossless,
         half="bfloat16" if needs_bfloat16(entry.dtype, absmax) else "float16",
         aliases=entry.aliases,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -118,3 +119,25 @@ def test_files_that_are_not_safetensors_are_refused(tmp_path: Path) -> None:
     }.items():
         with pytest.raises(FileError, match=sentence):
             open_weights(tmp_path / name)
+
+
+def test_a_file_named_from_another_folder_is_still_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    save_file({"w": torch.ones(2, 3)}, "model.safetensors")
+    (entry,) = open_weights("model.safetensors").entries
+    monkeypatch.chdir(tmp_path.parent)
+    assert torch.equal(entry.load(), torch.ones(2, 3))
+
+
+@pytest.mark.parametrize("now", [None, b"something else", {"v": torch.ones(2, 3)}])
+def test_a_file_that_changed_meanwhile_is_refused_with_a_sentence(tmp_path: Path, now: Any) -> None:
+    path = tmp_path / "model.safetensors"
+    save_file({"w": torch.ones(2, 3)}, path)
+    (entry,) = open_weights(path).entries
+    path.unlink()
+    if isinstance(now, bytes):
+        path.write_bytes(now)
+    elif now is not None:
+        save_file(now, path)
+    with pytest.raises(FileError, match="'w' can no longer be read from"):
+        entry.load()
