@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Final
 
+from ..measure import size_table
 from ..recipe import Keep, Recipe, layer_label
 
 _UNITS: Final = ("B", "kB", "MB", "GB", "TB")
@@ -13,21 +14,13 @@ _PERCENT: Final = "\N{NARROW NO-BREAK SPACE}%"
 
 def bytes_text(value: float) -> str:
     """Return bytes with a decimal unit, kB = 1000 B: "72.8 kB"."""
-    value, unit = _in_unit(value)
-    return f"{round(value) if unit == 'B' else _three(value)}\N{NARROW NO-BREAK SPACE}{unit}"
+    return size_table.bytes_text(round(value)).replace(" ", "\N{NARROW NO-BREAK SPACE}")
 
 
 def round_bytes_text(value: float) -> str:
     """Return a round number of bytes without digits it does not need: "50 kB"."""
-    value, unit = _in_unit(value)
-    return f"{value:g}\N{NARROW NO-BREAK SPACE}{unit}"
-
-
-def _in_unit(value: float) -> tuple[float, str]:
-    unit = 0
-    while abs(value) >= 999.5 and unit < len(_UNITS) - 1:
-        value, unit = value / 1000, unit + 1
-    return value, _UNITS[unit]
+    unit = min(len(_UNITS) - 1, int(math.log10(max(value, 1.0)) / 3))
+    return f"{value / 1000**unit:g}\N{NARROW NO-BREAK SPACE}{_UNITS[unit]}"
 
 
 def times_text(ratio: float) -> str:
@@ -60,10 +53,6 @@ def decibels_text(value: float) -> str:
 def value_text(metric: str, value: float) -> str:
     """Return a score in its metric's own unit: accuracies as percentages."""
     return f"{100 * value:.1f}{_PERCENT}" if metric == "accuracy" else f"{value:.4g}"
-
-
-def _three(value: float) -> str:
-    return f"{value:.0f}" if abs(value) >= 99.95 else f"{value:.1f}" if abs(value) >= 9.995 else f"{value:.2f}"
 
 
 def percent_text(fraction: float) -> str:
