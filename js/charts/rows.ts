@@ -35,22 +35,27 @@ interface Block {
 }
 
 /** Neighbouring layers of one block, in forward order; a block that comes back later is another block. */
-export function blocks(labels: readonly string[]): Block[] {
+export function blocks(labels: readonly string[], order: readonly number[]): Block[] {
   const found: Block[] = [];
-  labels.forEach((label, layer) => {
-    const key = blockOf(label);
+  for (const layer of order) {
+    const key = blockOf(labels[layer]);
     const last = found.at(-1);
     if (last && key !== "" && last.key === key) last.layers.push(layer);
     else found.push({ key, layers: [layer] });
-  });
+  }
   return found;
 }
 
 /** The rows to show: every layer, or (with `grouped`) blocks of two and more under a row of their own that folds. */
-export function ridgeRows(labels: readonly string[], grouped: boolean, folded: ReadonlySet<string>): Row[] {
-  if (!grouped) return labels.map((label, layer) => ({ kind: "layer", layer, label, block: "" }));
+export function ridgeRows(
+  labels: readonly string[],
+  order: readonly number[],
+  grouped: boolean,
+  folded: ReadonlySet<string>,
+): Row[] {
+  if (!grouped) return order.map((layer) => ({ kind: "layer", layer, label: labels[layer], block: "" }));
   const rows: Row[] = [];
-  for (const { key, layers } of blocks(labels)) {
+  for (const { key, layers } of blocks(labels, order)) {
     if (layers.length === 1) {
       rows.push({ kind: "layer", layer: layers[0], label: labels[layers[0]], block: "" });
       continue;

@@ -21,8 +21,13 @@ function widthOf({ shape }: LayerShape): number {
   return Math.max(1, shape[0] ?? 1);
 }
 
-/** Lay the layers side by side in a drawing of `width` × `height`, one scale for all areas. */
-export function silhouette(layers: readonly LayerShape[], width: number, height: number): Block[] {
+/** Lay the layers side by side, in this order, in a drawing of `width` × `height`, one scale for all areas. */
+export function silhouette(
+  layers: readonly LayerShape[],
+  order: readonly number[],
+  width: number,
+  height: number,
+): Block[] {
   const widths = layers.map(widthOf);
   const limit = WIDEST * median(widths);
   const heights = widths.map((w) => Math.min(w, limit));
@@ -30,7 +35,7 @@ export function silhouette(layers: readonly LayerShape[], width: number, height:
   const depths = layers.map((layer, i) => layer.bytes / heights[i]);
   const total = depths.reduce((a, b) => a + b, 0) || 1;
   let x = 0;
-  return layers.map((_, layer) => {
+  return order.map((layer) => {
     const thickness = (depths[layer] / total) * width;
     const block = { layer, x, thickness, height: (heights[layer] / tallest) * height };
     x += thickness;

@@ -34,7 +34,8 @@ interface Props {
 
 function Title({ index, layer }: Props) {
   const view = useView();
-  const last = view.state.sketch.value.layers.length - 1;
+  const order = view.state.order.value;
+  const place = order.indexOf(index);
   const go = (to: number) => () => {
     view.selected.value = to;
   };
@@ -46,10 +47,22 @@ function Title({ index, layer }: Props) {
         {layer.aliases.length > 0 && ` · tied to ${layer.aliases.join(", ")}`}
       </span>
       <span class="sw-tools">
-        <button type="button" class="sw-icon" aria-label="layer before" disabled={index === 0} onClick={go(index - 1)}>
+        <button
+          type="button"
+          class="sw-icon"
+          aria-label="layer before"
+          disabled={place === 0}
+          onClick={go(order[place - 1])}
+        >
           ↑
         </button>
-        <button type="button" class="sw-icon" aria-label="next layer" disabled={index === last} onClick={go(index + 1)}>
+        <button
+          type="button"
+          class="sw-icon"
+          aria-label="next layer"
+          disabled={place === order.length - 1}
+          onClick={go(order[place + 1])}
+        >
           ↓
         </button>
         <button type="button" class="sw-icon" aria-label="close" data-testid="close-detail" onClick={go(-1)}>

@@ -28,7 +28,8 @@ export function LayerTable() {
   const view = useView();
   const { state } = view;
   const { layers: now } = useRested(state.figures);
-  const rows = state.sketch.value.layers.map((layer, i) => {
+  const rows = state.order.value.map((i) => {
+    const layer = state.sketch.value.layers[i];
     const plan = state.plans.peek()[i];
     const own = ownOverride(state.recipe.peek(), layer);
     const open = () => {

@@ -99,8 +99,8 @@ export function Ridge() {
   const active = useSignal(Math.max(0, view.selected.value));
   const labels = view.state.sketch.value.layers.map((layer) => layer.label);
   const rows = useMemo(
-    () => ridgeRows(labels, view.grouped.value, view.folded.value),
-    [view.state.sketch.value, view.grouped.value, view.folded.value],
+    () => ridgeRows(labels, view.state.order.value, view.grouped.value, view.folded.value),
+    [view.state.sketch.value, view.state.order.value, view.grouped.value, view.folded.value],
   );
 
   useEffect(() => {

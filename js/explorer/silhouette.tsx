@@ -19,16 +19,17 @@ const CROWDED = 5;
 export function Silhouette() {
   const view = useView();
   const [frame, { width }] = useSize<HTMLDivElement>({ width: 400, height: HEIGHT });
-  const { sketch, figures } = view.state;
+  const { sketch, figures, order } = view.state;
   const { layers } = sketch.value;
   const blocks = useMemo(
     () =>
       silhouette(
         layers.map((layer) => ({ shape: layer.shape, bytes: layer.n * layer.itemsize })),
+        order.value,
         width - 2,
         HEIGHT,
       ),
-    [layers, width],
+    [layers, order.value, width],
   );
   const dense = useMemo(() => {
     const crowded = layers.length > width / CROWDED;
@@ -51,7 +52,7 @@ export function Silhouette() {
       `${share(left(block.layer))} of its bytes left`,
     ]);
   };
-  const chosen = blocks[view.selected.value];
+  const chosen = blocks.find((block) => block.layer === view.selected.value);
   return (
     <Panel
       name="silhouette"
@@ -92,13 +93,14 @@ function Chosen({ block }: { block: Block }) {
 function Names({ sketch, blocks }: { sketch: Sketch; blocks: Block[] }) {
   const labels = useMemo(() => {
     const runs: { text: string; from: number; to: number }[] = [];
-    sketch.layers.forEach((layer, i) => {
-      const text = blockOf(layer.label).split(/\.\d/)[0] || layer.label;
-      const end = blocks[i].x + blocks[i].thickness;
+    for (const { layer, x, thickness } of blocks) {
+      const { label } = sketch.layers[layer];
+      const text = blockOf(label).split(/\.\d/)[0] || label;
+      const end = x + thickness;
       const last = runs.at(-1);
       if (last?.text === text) last.to = end;
-      else runs.push({ text, from: blocks[i].x, to: end });
-    });
+      else runs.push({ text, from: x, to: end });
+    }
     const placed = runs.map(({ text, from, to }) => ({
       text,
       x: (from + to) / 2,

@@ -34,6 +34,8 @@ export interface State {
   readonly history: ReadonlySignal<readonly Visit[]>;
   /** Multiply-accumulates of each layer for one example; empty while unknown. */
   readonly macs: ReadonlySignal<readonly (number | null)[]>;
+  /** Indices of the layers in the order of the forward pass, as far as that is known. */
+  readonly order: ReadonlySignal<readonly number[]>;
   readonly status: ReadonlySignal<Status>;
   readonly notice: ReadonlySignal<Notice>;
   readonly canUndo: ReadonlySignal<boolean>;
@@ -93,6 +95,7 @@ class Shared implements State {
   readonly metric: Signal<Metric>;
   readonly history: Signal<readonly Visit[]>;
   readonly macs: Signal<readonly (number | null)[]>;
+  readonly order: ReadonlySignal<readonly number[]>;
   readonly status: ReadonlySignal<Status>;
 
   constructor(private readonly model: ExplorerModel) {
@@ -105,6 +108,11 @@ class Shared implements State {
     this.metric = this.#follow("metric", NO_METRIC);
     this.history = this.#follow<readonly Visit[]>("history", []);
     this.macs = this.#follow<readonly (number | null)[]>("macs", []);
+    const order = this.#follow<readonly number[]>("order", []);
+    this.order = computed(() => {
+      const { layers } = this.sketch.value;
+      return order.value.length === layers.length ? order.value : layers.map((_, i) => i);
+    });
     const news = this.#follow("status", IDLE, () => {
       this.#newsOf.value = recipeJson(this.#wanted);
       this.#heard();

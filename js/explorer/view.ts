@@ -51,7 +51,10 @@ export function createView(state: State, root: HTMLElement, colours: Colours): V
     selected: signal(layers.length <= FEW_LAYERS ? largest : -1),
     grouped: signal(layers.length > MANY_LAYERS),
     folded: signal(new Set<string>()),
-    blocks: blocks(layers.map((layer) => layer.label))
+    blocks: blocks(
+      layers.map((layer) => layer.label),
+      state.order.value,
+    )
       .filter((block) => block.layers.length > 1)
       .map((block) => block.key),
     log: signal(false),

@@ -15,6 +15,7 @@ const TRAITS: Record<string, string> = {
   metric: "_metric",
   history: "_history",
   macs: "_macs",
+  order: "_order",
   status: "_status",
 };
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import numpy as np
 import torch
@@ -43,15 +43,22 @@ def raw_batches(data: object) -> Iterator[Any]:
         yield from _taken(data)
 
 
-def _taken(data: object) -> Iterator[Any]:
-    """Iterate, so that an error of the user's data names the batch it was to give."""
+def refuse_no_data(data: object) -> None:
+    """Raise a `DataError` for what gives no batches, without asking it for one."""
+    if isinstance(data, Dataset) and not isinstance(data, IterableDataset):
+        return
     if isinstance(data, str | bytes | Tensor | np.ndarray | Mapping) or not isinstance(data, Iterable):
         raise DataError(
             f"cannot evaluate on {'nothing' if data is None else f'data of type {type(data).__name__}'}: "
             f"give a DataLoader, a list of (inputs, targets) batches, or a pair of tensors"
         )
+
+
+def _taken(data: object) -> Iterator[Any]:
+    """Iterate, so that an error of the user's data names the batch it was to give."""
+    refuse_no_data(data)
     try:
-        batches, number = iter(data), 0
+        batches, number = iter(cast(Iterable[Any], data)), 0
     except Exception as error:  # a loader's workers start here
         raise DataError(f"the data cannot be read: {reason(error)}") from error
     while True:

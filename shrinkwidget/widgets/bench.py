@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Final, cast
 
@@ -20,7 +20,7 @@ from ..measure.sketch import sketch
 from ..recipe import Recipe
 from ..shrink.compress import code_layers, copied, effective_state, fill
 from ..shrink.exact import exact
-from ..train.batches import Batch, prepared, raw_batches
+from ..train.batches import Batch, prepared, raw_batches, refuse_no_data
 from ..train.evaluate import MetricLike, Score, running
 from ..train.metrics import resolve
 
@@ -94,18 +94,20 @@ class Bench:
                 _remember(self._scores, recipe.to_json(), score)
             yield score
 
-    def macs(self) -> list[int]:
-        """Return each layer's multiply-accumulates for the first example of the data, or [] if it cannot be run.
+    def forward(self) -> tuple[list[int], list[int]]:
+        """Run the first example of the data: return (layers in the order of their first use, MACs of each layer).
 
-        They are counted on the scratch copy; the evaluation, which needs the same batch, says why it cannot be run.
+        It is run on the scratch copy. Both are empty if it cannot be run; the evaluation, which needs the same batch,
+        says why.
         """
         model = self._scratch_model()
         try:
             batch = prepared(next(raw_batches(self.data)), model, device_of(model))
-            macs = watch(model, open_weights(model).entries, _first_example(batch)).macs
+            seen = watch(model, open_weights(model).entries, _first_example(batch))
         except (ShrinkError, StopIteration):
-            return []
-        return [macs.get(layer.name, 0) for layer in self.sketch.layers]
+            return [], []
+        names = [layer.name for layer in self.sketch.layers]
+        return forward_order(names, seen.order), [seen.macs.get(name, 0) for name in names]
 
     def compress(self, recipe: Recipe) -> Compressed:
         """Return the compressed model; the user's is untouched."""
@@ -115,6 +117,19 @@ class Bench:
         if self._scratch is None:
             self._scratch = copied(cast(nn.Module, self.source))  # data was refused for anything else
         return self._scratch
+
+
+def forward_order(names: Sequence[str], modules: Sequence[str]) -> list[int]:
+    """Return the indices of parameters in the order in which their modules were first called.
+
+    A parameter whose module was never called itself (its parent uses it) goes where the one defined before it went.
+    """
+    called = {module: place for place, module in enumerate(modules)}
+    places, place = [], -1
+    for name in names:
+        place = called.get(name.rpartition(".")[0], place)
+        places.append(place)
+    return sorted(range(len(names)), key=places.__getitem__)
 
 
 def _check_data(source: Source, data: object) -> None:
@@ -127,6 +142,7 @@ def _check_data(source: Source, data: object) -> None:
             f"data is a {type(data).__name__}, which can be read only once, and every recipe needs it again: "
             f"pass a DataLoader, a list of batches, or a pair of tensors"
         )
+    refuse_no_data(data)
 
 
 def _first_example(batch: Batch) -> object:

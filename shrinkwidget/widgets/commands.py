@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import keyword
 from pathlib import Path
 
@@ -15,10 +16,12 @@ def keep_in_notebook(name: object, compressed: Compressed) -> str:
     """Bind the compressed model to a name in the notebook and return what was done, as a sentence.
 
     Raises:
-        ShrinkError: for a name that is none, that already holds something else, or outside IPython.
+        ShrinkError: for a name that is none, is Python's own or already holds something else, or outside IPython.
     """
     if not isinstance(name, str) or not name.isidentifier() or keyword.iskeyword(name):
         raise ShrinkError(f"{name!r} is not a name for a variable: use letters, digits and _, such as small")
+    if hasattr(builtins, name):
+        raise ShrinkError(f"{name!r} is Python's own: choose another name")
     shell = get_ipython()
     if shell is None:
         raise ShrinkError("there is no notebook to keep a variable in: call ex.compress() instead")

@@ -30,6 +30,7 @@ log = logging.getLogger("shrinkwidget")
 STATIC: Final = Path(__file__).parent / "static"
 _WORKER: Final = Worker()
 _SCORE_SECONDS: Final = 0.1
+_STILL_SECONDS: Final = 5.0
 
 
 def _built(name: str) -> str | Path:
@@ -67,6 +68,7 @@ class Explorer(anywidget.AnyWidget):
     _score = _kernel_owned(t.Dict(allow_none=True, default_value=None))
     _baseline = _kernel_owned(t.Dict(allow_none=True, default_value=None))
     _history = _kernel_owned(t.List())
+    _order = _kernel_owned(t.List())
     _macs = _kernel_owned(t.List())
     _metric = _kernel_owned(t.Dict())
     _status = _kernel_owned(t.Dict())
@@ -75,6 +77,7 @@ class Explorer(anywidget.AnyWidget):
         self._bench: Bench | None = bench
         self._lock = RLock()
         self._shown: Any = None
+        self._logged: set[str] = set()
         super().__init__(
             recipe=recipe,
             _title=bench.sketch.title,
@@ -207,7 +210,9 @@ class Explorer(anywidget.AnyWidget):
     def _evaluate(self, bench: Bench, recipe: Recipe, cancelled: CancelCheck) -> None:
         try:
             if self._baseline is None:
-                self._tell(_macs=self._macs or bench.macs())
+                if not self._macs:
+                    order, macs = bench.forward()
+                    self._tell(_order=order, _macs=macs)
                 self._run_scores(bench, DENSE, cancelled, "_baseline")
             self._run_scores(bench, recipe, cancelled, "_score")
         except Cancelled:
@@ -220,7 +225,7 @@ class Explorer(anywidget.AnyWidget):
 
     def _run_scores(self, bench: Bench, recipe: Recipe, cancelled: CancelCheck, trait: str) -> None:
         """Show a recipe's running score in a trait; the baseline's only when it is whole."""
-        pace = Pace(_SCORE_SECONDS)
+        pace, lasting = Pace(_SCORE_SECONDS), Pace(_STILL_SECONDS, at_once=False)
         for score in bench.scores(recipe, cancelled):
             if score.done or (trait == "_score" and pace.due()):
                 state = "done" if score.done else "running"
@@ -260,8 +265,19 @@ class Explorer(anywidget.AnyWidget):
             self._failed(what, error)
 
     def _failed(self, what: str, error: Exception) -> None:
-        log.warning("%s failed", what, exc_info=error)
+        self._log(what, error)
         self._say("failed", what, _sentence(error))
+
+    def _log(self, what: str, error: Exception) -> None:
+        """Log a failure once, not for every recipe tried: with the traceback of what failed, unless a sentence is all.
+
+        What is ours is a sentence already; what it came from, say the user's own metric, is what a traceback helps with.
+        """
+        sentence = _sentence(error)
+        level = logging.DEBUG if sentence in self._logged else logging.WARNING
+        self._logged.add(sentence)
+        cause = error.__cause__ if isinstance(error, ShrinkError) else error
+        log.log(level, "%s failed: %s", what, sentence, exc_info=cause)
 
     def _say(self, state: str, what: str, text: str) -> None:
         self._tell(_status=_status_dict(state, what, text))

@@ -142,11 +142,14 @@ def _before_exit(stop: Callable[[], None]) -> None:
 
 
 class Pace:
-    """Tells when enough time has passed to speak again: running results reach the browser a few times a second."""
+    """Tells when enough time has passed to speak again: running results reach the browser a few times a second.
 
-    def __init__(self, seconds: float) -> None:
+    The first time is at once, or only after `seconds` too.
+    """
+
+    def __init__(self, seconds: float, at_once: bool = True) -> None:
         self._seconds = seconds
-        self._last = 0.0
+        self._last = 0.0 if at_once else time.monotonic()
 
     def due(self) -> bool:
         """Tell whether `seconds` have passed since this last said yes."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import threading
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
@@ -142,6 +143,26 @@ def test_the_users_model_is_never_touched(ex: sw.Explorer, model: nn.Module) -> 
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
 
 
+class Backwards(nn.Module):
+    """Defines its layers in another order than it uses them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last = nn.Linear(4, 2)
+        self.first = nn.Sequential(nn.Linear(3, 4), nn.ReLU())
+
+    def forward(self, x: Tensor) -> Any:
+        return self.last(self.first(x))
+
+
+def test_layers_come_in_the_order_of_the_forward_pass() -> None:
+    explorer = settled(sw.explore(Backwards(), (torch.randn(8, 3), torch.zeros(8, dtype=torch.int64))))
+    assert [layer.label for layer in explorer.sketch.layers] == ["last", "first.0"]
+    assert explorer._order == [1, 0]
+    assert explorer._macs == [8, 12]
+    explorer.close()
+
+
 def test_without_data_there_are_figures_and_no_score(model: nn.Module) -> None:
     explorer = settled(sw.explore(model, recipe=sw.Recipe(sparsity=0.5)))
     assert explorer.estimate.exact
@@ -191,6 +212,60 @@ def test_an_evaluation_that_fails_is_told_and_the_explorer_stays_usable(
     explorer.close()
 
 
+def test_one_failure_is_logged_once_and_shows_the_users_own_code(
+    model: nn.Module, data: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    explorer = settled(sw.explore(model, data, metric=failing))
+    explorer.sparsity = 0.5
+    settled(explorer)
+    explorer.close()
+    (record,) = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert record.exc_info is not None
+    assert record.exc_info[0] is ZeroDivisionError
+
+
+def test_a_failure_that_its_sentence_explains_leaves_no_traceback(
+    ex: sw.Explorer, caplog: pytest.LogCaptureFixture
+) -> None:
+    ex._on_command(ex, {"do": "save", "path": ""}, [])
+    settled(ex)
+    (record,) = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert "no file name" in record.getMessage()
+    assert not record.exc_info
+
+
+class Batches(list[Any]):
+    """Data that waits before every batch but the first until it is let on."""
+
+    def __init__(self, batches: list[Any]) -> None:
+        super().__init__(batches)
+        self.let_on = threading.Event()
+
+    def __iter__(self) -> Iterator[Any]:
+        for number, batch in enumerate(super().__iter__()):
+            if number:
+                self.let_on.wait(SECONDS)
+            yield batch
+
+
+def test_a_long_evaluation_shows_the_recipes_score_from_its_first_batch_on(model: nn.Module, data: Any) -> None:
+    batches = Batches([data, data])
+    explorer = sw.explore(model, batches, recipe=sw.Recipe(sparsity=0.5))
+    seen: list[Any] = []
+    shown = threading.Event()
+    explorer.observe(lambda change: (seen.append(change["new"]), shown.set()), "_score")
+    in_time = shown.wait(10)
+    baseline = explorer._baseline
+    batches.let_on.set()
+    assert in_time
+    assert (seen[0]["state"], seen[0]["n"]) == ("running", 64)
+    assert baseline is None
+    settled(explorer)
+    assert explorer._baseline is not None
+    assert explorer._baseline["n"] == explorer.score.n == 128  # type: ignore[union-attr]
+    explorer.close()
+
+
 @pytest.mark.parametrize(
     "bad, error, sentence",
     [
@@ -198,6 +273,8 @@ def test_an_evaluation_that_fails_is_told_and_the_explorer_stays_usable(
         ({"model": "nowhere.safetensors"}, sw.FileError, "there is no file"),
         ({"model": nn.BatchNorm1d(3)}, sw.ModelError, "nothing to compress"),
         ({"data": iter([])}, sw.DataError, "can be read only once"),
+        ({"data": 5}, sw.DataError, "cannot evaluate on data of type int"),
+        ({"data": "mnist"}, sw.DataError, "cannot evaluate on data of type str"),
         ({"metric": "acuracy"}, sw.DataError, "accuracy"),
         ({"recipe": sw.Recipe(layers={"steem": sw.Keep})}, sw.RecipeError, "did you mean 'stem'"),
     ],
@@ -256,10 +333,10 @@ def test_the_button_keeps_the_compressed_model_in_a_variable(ex: sw.Explorer, sh
     assert shell.user_ns["small"].nbytes == ex.estimate.nbytes
 
 
-@pytest.mark.parametrize("name", ["", "2small", "lambda", "a b", None, "taken"])
+@pytest.mark.parametrize("name", ["", "2small", "lambda", "a b", None, "taken", "print"])
 def test_a_name_that_is_none_or_taken_is_refused(name: object, ex: sw.Explorer, shell: InteractiveShell) -> None:
     shell.user_ns["taken"] = [1]
-    with pytest.raises(sw.ShrinkError, match=r"is not a name for a variable|already holds a list"):
+    with pytest.raises(sw.ShrinkError, match=r"is not a name for a variable|already holds a list|is Python's own"):
         commands.keep_in_notebook(name, ex.compress())
     assert shell.user_ns["taken"] == [1]
 
