@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -89,6 +90,14 @@ class Notebook:
         if reply["status"] != "ok":
             raise RuntimeError(f"{expression}: {reply['ename']}: {reply['evalue']}")
         return ast.literal_eval(reply["data"]["text/plain"])
+
+    def until(self, expression: str, seconds: float = 30) -> None:
+        """Wait until a Python expression is true: what the page has sent may still be on its way."""
+        end = time.monotonic() + seconds
+        while not self.python(expression):
+            if time.monotonic() > end:
+                raise TimeoutError(f"{expression} did not become true in {seconds} s")
+            self.page.wait_for_timeout(20)
 
     def save(self) -> None:
         """Save the notebook with its outputs and widget state."""

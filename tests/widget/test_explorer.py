@@ -234,22 +234,22 @@ def test_a_failure_that_its_sentence_explains_leaves_no_traceback(
     assert not record.exc_info
 
 
-class Batches(list[Any]):
+class Batches:
     """Data that waits before every batch but the first until it is let on."""
 
-    def __init__(self, batches: list[Any]) -> None:
-        super().__init__(batches)
+    def __init__(self, *batches: Any) -> None:
+        self.batches = batches
         self.let_on = threading.Event()
 
     def __iter__(self) -> Iterator[Any]:
-        for number, batch in enumerate(super().__iter__()):
+        for number, batch in enumerate(self.batches):
             if number:
                 self.let_on.wait(SECONDS)
             yield batch
 
 
 def test_a_long_evaluation_shows_the_recipes_score_from_its_first_batch_on(model: nn.Module, data: Any) -> None:
-    batches = Batches([data, data])
+    batches = Batches(data, data)
     explorer = sw.explore(model, batches, recipe=sw.Recipe(sparsity=0.5))
     seen: list[Any] = []
     shown = threading.Event()

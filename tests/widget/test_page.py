@@ -89,6 +89,7 @@ def test_the_slider_works_while_a_cell_is_running(open_notebook: Open) -> None:
     expect(book.cell(1).locator(".jp-InputPrompt")).to_have_text("[2]:")
     assert book.python("seen") == 0.95
     page.press("undo")
+    book.until("ex.sparsity < 0.9")
     assert page.settled_bytes() == shown == book.python(COMPRESSED)
 
 
