@@ -208,20 +208,20 @@ class Explorer(anywidget.AnyWidget):
         self._tell(_exact={**figures, "seconds": known})
 
     def _evaluate(self, bench: Bench, recipe: Recipe, cancelled: CancelCheck) -> None:
+        """Score the recipe first, so that its score counts up at once, then the baseline if it is not there yet."""
         try:
-            if self._baseline is None:
-                if not self._macs:
-                    order, macs = bench.forward()
-                    self._tell(_order=order, _macs=macs)
-                self._run_scores(bench, DENSE, cancelled, "_baseline")
+            if self._baseline is None and not self._macs:
+                order, macs = bench.forward()
+                self._tell(_order=order, _macs=macs)
             self._run_scores(bench, recipe, cancelled, "_score")
+            self._visit(bench, recipe)
+            if self._baseline is None:
+                self._run_scores(bench, DENSE, cancelled, "_baseline")
         except Cancelled:
             raise
-        except Exception as error:
-            log.warning("evaluation failed", exc_info=error)
+        except Exception as error:  # noqa: BLE001  # as above
+            self._log("evaluation", error)
             self._tell(_score={"recipe": recipe.to_json(), "state": "failed", "text": _sentence(error)})
-            return
-        self._visit(bench, recipe)
 
     def _run_scores(self, bench: Bench, recipe: Recipe, cancelled: CancelCheck, trait: str) -> None:
         """Show a recipe's running score in a trait; the baseline's only when it is whole."""
@@ -230,6 +230,8 @@ class Explorer(anywidget.AnyWidget):
             if score.done or (trait == "_score" and pace.due()):
                 state = "done" if score.done else "running"
                 self._tell(**{trait: {**score.to_dict(), "recipe": recipe.to_json(), "state": state}})
+            if lasting.due():
+                self._refresh_still()
 
     def _visit(self, bench: Bench, recipe: Recipe) -> None:
         """Add the recipe to where you have been, once."""
@@ -271,7 +273,7 @@ class Explorer(anywidget.AnyWidget):
     def _log(self, what: str, error: Exception) -> None:
         """Log a failure once, not for every recipe tried: with the traceback of what failed, unless a sentence is all.
 
-        What is ours is a sentence already; what it came from, say the user's own metric, is what a traceback helps with.
+        What is ours is a sentence already; what it came from, the user's own metric say, is what a traceback helps with.
         """
         sentence = _sentence(error)
         level = logging.DEBUG if sentence in self._logged else logging.WARNING
@@ -380,7 +382,7 @@ def explore(
     Raises:
         ModelError: for a model that cannot be looked at: NaN weights, meta tensors, nothing to compress.
         FileError: for a path that is not a safetensors file.
-        DataError: for an unknown metric, or data that can be read only once.
+        DataError: for an unknown metric, or data that is none or can be read only once.
         RecipeError: for a recipe that does not fit the model.
     """
     from .cells import replace_in_cell

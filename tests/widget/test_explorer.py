@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import queue
 import threading
 import weakref
 from collections.abc import Iterator
@@ -251,14 +252,14 @@ class Batches:
 def test_a_long_evaluation_shows_the_recipes_score_from_its_first_batch_on(model: nn.Module, data: Any) -> None:
     batches = Batches(data, data)
     explorer = sw.explore(model, batches, recipe=sw.Recipe(sparsity=0.5))
-    seen: list[Any] = []
-    shown = threading.Event()
-    explorer.observe(lambda change: (seen.append(change["new"]), shown.set()), "_score")
-    in_time = shown.wait(10)
-    baseline = explorer._baseline
-    batches.let_on.set()
-    assert in_time
-    assert (seen[0]["state"], seen[0]["n"]) == ("running", 64)
+    scores: queue.Queue[Any] = queue.Queue()
+    explorer.observe(lambda change: scores.put(change["new"]), "_score")
+    try:
+        first = scores.get(timeout=SECONDS / 2)
+        baseline = explorer._baseline
+    finally:
+        batches.let_on.set()
+    assert (first["state"], first["n"]) == ("running", 64)
     assert baseline is None
     settled(explorer)
     assert explorer._baseline is not None
