@@ -13,7 +13,7 @@ from .figures import Row
 from .table import markdown
 
 RESULTS: Final = Path(__file__).parent / "results.json"
-PARTS: Final[dict[str, Callable[[], Iterator[Row]]]] = {
+PARTS: Final[dict[str, Callable[[machine.Calm], Iterator[Row]]]] = {
     "page": page.rows,
     "processes": processes.rows,
     "engine": engine.rows,
@@ -28,29 +28,26 @@ def main() -> None:
     described = machine.describe()
     print(", ".join(f"{name} {value}" for name, value in described.items()), flush=True)
     rows: list[Row] = []
-    loads: dict[str, float | None] = {}
+    others: dict[str, Any] = {}
     for part in options.parts or PARTS:
-        loads[part] = machine.wait_for_calm(options.patience)
-        print(f"{part}: others use {_percent(loads[part])} of the cores", flush=True)
-        for row in PARTS[part]():
+        calm = machine.Calm(options.patience)
+        for row in PARTS[part](calm):
             rows.append(row)
             print("   ", row.what, f"{row.measured:.4g} {row.unit}", flush=True)
+        others[part] = calm.to_dict()
+        print(f"{part}: share of the cores that others used meanwhile: {others[part]}", flush=True)
     print(markdown(rows))
     if not options.parts:
-        _write({"machine": described, "others' share of the cores before each part": loads}, rows)
+        _write({"machine": described, "share of the cores in use by others": others}, rows)
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("parts", nargs="*", choices=[*PARTS, []], metavar="PART", help=", ".join(PARTS))
     parser.add_argument(
-        "--patience", type=float, default=60, help="seconds to wait before each part for other programs to rest"
+        "--patience", type=float, default=60, help="seconds to wait in each part for other programs to rest"
     )
     return parser.parse_args()
-
-
-def _percent(share: float | None) -> str:
-    return "an unknown part" if share is None else f"{share:.0%}"
 
 
 def _write(about: dict[str, Any], rows: list[Row]) -> None:

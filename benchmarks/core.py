@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from .figures import ROOT, Figure, Row
+from .machine import Calm
 
 SHOWN = (
     "4 bits per channel",
@@ -18,8 +19,9 @@ SHOWN = (
 )
 
 
-def rows() -> Iterator[Row]:
+def rows(calm: Calm) -> Iterator[Row]:
     """Yield the rows of this part."""
+    calm()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "core.json"
         script = str(ROOT / "benchmarks" / "core.mjs")

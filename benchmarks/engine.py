@@ -18,6 +18,7 @@ from shrinkwidget.shrink.exact import exact
 from shrinkwidget.shrink.prune import keep_masks
 
 from .figures import Figure, Row, seconds, side_by_side, timed
+from .machine import Calm
 from .models import compressible, resnet50
 
 SPARSITY = 0.9
@@ -25,21 +26,22 @@ RUNS, THEIR_RUNS = 9, 3
 TORCH = "torch.nn.utils.prune.global_unstructured"
 
 
-def rows() -> Iterator[Row]:
+def rows(calm: Calm) -> Iterator[Row]:
     """Yield the rows of this part."""
     model = resnet50()
-    yield from _mask_rows(model)
-    yield from _figure_rows(model)
-    yield from _file_rows(model)
+    yield from _mask_rows(model, calm)
+    yield from _figure_rows(model, calm)
+    yield from _file_rows(model, calm)
 
 
-def _mask_rows(model: nn.Module) -> Iterator[Row]:
+def _mask_rows(model: nn.Module, calm: Calm) -> Iterator[Row]:
     weights, recipe, known = open_weights(model), sw.Recipe(sparsity=SPARSITY), sw.sketch(model)
     with_sketch = partial(keep_masks, weights, recipe, known)
     without = partial(keep_masks, weights, recipe)
     with_sketch()
     ours, alone, theirs = [], [], []
     for turn in range(RUNS):
+        calm()
         ours.append(seconds(with_sketch))
         alone.append(seconds(without))
         if turn < THEIR_RUNS:
@@ -92,26 +94,26 @@ def _of(module: nn.Module, name: str) -> Tensor:
     return found.detach()
 
 
-def _figure_rows(model: nn.Module) -> Iterator[Row]:
-    yield Row("sw.sketch, 25.5 M weights", timed(lambda: sw.sketch(model), RUNS, "ms"), "ms")
+def _figure_rows(model: nn.Module, calm: Calm) -> Iterator[Row]:
+    yield Row("sw.sketch, 25.5 M weights", timed(lambda: sw.sketch(model), RUNS, "ms", calm), "ms")
     weights, known = open_weights(model), sw.sketch(model)
     for words, recipe in {
         "90 % and 4 bits per channel": sw.Recipe(sparsity=SPARSITY, bits=4),
         "4 bits in groups of 32": sw.Recipe(bits=4, granularity=32),
         "a codebook of 4 bits": sw.Recipe(bits=4, grid="codebook"),
     }.items():
-        counted = timed(partial(exact, weights, recipe, known), RUNS, "ms")
+        counted = timed(partial(exact, weights, recipe, known), RUNS, "ms", calm)
         yield Row(f"exact size and error, {words}", counted, "ms")
 
 
-def _file_rows(model: nn.Module) -> Iterator[Row]:
+def _file_rows(model: nn.Module, calm: Calm) -> Iterator[Row]:
     recipe = sw.Recipe(bits=4, granularity=32)
     small = sw.compress(model, recipe)
     with tempfile.TemporaryDirectory() as folder:
         path, plain = Path(folder) / "small.safetensors", Path(folder) / "model.pt"
         yield Row(
             "compress at 4 bits in groups of 32, and save",
-            timed(lambda: sw.compress(model, recipe).save(path), 5, "ms"),
+            timed(lambda: sw.compress(model, recipe).save(path), 5, "ms", calm),
             "ms",
             more={"file MB": round(small.nbytes / 1e6, 3), "dense MB": round(small.dense / 1e6, 3)},
         )
@@ -121,5 +123,6 @@ def _file_rows(model: nn.Module) -> Iterator[Row]:
             [lambda: sw.load(path, into=fresh), lambda: fresh.load_state_dict(torch.load(plain, weights_only=True))],
             RUNS,
             "ms",
+            calm,
         )
         yield Row("load that file into a model", ours, "ms", against="torch.load of the dense model", theirs=theirs)

@@ -114,16 +114,19 @@ def seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def timed(work: Callable[[], object], runs: int, unit: Literal["s", "ms"] = "s") -> Figure:
-    """Return the times of some runs, after one that does not count."""
+def timed(work: Callable[[], object], runs: int, unit: Literal["s", "ms"], calm: Callable[[], object]) -> Figure:
+    """Return the times of some runs, after one that does not count; `calm` is called before each."""
     work()
-    return Figure(tuple(SCALE[unit] * seconds(work) for _ in range(runs)))
+    return side_by_side([work], runs, unit, calm)[0]
 
 
-def side_by_side(works: Sequence[Callable[[], object]], runs: int, unit: Literal["s", "ms"] = "s") -> list[Figure]:
+def side_by_side(
+    works: Sequence[Callable[[], object]], runs: int, unit: Literal["s", "ms"], calm: Callable[[], object]
+) -> list[Figure]:
     """Return the times of several works, run in turn (A B A B) so that a slow minute hits all of them."""
     times: list[list[float]] = [[] for _ in works]
     for _ in range(runs):
         for work, found in zip(works, times, strict=True):
+            calm()
             found.append(SCALE[unit] * seconds(work))
     return [Figure(tuple(found)) for found in times]

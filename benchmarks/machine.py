@@ -6,18 +6,19 @@ import os
 import platform
 import subprocess
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from tests.widget import chromium
 
 CPU_INFO, CPU_TIMES = Path("/proc/cpuinfo"), Path("/proc/stat")
-CALM = 0.1
-LOOK_SECONDS = 2.0
+REST = 0.15
+LOOK_SECONDS = 0.5
 
 
 def describe() -> dict[str, Any]:
@@ -63,19 +64,40 @@ def _ticks() -> _Ticks | None:
     return _Ticks(sum(numbers) - idle, sum(numbers))
 
 
-def foreign_load() -> float | None:
-    """Return the share of all cores that others use while we do nothing, 0…1; None where the system does not say."""
+@dataclass
+class Calm:
+    """Waits for other programs to rest before something is measured, and remembers what they used nevertheless.
+
+    `patience`: seconds to wait in all. `shares`: of all cores, 0…1, used by others just before each measurement;
+    empty where the system does not say.
+    """
+
+    patience: float
+    shares: list[float] = field(default_factory=list)
+
+    def __call__(self) -> None:
+        """Wait until others leave the cores alone, or patience ends."""
+        start = time.monotonic()
+        while (share := _foreign_share()) is not None and share > REST:
+            if time.monotonic() - start > self.patience:
+                break
+        self.patience = max(0.0, self.patience - (time.monotonic() - start))
+        if share is not None:
+            self.shares.append(share)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "times looked": len(self.shares),
+            "median": round(float(np.median(self.shares)), 3) if self.shares else None,
+            "most": round(max(self.shares), 3) if self.shares else None,
+        }
+
+
+def _foreign_share() -> float | None:
+    """Return the share of all cores in use while this program sleeps."""
     before = _ticks()
     time.sleep(LOOK_SECONDS)
     after = _ticks()
     if before is None or after is None:
         return None
     return (after.busy - before.busy) / max(1.0, after.total - before.total)
-
-
-def wait_for_calm(patience: float) -> float | None:
-    """Wait until others leave the cores alone, `patience` seconds at most; return the share they use now."""
-    end = time.monotonic() + patience
-    while (load := foreign_load()) is not None and load > CALM and time.monotonic() < end:
-        continue
-    return load

@@ -8,17 +8,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, CDPSession, Page, sync_playwright
 
 from tests.widget import chromium, lab, notebook
 from tests.widget.explorer_page import ExplorerPage
 from tests.widget.notebook import Notebook
 
 from .figures import ROOT, Figure, Row
+from .machine import Calm
 
 PROBE = (Path(__file__).parent / "probe.js").read_text()
 LONG = 180_000
-MOVES = 300
+MOVES, BURST = 300, 30
 RELEASES = 15
 FRAME = 16.7
 
@@ -68,16 +69,16 @@ NEXT_PICTURE = """(cell) => new Promise((done) => {
 })"""
 
 
-def rows() -> Iterator[Row]:
+def rows(calm: Calm) -> Iterator[Row]:
     """Yield the rows of this part."""
     with _lab() as (running, browser):
-        homemade = _homemade(_open(running, browser, "homemade", HOMEMADE))
+        homemade = _homemade(_open(running, browser, "homemade", HOMEMADE), calm)
         page = _explorer(_open(running, browser, "resnet50", EXPLORE.format(model="resnet50")))
-        yield _drag_row("54 layers, 25.5 M weights", page, homemade)
-        yield _release_row(page)
+        yield _drag_row("54 layers, 25.5 M weights", page, calm, homemade)
+        yield _release_row(page, calm)
         page.book.shut_down()
         page = _explorer(_open(running, browser, "deep", EXPLORE.format(model="deep")))
-        yield _drag_row("300 layers, 22 M weights", page)
+        yield _drag_row("300 layers, 22 M weights", page, calm)
         page.book.shut_down()
 
 
@@ -113,15 +114,19 @@ def _explorer(book: Notebook) -> ExplorerPage:
     return page
 
 
-def _drag_row(words: str, page: ExplorerPage, homemade: Figure | None = None) -> Row:
+def _drag_row(words: str, page: ExplorerPage, calm: Calm, homemade: Figure | None = None) -> Row:
     _sweep(page, 0.1, 0.9, MOVES // 10)  # what is first is slower: code is compiled, caches are filled
     _take(page, "moves")
-    before = _main_thread_ms(page.book.page)
-    _sweep(page, 0.9, 0.1, MOVES // 2)
-    _sweep(page, 0.1, 0.9, MOVES // 2)
-    spent = _main_thread_ms(page.book.page) - before
-    moves = _take(page, "moves")
-    page.settled_bytes()
+    session = page.book.page.context.new_cdp_session(page.book.page)
+    session.send("Performance.enable", {"timeDomain": "threadTicks"})
+    moves, spent = [], 0.0
+    for burst in range(MOVES // BURST):
+        page.settled_bytes()
+        calm()
+        before = _main_thread_ms(session)
+        _sweep(page, *((0.1, 0.9) if burst % 2 else (0.9, 0.1)), BURST)
+        spent += _main_thread_ms(session) - before
+        moves += _take(page, "moves")
     parts = {name: Figure(tuple(move[name] for move in moves)) for name in ("total", "frame", "queued")}
     return Row(
         f"slider event to charts painted, {words}",
@@ -154,12 +159,9 @@ def _sweep(page: ExplorerPage, start: float, end: float, steps: int) -> None:
     mouse.up()
 
 
-def _main_thread_ms(page: Page) -> float:
+def _main_thread_ms(session: CDPSession) -> float:
     """Return the CPU time of the page's main thread so far: what a move costs, however busy the machine is."""
-    session = page.context.new_cdp_session(page)
-    session.send("Performance.enable", {"timeDomain": "threadTicks"})
     metrics = {metric["name"]: metric["value"] for metric in session.send("Performance.getMetrics")["metrics"]}
-    session.detach()
     return 1e3 * float(metrics["TaskDuration"])
 
 
@@ -170,11 +172,12 @@ def _take(page: ExplorerPage, what: str) -> list[Any]:
     return found
 
 
-def _release_row(page: ExplorerPage) -> Row:
+def _release_row(page: ExplorerPage, calm: Calm) -> Row:
     """Drag to about 90 % again and again, never to a recipe that was counted before."""
     page.settled_bytes()
     _take(page, "settled")
     for turn in range(RELEASES):
+        calm()
         _sweep(page, 0.6, 0.885 + 0.002 * turn, 20)
         page.settled_bytes()
         page.book.page.wait_for_timeout(300)
@@ -182,13 +185,14 @@ def _release_row(page: ExplorerPage) -> Row:
     return Row("exact size and error on screen after release, 90 % and 4 bits", settled, "s", "median", 0.3)
 
 
-def _homemade(book: Notebook) -> Figure:
+def _homemade(book: Notebook, calm: Calm) -> Figure:
     """Return the seconds, as ms, from a move of interact's slider until the new picture is on screen."""
     cell = book.cell(0)
     cell.locator("img").first.wait_for()
     times = []
     for _ in range(HOMEMADE_MOVES):
         book.page.wait_for_timeout(1000)
+        calm()
         times.append(_one_move(book.page, cell.element_handle()))
     book.shut_down()
     return Figure(tuple(times))

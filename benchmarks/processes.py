@@ -12,6 +12,7 @@ from typing import Any
 from jupyter_client.manager import start_new_kernel
 
 from .figures import ROOT, Figure, Row, side_by_side
+from .machine import Calm
 
 OURS, THEIRS = "import shrinkwidget", "import torch, anywidget, matplotlib"
 IMPORTS = 9
@@ -34,11 +35,14 @@ print(times)
 """
 
 
-def rows() -> Iterator[Row]:
+def rows(calm: Calm) -> Iterator[Row]:
     """Yield the rows of this part."""
-    ours, theirs = side_by_side([partial(_python, OURS), partial(_python, THEIRS)], IMPORTS)
+    ours, theirs = side_by_side([partial(_python, OURS), partial(_python, THEIRS)], IMPORTS, "s", calm)
     yield Row(OURS, ours, "s", against=THEIRS, theirs=theirs, smaller=1.15, note="fresh processes, in turn")
-    kernels = [_kernel(EXPLORE) for _ in range(KERNELS)]
+    kernels = []
+    for _ in range(KERNELS):
+        calm()
+        kernels.append(_kernel(EXPLORE))
     words = "sw.explore(model) returns, 25.5 M weights"
     yield Row(f"{words}, first of a kernel", Figure(tuple(t[0] for t in kernels)), "s", limit=0.5)
     yield Row(f"{words}, later ones", Figure(tuple(s for t in kernels for s in t[1:])), "s", limit=0.5)

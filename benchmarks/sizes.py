@@ -14,11 +14,12 @@ from torch import nn
 import shrinkwidget as sw
 
 from .figures import Figure, Row
+from .machine import Calm
 
 WIDTH, GROUP = 1024, 32
 
 
-def rows() -> Iterator[Row]:
+def rows(_calm: Calm) -> Iterator[Row]:
     """Yield the rows of this part."""
     logging.getLogger("torchao").setLevel(logging.ERROR)
     with warnings.catch_warnings():
