@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
@@ -19,10 +17,10 @@ from ..recipe import Granularity, layer_label
 from .bins import Floats
 from .bytes import needs_bfloat16, structure_text
 from .layers import COMPRESSIBLE_DTYPES, Entry, Source, Weights, dtype_name, open_weights, where_float64_is
+from .parallel import each
 from .size import safetensors_bytes
 from .tables import CHUNK, Table, as_sent, relative_tables, survival_curves, tensor_table
 
-_THREADS: Final = 4
 _NOT_FINITE: Final = 0x7F80  # magnitude buckets from here on hold infinities and NaNs
 
 
@@ -151,7 +149,7 @@ def sketch(source: Source | Weights) -> Sketch:
         FileError: for a path that is not a safetensors file.
     """
     weights = source if isinstance(source, Weights) else open_weights(source)
-    layers = _sketch_layers(weights.layers)
+    layers = tuple(each(sketch_layer, weights.layers))
     structure = structure_text(weights, {layer.name: layer.absmax for layer in layers})
     return Sketch(
         title=weights.title,
@@ -161,16 +159,6 @@ def sketch(source: Source | Weights) -> Sketch:
         layers=layers,
         kept=tuple(_kept(e) for e in weights.kept),
     )
-
-
-def _sketch_layers(entries: Sequence[Entry]) -> tuple[LayerSketch, ...]:
-    """Sketch each layer, on a thread per core.
-
-    Not on the caller's: torch's own threads wait for each other in a loop as long as they are no more than the cores,
-    and where something else wants a core, such as the browser, that made this thirty times slower.
-    """
-    with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as pool:
-        return tuple(pool.map(sketch_layer, entries))
 
 
 def _kept(e: Entry) -> KeptTensor:

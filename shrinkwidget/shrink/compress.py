@@ -12,11 +12,11 @@ from ..errors import ModelError
 from ..measure.bytes import needs_bfloat16, peak, rounded, stored_dtype
 from ..measure.estimate import Estimate
 from ..measure.layers import Entry, Weights
+from ..measure.parallel import Watch, each
 from ..measure.sketch import Sketch, sketch
 from ..recipe import Recipe
 from .coded import Coded, decode
 from .exact import Chosen, assemble, choose, effective, energy_and_error, energy_of
-from .parallel import Watch, each
 from .quantize import code
 
 

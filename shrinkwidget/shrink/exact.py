@@ -10,12 +10,12 @@ from torch import Tensor
 
 from ..measure.estimate import Estimate, assembled, layer_estimate
 from ..measure.layers import Entry, Weights, where_float64_is
+from ..measure.parallel import Watch, chunks, each
 from ..measure.sketch import Sketch, sketch
 from ..measure.tables import sum_of_squares
 from ..recipe import Plan, Recipe
 from .grid import Layer, layer_of
 from .numeric import count_true
-from .parallel import Watch, chunks, each
 from .prune import Selection, selections
 from .quantize import fit
 from .ranking import changed, working

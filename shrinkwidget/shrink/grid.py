@@ -11,10 +11,10 @@ from torch import Tensor
 
 from ..measure.bytes import needs_bfloat16, peak, rounded, stored_dtype
 from ..measure.layers import Entry, where_float64_is
+from ..measure.parallel import CHUNK
 from ..recipe import Plan
 from .coded import Groups, groups_of, offset_of
 from .numeric import places_among, round_half_even_, zeroed
-from .parallel import CHUNK
 
 
 @dataclass(frozen=True, slots=True, eq=False)

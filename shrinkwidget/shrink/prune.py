@@ -14,10 +14,10 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from ..measure.layers import Entry, Weights
+from ..measure.parallel import Watch, chunks, each
 from ..measure.pruned import block_count
 from ..measure.sketch import LayerSketch, Sketch, sketch
 from ..recipe import Plan, Recipe, n_of_m
-from .parallel import Watch, chunks, each
 from .ranking import Cut, Ranked, magnitude, prune_smallest
 
 

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import ModelError
+from ..measure.parallel import Watch, chunks, each
 from .numeric import mark_above, places_of
-from .parallel import Watch, chunks, each
 
 _BUCKETS: Final = 1 << 15
 _UPPER: Final = 0x7FFF0000  # without the sign, the upper half of a float32 pattern is the magnitude's bucket

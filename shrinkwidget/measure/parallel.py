@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final, TypeAlias, TypeVar
 
 from torch import Tensor
@@ -35,7 +36,8 @@ def each(
     """Yield what a function makes of each item, in order, computed by a thread per core (four at most).
 
     Layers share the cores, not only the operations on each: torch's own threads wait for each other after every
-    operation, and where a browser wants the same cores every wait is a time slice (docs/shrink.md).
+    operation, and where a browser wants the same cores every wait is a time slice (docs/shrink.md). For the same
+    reason even a single item is not computed on the caller's thread. At most two results a thread wait to be taken.
 
     Raises:
         Cancelled: as soon as `cancelled` says so, which is asked before every item.
@@ -45,11 +47,15 @@ def each(
         check(cancelled)
         return function(item)
 
-    if len(items) < 2:
-        yield from map(one, items)
-        return
-    with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as pool:
-        yield from pool.map(one, items)
+    threads = min(_THREADS, os.cpu_count() or 1)
+    with ThreadPoolExecutor(threads) as pool:
+        waiting: deque[Future[_Result]] = deque()
+        for item in items:
+            waiting.append(pool.submit(one, item))
+            if len(waiting) > 2 * threads:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
 def chunks(flat: Tensor) -> list[Tensor]:
