@@ -1,7 +1,7 @@
 // What stays in place around the ridge's rows: the columns, the header, the axis and its guides.
 
 import { weight } from "./format";
-import { type Box, thin } from "./labels";
+import type { Box } from "./labels";
 import type { Colours } from "./theme";
 import { mirroredTicks } from "./ticks";
 
@@ -90,8 +90,15 @@ export function drawGuides(ctx: CanvasRenderingContext2D, scene: RidgeFrame, bot
   ctx.globalAlpha = 1;
 }
 
-function axisTicks(scene: RidgeFrame): number[] {
-  return mirroredTicks(scene.span, scene.columns.plot.width > 260 ? 3 : 2);
+/** Ticks of the shared axis: as many on each side as have room for their labels, the same on both. */
+export function axisTicks({ span, columns }: RidgeFrame): number[] {
+  const room = columns.plot.width / 2 / span;
+  return (
+    [3, 2]
+      .map((perSide) => mirroredTicks(span, perSide))
+      .find((ticks) => 6 * Math.max(...ticks.map((tick) => weight(tick).length)) + 6 <= (ticks[1] - ticks[0]) * room) ??
+    mirroredTicks(span, 1)
+  );
 }
 
 /** Ticks of the shared axis, or what stands for them. */
@@ -107,9 +114,7 @@ export function drawAxis(ctx: CanvasRenderingContext2D, scene: RidgeFrame, y: nu
     ctx.fillText(scene.axisNote, middle, y + AXIS / 2);
     return;
   }
-  const labels = axisTicks(scene).map((tick) => {
-    const text = weight(tick);
-    return { x: middle + (tick / scene.span) * (plot.width / 2), width: ctx.measureText(text).width, text };
-  });
-  for (const label of thin(labels)) ctx.fillText(label.text, label.x, y + AXIS / 2);
+  for (const tick of axisTicks(scene)) {
+    ctx.fillText(weight(tick), middle + (tick / scene.span) * (plot.width / 2), y + AXIS / 2);
+  }
 }

@@ -12,6 +12,11 @@ export function metricValue(metric: Metric, value: number): string {
   return metric.percent ? percent(value, 1) : String(Number(value.toPrecision(4)));
 }
 
+/** A round value on an axis: "95 %", not "95.0 %", and 1.05 as it is. */
+export function metricTick(metric: Metric, value: number): string {
+  return metricValue(metric, value).replace(/\.0(?=\D)/, "");
+}
+
 /** Half the width of an interval: "± 0.6". */
 export function plusMinus(metric: Metric, score: Pick<Score, "low" | "high">): string {
   const half = (score.high - score.low) / 2;

@@ -5,7 +5,7 @@ import { useMemo, useRef } from "preact/hooks";
 import { bytes, count } from "../charts/format";
 import { placeLabel } from "../charts/labels";
 import { byteDomain, type Frame, front, type Scales, scatterScales, valueDomain } from "../charts/scatter";
-import { metricValue, plusMinus } from "./accuracy";
+import { metricTick, metricValue, plusMinus } from "./accuracy";
 import { DataTable } from "./data-table";
 import { useHeld, useSize } from "./hooks";
 import type { Visit } from "./model";
@@ -46,11 +46,15 @@ function Scatter() {
   const metric = state.metric.value;
   const baseline = state.baseline.value;
   const dense = state.sketch.value.dense;
-  const frame: Frame = { width, height: HEIGHT, left: 44, right: 10, top: 16, bottom: 20 };
-  const scales = useMemo(
-    () => scatterScales(frame, byteDomain(visits, dense), valueDomain(visits, baseline?.value ?? null, metric.percent)),
-    [visits, dense, baseline?.value, metric.percent, width],
-  );
+  const label = (value: number) => metricTick(metric, value);
+  const [frame, scales] = useMemo(() => {
+    const values = valueDomain(visits, baseline?.value ?? null, metric.percent);
+    const bare: Frame = { width, height: HEIGHT, left: 0, right: 10, top: 16, bottom: 20 };
+    const scaled = (fitted: Frame) => scatterScales(fitted, byteDomain(visits, dense), values);
+    const longest = Math.max(...scaled(bare).yTicks.map((tick) => label(tick).length));
+    const fitted = { ...bare, left: Math.max(44, 7 * longest + 9) };
+    return [fitted, scaled(fitted)] as const;
+  }, [visits, dense, baseline?.value, metric.percent, width]);
   const current = visits.find((visit) => visit.recipe === state.recipeText.value);
   return (
     <div ref={holder} class="sw-scatter">
@@ -62,7 +66,7 @@ function Scatter() {
         aria-label={`${visits.length} recipes tried`}
         data-testid="scatter"
       >
-        <Axes scales={scales} frame={frame} value={(v) => metricValue({ ...metric }, v).replace(".0", "")} />
+        <Axes scales={scales} frame={frame} value={label} />
         {baseline && baseline.n > 0 && <DenseLine y={scales.y(baseline.value)} frame={frame} />}
         <NowLine x={scales.x(state.figures.value.nbytes)} frame={frame} />
         <path class="sw-front" d={line(front(visits, metric.higher), scales)} />
@@ -71,9 +75,11 @@ function Scatter() {
           <CurrentLabel visit={current} visits={visits} scales={scales} frame={frame} dense={baseline?.value ?? null} />
         )}
         {visits.length === 0 && (
-          <text class="sw-axis-text" x={frame.left + 10} y={HEIGHT - frame.bottom - 10}>
-            every recipe that is measured leaves a point here
-          </text>
+          <g class="sw-axis-text">
+            <text x={frame.left + 10} y={HEIGHT - frame.bottom - 10}>
+              every recipe that is measured leaves a point here
+            </text>
+          </g>
         )}
       </svg>
     </div>
@@ -110,7 +116,7 @@ function DenseLine({ y, frame }: { y: number; frame: Frame }) {
   return (
     <g class="sw-dense-line">
       <line x1={frame.left} x2={frame.width - frame.right} y1={y} y2={y} />
-      <text x={frame.width - frame.right} y={y - 5} text-anchor="end">
+      <text x={frame.left + 2} y={y - 5}>
         dense
       </text>
     </g>

@@ -37,7 +37,7 @@ export class Scenes {
   #key = "";
   #hatch: { colours: Colours; ratio: number; pattern: CanvasPattern | string } | undefined;
   #shared: { layers: readonly LayerSketch[]; span: number } | undefined;
-  #columns: { width: number; rows: readonly Row[]; found: Columns } | undefined;
+  #columns: { width: number; font: string; rows: readonly Row[]; found: Columns } | undefined;
 
   constructor(private readonly view: View) {}
 
@@ -67,7 +67,7 @@ export class Scenes {
     const figures = state.figures.value;
     const plans = state.plans.value;
     const style = this.style(ctx, size.ratio);
-    const columns = this.#columnsFor(ctx, style.colours, size.width, rows);
+    const columns = this.#columnsFor(ctx, style.colours.font, size.width, rows);
     const axis = view.axis.value;
     this.#forget(figures, `${axis} ${view.log.value} ${columns.plot.width}`);
     return {
@@ -94,14 +94,15 @@ export class Scenes {
     this.#key = key;
   }
 
-  #columnsFor(ctx: CanvasRenderingContext2D, colours: Colours, width: number, rows: readonly Row[]): Columns {
-    if (this.#columns?.width !== width || this.#columns.rows !== rows) {
-      ctx.font = `12px ${colours.font}`;
+  /** The columns, divided anew for a new width, other rows, or the page's font, which comes after the first drawing. */
+  #columnsFor(ctx: CanvasRenderingContext2D, font: string, width: number, rows: readonly Row[]): Columns {
+    if (this.#columns?.width !== width || this.#columns.font !== font || this.#columns.rows !== rows) {
+      ctx.font = `12px ${font}`;
       const longest = rows.reduce((most, row) => {
         const [text, wider] = row.kind === "layer" ? [row.label, 1] : [row.key, 1.09];
         return Math.max(most, wider * ctx.measureText(text).width + (row.kind === "layer" && !row.block ? 0 : 12));
       }, 0);
-      this.#columns = { width, rows, found: ridgeColumns(width, longest) };
+      this.#columns = { width, font, rows, found: ridgeColumns(width, longest) };
       this.#fitted.clear();
     }
     return this.#columns.found;

@@ -107,7 +107,7 @@ function Names({ sketch, blocks }: { sketch: Sketch; blocks: Block[] }) {
       width: 5.6 * text.length,
       room: to - from,
     }));
-    return thin(placed.filter((label) => label.room > 0.7 * label.width));
+    return thin(placed.filter(({ text, room, width }) => room > 0.7 * width || /^\d+$/.test(text)));
   }, [sketch, blocks]);
   return (
     <g class="sw-axis-text" text-anchor="middle">
