@@ -273,7 +273,7 @@ class Explorer(anywidget.AnyWidget):
     def _log(self, what: str, error: Exception) -> None:
         """Log a failure once, not for every recipe tried: with the traceback of what failed, unless a sentence is all.
 
-        What is ours is a sentence already; what it came from, the user's own metric say, is what a traceback helps with.
+        What is ours is a sentence already; a traceback helps with what it came from, such as the user's own metric.
         """
         sentence = _sentence(error)
         level = logging.DEBUG if sentence in self._logged else logging.WARNING
