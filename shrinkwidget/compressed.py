@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from .files import Packed, pack, read
 from .files.packed import section_lengths
-from .measure.estimate import Estimate
+from .measure.estimate import Estimate, compared
 from .measure.layers import Entry, Source, Weights, open_weights
 from .measure.size import safetensors_bytes
 from .measure.sketch import Sketch
-from .recipe import Recipe
+from .recipe import Recipe, checked_recipe
 from .shrink.coded import Coded
 from .shrink.compress import code_layers, copied, fill
 
@@ -85,7 +85,7 @@ class Compressed:
 
     def __repr__(self) -> str:
         what = f"{type(self.model).__name__}, " if self.model is not None else ""
-        figures = f"{self.nbytes:,} bytes, {self.dense / self.nbytes:.1f}× smaller than {self.dense:,}"
+        figures = f"{self.nbytes:,} bytes, {compared(self.dense / self.nbytes)} {self.dense:,}"
         more = f"; {self.estimate.sparsity:.1%} sparse; SQNR {self.estimate.sqnr:.1f} dB" if self.estimate else ""
         return f"Compressed({what}{figures}{more})"
 
@@ -93,11 +93,11 @@ class Compressed:
         """Return a small table of where the bytes are."""
         rows = "".join(f"<tr><td>{part}</td><td>{size:,}</td></tr>" for part, size in self.parts().items() if size)
         total = f"<tr><th>file</th><th>{self.nbytes:,}</th></tr>"
-        caption = f"{html.escape(repr(self))}<br><code>{html.escape(repr(self.recipe))}</code>"
+        title = f"{html.escape(repr(self))}<br><code>{html.escape(repr(self.recipe))}</code>"
         return (
-            '<table class="shrinkwidget" style="font-variant-numeric: tabular-nums">'
-            f'<caption style="text-align: left">{caption}</caption>'
-            f"<tr><th>part</th><th>bytes</th></tr>{rows}{total}</table>"
+            f'<div class="shrinkwidget">{title}'
+            '<table style="margin: 0.5em 0; font-variant-numeric: tabular-nums">'
+            f"<tr><th>part</th><th>bytes</th></tr>{rows}{total}</table></div>"
         )
 
 
@@ -109,10 +109,11 @@ def compress(model: Source, recipe: Recipe, known: Sketch | None = None) -> Comp
     the saved file loads. `known` is the model's sketch, if there is one already.
 
     Raises:
-        RecipeError: if an override of the recipe matches no layer.
+        RecipeError: for what is no recipe, or if one of its overrides matches no layer.
         ModelError: for NaN or infinite weights, nothing to compress, or a module that cannot be copied.
         FileError: for a path that is not a safetensors file, or a tensor that no file can hold.
     """
+    checked_recipe(recipe)
     weights = open_weights(model)
     new = copied(model) if isinstance(model, nn.Module) else None
     coded, estimate = code_layers(weights, recipe, known)

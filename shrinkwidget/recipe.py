@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from decimal import Decimal
 from fnmatch import fnmatchcase
+from functools import wraps
 from types import MappingProxyType
-from typing import Any, Final, Literal, TypeAlias, cast
+from typing import Any, Final, Literal, TypeAlias, TypeVar, cast
 
 from .errors import RecipeError, nearest
 
@@ -18,6 +19,7 @@ VERSION: Final = 1
 BITS: Final = (1, 2, 3, 4, 5, 6, 7, 8, 16, 32)
 PATTERNS: Final = ("unstructured", "2:4", "1:4", "4:8")
 MAX_GROUP: Final = 1 << 20
+_SOME: Final = 6
 
 Scope: TypeAlias = Literal["global", "layer"]
 Pattern: TypeAlias = Literal["unstructured", "2:4", "1:4", "4:8"]
@@ -47,6 +49,7 @@ Keep: Final = _Keep()
 """Leave this layer exactly as it is: ``Recipe(layers={"conv1": Keep})``."""
 
 Override: TypeAlias = _Keep | Mapping[str, Any]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +71,20 @@ class Plan:
     range: Range
 
 
+def _refusing_unknown_fields(recipe: type[T]) -> type[T]:
+    """Let ``Recipe(sparisty=0.5)`` name the nearest field, as an unknown field is refused everywhere else."""
+    init = recipe.__init__
+
+    @wraps(init)
+    def checked(self: T, *args: Any, **given: Any) -> None:
+        _known(given, [f.name for f in fields(cast(Any, recipe))], recipe.__name__)
+        init(self, *args, **given)
+
+    recipe.__init__ = checked  # type: ignore[method-assign, assignment]  # its signature stays that of the fields
+    return recipe
+
+
+@_refusing_unknown_fields
 @dataclass(frozen=True, slots=True, repr=False)
 class Recipe:
     """What to do to every tensor of a model; frozen, validated, comparable, hashable, and JSON-able.
@@ -219,10 +236,9 @@ class Recipe:
         names = list(names)
         for pattern in self.layers:
             if not any(layer_matches(pattern, name) for name in names):
-                raise RecipeError(
-                    f"Recipe(layers={{{pattern!r}: …}}) matches no layer"
-                    f"{nearest(pattern, [layer_label(n) for n in names])}"
-                )
+                labels = [layer_label(name) for name in names]
+                known = nearest(pattern, labels) or f"; the layers are {_some(labels)}"
+                raise RecipeError(f"Recipe(layers={{{pattern!r}: …}}) matches no layer{known}")
         return [self._plan(name) for name in names]
 
     def _plan(self, name: str) -> Plan:
@@ -237,6 +253,22 @@ class Recipe:
         ranked = own is not Keep and self.scope == "global" and pattern == "unstructured" and "sparsity" not in mine
         names = [f.name for f in fields(Plan) if f.name not in ("keep", "ranked")]
         return Plan(keep=own is Keep, ranked=ranked, **{n: mine.get(n, getattr(self, n)) for n in names})
+
+
+def checked_recipe(found: object) -> Recipe:
+    """Return what was found if it is a recipe.
+
+    Raises:
+        RecipeError: for anything else, such as a dict of a recipe's fields.
+    """
+    if not isinstance(found, Recipe):
+        raise RecipeError(f"expected a Recipe, got a {type(found).__name__}: write Recipe(sparsity=0.8, bits=4)")
+    return found
+
+
+def _some(names: Sequence[str]) -> str:
+    """Return a few of the names as a list to read."""
+    return ", ".join(map(repr, names[:_SOME])) + (f" and {len(names) - _SOME:,} more" if len(names) > _SOME else "")
 
 
 def layer_label(name: str) -> str:

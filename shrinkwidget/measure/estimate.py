@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..recipe import Plan, Recipe, layer_label
+from ..errors import ModelError
+from ..recipe import Plan, Recipe, checked_recipe, layer_label
 from .bytes import counts_bytes, header_bytes, kept_bytes, layer_bytes
 from .grids import rounding_noise
 from .pruned import Survival, survivals
@@ -128,7 +129,7 @@ class Estimate:
     def __repr__(self) -> str:
         sign = "" if self.exact else "≈ "
         return (
-            f"Estimate({sign}{self.nbytes:,} bytes, {self.ratio:.1f}× smaller than {self.dense:,}; "
+            f"Estimate({sign}{self.nbytes:,} bytes, {compared(self.ratio)} {self.dense:,}; "
             f"{self.sparsity:.1%} sparse; SQNR {self.sqnr:.1f} dB)"
         )
 
@@ -138,12 +139,21 @@ def decibels(signal: float, noise: float) -> float:
     return 10 * math.log10(signal / noise) if noise > 0 and signal > 0 else math.inf
 
 
+def compared(ratio: float) -> str:
+    """Return a compression ratio in words: "14.9× smaller than"; a tiny model's file may be "1.4× larger than"."""
+    return f"{ratio:.1f}× smaller than" if ratio >= 1 else f"{1 / ratio:.1f}× larger than"
+
+
 def estimate(sketch: Sketch, recipe: Recipe) -> Estimate:
     """Return what a recipe would make of a model, from its sketch alone.
 
     Raises:
-        RecipeError: if an override of the recipe matches no layer.
+        ModelError: for what is no sketch.
+        RecipeError: for what is no recipe, or if one of its overrides matches no layer.
     """
+    checked_recipe(recipe)
+    if not isinstance(sketch, Sketch):
+        raise ModelError(f"cannot estimate from a {type(sketch).__name__}: give sketch(model), the model's sketch")
     plans = recipe.resolve(layer.name for layer in sketch.layers)
     fates = survivals(sketch.layers, plans, recipe)
     layers = [_layer(*args) for args in zip(sketch.layers, plans, fates, strict=True)]

@@ -130,6 +130,8 @@ def _initialised(name: str, parameter: Tensor) -> Tensor:
 
 def _state_tensors(state: Mapping[str, Any]) -> Iterator[_Found]:
     for name, tensor in state.items():
+        if not isinstance(name, str):
+            raise ModelError(f"the state dict has the key {name!r}; expected names of tensors")
         if not isinstance(tensor, Tensor):
             raise ModelError(
                 f"the state dict holds a {type(tensor).__name__} at {name!r}; expected tensors only"

@@ -19,7 +19,7 @@ from ..errors import Cancelled, ShrinkError
 from ..measure.estimate import Estimate
 from ..measure.layers import Source
 from ..measure.sketch import Sketch
-from ..recipe import Recipe
+from ..recipe import Recipe, checked_recipe
 from ..train.evaluate import MetricLike, Score
 from .bench import DENSE, Bench, CancelCheck
 from .commands import keep_in_notebook, save_to
@@ -383,8 +383,9 @@ def explore(
         ModelError: for a model that cannot be looked at: NaN weights, meta tensors, nothing to compress.
         FileError: for a path that is not a safetensors file.
         DataError: for an unknown metric, or data that is none or can be read only once.
-        RecipeError: for a recipe that does not fit the model.
+        RecipeError: for what is no recipe, or does not fit the model.
     """
     from .cells import replace_in_cell
 
-    return replace_in_cell(Explorer(Bench(model, data, metric), recipe or DENSE))
+    start = DENSE if recipe is None else checked_recipe(recipe)
+    return replace_in_cell(Explorer(Bench(model, data, metric), start))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from shrinkwidget.compressed import Compressed, compress, load
 from shrinkwidget.errors import FileError, ModelError, RecipeError
+from shrinkwidget.measure.estimate import estimate
 from shrinkwidget.measure.layers import open_weights
 from shrinkwidget.measure.sketch import sketch
 from shrinkwidget.recipe import Keep, Recipe
@@ -188,6 +190,25 @@ def test_it_says_what_it_is() -> None:
     html = small._repr_html_()
     assert f"{small.nbytes:,}" in html
     assert all(f"<td>{part}</td>" in html for part in ("codes", "scales", "kept", "header"))
+
+
+def test_a_file_larger_than_the_plain_one_says_so() -> None:
+    small = compress(nn.Linear(2, 2), Recipe())
+    assert small.nbytes > small.dense
+    assert f"{small.nbytes / small.dense:.1f}× larger than {small.dense:,}" in repr(small)
+    assert small.estimate is not None
+    assert "× larger than" in repr(small.estimate)
+
+
+def test_what_is_no_recipe_or_no_sketch_is_refused() -> None:
+    no_recipe: Any = {"bits": 4}
+    with pytest.raises(RecipeError, match="expected a Recipe, got a dict"):
+        compress(Net(), no_recipe)
+    with pytest.raises(RecipeError, match="expected a Recipe, got a dict"):
+        estimate(sketch(Net()), no_recipe)
+    no_sketch: Any = Net()
+    with pytest.raises(ModelError, match=r"cannot estimate from a Net: give sketch\(model\)"):
+        estimate(no_sketch, RECIPE)
 
 
 class Uncopied(nn.Linear):

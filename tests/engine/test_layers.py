@@ -93,6 +93,7 @@ def test_a_state_dict_and_a_file_have_the_layers_of_their_module(tmp_path: Path)
         ({"a": torch.ones(2, 2, dtype=torch.complex64)}, "complex64: only float16"),
         ({"a": torch.ones(2, 2, dtype=torch.int32)}, "int32: only float16"),
         ({"model": {"a": torch.ones(2, 2)}}, "is the state dict one level down?"),
+        ({1: torch.ones(2, 2)}, "the state dict has the key 1; expected names of tensors"),
         ({"a": 3}, "holds a int at 'a'"),
         ({}, "nothing to compress"),
         (3, "cannot look at a int: give an nn.Module, a state dict, or the path"),

@@ -77,6 +77,7 @@ def test_numbers_are_written_as_they_are_read(x: float) -> None:
         ({"layers": {"": Keep}}, "expected a layer's name or a pattern"),
         ({"layers": {"fc\ud800": Keep}}, "half of a surrogate pair, which no file can hold"),
         ({"layers": [1]}, "must be a dict of overrides"),
+        ({"sparisty": 0.5}, "Recipe has no field 'sparisty'; did you mean 'sparsity'"),
     ],
 )
 def test_what_cannot_be_is_refused_with_what_to_do(fields: dict[str, Any], sentence: str) -> None:
@@ -118,6 +119,10 @@ def test_the_last_matching_override_wins_whole() -> None:
 def test_a_pattern_that_matches_nothing_is_refused_with_the_nearest_names() -> None:
     with pytest.raises(RecipeError, match=r"'conv_1'.*matches no layer; did you mean 'conv1'"):
         Recipe(layers={"conv_1": Keep}).resolve(NAMES)
+    with pytest.raises(RecipeError, match=r"'zzz'.*matches no layer; the layers are 'conv1', "):
+        Recipe(layers={"zzz": Keep}).resolve(NAMES)
+    with pytest.raises(RecipeError, match=r"'zzz'.*matches no layer; the layers are '0', .*'5' and 94 more$"):
+        Recipe(layers={"zzz": Keep}).resolve([f"{i}.weight" for i in range(100)])
 
 
 def test_layers_are_changed_one_at_a_time_and_back() -> None:

@@ -278,6 +278,7 @@ def test_a_long_evaluation_shows_the_recipes_score_from_its_first_batch_on(model
         ({"data": "mnist"}, sw.DataError, "cannot evaluate on data of type str"),
         ({"metric": "acuracy"}, sw.DataError, "accuracy"),
         ({"recipe": sw.Recipe(layers={"steem": sw.Keep})}, sw.RecipeError, "did you mean 'stem'"),
+        ({"recipe": {"bits": 4}}, sw.RecipeError, "expected a Recipe, got a dict"),
     ],
 )
 def test_what_cannot_be_explored_is_refused_at_once(
