@@ -1,5 +1,6 @@
-// Hooks of the charts: the size of an element, followed as it changes, and values that rest during a drag.
+// Hooks of the charts: the size of an element, followed as it changes, values that rest during a drag, and drawing.
 
+import { effect } from "@preact/signals";
 import type { RefObject } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
 
@@ -13,6 +14,13 @@ export function useHeld<T>(value: T, held: boolean): T {
   const last = useRef(value);
   if (!held) last.current = value;
   return last.current;
+}
+
+/** Draw now, and whenever a signal that was read changes: in the same frame, where `useSignalEffect` waits for the next. */
+export function useDrawing(draw: () => void): void {
+  const latest = useRef(draw);
+  latest.current = draw;
+  useEffect(() => effect(() => latest.current()), []);
 }
 
 /** A ref to put on an element, and its inner size in whole pixels (`start` until it is known). */

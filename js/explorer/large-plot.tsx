@@ -1,6 +1,5 @@
 // A layer's distribution drawn large, with an axis and values to read under the pointer.
 
-import { useSignalEffect } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
 import { weight } from "../charts/format";
 import { type Box, thin } from "../charts/labels";
@@ -10,6 +9,7 @@ import type { Colours } from "../charts/theme";
 import { mirroredTicks } from "../charts/ticks";
 import type { LayerSketch } from "../core/types";
 import { outcomeOf } from "./figures";
+import { useDrawing } from "./hooks";
 import { binWords } from "./ridge-tips";
 import { detailSpan } from "./scene";
 import { hideTip, tipAt, useView, type View } from "./view";
@@ -37,7 +37,7 @@ export function LargePlot({ index, layer }: Props) {
     return () => observer.disconnect();
   }, [index, layer]);
   useEffect(draw, [index, layer]);
-  useSignalEffect(() => {
+  useDrawing(() => {
     view.state.figures.value;
     view.colours.value;
     view.log.value;

@@ -1,10 +1,11 @@
 // The ridge as part of the page: one canvas that stays while an empty space scrolls, pointer, keyboard, and a tree for screen readers.
 
-import { useSignal, useSignalEffect } from "@preact/signals";
+import { useSignal } from "@preact/signals";
 import { useEffect, useMemo, useRef } from "preact/hooks";
 import { drawRidge, type RidgeScene } from "../charts/ridge";
 import { AXIS, HEADER, ROW } from "../charts/ridge-frame";
 import { type Row, ridgeRows } from "../charts/rows";
+import { useDrawing } from "./hooks";
 import { describeRow, ridgeTip } from "./ridge-tips";
 import { Scenes } from "./scene";
 import { hideTip, tipAt, toggled, useUnique, useView, type View } from "./view";
@@ -121,7 +122,7 @@ export function Ridge() {
     ridge.current.rows = rows;
     ridge.current.draw();
   }, [rows]);
-  useSignalEffect(() => {
+  useDrawing(() => {
     view.state.figures.value;
     view.state.recipe.value;
     view.colours.value;
