@@ -47,7 +47,7 @@ function Badge() {
 function NoData() {
   return (
     <p class="sw-note" data-testid="accuracy">
-      Give it data and every recipe is measured here: <code>sw.explore(model, data=(x, y))</code>
+      Give it a module and data, and every recipe is measured here: <code>sw.explore(model, data=(x, y))</code>
     </p>
   );
 }
@@ -68,17 +68,18 @@ function Running() {
   const score = useScore();
   const failed = score?.state === "failed";
   const known = score !== null && !failed && score.n > 0;
+  const unknown = failed ? "–" : "…";
   return (
     <>
       <p class="sw-headline">
-        <span class="sw-from">{baseline && baseline.n > 0 ? metricValue(metric, baseline.value) : "…"}</span>
+        <span class="sw-from">{baseline && baseline.n > 0 ? metricValue(metric, baseline.value) : unknown}</span>
         <Arrow />
         <strong
           data-testid="accuracy"
           data-state={score?.state ?? "waiting"}
           data-value={known ? score.value : undefined}
         >
-          {known ? metricValue(metric, score.value) : "…"}
+          {known ? metricValue(metric, score.value) : unknown}
         </strong>
         <span class="sw-beside">{known && plusMinus(metric, score)}</span>
       </p>

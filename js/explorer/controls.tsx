@@ -124,9 +124,16 @@ function useField<K extends keyof Recipe>(field: K): [Recipe[K], (value: Recipe[
   return [state.recipe.value[field], choose];
 }
 
+/** A recipe with another pattern; from n:m back to any weight the slider stays where the pattern held it. */
+export function withPattern(recipe: Recipe, pattern: Pattern): Recipe {
+  const held = pattern === "unstructured" ? { sparsity: recipe.sparsity } : {};
+  return withFields(recipe, { pattern, ...held });
+}
+
 function Settings() {
+  const { state } = useView();
   const [scope, setScope] = useField("scope");
-  const [pattern, setPattern] = useField("pattern");
+  const { pattern } = state.recipe.value;
   const [granularity, setGranularity] = useField("granularity");
   const [grid, setGrid] = useField("grid");
   const [bits] = useField("bits");
@@ -143,7 +150,13 @@ function Settings() {
         choose={setScope}
         idle={pattern === "unstructured" ? "" : `${pattern} is the same in every layer`}
       />
-      <Choice legend="pattern" testid="pattern" options={PATTERN_OPTIONS} value={pattern} choose={setPattern} />
+      <Choice
+        legend="pattern"
+        testid="pattern"
+        options={PATTERN_OPTIONS}
+        value={pattern}
+        choose={(next) => state.edit((r) => withPattern(r, next))}
+      />
       <Choice
         legend="scale per"
         testid="granularity"

@@ -202,7 +202,7 @@ const BUSY_WORDS: Record<Status["what"], string> = {
 function statusWords(state: State): { kind: string; text: string } {
   const status = state.status.value;
   const exact = state.figures.value.exact;
-  if (state.notice.value === "gone") return { kind: "failed", text: "kernel gone: preview only" };
+  if (state.notice.value === "gone") return { kind: "failed", text: "kernel gone: preview only, run the cell again" };
   if (status.state === "failed") return { kind: "failed", text: status.text };
   if (state.notice.value === "busy") return { kind: "waiting", text: "kernel busy: preview only" };
   if (status.state === "busy" && status.what !== "estimate")
