@@ -137,7 +137,7 @@ class Shared implements State {
     const next = change(this.#wanted);
     if (recipeJson(next) === recipeJson(this.#wanted)) return;
     this.#past.record(this.#wanted, gesture);
-    if (gesture !== "") this.dragging.value = true;
+    if (gesture !== "") this.#drag(true);
     this.#show(next);
     this.#publishSoon();
     if (gesture === "") this.settle();
@@ -145,8 +145,8 @@ class Shared implements State {
 
   settle(over = true): void {
     if (over) this.#past.pause();
-    this.dragging.value = false;
     this.#publish();
+    this.#drag(false);
   }
 
   goTo(recipe: string): void {
@@ -233,6 +233,13 @@ class Shared implements State {
       this.#preview.value = this.#estimator.estimate(this.#wanted);
       this.recipe.value = this.#wanted;
     });
+  }
+
+  /** The kernel rests while a drag lasts, or it would want the very cores that paint it. */
+  #drag(now: boolean): void {
+    if (this.dragging.peek() === now) return;
+    this.dragging.value = now;
+    this.model.set("dragging", now);
   }
 
   #publishSoon(): void {

@@ -16,6 +16,7 @@ const TRAITS: Record<string, string> = {
   history: "_history",
   macs: "_macs",
   order: "_order",
+  dragging: "_dragging",
   status: "_status",
 };
 

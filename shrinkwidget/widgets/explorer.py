@@ -30,6 +30,8 @@ log = logging.getLogger("shrinkwidget")
 STATIC: Final = Path(__file__).parent / "static"
 _WORKER: Final = Worker()
 _SCORE_SECONDS: Final = 0.1
+_HELD_SECONDS: Final = 0.4
+_LOOK_SECONDS: Final = 0.005
 _STILL_SECONDS: Final = 5.0
 
 
@@ -62,6 +64,7 @@ class Explorer(anywidget.AnyWidget):
     bits = t.Int(32).tag(sync=True)
 
     _recipe = t.Unicode(DENSE.to_json()).tag(sync=True)
+    _dragging = t.Bool(False).tag(sync=True)
     _title = _kernel_owned(t.Unicode())
     _sketch = _kernel_owned(t.Bytes())
     _exact = _kernel_owned(t.Dict(allow_none=True, default_value=None))
@@ -185,6 +188,7 @@ class Explorer(anywidget.AnyWidget):
 
     def _settle(self, cancelled: CancelCheck) -> None:
         """Count the exact figures of the current recipe, then evaluate it, then see how small a download it makes."""
+        self._rest(cancelled)
         bench, recipe = self._open(), self.recipe
         try:
             self._count(bench.exact, recipe, cancelled)
@@ -196,6 +200,14 @@ class Explorer(anywidget.AnyWidget):
         except Exception as error:  # noqa: BLE001  # whatever fails is told in the widget, and logged
             self._failed("estimate", error)
         self._refresh_still()
+
+    def _rest(self, cancelled: CancelCheck) -> None:
+        """Leave the cores to the browser while a drag moves; a drag that is held still counts as over."""
+        still = time.monotonic() + _HELD_SECONDS
+        while self._dragging and time.monotonic() < still:
+            if cancelled():
+                raise Cancelled
+            time.sleep(_LOOK_SECONDS)
 
     def _count(
         self, figures_of: Callable[[Recipe, CancelCheck], Estimate], recipe: Recipe, cancelled: CancelCheck
