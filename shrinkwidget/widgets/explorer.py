@@ -80,6 +80,7 @@ class Explorer(anywidget.AnyWidget):
         self._bench: Bench | None = bench
         self._lock = RLock()
         self._shown: Any = None
+        self._pictured: Recipe | None = None
         self._logged: set[str] = set()
         super().__init__(
             recipe=recipe,
@@ -129,6 +130,8 @@ class Explorer(anywidget.AnyWidget):
     def close(self) -> None:
         """Stop all work, leave the page, and let go of the model."""
         _WORKER.forget(id(self))
+        if self._pictured != self.recipe:
+            self._refresh_still()
         self._bench = None
         super().close()
 
@@ -303,6 +306,7 @@ class Explorer(anywidget.AnyWidget):
         widget = super()._repr_mimebundle_()
         if widget is not None:
             display(widget[0] if isinstance(widget, tuple) else widget, raw=True)
+            self._pictured = self.recipe
             self._shown = display(self._still(), raw=True, display_id=True)
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
@@ -321,6 +325,7 @@ class Explorer(anywidget.AnyWidget):
     def _refresh_still(self) -> None:
         """Bring the picture under the widget up to date, so that a saved notebook shows the last state."""
         if self._shown is not None and self._bench is not None:
+            self._pictured = self.recipe
             self._shown.update(self._still(), raw=True)
 
     def __repr__(self) -> str:

@@ -321,6 +321,26 @@ def test_a_picture_is_shown_where_no_widget_can_live(ex: sw.Explorer) -> None:
     assert "699,328" in bundle["text/plain"] or "kB" in bundle["text/plain"]
 
 
+class Shown:
+    """A display that writes down what it was told to show."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def update(self, bundle: dict[str, Any], **_options: bool) -> None:
+        self.texts.append(bundle["text/plain"])
+
+
+def test_what_a_closed_explorer_leaves_behind_shows_its_last_recipe(model: nn.Module, data: Any) -> None:
+    batches = Batches(data, data)  # whose evaluation is not over when the explorer is closed
+    explorer = sw.explore(model, batches)
+    shown = explorer._shown = Shown()
+    explorer.sparsity = 0.25
+    explorer.close()
+    batches.let_on.set()
+    assert "25" in shown.texts[-1]
+
+
 @pytest.fixture
 def shell() -> Iterator[InteractiveShell]:
     yield InteractiveShell.instance()
