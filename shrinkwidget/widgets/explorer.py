@@ -302,12 +302,16 @@ class Explorer(anywidget.AnyWidget):
     # display
 
     def _ipython_display_(self) -> None:
-        """Show the widget, and under it a still that is seen wherever the widget cannot live."""
+        """Show the widget, and under it a still that is seen wherever the widget cannot live.
+
+        The stills of all views are one display, so that none is left behind when they are brought up to date.
+        """
         widget = super()._repr_mimebundle_()
         if widget is not None:
             display(widget[0] if isinstance(widget, tuple) else widget, raw=True)
             self._pictured = self.recipe
-            self._shown = display(self._still(), raw=True, display_id=True)
+            one = self._shown.display_id if self._shown is not None else True
+            self._shown = display(self._still(), raw=True, display_id=one)
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
         bundle = super()._repr_mimebundle_(**kwargs)

@@ -321,6 +321,14 @@ def test_a_picture_is_shown_where_no_widget_can_live(ex: sw.Explorer) -> None:
     assert "699,328" in bundle["text/plain"] or "kB" in bundle["text/plain"]
 
 
+def test_the_pictures_under_all_views_are_one_display(ex: sw.Explorer, shell: InteractiveShell) -> None:
+    assert shell is not None
+    ex._ipython_display_()
+    first = ex._shown.display_id
+    ex._ipython_display_()
+    assert ex._shown.display_id == first
+
+
 class Shown:
     """A display that writes down what it was told to show."""
 
