@@ -30,11 +30,13 @@ class Compressed:
             state dict or a file.
         estimate: the exact figures, with each layer's error; None for a model loaded from a file, which no longer
             knows what it was.
+        regime: how its weights were obtained, such as "retrained 30 epochs, learning rate rewound".
     """
 
     packed: Packed
     model: nn.Module | None
     estimate: Estimate | None = None
+    regime: str = "no retraining"
 
     @property
     def recipe(self) -> Recipe:
@@ -133,7 +135,7 @@ def load(path: str | os.PathLike[str], into: nn.Module | None = None) -> Compres
         FileError: if the file is missing, is no packed model, is damaged or newer than this version, or if the model
             does not match it; the model is then unchanged.
     """
-    return Compressed(read(path, into), into)
+    return Compressed(read(path, into), into, regime="as loaded")
 
 
 def _snapshot(weights: Weights, coded: dict[str, Coded]) -> Weights:

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 
 class ShrinkError(Exception):
-    """Base of every error shrinkwidget raises on purpose."""
+    """Base of every error shrinkwidget raises on purpose.
+
+    `best` is the `Compressed` with the best weights of a training that failed, None for all other errors.
+    """
+
+    best: Any = None
 
 
 class RecipeError(ShrinkError, ValueError):
@@ -24,6 +30,10 @@ class FileError(ShrinkError, ValueError):
 
 class DataError(ShrinkError, ValueError):
     """Evaluation data or a metric that does not fit the model."""
+
+
+class TrainingError(ShrinkError, ValueError):
+    """A training that cannot be (an option out of range), or cannot go on (a loss that is not finite)."""
 
 
 class Cancelled(ShrinkError):

@@ -32,14 +32,19 @@ def run(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> A
         DataError: if the model fails, with the inputs' shapes and its reason.
     """
     with evaluating(model):
-        try:
-            return model(*args, **kwargs)
-        except ShrinkError:
-            raise
-        except Exception as error:
-            given = [("input", a) for a in args] + list(kwargs.items())
-            shapes = ", ".join(f"{name} {describe(value)}" for name, value in given)
-            raise DataError(f"the model cannot run {shapes or 'without input'}: {reason(error)}") from error
+        return call(model, args, kwargs)
+
+
+def call(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    """Return what the model returns, in the mode it is in; raises as `run` does."""
+    try:
+        return model(*args, **kwargs)
+    except ShrinkError:
+        raise
+    except Exception as error:
+        given = [("input", a) for a in args] + list(kwargs.items())
+        shapes = ", ".join(f"{name} {describe(value)}" for name, value in given)
+        raise DataError(f"the model cannot run {shapes or 'without input'}: {reason(error)}") from error
 
 
 @contextmanager

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -56,6 +58,11 @@ def each(
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
+
+
+def before_exit(stop: Callable[[], None]) -> None:
+    """Call this when the program ends, while thread pools still take work; plain atexit comes after they are closed."""
+    getattr(threading, "_register_atexit", atexit.register)(stop)
 
 
 def chunks(flat: Tensor) -> list[Tensor]:

@@ -21,11 +21,15 @@ def codebook_of(weights: Tensor, bits: int) -> Tensor:
     """Return the 2^bits values, ascending float32, that Lloyd's algorithm settles on for these weights.
 
     The weights are sorted, so that a cell is a range of them and its mean a difference of two running sums. It starts
-    from Panter and Dite's quantiles (1951), as the estimate does; an empty cell keeps its value.
+    from Panter and Dite's quantiles (1951), as the estimate does; an empty cell keeps its value. Weights that have no
+    more than 2^bits different values are these values (the largest stands for the rest), so that a layer that was
+    coded before, or trained on a codebook, stays what it is.
     """
     if not len(weights):
         return torch.zeros(2**bits, device=weights.device)
     ordered = ascending(weights.float())
+    if (own := _few(ordered, 2**bits)) is not None:
+        return own
     sums = torch.cumsum(ordered, 0, dtype=torch.float64)
     sums = torch.cat([sums.new_zeros(1), sums])
     values, cells = _start(ordered, bits), None
@@ -35,6 +39,15 @@ def codebook_of(weights: Tensor, bits: int) -> Tensor:
             break
         cells, values = bounds, _means(bounds, sums, values)
     return values
+
+
+def _few(ordered: Tensor, most: int) -> Tensor | None:
+    """Return the different values of ascending weights, the last repeated up to `most`; None if there are more."""
+    steps = ordered[1:] != ordered[:-1]
+    if int(steps.sum()) >= most:
+        return None
+    values = torch.cat([ordered[:1], ordered[1:][steps]])
+    return torch.cat([values, values[-1:].expand(most - len(values))])
 
 
 def _means(bounds: Tensor, sums: Tensor, values: Tensor) -> Tensor:

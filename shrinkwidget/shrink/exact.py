@@ -14,7 +14,7 @@ from ..measure.parallel import Watch, chunks, each
 from ..measure.sketch import Sketch, sketch
 from ..measure.tables import sum_of_squares
 from ..recipe import Plan, Recipe
-from .grid import Layer, layer_of
+from .grid import Grid, Layer, layer_of
 from .numeric import count_true
 from .prune import Selection, selections
 from .quantize import fit
@@ -90,11 +90,15 @@ def _effective(chosen: Chosen) -> Tensor:
     if chosen.plan.keep:
         return chosen.entry.load()
     layer = chosen.layer()
-    grid = fit(layer)
-    out = torch.empty(chosen.entry.shape, dtype=layer.flat.dtype, device=layer.flat.device)
+    return on_grid(layer, fit(layer)).to(chosen.entry.load().device)
+
+
+def on_grid(layer: Layer, grid: Grid) -> Tensor:
+    """Return a layer's effective weights, rounded to its grid: a new tensor of its shape and dtype."""
+    out = torch.empty(layer.shape, dtype=layer.flat.dtype, device=layer.flat.device)
     for piece in layer.pieces():
         out.view(-1)[piece.weights] = grid.effective(piece, layer)
-    return out.to(chosen.entry.load().device)
+    return out
 
 
 def _signal_and_noise(chosen: Chosen) -> tuple[float, float]:

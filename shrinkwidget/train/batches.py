@@ -141,8 +141,10 @@ def prepared(raw: object, model: nn.Module, device: torch.device | None) -> Batc
     elif isinstance(raw, tuple | list) and len(raw) == 2:
         args, kwargs, targets = *as_inputs(raw[0]), raw[1]
     else:
-        what = f"a {type(raw).__name__}" + (f" of {len(raw)}" if isinstance(raw, tuple | list) else "")
-        raise DataError(f"a batch is {what}; expected (inputs, targets) or a dict with inputs and targets")
+        what, hint = f"a {type(raw).__name__}", ""
+        if isinstance(raw, tuple | list):
+            what, hint = f"{what} of {len(raw)}", "; several inputs go as ((a, b), targets)" if len(raw) > 2 else ""
+        raise DataError(f"a batch is {what}; expected (inputs, targets) or a dict with inputs and targets{hint}")
     args, kwargs, targets = moved((args, kwargs, _targets(targets)), device)
     return Batch(args, kwargs, targets)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
-from typing import Any, TypeAlias
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,19 @@ from .batches import Batch, count, prepared, raw_batches
 from .metrics import Metric, Sums, Tally, resolve
 
 MetricLike: TypeAlias = str | Callable[[Any, Tensor], object]
+
+
+@runtime_checkable
+class Shrunk(Protocol):
+    """What carries a model and says how it was obtained, as a `Compressed` does."""
+
+    @property
+    def model(self) -> nn.Module | None:
+        """The module to run, None where there are only weights."""
+
+    @property
+    def regime(self) -> str:
+        """How its weights were obtained."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -51,11 +64,11 @@ class Score:
         return f"{100 * x:.1f}" if self.metric == "accuracy" else f"{x:.4g}"
 
 
-def evaluate(model: nn.Module, data: object, metric: MetricLike = "accuracy") -> Score:
+def evaluate(model: nn.Module | Shrunk, data: object, metric: MetricLike = "accuracy") -> Score:
     """Return the score of a model on data; the model's weights, buffers and training mode stay as they are.
 
     Args:
-        model: any module; batches are moved to its device.
+        model: any module, or a `Compressed`, whose regime the score then carries; batches are moved to its device.
         data: a DataLoader, an iterable of ``(inputs, targets)`` or dict batches, a map-style dataset, or a pair of
             tensors ``(inputs, targets)``.
         metric: ``"accuracy"`` (top-1, Wilson interval), ``"mse"``, ``"perplexity"`` (exp of the mean cross entropy
@@ -65,8 +78,12 @@ def evaluate(model: nn.Module, data: object, metric: MetricLike = "accuracy") ->
         DataError: for data, targets or a metric that do not fit the model, naming the batch; for empty data.
         ModelError: for what is no module, or has no values (the meta device).
     """
-    *_, score = running(model, data, metric)
-    return score
+    if isinstance(model, nn.Module) or not isinstance(model, Shrunk):
+        *_, score = running(model, data, metric)
+        return score
+    if model.model is None:
+        raise ModelError("there is no model to run, only weights: load the file with load(path, into=model)")
+    return replace(evaluate(model.model, data, metric), regime=model.regime)
 
 
 def running(

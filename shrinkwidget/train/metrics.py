@@ -13,7 +13,7 @@ from torch import Tensor
 from ..errors import DataError, ShrinkError, nearest
 from ..measure.call import describe, reason
 from ..measure.layers import where_float64_is
-from .outputs import IGNORED, class_scores, cross_entropy, no_nan, prediction
+from .outputs import IGNORED, class_scores, cross_entropy, no_nan, paired_values
 
 Z: Final = 1.959963984540054
 """Standard deviations on either side of a 95 % interval."""
@@ -155,16 +155,9 @@ def _perplexity_sums(output: Any, targets: Tensor) -> Sums:
 
 
 def _squared_sums(output: Any, targets: Tensor) -> Sums:
-    found = prediction(output)
-    if found.numel() != targets.numel() or len(found) != len(targets) or _squeezed(found) != _squeezed(targets):
-        raise DataError(f"outputs are {describe(found)}, targets {describe(targets)}; expected the same shape")
-    squares = (_double(found) - _double(targets.to(found.device).reshape(found.shape))).square()
-    return _by_example(no_nan(squares), torch.ones_like(squares))
-
-
-def _squeezed(tensor: Tensor) -> list[int]:
-    """Return the sizes that count, so that N×1 fits N but N×2×3 does not fit N×3×2."""
-    return [size for size in tensor.shape[1:] if size != 1]
+    found, wanted = paired_values(output, targets)
+    errors = (_double(found) - _double(wanted)).square()
+    return _by_example(no_nan(errors), torch.ones_like(errors))
 
 
 def _own_sums(metric: Callable[[Any, Tensor], object], name: str, output: Any, targets: Tensor) -> Sums:

@@ -47,6 +47,23 @@ def _part(output: Any, key: str) -> object:
     return output.get(key) if isinstance(output, Mapping) else getattr(output, key, None)
 
 
+def paired_values(output: Any, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the prediction of a regression and the targets, both of the prediction's shape and on its device.
+
+    Raises:
+        DataError: for shapes that do not fit; N×1 fits N.
+    """
+    found = prediction(output)
+    if found.numel() != targets.numel() or len(found) != len(targets) or _squeezed(found) != _squeezed(targets):
+        raise DataError(f"outputs are {describe(found)}, targets {describe(targets)}; expected the same shape")
+    return found, targets.to(found.device).reshape(found.shape)
+
+
+def _squeezed(tensor: Tensor) -> list[int]:
+    """Return the sizes that count, so that N×1 fits N but N×2×3 does not fit N×3×2."""
+    return [size for size in tensor.shape[1:] if size != 1]
+
+
 def class_scores(output: Any, targets: Tensor) -> tuple[Tensor, Tensor]:
     """Return logits N×C×… and the labels N×… they are scored against.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import logging
 import threading
 import time
@@ -12,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
 from ..errors import Cancelled
+from ..measure.parallel import before_exit
 
 log = logging.getLogger("shrinkwidget")
 
@@ -92,7 +92,7 @@ class Worker:
         if self._thread is None or not self._thread.is_alive():
             self._thread = threading.Thread(target=self._run, name="shrinkwidget", daemon=True)
             self._thread.start()
-            _before_exit(self.stop)
+            before_exit(self.stop)
         self._changed.notify_all()
 
     def _next(self) -> _Job | None:
@@ -134,11 +134,6 @@ class Worker:
             while (urgent := self._next_urgent()) is not None:
                 self._do(urgent)
         return job.cancel.is_set()
-
-
-def _before_exit(stop: Callable[[], None]) -> None:
-    """Call this when the program ends, while thread pools still take work; plain atexit comes after they are closed."""
-    getattr(threading, "_register_atexit", atexit.register)(stop)
 
 
 class Pace:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,8 +19,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from shrinkwidget import demo
+from shrinkwidget.compressed import compress
 from shrinkwidget.errors import Cancelled, DataError, ModelError
 from shrinkwidget.measure.call import moved
+from shrinkwidget.recipe import Recipe
 from shrinkwidget.train.batches import prepared
 from shrinkwidget.train.evaluate import Score, evaluate, running
 from shrinkwidget.train.metrics import Z, wilson
@@ -492,3 +495,11 @@ def test_to_dict_is_json() -> None:
         "value": None, "low": None, "high": None, "n": 1, "total": None, "metric": "perplexity",
         "regime": "no retraining", "done": True,
     }  # fmt: skip
+
+
+def test_a_compressed_model_is_scored_with_its_regime() -> None:
+    small = compress(demo.model(), Recipe(sparsity=0.5))
+    assert evaluate(small, DIGITS).regime == "no retraining"
+    assert evaluate(replace(small, regime="retrained 3 epochs"), DIGITS).regime == "retrained 3 epochs"
+    with pytest.raises(ModelError, match=r"only weights: load the file with load\(path, into=model\)"):
+        evaluate(replace(small, model=None), DIGITS)

@@ -16,6 +16,7 @@ from shrinkwidget.measure.layers import Entry, open_weights
 from shrinkwidget.recipe import Plan
 from shrinkwidget.shrink.codebook import codebook_of
 from shrinkwidget.shrink.coded import Coded, decode, dense_codes
+from shrinkwidget.shrink.grid import nearest
 from shrinkwidget.shrink.quantize import quantize
 
 DTYPES = [torch.float32, torch.float16, torch.bfloat16, torch.float64]
@@ -263,3 +264,13 @@ def test_the_size_of_pieces_makes_no_difference(shape: tuple[int, int], monkeypa
     monkeypatch.setattr("shrinkwidget.shrink.grid.CHUNK", 100)
     for plan, expected in zip(plans, whole, strict=True):
         assert torch.equal(decode(quantize(entry, keep, plan)), expected), plan
+
+
+@pytest.mark.parametrize("bits", [1, 3, 8])
+def test_weights_of_few_values_are_their_own_codebook(bits: int) -> None:
+    values = torch.randn(2**bits, generator=torch.Generator().manual_seed(bits)).sort().values
+    weights = values[torch.randint(2**bits, (1000,), generator=torch.Generator().manual_seed(0))]
+    codebook = codebook_of(weights, bits)
+    assert torch.equal(codebook[nearest(weights, codebook).int()], weights)
+    assert torch.equal(codebook.unique(), weights.unique())
+    assert torch.equal(codebook_of(weights[:1], bits), weights[:1].expand(2**bits))
