@@ -88,8 +88,14 @@ class Compressed:
     def __repr__(self) -> str:
         what = f"{type(self.model).__name__}, " if self.model is not None else ""
         figures = f"{self.nbytes:,} bytes, {compared(self.dense / self.nbytes)} {self.dense:,}"
-        more = f"; {self.estimate.sparsity:.1%} sparse; SQNR {self.estimate.sqnr:.1f} dB" if self.estimate else ""
-        return f"Compressed({what}{figures}{more})"
+        sparse = f"; {self.estimate.sparsity:.1%} sparse" if self.estimate else ""
+        return f"Compressed({what}{figures}{sparse}{self._how()})"
+
+    def _how(self) -> str:
+        """Return how near the weights are to those they were made of, or, where these were trained for it, how."""
+        if self.regime != "no retraining":
+            return f"; {self.regime}"
+        return f"; SQNR {self.estimate.sqnr:.1f} dB" if self.estimate else ""
 
     def _repr_html_(self) -> str:
         """Return a small table of where the bytes are."""

@@ -103,6 +103,12 @@ class Grid:
             values = values.masked_fill_(~piece.keep, 0)
         return layer.groups.flat(values).to(layer.flat.dtype)
 
+    def beyond(self, piece: Piece) -> Tensor:
+        """Return which weights of a piece lie outside of a linear grid of 2 bits or more, bool of the piece's shape."""
+        if self.scales is None:
+            raise ValueError("a linear grid without scales")
+        return (piece.x - self._values(piece)).abs() > 0.5001 * column(self.scales, piece)
+
     def _values(self, piece: Piece) -> Tensor:
         if self.codebook is not None:
             return self.codebook[nearest(piece.x, self.codebook).int()]

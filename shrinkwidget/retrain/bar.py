@@ -1,0 +1,46 @@
+"""A training in a script: it blocks, and a bar tells how far it is."""
+
+from __future__ import annotations
+
+from tqdm import tqdm
+
+from ..compressed import Compressed
+from .loop import Trainer
+from .progress import Progress
+
+
+def finished(trainer: Trainer) -> Compressed:
+    """Train to the end behind a progress bar, which shows only in a terminal, and return the result."""
+    steps = trainer.steps()
+    with tqdm(total=0, unit="step", disable=None, leave=False, dynamic_ncols=True) as bar:
+        while True:
+            try:
+                progress = next(steps)
+            except StopIteration as end:
+                result: Compressed = end.value
+                return result
+            _show(bar, progress)
+
+
+def _show(bar: tqdm[None], now: Progress) -> None:
+    if bar.disable:
+        return
+    bar.total = None if now.steps is None else now.rounds * now.epochs * now.steps
+    if now.phase == "train":
+        bar.update()
+    bar.set_description(_where(now), refresh=False)
+    bar.set_postfix_str(", ".join(_figures(now)), refresh=False)
+
+
+def _where(now: Progress) -> str:
+    rounds = f"round {now.round}/{now.rounds}, " if now.rounds > 1 else ""
+    return f"{rounds}epoch {now.epoch}/{now.epochs}"
+
+
+def _figures(now: Progress) -> list[str]:
+    figures = [f"{now.sparsity:.1%} sparse"]
+    if now.loss is not None:
+        figures.insert(0, f"loss {now.loss:.3f}")
+    if now.test is not None:
+        figures.append(repr(now.test))
+    return figures

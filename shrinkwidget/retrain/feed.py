@@ -1,0 +1,118 @@
+"""Training data, batch by batch: shuffled by a seed, augmented, on the model's device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sized
+from dataclasses import dataclass, replace
+from math import ceil
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, IterableDataset
+
+from ..errors import DataError
+from ..measure.call import device_of, reason
+from ..train.batches import Batch, as_pair, prepared, raw_batches, refuse_no_data
+from .options import Training
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Feed:
+    """The batches a model is trained on, epoch by epoch.
+
+    Raises:
+        DataError: for what gives no batches.
+    """
+
+    data: object
+    options: Training
+
+    def __post_init__(self) -> None:
+        if as_pair(self.data) is None:
+            refuse_no_data(self.data)
+
+    @property
+    def steps(self) -> int | None:
+        """Batches in an epoch, None where only reading them would tell."""
+        if (pair := as_pair(self.data)) is not None:
+            return ceil(len(pair[1]) / self.options.batch)
+        if (dataset := _mapped(self.data)) is not None:
+            return ceil(len(dataset) / self.options.batch)
+        return _length(self.data)
+
+    def epoch(self, model: nn.Module, seed: int) -> Iterator[Batch]:
+        """Yield the batches of one epoch, ready to run; the order of a pair or a dataset follows from the seed.
+
+        Raises:
+            DataError: for data that fails, or a batch that does not fit the model, naming the batch.
+        """
+        device = device_of(model)
+        number = 0
+        for number, raw in enumerate(self._raw(seed), start=1):
+            try:
+                yield self._laid_out(self._augmented(prepared(raw, model, device)))
+            except DataError as error:
+                raise DataError(f"batch {number}: {error}") from error.__cause__
+        if not number:
+            raise DataError(_empty(self.data))
+
+    def _raw(self, seed: int) -> Iterator[Any]:
+        generator = torch.Generator().manual_seed(seed)
+        if (pair := as_pair(self.data)) is not None:
+            return _shuffled(*pair, self.options.batch, generator)
+        if (dataset := _mapped(self.data)) is not None:
+            return raw_batches(DataLoader(dataset, self.options.batch, shuffle=True, generator=generator))
+        return raw_batches(self.data)
+
+    def _augmented(self, batch: Batch) -> Batch:
+        if self.options.augment is None:
+            return batch
+        if len(batch.args) != 1 or batch.kwargs:
+            raise DataError("Training(augment=…) takes the model's only input, but the batch has several or named ones")
+        try:
+            return replace(batch, args=(self.options.augment(batch.args[0]),))
+        except Exception as error:
+            raise DataError(f"Training(augment=…) failed: {reason(error)}") from error
+
+    def _laid_out(self, batch: Batch) -> Batch:
+        if not self.options.channels_last:
+            return batch
+        return replace(batch, args=tuple(map(channels_last, batch.args)))
+
+
+def channels_last(value: Any) -> Any:
+    """Return a batch of images (N×C×H×W) laid out with the channels last, anything else as it is."""
+    if isinstance(value, Tensor) and value.ndim == 4:
+        return value.contiguous(memory_format=torch.channels_last)
+    return value
+
+
+def _shuffled(
+    inputs: Tensor, targets: Tensor, batch: int, generator: torch.Generator
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Cut into batches of nearly equal size: a last batch of one example would be no batch to normalize over."""
+    n = len(targets)
+    if n:
+        for chosen in torch.randperm(n, generator=generator).tensor_split(ceil(n / batch)):
+            places = chosen.to(inputs.device)
+            yield inputs[places], targets[places.to(targets.device)]
+
+
+def _mapped(data: object) -> Any:
+    """Return a dataset that can be shuffled and counted, None for all other data."""
+    mapped = isinstance(data, Dataset) and not isinstance(data, IterableDataset) and hasattr(data, "__len__")
+    return data if mapped else None
+
+
+def _length(data: object) -> int | None:
+    try:
+        return len(data) if isinstance(data, Sized) else None
+    except TypeError:  # a loader of an iterable dataset has the method, and no answer
+        return None
+
+
+def _empty(data: object) -> str:
+    if isinstance(data, Iterator):
+        return "the data gave no batch: an iterator can be read only once; pass a list of batches or a DataLoader"
+    return "the data is empty: there is no batch to train on"

@@ -1,0 +1,173 @@
+"""The compressible weights of a network in training: masks that hold, and grids that are trained through."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from ..errors import TrainingError
+from ..measure.layers import Entry, open_weights
+from ..recipe import Plan, Recipe
+from ..shrink.exact import on_grid
+from ..shrink.grid import Grid, Layer, layer_of
+from ..shrink.quantize import fit
+from .shared import Shared, shares
+
+
+@dataclass(slots=True, eq=False)
+class _Layer:
+    """One compressible tensor; `keep` and its like in numbers, `mask`, are of its shape, None while all is kept."""
+
+    entry: Entry
+    plan: Plan
+    parameter: nn.Parameter
+    keep: Tensor | None = None
+    mask: Tensor | None = None
+    shared: Shared | None = None
+    beyond: Tensor | None = None
+
+    @property
+    def rounded(self) -> bool:
+        """Whether the network computes with other weights than those that are trained."""
+        return self.plan.bits < 32 and not shares(self.plan)
+
+    def layer(self) -> Layer:
+        """Return the weights with their survivors marked, ready for rounding."""
+        return layer_of(self.entry, self.keep, self.plan)
+
+
+class Held:
+    """Every compressible layer of a network that is not under Keep, as a recipe will have it.
+
+    Masks: after every step `hold` puts pruned weights, and what the optimizer remembers of them, back to zero.
+
+    Linear grids, 16 bits: the network computes with `effective` weights, the very ones `compress` makes of the latent
+    weights that are trained; the gradient at the one is taken for that at the other (the straight-through estimator;
+    Bengio et al., arXiv 1308.3432).
+
+    Codebooks: survivors that share a value share their gradient, so that they go on sharing one (`Shared`).
+    """
+
+    def __init__(self, network: nn.Module, recipe: Recipe, masks: Sequence[Tensor | None]) -> None:
+        weights = open_weights(network)
+        parameters = dict(network.named_parameters(remove_duplicate=False))
+        plans = recipe.resolve(e.name for e in weights.layers)
+        items = zip(weights.layers, plans, masks, strict=True)
+        self._all = sum(entry.numel for entry in weights.layers)
+        self._layers = [_Layer(e, plan, parameters[e.name]) for e, plan, _ in items if not plan.keep]
+        self.prune([keep for keep, plan in zip(masks, plans, strict=True) if not plan.keep])
+
+    @torch.no_grad()
+    def prune(self, masks: Sequence[Tensor | None]) -> None:
+        """Take other masks, bool of the shape of each layer, None where all is kept."""
+        for layer, keep in zip(self._layers, masks, strict=True):
+            layer.keep = None if keep is None else keep.view(layer.entry.shape).to(layer.parameter.device)
+            layer.mask = None if layer.keep is None else layer.keep.to(layer.parameter.dtype)
+            if layer.keep is not None:
+                layer.parameter.masked_fill_(~layer.keep, 0)
+        self.settle()
+
+    @torch.no_grad()
+    def settle(self) -> None:
+        """Make an epoch's beginning and end unambiguous: survivors are not zero, and codebooks are what they are.
+
+        A survivor that is exactly zero would rank with the pruned ones; it becomes the smallest normal number.
+        """
+        masked = any(layer.keep is not None for layer in self._layers)
+        for layer in self._layers:
+            if shares(layer.plan):
+                layer.shared = Shared(layer.layer())
+                layer.shared.start_(layer.parameter)
+            if masked:
+                zero = layer.parameter == 0
+                survivors = zero if layer.keep is None else zero & layer.keep
+                layer.parameter.masked_fill_(survivors, torch.finfo(layer.parameter.dtype).smallest_normal)
+
+    @contextmanager
+    def effective(self) -> Iterator[None]:
+        """Let the network compute, inside, with the weights its file will hold."""
+        rounded = [layer for layer in self._layers if layer.rounded]
+        parameters: list[Tensor] = [layer.parameter.data for layer in rounded]
+        latent = [p.clone() for p in parameters]
+        try:
+            if rounded:
+                torch._foreach_copy_(parameters, [_effective(layer) for layer in rounded])
+            yield
+        finally:
+            if rounded:
+                torch._foreach_copy_(parameters, latent)
+
+    @torch.no_grad()
+    def straight_through(self) -> None:
+        """Turn the gradients at the effective weights into those of the weights that are trained.
+
+        Where a range clips, nothing is gained by going further out, and the gradient that would is zeroed.
+        """
+        for layer in self._layers:
+            gradient = layer.parameter.grad
+            if gradient is None:
+                continue
+            if layer.shared is not None:
+                layer.shared.average_(gradient)
+            elif layer.beyond is not None:
+                gradient.masked_fill_(layer.beyond & (gradient * layer.parameter < 0), 0)
+
+    @torch.no_grad()
+    def hold(self, optimizer: Optimizer) -> None:
+        """Put pruned weights, and the optimizer's memory of them, back to zero; keep shared values shared."""
+        held: list[Tensor] = []
+        masks: list[Tensor] = []
+        for layer in self._layers:
+            if layer.mask is not None:
+                states = _of_shape(optimizer, layer.parameter)
+                held += [layer.parameter, *states]
+                masks += [layer.mask] * (1 + len(states))
+        if held:
+            torch._foreach_mul_(held, masks)
+        for layer in self._layers:
+            if layer.shared is not None:
+                layer.shared.tie_(layer.parameter)
+
+    def sparsity(self) -> float:
+        """Return the fraction of the compressible weights that is pruned, counted on the weights.
+
+        Raises:
+            TrainingError: if a pruned weight is not zero.
+        """
+        pruned = 0
+        for layer in self._layers:
+            if layer.keep is not None:
+                pruned += int((~layer.keep).sum())
+                if bool(layer.parameter.detach()[~layer.keep].any()):
+                    raise TrainingError(f"a pruned weight of {layer.entry.name!r} is not zero: something else wrote it")
+        return pruned / self._all
+
+
+def _of_shape(optimizer: Optimizer, parameter: nn.Parameter) -> list[Tensor]:
+    """Return what an optimizer remembers per weight of a parameter: momentum, averages."""
+    states = optimizer.state[parameter].values() if parameter in optimizer.state else ()
+    return [x for x in states if isinstance(x, Tensor) and x.shape == parameter.shape]
+
+
+def _effective(layer: _Layer) -> Tensor:
+    whole = layer.layer()
+    grid = fit(whole)
+    layer.beyond = _beyond(whole, grid) if _clips(layer.plan) else None
+    return on_grid(whole, grid).to(layer.parameter.device)
+
+
+def _clips(plan: Plan) -> bool:
+    return plan.range != "absmax" and 2 <= plan.bits <= 8
+
+
+def _beyond(layer: Layer, grid: Grid) -> Tensor:
+    """Return which weights lie outside of their grid, bool of the layer's shape."""
+    out = torch.empty(layer.shape, dtype=torch.bool, device=layer.flat.device)
+    for piece in layer.pieces():
+        out.view(-1)[piece.weights] = layer.groups.flat(grid.beyond(piece))
+    return out

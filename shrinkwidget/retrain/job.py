@@ -1,0 +1,97 @@
+"""A training as it was asked for, checked before anything is done."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from torch import nn
+
+from ..compressed import Compressed
+from ..errors import ModelError, TrainingError
+from ..recipe import Recipe
+from ..train.batches import as_pair, refuse_no_data
+from .feed import Feed
+from .methods import Method, Stage
+from .options import Training
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """What is to be trained on what, how, and to which recipes, one for every round.
+
+    Raises:
+        ModelError, DataError, TrainingError: for an argument that is not what it should be.
+    """
+
+    source: Compressed | nn.Module
+    train: object
+    test: object
+    method: Method
+    options: Training
+    recipes: tuple[Recipe, ...] = ()
+    resume: str | os.PathLike[str] | None = None
+    feed: Feed = field(init=False)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.method, Method):
+            raise TrainingError(
+                f"method={self.method!r} must be one such as FineTune(epochs=10) or RewindLearningRate()"
+            )
+        if not isinstance(self.options, Training):
+            raise TrainingError(f"options must be Training(…), got a {type(self.options).__name__}")
+        if self.test is not None and as_pair(self.test) is None:
+            refuse_no_data(self.test)
+        object.__setattr__(self, "feed", Feed(self.train, self.options))
+        object.__setattr__(self, "recipes", self.recipes or (_recipe_of(self.source),))
+
+    @cached_property
+    def model(self) -> nn.Module:
+        """The module that is trained a copy of."""
+        if isinstance(self.source, nn.Module):
+            return self.source
+        if self.source.model is None:
+            raise ModelError("there is no model to train, only weights: load the file with load(path, into=model)")
+        return self.source.model
+
+    @property
+    def stage(self) -> Stage:
+        """The training of each round."""
+        return self.method.stage()
+
+    @property
+    def checkpoint(self) -> str | os.PathLike[str] | None:
+        """The file that is written after every epoch, if any."""
+        return self.options.checkpoint if self.options.checkpoint is not None else self.resume
+
+    def regime(self, number: int, epochs: int) -> str:
+        """Return how weights were obtained that `epochs` epochs of round `number` (from 0) have trained."""
+        rounds, whole = len(self.recipes), self.stage.epochs
+        if epochs < whole:
+            text = f"{epochs} of {_epochs(whole)}" + (f" in round {number + 1} of {rounds}" if rounds > 1 else "")
+        elif rounds == 1:
+            text = _epochs(whole)
+        else:
+            text = f"{rounds if number + 1 == rounds else f'{number + 1} of {rounds}'} rounds of {_epochs(whole)}"
+        aware = ", quantization-aware" if _quantizes(self.recipes[number]) else ""
+        return self.method.words(text) + aware + (", distilled" if self.options.distil else "")
+
+
+def _epochs(n: int) -> str:
+    return f"{n} epoch{'' if n == 1 else 's'}"
+
+
+def _quantizes(recipe: Recipe) -> bool:
+    """Tell whether a recipe rounds any layer to fewer than 32 bits."""
+    own = [override.get("bits", 32) for override in recipe.layers.values() if isinstance(override, Mapping)]
+    return any(bits < 32 for bits in (recipe.bits, *own))
+
+
+def _recipe_of(source: object) -> Recipe:
+    if isinstance(source, Compressed):
+        return source.recipe
+    if isinstance(source, nn.Module):
+        return Recipe()
+    raise ModelError(f"cannot train a {type(source).__name__}: give an nn.Module or a Compressed")

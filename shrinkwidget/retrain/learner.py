@@ -1,0 +1,104 @@
+"""One network being trained: a batch goes in, the weights move, the masks hold."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import DataError, TrainingError
+from ..measure.call import call, device_of, reason
+from ..train.batches import Batch
+from ..train.metrics import Sums, resolve
+from ..train.outputs import prediction
+from .held import Held
+from .methods import Stage
+from .objective import Objective
+from .options import Training
+
+_HINT: Final = "; the best weights so far are kept: try a lower rate, or a warm-up"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What one step tells: the loss before it, and the batch's score, as the metric counts it."""
+
+    loss: float
+    sums: Sums
+
+
+class Learner:
+    """A network with its masks and its optimizer, for one stage of training."""
+
+    def __init__(self, network: nn.Module, held: Held, stage: Stage, options: Training) -> None:
+        self.network = network
+        self.held = held
+        self.stage = stage
+        self.optimizer = stage.schedule.optimizer_of(_trained(network))
+        _train_mode(network)
+        self._rates = [group["lr"] for group in self.optimizer.param_groups]
+        self._objective = Objective(options, network)
+        self._metric = resolve(options.metric)
+        self._autocast = options.autocast
+        self._device = (device_of(network) or torch.device("cpu")).type
+
+    def step(self, batch: Batch, progress: float) -> Step:
+        """Take one step at the rate the stage has after `progress` epochs.
+
+        Raises:
+            DataError: for a batch that does not fit.
+            TrainingError: if the loss is not finite, before a weight has moved; if the optimizer fails.
+        """
+        self._set_rate(self.stage.rate(progress))
+        self.optimizer.zero_grad(set_to_none=True)
+        with self.held.effective():
+            outputs = self._outputs(batch)
+            loss = self._loss(outputs, batch)
+            torch.autograd.backward(loss)
+        self.held.straight_through()
+        self._move()
+        self.held.hold(self.optimizer)
+        with torch.no_grad():
+            return Step(float(loss.detach()), self._metric.sums(outputs, batch.targets))
+
+    def _outputs(self, batch: Batch) -> Any:
+        with torch.autocast(self._device, self._autocast, enabled=self._autocast is not None):
+            return call(self.network, batch.args, batch.kwargs)
+
+    def _loss(self, outputs: Any, batch: Batch) -> Tensor:
+        try:
+            loss = self._objective(outputs, batch)
+        except DataError:
+            if bool(prediction(outputs).isnan().any()):
+                raise TrainingError(f"the outputs are NaN{_HINT}") from None
+            raise
+        if not bool(loss.detach().isfinite()):
+            raise TrainingError(f"the loss is {loss.item()}{_HINT}")
+        return loss
+
+    def _move(self) -> None:
+        try:
+            self.optimizer.step()
+        except Exception as error:
+            raise TrainingError(f"{type(self.optimizer).__name__} failed to take a step: {reason(error)}") from error
+
+    def _set_rate(self, rate: float) -> None:
+        share = rate / self.stage.schedule.lr
+        for group, at_its_highest in zip(self.optimizer.param_groups, self._rates, strict=True):
+            group["lr"] = at_its_highest * share
+
+
+def _trained(network: nn.Module) -> list[nn.Parameter]:
+    parameters = [p for p in network.parameters() if p.requires_grad]
+    if not parameters:
+        raise TrainingError(f"nothing to train in this {type(network).__name__}: no parameter requires a gradient")
+    return parameters
+
+
+def _train_mode(network: nn.Module) -> None:
+    """Put every module into training mode, but for one whose own parameters are all frozen: its statistics are, too."""
+    for module in network.modules():
+        own = [p for p in module._parameters.values() if p is not None]
+        module.training = not own or any(p.requires_grad for p in own)

@@ -1,0 +1,209 @@
+"""The loop: a generator that trains, tells where it is after every step, and at last returns the compressed model."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import count
+from typing import Any, Final
+
+import torch
+from torch import Tensor, nn
+
+from ..compressed import Compressed, compress
+from ..errors import DataError, ShrinkError, TrainingError
+from ..measure.call import device_of
+from ..measure.layers import open_weights
+from ..measure.parallel import Watch
+from ..recipe import Recipe
+from ..shrink.compress import copied, fill
+from ..shrink.prune import keep_masks
+from ..train.evaluate import Score, running
+from ..train.metrics import Tally, resolve
+from .chance import seed_of, seeded
+from .held import Held
+from .job import Job
+from .learner import Learner
+from .log import Best, Log, check_finite, rewind, snapshot
+from .progress import Clock, Phase, Progress
+
+_HISTORY: Final = ("round", "epoch", "loss", "train", "test", "lr", "sparsity")
+_POINTS: Final = ("round", "nbytes", "ratio", "sparsity", "test")
+_TEST: Final = -1  # in place of a step: chance in a test must not be that of a training step
+
+
+class Trainer:
+    """Trains as a job asks. `steps` is a generator: who advances it decides about threads, pauses, and the end.
+
+    Between two of its steps the caller may do anything; `stopped` is polled before every step and every test batch,
+    and when it says so, the generator ends with the best weights so far. `learner` is what trains in this round.
+    """
+
+    learner: Learner
+
+    def __init__(self, job: Job, stopped: Watch = lambda: False) -> None:
+        self.job = job
+        self.log = Log()
+        self._stopped = stopped
+        self._clock = Clock()
+        self._original = copied(job.model)  # what results are made of: the user's own may be trained on meanwhile
+        self._network = copied(job.model)
+        if job.options.channels_last:
+            self._network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._device = device_of(self._network)
+        self._metric = resolve(job.options.metric)
+        self._now = Progress("test", 1, len(job.recipes), job.stage.epochs, steps=job.feed.steps)
+
+    def steps(self) -> Generator[Progress, None, Compressed]:
+        """Train, and return the result.
+
+        Raises:
+            ShrinkError: for whatever goes wrong, its `best` the best weights so far.
+        """
+        rounds = self._rounds()
+        try:
+            while True:
+                self._clock.go()
+                progress = next(rounds, None)
+                self._clock.rest()
+                if progress is None:
+                    return self.best()
+                yield progress
+        except ShrinkError as error:
+            error.best = self.best()
+            raise
+
+    def best(self) -> Compressed:
+        """Return the best weights so far: at the end those of the last epoch, before the first the model as it came."""
+        best = self.log.best
+        if best is None:
+            source = self.job.source
+            return source if isinstance(source, Compressed) else compress(self._original, Recipe())
+        model = copied(self._original)
+        fill(model, best.state.items())
+        return replace(compress(model, self.job.recipes[best.round]), regime=self.job.regime(best.round, best.epoch))
+
+    def _rounds(self) -> Iterator[Progress]:
+        if self.log.baseline is None:
+            score = yield from self._score(self._original, self._source_regime())
+            self.log.baseline = None if score is None else score.to_dict()
+        for number in range(self.log.round, len(self.job.recipes)):
+            self.learner = learner = self._learner(number)
+            yield self._begun(number, learner)
+            for epoch in range(self.log.epoch, learner.stage.epochs):
+                yield from self._train(learner, number, epoch)
+                if self._stopped():
+                    return
+                score = yield from self._test(learner, number, epoch)
+                if self._stopped():
+                    return
+                self._ended(number, epoch + 1, score)
+
+    def _learner(self, number: int) -> Learner:
+        """Return the network, pruned to the recipe of a round, ready for its stage."""
+        recipe, stage = self.job.recipes[number], self.job.stage
+        masks = self._masks(recipe)
+        if stage.early is not None and not self.log.epoch:
+            rewind(self._network, stage.early)
+        return Learner(self._network, Held(self._network, recipe, masks), stage, self.job.options)
+
+    def _masks(self, recipe: Recipe) -> list[Tensor | None]:
+        weights = open_weights(self._network)
+        if not isinstance(self.job.source, Compressed):
+            return keep_masks(weights, recipe)
+        coded = self.job.source.coded
+        return [coded[e.name].keep if e.name in coded else None for e in weights.layers]
+
+    def _begun(self, number: int, learner: Learner) -> Progress:
+        packed = compress(self._network, self.job.recipes[number])
+        self._now = replace(
+            self._now,
+            round=number + 1,
+            sparsity=learner.held.sparsity(),
+            nbytes=packed.nbytes,
+            ratio=packed.dense / packed.nbytes,
+        )
+        return self._tell("prune", epoch=self.log.epoch, step=0, loss=None, train=None)
+
+    def _train(self, learner: Learner, number: int, epoch: int) -> Iterator[Progress]:
+        """Train for one epoch."""
+        batches = self.job.feed.epoch(self._network, seed_of(self.job.options.seed, number, epoch))
+        steps, tally, losses, began = self.job.feed.steps, Tally(), 0.0, self._clock.seconds
+        for step in count(1):
+            if self._stopped():
+                return
+            progress = epoch + ((step - 1) / steps if steps else 0.0)
+            with self._placed(number, epoch, step), seeded(self._device, self.job.options.seed, number, epoch, step):
+                if (batch := next(batches, None)) is None:
+                    return
+                done = learner.step(batch, progress)
+            tally.add(done.sums)
+            losses += done.loss
+            self._clock.stepped()
+            yield self._tell(
+                "train",
+                epoch=epoch + 1,
+                step=step,
+                loss=losses / step,
+                train=tally.mean,
+                lr=learner.stage.rate(progress),
+                rate=tally.examples / (self._clock.seconds - began),
+            )
+
+    def _test(self, learner: Learner, number: int, epoch: int) -> Generator[Progress, None, Score | None]:
+        """Check what an epoch has made, and score it."""
+        with self._placed(number, epoch):
+            learner.held.settle()
+            check_finite(self._network)
+            self._now = replace(self._now, sparsity=learner.held.sparsity())
+            with learner.held.effective():
+                return (yield from self._score(self._network, self.job.regime(number, epoch + 1), number, epoch))
+
+    def _score(self, model: nn.Module, regime: str, *place: int) -> Generator[Progress, None, Score | None]:
+        """Score a model on the test data, if there is any."""
+        if self.job.test is None:
+            return None
+        scores, last = running(model, self.job.test, self.job.options.metric), None
+        for step in count():
+            if self._stopped():
+                return None
+            with seeded(self._device, self.job.options.seed, *place, _TEST, step):
+                score = next(scores, None)
+            if score is None:
+                return last
+            last = replace(score, regime=regime)
+            yield self._tell("test", test=last)
+        raise AssertionError
+
+    def _ended(self, number: int, epoch: int, score: Score | None) -> None:
+        """Write down what an epoch has brought."""
+        done = epoch == self.job.stage.epochs
+        best = Best(snapshot(self._network), number, epoch, None if score is None else score.value)
+        if done or best.beats(self.log.best, self._metric):
+            self.log.best = best
+        plain = self._now.to_dict()
+        self.log.history.append({name: plain[name] for name in _HISTORY} | {"seconds": round(self._clock.seconds, 3)})
+        if done:
+            self.log.points.append({name: plain[name] for name in _POINTS})
+        self.log.round, self.log.epoch = (number + 1, 0) if done else (number, epoch)
+
+    def _tell(self, phase: Phase, **changes: Any) -> Progress:
+        now = replace(self._now, phase=phase, **changes)
+        left = (now.rounds - now.round + 1) * now.epochs - now.epoch + (1 if now.step else 0)
+        steps_left = None if now.steps is None else left * now.steps - now.step
+        self._now = replace(now, eta=self._clock.eta(steps_left))
+        return self._now
+
+    def _source_regime(self) -> str:
+        return self.job.source.regime if isinstance(self.job.source, Compressed) else "no retraining"
+
+    @contextmanager
+    def _placed(self, number: int, epoch: int, step: int | None = None) -> Iterator[None]:
+        """Let an error say where it happened."""
+        try:
+            yield
+        except (DataError, TrainingError) as error:
+            rounds = f"round {number + 1}, " if len(self.job.recipes) > 1 else ""
+            place = f"{rounds}epoch {epoch + 1}" + (f", step {step}" if step else "")
+            raise type(error)(f"{place}: {error}") from error.__cause__

@@ -1,0 +1,120 @@
+"""How a pruned network is retrained: each method says for how long, at what rate, and from which weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from torch import Tensor
+
+from ..errors import TrainingError
+from .schedule import Schedule, check_epochs, check_rate
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One training, from its first step to its last.
+
+    `rate` gives the learning rate after so many epochs of the stage; `early` are the weights it starts from, None for
+    those there are.
+    """
+
+    epochs: int
+    rate: Callable[[float], float]
+    schedule: Schedule
+    early: Mapping[str, Tensor] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FineTune:
+    """Keep training at a small rate: the usual way, and the baseline of the others.
+
+    Args:
+        epochs: for how long.
+        lr: the rate; by default the last one of the schedule.
+        schedule: of the original training, for its optimizer and its last rate.
+    """
+
+    epochs: int = 10
+    lr: float | None = None
+    schedule: Schedule = field(default_factory=Schedule)
+
+    def __post_init__(self) -> None:
+        check_epochs(self.epochs, "FineTune")
+        if self.lr is not None:
+            check_rate(self.lr, "FineTune")
+
+    def stage(self) -> Stage:
+        """Return its training."""
+        rate = self.schedule.last_lr if self.lr is None else self.lr
+        return Stage(self.epochs, lambda _: rate, self.schedule)
+
+    def words(self, epochs: str) -> str:
+        """Return what a regime says of so many epochs of it."""
+        return f"fine-tuned {epochs}"
+
+
+@dataclass(frozen=True, slots=True)
+class RewindLearningRate:
+    """Keep the weights, turn the learning rate back to epoch `to` of the schedule, and train to its end again.
+
+    As in Renda, Frankle, Carbin, "Comparing Rewinding and Fine-tuning in Neural Network Pruning", arXiv 2003.02389,
+    which rewinds to the start.
+    """
+
+    schedule: Schedule = field(default_factory=Schedule)
+    to: int = 0
+
+    def __post_init__(self) -> None:
+        _check_epoch(self.to, self.schedule, "RewindLearningRate")
+
+    def stage(self) -> Stage:
+        """Return its training."""
+        return _from(self.schedule, self.to)
+
+    def words(self, epochs: str) -> str:
+        """Return what a regime says of so many epochs of it."""
+        return f"retrained {epochs}, learning rate rewound"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RewindWeights:
+    """Turn the learning rate and the surviving weights back to epoch `to` of the schedule, and train to its end again.
+
+    As in Frankle et al., "Linear Mode Connectivity and the Lottery Ticket Hypothesis", arXiv 1912.05671.
+
+    Args:
+        schedule: of the original training.
+        early: the state dict of its epoch `to`; what it does not name keeps its value.
+        to: the epoch.
+    """
+
+    schedule: Schedule
+    early: Mapping[str, Tensor]
+    to: int = 0
+
+    def __post_init__(self) -> None:
+        _check_epoch(self.to, self.schedule, "RewindWeights")
+        if not isinstance(self.early, Mapping) or not all(isinstance(x, Tensor) for x in self.early.values()):
+            raise TrainingError("RewindWeights(early=…) must be the state dict of an earlier epoch")
+
+    def stage(self) -> Stage:
+        """Return its training."""
+        return _from(self.schedule, self.to, self.early)
+
+    def words(self, epochs: str) -> str:
+        """Return what a regime says of so many epochs of it."""
+        return f"retrained {epochs}, weights rewound to epoch {self.to}"
+
+
+Method: TypeAlias = FineTune | RewindLearningRate | RewindWeights
+
+
+def _from(schedule: Schedule, to: int, early: Mapping[str, Tensor] | None = None) -> Stage:
+    return Stage(schedule.epochs - to, lambda progress: schedule.lr_at(to + progress), schedule, early)
+
+
+def _check_epoch(to: int, schedule: Schedule, where: str) -> None:
+    if not isinstance(to, int) or not 0 <= to < schedule.epochs:
+        raise TrainingError(f"{where}(to={to!r}) must be an epoch of the schedule, 0 to {schedule.epochs - 1}")

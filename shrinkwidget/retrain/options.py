@@ -1,0 +1,88 @@
+"""Everything about a training that is not its method: the loss, the batches, the seed, where it is saved."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import TrainingError
+from ..train.evaluate import MetricLike
+from ..train.metrics import resolve
+from .schedule import check_choice
+
+Loss: TypeAlias = str | Callable[[Any, Tensor], Tensor]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Distil:
+    """Learn from a teacher, too: its outputs, softened by a temperature (Hinton, Vinyals, Dean, arXiv 1503.02531).
+
+    The loss is weight · T² · KL(teacher's softmax(z/T) ‖ student's) + (1 − weight) · the loss of the labels.
+
+    Args:
+        teacher: the dense model, usually; it is copied, and runs in eval mode.
+        temperature: T, above 0.
+        weight: 0…1.
+    """
+
+    teacher: nn.Module
+    temperature: float = 4.0
+    weight: float = 0.9
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.teacher, nn.Module):
+            raise TrainingError(f"Distil(teacher=…) must be an nn.Module, got a {type(self.teacher).__name__}")
+        if not self.temperature > 0 or not 0 <= self.weight <= 1:
+            raise TrainingError(
+                f"Distil(temperature={self.temperature!r}, weight={self.weight!r}): "
+                f"the temperature must be above 0, the weight from 0 to 1"
+            )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Training:
+    """How any method trains.
+
+    Args:
+        loss: ``"cross_entropy"``, ``"mse"``, or a function of (outputs, targets) that gives one number, the mean over
+            the batch.
+        metric: what is measured on training batches and on the test data; see `evaluate`.
+        batch: examples per step, where the data is a pair of tensors or a dataset; loaders bring their own batches.
+        augment: a function of a batch of inputs, applied in training only.
+        distil: a teacher to learn from.
+        seed: of the order of the examples, dropout, augmentation: of all chance. Same seed, same result on the CPU.
+        checkpoint: the file that is written after every epoch, from which ``resume`` goes on.
+        autocast: ``torch.bfloat16``, for mixed precision where the device has it.
+        channels_last: lay images out channels last in training, which convolutions on GPUs prefer.
+
+    Raises:
+        TrainingError: for a value out of range or an unknown name.
+        DataError: for an unknown metric.
+    """
+
+    loss: Loss = "cross_entropy"
+    metric: MetricLike = "accuracy"
+    batch: int = 64
+    augment: Callable[[Any], Any] | None = None
+    distil: Distil | None = None
+    seed: int = 0
+    checkpoint: str | os.PathLike[str] | None = None
+    autocast: torch.dtype | None = None
+    channels_last: bool = False
+
+    def __post_init__(self) -> None:
+        if not callable(self.loss):
+            check_choice(self.loss, ("cross_entropy", "mse"), "Training(loss=…)", "or a function of (outputs, targets)")
+        resolve(self.metric)
+        if not isinstance(self.batch, int) or self.batch < 1:
+            raise TrainingError(f"Training(batch={self.batch!r}) must be a whole number from 1")
+        if self.autocast not in (None, torch.bfloat16):
+            raise TrainingError(
+                f"Training(autocast={self.autocast!r}) must be torch.bfloat16 or None: "
+                f"float16 would underflow without loss scaling"
+            )

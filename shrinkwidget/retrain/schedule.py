@@ -1,0 +1,143 @@
+"""The schedule of a training, given once, so that rewinding can replay it: optimizer, rates, epochs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, Literal, TypeAlias, get_args
+
+from torch import nn, optim
+from torch.optim import Optimizer
+
+from ..errors import TrainingError, nearest
+
+Decay: TypeAlias = Literal["step", "cosine", "constant"]
+OptimizerFactory: TypeAlias = Callable[[list[nn.Parameter]], Optimizer]
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """How a network is trained from beginning to end.
+
+    Args:
+        epochs: passes over the training data.
+        lr: the learning rate at its highest.
+        optimizer: ``"sgd"``, ``"adam"``, ``"adamw"``, ``"rmsprop"``, or a function that makes an optimizer of a list of
+            parameters; its groups keep their rates relative to each other.
+        momentum, nesterov: of ``"sgd"``; momentum also of ``"rmsprop"``.
+        weight_decay: of the optimizers with a name.
+        decay: ``"step"`` multiplies the rate by `gamma` at every milestone, ``"cosine"`` lets it fall to zero along
+            half a cosine (arXiv 1608.03983), ``"constant"`` leaves it.
+        milestones: of ``"step"``; below 1 as a fraction of the epochs, from 1 on as an epoch.
+        gamma: of ``"step"``.
+        warmup: epochs in which the rate rises from zero in a straight line (arXiv 1706.02677).
+
+    Raises:
+        TrainingError: for a value out of range or an unknown name.
+    """
+
+    epochs: int = 30
+    lr: float = 0.1
+    optimizer: str | OptimizerFactory = "sgd"
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    nesterov: bool = True
+    decay: Decay = "step"
+    milestones: tuple[float, ...] = (0.5, 0.75)
+    gamma: float = 0.1
+    warmup: float = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "milestones", tuple(self.milestones))
+        check_epochs(self.epochs, "Schedule")
+        check_rate(self.lr, "Schedule")
+        if not callable(self.optimizer):
+            check_choice(self.optimizer, tuple(_NAMED), "Schedule(optimizer=…)", "or a function of the parameters")
+        check_choice(self.decay, get_args(Decay), "Schedule(decay=…)")
+        if not 0 <= self.warmup < self.epochs:
+            raise TrainingError(
+                f"Schedule(warmup={self.warmup!r}) must be at least 0 and less than the {self.epochs} epochs"
+            )
+
+    def lr_at(self, progress: float) -> float:
+        """Return the learning rate when `progress` epochs of the schedule are over: nothing but this sets the rate."""
+        if progress < self.warmup:
+            return self.lr * progress / self.warmup
+        if self.decay == "cosine":
+            share = min(1.0, (progress - self.warmup) / (self.epochs - self.warmup))
+            return self.lr * (1 + math.cos(math.pi * share)) / 2
+        if self.decay == "step":
+            epochs = (m * self.epochs if m < 1 else m for m in self.milestones)
+            return self.lr * self.gamma ** sum(progress >= m for m in epochs)
+        return self.lr
+
+    @property
+    def last_lr(self) -> float:
+        """The rate it ends with, or, where that is zero, the one its last epoch begins with."""
+        return self.lr_at(self.epochs) or self.lr_at(self.epochs - 1)
+
+    def optimizer_of(self, parameters: list[nn.Parameter]) -> Optimizer:
+        """Return a new optimizer of these parameters, its rate that of the schedule at its highest.
+
+        Raises:
+            TrainingError: if the function given as `optimizer` fails, or returns something else.
+        """
+        if not callable(self.optimizer):
+            return _NAMED[self.optimizer](self, parameters)
+        try:
+            made = self.optimizer(parameters)
+        except Exception as error:
+            raise TrainingError(f"Schedule(optimizer=…) failed: {type(error).__name__}: {error}") from error
+        if not isinstance(made, Optimizer):
+            raise TrainingError(f"Schedule(optimizer=…) returned a {type(made).__name__}; expected an optimizer")
+        return made
+
+
+def _sgd(schedule: Schedule, parameters: list[nn.Parameter]) -> Optimizer:
+    return optim.SGD(
+        parameters,
+        lr=schedule.lr,
+        momentum=schedule.momentum,
+        weight_decay=schedule.weight_decay,
+        nesterov=schedule.nesterov and schedule.momentum > 0,
+    )
+
+
+def _adam(schedule: Schedule, parameters: list[nn.Parameter]) -> Optimizer:
+    return optim.Adam(parameters, lr=schedule.lr, weight_decay=schedule.weight_decay)
+
+
+def _adamw(schedule: Schedule, parameters: list[nn.Parameter]) -> Optimizer:
+    return optim.AdamW(parameters, lr=schedule.lr, weight_decay=schedule.weight_decay)
+
+
+def _rmsprop(schedule: Schedule, parameters: list[nn.Parameter]) -> Optimizer:
+    return optim.RMSprop(parameters, lr=schedule.lr, momentum=schedule.momentum, weight_decay=schedule.weight_decay)
+
+
+_NAMED: Final[dict[str, Callable[[Schedule, list[nn.Parameter]], Optimizer]]] = {
+    "sgd": _sgd,
+    "adam": _adam,
+    "adamw": _adamw,
+    "rmsprop": _rmsprop,
+}
+
+
+def check_epochs(epochs: Any, where: str) -> None:
+    """Raise a `TrainingError` unless it is a whole number from 1."""
+    if not isinstance(epochs, int) or isinstance(epochs, bool) or epochs < 1:
+        raise TrainingError(f"{where}(epochs={epochs!r}) must be a whole number from 1")
+
+
+def check_rate(lr: Any, where: str) -> None:
+    """Raise a `TrainingError` unless it is a finite number above zero."""
+    if not isinstance(lr, int | float) or not 0 < lr < math.inf:
+        raise TrainingError(f"{where}(lr={lr!r}) must be a number above 0")
+
+
+def check_choice(found: Any, choices: tuple[str, ...], where: str, otherwise: str = "") -> None:
+    """Raise a `TrainingError` unless it is one of the choices, naming the nearest."""
+    if found not in choices:
+        names = ", ".join(map(repr, choices)) + (f", {otherwise}" if otherwise else "")
+        raise TrainingError(f"{where} must be {names}, got {found!r}{nearest(str(found), choices)}")

@@ -1,0 +1,49 @@
+"""Weights that share the values of a codebook, and go on sharing them in training (arXiv 1510.00149)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..recipe import Plan
+from ..shrink.codebook import codebook_of
+from ..shrink.grid import Layer, nearest
+
+
+def shares(plan: Plan) -> bool:
+    """Tell whether a layer has a codebook."""
+    return plan.grid == "codebook" and plan.bits <= 8
+
+
+class Shared:
+    """Which value of its codebook every weight of a layer has.
+
+    The gradient of each becomes the mean over all that share its value: the projection of the gradient onto what a
+    codebook can express. (The paper takes the sum, and a smaller rate.) Any optimizer that treats weights alike then
+    moves them alike, and no copy of the codebook has to be kept beside the weights.
+    """
+
+    def __init__(self, layer: Layer) -> None:
+        survivors = layer.survivors().float()
+        codebook = codebook_of(survivors, layer.plan.bits)
+        self._pruned = len(codebook)  # the cell of those that are
+        self._cells = torch.full((len(layer.flat),), self._pruned, dtype=torch.int64, device=layer.flat.device)
+        self._cells[slice(None) if layer.keep is None else layer.keep] = nearest(survivors, codebook).long()
+        self._counts = torch.bincount(self._cells, minlength=self._pruned + 1).clamp(min=1)
+        self._first = torch.zeros_like(self._counts).scatter_reduce_(
+            0, self._cells, torch.arange(len(self._cells), device=layer.flat.device), "amin", include_self=False
+        )
+        self._codebook = torch.cat([codebook, codebook.new_zeros(1)])
+
+    def start_(self, weights: Tensor) -> None:
+        """Give every weight its value of the codebook."""
+        weights.copy_(self._codebook[self._cells].view(weights.shape))
+
+    def average_(self, gradient: Tensor) -> None:
+        """Replace the gradient of every weight by the mean over those that share its value."""
+        sums = torch.zeros_like(self._codebook).index_add_(0, self._cells, gradient.reshape(-1).float())
+        gradient.copy_((sums / self._counts)[self._cells].view(gradient.shape))
+
+    def tie_(self, weights: Tensor) -> None:
+        """Give all that share a value that of the first: vector and scalar instructions may differ in the last bit."""
+        weights.copy_(weights.reshape(-1)[self._first][self._cells].view(weights.shape))

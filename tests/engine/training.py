@@ -1,0 +1,63 @@
+"""Small networks and data for the tests of retraining, and ways to watch every step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from shrinkwidget import demo
+from shrinkwidget.compressed import Compressed
+from shrinkwidget.recipe import Recipe
+from shrinkwidget.retrain.job import Job
+from shrinkwidget.retrain.loop import Trainer
+from shrinkwidget.retrain.methods import FineTune, Method
+from shrinkwidget.retrain.options import Training
+from shrinkwidget.retrain.progress import Progress
+
+TRAIN = tuple(x[:320] for x in demo.data("train"))
+TEST = tuple(x[:128] for x in demo.data("test"))
+
+
+def mlp(seed: int = 0) -> nn.Sequential:
+    """Return a network for points in the plane, 8·16 + 16·3 weights."""
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Linear(8, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.1), nn.Linear(16, 3))
+
+
+def points(n: int = 96, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Return three clouds of points in eight dimensions, and which cloud each is of."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(n) % 3
+    centres = torch.eye(3, 8) * 2
+    return centres[labels] + torch.randn(n, 8, generator=generator) * 0.7, labels
+
+
+def trainer(
+    model: Compressed | nn.Module,
+    method: Method = FineTune(3, lr=0.05),
+    train: Any = None,
+    test: Any = None,
+    recipes: tuple[Recipe, ...] = (),
+    **options: Any,
+) -> Trainer:
+    """Return a trainer of a model for points in the plane."""
+    return Trainer(Job(model, points() if train is None else train, test, method, Training(**options), recipes))
+
+
+def result(steps: Trainer) -> Compressed:
+    """Train to the end and return the result."""
+    generator = steps.steps()
+    while True:
+        try:
+            next(generator)
+        except StopIteration as end:
+            found: Compressed = end.value
+            return found
+
+
+def told(steps: Trainer) -> Iterator[Progress]:
+    """Train to the end and yield all that is told on the way."""
+    yield from steps.steps()
