@@ -1,0 +1,129 @@
+"""Training through a grid or on a codebook: what was trained is, bit for bit, what is compressed and saved."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from shrinkwidget import demo
+from shrinkwidget.compressed import compress, load
+from shrinkwidget.recipe import Keep, Recipe
+from shrinkwidget.retrain.api import retrain
+from shrinkwidget.retrain.methods import FineTune
+from shrinkwidget.shrink.compress import copied
+from shrinkwidget.train.evaluate import evaluate
+
+from .packing import same_bits
+from .training import TEST, TRAIN, mlp, points, told, trainer
+
+GRIDS: dict[str, dict[str, Any]] = {
+    "4 bits": dict(bits=4),
+    "tensor": dict(bits=3, granularity="tensor"),
+    "groups": dict(bits=4, granularity=8),
+    "asymmetric": dict(bits=3, symmetric=False),
+    "one bit": dict(bits=1),
+    "percentile": dict(bits=4, range=95.0),
+    "least error": dict(bits=3, range="mse", granularity="tensor"),
+    "codebook": dict(bits=3, grid="codebook"),
+    "codebook of two": dict(bits=1, grid="codebook"),
+    "half": dict(bits=16),
+    "2:4": dict(bits=4, pattern="2:4", sparsity=0.5),
+    "random": dict(bits=4, criterion="random"),
+    "layer": dict(bits=4, scope="layer"),
+    "overrides": dict(bits=4, layers={"0": dict(bits=2, sparsity=0.2, grid="codebook"), "4": Keep}),
+}
+
+
+@pytest.mark.parametrize("sparsity", [0.0, 0.6])
+@pytest.mark.parametrize("grid", list(GRIDS.values()), ids=list(GRIDS))
+def test_what_was_trained_is_what_compress_makes_of_it(grid: dict[str, Any], sparsity: float) -> None:
+    small = compress(mlp(), Recipe(**{"sparsity": sparsity, **grid}))
+    steps = trainer(small, FineTune(2, lr=0.05), test=points(30, seed=1), batch=32)
+    for now in told(steps):
+        if now.phase == "test" and now.epoch == 2:
+            trained = copied(steps.learner.network).state_dict()
+    again = steps.best()
+    assert again.recipe == small.recipe
+    assert again.nbytes == small.nbytes
+    assert again.model is not None
+    for name, tensor in again.model.state_dict().items():
+        assert same_bits(tensor + 0.0, trained[name] + 0.0), name
+    assert any(
+        not torch.equal(a, b) for a, b in zip(again.state_dict().values(), small.state_dict().values(), strict=True)
+    )
+
+
+@pytest.mark.parametrize("grid", [dict(bits=2), dict(bits=1, grid="codebook"), dict(bits=1)], ids=str)
+def test_training_through_the_grid_beats_rounding_afterwards(grid: dict[str, Any]) -> None:
+    recipe = Recipe(sparsity=0.5, **grid)
+    rounded = compress(demo.model(), recipe)
+    aware = retrain(rounded, TRAIN, method=FineTune(3, lr=0.02))
+    assert evaluate(aware, TEST).value > evaluate(rounded, TEST).value + 0.1
+    assert aware.regime == "fine-tuned 3 epochs, quantization-aware"
+
+
+def test_a_saved_file_loads_what_was_trained(tmp_path: Path) -> None:
+    again = retrain(
+        compress(mlp(), Recipe(sparsity=0.5, bits=3, grid="codebook")), points(), method=FineTune(1, lr=0.1)
+    )
+    assert again.save(tmp_path / "x") == again.nbytes
+    loaded = load(tmp_path / "x", into=mlp(seed=5))
+    assert all(same_bits(a, b) for a, b in zip(again.state_dict().values(), loaded.state_dict().values(), strict=True))
+    assert loaded.regime == "as loaded"
+
+
+def test_a_codebook_has_as_many_values_after_every_step_and_they_move_by_the_mean_gradient() -> None:
+    small = compress(mlp(), Recipe(sparsity=0.5, bits=2, grid="codebook"))
+    steps = trainer(small, FineTune(1, lr=0.05), batch=16)
+    for now in told(steps):
+        if now.phase == "train":
+            for name, item in small.coded.items():
+                weight = steps.learner.network.get_parameter(name).detach().flatten()
+                gradient = steps.learner.network.get_parameter(name).grad
+                assert item.keep is not None
+                assert gradient is not None
+                for value in weight[item.keep].unique():
+                    assert len(gradient.flatten()[item.keep & (weight == value)].unique()) == 1
+                assert len(weight[item.keep].unique()) <= 4
+
+
+def test_gradients_that_push_a_clipped_weight_further_out_are_zeroed() -> None:
+    small = compress(mlp(), Recipe(bits=4, range=80.0, granularity="tensor"))
+    steps = trainer(
+        small,
+        FineTune(
+            1,
+            lr=1e-3,
+        ),
+        batch=48,
+    )
+    for now in told(steps):
+        if now.phase == "train" and now.step == 1:
+            with torch.no_grad():
+                steps.learner.network.get_parameter("0.weight")[0, 0] = 5.0
+        if now.phase == "train" and now.step == 2:
+            gradient = steps.learner.network.get_parameter("0.weight").grad
+            assert gradient is not None
+            assert float(gradient[0, 0]) >= 0
+
+
+def test_the_gradient_is_that_at_the_effective_weights() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 3))
+    small = compress(model, Recipe(bits=2))
+    assert small.model is not None
+    seen: list[Tensor] = []
+    x, y = points()
+    steps = trainer(small, FineTune(1, lr=1e-6), train=[(x, y)])
+    for now in told(steps):
+        if now.phase == "train":
+            gradient = steps.learner.network.get_parameter("0.weight").grad
+            assert gradient is not None
+            seen.append(gradient)
+    at_effective = torch.nn.functional.cross_entropy(small.model(x), y)
+    torch.autograd.backward(at_effective)
+    assert torch.equal(seen[0], small.model.get_parameter("0.weight").grad)  # type: ignore[arg-type]
