@@ -247,9 +247,19 @@ def refuse_pickle(path: Path) -> None:
     if not path.is_file():
         raise FileError(f"there is no file {str(path)!r}" + ("; it is a folder" if path.is_dir() else ""))
     with path.open("rb") as file:
-        head = file.read(2)
-    if head == b"PK" or (head[:1] == b"\x80" and head[1:2] <= b"\x05" and path.suffix != ".safetensors"):
+        head = file.read(9)
+    if _is_pickle(head):
         raise FileError(
             f"{str(path)!r} is a pickle (a torch.save file): pickles can run code when they are read, so shrinkwidget "
             f"never opens them; load it yourself with torch.load(weights_only=True) and pass the state dict"
         )
+
+
+def _is_pickle(head: bytes) -> bool:
+    """Tell a pickle, or the zip of one, by the first 9 bytes of a file.
+
+    A safetensors file begins with the length of its header, whose low bytes may be those of either; a brace follows it.
+    """
+    if len(head) < 9 or head[4:] == b"\0\0\0\0{":
+        return False
+    return head[:2] == b"PK" or (head[:1] == b"\x80" and head[1:2] <= b"\x05")

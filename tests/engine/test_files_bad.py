@@ -83,6 +83,20 @@ def test_a_pickle_is_refused_with_the_reason(path: Path) -> None:
     path.with_suffix(".pt").write_bytes(pickle.dumps([1, 2]))
     with pytest.raises(FileError, match="is a pickle"):
         read(path.with_suffix(".pt"))
+    torch.save({"w": torch.zeros(2)}, path, _use_new_zipfile_serialization=False)
+    with pytest.raises(FileError, match="is a pickle"):
+        read(path)
+
+
+@pytest.mark.parametrize("length", [0x280, 0x4B50])
+def test_a_header_whose_length_reads_like_a_pickle_is_none(tmp_path: Path, length: int) -> None:
+    """A file begins with the length of its header, which may be spelled like the first bytes of a pickle or a zip."""
+    plain = len(data_of(packed({"w": torch.ones(2, 2)}, Recipe(layers={"w": Keep})), entropy=False)) - 8 - 16
+    model = packed({"w": torch.ones(2, 2)}, Recipe(layers={"w" + "*" * (length - plain): Keep}))
+    path = tmp_path / "small.bin"
+    model.save(path)
+    assert path.read_bytes()[:2] in (b"\x80\x02", b"PK")
+    assert same(read(path).state_dict(), model.state_dict())
 
 
 def test_a_plain_safetensors_file_names_its_reader(path: Path) -> None:
