@@ -96,13 +96,12 @@ def test_a_wrong_number_of_bits_is_not_likened_to_digits() -> None:
 
 
 def test_numbers_of_numpy_are_numbers() -> None:
-    swept = [
-        Recipe(sparsity=s, bits=b, granularity=g, range=r, symmetric=np.bool_(False), seed=np.int64(3))
-        for s, b, g, r in zip(np.float32([0.5]), np.int64([4]), np.int32([32]), np.float32([99.5]), strict=True)
-    ]
+    fields: dict[str, Any] = {"sparsity": np.float32(0.5), "bits": np.int64(4), "granularity": np.int32(32)}
+    fields |= {"range": np.float32(99.5), "symmetric": np.bool_(False), "seed": np.int64(3)}
+    swept = Recipe(**fields)
     plain = Recipe(sparsity=0.5, bits=4, granularity=32, range=99.5, symmetric=False, seed=3)
-    assert swept == [plain]
-    assert repr(swept[0]) == repr(plain)
+    assert swept == plain
+    assert repr(swept) == repr(plain)
     assert Recipe(layers={"fc": {"bits": np.int64(8)}}) == Recipe(layers={"fc": {"bits": 8}})
     assert Recipe(granularity=32.0).granularity == 32  # type: ignore[arg-type]
 
