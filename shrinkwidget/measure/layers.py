@@ -103,6 +103,8 @@ def _nothing_compressible(weights: Weights) -> str:
         f"{wide[0].name!r} is kept: {wide[0].why}"
         if wide
         else f"its {len(weights.entries)} tensors have fewer than two dimensions"
+        if weights.entries
+        else "it has no tensors"
     )
     return f"nothing to compress in {weights.title}: no float parameter with two or more dimensions ({found})"
 
@@ -154,6 +156,9 @@ def _tie(found: Iterator[_Found]) -> Iterator[Entry]:
         name, tensor, role, _ = group[0]
         if tensor.device.type == "meta":
             raise ModelError(f"{name!r} is on the meta device and has no values: load the model's weights first")
+        if tensor.layout != torch.strided:
+            layout = str(tensor.layout).removeprefix("torch.")
+            raise ModelError(f"{name!r} is stored as {layout}: make it dense with .to_dense() first")
         tensor = tensor.detach()
         yield Entry(
             name=name,

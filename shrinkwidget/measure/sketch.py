@@ -114,7 +114,8 @@ class Sketch:
 
     def __repr__(self) -> str:
         buckets = sum(len(layer.buckets) for layer in self.layers)
-        return f"Sketch({self.title}: {len(self.layers)} layers, {self.parameters:,} parameters in {buckets:,} buckets)"
+        layers = f"{len(self.layers)} layer{'s' * (len(self.layers) != 1)}"
+        return f"Sketch({self.title}: {layers}, {self.parameters:,} parameters in {buckets:,} buckets)"
 
     def layer(self, name: str) -> LayerSketch:
         """Return the layer of this name, with or without its ``.weight``.
@@ -214,7 +215,7 @@ def _bucket_histogram(tensor: Tensor, entry: Entry) -> NDArray[np.int64]:
     bad = int(counts[_NOT_FINITE:0x8000].sum() + counts[0x8000 + _NOT_FINITE :].sum())
     if bad:
         raise ModelError(
-            f"layer {entry.name!r} has {bad:,} weight{'s' if bad > 1 else ''} that are NaN or infinite"
+            f"layer {entry.name!r} has {bad:,} weight{'s that are' if bad > 1 else ' that is'} NaN or infinite"
             f"{' as float32' if entry.dtype is torch.float64 else ''}: repair or retrain it before compressing"
         )
     return counts
