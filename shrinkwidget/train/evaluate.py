@@ -59,7 +59,9 @@ def evaluate(model: nn.Module, data: object, metric: MetricLike = "accuracy") ->
         data: a DataLoader, an iterable of ``(inputs, targets)`` or dict batches, a map-style dataset, or a pair of
             tensors ``(inputs, targets)``.
         metric: ``"accuracy"`` (top-1, Wilson interval), ``"mse"``, ``"perplexity"`` (exp of the mean cross entropy
-            per token), or a function of (outputs, targets) that gives one number per example, or one per batch.
+            per token), or a function of (outputs, targets) that gives one number per example, or one per batch. The
+            explorer takes higher for better unless it is called a loss, an error or an entropy; its attribute
+            ``higher_is_better`` decides where there is one.
 
     Raises:
         DataError: for data, targets or a metric that do not fit the model, naming the batch; for empty data.
