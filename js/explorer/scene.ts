@@ -1,6 +1,6 @@
 // Gathers what the ridge draws from the view's signals, and remembers pictures until something changes them.
 
-import { makePicture, quantile, sharedSpan } from "../charts/picture";
+import { makePicture, type Outline, outlineOf, quantile, sharedSpan } from "../charts/picture";
 import { hatchPattern, type Picture, type PlotStyle } from "../charts/plot";
 import type { RidgeScene, RowFigures } from "../charts/ridge";
 import { type Columns, ridgeColumns } from "../charts/ridge-frame";
@@ -30,6 +30,7 @@ export function detailSpan(layer: LayerSketch): number {
 
 /** Pictures of layers, made once for each set of figures and axis. */
 export class Scenes {
+  readonly #outlines = new Map<LayerSketch, Outline>();
   readonly #pictures = new Map<number, Picture>();
   readonly #rows = new Map<number, RowFigures>();
   readonly #fitted = new Map<string, string>();
@@ -88,6 +89,7 @@ export class Scenes {
 
   #forget(figures: Estimate, key: string): void {
     if (figures === this.#figures && key === this.#key) return;
+    if (key !== this.#key) this.#outlines.clear();
     this.#pictures.clear();
     this.#rows.clear();
     this.#figures = figures;
@@ -113,8 +115,10 @@ export class Scenes {
     if (!picture) {
       const { sketch } = this.view.state;
       const layer = sketch.value.layers[index];
-      const span = spanOf(axis, layer, this.sharedSpan());
-      picture = makePicture(sketch.value, layer, plan, outcomeOf(figures, index), span, pixels);
+      let outline = this.#outlines.get(layer);
+      outline ??= outlineOf(layer, spanOf(axis, layer, this.sharedSpan()), pixels);
+      this.#outlines.set(layer, outline);
+      picture = makePicture(sketch.value, layer, plan, outcomeOf(figures, index), outline);
       this.#pictures.set(index, picture);
     }
     return picture;

@@ -30,7 +30,7 @@ log = logging.getLogger("shrinkwidget")
 STATIC: Final = Path(__file__).parent / "static"
 _WORKER: Final = Worker()
 _SCORE_SECONDS: Final = 0.1
-_HELD_SECONDS: Final = 0.4
+_SILENT_SECONDS: Final = 3.0
 _LOOK_SECONDS: Final = 0.005
 _STILL_SECONDS: Final = 5.0
 
@@ -205,9 +205,9 @@ class Explorer(anywidget.AnyWidget):
         self._refresh_still()
 
     def _rest(self, cancelled: CancelCheck) -> None:
-        """Leave the cores to the browser while a drag moves; a drag that is held still counts as over."""
-        still = time.monotonic() + _HELD_SECONDS
-        while self._dragging and time.monotonic() < still:
+        """Leave the cores to the browser while a drag moves; it tells when it rests, unless the page is gone."""
+        silent = time.monotonic() + _SILENT_SECONDS
+        while self._dragging and time.monotonic() < silent:
             if cancelled():
                 raise Cancelled
             time.sleep(_LOOK_SECONDS)
