@@ -88,13 +88,17 @@ def open_weights(source: Source, *, only_to_look: bool = False) -> Weights:
     elif isinstance(source, str | os.PathLike):
         weights = Weights(Path(source).stem, tuple(_file_entries(Path(source))))
     else:
-        raise ModelError(
-            f"cannot look at a {type(source).__name__}: "
-            f"give an nn.Module, a state dict, or the path of a .safetensors file"
-        )
+        raise ModelError(_no_model(source))
     if not weights.layers and not only_to_look:
         raise ModelError(_nothing_compressible(weights))
     return weights
+
+
+def _no_model(found: object) -> str:
+    compressed = hasattr(found, "model") and hasattr(found, "state_dict")
+    usual = "an nn.Module, a state dict, or the path of a .safetensors file"
+    give = "its .model, or its .state_dict()" if compressed else usual
+    return f"cannot look at a {type(found).__name__}: give {give}"
 
 
 def _nothing_compressible(weights: Weights) -> str:

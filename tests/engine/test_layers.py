@@ -10,8 +10,10 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from shrinkwidget.compressed import compress
 from shrinkwidget.errors import FileError, ModelError
 from shrinkwidget.measure.layers import open_weights
+from shrinkwidget.recipe import Recipe
 
 
 class Everything(nn.Module):
@@ -104,6 +106,12 @@ def test_what_cannot_be_looked_at_is_refused_in_one_sentence(source: object, sen
     with pytest.raises(ModelError) as refused:
         open_weights(source)  # type: ignore[arg-type]
     assert sentence in str(refused.value)
+
+
+def test_a_compressed_model_says_where_its_module_is() -> None:
+    small = compress(nn.Linear(4, 4), Recipe(bits=4))
+    with pytest.raises(ModelError, match=r"cannot look at a Compressed: give its \.model, or its \.state_dict\(\)$"):
+        open_weights(small)  # type: ignore[arg-type]
 
 
 def test_files_that_are_not_safetensors_are_refused(tmp_path: Path) -> None:
