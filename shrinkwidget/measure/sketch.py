@@ -16,6 +16,7 @@ from ..errors import ModelError
 from ..recipe import Granularity, layer_label
 from .bins import Floats
 from .bytes import needs_bfloat16, structure_text
+from .call import reason
 from .layers import COMPRESSIBLE_DTYPES, Entry, Source, Weights, dtype_name, open_weights, where_float64_is
 from .parallel import each
 from .size import safetensors_bytes
@@ -170,8 +171,7 @@ def _kept(e: Entry) -> KeptTensor:
 @torch.inference_mode()
 def sketch_layer(entry: Entry) -> LayerSketch:
     """Return the sketch of one tensor; see `sketch`."""
-    tensor = _readable(entry)
-    histogram = _bucket_histogram(tensor, entry)
+    tensor, histogram = _read(entry)
     buckets = _by_value(np.flatnonzero(histogram).astype(np.uint16))
     counts = histogram[buckets.astype(np.intp)]
     lossless = entry.dtype is torch.bfloat16
@@ -198,11 +198,18 @@ def sketch_layer(entry: Entry) -> LayerSketch:
     )
 
 
-def _readable(entry: Entry) -> Tensor:
+def _read(entry: Entry) -> tuple[Tensor, NDArray[np.int64]]:
+    """Return the weights and the counts of their buckets: here they are touched first."""
+    where = ""
     try:
-        return where_float64_is(entry.load())
+        tensor = where_float64_is(entry.load())
+        where = f" from {tensor.device}"
+        return tensor, _bucket_histogram(tensor, entry)
     except (RuntimeError, OSError) as error:
-        raise ModelError(f"the weights of {entry.name!r} cannot be read: {error}") from error
+        raise ModelError(
+            f"the weights of {entry.name!r} cannot be read{where} ({reason(error)}): "
+            f"load the model anew, on a device that works"
+        ) from error
 
 
 def _bucket_histogram(tensor: Tensor, entry: Entry) -> NDArray[np.int64]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..errors import ModelError
 from ..measure.bytes import needs_bfloat16, peak, rounded, stored_dtype
+from ..measure.call import reason
 from ..measure.estimate import Estimate
 from ..measure.layers import Entry, Weights
 from ..measure.parallel import Watch, each
@@ -79,7 +80,7 @@ def copied(model: nn.Module) -> nn.Module:
             new = copy.deepcopy(model, {id(tensor): tensor.detach().clone() for tensor in _computed(model)})
     except Exception as error:
         raise ModelError(
-            f"this {type(model).__name__} cannot be copied ({type(error).__name__}: {error}), and your own model is "
+            f"this {type(model).__name__} cannot be copied ({reason(error)}), and your own model is "
             f"never changed: remove what copy.deepcopy does not accept, or compress model.state_dict() instead"
         ) from error
     for parameter in new.parameters():
