@@ -60,7 +60,7 @@ export class Scenes {
   /** Everything the ridge needs for one drawing, but for what the pointer and the keyboard add. */
   scene(
     ctx: CanvasRenderingContext2D,
-    size: { width: number; height: number; scrollTop: number; ratio: number },
+    size: { width: number; height: number; row: number; scrollTop: number; ratio: number },
     rows: readonly Row[],
   ): Omit<RidgeScene, "hovered" | "pointerX" | "focused" | "active"> {
     const { view } = this;
@@ -68,7 +68,7 @@ export class Scenes {
     const figures = state.figures.value;
     const plans = state.plans.value;
     const style = this.style(ctx, size.ratio);
-    const columns = this.#columnsFor(ctx, style.colours.font, size.width, rows);
+    const columns = this.#columnsFor(ctx, style.colours.font, size, rows);
     const axis = view.axis.value;
     this.#forget(figures, `${axis} ${view.log.value} ${columns.plot.width}`);
     return {
@@ -97,17 +97,25 @@ export class Scenes {
   }
 
   /** The columns, divided anew for a new width, other rows, or the page's font, which comes after the first drawing. */
-  #columnsFor(ctx: CanvasRenderingContext2D, font: string, width: number, rows: readonly Row[]): Columns {
-    if (this.#columns?.width !== width || this.#columns.font !== font || this.#columns.rows !== rows) {
+  #columnsFor(
+    ctx: CanvasRenderingContext2D,
+    font: string,
+    { width, row }: { width: number; row: number },
+    rows: readonly Row[],
+  ): Columns {
+    const known = this.#columns;
+    if (known?.width !== width || known.found.row !== row || known.font !== font || known.rows !== rows) {
       ctx.font = `12px ${font}`;
-      const longest = rows.reduce((most, row) => {
-        const [text, wider] = row.kind === "layer" ? [row.label, 1] : [row.key, 1.09];
-        return Math.max(most, wider * ctx.measureText(text).width + (row.kind === "layer" && !row.block ? 0 : 12));
+      const longest = rows.reduce((most, one) => {
+        const [text, wider] = one.kind === "layer" ? [one.label, 1] : [one.key, 1.09];
+        return Math.max(most, wider * ctx.measureText(text).width + (one.kind === "layer" && !one.block ? 0 : 12));
       }, 0);
-      this.#columns = { width, font, rows, found: ridgeColumns(width, longest) };
+      const found = ridgeColumns(width, longest, row);
+      this.#columns = { width, font, rows, found };
       this.#fitted.clear();
+      return found;
     }
-    return this.#columns.found;
+    return known.found;
   }
 
   #picture(index: number, plan: Plan, figures: Estimate, axis: Axis, pixels: number): Picture {
