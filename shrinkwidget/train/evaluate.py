@@ -54,6 +54,8 @@ class Score:
 def evaluate(model: nn.Module, data: object, metric: MetricLike = "accuracy") -> Score:
     """Return the score of a model on data; the model's weights, buffers and training mode stay as they are.
 
+    See `running` for the scores on the way.
+
     Args:
         model: any module; batches are moved to its device.
         data: a DataLoader, an iterable of ``(inputs, targets)`` or dict batches, a map-style dataset, or a pair of
@@ -75,6 +77,10 @@ def running(
     model: nn.Module, data: object, metric: MetricLike = "accuracy", cancelled: Callable[[], bool] | None = None
 ) -> Iterator[Score]:
     """Yield the score after every batch, and at last the same with ``done=True``; see `evaluate`.
+
+        for score in sw.running(model, data):
+            if score.high < 0.9:
+                break  # sure enough: the model is as it was, and no more batches are run
 
     `cancelled` is asked before every batch is run; between two scores the model is as the caller left it.
 

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
+import shrinkwidget as sw
 from shrinkwidget import demo
 from shrinkwidget.errors import Cancelled, DataError, ModelError
 from shrinkwidget.measure.call import moved
@@ -514,3 +515,13 @@ def test_to_dict_is_json() -> None:
         "value": None, "low": None, "high": None, "n": 1, "total": None, "metric": "perplexity",
         "regime": "no retraining", "done": True,
     }  # fmt: skip
+
+
+def test_running_scores_are_for_everyone() -> None:
+    model = sw.demo.model().train()
+    for score in sw.running(model, sw.demo.data()):
+        if score.low > 0.9:
+            break
+    assert not score.done
+    assert score.n < 360
+    assert model.training
