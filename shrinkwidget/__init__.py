@@ -16,7 +16,7 @@ from .measure.estimate import Estimate, estimate
 from .measure.size import Size, measure
 from .measure.sketch import Sketch, sketch
 from .recipe import Keep, Recipe
-from .train.evaluate import Score, evaluate
+from .train.evaluate import Score, evaluate, running
 from .widgets.explorer import Explorer, explore
 
 __version__ = "0.1.0"
@@ -42,5 +42,6 @@ __all__ = [
     "explore",
     "load",
     "measure",
+    "running",
     "sketch",
 ]

@@ -12,6 +12,8 @@ from functools import wraps
 from types import MappingProxyType
 from typing import Any, Final, Literal, TypeAlias, TypeVar, cast
 
+import numpy as np
+
 from .errors import RecipeError, nearest
 
 FORMAT: Final = "shrinkwidget-recipe"
@@ -203,7 +205,7 @@ class Recipe:
         """
         try:
             found = json.loads(text)
-        except (ValueError, RecursionError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             raise RecipeError(f"this is not a recipe: it is not valid JSON ({error})") from error
         return cls.from_dict(found)
 
@@ -336,6 +338,8 @@ def _checked(values: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 
 def _check(name: str, value: Any, where: str) -> Any:
+    if isinstance(value, np.generic):
+        value = value.item()  # sweeps are written with np.linspace and np.arange
     if name in _CHOICES:
         return _check_choice(name, value, where)
     if name == "sparsity":
@@ -356,15 +360,15 @@ def _whole(value: Any) -> bool:
 
 
 def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return _whole(value) or (isinstance(value, float) and math.isfinite(value))
 
 
 def _check_choice(name: str, value: Any, where: str) -> Any:
-    choices = _CHOICES[name]
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
+    choices, value = _CHOICES[name], _whole_if_it_is(value)
     if isinstance(value, bool) or not isinstance(value, int | str) or value not in choices:
-        hint = nearest(str(value), map(str, choices))
+        hint = nearest(str(value), (choice for choice in choices if isinstance(choice, str)))
+        if isinstance(value, str) and value in map(str, choices):
+            hint = f"; did you mean {value}?"
         raise RecipeError(f"{where}({name}={value!r}) must be one of {', '.join(map(repr, choices))}{hint}")
     return value
 
@@ -376,7 +380,13 @@ def _check_sparsity(value: Any, where: str) -> float:
     return float(value)
 
 
+def _whole_if_it_is(value: Any) -> Any:
+    """Return 4 for 4.0, as JSON from elsewhere may write it."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 def _check_granularity(value: Any, where: str) -> Granularity:
+    value = _whole_if_it_is(value)
     if value in ("tensor", "channel") or (_whole(value) and 2 <= value <= MAX_GROUP):
         return cast(Granularity, value)
     hint = nearest(str(value), ("tensor", "channel"))
