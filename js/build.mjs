@@ -11,7 +11,7 @@ const MAX_BYTES = 120_000;
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
 const watch = process.argv.includes("--watch");
 const outdir = join(root, "shrinkwidget", "widgets", "static");
-const script = "explorer.js";
+const scripts = ["explorer.js", "monitor.js"];
 
 /** @type {import("esbuild").BuildOptions} */
 const options = {
@@ -19,6 +19,8 @@ const options = {
   entryPoints: [
     { in: "js/widget/index.ts", out: "explorer" },
     { in: "js/widget/widget.css", out: "explorer" },
+    { in: "js/widget/monitor.ts", out: "monitor" },
+    { in: "js/widget/monitor.css", out: "monitor" },
   ],
   outdir,
   bundle: true,
@@ -42,7 +44,7 @@ async function squeeze(path) {
 }
 
 /** Exit with a sentence when the bundle has outgrown its budget; print where the bytes went. */
-async function weigh(bytes, metafile) {
+async function weigh(script, bytes, metafile) {
   console.log(`${script}: ${(bytes / 1000).toFixed(1)} kB minified, of at most ${MAX_BYTES / 1000} kB`);
   if (bytes > MAX_BYTES) {
     console.error(await esbuild.analyzeMetafile(metafile));
@@ -63,5 +65,5 @@ if (watch) {
   await context.watch();
 } else {
   const { metafile } = await esbuild.build(options);
-  await weigh(await squeeze(join(outdir, script)), metafile);
+  for (const script of scripts) await weigh(script, await squeeze(join(outdir, script)), metafile);
 }

@@ -1,28 +1,12 @@
 // The accuracy section: dense baseline, the running score with its interval and sample count, how it was obtained.
 
-import { bytes, count, decibels, percent, share, short } from "../charts/format";
+import { bytes, count, decibels, share, short } from "../charts/format";
+import { metricValue, plusMinus } from "../charts/score";
 import { macsOf } from "./figures";
-import type { Metric, Score } from "./model";
+import type { Score } from "./model";
 import { Panel } from "./panel";
 import { Approx, Arrow } from "./size";
 import { useView } from "./view";
-
-/** A score's value in the metric's own unit. */
-export function metricValue(metric: Metric, value: number): string {
-  return metric.percent ? percent(value, 1) : String(Number(value.toPrecision(4)));
-}
-
-/** A round value on an axis: "95 %", not "95.0 %", and 1.05 as it is. */
-export function metricTick(metric: Metric, value: number): string {
-  return metricValue(metric, value).replace(/\.0(?=\D)/, "");
-}
-
-/** Half the width of an interval: "± 0.6". */
-export function plusMinus(metric: Metric, score: Pick<Score, "low" | "high">): string {
-  const half = (score.high - score.low) / 2;
-  if (!Number.isFinite(half)) return "";
-  return `± ${metric.percent ? (100 * half).toFixed(1) : Number(half.toPrecision(2))}`;
-}
 
 export function Accuracy() {
   const { state } = useView();

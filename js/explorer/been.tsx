@@ -5,7 +5,7 @@ import { useMemo, useRef } from "preact/hooks";
 import { bytes, count } from "../charts/format";
 import { placeLabel } from "../charts/labels";
 import { byteDomain, type Frame, front, type Scales, scatterScales, valueDomain } from "../charts/scatter";
-import { metricTick, metricValue, plusMinus } from "./accuracy";
+import { metricTick, metricValue, plusMinus } from "../charts/score";
 import { DataTable } from "./data-table";
 import { useHeld, useSize } from "./hooks";
 import type { Visit } from "./model";

@@ -1,14 +1,14 @@
 // The line between the explorer and whatever hosts it: a handful of named values, and commands for the kernel.
 
+import type { Metric as ScoreMetric } from "../charts/score";
+import type { Followed } from "./follow";
+
 /** What the host offers. `js/widget` makes one of anywidget's model; a plain page can make one of an object. */
-export interface ExplorerModel {
-  get(name: string): unknown;
+export interface ExplorerModel extends Followed {
   /** Set a value here; whatever is linked to it in the page follows. */
   set(name: string, value: unknown): void;
   /** Tell the kernel what was set since last told. */
   save(): void;
-  /** Call back when a value changes from outside; returns what stops it. */
-  on(name: string, callback: () => void): () => void;
   send(command: Command): void;
   /** False once nobody answers any more (the kernel is gone, or there never was one); left out: always true. */
   alive?(): boolean;
@@ -33,10 +33,7 @@ export interface Score {
   text?: string;
 }
 
-export interface Metric {
-  name: string;
-  higher: boolean;
-  percent: boolean;
+export interface Metric extends ScoreMetric {
   has_data: boolean;
 }
 

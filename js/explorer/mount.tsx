@@ -68,7 +68,12 @@ function Explorer({ view }: { view: View }) {
         </div>
         <Footer />
       </article>
-      <Tooltip />
+      <Tips view={view} />
     </ViewProvider>
   );
+}
+
+/** Alone in reading the tip, so that nothing else is made anew while the pointer moves. */
+function Tips({ view }: { view: View }) {
+  return <Tooltip tip={view.tip.value} within={view.tip.value ? view.root.clientWidth : 0} />;
 }

@@ -5,6 +5,7 @@ import { Estimator, totals } from "../core/estimate";
 import { parseRecipe, planOf, recipeJson } from "../core/recipe";
 import { decodeSketch } from "../core/sketch";
 import type { Estimate, Figures, Plan, Recipe, Sketch } from "../core/types";
+import { follow } from "./follow";
 import type { Command, ExplorerModel, Metric, Score, Status, Visit } from "./model";
 import { Past } from "./past";
 
@@ -190,17 +191,8 @@ class Shared implements State {
     return over && this.#newsOf.value !== this.recipeText.value ? IDLE : status;
   }
 
-  /** A signal that follows one of the model's values. */
-  #follow<T>(name: string, missing: T, changed: () => void = () => {}): Signal<T> {
-    const read = () => (this.model.get(name) ?? missing) as T;
-    const value = signal(read());
-    this.#stops.push(
-      this.model.on(name, () => {
-        value.value = read();
-        changed();
-      }),
-    );
-    return value;
+  #follow<T>(name: string, missing: T, changed?: () => void): Signal<T> {
+    return follow(this.model, name, missing, this.#stops, changed);
   }
 
   #best(): Estimate {

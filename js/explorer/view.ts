@@ -6,18 +6,11 @@ import { useContext, useId } from "preact/hooks";
 import { blocks } from "../charts/rows";
 import type { Colours } from "../charts/theme";
 import type { State } from "./state";
+import type { Tip } from "./tooltip";
 
 /** `shared`: one axis of weight values; `own`: each row spans its layer's largest weight; `spread`: four RMS values. */
 export type Axis = "shared" | "own" | "spread";
 export type Table = "layers" | "size" | "history";
-
-export interface Tip {
-  /** In pixels from the root's upper left corner. */
-  x: number;
-  y: number;
-  title: string;
-  lines: readonly string[];
-}
 
 export interface View {
   /** Starts the ids of this view's elements: preact's own repeat from one mounted view to the next. */
@@ -87,12 +80,17 @@ export function toggled<T>(set: ReadonlySet<T>, member: T): ReadonlySet<T> {
 }
 
 /** Show a tip beside the pointer, in the root's coordinates. */
-export function tipAt(view: View, event: { clientX: number; clientY: number }, title: string, lines: string[]): void {
+export function tipAt(
+  view: Pick<View, "root" | "tip">,
+  event: { clientX: number; clientY: number },
+  title: string,
+  lines: string[],
+): void {
   const box = view.root.getBoundingClientRect();
   view.tip.value = { x: event.clientX - box.left, y: event.clientY - box.top, title, lines };
 }
 
 /** Take the tip away. */
-export function hideTip(view: View): void {
+export function hideTip(view: Pick<View, "tip">): void {
   view.tip.value = null;
 }

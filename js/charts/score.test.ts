@@ -1,6 +1,6 @@
 // Scores in the metric's own unit.
 import { describe, expect, it } from "vitest";
-import { metricTick } from "./accuracy";
+import { metricTick } from "./score";
 
 const metric = { name: "m", higher: true, has_data: true };
 

@@ -1,0 +1,86 @@
+// Places the lines of a training: values over epochs, on axes that stay put while a line grows.
+
+import type { Frame } from "./scatter";
+import { linearTicks, niceBelow } from "./ticks";
+
+export interface Series {
+  readonly x: readonly number[];
+  /** Null where there is no value. */
+  readonly y: readonly (number | null)[];
+}
+
+export interface LineScales {
+  x(value: number): number;
+  y(value: number): number;
+  xTicks: number[];
+  yTicks: number[];
+}
+
+/** Scales of a chart whose x axis has whole numbers, such as epochs. */
+export function lineScales(frame: Frame, xs: [number, number], ys: [number, number], log = false): LineScales {
+  const width = frame.width - frame.left - frame.right;
+  const height = frame.height - frame.top - frame.bottom;
+  const at = log ? Math.log10 : (value: number) => value;
+  const [low, high] = ys.map(at);
+  return {
+    x: (value) => frame.left + ((value - xs[0]) / (xs[1] - xs[0] || 1)) * width,
+    y: (value) => frame.top + ((high - at(value)) / (high - low || 1)) * height,
+    xTicks: linearTicks(xs[0], xs[1], Math.max(2, Math.floor(width / 70))).filter(Number.isInteger),
+    yTicks: log ? decades(low, high) : linearTicks(ys[0], ys[1], Math.max(2, Math.floor(height / 32))),
+  };
+}
+
+function decades(low: number, high: number): number[] {
+  const first = Math.ceil(low - 1e-9);
+  return Array.from({ length: Math.floor(high + 1e-9) - first + 1 }, (_, i) => 10 ** (first + i));
+}
+
+/** An axis for losses: from zero to a round number above all of them, so that it seldom changes. */
+export function lossDomain(...series: (readonly (number | null)[])[]): [number, number] {
+  const most = Math.max(0, ...series.flat().filter((y): y is number => y !== null && Number.isFinite(y)));
+  const step = niceBelow(most / 2);
+  return [0, most > 0 ? step * Math.ceil(most / step - 1e-9) : 1];
+}
+
+/** An axis for rates, in whole decades. */
+export function rateDomain(rates: readonly (number | null)[]): [number, number] {
+  const found = rates.filter((rate): rate is number => rate !== null && rate > 0).map(Math.log10);
+  if (found.length === 0) return [0.001, 1];
+  const low = Math.floor(Math.min(...found) + 1e-9);
+  return [10 ** low, 10 ** Math.max(low + 1, Math.ceil(Math.max(...found) - 1e-9))];
+}
+
+/** The path through a series, interrupted where it has no value or, if `steps`, drawn as stairs. */
+export function linePath({ x, y }: Series, scales: Pick<LineScales, "x" | "y">, steps = false): string {
+  let path = "";
+  let pen = "M";
+  x.forEach((value, i) => {
+    const height = y[i];
+    if (height === null || !Number.isFinite(height)) {
+      pen = "M";
+      return;
+    }
+    const place = [scales.x(value), scales.y(height)].map((pixel) => pixel.toFixed(1));
+    path += pen === "L" && steps ? `H${place[0]}V${place[1]}` : `${pen}${place.join(" ")}`;
+    pen = "L";
+  });
+  return path;
+}
+
+/** The band between two series of one length, where both have values. */
+export function bandPath(x: readonly number[], low: Series["y"], high: Series["y"], scales: LineScales): string {
+  const known = x.map((_, i) => i).filter((i) => low[i] !== null && high[i] !== null);
+  if (known.length < 2) return "";
+  const line = (side: Series["y"], indices: number[]) =>
+    indices.map((i) => `${scales.x(x[i]).toFixed(1)} ${scales.y(side[i] as number).toFixed(1)}`).join("L");
+  return `M${line(high, known)}L${line(low, [...known].reverse())}Z`;
+}
+
+/** The index of the entry of `x`, ascending, that is nearest to a value; -1 if there is none. */
+export function nearestIndex(x: readonly number[], value: number): number {
+  let best = -1;
+  x.forEach((candidate, i) => {
+    if (best < 0 || Math.abs(candidate - value) < Math.abs(x[best] - value)) best = i;
+  });
+  return best;
+}

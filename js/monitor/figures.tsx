@@ -1,0 +1,78 @@
+// The figures of the moment: score, loss, rate, sparsity, size.
+
+import { bytes, count, percent, times, weight } from "../charts/format";
+import { metricValue, plusMinus } from "../charts/score";
+import type { TestScore } from "./model";
+import { useView } from "./view";
+
+const NONE = "–";
+
+export function Figures() {
+  const { state } = useView();
+  const now = state.progress.value;
+  const metric = state.metric.value;
+  const value = (x: number | null | undefined) => (x === null || x === undefined ? NONE : metricValue(metric, x));
+  return (
+    <section aria-label="Now">
+      <Headline />
+      <dl class="sw-stats sw-run-stats">
+        <Stat term={`${metric.name}, training`} testid="train">
+          {value(now?.train)}
+        </Stat>
+        <Stat term="loss" testid="loss">
+          {now?.loss === null || now === null ? NONE : now.loss.toFixed(3)}
+        </Stat>
+        <Stat term="learning rate" testid="lr">
+          {now?.lr === null || now === null ? NONE : weight(now.lr)}
+        </Stat>
+        <Stat term="pruned" testid="sparsity">
+          {now ? percent(now.sparsity, 1) : NONE}
+        </Stat>
+        <Stat term="size" testid="nbytes">
+          {now?.nbytes ? bytes(now.nbytes) : NONE}
+        </Stat>
+        <Stat term="smaller" testid="ratio">
+          {now?.ratio ? times(now.ratio) : NONE}
+        </Stat>
+      </dl>
+    </section>
+  );
+}
+
+function Stat({ term, testid, children }: { term: string; testid: string; children: string }) {
+  return (
+    <div>
+      <dt>{term}</dt>
+      <dd data-testid={testid}>{children}</dd>
+    </div>
+  );
+}
+
+/** The score of the model as it came, and that of now, with its interval. */
+function Headline() {
+  const { state } = useView();
+  const metric = state.metric.value;
+  const baseline = state.baseline.value;
+  const test = state.progress.value?.test ?? null;
+  if (!baseline && !test) return <p class="sw-note">Give it test data, and every epoch is scored on it.</p>;
+  const score = (found: TestScore | null) => (found ? metricValue(metric, found.value) : "…");
+  return (
+    <>
+      <p class="sw-headline sw-accuracy">
+        <span class="sw-from">{score(baseline)}</span>
+        <span class="sw-arrow">
+          <span aria-hidden="true">→</span>
+          <span class="sw-unseen">becomes</span>
+        </span>
+        <strong data-testid="test" data-value={test?.value}>
+          {score(test)}
+        </strong>
+        <span class="sw-beside">{test && plusMinus(metric, test)}</span>
+      </p>
+      <p class="sw-hint">
+        {metric.name} on {count((test ?? baseline)?.n ?? 0)} test examples{test?.done === false && ", still counting"} ·
+        95 % interval
+      </p>
+    </>
+  );
+}

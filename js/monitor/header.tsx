@@ -1,0 +1,119 @@
+// The first lines: what is trained and how, its state, pause and stop, and how far it is.
+
+import { Toggle } from "../explorer/inputs";
+import type { RunState } from "./model";
+import type { MonitorState } from "./state";
+import { useView } from "./view";
+import { placeWords, STATE_WORDS, speedWords } from "./words";
+
+export function Header() {
+  const { state } = useView();
+  return (
+    <>
+      <header class="sw-header">
+        <h2 title={state.title.value}>{state.title.value}</h2>
+        <span class="sw-caption">{state.method.value}</span>
+        <span class="sw-tools">
+          <Badge />
+          <Buttons />
+          <TableToggle />
+        </span>
+      </header>
+      <Bar />
+      <Place />
+    </>
+  );
+}
+
+function Badge() {
+  const { run } = useView().state;
+  return (
+    <span class="sw-badge sw-run-state" data-state={run.value} data-testid="run-state" role="status">
+      {STATE_WORDS[run.value]}
+    </span>
+  );
+}
+
+const STOPPABLE: RunState[] = ["running", "paused"];
+
+function Buttons() {
+  const { state } = useView();
+  const run = state.run.value;
+  if (state.over.value) return null;
+  const paused = run === "paused";
+  const idle = state.gone.value || !STOPPABLE.includes(run);
+  return (
+    <>
+      <button
+        type="button"
+        class="sw-button"
+        disabled={idle}
+        data-testid={paused ? "resume" : "pause"}
+        onClick={() => state.ask({ do: paused ? "resume" : "pause" })}
+      >
+        {paused ? "Resume" : "Pause"}
+      </button>
+      <button
+        type="button"
+        class="sw-button"
+        disabled={idle}
+        title="end now; the best weights so far are kept"
+        data-testid="stop"
+        onClick={() => state.ask({ do: "stop" })}
+      >
+        Stop
+      </button>
+    </>
+  );
+}
+
+function TableToggle() {
+  const { table } = useView();
+  return (
+    <Toggle
+      pressed={table.value}
+      toggle={() => {
+        table.value = !table.value;
+      }}
+      title="the epochs as a table"
+      testid="epochs-table"
+    >
+      table
+    </Toggle>
+  );
+}
+
+function Bar() {
+  const { at, all, run } = useView().state;
+  const share = all.value > 0 ? Math.min(1, at.value / all.value) : 0;
+  return (
+    <div
+      class="sw-run-bar"
+      role="progressbar"
+      aria-label="epochs done"
+      aria-valuemin={0}
+      aria-valuemax={all.value}
+      aria-valuenow={Math.round(10 * at.value) / 10}
+      data-state={run.value}
+    >
+      <i style={{ transform: `scaleX(${share.toFixed(4)})` }} />
+    </div>
+  );
+}
+
+function Place() {
+  const { state } = useView();
+  return (
+    <p class="sw-run-place">
+      <span data-testid="place">{placeText(state)}</span>
+      <span class="sw-caption">{state.progress.value && speedWords(state.progress.value, state.run.value)}</span>
+    </p>
+  );
+}
+
+/** Where it is; trouble comes first. */
+function placeText(state: MonitorState) {
+  if (state.error.value) return <span class="sw-failed">{state.error.value}</span>;
+  if (state.gone.value) return <span class="sw-failed">kernel gone: nobody trains any more</span>;
+  return state.progress.value ? placeWords(state.progress.value) : "about to begin";
+}

@@ -1,0 +1,69 @@
+// The line between the monitor and whatever hosts it: a few named values, and three commands.
+
+import type { Followed } from "../explorer/follow";
+
+/** What the host offers. */
+export interface MonitorModel extends Followed {
+  send(command: RunCommand): void;
+  /** False once nobody answers any more; left out: always true. */
+  alive?(): boolean;
+}
+
+export type RunCommand = { do: "pause" } | { do: "resume" } | { do: "stop" };
+
+export type RunState = "ready" | "running" | "paused" | "stopping" | "done" | "stopped" | "failed";
+
+/** A score on the test data; `low` and `high` are the ends of its 95 % interval. */
+export interface TestScore {
+  value: number;
+  low: number | null;
+  high: number | null;
+  n: number;
+  done: boolean;
+}
+
+/** Where the training is; rounds, epochs and steps count from 1. */
+export interface Progress {
+  phase: "prune" | "train" | "test" | "checkpoint";
+  round: number;
+  rounds: number;
+  epoch: number;
+  epochs: number;
+  step: number;
+  steps: number | null;
+  loss: number | null;
+  train: number | null;
+  test: TestScore | null;
+  lr: number | null;
+  /** Fraction of the compressible weights that is pruned. */
+  sparsity: number;
+  nbytes: number | null;
+  ratio: number | null;
+  /** Examples per second. */
+  rate: number | null;
+  /** Seconds to the end. */
+  eta: number | null;
+}
+
+type Column = readonly (number | null)[];
+
+/** One entry for every complete epoch; `at` counts epochs through all rounds, from 1. */
+export interface Curves {
+  readonly at: readonly number[];
+  readonly loss: Column;
+  readonly train: Column;
+  readonly test: Column;
+  readonly low: Column;
+  readonly high: Column;
+  readonly lr: Column;
+  readonly sparsity: Column;
+}
+
+/** What a round has come to. */
+export interface Point {
+  round: number;
+  nbytes: number;
+  ratio: number;
+  sparsity: number;
+  test: TestScore | null;
+}

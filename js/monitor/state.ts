@@ -1,0 +1,67 @@
+// What every view of one monitor shares: where the training is, what it has done, and what it is told.
+
+import { computed, type ReadonlySignal, type Signal, signal } from "@preact/signals";
+import type { Metric } from "../charts/score";
+import { follow } from "../explorer/follow";
+import type { Curves, MonitorModel, Point, Progress, RunCommand, RunState, TestScore } from "./model";
+
+const ACCURACY: Metric = { name: "accuracy", higher: true, percent: true };
+const NOTHING: Curves = { at: [], loss: [], train: [], test: [], low: [], high: [], lr: [], sparsity: [] };
+
+/** Make the state of a model; `mount` any number of views on it, and dispose of it when the model goes. */
+export class MonitorState {
+  readonly title: ReadonlySignal<string>;
+  /** How the training goes about it, in words. */
+  readonly method: ReadonlySignal<string>;
+  readonly metric: ReadonlySignal<Metric>;
+  readonly run: Signal<RunState>;
+  readonly progress: ReadonlySignal<Progress | null>;
+  readonly curves: ReadonlySignal<Curves>;
+  readonly points: ReadonlySignal<readonly Point[]>;
+  /** The score of the model as it came. */
+  readonly baseline: ReadonlySignal<TestScore | null>;
+  /** What the training failed with. */
+  readonly error: ReadonlySignal<string>;
+  readonly gone = signal(false);
+  /** Epochs through all rounds, as far as they are complete, and in all. */
+  readonly at: ReadonlySignal<number>;
+  readonly all: ReadonlySignal<number>;
+  readonly over: ReadonlySignal<boolean>;
+  readonly #stops: (() => void)[] = [];
+
+  constructor(private readonly model: MonitorModel) {
+    const followed = <T>(name: string, missing: T) => follow(model, name, missing, this.#stops);
+    this.title = followed("title", "");
+    this.method = followed("method", "");
+    this.metric = followed("metric", ACCURACY);
+    this.run = followed<RunState>("state", "ready");
+    this.progress = followed<Progress | null>("progress", null);
+    this.curves = followed("curves", NOTHING);
+    this.points = followed<readonly Point[]>("points", []);
+    this.baseline = followed<TestScore | null>("baseline", null);
+    this.error = followed("error", "");
+    this.at = computed(() => epochsDone(this.progress.value));
+    this.all = computed(() => (this.progress.value ? this.progress.value.rounds * this.progress.value.epochs : 0));
+    this.over = computed(() => ["done", "stopped", "failed"].includes(this.run.value));
+  }
+
+  /** Ask for something, and show at once that it was asked. */
+  ask(command: RunCommand): void {
+    this.gone.value = !(this.model.alive?.() ?? true);
+    if (this.gone.value) return;
+    if (command.do === "stop") this.run.value = "stopping";
+    this.model.send(command);
+  }
+
+  dispose(): void {
+    for (const stop of this.#stops) stop();
+  }
+}
+
+/** How many epochs of all rounds are behind a training, with the part of the one it is in. */
+export function epochsDone(now: Progress | null): number {
+  if (!now) return 0;
+  const before = (now.round - 1) * now.epochs;
+  if (now.phase === "prune" || now.epoch === 0) return before + now.epoch;
+  return before + now.epoch - 1 + (now.phase === "train" ? (now.steps ? now.step / now.steps : 0.5) : 1);
+}

@@ -1,0 +1,39 @@
+// Where a training is, in words.
+
+import { count } from "../charts/format";
+import type { Progress, RunState } from "./model";
+
+/** "2 min 5 s", "48 s", "1 h 12 min". */
+export function duration(seconds: number): string {
+  const whole = Math.max(0, Math.round(seconds));
+  if (whole < 60) return `${whole} s`;
+  const minutes = Math.floor(whole / 60);
+  if (minutes < 60) return `${minutes} min${minutes < 10 && whole % 60 ? ` ${whole % 60} s` : ""}`;
+  return `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
+}
+
+/** "round 3 of 11 · epoch 12 of 30 · step 5 of 23". */
+export function placeWords(now: Progress): string {
+  const words = now.rounds > 1 ? [`round ${now.round} of ${now.rounds}`] : [];
+  if (now.epoch > 0) words.push(`epoch ${now.epoch} of ${now.epochs}`);
+  if (now.phase === "train") words.push(`step ${now.step}${now.steps ? ` of ${now.steps}` : ""}`);
+  else words.push({ prune: "pruning", test: "testing", checkpoint: "saving" }[now.phase]);
+  return words.join(" · ");
+}
+
+/** "3,410 examples a second · 48 s left"; nothing of what is not known. */
+export function speedWords(now: Progress, state: RunState): string {
+  const words = now.rate === null ? [] : [`${count(now.rate)} examples a second`];
+  if (now.eta !== null && state === "running") words.push(`${duration(now.eta)} left`);
+  return words.join(" · ");
+}
+
+export const STATE_WORDS: Record<RunState, string> = {
+  ready: "not started",
+  running: "running",
+  paused: "paused",
+  stopping: "stopping…",
+  done: "done",
+  stopped: "stopped early",
+  failed: "failed",
+};
