@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from typing import Literal, overload
+
 from torch import nn
 
 from ..compressed import Compressed
@@ -13,8 +16,10 @@ from .loop import Trainer
 from .methods import FineTune, Method, RewindLearningRate
 from .options import Training
 from .rounds import recipes_to
+from .run import Run
 
 
+@overload
 def retrain(
     model: Compressed | nn.Module,
     train: object,
@@ -22,7 +27,30 @@ def retrain(
     method: Method = FineTune(),
     *,
     options: Training = Training(),
-) -> Compressed:
+    resume: str | os.PathLike[str] | None = None,
+    background: Literal[False] = False,
+) -> Compressed: ...
+@overload
+def retrain(
+    model: Compressed | nn.Module,
+    train: object,
+    test: object = None,
+    method: Method = FineTune(),
+    *,
+    options: Training = Training(),
+    resume: str | os.PathLike[str] | None = None,
+    background: Literal[True],
+) -> Run: ...
+def retrain(
+    model: Compressed | nn.Module,
+    train: object,
+    test: object = None,
+    method: Method = FineTune(),
+    *,
+    options: Training = Training(),
+    resume: str | os.PathLike[str] | None = None,
+    background: bool = False,
+) -> Compressed | Run:
     """Return a compressed model trained further; the one given is untouched.
 
     Args:
@@ -32,14 +60,18 @@ def retrain(
         test: as `train`; scored after every epoch.
         method: how: `FineTune`, `RewindLearningRate`, or `RewindWeights`.
         options: all else: loss, batches, seed, checkpoint.
+        resume: the checkpoint of an interrupted training, asked for just so, to go on from; it goes on being written.
+        background: True for a `Run` on a thread of its own, already started, instead of the result.
 
     Raises:
+        FileError: for a checkpoint that is not one of this training, or cannot be written.
         ModelError, DataError, TrainingError: for arguments that do not fit each other, and for a training that cannot
             go on; the error's `best` then holds the best weights.
     """
-    return finished(Trainer(Job(model, train, test, method, options)))
+    return _done(Job(model, train, test, method, options, resume=resume), background)
 
 
+@overload
 def prune_and_retrain(
     model: nn.Module,
     train: object,
@@ -49,7 +81,34 @@ def prune_and_retrain(
     *,
     rounds: int | None = None,
     options: Training = Training(),
-) -> Compressed:
+    resume: str | os.PathLike[str] | None = None,
+    background: Literal[False] = False,
+) -> Compressed: ...
+@overload
+def prune_and_retrain(
+    model: nn.Module,
+    train: object,
+    test: object = None,
+    to: Recipe | float = 0.9,
+    method: Method = RewindLearningRate(),
+    *,
+    rounds: int | None = None,
+    options: Training = Training(),
+    resume: str | os.PathLike[str] | None = None,
+    background: Literal[True],
+) -> Run: ...
+def prune_and_retrain(
+    model: nn.Module,
+    train: object,
+    test: object = None,
+    to: Recipe | float = 0.9,
+    method: Method = RewindLearningRate(),
+    *,
+    rounds: int | None = None,
+    options: Training = Training(),
+    resume: str | os.PathLike[str] | None = None,
+    background: bool = False,
+) -> Compressed | Run:
     """Return a trained model pruned and retrained in turns until it is what a recipe says; the one given is untouched.
 
     This is the procedure of Renda, Frankle, Carbin, "Comparing Rewinding and Fine-tuning in Neural Network Pruning",
@@ -61,11 +120,15 @@ def prune_and_retrain(
         to: the recipe to arrive at, or a sparsity. Its bits count in the last round, which trains through them.
         method: how each round retrains; the paper's own is `RewindLearningRate` with the schedule of the training.
         rounds: how many; by default 20 % of what remains are pruned in each; 1 is one-shot.
-        options: see `retrain`.
+        options, resume, background: see `retrain`.
 
     Raises:
         as `retrain`, and RecipeError for what is no recipe or sparsity.
     """
     if not isinstance(model, nn.Module):
         raise ModelError(f"cannot prune a {type(model).__name__}: give the dense nn.Module")
-    return finished(Trainer(Job(model, train, test, method, options, recipes_to(to, rounds))))
+    return _done(Job(model, train, test, method, options, recipes_to(to, rounds), resume), background)
+
+
+def _done(job: Job, background: bool) -> Compressed | Run:
+    return Run(job).start() if background else finished(Trainer(job))

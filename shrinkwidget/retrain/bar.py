@@ -5,6 +5,7 @@ from __future__ import annotations
 from tqdm import tqdm
 
 from ..compressed import Compressed
+from .claim import claimed
 from .loop import Trainer
 from .progress import Progress
 
@@ -12,7 +13,7 @@ from .progress import Progress
 def finished(trainer: Trainer) -> Compressed:
     """Train to the end behind a progress bar, which shows only in a terminal, and return the result."""
     steps = trainer.steps()
-    with tqdm(total=0, unit="step", disable=None, leave=False, dynamic_ncols=True) as bar:
+    with claimed(trainer.job.model), tqdm(total=0, unit="step", disable=None, leave=False, dynamic_ncols=True) as bar:
         while True:
             try:
                 progress = next(steps)

@@ -63,7 +63,7 @@ class Job:
 
     @property
     def checkpoint(self) -> str | os.PathLike[str] | None:
-        """The file that is written after every epoch, if any."""
+        """The file that is written after every epoch, if any: that of the options, or the one resumed from."""
         return self.options.checkpoint if self.options.checkpoint is not None else self.resume
 
     def regime(self, number: int, epochs: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -44,6 +45,10 @@ class Learner:
         self._autocast = options.autocast
         self._device = (device_of(network) or torch.device("cpu")).type
 
+    def remember(self, state: Mapping[int, Mapping[str, Any]]) -> None:
+        """Let the optimizer remember what another of its kind did, by the number of each parameter."""
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
+
     def step(self, batch: Batch, progress: float) -> Step:
         """Take one step at the rate the stage has after `progress` epochs.
 
@@ -53,7 +58,7 @@ class Learner:
         """
         self._set_rate(self.stage.rate(progress))
         self.optimizer.zero_grad(set_to_none=True)
-        with self.held.effective():
+        with torch.enable_grad(), self.held.effective():
             outputs = self._outputs(batch)
             loss = self._loss(outputs, batch)
             torch.autograd.backward(loss)

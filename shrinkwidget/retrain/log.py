@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from torch import Tensor, nn
@@ -47,6 +47,16 @@ class Log:
     points: list[dict[str, Any]] = field(default_factory=list)
     baseline: dict[str, Any] | None = None
     best: Best | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON-able values: all but the best weights themselves."""
+        best = None if self.best is None else [self.best.round, self.best.epoch, self.best.value]
+        return {f.name: getattr(self, f.name) for f in fields(self)} | {"best": best}
+
+    @classmethod
+    def from_dict(cls, found: dict[str, Any], best: dict[str, Tensor]) -> Log:
+        """Read what `to_dict` wrote, given the best weights."""
+        return cls(**found | {"best": found["best"] and Best(best, *found["best"])})
 
 
 def snapshot(network: nn.Module) -> dict[str, Tensor]:

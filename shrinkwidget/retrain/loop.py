@@ -22,6 +22,7 @@ from ..shrink.prune import keep_masks
 from ..train.evaluate import Score, running
 from ..train.metrics import Tally, resolve
 from .chance import seed_of, seeded
+from .checkpoint import Checkpoint, Saved
 from .held import Held
 from .job import Job
 from .learner import Learner
@@ -47,13 +48,22 @@ class Trainer:
         self.log = Log()
         self._stopped = stopped
         self._clock = Clock()
+        self._began = 0.0
         self._original = copied(job.model)  # what results are made of: the user's own may be trained on meanwhile
         self._network = copied(job.model)
+        self._checkpoint = None if job.checkpoint is None else Checkpoint(job, self._original)
+        self._remembered: dict[int, dict[str, Any]] = {}
+        if self._checkpoint is not None and job.resume is not None:
+            self._go_on(self._checkpoint.read(job.resume))
         if job.options.channels_last:
             self._network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._device = device_of(self._network)
         self._metric = resolve(job.options.metric)
         self._now = Progress("test", 1, len(job.recipes), job.stage.epochs, steps=job.feed.steps)
+
+    def _go_on(self, saved: Saved) -> None:
+        fill(self._network, saved.now.items())
+        self.log, self._remembered = saved.log, saved.optimizer
 
     def steps(self) -> Generator[Progress, None, Compressed]:
         """Train, and return the result.
@@ -98,7 +108,7 @@ class Trainer:
                 score = yield from self._test(learner, number, epoch)
                 if self._stopped():
                     return
-                self._ended(number, epoch + 1, score)
+                yield from self._ended(learner, number, epoch + 1, score)
 
     def _learner(self, number: int) -> Learner:
         """Return the network, pruned to the recipe of a round, ready for its stage."""
@@ -106,7 +116,10 @@ class Trainer:
         masks = self._masks(recipe)
         if stage.early is not None and not self.log.epoch:
             rewind(self._network, stage.early)
-        return Learner(self._network, Held(self._network, recipe, masks), stage, self.job.options)
+        learner = Learner(self._network, Held(self._network, recipe, masks), stage, self.job.options)
+        if self.log.epoch:
+            learner.remember(self._remembered)
+        return learner
 
     def _masks(self, recipe: Recipe) -> list[Tensor | None]:
         weights = open_weights(self._network)
@@ -129,7 +142,8 @@ class Trainer:
     def _train(self, learner: Learner, number: int, epoch: int) -> Iterator[Progress]:
         """Train for one epoch."""
         batches = self.job.feed.epoch(self._network, seed_of(self.job.options.seed, number, epoch))
-        steps, tally, losses, began = self.job.feed.steps, Tally(), 0.0, self._clock.seconds
+        steps, tally, losses = self.job.feed.steps, Tally(), 0.0
+        self._began = self._clock.seconds
         for step in count(1):
             if self._stopped():
                 return
@@ -148,7 +162,7 @@ class Trainer:
                 loss=losses / step,
                 train=tally.mean,
                 lr=learner.stage.rate(progress),
-                rate=tally.examples / (self._clock.seconds - began),
+                rate=tally.examples / (self._clock.seconds - self._began),
             )
 
     def _test(self, learner: Learner, number: int, epoch: int) -> Generator[Progress, None, Score | None]:
@@ -176,17 +190,22 @@ class Trainer:
             yield self._tell("test", test=last)
         raise AssertionError
 
-    def _ended(self, number: int, epoch: int, score: Score | None) -> None:
+    def _ended(self, learner: Learner, number: int, epoch: int, score: Score | None) -> Iterator[Progress]:
         """Write down what an epoch has brought."""
         done = epoch == self.job.stage.epochs
-        best = Best(snapshot(self._network), number, epoch, None if score is None else score.value)
+        now = snapshot(self._network)
+        best = Best(now, number, epoch, None if score is None else score.value)
         if done or best.beats(self.log.best, self._metric):
             self.log.best = best
         plain = self._now.to_dict()
-        self.log.history.append({name: plain[name] for name in _HISTORY} | {"seconds": round(self._clock.seconds, 3)})
+        seconds = round(self._clock.seconds - self._began, 3)
+        self.log.history.append({name: plain[name] for name in _HISTORY} | {"seconds": seconds})
         if done:
             self.log.points.append({name: plain[name] for name in _POINTS})
         self.log.round, self.log.epoch = (number + 1, 0) if done else (number, epoch)
+        if self._checkpoint is not None and self.job.checkpoint is not None:
+            yield self._tell("checkpoint")
+            self._checkpoint.write(self.job.checkpoint, now, learner.optimizer, self.log)
 
     def _tell(self, phase: Phase, **changes: Any) -> Progress:
         now = replace(self._now, phase=phase, **changes)

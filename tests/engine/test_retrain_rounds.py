@@ -89,8 +89,8 @@ def test_digits_at_a_tenth_of_the_weights_keep_their_accuracy() -> None:
 
 def test_one_sentence_for_what_cannot_be() -> None:
     with pytest.raises(ModelError, match=r"cannot prune a Compressed: give the dense nn\.Module"):
-        prune_and_retrain(compress(mlp(), Recipe()), points())  # type: ignore[arg-type]
+        prune_and_retrain(compress(mlp(), Recipe()), points())  # type: ignore[call-overload]
     with pytest.raises(RecipeError, match="expected a Recipe, got a str"):
-        prune_and_retrain(mlp(), points(), to="90%")  # type: ignore[arg-type]
+        prune_and_retrain(mlp(), points(), to="90%")  # type: ignore[call-overload]
     with pytest.raises(TrainingError, match="rounds=0 must be a whole number from 1"):
         prune_and_retrain(mlp(), points(), rounds=0)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -41,10 +43,11 @@ def trainer(
     train: Any = None,
     test: Any = None,
     recipes: tuple[Recipe, ...] = (),
+    resume: Path | None = None,
     **options: Any,
 ) -> Trainer:
     """Return a trainer of a model for points in the plane."""
-    return Trainer(Job(model, points() if train is None else train, test, method, Training(**options), recipes))
+    return Trainer(Job(model, points() if train is None else train, test, method, Training(**options), recipes, resume))
 
 
 def result(steps: Trainer) -> Compressed:
@@ -61,3 +64,9 @@ def result(steps: Trainer) -> Compressed:
 def told(steps: Trainer) -> Iterator[Progress]:
     """Train to the end and yield all that is told on the way."""
     yield from steps.steps()
+
+
+def slowly(x: Tensor) -> Tensor:
+    """Augment nothing, but take time: a training that is to be killed, stopped or paused must last a while."""
+    time.sleep(0.02)
+    return x

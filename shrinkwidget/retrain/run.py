@@ -1,0 +1,208 @@
+"""A training under way on a thread of its own: watched, paused, resumed, stopped."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import weakref
+from collections.abc import Callable
+from functools import cache
+from typing import Any, Final, Literal, TypeAlias
+
+from ..compressed import Compressed
+from ..errors import ShrinkError, TrainingError
+from ..measure.parallel import before_exit
+from .claim import claim, release
+from .job import Job
+from .loop import Trainer
+from .progress import Progress
+
+State: TypeAlias = Literal["ready", "running", "paused", "stopping", "done", "stopped", "failed"]
+
+log = logging.getLogger("shrinkwidget")
+_STOP_SECONDS: Final = 10.0
+_OVER: Final = ("done", "stopped", "failed")
+
+
+class Run:
+    """A training that `retrain` and `prune_and_retrain` start with ``background=True``.
+
+    It may be asked and told everything from any thread. `stop` is acknowledged at once, and obeyed before the next step
+    or the next batch of the test data: the result is then the best weights so far. A run ends before the program does.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self._trainer = Trainer(job, self._is_stopping)
+        self._changed = threading.Condition()
+        self._state: State = "ready"
+        self._progress: Progress | None = None
+        self._result: Compressed | None = None
+        self._error: Exception | None = None
+        self._observers: list[Callable[[Run], object]] = []
+        self._thread = threading.Thread(target=self._run, name="shrinkwidget-run", daemon=True)
+
+    def start(self) -> Run:
+        """Begin, and return the run.
+
+        Raises:
+            TrainingError: if it was started before, or if another training of the same model is under way.
+        """
+        with self._changed:
+            if self._state != "ready":
+                raise TrainingError(f"this run is {self._state}, and cannot be started again: ask for a new one")
+            claim(self.job.model)
+            self._state = "running"
+        _end_before_exit(self)
+        self._thread.start()
+        return self
+
+    def pause(self) -> None:
+        """Rest after the step that is being taken, until `resume` or `stop`."""
+        self._become("paused", "running")
+
+    def resume(self) -> None:
+        """Go on after a pause."""
+        self._become("running", "paused")
+
+    def stop(self) -> None:
+        """End early, with the best weights so far; one that was never started has none."""
+        self._become("stopped", "ready")
+        self._become("stopping", "running", "paused")
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Block until it is over, paused or not; return False if `timeout` seconds pass first."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self._state in _OVER, timeout)
+
+    def observe(self, callback: Callable[[Run], object]) -> Callable[[], None]:
+        """Call back with the run whenever its progress or its state has changed; return a function that ends this.
+
+        It is called on the run's thread, or on that which pauses or stops it. One that fails is logged, and called
+        again: it harms no training.
+        """
+        with self._changed:
+            self._observers.append(callback)
+        return lambda: self._forget(callback)
+
+    @property
+    def state(self) -> State:
+        """Where it is: ready, running, paused, stopping, and in the end done, stopped or failed."""
+        return self._state
+
+    @property
+    def progress(self) -> Progress | None:
+        """What it last told; None before the first step."""
+        return self._progress
+
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """An entry for every epoch: round, epoch, loss, train, test, lr, sparsity, seconds; plain values."""
+        return list(self._trainer.log.history)
+
+    @property
+    def points(self) -> list[dict[str, Any]]:
+        """An entry for every round: round, nbytes, ratio, sparsity, test; plain values."""
+        return list(self._trainer.log.points)
+
+    @property
+    def baseline(self) -> dict[str, Any] | None:
+        """The score of the model as it came, as plain values; None without test data."""
+        return self._trainer.log.baseline
+
+    @property
+    def best(self) -> Compressed:
+        """The best weights so far; at any time, also after a failure."""
+        return self._trainer.best()
+
+    @property
+    def error(self) -> Exception | None:
+        """What it failed with, if it did."""
+        return self._error
+
+    @property
+    def result(self) -> Compressed:
+        """The trained model.
+
+        Raises:
+            TrainingError: while it is not over.
+            ShrinkError: what it failed with, if it did.
+        """
+        if self._error is not None:
+            raise self._error
+        if self._result is None:
+            raise TrainingError(f"this run is {self._state}: .wait() for its result, or take .best")
+        return self._result
+
+    def __repr__(self) -> str:
+        now = self._progress
+        where = "" if now is None else f", round {now.round} of {now.rounds}, epoch {now.epoch} of {now.epochs}"
+        return f"Run({type(self.job.model).__name__}, {self._state}{where})"
+
+    def _run(self) -> None:
+        steps = self._trainer.steps()
+        over: State = "failed"
+        try:
+            while True:
+                self._rest_while_paused()
+                self._progress = next(steps)
+                self._tell()
+        except StopIteration as end:
+            self._result = end.value
+            over = "stopped" if self._is_stopping() else "done"
+        except Exception as error:
+            self._error = error
+            if not isinstance(error, ShrinkError):
+                log.exception("a training failed")
+        release(self.job.model)
+        self._become(over)
+
+    def _become(self, state: State, *only_from: State) -> None:
+        with self._changed:
+            if only_from and self._state not in only_from:
+                return
+            self._state = state
+            self._changed.notify_all()
+        self._tell()
+
+    def _rest_while_paused(self) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._state != "paused")
+
+    def _is_stopping(self) -> bool:
+        return self._state == "stopping"
+
+    def _tell(self) -> None:
+        for callback in list(self._observers):
+            try:
+                callback(self)
+            except Exception:
+                log.exception("what observes a training failed")
+
+    def _forget(self, callback: Callable[[Run], object]) -> None:
+        with self._changed:
+            if callback in self._observers:
+                self._observers.remove(callback)
+
+    def _end(self) -> None:
+        self.stop()
+        self._thread.join(_STOP_SECONDS)
+
+
+_LIVE: Final[weakref.WeakSet[Run]] = weakref.WeakSet()
+
+
+def _end_before_exit(run: Run) -> None:
+    """End a run before the program ends: torch must not be caught at work."""
+    _LIVE.add(run)
+    _register()
+
+
+@cache
+def _register() -> None:
+    before_exit(_end_all)
+
+
+def _end_all() -> None:
+    for run in list(_LIVE):
+        run._end()
