@@ -290,8 +290,11 @@ def layer_label(name: str) -> str:
 
 
 def layer_matches(pattern: str, name: str) -> bool:
-    """Tell whether an override's key names this layer, with or without its ``.weight``."""
-    return fnmatchcase(name, pattern) or fnmatchcase(layer_label(name), pattern)
+    """Tell whether an override's key names this layer, with or without its ``.weight``.
+
+    A layer's own name always does, also one with brackets, which as a pattern would mean something else.
+    """
+    return any(pattern == one or fnmatchcase(one, pattern) for one in (name, layer_label(name)))
 
 
 def pattern_sparsity(pattern: object) -> float:
