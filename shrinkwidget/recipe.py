@@ -229,8 +229,10 @@ class Recipe:
         values["layers"] = {k: Keep if v == "keep" else v for k, v in layers.items()}
         return cls(**values)
 
-    def resolve(self, names: Iterable[str]) -> list[Plan]:
+    def resolve(self, names: Iterable[str], others: Mapping[str, str] | None = None) -> list[Plan]:
         """Return the plan of each layer, in the order of `names`.
+
+        `others` tells of names that are no layers of their own why they are none, for whoever tries to override them.
 
         Raises:
             RecipeError: if an override matches none of the names.
@@ -238,9 +240,8 @@ class Recipe:
         names = list(names)
         for pattern in self.layers:
             if not any(layer_matches(pattern, name) for name in names):
-                labels = [layer_label(name) for name in names]
-                known = nearest(pattern, labels) or f"; the layers are {_some(labels)}"
-                raise RecipeError(f"Recipe(layers={{{pattern!r}: …}}) matches no layer{known}")
+                hint = _why_none(pattern, others or {}) or _nearest_layers(pattern, names)
+                raise RecipeError(f"Recipe(layers={{{pattern!r}: …}}) matches no layer{hint}")
         return [self._plan(name) for name in names]
 
     def _plan(self, name: str) -> Plan:
@@ -268,6 +269,16 @@ def checked_recipe(found: object) -> Recipe:
     return found
 
 
+def _why_none(pattern: str, others: Mapping[str, str]) -> str:
+    """Return why the first of these names that a pattern matches is no layer of its own."""
+    return next((f": {name!r} {why}" for name, why in others.items() if layer_matches(pattern, name)), "")
+
+
+def _nearest_layers(pattern: str, names: Iterable[str]) -> str:
+    labels = [layer_label(name) for name in names]
+    return nearest(pattern, labels) or f"; the layers are {_some(labels)}"
+
+
 def _some(names: Sequence[str]) -> str:
     """Return a few of the names as a list to read."""
     return ", ".join(map(repr, names[:_SOME])) + (f" and {len(names) - _SOME:,} more" if len(names) > _SOME else "")
@@ -279,8 +290,11 @@ def layer_label(name: str) -> str:
 
 
 def layer_matches(pattern: str, name: str) -> bool:
-    """Tell whether an override's key names this layer, with or without its ``.weight``."""
-    return fnmatchcase(name, pattern) or fnmatchcase(layer_label(name), pattern)
+    """Tell whether an override's key names this layer, with or without its ``.weight``.
+
+    A layer's own name always does, also one with brackets, which as a pattern would mean something else.
+    """
+    return any(pattern == one or fnmatchcase(one, pattern) for one in (name, layer_label(name)))
 
 
 def pattern_sparsity(pattern: object) -> float:

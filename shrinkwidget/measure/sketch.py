@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import ModelError
-from ..recipe import Granularity, layer_label
+from ..recipe import Granularity, Plan, Recipe, layer_label
 from .bins import Floats
 from .bytes import needs_bfloat16, structure_text
 from .call import reason
@@ -128,6 +128,16 @@ class Sketch:
             if name in (layer.name, layer.label):
                 return layer
         raise KeyError(name)
+
+    def plans(self, recipe: Recipe) -> list[Plan]:
+        """Return what a recipe asks of each layer.
+
+        Raises:
+            RecipeError: if an override matches no layer, saying why where it names a tied or a kept tensor.
+        """
+        tied = {other: f"is tied to {layer.label!r}: name that" for layer in self.layers for other in layer.aliases}
+        kept = {tensor.name: f"is kept anyway ({tensor.why})" for tensor in self.kept}
+        return recipe.resolve([layer.name for layer in self.layers], tied | kept)
 
     def encode(self) -> bytes:
         """Return the sketch as one self-contained blob (a safetensors file), the form in which charts receive it."""

@@ -212,6 +212,23 @@ def test_what_is_no_recipe_or_no_sketch_is_refused() -> None:
     no_sketch: Any = Net()
     with pytest.raises(ModelError, match=r"cannot estimate from a Net: give sketch\(model\)"):
         estimate(no_sketch, RECIPE)
+    with pytest.raises(ModelError, match="the sketch given is of another model: leave it out, or make it of this one"):
+        compress(Net(), RECIPE, sketch(nn.Linear(4, 4)))
+
+
+@pytest.mark.parametrize(
+    "name, why",
+    [
+        ("head", "'head.weight' is tied to 'embed': name that$"),
+        ("embed2*", "the layers are 'embed', 'conv'$|did you mean 'embed'"),
+        ("norm.weight", r"'norm.weight' is kept anyway \(fewer than two dimensions \(a bias, a norm, a scalar\)\)$"),
+    ],
+)
+def test_a_name_that_is_no_layer_of_its_own_says_why(name: str, why: str) -> None:
+    recipe = RECIPE.with_layer(name, Keep)
+    for refused in (lambda: compress(Net(), recipe), lambda: estimate(sketch(Net()), recipe)):
+        with pytest.raises(RecipeError, match=f"matches no layer.*({why})"):
+            refused()
 
 
 class Uncopied(nn.Linear):

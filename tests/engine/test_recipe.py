@@ -151,6 +151,12 @@ def test_a_pattern_that_matches_nothing_is_refused_with_the_nearest_names() -> N
         Recipe(layers={"zzz": Keep}).resolve([f"{i}.weight" for i in range(100)])
 
 
+def test_a_layer_whose_name_looks_like_a_pattern_is_found_by_its_name() -> None:
+    recipe = Recipe(layers={"a[0]": Keep, "b[!x].weight": dict(bits=4)})
+    plans = recipe.resolve(["a[0].weight", "b[!x].weight", "a0.weight"])
+    assert [(plan.keep, plan.bits) for plan in plans] == [(True, 32), (False, 4), (True, 32)]
+
+
 def test_layers_are_changed_one_at_a_time_and_back() -> None:
     recipe = Recipe(sparsity=0.5).with_layer("fc", bits=8).with_layer("fc", sparsity=0.2)
     assert recipe.layers["fc"] == {"sparsity": 0.2, "bits": 8}
