@@ -36,8 +36,13 @@ describe("a line", () => {
     expect(linePath({ x: [1, 2, 3, 4], y: [0, 1, null, 0.5] }, scales).match(/[ML]/g)).toEqual(["M", "L", "M"]);
   });
 
+  it("is interrupted where a logarithmic axis has no place for it", () => {
+    const log = lineScales(frame, [0, 10], [0.01, 1], true);
+    expect(linePath({ x: [1, 2, 3], y: [0, 0.1, 0.1] }, log)).toMatch(/^M[\d. ]+L[\d. ]+$/);
+  });
+
   it("is stairs where values jump", () => {
-    expect(linePath({ x: [0, 10], y: [1, 0] }, scales, true)).toBe("M40.0 10.0H290.0V100.0");
+    expect(linePath({ x: [0, 10], y: [1, 0] }, scales, true)).toBe("M40.0 10.0V100.0H290.0");
   });
 
   it("has a band around it where its interval is known", () => {

@@ -50,18 +50,18 @@ export function rateDomain(rates: readonly (number | null)[]): [number, number] 
   return [10 ** low, 10 ** Math.max(low + 1, Math.ceil(Math.max(...found) - 1e-9))];
 }
 
-/** The path through a series, interrupted where it has no value or, if `steps`, drawn as stairs. */
+/** The path through a series, interrupted where it has no value; `steps`: a value holds from the one before to its own place. */
 export function linePath({ x, y }: Series, scales: Pick<LineScales, "x" | "y">, steps = false): string {
   let path = "";
   let pen = "M";
   x.forEach((value, i) => {
-    const height = y[i];
-    if (height === null || !Number.isFinite(height)) {
+    const height = y[i] === null ? Number.NaN : scales.y(y[i]);
+    if (!Number.isFinite(height)) {
       pen = "M";
       return;
     }
-    const place = [scales.x(value), scales.y(height)].map((pixel) => pixel.toFixed(1));
-    path += pen === "L" && steps ? `H${place[0]}V${place[1]}` : `${pen}${place.join(" ")}`;
+    const place = [scales.x(value), height].map((pixel) => pixel.toFixed(1));
+    path += pen === "L" && steps ? `V${place[1]}H${place[0]}` : `${pen}${place.join(" ")}`;
     pen = "L";
   });
   return path;

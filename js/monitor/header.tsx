@@ -1,5 +1,6 @@
 // The first lines: what is trained and how, its state, pause and stop, and how far it is.
 
+import { count } from "../charts/format";
 import { Toggle } from "../explorer/inputs";
 import type { RunState } from "./model";
 import type { MonitorState } from "./state";
@@ -115,5 +116,6 @@ function Place() {
 function placeText(state: MonitorState) {
   if (state.error.value) return <span class="sw-failed">{state.error.value}</span>;
   if (state.gone.value) return <span class="sw-failed">kernel gone: nobody trains any more</span>;
+  if (state.over.value) return `${count(state.curves.value.at.length)} of ${count(state.all.value)} epochs`;
   return state.progress.value ? placeWords(state.progress.value) : "about to begin";
 }

@@ -83,7 +83,15 @@ function Chart() {
             </g>
           ))}
         </g>
-        {last && <LastLabel text={times(last.ratio)} at={place(last)} others={points.map(place)} frame={frame} />}
+        {last && (
+          <LastLabel
+            text={times(last.ratio)}
+            at={place(last)}
+            others={points.map(place)}
+            lines={baseline === null ? [] : [scales.y(baseline)]}
+            frame={frame}
+          />
+        )}
       </svg>
     </div>
   );
@@ -111,12 +119,14 @@ interface LabelProps {
   text: string;
   at: { x: number; y: number };
   others: { x: number; y: number }[];
+  /** Heights at which a line runs. */
+  lines: number[];
   frame: Frame;
 }
 
-function LastLabel({ text, at: place, others, frame }: LabelProps) {
+function LastLabel({ text, at: place, others, lines, frame }: LabelProps) {
   const bounds = { x: frame.left, y: 0, width: frame.width - frame.left, height: frame.height - frame.bottom };
-  const box = placeLabel(place, { width: 6.4 * text.length + 4, height: 15 }, bounds, others, [], 10);
+  const box = placeLabel(place, { width: 6.4 * text.length + 4, height: 15 }, bounds, others, lines, 10);
   if (!box) return null;
   return (
     <text class="sw-point-label" x={box.x + 2} y={box.y + 11.5}>

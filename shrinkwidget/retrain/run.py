@@ -73,7 +73,7 @@ class Run:
     def wait(self, timeout: float | None = None) -> bool:
         """Block until it is over, paused or not; return False if `timeout` seconds pass first."""
         with self._changed:
-            return self._changed.wait_for(lambda: self._state in _OVER, timeout)
+            return self._changed.wait_for(lambda: self.over, timeout)
 
     def observe(self, callback: Callable[[Run], object]) -> Callable[[], None]:
         """Call back with the run whenever its progress or its state has changed; return a function that ends this.
@@ -89,6 +89,11 @@ class Run:
     def state(self) -> State:
         """Where it is: ready, running, paused, stopping, and in the end done, stopped or failed."""
         return self._state
+
+    @property
+    def over(self) -> bool:
+        """Whether it is done, stopped or failed."""
+        return self._state in _OVER
 
     @property
     def progress(self) -> Progress | None:

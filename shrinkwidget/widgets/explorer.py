@@ -6,13 +6,10 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from threading import RLock
 from typing import Any, Final
 
-import anywidget
 import traitlets as t
-from IPython.display import display
 
 from ..compressed import Compressed
 from ..errors import Cancelled, ShrinkError
@@ -23,11 +20,11 @@ from ..recipe import Recipe, checked_recipe
 from ..train.evaluate import MetricLike, Score
 from .bench import DENSE, Bench, CancelCheck
 from .commands import keep_in_notebook, save_to
+from .hosted import Hosted, built, kernel_owned, metric_dict, sentence
 from .worker import Pace, Worker
 
 log = logging.getLogger("shrinkwidget")
 
-STATIC: Final = Path(__file__).parent / "static"
 _WORKER: Final = Worker()
 _SCORE_SECONDS: Final = 0.1
 _SILENT_SECONDS: Final = 3.0
@@ -35,28 +32,15 @@ _LOOK_SECONDS: Final = 0.005
 _STILL_SECONDS: Final = 5.0
 
 
-def _built(name: str) -> str | Path:
-    """Return the built file, or JavaScript that says how to build it: a checkout has none until then."""
-    if (STATIC / name).exists():
-        return STATIC / name
-    sentence = "shrinkwidget's JavaScript is not built: run 'npm ci' and 'npm run build' in the checkout, then restart."
-    return f"export default {{render({{el}}) {{ el.textContent = {sentence!r}; }}}};" if name.endswith("js") else ""
-
-
-def _kernel_owned(trait: Any) -> Any:
-    """Tag a trait as synced to the browser and never taken from there."""
-    return trait.tag(sync=True, echo_update=False)
-
-
-class Explorer(anywidget.AnyWidget):
+class Explorer(Hosted):
     """An instrument over one model. Make it with `explore`; read and set `recipe`, `sparsity` and `bits`.
 
     `recipe` (a `Recipe`), `sparsity` and `bits` are traits: observe them, link them, set them. `value` mirrors
     `recipe`, so that ``interactive_output`` works. All work runs on one worker thread; nothing here blocks.
     """
 
-    _esm = _built("explorer.js")
-    _css = _built("explorer.css")
+    _esm = built("explorer.js")
+    _css = built("explorer.css")
 
     recipe = t.Instance(Recipe, args=())
     value = t.Instance(Recipe, args=())
@@ -65,31 +49,28 @@ class Explorer(anywidget.AnyWidget):
 
     _recipe = t.Unicode(DENSE.to_json()).tag(sync=True)
     _dragging = t.Bool(False).tag(sync=True)
-    _title = _kernel_owned(t.Unicode())
-    _sketch = _kernel_owned(t.Bytes())
-    _exact = _kernel_owned(t.Dict(allow_none=True, default_value=None))
-    _score = _kernel_owned(t.Dict(allow_none=True, default_value=None))
-    _baseline = _kernel_owned(t.Dict(allow_none=True, default_value=None))
-    _history = _kernel_owned(t.List())
-    _order = _kernel_owned(t.List())
-    _macs = _kernel_owned(t.List())
-    _metric = _kernel_owned(t.Dict())
-    _status = _kernel_owned(t.Dict())
+    _title = kernel_owned(t.Unicode())
+    _sketch = kernel_owned(t.Bytes())
+    _exact = kernel_owned(t.Dict(allow_none=True, default_value=None))
+    _score = kernel_owned(t.Dict(allow_none=True, default_value=None))
+    _baseline = kernel_owned(t.Dict(allow_none=True, default_value=None))
+    _history = kernel_owned(t.List())
+    _order = kernel_owned(t.List())
+    _macs = kernel_owned(t.List())
+    _metric = kernel_owned(t.Dict())
+    _status = kernel_owned(t.Dict())
 
     def __init__(self, bench: Bench, recipe: Recipe) -> None:
         self._bench: Bench | None = bench
-        self._lock = RLock()
-        self._shown: Any = None
         self._pictured: Recipe | None = None
         self._logged: set[str] = set()
         super().__init__(
             recipe=recipe,
             _title=bench.sketch.title,
             _sketch=bench.sketch.encode(),
-            _metric=_metric_dict(bench),
+            _metric=metric_dict(bench.metric) | {"has_data": bench.data is not None},
             _status=_status_dict("idle", "", ""),
         )
-        _answer_where_asked(self.comm)
         self._mirror()
         self.observe(self._on_recipe, "recipe")
         self.observe(self._on_mirror, ["_recipe", "value", "sparsity", "bits"])
@@ -139,20 +120,6 @@ class Explorer(anywidget.AnyWidget):
         if self._bench is None:
             raise ShrinkError("this explorer is closed: make a new one with sw.explore(model)")
         return self._bench
-
-    # traits, one thread at a time: ipywidgets swaps methods of the widget while it takes or holds a message
-
-    def set_state(self, sync_data: dict[str, Any]) -> None:
-        """Take what the browser sends (ipywidgets calls this, on any thread), but nothing that the kernel owns."""
-        theirs = {k: v for k, v in sync_data.items() if k in self.keys and self.trait_metadata(k, "echo_update", True)}
-        with self._lock:
-            super().set_state(theirs)
-
-    def _tell(self, **news: Any) -> None:
-        """Set traits from the worker's thread."""
-        with self._lock:
-            for name, value in news.items():
-                setattr(self, name, value)
 
     # the recipe and its mirrors
 
@@ -237,7 +204,7 @@ class Explorer(anywidget.AnyWidget):
             raise
         except Exception as error:  # noqa: BLE001  # as above
             self._log("evaluation", error)
-            self._tell(_score={"recipe": recipe.to_json(), "state": "failed", "text": _sentence(error)})
+            self._tell(_score={"recipe": recipe.to_json(), "state": "failed", "text": sentence(error)})
 
     def _run_scores(self, bench: Bench, recipe: Recipe, cancelled: CancelCheck, trait: str) -> None:
         """Show a recipe's running score in a trait; the baseline's only when it is whole."""
@@ -284,69 +251,38 @@ class Explorer(anywidget.AnyWidget):
 
     def _failed(self, what: str, error: Exception) -> None:
         self._log(what, error)
-        self._say("failed", what, _sentence(error))
+        self._say("failed", what, sentence(error))
 
     def _log(self, what: str, error: Exception) -> None:
         """Log a failure once, not for every recipe tried: with the traceback of what failed, unless a sentence is all.
 
         What is ours is a sentence already; a traceback helps with what it came from, such as the user's own metric.
         """
-        sentence = _sentence(error)
-        level = logging.DEBUG if sentence in self._logged else logging.WARNING
-        self._logged.add(sentence)
+        told = sentence(error)
+        level = logging.DEBUG if told in self._logged else logging.WARNING
+        self._logged.add(told)
         cause = error.__cause__ if isinstance(error, ShrinkError) else error
-        log.log(level, "%s failed: %s", what, sentence, exc_info=cause)
+        log.log(level, "%s failed: %s", what, told, exc_info=cause)
 
     def _say(self, state: str, what: str, text: str) -> None:
         self._tell(_status=_status_dict(state, what, text))
 
     # display
 
-    def _ipython_display_(self) -> None:
-        """Show the widget, and under it a still that is seen wherever the widget cannot live.
-
-        The stills of all views are one display, so that none is left behind when they are brought up to date.
-        """
-        if self._bench is None:
-            display({"text/plain": repr(self)}, raw=True)
-            return
-        widget = super()._repr_mimebundle_()
-        if widget is not None:
-            display(widget[0] if isinstance(widget, tuple) else widget, raw=True)
-            self._pictured = self.recipe
-            one = self._shown.display_id if self._shown is not None else True
-            self._shown = display(self._still(), raw=True, display_id=one)
-
-    def _repr_mimebundle_(self, **kwargs: Any) -> Any:
-        bundle = super()._repr_mimebundle_(**kwargs)
-        data = bundle[0] if isinstance(bundle, tuple) else bundle
-        return {**data, **self._still()} if data is not None else None
+    @property
+    def _alive(self) -> bool:
+        return self._bench is not None
 
     def _still(self) -> dict[str, Any]:
-        """Return a picture and a sentence of the present state, for where no widget can be shown."""
         from ..figures.still import describe, still
 
+        self._pictured = self.recipe
         figures = self.estimate
         picture = still(self.sketch, figures, self._score, self._baseline, self._history)
         return {"image/png": picture, "text/plain": describe(figures, self._score)}
 
-    def _refresh_still(self) -> None:
-        """Bring the picture under the widget up to date, so that a saved notebook shows the last state."""
-        if self._shown is not None and self._bench is not None:
-            self._pictured = self.recipe
-            self._shown.update(self._still(), raw=True)
-
     def __repr__(self) -> str:
         return "Explorer(closed)" if self._bench is None else f"Explorer({self._title}, {self.recipe!r})"
-
-
-def _answer_where_asked(comm: Any) -> None:
-    """Let the browser choose the thread its messages arrive on: JupyterLab asks for one that is free while a cell runs.
-
-    ipykernel 7.4 instead sends them to the thread that spoke on this comm last, which waits for the running cell.
-    """
-    if hasattr(comm, "_reply_subshell_for"):
-        comm._reply_subshell_for = None
 
 
 @contextmanager
@@ -374,23 +310,8 @@ def _from_mirror(recipe: Recipe, name: str, new: Any) -> Recipe:
     return recipe.with_(pattern="unstructured", sparsity=new)
 
 
-def _metric_dict(bench: Bench) -> dict[str, Any]:
-    return {
-        "name": bench.metric.name,
-        "higher": bench.metric.higher,
-        "percent": bench.metric.percent,
-        "has_data": bench.data is not None,
-    }
-
-
 def _status_dict(state: str, what: str, text: str) -> dict[str, Any]:
     return {"state": state, "what": what, "text": text, "id": time.monotonic_ns() // 1_000_000}
-
-
-def _sentence(error: Exception) -> str:
-    """Return one line for the user: our own errors are sentences already, others are named."""
-    text = str(error).strip().splitlines()[0] if str(error).strip() else ""
-    return text if isinstance(error, ShrinkError) else f"{type(error).__name__}: {text or 'no message'}; see the log"
 
 
 def explore(

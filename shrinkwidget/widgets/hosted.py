@@ -1,0 +1,110 @@
+"""What every widget of ours is: traits told from any thread, and a picture wherever no widget can live."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from threading import RLock
+from typing import Any, Final
+
+import anywidget
+from IPython.display import display
+
+from ..errors import ShrinkError
+from ..train.metrics import Metric
+
+STATIC: Final = Path(__file__).parent / "static"
+
+
+def built(name: str) -> str | Path:
+    """Return the built file, or JavaScript that says how to build it: a checkout has none until then."""
+    if (STATIC / name).exists():
+        return STATIC / name
+    sentence = "shrinkwidget's JavaScript is not built: run 'npm ci' and 'npm run build' in the checkout, then restart."
+    return f"export default {{render({{el}}) {{ el.textContent = {sentence!r}; }}}};" if name.endswith("js") else ""
+
+
+def kernel_owned(trait: Any) -> Any:
+    """Tag a trait as synced to the browser and never taken from there."""
+    return trait.tag(sync=True, echo_update=False)
+
+
+def sentence(error: Exception) -> str:
+    """Return one line for the user: our own errors are sentences already, others are named."""
+    text = str(error).strip().splitlines()[0] if str(error).strip() else ""
+    return text if isinstance(error, ShrinkError) else f"{type(error).__name__}: {text or 'no message'}; see the log"
+
+
+def metric_dict(metric: Metric) -> dict[str, Any]:
+    """Return what the browser needs to know of a metric to write its values."""
+    return {"name": metric.name, "higher": metric.higher, "percent": metric.percent}
+
+
+class Hosted(anywidget.AnyWidget):
+    """A widget whose traits are set from several threads, and that shows a picture where it cannot live.
+
+    A subclass says what its picture is (`_still`), and whether there is one (`_alive`).
+    """
+
+    def __init__(self, **traits: Any) -> None:
+        self._lock = RLock()
+        self._shown: Any = None
+        super().__init__(**traits)
+        _answer_where_asked(self.comm)
+
+    # traits, one thread at a time: ipywidgets swaps methods of the widget while it takes or holds a message
+
+    def set_state(self, sync_data: dict[str, Any]) -> None:
+        """Take what the browser sends (ipywidgets calls this, on any thread), but nothing that the kernel owns."""
+        theirs = {k: v for k, v in sync_data.items() if k in self.keys and self.trait_metadata(k, "echo_update", True)}
+        with self._lock:
+            super().set_state(theirs)
+
+    def _tell(self, **news: Any) -> None:
+        """Set traits, from any thread."""
+        with self._lock:
+            for name, value in news.items():
+                setattr(self, name, value)
+
+    # display
+
+    def _still(self) -> dict[str, Any]:
+        """Return a picture and a sentence of the present state, for where no widget can be shown."""
+        raise NotImplementedError
+
+    @property
+    def _alive(self) -> bool:
+        """Whether there is anything to show."""
+        return True
+
+    def _ipython_display_(self) -> None:
+        """Show the widget, and under it a still that is seen wherever the widget cannot live.
+
+        The stills of all views are one display, so that none is left behind when they are brought up to date.
+        """
+        if not self._alive:
+            display({"text/plain": repr(self)}, raw=True)
+            return
+        widget = super()._repr_mimebundle_()
+        if widget is not None:
+            display(widget[0] if isinstance(widget, tuple) else widget, raw=True)
+            one = self._shown.display_id if self._shown is not None else True
+            self._shown = display(self._still(), raw=True, display_id=one)
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> Any:
+        bundle = super()._repr_mimebundle_(**kwargs)
+        data = bundle[0] if isinstance(bundle, tuple) else bundle
+        return {**data, **self._still()} if data is not None else None
+
+    def _refresh_still(self) -> None:
+        """Bring the picture under the widget up to date, so that a saved notebook shows the last state."""
+        if self._shown is not None and self._alive:
+            self._shown.update(self._still(), raw=True)
+
+
+def _answer_where_asked(comm: Any) -> None:
+    """Let the browser choose the thread its messages arrive on: JupyterLab asks for one that is free while a cell runs.
+
+    ipykernel 7.4 instead sends them to the thread that spoke on this comm last, which waits for the running cell.
+    """
+    if hasattr(comm, "_reply_subshell_for"):
+        comm._reply_subshell_for = None
