@@ -141,11 +141,13 @@ function Legend({ frame, tested }: { frame: Frame; tested: boolean }) {
   );
 }
 
+/** The score the model came with, named at the right end: above its line, or below where there is no room. */
 function Dense({ y, frame }: { y: number; frame: Frame }) {
+  const right = frame.width - frame.right;
   return (
     <g class="sw-dense-line">
-      <line x1={frame.left} x2={frame.width - frame.right} y1={y} y2={y} />
-      <text x={frame.left + 3} y={y - 4}>
+      <line x1={frame.left} x2={right} y1={y} y2={y} />
+      <text x={right} y={y - frame.top < 16 ? y + 12 : y - 4} text-anchor="end">
         as it came
       </text>
     </g>

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -13,8 +12,6 @@ from ..retrain.run import Run
 from ..train.metrics import resolve
 from .hosted import Hosted, built, kernel_owned, metric_dict, sentence
 from .worker import Pace
-
-log = logging.getLogger("shrinkwidget")
 
 _TELL_SECONDS: Final = 0.25
 _STILL_SECONDS: Final = 5.0

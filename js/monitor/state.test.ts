@@ -1,0 +1,115 @@
+// The monitor's state: how far a training is, what it is told, and that a stop shows at once.
+import { describe, expect, it } from "vitest";
+import type { MonitorModel, Progress, RunCommand } from "./model";
+import { epochsDone, MonitorState } from "./state";
+import { duration, placeWords, speedWords } from "./words";
+
+const NOW: Progress = {
+  phase: "train",
+  round: 2,
+  rounds: 3,
+  epoch: 4,
+  epochs: 10,
+  step: 5,
+  steps: 20,
+  loss: 0.5,
+  train: 0.8,
+  test: null,
+  lr: 0.01,
+  sparsity: 0.36,
+  nbytes: 1000,
+  ratio: 2,
+  rate: 3410,
+  eta: 125,
+};
+
+class Fake implements MonitorModel {
+  readonly values = new Map<string, unknown>([["state", "running"]]);
+  readonly listeners = new Map<string, Set<() => void>>();
+  readonly sent: RunCommand[] = [];
+  living = true;
+
+  get(name: string): unknown {
+    return this.values.get(name);
+  }
+
+  on(name: string, callback: () => void): () => void {
+    const all = this.listeners.get(name) ?? new Set();
+    this.listeners.set(name, all.add(callback));
+    return () => all.delete(callback);
+  }
+
+  send(command: RunCommand): void {
+    this.sent.push(command);
+  }
+
+  alive(): boolean {
+    return this.living;
+  }
+
+  answer(name: string, value: unknown): void {
+    this.values.set(name, value);
+    for (const callback of this.listeners.get(name) ?? []) callback();
+  }
+}
+
+describe("how far a training is", () => {
+  it.each([
+    [{}, 13.25],
+    [{ steps: null }, 13.5],
+    [{ phase: "test" as const }, 14],
+    [{ phase: "prune" as const, epoch: 0, step: 0 }, 10],
+    [{ phase: "checkpoint" as const, epoch: 10 }, 20],
+  ])("counts epochs through all rounds: %o", (changes, epochs) => {
+    expect(epochsDone({ ...NOW, ...changes })).toBe(epochs);
+  });
+
+  it("is nothing before it tells", () => {
+    expect(epochsDone(null)).toBe(0);
+  });
+
+  it("is said in words, with what is known", () => {
+    expect(placeWords(NOW)).toBe("round 2 of 3 · epoch 4 of 10 · step 5 of 20");
+    expect(placeWords({ ...NOW, rounds: 1, round: 1, steps: null })).toBe("epoch 4 of 10 · step 5");
+    expect(placeWords({ ...NOW, phase: "test" })).toBe("round 2 of 3 · epoch 4 of 10 · testing");
+    expect(speedWords(NOW, "running")).toBe("3,410 examples a second · 2 min 5 s left");
+    expect(speedWords({ ...NOW, rate: null }, "paused")).toBe("");
+  });
+
+  it.each([
+    [0.4, "0 s"],
+    [48, "48 s"],
+    [120, "2 min"],
+    [1500, "25 min"],
+    [4320, "1 h 12 min"],
+  ])("leaves %d seconds as words", (seconds, words) => {
+    expect(duration(seconds)).toBe(words);
+  });
+});
+
+describe("what a training is told", () => {
+  it("a stop shows at once, and is over when the kernel says so", () => {
+    const model = new Fake();
+    const state = new MonitorState(model);
+    state.ask({ do: "stop" });
+    expect([state.run.value, state.over.value]).toEqual(["stopping", false]);
+    model.answer("state", "stopped");
+    expect([state.run.value, state.over.value]).toEqual(["stopped", true]);
+    expect(model.sent).toEqual([{ do: "stop" }]);
+  });
+
+  it("nothing, when nobody is there any more", () => {
+    const model = new Fake();
+    const state = new MonitorState(model);
+    model.living = false;
+    state.ask({ do: "pause" });
+    expect(state.gone.value).toBe(true);
+    expect(model.sent).toEqual([]);
+  });
+
+  it("listens to nothing once it is disposed of", () => {
+    const model = new Fake();
+    new MonitorState(model).dispose();
+    expect([...model.listeners.values()].every((callbacks) => callbacks.size === 0)).toBe(true);
+  });
+});
