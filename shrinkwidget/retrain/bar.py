@@ -6,11 +6,11 @@ from tqdm import tqdm
 
 from ..compressed import Compressed
 from .claim import claimed
-from .loop import Trainer
+from .drive import AnyTrainer
 from .progress import Progress
 
 
-def finished(trainer: Trainer) -> Compressed:
+def finished(trainer: AnyTrainer) -> Compressed:
     """Train to the end behind a progress bar, which shows only in a terminal, and return the result."""
     steps = trainer.steps()
     with claimed(trainer.job.model), tqdm(total=0, unit="step", disable=None, leave=False, dynamic_ncols=True) as bar:

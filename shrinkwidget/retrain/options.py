@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..errors import TrainingError
 from ..train.evaluate import MetricLike
 from ..train.metrics import resolve
-from .schedule import check_choice
+from .schedule import check_choice, check_whole
 
 Loss: TypeAlias = str | Callable[[Any, Tensor], Tensor]
 
@@ -79,8 +79,7 @@ class Training:
         if not callable(self.loss):
             check_choice(self.loss, ("cross_entropy", "mse"), "Training(loss=…)", "or a function of (outputs, targets)")
         resolve(self.metric)
-        if not isinstance(self.batch, int) or self.batch < 1:
-            raise TrainingError(f"Training(batch={self.batch!r}) must be a whole number from 1")
+        check_whole(self.batch, "Training", "batch")
         if self.autocast not in (None, torch.bfloat16):
             raise TrainingError(
                 f"Training(autocast={self.autocast!r}) must be torch.bfloat16 or None: "

@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeAlias
 
 from ..train.evaluate import Score
 
-Phase: TypeAlias = Literal["prune", "train", "test", "checkpoint"]
+Phase: TypeAlias = Literal["prune", "train", "test", "checkpoint", "norms"]
 
 
 @dataclass(frozen=True, slots=True)
