@@ -86,7 +86,13 @@ class Job:
         else:
             text = f"{rounds if number + 1 == rounds else f'{number + 1} of {rounds}'} rounds of {_epochs(whole)}"
         aware = ", quantization-aware" if _quantizes(self.recipes[number]) else ""
-        return self.training_method.words(text) + aware + (", distilled" if self.options.distil else "")
+        words = self.training_method.words(text) + aware + (", distilled" if self.options.distil else "")
+        return words if self.source_regime == "no retraining" else f"{self.source_regime}, then {words}"
+
+    @property
+    def source_regime(self) -> str:
+        """How the weights were obtained that it begins with."""
+        return self.source.regime if isinstance(self.source, Compressed) else "no retraining"
 
 
 def _epochs(n: int) -> str:

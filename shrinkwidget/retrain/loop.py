@@ -98,7 +98,7 @@ class Trainer:
 
     def _rounds(self) -> Iterator[Progress]:
         if self.log.baseline is None:
-            score = yield from self._score(self._original, self._source_regime())
+            score = yield from self._score(self._original, self.job.source_regime)
             self.log.baseline = None if score is None else score.to_dict()
         for number in range(self.log.round, len(self.job.recipes)):
             self.learner = learner = self._learner(number)
@@ -189,22 +189,27 @@ class Trainer:
 
     def _score(self, model: nn.Module, regime: str, *place: int) -> Generator[Progress, None, Score | None]:
         """Score a model on the test data, if there is any."""
+        last = None
+        for score in self._scores(model, *place):
+            last = replace(score, regime=regime)
+            yield self._tell("test", test=last)
+        return last
+
+    def _scores(self, model: nn.Module, *place: int) -> Iterator[Score]:
         if self.job.test is None:
-            return None
-        scores, last = running(model, self.job.test, self.job.options.metric), None
+            return
+        scores = running(model, self.job.test, self.job.options.metric)
         for step in count():
             if self._stopped():
-                return None
+                return
             try:
                 with seeded(self._device, self.job.options.seed, *place, _TEST, step):
                     score = next(scores, None)
             except DataError as error:
                 raise DataError(f"the test data: {error}") from error.__cause__
             if score is None:
-                return last
-            last = replace(score, regime=regime)
-            yield self._tell("test", test=last)
-        raise AssertionError
+                return
+            yield score
 
     def _ended(self, learner: Learner, number: int, epoch: int, score: Score | None) -> Iterator[Progress]:
         """Write down what an epoch has brought."""
@@ -229,9 +234,6 @@ class Trainer:
         steps_left = None if now.steps is None else left * now.steps - now.step
         self._now = replace(now, eta=self._clock.eta(steps_left))
         return self._now
-
-    def _source_regime(self) -> str:
-        return self.job.source.regime if isinstance(self.job.source, Compressed) else "no retraining"
 
     @contextmanager
     def _placed(self, number: int, epoch: int, step: int | None = None) -> Iterator[None]:

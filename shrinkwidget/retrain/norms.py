@@ -72,7 +72,7 @@ class NormTrainer:
             raise DataError("the data is empty: there is no batch to measure")
         regime = "batch norm re-estimated"
         if self._source.regime != "no retraining":
-            regime = f"{self._source.regime}, {regime}"
+            regime = f"{self._source.regime}, then {regime}"
         self._result = replace(self._source.with_kept_of(network), regime=regime)
         return self._result
 

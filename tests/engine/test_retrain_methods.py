@@ -53,7 +53,7 @@ def test_the_new_statistics_are_the_mean_over_the_batches() -> None:
     one = retrain(model, batches, method=ReestimateNorms(batches=1))
     torch.testing.assert_close(one.state_dict()["1.running_mean"], hidden[:32].mean(0))
     later = retrain(retrain(model, points(), method=FineTune(1)), points(), method=ReestimateNorms())
-    assert later.regime == "fine-tuned 1 epoch, batch norm re-estimated"
+    assert later.regime == "fine-tuned 1 epoch, then batch norm re-estimated"
 
 
 def test_one_sentence_where_there_is_nothing_to_measure() -> None:
