@@ -41,7 +41,7 @@ def _where(now: Progress) -> str:
 def _figures(now: Progress) -> list[str]:
     figures = [f"{now.sparsity:.1%} sparse"]
     if now.loss is not None:
-        figures.insert(0, f"loss {now.loss:.3f}")
+        figures.append(f"loss {now.loss:.3f}")
     if now.test is not None:
-        figures.append(repr(now.test))
+        figures.append(f"test {now.test.metric} {now.test.value:.4g}")
     return figures

@@ -60,7 +60,7 @@ class Trainer:
         if job.options.channels_last:
             self._network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._device = device_of(self._network)
-        self._metric = resolve(job.options.metric)
+        self._metric = resolve(job.options.measured)
         self._now = Progress("test", 1, len(job.recipes), job.stage.epochs, steps=job.feed.steps)
 
     def _go_on(self, saved: Saved) -> None:
@@ -165,7 +165,7 @@ class Trainer:
                 epoch=epoch + 1,
                 step=step,
                 loss=losses / step,
-                train=tally.mean,
+                train=tally.mean if tally.terms else None,
                 lr=learner.stage.rate(progress),
                 rate=tally.examples / (self._clock.seconds - self._began),
             )
@@ -198,7 +198,7 @@ class Trainer:
     def _scores(self, model: nn.Module, *place: int) -> Iterator[Score]:
         if self.job.test is None:
             return
-        scores = running(model, self.job.test, self.job.options.metric)
+        scores = running(model, self.job.test, self.job.options.measured)
         for step in count():
             if self._stopped():
                 return
