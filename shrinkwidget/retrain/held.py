@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from ..errors import TrainingError
 from ..measure.layers import Entry, open_weights
 from ..recipe import Plan, Recipe
+from ..shrink.compress import kept_value
 from ..shrink.exact import on_grid
 from ..shrink.grid import Grid, Layer, layer_of
 from ..shrink.quantize import fit
@@ -58,6 +59,7 @@ class Held:
         parameters = dict(network.named_parameters(remove_duplicate=False))
         plans = recipe.resolve(e.name for e in weights.layers)
         items = zip(weights.layers, plans, masks, strict=True)
+        self._kept = weights.kept if recipe.kept_bits == 16 else ()
         self._all = sum(entry.numel for entry in weights.layers)
         self._layers = [_Layer(e, plan, parameters[e.name]) for e, plan, _ in items if not plan.keep]
         self.prune([keep for keep, plan in zip(masks, plans, strict=True) if not plan.keep])
@@ -95,12 +97,23 @@ class Held:
         parameters: list[Tensor] = [layer.parameter.data for layer in rounded]
         latent = [p.clone() for p in parameters]
         try:
-            if rounded:
-                torch._foreach_copy_(parameters, [_effective(layer) for layer in rounded])
+            _copy(parameters, [_effective(layer) for layer in rounded])
             yield
         finally:
-            if rounded:
-                torch._foreach_copy_(parameters, latent)
+            _copy(parameters, latent)
+
+    @contextmanager
+    def as_saved(self) -> Iterator[None]:
+        """Let the network compute, inside, as its file will: `effective`, and what is kept rounded to its bits."""
+        kept = [entry.load() for entry in self._kept]
+        before = [tensor.clone() for tensor in kept]
+        rounded = [kept_value(entry, 16) for entry in self._kept]
+        try:
+            _copy(kept, rounded)
+            with self.effective():
+                yield
+        finally:
+            _copy(kept, before)
 
     @torch.no_grad()
     def straight_through(self) -> None:
@@ -146,6 +159,11 @@ class Held:
                 if bool(layer.parameter.detach()[~layer.keep].any()):
                     raise TrainingError(f"a pruned weight of {layer.entry.name!r} is not zero: something else wrote it")
         return pruned / self._all
+
+
+def _copy(to: list[Tensor], values: list[Tensor]) -> None:
+    if to:  # foreach operations refuse empty lists
+        torch._foreach_copy_(to, values)
 
 
 def _of_shape(optimizer: Optimizer, parameter: nn.Parameter) -> list[Tensor]:
