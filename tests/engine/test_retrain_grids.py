@@ -142,3 +142,14 @@ def test_the_gradient_is_that_at_the_effective_weights() -> None:
     at_effective = torch.nn.functional.cross_entropy(small.model(x), y)
     torch.autograd.backward(at_effective)
     assert torch.equal(seen[0], small.model.get_parameter("0.weight").grad)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64], ids=str)
+@pytest.mark.parametrize(
+    "grid", [{}, dict(bits=3), dict(bits=3, grid="codebook"), dict(bits=16), dict(bits=1)], ids=str
+)
+def test_weights_of_every_dtype_are_trained_as_they_are_compressed(grid: dict[str, Any], dtype: torch.dtype) -> None:
+    x, y = points()
+    small = compress(mlp().to(dtype), Recipe(sparsity=0.5, **grid))
+    data = (x.to(dtype), y)
+    assert_trained_as_compressed(trainer(small, FineTune(2, lr=0.02), data, data, batch=32), small)
