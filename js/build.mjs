@@ -13,6 +13,9 @@ const watch = process.argv.includes("--watch");
 const outdir = join(root, "shrinkwidget", "widgets", "static");
 const scripts = ["explorer.js", "monitor.js"];
 
+// getters here only compute, and no function is asked for its length
+const SQUEEZED = { passes: 3, hoist_props: true, keep_fargs: false, pure_getters: true, unsafe_arrows: true };
+
 /** @type {import("esbuild").BuildOptions} */
 const options = {
   absWorkingDir: root,
@@ -38,7 +41,7 @@ const options = {
 
 /** Make the script smaller still: terser inlines what esbuild leaves, about 2 % of the bundle. */
 async function squeeze(path) {
-  const { code } = await minify(await readFile(path, "utf8"), { module: true, ecma: 2020, compress: { passes: 3 } });
+  const { code } = await minify(await readFile(path, "utf8"), { module: true, ecma: 2020, compress: SQUEEZED });
   await writeFile(path, code);
   return Buffer.byteLength(code);
 }

@@ -3,7 +3,7 @@
 import { bytes, count, decibels, share, short } from "../charts/format";
 import { metricValue, plusMinus } from "../charts/score";
 import { macsOf } from "./figures";
-import type { Score } from "./model";
+import { PLAIN, type Score } from "./model";
 import { Panel } from "./panel";
 import { Approx, Arrow } from "./size";
 import { useView } from "./view";
@@ -20,7 +20,7 @@ export function Accuracy() {
 
 function Badge() {
   const { state } = useView();
-  const regime = state.score.value?.regime ?? state.baseline.value?.regime ?? "no retraining";
+  const regime = state.score.value?.regime ?? state.baseline.value?.regime ?? PLAIN;
   return (
     <span class="sw-badge" title="how this accuracy was obtained" data-testid="regime">
       {regime}
@@ -41,7 +41,7 @@ function useScore(): Score | null {
   const { state } = useView();
   const score = state.score.value;
   if (score?.recipe === state.recipeText.value) return score;
-  const visit = state.history.value.findLast((v) => v.recipe === state.recipeText.value);
+  const visit = state.history.value.findLast((v) => v.recipe === state.recipeText.value && v.regime === PLAIN);
   return visit ? { ...visit, total: null, state: "done", metric: state.metric.value.name } : null;
 }
 

@@ -8,7 +8,7 @@ import { byteDomain, type Frame, front, type Scales, scatterScales, valueDomain 
 import { metricTick, metricValue, plusMinus } from "../charts/score";
 import { DataTable } from "./data-table";
 import { useHeld, useSize } from "./hooks";
-import type { Visit } from "./model";
+import { PLAIN, type Visit } from "./model";
 import { Panel } from "./panel";
 import { hideTip, tipAt, useView } from "./view";
 import { recipeWords } from "./words";
@@ -32,9 +32,16 @@ export function Been() {
   );
 }
 
-/** One point for each recipe: its latest evaluation. */
+/** One point for each recipe and regime: its latest evaluation. */
 function latest(history: readonly Visit[]): Visit[] {
-  return [...new Map(history.map((visit) => [visit.recipe, visit])).values()];
+  return [...new Map(history.map((visit) => [keyOf(visit), visit])).values()];
+}
+
+const keyOf = (visit: Visit) => visit.regime + visit.recipe;
+
+/** What was done to the weights, and, if more than that, how they were retrained. */
+function visitWords({ recipe, regime }: Visit): string {
+  return regime === PLAIN ? recipeWords(recipe) : `${recipeWords(recipe)}, ${regime}`;
 }
 
 function Scatter() {
@@ -55,7 +62,7 @@ function Scatter() {
     const fitted = { ...bare, left: Math.max(44, 7 * longest + 9) };
     return [fitted, scaled(fitted)] as const;
   }, [visits, dense, baseline?.value, metric.percent, width]);
-  const current = visits.find((visit) => visit.recipe === state.recipeText.value);
+  const current = visits.find((visit) => visit.recipe === state.recipeText.value && visit.regime === PLAIN);
   return (
     <div ref={holder} class="sw-scatter">
       {/* biome-ignore lint/a11y/useSemanticElements: a fieldset cannot be drawn in */}
@@ -144,6 +151,10 @@ interface PointsProps {
   scales: Scales;
 }
 
+/** A recipe as it is, and one that was retrained. */
+const DISC = "M-4 0a4 4 0 1 0 8 0a4 4 0 1 0-8 0Z";
+const DIAMOND = "M0-5.5L5.5 0L0 5.5L-5.5 0Z";
+
 /** The points: one tab stop, arrow keys from small to large, Enter goes back. */
 function Points({ visits, current, scales }: PointsProps) {
   const view = useView();
@@ -166,15 +177,14 @@ function Points({ visits, current, scales }: PointsProps) {
     <g ref={group} class="sw-points">
       {order.map((visit, i) => (
         // biome-ignore lint/a11y/useSemanticElements: a button cannot be a point of a drawing
-        <circle
-          key={visit.recipe}
-          cx={scales.x(visit.nbytes)}
-          cy={scales.y(visit.value)}
-          r={visit === current ? 6 : 4}
+        <path
+          key={keyOf(visit)}
+          d={visit.regime === PLAIN ? DISC : DIAMOND}
+          transform={`translate(${scales.x(visit.nbytes)} ${scales.y(visit.value)}) scale(${visit === current ? 1.5 : 1})`}
           class={visit === current ? "sw-current" : ""}
           role="button"
           tabindex={i === tabStop ? 0 : -1}
-          aria-label={`${recipeWords(visit.recipe)}: ${words(visit).join(", ")}. Go back to this recipe`}
+          aria-label={`${visitWords(visit)}: ${words(visit).join(", ")}. Go back to this recipe`}
           onPointerEnter={(event) =>
             tipAt(view, event, recipeWords(visit.recipe), [...words(visit), "click to go back"])
           }
@@ -226,7 +236,7 @@ function HistoryTable() {
   const metric = state.metric.value;
   const rows = latest(state.history.value).map((visit) => [
     <button key="go" type="button" class="sw-link" onClick={() => state.goTo(visit.recipe)}>
-      {recipeWords(visit.recipe)}
+      {visitWords(visit)}
     </button>,
     bytes(visit.nbytes),
     metricValue(metric, visit.value),

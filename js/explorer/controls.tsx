@@ -4,8 +4,9 @@ import { useState } from "preact/hooks";
 import { bytes, count, percent } from "../charts/format";
 import { BITS, PATTERNS, withFields } from "../core/recipe";
 import type { Granularity, Pattern, Recipe } from "../core/types";
+import { useUnique } from "./hooks";
 import { Choice, type Option, options, SparsitySlider } from "./inputs";
-import { useUnique, useView } from "./view";
+import { useView } from "./view";
 
 export const PATTERN_OPTIONS: Option<Pattern>[] = PATTERNS.map((pattern) =>
   pattern === "unstructured"

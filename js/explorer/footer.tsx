@@ -36,6 +36,17 @@ function Buttons({ ask }: { ask(what: Asking): void }) {
       <button type="button" class="sw-button" disabled={gone} data-testid="save" onClick={() => ask("save")}>
         Save file
       </button>
+      {state.metric.value.has_train && (
+        <button
+          type="button"
+          class="sw-button"
+          disabled={gone}
+          data-testid="retrain"
+          onClick={() => state.send({ do: "retrain" })}
+        >
+          Retrain…
+        </button>
+      )}
       <CopyCode />
     </div>
   );
@@ -192,6 +203,7 @@ async function writeClipboard(text: string): Promise<boolean> {
 const BUSY_WORDS: Record<Status["what"], string> = {
   compress: "compressing…",
   save: "saving…",
+  retrain: "about to train…",
   evaluate: "evaluating…",
   estimate: "counting…",
   recipe: "",

@@ -41,3 +41,8 @@ export function useSize<T extends HTMLElement>(start: Size): [RefObject<T | null
   }, []);
   return [ref, size];
 }
+
+/** An id no other element of the page has: preact's own repeat from one mounted view to the next. */
+export function useUnique(): string {
+  return useState(() => `sw${Math.random().toString(36).slice(2)}`)[0];
+}

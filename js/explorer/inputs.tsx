@@ -2,7 +2,7 @@
 
 import type { ComponentChildren } from "preact";
 import { useRef } from "preact/hooks";
-import { useUnique } from "./view";
+import { useUnique } from "./hooks";
 
 export interface Option<T> {
   value: T;

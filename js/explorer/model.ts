@@ -17,6 +17,7 @@ export interface ExplorerModel extends Followed {
 export type Command =
   | { do: "compress"; name: string }
   | { do: "save"; path: string; entropy: boolean }
+  | { do: "retrain" }
   | { do: "evaluate" };
 
 /** One measured (or still running) score of one recipe. */
@@ -35,9 +36,14 @@ export interface Score {
 
 export interface Metric extends ScoreMetric {
   has_data: boolean;
+  /** Whether there is something to train on. */
+  has_train?: boolean;
 }
 
-/** One recipe that was evaluated to the end. */
+/** The regime of the weights as they came. */
+export const PLAIN = "no retraining";
+
+/** One recipe that was evaluated to the end, or retrained and scored. */
 export interface Visit {
   recipe: string;
   nbytes: number;
@@ -51,7 +57,7 @@ export interface Visit {
 /** What the kernel is doing, or how the last thing asked of it went. */
 export interface Status {
   state: "idle" | "busy" | "done" | "failed";
-  what: "compress" | "save" | "evaluate" | "estimate" | "recipe" | "";
+  what: "compress" | "save" | "retrain" | "evaluate" | "estimate" | "recipe" | "";
   text: string;
   id: number;
 }

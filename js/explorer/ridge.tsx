@@ -5,10 +5,10 @@ import { useEffect, useMemo, useRef } from "preact/hooks";
 import { drawRidge, type RidgeScene } from "../charts/ridge";
 import { AXIS, HEADER, ridgeHeight, rowHeight } from "../charts/ridge-frame";
 import { type Row, ridgeRows } from "../charts/rows";
-import { useDrawing } from "./hooks";
+import { useDrawing, useUnique } from "./hooks";
 import { describeRow, ridgeTip } from "./ridge-tips";
 import { Scenes } from "./scene";
-import { hideTip, tipAt, toggled, useUnique, useView, type View } from "./view";
+import { hideTip, tipAt, toggled, useView, type View } from "./view";
 
 interface Pointer {
   row: number;

@@ -2,7 +2,7 @@
 
 import { type Signal, signal } from "@preact/signals";
 import { createContext } from "preact";
-import { useContext, useId } from "preact/hooks";
+import { useContext } from "preact/hooks";
 import { blocks } from "../charts/rows";
 import type { Colours } from "../charts/theme";
 import type { State } from "./state";
@@ -13,8 +13,6 @@ export type Axis = "shared" | "own" | "spread";
 export type Table = "layers" | "size" | "history";
 
 export interface View {
-  /** Starts the ids of this view's elements: preact's own repeat from one mounted view to the next. */
-  readonly id: string;
   readonly state: State;
   readonly root: HTMLElement;
   readonly colours: Signal<Colours>;
@@ -37,7 +35,6 @@ export function createView(state: State, root: HTMLElement, colours: Colours): V
   const layers = state.sketch.value.layers;
   const largest = layers.reduce((best, layer, i) => (layer.n > layers[best].n ? i : best), 0);
   return {
-    id: `sw${Math.random().toString(36).slice(2, 9)}`,
     state,
     root,
     colours: signal(colours),
@@ -65,11 +62,6 @@ export function useView(): View {
   const view = useContext(Context);
   if (!view) throw new Error("this component belongs inside an explorer");
   return view;
-}
-
-/** An id no other element of the page has. */
-export function useUnique(): string {
-  return `${useView().id}-${useId()}`;
 }
 
 /** A copy of a set with one member switched. */

@@ -16,8 +16,12 @@ export function Header() {
         <span class="sw-caption">{state.method.value}</span>
         <span class="sw-tools">
           <Badge />
-          <Buttons />
-          <TableToggle />
+          {state.offer.value ? null : (
+            <>
+              <Buttons />
+              <TableToggle />
+            </>
+          )}
         </span>
       </header>
       <Bar />
@@ -117,5 +121,6 @@ function placeText(state: MonitorState) {
   if (state.error.value) return <span class="sw-failed">{state.error.value}</span>;
   if (state.gone.value) return <span class="sw-failed">kernel gone: nobody trains any more</span>;
   if (state.over.value) return `${count(state.curves.value.at.length)} of ${count(state.all.value)} epochs`;
+  if (state.offer.value) return "Retrain these weights, pruned and rounded as they are; your model stays as it is.";
   return state.progress.value ? placeWords(state.progress.value) : "about to begin";
 }

@@ -1,4 +1,4 @@
-// The line between the monitor and whatever hosts it: a few named values, and three commands.
+// The line between the monitor and whatever hosts it: a few named values, and four commands.
 
 import type { Followed } from "../explorer/follow";
 
@@ -9,7 +9,15 @@ export interface MonitorModel extends Followed {
   alive?(): boolean;
 }
 
-export type RunCommand = { do: "pause" } | { do: "resume" } | { do: "stop" };
+export type RunCommand = { do: "pause" } | { do: "resume" } | { do: "stop" } | ({ do: "start" } & Settings);
+
+/** How an offered training shall go about it; `lr` is its learning rate. */
+export interface Settings {
+  method: "fine-tune" | "rewind";
+  epochs: number;
+  lr: number;
+  optimizer: "sgd" | "adam";
+}
 
 export type RunState = "ready" | "running" | "paused" | "stopping" | "done" | "stopped" | "failed";
 

@@ -6,6 +6,7 @@ import { Tooltip } from "../explorer/tooltip";
 import { Curves } from "./curves";
 import { Figures } from "./figures";
 import { Header } from "./header";
+import { Offer } from "./offer";
 import type { MonitorState } from "./state";
 import { History } from "./table";
 import { TradeOff } from "./trade-off";
@@ -37,21 +38,26 @@ function Monitor({ view }: { view: View }) {
     <ViewProvider value={view}>
       <article class="sw-frame" aria-label={`Training ${view.state.title.value}`}>
         <Header />
-        <div class="sw-run">
-          <Lines />
-          <div class="sw-run-side">
-            <Figures />
-            <TradeOff />
-          </div>
-        </div>
+        <Body />
       </article>
       <Tips />
     </ViewProvider>
   );
 }
 
-function Lines() {
-  return useView().table.value ? <History /> : <Curves />;
+function Body() {
+  const { state, table } = useView();
+  const offer = state.offer.value;
+  if (offer) return <Offer offer={offer} />;
+  return (
+    <div class="sw-run">
+      {table.value ? <History /> : <Curves />}
+      <div class="sw-run-side">
+        <Figures />
+        <TradeOff />
+      </div>
+    </div>
+  );
 }
 
 function Tips() {

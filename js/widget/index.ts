@@ -2,6 +2,7 @@
 import type { AnyWidget, InitializeProps, RenderProps } from "@anywidget/types";
 import { createState, mount, type State } from "../explorer/mount";
 import { adapt } from "./adapter";
+import { showInside } from "./inside";
 
 /** anywidget calls this once for every model, so that `state` is shared by the views of one explorer and no others. */
 const explorer: AnyWidget = () => {
@@ -11,9 +12,12 @@ const explorer: AnyWidget = () => {
       state = createState(adapt(model, signal));
       signal.addEventListener("abort", () => state.dispose(), { once: true });
     },
-    render({ el, signal }: RenderProps) {
+    render({ model, el, signal }: RenderProps) {
       const dispose = mount(el, state);
       signal.addEventListener("abort", dispose, { once: true });
+      const slot = el.appendChild(document.createElement("div"));
+      slot.className = "sw-inside";
+      showInside(model, "_monitor", slot, signal);
     },
   };
 };

@@ -14,6 +14,7 @@ const TRAITS: Record<string, string> = {
   points: "_points",
   baseline: "_baseline",
   error: "_error",
+  offer: "_offer",
 };
 
 const monitor: AnyWidget = () => {

@@ -10,13 +10,12 @@ from torch import nn
 from ..compressed import Compressed
 from ..errors import ModelError, TrainingError
 from ..recipe import Recipe
-from .bar import finished
-from .drive import trainer_of
 from .job import Job
 from .methods import FineTune, GradualPruning, Method, RewindLearningRate
 from .options import Training
 from .rounds import check_gradual, recipes_to
 from .run import Run
+from .watched import watched
 
 
 @overload
@@ -140,4 +139,4 @@ def prune_and_retrain(
 
 
 def _done(job: Job, background: bool) -> Compressed | Run:
-    return Run(job).start() if background else finished(trainer_of(job))
+    return Run(job).start() if background else watched(job)

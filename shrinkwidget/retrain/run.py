@@ -116,6 +116,15 @@ class Run:
         return self._trainer.log.baseline
 
     @property
+    def score(self) -> dict[str, Any] | None:
+        """The test score of the best weights so far, as plain values; None without test data or a complete epoch."""
+        best = self._trainer.log.best
+        if best is None:
+            return None
+        scores = (row["test"] for row in self.history if (row["round"], row["epoch"]) == (best.round + 1, best.epoch))
+        return next(scores, None)
+
+    @property
     def best(self) -> Compressed:
         """The best weights so far; at any time, also after a failure."""
         return self._trainer.best()

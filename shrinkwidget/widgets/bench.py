@@ -18,6 +18,10 @@ from ..measure.forward import watch
 from ..measure.layers import Source, open_weights
 from ..measure.sketch import sketch
 from ..recipe import Recipe
+from ..retrain.job import Job
+from ..retrain.methods import Method
+from ..retrain.options import Training
+from ..retrain.run import Run
 from ..shrink.compress import code_layers, copied, effective_state, fill
 from ..shrink.exact import exact
 from ..train.batches import Batch, prepared, raw_batches, refuse_no_data
@@ -36,13 +40,17 @@ class Bench:
     its training mode, and can be trained on meanwhile.
     """
 
-    def __init__(self, source: Source, data: object = None, metric: MetricLike = "accuracy") -> None:
+    def __init__(
+        self, source: Source, data: object = None, metric: MetricLike = "accuracy", train: object = None
+    ) -> None:
         self.weights = open_weights(source)
-        if data is not None:
-            _check_data(source, data)
+        for given in (data, train):
+            if given is not None:
+                _check_data(source, given)
         self.metric = resolve(metric)
         self.source = source
         self.data = data
+        self.train = train
         self.sketch = sketch(self.weights)
         self._metric_like = metric
         self._scratch: nn.Module | None = None
@@ -112,6 +120,11 @@ class Bench:
     def compress(self, recipe: Recipe) -> Compressed:
         """Return the compressed model; the user's is untouched."""
         return compress(self.source, recipe, self.sketch)
+
+    def retrain(self, recipe: Recipe, method: Method) -> Run:
+        """Return a run that retrains the compressed model, not yet started, scored by this bench's data and metric."""
+        options = Training(metric=self._metric_like)
+        return Run(Job(self.compress(recipe), self.train, self.data, method, options))
 
     def _scratch_model(self) -> nn.Module:
         if self._scratch is None:

@@ -1,33 +1,35 @@
-"""Which explorer belongs to which notebook cell, so that running a cell again does not pile up models."""
+"""Which widget belongs to which notebook cell, so that running a cell again does not pile up models."""
 
 from __future__ import annotations
 
 import weakref
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from IPython.core.getipython import get_ipython
 
 if TYPE_CHECKING:
-    from .explorer import Explorer
+    from .hosted import Hosted
 
-_BY_CELL: dict[str, tuple[str, list[weakref.ref[Explorer]]]] = {}
+    AnyHosted = TypeVar("AnyHosted", bound=Hosted)
+
+_BY_CELL: dict[str, tuple[str, list[weakref.ref[Hosted]]]] = {}
 
 
-def replace_in_cell(explorer: Explorer) -> Explorer:
-    """Close the explorers an earlier run of this cell made, remember the new one, and return it.
+def replace_in_cell(widget: AnyHosted) -> AnyHosted:
+    """Close the widgets an earlier run of this cell made, remember the new one, and return it.
 
     ipywidgets keeps every widget alive until it is closed, and with it the model it looks at.
     """
     cell, run = _current_cell()
     if cell:
-        before, explorers = _BY_CELL.get(cell, (run, []))
+        before, widgets = _BY_CELL.get(cell, (run, []))
         if before != run:
-            for old in explorers:
-                if (widget := old()) is not None:
-                    widget.close()
-            explorers = []
-        _BY_CELL[cell] = (run, [*explorers, weakref.ref(explorer)])
-    return explorer
+            for old in widgets:
+                if (found := old()) is not None:
+                    found.close()
+            widgets = []
+        _BY_CELL[cell] = (run, [*widgets, weakref.ref(widget)])
+    return widget
 
 
 def _current_cell() -> tuple[str, str]:

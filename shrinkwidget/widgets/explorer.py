@@ -12,15 +12,19 @@ from typing import Any, Final
 import traitlets as t
 
 from ..compressed import Compressed
-from ..errors import Cancelled, ShrinkError
+from ..errors import Cancelled, DataError, ShrinkError
+from ..figures.words import recipe_words
 from ..measure.estimate import Estimate
 from ..measure.layers import Source
 from ..measure.sketch import Sketch
 from ..recipe import Recipe, checked_recipe
+from ..retrain.methods import Method
+from ..retrain.run import Run
 from ..train.evaluate import MetricLike, Score
 from .bench import DENSE, Bench, CancelCheck
 from .commands import keep_in_notebook, save_to
 from .hosted import Hosted, built, kernel_owned, metric_dict, sentence
+from .monitor import Monitor
 from .worker import Pace, Worker
 
 log = logging.getLogger("shrinkwidget")
@@ -58,17 +62,21 @@ class Explorer(Hosted):
     _order = kernel_owned(t.List())
     _macs = kernel_owned(t.List())
     _metric = kernel_owned(t.Dict())
+    _monitor = kernel_owned(t.Unicode())
     _status = kernel_owned(t.Dict())
 
     def __init__(self, bench: Bench, recipe: Recipe) -> None:
         self._bench: Bench | None = bench
         self._pictured: Recipe | None = None
         self._logged: set[str] = set()
+        self._run: Run | None = None
+        self._watching: Monitor | None = None
         super().__init__(
             recipe=recipe,
             _title=bench.sketch.title,
             _sketch=bench.sketch.encode(),
-            _metric=metric_dict(bench.metric) | {"has_data": bench.data is not None},
+            _metric=metric_dict(bench.metric)
+            | {"has_data": bench.data is not None, "has_train": bench.train is not None},
             _status=_status_dict("idle", "", ""),
         )
         self._mirror()
@@ -99,6 +107,11 @@ class Explorer(Hosted):
         """Every recipe evaluated so far: dicts of recipe (a `Recipe`), nbytes, value, low, high, n, regime."""
         return [{**point, "recipe": Recipe.from_json(point["recipe"])} for point in self._history]
 
+    @property
+    def run(self) -> Run | None:
+        """The training "Retrain…" started last, or None: ``ex.run.result`` is the retrained model."""
+        return self._run
+
     def compress(self) -> Compressed:
         """Return a new model compressed by the current recipe; yours is untouched."""
         return self._open().compress(self.recipe)
@@ -114,6 +127,8 @@ class Explorer(Hosted):
         if self._pictured != self.recipe:
             self._refresh_still()
         self._bench = None
+        if self._watching is not None:
+            self._watching.close()
         super().close()
 
     def _open(self) -> Bench:
@@ -219,12 +234,51 @@ class Explorer(Hosted):
     def _visit(self, bench: Bench, recipe: Recipe) -> None:
         """Add the recipe to where you have been, once."""
         score = bench.known_score(recipe)
-        point = {"recipe": recipe.to_json(), "nbytes": bench.estimate(recipe).nbytes}
-        if score is None or any(p["recipe"] == point["recipe"] for p in self._history):
-            return
-        plain = score.to_dict()
-        point |= {k: plain[k] for k in ("value", "low", "high", "n", "regime")}
-        self._tell(_history=[*self._history, point])
+        if score is not None:
+            self._add_visit(recipe, bench.estimate(recipe).nbytes, score.to_dict())
+
+    def _add_visit(self, recipe: Recipe, nbytes: int, score: Mapping[str, Any]) -> None:
+        """Add a score to where you have been, unless it is there."""
+        point = {"recipe": recipe.to_json(), "nbytes": nbytes}
+        point |= {k: score[k] for k in ("value", "low", "high", "n", "regime")}
+        with self._lock:
+            if point not in self._history:
+                self._tell(_history=[*self._history, point])
+
+    # retraining: offered in a monitor below the explorer, trained on a thread of its own
+
+    def _offer_retraining(self, recipe: Recipe) -> str:
+        bench = self._open()
+        if bench.train is None:
+            raise DataError("there is nothing to train on: open the explorer with sw.explore(model, data, train=…)")
+        if self._watching is not None:
+            self._watching.close()
+        self._watching = watching = Monitor(bench.sketch.title, bench.metric)
+        watching.offer(recipe_words(recipe), lambda method: self._retrain_soon(recipe, method))
+        self._tell(_monitor=watching.model_id or "")
+        return ""
+
+    def _retrain_soon(self, recipe: Recipe, method: Method) -> None:
+        _WORKER.urgent(id(self), lambda _cancelled: self._do("retrain", lambda: self._retrain(recipe, method)))
+
+    def _retrain(self, recipe: Recipe, method: Method) -> str:
+        watching = self._watching
+        try:
+            self._run = run = self._open().retrain(recipe, method)
+            run.observe(self._on_run)
+            if watching is not None:
+                watching.watch(run)
+            run.start()
+        except Exception as error:
+            if watching is not None:
+                watching.fail(sentence(error))
+            raise
+        return ""
+
+    def _on_run(self, run: Run) -> None:
+        """Add what a run has come to, once it is over, to where you have been."""
+        if run.state in ("done", "stopped") and self._bench is not None and run.score is not None:
+            self._add_visit(run.result.recipe, run.result.nbytes, run.score)
 
     # what the buttons ask for
 
@@ -234,6 +288,7 @@ class Explorer(Hosted):
         jobs: dict[str, Callable[[], str]] = {
             "compress": lambda: keep_in_notebook(content.get("name"), self._open().compress(recipe)),
             "save": lambda: save_to(content.get("path"), self._open().compress(recipe), bool(content.get("entropy"))),
+            "retrain": lambda: self._offer_retraining(recipe),
         }
         what = content.get("do") if isinstance(content, Mapping) else None
         if what == "evaluate":
@@ -315,7 +370,11 @@ def _status_dict(state: str, what: str, text: str) -> dict[str, Any]:
 
 
 def explore(
-    model: Source, data: object = None, recipe: Recipe | None = None, metric: MetricLike = "accuracy"
+    model: Source,
+    data: object = None,
+    recipe: Recipe | None = None,
+    metric: MetricLike = "accuracy",
+    train: object = None,
 ) -> Explorer:
     """Open the explorer on a model.
 
@@ -324,6 +383,7 @@ def explore(
         data: what to evaluate on, see `evaluate`; without it there is no accuracy. Needs a module.
         recipe: where to start; by default nothing is pruned or quantized.
         metric: see `evaluate`.
+        train: what "Retrain…" trains on; see `retrain`.
 
     Raises:
         ModelError: for a model that cannot be looked at: NaN weights, meta tensors, nothing to compress.
@@ -334,4 +394,4 @@ def explore(
     from .cells import replace_in_cell
 
     start = DENSE if recipe is None else checked_recipe(recipe)
-    return replace_in_cell(Explorer(Bench(model, data, metric), start))
+    return replace_in_cell(Explorer(Bench(model, data, metric, train), start))

@@ -6,21 +6,30 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import traitlets as t
+from IPython.core.getipython import get_ipython
+from IPython.display import display
 
-from ..errors import TrainingError
+from ..errors import ShrinkError, TrainingError
+from ..retrain.methods import FineTune, Method, RewindLearningRate
 from ..retrain.run import Run
-from ..train.metrics import resolve
+from ..retrain.schedule import Schedule
+from ..retrain.watched import Show, host_with
+from ..train.metrics import Metric, resolve
+from .cells import replace_in_cell
 from .hosted import Hosted, built, kernel_owned, metric_dict, sentence
 from .worker import Pace
 
 _TELL_SECONDS: Final = 0.25
 _STILL_SECONDS: Final = 5.0
+OFFER: Final = {"method": "fine-tune", "epochs": 10, "lr": 0.01, "optimizer": "sgd"}
+"""What an offered training is set to at first."""
 
 
 class Monitor(Hosted):
     """Shows a `Run` while it lasts, and pauses, resumes and stops it. Make it with `monitor`.
 
-    It only looks on: closing it does not end the run.
+    It only looks on: closing it does not end the run. One that was made to `offer` a training asks how it shall go
+    about it, and shows it once it has begun.
     """
 
     _esm = built("monitor.js")
@@ -35,21 +44,36 @@ class Monitor(Hosted):
     _points = kernel_owned(t.List())
     _baseline = kernel_owned(t.Dict(allow_none=True, default_value=None))
     _error = kernel_owned(t.Unicode())
+    _offer = kernel_owned(t.Dict(allow_none=True, default_value=None))
 
-    def __init__(self, run: Run) -> None:
-        job = run.job
-        self.run = run
+    def __init__(self, title: str, metric: Metric) -> None:
+        self.run: Run | None = None
+        self._start: Callable[[Method], object] | None = None
         self._pace = Pace(_TELL_SECONDS)
         self._lasting = Pace(_STILL_SECONDS, at_once=False)
-        super().__init__(
-            _title=type(job.model).__name__,
-            _method=job.regime(len(job.recipes) - 1, job.stage.epochs),
-            _metric=metric_dict(resolve(job.options.metric)),
-            _curves=curves([], job.stage.epochs),
-        )
+        self._forget: Callable[[], None] = _nothing
+        super().__init__(_title=title, _metric=metric_dict(metric), _curves=curves([], 1))
         self.on_msg(self._on_command)
-        self._forget: Callable[[], None] = run.observe(self._on_run)
-        self._show()
+
+    def watch(self, run: Run) -> Monitor:
+        """Show a run from now on."""
+        job = run.job
+        self._forget()
+        self.run = run
+        self._tell(_offer=None, _method=job.regime(len(job.recipes) - 1, job.stage.epochs))
+        self._forget = run.observe(self._on_run)
+        self._show(run)
+        return self
+
+    def offer(self, method: str, start: Callable[[Method], object]) -> Monitor:
+        """Ask for the settings of a training, and call back with them; `method` says what it is about."""
+        self._start = start
+        self._tell(_method=method, _offer=OFFER)
+        return self
+
+    def fail(self, text: str) -> None:
+        """Say why what was offered could not begin."""
+        self._tell(_error=text)
 
     def close(self) -> None:
         """Leave the page; the run goes on."""
@@ -60,13 +84,13 @@ class Monitor(Hosted):
     def _on_run(self, run: Run) -> None:
         """Hear of every step, on the run's thread; speak a few times a second, and of every change of state."""
         if run.state != self._state or self._pace.due():
-            self._show()
+            self._show(run)
         if run.over or self._lasting.due():
             self._refresh_still()
 
-    def _show(self) -> None:
-        run = self.run
-        with self.hold_sync():
+    def _show(self, run: Run) -> None:
+        history = run.history
+        with self._lock, self.hold_sync():
             self._tell(
                 _progress=None if run.progress is None else run.progress.to_dict(),
                 _baseline=run.baseline,
@@ -74,26 +98,29 @@ class Monitor(Hosted):
                 _error="" if run.error is None else sentence(run.error),
                 _state=run.state,
             )
-            history = run.history
             if len(history) != len(self._curves["at"]):
                 self._tell(_curves=curves(history, run.job.stage.epochs))
 
     def _on_command(self, _widget: object, content: Any, _buffers: object) -> None:
         """Do what a button asks for: each of these only leaves word, and returns."""
         what = content.get("do") if isinstance(content, Mapping) else None
-        commands = {"pause": self.run.pause, "resume": self.run.resume, "stop": self.run.stop}
-        if what in commands:
-            commands[what]()
+        if what == "start" and self._start is not None:
+            try:
+                self._start(asked_method(content))
+            except ShrinkError as error:
+                self.fail(str(error))
+        elif self.run is not None and what in ("pause", "resume", "stop"):
+            getattr(self.run, what)()
 
     def _still(self) -> dict[str, Any]:
         from ..figures.training import describe_training, training_still
 
-        shown = {name: getattr(self, f"_{name}") for name in ("title", "method", "metric", "progress", "curves")}
-        shown |= {"points": self._points, "baseline": self._baseline, "state": self._state}
+        names = ("title", "method", "metric", "progress", "curves", "points", "baseline", "state")
+        shown = {name: getattr(self, f"_{name}") for name in names}
         return {"image/png": training_still(shown), "text/plain": describe_training(shown)}
 
     def __repr__(self) -> str:
-        return f"Monitor({self.run!r})"
+        return f"Monitor({self._title if self.run is None else self.run!r})"
 
 
 _COLUMNS: Final = ("loss", "train", "lr", "sparsity")
@@ -110,6 +137,19 @@ def curves(history: list[dict[str, Any]], epochs: int) -> dict[str, list[Any]]:
     return columns
 
 
+def asked_method(content: Mapping[str, Any]) -> Method:
+    """Return the method that was asked for by its name, epochs, rate and optimizer.
+
+    Raises:
+        TrainingError: for settings that cannot be.
+    """
+    epochs, lr, optimizer = content.get("epochs"), content.get("lr"), content.get("optimizer")
+    if content.get("method") == "rewind":
+        return RewindLearningRate(Schedule(epochs=epochs, lr=lr, optimizer=optimizer))  # type: ignore[arg-type]  # checked there
+    constant = Schedule(lr=lr, optimizer=optimizer, decay="constant")  # type: ignore[arg-type]  # checked there
+    return FineTune(epochs=epochs, schedule=constant)  # type: ignore[arg-type]  # checked there
+
+
 def monitor(run: Run) -> Monitor:
     """Watch a training in the notebook: put the result last in a cell.
 
@@ -117,7 +157,30 @@ def monitor(run: Run) -> Monitor:
         TrainingError: for what is no `Run`.
     """
     if not isinstance(run, Run):
-        raise TrainingError(
-            f"cannot watch a {type(run).__name__}: give the Run that retrain(…, background=True) returns"
-        )
-    return Monitor(run)
+        raise TrainingError(f"cannot watch a {type(run).__name__}: give the Run that background=True returns")
+    title, metric = type(run.job.model).__name__, resolve(run.job.options.measured)
+    return replace_in_cell(Monitor(title, metric).watch(run))
+
+
+def _nothing() -> None:
+    pass
+
+
+def _notebook() -> Show | None:
+    """Return how to show a run in the notebook there is, if there is one."""
+    return _display if getattr(get_ipython(), "kernel", None) is not None else None
+
+
+def _display(run: Run) -> None:
+    display(monitor(run))
+
+
+def _show_runs() -> None:
+    """Let a training show itself in the notebook: while it blocks, and where its run is last in a cell."""
+    host_with(_notebook)
+    formatter: Any = getattr(get_ipython(), "display_formatter", None)
+    if _notebook() is not None and formatter is not None:
+        formatter.ipython_display_formatter.for_type(Run, _display)
+
+
+_show_runs()

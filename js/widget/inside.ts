@@ -1,0 +1,29 @@
+// Shows another widget of the same kernel inside this one.
+import type { AnyModel } from "@anywidget/types";
+
+/** As much of Jupyter's widget manager as showing another widget takes. */
+interface Manager {
+  get_model(id: string): Promise<unknown>;
+  create_view(model: unknown): Promise<{ el: HTMLElement; remove(): void }>;
+}
+
+/** Keep a view of the widget whose id a trait names in `slot`, until `signal` aborts. */
+export function showInside(model: AnyModel, trait: string, slot: HTMLElement, signal: AbortSignal): void {
+  const manager = model.widget_manager as unknown as Manager;
+  let leave = () => {};
+  const show = async () => {
+    leave();
+    const id = model.get(trait);
+    if (!id) return;
+    const view = await manager.create_view(await manager.get_model(id));
+    slot.append(view.el);
+    leave = () => view.remove();
+    if (signal.aborted || id !== model.get(trait)) leave();
+  };
+  model.on(`change:${trait}`, show);
+  signal.addEventListener("abort", () => {
+    model.off(`change:${trait}`, show);
+    leave();
+  });
+  show();
+}
