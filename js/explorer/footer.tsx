@@ -1,24 +1,38 @@
 // The last line: keep what you found (a variable, a file, code), and what the kernel is doing.
 
 import { useSignal } from "@preact/signals";
-import type { ComponentChildren } from "preact";
 import { useEffect, useRef } from "preact/hooks";
 import { recipeCode } from "../core/recipe";
 import type { Status } from "./model";
+import { AskName, AskPath } from "./questions";
 import type { State } from "./state";
 import { useView } from "./view";
 
 type Asking = "" | "compress" | "save";
 
 export function Footer() {
+  const { state } = useView();
   const asking = useSignal<Asking>("");
   const done = () => {
     asking.value = "";
   };
   return (
     <footer class="sw-footer">
-      {asking.value === "compress" && <AskName done={done} />}
-      {asking.value === "save" && <AskPath done={done} />}
+      {asking.value === "compress" && (
+        <AskName
+          action="Compress"
+          testid="compress"
+          submit={(name) => state.send({ do: "compress", name })}
+          done={done}
+        />
+      )}
+      {asking.value === "save" && (
+        <AskPath
+          title={state.title.value || state.sketch.value.title}
+          submit={(path, entropy) => state.send({ do: "save", path, entropy })}
+          done={done}
+        />
+      )}
       {asking.value === "" && <Buttons ask={(what) => (asking.value = what)} />}
       <StatusLine />
     </footer>
@@ -50,107 +64,6 @@ function Buttons({ ask }: { ask(what: Asking): void }) {
       <CopyCode />
     </div>
   );
-}
-
-interface FormProps {
-  label: string;
-  value: string;
-  action: string;
-  testid: string;
-  valid(text: string): boolean;
-  submit(text: string): void;
-  done(): void;
-  children?: ComponentChildren;
-}
-
-/** One question asked in place of the buttons. */
-function Question({ label, value, action, testid, valid, submit, done, children }: FormProps) {
-  const input = useRef<HTMLInputElement>(null);
-  const text = useSignal(value);
-  useEffect(() => input.current?.select(), []);
-  return (
-    <form
-      class="sw-buttons sw-question"
-      onSubmit={(event) => {
-        event.preventDefault();
-        if (!valid(text.value)) return;
-        submit(text.value.trim());
-        done();
-      }}
-      onKeyDown={(event) => event.key === "Escape" && done()}
-    >
-      <label>
-        {label}
-        <input
-          ref={input}
-          value={text.value}
-          spellcheck={false}
-          aria-invalid={!valid(text.value)}
-          data-testid={`${testid}-input`}
-          onInput={(event) => {
-            text.value = event.currentTarget.value;
-          }}
-        />
-      </label>
-      {children}
-      <button type="submit" class="sw-primary" disabled={!valid(text.value)} data-testid={`${testid}-go`}>
-        {action}
-      </button>
-      <button type="button" class="sw-button" onClick={done}>
-        Cancel
-      </button>
-    </form>
-  );
-}
-
-const PYTHON_NAME = /^[\p{L}_][\p{L}\p{N}_]*$/u;
-
-function AskName({ done }: { done(): void }) {
-  const { state } = useView();
-  return (
-    <Question
-      label="variable"
-      value="small"
-      action="Compress"
-      testid="compress"
-      valid={(name) => PYTHON_NAME.test(name.trim())}
-      submit={(name) => state.send({ do: "compress", name })}
-      done={done}
-    />
-  );
-}
-
-function AskPath({ done }: { done(): void }) {
-  const { state } = useView();
-  const entropy = useSignal(false);
-  return (
-    <Question
-      label="path"
-      value={`${fileName(state.title.value || state.sketch.value.title)}-small.safetensors`}
-      action="Save"
-      testid="save"
-      valid={(path) => path.trim() !== ""}
-      submit={(path) => state.send({ do: "save", path, entropy: entropy.value })}
-      done={done}
-    >
-      <label class="sw-check" title="smaller to send, slower to open">
-        <input
-          type="checkbox"
-          checked={entropy.value}
-          data-testid="entropy"
-          onChange={() => {
-            entropy.value = !entropy.value;
-          }}
-        />
-        entropy-coded
-      </label>
-    </Question>
-  );
-}
-
-/** A title as the beginning of a file name. */
-function fileName(title: string): string {
-  return title.replace(/[^\p{L}\p{N}._-]+/gu, "-").toLowerCase() || "model";
 }
 
 function CopyCode() {

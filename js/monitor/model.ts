@@ -1,4 +1,4 @@
-// The line between the monitor and whatever hosts it: a few named values, and four commands.
+// The line between the monitor and whatever hosts it: a few named values, and a few commands.
 
 import type { Followed } from "../explorer/follow";
 
@@ -9,7 +9,19 @@ export interface MonitorModel extends Followed {
   alive?(): boolean;
 }
 
-export type RunCommand = { do: "pause" } | { do: "resume" } | { do: "stop" } | ({ do: "start" } & Settings);
+export type RunCommand =
+  | { do: "pause" }
+  | { do: "resume" }
+  | { do: "stop" }
+  | ({ do: "start" } & Settings)
+  | { do: "keep"; name: string }
+  | { do: "save"; path: string; entropy: boolean };
+
+/** How keeping or saving the result went: nothing yet, a sentence, or why it failed. */
+export interface Kept {
+  failed: boolean;
+  text: string;
+}
 
 /** How an offered training shall go about it; `lr` is its learning rate. */
 export interface Settings {

@@ -7,6 +7,7 @@ import { Curves } from "./curves";
 import { Figures } from "./figures";
 import { Header } from "./header";
 import { Offer } from "./offer";
+import { Result } from "./result";
 import type { MonitorState } from "./state";
 import { History } from "./table";
 import { TradeOff } from "./trade-off";
@@ -39,6 +40,7 @@ function Monitor({ view }: { view: View }) {
       <article class="sw-frame" aria-label={`Training ${view.state.title.value}`}>
         <Header />
         <Body />
+        <Result />
       </article>
       <Tips />
     </ViewProvider>

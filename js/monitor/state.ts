@@ -3,7 +3,7 @@
 import { computed, type ReadonlySignal, type Signal, signal } from "@preact/signals";
 import type { Metric } from "../charts/score";
 import { follow } from "../explorer/follow";
-import type { Curves, MonitorModel, Point, Progress, RunCommand, RunState, Settings, TestScore } from "./model";
+import type { Curves, Kept, MonitorModel, Point, Progress, RunCommand, RunState, Settings, TestScore } from "./model";
 
 const ACCURACY: Metric = { name: "accuracy", higher: true, percent: true };
 const NOTHING: Curves = { at: [], loss: [], train: [], test: [], low: [], high: [], lr: [], sparsity: [] };
@@ -24,6 +24,7 @@ export class MonitorState {
   readonly error: ReadonlySignal<string>;
   /** Settings of a training that is offered and has not begun. */
   readonly offer: ReadonlySignal<Settings | null>;
+  readonly kept: ReadonlySignal<Kept>;
   readonly gone = signal(false);
   /** Epochs through all rounds, as far as they are complete, and in all. */
   readonly at: ReadonlySignal<number>;
@@ -43,6 +44,7 @@ export class MonitorState {
     this.baseline = followed<TestScore | null>("baseline", null);
     this.error = followed("error", "");
     this.offer = followed<Settings | null>("offer", null);
+    this.kept = followed<Kept>("kept", { failed: false, text: "" });
     this.at = computed(() => epochsDone(this.progress.value));
     this.all = computed(() => (this.progress.value ? this.progress.value.rounds * this.progress.value.epochs : 0));
     this.over = computed(() => ["done", "stopped", "failed"].includes(this.run.value));

@@ -15,6 +15,7 @@ const TRAITS: Record<string, string> = {
   baseline: "_baseline",
   error: "_error",
   offer: "_offer",
+  kept: "_kept",
 };
 
 const monitor: AnyWidget = () => {

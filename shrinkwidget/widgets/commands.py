@@ -24,7 +24,7 @@ def keep_in_notebook(name: object, compressed: Compressed) -> str:
         raise ShrinkError(f"{name!r} is Python's own: choose another name")
     shell = get_ipython()
     if shell is None:
-        raise ShrinkError("there is no notebook to keep a variable in: call ex.compress() instead")
+        raise ShrinkError("there is no notebook to keep a variable in: take the result in Python instead")
     if name in shell.user_ns and not isinstance(shell.user_ns[name], Compressed):
         kind = type(shell.user_ns[name]).__name__
         raise ShrinkError(f"{name!r} already holds a {kind} in this notebook: choose another name")

@@ -16,6 +16,7 @@ from ..retrain.schedule import Schedule
 from ..retrain.watched import Show, host_with
 from ..train.metrics import Metric, resolve
 from .cells import replace_in_cell
+from .commands import keep_in_notebook, save_to
 from .hosted import Hosted, built, kernel_owned, metric_dict, sentence
 from .worker import Pace
 
@@ -45,6 +46,7 @@ class Monitor(Hosted):
     _baseline = kernel_owned(t.Dict(allow_none=True, default_value=None))
     _error = kernel_owned(t.Unicode())
     _offer = kernel_owned(t.Dict(allow_none=True, default_value=None))
+    _kept = kernel_owned(t.Dict({"failed": False, "text": ""}))
 
     def __init__(self, title: str, metric: Metric) -> None:
         self.run: Run | None = None
@@ -76,9 +78,10 @@ class Monitor(Hosted):
         self._tell(_error=text)
 
     def close(self) -> None:
-        """Leave the page; the run goes on."""
+        """Leave the page and let go of the run, which goes on."""
         self._forget()
         self._refresh_still()
+        self.run, self._start, self._forget = None, None, _nothing  # anywidget keeps the widget itself
         super().close()
 
     def _on_run(self, run: Run) -> None:
@@ -111,6 +114,18 @@ class Monitor(Hosted):
                 self.fail(str(error))
         elif self.run is not None and what in ("pause", "resume", "stop"):
             getattr(self.run, what)()
+        elif self.run is not None and what in ("keep", "save"):
+            self._keep(self.run, content)
+
+    def _keep(self, run: Run, content: Mapping[str, Any]) -> None:
+        try:
+            if content["do"] == "keep":
+                text = keep_in_notebook(content.get("name"), run.result)
+            else:
+                text = save_to(content.get("path"), run.result, bool(content.get("entropy")))
+            self._tell(_kept={"failed": False, "text": text})
+        except Exception as error:  # noqa: BLE001  # whatever fails is told in the widget
+            self._tell(_kept={"failed": True, "text": sentence(error)})
 
     def _still(self) -> dict[str, Any]:
         from ..figures.training import describe_training, training_still

@@ -1,0 +1,111 @@
+"""The monitor without a browser: in step with its run, a good citizen, with a picture where no widget can live."""
+
+from __future__ import annotations
+
+import gc
+import time
+import weakref
+
+import pytest
+
+import shrinkwidget as sw
+from shrinkwidget.errors import TrainingError
+from shrinkwidget.train.metrics import resolve
+from shrinkwidget.widgets.monitor import Monitor, asked_method, curves
+
+SECONDS = 120
+
+
+def run_of(epochs: int = 2) -> sw.Run:
+    small = sw.compress(sw.demo.model(), sw.Recipe(sparsity=0.9))
+    images, labels = sw.demo.data("train")
+    few = images[:256], labels[:256]
+    return sw.retrain(small, few, sw.demo.data(), sw.FineTune(epochs=epochs), background=True)
+
+
+def test_it_ends_up_with_what_the_run_has_done() -> None:
+    run = run_of()
+    monitor = sw.monitor(run)
+    assert run.wait(SECONDS)
+    assert monitor._state == "done"
+    assert monitor._curves["at"] == [1, 2]
+    assert monitor._curves["test"] == [row["test"]["value"] for row in run.history]
+    assert monitor._progress["sparsity"] == pytest.approx(0.9, abs=1e-4)
+    assert monitor._baseline == run.baseline
+    monitor.close()
+
+
+def test_its_buttons_reach_the_run() -> None:
+    run = run_of(500)
+    monitor = sw.monitor(run)
+    monitor._on_command(monitor, {"do": "pause"}, [])
+    assert run.state == "paused"
+    monitor._on_command(monitor, {"do": "resume"}, [])
+    monitor._on_command(monitor, {"do": "stop"}, [])
+    assert run.wait(SECONDS)
+    assert (run.state, monitor._state) == ("stopped", "stopped")
+    monitor._on_command(monitor, {"do": "keep", "name": "small"}, [])
+    assert monitor._kept["failed"]
+    assert monitor._kept["text"].startswith("there is no notebook to keep a variable in")
+    monitor.close()
+
+
+def test_closing_it_does_not_end_the_run_and_lets_go_of_it() -> None:
+    run = run_of(500)
+    monitor = sw.monitor(run)
+    monitor.close()
+    assert run.state == "running"
+    run.stop()
+    assert run.wait(SECONDS)
+    gone = weakref.ref(run)
+    del run
+    end = time.monotonic() + SECONDS
+    while gone() is not None and time.monotonic() < end:  # its thread may be about to end
+        time.sleep(0.01)
+        gc.collect()
+    assert gone() is None
+
+
+def test_there_is_a_picture_before_and_after() -> None:
+    run = run_of()
+    monitor = sw.monitor(run)
+    before = monitor._still()
+    assert run.wait(SECONDS)
+    after = monitor._still()
+    for still in (before, after):
+        assert still["image/png"].startswith(b"\x89PNG")
+    assert "done after 2 of 2 epochs, 90" in after["text/plain"]
+    assert "test examples" in after["text/plain"]
+    monitor.close()
+
+
+def test_curves_count_epochs_through_all_rounds() -> None:
+    row = {"loss": 1.0, "train": 0.5, "test": None, "lr": 0.1, "sparsity": 0.2}
+    history = [row | {"round": 1, "epoch": 3}, row | {"round": 2, "epoch": 1}]
+    assert curves(history, 3)["at"] == [3, 4]
+    assert curves(history, 3)["test"] == [None, None]
+
+
+def test_an_offer_gives_the_method_that_was_asked_for() -> None:
+    fine = asked_method({"method": "fine-tune", "epochs": 3, "lr": 0.02, "optimizer": "adam"})
+    assert fine.stage().epochs == 3
+    assert {fine.stage().rate(x) for x in (0.0, 1.5, 2.9)} == {0.02}
+    rewind = asked_method({"method": "rewind", "epochs": 8, "lr": 0.1, "optimizer": "sgd"})
+    assert [rewind.stage().rate(x) for x in (0, 4, 6)] == pytest.approx([0.1, 0.01, 0.001])
+    with pytest.raises(TrainingError, match="epochs=0"):
+        asked_method({"method": "fine-tune", "epochs": 0, "lr": 0.02, "optimizer": "sgd"})
+
+
+def test_what_cannot_be_asked_for_is_told_in_the_monitor() -> None:
+    asked: list[object] = []
+    monitor = Monitor("net", resolve("accuracy")).offer("90 % sparse", asked.append)
+    monitor._on_command(monitor, {"do": "start", "method": "fine-tune", "epochs": 3, "lr": -1, "optimizer": "sgd"}, [])
+    assert "lr=-1" in monitor._error
+    monitor._on_command(monitor, {"do": "start", "method": "fine-tune", "epochs": 3, "lr": 0.1, "optimizer": "sgd"}, [])
+    assert len(asked) == 1
+    monitor.close()
+
+
+def test_only_runs_can_be_watched() -> None:
+    with pytest.raises(TrainingError, match="cannot watch a DigitNet"):
+        sw.monitor(sw.demo.model())  # type: ignore[arg-type]

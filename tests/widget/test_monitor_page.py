@@ -1,0 +1,130 @@
+"""Training in a real JupyterLab: started from the explorer, watched, paused, resumed, stopped, kept."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from playwright.sync_api import Locator, expect
+
+from .conftest import Open
+from .explorer_page import ExplorerPage
+from .lab import Lab
+from .notebook import Notebook
+
+LONG = 60_000
+EXPLORE = """
+import os
+import shrinkwidget as sw
+model = sw.demo.model()
+recipe = sw.Recipe(sparsity=0.93, bits=4)
+ex = sw.explore(model, sw.demo.data(), recipe, train=sw.demo.data("train"))
+ex
+"""
+BLOCK = """
+small = sw.retrain(sw.compress(model, recipe), sw.demo.data("train"), sw.demo.data(), sw.FineTune(epochs=500))
+"""
+SHOTS = Path(__file__).parents[2] / "build" / "screenshots"
+
+
+def part(monitor: Locator, name: str) -> Locator:
+    return monitor.get_by_test_id(name)
+
+
+def begun(book: Notebook, epochs: int) -> Locator:
+    """Start a training from the explorer, and return its monitor once an epoch is complete."""
+    page = ExplorerPage.first(book)
+    page.score()
+    page.press("retrain")
+    monitor = book.page.get_by_test_id("monitor")
+    part(monitor, "epochs").fill(str(epochs))
+    part(monitor, "start").click()
+    expect(part(monitor, "place")).to_contain_text(f"epoch 2 of {epochs}", timeout=LONG)
+    return monitor
+
+
+def test_a_training_is_started_from_the_explorer_and_its_result_comes_back(open_notebook: Open) -> None:
+    book = open_notebook(EXPLORE)
+    book.run(0)
+    monitor = begun(book, 4)
+    expect(part(monitor, "run-state")).to_have_text("done", timeout=LONG)
+    book.until("len(ex.history) == 2")
+    plain, retrained = book.python("[(point['regime'], point['value'], point['nbytes']) for point in ex.history]")
+    assert (plain[0], retrained[0]) == ("no retraining", "fine-tuned 4 epochs, quantization-aware")
+    assert plain[2] == retrained[2]
+    assert retrained[1] > 0.95 > plain[1]
+    shown = float(part(monitor, "test").get_attribute("data-value") or 0)
+    assert shown == book.python("ex.run.history[-1]['test']['value']")
+    assert part(monitor, "nbytes").inner_text() == ExplorerPage.first(book).part("size-now").inner_text()
+    points = ExplorerPage.first(book).part("scatter").locator("[role=button]")
+    expect(points).to_have_count(2)
+    labels = [points.nth(i).get_attribute("aria-label") or "" for i in range(2)]
+    assert sum("fine-tuned 4 epochs" in label for label in labels) == 1
+    SHOTS.mkdir(parents=True, exist_ok=True)
+    monitor.screenshot(path=SHOTS / "monitor-light.png")
+
+
+def test_a_training_is_paused_resumed_and_stopped(open_notebook: Open) -> None:
+    book = open_notebook(EXPLORE)
+    book.run(0)
+    monitor = begun(book, 500)
+    part(monitor, "pause").click()
+    expect(part(monitor, "run-state")).to_have_text("paused")
+    where = "(ex.run.progress.epoch, ex.run.progress.step, ex.run.progress.phase)"
+    before = book.python(where)
+    book.page.wait_for_timeout(500)
+    assert book.python(where) == before
+    assert part(monitor, "sparsity").inner_text().replace("\u00a0", " ") == "93.0 %"
+    part(monitor, "resume").click()
+    book.until(f"{where} != {before}")
+    part(monitor, "stop").click()
+    expect(part(monitor, "run-state")).to_have_text("stopped early", timeout=LONG)
+    assert re.fullmatch(r"fine-tuned \d+ of 500 epochs, quantization-aware", book.python("ex.run.result.regime"))
+    weights = "(p for p in ex.run.result.model.parameters() if p.ndim > 1)"
+    assert book.python(f"sum(p.count_nonzero().item() for p in {weights})") <= book.python("ex.estimate.kept")
+
+
+def test_what_was_trained_is_kept_in_a_variable_and_in_a_file(open_notebook: Open, jupyterlab: Lab) -> None:
+    book = open_notebook(EXPLORE)
+    book.run(0)
+    monitor = begun(book, 2)
+    expect(part(monitor, "run-state")).to_have_text("done", timeout=LONG)
+    part(monitor, "keep").click()
+    part(monitor, "keep-input").fill("kept")
+    part(monitor, "keep-go").click()
+    expect(part(monitor, "kept")).to_contain_text("kept is the compressed model")
+    assert book.python("kept is ex.run.result")
+    part(monitor, "save").click()
+    part(monitor, "save-input").fill("kept.safetensors")
+    part(monitor, "save-go").click()
+    expect(part(monitor, "kept")).to_contain_text("saved")
+    assert (jupyterlab.folder / "kept.safetensors").stat().st_size == book.python("kept.nbytes")
+
+
+def test_a_training_that_blocks_its_cell_is_paused_and_stopped_from_its_monitor(open_notebook: Open) -> None:
+    book = open_notebook("\n".join(EXPLORE.splitlines()[:-2]), BLOCK)
+    book.run(0)
+    book.start(1)
+    monitor = book.cell(1).get_by_test_id("monitor")
+    expect(part(monitor, "place")).to_contain_text("epoch 2 of 500", timeout=LONG)
+    part(monitor, "pause").click()
+    expect(part(monitor, "run-state")).to_have_text("paused")
+    assert book.running(1)
+    part(monitor, "stop").click()
+    expect(part(monitor, "run-state")).to_have_text("stopped early", timeout=LONG)
+    book.until("'small' in globals() and small.regime.endswith('of 500 epochs, quantization-aware')")
+
+
+def test_what_cannot_begin_says_why(open_notebook: Open) -> None:
+    broken = EXPLORE.replace('sw.demo.data("train")', "(sw.demo.data()[0], sw.demo.data()[1] + 50)")
+    book = open_notebook(broken)
+    book.run(0)
+    page = ExplorerPage.first(book)
+    page.score()
+    page.press("retrain")
+    monitor = book.page.get_by_test_id("monitor")
+    part(monitor, "start").click()
+    expect(part(monitor, "place")).to_contain_text("out of range", timeout=LONG)
+    expect(part(monitor, "run-state")).to_have_text("failed")
+    page.slide_to(50)
+    page.settled_bytes()
