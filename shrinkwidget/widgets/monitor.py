@@ -152,7 +152,7 @@ def curves(history: list[dict[str, Any]], epochs: int) -> dict[str, list[Any]]:
     return columns
 
 
-def asked_method(content: Mapping[str, Any]) -> Method:
+def asked_method(content: Mapping[str, Any]) -> FineTune | RewindLearningRate:
     """Return the method that was asked for by its name, epochs, rate and optimizer.
 
     Raises:
