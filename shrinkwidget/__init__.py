@@ -24,7 +24,7 @@ from .measure.size import Size, measure
 from .measure.sketch import Sketch, sketch
 from .recipe import Keep, Recipe
 from .shrink.fold import fold_batchnorm
-from .train.evaluate import Score, evaluate
+from .train.evaluate import Score, evaluate, running
 from .widgets.explorer import Explorer, explore
 
 __version__ = "0.1.0"
@@ -64,5 +64,6 @@ __all__ = [
     "measure",
     "prune_and_retrain",
     "retrain",
+    "running",
     "sketch",
 ]

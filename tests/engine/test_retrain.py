@@ -272,6 +272,12 @@ def test_an_optimizer_of_ones_own_keeps_the_rates_of_its_groups_relative_to_each
     assert rates == [pytest.approx([0.1, 0.01])] * 2 + [pytest.approx([0.01, 0.001])] * 2
 
 
+def test_options_take_numpys_numbers() -> None:
+    assert Schedule(epochs=np.int64(4), lr=np.float32(0.5)) == Schedule(epochs=4, lr=0.5)  # type: ignore[arg-type]
+    assert FineTune(epochs=np.arange(3)[2]) == FineTune(2)
+    assert type(Training(batch=np.int64(8)).batch) is int  # type: ignore[arg-type]
+
+
 def test_what_is_told_is_plain_and_counts_up() -> None:
     steps = list(told(trainer(compress(mlp(), Recipe(sparsity=0.5)), test=points(30, seed=1), batch=32)))
     assert [now.phase for now in steps[:4]] == ["test", "test", "prune", "train"]
