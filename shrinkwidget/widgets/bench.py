@@ -12,16 +12,16 @@ from torch import Tensor, nn
 from ..compressed import Compressed, compress
 from ..errors import DataError, ShrinkError
 from ..files import pack
+from ..learn.job import Job
+from ..learn.methods import Method
+from ..learn.options import Training
+from ..learn.run import Run
 from ..measure.call import device_of
 from ..measure.estimate import Estimate, estimate
 from ..measure.forward import watch
 from ..measure.layers import Source, open_weights
 from ..measure.sketch import sketch
 from ..recipe import Recipe
-from ..retrain.job import Job
-from ..retrain.methods import Method
-from ..retrain.options import Training
-from ..retrain.run import Run
 from ..shrink.compress import code_layers, copied, effective_state, fill
 from ..shrink.exact import exact
 from ..train.batches import Batch, prepared, raw_batches, refuse_no_data

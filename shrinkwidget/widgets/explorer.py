@@ -14,12 +14,12 @@ import traitlets as t
 from ..compressed import Compressed
 from ..errors import Cancelled, DataError, ShrinkError
 from ..figures.words import recipe_words
+from ..learn.methods import Method
+from ..learn.run import Run
 from ..measure.estimate import Estimate
 from ..measure.layers import Source
 from ..measure.sketch import Sketch
 from ..recipe import Recipe, checked_recipe
-from ..retrain.methods import Method
-from ..retrain.run import Run
 from ..train.evaluate import MetricLike, Score
 from .bench import DENSE, Bench, CancelCheck
 from .commands import keep_in_notebook, save_to

@@ -10,10 +10,10 @@ from IPython.core.getipython import get_ipython
 from IPython.display import display
 
 from ..errors import ShrinkError, TrainingError
-from ..retrain.methods import FineTune, Method, RewindLearningRate
-from ..retrain.run import Run
-from ..retrain.schedule import Schedule
-from ..retrain.watched import Show, host_with
+from ..learn.methods import FineTune, Method, RewindLearningRate
+from ..learn.run import Run
+from ..learn.schedule import Schedule
+from ..learn.watched import Show, host_with
 from ..train.metrics import Metric, resolve
 from .cells import replace_in_cell
 from .commands import keep_in_notebook, save_to

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from shrinkwidget import demo
 from shrinkwidget.compressed import Compressed, compress, load
+from shrinkwidget.learn.api import retrain
+from shrinkwidget.learn.loop import Trainer
+from shrinkwidget.learn.methods import FineTune
 from shrinkwidget.recipe import Keep, Recipe
-from shrinkwidget.retrain.api import retrain
-from shrinkwidget.retrain.loop import Trainer
-from shrinkwidget.retrain.methods import FineTune
 from shrinkwidget.shrink.compress import copied
 from shrinkwidget.train.evaluate import evaluate
 
