@@ -54,7 +54,8 @@ def test_the_wheel_holds_the_package_and_its_built_javascript(wheel: Path) -> No
     found = names(wheel)
     sources = {str(path.relative_to(ROOT)) for path in (ROOT / "shrinkwidget").rglob("*.py")}
     assert sources <= set(found)
-    assert {STATIC + "explorer.js", STATIC + "explorer.css", "shrinkwidget/py.typed"} <= set(found)
+    static = {STATIC + name for name in ("explorer.js", "explorer.css", "monitor.js", "monitor.css")}
+    assert {*static, "shrinkwidget/py.typed"} <= set(found)
     assert any(name.startswith("shrinkwidget/demo/") and name.endswith(".safetensors") for name in found)
 
 
@@ -64,10 +65,11 @@ def test_the_wheel_holds_nothing_else(wheel: Path) -> None:
     assert not [name for name in found if "__pycache__" in name or name.endswith((".ts", ".tsx", ".map", ".ipynb"))]
 
 
-def test_the_javascript_in_the_wheel_fetches_nothing_and_is_small(wheel: Path) -> None:
+@pytest.mark.parametrize("name", ["explorer", "monitor"])
+def test_the_javascript_in_the_wheel_fetches_nothing_and_is_small(wheel: Path, name: str) -> None:
     with zipfile.ZipFile(wheel) as archive:
-        script = archive.read(STATIC + "explorer.js")
-        styles = archive.read(STATIC + "explorer.css")
+        script = archive.read(STATIC + f"{name}.js")
+        styles = archive.read(STATIC + f"{name}.css")
     assert 1000 < len(script) <= 120_000
     assert b"https://cdn" not in script + styles
     assert b"@import" not in styles
