@@ -106,6 +106,18 @@ def test_what_cannot_be_asked_for_is_told_in_the_monitor() -> None:
     monitor.close()
 
 
+def test_measuring_batch_norm_anew_is_over_before_it_could_be_watched(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[sw.Run] = []
+    monkeypatch.setattr("shrinkwidget.learn.watched._hosts", [lambda: shown.append])
+    small, train = sw.compress(sw.demo.model(), sw.Recipe(sparsity=0.9)), sw.demo.data("train")
+    assert sw.retrain(small, train, None, sw.ReestimateNorms()).regime == "batch norm re-estimated"
+    assert not shown
+    run = sw.retrain(small, train, None, sw.ReestimateNorms(), background=True)
+    with pytest.raises(TrainingError, match=r"ReestimateNorms .* there are no curves to watch"):
+        sw.monitor(run)
+    assert run.wait(SECONDS)
+
+
 def test_only_runs_can_be_watched() -> None:
     with pytest.raises(TrainingError, match="cannot watch a DigitNet"):
         sw.monitor(sw.demo.model())  # type: ignore[arg-type]

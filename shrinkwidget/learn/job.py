@@ -65,6 +65,11 @@ class Job:
         return self.training_method.stage()
 
     @property
+    def trains(self) -> bool:
+        """Whether its method trains, epoch by epoch."""
+        return not isinstance(self.method, ReestimateNorms)
+
+    @property
     def training_method(self) -> TrainingMethod:
         """The method, if it trains."""
         if isinstance(self.method, ReestimateNorms):

@@ -28,7 +28,7 @@ def host_with(host: Callable[[], Show | None]) -> None:
 def watched(job: Job) -> Compressed:
     """Do a job, watched, and return its result; interrupting it ends it before the next step."""
     show = next((found for host in _hosts if (found := host()) is not None), None)
-    if show is None:
+    if show is None or not job.trains:
         return finished(trainer_of(job))
     run = Run(job)
     show(run)

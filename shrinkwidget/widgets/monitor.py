@@ -169,10 +169,12 @@ def monitor(run: Run) -> Monitor:
     """Watch a training in the notebook: put the result last in a cell.
 
     Raises:
-        TrainingError: for what is no `Run`.
+        TrainingError: for what is no `Run`, or one that does not train.
     """
     if not isinstance(run, Run):
         raise TrainingError(f"cannot watch a {type(run).__name__}: give the Run that background=True returns")
+    if not run.job.trains:
+        raise TrainingError("ReestimateNorms is over in one pass, there are no curves to watch: .wait() for its result")
     title, metric = type(run.job.model).__name__, resolve(run.job.options.measured)
     return replace_in_cell(Monitor(title, metric).watch(run))
 
@@ -187,7 +189,10 @@ def _notebook() -> Show | None:
 
 
 def _display(run: Run) -> None:
-    display(monitor(run))
+    if run.job.trains:
+        display(monitor(run))
+    else:
+        display({"text/plain": repr(run)}, raw=True)
 
 
 def _show_runs() -> None:
