@@ -21,14 +21,21 @@ REST = 0.15
 LOOK_SECONDS = 0.5
 
 
-def describe() -> dict[str, Any]:
-    """Return the machine and the versions of what was measured."""
+def hardware(*packages: str) -> dict[str, Any]:
+    """Return the machine, and the versions of Python and of these packages."""
     return {
         "cpu": _cpu(),
         "cores": os.cpu_count(),
         "system": platform.system(),
         "python": platform.python_version(),
-        **{name: version(name) for name in ("torch", "torchao", "jupyterlab", "ipykernel", "anywidget", "matplotlib")},
+        **{name: version(name) for name in packages},
+    }
+
+
+def describe() -> dict[str, Any]:
+    """Return the machine and the versions of what was measured."""
+    return {
+        **hardware("torch", "torchao", "jupyterlab", "ipykernel", "anywidget", "matplotlib"),
         "torch threads": torch.get_num_threads(),
         "node": _said("node", "--version"),
         "chromium": _said(chromium.find_or_get(), "--version"),
