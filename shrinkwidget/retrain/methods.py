@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -17,13 +17,26 @@ class Stage:
     """One training, from its first step to its last.
 
     `rate` gives the learning rate after so many epochs of the stage; `early` are the weights it starts from, None for
-    those there are.
+    those there are. `relative` says by what the rate is multiplied for the parameters that a module itself owns, by the
+    module's name; 0 freezes it, in eval mode, so that batch norm's statistics stay as they are, too.
     """
 
     epochs: int
     rate: Callable[[float], float]
     schedule: Schedule
     early: Mapping[str, Tensor] | None = None
+    relative: Mapping[str, float] = field(default_factory=dict)
+
+
+@runtime_checkable
+class Method(Protocol):
+    """What every method is to the loop."""
+
+    def stage(self) -> Stage:
+        """Return its training."""
+
+    def words(self, epochs: str) -> str:
+        """Return what a regime says of so many epochs of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,9 +119,6 @@ class RewindWeights:
     def words(self, epochs: str) -> str:
         """Return what a regime says of so many epochs of it."""
         return f"retrained {epochs}, weights rewound to epoch {self.to}"
-
-
-Method: TypeAlias = FineTune | RewindLearningRate | RewindWeights
 
 
 def _from(schedule: Schedule, to: int, early: Mapping[str, Tensor] | None = None) -> Stage:

@@ -13,7 +13,9 @@ from torch.optim import Optimizer
 from ..errors import TrainingError, nearest
 
 Decay: TypeAlias = Literal["step", "cosine", "constant"]
-OptimizerFactory: TypeAlias = Callable[[list[nn.Parameter]], Optimizer]
+Trained: TypeAlias = list[nn.Parameter] | list[dict[str, Any]]
+"""The parameters an optimizer is made of; in groups, as torch has them, where some have a rate of their own."""
+OptimizerFactory: TypeAlias = Callable[[Any], Optimizer]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +79,7 @@ class Schedule:
         """The rate it ends with, or, where that is zero, the one its last epoch begins with."""
         return self.lr_at(self.epochs) or self.lr_at(self.epochs - 1)
 
-    def optimizer_of(self, parameters: list[nn.Parameter]) -> Optimizer:
+    def optimizer_of(self, parameters: Trained) -> Optimizer:
         """Return a new optimizer of these parameters, its rate that of the schedule at its highest.
 
         Raises:
@@ -94,7 +96,7 @@ class Schedule:
         return made
 
 
-def _sgd(schedule: Schedule, parameters: list[nn.Parameter]) -> Optimizer:
+def _sgd(schedule: Schedule, parameters: Trained) -> Optimizer:
     return optim.SGD(
         parameters,
         lr=schedule.lr,
@@ -104,19 +106,19 @@ def _sgd(schedule: Schedule, parameters: list[nn.Parameter]) -> Optimizer:
     )
 
 
-def _adam(schedule: Schedule, parameters: list[nn.Parameter]) -> Optimizer:
+def _adam(schedule: Schedule, parameters: Trained) -> Optimizer:
     return optim.Adam(parameters, lr=schedule.lr, weight_decay=schedule.weight_decay)
 
 
-def _adamw(schedule: Schedule, parameters: list[nn.Parameter]) -> Optimizer:
+def _adamw(schedule: Schedule, parameters: Trained) -> Optimizer:
     return optim.AdamW(parameters, lr=schedule.lr, weight_decay=schedule.weight_decay)
 
 
-def _rmsprop(schedule: Schedule, parameters: list[nn.Parameter]) -> Optimizer:
+def _rmsprop(schedule: Schedule, parameters: Trained) -> Optimizer:
     return optim.RMSprop(parameters, lr=schedule.lr, momentum=schedule.momentum, weight_decay=schedule.weight_decay)
 
 
-_NAMED: Final[dict[str, Callable[[Schedule, list[nn.Parameter]], Optimizer]]] = {
+_NAMED: Final[dict[str, Callable[[Schedule, Trained], Optimizer]]] = {
     "sgd": _sgd,
     "adam": _adam,
     "adamw": _adamw,
