@@ -4,6 +4,7 @@ import shrinkwidget as sw
 
 ex = sw.explore(model, data)             # the instrument: drag sparsity and bits
 small = sw.compress(model, ex.recipe)    # a new model; yours is untouched
+small = sw.retrain(small, train, data)   # what it lost, learnt again
 small.save("small.safetensors")          # exactly as small as the screen said
 """
 
@@ -11,11 +12,18 @@ from __future__ import annotations
 
 from . import demo
 from .compressed import Compressed, compress, load
-from .errors import DataError, FileError, ModelError, RecipeError, ShrinkError
+from .errors import DataError, FileError, ModelError, RecipeError, ShrinkError, TrainingError
 from .measure.estimate import Estimate, estimate
 from .measure.size import Size, measure
 from .measure.sketch import Sketch, sketch
 from .recipe import Keep, Recipe
+from .retrain.api import prune_and_retrain, retrain
+from .retrain.methods import FineTune, GradualPruning, ReestimateNorms, RewindLearningRate, RewindWeights
+from .retrain.options import Distil, Training
+from .retrain.progress import Progress
+from .retrain.run import Run
+from .retrain.schedule import Schedule
+from .shrink.fold import fold_batchnorm
 from .train.evaluate import Score, evaluate
 from .widgets.explorer import Explorer, explore
 
@@ -24,23 +32,37 @@ __version__ = "0.1.0"
 __all__ = [
     "Compressed",
     "DataError",
+    "Distil",
     "Estimate",
     "Explorer",
     "FileError",
+    "FineTune",
+    "GradualPruning",
     "Keep",
     "ModelError",
+    "Progress",
     "Recipe",
     "RecipeError",
+    "ReestimateNorms",
+    "RewindLearningRate",
+    "RewindWeights",
+    "Run",
+    "Schedule",
     "Score",
     "ShrinkError",
     "Size",
     "Sketch",
+    "Training",
+    "TrainingError",
     "compress",
     "demo",
     "estimate",
     "evaluate",
     "explore",
+    "fold_batchnorm",
     "load",
     "measure",
+    "prune_and_retrain",
+    "retrain",
     "sketch",
 ]

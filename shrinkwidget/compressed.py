@@ -75,6 +75,13 @@ class Compressed:
         """Return all tensors with their effective values, by name, as `save` and `load` would: new ones each time."""
         return {name: tensor.clone() for name, tensor in self.packed.state_dict().items()}
 
+    def with_kept_of(self, model: nn.Module) -> Compressed:
+        """Return the same codes beside what another module of the class keeps: its norms, biases and buffers."""
+        packed = pack(_snapshot(open_weights(model), self.coded), self.recipe, self.coded)
+        new = copied(model)
+        fill(new, packed.state_dict().items())
+        return replace(self, packed=packed, model=new)
+
     def save(self, path: str | os.PathLike[str], entropy: bool = False) -> int:
         """Write the packed file, whole or not at all, and return its bytes.
 

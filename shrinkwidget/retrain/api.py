@@ -8,14 +8,14 @@ from typing import Literal, overload
 from torch import nn
 
 from ..compressed import Compressed
-from ..errors import ModelError
+from ..errors import ModelError, TrainingError
 from ..recipe import Recipe
 from .bar import finished
+from .drive import trainer_of
 from .job import Job
-from .loop import Trainer
-from .methods import FineTune, Method, RewindLearningRate
+from .methods import FineTune, GradualPruning, Method, RewindLearningRate
 from .options import Training
-from .rounds import recipes_to
+from .rounds import check_gradual, recipes_to
 from .run import Run
 
 
@@ -58,7 +58,7 @@ def retrain(
             result is exactly what was trained; or a module, which is trained as it is (the dense control).
         train: a pair of tensors (inputs, targets), a dataset, a DataLoader, or an iterable of batches.
         test: as `train`; scored after every epoch.
-        method: how: `FineTune`, `RewindLearningRate`, or `RewindWeights`.
+        method: how: `FineTune`, `RewindLearningRate`, `RewindWeights`, or `ReestimateNorms`, which wants no labels.
         options: all else: loss, batches, seed, checkpoint.
         resume: the checkpoint of an interrupted training, asked for just so, to go on from; it goes on being written.
         background: True for a `Run` on a thread of its own, already started, instead of the result.
@@ -68,6 +68,10 @@ def retrain(
         ModelError, DataError, TrainingError: for arguments that do not fit each other, and for a training that cannot
             go on; the error's `best` then holds the best weights.
     """
+    if isinstance(method, GradualPruning):
+        raise TrainingError(
+            "GradualPruning prunes as it trains: give it to prune_and_retrain, with the recipe to reach"
+        )
     return _done(Job(model, train, test, method, options, resume=resume), background)
 
 
@@ -119,6 +123,7 @@ def prune_and_retrain(
         train, test: see `retrain`.
         to: the recipe to arrive at, or a sparsity. Its bits count in the last round, which trains through them.
         method: how each round retrains; the paper's own is `RewindLearningRate` with the schedule of the training.
+            `GradualPruning` prunes during a single one instead.
         rounds: how many; by default 20 % of what remains are pruned in each; 1 is one-shot.
         options, resume, background: see `retrain`.
 
@@ -127,8 +132,12 @@ def prune_and_retrain(
     """
     if not isinstance(model, nn.Module):
         raise ModelError(f"cannot prune a {type(model).__name__}: give the dense nn.Module")
-    return _done(Job(model, train, test, method, options, recipes_to(to, rounds), resume), background)
+    recipes = recipes_to(to, 1 if isinstance(method, GradualPruning) and rounds is None else rounds)
+    job = Job(model, train, test, method, options, recipes, resume)
+    if isinstance(job.training_method, GradualPruning):
+        check_gradual(recipes)
+    return _done(job, background)
 
 
 def _done(job: Job, background: bool) -> Compressed | Run:
-    return Run(job).start() if background else finished(Trainer(job))
+    return Run(job).start() if background else finished(trainer_of(job))

@@ -6,11 +6,11 @@ from tqdm import tqdm
 
 from ..compressed import Compressed
 from .claim import claimed
-from .loop import Trainer
+from .drive import AnyTrainer
 from .progress import Progress
 
 
-def finished(trainer: Trainer) -> Compressed:
+def finished(trainer: AnyTrainer) -> Compressed:
     """Train to the end behind a progress bar, which shows only in a terminal, and return the result."""
     steps = trainer.steps()
     with claimed(trainer.job.model), tqdm(total=0, unit="step", disable=None, leave=False, dynamic_ncols=True) as bar:
@@ -41,7 +41,7 @@ def _where(now: Progress) -> str:
 def _figures(now: Progress) -> list[str]:
     figures = [f"{now.sparsity:.1%} sparse"]
     if now.loss is not None:
-        figures.insert(0, f"loss {now.loss:.3f}")
+        figures.append(f"loss {now.loss:.3f}")
     if now.test is not None:
-        figures.append(repr(now.test))
+        figures.append(f"test {now.test.metric} {now.test.value:.4g}")
     return figures

@@ -21,7 +21,8 @@ def seeded(device: torch.device | None, *place: int) -> Iterator[None]:
     """Seed Python's, numpy's and torch's generators by a place, such as (seed, round, epoch, step), and put them back.
 
     Since every step is seeded by itself, a training that goes on after a pause, or in another process, draws what it
-    would have drawn.
+    would have drawn. The generators are the process's own: what another thread draws while a step lasts is drawn from
+    the step's, and again after it.
     """
     seed = seed_of(*place)
     with _ONE_AT_A_TIME:

@@ -30,7 +30,7 @@ class Feed:
 
     def __post_init__(self) -> None:
         if as_pair(self.data) is None:
-            refuse_no_data(self.data)
+            refuse_no_data(self.data, "train")
 
     @property
     def steps(self) -> int | None:
@@ -79,6 +79,16 @@ class Feed:
         if not self.options.channels_last:
             return batch
         return replace(batch, args=tuple(map(channels_last, batch.args)))
+
+
+def unlabelled(data: object) -> Iterator[Any]:
+    """Yield the batches of data in any form, also of inputs alone: a tensor, or an iterable of tensors.
+
+    Targets that are missing are zeros, at which nobody looks. A list of two tensors is a pair of inputs and targets.
+    """
+    batches = raw_batches((data, torch.zeros(len(data))) if isinstance(data, Tensor) and data.ndim else data)
+    for raw in batches:
+        yield (raw, torch.zeros(len(raw))) if isinstance(raw, Tensor) and raw.ndim else raw
 
 
 def channels_last(value: Any) -> Any:

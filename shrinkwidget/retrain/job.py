@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
 from torch import nn
@@ -14,7 +14,7 @@ from ..errors import ModelError, TrainingError
 from ..recipe import Recipe
 from ..train.batches import as_pair, refuse_no_data
 from .feed import Feed
-from .methods import Method, Stage
+from .methods import Method, ReestimateNorms, Stage, TrainingMethod
 from .options import Training
 
 
@@ -33,7 +33,6 @@ class Job:
     options: Training
     recipes: tuple[Recipe, ...] = ()
     resume: str | os.PathLike[str] | None = None
-    feed: Feed = field(init=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.method, Method):
@@ -44,8 +43,12 @@ class Job:
             raise TrainingError(f"options must be Training(…), got a {type(self.options).__name__}")
         if self.test is not None and as_pair(self.test) is None:
             refuse_no_data(self.test)
-        object.__setattr__(self, "feed", Feed(self.train, self.options))
         object.__setattr__(self, "recipes", self.recipes or (_recipe_of(self.source),))
+
+    @cached_property
+    def feed(self) -> Feed:
+        """The training data, batch by batch."""
+        return Feed(self.train, self.options)
 
     @cached_property
     def model(self) -> nn.Module:
@@ -59,7 +62,14 @@ class Job:
     @property
     def stage(self) -> Stage:
         """The training of each round."""
-        return self.method.stage()
+        return self.training_method.stage()
+
+    @property
+    def training_method(self) -> TrainingMethod:
+        """The method, if it trains."""
+        if isinstance(self.method, ReestimateNorms):
+            raise TrainingError("ReestimateNorms() does not train: give it to retrain, not to prune_and_retrain")
+        return self.method
 
     @property
     def checkpoint(self) -> str | os.PathLike[str] | None:
@@ -76,7 +86,13 @@ class Job:
         else:
             text = f"{rounds if number + 1 == rounds else f'{number + 1} of {rounds}'} rounds of {_epochs(whole)}"
         aware = ", quantization-aware" if _quantizes(self.recipes[number]) else ""
-        return self.method.words(text) + aware + (", distilled" if self.options.distil else "")
+        words = self.training_method.words(text) + aware + (", distilled" if self.options.distil else "")
+        return words if self.source_regime == "no retraining" else f"{self.source_regime}, then {words}"
+
+    @property
+    def source_regime(self) -> str:
+        """How the weights were obtained that it begins with."""
+        return self.source.regime if isinstance(self.source, Compressed) else "no retraining"
 
 
 def _epochs(n: int) -> str:

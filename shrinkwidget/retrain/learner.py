@@ -43,7 +43,7 @@ class Learner:
         _train_mode(network, stage.relative)
         self._rates = [group["lr"] for group in self.optimizer.param_groups]
         self._objective = Objective(options, network)
-        self._metric = resolve(options.metric)
+        self._metric = resolve(options.measured)
         self._autocast = options.autocast
         self._device = (device_of(network) or torch.device("cpu")).type
 

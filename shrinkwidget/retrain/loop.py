@@ -28,6 +28,7 @@ from .job import Job
 from .learner import Learner
 from .log import Best, Log, check_finite, rewind, snapshot
 from .progress import Clock, Phase, Progress
+from .rounds import thinned
 
 _HISTORY: Final = ("round", "epoch", "step", "examples", "loss", "train", "test", "lr", "sparsity")
 _POINTS: Final = ("round", "nbytes", "ratio", "sparsity", "test")
@@ -49,6 +50,7 @@ class Trainer:
         self._stopped = stopped
         self._clock = Clock()
         self._began = 0.0
+        self._share = 0.0
         self._original = copied(job.model)  # what results are made of: the user's own may be trained on meanwhile
         self._network = copied(job.model)
         self._checkpoint = None if job.checkpoint is None else Checkpoint(job, self._original)
@@ -58,7 +60,7 @@ class Trainer:
         if job.options.channels_last:
             self._network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._device = device_of(self._network)
-        self._metric = resolve(job.options.metric)
+        self._metric = resolve(job.options.measured)
         self._now = Progress("test", 1, len(job.recipes), job.stage.epochs, steps=job.feed.steps)
 
     def _go_on(self, saved: Saved) -> None:
@@ -96,7 +98,7 @@ class Trainer:
 
     def _rounds(self) -> Iterator[Progress]:
         if self.log.baseline is None:
-            score = yield from self._score(self._original, self._source_regime())
+            score = yield from self._score(self._original, self.job.source_regime)
             self.log.baseline = None if score is None else score.to_dict()
         for number in range(self.log.round, len(self.job.recipes)):
             self.learner = learner = self._learner(number)
@@ -113,7 +115,7 @@ class Trainer:
     def _learner(self, number: int) -> Learner:
         """Return the network, pruned to the recipe of a round, ready for its stage."""
         recipe, stage = self.job.recipes[number], self.job.stage
-        masks = self._masks(recipe)
+        masks = self._masks(recipe, self.log.epoch)
         if stage.early is not None and not self.log.epoch:
             rewind(self._network, stage.early)
         learner = Learner(self._network, Held(self._network, recipe, masks), stage, self.job.options)
@@ -121,10 +123,12 @@ class Trainer:
             learner.remember(self._remembered)
         return learner
 
-    def _masks(self, recipe: Recipe) -> list[Tensor | None]:
+    def _masks(self, recipe: Recipe, progress: float) -> list[Tensor | None]:
+        """Return the mask of every layer after so many epochs of a round."""
         weights = open_weights(self._network)
         if not isinstance(self.job.source, Compressed):
-            return keep_masks(weights, recipe)
+            share = self.job.stage.share
+            return keep_masks(weights, recipe if share is None else thinned(recipe, share(progress)))
         coded = self.job.source.coded
         return [coded[e.name].keep if e.name in coded else None for e in weights.layers]
 
@@ -148,6 +152,7 @@ class Trainer:
             if self._stopped():
                 return
             progress = epoch + ((step - 1) / steps if steps else 0.0)
+            self._prune(learner, number, progress)
             with self._placed(number, epoch, step), seeded(self._device, self.job.options.seed, number, epoch, step):
                 if (batch := next(batches, None)) is None:
                     return
@@ -161,10 +166,18 @@ class Trainer:
                 step=step,
                 examples=tally.examples,
                 loss=losses / step,
-                train=tally.mean,
+                train=tally.mean if tally.terms else None,
                 lr=learner.stage.rate(progress),
                 rate=tally.examples / (self._clock.seconds - self._began),
             )
+
+    def _prune(self, learner: Learner, number: int, progress: float) -> None:
+        """Prune on, where the method prunes as it trains and the share has grown since the last step."""
+        share = learner.stage.share
+        if share is not None and share(progress) > self._share:
+            self._share = share(progress)
+            learner.held.prune(self._masks(self.job.recipes[number], progress))
+            self._now = replace(self._now, sparsity=learner.held.sparsity())
 
     def _test(self, learner: Learner, number: int, epoch: int) -> Generator[Progress, None, Score | None]:
         """Check what an epoch has made, and score it."""
@@ -177,26 +190,34 @@ class Trainer:
 
     def _score(self, model: nn.Module, regime: str, *place: int) -> Generator[Progress, None, Score | None]:
         """Score a model on the test data, if there is any."""
-        if self.job.test is None:
-            return None
-        scores, last = running(model, self.job.test, self.job.options.metric), None
-        for step in count():
-            if self._stopped():
-                return None
-            with seeded(self._device, self.job.options.seed, *place, _TEST, step):
-                score = next(scores, None)
-            if score is None:
-                return last
+        last = None
+        for score in self._scores(model, *place):
             last = replace(score, regime=regime)
             yield self._tell("test", test=last)
-        raise AssertionError
+        return last
+
+    def _scores(self, model: nn.Module, *place: int) -> Iterator[Score]:
+        if self.job.test is None:
+            return
+        scores = running(model, self.job.test, self.job.options.measured)
+        for step in count():
+            if self._stopped():
+                return
+            try:
+                with seeded(self._device, self.job.options.seed, *place, _TEST, step):
+                    score = next(scores, None)
+            except DataError as error:
+                raise DataError(f"the test data: {error}") from error.__cause__
+            if score is None:
+                return
+            yield score
 
     def _ended(self, learner: Learner, number: int, epoch: int, score: Score | None) -> Iterator[Progress]:
         """Write down what an epoch has brought."""
         done = epoch == self.job.stage.epochs
         now = snapshot(self._network)
         best = Best(now, number, epoch, None if score is None else score.value)
-        if done or best.beats(self.log.best, self._metric):
+        if done or learner.stage.share is not None or best.beats(self.log.best, self._metric):
             self.log.best = best
         plain = self._now.to_dict()
         seconds = round(self._clock.seconds - self._began, 3)
@@ -214,9 +235,6 @@ class Trainer:
         steps_left = None if now.steps is None else left * now.steps - now.step
         self._now = replace(now, eta=self._clock.eta(steps_left))
         return self._now
-
-    def _source_regime(self) -> str:
-        return self.job.source.regime if isinstance(self.job.source, Compressed) else "no retraining"
 
     @contextmanager
     def _placed(self, number: int, epoch: int, step: int | None = None) -> Iterator[None]:

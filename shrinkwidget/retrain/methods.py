@@ -4,33 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeAlias, runtime_checkable
 
 from torch import Tensor
 
 from ..errors import TrainingError
-from .schedule import Schedule, check_epochs, check_rate
+from .schedule import Schedule, check_rate, check_whole
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
     """One training, from its first step to its last.
 
-    `rate` gives the learning rate after so many epochs of the stage; `early` are the weights it starts from, None for
-    those there are. `relative` says by what the rate is multiplied for the parameters that a module itself owns, by the
-    module's name; 0 freezes it, in eval mode, so that batch norm's statistics stay as they are, too.
+    `rate` gives the learning rate after so many epochs of the stage. `early` are the weights it starts from, None for
+    those there are. `share` gives the share of the recipe's sparsity that is pruned by then, None for all of it.
+    `relative` says by what the rate is multiplied for the parameters that a module itself owns, by the module's name; 0
+    freezes it, in eval mode, so that batch norm's statistics stay as they are, too.
     """
 
     epochs: int
     rate: Callable[[float], float]
     schedule: Schedule
     early: Mapping[str, Tensor] | None = None
+    share: Callable[[float], float] | None = None
     relative: Mapping[str, float] = field(default_factory=dict)
 
 
 @runtime_checkable
-class Method(Protocol):
-    """What every method is to the loop."""
+class TrainingMethod(Protocol):
+    """What every method that trains is to the loop."""
 
     def stage(self) -> Stage:
         """Return its training."""
@@ -54,7 +56,7 @@ class FineTune:
     schedule: Schedule = field(default_factory=Schedule)
 
     def __post_init__(self) -> None:
-        check_epochs(self.epochs, "FineTune")
+        check_whole(self.epochs, "FineTune", "epochs")
         if self.lr is not None:
             check_rate(self.lr, "FineTune")
 
@@ -119,6 +121,61 @@ class RewindWeights:
     def words(self, epochs: str) -> str:
         """Return what a regime says of so many epochs of it."""
         return f"retrained {epochs}, weights rewound to epoch {self.to}"
+
+
+@dataclass(frozen=True, slots=True)
+class GradualPruning:
+    """Prune while training, along a cubic from nothing to the recipe's sparsity (Zhu, Gupta, arXiv 1710.01878).
+
+    Args:
+        schedule: of the whole training, from the dense model.
+        begin, end: fractions of the training between which is pruned; after them what remains recovers.
+        every: epochs between two prunings.
+    """
+
+    schedule: Schedule = field(default_factory=Schedule)
+    begin: float = 0.0
+    end: float = 0.75
+    every: float = 0.25
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.begin < self.end <= 1 or not self.every > 0:
+            raise TrainingError(
+                f"GradualPruning(begin={self.begin!r}, end={self.end!r}, every={self.every!r}): "
+                f"it must be 0 <= begin < end <= 1, and every above 0"
+            )
+
+    def stage(self) -> Stage:
+        """Return its training."""
+        return Stage(self.schedule.epochs, self.schedule.lr_at, self.schedule, share=self.share_at)
+
+    def share_at(self, progress: float) -> float:
+        """Return which share of the final sparsity is pruned after `progress` epochs: equation 1 of the paper."""
+        last = progress // self.every * self.every / self.schedule.epochs
+        past = min(1.0, max(0.0, (last - self.begin) / (self.end - self.begin)))
+        return 1 - (1 - past) ** 3
+
+    def words(self, epochs: str) -> str:
+        """Return what a regime says of so many epochs of it."""
+        return f"pruned gradually over {epochs}"
+
+
+@dataclass(frozen=True, slots=True)
+class ReestimateNorms:
+    """Measure batch norm's statistics anew for the weights there are now; needs no labels and no gradient.
+
+    Args:
+        batches: at most so many are run; None for all.
+    """
+
+    batches: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.batches is not None:
+            check_whole(self.batches, "ReestimateNorms", "batches")
+
+
+Method: TypeAlias = TrainingMethod | ReestimateNorms
 
 
 def _from(schedule: Schedule, to: int, early: Mapping[str, Tensor] | None = None) -> Stage:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..errors import TrainingError
 from ..train.evaluate import MetricLike
 from ..train.metrics import resolve
-from .schedule import check_choice
+from .schedule import check_choice, check_whole
 
 Loss: TypeAlias = str | Callable[[Any, Tensor], Tensor]
 
@@ -51,7 +51,8 @@ class Training:
     Args:
         loss: ``"cross_entropy"``, ``"mse"``, or a function of (outputs, targets) that gives one number, the mean over
             the batch.
-        metric: what is measured on training batches and on the test data; see `evaluate`.
+        metric: what is measured on training batches and on the test data, see `evaluate`; by default what goes with the
+            loss, ``"mse"`` or ``"accuracy"``.
         batch: examples per step, where the data is a pair of tensors or a dataset; loaders bring their own batches.
         augment: a function of a batch of inputs, applied in training only.
         distil: a teacher to learn from.
@@ -66,7 +67,7 @@ class Training:
     """
 
     loss: Loss = "cross_entropy"
-    metric: MetricLike = "accuracy"
+    metric: MetricLike | None = None
     batch: int = 64
     augment: Callable[[Any], Any] | None = None
     distil: Distil | None = None
@@ -78,11 +79,15 @@ class Training:
     def __post_init__(self) -> None:
         if not callable(self.loss):
             check_choice(self.loss, ("cross_entropy", "mse"), "Training(loss=…)", "or a function of (outputs, targets)")
-        resolve(self.metric)
-        if not isinstance(self.batch, int) or self.batch < 1:
-            raise TrainingError(f"Training(batch={self.batch!r}) must be a whole number from 1")
+        resolve(self.measured)
+        check_whole(self.batch, "Training", "batch")
         if self.autocast not in (None, torch.bfloat16):
             raise TrainingError(
                 f"Training(autocast={self.autocast!r}) must be torch.bfloat16 or None: "
                 f"float16 would underflow without loss scaling"
             )
+
+    @property
+    def measured(self) -> MetricLike:
+        """The metric that was asked for, or the one that goes with the loss."""
+        return self.metric or ("mse" if self.loss == "mse" else "accuracy")

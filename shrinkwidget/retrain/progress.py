@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeAlias
 
 from ..train.evaluate import Score
 
-Phase: TypeAlias = Literal["prune", "train", "test", "checkpoint"]
+Phase: TypeAlias = Literal["prune", "train", "test", "checkpoint", "norms"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class Progress:
         step, steps: of the epoch, from 1; `steps` is None where the data does not say.
         examples: seen in the epoch so far.
         loss: mean over the epoch so far; None before the first step.
-        train: the metric on the training batches of the epoch so far.
+        train: the metric on the training batches of the epoch so far; None before there is a label to score.
         test: the score of the test data, so far while the phase is "test"; None without test data.
         lr: the learning rate of the last step.
         sparsity: fraction of the compressible weights that is pruned.

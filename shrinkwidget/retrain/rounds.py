@@ -31,13 +31,35 @@ def recipes_to(target: Recipe | float, rounds: int | None = None) -> tuple[Recip
         raise TrainingError(f"rounds={rounds!r} must be a whole number from 1, or None to prune a fifth in each")
     own = [override.get("sparsity", 0.0) for override in target.layers.values() if isinstance(override, Mapping)]
     density = 1 - max([target.sparsity, *own])
-    if density == 1 or _patterned(target):
+    if density == 1 or patterned(target):
         if rounds is not None and rounds > 1:
             why = "prunes nothing" if density == 1 else "has an n:m pattern, which is all or nothing"
             raise TrainingError(f"rounds={rounds}: {target!r} {why}: take rounds=1")
         return (target,)
     shares = _shares(density, rounds)
     return (*(_on_the_way(target, share) for share in shares), target)
+
+
+def check_gradual(recipes: tuple[Recipe, ...]) -> None:
+    """Raise a `TrainingError` for what cannot be pruned gradually: several rounds, n:m patterns, codebooks."""
+    grids = [override.get("grid") for override in recipes[-1].layers.values() if isinstance(override, Mapping)]
+    if len(recipes) > 1:
+        raise TrainingError(f"GradualPruning prunes in one round, not in {len(recipes)}: leave rounds out")
+    if patterned(recipes[-1]) or "codebook" in (recipes[-1].grid, *grids):
+        raise TrainingError(
+            "GradualPruning can do neither n:m patterns nor codebooks: compress to them first, then retrain"
+        )
+
+
+def thinned(recipe: Recipe, share: float) -> Recipe:
+    """Return a recipe that prunes a share of what another prunes, of its layers with a sparsity of their own, too."""
+    layers = {
+        name: {**override, "sparsity": share * override["sparsity"]}
+        if isinstance(override, Mapping) and "sparsity" in override
+        else override
+        for name, override in recipe.layers.items()
+    }
+    return recipe.with_(sparsity=share * recipe.sparsity, layers=layers)
 
 
 def _shares(density: float, rounds: int | None) -> list[float]:
@@ -65,7 +87,8 @@ def _part(sparsity: float, share: float) -> float:
     return float(1 - (1 - sparsity) ** share)
 
 
-def _patterned(recipe: Recipe) -> bool:
+def patterned(recipe: Recipe) -> bool:
+    """Tell whether a recipe has an n:m pattern anywhere."""
     own = [
         override.get("pattern", "unstructured") for override in recipe.layers.values() if isinstance(override, Mapping)
     ]

@@ -13,8 +13,8 @@ from ..compressed import Compressed
 from ..errors import ShrinkError, TrainingError
 from ..measure.parallel import before_exit
 from .claim import claim, release
+from .drive import trainer_of
 from .job import Job
-from .loop import Trainer
 from .progress import Progress
 
 State: TypeAlias = Literal["ready", "running", "paused", "stopping", "done", "stopped", "failed"]
@@ -33,7 +33,7 @@ class Run:
 
     def __init__(self, job: Job) -> None:
         self.job = job
-        self._trainer = Trainer(job, self._is_stopping)
+        self._trainer = trainer_of(job, self._is_stopping)
         self._changed = threading.Condition()
         self._state: State = "ready"
         self._progress: Progress | None = None

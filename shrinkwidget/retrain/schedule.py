@@ -52,7 +52,7 @@ class Schedule:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "milestones", tuple(self.milestones))
-        check_epochs(self.epochs, "Schedule")
+        check_whole(self.epochs, "Schedule", "epochs")
         check_rate(self.lr, "Schedule")
         if not callable(self.optimizer):
             check_choice(self.optimizer, tuple(_NAMED), "Schedule(optimizer=…)", "or a function of the parameters")
@@ -126,10 +126,10 @@ _NAMED: Final[dict[str, Callable[[Schedule, Trained], Optimizer]]] = {
 }
 
 
-def check_epochs(epochs: Any, where: str) -> None:
+def check_whole(found: Any, where: str, name: str) -> None:
     """Raise a `TrainingError` unless it is a whole number from 1."""
-    if not isinstance(epochs, int) or isinstance(epochs, bool) or epochs < 1:
-        raise TrainingError(f"{where}(epochs={epochs!r}) must be a whole number from 1")
+    if not isinstance(found, int) or isinstance(found, bool) or found < 1:
+        raise TrainingError(f"{where}({name}={found!r}) must be a whole number from 1")
 
 
 def check_rate(lr: Any, where: str) -> None:

@@ -43,13 +43,13 @@ def raw_batches(data: object) -> Iterator[Any]:
         yield from _taken(data)
 
 
-def refuse_no_data(data: object) -> None:
-    """Raise a `DataError` for what gives no batches, without asking it for one."""
+def refuse_no_data(data: object, purpose: str = "evaluate") -> None:
+    """Raise a `DataError` for what gives no batches to evaluate (or to train) on, without asking it for one."""
     if isinstance(data, Dataset) and not isinstance(data, IterableDataset):
         return
     if isinstance(data, str | bytes | Tensor | np.ndarray | Mapping) or not isinstance(data, Iterable):
         raise DataError(
-            f"cannot evaluate on {'nothing' if data is None else f'data of type {type(data).__name__}'}: "
+            f"cannot {purpose} on {'nothing' if data is None else f'data of type {type(data).__name__}'}: "
             f"give a DataLoader, a list of (inputs, targets) batches, or a pair of tensors"
         )
 

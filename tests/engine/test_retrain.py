@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import random
+import re
+import sys
 from typing import Any
 
 import numpy as np
@@ -17,12 +20,13 @@ from shrinkwidget.compressed import compress
 from shrinkwidget.recipe import Keep, Recipe
 from shrinkwidget.retrain.api import retrain
 from shrinkwidget.retrain.methods import FineTune, RewindLearningRate, RewindWeights
+from shrinkwidget.retrain.options import Training
 from shrinkwidget.retrain.schedule import Schedule
 from shrinkwidget.train.evaluate import evaluate
 
 from .packing import same, same_bits
 from .test_compress import digest
-from .training import TEST, TRAIN, mlp, points, result, told, trainer
+from .training import TEST, TRAIN, mlp, points, result, slowly, told, trainer
 
 SHORT = Schedule(epochs=4, lr=0.05)
 
@@ -276,3 +280,15 @@ def test_what_is_told_is_plain_and_counts_up() -> None:
     assert etas[-1] == pytest.approx(0)
     assert steps[-1].test is not None
     assert steps[-1].test.done
+
+
+def test_in_a_terminal_a_bar_tells_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    screen = Terminal()
+    monkeypatch.setattr(sys, "stderr", screen)
+    small, options = compress(mlp(), Recipe(sparsity=0.5)), Training(batch=8, augment=slowly)
+    retrain(small, points(), points(30, seed=1), FineTune(2, lr=0.05), options=options)
+    assert re.search(r"epoch 2/2: .*/24 .*50\.0% sparse, loss \d\.\d{3}, test accuracy 0\.\d+", screen.getvalue())

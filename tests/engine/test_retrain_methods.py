@@ -1,0 +1,161 @@
+"""What else recovers accuracy: batch norm measured anew, pruning along a cubic, a teacher."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from shrinkwidget import demo
+from shrinkwidget.compressed import compress
+from shrinkwidget.errors import DataError, ModelError, TrainingError
+from shrinkwidget.recipe import Recipe
+from shrinkwidget.retrain.api import prune_and_retrain, retrain
+from shrinkwidget.retrain.methods import FineTune, GradualPruning, ReestimateNorms
+from shrinkwidget.retrain.options import Distil, Training
+from shrinkwidget.retrain.rounds import recipes_to
+from shrinkwidget.retrain.schedule import Schedule
+from shrinkwidget.train.evaluate import evaluate
+
+from .packing import same
+from .test_compress import digest
+from .training import TEST, TRAIN, mlp, points, result, told, trainer
+
+
+def test_measuring_batch_norm_anew_recovers_accuracy_without_a_label() -> None:
+    small = compress(demo.model(), Recipe(sparsity=0.9, bits=4))
+    assert small.model is not None
+    before = digest(small.model)
+    again = retrain(small, TRAIN[0], TEST, ReestimateNorms())
+    assert evaluate(again, TEST).value > evaluate(small, TEST).value + 0.3
+    assert again.regime == "batch norm re-estimated"
+    assert again.nbytes == small.nbytes
+    assert digest(small.model) == before
+    for name, tensor in small.state_dict().items():
+        assert torch.equal(again.state_dict()[name], tensor) != ("running" in name or "tracked" in name)
+
+
+def test_the_new_statistics_are_the_mean_over_the_batches() -> None:
+    model = mlp()
+    x, _ = points()
+    hidden = model.get_submodule("0")(x).detach()
+    batches = [x[:32], x[32:64], x[64:]]
+    again = retrain(model, batches, method=ReestimateNorms())
+    expected = torch.stack([hidden[at : at + 32].mean(0) for at in (0, 32, 64)]).mean(0)
+    torch.testing.assert_close(again.state_dict()["1.running_mean"], expected)
+    assert again.model is not None
+    assert [m.training for m in again.model.modules()] == [m.training for m in model.modules()]
+    assert again.model.get_submodule("1").momentum == 0.1
+    one = retrain(model, batches, method=ReestimateNorms(batches=1))
+    torch.testing.assert_close(one.state_dict()["1.running_mean"], hidden[:32].mean(0))
+    later = retrain(retrain(model, points(), method=FineTune(1)), points(), method=ReestimateNorms())
+    assert later.regime == "fine-tuned 1 epoch, then batch norm re-estimated"
+
+
+def test_one_sentence_where_there_is_nothing_to_measure() -> None:
+    with pytest.raises(ModelError, match="no batch norm with running statistics in this Linear"):
+        retrain(nn.Linear(8, 3), points(), method=ReestimateNorms())
+    with pytest.raises(DataError, match="the data is empty: there is no batch to measure"):
+        retrain(mlp(), [], method=ReestimateNorms())
+    with pytest.raises(DataError, match="batch 2: the model cannot run input 4×7 float32"):
+        retrain(mlp(), [torch.ones(4, 8), *[torch.ones(4, 7)] * 2], method=ReestimateNorms())
+    with pytest.raises(DataError, match="takes no checkpoint"):
+        retrain(mlp(), points(), method=ReestimateNorms(), options=Training(checkpoint="x"))
+    with pytest.raises(TrainingError, match=r"ReestimateNorms\(\) does not train"):
+        prune_and_retrain(mlp(), points(), method=ReestimateNorms())
+
+
+GRADUAL = GradualPruning(Schedule(epochs=8, lr=0.05, decay="cosine"), begin=0.25, end=0.75, every=0.5)
+
+
+def test_gradual_pruning_follows_its_cubic_to_the_recipe() -> None:
+    steps = trainer(mlp(), GRADUAL, batch=24, recipes=recipes_to(Recipe(sparsity=0.8, bits=4), 1))
+    seen = [(now.epoch - 1 + (now.step - 1) / 4, now.sparsity) for now in told(steps) if now.phase == "train"]
+    for progress, sparsity in seen:
+        past = min(1, max(0, (progress // 0.5 * 0.5 / 8 - 0.25) / 0.5))
+        assert sparsity == pytest.approx(0.8 * (1 - (1 - past) ** 3), abs=0.5 / 176)
+    small = steps.best()
+    assert small.regime == "pruned gradually over 8 epochs, quantization-aware"
+    assert small.estimate is not None
+    assert small.estimate.sparsity == pytest.approx(141 / 176)
+
+
+def test_gradual_pruning_goes_on_from_its_checkpoints(tmp_path: Path) -> None:
+    asked: dict[str, Any] = dict(method=GRADUAL, batch=24, recipes=recipes_to(0.8, 1))
+    expected = result(trainer(mlp(), **asked))
+    path = tmp_path / "checkpoint.safetensors"
+    for now in told(trainer(mlp(), **asked, checkpoint=path)):
+        if (now.epoch, now.step) == (5, 2):
+            break
+    assert same(result(trainer(mlp(), **asked, resume=path)).state_dict(), expected.state_dict())
+
+
+def test_gradual_pruning_is_asked_for_where_it_belongs() -> None:
+    with pytest.raises(TrainingError, match="GradualPruning prunes as it trains: give it to prune_and_retrain"):
+        retrain(compress(mlp(), Recipe(sparsity=0.5)), points(), method=GradualPruning())
+    with pytest.raises(TrainingError, match="prunes in one round, not in 3: leave rounds out"):
+        prune_and_retrain(mlp(), points(), method=GradualPruning(), rounds=3)
+    with pytest.raises(TrainingError, match="neither n:m patterns nor codebooks"):
+        prune_and_retrain(mlp(), points(), to=Recipe(bits=4, grid="codebook", sparsity=0.5), method=GradualPruning())
+    with pytest.raises(TrainingError, match=r"GradualPruning\(begin=0\.5, end=0\.5, every=0\.25\)"):
+        GradualPruning(begin=0.5, end=0.5)
+
+
+def test_the_distilled_loss_is_that_of_the_paper() -> None:
+    torch.manual_seed(0)
+    teacher, model = nn.Linear(8, 3), nn.Linear(8, 3)
+    x, y = points()
+    steps = trainer(model, FineTune(1, lr=1e-9), train=[(x, y)], distil=Distil(teacher, temperature=3.0, weight=0.7))
+    loss = next(now.loss for now in told(steps) if now.phase == "train")
+    with torch.no_grad():
+        logs, soft = F.log_softmax(model(x) / 3, 1), F.softmax(teacher(x) / 3, 1)
+        expected = 0.7 * 9 * F.kl_div(logs, soft, reduction="batchmean") + 0.3 * F.cross_entropy(model(x), y)
+    assert loss == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_a_teacher_is_asked_in_eval_mode_and_stays_as_it_is() -> None:
+    teacher = mlp(seed=4)
+    before = digest(teacher)
+    small = retrain(mlp(), points(), method=FineTune(2, lr=0.05), options=Training(distil=Distil(teacher)))
+    assert digest(teacher) == before
+    assert small.regime == "fine-tuned 2 epochs, distilled"
+
+
+def test_a_teacher_that_does_not_fit_says_so() -> None:
+    with pytest.raises(DataError, match=r"epoch 1, step 1: the teacher's outputs are .*×4 float32, the student's .*×3"):
+        retrain(mlp(), points(), options=Training(distil=Distil(nn.Linear(8, 4))))
+    with pytest.raises(TrainingError, match=r"Distil\(teacher=…\) must be an nn\.Module, got a str"):
+        Distil("resnet")  # type: ignore[arg-type]
+    with pytest.raises(TrainingError, match=r"Distil\(temperature=0, weight=0\.9\): the temperature must be above 0"):
+        Distil(mlp(), temperature=0)
+
+
+def test_a_loss_of_ones_own_and_mean_squared_error() -> None:
+    def halved(outputs: Tensor, targets: Tensor) -> Tensor:
+        return F.mse_loss(outputs.squeeze(1), targets) / 2
+
+    x = points()[0]
+    data = (x, x @ torch.arange(8.0))
+    torch.manual_seed(0)
+    losses = []
+    more: dict[str, Any] = {}
+    for loss in ("mse", halved):
+        steps = list(told(trainer(nn.Linear(8, 1), FineTune(20, lr=0.02), data, data, loss=loss, **more)))
+        assert steps[-1].test is not None
+        assert steps[-1].test.value < 1.5
+        losses.append(next(now.loss for now in steps if now.phase == "train"))
+        more = {"metric": "mse"}  # which goes with "mse" by itself
+    assert all(loss is not None and loss > 1 for loss in losses)
+
+
+def test_channels_last_and_mixed_precision_train_and_leave_the_layout_as_it_was() -> None:
+    options = Training(channels_last=True, autocast=torch.bfloat16)
+    small = compress(demo.model(), Recipe(sparsity=0.8, bits=4))
+    again = retrain(small, TRAIN, method=FineTune(1, lr=0.02), options=options)
+    assert evaluate(again, TEST).value > 0.9
+    assert again.model is not None
+    assert all(p.is_contiguous() for p in again.model.parameters())
