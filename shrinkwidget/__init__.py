@@ -25,6 +25,10 @@ from .retrain.run import Run
 from .retrain.schedule import Schedule
 from .shrink.fold import fold_batchnorm
 from .train.evaluate import Score, evaluate
+from .transfer.api import transfer
+from .transfer.result import Transferred
+from .transfer.spent import Spent
+from .transfer.strategies import FineTuneAll, Gradual, Head, LowRank
 from .widgets.explorer import Explorer, explore
 
 __version__ = "0.1.0"
@@ -37,8 +41,12 @@ __all__ = [
     "Explorer",
     "FileError",
     "FineTune",
+    "FineTuneAll",
+    "Gradual",
     "GradualPruning",
+    "Head",
     "Keep",
+    "LowRank",
     "ModelError",
     "Progress",
     "Recipe",
@@ -52,8 +60,10 @@ __all__ = [
     "ShrinkError",
     "Size",
     "Sketch",
+    "Spent",
     "Training",
     "TrainingError",
+    "Transferred",
     "compress",
     "demo",
     "estimate",
@@ -65,4 +75,5 @@ __all__ = [
     "prune_and_retrain",
     "retrain",
     "sketch",
+    "transfer",
 ]
