@@ -13,22 +13,22 @@ from __future__ import annotations
 from . import demo
 from .compressed import Compressed, compress, load
 from .errors import DataError, FileError, ModelError, RecipeError, ShrinkError, TrainingError
+from .learn.api import prune_and_retrain, retrain
+from .learn.methods import FineTune, GradualPruning, ReestimateNorms, RewindLearningRate, RewindWeights
+from .learn.options import Distil, Training
+from .learn.progress import Progress
+from .learn.run import Run
+from .learn.schedule import Schedule
 from .measure.estimate import Estimate, estimate
 from .measure.size import Size, measure
 from .measure.sketch import Sketch, sketch
 from .recipe import Keep, Recipe
-from .retrain.api import prune_and_retrain, retrain
-from .retrain.methods import FineTune, GradualPruning, ReestimateNorms, RewindLearningRate, RewindWeights
-from .retrain.options import Distil, Training
-from .retrain.progress import Progress
-from .retrain.run import Run
-from .retrain.schedule import Schedule
 from .shrink.fold import fold_batchnorm
+from .teach.api import transfer
+from .teach.result import Transferred
+from .teach.spent import Spent
+from .teach.strategies import FineTuneAll, Gradual, Head, LowRank
 from .train.evaluate import Score, evaluate
-from .transfer.api import transfer
-from .transfer.result import Transferred
-from .transfer.spent import Spent
-from .transfer.strategies import FineTuneAll, Gradual, Head, LowRank
 from .widgets.explorer import Explorer, explore
 
 __version__ = "0.1.0"

@@ -17,11 +17,11 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from shrinkwidget import demo
 from shrinkwidget.compressed import compress
+from shrinkwidget.learn.api import retrain
+from shrinkwidget.learn.methods import FineTune, RewindLearningRate, RewindWeights
+from shrinkwidget.learn.options import Training
+from shrinkwidget.learn.schedule import Schedule
 from shrinkwidget.recipe import Keep, Recipe
-from shrinkwidget.retrain.api import retrain
-from shrinkwidget.retrain.methods import FineTune, RewindLearningRate, RewindWeights
-from shrinkwidget.retrain.options import Training
-from shrinkwidget.retrain.schedule import Schedule
 from shrinkwidget.train.evaluate import evaluate
 
 from .packing import same, same_bits

@@ -12,11 +12,11 @@ from torch.utils.data import Dataset
 
 from shrinkwidget.compressed import Compressed, compress
 from shrinkwidget.errors import DataError, ModelError, ShrinkError, TrainingError
+from shrinkwidget.learn.api import retrain
+from shrinkwidget.learn.methods import FineTune, RewindLearningRate, RewindWeights
+from shrinkwidget.learn.options import Training
+from shrinkwidget.learn.schedule import Schedule
 from shrinkwidget.recipe import Recipe
-from shrinkwidget.retrain.api import retrain
-from shrinkwidget.retrain.methods import FineTune, RewindLearningRate, RewindWeights
-from shrinkwidget.retrain.options import Training
-from shrinkwidget.retrain.schedule import Schedule
 
 from .packing import same
 from .training import mlp, points

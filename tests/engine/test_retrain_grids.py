@@ -7,17 +7,19 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
 from torch import Tensor, nn
 
 from shrinkwidget import demo
-from shrinkwidget.compressed import compress, load
+from shrinkwidget.compressed import Compressed, compress, load
+from shrinkwidget.learn.api import retrain
+from shrinkwidget.learn.loop import Trainer
+from shrinkwidget.learn.methods import FineTune
 from shrinkwidget.recipe import Keep, Recipe
-from shrinkwidget.retrain.api import retrain
-from shrinkwidget.retrain.methods import FineTune
 from shrinkwidget.shrink.compress import copied
 from shrinkwidget.train.evaluate import evaluate
 
-from .packing import same_bits
+from .packing import recipes, same_bits
 from .training import TEST, TRAIN, mlp, points, told, trainer
 
 GRIDS: dict[str, dict[str, Any]] = {
@@ -31,6 +33,7 @@ GRIDS: dict[str, dict[str, Any]] = {
     "codebook": dict(bits=3, grid="codebook"),
     "codebook of two": dict(bits=1, grid="codebook"),
     "half": dict(bits=16),
+    "kept in half": dict(bits=4, kept_bits=16),
     "2:4": dict(bits=4, pattern="2:4", sparsity=0.5),
     "random": dict(bits=4, criterion="random"),
     "layer": dict(bits=4, scope="layer"),
@@ -42,19 +45,31 @@ GRIDS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("grid", list(GRIDS.values()), ids=list(GRIDS))
 def test_what_was_trained_is_what_compress_makes_of_it(grid: dict[str, Any], sparsity: float) -> None:
     small = compress(mlp(), Recipe(**{"sparsity": sparsity, **grid}))
-    steps = trainer(small, FineTune(2, lr=0.05), test=points(30, seed=1), batch=32)
+    again = assert_trained_as_compressed(trainer(small, FineTune(2, lr=0.05), test=points(30, seed=1), batch=32), small)
+    before = small.state_dict()
+    assert any(not torch.equal(tensor, before[name]) for name, tensor in again.state_dict().items())
+
+
+def assert_trained_as_compressed(steps: Trainer, small: Compressed) -> Compressed:
+    """Train, hold the result against what the network computed with in its last test, and return it."""
     for now in told(steps):
-        if now.phase == "test" and now.epoch == 2:
+        if now.phase == "test" and now.epoch == now.epochs:
             trained = copied(steps.learner.network).state_dict()
     again = steps.best()
     assert again.recipe == small.recipe
     assert again.nbytes == small.nbytes
+    assert {n: c.kept for n, c in again.coded.items()} == {n: c.kept for n, c in small.coded.items()}
     assert again.model is not None
     for name, tensor in again.model.state_dict().items():
         assert same_bits(tensor + 0.0, trained[name] + 0.0), name
-    assert any(
-        not torch.equal(a, b) for a, b in zip(again.state_dict().values(), small.state_dict().values(), strict=True)
-    )
+    return again
+
+
+@settings(max_examples=60)
+@given(recipes())
+def test_whatever_the_recipe_what_was_trained_is_what_compress_makes_of_it(recipe: Recipe) -> None:
+    small = compress(mlp(), recipe)
+    assert_trained_as_compressed(trainer(small, FineTune(1, lr=0.05), test=points(30, seed=1), batch=32), small)
 
 
 @pytest.mark.parametrize("grid", [dict(bits=2), dict(bits=1, grid="codebook"), dict(bits=1)], ids=str)
@@ -127,3 +142,14 @@ def test_the_gradient_is_that_at_the_effective_weights() -> None:
     at_effective = torch.nn.functional.cross_entropy(small.model(x), y)
     torch.autograd.backward(at_effective)
     assert torch.equal(seen[0], small.model.get_parameter("0.weight").grad)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64], ids=str)
+@pytest.mark.parametrize(
+    "grid", [{}, dict(bits=3), dict(bits=3, grid="codebook"), dict(bits=16), dict(bits=1)], ids=str
+)
+def test_weights_of_every_dtype_are_trained_as_they_are_compressed(grid: dict[str, Any], dtype: torch.dtype) -> None:
+    x, y = points()
+    small = compress(mlp().to(dtype), Recipe(sparsity=0.5, **grid))
+    data = (x.to(dtype), y)
+    assert_trained_as_compressed(trainer(small, FineTune(2, lr=0.02), data, data, batch=32), small)

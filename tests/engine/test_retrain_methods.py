@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from shrinkwidget import demo
 from shrinkwidget.compressed import compress
 from shrinkwidget.errors import DataError, ModelError, TrainingError
+from shrinkwidget.learn.api import prune_and_retrain, retrain
+from shrinkwidget.learn.methods import FineTune, GradualPruning, ReestimateNorms
+from shrinkwidget.learn.options import Distil, Training
+from shrinkwidget.learn.rounds import recipes_to
+from shrinkwidget.learn.schedule import Schedule
 from shrinkwidget.recipe import Recipe
-from shrinkwidget.retrain.api import prune_and_retrain, retrain
-from shrinkwidget.retrain.methods import FineTune, GradualPruning, ReestimateNorms
-from shrinkwidget.retrain.options import Distil, Training
-from shrinkwidget.retrain.rounds import recipes_to
-from shrinkwidget.retrain.schedule import Schedule
 from shrinkwidget.train.evaluate import evaluate
 
 from .packing import same

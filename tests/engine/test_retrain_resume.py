@@ -20,12 +20,12 @@ from torch import nn
 
 from shrinkwidget.compressed import compress
 from shrinkwidget.errors import FileError, TrainingError
+from shrinkwidget.learn.api import prune_and_retrain, retrain
+from shrinkwidget.learn.methods import FineTune, Method, RewindLearningRate, RewindWeights
+from shrinkwidget.learn.options import Distil, Training
+from shrinkwidget.learn.rounds import recipes_to
+from shrinkwidget.learn.schedule import Schedule
 from shrinkwidget.recipe import Recipe
-from shrinkwidget.retrain.api import prune_and_retrain, retrain
-from shrinkwidget.retrain.methods import FineTune, Method, RewindLearningRate, RewindWeights
-from shrinkwidget.retrain.options import Distil, Training
-from shrinkwidget.retrain.rounds import recipes_to
-from shrinkwidget.retrain.schedule import Schedule
 
 from .packing import same
 from .training import mlp, points, result, slowly, told, trainer
@@ -84,8 +84,8 @@ KILLED: dict[str, Any] = dict(
 )
 SCRIPT = """
 import sys
-from shrinkwidget.retrain.api import prune_and_retrain
-from shrinkwidget.retrain.options import Training
+from shrinkwidget.learn.api import prune_and_retrain
+from shrinkwidget.learn.options import Training
 from tests.engine.test_retrain_resume import KILLED
 from tests.engine.training import mlp, points, slowly
 

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from shrinkwidget import demo
 from shrinkwidget.compressed import compress
 from shrinkwidget.errors import ModelError, RecipeError, TrainingError
+from shrinkwidget.learn.api import prune_and_retrain
+from shrinkwidget.learn.methods import FineTune, RewindLearningRate, RewindWeights
+from shrinkwidget.learn.rounds import recipes_to
+from shrinkwidget.learn.schedule import Schedule
 from shrinkwidget.recipe import Keep, Recipe
-from shrinkwidget.retrain.api import prune_and_retrain
-from shrinkwidget.retrain.methods import FineTune, RewindLearningRate, RewindWeights
-from shrinkwidget.retrain.rounds import recipes_to
-from shrinkwidget.retrain.schedule import Schedule
 from shrinkwidget.train.evaluate import evaluate
 
 from .training import TEST, TRAIN, mlp, points, told, trainer

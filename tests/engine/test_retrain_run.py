@@ -16,13 +16,13 @@ from torch import Tensor
 
 from shrinkwidget.compressed import compress
 from shrinkwidget.errors import DataError, TrainingError
+from shrinkwidget.learn.api import prune_and_retrain, retrain
+from shrinkwidget.learn.job import Job
+from shrinkwidget.learn.methods import FineTune, RewindLearningRate
+from shrinkwidget.learn.options import Training
+from shrinkwidget.learn.run import Run
+from shrinkwidget.learn.schedule import Schedule
 from shrinkwidget.recipe import Recipe
-from shrinkwidget.retrain.api import prune_and_retrain, retrain
-from shrinkwidget.retrain.job import Job
-from shrinkwidget.retrain.methods import FineTune, RewindLearningRate
-from shrinkwidget.retrain.options import Training
-from shrinkwidget.retrain.run import Run
-from shrinkwidget.retrain.schedule import Schedule
 
 from .packing import same
 from .training import mlp, points, slowly
@@ -202,8 +202,8 @@ def test_stopped_before_it_began() -> None:
 
 def test_a_program_ends_while_a_run_is_under_way() -> None:
     code = """
-from shrinkwidget.retrain.api import retrain
-from shrinkwidget.retrain.methods import FineTune
+from shrinkwidget.learn.api import retrain
+from shrinkwidget.learn.methods import FineTune
 from tests.engine.training import mlp, points
 import time
 run = retrain(mlp(), points(), method=FineTune(100000), background=True)

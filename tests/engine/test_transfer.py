@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 import shrinkwidget as sw
 from shrinkwidget import demo
 from shrinkwidget.errors import DataError, ModelError, TrainingError
-from shrinkwidget.transfer.strategies import FineTuneAll, Gradual, Head, LowRank
+from shrinkwidget.teach.strategies import FineTuneAll, Gradual, Head, LowRank
 
 from .packing import same
 from .test_compress import digest

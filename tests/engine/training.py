@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from shrinkwidget import demo
 from shrinkwidget.compressed import Compressed
+from shrinkwidget.learn.job import Job
+from shrinkwidget.learn.loop import Trainer
+from shrinkwidget.learn.methods import FineTune, Method
+from shrinkwidget.learn.options import Training
+from shrinkwidget.learn.progress import Progress
 from shrinkwidget.recipe import Recipe
-from shrinkwidget.retrain.job import Job
-from shrinkwidget.retrain.loop import Trainer
-from shrinkwidget.retrain.methods import FineTune, Method
-from shrinkwidget.retrain.options import Training
-from shrinkwidget.retrain.progress import Progress
 
 TRAIN = tuple(x[:320] for x in demo.data("train"))
 TEST = tuple(x[:128] for x in demo.data("test"))

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
 from ..errors import DataError, TrainingError
+from ..learn.chance import seeded
+from ..learn.options import Training
 from ..measure.call import describe, device_of
-from ..retrain.chance import seeded
-from ..retrain.options import Training
 from ..train.batches import Batch, as_pair, prepared, raw_batches, refuse_no_data
 from ..train.outputs import IGNORED
 

@@ -8,8 +8,8 @@ from torch import nn
 
 from ..compressed import Compressed
 from ..errors import TrainingError
-from ..retrain.options import Training
-from ..retrain.schedule import Schedule
+from ..learn.options import Training
+from ..learn.schedule import Schedule
 from ..train.evaluate import evaluate
 from .lesson import Lesson
 from .result import Transferred

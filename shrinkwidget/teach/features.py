@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import DataError
+from ..learn.chance import seeded
+from ..learn.options import Training
 from ..measure.call import device_of, run
-from ..retrain.chance import seeded
-from ..retrain.options import Training
 from ..train.batches import Batch, prepared, raw_batches
 from ..train.outputs import prediction
 

@@ -185,7 +185,7 @@ class Trainer:
             learner.held.settle()
             check_finite(self._network)
             self._now = replace(self._now, sparsity=learner.held.sparsity())
-            with learner.held.effective():
+            with learner.held.as_saved():
                 return (yield from self._score(self._network, self.job.regime(number, epoch + 1), number, epoch))
 
     def _score(self, model: nn.Module, regime: str, *place: int) -> Generator[Progress, None, Score | None]:

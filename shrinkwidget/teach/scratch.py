@@ -10,9 +10,9 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
-from ..retrain.feed import Feed
-from ..retrain.methods import Stage
-from ..retrain.schedule import Schedule
+from ..learn.feed import Feed
+from ..learn.methods import Stage
+from ..learn.schedule import Schedule
 from ..shrink.compress import copied
 from .layers import Layers
 from .task import Task

@@ -11,14 +11,14 @@ from torch import nn
 
 from ..compressed import Compressed, compress
 from ..errors import ShrinkError, TrainingError
+from ..learn.bar import finished
+from ..learn.chance import seeded
+from ..learn.job import Job
+from ..learn.loop import Trainer
+from ..learn.methods import Stage
 from ..measure.call import device_of
 from ..measure.layers import open_weights
 from ..recipe import Recipe
-from ..retrain.bar import finished
-from ..retrain.chance import seeded
-from ..retrain.job import Job
-from ..retrain.loop import Trainer
-from ..retrain.methods import Stage
 from ..shrink.compress import copied, fill
 from .features import features_of, head_is_last
 from .layers import Layers

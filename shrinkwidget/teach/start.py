@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from ..compressed import Compressed
 from ..errors import ModelError
+from ..learn.chance import seeded
 from ..measure.call import device_of
 from ..recipe import Recipe
-from ..retrain.chance import seeded
 from ..shrink.compress import copied
 from ..train.batches import TARGET_KEYS, Batch
 from .head import find_head, replace_head

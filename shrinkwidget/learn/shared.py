@@ -23,17 +23,18 @@ class Shared:
     moves them alike, and no copy of the codebook has to be kept beside the weights.
     """
 
-    def __init__(self, layer: Layer) -> None:
+    def __init__(self, layer: Layer, device: torch.device) -> None:
         survivors = layer.survivors().float()
         codebook = codebook_of(survivors, layer.plan.bits)
-        self._pruned = len(codebook)  # the cell of those that are
-        self._cells = torch.full((len(layer.flat),), self._pruned, dtype=torch.int64, device=layer.flat.device)
-        self._cells[slice(None) if layer.keep is None else layer.keep] = nearest(survivors, codebook).long()
-        self._counts = torch.bincount(self._cells, minlength=self._pruned + 1).clamp(min=1)
+        pruned = len(codebook)  # the cell of those that are
+        cells = torch.full((len(layer.flat),), pruned, dtype=torch.int64, device=layer.flat.device)
+        cells[slice(None) if layer.keep is None else layer.keep] = nearest(survivors, codebook).long()
+        self._cells = cells.to(device)  # a layer on Metal is looked at on the CPU
+        self._codebook = torch.cat([codebook, codebook.new_zeros(1)]).to(device)
+        self._counts = torch.bincount(self._cells, minlength=pruned + 1).clamp(min=1)
         self._first = torch.zeros_like(self._counts).scatter_reduce_(
-            0, self._cells, torch.arange(len(self._cells), device=layer.flat.device), "amin", include_self=False
+            0, self._cells, torch.arange(len(cells), device=device), "amin", include_self=False
         )
-        self._codebook = torch.cat([codebook, codebook.new_zeros(1)])
 
     def start_(self, weights: Tensor) -> None:
         """Give every weight its value of the codebook."""

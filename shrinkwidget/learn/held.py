@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from ..errors import TrainingError
 from ..measure.layers import Entry, open_weights
 from ..recipe import Plan, Recipe
+from ..shrink.compress import kept_value
 from ..shrink.exact import on_grid
 from ..shrink.grid import Grid, Layer, layer_of
 from ..shrink.quantize import fit
@@ -34,7 +35,7 @@ class _Layer:
     @property
     def rounded(self) -> bool:
         """Whether the network computes with other weights than those that are trained."""
-        return self.plan.bits < 32 and not shares(self.plan)
+        return (self.plan.bits < 32 or self.entry.dtype == torch.float64) and not shares(self.plan)
 
     def layer(self) -> Layer:
         """Return the weights with their survivors marked, ready for rounding."""
@@ -58,6 +59,7 @@ class Held:
         parameters = dict(network.named_parameters(remove_duplicate=False))
         plans = recipe.resolve(e.name for e in weights.layers)
         items = zip(weights.layers, plans, masks, strict=True)
+        self._kept, self._kept_bits = weights.kept, recipe.kept_bits
         self._all = sum(entry.numel for entry in weights.layers)
         self._layers = [_Layer(e, plan, parameters[e.name]) for e, plan, _ in items if not plan.keep]
         self.prune([keep for keep, plan in zip(masks, plans, strict=True) if not plan.keep])
@@ -81,7 +83,7 @@ class Held:
         masked = any(layer.keep is not None for layer in self._layers)
         for layer in self._layers:
             if shares(layer.plan):
-                layer.shared = Shared(layer.layer())
+                layer.shared = Shared(layer.layer(), layer.parameter.device)
                 layer.shared.start_(layer.parameter)
             if masked:
                 zero = layer.parameter == 0
@@ -95,12 +97,23 @@ class Held:
         parameters: list[Tensor] = [layer.parameter.data for layer in rounded]
         latent = [p.clone() for p in parameters]
         try:
-            if rounded:
-                torch._foreach_copy_(parameters, [_effective(layer) for layer in rounded])
+            _copy(parameters, [_effective(layer) for layer in rounded])
             yield
         finally:
-            if rounded:
-                torch._foreach_copy_(parameters, latent)
+            _copy(parameters, latent)
+
+    @contextmanager
+    def as_saved(self) -> Iterator[None]:
+        """Let the network compute, inside, as its file will: `effective`, and what is kept rounded to its bits."""
+        kept = [entry.load() for entry in self._kept]
+        before = [tensor.clone() for tensor in kept]
+        rounded = [kept_value(entry, self._kept_bits) for entry in self._kept]
+        try:
+            _copy(kept, rounded)
+            with self.effective():
+                yield
+        finally:
+            _copy(kept, before)
 
     @torch.no_grad()
     def straight_through(self) -> None:
@@ -148,6 +161,11 @@ class Held:
         return pruned / self._all
 
 
+def _copy(to: list[Tensor], values: list[Tensor]) -> None:
+    if to:  # foreach operations refuse empty lists
+        torch._foreach_copy_(to, values)
+
+
 def _of_shape(optimizer: Optimizer, parameter: nn.Parameter) -> list[Tensor]:
     """Return what an optimizer remembers per weight of a parameter: momentum, averages."""
     states = optimizer.state[parameter].values() if parameter in optimizer.state else ()
@@ -157,7 +175,7 @@ def _of_shape(optimizer: Optimizer, parameter: nn.Parameter) -> list[Tensor]:
 def _effective(layer: _Layer) -> Tensor:
     whole = layer.layer()
     grid = fit(whole)
-    layer.beyond = _beyond(whole, grid) if _clips(layer.plan) else None
+    layer.beyond = _beyond(whole, grid).to(layer.parameter.device) if _clips(layer.plan) else None
     return on_grid(whole, grid).to(layer.parameter.device)
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 from ..errors import TrainingError
-from ..retrain.methods import Stage
-from ..retrain.schedule import OptimizerFactory, Schedule, check_rate
+from ..learn.methods import Stage
+from ..learn.schedule import OptimizerFactory, Schedule, check_rate
 from .layers import Layers
 
 

@@ -1,0 +1,1 @@
+"""Everything that trains: schedules, methods, the loop under masks and on grids, checkpoints, background runs."""
