@@ -132,10 +132,10 @@ def check_whole(found: Any, where: str, name: str) -> None:
         raise TrainingError(f"{where}({name}={found!r}) must be a whole number from 1")
 
 
-def check_rate(lr: Any, where: str) -> None:
+def check_rate(lr: Any, where: str, name: str = "lr") -> None:
     """Raise a `TrainingError` unless it is a finite number above zero."""
     if not isinstance(lr, int | float) or not 0 < lr < math.inf:
-        raise TrainingError(f"{where}(lr={lr!r}) must be a number above 0")
+        raise TrainingError(f"{where}({name}={lr!r}) must be a number above 0")
 
 
 def check_choice(found: Any, choices: tuple[str, ...], where: str, otherwise: str = "") -> None:

@@ -181,5 +181,5 @@ def _share(lr: float, backbone_lr: float | None, where: str) -> float:
     """Return the backbone's rate as a share of the head's."""
     if backbone_lr is None:
         return 0.1
-    check_rate(backbone_lr, where)
+    check_rate(backbone_lr, where, "backbone_lr")
     return backbone_lr / lr
