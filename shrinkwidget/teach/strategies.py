@@ -144,7 +144,7 @@ class LowRank:
     rank: int = 4
     alpha: float = 8.0
     epochs: int = 30
-    lr: float = 0.01
+    lr: float = 0.003
     optimizer: str | OptimizerFactory = "adam"
     weight_decay: float = 0.0
 
