@@ -28,7 +28,7 @@ from .teach.api import transfer
 from .teach.result import Transferred
 from .teach.spent import Spent
 from .teach.strategies import FineTuneAll, Gradual, Head, LowRank
-from .train.evaluate import Score, evaluate
+from .train.evaluate import Score, evaluate, running
 from .widgets.explorer import Explorer, explore
 
 __version__ = "0.1.0"
@@ -74,6 +74,7 @@ __all__ = [
     "measure",
     "prune_and_retrain",
     "retrain",
+    "running",
     "sketch",
     "transfer",
 ]

@@ -12,6 +12,8 @@ from functools import wraps
 from types import MappingProxyType
 from typing import Any, Final, Literal, TypeAlias, TypeVar, cast
 
+import numpy as np
+
 from .errors import RecipeError, nearest
 
 FORMAT: Final = "shrinkwidget-recipe"
@@ -203,7 +205,7 @@ class Recipe:
         """
         try:
             found = json.loads(text)
-        except (ValueError, RecursionError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             raise RecipeError(f"this is not a recipe: it is not valid JSON ({error})") from error
         return cls.from_dict(found)
 
@@ -227,8 +229,10 @@ class Recipe:
         values["layers"] = {k: Keep if v == "keep" else v for k, v in layers.items()}
         return cls(**values)
 
-    def resolve(self, names: Iterable[str]) -> list[Plan]:
+    def resolve(self, names: Iterable[str], others: Mapping[str, str] | None = None) -> list[Plan]:
         """Return the plan of each layer, in the order of `names`.
+
+        `others` tells of names that are no layers of their own why they are none, for whoever tries to override them.
 
         Raises:
             RecipeError: if an override matches none of the names.
@@ -236,9 +240,8 @@ class Recipe:
         names = list(names)
         for pattern in self.layers:
             if not any(layer_matches(pattern, name) for name in names):
-                labels = [layer_label(name) for name in names]
-                known = nearest(pattern, labels) or f"; the layers are {_some(labels)}"
-                raise RecipeError(f"Recipe(layers={{{pattern!r}: …}}) matches no layer{known}")
+                hint = _why_none(pattern, others or {}) or _nearest_layers(pattern, names)
+                raise RecipeError(f"Recipe(layers={{{pattern!r}: …}}) matches no layer{hint}")
         return [self._plan(name) for name in names]
 
     def _plan(self, name: str) -> Plan:
@@ -266,6 +269,16 @@ def checked_recipe(found: object) -> Recipe:
     return found
 
 
+def _why_none(pattern: str, others: Mapping[str, str]) -> str:
+    """Return why the first of these names that a pattern matches is no layer of its own."""
+    return next((f": {name!r} {why}" for name, why in others.items() if layer_matches(pattern, name)), "")
+
+
+def _nearest_layers(pattern: str, names: Iterable[str]) -> str:
+    labels = [layer_label(name) for name in names]
+    return nearest(pattern, labels) or f"; the layers are {_some(labels)}"
+
+
 def _some(names: Sequence[str]) -> str:
     """Return a few of the names as a list to read."""
     return ", ".join(map(repr, names[:_SOME])) + (f" and {len(names) - _SOME:,} more" if len(names) > _SOME else "")
@@ -277,8 +290,11 @@ def layer_label(name: str) -> str:
 
 
 def layer_matches(pattern: str, name: str) -> bool:
-    """Tell whether an override's key names this layer, with or without its ``.weight``."""
-    return fnmatchcase(name, pattern) or fnmatchcase(layer_label(name), pattern)
+    """Tell whether an override's key names this layer, with or without its ``.weight``.
+
+    A layer's own name always does, also one with brackets, which as a pattern would mean something else.
+    """
+    return any(pattern == one or fnmatchcase(one, pattern) for one in (name, layer_label(name)))
 
 
 def pattern_sparsity(pattern: object) -> float:
@@ -336,6 +352,8 @@ def _checked(values: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 
 def _check(name: str, value: Any, where: str) -> Any:
+    if isinstance(value, np.generic):
+        value = value.item()  # sweeps are written with np.linspace and np.arange
     if name in _CHOICES:
         return _check_choice(name, value, where)
     if name == "sparsity":
@@ -356,15 +374,15 @@ def _whole(value: Any) -> bool:
 
 
 def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return _whole(value) or (isinstance(value, float) and math.isfinite(value))
 
 
 def _check_choice(name: str, value: Any, where: str) -> Any:
-    choices = _CHOICES[name]
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
+    choices, value = _CHOICES[name], _whole_if_it_is(value)
     if isinstance(value, bool) or not isinstance(value, int | str) or value not in choices:
-        hint = nearest(str(value), map(str, choices))
+        hint = nearest(str(value), (choice for choice in choices if isinstance(choice, str)))
+        if isinstance(value, str) and value in map(str, choices):
+            hint = f"; did you mean {value}?"
         raise RecipeError(f"{where}({name}={value!r}) must be one of {', '.join(map(repr, choices))}{hint}")
     return value
 
@@ -376,7 +394,13 @@ def _check_sparsity(value: Any, where: str) -> float:
     return float(value)
 
 
+def _whole_if_it_is(value: Any) -> Any:
+    """Return 4 for 4.0, as JSON from elsewhere may write it."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 def _check_granularity(value: Any, where: str) -> Granularity:
+    value = _whole_if_it_is(value)
     if value in ("tensor", "channel") or (_whole(value) and 2 <= value <= MAX_GROUP):
         return cast(Granularity, value)
     hint = nearest(str(value), ("tensor", "channel"))

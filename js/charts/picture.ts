@@ -65,17 +65,27 @@ export function sharedSpan(layers: readonly LayerSketch[]): number {
   return 1.15 * spans[spans.length >> 1] || 1;
 }
 
-/** Picture a layer on an axis from -span to span that is `pixels` wide. */
+/** What no recipe changes of a picture. */
+export interface Outline extends Pick<Picture, "span" | "edges" | "outline" | "top"> {
+  /** Width of the axis. */
+  pixels: number;
+}
+
+/** A layer's original distribution on an axis from -span to span that is `pixels` wide. */
+export function outlineOf(layer: LayerSketch, span: number, pixels: number): Outline {
+  const edges = binEdges(span, binCount(layer.n, Math.sqrt(layer.energy / layer.n), span, pixels));
+  const outline = original(layer, edges);
+  return { span, pixels, edges, outline, top: bodyHeight(outline) };
+}
+
+/** Picture what a plan makes of a layer over its outline. */
 export function makePicture(
   sketch: Sketch,
   layer: LayerSketch,
   plan: Plan,
   outcome: Outcome,
-  span: number,
-  pixels: number,
+  { span, pixels, edges, outline, top }: Outline,
 ): Picture {
-  const edges = binEdges(span, binCount(layer.n, Math.sqrt(layer.energy / layer.n), span, pixels));
-  const outline = original(layer, edges);
   const left = survivors(sketch, layer, plan, outcome, edges);
   const values = levels(sketch, layer, plan, outcome);
   const oneGrid = plan.grid === "codebook" || plan.granularity === "tensor";
@@ -92,7 +102,7 @@ export function makePicture(
     ...bars,
     levels: values,
     threshold: plan.keep ? 0 : outcome.threshold,
-    top: bodyHeight(outline),
+    top,
   };
 }
 

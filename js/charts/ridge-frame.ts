@@ -5,7 +5,9 @@ import type { Box } from "./labels";
 import type { Colours } from "./theme";
 import { mirroredTicks } from "./ticks";
 
+/** Height of a row: that of many, and the most that few get. */
 export const ROW = 30;
+const TALL_ROW = 46;
 export const HEADER = 22;
 export const AXIS = 20;
 export const PAD = 8;
@@ -22,6 +24,8 @@ export interface RidgeFrame {
 }
 
 export interface Columns {
+  /** Height of a row. */
+  row: number;
   label: number;
   plot: Box;
   /** Right edges of the number columns; 0 for one that has no room. */
@@ -31,15 +35,26 @@ export interface Columns {
   nbytes: number;
 }
 
+/** The height of each of `rows` rows: few share what room there is. */
+export function rowHeight(height: number, rows: number): number {
+  return Math.max(ROW, Math.min(TALL_ROW, Math.floor((height - HEADER - AXIS) / rows)));
+}
+
+/** The height of a ridge that shows all its rows, `row` high each; as high as few may get, if left out. */
+export function ridgeHeight(rows: number, row = TALL_ROW): number {
+  return HEADER + rows * row + AXIS;
+}
+
 /** Divide a row's width: the plot takes what names and numbers leave. */
-export function ridgeColumns(width: number, longestLabel: number): Columns {
+export function ridgeColumns(width: number, longestLabel: number, row = ROW): Columns {
   const roomy = width >= 520;
   const [weights, pruned, bits, nbytes] = roomy ? [72, 58, 38, 66] : [68, 52, 0, 0];
   const label = Math.round(Math.min(longestLabel + PAD + 18, Math.max(84, width * 0.28)));
   const right = width - PAD;
   const plotEnd = right - weights - pruned - bits - nbytes - 4;
-  const plot = { x: label + PAD, y: 0, width: Math.max(40, plotEnd - label - PAD), height: ROW - 8 };
+  const plot = { x: label + PAD, y: 0, width: Math.max(40, plotEnd - label - PAD), height: row - 8 };
   return {
+    row,
     label,
     plot,
     weights: plotEnd + weights,

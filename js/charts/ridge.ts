@@ -3,18 +3,7 @@
 import { bytes, count, share } from "./format";
 import { type Box, fitText } from "./labels";
 import { drawDistribution, type Picture, type PlotStyle } from "./plot";
-import {
-  AXIS,
-  drawAxis,
-  drawGuides,
-  drawHeader,
-  HEADER,
-  normal,
-  PAD,
-  type RidgeFrame,
-  ROW,
-  small,
-} from "./ridge-frame";
+import { AXIS, drawAxis, drawGuides, drawHeader, HEADER, normal, PAD, type RidgeFrame, small } from "./ridge-frame";
 import { type BlockRow, type LayerRow, type Row, visibleRows } from "./rows";
 import type { Colours } from "./theme";
 
@@ -53,17 +42,18 @@ export function drawRidge(ctx: CanvasRenderingContext2D, scene: RidgeScene): voi
   const { colours } = scene.style;
   ctx.clearRect(0, 0, width, height);
   const body = height - HEADER - AXIS;
-  const { first, end } = visibleRows(scene.scrollTop, body, ROW, rows.length);
+  const { row } = scene.columns;
+  const { first, end } = visibleRows(scene.scrollTop, body, row, rows.length);
   ctx.save();
   ctx.beginPath();
   ctx.rect(0, HEADER, width, body);
   ctx.clip();
   ctx.textBaseline = "middle";
-  drawGuides(ctx, scene, Math.min(HEADER + body, HEADER + rows.length * ROW - scene.scrollTop));
-  for (let i = first; i < end; i++) drawRow(ctx, scene, i, HEADER + i * ROW - scene.scrollTop);
+  drawGuides(ctx, scene, Math.min(HEADER + body, HEADER + rows.length * row - scene.scrollTop));
+  for (let i = first; i < end; i++) drawRow(ctx, scene, i, HEADER + i * row - scene.scrollTop);
   ctx.restore();
   drawHeader(ctx, scene);
-  drawAxis(ctx, scene, Math.min(height - AXIS, HEADER + rows.length * ROW));
+  drawAxis(ctx, scene, Math.min(height - AXIS, HEADER + rows.length * row));
   ctx.fillStyle = colours.line;
   if (scene.scrollTop > 0) ctx.fillRect(0, HEADER - 1, width, 1);
 }
@@ -74,14 +64,14 @@ function drawRow(ctx: CanvasRenderingContext2D, scene: RidgeScene, index: number
   const chosen = row.kind === "layer" && row.layer === scene.selected;
   if (chosen || index === scene.hovered) {
     ctx.fillStyle = chosen ? colours.selected : colours.hover;
-    ctx.fillRect(0, y, scene.width, ROW);
+    ctx.fillRect(0, y, scene.width, scene.columns.row);
   }
   if (row.kind === "layer") drawLayer(ctx, scene, row, y, index === scene.hovered);
   else drawBlock(ctx, scene, row, y);
   if (scene.focused && index === scene.active) {
     ctx.strokeStyle = colours.kept;
     ctx.lineWidth = 2;
-    ctx.strokeRect(1, y + 1, scene.width - 2, ROW - 2);
+    ctx.strokeRect(1, y + 1, scene.width - 2, scene.columns.row - 2);
   }
 }
 
@@ -89,7 +79,7 @@ function drawLayer(ctx: CanvasRenderingContext2D, scene: RidgeScene, row: LayerR
   const { columns, style } = scene;
   const figures = scene.figures(row.layer);
   const { colours } = style;
-  const middle = y + ROW / 2;
+  const middle = y + columns.row / 2;
   ctx.font = normal(colours);
   ctx.textAlign = "left";
   ctx.fillStyle = colours.text;
@@ -100,17 +90,23 @@ function drawLayer(ctx: CanvasRenderingContext2D, scene: RidgeScene, row: LayerR
   const box = { ...columns.plot, y: y + 2 };
   const picture = scene.picture(row.layer);
   drawDistribution(ctx, picture, box, style);
-  if (picture.threshold > 0) drawThreshold(ctx, picture, box, y, colours);
+  if (picture.threshold > 0) drawThreshold(ctx, picture, box, { top: y, bottom: y + columns.row }, colours);
   if (hovered && scene.pointerX >= 0) {
     ctx.fillStyle = colours.text;
-    ctx.fillRect(Math.round(scene.pointerX), y + 1, 1, ROW - 4);
+    ctx.fillRect(Math.round(scene.pointerX), y + 1, 1, columns.row - 4);
   }
   const now = figures.keep ? "kept" : share(figures.pruned);
   drawNumbers(ctx, scene, [count(figures.n), now, figures.bits, bytes(figures.nbytes)], middle);
 }
 
 /** The edges of the pruned band; over a shared axis they join into one line down the ridge. */
-function drawThreshold(ctx: CanvasRenderingContext2D, picture: Picture, box: Box, y: number, colours: Colours): void {
+function drawThreshold(
+  ctx: CanvasRenderingContext2D,
+  picture: Picture,
+  box: Box,
+  row: { top: number; bottom: number },
+  colours: Colours,
+): void {
   const reach = (picture.threshold / picture.span) * (box.width / 2);
   if (reach > box.width / 2) return;
   const middle = box.x + box.width / 2;
@@ -120,8 +116,8 @@ function drawThreshold(ctx: CanvasRenderingContext2D, picture: Picture, box: Box
   ctx.lineWidth = 1;
   ctx.beginPath();
   for (const x of [middle - reach, middle + reach]) {
-    ctx.moveTo(Math.round(x) + 0.5, y);
-    ctx.lineTo(Math.round(x) + 0.5, y + ROW);
+    ctx.moveTo(Math.round(x) + 0.5, row.top);
+    ctx.lineTo(Math.round(x) + 0.5, row.bottom);
   }
   ctx.stroke();
   ctx.setLineDash([]);
@@ -132,7 +128,7 @@ function drawThreshold(ctx: CanvasRenderingContext2D, picture: Picture, box: Box
 function drawBlock(ctx: CanvasRenderingContext2D, scene: RidgeScene, row: BlockRow, y: number): void {
   const { columns, style } = scene;
   const { colours } = style;
-  const middle = y + ROW / 2;
+  const middle = y + columns.row / 2;
   drawTriangle(ctx, PAD + 3, middle, row.folded, colours);
   ctx.font = `600 ${normal(colours)}`;
   ctx.textAlign = "left";
@@ -160,10 +156,10 @@ function drawBlock(ctx: CanvasRenderingContext2D, scene: RidgeScene, row: BlockR
 
 /** One bar for each layer of a block, filled as far as its weights are kept. */
 function drawShares(ctx: CanvasRenderingContext2D, scene: RidgeScene, row: BlockRow, y: number): void {
-  const { plot } = scene.columns;
+  const { plot, row: rowHeight } = scene.columns;
   const { colours, hatch } = scene.style;
   const step = Math.min(34, plot.width / row.layers.length);
-  const height = ROW - 12;
+  const height = rowHeight - 12;
   row.layers.forEach((layer, i) => {
     const kept = height * (1 - scene.figures(layer).pruned);
     const x = plot.x + i * step;

@@ -4,6 +4,7 @@ import { globMatches } from "./glob";
 import { parseOrdered, plainNumber } from "./json";
 import {
   DEFAULTS,
+  layerMatches,
   parseRecipe,
   planOf,
   RecipeError,
@@ -74,6 +75,15 @@ describe("name patterns", () => {
     ["?", "😀", true],
     ["Conv", "conv", false],
   ])("%s against %s: %s", (pattern, name, expected) => expect(globMatches(pattern, name)).toBe(expected));
+});
+
+describe("an override's key", () => {
+  it.each([
+    ["a[0]", "a[0].weight", true],
+    ["a[0].weight", "a[0].weight", true],
+    ["a[0]", "a0.weight", true],
+    ["a[0]", "a1.weight", false],
+  ])("%s names %s: %s", (key, name, expected) => expect(layerMatches(key, name)).toBe(expected));
 });
 
 describe("plans", () => {

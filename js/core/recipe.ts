@@ -39,7 +39,7 @@ export function layerLabel(name: string): string {
 
 /** Whether an override's key names this layer, with or without its ".weight". */
 export function layerMatches(pattern: string, name: string): boolean {
-  return globMatches(pattern, name) || globMatches(pattern, layerLabel(name));
+  return [name, layerLabel(name)].some((one) => pattern === one || globMatches(pattern, one));
 }
 
 /** The sparsity a pattern fixes, 1 − n/m; 0 for an unstructured one. */

@@ -35,6 +35,7 @@ function decodedLayer(
   const counts = table(tables, "value_counts").subarray(start, end);
   let values: ValueTable | undefined;
   let magnitudes: MagnitudeTable | undefined;
+  let energy: number | undefined;
   return {
     ...info,
     index,
@@ -50,7 +51,8 @@ function decodedLayer(
       return magnitudes;
     },
     get energy() {
-      return this.magnitudes.energyTo.at(-1) ?? 0;
+      energy ??= this.magnitudes.energyTo.at(-1) ?? 0;
+      return energy;
     },
   };
 }

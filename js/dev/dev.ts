@@ -42,7 +42,10 @@ class Pretender implements ExplorerModel {
 
   set(name: string, value: unknown): void {
     this.values.set(name, value);
-    if (name === "recipe_json" && !query.has("busy")) this.work();
+  }
+
+  save(): void {
+    if (!query.has("busy")) this.work();
   }
 
   on(name: string, callback: () => void): () => void {

@@ -3,7 +3,7 @@
 import { useEffect, useRef } from "preact/hooks";
 import { weight } from "../charts/format";
 import { type Box, thin } from "../charts/labels";
-import { makePicture } from "../charts/picture";
+import { makePicture, outlineOf } from "../charts/picture";
 import { drawDistribution, hatchPattern, type Picture } from "../charts/plot";
 import type { Colours } from "../charts/theme";
 import { mirroredTicks } from "../charts/ticks";
@@ -73,7 +73,8 @@ function drawLarge(view: View, canvas: HTMLCanvasElement, index: number, layer: 
   const { sketch, plans, figures } = view.state;
   const colours = view.colours.value;
   const plan = plans.value[index];
-  const picture = makePicture(sketch.value, layer, plan, outcomeOf(figures.value, index), detailSpan(layer), width);
+  const outline = outlineOf(layer, detailSpan(layer), width);
+  const picture = makePicture(sketch.value, layer, plan, outcomeOf(figures.value, index), outline);
   const box = { x: 0, y: TOP, width, height: height - AXIS - TOP - 6 };
   const hatch = hatchPattern(ctx, colours.hatch, ratio);
   drawDistribution(ctx, picture, box, { colours, hatch, log: view.log.value, tick: 5 });

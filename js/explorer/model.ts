@@ -3,7 +3,10 @@
 /** What the host offers. `js/widget` makes one of anywidget's model; a plain page can make one of an object. */
 export interface ExplorerModel {
   get(name: string): unknown;
+  /** Set a value here; whatever is linked to it in the page follows. */
   set(name: string, value: unknown): void;
+  /** Tell the kernel what was set since last told. */
+  save(): void;
   /** Call back when a value changes from outside; returns what stops it. */
   on(name: string, callback: () => void): () => void;
   send(command: Command): void;

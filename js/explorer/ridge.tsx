@@ -3,7 +3,7 @@
 import { useSignal } from "@preact/signals";
 import { useEffect, useMemo, useRef } from "preact/hooks";
 import { drawRidge, type RidgeScene } from "../charts/ridge";
-import { AXIS, HEADER, ROW } from "../charts/ridge-frame";
+import { AXIS, HEADER, ridgeHeight, rowHeight } from "../charts/ridge-frame";
 import { type Row, ridgeRows } from "../charts/rows";
 import { useDrawing } from "./hooks";
 import { describeRow, ridgeTip } from "./ridge-tips";
@@ -62,10 +62,17 @@ class RidgeCanvas {
     if (!ctx || width === 0 || height === 0) return;
     const ratio = devicePixelRatio;
     ctx.setTransform(ratio, 0, 0, ratio, 0, 0);
-    const size = { width, height, scrollTop: this.scroller.scrollTop, ratio };
+    const { row, scroller } = this;
+    scroller.style.setProperty("--content", `${ridgeHeight(this.rows.length, row)}px`);
+    const size = { width, height, row, scrollTop: scroller.scrollTop, ratio };
     const scene = this.scenes.scene(ctx, size, this.rows);
     this.scene = { ...scene, hovered: pointer.row, pointerX: pointer.x, focused, active };
     drawRidge(ctx, this.scene);
+  }
+
+  /** The height of a row. */
+  get row(): number {
+    return rowHeight(this.#height, this.rows.length);
   }
 
   /** The row and the x under the pointer. */
@@ -73,16 +80,17 @@ class RidgeCanvas {
     const box = this.canvas.getBoundingClientRect();
     const y = event.clientY - box.top;
     if (y < HEADER || y > box.height - AXIS) return AWAY;
-    const row = Math.floor((y - HEADER + this.scroller.scrollTop) / ROW);
+    const row = Math.floor((y - HEADER + this.scroller.scrollTop) / this.row);
     return row < this.rows.length ? { row, x: event.clientX - box.left } : AWAY;
   }
 
   /** Scroll as little as needed to show the active row. */
   reveal(): void {
     const body = this.scroller.clientHeight - HEADER - AXIS;
-    const y = this.active * ROW;
+    const { row } = this;
+    const y = this.active * row;
     if (y < this.scroller.scrollTop) this.scroller.scrollTop = y;
-    else if (y + ROW > this.scroller.scrollTop + body) this.scroller.scrollTop = y + ROW - body;
+    else if (y + row > this.scroller.scrollTop + body) this.scroller.scrollTop = y + row - body;
   }
 
   dispose(): void {
@@ -184,7 +192,7 @@ export function Ridge() {
       aria-label={`${labels.length} layers, first to last: arrow keys move, Enter opens a layer`}
       aria-activedescendant={`${id}-row`}
       data-testid="ridge"
-      style={{ "--content": `${HEADER + rows.length * ROW + AXIS}px` }}
+      style={{ "--most": `${ridgeHeight(rows.length)}px` }}
       onScroll={() => {
         point(lastPoint.current);
         ridge.current?.drawSoon();

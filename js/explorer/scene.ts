@@ -1,6 +1,6 @@
 // Gathers what the ridge draws from the view's signals, and remembers pictures until something changes them.
 
-import { makePicture, quantile, sharedSpan } from "../charts/picture";
+import { makePicture, type Outline, outlineOf, quantile, sharedSpan } from "../charts/picture";
 import { hatchPattern, type Picture, type PlotStyle } from "../charts/plot";
 import type { RidgeScene, RowFigures } from "../charts/ridge";
 import { type Columns, ridgeColumns } from "../charts/ridge-frame";
@@ -30,6 +30,7 @@ export function detailSpan(layer: LayerSketch): number {
 
 /** Pictures of layers, made once for each set of figures and axis. */
 export class Scenes {
+  readonly #outlines = new Map<LayerSketch, Outline>();
   readonly #pictures = new Map<number, Picture>();
   readonly #rows = new Map<number, RowFigures>();
   readonly #fitted = new Map<string, string>();
@@ -59,7 +60,7 @@ export class Scenes {
   /** Everything the ridge needs for one drawing, but for what the pointer and the keyboard add. */
   scene(
     ctx: CanvasRenderingContext2D,
-    size: { width: number; height: number; scrollTop: number; ratio: number },
+    size: { width: number; height: number; row: number; scrollTop: number; ratio: number },
     rows: readonly Row[],
   ): Omit<RidgeScene, "hovered" | "pointerX" | "focused" | "active"> {
     const { view } = this;
@@ -67,7 +68,7 @@ export class Scenes {
     const figures = state.figures.value;
     const plans = state.plans.value;
     const style = this.style(ctx, size.ratio);
-    const columns = this.#columnsFor(ctx, style.colours.font, size.width, rows);
+    const columns = this.#columnsFor(ctx, style.colours.font, size, rows);
     const axis = view.axis.value;
     this.#forget(figures, `${axis} ${view.log.value} ${columns.plot.width}`);
     return {
@@ -88,6 +89,7 @@ export class Scenes {
 
   #forget(figures: Estimate, key: string): void {
     if (figures === this.#figures && key === this.#key) return;
+    if (key !== this.#key) this.#outlines.clear();
     this.#pictures.clear();
     this.#rows.clear();
     this.#figures = figures;
@@ -95,17 +97,25 @@ export class Scenes {
   }
 
   /** The columns, divided anew for a new width, other rows, or the page's font, which comes after the first drawing. */
-  #columnsFor(ctx: CanvasRenderingContext2D, font: string, width: number, rows: readonly Row[]): Columns {
-    if (this.#columns?.width !== width || this.#columns.font !== font || this.#columns.rows !== rows) {
+  #columnsFor(
+    ctx: CanvasRenderingContext2D,
+    font: string,
+    { width, row }: { width: number; row: number },
+    rows: readonly Row[],
+  ): Columns {
+    const known = this.#columns;
+    if (known?.width !== width || known.found.row !== row || known.font !== font || known.rows !== rows) {
       ctx.font = `12px ${font}`;
-      const longest = rows.reduce((most, row) => {
-        const [text, wider] = row.kind === "layer" ? [row.label, 1] : [row.key, 1.09];
-        return Math.max(most, wider * ctx.measureText(text).width + (row.kind === "layer" && !row.block ? 0 : 12));
+      const longest = rows.reduce((most, one) => {
+        const [text, wider] = one.kind === "layer" ? [one.label, 1] : [one.key, 1.09];
+        return Math.max(most, wider * ctx.measureText(text).width + (one.kind === "layer" && !one.block ? 0 : 12));
       }, 0);
-      this.#columns = { width, font, rows, found: ridgeColumns(width, longest) };
+      const found = ridgeColumns(width, longest, row);
+      this.#columns = { width, font, rows, found };
       this.#fitted.clear();
+      return found;
     }
-    return this.#columns.found;
+    return known.found;
   }
 
   #picture(index: number, plan: Plan, figures: Estimate, axis: Axis, pixels: number): Picture {
@@ -113,8 +123,10 @@ export class Scenes {
     if (!picture) {
       const { sketch } = this.view.state;
       const layer = sketch.value.layers[index];
-      const span = spanOf(axis, layer, this.sharedSpan());
-      picture = makePicture(sketch.value, layer, plan, outcomeOf(figures, index), span, pixels);
+      let outline = this.#outlines.get(layer);
+      outline ??= outlineOf(layer, spanOf(axis, layer, this.sharedSpan()), pixels);
+      this.#outlines.set(layer, outline);
+      picture = makePicture(sketch.value, layer, plan, outcomeOf(figures, index), outline);
       this.#pictures.set(index, picture);
     }
     return picture;

@@ -19,7 +19,8 @@ class Recorder implements ExplorerModel {
     ["sketch_data", BLOB],
     ["recipe_json", START],
   ]);
-  readonly told: string[] = [];
+  /** What the kernel was told: a recipe, and whether the drag still moves. */
+  readonly told: [recipe: string, moving: boolean][] = [];
   readonly commands: Command[] = [];
   readonly listeners = new Map<string, Set<() => void>>();
   living = true;
@@ -30,7 +31,10 @@ class Recorder implements ExplorerModel {
 
   set(name: string, value: unknown): void {
     this.values.set(name, value);
-    this.told.push(String(value));
+  }
+
+  save(): void {
+    this.told.push([String(this.values.get("recipe_json")), Boolean(this.values.get("dragging"))]);
   }
 
   on(name: string, callback: () => void): () => void {
@@ -88,14 +92,34 @@ describe("the shared state", () => {
     expect(state.figures.value.exact).toBe(false);
   });
 
-  it("tells the kernel at most every tenth of a second during a drag, and always at its end", () => {
-    for (let i = 0; i < 50; i++) drag(0.5 + i / 200);
-    const during = model.told.length;
-    expect(during).toBeGreaterThan(3);
-    expect(during).toBeLessThanOrEqual(11);
+  it("tells the kernel once a second while a drag moves, and at its end", () => {
+    for (let i = 0; i < 150; i++) drag(0.5 + i / 500);
+    expect(model.told.length).toBe(3);
+    expect(model.told.every(([, moving]) => moving)).toBe(true);
     state.settle();
-    // first the recipe, then that the drag is over and the kernel may count
-    expect(model.told.slice(-2)).toEqual([recipeJson(state.recipe.value), "false"]);
+    expect(model.told.slice(3)).toEqual([[recipeJson(state.recipe.value), false]]);
+    vi.advanceTimersByTime(1000);
+    expect(model.told.length).toBe(4);
+  });
+
+  it("tells the kernel when a drag is held, and again when it goes on", () => {
+    drag(0.6, 0.7);
+    expect(model.told.map(([, moving]) => moving)).toEqual([true]);
+    vi.advanceTimersByTime(200);
+    expect(model.told.at(-1)).toEqual([recipeJson(state.recipe.value), false]);
+    vi.advanceTimersByTime(1000);
+    drag(0.8);
+    expect(model.told.length).toBe(3);
+    expect(model.told.at(-1)).toEqual([recipeJson(state.recipe.value), true]);
+    expect(state.dragging.value).toBe(true);
+  });
+
+  it("lets what is linked in the page follow every frame of a drag", () => {
+    for (const value of [0.6, 0.7, 0.8]) {
+      drag(value);
+      expect(parseRecipe(String(model.get("recipe_json"))).sparsity).toBe(value);
+    }
+    expect(model.told.length).toBe(1);
   });
 
   it("undoes a drag in one step and tells the kernel so", () => {
@@ -104,7 +128,7 @@ describe("the shared state", () => {
     state.undo();
     nextFrame();
     expect(state.recipeText.value).toBe(START);
-    expect(model.told.at(-1)).toBe(START);
+    expect(model.told.at(-1)).toEqual([START, false]);
     expect(state.canUndo.value).toBe(false);
     state.redo();
     nextFrame();
@@ -161,7 +185,7 @@ describe("the shared state", () => {
   it("tells the kernel the recipe before it asks for anything", () => {
     state.edit(sparsity(0.7), "sparsity");
     state.send({ do: "compress", name: "small" });
-    expect(parseRecipe(model.told.at(-1) ?? "").sparsity).toBe(0.7);
+    expect(parseRecipe(model.told.at(-1)?.[0] ?? "").sparsity).toBe(0.7);
     expect(model.commands).toEqual([{ do: "compress", name: "small" }]);
   });
 

@@ -8,7 +8,9 @@ import type { Estimate, Figures, Plan, Recipe, Sketch } from "../core/types";
 import type { Command, ExplorerModel, Metric, Score, Status, Visit } from "./model";
 import { Past } from "./past";
 
-const PUBLISH_MS = 100;
+/** While a drag moves, how often the kernel hears of it; and how long it must rest for the kernel to begin. */
+const MOVING_MS = 1000;
+const HELD_MS = 150;
 const PATIENCE_MS = 1500;
 const NO_METRIC: Metric = { name: "accuracy", higher: true, percent: true, has_data: false };
 const IDLE: Status = { state: "idle", what: "", text: "", id: 0 };
@@ -74,10 +76,11 @@ class Shared implements State {
   #estimator: Estimator;
   #wanted: Recipe;
   #published: string;
+  #moving = false;
   #frame = 0;
-  #publishTimer: ReturnType<typeof setTimeout> | undefined;
+  #heldTimer: ReturnType<typeof setTimeout> | undefined;
   #patienceTimer: ReturnType<typeof setTimeout> | undefined;
-  #lastPublish = 0;
+  #lastPublish = Number.NEGATIVE_INFINITY;
 
   readonly recipe: Signal<Recipe>;
   readonly dragging = signal(false);
@@ -137,16 +140,15 @@ class Shared implements State {
     const next = change(this.#wanted);
     if (recipeJson(next) === recipeJson(this.#wanted)) return;
     this.#past.record(this.#wanted, gesture);
-    if (gesture !== "") this.#drag(true);
     this.#show(next);
-    this.#publishSoon();
     if (gesture === "") this.settle();
+    else this.#drag();
   }
 
   settle(over = true): void {
     if (over) this.#past.pause();
+    this.dragging.value = false;
     this.#publish();
-    this.#drag(false);
   }
 
   goTo(recipe: string): void {
@@ -177,7 +179,7 @@ class Shared implements State {
 
   dispose(): void {
     cancelAnimationFrame(this.#frame);
-    clearTimeout(this.#publishTimer);
+    clearTimeout(this.#heldTimer);
     clearTimeout(this.#patienceTimer);
     for (const stop of this.#stops) stop();
   }
@@ -233,31 +235,32 @@ class Shared implements State {
       this.#preview.value = this.#estimator.estimate(this.#wanted);
       this.recipe.value = this.#wanted;
     });
+    this.model.set("recipe_json", this.recipeText.value);
   }
 
-  /** The kernel rests while a drag lasts, or it would want the very cores that paint it. */
-  #drag(now: boolean): void {
-    if (this.dragging.peek() === now) return;
-    this.dragging.value = now;
-    this.model.set("dragging", now);
+  /**
+   * A drag moves: the kernel hears of it seldom and rests meanwhile. Each message costs the page two frames of
+   * JupyterLab's own, and counting would take the very cores that paint.
+   */
+  #drag(): void {
+    this.dragging.value = true;
+    clearTimeout(this.#heldTimer);
+    this.#heldTimer = setTimeout(() => this.#publish(), HELD_MS);
+    if (performance.now() - this.#lastPublish >= MOVING_MS) this.#publish(true);
   }
 
-  #publishSoon(): void {
-    const wait = this.#lastPublish + PUBLISH_MS - performance.now();
-    if (wait <= 0) this.#publish();
-    else this.#publishTimer ??= setTimeout(() => this.#publish(), wait);
-  }
-
-  #publish(): void {
-    clearTimeout(this.#publishTimer);
-    this.#publishTimer = undefined;
+  #publish(moving = false): void {
+    if (!moving) clearTimeout(this.#heldTimer);
     const text = recipeJson(this.#wanted);
-    if (text === this.#published) return;
+    if (text === this.#published && moving === this.#moving) return;
     this.#published = text;
+    this.#moving = moving;
     this.#lastPublish = performance.now();
     this.model.set("recipe_json", text);
+    this.model.set("dragging", moving);
+    this.model.save();
     clearTimeout(this.#patienceTimer);
-    if (!this.#checkAlive()) return;
+    if (!this.#checkAlive() || moving) return;
     this.#patienceTimer = setTimeout(() => this.#doubt(), PATIENCE_MS);
   }
 

@@ -66,6 +66,8 @@ describe("the mirrors of the recipe", () => {
     const text = `{${HEAD},"sparsity":0.9,"bits":8}`;
     model.set("recipe_json", text);
     expect([fake.values.sparsity, fake.values.bits]).toEqual([0.9, 8]);
+    expect(fake.saved).toEqual([]);
+    model.save();
     expect(fake.saved.at(-1)).toBe(JSON.stringify([text, 0.9, 8]));
   });
 

@@ -55,6 +55,9 @@ class Adapter implements ExplorerModel {
 
   set(name: string, value: unknown): void {
     this.#model.set(TRAITS[name] ?? name, value);
+  }
+
+  save(): void {
     this.#model.save_changes();
   }
 
@@ -100,7 +103,6 @@ class Adapter implements ExplorerModel {
     if (this.#model.get("sparsity") === sparsity && this.#model.get("bits") === bits) return;
     this.#model.set("sparsity", sparsity);
     this.#model.set("bits", bits);
-    this.#model.save_changes();
   }
 
   /** A linked widget changed a mirror: the recipe follows; a value no recipe can have is put back. */

@@ -67,7 +67,7 @@ def draw_ridge(pen: Pen, frame: Frame, sketch: Sketch, estimate: Estimate) -> No
 
 
 def _rows(sketch: Sketch, estimate: Estimate, chosen: Sequence[int], span: float, pixels: float) -> list[Row]:
-    plans = estimate.recipe.resolve(layer.name for layer in sketch.layers)
+    plans = sketch.plans(estimate.recipe)
     fates = survivals(sketch.layers, plans, estimate.recipe)
     rows = []
     for i in chosen:

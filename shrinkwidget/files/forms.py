@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import ClassVar, Final
 
 import numpy as np
@@ -35,7 +36,12 @@ class Plain:
         return bit.pack_codes(codes, bits)
 
     def uncodes(self, packed: Bytes, bits: int, count: int) -> Bytes:
-        """Undo `codes`."""
+        """Undo `codes`.
+
+        Raises:
+            FileError: if bits follow the last code.
+        """
+        _refuse_spare_bits(packed, count * bits % 8, "codes")
         return bit.unpack_codes(packed, bits, count)
 
     def numbers(self, packed: Bytes, width: int) -> Bytes:
@@ -66,7 +72,10 @@ class Plain:
         """
         del kept
         ends = np.cumsum([0, *(ceil_div(n, 8) for n in sizes)])
-        return [bit.unpack_mask(packed[ends[i] : ends[i + 1]], n) for i, n in enumerate(sizes)]
+        masks = [packed[begin:end] for begin, end in pairwise(ends)]
+        for mask, n in zip(masks, sizes, strict=True):
+            _refuse_spare_bits(mask, n % 8, "masks")
+        return [bit.unpack_mask(mask, n) for mask, n in zip(masks, sizes, strict=True)]
 
     def wrap(self, pieces: list[Bytes]) -> list[Bytes]:
         """Return a whole section as it is written."""
@@ -101,6 +110,7 @@ class Entropy(Plain):
 
     def uncodes(self, packed: Bytes, bits: int, count: int) -> Bytes:
         """Undo `codes`; a byte with bits too many gives a code beyond its range, for the caller to refuse."""
+        _refuse_spare_bits(packed, count % (8 // bits) * bits, "codes")
         return bit.untuples(packed, bits, count)
 
     def numbers(self, packed: Bytes, width: int) -> Bytes:
@@ -149,6 +159,12 @@ class Entropy(Plain):
                 return np.frombuffer(frame.read(largest + 1), np.uint8)
         except zstandard.ZstdError as error:
             raise FileError(f"one of its sections cannot be unfolded ({error})") from error
+
+
+def _refuse_spare_bits(packed: Bytes, used: int, what: str) -> None:
+    """Refuse a last byte of which only the lowest `used` bits mean something (0: all) and others are set."""
+    if used and packed[-1] >> used:
+        raise FileError(f"its {what} end in bits that stand for no weight")
 
 
 def _as_runs(sizes: Sequence[int], kept: int) -> bool:

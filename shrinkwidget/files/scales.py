@@ -58,7 +58,9 @@ def unpack_scales(slot: Slot, pieces: list[Bytes]) -> tuple[Tensor | None, Tenso
     scales = _check(slot, "scales", first, bool(first.isfinite().all() and (first >= 0).all()))
     if group_count(plan.granularity, slot.shape) > 1:
         fractions = _numbers(pieces[1], torch.float16)
-        _check(slot, "scales", fractions, bool(((fractions >= 0) & (fractions <= 1)).all()))
+        largest = 1.0 if first.item() > 0 else 0.0
+        good = bool(((fractions >= 0) & (fractions <= 1)).all()) and fractions.max().item() == largest
+        _check(slot, "scales", fractions, good)
         scales = fractions.float() * scales
     zeros = _numbers(pieces[-1], torch.uint8) if has_zero_points(plan) else None
     if zeros is not None:

@@ -136,7 +136,11 @@ def _coded(
 
 def _read_codes(slot: Slot, plan: Plan, count: int, packed: Bytes, form: Plain) -> Tensor:
     if slot.bits > 8:
-        return _tensor(form.unnumbers(packed, slot.bits // 8), slot.stored_dtype)
+        values = _tensor(form.unnumbers(packed, slot.bits // 8), slot.stored_dtype)
+        if bad := values.numel() - int(values.isfinite().count_nonzero()):
+            has = f"{bad:,} weight{'s that are' if bad > 1 else ' that is'}"
+            raise FileError(f"{slot.name!r} has {has} NaN or infinite, which no compressed layer has")
+        return values
     codes = form.uncodes(packed, slot.bits, count)
     symmetric = plan.grid == "linear" and plan.symmetric and plan.bits > 1
     largest = 2**slot.bits - (2 if symmetric else 1)

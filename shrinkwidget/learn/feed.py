@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sized
+from collections.abc import Iterable, Iterator, Sized
 from dataclasses import dataclass, replace
 from math import ceil
 from typing import Any
@@ -60,9 +60,10 @@ class Feed:
     def _raw(self, seed: int) -> Iterator[Any]:
         generator = torch.Generator().manual_seed(seed)
         if (pair := as_pair(self.data)) is not None:
-            return _shuffled(*pair, self.options.batch, generator)
+            return _chosen(*pair, _shuffled(len(pair[1]), self.options.batch, generator))
         if (dataset := _mapped(self.data)) is not None:
-            return raw_batches(DataLoader(dataset, self.options.batch, shuffle=True, generator=generator))
+            order = _shuffled(len(dataset), self.options.batch, generator)
+            return raw_batches(DataLoader(dataset, batch_sampler=[places.tolist() for places in order]))
         return raw_batches(self.data)
 
     def _augmented(self, batch: Batch) -> Batch:
@@ -98,15 +99,14 @@ def channels_last(value: Any) -> Any:
     return value
 
 
-def _shuffled(
-    inputs: Tensor, targets: Tensor, batch: int, generator: torch.Generator
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Cut into batches of nearly equal size: a last batch of one example would be no batch to normalize over."""
-    n = len(targets)
-    if n:
-        for chosen in torch.randperm(n, generator=generator).tensor_split(ceil(n / batch)):
-            places = chosen.to(inputs.device)
-            yield inputs[places], targets[places.to(targets.device)]
+def _shuffled(n: int, batch: int, generator: torch.Generator) -> tuple[Tensor, ...]:
+    """Return the indices of n examples in batches of nearly equal size: a single example cannot be normalized over."""
+    return torch.randperm(n, generator=generator).tensor_split(ceil(n / batch)) if n else ()
+
+
+def _chosen(inputs: Tensor, targets: Tensor, batches: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+    for places in batches:
+        yield inputs[places.to(inputs.device)], targets[places.to(targets.device)]
 
 
 def _mapped(data: object) -> Any:

@@ -9,7 +9,7 @@ from typing import Protocol, TypeAlias, runtime_checkable
 from torch import Tensor
 
 from ..errors import TrainingError
-from .schedule import Schedule, check_rate, check_whole
+from .schedule import Schedule, check_rate, check_whole, take_plain_numbers
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +56,7 @@ class FineTune:
     schedule: Schedule = field(default_factory=Schedule)
 
     def __post_init__(self) -> None:
+        take_plain_numbers(self)
         check_whole(self.epochs, "FineTune", "epochs")
         if self.lr is not None:
             check_rate(self.lr, "FineTune")
@@ -82,6 +83,7 @@ class RewindLearningRate:
     to: int = 0
 
     def __post_init__(self) -> None:
+        take_plain_numbers(self)
         _check_epoch(self.to, self.schedule, "RewindLearningRate")
 
     def stage(self) -> Stage:
@@ -110,6 +112,7 @@ class RewindWeights:
     to: int = 0
 
     def __post_init__(self) -> None:
+        take_plain_numbers(self)
         _check_epoch(self.to, self.schedule, "RewindWeights")
         if not isinstance(self.early, Mapping) or not all(isinstance(x, Tensor) for x in self.early.values()):
             raise TrainingError("RewindWeights(early=…) must be the state dict of an earlier epoch")
@@ -139,6 +142,7 @@ class GradualPruning:
     every: float = 0.25
 
     def __post_init__(self) -> None:
+        take_plain_numbers(self)
         if not 0 <= self.begin < self.end <= 1 or not self.every > 0:
             raise TrainingError(
                 f"GradualPruning(begin={self.begin!r}, end={self.end!r}, every={self.every!r}): "
@@ -171,6 +175,7 @@ class ReestimateNorms:
     batches: int | None = None
 
     def __post_init__(self) -> None:
+        take_plain_numbers(self)
         if self.batches is not None:
             check_whole(self.batches, "ReestimateNorms", "batches")
 

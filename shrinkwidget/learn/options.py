@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..errors import TrainingError
 from ..train.evaluate import MetricLike
 from ..train.metrics import resolve
-from .schedule import check_choice, check_whole
+from .schedule import check_choice, check_whole, take_plain_numbers
 
 Loss: TypeAlias = str | Callable[[Any, Tensor], Tensor]
 
@@ -35,6 +35,7 @@ class Distil:
     weight: float = 0.9
 
     def __post_init__(self) -> None:
+        take_plain_numbers(self)
         if not isinstance(self.teacher, nn.Module):
             raise TrainingError(f"Distil(teacher=…) must be an nn.Module, got a {type(self.teacher).__name__}")
         if not self.temperature > 0 or not 0 <= self.weight <= 1:
@@ -77,6 +78,7 @@ class Training:
     channels_last: bool = False
 
     def __post_init__(self) -> None:
+        take_plain_numbers(self)
         if not callable(self.loss):
             check_choice(self.loss, ("cross_entropy", "mse"), "Training(loss=…)", "or a function of (outputs, targets)")
         resolve(self.measured)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Final, Literal, TypeAlias, get_args
 
+import numpy as np
 from torch import nn, optim
 from torch.optim import Optimizer
 
@@ -51,7 +52,8 @@ class Schedule:
     warmup: float = 0
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "milestones", tuple(self.milestones))
+        take_plain_numbers(self)
+        object.__setattr__(self, "milestones", tuple(map(float, self.milestones)))
         check_whole(self.epochs, "Schedule", "epochs")
         check_rate(self.lr, "Schedule")
         if not callable(self.optimizer):
@@ -124,6 +126,13 @@ _NAMED: Final[dict[str, Callable[[Schedule, Trained], Optimizer]]] = {
     "adamw": _adamw,
     "rmsprop": _rmsprop,
 }
+
+
+def take_plain_numbers(options: Any) -> None:
+    """Turn numpy's numbers in the fields of a frozen dataclass into Python's: sweeps are written with np.linspace."""
+    for option in fields(options):
+        if isinstance(value := getattr(options, option.name), np.generic):
+            object.__setattr__(options, option.name, value.item())
 
 
 def check_whole(found: Any, where: str, name: str) -> None:

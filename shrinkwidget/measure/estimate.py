@@ -154,7 +154,7 @@ def estimate(sketch: Sketch, recipe: Recipe) -> Estimate:
     checked_recipe(recipe)
     if not isinstance(sketch, Sketch):
         raise ModelError(f"cannot estimate from a {type(sketch).__name__}: give sketch(model), the model's sketch")
-    plans = recipe.resolve(layer.name for layer in sketch.layers)
+    plans = sketch.plans(recipe)
     fates = survivals(sketch.layers, plans, recipe)
     layers = [_layer(*args) for args in zip(sketch.layers, plans, fates, strict=True)]
     return assembled(sketch, recipe, plans, layers)

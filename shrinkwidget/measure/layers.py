@@ -88,13 +88,17 @@ def open_weights(source: Source, *, only_to_look: bool = False) -> Weights:
     elif isinstance(source, str | os.PathLike):
         weights = Weights(Path(source).stem, tuple(_file_entries(Path(source))))
     else:
-        raise ModelError(
-            f"cannot look at a {type(source).__name__}: "
-            f"give an nn.Module, a state dict, or the path of a .safetensors file"
-        )
+        raise ModelError(_no_model(source))
     if not weights.layers and not only_to_look:
         raise ModelError(_nothing_compressible(weights))
     return weights
+
+
+def _no_model(found: object) -> str:
+    compressed = hasattr(found, "model") and hasattr(found, "state_dict")
+    usual = "an nn.Module, a state dict, or the path of a .safetensors file"
+    give = "its .model, or its .state_dict()" if compressed else usual
+    return f"cannot look at a {type(found).__name__}: give {give}"
 
 
 def _nothing_compressible(weights: Weights) -> str:
@@ -103,6 +107,8 @@ def _nothing_compressible(weights: Weights) -> str:
         f"{wide[0].name!r} is kept: {wide[0].why}"
         if wide
         else f"its {len(weights.entries)} tensors have fewer than two dimensions"
+        if weights.entries
+        else "it has no tensors"
     )
     return f"nothing to compress in {weights.title}: no float parameter with two or more dimensions ({found})"
 
@@ -154,6 +160,9 @@ def _tie(found: Iterator[_Found]) -> Iterator[Entry]:
         name, tensor, role, _ = group[0]
         if tensor.device.type == "meta":
             raise ModelError(f"{name!r} is on the meta device and has no values: load the model's weights first")
+        if tensor.layout != torch.strided:
+            layout = str(tensor.layout).removeprefix("torch.")
+            raise ModelError(f"{name!r} is stored as {layout}: make it dense with .to_dense() first")
         tensor = tensor.detach()
         yield Entry(
             name=name,
@@ -247,9 +256,19 @@ def refuse_pickle(path: Path) -> None:
     if not path.is_file():
         raise FileError(f"there is no file {str(path)!r}" + ("; it is a folder" if path.is_dir() else ""))
     with path.open("rb") as file:
-        head = file.read(2)
-    if head == b"PK" or (head[:1] == b"\x80" and head[1:2] <= b"\x05" and path.suffix != ".safetensors"):
+        head = file.read(9)
+    if _is_pickle(head):
         raise FileError(
             f"{str(path)!r} is a pickle (a torch.save file): pickles can run code when they are read, so shrinkwidget "
             f"never opens them; load it yourself with torch.load(weights_only=True) and pass the state dict"
         )
+
+
+def _is_pickle(head: bytes) -> bool:
+    """Tell a pickle, or the zip of one, by the first 9 bytes of a file.
+
+    A safetensors file begins with the length of its header, whose low bytes may be those of either; a brace follows it.
+    """
+    if len(head) < 9 or head[4:] == b"\0\0\0\0{":
+        return False
+    return head[:2] == b"PK" or (head[:1] == b"\x80" and head[1:2] <= b"\x05")

@@ -59,7 +59,8 @@ def _aligned(row: Sequence[str], widths: Sequence[int]) -> str:
 def _title(size: Size) -> str:
     low, high = size.width
     channels = f"{low}" if low == high else f"{low}–{high}"
-    shape = f"{size.depth} layers deep, {channels} channels wide" if size.depth else "no layer with a weight"
+    deep = f"{size.depth} layer{'s' * (size.depth != 1)} deep"
+    shape = f"{deep}, {channels} channel{'s' * (high != 1)} wide" if size.depth else "no layer with a weight"
     return f"{size.title}: {size.parameters:,} parameters, {shape}"
 
 

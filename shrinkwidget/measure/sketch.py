@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import ModelError
-from ..recipe import Granularity, layer_label
+from ..recipe import Granularity, Plan, Recipe, layer_label
 from .bins import Floats
 from .bytes import needs_bfloat16, structure_text
+from .call import reason
 from .layers import COMPRESSIBLE_DTYPES, Entry, Source, Weights, dtype_name, open_weights, where_float64_is
 from .parallel import each
 from .size import safetensors_bytes
@@ -114,7 +115,8 @@ class Sketch:
 
     def __repr__(self) -> str:
         buckets = sum(len(layer.buckets) for layer in self.layers)
-        return f"Sketch({self.title}: {len(self.layers)} layers, {self.parameters:,} parameters in {buckets:,} buckets)"
+        layers = f"{len(self.layers)} layer{'s' * (len(self.layers) != 1)}"
+        return f"Sketch({self.title}: {layers}, {self.parameters:,} parameters in {buckets:,} buckets)"
 
     def layer(self, name: str) -> LayerSketch:
         """Return the layer of this name, with or without its ``.weight``.
@@ -126,6 +128,16 @@ class Sketch:
             if name in (layer.name, layer.label):
                 return layer
         raise KeyError(name)
+
+    def plans(self, recipe: Recipe) -> list[Plan]:
+        """Return what a recipe asks of each layer.
+
+        Raises:
+            RecipeError: if an override matches no layer, saying why where it names a tied or a kept tensor.
+        """
+        tied = {other: f"is tied to {layer.label!r}: name that" for layer in self.layers for other in layer.aliases}
+        kept = {tensor.name: f"is kept anyway ({tensor.why})" for tensor in self.kept}
+        return recipe.resolve([layer.name for layer in self.layers], tied | kept)
 
     def encode(self) -> bytes:
         """Return the sketch as one self-contained blob (a safetensors file), the form in which charts receive it."""
@@ -169,8 +181,7 @@ def _kept(e: Entry) -> KeptTensor:
 @torch.inference_mode()
 def sketch_layer(entry: Entry) -> LayerSketch:
     """Return the sketch of one tensor; see `sketch`."""
-    tensor = _readable(entry)
-    histogram = _bucket_histogram(tensor, entry)
+    tensor, histogram = _read(entry)
     buckets = _by_value(np.flatnonzero(histogram).astype(np.uint16))
     counts = histogram[buckets.astype(np.intp)]
     lossless = entry.dtype is torch.bfloat16
@@ -197,11 +208,18 @@ def sketch_layer(entry: Entry) -> LayerSketch:
     )
 
 
-def _readable(entry: Entry) -> Tensor:
+def _read(entry: Entry) -> tuple[Tensor, NDArray[np.int64]]:
+    """Return the weights and the counts of their buckets: here they are touched first."""
+    where = ""
     try:
-        return where_float64_is(entry.load())
+        tensor = where_float64_is(entry.load())
+        where = f" from {tensor.device}"
+        return tensor, _bucket_histogram(tensor, entry)
     except (RuntimeError, OSError) as error:
-        raise ModelError(f"the weights of {entry.name!r} cannot be read: {error}") from error
+        raise ModelError(
+            f"the weights of {entry.name!r} cannot be read{where} ({reason(error)}): "
+            f"load the model anew, on a device that works"
+        ) from error
 
 
 def _bucket_histogram(tensor: Tensor, entry: Entry) -> NDArray[np.int64]:
@@ -214,7 +232,7 @@ def _bucket_histogram(tensor: Tensor, entry: Entry) -> NDArray[np.int64]:
     bad = int(counts[_NOT_FINITE:0x8000].sum() + counts[0x8000 + _NOT_FINITE :].sum())
     if bad:
         raise ModelError(
-            f"layer {entry.name!r} has {bad:,} weight{'s' if bad > 1 else ''} that are NaN or infinite"
+            f"layer {entry.name!r} has {bad:,} weight{'s that are' if bad > 1 else ' that is'} NaN or infinite"
             f"{' as float32' if entry.dtype is torch.float64 else ''}: repair or retrain it before compressing"
         )
     return counts

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import ModelError
 from ..measure.bytes import needs_bfloat16, peak, rounded, stored_dtype
+from ..measure.call import reason
 from ..measure.estimate import Estimate
 from ..measure.layers import Entry, Weights
 from ..measure.parallel import Watch, each
@@ -67,20 +69,36 @@ def kept_value(entry: Entry, kept_bits: int) -> Tensor:
 def copied(model: nn.Module) -> nn.Module:
     """Return a deep copy of a model: its class, hooks, ties, devices, dtypes and training modes, but no gradients.
 
+    What the model holds besides its parameters and buffers is copied as well, computed tensors without their history.
+
     Raises:
         ModelError: if it cannot be copied.
     """
     try:
         with torch.inference_mode(False), torch.no_grad():
-            new = copy.deepcopy(model)
+            # deepcopy refuses these: weights that a hook makes anew before each call, activations that are remembered
+            new = copy.deepcopy(model, {id(tensor): tensor.detach().clone() for tensor in _computed(model)})
     except Exception as error:
         raise ModelError(
-            f"this {type(model).__name__} cannot be copied ({type(error).__name__}: {error}), and your own model is "
+            f"this {type(model).__name__} cannot be copied ({reason(error)}), and your own model is "
             f"never changed: remove what copy.deepcopy does not accept, or compress model.state_dict() instead"
         ) from error
     for parameter in new.parameters():
         parameter.grad = None
     return new
+
+
+def _computed(model: nn.Module) -> Iterator[Tensor]:
+    """Yield the tensors with a history that a model's modules hold, in lists and dicts too."""
+    held: list[Any] = [vars(module) for module in model.modules()]
+    seen: set[int] = set()
+    while held:
+        value = held.pop()
+        if isinstance(value, Tensor) and not value.is_leaf:
+            yield value
+        elif isinstance(value, list | tuple | dict) and id(value) not in seen:
+            seen.add(id(value))
+            held.extend(value.values() if isinstance(value, dict) else value)
 
 
 def fill(model: nn.Module, state: Iterable[tuple[str, Tensor]]) -> None:

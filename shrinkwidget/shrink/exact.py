@@ -43,9 +43,8 @@ class Chosen:
 
 def choose(weights: Weights, recipe: Recipe, known: Sketch, cancelled: Watch | None = None) -> list[Chosen]:
     """Return every compressible layer with its plan and survivors."""
-    plans = recipe.resolve(e.name for e in weights.layers)
     chosen = selections(weights, recipe, known, cancelled)
-    return [Chosen(*item) for item in zip(weights.layers, plans, chosen, strict=True)]
+    return [Chosen(*item) for item in zip(weights.layers, known.plans(recipe), chosen, strict=True)]
 
 
 def exact(weights: Weights, recipe: Recipe, known: Sketch | None = None, cancelled: Watch | None = None) -> Estimate:

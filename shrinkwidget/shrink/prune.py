@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from ..errors import ModelError
 from ..measure.layers import Entry, Weights
 from ..measure.parallel import Watch, chunks, each
 from ..measure.pruned import block_count
@@ -62,9 +63,12 @@ def selections(
 
     Raises:
         Cancelled: as soon as `cancelled` says so.
+        ModelError: if `known` is the sketch of another model.
     """
-    plans = recipe.resolve(e.name for e in weights.layers)
-    layers = list(zip(weights.layers, (known or sketch(weights)).layers, plans, strict=True))
+    known = known or sketch(weights)
+    if [(layer.name, layer.shape) for layer in known.layers] != [(e.name, e.shape) for e in weights.layers]:
+        raise ModelError("the sketch given is of another model: leave it out, or make it of this one")
+    layers = list(zip(weights.layers, known.layers, known.plans(recipe), strict=True))
     rank = _by_chance(recipe.seed) if recipe.criterion == "random" else _by_magnitude
     shared = iter(_cuts([layer for layer in layers if layer[2].ranked], rank, recipe.sparsity, cancelled))
     alone = each(partial(_own, rank=rank), [layer for layer in layers if not layer[2].ranked], cancelled)

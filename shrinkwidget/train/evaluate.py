@@ -67,12 +67,16 @@ class Score:
 def evaluate(model: nn.Module | Shrunk, data: object, metric: MetricLike = "accuracy") -> Score:
     """Return the score of a model on data; the model's weights, buffers and training mode stay as they are.
 
+    See `running` for the scores on the way.
+
     Args:
         model: any module, or a `Compressed`, whose regime the score then carries; batches are moved to its device.
         data: a DataLoader, an iterable of ``(inputs, targets)`` or dict batches, a map-style dataset, or a pair of
             tensors ``(inputs, targets)``.
         metric: ``"accuracy"`` (top-1, Wilson interval), ``"mse"``, ``"perplexity"`` (exp of the mean cross entropy
-            per token), or a function of (outputs, targets) that gives one number per example, or one per batch.
+            per token), or a function of (outputs, targets) that gives one number per example, or one per batch. The
+            explorer takes higher for better unless it is called a loss, an error or an entropy; its attribute
+            ``higher_is_better`` decides where there is one.
 
     Raises:
         DataError: for data, targets or a metric that do not fit the model, naming the batch; for empty data.
@@ -90,6 +94,10 @@ def running(
     model: nn.Module, data: object, metric: MetricLike = "accuracy", cancelled: Callable[[], bool] | None = None
 ) -> Iterator[Score]:
     """Yield the score after every batch, and at last the same with ``done=True``; see `evaluate`.
+
+        for score in sw.running(model, data):
+            if score.high < 0.9:
+                break  # sure enough: the model is as it was, and no more batches are run
 
     `cancelled` is asked before every batch is run; between two scores the model is as the caller left it.
 

@@ -88,20 +88,24 @@ class Metric:
     conclude: Callable[[Tally], Interval]
 
 
+_COSTS: Final = ("loss", "error", "entropy")
+
+
 def resolve(metric: str | Callable[[Any, Tensor], object]) -> Metric:
     """Return the metric of this name, or the one that averages a callable.
 
     The callable gets what the model returned and the targets, and gives a tensor with one number per example, or one
-    number: the mean over the batch. Higher is taken to be better unless it has ``higher_is_better = False``.
+    number: the mean over the batch. Higher is taken to be better, but lower of what is called a loss, an error or
+    an entropy; its attribute ``higher_is_better``, True or False, decides where there is one.
 
     Raises:
         DataError: for an unknown name, naming the nearest.
     """
     if callable(metric):
         name = str(getattr(metric, "__name__", type(metric).__name__))
-        higher = getattr(metric, "higher_is_better", True) is not False
+        higher = bool(getattr(metric, "higher_is_better", not any(word in name.lower() for word in _COSTS)))
         return Metric(name, higher, False, lambda out, targets: _own_sums(metric, name, out, targets), _mean_interval)
-    if metric not in METRICS:
+    if not isinstance(metric, str) or metric not in METRICS:
         raise DataError(
             f"there is no metric {metric!r}{nearest(str(metric), METRICS) or '.'} "
             f"Take one of {', '.join(map(repr, METRICS))}, or a function of (outputs, targets)"
@@ -163,20 +167,28 @@ def _squared_sums(output: Any, targets: Tensor) -> Sums:
 def _own_sums(metric: Callable[[Any, Tensor], object], name: str, output: Any, targets: Tensor) -> Sums:
     """Score by the user's function: one number per example, or one for the batch."""
     try:
-        found = torch.as_tensor(metric(output, targets)).detach()
+        given = metric(output, targets)
     except ShrinkError:
         raise
     except Exception as error:
         raise DataError(f"the metric {name!r} failed: {reason(error)}") from error
-    n = len(targets)
-    if found.numel() == 1 and (found.ndim == 0 or n == 1):
+    n, found = len(targets), _numbers(given)
+    if found is not None and found.numel() == 1 and (found.ndim == 0 or n == 1):
         return Sums(_double(no_nan(found.reshape(1), name)) * n, torch.tensor([float(n)]), n)
-    if found.shape != (n,):
+    if found is None or found.shape != (n,):
         raise DataError(
-            f"the metric {name!r} returned {describe(found)} for {n} examples; "
+            f"the metric {name!r} returned {describe(given if found is None else found)} for {n} examples; "
             f"expected one number per example, or one for all"
         )
     return Sums(no_nan(found, name), torch.ones(n), n)
+
+
+def _numbers(given: object) -> Tensor | None:
+    """Return what a user's metric gave as a tensor, None if it is no numbers."""
+    try:
+        return torch.as_tensor(given).detach()
+    except (TypeError, ValueError, RuntimeError):
+        return None
 
 
 def _by_example(values: Tensor, scored: Tensor) -> Sums:

@@ -51,7 +51,7 @@ class Bench:
 
     def check(self, recipe: Recipe) -> None:
         """Raise a `RecipeError` for a recipe that does not fit the model's layers."""
-        recipe.resolve(layer.name for layer in self.sketch.layers)
+        self.sketch.plans(recipe)
 
     def estimate(self, recipe: Recipe) -> Estimate:
         """Return the exact figures if they have been counted, else the sketch's estimate."""

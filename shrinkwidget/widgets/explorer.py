@@ -30,7 +30,7 @@ log = logging.getLogger("shrinkwidget")
 STATIC: Final = Path(__file__).parent / "static"
 _WORKER: Final = Worker()
 _SCORE_SECONDS: Final = 0.1
-_HELD_SECONDS: Final = 0.4
+_SILENT_SECONDS: Final = 3.0
 _LOOK_SECONDS: Final = 0.005
 _STILL_SECONDS: Final = 5.0
 
@@ -143,9 +143,10 @@ class Explorer(anywidget.AnyWidget):
     # traits, one thread at a time: ipywidgets swaps methods of the widget while it takes or holds a message
 
     def set_state(self, sync_data: dict[str, Any]) -> None:
-        """Take what the browser sends (ipywidgets calls this, on any thread)."""
+        """Take what the browser sends (ipywidgets calls this, on any thread), but nothing that the kernel owns."""
+        theirs = {k: v for k, v in sync_data.items() if k in self.keys and self.trait_metadata(k, "echo_update", True)}
         with self._lock:
-            super().set_state(sync_data)
+            super().set_state(theirs)
 
     def _tell(self, **news: Any) -> None:
         """Set traits from the worker's thread."""
@@ -205,9 +206,9 @@ class Explorer(anywidget.AnyWidget):
         self._refresh_still()
 
     def _rest(self, cancelled: CancelCheck) -> None:
-        """Leave the cores to the browser while a drag moves; a drag that is held still counts as over."""
-        still = time.monotonic() + _HELD_SECONDS
-        while self._dragging and time.monotonic() < still:
+        """Leave the cores to the browser while a drag moves; it tells when it rests, unless the page is gone."""
+        silent = time.monotonic() + _SILENT_SECONDS
+        while self._dragging and time.monotonic() < silent:
             if cancelled():
                 raise Cancelled
             time.sleep(_LOOK_SECONDS)
@@ -306,6 +307,9 @@ class Explorer(anywidget.AnyWidget):
 
         The stills of all views are one display, so that none is left behind when they are brought up to date.
         """
+        if self._bench is None:
+            display({"text/plain": repr(self)}, raw=True)
+            return
         widget = super()._repr_mimebundle_()
         if widget is not None:
             display(widget[0] if isinstance(widget, tuple) else widget, raw=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 import time
 from collections import deque
@@ -78,6 +79,9 @@ class Worker:
             self._changed.notify_all()
         if self._thread is not None:
             self._thread.join(_STOP_SECONDS)
+            # a kernel's stream waits here until all that was said is sent: what still waits when zmq's own atexit has
+            # run is cut off in the middle of a message
+            sys.stdout.flush()
 
     def _busy_with(self, key: Hashable) -> bool:
         return any(job.key == key for job in (*self._urgent, *self._latest.values(), *self._running))

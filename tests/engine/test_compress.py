@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from torch import Tensor, nn
+from torch.nn.utils import prune
 
 from shrinkwidget.compressed import Compressed, compress, load
 from shrinkwidget.errors import FileError, ModelError, RecipeError
@@ -209,6 +212,23 @@ def test_what_is_no_recipe_or_no_sketch_is_refused() -> None:
     no_sketch: Any = Net()
     with pytest.raises(ModelError, match=r"cannot estimate from a Net: give sketch\(model\)"):
         estimate(no_sketch, RECIPE)
+    with pytest.raises(ModelError, match="the sketch given is of another model: leave it out, or make it of this one"):
+        compress(Net(), RECIPE, sketch(nn.Linear(4, 4)))
+
+
+@pytest.mark.parametrize(
+    "name, why",
+    [
+        ("head", "'head.weight' is tied to 'embed': name that$"),
+        ("embed2*", "the layers are 'embed', 'conv'$|did you mean 'embed'"),
+        ("norm.weight", r"'norm.weight' is kept anyway \(fewer than two dimensions \(a bias, a norm, a scalar\)\)$"),
+    ],
+)
+def test_a_name_that_is_no_layer_of_its_own_says_why(name: str, why: str) -> None:
+    recipe = RECIPE.with_layer(name, Keep)
+    for refused in (lambda: compress(Net(), recipe), lambda: estimate(sketch(Net()), recipe)):
+        with pytest.raises(RecipeError, match=f"matches no layer.*({why})"):
+            refused()
 
 
 class Uncopied(nn.Linear):
@@ -222,12 +242,47 @@ def test_a_model_that_cannot_be_copied_is_refused_in_one_sentence() -> None:
     assert compress(Uncopied(4, 4).state_dict(), RECIPE).nbytes > 0
 
 
+class Remembering(nn.Sequential):
+    """Keeps what it saw last, as models do that are looked into."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.seen = self[0](x)
+        self.all_seen = {"first": [self.seen]}
+        last: Tensor = self[1](self.seen)
+        return last
+
+
+def test_a_model_that_remembers_activations_can_be_compressed() -> None:
+    model = Remembering(nn.Linear(4, 4), nn.Linear(4, 2))
+    model(torch.randn(3, 4))
+    new = compress(model, RECIPE).model
+    assert isinstance(new, Remembering)
+    assert torch.equal(new.seen, model.seen)
+    assert not new.seen.requires_grad
+    assert new.all_seen["first"][0] is new.seen
+    assert model.seen.grad_fn is not None
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.* is deprecated:FutureWarning")
+@pytest.mark.parametrize("remade", [lambda m: prune.l1_unstructured(m, "weight", 0.5), nn.utils.weight_norm])
+def test_weights_that_a_hook_makes_anew_are_made_of_the_effective_ones(remade: Callable[[nn.Module], object]) -> None:
+    model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 2))
+    remade(model[0])
+    small = compress(model, Recipe(bits=3, granularity="tensor"))
+    assert small.model is not None
+    x = torch.randn(5, 8)
+    fresh = copy.deepcopy(small.model)
+    fresh.load_state_dict(small.state_dict())
+    assert torch.equal(small.model(x), fresh(x))
+    assert not torch.equal(small.model(x), model(x))
+
+
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
 def test_weights_that_are_not_finite_are_refused_by_name(value: float) -> None:
     model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
     with torch.no_grad():
         next(model[1].parameters())[0, 0] = value
-    with pytest.raises(ModelError, match=r"'1\.weight'"):
+    with pytest.raises(ModelError, match=r"'1\.weight' has 1 weight that is NaN or infinite: repair"):
         compress(model, RECIPE)
 
 

@@ -53,6 +53,7 @@ def test_sqnr_is_within_a_third_of_a_decibel(
         ({"bits": 1}, 0.9, 0.15),
         ({"bits": 4, "symmetric": False}, 0.7, 0.2),
         ({"bits": 4, "symmetric": False, "granularity": "tensor"}, 0.3, 0.1),
+        ({"bits": 8, "symmetric": False, "granularity": "tensor", "range": 99.0}, 0.6, 0.2),
         ({"bits": 3, "range": "mse"}, 0.6, 0.35),
         ({"bits": 2, "grid": "codebook"}, 0.3, 0.1),
         ({"bits": 4, "grid": "codebook"}, 0.5, 0.1),

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
+import shrinkwidget as sw
 from shrinkwidget import demo
 from shrinkwidget.compressed import compress
 from shrinkwidget.errors import Cancelled, DataError, ModelError
@@ -25,7 +26,7 @@ from shrinkwidget.measure.call import moved
 from shrinkwidget.recipe import Recipe
 from shrinkwidget.train.batches import prepared
 from shrinkwidget.train.evaluate import Score, evaluate, running
-from shrinkwidget.train.metrics import Z, wilson
+from shrinkwidget.train.metrics import Z, resolve, wilson
 
 
 class Echo(nn.Module):
@@ -269,6 +270,22 @@ def test_a_batch_mean_of_the_user_is_weighted_by_the_batch() -> None:
     assert (score.n, score.total) == (40, 40)
 
 
+def edit_error(_outputs: Tensor, _targets: Tensor) -> float:
+    return 0.0
+
+
+def own_score(_outputs: Tensor, _targets: Tensor) -> float:
+    return 0.0
+
+
+def test_a_loss_is_better_when_lower() -> None:
+    for loss in (F.cross_entropy, F.l1_loss, nn.MSELoss(), nn.CrossEntropyLoss(), edit_error):
+        assert not resolve(loss).higher
+    assert resolve(own_score).higher
+    edit_error.higher_is_better = True  # type: ignore[attr-defined]
+    assert resolve(edit_error).higher
+
+
 def test_one_batch_mean_has_no_interval_and_the_text_shows_none() -> None:
     score = evaluate(Echo(), [(torch.ones(4), torch.ones(4))], lambda out, _: out.mean())
     assert math.isnan(score.low)
@@ -424,7 +441,13 @@ BAD: dict[str, tuple[object, Any, str]] = {
     "metric raises": (DIGITS, lambda o, _: o.missing, "batch 1: the metric '<lambda>' failed: AttributeError"),
     "metric gives NaN": (DIGITS, lambda *_: math.nan, "the metric '<lambda>' returned NaN"),
     "metric of wrong shape": (DIGITS, lambda o, _: o[:, :, 0, :2], "returned 128×1×2 float32 for 128 examples"),
-    "metric gives text": (DIGITS, lambda *_: "good", "the metric '<lambda>' failed"),
+    "metric gives text": (
+        DIGITS,
+        lambda *_: "good",
+        "the metric '<lambda>' returned str for 128 examples; expected one",
+    ),
+    "metric gives nothing": (DIGITS, lambda *_: None, "the metric '<lambda>' returned NoneType for 128 examples"),
+    "list of metrics": (DIGITS, ["accuracy"], "no metric .*; did you mean 'accuracy'"),
 }
 
 
@@ -503,3 +526,13 @@ def test_a_compressed_model_is_scored_with_its_regime() -> None:
     assert evaluate(replace(small, regime="retrained 3 epochs"), DIGITS).regime == "retrained 3 epochs"
     with pytest.raises(ModelError, match=r"only weights: load the file with load\(path, into=model\)"):
         evaluate(replace(small, model=None), DIGITS)
+
+
+def test_running_scores_are_for_everyone() -> None:
+    model = sw.demo.model().train()
+    for score in sw.running(model, sw.demo.data()):
+        if score.low > 0.9:
+            break
+    assert not score.done
+    assert score.n < 360
+    assert model.training

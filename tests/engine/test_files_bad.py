@@ -83,6 +83,20 @@ def test_a_pickle_is_refused_with_the_reason(path: Path) -> None:
     path.with_suffix(".pt").write_bytes(pickle.dumps([1, 2]))
     with pytest.raises(FileError, match="is a pickle"):
         read(path.with_suffix(".pt"))
+    torch.save({"w": torch.zeros(2)}, path, _use_new_zipfile_serialization=False)
+    with pytest.raises(FileError, match="is a pickle"):
+        read(path)
+
+
+@pytest.mark.parametrize("length", [0x280, 0x4B50])
+def test_a_header_whose_length_reads_like_a_pickle_is_none(tmp_path: Path, length: int) -> None:
+    """A file begins with the length of its header, which may be spelled like the first bytes of a pickle or a zip."""
+    plain = len(data_of(packed({"w": torch.ones(2, 2)}, Recipe(layers={"w": Keep})), entropy=False)) - 8 - 16
+    model = packed({"w": torch.ones(2, 2)}, Recipe(layers={"w" + "*" * (length - plain): Keep}))
+    path = tmp_path / "small.bin"
+    model.save(path)
+    assert path.read_bytes()[:2] in (b"\x80\x02", b"PK")
+    assert same(read(path).state_dict(), model.state_dict())
 
 
 def test_a_plain_safetensors_file_names_its_reader(path: Path) -> None:
@@ -368,6 +382,39 @@ def test_scales_that_no_layer_has_are_refused(path: Path, granularity: str, valu
     if granularity == "channel":
         assert "the scales of 'w'" in refusal(path, rebuilt(data, scales=scales[:-2] + struct.pack("<e", value)))
         assert "the scales of 'w'" in refusal(path, rebuilt(data, scales=scales[:-2] + struct.pack("<e", 1.5)))
+
+
+def test_fractions_that_are_not_of_the_largest_scale_are_refused(path: Path) -> None:
+    data = one_layer(Recipe(bits=4))
+    scales = parts_of(data)[1]["scales"]
+    halves = np.full(len(scales[4:]) // 2, 0.5, np.float16).tobytes()
+    assert "the scales of 'w'" in refusal(path, rebuilt(data, scales=scales[:4] + halves))
+    assert "the scales of 'w'" in refusal(path, rebuilt(data, scales=bytes(4) + scales[4:]))
+    assert not load(path, rebuilt(data, scales=bytes(len(scales)))).state_dict()["w"].any()
+
+
+@pytest.mark.parametrize("bits", [16, 32])
+def test_weights_that_are_not_finite_are_refused(path: Path, bits: int) -> None:
+    data = one_layer(Recipe(bits=bits, sparsity=0.5))
+    codes = bytearray(parts_of(data)[1]["codes"])
+    codes[bits // 8 - 2 : bits // 8] = b"\xff\x7f"
+    assert "'w' has 1 weight that is NaN or infinite" in refusal(path, rebuilt(data, codes=bytes(codes)))
+
+
+@pytest.mark.parametrize("name", ["codes", "mask"])
+def test_bits_that_stand_for_no_weight_are_refused(path: Path, name: str) -> None:
+    recipe = Recipe(bits=3, sparsity=0.5, granularity="tensor")
+    data = data_of(packed({"w": torch.randn(3, 7)}, recipe), entropy=False)
+    section = bytearray(parts_of(data)[1][name])
+    section[-1] |= 0x80
+    assert "end in bits that stand for no weight" in refusal(path, rebuilt(data, **{name: bytes(section)}))
+
+
+def test_codes_that_stand_for_no_weight_are_refused(path: Path) -> None:
+    data = data_of(packed({"w": torch.randn(3, 7)}, Recipe(bits=3, granularity="tensor")), entropy=False)
+    codes = bytes([0o33] * 10 + [0o13])
+    assert "end in bits that stand for no weight" in refusal(path, forged(data, codes=codes))
+    assert load(path, forged(data, codes=codes[:-1] + bytes([0o3]))).state_dict()["w"].shape == (3, 7)
 
 
 def test_zero_points_and_codebooks_that_no_layer_has_are_refused(path: Path) -> None:

@@ -10,8 +10,10 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from shrinkwidget.compressed import compress
 from shrinkwidget.errors import FileError, ModelError
 from shrinkwidget.measure.layers import open_weights
+from shrinkwidget.recipe import Recipe
 
 
 class Everything(nn.Module):
@@ -95,7 +97,8 @@ def test_a_state_dict_and_a_file_have_the_layers_of_their_module(tmp_path: Path)
         ({"model": {"a": torch.ones(2, 2)}}, "is the state dict one level down?"),
         ({1: torch.ones(2, 2)}, "the state dict has the key 1; expected names of tensors"),
         ({"a": 3}, "holds a int at 'a'"),
-        ({}, "nothing to compress"),
+        ({}, "nothing to compress in state dict: no float parameter with two or more dimensions (it has no tensors)"),
+        ({"a": torch.ones(2, 2).to_sparse()}, "'a' is stored as sparse_coo: make it dense with .to_dense() first"),
         (3, "cannot look at a int: give an nn.Module, a state dict, or the path"),
     ],
 )
@@ -103,6 +106,12 @@ def test_what_cannot_be_looked_at_is_refused_in_one_sentence(source: object, sen
     with pytest.raises(ModelError) as refused:
         open_weights(source)  # type: ignore[arg-type]
     assert sentence in str(refused.value)
+
+
+def test_a_compressed_model_says_where_its_module_is() -> None:
+    small = compress(nn.Linear(4, 4), Recipe(bits=4))
+    with pytest.raises(ModelError, match=r"cannot look at a Compressed: give its \.model, or its \.state_dict\(\)$"):
+        open_weights(small)  # type: ignore[arg-type]
 
 
 def test_files_that_are_not_safetensors_are_refused(tmp_path: Path) -> None:

@@ -97,7 +97,12 @@ def linear_reference(w: NDArray[np.float32], keep: NDArray[np.bool_], shape: tup
         lows = [min([f(0), *xs]) for xs in kept]
         highs = [max([f(0), *xs]) for xs in kept]
         clips = [clip_of(xs, lo, hi, plan) for xs, lo, hi in zip(kept, lows, highs, strict=True)]
-        lows, highs = ([x * c for x, c in zip(xs, clips, strict=True)] for xs in (lows, highs))
+        if isinstance(plan.range, float):
+            cuts = [max(-lo, hi) * c for lo, hi, c in zip(lows, highs, clips, strict=True)]
+            lows = [max(lo, -cut) for lo, cut in zip(lows, cuts, strict=True)]
+            highs = [min(hi, cut) for hi, cut in zip(highs, cuts, strict=True)]
+        else:
+            lows, highs = ([x * c for x, c in zip(xs, clips, strict=True)] for xs in (lows, highs))
         scales = stored([step(lo, hi, plan) for lo, hi in zip(lows, highs, strict=True)])
         zeros = [zero_point(lo, s, plan) for lo, s in zip(lows, scales, strict=True)]
     codes, effective = np.zeros(len(w), np.uint8), np.zeros(len(w), f)
@@ -135,6 +140,17 @@ def check_against_reference(w: Tensor, keep: Tensor | None, plan: Plan) -> Coded
     assert (found.shape, found.dtype) == (w.shape, w.dtype)
     assert torch.equal(found.flatten(), torch.from_numpy(effective).to(w.dtype))
     return coded
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_a_percentile_cuts_off_no_more_than_its_share(symmetric: bool) -> None:
+    w = torch.randn(1, 4000, generator=torch.Generator().manual_seed(0)).clamp(min=-2)
+    w[0, 0] = 10
+    plan = a_plan(bits=8, granularity="tensor", symmetric=symmetric, range=99.0)
+    coded = quantize(an_entry(w), None, plan)
+    assert coded.scales is not None
+    cut_off = (decode(coded) - w).abs() > coded.scales
+    assert 0 < cut_off.sum() <= 40
 
 
 @settings(max_examples=60)

@@ -6,6 +6,7 @@ import copy
 import pickle
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -63,6 +64,9 @@ def test_numbers_are_written_as_they_are_read(x: float) -> None:
         ({"sparsity": True}, "must be a fraction"),
         ({"bits": 9}, "must be one of 1, 2, 3, 4, 5, 6, 7, 8, 16, 32"),
         ({"bits": True}, "must be one of"),
+        ({"bits": "4"}, "must be one of 1, 2, 3, 4, 5, 6, 7, 8, 16, 32; did you mean 4?"),
+        ({"sparsity": 10**400}, "must be a fraction"),
+        ({"range": 10**400}, "a percentile above 50"),
         ({"pattern": "2:3"}, "did you mean '2:4'"),
         ({"pattern": "2:4", "sparsity": 0.9}, "fixes the sparsity at 0.5, got 0.9; leave sparsity out"),
         ({"granularity": "chanel"}, "did you mean 'channel'"),
@@ -84,6 +88,28 @@ def test_what_cannot_be_is_refused_with_what_to_do(fields: dict[str, Any], sente
     with pytest.raises(RecipeError) as refused:
         Recipe(**fields)
     assert sentence in str(refused.value)
+
+
+def test_a_wrong_number_of_bits_is_not_likened_to_digits() -> None:
+    with pytest.raises(RecipeError, match=r"16, 32$"):
+        Recipe(bits=12)
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    fields: dict[str, Any] = {"sparsity": np.float32(0.5), "bits": np.int64(4), "granularity": np.int32(32)}
+    fields |= {"range": np.float32(99.5), "symmetric": np.bool_(False), "seed": np.int64(3)}
+    swept = Recipe(**fields)
+    plain = Recipe(sparsity=0.5, bits=4, granularity=32, range=99.5, symmetric=False, seed=3)
+    assert swept == plain
+    assert repr(swept) == repr(plain)
+    assert Recipe(layers={"fc": {"bits": np.int64(8)}}) == Recipe(layers={"fc": {"bits": 8}})
+    assert Recipe(granularity=32.0).granularity == 32  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("found", [None, 3, ["sparsity"]])
+def test_what_is_no_text_is_no_recipe(found: Any) -> None:
+    with pytest.raises(RecipeError, match="not a recipe"):
+        Recipe.from_json(found)
 
 
 @pytest.mark.parametrize(
@@ -123,6 +149,12 @@ def test_a_pattern_that_matches_nothing_is_refused_with_the_nearest_names() -> N
         Recipe(layers={"zzz": Keep}).resolve(NAMES)
     with pytest.raises(RecipeError, match=r"'zzz'.*matches no layer; the layers are '0', .*'5' and 94 more$"):
         Recipe(layers={"zzz": Keep}).resolve([f"{i}.weight" for i in range(100)])
+
+
+def test_a_layer_whose_name_looks_like_a_pattern_is_found_by_its_name() -> None:
+    recipe = Recipe(layers={"a[0]": Keep, "b[!x].weight": dict(bits=4)})
+    plans = recipe.resolve(["a[0].weight", "b[!x].weight", "a0.weight"])
+    assert [(plan.keep, plan.bits) for plan in plans] == [(True, 32), (False, 4), (True, 32)]
 
 
 def test_layers_are_changed_one_at_a_time_and_back() -> None:

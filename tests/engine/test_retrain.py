@@ -7,6 +7,7 @@ import json
 import random
 import re
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -168,7 +169,8 @@ def test_every_form_of_data_trains(data: Any, steps: int | None) -> None:
     assert steps is None or len(trained) == 2 * steps
 
 
-def test_every_example_is_seen_once_an_epoch_and_no_batch_is_tiny() -> None:
+@pytest.mark.parametrize("form", [lambda *pair: pair, TensorDataset], ids=["pair", "dataset"])
+def test_every_example_is_seen_once_an_epoch_and_no_batch_is_tiny(form: Callable[..., Any]) -> None:
     seen: list[Tensor] = []
 
     def watching(x: Tensor) -> Tensor:
@@ -176,7 +178,7 @@ def test_every_example_is_seen_once_an_epoch_and_no_batch_is_tiny() -> None:
         return x
 
     data = (torch.arange(65.0)[:, None].expand(65, 8), torch.arange(65) % 3)
-    result(trainer(mlp(), FineTune(2, lr=1e-4), train=data, batch=64, augment=watching))
+    result(trainer(mlp(), FineTune(2, lr=1e-4), train=form(*data), batch=64, augment=watching))
     assert [len(x) for x in seen] == [33, 32, 33, 32]
     first, second = torch.cat(seen[:2]), torch.cat(seen[2:])
     assert torch.equal(first.sort().values, torch.arange(65.0))
@@ -268,6 +270,12 @@ def test_an_optimizer_of_ones_own_keeps_the_rates_of_its_groups_relative_to_each
     steps = trainer(mlp(), RewindLearningRate(Schedule(epochs=2, lr=0.1, optimizer=two_groups, milestones=(0.5,))))
     rates = [[g["lr"] for g in steps.learner.optimizer.param_groups] for now in told(steps) if now.phase == "train"]
     assert rates == [pytest.approx([0.1, 0.01])] * 2 + [pytest.approx([0.01, 0.001])] * 2
+
+
+def test_options_take_numpys_numbers() -> None:
+    assert Schedule(epochs=np.int64(4), lr=np.float32(0.5)) == Schedule(epochs=4, lr=0.5)  # type: ignore[arg-type]
+    assert FineTune(epochs=np.arange(3)[2]) == FineTune(2)
+    assert type(Training(batch=np.int64(8)).batch) is int  # type: ignore[arg-type]
 
 
 def test_what_is_told_is_plain_and_counts_up() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -142,3 +143,22 @@ def test_sampling_a_large_tensor_stays_close() -> None:
     exact = torch.bincount(bin_index(u).flatten(), weights=weights.square().flatten(), minlength=BINS).numpy()
     drift = np.cumsum(looked.tables["channel"].energy) - np.cumsum(exact)
     assert np.abs(drift).max() < 0.02 * exact.sum()
+
+
+class Gone(Tensor):
+    """Weights on a device that is no longer there: whoever computes with them fails."""
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if getattr(func, "__name__", "") == "reshape":
+            raise RuntimeError("CUDA error: device-side assert triggered\nCUDA kernel errors might be reported later")
+        return super().__torch_function__(func, types, args, kwargs or {})
+
+
+def test_weights_on_a_device_that_is_gone_are_told_in_one_sentence() -> None:
+    with pytest.raises(ModelError) as refused:
+        sketch({"fc.weight": torch.ones(4, 4).as_subclass(Gone)})
+    assert str(refused.value) == (
+        "the weights of 'fc.weight' cannot be read from cpu (RuntimeError: CUDA error: device-side assert triggered): "
+        "load the model anew, on a device that works"
+    )
