@@ -34,7 +34,11 @@ def find_head(model: nn.Module, order: Sequence[str], named: str | None = None) 
     last = next((name for name in reversed(order) if _weighted(modules[name])), "")
     if last in fitting:
         return last
-    found = f"its last layer to run, {last!r}, is a {type(modules[last]).__name__}" if last else "it has no layers"
+    found = (
+        f"its last layer to run, {last!r}, is a {type(modules[last]).__name__}"
+        if last
+        else "no module in it has weights"
+    )
     raise ModelError(f"found no head in this {type(model).__name__}: {found}; {_candidates(modules, fitting)}")
 
 

@@ -69,10 +69,19 @@ def _adaptable(network: nn.Module, head: str) -> Iterator[tuple[str, nn.Module, 
 
 
 def merge(network: nn.Module) -> None:
-    """Write every update into its weight: classes and parameters are again what they were."""
+    """Write every update into its weight: classes, parameters and their order are again what they were."""
     for module in list(network.modules()):
         if parametrize.is_parametrized(module, "weight") and _updated(module):
             parametrize.remove_parametrizations(module, "weight", leave_parametrized=True)
+            _put_first(module, "weight")
+
+
+def _put_first(module: nn.Module, name: str) -> None:
+    """Put a parameter before the others, where torch's own layers have their weight."""
+    others = {other: parameter for other, parameter in module._parameters.items() if other != name}
+    weight = module._parameters[name]
+    module._parameters.clear()
+    module._parameters.update({name: weight, **others})
 
 
 def _updated(module: nn.Module) -> bool:

@@ -107,6 +107,13 @@ def test_an_update_has_at_most_its_rank_and_leaves_all_else() -> None:
         assert values[0] > 1e-3
 
 
+def test_merged_updates_leave_parameters_in_their_order_and_modules_of_their_class() -> None:
+    model = mlp()
+    done = sw.transfer(model, points(), strategy=LowRank(rank=2, epochs=1))
+    assert list(done.model.state_dict()) == list(model.state_dict())
+    assert repr(done.model) == repr(model)
+
+
 def test_low_rank_updates_begin_as_the_network_is() -> None:
     model = mlp().eval()
     done = sw.transfer(model, points(), strategy=LowRank(rank=2, epochs=1, lr=1e-30))
