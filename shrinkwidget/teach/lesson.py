@@ -16,6 +16,7 @@ from ..learn.chance import seeded
 from ..learn.job import Job
 from ..learn.loop import Trainer
 from ..learn.methods import Stage
+from ..learn.options import Training
 from ..measure.call import device_of
 from ..measure.layers import open_weights
 from ..recipe import Recipe
@@ -26,13 +27,13 @@ from .lowrank import adapt, merge
 from .sparse import packed, recipe_of_layer
 from .spent import Spent
 from .start import Start, module_of
-from .strategies import LowRank, Strategy
+from .strategies import LowRank, Part, Strategy
 from .task import Task
 
 
 @dataclass(frozen=True, slots=True)
-class _Part:
-    """One stage of a strategy, as the loop takes it."""
+class _Method:
+    """One training of a strategy, as the loop takes it."""
 
     of: Strategy
     training: Stage
@@ -75,9 +76,8 @@ class Lesson:
             ShrinkError: for whatever goes wrong, its `best` the best weights so far.
         """
         began = time.perf_counter()
-        for stage in self._strategy.trainings(self._layers):
-            part = _Part(self._strategy, stage)
-            if self._layers.alone(stage.relative) and self._head_is_last():
+        for part in self._strategy.trainings(self._layers):
+            if self._layers.alone(part.stage.relative) and self._head_is_last():
                 self._train_head(part)
             else:
                 self._train_whole(part)
@@ -100,25 +100,29 @@ class Lesson:
     def _head_is_last(self) -> bool:
         return head_is_last(self._network, self._begun.head, self._begun.batch, self._task.options)
 
-    def _train_head(self, part: _Part) -> None:
+    def _options(self, part: Part) -> Training:
+        return replace(self._task.options, batch=max(part.least, self._task.options.batch))
+
+    def _train_head(self, part: Part) -> None:
         """Train the head alone on what goes into it."""
-        head, options = self._begun.head, self._task.options
+        head, options = self._begun.head, self._options(part)
         train, count = features_of(self._network, head, self._task.train, options.seed)
         test = None if self._task.test is None else features_of(self._network, head, self._task.test, options.seed)[0]
         recipes = () if self._recipe is None else (recipe_of_layer(self._recipe, self._names(), f"{head}.weight"),)
-        alone = replace(part, training=replace(part.training, relative={}))
-        job = Job(self._network.get_submodule(head), train, test, alone, options, recipes)
+        method = _Method(self._strategy, replace(part.stage, relative={}))
+        job = Job(self._network.get_submodule(head), train, test, method, options, recipes)
         entries = self._finish(job, self._take_head)
         self._macs += count * self._begun.costs.below(head)
         self._macs += self._begun.costs.head(head) * sum(entry["examples"] for entry in entries)
 
-    def _train_whole(self, part: _Part) -> None:
+    def _train_whole(self, part: Part) -> None:
         """Train all that the stage does not freeze, in the network itself."""
         source = self._network if self._recipe is None else self._packed(self._recipe)
         self._aware |= self._recipe is not None and _rounds(self._recipe, self._network)
-        job = Job(source, self._task.train, self._task.test, part, self._task.options)
+        method = _Method(self._strategy, part.stage)
+        job = Job(source, self._task.train, self._task.test, method, self._options(part))
         entries = self._finish(job, self._take_whole)
-        relative = {} if isinstance(self._strategy, LowRank) else part.training.relative
+        relative = {} if isinstance(self._strategy, LowRank) else part.stage.relative
         self._macs += self._begun.costs.training(relative) * sum(entry["examples"] for entry in entries)
 
     def _finish(self, job: Job, take: Callable[[Compressed], None]) -> list[dict[str, Any]]:

@@ -15,6 +15,7 @@ from ..learn.methods import Stage
 from ..learn.schedule import Schedule
 from ..shrink.compress import copied
 from .layers import Layers
+from .strategies import Part
 from .task import Task
 
 _EPOCHS: Final = 30
@@ -27,9 +28,9 @@ class Scratch:
 
     schedule: Schedule
 
-    def trainings(self, layers: Layers) -> Sequence[Stage]:
+    def trainings(self, layers: Layers) -> Sequence[Part]:
         """Return its only training."""
-        return [Stage(self.schedule.epochs, self.schedule.lr_at, self.schedule, relative=layers.all_at(1.0))]
+        return [Part(Stage(self.schedule.epochs, self.schedule.lr_at, self.schedule, relative=layers.all_at(1.0)))]
 
     def words(self, epochs: str) -> str:
         """Return what a regime says of so many epochs of it."""

@@ -8,15 +8,23 @@ from typing import Protocol, runtime_checkable
 
 from ..errors import TrainingError
 from ..learn.methods import Stage
-from ..learn.schedule import OptimizerFactory, Schedule, check_rate
+from ..learn.schedule import OptimizerFactory, Schedule, check_rate, check_whole
 from .layers import Layers
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One training of a strategy; `least` is how many examples a step takes where the options say fewer."""
+
+    stage: Stage
+    least: int = 1
 
 
 @runtime_checkable
 class Strategy(Protocol):
     """What every strategy is to the engine."""
 
-    def trainings(self, layers: Layers) -> Sequence[Stage]:
+    def trainings(self, layers: Layers) -> Sequence[Part]:
         """Return the trainings, one after the other."""
 
     def words(self, epochs: str) -> str:
@@ -36,19 +44,23 @@ class Head:
         epochs, lr: the rate falls to zero along half a cosine.
         optimizer: a name or a function, as of a `Schedule`.
         weight_decay: of the optimizers with a name.
+        least: examples per step where the options' batch is smaller: what goes into a head is small, and calls to torch
+            would cost more than what they compute.
     """
 
     epochs: int = 100
     lr: float = 0.01
     optimizer: str | OptimizerFactory = "adam"
     weight_decay: float = 0.0
+    least: int = 256
 
     def __post_init__(self) -> None:
         _schedule(self)
+        check_whole(self.least, "Head", "least")
 
-    def trainings(self, layers: Layers) -> Sequence[Stage]:
+    def trainings(self, layers: Layers) -> Sequence[Part]:
         """Return its only training."""
-        return [_stage(self, layers.only(layers.head))]
+        return [Part(_stage(self, layers.only(layers.head)), self.least)]
 
     def words(self, epochs: str) -> str:
         """Return what a regime says of so many epochs of it."""
@@ -76,9 +88,9 @@ class FineTuneAll:
         _schedule(self)
         _share(self.lr, self.backbone_lr, "FineTuneAll")
 
-    def trainings(self, layers: Layers) -> Sequence[Stage]:
+    def trainings(self, layers: Layers) -> Sequence[Part]:
         """Return its only training."""
-        return [_stage(self, layers.all_at(_share(self.lr, self.backbone_lr, "FineTuneAll")))]
+        return [Part(_stage(self, layers.all_at(_share(self.lr, self.backbone_lr, "FineTuneAll"))))]
 
     def words(self, epochs: str) -> str:
         """Return what a regime says of so many epochs of it."""
@@ -116,11 +128,11 @@ class Gradual:
         if not isinstance(self.first, Head):
             raise TrainingError(f"Gradual(first={self.first!r}) must be a Head(…)")
 
-    def trainings(self, layers: Layers) -> Sequence[Stage]:
+    def trainings(self, layers: Layers) -> Sequence[Part]:
         """Return the trainings, each of more layers than the one before."""
         share = _share(self.lr, self.backbone_lr, "Gradual")
         counts = [round(len(layers.below) * i / (self.stages - 1)) for i in range(1, self.stages)]
-        return [*self.first.trainings(layers), *(_stage(self, layers.top(count, share)) for count in counts)]
+        return [*self.first.trainings(layers), *(Part(_stage(self, layers.top(count, share))) for count in counts)]
 
     def words(self, epochs: str) -> str:
         """Return what a regime says of so many epochs of it."""
@@ -155,9 +167,9 @@ class LowRank:
         if not isinstance(self.alpha, int | float) or not self.alpha > 0:
             raise TrainingError(f"LowRank(alpha={self.alpha!r}) must be a number above 0")
 
-    def trainings(self, layers: Layers) -> Sequence[Stage]:
+    def trainings(self, layers: Layers) -> Sequence[Part]:
         """Return its only training."""
-        return [_stage(self, layers.only(layers.head, *layers.updates))]
+        return [Part(_stage(self, layers.only(layers.head, *layers.updates)))]
 
     def words(self, epochs: str) -> str:
         """Return what a regime says of so many epochs of it."""

@@ -183,7 +183,7 @@ def test_what_it_spent_is_counted() -> None:
     done = sw.transfer(demo.model(), PARITY, strategy=Head(epochs=10))
     whole = sw.measure(done.model, PARITY[0][:1]).macs
     assert whole is not None
-    assert (done.spent.examples, done.spent.steps) == (1280, 20)
+    assert (done.spent.examples, done.spent.steps) == (1280, 10)
     assert done.spent.macs == 128 * (whole - 2 * 64) + 1280 * 3 * 2 * 64
     all_of_it = sw.transfer(demo.model(), PARITY, strategy=FineTuneAll(epochs=2)).spent
     assert all_of_it.macs == 256 * 3 * whole
@@ -295,7 +295,7 @@ def test_what_cannot_be_is_refused_in_one_sentence() -> None:
         (
             TrainingError,
             "epoch 1",
-            {"strategy": Head(3, lr=1e38, optimizer="sgd")},
+            {"strategy": Head(3, lr=1e38, optimizer="sgd", least=8)},
         ),
     ):
         with pytest.raises(error, match=words):
@@ -312,3 +312,10 @@ def test_a_training_that_fails_keeps_the_best_weights_of_the_whole_network() -> 
     best = caught.value.best
     assert [tuple(p.shape) for p in best.model.parameters()][-2:] == [(3, 16), (3,)]
     assert "new head trained" in best.regime
+
+
+def test_a_step_of_the_head_takes_more_examples_than_other_steps_unless_told_otherwise() -> None:
+    data = tuple(x[:300] for x in TRAIN)
+    for strategy, batch, steps in ((SHORT, 64, 2), (Head(5, least=1), 64, 5), (SHORT, 300, 1), (FineTuneAll(1), 64, 5)):
+        done = sw.transfer(demo.model(), data, strategy=strategy, options=sw.Training(batch=batch))
+        assert done.history[-1]["step"] == steps
