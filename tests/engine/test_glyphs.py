@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 
 import pytest
@@ -10,6 +9,7 @@ import torch
 
 import shrinkwidget as sw
 from shrinkwidget import demo
+from shrinkwidget.demo.printed import _templates
 from shrinkwidget.errors import DataError
 
 
@@ -58,17 +58,18 @@ def test_too_many_or_none_are_refused(ask: object) -> None:
 
 def test_five_handwritten_images_of_each_class_are_enough_after_printed_ones() -> None:
     before = torch.get_rng_state()
-    network = demo.pretrained(3000, epochs=2)
+    network = demo.pretrained(2000, epochs=2)
     assert torch.equal(torch.get_rng_state(), before)
     assert not network.training
     done = sw.transfer(
-        network, demo.few(5), strategy=sw.Head(epochs=50), baseline=sw.Schedule(30, lr=0.05, decay="cosine")
+        network, demo.few(5), strategy=sw.Head(epochs=50), baseline=sw.Schedule(20, lr=0.05, decay="cosine")
     )
     assert done.baseline is not None
     gain = sw.evaluate(done.model, demo.data()).value - sw.evaluate(done.baseline.model, demo.data()).value
     assert gain > 0.1
 
 
-def test_importing_the_demo_imports_no_pyplot_and_drawing_neither() -> None:
-    code = "import sys; from shrinkwidget import demo; demo.glyphs(5); assert 'matplotlib.pyplot' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True)
+def test_drawing_takes_no_pyplot(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)  # importing it would fail
+    _templates.cache_clear()
+    assert len(demo.glyphs(5)[0]) == 5
