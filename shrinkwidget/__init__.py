@@ -24,6 +24,10 @@ from .measure.size import Size, measure
 from .measure.sketch import Sketch, sketch
 from .recipe import Keep, Recipe
 from .shrink.fold import fold_batchnorm
+from .teach.api import transfer
+from .teach.result import Transferred
+from .teach.spent import Spent
+from .teach.strategies import FineTuneAll, Gradual, Head, LowRank
 from .train.evaluate import Score, evaluate, running
 from .widgets.explorer import Explorer, explore
 from .widgets.monitor import Monitor, monitor
@@ -38,8 +42,12 @@ __all__ = [
     "Explorer",
     "FileError",
     "FineTune",
+    "FineTuneAll",
+    "Gradual",
     "GradualPruning",
+    "Head",
     "Keep",
+    "LowRank",
     "ModelError",
     "Monitor",
     "Progress",
@@ -54,8 +62,10 @@ __all__ = [
     "ShrinkError",
     "Size",
     "Sketch",
+    "Spent",
     "Training",
     "TrainingError",
+    "Transferred",
     "compress",
     "demo",
     "estimate",
@@ -69,4 +79,5 @@ __all__ = [
     "retrain",
     "running",
     "sketch",
+    "transfer",
 ]

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from . import WEIGHTS, data
+from .fit import fit
 from .network import DigitNet
 
 log = logging.getLogger(__name__)
@@ -34,22 +35,8 @@ def _uniform(n: int, reach: float) -> Tensor:
 
 
 def train(epochs: int, batch: int = 64, seed: int = 0) -> DigitNet:
-    """Return a network trained from scratch on the train split: SGD, one-cycle rate, label smoothing."""
-    torch.manual_seed(seed)
-    network, (images, labels) = DigitNet(), data("train")
-    optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=5e-4)
-    steps = epochs * (len(images) // batch)
-    rate = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.1, total_steps=steps)
-    for epoch in range(epochs):
-        order = torch.randperm(len(images))[: len(images) // batch * batch]
-        for chosen in order.view(-1, batch).unbind():
-            loss = F.cross_entropy(network(augmented(images[chosen])), labels[chosen], label_smoothing=0.05)
-            optimizer.zero_grad()
-            torch.autograd.backward(loss)
-            optimizer.step()
-            rate.step()
-        log.info("epoch %d of %d: loss %.3f", epoch + 1, epochs, loss.item())
-    return network.eval()
+    """Return a network trained from scratch on the train split, augmented, its labels smoothed."""
+    return fit(*data("train"), epochs, batch, seed, augmented, smoothing=0.05)
 
 
 def accuracy(network: DigitNet) -> float:

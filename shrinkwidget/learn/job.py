@@ -35,7 +35,7 @@ class Job:
     resume: str | os.PathLike[str] | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.method, Method):
+        if not isinstance(self.method, Method) or isinstance(self.method, type):
             raise TrainingError(
                 f"method={self.method!r} must be one such as FineTune(epochs=10) or RewindLearningRate()"
             )

@@ -18,6 +18,7 @@ from .held import Held
 from .methods import Stage
 from .objective import Objective
 from .options import Training
+from .schedule import Trained
 
 _HINT: Final = "; the best weights so far are kept: try a lower rate, or a warm-up"
 
@@ -37,8 +38,9 @@ class Learner:
         self.network = network
         self.held = held
         self.stage = stage
-        self.optimizer = stage.schedule.optimizer_of(_trained(network))
-        _train_mode(network)
+        _freeze(network, stage.relative)
+        self.optimizer = stage.schedule.optimizer_of(_groups(network, stage))
+        _train_mode(network, stage.relative)
         self._rates = [group["lr"] for group in self.optimizer.param_groups]
         self._objective = Objective(options, network)
         self._metric = resolve(options.measured)
@@ -95,15 +97,38 @@ class Learner:
             group["lr"] = at_its_highest * share
 
 
-def _trained(network: nn.Module) -> list[nn.Parameter]:
-    parameters = [p for p in network.parameters() if p.requires_grad]
-    if not parameters:
+def _freeze(network: nn.Module, relative: Mapping[str, float]) -> None:
+    for name, module in network.named_modules():
+        if relative.get(name) == 0:
+            for parameter in _own(module):
+                parameter.requires_grad_(False)
+
+
+def _groups(network: nn.Module, stage: Stage) -> Trained:
+    """Return the parameters to train, those with rates of their own in groups of one rate each."""
+    groups: dict[float, list[nn.Parameter]] = {}
+    seen: set[int] = set()
+    for name, module in network.named_modules():
+        for parameter in _own(module):
+            if parameter.requires_grad and id(parameter) not in seen:
+                seen.add(id(parameter))
+                groups.setdefault(stage.relative.get(name, 1.0), []).append(parameter)
+    if not groups:
         raise TrainingError(f"nothing to train in this {type(network).__name__}: no parameter requires a gradient")
-    return parameters
+    if list(groups) == [1.0]:
+        return groups[1.0]
+    return [{"params": parameters, "lr": stage.schedule.lr * share} for share, parameters in groups.items()]
 
 
-def _train_mode(network: nn.Module) -> None:
-    """Put every module into training mode, but for one whose own parameters are all frozen: its statistics are, too."""
-    for module in network.modules():
-        own = [p for p in module._parameters.values() if p is not None]
-        module.training = not own or any(p.requires_grad for p in own)
+def _train_mode(network: nn.Module, relative: Mapping[str, float]) -> None:
+    """Put every module into training mode, but for frozen ones: their statistics are, too.
+
+    Frozen is what the stage freezes, and what came with no parameter of its own that requires a gradient.
+    """
+    for name, module in network.named_modules():
+        own = _own(module)
+        module.training = relative.get(name) != 0 and (not own or any(p.requires_grad for p in own))
+
+
+def _own(module: nn.Module) -> list[nn.Parameter]:
+    return list(module.parameters(recurse=False))

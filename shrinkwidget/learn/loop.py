@@ -30,7 +30,7 @@ from .log import Best, Log, check_finite, rewind, snapshot
 from .progress import Clock, Phase, Progress
 from .rounds import thinned
 
-_HISTORY: Final = ("round", "epoch", "loss", "train", "test", "lr", "sparsity")
+_HISTORY: Final = ("round", "epoch", "step", "examples", "loss", "train", "test", "lr", "sparsity")
 _POINTS: Final = ("round", "nbytes", "ratio", "sparsity", "test")
 _TEST: Final = -1  # in place of a step: chance in a test must not be that of a training step
 
@@ -164,6 +164,7 @@ class Trainer:
                 "train",
                 epoch=epoch + 1,
                 step=step,
+                examples=tally.examples,
                 loss=losses / step,
                 train=tally.mean if tally.terms else None,
                 lr=learner.stage.rate(progress),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Protocol, TypeAlias, runtime_checkable
 
 from torch import Tensor
 
@@ -18,6 +18,8 @@ class Stage:
 
     `rate` gives the learning rate after so many epochs of the stage. `early` are the weights it starts from, None for
     those there are. `share` gives the share of the recipe's sparsity that is pruned by then, None for all of it.
+    `relative` says by what the rate is multiplied for the parameters that a module itself owns, by the module's name; 0
+    freezes it, in eval mode, so that batch norm's statistics stay as they are, too.
     """
 
     epochs: int
@@ -25,6 +27,18 @@ class Stage:
     schedule: Schedule
     early: Mapping[str, Tensor] | None = None
     share: Callable[[float], float] | None = None
+    relative: Mapping[str, float] = field(default_factory=dict)
+
+
+@runtime_checkable
+class TrainingMethod(Protocol):
+    """What every method that trains is to the loop."""
+
+    def stage(self) -> Stage:
+        """Return its training."""
+
+    def words(self, epochs: str) -> str:
+        """Return what a regime says of so many epochs of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +180,6 @@ class ReestimateNorms:
             check_whole(self.batches, "ReestimateNorms", "batches")
 
 
-TrainingMethod: TypeAlias = FineTune | RewindLearningRate | RewindWeights | GradualPruning
 Method: TypeAlias = TrainingMethod | ReestimateNorms
 
 

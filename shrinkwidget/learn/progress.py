@@ -20,6 +20,7 @@ class Progress:
         round, rounds: from 1; a plain retraining is one round.
         epoch, epochs: of the round, from 1; 0 before the first.
         step, steps: of the epoch, from 1; `steps` is None where the data does not say.
+        examples: seen in the epoch so far.
         loss: mean over the epoch so far; None before the first step.
         train: the metric on the training batches of the epoch so far; None before there is a label to score.
         test: the score of the test data, so far while the phase is "test"; None without test data.
@@ -37,6 +38,7 @@ class Progress:
     epoch: int = 0
     step: int = 0
     steps: int | None = None
+    examples: int = 0
     loss: float | None = None
     train: float | None = None
     test: Score | None = None

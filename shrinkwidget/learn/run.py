@@ -102,7 +102,10 @@ class Run:
 
     @property
     def history(self) -> list[dict[str, Any]]:
-        """An entry for every epoch: round, epoch, loss, train, test, lr, sparsity, seconds; plain values."""
+        """An entry for every epoch, of plain values: round, epoch, loss, train, test, lr, sparsity, seconds.
+
+        Its `step` and `examples` are how many steps it took, and how many examples it saw.
+        """
         return list(self._trainer.log.history)
 
     @property

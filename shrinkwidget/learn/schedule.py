@@ -14,7 +14,9 @@ from torch.optim import Optimizer
 from ..errors import TrainingError, nearest
 
 Decay: TypeAlias = Literal["step", "cosine", "constant"]
-OptimizerFactory: TypeAlias = Callable[[list[nn.Parameter]], Optimizer]
+Trained: TypeAlias = list[nn.Parameter] | list[dict[str, Any]]
+"""The parameters an optimizer is made of; in groups, as torch has them, where some have a rate of their own."""
+OptimizerFactory: TypeAlias = Callable[[Any], Optimizer]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +81,7 @@ class Schedule:
         """The rate it ends with, or, where that is zero, the one its last epoch begins with."""
         return self.lr_at(self.epochs) or self.lr_at(self.epochs - 1)
 
-    def optimizer_of(self, parameters: list[nn.Parameter]) -> Optimizer:
+    def optimizer_of(self, parameters: Trained) -> Optimizer:
         """Return a new optimizer of these parameters, its rate that of the schedule at its highest.
 
         Raises:
@@ -96,7 +98,7 @@ class Schedule:
         return made
 
 
-def _sgd(schedule: Schedule, parameters: list[nn.Parameter]) -> Optimizer:
+def _sgd(schedule: Schedule, parameters: Trained) -> Optimizer:
     return optim.SGD(
         parameters,
         lr=schedule.lr,
@@ -106,19 +108,19 @@ def _sgd(schedule: Schedule, parameters: list[nn.Parameter]) -> Optimizer:
     )
 
 
-def _adam(schedule: Schedule, parameters: list[nn.Parameter]) -> Optimizer:
+def _adam(schedule: Schedule, parameters: Trained) -> Optimizer:
     return optim.Adam(parameters, lr=schedule.lr, weight_decay=schedule.weight_decay)
 
 
-def _adamw(schedule: Schedule, parameters: list[nn.Parameter]) -> Optimizer:
+def _adamw(schedule: Schedule, parameters: Trained) -> Optimizer:
     return optim.AdamW(parameters, lr=schedule.lr, weight_decay=schedule.weight_decay)
 
 
-def _rmsprop(schedule: Schedule, parameters: list[nn.Parameter]) -> Optimizer:
+def _rmsprop(schedule: Schedule, parameters: Trained) -> Optimizer:
     return optim.RMSprop(parameters, lr=schedule.lr, momentum=schedule.momentum, weight_decay=schedule.weight_decay)
 
 
-_NAMED: Final[dict[str, Callable[[Schedule, list[nn.Parameter]], Optimizer]]] = {
+_NAMED: Final[dict[str, Callable[[Schedule, Trained], Optimizer]]] = {
     "sgd": _sgd,
     "adam": _adam,
     "adamw": _adamw,
@@ -139,10 +141,10 @@ def check_whole(found: Any, where: str, name: str) -> None:
         raise TrainingError(f"{where}({name}={found!r}) must be a whole number from 1")
 
 
-def check_rate(lr: Any, where: str) -> None:
+def check_rate(lr: Any, where: str, name: str = "lr") -> None:
     """Raise a `TrainingError` unless it is a finite number above zero."""
     if not isinstance(lr, int | float) or not 0 < lr < math.inf:
-        raise TrainingError(f"{where}(lr={lr!r}) must be a number above 0")
+        raise TrainingError(f"{where}({name}={lr!r}) must be a number above 0")
 
 
 def check_choice(found: Any, choices: tuple[str, ...], where: str, otherwise: str = "") -> None:

@@ -1,0 +1,90 @@
+"""What a transfer returns: the taught model, how well it does, and what that took."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from torch import nn
+
+from ..compressed import Compressed
+from ..train.evaluate import Score
+from .spent import Spent, giga
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Transferred:
+    """A model that has learnt another task.
+
+    Args:
+        model: of the class of the one given, with a new head.
+        head: the head's name.
+        regime: how its weights were obtained.
+        score: of the test data; None without.
+        history: an entry for every epoch, as of a `Run`; ``round`` counts the strategy's stages.
+        spent: examples, steps, multiply-accumulates and seconds.
+        compressed: the same model compressed, where the one given was.
+        baseline: the same network trained from scratch on the same data, where that was asked for.
+    """
+
+    model: nn.Module
+    head: str
+    regime: str
+    score: Score | None
+    history: list[dict[str, Any]]
+    spent: Spent
+    compressed: Compressed | None = None
+    baseline: Transferred | None = None
+
+    def __repr__(self) -> str:
+        how = self.regime if self.score is None else repr(self.score)
+        packed = "" if self.compressed is None else f"; {self.compressed.nbytes:,} bytes"
+        beside = "" if self.baseline is None else f"; beside it {self.baseline!r}"
+        return f"Transferred({type(self.model).__name__}, {how}; {self.spent!r}{packed}{beside})"
+
+    def _repr_html_(self) -> str:
+        """Return a small table of what was reached and spent, beside training from scratch if that was done."""
+        columns = [self] if self.baseline is None else [self, self.baseline]
+        titles = "".join(f"<th>{html.escape(column.regime)}</th>" for column in columns)
+        rows = "".join(_row(name, [figure(column) for column in columns]) for name, figure in _FIGURES.items())
+        return (
+            '<div class="shrinkwidget"><table style="margin: 0.5em 0; font-variant-numeric: tabular-nums">'
+            f"<tr><th>{html.escape(type(self.model).__name__)}</th>{titles}</tr>{rows}</table></div>"
+        )
+
+
+def _row(name: str, figures: list[str]) -> str:
+    if not any(figures):
+        return ""
+    return f"<tr><td>{name}</td>{''.join(f'<td>{html.escape(figure)}</td>' for figure in figures)}</tr>"
+
+
+def _test(found: Transferred) -> str:
+    if found.score is None:
+        return ""
+    return repr(found.score).removesuffix(f", {found.score.regime}")
+
+
+def _last(name: str) -> Callable[[Transferred], str]:
+    """Return what shows the last value of a learning curve."""
+
+    def figure(found: Transferred) -> str:
+        value = found.history[-1][name] if found.history else None
+        return "" if value is None else f"{value:.4g}"
+
+    return figure
+
+
+_FIGURES: Final[dict[str, Callable[[Transferred], str]]] = {
+    "test": _test,
+    "training loss, last epoch": _last("loss"),
+    "training score, last epoch": _last("train"),
+    "epochs": lambda found: f"{len(found.history):,}",
+    "examples seen": lambda found: f"{found.spent.examples:,}",
+    "steps": lambda found: f"{found.spent.steps:,}",
+    "MACs in training": lambda found: giga(found.spent.macs),
+    "seconds": lambda found: f"{found.spent.seconds:.1f}",
+    "bytes": lambda found: "" if found.compressed is None else f"{found.compressed.nbytes:,}",
+}

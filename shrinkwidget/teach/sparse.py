@@ -1,0 +1,76 @@
+"""Sparse transfer: the recipe under which a pruned model keeps its masks while its head is another."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..compressed import Compressed, compress
+from ..measure.layers import open_weights
+from ..recipe import Plan, Recipe, layer_label, layer_matches
+from ..shrink.compress import fill
+
+
+def masks_of(source: Compressed, head: str) -> dict[str, Tensor]:
+    """Return which weights of every pruned layer but the head are kept, bool ``[n]`` in flat order, by name."""
+    weight = f"{head}.weight"
+    return {name: item.keep for name, item in source.coded.items() if item.keep is not None and name != weight}
+
+
+def recipe_for(source: Compressed, network: nn.Module, head: str) -> Recipe:
+    """Return the recipe that makes of a network with a new head what `source` is.
+
+    Layers ranked together have the sparsity each of them came to, since the old head was ranked with them. The new head
+    is dense, in as many bits as the recipe says, unless the recipe names its sparsity or pattern, or keeps it.
+    """
+    names = [entry.name for entry in open_weights(network).layers]
+    weight, recipe, coded = f"{head}.weight", source.recipe, source.coded
+    named = any(
+        layer_matches(pattern, weight) and not (isinstance(own, Mapping) and {"sparsity", "pattern"}.isdisjoint(own))
+        for pattern, own in recipe.layers.items()
+    )
+    for name, plan in zip(names, source.recipe.resolve(names), strict=True):
+        if name == weight and not named:
+            recipe = recipe.with_layer(layer_label(name), _own(plan, source.recipe) | _DENSE)
+        elif name != weight and plan.ranked and name in coded:
+            sparsity = 1 - coded[name].kept / math.prod(coded[name].shape)
+            recipe = recipe.with_layer(layer_label(name), _own(plan, source.recipe) | {"sparsity": sparsity})
+    return recipe.with_(criterion="magnitude")  # what is pruned is zero
+
+
+_DENSE: dict[str, Any] = {"sparsity": 0.0, "pattern": "unstructured"}
+
+
+def _own(plan: Plan, recipe: Recipe) -> dict[str, Any]:
+    """Return what a plan says otherwise than the recipe's own fields, as an override."""
+    names = [f.name for f in fields(Plan) if f.name not in ("keep", "ranked")]
+    return {name: getattr(plan, name) for name in names if getattr(plan, name) != getattr(recipe, name)}
+
+
+def packed(network: nn.Module, recipe: Recipe, masks: Mapping[str, Tensor]) -> Compressed:
+    """Return a network compressed by a recipe that prunes what the masks prune.
+
+    A survivor that is exactly zero, as it may be on a grid, would rank with the pruned ones; it is taken for the
+    smallest normal number.
+    """
+    parameters = dict(network.named_parameters(remove_duplicate=False))
+    with torch.no_grad():
+        for name, keep in masks.items():
+            weight = parameters[name].detach()
+            zero = (weight == 0) & keep.view(weight.shape).to(weight.device)
+            fill(network, [(name, weight.masked_fill(zero, torch.finfo(weight.dtype).smallest_normal))])
+    return compress(network, recipe)
+
+
+def recipe_of_layer(recipe: Recipe, names: list[str], weight: str) -> Recipe:
+    """Return the recipe that makes of one layer, standing alone, what a recipe makes of it in its network."""
+    plan = dict(zip(names, recipe.resolve(names), strict=True))[weight]
+    if plan.keep:
+        return Recipe(kept_bits=recipe.kept_bits)
+    own = {f.name: getattr(plan, f.name) for f in fields(Plan) if f.name not in ("keep", "ranked")}
+    return Recipe(kept_bits=recipe.kept_bits, **own)
