@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
@@ -65,20 +66,19 @@ def lenet() -> nn.Module:
 
 
 def convolutional() -> nn.Module:
-    """Return four 3×3 convolutions with batch norm for 28×28 pixels: 98,442 parameters."""
-    return nn.Sequential(
-        *_convolution(1, 16, 2), *_convolution(16, 32, 2), *_convolution(32, 64, 2), *_convolution(64, 128, 1),
-        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(128, 10),
-    )  # fmt: skip
+    """Return four 3×3 convolutions with batch norm for 28×28 pixels: 55,870 parameters."""
+    widths = (1, 12, 24, 48, 96)
+    layers = (layer for before, after in pairwise(widths) for layer in _convolution(before, after))
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(widths[-1], 10))
 
 
-def _convolution(before: int, after: int, stride: int) -> tuple[nn.Module, ...]:
-    return nn.Conv2d(before, after, 3, stride, 1, bias=False), nn.BatchNorm2d(after), nn.ReLU()
+def _convolution(before: int, after: int) -> tuple[nn.Module, ...]:
+    return nn.Conv2d(before, after, 3, 2, 1, bias=False), nn.BatchNorm2d(after), nn.ReLU()
 
 
 SETUPS: Final = {
-    "lenet": Setup(lenet, "mnist", 60_000, 6),
-    "fashion": Setup(convolutional, "fashion-mnist", 20_000, 8),
+    "lenet": Setup(lenet, "mnist", 60_000, 5, batch=200),
+    "fashion": Setup(convolutional, "fashion-mnist", 10_000, 8, batch=100),
 }
 
 

@@ -28,7 +28,7 @@ SETTINGS: Final[dict[str, dict[str, Any]]] = {
     "97.5 % sparse": {"sparsity": 0.975, "rounds": 6, "epochs": 15, "quantized epochs": 40, **COMMON},
 }
 """Chosen on a validation part of the training part of a single split, two networks, before any fold was held out."""
-QUICK: Final = {"epochs": 1, "rounds": 2, "quantized epochs": 1}
+QUICK: Final = {"epochs": 1, "rounds": 1, "quantized epochs": 1}
 
 
 def settings(quick: bool) -> dict[str, Any]:
