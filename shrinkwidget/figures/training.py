@@ -22,6 +22,7 @@ _MARGIN: Final = 22.0
 _AXIS: Final = 46.0
 _SCORE, _LOSS = 190.0, 120.0
 _TOP: Final = 78.0
+_ROOM: Final = 18.0
 
 
 def training_still(shown: Shown) -> bytes:
@@ -143,7 +144,8 @@ class _Plot:
         """Draw a dashed line at a value, and say what it is."""
         y = float(self._y(np.array([value]))[0])
         self.pen.line(_MARGIN + _AXIS, y, _WIDTH - _MARGIN, y, ACCURACY, dashes=(0, (3, 2)))
-        self.pen.text(_MARGIN + _AXIS + 4, y - 8, text, size=10, colour=MUTED)
+        below = y < self.top + 16 + _ROOM  # or it would run into the topmost line of the grid
+        self.pen.text(_MARGIN + _AXIS + 4, y + 9 if below else y - 8, text, size=10, colour=MUTED)
 
     def _x(self, epochs: Floats) -> Floats:
         return _MARGIN + _AXIS + epochs / self.last * (_WIDTH - 2 * _MARGIN - _AXIS)
