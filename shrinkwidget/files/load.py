@@ -62,8 +62,17 @@ def match(slots: tuple[Slot, ...], model: nn.Module) -> list[list[Tensor]]:
     differences = list(_differences(slots, tensors, _saved(model)))
     if differences:
         more = f" (and {len(differences) - 3:,} more)" if len(differences) > 3 else ""
-        raise FileError(f"this {type(model).__name__} is another model: {'; '.join(differences[:3])}{more}")
+        told = f"{'; '.join(differences[:3])}{more}{_folding(slots, tensors)}"
+        raise FileError(f"this {type(model).__name__} is another model: {told}")
     return [[tensors[name] for name in (slot.name, *slot.aliases) if name in tensors] for slot in slots]
+
+
+def _folding(slots: tuple[Slot, ...], tensors: dict[str, Tensor]) -> str:
+    """Return what to load into, where one of the two has batch norms and the other has none."""
+    file, model = (any(n.endswith("running_var") for n in names) for names in ([s.name for s in slots], tensors))
+    if model and not file:
+        return ": its batch norm was folded, load into=fold_batchnorm(model)"
+    return ": its batch norm was not folded, load into the model as it was" if file and not model else ""
 
 
 def _tensors(model: nn.Module) -> dict[str, Tensor]:

@@ -41,6 +41,10 @@ class Job:
             )
         if not isinstance(self.options, Training):
             raise TrainingError(f"options must be Training(…), got a {type(self.options).__name__}")
+        if isinstance(self.test, Method):
+            raise TrainingError(
+                f"test={type(self.test).__name__}(…) is a method: write method=, or give the test data first"
+            )
         if self.test is not None and as_pair(self.test) is None:
             refuse_no_data(self.test)
         object.__setattr__(self, "recipes", self.recipes or (_recipe_of(self.source),))

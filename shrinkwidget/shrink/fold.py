@@ -41,7 +41,7 @@ def fold_batchnorm(model: nn.Module) -> nn.Module:
         ModelError: for a model that cannot be traced, or in which there is nothing to fold.
     """
     if not isinstance(model, nn.Module):
-        raise ModelError(f"cannot fold a {type(model).__name__}: give an nn.Module")
+        raise ModelError(f"cannot fold a {type(model).__name__}: give {_inside(model)}")
     new = copied(model)
     pairs = list(_pairs(new, _traced(new)))
     if not pairs:
@@ -54,6 +54,10 @@ def fold_batchnorm(model: nn.Module) -> nn.Module:
         parent, _, name = pair.name.rpartition(".")
         new.get_submodule(parent).register_module(name, nn.Identity().train(pair.norm.training))
     return new
+
+
+def _inside(found: object) -> str:
+    return "its .model" if isinstance(getattr(found, "model", None), nn.Module) else "an nn.Module"
 
 
 def _traced(model: nn.Module) -> fx.Graph:

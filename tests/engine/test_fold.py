@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from shrinkwidget import demo
-from shrinkwidget.compressed import compress
-from shrinkwidget.errors import ModelError
+from shrinkwidget.compressed import compress, load
+from shrinkwidget.errors import FileError, ModelError
 from shrinkwidget.recipe import Recipe
 from shrinkwidget.shrink.fold import fold_batchnorm
 from shrinkwidget.train.evaluate import evaluate
@@ -109,3 +111,19 @@ def test_one_sentence_for_what_cannot_be_traced_or_has_nothing_to_fold() -> None
         fold_batchnorm(nn.Sequential(nn.Linear(3, 3)))
     with pytest.raises(ModelError, match="cannot fold a dict"):
         fold_batchnorm({})  # type: ignore[arg-type]
+    with pytest.raises(ModelError, match=r"cannot fold a Compressed: give its \.model"):
+        fold_batchnorm(compress(demo.model(), Recipe()))  # type: ignore[arg-type]
+
+
+def test_a_file_of_a_folded_model_says_what_to_load_it_into(tmp_path: Path) -> None:
+    plain, folded = tmp_path / "plain.safetensors", tmp_path / "folded.safetensors"
+    compress(demo.model(), Recipe(bits=4)).save(plain)
+    compress(fold_batchnorm(demo.model()), Recipe(bits=4)).save(folded)
+    with pytest.raises(
+        FileError, match=r"another model: .*: its batch norm was folded, load into=fold_batchnorm\(model\)"
+    ):
+        load(folded, into=demo.model())
+    with pytest.raises(
+        FileError, match=r"another model: .*: its batch norm was not folded, load into the model as it was"
+    ):
+        load(plain, into=fold_batchnorm(demo.model()))

@@ -135,6 +135,7 @@ def test_a_loss_that_is_none_is_told(loss: Callable[..., Any], message: str) -> 
 def test_what_can_be_told_before_the_first_step_is() -> None:
     failing_with(ModelError, "cannot train a dict: give an nn.Module or a Compressed", {}, points())
     failing_with(TrainingError, "method='finetune' must be one such as FineTune", mlp(), points(), None, "finetune")
+    failing_with(TrainingError, r"test=FineTune\(…\) is a method: write method=", mlp(), points(), FineTune(1))
     frozen = mlp().requires_grad_(False)
     failing_with(TrainingError, "nothing to train in this Sequential: no parameter requires", frozen, points())
     early = {"0.weight": torch.zeros(3, 8)}
