@@ -29,7 +29,8 @@ def main() -> None:
     path = asked.to / f"{asked.part}.json"
     if asked.part == "headline":
         store = Store(path, headline.settings(asked.quick))
-        run(headline.tasks(headline.settings(asked.quick), asked.seeds, asked.quick), store, asked.jobs)
+        tasks = headline.tasks(headline.settings(asked.quick), asked.seeds, asked.quick, asked.method)
+        run(tasks, store, asked.jobs)
     elif asked.part == "overhead":
         store = Store(path, overhead.settings(asked.quick))
         run(overhead.tasks(asked.data, 1 if asked.quick else overhead.TURNS), store, 1)
@@ -47,6 +48,7 @@ def _asked() -> argparse.Namespace:
     parser.add_argument("part", choices=PARTS, metavar="PART", help=", ".join(PARTS))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--quick", action="store_true", help="seconds instead of minutes; the figures mean nothing")
+    parser.add_argument("--method", action="append", default=[], help="of the headline, only this; repeat it")
     parser.add_argument("--jobs", type=int, default=2, help="processes, of one thread each")
     parser.add_argument(
         "--data", type=Path, default=Path("../shared/data"), help="the folder of mnist and fashion-mnist"

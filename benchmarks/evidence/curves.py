@@ -77,8 +77,8 @@ def _convolution(before: int, after: int) -> tuple[nn.Module, ...]:
 
 
 SETUPS: Final = {
-    "lenet": Setup(lenet, "mnist", 60_000, 5, batch=200),
-    "fashion": Setup(convolutional, "fashion-mnist", 10_000, 8, batch=100),
+    "lenet": Setup(lenet, "mnist", 20_000, 6, batch=128),
+    "fashion": Setup(convolutional, "fashion-mnist", 10_000, 6, batch=100),
 }
 
 

@@ -39,15 +39,16 @@ def settings(quick: bool) -> dict[str, Any]:
     }
 
 
-def tasks(asked: Mapping[str, Any], seeds: int, quick: bool) -> Iterator[Task]:
-    """Yield a task for every fold of every seed; each trains a dense network and compresses it in every way."""
+def tasks(asked: Mapping[str, Any], seeds: int, quick: bool, methods: Sequence[str] = ()) -> Iterator[Task]:
+    """Yield a task for every fold of every seed; each trains a dense network and compresses it in some ways, or all."""
+    names = tuple(methods or asked["compressed"])
     for seed in range(seeds):
         for fold in range(1 if quick else FOLDS):
-            keys = tuple({"method": name, "seed": seed, "fold": fold} for name in asked["compressed"])
-            yield Task(cells, (dict(asked), seed, fold), keys)
+            keys = tuple({"method": name, "seed": seed, "fold": fold} for name in names)
+            yield Task(cells, (dict(asked), seed, fold, names), keys)
 
 
-def cells(asked: Mapping[str, Any], seed: int, fold: int) -> list[Cell]:
+def cells(asked: Mapping[str, Any], seed: int, fold: int, methods: Sequence[str]) -> list[Cell]:
     """Return what became of one fold: which images either network gets wrong, the bytes and the seconds."""
     train, test, places = split(seed, fold)
     start = time.perf_counter()
@@ -59,7 +60,7 @@ def cells(asked: Mapping[str, Any], seed: int, fold: int) -> list[Cell]:
         "dense seconds": round(dense_seconds, 1),
     }
     found = []
-    for name, how in asked["compressed"].items():
+    for name, how in ((name, asked["compressed"][name]) for name in methods):
         start, cpu = time.perf_counter(), time.process_time()
         small = compressed(network, train, how, seed)
         seconds, cpu = time.perf_counter() - start, time.process_time() - cpu

@@ -26,7 +26,9 @@ def test_the_headline_counts_every_image_once_and_resumes(tmp_path: Path) -> Non
     asked = headline.settings(quick=True)
     store = Store(tmp_path / "headline.json", asked)
     todo = list(headline.tasks(asked, 1, quick=True))
-    other = Task(headline.cells, (asked, 0, 1), tuple({**key, "fold": 1} for key in todo[0].keys))
+    other = Task(
+        headline.cells, (asked, 0, 1, list(asked["compressed"])), tuple({**key, "fold": 1} for key in todo[0].keys)
+    )
     run([*todo, other], store, 1)
     row = headline.summary(store.cells)[0]
     assert row["images"] == 1797
