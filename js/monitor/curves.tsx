@@ -141,7 +141,7 @@ function Legend({ frame, tested }: { frame: Frame; tested: boolean }) {
   );
 }
 
-/** The score the model came with, named at the right end: above its line, or below where there is no room. */
+/** The score the model came with, named at the right end, below its line where there is no room above. */
 function Dense({ y, frame }: { y: number; frame: Frame }) {
   const right = frame.width - frame.right;
   return (

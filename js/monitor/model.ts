@@ -44,7 +44,7 @@ export interface TestScore {
 
 /** Where the training is; rounds, epochs and steps count from 1. */
 export interface Progress {
-  phase: "prune" | "train" | "test" | "checkpoint";
+  phase: "prune" | "train" | "test" | "checkpoint" | "norms";
   round: number;
   rounds: number;
   epoch: number;

@@ -17,7 +17,7 @@ export function placeWords(now: Progress): string {
   const words = now.rounds > 1 ? [`round ${now.round} of ${now.rounds}`] : [];
   if (now.epoch > 0) words.push(`epoch ${now.epoch} of ${now.epochs}`);
   if (now.phase === "train") words.push(`step ${now.step}${now.steps ? ` of ${now.steps}` : ""}`);
-  else words.push({ prune: "pruning", test: "testing", checkpoint: "saving" }[now.phase]);
+  else words.push({ prune: "pruning", test: "testing", checkpoint: "saving", norms: "measuring" }[now.phase]);
   return words.join(" · ");
 }
 

@@ -7,11 +7,11 @@ interface Manager {
   create_view(model: unknown): Promise<{ el: HTMLElement; remove(): void }>;
 }
 
-/** Keep a view of the widget whose id a trait names in `slot`, until `signal` aborts. */
+/** Keep a view of the widget whose id a trait names in `slot`, in sight when it comes, until `signal` aborts. */
 export function showInside(model: AnyModel, trait: string, slot: HTMLElement, signal: AbortSignal): void {
   const manager = model.widget_manager as unknown as Manager;
   let leave = () => {};
-  const show = async () => {
+  const show = async (asked = true) => {
     leave();
     const id = model.get(trait);
     if (!id) return;
@@ -19,11 +19,13 @@ export function showInside(model: AnyModel, trait: string, slot: HTMLElement, si
     slot.append(view.el);
     leave = () => view.remove();
     if (signal.aborted || id !== model.get(trait)) leave();
+    else if (asked) slot.scrollIntoView({ block: "nearest" });
   };
-  model.on(`change:${trait}`, show);
+  const changed = () => show();
+  model.on(`change:${trait}`, changed);
   signal.addEventListener("abort", () => {
-    model.off(`change:${trait}`, show);
+    model.off(`change:${trait}`, changed);
     leave();
   });
-  show();
+  show(false);
 }
