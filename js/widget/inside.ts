@@ -19,7 +19,7 @@ export function showInside(model: AnyModel, trait: string, slot: HTMLElement, si
     slot.append(view.el);
     leave = () => view.remove();
     if (signal.aborted || id !== model.get(trait)) leave();
-    else if (asked) slot.scrollIntoView({ block: "nearest" });
+    else if (asked) scrollWhenThere(slot);
   };
   const changed = () => show();
   model.on(`change:${trait}`, changed);
@@ -28,4 +28,13 @@ export function showInside(model: AnyModel, trait: string, slot: HTMLElement, si
     leave();
   });
   show(false);
+}
+
+/** Bring an element into sight as soon as it has a size: what is in it is drawn in its own time. */
+function scrollWhenThere(element: HTMLElement): void {
+  new ResizeObserver((_, observer) => {
+    if (element.clientHeight === 0) return;
+    observer.disconnect();
+    element.scrollIntoView({ block: "nearest" });
+  }).observe(element);
 }
