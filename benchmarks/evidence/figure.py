@@ -52,7 +52,10 @@ def _curves(axes: Any, summary: list[dict[str, Any]]) -> None:
     best = max(100 * row["accuracy"]["mean"] for row in summary)
     seen = [100 * row["accuracy"]["mean"] for row in summary if not row["method"].endswith("random")]
     axes.set(
-        xscale="log", xticks=ratios, ylim=(min(seen) - 0.3, best + 0.3), xlabel="compression, all parameters counted"
+        xscale="log",
+        xticks=ratios,
+        ylim=(max(min(seen) - 0.3, best - 12), best + 0.3),
+        xlabel="compression, all parameters counted",
     )
     axes.set_xticklabels([f"{ratio}×" for ratio in ratios])
     axes.minorticks_off()
