@@ -6,6 +6,8 @@ PIP     := $(BIN)/python -m pip --disable-pip-version-check
 INSTALL := $(PIP) install $(shell test -t 2 || echo --quiet --quiet) --constraint constraints.txt
 STATIC  := shrinkwidget/widgets/static/explorer.js
 STAGE   := @sh scripts/stage.sh
+# two processes of one thread each are quicker than one of two: what is tested is small
+APART   := env OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist
 
 .PHONY: help demo test bench clean setup lint types layers typescript python notebooks browser chromium pins
 .DEFAULT_GOAL := help
@@ -41,10 +43,10 @@ typescript: $(STATIC)  ## tsc, biome and vitest
 	$(STAGE) vitest npm run --silent test
 
 python: $(VENV)/ready-test $(STATIC)  ## pytest, but for the notebooks and the browser
-	$(STAGE) pytest $(BIN)/pytest --ignore tests/widget --ignore tests/test_notebooks.py
+	$(STAGE) pytest $(APART) loadfile --ignore tests/widget --ignore tests/test_notebooks.py
 
 notebooks: $(VENV)/ready-test $(STATIC)  ## every example from top to bottom
-	$(STAGE) notebooks $(BIN)/pytest tests/test_notebooks.py
+	$(STAGE) notebooks $(APART) worksteal tests/test_notebooks.py
 
 browser: $(VENV)/ready-test $(STATIC) chromium  ## the widget in a real JupyterLab in a real Chromium
 	$(STAGE) browser $(BIN)/pytest tests/widget
