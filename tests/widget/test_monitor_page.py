@@ -71,8 +71,9 @@ def test_a_training_is_paused_resumed_and_stopped(open_notebook: Open) -> None:
     part(monitor, "pause").click()
     expect(part(monitor, "run-state")).to_have_text("paused")
     where = "(ex.run.progress.epoch, ex.run.progress.step, ex.run.progress.phase)"
+    book.page.wait_for_timeout(1000)  # it rests after the step that is being taken
     before = book.python(where)
-    book.page.wait_for_timeout(500)
+    book.page.wait_for_timeout(1000)
     assert book.python(where) == before
     assert part(monitor, "sparsity").inner_text().replace("\u00a0", " ") == "93.0 %"
     part(monitor, "resume").click()
