@@ -66,6 +66,21 @@ def test_closing_it_does_not_end_the_run_and_lets_go_of_it() -> None:
     assert gone() is None
 
 
+def test_a_closed_explorer_lets_go_of_the_training_it_started() -> None:
+    images, labels = sw.demo.data("train")
+    ex = sw.explore(sw.demo.model(), train=(images[:64], labels[:64]))
+    ex._retrain(sw.Recipe(sparsity=0.5), sw.FineTune(epochs=1))
+    assert ex.run is not None
+    assert ex.run.wait(SECONDS)
+    gone = weakref.ref(ex.run)
+    ex.close()
+    end = time.monotonic() + SECONDS
+    while gone() is not None and time.monotonic() < end:  # its thread may be about to end
+        time.sleep(0.01)
+        gc.collect()
+    assert gone() is None
+
+
 def test_there_is_a_picture_before_and_after() -> None:
     run = run_of()
     monitor = sw.monitor(run)

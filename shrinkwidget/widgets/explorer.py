@@ -129,6 +129,7 @@ class Explorer(Hosted):
         self._bench = None
         if self._watching is not None:
             self._watching.close()
+        self._run = self._watching = None  # anywidget keeps the widget itself
         super().close()
 
     def _open(self) -> Bench:
