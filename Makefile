@@ -20,7 +20,7 @@ help:  ## this list
 demo: $(VENV)/ready-demo $(STATIC)  ## JupyterLab on examples/01-explore.ipynb
 	@$(BIN)/python scripts/demo.py $(ARGS)
 
-test: $(VENV)/ready-test $(STATIC) chromium  ## everything CI checks: lint, types, tests, notebooks, the widget in JupyterLab
+test: chromium $(VENV)/ready-test $(STATIC)  ## everything CI checks: lint, types, tests, notebooks, the widget in JupyterLab
 	@$(MAKE) --keep-going --no-print-directory lint types layers typescript python notebooks browser
 
 bench: $(VENV)/ready-bench $(STATIC)  ## the numbers of the README, side by side with what a user would otherwise use
@@ -48,10 +48,11 @@ python: $(VENV)/ready-test $(STATIC)  ## pytest, but for the notebooks and the b
 notebooks: $(VENV)/ready-test $(STATIC)  ## every example from top to bottom
 	$(STAGE) notebooks $(APART) worksteal tests/test_notebooks.py
 
-browser: $(VENV)/ready-test $(STATIC) chromium  ## the widget in a real JupyterLab in a real Chromium
+browser: chromium $(VENV)/ready-test $(STATIC)  ## the widget in a real JupyterLab in a real Chromium
 	$(STAGE) browser $(BIN)/pytest tests/widget
 
-chromium: $(VENV)/ready-test
+# first of all: what no package of pip's can bring must be missed within seconds, not after everything else is installed
+chromium: $(VENV)/made
 	@$(BIN)/python -m tests.widget.chromium
 
 pins: $(VENV)/ready-dev  ## write constraints.txt anew from what .venv holds
@@ -64,6 +65,8 @@ clean:  ## remove what was built and installed
 
 $(VENV)/made: scripts/find-python.sh
 	@python=$$(sh scripts/find-python.sh) && echo "making $(VENV) with $$python" && $$python -m venv $(VENV)
+	@# the yarn that JupyterLab ships is CommonJS; our own package.json above it would make Node read it as a module
+	@echo '{}' > $(VENV)/package.json
 	@touch $@
 
 $(VENV)/ready-%: $(VENV)/made pyproject.toml constraints.txt hatch_build.py | $(STATIC)
