@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Final
 
 
 class ShrinkError(Exception):
@@ -38,6 +39,22 @@ class TrainingError(ShrinkError, ValueError):
 
 class Cancelled(ShrinkError):
     """Work that was told to stop, because something newer was asked for."""
+
+
+_QUOTED: Final = 100
+
+
+def quoted(value: object) -> str:
+    """Return a name, a path or another value from outside as messages show it: in quotes, escaped, and not too long.
+
+    What could forge or hide parts of a message is escaped: line breaks, escape codes of terminals, marks that turn the
+    direction of reading, halves of surrogate pairs.
+
+    >>> quoted("conv1\\x1b[2J")
+    "'conv1\\\\x1b[2J'"
+    """
+    text = repr(os.fspath(value) if isinstance(value, os.PathLike) else value)
+    return text if len(text) <= 2 * _QUOTED else f"{text[:_QUOTED]} … {text[-_QUOTED:]}"
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

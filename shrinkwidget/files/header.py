@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import re
 import zlib
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
-from ..errors import FileError, RecipeError
+from ..errors import FileError, RecipeError, quoted
 from ..measure.bytes import ENTROPY, FORMAT, SECTIONS, VERSION, header_text
+from ..measure.safetensors_file import header_object, read_exactly, read_header_text
 from ..recipe import Recipe
 
 _KEYS: Final = ("format", "version", "crc32", "recipe", "structure")
@@ -26,20 +26,22 @@ class Header:
     sections: dict[str, memoryview]
 
 
-def read_header(data: bytes) -> Header:
-    """Return the checked header of a packed file, given all of its bytes.
+def read_header(file: BinaryIO, size: int) -> Header:
+    """Return the checked header of a packed file of `size` bytes, opened at its start, and its sections.
 
-    Checked are: the lengths, the JSON (no key twice, nothing missing or extra), format and version, that the sections
-    follow each other and fill the file, the CRC-32, and the recipe. At the end the header must be, byte for byte, the
-    one that would be written: there is one valid file for one content.
+    The header is judged before anything else is read, so that refusing a large file costs its header. Checked are: the
+    lengths, the JSON (no key twice, nothing missing or extra), format and version, that the sections follow each other
+    and fill the file, the CRC-32, and the recipe. At the end the header must be, byte for byte, the one that would be
+    written: there is one valid file for one content.
 
     Raises:
         FileError: with a sentence that goes on from "cannot load 'path': ".
     """
-    text, body = _split(data)
-    header = _json(text)
+    text = read_header_text(file, size)
+    header = header_object(text)
     about = _about(header)
-    lengths = _section_lengths(header, len(body))
+    lengths = _section_lengths(header, size - 8 - len(text))
+    body = _rest(file, size - 8 - len(text))
     crc = file_crc(about["recipe"], about["structure"], body)
     if about["crc32"] != f"{crc:08x}":
         raise FileError("its checksum does not match: the file was damaged or changed after it was written")
@@ -50,45 +52,21 @@ def read_header(data: bytes) -> Header:
     return Header(about["format"] == ENTROPY, _recipe(about["recipe"]), about["structure"], sections)
 
 
+def _rest(file: BinaryIO, length: int) -> memoryview:
+    try:
+        body = memoryview(bytearray(length))
+    except MemoryError as error:
+        raise FileError(f"there is not enough memory for its {length:,} bytes") from error
+    read_exactly(file, body)
+    return body.toreadonly()
+
+
 def file_crc(recipe: str, structure: str, *data: Any) -> int:
     """Return the CRC-32 of a file's recipe text, structure text and data, one buffer after the other."""
     crc = 0
     for part in (recipe.encode(), structure.encode(), *data):
         crc = zlib.crc32(part, crc)
     return crc
-
-
-def _split(data: bytes) -> tuple[bytes, memoryview]:
-    if len(data) < 8:
-        raise FileError(f"it is only {len(data)} bytes long, too short for a safetensors file")
-    length = int.from_bytes(data[:8], "little")
-    if length > len(data) - 8:
-        raise FileError(
-            f"its header should be {length:,} bytes long, but only {len(data) - 8:,} follow: "
-            f"the file is cut short, or not a safetensors file"
-        )
-    return data[8 : 8 + length], memoryview(data)[8 + length :]
-
-
-def _json(text: bytes) -> dict[str, Any]:
-    try:
-        found = json.loads(text.decode(), object_pairs_hook=_no_key_twice)
-        json.dumps(found, ensure_ascii=False).encode()  # no half of a surrogate pair anywhere
-    except (ValueError, RecursionError) as error:
-        if isinstance(error, FileError):
-            raise
-        raise FileError(f"its header is not JSON, so it is not a safetensors file ({error})") from error
-    if not isinstance(found, dict):
-        raise FileError("its header is not a JSON object, so it is not a safetensors file")
-    return found
-
-
-def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        twice = next(key for i, (key, _) in enumerate(pairs) if key in dict(pairs[:i]))
-        raise FileError(f"its header has the key {twice!r} twice")
-    return found
 
 
 def _about(header: dict[str, Any]) -> dict[str, str]:
@@ -102,20 +80,21 @@ def _about(header: dict[str, Any]) -> dict[str, str]:
         )
     version = about.get("version", "")
     if not re.fullmatch("[1-9][0-9]{0,8}", version):
-        raise FileError(f"its format version is {version!r}; expected a whole number from 1 to {VERSION}")
+        raise FileError(f"its format version is {quoted(version)}; expected a whole number from 1 to {VERSION}")
     if int(version) > VERSION:
         raise FileError(f"its format version is {version}, newer than {VERSION}: upgrade shrinkwidget to read it")
     if missing := [key for key in _KEYS if key not in about]:
         raise FileError(f"the metadata in its header lacks {', '.join(missing)}")
     if extra := [key for key in about if key not in _KEYS]:
-        raise FileError(f"the metadata in its header has the unknown key {extra[0]!r}")
+        raise FileError(f"the metadata in its header has the unknown key {quoted(extra[0])}")
     return about
 
 
 def _section_lengths(header: dict[str, Any], available: int) -> dict[str, int]:
     found = tuple(key for key in header if key != "__metadata__")
     if found != SECTIONS:
-        raise FileError(f"its sections are {', '.join(found) or 'none'}; expected {', '.join(SECTIONS)}, in that order")
+        names = quoted(", ".join(found))[1:-1] or "none"
+        raise FileError(f"its sections are {names}; expected {', '.join(SECTIONS)}, in that order")
     lengths, end = {}, 0
     for name in SECTIONS:
         lengths[name] = _section_length(name, header[name], end)

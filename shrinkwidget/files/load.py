@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from ..errors import FileError, ModelError
-from ..measure.layers import dtype_name, refuse_pickle
+from ..errors import FileError, ModelError, quoted
+from ..measure.file_kinds import open_plain_file, refuse_other_formats
+from ..measure.layers import dtype_name
 from .header import read_header
 from .packed import Packed
 from .structure import Slot, read_slots
@@ -31,25 +31,19 @@ def read(path: str | os.PathLike[str], into: nn.Module | None = None) -> Packed:
     """
     if not isinstance(into, nn.Module | None):
         raise ModelError(f"into={type(into).__name__} is no model: give an nn.Module, or nothing for a state dict")
-    data = _bytes_of(Path(path))
-    try:
-        header = read_header(data)
-        slots = read_slots(header.structure, header.recipe)
-        targets = [] if into is None else match(slots, into)
-        packed = unpack(header, slots, len(data))
-    except FileError as error:
-        raise FileError(f"cannot load {str(path)!r}: {error}") from error
+    with open_plain_file(path) as file:
+        refuse_other_formats(path, file)
+        size = os.fstat(file.fileno()).st_size
+        try:
+            header = read_header(file, size)
+            slots = read_slots(header.structure, header.recipe)
+            targets = [] if into is None else match(slots, into)
+            packed = unpack(header, slots, size)
+        except FileError as error:
+            raise FileError(f"cannot load {quoted(path)}: {error}") from error
     if targets:
         _fill(packed, targets)
     return packed
-
-
-def _bytes_of(path: Path) -> bytes:
-    try:
-        refuse_pickle(path)
-        return path.read_bytes()
-    except OSError as error:
-        raise FileError(f"cannot read {str(path)!r}: {error.strerror or error}") from error
 
 
 def match(slots: tuple[Slot, ...], model: nn.Module) -> list[list[Tensor]]:

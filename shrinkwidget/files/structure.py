@@ -16,7 +16,8 @@ import torch
 
 from ..errors import FileError, RecipeError
 from ..measure.bytes import BFLOAT16, COMPRESSIBLE, LayerBytes, layer_bytes, stored_bits, stored_dtype
-from ..measure.layers import COMPRESSIBLE_DTYPES, DTYPES
+from ..measure.layers import COMPRESSIBLE_DTYPES
+from ..measure.safetensors_file import DTYPES
 from ..recipe import Plan, Recipe
 
 # What zlib may unfold to beyond a megabyte: names repeat, but not like this.

@@ -18,7 +18,8 @@ from ..errors import FileError, TrainingError
 from ..files.header import file_crc
 from ..files.packed import raw_bytes
 from ..files.write import write_whole
-from ..measure.layers import dtype_name, refuse_pickle
+from ..measure.file_kinds import open_plain_file, refuse_other_formats
+from ..measure.layers import dtype_name
 from .job import Job
 from .log import Log
 
@@ -95,7 +96,8 @@ class Checkpoint:
 
 
 def _contents(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
-    refuse_pickle(path)
+    with open_plain_file(path) as found:
+        refuse_other_formats(path, found)
     try:
         with safe_open(path, framework="pt") as file:
             about = file.metadata() or {}

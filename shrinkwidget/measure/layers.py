@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
-from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from ..errors import FileError, ModelError
+from ..errors import ModelError
+from .checkpoint_files import open_checkpoint
+from .safetensors_file import SafetensorsFile
 
 Source: TypeAlias = nn.Module | Mapping[str, Tensor] | str | os.PathLike[str]
 Role: TypeAlias = Literal["parameter", "buffer", "tensor"]
@@ -74,19 +74,20 @@ class Weights:
 
 
 def open_weights(source: Source, *, only_to_look: bool = False) -> Weights:
-    """List every parameter and buffer of a module, a state dict, or a ``.safetensors`` file.
+    """List every parameter and buffer of a module, a state dict, or a checkpoint on disk (see `open_checkpoint`).
 
     Raises:
         ModelError: for anything else, for tensors on the meta device, and, unless `only_to_look`, where nothing is
             compressible.
-        FileError: for a path that does not exist, is not safetensors, or is a pickle.
+        FileError: for a path that does not exist, is not safetensors, or leads to several models.
     """
     if isinstance(source, nn.Module):
         weights = Weights(type(source).__name__, tuple(_tie(_module_tensors(source))))
     elif isinstance(source, Mapping):
         weights = Weights("state dict", tuple(_tie(_state_tensors(source))))
     elif isinstance(source, str | os.PathLike):
-        weights = Weights(Path(source).stem, tuple(_file_entries(Path(source))))
+        checkpoint = open_checkpoint(source)
+        weights = Weights(checkpoint.title, tuple(_file_entries(checkpoint.files)))
     else:
         raise ModelError(_no_model(source))
     if not weights.layers and not only_to_look:
@@ -202,73 +203,15 @@ def _why_kept(shape: tuple[int, ...], dtype: torch.dtype, role: Role) -> str:
     return "" if torch.Size(shape).numel() else "empty"
 
 
-FILE_DTYPES: Final = {
-    "uint64": "U64", "int64": "I64", "float64": "F64", "complex64": "C64", "float32": "F32", "uint32": "U32",
-    "int32": "I32", "bfloat16": "BF16", "float16": "F16", "uint16": "U16", "int16": "I16",
-    "float8_e5m2fnuz": "F8_E5M2FNUZ", "float8_e4m3fnuz": "F8_E4M3FNUZ", "float8_e8m0fnu": "F8_E8M0",
-    "float8_e4m3fn": "F8_E4M3", "float8_e5m2": "F8_E5M2", "int8": "I8", "uint8": "U8", "bool": "BOOL",
-}  # fmt: skip
-"""The dtypes a .safetensors file can hold, in the order its header lists their tensors, and their names there."""
-DTYPES: Final[dict[str, torch.dtype]] = {name: getattr(torch, name) for name in FILE_DTYPES if hasattr(torch, name)}
-"""Those that this torch knows, by name."""
-_BY_CODE: Final = {FILE_DTYPES[name]: dtype for name, dtype in DTYPES.items()}
-
-
 def dtype_name(dtype: torch.dtype) -> str:
     """Return a dtype's name: ``"float32"``."""
     return str(dtype).removeprefix("torch.")
 
 
-def _file_entries(path: Path) -> Iterator[Entry]:
-    """Yield the entries of a safetensors file without reading a weight; `load` maps one tensor at a time."""
-    refuse_pickle(path)
-    try:
-        with safe_open(path, framework="pt") as file:
-            if (file.metadata() or {}).get("format") in ("shrinkwidget", "shrinkwidget-z"):
-                raise FileError(f"{str(path)!r} is a packed model of shrinkwidget: read it with shrinkwidget.load")
-            for name in file.offset_keys():
-                view = file.get_slice(name)
-                shape, dtype = tuple(view.get_shape()), _file_dtype(path, name, view.get_dtype())
-                role = _role(name)
-                why = _why_kept(shape, dtype, role)
-                yield Entry(name, shape, dtype, role, why, (), True, partial(_map_tensor, path.absolute(), name))
-    except SafetensorError as error:
-        raise FileError(f"{str(path)!r} is not a readable safetensors file: {error}") from error
-
-
-def _file_dtype(path: Path, name: str, code: str) -> torch.dtype:
-    if code not in _BY_CODE:
-        raise FileError(f"{str(path)!r} holds {name!r} as {code}, a type this version cannot read")
-    return _BY_CODE[code]
-
-
-def _map_tensor(path: Path, name: str) -> Tensor:
-    try:
-        with safe_open(path, framework="pt") as file:
-            tensor: Tensor = file.get_tensor(name)
-    except (SafetensorError, OSError) as error:
-        raise FileError(f"{name!r} can no longer be read from {str(path)!r}: {error}") from error
-    return tensor
-
-
-def refuse_pickle(path: Path) -> None:
-    """Raise a `FileError` for a path that is missing, a folder, or a pickle (a ``torch.save`` file among them)."""
-    if not path.is_file():
-        raise FileError(f"there is no file {str(path)!r}" + ("; it is a folder" if path.is_dir() else ""))
-    with path.open("rb") as file:
-        head = file.read(9)
-    if _is_pickle(head):
-        raise FileError(
-            f"{str(path)!r} is a pickle (a torch.save file): pickles can run code when they are read, so shrinkwidget "
-            f"never opens them; load it yourself with torch.load(weights_only=True) and pass the state dict"
-        )
-
-
-def _is_pickle(head: bytes) -> bool:
-    """Tell a pickle, or the zip of one, by the first 9 bytes of a file.
-
-    A safetensors file begins with the length of its header, whose low bytes may be those of either; a brace follows it.
-    """
-    if len(head) < 9 or head[4:] == b"\0\0\0\0{":
-        return False
-    return head[:2] == b"PK" or (head[:1] == b"\x80" and head[1:2] <= b"\x05")
+def _file_entries(files: Iterable[SafetensorsFile]) -> Iterator[Entry]:
+    """Yield the entries of safetensors files without reading a weight; `load` reads one tensor."""
+    for file in files:
+        for name, info in file.tensors.items():
+            role = _role(name)
+            why = _why_kept(info.shape, info.dtype, role)
+            yield Entry(name, info.shape, info.dtype, role, why, (), True, partial(file.read, name))

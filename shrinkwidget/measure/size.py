@@ -14,7 +14,8 @@ from torch import nn
 from ..errors import ModelError
 from .forward import watch
 from .layer_size import LayerSize, TensorSize, layer_sizes
-from .layers import FILE_DTYPES, Entry, Source, dtype_name, open_weights
+from .layers import Entry, Source, dtype_name, open_weights
+from .safetensors_file import FILE_DTYPES
 from .size_table import html_table, text_table
 
 

@@ -125,7 +125,7 @@ def test_files_that_are_not_safetensors_are_refused(tmp_path: Path) -> None:
         "text.safetensors": "not a readable safetensors file",
         "cut.safetensors": "not a readable safetensors file",
         "missing.safetensors": "there is no file",
-        "": "it is a folder",
+        "": "holds several models, 'cut.safetensors', 'text.safetensors': give the path of one",
     }.items():
         with pytest.raises(FileError, match=sentence):
             open_weights(tmp_path / name)
