@@ -9,7 +9,7 @@ STAGE   := @sh scripts/stage.sh
 # two processes of one thread each are quicker than one of two: what is tested is small
 APART   := env OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist
 
-.PHONY: help demo test bench clean setup lint types layers typescript python notebooks browser chromium pins
+.PHONY: help demo test bench compatibility clean setup lint types layers typescript python notebooks browser chromium pins
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
@@ -25,6 +25,9 @@ test: chromium $(VENV)/ready-test $(STATIC)  ## everything CI checks: lint, type
 
 bench: $(VENV)/ready-bench $(STATIC)  ## the numbers of the README, side by side with what a user would otherwise use
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+compatibility: $(VENV)/ready-bench $(STATIC)  ## docs/compatibility.md: 60 architectures of torch, transformers and timm
+	@$(BIN)/python -m benchmarks.compatibility $(ARGS)
 
 setup: $(VENV)/ready-dev $(STATIC)  ## .venv with everything a contributor needs
 

@@ -1,0 +1,1 @@
+"""What works with whose models: a table made by trying them."""
