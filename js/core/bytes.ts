@@ -40,8 +40,26 @@ export function layerBytes(
 
 /** Whether all n weights have a code (pruned ones that of zero), or only the kept ones beside a bit mask. */
 function isDense(n: number, kept: number, plan: Plan, bits: number): boolean {
-  const zeroOnGrid = bits >= 16 || (plan.grid === "linear" && bits >= 2);
-  return kept === n || (zeroOnGrid && n * bits <= n + kept * bits);
+  return kept === n || (zeroOnGrid(plan, bits) && n * bits <= n + kept * bits);
+}
+
+/** Whether codes of so many bits can say zero: plain floats can, and linear grids but for one bit. */
+function zeroOnGrid(plan: Plan, bits: number): boolean {
+  return bits >= 16 || (plan.grid === "linear" && bits >= 2);
+}
+
+/** How many of the zeros a layer came with count as pruned under a plan that prunes nothing itself (docs/estimate.md). */
+export function zerosDropped(
+  layer: { readonly n: number; readonly itemsize: number; readonly zeros: number; readonly negative_zeros: number },
+  plan: Plan,
+): number {
+  const { n, itemsize, zeros, negative_zeros } = layer;
+  if (plan.keep) return 0;
+  const bits = Math.min(plan.bits, 8 * itemsize);
+  const width = Math.max(bits, 2); // one bit beside a mask is never smaller, but ternary where most is zero
+  const masked = n + (n - zeros) * width < n * width;
+  if (masked || (bits < 16 && zeroOnGrid(plan, bits))) return zeros;
+  return bits >= 16 ? zeros - negative_zeros : 0;
 }
 
 function scaleBytes(plan: Plan, shape: readonly number[]): number {

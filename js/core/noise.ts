@@ -83,6 +83,9 @@ class Noise {
     const all = table[`bin${what}`];
     const shares = this.#shares(layer, plan, fate, table, what, out);
     for (let bin = 0; bin < BINS; bin++) out[bin] = shares[bin] * all[bin];
+    if (what === "Count" && fate.cut?.threshold === 0) {
+      out[0] = Math.max(0, out[0] - (layer.n - fate.kept)); // only weights that were zero before are pruned
+    }
     if (sum(out) <= 0) out.set(all);
     return out;
   }

@@ -16,6 +16,8 @@ export function runCounts(layer: LayerSketch, table: RelativeTable, fate: Fate, 
     const bin = binOf(start);
     runBins.fill(0, 0, bin);
     runBins[bin] *= bin < ATOM ? (HIGH[bin] - start) / (HIGH[bin] - LOW[bin]) : Number(start < 1);
+  } else if (fate.cut && range === 0) {
+    runBins.fill(0);
   } else if (fate.cut) {
     runBins[0] = Math.max(0, runBins[0] - (layer.n - fate.kept)); // only zeros are pruned
   }

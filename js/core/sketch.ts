@@ -4,7 +4,7 @@ import { readSafetensors, type Table } from "./safetensors";
 import type { Granularity, KeptTensor, LayerSketch, MagnitudeTable, RelativeTable, Sketch, ValueTable } from "./types";
 
 const FORMAT = "shrinkwidget-sketch";
-const VERSION = "1";
+const VERSION = "2";
 
 type LayerInfo = Omit<LayerSketch, "index" | "absmax" | "energy" | "values" | "magnitudes" | "relative" | "survival">;
 interface ModelInfo extends Omit<Sketch, "layers" | "kept"> {

@@ -1,6 +1,6 @@
 // Which weights survive, as far as a sketch can tell: ranks, thresholds and survival functions (docs/estimate.md).
 import { ATOM, BINS, binOf, HIGH, LOW, RANGES } from "./bins";
-import { rowLength } from "./bytes";
+import { rowLength, zerosDropped } from "./bytes";
 import { firstAtLeast, roundHalfEven } from "./search";
 import { meanSquare } from "./sketch";
 import type { LayerSketch, Pattern, Plan, Recipe, RelativeTable } from "./types";
@@ -83,11 +83,22 @@ export function fateOf(
 ): Fate {
   if (plan.keep) return untouched(layer);
   if (recipe.criterion === "random") return chance(layer, plan);
-  if (plan.pattern !== "unstructured")
-    return blocks(layer, plan.pattern, layer.survival[patterns.indexOf(plan.pattern)]);
-  if (plan.ranked) return below(layer, shared);
+  if (plan.pattern !== "unstructured") return blocks(layer, patterns.indexOf(plan.pattern));
+  if (plan.ranked) return shared ? below(layer, shared) : nothingAsked(layer, plan);
   const k = roundHalfEven(plan.sparsity * layer.n);
-  return below(layer, cutAt(layer.magnitudes, k), layer.n - k);
+  const cut = cutAt(layer.magnitudes, k);
+  return cut ? below(layer, cut, layer.n - k) : nothingAsked(layer, plan);
+}
+
+/** The fate where a recipe prunes nothing: zeros that are there may count as pruned. */
+function nothingAsked(layer: LayerSketch, plan: Plan): Fate {
+  return butZeros(layer, zerosDropped(layer, plan));
+}
+
+function butZeros(layer: LayerSketch, zeros: number): Fate {
+  if (!zeros) return untouched(layer);
+  const cut = { bucket: 0, lo: 0, fraction: zeros / layer.magnitudes.count[0], threshold: 0 };
+  return { kept: layer.n - zeros, prunedEnergy: 0, cut, curve: null, density: 1 };
 }
 
 export function untouched(layer: LayerSketch): Fate {
@@ -96,16 +107,19 @@ export function untouched(layer: LayerSketch): Fate {
 
 function chance(layer: LayerSketch, plan: Plan): Fate {
   const unstructured = plan.pattern === "unstructured";
-  const kept = unstructured ? layer.n - roundHalfEven(plan.sparsity * layer.n) : blockCount(layer.shape, plan.pattern);
-  const density = kept / layer.n;
+  const left = unstructured ? layer.n - roundHalfEven(plan.sparsity * layer.n) : blockCount(layer.shape, plan.pattern);
+  const density = left / layer.n;
+  const kept =
+    left === layer.n ? nothingAsked(layer, plan).kept : roundHalfEven((left * (layer.n - layer.zeros)) / layer.n);
   return { kept, prunedEnergy: (1 - density) * layer.energy, cut: null, curve: null, density };
 }
 
-function blocks(layer: LayerSketch, pattern: Pattern, curve: Float32Array): Fate {
+function blocks(layer: LayerSketch, pattern: number): Fate {
+  const curve = layer.survival[pattern];
   const energy = layer.relative[0].binEnergy;
   let prunedEnergy = 0;
   for (let bin = 0; bin < BINS; bin++) prunedEnergy += (1 - curve[bin]) * energy[bin];
-  return { kept: blockCount(layer.shape, pattern), prunedEnergy, cut: null, curve, density: 1 };
+  return { kept: layer.blocks[pattern], prunedEnergy, cut: null, curve, density: 1 };
 }
 
 /** How many weights an n:m pattern keeps: n of every m along a row, min(n, rest) of a shorter block. */
@@ -115,9 +129,10 @@ function blockCount(shape: readonly number[], pattern: Pattern): number {
   return shape[0] * (Math.floor(row / m) * n + Math.min(n, row % m));
 }
 
-function below(layer: LayerSketch, cut: Cut | null, kept?: number): Fate {
-  if (!cut) return untouched(layer);
+/** The fate of the weights at or above a cut; zeros are always below it. */
+function below(layer: LayerSketch, cut: Cut, kept?: number): Fate {
   const m = layer.magnitudes;
+  if (cut.lo === 0 && layer.zeros && cut.fraction * m.count[0] <= layer.zeros) return butZeros(layer, layer.zeros);
   const i = firstAtLeast(m.bucket, cut.bucket);
   let count = m.countTo[i];
   let energy = m.energyTo[i];

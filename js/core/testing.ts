@@ -71,6 +71,9 @@ function modelText(layers: readonly Weights[]): string {
       lossless: false,
       half: "float16",
       aliases: [],
+      zeros: values.filter((w) => w === 0).length,
+      negative_zeros: values.filter((w) => Object.is(w, -0)).length,
+      blocks: PATTERNS.map((pattern) => blocks(shape, values, pattern)),
     })),
     kept: [{ name: "bias", shape: [10], dtype: "float32", nbytes: 40, itemsize: 4, floating: true, role: "", why: "" }],
     granularities: GRANULARITIES,
@@ -81,7 +84,7 @@ function modelText(layers: readonly Weights[]): string {
 function safetensors(model: string, tables: Record<string, Uint16Array | Uint32Array | Float32Array>): Uint8Array {
   const names = { Uint16Array: "U16", Uint32Array: "U32", Float32Array: "F32" } as Record<string, string>;
   const header: Record<string, unknown> = {
-    __metadata__: { format: "shrinkwidget-sketch", version: "1", model },
+    __metadata__: { format: "shrinkwidget-sketch", version: "2", model },
   };
   let end = 0;
   for (const [name, table] of Object.entries(tables)) {
@@ -172,6 +175,20 @@ function runs(ranges: Float64Array, squares: number) {
     rangeCount[run] = members.length / ranges.length;
   }
   return { value, rangeEnergy, rangeCount };
+}
+
+/** How many weights that are not zero a pattern keeps. */
+function blocks(shape: readonly number[], values: Float32Array, pattern: Pattern): number {
+  const [n, m] = pattern.split(":").map(Number);
+  const row = values.length / shape[0];
+  let kept = 0;
+  for (let start = 0; start < values.length; start += row) {
+    for (let at = 0; at < row; at += m) {
+      const block = values.subarray(start + at, start + Math.min(row, at + m));
+      kept += Math.min(n, block.filter((w) => w !== 0).length);
+    }
+  }
+  return kept;
 }
 
 /** A plausible curve: what independent weights of this distribution would show. */

@@ -96,6 +96,12 @@ export interface LayerSketch {
   readonly relative: readonly RelativeTable[];
   /** For each of the sketch's `patterns`, the share of weights kept by relative bin of the whole tensor. */
   readonly survival: readonly Float32Array[];
+  /** For each of the sketch's `patterns`, how many weights that are not zero it keeps. */
+  readonly blocks: readonly number[];
+  /** How many weights are zero already. */
+  readonly zeros: number;
+  /** How many of those are -0.0. */
+  readonly negative_zeros: number;
 }
 
 /** A tensor that no recipe compresses, and why. */

@@ -128,9 +128,17 @@ class Trainer:
         weights = open_weights(self._network)
         if not isinstance(self.job.source, Compressed):
             share = self.job.stage.share
-            return keep_masks(weights, recipe if share is None else thinned(recipe, share(progress)))
-        coded = self.job.source.coded
-        return [coded[e.name].keep if e.name in coded else None for e in weights.layers]
+            masks = keep_masks(weights, recipe if share is None else thinned(recipe, share(progress)))
+        else:
+            coded = self.job.source.coded
+            masks = [coded[e.name].keep if e.name in coded else None for e in weights.layers]
+        plans = recipe.resolve(e.name for e in weights.layers)
+        # a layer that nobody asked to prune and that is zero throughout has not learnt yet (LoRA begins so): let it
+        untaught = [not plan.sparsity and plan.pattern == "unstructured" for plan in plans]
+        return [
+            None if new and keep is not None and not keep.any() else keep
+            for keep, new in zip(masks, untaught, strict=True)
+        ]
 
     def _begun(self, number: int, learner: Learner) -> Progress:
         packed = compress(self._network, self.job.recipes[number])

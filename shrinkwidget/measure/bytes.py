@@ -66,8 +66,36 @@ def stored_bits(bits: int, itemsize: int) -> int:
 
 def is_dense(n: int, kept: int, plan: Plan, bits: int) -> bool:
     """Tell whether all n weights have a code (pruned ones that of zero), or only the kept ones beside a bit mask."""
-    zero_on_grid = bits >= 16 or (plan.grid == "linear" and bits >= 2)
-    return kept == n or (zero_on_grid and n * bits <= n + kept * bits)
+    return kept == n or (zero_on_grid(plan, bits) and n * bits <= n + kept * bits)
+
+
+def zero_on_grid(plan: Plan, bits: int) -> bool:
+    """Tell whether codes of so many bits can say zero: plain floats can, and linear grids but for one bit."""
+    return bits >= 16 or (plan.grid == "linear" and bits >= 2)
+
+
+def zeros_dropped(n: int, zeros: int, negative: int, plan: Plan, itemsize: int) -> int:
+    """Return how many of the zeros a layer came with count as pruned under a plan that prunes nothing itself.
+
+    They do wherever that changes no value: a file of them holds a mask and the other weights. Two cases ask for more:
+    a grid without zero needs the mask for them alone, which pays where most of them are zero; and plain floats keep
+    the sign of a zero as long as they need no mask.
+
+    Args:
+        n: weights of the layer.
+        zeros: how many of them are zero, of either sign.
+        negative: how many of those are -0.0.
+        plan: what the recipe asks.
+        itemsize: bytes of one weight.
+    """
+    if plan.keep:
+        return 0
+    bits = stored_bits(plan.bits, itemsize)
+    width = max(bits, 2)  # one bit beside a mask is never smaller, but ternary where most is zero
+    masked = n + (n - zeros) * width < n * width
+    if masked or (bits < 16 and zero_on_grid(plan, bits)):
+        return zeros
+    return zeros - negative if bits >= 16 else 0
 
 
 def scale_bytes(plan: Plan, shape: tuple[int, ...]) -> int:

@@ -19,7 +19,7 @@ from .sketch import KeptTensor, LayerSketch, Sketch
 from .tables import Table
 
 FORMAT = "shrinkwidget-sketch"
-VERSION = "1"
+VERSION = "2"
 
 
 def encode(sketch: Sketch) -> bytes:
@@ -62,11 +62,14 @@ def _model(sketch: Sketch) -> dict[str, Any]:
     }
 
 
-_LAYER_FIELDS = ("name", "label", "shape", "n", "dtype", "itemsize", "lossless", "half", "aliases")
+_LAYER_FIELDS = (
+    "name", "label", "shape", "n", "dtype", "itemsize", "lossless", "half", "aliases", "zeros", "negative_zeros",
+)  # fmt: skip
 
 
 def _layer(layer: LayerSketch) -> dict[str, Any]:
-    return {field: getattr(layer, field) for field in _LAYER_FIELDS}
+    fields = {field: getattr(layer, field) for field in _LAYER_FIELDS}
+    return {**fields, "blocks": [layer.blocks[p] for p in NM_PATTERNS]}
 
 
 def decode(blob: bytes) -> Sketch:
@@ -112,6 +115,9 @@ def _layer_sketch(i: int, layer: dict[str, Any], tensors: dict[str, NDArray[Any]
         absmax=float(tensors["absmax"][i]),
         tables={g: _table(gi, i, tensors) for gi, g in enumerate(GRANULARITIES)},
         survival={p: tensors["survival"][pi, i].astype(np.float64) for pi, p in enumerate(NM_PATTERNS)},
+        blocks=dict(zip(NM_PATTERNS, layer["blocks"], strict=True)),
+        zeros=layer["zeros"],
+        negative_zeros=layer["negative_zeros"],
     )
 
 

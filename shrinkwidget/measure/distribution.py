@@ -170,6 +170,7 @@ def _alive(layer: LayerSketch, table: Table, survival: Survival, kept: int, rang
         alive[:, ATOM:] = start < 1
     elif kept < layer.n and table.count[0] > 0:  # only weights that were zero before are pruned
         alive[:, 0] = max(0.0, 1 - (layer.n - kept) / table.count[0])
+        alive[ranges == 0] = 0
     return alive
 
 

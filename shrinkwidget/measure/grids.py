@@ -75,6 +75,8 @@ def chosen_clip(layer: LayerSketch, plan: Plan, survival: Survival, table: Table
         costs = [float((relative_error(*step_and_levels(plan, table, c)) * energy).sum()) for c in CLIPS]
         return CLIPS[int(np.argmin(costs))]
     counts = table.count * survival.shares(table.values, table.range_count, layer.absmax)
+    if survival.curve is None and survival.cut.threshold == 0:  # only weights that were zero before are pruned
+        counts[0] = max(0.0, counts[0] - (layer.n - survival.kept))
     return _percentile(counts if counts.sum() > 0 else table.count, float(plan.range) / 100)
 
 

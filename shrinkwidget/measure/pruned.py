@@ -10,6 +10,7 @@ import numpy as np
 
 from ..recipe import Plan, Recipe, n_of_m
 from .bins import ATOM, HIGH, LOW, MIDDLE, Floats, bin_of
+from .bytes import zeros_dropped
 from .sketch import LayerSketch, Magnitudes, mean_square
 
 
@@ -74,29 +75,42 @@ def _survival(layer: LayerSketch, plan: Plan, shared: Cut, magnitude: bool) -> S
     if plan.pattern != "unstructured":
         return _blocks(layer, plan.pattern)
     if plan.ranked:
-        return _below(layer, shared)
+        return _nothing_asked(layer, plan) if shared == NO_CUT else _below(layer, shared)
     k = round(plan.sparsity * layer.n)
-    return _below(layer, cut_at(layer.magnitudes, k), layer.n - k)
+    return _below(layer, cut_at(layer.magnitudes, k), layer.n - k) if k else _nothing_asked(layer, plan)
+
+
+def _nothing_asked(layer: LayerSketch, plan: Plan) -> Survival:
+    """Return the survival where the recipe prunes nothing: zeros that are there may count as pruned."""
+    return _but_zeros(layer, zeros_dropped(layer.n, layer.zeros, layer.negative_zeros, plan, layer.itemsize))
+
+
+def _but_zeros(layer: LayerSketch, zeros: int) -> Survival:
+    if not zeros:
+        return Survival(layer.n, 0.0, NO_CUT, None)
+    return Survival(layer.n - zeros, 0.0, Cut(0.0, 0.0, zeros / float(layer.magnitudes.count[0])), None)
 
 
 def _random(layer: LayerSketch, plan: Plan) -> Survival:
+    """Return the survival by chance; how many of the zeros that were there it takes is an expectation."""
     unstructured = plan.pattern == "unstructured"
-    kept = layer.n - round(plan.sparsity * layer.n) if unstructured else block_count(layer.shape, plan.pattern)
-    density = kept / layer.n
+    left = layer.n - round(plan.sparsity * layer.n) if unstructured else block_count(layer.shape, plan.pattern)
+    density = left / layer.n
+    kept = _nothing_asked(layer, plan).kept if left == layer.n else round(left * (layer.n - layer.zeros) / layer.n)
     return Survival(kept, (1 - density) * layer.energy, NO_CUT, np.full(len(LOW), density))
 
 
 def _blocks(layer: LayerSketch, pattern: str) -> Survival:
     curve = layer.survival[pattern]
     energy = layer.tables["tensor"].energy
-    return Survival(block_count(layer.shape, pattern), float(((1 - curve) * energy).sum()), NO_CUT, curve)
+    return Survival(layer.blocks[pattern], float(((1 - curve) * energy).sum()), NO_CUT, curve)
 
 
 def _below(layer: LayerSketch, cut: Cut, kept: int | None = None) -> Survival:
-    """Return the survival of the weights at or above a cut."""
-    if cut.threshold == 0 and cut.fraction == 0:
-        return Survival(layer.n, 0.0, NO_CUT, None)
+    """Return the survival of the weights at or above a cut; zeros are always below it."""
     m = layer.magnitudes
+    if cut.low == 0 and layer.zeros and cut.fraction * m.count[0] <= layer.zeros:
+        return _but_zeros(layer, layer.zeros)
     i = int(np.searchsorted(m.low, cut.low))
     energy = float((m.count[:i] * m.square[:i]).sum())
     count = float(m.count[:i].sum())

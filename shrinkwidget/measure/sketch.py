@@ -20,9 +20,10 @@ from .call import reason
 from .layers import COMPRESSIBLE_DTYPES, Entry, Source, Weights, dtype_name, open_weights, where_float64_is
 from .parallel import each
 from .size import safetensors_bytes
-from .tables import CHUNK, Table, as_sent, relative_tables, survival_curves, tensor_table
+from .tables import CHUNK, Table, as_sent, block_counts, relative_tables, survival_curves, tensor_table
 
 _NOT_FINITE: Final = 0x7F80  # magnitude buckets from here on hold infinities and NaNs
+_PATTERNS: Final = {2: torch.int16, 4: torch.int32, 8: torch.int64}  # integers as wide as a float
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,7 +45,8 @@ class LayerSketch:
     """What is known of one compressible tensor of n weights.
 
     `buckets` (uint16) and `counts` (int64) are the value table in ascending order of value; `tables` the relative
-    tables by granularity; `survival` the kept fractions by n:m pattern.
+    tables by granularity; `survival` the kept fractions by n:m pattern, and `blocks` how many weights that are not
+    zero each pattern keeps. `zeros` of the weights are exactly zero already, `negative_zeros` of them -0.0.
     """
 
     name: str
@@ -58,6 +60,9 @@ class LayerSketch:
     absmax: float
     tables: Mapping[Granularity, Table]
     survival: Mapping[str, Floats]
+    blocks: Mapping[str, int]
+    zeros: int
+    negative_zeros: int
 
     @property
     def n(self) -> int:
@@ -116,7 +121,14 @@ class Sketch:
     def __repr__(self) -> str:
         buckets = sum(len(layer.buckets) for layer in self.layers)
         layers = f"{len(self.layers)} layer{'s' * (len(self.layers) != 1)}"
-        return f"Sketch({self.title}: {layers}, {self.parameters:,} parameters in {buckets:,} buckets)"
+        zero = self.zeros / sum(layer.n for layer in self.layers)
+        already = f"; {zero:.1%} are zero already" if zero >= 0.0005 else ""
+        return f"Sketch({self.title}: {layers}, {self.parameters:,} parameters in {buckets:,} buckets{already})"
+
+    @property
+    def zeros(self) -> int:
+        """Number of compressible weights that are exactly zero already."""
+        return sum(layer.zeros for layer in self.layers)
 
     def layer(self, name: str) -> LayerSketch:
         """Return the layer of this name, with or without its ``.weight``.
@@ -193,6 +205,7 @@ def sketch_layer(entry: Entry) -> LayerSketch:
     stretch = (max(most, 0.0) - min(least, 0.0)) / absmax if absmax > 0 else 1.0
     total = float((m.count * (m.low if lossless else (m.low + m.high) / 2)).sum())
     whole = tensor_table(m.low, m.high, m.count, energies, absmax, total, stretch)
+    zeros, negative = _zeros(tensor) if m.low[0] == 0 else (0, 0)
     return LayerSketch(
         name=entry.name,
         shape=entry.shape,
@@ -205,7 +218,19 @@ def sketch_layer(entry: Entry) -> LayerSketch:
         absmax=absmax,
         tables={g: t.as_sent() for g, t in {"tensor": whole, **relative_tables(rows, float(energies.sum()))}.items()},
         survival={p: as_sent(curve) for p, curve in survival_curves(rows, absmax).items()},
+        blocks=block_counts(rows, some_zero=zeros > 0),
+        zeros=zeros,
+        negative_zeros=negative,
     )
+
+
+def _zeros(tensor: Tensor) -> tuple[int, int]:
+    """Return how many weights are zero, and how many of those -0.0. Bucket 0 holds the smallest denormals as well."""
+    zeros = positive = 0
+    for piece in torch.split(tensor.reshape(-1), CHUNK):
+        zeros += piece.numel() - int(torch.count_nonzero(piece))
+        positive += piece.numel() - int(torch.count_nonzero(piece.view(_PATTERNS[piece.dtype.itemsize])))
+    return zeros, zeros - positive
 
 
 def _read(entry: Entry) -> tuple[Tensor, NDArray[np.int64]]:

@@ -253,6 +253,25 @@ def survival_curves(rows: Tensor, absmax: float) -> dict[str, Floats]:
     return {pattern: _survival(rows, absmax, *n_of_m(pattern)) for pattern in NM_PATTERNS}
 
 
+def block_counts(rows: Tensor, some_zero: bool) -> dict[str, int]:
+    """Return, per n:m pattern, how many weights that are not zero it keeps, exactly."""
+    return {pattern: _kept_of_blocks(rows, *n_of_m(pattern), some_zero) for pattern in NM_PATTERNS}
+
+
+def _kept_of_blocks(rows: Tensor, n: int, m: int, some_zero: bool) -> int:
+    height, width = rows.shape
+    whole = width - width % m
+    if not some_zero:
+        return height * (width // m * n + min(n, width % m))
+    at_once = max(1, CHUNK // width)
+    kept = 0
+    for start in range(0, height, at_once):
+        filled = rows[start : start + at_once] != 0
+        blocks = filled[:, :whole].reshape(-1, m).sum(1), filled[:, whole:].sum(1)
+        kept += sum(int(block.clamp(max=n).sum()) for block in blocks)
+    return kept
+
+
 def _survival(rows: Tensor, absmax: float, n: int, m: int) -> Floats:
     if absmax == 0:
         return np.ones(BINS)

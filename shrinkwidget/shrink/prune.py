@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
 
@@ -14,11 +14,13 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from ..errors import ModelError
+from ..measure.bytes import zeros_dropped
 from ..measure.layers import Entry, Weights
 from ..measure.parallel import Watch, chunks, each
 from ..measure.pruned import block_count
 from ..measure.sketch import LayerSketch, Sketch, sketch
 from ..recipe import Plan, Recipe, n_of_m
+from .numeric import count_true
 from .ranking import Cut, Ranked, magnitude, prune_smallest
 
 
@@ -41,8 +43,9 @@ def keep_masks(weights: Weights, recipe: Recipe, known: Sketch | None = None) ->
     """Return the exact mask of every compressible layer, true where a weight is kept; None where none is pruned.
 
     Of n weights k = round(s·n) are pruned (half to even), smallest magnitude first; of equal magnitudes the one with
-    the lower flat index first, and of equal ones in scope "global" that of the earlier layer. Masks have the shapes
-    of their tensors and lie on their devices. `known` is the weights' sketch, if there is one already.
+    the lower flat index first, and of equal ones in scope "global" that of the earlier layer. Weights that are zero
+    already are pruned as well, beyond k where there are more of them; where k is 0 `zeros_dropped` says which. Masks
+    have the shapes of their tensors and lie on their devices. `known` is the weights' sketch, if there is one already.
 
     Raises:
         RecipeError: if an override matches no layer.
@@ -83,27 +86,48 @@ def _own(layer: _Layer, rank: _Rank) -> Selection:
     """Return the selection of a layer that is pruned by itself."""
     entry, look, plan = layer
     if plan.keep:
-        return _all(entry)
+        return _nothing_asked(layer)
     if plan.pattern == "unstructured":
         return _cuts([layer], rank, plan.sparsity)[0]
-    pattern = Pattern(*n_of_m(plan.pattern), block_count(entry.shape, plan.pattern))
-    return pattern if rank is _by_magnitude else Chance(pattern, rank(entry, look).load)
+    n, m = n_of_m(plan.pattern)
+    if rank is _by_magnitude:
+        return Pattern(n, m, look.blocks[plan.pattern], some_zero=look.zeros > 0)
+    return _chance(layer, Pattern(n, m, block_count(entry.shape, plan.pattern)), rank(entry, look).load)
 
 
-def _all(entry: Entry) -> Selection:
-    return Cut(entry.numel, entry.numel, 0.0, 0)
+def _nothing_asked(layer: _Layer) -> Selection:
+    """Return the selection of a layer that nothing is to be pruned of: all of it, or all but zeros that are there."""
+    _, look, plan = layer
+    dropped = zeros_dropped(look.n, look.zeros, look.negative_zeros, plan, look.itemsize)
+    if dropped < look.zeros:
+        return Signed(look.n - dropped) if dropped else Cut(look.n, look.n, 0.0, 0)
+    return _not_zero(look)
+
+
+def _not_zero(look: LayerSketch) -> Cut:
+    """Return the cut that prunes all zeros and nothing else."""
+    return Cut(look.n, look.n - look.zeros, 0.0, look.n if look.zeros else 0)
 
 
 def _cuts(layers: Sequence[_Layer], rank: _Rank, sparsity: float, cancelled: Watch | None = None) -> list[Selection]:
     """Return the cuts of layers that are ranked together."""
     k = round(sparsity * sum(entry.numel for entry, _, _ in layers))
     if k == 0:
-        return [_all(entry) for entry, _, _ in layers]
+        return [_nothing_asked(layer) for layer in layers]
     ranked = list(each(lambda layer: rank(layer[0], layer[1]), layers, cancelled))
     cuts = prune_smallest(ranked, k, cancelled)
     if rank is _by_magnitude:
-        return list(cuts)
-    return [Chance(cut, r.load) for cut, r in zip(cuts, ranked, strict=True)]
+        return [cut if cut.threshold > 0 else _not_zero(look) for cut, (_, look, _) in zip(cuts, layers, strict=True)]
+    return [_chance(layer, cut, r.load) for layer, cut, r in zip(layers, cuts, ranked, strict=True)]
+
+
+def _chance(layer: _Layer, by: Selection, lottery: Callable[[], Tensor]) -> Selection:
+    """Return a random selection without the zeros it may have drawn, which are counted."""
+    entry, look, _ = layer
+    if not look.zeros:
+        return Chance(by, lottery, by.kept)
+    drawn = Chance(by, lottery, 0, some_zero=True)
+    return replace(drawn, kept=count_true(drawn.mask(entry.load())))
 
 
 def _by_magnitude(entry: Entry, look: LayerSketch) -> Ranked:
@@ -137,25 +161,37 @@ class Chance:
 
     by: Selection
     lottery: Callable[[], Tensor]
+    kept: int
+    some_zero: bool = False
     threshold: float = 0.0
 
-    @property
-    def kept(self) -> int:
-        """Number of survivors."""
-        return self.by.kept
+    def mask(self, tensor: Tensor) -> Tensor:
+        """Return which weights are kept, bool ``[n]`` in flat order: those drawn, but for zeros."""
+        drawn = self.by.mask(self.lottery().view(tensor.shape)).to(tensor.device)
+        return drawn & (tensor.reshape(-1) != 0) if self.some_zero else drawn
+
+
+@dataclass(frozen=True, slots=True)
+class Signed:
+    """All weights but those that are +0.0: what is left of a layer of plain floats that keeps the sign of a zero."""
+
+    kept: int
+    threshold: float = 0.0
 
     def mask(self, tensor: Tensor) -> Tensor:
         """Return which weights are kept, bool ``[n]`` in flat order."""
-        return self.by.mask(self.lottery().view(tensor.shape)).to(tensor.device)
+        flat = tensor.reshape(-1)
+        return (flat != 0) | flat.signbit()
 
 
 @dataclass(frozen=True, slots=True)
 class Pattern:
-    """The n largest of every m neighbours along a row of ``w.reshape(shape[0], -1)``."""
+    """The n largest of every m neighbours along a row of ``w.reshape(shape[0], -1)``, but for zeros among them."""
 
     n: int
     m: int
     kept: int
+    some_zero: bool = False
     threshold: float = 0.0
 
     def mask(self, tensor: Tensor) -> Tensor:
@@ -169,7 +205,8 @@ class Pattern:
         width = rows.shape[1]
         padded = pad(magnitude(rows), (0, -width % self.m), value=-1.0)
         beaten = _times_beaten(list(padded.view(-1, self.m).t().contiguous()))
-        return (beaten < self.n).t().reshape(padded.shape)[:, :width]
+        kept = (beaten < self.n).t().reshape(padded.shape)[:, :width]
+        return kept & (rows != 0) if self.some_zero else kept
 
 
 def _times_beaten(columns: list[Tensor]) -> Tensor:

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from torch import Tensor, nn
 from torch.nn.utils import prune
 
+from shrinkwidget import demo
 from shrinkwidget.compressed import Compressed, compress, load
 from shrinkwidget.errors import FileError, ModelError, RecipeError
 from shrinkwidget.measure.estimate import estimate
@@ -302,3 +303,58 @@ def test_results_are_compressed_objects(resnet20: Path) -> None:
     assert isinstance(small, Compressed)
     assert set(small.coded) == {e.name for e in open_weights(resnet20).layers}
     assert small.dense / small.nbytes > 10
+
+
+@pytest.fixture
+def pruned_elsewhere() -> nn.Module:
+    """The demo network after torch's own pruning of 90 %, made permanent; half of its zeros are -0.0."""
+    model = demo.model()
+    layers = [(m, "weight") for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    prune.global_unstructured(layers, prune.L1Unstructured, amount=0.9)
+    for module, name in layers:
+        prune.remove(module, name)
+    return model
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        Recipe(),
+        Recipe(sparsity=0.5),
+        Recipe(bits=4),
+        Recipe(bits=1),
+        Recipe(bits=3, grid="codebook"),
+        Recipe(pattern="2:4"),
+    ],
+    ids=str,
+)
+def test_zeros_that_are_there_are_stored_as_a_mask_and_cost_no_codes(
+    pruned_elsewhere: nn.Module, recipe: Recipe, tmp_path: Path
+) -> None:
+    compressed = compress(pruned_elsewhere, recipe)
+    assert compressed.estimate is not None
+    assert estimate(sketch(pruned_elsewhere), recipe).nbytes == compressed.nbytes == compressed.save(tmp_path / "m")
+    loaded = load(tmp_path / "m").state_dict()
+    for name, weight in pruned_elsewhere.state_dict().items():
+        if recipe.bits == 32 and recipe.pattern == "unstructured":
+            assert torch.equal(loaded[name], weight)
+            assert 98_000 < compressed.nbytes < 99_000
+        elif recipe.bits > 1 and name in compressed.coded and compressed.coded[name].keep is not None:
+            assert not loaded[name][weight == 0].any()
+    assert compressed.estimate.sparsity > 0.88
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64])
+def test_a_few_zeros_keep_their_sign_where_plain_floats_need_no_mask(dtype: torch.dtype) -> None:
+    w = torch.randn(50, 50).to(dtype)
+    w[0, :4], w[1, 0] = -0.0, 0.0
+    state = {"w": w.float().to(dtype)}
+    compressed = compress(state, Recipe())
+    assert same_bits(compressed.state_dict()["w"], state["w"])
+    assert compressed.coded["w"].kept == 2499
+    assert estimate(sketch(state), Recipe()).nbytes == compressed.nbytes
+
+
+def test_a_sketch_says_how_much_is_zero_already(pruned_elsewhere: nn.Module) -> None:
+    assert "90.0% are zero already" in repr(sketch(pruned_elsewhere))
+    assert "already" not in repr(sketch(demo.model()))

@@ -300,3 +300,17 @@ def test_in_a_terminal_a_bar_tells_where_it_is(monkeypatch: pytest.MonkeyPatch) 
     small, options = compress(mlp(), Recipe(sparsity=0.5)), Training(batch=8, augment=slowly)
     retrain(small, points(), points(30, seed=1), FineTune(2, lr=0.05), options=options)
     assert re.search(r"epoch 2/2: .*/24 .*50\.0% sparse, loss \d\.\d{3}, test accuracy 0\.\d+", screen.getvalue())
+
+
+def test_zeros_that_are_there_stay_and_a_layer_that_begins_at_zero_learns() -> None:
+    model = mlp()
+    with torch.no_grad():
+        first, last = (w for w in model.parameters() if w.ndim > 1)
+        first[torch.rand_like(first) < 0.8] = 0
+        last.zero_()
+    zero = first == 0
+    done = retrain(model, points(), method=FineTune(epochs=2, lr=0.1))
+    assert done.model is not None
+    trained = [w for w in done.model.parameters() if w.ndim > 1]
+    assert torch.equal(trained[0] == 0, zero)
+    assert trained[1].any()

@@ -38,7 +38,13 @@ def models() -> dict[str, nn.Module]:
     with torch.no_grad():
         dead.weight[:40] = 0
         large.weight.mul_(100)
-    return {"conv": conv, "bfloat16": half, "odd": odd}
+    torch.manual_seed(1)
+    sparse = nn.Sequential(nn.Linear(40, 30), nn.Linear(30, 20), nn.Embedding(12, 20))
+    with torch.no_grad():  # as others leave them: zeros of either sign, a few, a quarter, most
+        for name, share in {"0.weight": 0.9, "1.weight": 0.25, "2.weight": 0.01}.items():
+            weight = sparse.get_parameter(name)
+            weight.mul_(torch.rand_like(weight) >= share)
+    return {"conv": conv, "bfloat16": half, "odd": odd, "sparse": sparse}
 
 
 def written_recipes() -> list[Recipe]:
