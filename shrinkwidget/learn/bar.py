@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 from tqdm import tqdm
 
 from ..compressed import Compressed
@@ -12,8 +14,12 @@ from .progress import Progress
 
 def finished(trainer: AnyTrainer) -> Compressed:
     """Train to the end behind a progress bar, which shows only in a terminal, and return the result."""
-    steps = trainer.steps()
-    with claimed(trainer.job.model), tqdm(total=0, unit="step", disable=None, leave=False, dynamic_ncols=True) as bar:
+    # closed at once when it is interrupted: the traceback would keep it as it is, in the middle of something
+    with (
+        claimed(trainer.job.model),
+        closing(trainer.steps()) as steps,
+        tqdm(total=0, unit="step", disable=None, leave=False, dynamic_ncols=True) as bar,
+    ):
         while True:
             try:
                 progress = next(steps)

@@ -7,13 +7,23 @@ import threading
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final
 
 import numpy as np
 import torch
 
-_ONE_AT_A_TIME: Final = threading.RLock()
+from ..measure.parallel import in_forked_children, uninterrupted
+
+_ONE_AT_A_TIME = threading.RLock()
 """The generators are the process's own: two runs must not draw from them in turns."""
+
+
+def _forget() -> None:
+    """A child that is forked while a run takes a step would wait for the end of that step for ever."""
+    global _ONE_AT_A_TIME
+    _ONE_AT_A_TIME = threading.RLock()
+
+
+in_forked_children(_forget)
 
 
 @contextmanager
@@ -29,6 +39,14 @@ def seeded(device: torch.device | None, *place: int) -> Iterator[None]:
         before = random.getstate(), np.random.get_state(), torch.default_generator.get_state()  # noqa: NPY002
         gpu = device if device is not None and device.type == "cuda" else None
         on_gpu = None if gpu is None else torch.cuda.get_rng_state(gpu)
+
+        def put_back() -> None:
+            random.setstate(before[0])
+            np.random.set_state(before[1])  # noqa: NPY002
+            torch.default_generator.set_state(before[2])
+            if gpu is not None and on_gpu is not None:
+                torch.cuda.set_rng_state(on_gpu, gpu)
+
         try:
             random.seed(seed)
             np.random.seed(seed)  # noqa: NPY002  # what users' datasets draw from
@@ -37,11 +55,7 @@ def seeded(device: torch.device | None, *place: int) -> Iterator[None]:
                 torch.cuda.manual_seed(seed)
             yield
         finally:
-            random.setstate(before[0])
-            np.random.set_state(before[1])  # noqa: NPY002
-            torch.default_generator.set_state(before[2])
-            if gpu is not None and on_gpu is not None:
-                torch.cuda.set_rng_state(on_gpu, gpu)
+            uninterrupted(put_back)
 
 
 def seed_of(*place: int) -> int:

@@ -10,10 +10,21 @@ from typing import Final
 from torch import nn
 
 from ..errors import TrainingError
+from ..measure.parallel import in_forked_children
 
-_LOCK: Final = threading.Lock()
+_LOCK = threading.Lock()
 _CLAIMED: Final[set[int]] = set()
 """The ids of the models that are being trained: while they are, their trainings hold on to them."""
+
+
+def _forget() -> None:
+    """The trainings of a process go on in it, not in its forked children."""
+    global _LOCK
+    _LOCK = threading.Lock()
+    _CLAIMED.clear()
+
+
+in_forked_children(_forget)
 
 
 def claim(model: nn.Module) -> None:

@@ -13,7 +13,9 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from ..errors import DataError
 from ..measure.call import device_of, reason
+from ..measure.parallel import Watch, never
 from ..train.batches import Batch, as_pair, prepared, raw_batches, refuse_no_data
+from ..train.reader import unblocked
 from .options import Training
 
 
@@ -41,15 +43,20 @@ class Feed:
             return ceil(len(dataset) / self.options.batch)
         return _length(self.data)
 
-    def epoch(self, model: nn.Module, seed: int) -> Iterator[Batch]:
+    def epoch(
+        self, model: nn.Module, seed: int, stopped: Watch = never, patience: float | None = None
+    ) -> Iterator[Batch]:
         """Yield the batches of one epoch, ready to run; the order of a pair or a dataset follows from the seed.
 
+        With `patience`, see `unblocked`.
+
         Raises:
+            Cancelled: when `stopped` says so while a batch is waited for.
             DataError: for data that fails, or a batch that does not fit the model, naming the batch.
         """
         device = device_of(model)
         number = 0
-        for number, raw in enumerate(self._raw(seed), start=1):
+        for number, raw in enumerate(unblocked(self._raw(seed), self.data, stopped, patience), start=1):
             try:
                 yield self._laid_out(self._augmented(prepared(raw, model, device)))
             except DataError as error:

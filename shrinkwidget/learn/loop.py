@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from ..compressed import Compressed, compress
-from ..errors import DataError, ShrinkError, TrainingError
+from ..errors import Cancelled, DataError, ShrinkError, TrainingError
 from ..measure.call import device_of
 from ..measure.layers import open_weights
-from ..measure.parallel import Watch
+from ..measure.parallel import Watch, never
 from ..recipe import Recipe
 from ..shrink.compress import copied, fill
 from ..shrink.prune import keep_masks
@@ -39,15 +39,16 @@ class Trainer:
     """Trains as a job asks. `steps` is a generator: who advances it decides about threads, pauses, and the end.
 
     Between two of its steps the caller may do anything; `stopped` is polled before every step and every test batch,
-    and when it says so, the generator ends with the best weights so far. `learner` is what trains in this round.
+    and when it says so, the generator ends with the best weights so far; with `patience`, see `unblocked`, it is
+    polled while data is waited for, too. `learner` is what trains in this round.
     """
 
     learner: Learner
 
-    def __init__(self, job: Job, stopped: Watch = lambda: False) -> None:
+    def __init__(self, job: Job, stopped: Watch = never, patience: float | None = None) -> None:
         self.job = job
         self.log = Log()
-        self._stopped = stopped
+        self._stopped, self._patience = stopped, patience
         self._clock = Clock()
         self._began = 0.0
         self._share = 0.0
@@ -82,6 +83,8 @@ class Trainer:
                 if progress is None:
                     return self.best()
                 yield progress
+        except Cancelled:  # stopped while data was waited for
+            return self.best()
         except ShrinkError as error:
             error.best = self.best()
             raise
@@ -153,7 +156,8 @@ class Trainer:
 
     def _train(self, learner: Learner, number: int, epoch: int) -> Iterator[Progress]:
         """Train for one epoch."""
-        batches = self.job.feed.epoch(self._network, seed_of(self.job.options.seed, number, epoch))
+        seed = seed_of(self.job.options.seed, number, epoch)
+        batches = self.job.feed.epoch(self._network, seed, self._stopped, self._patience)
         steps, tally, losses = self.job.feed.steps, Tally(), 0.0
         self._began = self._clock.seconds
         for step in count(1):
@@ -207,7 +211,7 @@ class Trainer:
     def _scores(self, model: nn.Module, *place: int) -> Iterator[Score]:
         if self.job.test is None:
             return
-        scores = running(model, self.job.test, self.job.options.measured)
+        scores = running(model, self.job.test, self.job.options.measured, self._stopped, self._patience)
         for step in count():
             if self._stopped():
                 return

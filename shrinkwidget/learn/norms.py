@@ -14,10 +14,11 @@ from torch import nn
 from ..compressed import Compressed, compress
 from ..errors import DataError, ModelError
 from ..measure.call import call, device_of
-from ..measure.parallel import Watch
+from ..measure.parallel import Watch, never
 from ..recipe import Recipe
 from ..shrink.compress import copied
 from ..train.batches import prepared
+from ..train.reader import unblocked
 from .feed import unlabelled
 from .job import Job
 from .log import Log
@@ -33,10 +34,12 @@ class NormTrainer:
     It is driven as a `Trainer` is. Codes, masks and scales stay what they are; only buffers change.
     """
 
-    def __init__(self, job: Job, method: ReestimateNorms, stopped: Watch = lambda: False) -> None:
+    def __init__(
+        self, job: Job, method: ReestimateNorms, stopped: Watch = never, patience: float | None = None
+    ) -> None:
         self.job = job
         self.log = Log()
-        self._stopped = stopped
+        self._stopped, self._patience = stopped, patience
         self._most = method.batches
         self._source = job.source if isinstance(job.source, Compressed) else compress(job.source, Recipe())
         self._result = self._source
@@ -58,7 +61,9 @@ class NormTrainer:
         network = copied(self.job.model)
         device, number = device_of(network), 0
         with measuring(network):
-            for number, raw in enumerate(islice(unlabelled(self.job.train), self._most), start=1):
+            data = self.job.train
+            batches = unblocked(unlabelled(data), data, self._stopped, self._patience)
+            for number, raw in enumerate(islice(batches, self._most), start=1):
                 if self._stopped():
                     return self.best()
                 try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import weakref
 from collections.abc import Callable
@@ -11,7 +12,9 @@ from typing import Any, Final, Literal, TypeAlias
 
 from ..compressed import Compressed
 from ..errors import ShrinkError, TrainingError
+from ..measure.call import reason
 from ..measure.parallel import before_exit
+from ..train.reader import wait_for_readers
 from .claim import claim, release
 from .drive import trainer_of
 from .job import Job
@@ -20,7 +23,10 @@ from .progress import Progress
 State: TypeAlias = Literal["ready", "running", "paused", "stopping", "done", "stopped", "failed"]
 
 log = logging.getLogger("shrinkwidget")
-_STOP_SECONDS: Final = 10.0
+_STOP_SECONDS: Final = 30.0
+_READ_SECONDS: Final = 5.0
+_PATIENCE_SECONDS: Final = 600.0
+"""A training whose data gives no batch for so long is over: as long as torch's process groups wait for each other."""
 _OVER: Final = ("done", "stopped", "failed")
 
 
@@ -29,11 +35,15 @@ class Run:
 
     It may be asked and told everything from any thread. `stop` is acknowledged at once, and obeyed before the next step
     or the next batch of the test data: the result is then the best weights so far. A run ends before the program does.
+
+    Whatever its data, model, loss or metric raise ends it, with state "failed", and frees the model; data that gives no
+    batch for ten minutes does, too.
     """
 
     def __init__(self, job: Job) -> None:
         self.job = job
-        self._trainer = trainer_of(job, self._is_stopping)
+        self._process = os.getpid()
+        self._trainer = trainer_of(job, self._is_stopping, _PATIENCE_SECONDS)
         self._changed = threading.Condition()
         self._state: State = "ready"
         self._progress: Progress | None = None
@@ -53,8 +63,13 @@ class Run:
                 raise TrainingError(f"this run is {self._state}, and cannot be started again: ask for a new one")
             claim(self.job.model)
             self._state = "running"
-        _end_before_exit(self)
-        self._thread.start()
+        try:
+            _end_before_exit(self)
+            self._thread.start()
+        except BaseException:  # Ctrl-C, or no more threads
+            release(self.job.model)
+            self._become("failed")
+            raise
         return self
 
     def pause(self) -> None:
@@ -167,12 +182,13 @@ class Run:
         except StopIteration as end:
             self._result = end.value
             over = "stopped" if self._is_stopping() else "done"
-        except Exception as error:
-            self._error = error
+        except BaseException as error:
+            self._error = _told(error)
             if not isinstance(error, ShrinkError):
                 log.exception("a training failed")
-        release(self.job.model)
-        self._become(over)
+        finally:
+            release(self.job.model)
+            self._become(over)
 
     def _become(self, state: State, *only_from: State) -> None:
         with self._changed:
@@ -190,10 +206,14 @@ class Run:
         return self._state == "stopping"
 
     def _tell(self) -> None:
+        if os.getpid() != self._process:
+            return  # a forked child has a copy of the run, and of what observes it, but the training is not in it
         for callback in list(self._observers):
             try:
                 callback(self)
-            except Exception:
+            except BaseException as error:
+                if not isinstance(error, Exception) and threading.current_thread() is not self._thread:
+                    raise  # Ctrl-C, of somebody who pauses or stops it
                 log.exception("what observes a training failed")
 
     def _forget(self, callback: Callable[[Run], object]) -> None:
@@ -204,6 +224,16 @@ class Run:
     def _end(self) -> None:
         self.stop()
         self._thread.join(_STOP_SECONDS)
+        wait_for_readers(_READ_SECONDS)
+
+
+def _told(error: BaseException) -> Exception:
+    """Return what a run failed with, in a form that can be raised again: a SystemExit would end the user's program."""
+    if isinstance(error, Exception):
+        return error
+    told = TrainingError(f"{reason(error)}, raised by its data, model, loss or metric, ended the training")
+    told.__cause__ = error
+    return told
 
 
 _LIVE: Final[weakref.WeakSet[Run]] = weakref.WeakSet()

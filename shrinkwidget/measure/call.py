@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ..errors import DataError, ShrinkError
 from .layers import dtype_name
+from .parallel import uninterrupted
 
 Inputs: TypeAlias = tuple[tuple[Any, ...], dict[str, Any]]
 """Positional and keyword arguments of a model's ``forward``."""
@@ -51,12 +52,16 @@ def call(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> 
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Put every submodule into eval mode, and back into the mode each one was in."""
     before = [(module, module.training) for module in model.modules()]
+
+    def put_back() -> None:
+        for module, training in before:
+            module.training = training
+
     try:
         model.eval()
         yield
     finally:
-        for module, training in before:
-            module.training = training
+        uninterrupted(put_back)
 
 
 def device_of(model: nn.Module) -> torch.device | None:

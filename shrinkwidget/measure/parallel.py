@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import atexit
 import os
+import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from typing import Final, TypeAlias, TypeVar
 
 from torch import Tensor
@@ -21,6 +23,12 @@ _THREADS: Final = 4
 
 Watch: TypeAlias = Callable[[], bool]
 """Polled between layers; true means stop."""
+
+
+def never() -> bool:
+    """Watch for nothing."""
+    return False
+
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -61,8 +69,56 @@ def each(
 
 
 def before_exit(stop: Callable[[], None]) -> None:
-    """Call this when the program ends, while thread pools still take work; plain atexit comes after they are closed."""
-    getattr(threading, "_register_atexit", atexit.register)(stop)
+    """Call this when the program ends, while thread pools still take work; plain atexit comes after they are closed.
+
+    Only in this process: a forked child, such as a DataLoader's worker, inherits the hooks, but not the threads that
+    they stop. Where such a thread forked it, the child even takes itself for that thread, and cannot join itself.
+
+    Ctrl-C does not cut `stop` short. Python ends the threads that are left as soon as they ask for its lock again, and
+    one that is inside torch then takes the process down with SIGABRT.
+    """
+    process = os.getpid()
+
+    def stop_here() -> None:
+        while os.getpid() == process:
+            with suppress(KeyboardInterrupt), _interrupts_ignored():
+                stop()
+                return
+
+    getattr(threading, "_register_atexit", atexit.register)(stop_here)
+
+
+@contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    """Ignore Ctrl-C; to catch it would not do: a `Thread.join` that it ends takes the thread for ended, too."""
+    before = signal.getsignal(signal.SIGINT)
+    if before is None or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    try:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def in_forked_children(forget: Callable[[], None]) -> None:
+    """Call this in every process that is forked from this one: locks that other threads held would stay locked."""
+    if hasattr(os, "register_at_fork"):  # Windows never forks
+        os.register_at_fork(after_in_child=forget)
+
+
+def uninterrupted(put_back: Callable[[], None]) -> None:
+    """Do what has to be done whole, again if Ctrl-C falls into it, and only then let the interrupt through."""
+    interrupt = None
+    while True:
+        try:
+            put_back()
+            break
+        except KeyboardInterrupt as error:
+            interrupt = error
+    if interrupt is not None:
+        raise interrupt
 
 
 def chunks(flat: Tensor) -> list[Tensor]:

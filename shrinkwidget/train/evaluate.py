@@ -14,6 +14,7 @@ from ..errors import Cancelled, DataError, ModelError
 from ..measure.call import device_of, run
 from .batches import Batch, count, prepared, raw_batches
 from .metrics import Metric, Sums, Tally, resolve
+from .reader import unblocked
 
 MetricLike: TypeAlias = str | Callable[[Any, Tensor], object]
 
@@ -91,7 +92,11 @@ def evaluate(model: nn.Module | Shrunk, data: object, metric: MetricLike = "accu
 
 
 def running(
-    model: nn.Module, data: object, metric: MetricLike = "accuracy", cancelled: Callable[[], bool] | None = None
+    model: nn.Module,
+    data: object,
+    metric: MetricLike = "accuracy",
+    cancelled: Callable[[], bool] | None = None,
+    patience: float | None = None,
 ) -> Iterator[Score]:
     """Yield the score after every batch, and at last the same with ``done=True``; see `evaluate`.
 
@@ -99,14 +104,16 @@ def running(
             if score.high < 0.9:
                 break  # sure enough: the model is as it was, and no more batches are run
 
-    `cancelled` is asked before every batch is run; between two scores the model is as the caller left it.
+    `cancelled` is asked before every batch is run; between two scores the model is as the caller left it. With
+    `patience`, data is read on another thread, so that `cancelled` is obeyed while a batch is waited for, and data that
+    gives none for so many seconds is given up.
 
     Raises:
         Cancelled: when `cancelled` says so.
         DataError, ModelError: as `evaluate`; for the metric's name and the model at once, for the rest on the way.
     """
     device = _runnable(model)
-    return _running(model, device, data, resolve(metric), cancelled or (lambda: False))
+    return _running(model, device, data, resolve(metric), cancelled or (lambda: False), patience)
 
 
 def _runnable(model: object) -> torch.device | None:
@@ -120,10 +127,15 @@ def _runnable(model: object) -> torch.device | None:
 
 
 def _running(
-    model: nn.Module, device: torch.device | None, data: object, metric: Metric, cancelled: Callable[[], bool]
+    model: nn.Module,
+    device: torch.device | None,
+    data: object,
+    metric: Metric,
+    cancelled: Callable[[], bool],
+    patience: float | None,
 ) -> Iterator[Score]:
     tally, total, number = Tally(), count(data), 0
-    for number, raw in enumerate(raw_batches(data), start=1):
+    for number, raw in enumerate(unblocked(raw_batches(data), data, cancelled, patience), start=1):
         if cancelled():
             raise Cancelled(f"the evaluation was cancelled before batch {number}")
         try:

@@ -10,7 +10,7 @@ from typing import Any, Final, cast
 from torch import Tensor, nn
 
 from ..compressed import Compressed, compress
-from ..errors import DataError, ShrinkError
+from ..errors import Cancelled, DataError, ShrinkError
 from ..files import pack
 from ..learn.job import Job
 from ..learn.methods import Method
@@ -27,10 +27,13 @@ from ..shrink.exact import exact
 from ..train.batches import Batch, prepared, raw_batches, refuse_no_data
 from ..train.evaluate import MetricLike, Score, running
 from ..train.metrics import resolve
+from ..train.reader import unblocked
 
 CancelCheck = Callable[[], bool]
 DENSE: Final = Recipe()
 _REMEMBERED: Final = 512
+_PATIENCE_SECONDS: Final = 20.0
+"""An evaluation whose data gives no batch for so long is given up, until it is asked for again."""
 
 
 class Bench:
@@ -97,12 +100,12 @@ class Bench:
             return
         model = self._scratch_model()
         fill(model, effective_state(self.weights, recipe, self.sketch, cancelled))
-        for score in running(model, self.data, self._metric_like, cancelled):
+        for score in running(model, self.data, self._metric_like, cancelled, _PATIENCE_SECONDS):
             if score.done:
                 _remember(self._scores, recipe.to_json(), score)
             yield score
 
-    def forward(self) -> tuple[list[int], list[int]]:
+    def forward(self, cancelled: CancelCheck) -> tuple[list[int], list[int]]:
         """Run the first example of the data: return (layers in the order of their first use, MACs of each layer).
 
         It is run on the scratch copy. Both are empty if it cannot be run; the evaluation, which needs the same batch,
@@ -110,8 +113,11 @@ class Bench:
         """
         model = self._scratch_model()
         try:
-            batch = prepared(next(raw_batches(self.data)), model, device_of(model))
+            batches = unblocked(raw_batches(self.data), self.data, cancelled, _PATIENCE_SECONDS)
+            batch = prepared(next(batches), model, device_of(model))
             seen = watch(model, open_weights(model).entries, _first_example(batch))
+        except Cancelled:
+            raise
         except (ShrinkError, StopIteration):
             return [], []
         names = [layer.name for layer in self.sketch.layers]

@@ -18,6 +18,7 @@ from ..learn.methods import Method
 from ..learn.run import Run
 from ..measure.estimate import Estimate
 from ..measure.layers import Source
+from ..measure.parallel import in_forked_children
 from ..measure.sketch import Sketch
 from ..recipe import Recipe, checked_recipe
 from ..train.evaluate import MetricLike, Score
@@ -30,6 +31,7 @@ from .worker import Pace, Worker
 log = logging.getLogger("shrinkwidget")
 
 _WORKER: Final = Worker()
+in_forked_children(_WORKER.forget_all)
 _SCORE_SECONDS: Final = 0.1
 _SILENT_SECONDS: Final = 3.0
 _LOOK_SECONDS: Final = 0.005
@@ -184,7 +186,7 @@ class Explorer(Hosted):
             self._count(bench.download, recipe, cancelled)
         except Cancelled:
             raise
-        except Exception as error:  # noqa: BLE001  # whatever fails is told in the widget, and logged
+        except BaseException as error:  # noqa: BLE001  # whatever fails is told in the widget, and logged
             self._failed("estimate", error)
         self._refresh_still()
 
@@ -207,18 +209,18 @@ class Explorer(Hosted):
         self._tell(_exact={**figures, "seconds": known})
 
     def _evaluate(self, bench: Bench, recipe: Recipe, cancelled: CancelCheck) -> None:
-        """Score the recipe first, so that its score counts up at once, then the baseline if it is not there yet."""
+        """Score the recipe first, so that its score counts up at once, then what is not there yet: MACs, baseline."""
         try:
-            if self._baseline is None and not self._macs:
-                order, macs = bench.forward()
-                self._tell(_order=order, _macs=macs)
             self._run_scores(bench, recipe, cancelled, "_score")
             self._visit(bench, recipe)
+            if self._baseline is None and not self._macs:
+                order, macs = bench.forward(cancelled)
+                self._tell(_order=order, _macs=macs)
             if self._baseline is None:
                 self._run_scores(bench, DENSE, cancelled, "_baseline")
         except Cancelled:
             raise
-        except Exception as error:  # noqa: BLE001  # as above
+        except BaseException as error:  # noqa: BLE001  # as above
             self._log("evaluation", error)
             self._tell(_score={"recipe": recipe.to_json(), "state": "failed", "text": sentence(error)})
 
@@ -270,7 +272,7 @@ class Explorer(Hosted):
             if watching is not None:
                 watching.watch(run)
             run.start()
-        except Exception as error:
+        except BaseException as error:
             if watching is not None:
                 watching.fail(sentence(error))
             raise
@@ -302,14 +304,14 @@ class Explorer(Hosted):
         self._say("busy", what, "")
         try:
             self._say("done", what, job())
-        except Exception as error:  # noqa: BLE001  # as above
+        except BaseException as error:  # noqa: BLE001  # as above
             self._failed(what, error)
 
-    def _failed(self, what: str, error: Exception) -> None:
+    def _failed(self, what: str, error: BaseException) -> None:
         self._log(what, error)
         self._say("failed", what, sentence(error))
 
-    def _log(self, what: str, error: Exception) -> None:
+    def _log(self, what: str, error: BaseException) -> None:
         """Log a failure once, not for every recipe tried: with the traceback of what failed, unless a sentence is all.
 
         What is ours is a sentence already; a traceback helps with what it came from, such as the user's own metric.

@@ -28,10 +28,14 @@ def kernel_owned(trait: Any) -> Any:
     return trait.tag(sync=True, echo_update=False)
 
 
-def sentence(error: Exception) -> str:
+def sentence(error: BaseException) -> str:
     """Return one line for the user: our own errors are sentences already, others are named."""
     text = str(error).strip().splitlines()[0] if str(error).strip() else ""
-    return text if isinstance(error, ShrinkError) else f"{type(error).__name__}: {text or 'no message'}; see the log"
+    if isinstance(error, ShrinkError):
+        return text
+    # SystemExit and its like are raised on purpose, by argparse or sys.exit in the user's own metric or dataset
+    whose = "" if isinstance(error, Exception) else ", raised by your data, model or metric"
+    return f"{type(error).__name__}: {text or 'no message'}{whose}; see the log"
 
 
 def metric_dict(metric: Metric) -> dict[str, Any]:

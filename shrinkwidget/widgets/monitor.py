@@ -124,7 +124,7 @@ class Monitor(Hosted):
             else:
                 text = save_to(content.get("path"), run.result, bool(content.get("entropy")))
             self._tell(_kept={"failed": False, "text": text})
-        except Exception as error:  # noqa: BLE001  # whatever fails is told in the widget
+        except BaseException as error:  # noqa: BLE001  # whatever fails is told in the widget
             self._tell(_kept={"failed": True, "text": sentence(error)})
 
     def _still(self) -> dict[str, Any]:

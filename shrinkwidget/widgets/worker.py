@@ -13,12 +13,14 @@ from typing import Final, TypeAlias
 
 from ..errors import Cancelled
 from ..measure.parallel import before_exit
+from ..train.reader import wait_for_readers
 
 log = logging.getLogger("shrinkwidget")
 
 CancelCheck: TypeAlias = Callable[[], bool]
 Work: TypeAlias = Callable[[CancelCheck], None]
-_STOP_SECONDS: Final = 10.0
+_STOP_SECONDS: Final = 30.0
+_READ_SECONDS: Final = 5.0
 
 
 @dataclass(eq=False)
@@ -38,6 +40,10 @@ class Worker:
     """
 
     def __init__(self) -> None:
+        self.forget_all()
+
+    def forget_all(self) -> None:
+        """Begin anew, as a forked process has to: its parent's thread and the work for it stay with the parent."""
         self._changed = threading.Condition()
         self._urgent: deque[_Job] = deque()
         self._latest: dict[Hashable, _Job] = {}
@@ -79,6 +85,7 @@ class Worker:
             self._changed.notify_all()
         if self._thread is not None:
             self._thread.join(_STOP_SECONDS)
+            wait_for_readers(_READ_SECONDS)
             # a kernel's stream waits here until all that was said is sent: what still waits when zmq's own atexit has
             # run is cut off in the middle of a message
             sys.stdout.flush()
@@ -126,11 +133,12 @@ class Worker:
             job.work(lambda: self._poll(job))
         except Cancelled:
             log.debug("work for an explorer was cancelled")
-        except Exception:  # the thread must outlive one job's failure; jobs tell the user themselves
+        except BaseException:  # the thread must outlive one job's failure, even a SystemExit; jobs tell the user
             log.exception("work for an explorer failed")
-        with self._changed:
-            self._running.remove(job)
-            self._changed.notify_all()
+        finally:
+            with self._changed:
+                self._running.remove(job)
+                self._changed.notify_all()
 
     def _poll(self, job: _Job) -> bool:
         """Give urgent work its turn, unless asked from a thread that only helps, and tell whether to stop."""
