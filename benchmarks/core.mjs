@@ -57,6 +57,7 @@ const sketch = decodeSketch(blob);
 const estimator = new Estimator(sketch);
 const buckets = sketch.layers.reduce((sum, layer) => sum + layer.values.count.length, 0);
 
+const NAMED = sketch.layers.map((layer, i) => [layer.name, { bits: 3 + (i % 5) }]);
 const RECIPES = {
   "4 bits per channel": { bits: 4 },
   "4 bits per channel, scope layer": { bits: 4, scope: "layer" },
@@ -70,6 +71,7 @@ const RECIPES = {
   "codebook of 4 bits": { bits: 4, grid: "codebook" },
   "codebook of 8 bits": { bits: 8, grid: "codebook" },
   "2:4, 4 bits": { bits: 4, pattern: "2:4" },
+  "4 bits, an override for every layer": { bits: 4, layers: NAMED },
 };
 
 console.log(`one step of a drag, ${LAYERS} layers, ${buckets} buckets`.padEnd(48), "median ms", "  p95");

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Iterable
+from itertools import islice
 from typing import Any, Final
 
 
@@ -42,6 +43,7 @@ class Cancelled(ShrinkError):
 
 
 _QUOTED: Final = 100
+_MOST_COMPARED: Final = 5000
 
 
 def quoted(value: object) -> str:
@@ -58,6 +60,10 @@ def quoted(value: object) -> str:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Return ``"; did you mean 'a' or 'b'?"`` for the known names closest to `name`, or ``""``."""
-    close = difflib.get_close_matches(name, list(known), n=2, cutoff=0.5)
-    return f"; did you mean {' or '.join(repr(c) for c in close)}?" if close else ""
+    """Return ``"; did you mean 'a' or 'b'?"`` for the known names closest to `name`, or ``""``.
+
+    Comparing takes time in proportion to the names' lengths squared, so it is left out for long ones, and for many.
+    """
+    short = [other for other in islice(known, _MOST_COMPARED) if len(other) <= _QUOTED]
+    close = difflib.get_close_matches(name, short, n=2, cutoff=0.5) if len(name) <= _QUOTED else []
+    return f"; did you mean {' or '.join(quoted(c) for c in close)}?" if close else ""

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import fnmatch
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from decimal import Decimal
-from fnmatch import fnmatchcase
 from functools import wraps
 from types import MappingProxyType
 from typing import Any, Final, Literal, TypeAlias, TypeVar, cast
 
 import numpy as np
 
-from .errors import RecipeError, nearest
+from . import strict_json
+from .errors import RecipeError, nearest, quoted
 
 FORMAT: Final = "shrinkwidget-recipe"
 VERSION: Final = 1
@@ -22,6 +24,8 @@ BITS: Final = (1, 2, 3, 4, 5, 6, 7, 8, 16, 32)
 PATTERNS: Final = ("unstructured", "2:4", "1:4", "4:8")
 MAX_GROUP: Final = 1 << 20
 _SOME: Final = 6
+_MOST_MATCHES: Final = 2**22  # wildcards × layers, and the letters of both: at most a few seconds
+_MOST_LETTERS: Final = 2**30
 
 Scope: TypeAlias = Literal["global", "layer"]
 Pattern: TypeAlias = Literal["unstructured", "2:4", "1:4", "4:8"]
@@ -177,7 +181,7 @@ class Recipe:
             RecipeError: if both an override and changes are given.
         """
         if override is not None and changes:
-            raise RecipeError(f"with_layer({name!r}, …) takes an override or single fields, not both")
+            raise RecipeError(f"with_layer({quoted(name)}, …) takes an override or single fields, not both")
         layers = dict(self.layers)
         before = layers.pop(name, {})
         if override is not None:
@@ -204,9 +208,9 @@ class Recipe:
             RecipeError: if the text is not JSON, not a recipe, or of a newer version.
         """
         try:
-            found = json.loads(text)
-        except (ValueError, TypeError, RecursionError) as error:
-            raise RecipeError(f"this is not a recipe: it is not valid JSON ({error})") from error
+            found = strict_json.parse(text)
+        except ValueError as error:
+            raise RecipeError(f"this is not a recipe: {error}") from error
         return cls.from_dict(found)
 
     @classmethod
@@ -216,7 +220,7 @@ class Recipe:
             raise RecipeError(f'this is not a recipe: expected an object with "format": "{FORMAT}"')
         version = found.get("version")
         if not isinstance(version, int) or isinstance(version, bool) or version < 1:
-            raise RecipeError(f"this recipe has version {version!r}; expected a whole number from 1 to {VERSION}")
+            raise RecipeError(f"this recipe has version {quoted(version)}; expected a whole number from 1 to {VERSION}")
         if version > VERSION:
             raise RecipeError(
                 f"this recipe has version {version}, newer than {VERSION}: upgrade shrinkwidget to read it"
@@ -225,7 +229,7 @@ class Recipe:
         _known(values, [f.name for f in fields(cls)], "Recipe")
         layers = values.get("layers", {})
         if not isinstance(layers, Mapping):
-            raise RecipeError(f"Recipe(layers=…) must be an object of overrides by layer name, got {layers!r}")
+            raise RecipeError(f"Recipe(layers=…) must be an object of overrides by layer name, got {quoted(layers)}")
         values["layers"] = {k: Keep if v == "keep" else v for k, v in layers.items()}
         return cls(**values)
 
@@ -238,24 +242,25 @@ class Recipe:
             RecipeError: if an override matches none of the names.
         """
         names = list(names)
-        for pattern in self.layers:
-            if not any(layer_matches(pattern, name) for name in names):
+        own: list[Override] = [{}] * len(names)
+        for pattern, matched in zip(self.layers, _layers_named(self.layers, names), strict=True):
+            if not matched:
                 hint = _why_none(pattern, others or {}) or _nearest_layers(pattern, names)
-                raise RecipeError(f"Recipe(layers={{{pattern!r}: …}}) matches no layer{hint}")
-        return [self._plan(name) for name in names]
+                raise RecipeError(f"Recipe(layers={{{quoted(pattern)}: …}}) matches no layer{hint}")
+            for i in matched:
+                own[i] = self.layers[pattern]
+        return [self._plan(override) for override in own]
 
-    def _plan(self, name: str) -> Plan:
-        own: Override = {}
-        for pattern, override in self.layers.items():
-            if layer_matches(pattern, name):
-                own = override
+    def _plan(self, own: Override) -> Plan:
         mine = {} if own is Keep else dict(cast(Mapping[str, Any], own))
         pattern = mine.get("pattern", self.pattern)
         if "pattern" in mine and pattern != self.pattern:
             mine.setdefault("sparsity", pattern_sparsity(pattern))
         ranked = own is not Keep and self.scope == "global" and pattern == "unstructured" and "sparsity" not in mine
-        names = [f.name for f in fields(Plan) if f.name not in ("keep", "ranked")]
-        return Plan(keep=own is Keep, ranked=ranked, **{n: mine.get(n, getattr(self, n)) for n in names})
+        return Plan(keep=own is Keep, ranked=ranked, **{n: mine.get(n, getattr(self, n)) for n in _PLAN_FIELDS})
+
+
+_PLAN_FIELDS: Final = [f.name for f in fields(Plan) if f.name not in ("keep", "ranked")]
 
 
 def checked_recipe(found: object) -> Recipe:
@@ -271,7 +276,7 @@ def checked_recipe(found: object) -> Recipe:
 
 def _why_none(pattern: str, others: Mapping[str, str]) -> str:
     """Return why the first of these names that a pattern matches is no layer of its own."""
-    return next((f": {name!r} {why}" for name, why in others.items() if layer_matches(pattern, name)), "")
+    return next((f": {quoted(name)} {why}" for name, why in others.items() if layer_matches(pattern, name)), "")
 
 
 def _nearest_layers(pattern: str, names: Iterable[str]) -> str:
@@ -281,7 +286,7 @@ def _nearest_layers(pattern: str, names: Iterable[str]) -> str:
 
 def _some(names: Sequence[str]) -> str:
     """Return a few of the names as a list to read."""
-    return ", ".join(map(repr, names[:_SOME])) + (f" and {len(names) - _SOME:,} more" if len(names) > _SOME else "")
+    return ", ".join(map(quoted, names[:_SOME])) + (f" and {len(names) - _SOME:,} more" if len(names) > _SOME else "")
 
 
 def layer_label(name: str) -> str:
@@ -294,7 +299,39 @@ def layer_matches(pattern: str, name: str) -> bool:
 
     A layer's own name always does, also one with brackets, which as a pattern would mean something else.
     """
-    return any(pattern == one or fnmatchcase(one, pattern) for one in (name, layer_label(name)))
+    return bool(next(_layers_named([pattern], [name])))
+
+
+def _layers_named(patterns: Collection[str], names: Sequence[str]) -> Iterator[list[int]]:
+    """Yield, for each key of overrides, the indices of the layers it names.
+
+    A planner writes one override per layer, so names are looked up, and only wildcards are held against every layer.
+
+    Raises:
+        RecipeError: where that would take minutes, as nobody's recipe does, but a hostile file's.
+    """
+    places: dict[str, list[int]] = {}
+    for i, name in enumerate(names):
+        for one in {name, layer_label(name)}:
+            places.setdefault(one, []).append(i)
+    globs = [pattern for pattern in patterns if _is_glob(pattern)]
+    letters = sum(map(len, globs)) * sum(map(len, names))
+    if len(globs) * len(names) > _MOST_MATCHES or letters > _MOST_LETTERS:
+        raise RecipeError(
+            f"Recipe(layers=…) has {len(globs):,} keys with wildcards, too many or too long to be held against "
+            f"{len(names):,} layers: name the layers instead"
+        )
+    for pattern in patterns:
+        matched = places.get(pattern, [])
+        if _is_glob(pattern):
+            matches = re.compile(fnmatch.translate(pattern)).match
+            by_glob = {i for one, found in places.items() if matches(one) for i in found}
+            matched = sorted(by_glob.union(matched))
+        yield matched
+
+
+def _is_glob(pattern: str) -> bool:
+    return any(letter in pattern for letter in "*?[")
 
 
 def pattern_sparsity(pattern: object) -> float:
@@ -335,7 +372,7 @@ def _known(given: Mapping[str, Any], known: Iterable[str], where: str) -> None:
     for name in given:
         if name not in (known := list(known)):
             raise RecipeError(
-                f"{where} has no field {name!r}{nearest(str(name), known) or '.'} Its fields: {', '.join(known)}"
+                f"{where} has no field {quoted(name)}{nearest(str(name), known) or '.'} Its fields: {', '.join(known)}"
             )
 
 
@@ -363,9 +400,9 @@ def _check(name: str, value: Any, where: str) -> Any:
     if name == "range":
         return _check_range(value, where)
     if name == "symmetric" and not isinstance(value, bool):
-        raise RecipeError(f"{where}(symmetric={value!r}) must be True or False")
+        raise RecipeError(f"{where}(symmetric={quoted(value)}) must be True or False")
     if name == "seed" and not (_whole(value) and 0 <= value < 2**53):
-        raise RecipeError(f"{where}(seed={value!r}) must be a whole number from 0 to 2^53 - 1")
+        raise RecipeError(f"{where}(seed={quoted(value)}) must be a whole number from 0 to 2^53 - 1")
     return value
 
 
@@ -383,14 +420,14 @@ def _check_choice(name: str, value: Any, where: str) -> Any:
         hint = nearest(str(value), (choice for choice in choices if isinstance(choice, str)))
         if isinstance(value, str) and value in map(str, choices):
             hint = f"; did you mean {value}?"
-        raise RecipeError(f"{where}({name}={value!r}) must be one of {', '.join(map(repr, choices))}{hint}")
+        raise RecipeError(f"{where}({name}={quoted(value)}) must be one of {', '.join(map(repr, choices))}{hint}")
     return value
 
 
 def _check_sparsity(value: Any, where: str) -> float:
     if not (_number(value) and 0 <= value < 1):
         hint = f"; for {value} % write {value / 100:g}" if _number(value) and 1 <= value < 100 else ""
-        raise RecipeError(f"{where}(sparsity={value!r}) must be a fraction, 0 <= sparsity < 1{hint}")
+        raise RecipeError(f"{where}(sparsity={quoted(value)}) must be a fraction, 0 <= sparsity < 1{hint}")
     return float(value)
 
 
@@ -405,7 +442,7 @@ def _check_granularity(value: Any, where: str) -> Granularity:
         return cast(Granularity, value)
     hint = nearest(str(value), ("tensor", "channel"))
     raise RecipeError(
-        f"{where}(granularity={value!r}) must be 'tensor', 'channel' or a group size from 2 to {MAX_GROUP}{hint}"
+        f"{where}(granularity={quoted(value)}) must be 'tensor', 'channel' or a group size from 2 to {MAX_GROUP}{hint}"
     )
 
 
@@ -415,7 +452,7 @@ def _check_range(value: Any, where: str) -> Range:
     if _number(value) and 50 < value <= 100:
         return float(value)
     raise RecipeError(
-        f"{where}(range={value!r}) must be 'absmax', 'mse' or a percentile above 50 and up to 100"
+        f"{where}(range={quoted(value)}) must be 'absmax', 'mse' or a percentile above 50 and up to 100"
         f"{nearest(str(value), ('absmax', 'mse'))}"
     )
 
@@ -428,18 +465,20 @@ def _checked_layers(layers: Any) -> dict[str, Override]:
 
 def _checked_name(name: Any) -> str:
     if not isinstance(name, str) or not name:
-        raise RecipeError(f"Recipe(layers=…) has the key {name!r}; expected a layer's name or a pattern")
+        raise RecipeError(f"Recipe(layers=…) has the key {quoted(name)}; expected a layer's name or a pattern")
     if any("\ud800" <= letter <= "\udfff" for letter in name):
-        raise RecipeError(f"Recipe(layers=…) has the key {name!r}, half of a surrogate pair, which no file can hold")
+        raise RecipeError(
+            f"Recipe(layers=…) has the key {quoted(name)}, half of a surrogate pair, which no file can hold"
+        )
     return name
 
 
 def _checked_override(name: str, value: Any) -> Override:
     if isinstance(value, _Keep):
         return Keep
-    where = f"the override of {name!r}"
+    where = f"the override of {quoted(name)}"
     if not isinstance(value, Mapping):
-        raise RecipeError(f"{where} must be Keep or a dict such as dict(bits=8), got {value!r}")
+        raise RecipeError(f"{where} must be Keep or a dict such as dict(bits=8), got {quoted(value)}")
     _known(value, _LAYER_FIELDS, where)
     checked = _checked(value, where)
     return MappingProxyType({field_name: checked[field_name] for field_name in _LAYER_FIELDS if field_name in checked})

@@ -1,7 +1,8 @@
 // The estimate: what a recipe would make of a model, from its sketch alone; the twin of shrinkwidget/measure/estimate.py.
 import { countBytes, headerBytes, keptBytes, layerBytes } from "./bytes";
 import { noiseFor } from "./noise";
-import { planOf, recipeJson, resolve } from "./recipe";
+import { layerNames } from "./overrides";
+import { plansOf, recipeJson, resolve } from "./recipe";
 import { roundHalfEven, sum } from "./search";
 import { type Cut, cutAt, type Fate, fateOf, mergedRanking, type Ranking } from "./survival";
 import type { Estimate, Figures, LayerFigures, LayerSketch, Plan, Recipe, Sketch, Totals } from "./types";
@@ -14,13 +15,13 @@ type Columns = Record<(typeof COLUMNS)[number], Float64Array>;
 
 /** Estimates recipes for one sketch; keeps what recurs from one move of a slider to the next. */
 export class Estimator {
-  readonly #names: string[];
+  readonly #names: readonly string[];
   readonly #noise: ReturnType<typeof noiseFor>;
   #ranked = "";
   #ranking: Ranking | null = null;
 
   constructor(readonly sketch: Sketch) {
-    this.#names = sketch.layers.map((layer) => layer.name);
+    this.#names = layerNames(sketch);
     this.#noise = noiseFor(sketch);
   }
 
@@ -47,7 +48,7 @@ export class Estimator {
   /** The SQNR in dB of one layer as the recipe prunes it, if its weights had 1, 2, … 8 bits. */
   layerSqnr(recipe: Recipe, index: number): Float64Array {
     const layer = this.sketch.layers[index];
-    const plan = planOf(recipe, layer.name);
+    const plan = plansOf(recipe, this.#names)[index];
     const fate = this.fate(recipe, index);
     const noises = CODED_BITS.map((bits) => this.#noise.of(layer, { ...plan, keep: false, bits }, fate));
     return Float64Array.from(noises, (noise) => decibels(layer.energy, noise));

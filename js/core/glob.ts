@@ -2,19 +2,21 @@
 
 type Token = "any" | "star" | { not: boolean; ranges: [string, string][] };
 
-const compiled = new Map<string, Token[]>();
+/** A pattern made ready to be held against many names. */
+export type Glob = readonly Token[];
 
-/** Whether the whole of `name` matches `pattern`, letter case mattering. */
-export function globMatches(pattern: string, name: string): boolean {
-  let tokens = compiled.get(pattern);
-  if (!tokens) {
-    tokens = tokenize([...pattern]);
-    compiled.set(pattern, tokens);
-  }
-  return matches(tokens, [...name]);
+/** Whether a key means more than its own text. */
+export function isGlob(key: string): boolean {
+  return /[*?[]/.test(key);
 }
 
-function matches(tokens: Token[], text: string[]): boolean {
+/** Make a pattern ready. */
+export function compileGlob(pattern: string): Glob {
+  return tokenize([...pattern]);
+}
+
+/** Whether the whole of a name, given as its letters, matches; letter case matters. */
+export function globMatches(tokens: Glob, text: readonly string[]): boolean {
   let t = 0;
   let i = 0;
   let star = -1;

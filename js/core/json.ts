@@ -1,12 +1,17 @@
 // JSON as the recipe needs it: objects that keep the order of keys such as "0", and numbers without exponents.
 
+import { quoted } from "./quoted";
+
 /** A parsed JSON value whose objects are maps, in the order of the text. */
 export type Json = null | boolean | number | string | Json[] | JsonMap;
 export interface JsonMap extends Map<string, Json> {}
 
 const TOKEN = /[{}[\],:]|"(?:[^"\\]|\\.)*"|[^\s{}[\],:"]+/g;
 
-/** Parse JSON text; throws a SyntaxError like `JSON.parse`, which would put keys that look like numbers first. */
+/**
+ * Parse JSON text; throws a SyntaxError like `JSON.parse`, which would put keys that look like numbers first, and take
+ * the last of two equal keys, which is refused here.
+ */
 export function parseOrdered(text: string): Json {
   JSON.parse(text); // from here on the text is known to be valid
   const tokens = text.match(TOKEN) ?? [];
@@ -31,6 +36,7 @@ export function parseOrdered(text: string): Json {
     const entries: JsonMap = new Map();
     while (tokens[at] !== "}") {
       const key: string = JSON.parse(tokens[at]);
+      if (entries.has(key)) throw new SyntaxError(`it has the key ${quoted(key)} twice`);
       at += 2;
       entries.set(key, value());
       if (tokens[at] === ",") at++;

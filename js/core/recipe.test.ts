@@ -1,6 +1,8 @@
 // The recipe says the same as Python's: texts, plans, patterns of names, code, and what it refuses.
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
 import { describe, expect, it } from "vitest";
-import { globMatches } from "./glob";
+import { compileGlob, globMatches } from "./glob";
 import { parseOrdered, plainNumber } from "./json";
 import {
   DEFAULTS,
@@ -74,7 +76,9 @@ describe("name patterns", () => {
     ["*", "", true],
     ["?", "😀", true],
     ["Conv", "conv", false],
-  ])("%s against %s: %s", (pattern, name, expected) => expect(globMatches(pattern, name)).toBe(expected));
+  ])("%s against %s: %s", (pattern, name, expected) => {
+    expect(globMatches(compileGlob(pattern), [...name])).toBe(expected);
+  });
 });
 
 describe("an override's key", () => {
@@ -84,6 +88,54 @@ describe("an override's key", () => {
     ["a[0]", "a0.weight", true],
     ["a[0]", "a1.weight", false],
   ])("%s names %s: %s", (key, name, expected) => expect(layerMatches(key, name)).toBe(expected));
+});
+
+describe("overrides", () => {
+  interface Case {
+    recipe: string;
+    names: string[];
+    bits: number[] | null;
+  }
+  const path = join(import.meta.dirname, "../../tests/vectors/overrides/cases.json");
+  const cases: Case[] = JSON.parse(readFileSync(path, "utf8"));
+
+  it("decide the same layers as in Python", () => {
+    expect(cases.filter(({ bits }) => bits === null).length).toBeGreaterThan(50);
+    for (const { recipe: text, names, bits } of cases) {
+      const recipe = parseRecipe(text);
+      if (bits === null) {
+        expect(() => resolve(recipe, names)).toThrow("matches no layer");
+      } else {
+        expect(resolve(recipe, names).map((plan) => plan.bits)).toEqual(bits);
+        expect(names.map((name) => planOf(recipe, name).bits)).toEqual(bits);
+      }
+    }
+  });
+
+  const names = Array.from({ length: 5000 }, (_, i) => `layers.${i}.weight`);
+
+  it("of a thousand wildcards are refused, not tried for seconds", () => {
+    const layers = Array.from({ length: 1000 }, (_, i) => [`*${i}*`, { bits: 2 }] as const);
+    expect(() => resolve(withFields(DEFAULTS, { layers }), names)).toThrow("name the layers instead");
+  });
+
+  it("by name cost as much for thousands of layers as for each alone", () => {
+    const layers = names.map((name) => [name, { bits: 2 }] as const);
+    const start = performance.now();
+    for (let step = 0; step < 20; step++) resolve(withFields(DEFAULTS, { bits: 4, layers }), names);
+    expect(performance.now() - start).toBeLessThan(2000); // pairs of them would be 20 × 25 million
+  });
+
+  it("are asked for with a key that stands twice in no recipe", () => {
+    const text = '{"format":"shrinkwidget-recipe","version":1,"layers":{"a":"keep","a":{"bits":2}}}';
+    expect(() => parseRecipe(text)).toThrow('it has the key "a" twice');
+  });
+
+  it("are quoted with nothing hidden when they are refused", () => {
+    const name = `fc\u202e\u009b${"x".repeat(5000)}`;
+    const layers = [[name, { bits: 2 }]] as const;
+    expect(() => resolve(withFields(DEFAULTS, { layers }), names)).toThrow(/"fc\\u202e\\u009bx{80,} … x+"/);
+  });
 });
 
 describe("plans", () => {

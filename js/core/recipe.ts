@@ -1,6 +1,7 @@
 // The recipe in the browser: the twin of shrinkwidget/recipe.py, with the same canonical JSON and the same plans.
-import { globMatches } from "./glob";
 import { type Json, type JsonMap, parseOrdered, plainNumber } from "./json";
+import { decided, overrideOf } from "./overrides";
+import { quoted } from "./quoted";
 import type { LayerFields, Override, Pattern, Plan, Recipe } from "./types";
 
 export const BITS = [1, 2, 3, 4, 5, 6, 7, 8, 16, 32] as const;
@@ -32,15 +33,7 @@ export class RecipeError extends Error {
   override name = "RecipeError";
 }
 
-/** The name of a layer as people say it: "conv1.weight" is "conv1". */
-export function layerLabel(name: string): string {
-  return name.endsWith(".weight") ? name.slice(0, -".weight".length) : name;
-}
-
-/** Whether an override's key names this layer, with or without its ".weight". */
-export function layerMatches(pattern: string, name: string): boolean {
-  return [name, layerLabel(name)].some((one) => pattern === one || globMatches(pattern, one));
-}
+export { layerLabel, layerMatches } from "./overrides";
 
 /** The sparsity a pattern fixes, 1 − n/m; 0 for an unstructured one. */
 export function patternSparsity(pattern: Pattern): number {
@@ -62,26 +55,33 @@ export function withLayer(recipe: Recipe, name: string, override: Override | nul
   return checkedRecipe({ ...recipe, layers: override === null ? others : [...others, [name, override]] });
 }
 
-/** The entry of `layers` that decides this layer (the last that matches), or null. */
-export function overrideOf(recipe: Recipe, name: string): readonly [string, Override] | null {
-  return recipe.layers.findLast(([pattern]) => layerMatches(pattern, name)) ?? null;
-}
-
 /** The plan of each layer, in the order of `names`; throws a RecipeError if an override matches none of them. */
 export function resolve(recipe: Recipe, names: readonly string[]): Plan[] {
-  for (const [pattern] of recipe.layers) {
-    if (!names.some((name) => layerMatches(pattern, name))) {
-      throw new RecipeError(`Recipe(layers={${JSON.stringify(pattern)}: …}) matches no layer`);
-    }
+  const { unmatched, tooMany } = decided(recipe.layers, names);
+  if (tooMany > 0) {
+    throw new RecipeError(
+      `Recipe(layers=…) has ${tooMany} keys with wildcards, too many or too long to be held against ` +
+        `${names.length} layers: name the layers instead`,
+    );
   }
-  return names.map((name) => planOf(recipe, name));
+  if (unmatched !== null) throw new RecipeError(`Recipe(layers={${quoted(unmatched)}: …}) matches no layer`);
+  return plansOf(recipe, names);
+}
+
+/** The plan of each layer, whether or not every override names one. */
+export function plansOf(recipe: Recipe, names: readonly string[]): Plan[] {
+  return decided(recipe.layers, names).own.map((own) => planUnder(recipe, own));
 }
 
 /** What the recipe asks of the layer of this name. */
 export function planOf(recipe: Recipe, name: string): Plan {
-  const own = overrideOf(recipe, name)?.[1] ?? {};
+  return planUnder(recipe, overrideOf(recipe.layers, name)?.[1] ?? null);
+}
+
+/** What a recipe asks of a layer with this override, or none. */
+function planUnder(recipe: Recipe, own: Override | null): Plan {
   const keep = own === "keep";
-  const mine: Partial<LayerFields> = keep ? {} : own;
+  const mine: Partial<LayerFields> = keep ? {} : (own ?? {});
   const pattern = mine.pattern ?? recipe.pattern;
   const sparsity = mine.sparsity ?? (pattern !== recipe.pattern ? patternSparsity(pattern) : undefined);
   return {
@@ -100,11 +100,19 @@ export function planOf(recipe: Recipe, name: string): Plan {
 /** The canonical JSON text: no spaces, defaults left out; equal recipes give equal texts, here and in Python. */
 export function recipeJson(recipe: Recipe): string {
   const parts = changedFields(recipe).map((name) => `"${name}":${valueText(recipe[name])}`);
-  if (recipe.layers.length) {
-    const layers = recipe.layers.map(([name, own]) => `${JSON.stringify(name)}:${overrideText(own)}`);
-    parts.push(`"layers":{${layers.join(",")}}`);
-  }
+  if (recipe.layers.length) parts.push(`"layers":{${layersText(recipe.layers)}}`);
   return `{${[`"format":"${FORMAT}"`, `"version":${VERSION}`, ...parts].join(",")}}`;
+}
+
+const texts = new WeakMap<Recipe["layers"], string>();
+
+function layersText(layers: Recipe["layers"]): string {
+  let text = texts.get(layers);
+  if (text === undefined) {
+    text = layers.map(([name, own]) => `${JSON.stringify(name)}:${overrideText(own)}`).join(",");
+    texts.set(layers, text);
+  }
+  return text;
 }
 
 function overrideText(own: Override): string {
@@ -158,7 +166,7 @@ export function parseRecipe(text: string): Recipe {
   }
   const version = found.get("version");
   if (!Number.isInteger(version) || (version as number) < 1 || (version as number) > VERSION) {
-    throw new RecipeError(`this recipe has version ${version}; expected a whole number from 1 to ${VERSION}`);
+    throw new RecipeError(`this recipe has version ${quoted(version)}; expected a whole number from 1 to ${VERSION}`);
   }
   return fromMap(found);
 }
@@ -175,12 +183,25 @@ function fromMap(found: JsonMap): Recipe {
 function checkedRecipe(recipe: Recipe): Recipe {
   const { layers, ...fields } = recipe;
   checkFields(fields, FIELDS, "Recipe");
-  return { ...recipe, layers: layers.map(([name, own]) => [name, checkedOverride(name, own)]) };
+  return { ...recipe, layers: checkedLayers(layers) };
+}
+
+/** Lists of overrides that were checked, and what they became: a drag hands in the same list every frame. */
+const checked = new WeakMap<Recipe["layers"], Recipe["layers"]>();
+
+function checkedLayers(layers: Recipe["layers"]): Recipe["layers"] {
+  let good = checked.get(layers);
+  if (!good) {
+    good = layers.map(([name, own]) => [name, checkedOverride(name, own)] as const);
+    checked.set(layers, good);
+    checked.set(good, good);
+  }
+  return good;
 }
 
 function checkedOverride(name: string, own: unknown): Override {
   if (own === "keep") return own;
-  const where = `the override of ${JSON.stringify(name)}`;
+  const where = `the override of ${quoted(name)}`;
   if (!name) throw new RecipeError('Recipe(layers=…) has the key ""; expected a layer\'s name or a pattern');
   if (typeof own !== "object" || own === null || Array.isArray(own)) {
     throw new RecipeError(`${where} must be "keep" or an object such as {"bits": 8}`);
@@ -191,7 +212,7 @@ function checkedOverride(name: string, own: unknown): Override {
 
 function checkFields(values: Partial<Recipe>, known: readonly string[], where: string): void {
   for (const [name, value] of Object.entries(values)) {
-    if (!known.includes(name)) throw new RecipeError(`${where} has no field ${JSON.stringify(name)}`);
+    if (!known.includes(name)) throw new RecipeError(`${where} has no field ${quoted(name)}`);
     checkedField(name, value, where);
   }
   const { pattern = "unstructured", sparsity } = values;
@@ -237,6 +258,6 @@ function isWhole(value: unknown): value is number {
 
 function checkedField(name: string, value: unknown, where: string): unknown {
   const { want, good } = CHECKS[name];
-  if (!good(value)) throw new RecipeError(`${where}(${name}=${JSON.stringify(value)}) must be ${want}`);
+  if (!good(value)) throw new RecipeError(`${where}(${name}=${quoted(value)}) must be ${want}`);
   return value;
 }

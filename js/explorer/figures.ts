@@ -3,7 +3,7 @@
 import type { RowFigures } from "../charts/ridge";
 import type { Outcome } from "../core/distribution";
 import { decibels, layerTotal } from "../core/estimate";
-import { layerMatches, overrideOf } from "../core/recipe";
+import { layerMatches, overrideOf } from "../core/overrides";
 import type { Estimate, LayerFigures, LayerSketch, Override, Plan, Recipe, Sketch } from "../core/types";
 
 export function rowFigures(sketch: Sketch, figures: Estimate, plan: Plan, layer: number): RowFigures {
@@ -31,7 +31,7 @@ export function layerSqnr(layers: LayerFigures, layer: number): number {
 
 /** What the recipe says of this very layer, by name or by a pattern; null where it follows the global value. */
 export function ownOverride(recipe: Recipe, layer: LayerSketch): Override | null {
-  const found = overrideOf(recipe, layer.name)?.[1] ?? null;
+  const found = overrideOf(recipe.layers, layer.name)?.[1] ?? null;
   return found !== null && found !== "keep" && Object.keys(found).length === 0 ? null : found;
 }
 

@@ -2,7 +2,8 @@
 
 import { batch, computed, type ReadonlySignal, type Signal, signal } from "@preact/signals";
 import { Estimator, totals } from "../core/estimate";
-import { parseRecipe, planOf, recipeJson } from "../core/recipe";
+import { layerNames } from "../core/overrides";
+import { parseRecipe, plansOf, recipeJson } from "../core/recipe";
 import { decodeSketch } from "../core/sketch";
 import type { Estimate, Figures, Plan, Recipe, Sketch } from "../core/types";
 import { follow } from "./follow";
@@ -130,7 +131,7 @@ class Shared implements State {
     this.#estimator = new Estimator(this.sketch.value);
     this.#preview = signal(this.#estimator.estimate(this.#start));
     this.recipeText = computed(() => recipeJson(this.recipe.value));
-    this.plans = computed(() => this.sketch.value.layers.map((layer) => planOf(this.recipe.value, layer.name)));
+    this.plans = computed(() => plansOf(this.recipe.value, layerNames(this.sketch.value)));
     this.figures = computed(() => this.#best());
     this.seconds = computed(() => (this.figures.value.exact ? (this.#exact.value?.seconds ?? null) : null));
     this.#checkAlive();

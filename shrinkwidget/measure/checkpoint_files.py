@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 from typing import Final
 
+from .. import strict_json
 from ..errors import FileError, quoted
 from .file_kinds import checked_path, open_plain_file
-from .safetensors_file import SafetensorsFile, read_exactly, strict_json
+from .safetensors_file import SafetensorsFile, read_exactly
 
 INDEX: Final = ".safetensors.index.json"
 _PACKED: Final = ("shrinkwidget", "shrinkwidget-z")
@@ -110,10 +111,10 @@ def _weight_map(index: Path) -> dict[str, str]:
         text = bytearray(size)
         try:
             read_exactly(file, memoryview(text))
-            found = strict_json(bytes(text))
-        except FileError as error:
+            found = strict_json.parse(bytes(text))
+        except ValueError as error:
             raise FileError(f"{quoted(index)} is not a readable index: {error}") from error
-    weight_map = found.get("weight_map")
+    weight_map = found.get("weight_map") if isinstance(found, dict) else None
     if not isinstance(weight_map, dict) or not all(isinstance(shard, str) for shard in weight_map.values()):
         raise FileError(f'{quoted(index)} is not the index of a checkpoint: it has no "weight_map" of file names')
     if not weight_map:

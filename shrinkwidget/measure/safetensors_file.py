@@ -7,7 +7,6 @@ A memory map would be no faster and less safe: a file that another program trunc
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import Any, BinaryIO, Final, TypeGuard
 import torch
 from torch import Tensor
 
+from .. import strict_json
 from ..errors import FileError, quoted
 from .file_kinds import checked_path, open_plain_file, refuse_other_formats
 
@@ -142,43 +142,19 @@ def read_exactly(file: BinaryIO, into: memoryview) -> None:
         at += count
 
 
-def strict_json(text: bytes) -> dict[str, Any]:
-    """Return the JSON object that a text is.
-
-    Raises:
-        FileError: with a sentence about "it", if it is none, or has a key twice or half of a surrogate pair.
-    """
-    try:
-        found = json.loads(text.decode(), object_pairs_hook=_no_key_twice)
-        json.dumps(found, ensure_ascii=False).encode()  # refuses half of a surrogate pair anywhere
-    except FileError:
-        raise
-    except (ValueError, RecursionError) as error:
-        raise FileError(f"it is not JSON ({error})") from error
-    if not isinstance(found, dict):
-        raise FileError("it is not a JSON object")
-    return found
-
-
-def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in found:
-            raise FileError(f"it has the key {quoted(key)} twice")
-        found[key] = value
-    return found
-
-
 def header_object(text: bytes) -> dict[str, Any]:
-    """Return the JSON object of a safetensors header.
+    """Return the JSON object that a header is.
 
     Raises:
         FileError: with a sentence about "its header".
     """
     try:
-        return strict_json(text)
-    except FileError as error:
+        found = strict_json.parse(text)
+    except ValueError as error:
         raise FileError(f"its header cannot be read: {error}") from error
+    if not isinstance(found, dict):
+        raise FileError("its header is not a JSON object, so it is not a safetensors file")
+    return found
 
 
 def _metadata(found: Any) -> dict[str, str]:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import copy
+import json
 import pickle
+import time
+from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -182,3 +186,62 @@ def test_a_recipe_cannot_be_changed_in_place() -> None:
         recipe.layers["fc"] = Keep  # type: ignore[index]
     with pytest.raises(TypeError):
         recipe.layers["fc"]["bits"] = 4  # type: ignore[index]
+
+
+_letters = st.text("ab.0[]", min_size=1, max_size=6)
+_names = st.lists(_letters | _letters.map("{}.weight".format), min_size=1, max_size=8, unique=True)
+
+
+@given(_names, st.lists(st.text("ab.0*?[]!-", min_size=1, max_size=5), min_size=1, max_size=5, unique=True))
+def test_overrides_go_where_fnmatch_says(names: list[str], keys: list[str]) -> None:
+    """Names are looked up and wildcards compiled; this is the plain rule, spelled out."""
+    expected = dict.fromkeys(names, 32)
+    unused = set(keys)
+    for bits, key in enumerate(keys, start=1):
+        for name in names:
+            if any(key == one or fnmatchcase(one, key) for one in (name, name.removesuffix(".weight"))):
+                expected[name] = bits
+                unused.discard(key)
+    recipe = Recipe(layers={key: {"bits": bits} for bits, key in enumerate(keys, start=1)})
+    if unused:
+        with pytest.raises(RecipeError, match="matches no layer"):
+            recipe.resolve(names)
+    else:
+        assert [plan.bits for plan in recipe.resolve(names)] == list(expected.values())
+
+
+def test_the_vectors_of_overrides_are_what_python_decides_now() -> None:
+    path = Path(__file__).parents[1] / "vectors" / "overrides" / "cases.json"
+    for case in json.loads(path.read_text()):
+        recipe = Recipe.from_json(case["recipe"])
+        if case["bits"] is None:
+            with pytest.raises(RecipeError, match="matches no layer"):
+                recipe.resolve(case["names"])
+        else:
+            assert [plan.bits for plan in recipe.resolve(case["names"])] == case["bits"]
+
+
+def test_an_override_for_every_layer_costs_no_more_than_reading_them() -> None:
+    names = [f"layers.{i}.weight" for i in range(5000)]
+    recipe = Recipe(layers={name: {"bits": 2} for name in names})
+    start = time.process_time()
+    assert {plan.bits for plan in recipe.resolve(names)} == {2}
+    assert time.process_time() - start < 2  # 25 million comparisons would take a minute
+
+
+def test_a_thousand_wildcards_for_thousands_of_layers_are_refused() -> None:
+    recipe = Recipe(layers={f"*{i}*": {"bits": 2} for i in range(1000)})
+    with pytest.raises(RecipeError, match=r"1,000 keys with wildcards, too many .* 5,000 layers: name the"):
+        recipe.resolve([f"layers.{i}.weight" for i in range(5000)])
+
+
+def test_names_in_messages_are_escaped_and_shortened() -> None:
+    with pytest.raises(RecipeError) as refused:
+        Recipe(layers={"fc\n\x1b[2J\u202e" + "x" * 10_000: {"bits": 2}}).resolve(["y" * 10_000])
+    assert r"fc\n\x1b[2J\u202e" in str(refused.value)
+    assert len(str(refused.value)) < 600
+
+
+def test_a_key_that_stands_twice_is_refused() -> None:
+    with pytest.raises(RecipeError, match=r"this is not a recipe: it has the key 'a' twice"):
+        Recipe.from_json('{"format":"shrinkwidget-recipe","version":1,"layers":{"a":"keep","a":{"bits":2}}}')

@@ -21,7 +21,7 @@ from shrinkwidget.measure.distribution import effective, original, survivors
 from shrinkwidget.measure.estimate import Estimate, estimate
 from shrinkwidget.measure.pruned import survivals
 from shrinkwidget.measure.sketch import Sketch, sketch
-from shrinkwidget.recipe import BITS, PATTERNS, Keep, Recipe
+from shrinkwidget.recipe import BITS, PATTERNS, Keep, Recipe, layer_matches
 
 FOLDER = Path(__file__).parent
 RANDOM_RECIPES = 40
@@ -160,8 +160,32 @@ def _case(estimated: Estimate, labels: list[str]) -> dict[str, Any]:
     }
 
 
+def overrides() -> list[dict[str, Any]]:
+    """Return which of many overrides decides each layer, as its bits; null in place of them for what is refused."""
+    rng = random.Random(0)
+    parts = ["a", "b", "A", "0", "[0]", "😀", ".", "weight", ".weight", "a]"]
+    wild = [*parts, "*", "?", "[ab]", "[!a]", "[", "[a-c", "]", "[]a]", "**", "*.weight"]
+    cases = []
+    for _ in range(300):
+        names = list(dict.fromkeys("".join(rng.choices(parts, k=rng.randint(1, 4))) for _ in range(8)))
+        keys = ["".join(rng.choices(wild, k=rng.randint(1, 3))) for _ in range(3)] + rng.sample(names, 2 % len(names))
+        rng.shuffle(keys)
+        layers = {key: {"bits": 1 + i} for i, key in enumerate(dict.fromkeys(keys))}
+        for chosen in ({key: own for key, own in layers.items() if _names_one(key, names)}, layers):
+            recipe = Recipe(layers=chosen)
+            bits = [plan.bits for plan in recipe.resolve(names)] if all(_names_one(k, names) for k in chosen) else None
+            cases.append({"recipe": recipe.to_json(), "names": names, "bits": bits})
+    return cases
+
+
+def _names_one(key: str, names: list[str]) -> bool:
+    return any(layer_matches(key, name) for name in names)
+
+
 if __name__ == "__main__":
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else FOLDER
+    (folder / "overrides").mkdir(exist_ok=True)
+    (folder / "overrides" / "cases.json").write_text(json.dumps(overrides(), ensure_ascii=False) + "\n")
     for number, (name, model) in enumerate(models().items()):
         text = json.dumps(vector(sketch(model), number), ensure_ascii=False)
         (folder / f"{name}.json").write_text(text + "\n")
