@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
+import sys
 import weakref
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate, pairwise
@@ -15,11 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
-from ..errors import ModelError
-from .call import as_inputs, device_of, moved, run
-from .layers import Entry
+from ..errors import DataError, ModelError
+from .call import as_inputs, device_of, moved, reason, run
+from .layers import Entry, plain_tensors
+from .macs import known, macs_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,21 +49,27 @@ def watch(model: nn.Module, entries: Iterable[Entry], example: object) -> Forwar
         entries: its tensors (`open_weights`).
         example: a tensor, a tuple of positional or a dict of keyword arguments.
 
-    Multiply-accumulates are half of what torch's own flop counter says, which knows matrix products, convolutions and
-    attention; recurrent and attention kernels it leaves out on some devices are added. The peak counts a tensor
-    from the operation that makes it until nothing refers to it; weights, buffers and the scratch memory inside a kernel
-    are not counted.
+    Multiply-accumulates are those of matrix products, convolutions, attention and recurrent layers (`macs_of`), also
+    where weights are computed from others first. The peak counts a tensor from the operation that makes it until
+    nothing refers to it; weights, buffers and the scratch memory inside a kernel are not counted.
 
     Raises:
         DataError: if the model cannot run the example.
-        ModelError: for a scripted module, which takes no hooks.
+        ModelError: if it runs, but not while it is watched.
     """
     args, kwargs = moved(as_inputs(example), device_of(model))
-    counter = FlopCounterMode(display=False, custom_mapping=_extra_flops())
-    with torch.no_grad(), _calls(model) as calls:
-        watcher = _Watcher(counter, calls, entries, _tensors((args, kwargs)))
-        with _separate_attention(), counter, watcher:
-            run(model, args, kwargs)
+    with torch.no_grad():
+        try:
+            with _calls(model) as calls, _in_separate_steps():
+                watcher = _Watcher(calls, entries, _tensors((args, kwargs)))
+                with watcher:
+                    run(model, args, kwargs)
+        except DataError as error:
+            run(model, args, kwargs)  # raises for an example that does not fit; the watcher is to blame if it runs
+            raise ModelError(
+                f"this {type(model).__name__} runs, but not while its operations are counted "
+                f"({reason(error.__cause__ or error)}): measure it without an example"
+            ) from error
     return Forward(tuple(calls.order), dict(watcher.macs), dict(watcher.loose), calls.outputs, watcher.live.peak)
 
 
@@ -74,6 +80,7 @@ class _Calls:
         self.order: dict[str, None] = {}
         self.stack: list[str] = [""]
         self.outputs: dict[str, int] = {}
+        self.hookless: set[str] = set()
 
     def enter(self, name: str, *_: object) -> None:
         """Note that a module starts (a forward pre-hook)."""
@@ -86,20 +93,24 @@ class _Calls:
         nbytes = sum(tensor.nbytes for tensor in _tensors(output))
         self.outputs[name] = max(nbytes, self.outputs.get(name, 0))
 
+    def used(self, name: str) -> None:
+        """Note that a weight was multiplied whose module takes no hooks (a scripted one)."""
+        owner = name.rpartition(".")[0]
+        if owner in self.hookless and owner not in self.order:
+            self.order.setdefault(owner)
+
 
 @contextmanager
 def _calls(model: nn.Module) -> Iterator[_Calls]:
-    """Hook every module, and unhook it at the end."""
+    """Hook every module that can be, and unhook it at the end."""
     calls = _Calls()
     with ExitStack() as hooks:
-        try:
-            for name, module in model.named_modules():
+        for name, module in model.named_modules():
+            try:
                 hooks.enter_context(module.register_forward_pre_hook(partial(calls.enter, name)))
                 hooks.enter_context(module.register_forward_hook(partial(calls.leave, name)))
-        except RuntimeError as error:  # scripted modules take no hooks
-            raise ModelError(
-                f"cannot watch {name or 'the model'!r} run ({error}): measure it without an example"
-            ) from error
+            except RuntimeError:  # scripted modules take no hooks
+                calls.hookless.add(name)
         yield calls
 
 
@@ -133,34 +144,45 @@ class _Live:
 
 
 class _Watcher(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves its modes unannotated
-    """Sees every operation before the flop counter does, and books what the counter adds to the weights it used."""
+    """Sees every operation, and books its multiply-accumulates to the weights it used."""
 
-    def __init__(
-        self, counter: FlopCounterMode, calls: _Calls, entries: Iterable[Entry], inputs: Iterable[Tensor]
-    ) -> None:
+    supports_higher_order_operators = True
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Leave the method below as it is: torch would wrap it, and for that import its compiler, which takes 1.5 s."""
+        return False
+
+    def __init__(self, calls: _Calls, entries: Iterable[Entry], inputs: Iterable[Tensor]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.macs: defaultdict[str, int] = defaultdict(int)
         self.loose: defaultdict[str, int] = defaultdict(int)
         self.live = _Live()
-        self._counter, self._calls = counter, calls
+        self._calls = calls
         self._parts: dict[int, list[_Part]] = defaultdict(list)  # by address of the storage
         for entry in entries:
-            tensor = entry.load()
-            self.live.ignore(tensor)
-            if entry.role != "buffer" and tensor.numel():
-                start = int(tensor.storage_offset())
-                self._parts[_address(tensor)].append(_Part(entry, start, start + tensor.numel()))
+            for tensor in plain_tensors(entry.load()):
+                self.live.ignore(tensor)
+                if entry.role != "buffer" and tensor.numel():
+                    self._parts[_address(tensor)].append(_Part(entry, *_span(tensor)))
         for tensor in inputs:
             self.live.add(tensor, self._forget)
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        before = self._counter.get_total_flops()
-        out = func(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        if not isinstance(func, torch._ops.OpOverload):  # torch.cond and its like: what is inside is not seen
+            return func(*args, **kwargs)
+        if not known(func):  # under inference mode some operations arrive whole that are made of others
+            with self:
+                out = func.decompose(*args, **kwargs)
+            if out is not NotImplemented:
+                return out
+        out = func(*args, **kwargs)
         given = [tensor for tensor in _tensors((args, kwargs)) if tensor.numel()]
-        if flops := self._counter.get_total_flops() - before:
-            self._book(flops // 2, given)
+        if macs := macs_of(func, args, kwargs, out):
+            self._book(macs, given)
         elif given and all(_address(tensor) in self._parts for tensor in given):
             self._derive(given, out)
         for tensor in _tensors(out):
@@ -168,20 +190,26 @@ class _Watcher(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch lea
         return out
 
     def _book(self, macs: int, given: list[Tensor]) -> None:
-        """Book on the weights among the operands, in proportion to their sizes; or on the module that is running."""
+        """Book on the weights among the operands, in proportion to their sizes; or on the module that is running.
+
+        Of a layer that is fed another module's parameter (a learnt query), its own weights are the weights.
+        """
+        running = self._calls.stack[-1]
         used = {p.entry.name: p.entry.numel for t in given for p in self._within(t) if len(p.entry.shape) >= 2}
+        used = {name: n for name, n in used.items() if name.rpartition(".")[0] == running} or used
         if not used:
-            self.loose[self._calls.stack[-1]] += macs
+            self.loose[running] += macs
             return
         shares = _shares(macs, list(used.values()))
         for name, share in zip(used, shares, strict=True):
+            self._calls.used(name)
             self.macs[name] += share
 
     def _within(self, tensor: Tensor) -> Iterator[_Part]:
         """Yield the parameters that a view of their storage touches."""
-        start = tensor.storage_offset()
+        start, stop = _span(tensor)
         for part in self._parts.get(_address(tensor), ()):
-            if part.start < start + tensor.numel() and start < part.stop:
+            if part.start < stop and start < part.stop:
                 yield part
 
     def _derive(self, given: list[Tensor], out: object) -> None:
@@ -189,7 +217,7 @@ class _Watcher(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch lea
         parts = [part for tensor in given for part in self._within(tensor)]
         for tensor in _tensors(out):
             if tensor.numel() and _address(tensor) not in self._parts:
-                self._parts[_address(tensor)] = [_Part(p.entry, 0, tensor.numel()) for p in parts]
+                self._parts[_address(tensor)] = [_Part(p.entry, *_span(tensor)) for p in parts]
 
     def _forget(self, address: int) -> None:
         self._parts.pop(address, None)
@@ -210,6 +238,14 @@ def _shares(total: int, sizes: list[int]) -> list[int]:
     return [after - before for before, after in pairwise(ends)]
 
 
+def _span(tensor: Tensor) -> tuple[int, int]:
+    """Return where in its storage a tensor begins and ends, in elements, whatever its strides."""
+    start = int(tensor.storage_offset())
+    return start, start + 1 + sum(
+        (size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True)
+    )
+
+
 def _address(tensor: Tensor) -> int:
     return tensor.untyped_storage().data_ptr()
 
@@ -217,7 +253,7 @@ def _address(tensor: Tensor) -> int:
 def _tensors(value: object) -> Iterator[Tensor]:
     """Yield the tensors anywhere in tuples, lists, dicts, and objects with attributes (the outputs of models)."""
     if isinstance(value, Tensor):
-        yield value
+        yield from plain_tensors(value)
     elif isinstance(value, Mapping):
         for part in value.values():
             yield from _tensors(part)
@@ -229,29 +265,14 @@ def _tensors(value: object) -> Iterator[Tensor]:
 
 
 @contextmanager
-def _separate_attention() -> Iterator[None]:
-    """Turn off the fused kernel of MultiheadAttention, whose parts no counter sees; results are the same."""
+def _in_separate_steps() -> Iterator[None]:
+    """Turn off what hides operations and changes no result: MultiheadAttention's fused kernel, and compilation."""
     before = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
+    # a compiled module has imported the compiler already; nobody else should wait for it
+    stance = torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
     try:
-        yield
+        with stance:
+            yield
     finally:
         torch.backends.mha.set_fastpath_enabled(before)
-
-
-def _extra_flops() -> dict[Any, Callable[..., int]]:
-    """Return the operations torch's counter leaves out, each with its flops as a function of its operands' shapes."""
-    aten: Any = torch.ops.aten
-    attention: Any = sdpa_flop_count
-    return {
-        aten._scaled_dot_product_flash_attention_for_cpu: lambda q, k, v, *_, **__: int(attention(q, k, v)),
-        aten.mkldnn_rnn_layer: lambda x, ih, hh, *_, **__: _recurrent_flops(x, [ih, hh]),
-        aten._cudnn_rnn: lambda x, weights, *_, **__: _recurrent_flops(x, weights),
-        aten._lstm_mps: lambda x, _hidden, weights, *_, **__: _recurrent_flops(x, weights),
-    }
-
-
-def _recurrent_flops(inputs: torch.Size, weights: Iterable[torch.Size]) -> int:
-    """Every matrix of a recurrent layer multiplies every time step once; each of its products is two flops."""
-    steps = math.prod(inputs[:-1])
-    return 2 * steps * sum(math.prod(shape) for shape in weights if len(shape) == 2)

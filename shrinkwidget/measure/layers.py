@@ -188,6 +188,15 @@ def _identity(tensor: Tensor) -> object:
     return tensor.device, tensor.data_ptr(), tensor.dtype, tuple(tensor.shape), tensor.stride()
 
 
+def plain_tensors(tensor: Tensor) -> Iterator[Tensor]:
+    """Yield the tensors that hold a tensor's values: itself, or what a subclass (torchao's, DTensor) keeps inside."""
+    if type(tensor) in (Tensor, nn.Parameter) or not hasattr(tensor, "__tensor_flatten__"):
+        yield tensor
+        return
+    for name in tensor.__tensor_flatten__()[0]:
+        yield from plain_tensors(getattr(tensor, name))
+
+
 def where_float64_is(tensor: Tensor) -> Tensor:
     """Return a tensor where sums can be taken in float64: Metal has none, but shares the CPU's memory."""
     return tensor.cpu() if tensor.device.type == "mps" else tensor

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
+import sys
 from collections.abc import Callable
+from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -323,12 +326,105 @@ def test_what_cannot_be_measured_is_refused_with_the_reason(tmp_path: Path) -> N
         measure(tmp_path / "missing.safetensors")
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
-def test_a_scripted_module_can_be_weighed_but_not_watched() -> None:
-    scripted = torch.jit.script(demo.model())
-    assert measure(scripted).parameters == 172_218
-    with pytest.raises(ModelError, match="measure it without an example"):
-        measure(scripted, torch.rand(1, 1, 8, 8))
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script")
+def test_a_scripted_module_is_watched_as_well() -> None:
+    plain, scripted = (measure(m, torch.rand(2, 1, 8, 8)) for m in (demo.model(), torch.jit.script(demo.model())))
+    assert scripted.parameters == 172_218
+    assert scripted.macs == plain.macs == 2 * 1_631_872
+    ran = [[layer.name for layer in size.layers if layer.macs] for size in (plain, scripted)]
+    assert ran[0] == ran[1]
+
+
+class Fed(nn.Module):
+    """A layer that is fed a view of a parameter, as learnt queries and position tables are in many networks."""
+
+    def __init__(self, view: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.query, self.view = nn.Parameter(torch.randn(4, 8)), view
+        self.proj, self.head = nn.Linear(8, 8), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.head(x @ self.proj(self.view(self.query)).reshape(4, 8).t())
+        return out
+
+
+VIEWS: dict[str, Callable[[Tensor], Tensor]] = {
+    "slice": lambda q: q[:4],
+    "reshape": lambda q: q.reshape(2, 2, 8),
+    "unsqueeze": lambda q: q[None],
+    "expand": lambda q: q[None].expand(1, -1, -1),
+    "transposed twice": lambda q: q.t().contiguous().t(),
+}
+
+
+@pytest.mark.parametrize("view", VIEWS.values(), ids=VIEWS)
+def test_a_layer_that_is_fed_a_view_of_a_parameter_is_watched_like_any(view: Callable[[Tensor], Tensor]) -> None:
+    size = measure(Fed(view), torch.rand(5, 8))
+    macs = {layer.name: layer.macs for layer in size.layers}
+    assert macs == {"": 5 * 8 * 4, "proj": 4 * 8 * 8, "head": 5 * 4 * 3}
+    assert [layer.name for layer in size.layers] == ["", "proj", "head"]
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script")
+@pytest.mark.parametrize("compiled", [False, True])
+def test_inference_mode_inside_and_compilation_outside_hide_nothing(compiled: bool) -> None:
+    class Inside(nn.Sequential):
+        def forward(self, x: Tensor) -> Tensor:
+            with torch.inference_mode():
+                out: Tensor = super().forward(x)
+                return out
+
+    model: Any = torch.compile(demo.model()) if compiled else Inside(*demo.model().children())
+    assert compiled or measure(model[:1], torch.rand(1, 1, 8, 8)).macs == 9 * 16 * 64
+    assert not compiled or measure(model, torch.rand(1, 1, 8, 8)).macs == 1_631_872
+
+
+OPERATIONS: dict[str, tuple[Callable[..., Tensor], list[tuple[int, ...]], int]] = {
+    "mv": (torch.mv, [(5, 7), (7,)], 35),
+    "addmv": (torch.addmv, [(5,), (5, 7), (7,)], 35),
+    "dot": (torch.dot, [(7,), (7,)], 7),
+    "mm": (torch.mm, [(5, 7), (7, 3)], 105),
+    "addmm": (torch.addmm, [(5, 3), (5, 7), (7, 3)], 105),
+    "bmm": (torch.bmm, [(2, 5, 7), (2, 7, 3)], 210),
+    "baddbmm": (torch.baddbmm, [(2, 5, 3), (2, 5, 7), (2, 7, 3)], 210),
+    "addbmm": (torch.addbmm, [(5, 3), (2, 5, 7), (2, 7, 3)], 210),
+    "matmul": (torch.matmul, [(2, 4, 5, 7), (7, 3)], 840),
+    "bilinear": (F.bilinear, [(6, 5), (6, 7), (3, 5, 7)], 6 * 3 * 5 * 7),
+    "einsum": (partial(torch.einsum, "bik,bjk->bij"), [(2, 5, 7), (2, 3, 7)], 210),
+    "convolution": (F.conv1d, [(2, 4, 9), (6, 4, 3)], 2 * 7 * 6 * 4 * 3),
+    "transposed": (F.conv_transpose1d, [(2, 4, 9), (4, 6, 3)], 2 * 9 * 4 * 6 * 3),
+    "no batch": (F.conv2d, [(4, 9, 9), (6, 4, 3, 3)], 49 * 6 * 4 * 9),
+    "attention": (F.scaled_dot_product_attention, [(2, 3, 5, 8), (2, 3, 6, 8), (2, 3, 6, 8)], 2 * 2 * 3 * 5 * 6 * 8),
+    "fewer heads": (
+        partial(F.scaled_dot_product_attention, enable_gqa=True),
+        [(2, 4, 5, 8), (2, 2, 6, 8), (2, 2, 6, 8)],
+        2 * 2 * 4 * 5 * 6 * 8,
+    ),
+}
+BEYOND_TORCHS_COUNTER = {"mv", "addmv", "dot", "addbmm", "bilinear", "attention", "fewer heads"}
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_macs_of_every_operation_by_hand_and_by_torchs_counter(name: str) -> None:
+    operation, shapes, by_hand = OPERATIONS[name]
+
+    class Operation(nn.Module):
+        def forward(self, *operands: Tensor) -> Tensor:
+            return operation(*operands)
+
+    operands = tuple(torch.rand(shape) for shape in shapes)
+    assert measure(Operation(), operands).macs == by_hand
+    if name not in BEYOND_TORCHS_COUNTER:
+        assert flops(Operation(), *operands) == 2 * by_hand
+
+
+def test_watching_does_not_wait_for_torchs_compiler() -> None:
+    code = "import torch, sys, shrinkwidget as sw; sw.measure(torch.nn.Linear(2, 2), torch.rand(1, 2))"
+    modules = "[name for name in ('torch._dynamo', 'torch.utils.flop_counter') if name in sys.modules]"
+    found = subprocess.run(
+        [sys.executable, "-c", f"{code}; print({modules})"], capture_output=True, check=True, text=True
+    )
+    assert found.stdout == "[]\n"
 
 
 # How it reads

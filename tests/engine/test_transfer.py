@@ -319,3 +319,19 @@ def test_a_step_of_the_head_takes_more_examples_than_other_steps_unless_told_oth
     for strategy, batch, steps in ((SHORT, 64, 2), (Head(5, least=1), 64, 5), (SHORT, 300, 1), (FineTuneAll(1), 64, 5)):
         done = sw.transfer(demo.model(), data, strategy=strategy, options=sw.Training(batch=batch))
         assert done.history[-1]["step"] == steps
+
+
+def test_a_layer_that_is_fed_a_view_of_a_parameter_is_taught_like_any() -> None:
+    class Fed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.query = nn.Parameter(torch.randn(6, 8))
+            self.proj, self.head = nn.Linear(8, 8), nn.Linear(4, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = self.head(x @ self.proj(self.query[:4]).t())
+            return out
+
+    done = sw.transfer(Fed(), (torch.randn(24, 8), torch.arange(24) % 2), strategy=Head(epochs=1))
+    assert done.head == "head"
+    assert done.spent.macs > 0
