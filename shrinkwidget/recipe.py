@@ -103,7 +103,7 @@ class Recipe:
         scope: ``"global"`` ranks all layers together, ``"layer"`` prunes the same fraction of each.
         pattern: ``"unstructured"``, or ``"2:4"``, ``"1:4"``, ``"4:8"``: keep n of every m neighbours along a row.
         criterion: ``"magnitude"`` prunes the smallest, ``"random"`` any (the baseline every comparison needs).
-        granularity: how many weights share a scale: ``"tensor"``, ``"channel"`` (dimension 0), or an integer g for
+        granularity: how many weights share a scale: ``"tensor"``, ``"channel"`` (of output), or an integer g for
             groups of g along the flattened rest. A codebook is always one per tensor.
         grid: ``"linear"``, or ``"codebook"`` for 2^bits k-means values (Deep Compression, arXiv 1510.00149).
         symmetric: a linear grid with a zero in its middle, or (False) one stretched from minimum to maximum.

@@ -3,10 +3,10 @@ import { describe, expect, it } from "vitest";
 import { blockAt, contourPath, silhouette } from "./silhouette";
 
 const LAYERS = [
-  { shape: [16, 3, 3, 3], bytes: 1728 },
-  { shape: [16, 16, 3, 3], bytes: 9216 },
-  { shape: [64, 16, 3, 3], bytes: 36_864 },
-  { shape: [10, 64], bytes: 2560 },
+  { width: 16, bytes: 1728 },
+  { width: 16, bytes: 9216 },
+  { width: 64, bytes: 36_864 },
+  { width: 10, bytes: 2560 },
 ];
 
 describe("a silhouette", () => {
@@ -28,7 +28,7 @@ describe("a silhouette", () => {
   });
 
   it("is not dwarfed by a vocabulary, and keeps its areas true", () => {
-    const wide = [{ shape: [50_000, 16], bytes: 3_200_000 }, ...LAYERS];
+    const wide = [{ width: 50_000, bytes: 3_200_000 }, ...LAYERS];
     const found = silhouette(wide, [...wide.keys()], 400, 80);
     expect(found[1].height).toBeGreaterThan(10);
     const area = (i: number) => (found[i].thickness * found[i].height) / wide[i].bytes;

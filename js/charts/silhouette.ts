@@ -9,17 +9,13 @@ export interface Block {
 }
 
 export interface LayerShape {
-  shape: readonly number[];
+  /** Output channels. */
+  width: number;
   bytes: number;
 }
 
 /** How many times the median width a layer may be wide; a vocabulary would dwarf everything else. */
 const WIDEST = 4;
-
-/** Width of a layer: its output channels. */
-function widthOf({ shape }: LayerShape): number {
-  return Math.max(1, shape[0] ?? 1);
-}
 
 /** Lay the layers side by side, in this order, in a drawing of `width` × `height`, one scale for all areas. */
 export function silhouette(
@@ -28,7 +24,7 @@ export function silhouette(
   width: number,
   height: number,
 ): Block[] {
-  const widths = layers.map(widthOf);
+  const widths = layers.map((layer) => layer.width);
   const limit = WIDEST * median(widths);
   const heights = widths.map((w) => Math.min(w, limit));
   const tallest = Math.max(...heights, 1);

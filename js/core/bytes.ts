@@ -22,18 +22,18 @@ const utf8 = new TextEncoder();
 
 /** The bytes of a layer of n weights of `itemsize` bytes, `kept` of which survive. */
 export function layerBytes(
-  layer: { readonly n: number; readonly shape: readonly number[]; readonly itemsize: number },
+  layer: { readonly n: number; readonly rows: number; readonly itemsize: number },
   plan: Plan,
   kept: number,
 ): LayerBytes {
-  const { n, shape, itemsize } = layer;
+  const { n, rows, itemsize } = layer;
   if (plan.keep) return { codes: 0, mask: 0, scales: 0, as_is: n * itemsize };
   const bits = Math.min(plan.bits, 8 * itemsize);
   const dense = isDense(n, kept, plan, bits);
   return {
     codes: Math.ceil(((dense ? n : kept) * bits) / 8),
     mask: dense ? 0 : Math.ceil(n / 8),
-    scales: scaleBytes(plan, shape),
+    scales: scaleBytes(plan, rows, n / rows),
     as_is: 0,
   };
 }
@@ -62,24 +62,19 @@ export function zerosDropped(
   return bits >= 16 ? zeros - negative_zeros : 0;
 }
 
-function scaleBytes(plan: Plan, shape: readonly number[]): number {
+function scaleBytes(plan: Plan, rows: number, columns: number): number {
   if (plan.bits > 8) return 0;
   if (plan.grid === "codebook") return 4 * 2 ** plan.bits;
-  const groups = groupCount(plan.granularity, shape);
+  const groups = groupCount(plan.granularity, rows, columns);
   const zeroPoints = !plan.symmetric && plan.bits >= 2 ? groups : 0;
   return (groups === 1 ? 4 : 4 + 2 * groups) + zeroPoints;
 }
 
-/** How many scales a tensor has: one, a row's, or ⌈row/g⌉ to a row. */
-export function groupCount(granularity: Granularity, shape: readonly number[]): number {
+/** How many scales a matrix has: one, one to a row, or ⌈columns/g⌉ to a row. */
+export function groupCount(granularity: Granularity, rows: number, columns: number): number {
   if (granularity === "tensor") return 1;
-  if (granularity === "channel") return shape[0];
-  return shape[0] * Math.ceil(rowLength(shape) / granularity);
-}
-
-/** Weights in a row of the tensor seen as a matrix: dimension 0 × the flattened rest. */
-export function rowLength(shape: readonly number[]): number {
-  return shape.slice(1).reduce((product, size) => product * size, 1);
+  if (granularity === "channel") return rows;
+  return rows * Math.ceil(columns / granularity);
 }
 
 /** Bytes of the tensors that are never compressed: floats take at most `keptBits`, everything else its own width. */

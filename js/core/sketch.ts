@@ -160,7 +160,7 @@ export function tableFor(sketch: Sketch, layer: LayerSketch, granularity: Granul
 }
 
 export function tableIndex(sketch: Sketch, layer: LayerSketch, granularity: Granularity): number {
-  const rowLength = layer.n / layer.shape[0];
+  const rowLength = layer.n / layer.rows;
   const wanted = typeof granularity === "number" && granularity >= rowLength ? "channel" : granularity;
   const exact = sketch.granularities.indexOf(wanted);
   if (exact >= 0) return exact;

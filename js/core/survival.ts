@@ -1,6 +1,6 @@
 // Which weights survive, as far as a sketch can tell: ranks, thresholds and survival functions (docs/estimate.md).
 import { ATOM, BINS, binOf, HIGH, LOW, RANGES } from "./bins";
-import { rowLength, zerosDropped } from "./bytes";
+import { zerosDropped } from "./bytes";
 import { firstAtLeast, roundHalfEven } from "./search";
 import { meanSquare } from "./sketch";
 import type { LayerSketch, Pattern, Plan, Recipe, RelativeTable } from "./types";
@@ -107,7 +107,7 @@ export function untouched(layer: LayerSketch): Fate {
 
 function chance(layer: LayerSketch, plan: Plan): Fate {
   const unstructured = plan.pattern === "unstructured";
-  const left = unstructured ? layer.n - roundHalfEven(plan.sparsity * layer.n) : blockCount(layer.shape, plan.pattern);
+  const left = unstructured ? layer.n - roundHalfEven(plan.sparsity * layer.n) : blockCount(layer, plan.pattern);
   const density = left / layer.n;
   const kept =
     left === layer.n ? nothingAsked(layer, plan).kept : roundHalfEven((left * (layer.n - layer.zeros)) / layer.n);
@@ -123,10 +123,10 @@ function blocks(layer: LayerSketch, pattern: number): Fate {
 }
 
 /** How many weights an n:m pattern keeps: n of every m along a row, min(n, rest) of a shorter block. */
-function blockCount(shape: readonly number[], pattern: Pattern): number {
+function blockCount({ n: weights, rows }: LayerSketch, pattern: Pattern): number {
   const [n, m] = pattern.split(":").map(Number);
-  const row = rowLength(shape);
-  return shape[0] * (Math.floor(row / m) * n + Math.min(n, row % m));
+  const row = weights / rows;
+  return rows * (Math.floor(row / m) * n + Math.min(n, row % m));
 }
 
 /** The fate of the weights at or above a cut; zeros are always below it. */

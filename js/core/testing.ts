@@ -65,6 +65,8 @@ function modelText(layers: readonly Weights[]): string {
       name,
       label: name.replace(/\.weight$/, ""),
       shape,
+      rows: shape[0],
+      width: shape[0],
       n: values.length,
       dtype: "float32",
       itemsize: 4,

@@ -3,7 +3,7 @@
 export type Scope = "global" | "layer";
 export type Pattern = "unstructured" | "2:4" | "1:4" | "4:8";
 export type Criterion = "magnitude" | "random";
-/** How many weights share a scale: a tensor, a channel (dimension 0), or groups of a number of neighbours. */
+/** How many weights share a scale: a tensor, an output channel, or groups of a number of neighbours. */
 export type Granularity = "tensor" | "channel" | number;
 export type Grid = "linear" | "codebook";
 /** What a grid spans: the largest magnitude, the range of least squared error, or a percentile. */
@@ -80,6 +80,10 @@ export interface LayerSketch {
   /** The name without ".weight". */
   readonly label: string;
   readonly shape: readonly number[];
+  /** Recipes see the tensor as a matrix of so many rows, one to an output channel. */
+  readonly rows: number;
+  /** Output channels; of a stack of matrices (experts) those of one. */
+  readonly width: number;
   readonly n: number;
   readonly dtype: string;
   readonly itemsize: number;

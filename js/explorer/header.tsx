@@ -6,7 +6,7 @@ import { useView } from "./view";
 
 /** "269,722 parameters · 20 layers deep · 10–64 wide · float32". */
 export function modelWords(sketch: Sketch): string {
-  const widths = sketch.layers.map((layer) => layer.shape[0]);
+  const widths = sketch.layers.map((layer) => layer.width);
   const [low, high] = [Math.min(...widths), Math.max(...widths)];
   const dtypes = [...new Set(sketch.layers.map((layer) => layer.dtype))];
   return [

@@ -24,7 +24,7 @@ export function Silhouette() {
   const blocks = useMemo(
     () =>
       silhouette(
-        layers.map((layer) => ({ shape: layer.shape, bytes: layer.n * layer.itemsize })),
+        layers.map((layer) => ({ width: layer.width, bytes: layer.n * layer.itemsize })),
         order.value,
         width - 2,
         HEIGHT,

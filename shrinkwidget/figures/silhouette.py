@@ -21,7 +21,7 @@ def draw_silhouette(
     """Draw each layer as a box, output channels high, and in its middle what is left of its bytes."""
     dense = np.array([layer.n * layer.itemsize for layer in sketch.layers], dtype=np.float64)
     now = np.array([layer.nbytes for layer in estimate.layers], dtype=np.float64)
-    x, tall = blocks(np.array([layer.shape[0] for layer in sketch.layers], dtype=np.float64), dense)
+    x, tall = blocks(np.array([layer.width for layer in sketch.layers], dtype=np.float64), dense)
     edges, half, middle = left + x * width, tall * height / 2, top + height / 2
     left_half = half * np.minimum(now / dense, 1.0)
     pen.rectangles(edges[:-1], middle - left_half, np.diff(edges), middle + left_half, KEPT)

@@ -20,7 +20,7 @@ def scale_pieces(slot: Slot) -> list[tuple[int, int]]:
         return []
     if plan.grid == "codebook":
         return [(1 << plan.bits, 4)]
-    groups = group_count(plan.granularity, slot.shape)
+    groups = group_count(plan.granularity, slot.matrix)
     return [(1, 4)] + [(groups, 2)] * (groups > 1) + [(groups, 1)] * has_zero_points(plan)
 
 
@@ -56,7 +56,7 @@ def unpack_scales(slot: Slot, pieces: list[Bytes]) -> tuple[Tensor | None, Tenso
     if plan.grid == "codebook":
         return None, None, _check(slot, "codebook", first, bool(first.isfinite().all()))
     scales = _check(slot, "scales", first, bool(first.isfinite().all() and (first >= 0).all()))
-    if group_count(plan.granularity, slot.shape) > 1:
+    if group_count(plan.granularity, slot.matrix) > 1:
         fractions = _numbers(pieces[1], torch.float16)
         largest = 1.0 if first.item() > 0 else 0.0
         good = bool(((fractions >= 0) & (fractions <= 1)).all()) and fractions.max().item() == largest

@@ -17,6 +17,7 @@ import torch
 from ..errors import FileError, RecipeError
 from ..measure.bytes import BFLOAT16, COMPRESSIBLE, LayerBytes, layer_bytes, stored_bits, stored_dtype
 from ..measure.layers import COMPRESSIBLE_DTYPES
+from ..measure.layout import FIRST, Layout
 from ..measure.safetensors_file import DTYPES
 from ..recipe import Plan, Recipe
 
@@ -33,6 +34,7 @@ class Slot:
     shape: tuple[int, ...]
     dtype: torch.dtype
     bfloat16: bool
+    layout: Layout
     aliases: tuple[str, ...]
     plan: Plan | None
     kept_bits: int
@@ -41,6 +43,11 @@ class Slot:
     def numel(self) -> int:
         """Number of elements."""
         return math.prod(self.shape)
+
+    @property
+    def matrix(self) -> tuple[int, int]:
+        """Rows and columns of the tensor, as its codes and scales follow each other."""
+        return self.layout.matrix(self.shape)
 
     @property
     def coded(self) -> Plan | None:
@@ -63,7 +70,7 @@ class Slot:
         """Return the bytes of the tensor in a plain packed file, `kept` of its weights being kept."""
         if self.plan is None:
             return LayerBytes(0, 0, 0, as_is=self.numel * self.stored_dtype.itemsize, dense=True)
-        return layer_bytes(self.numel, kept, self.plan, self.shape, self.dtype.itemsize)
+        return layer_bytes(self.matrix, kept, self.plan, self.dtype.itemsize)
 
 
 def read_slots(structure: str, recipe: Recipe) -> tuple[Slot, ...]:
@@ -73,15 +80,15 @@ def read_slots(structure: str, recipe: Recipe) -> tuple[Slot, ...]:
         FileError: unless the text is what ``measure.bytes.structure_text`` writes, for a model this recipe fits.
     """
     described = [_checked(item) for item in _json(structure)]
-    if twice := [n for n, times in Counter(n for d in described for n in (d[0], *d[4])).items() if times > 1]:
+    if twice := [n for n, times in Counter(n for d in described for n in (d[0], *d[5])).items() if times > 1]:
         raise FileError(f"its structure names the tensor {twice[0]!r} twice")
     try:
         plans = iter(recipe.resolve(d[0] for d in described if d[3] & COMPRESSIBLE))
     except RecipeError as error:
         raise FileError(f"its recipe does not fit its tensors: {error}") from error
     return tuple(
-        Slot(name, shape, dtype, bool(flags & BFLOAT16), aliases, _next(plans, flags), recipe.kept_bits)
-        for name, shape, dtype, flags, aliases in described
+        Slot(name, shape, dtype, bool(flags & BFLOAT16), layout, aliases, _next(plans, flags), recipe.kept_bits)
+        for name, shape, dtype, flags, layout, aliases in described
     )
 
 
@@ -105,10 +112,15 @@ def _json(structure: str) -> list[Any]:
     return found
 
 
-def _checked(item: Any) -> tuple[str, tuple[int, ...], torch.dtype, int, tuple[str, ...]]:
-    if not isinstance(item, list) or len(item) < 4 or not all(isinstance(n, str) for n in (item[0], *item[4:])):
+def _checked(item: Any) -> tuple[str, tuple[int, ...], torch.dtype, int, Layout, tuple[str, ...]]:
+    own = item[4:5] if isinstance(item, list) and item[4:5] and isinstance(item[4], list) else []
+    if (
+        not isinstance(item, list)
+        or len(item) < 4
+        or not all(isinstance(n, str) for n in (item[0], *item[4 + len(own) :]))
+    ):
         raise FileError(f"its structure describes a tensor as {_short(item)}; expected [name, shape, dtype, flags, …]")
-    name, shape, dtype, flags, *aliases = item
+    name, shape, dtype, flags, *rest = item
     if not isinstance(shape, list) or len(shape) > 64 or not all(type(d) is int and d >= 0 for d in shape):
         raise FileError(f"its structure gives {name!r} the shape {_short(shape)}; expected a list of sizes")
     if math.prod(max(d, 1) for d in shape) >= 2**60:
@@ -116,7 +128,21 @@ def _checked(item: Any) -> tuple[str, tuple[int, ...], torch.dtype, int, tuple[s
     if not isinstance(dtype, str) or dtype not in DTYPES:
         raise FileError(f"its structure gives {name!r} the dtype {_short(dtype)}, which this version cannot read")
     _check_flags(name, shape, DTYPES[dtype], flags)
-    return name, tuple(shape), DTYPES[dtype], flags, tuple(aliases)
+    layout = _layout(name, shape, flags, own[0]) if own else FIRST
+    return name, tuple(shape), DTYPES[dtype], flags, layout, tuple(rest[len(own) :])
+
+
+def _layout(name: str, shape: list[int], flags: int, found: list[Any]) -> Layout:
+    """Return a layout that is not the usual one, given as ``[groups, axis…]``."""
+    possible = len(found) > 1 and all(type(number) is int for number in found) and bool(flags & COMPRESSIBLE)
+    if possible:
+        groups, *axes = found
+        last = len(shape) if groups > 1 else len(shape) - 1
+        possible = groups >= 1 and shape[0] % groups == 0 and len(set(axes)) == len(axes) and found != [1, 0]
+        possible = possible and all(0 <= axis <= last for axis in axes)
+    if not possible:
+        raise FileError(f"its structure gives {name!r} the layout {_short(found)}, which a tensor {shape} cannot have")
+    return Layout(tuple(axes), groups)
 
 
 def _check_flags(name: str, shape: list[int], dtype: torch.dtype, flags: Any) -> None:

@@ -131,7 +131,7 @@ def _coded(
     if keep is None and kept < slot.numel:
         keep = _kept_of_dense(slot, kept, codes, _zero_codes(slot, plan, zeros))
         codes = codes[keep]
-    return Coded(slot.name, slot.shape, slot.dtype, plan, keep, codes, scales, zeros, codebook)
+    return Coded(slot.name, slot.shape, slot.dtype, plan, keep, codes, scales, zeros, codebook, slot.layout)
 
 
 def _read_codes(slot: Slot, plan: Plan, count: int, packed: Bytes, form: Plain) -> Tensor:
@@ -172,5 +172,5 @@ def _zero_codes(slot: Slot, plan: Plan, zeros: Tensor | None) -> Tensor | int:
         return 0
     if zeros is None:
         return offset_of(plan)
-    groups = groups_of(slot.shape, plan.granularity)
+    groups = groups_of(slot.matrix, plan.granularity)
     return groups.flat(zeros[:, None].expand(-1, groups.size).contiguous())

@@ -39,7 +39,8 @@ class _Layer:
 
     def layer(self) -> Layer:
         """Return the weights with their survivors marked, ready for rounding."""
-        return layer_of(self.entry, self.keep, self.plan)
+        keep = None if self.keep is None else self.entry.layout.rows(self.keep)
+        return layer_of(self.entry, keep, self.plan)
 
 
 class Held:
@@ -68,7 +69,7 @@ class Held:
     def prune(self, masks: Sequence[Tensor | None]) -> None:
         """Take other masks, bool of the shape of each layer, None where all is kept."""
         for layer, keep in zip(self._layers, masks, strict=True):
-            layer.keep = None if keep is None else keep.view(layer.entry.shape).to(layer.parameter.device)
+            layer.keep = None if keep is None else keep.to(layer.parameter.device)
             layer.mask = None if layer.keep is None else layer.keep.to(layer.parameter.dtype)
             if layer.keep is not None:
                 layer.parameter.masked_fill_(~layer.keep, 0)
@@ -185,7 +186,7 @@ def _clips(plan: Plan) -> bool:
 
 def _beyond(layer: Layer, grid: Grid) -> Tensor:
     """Return which weights lie outside of their grid, bool of the layer's shape."""
-    out = torch.empty(layer.shape, dtype=torch.bool, device=layer.flat.device)
+    out = torch.empty(len(layer.flat), dtype=torch.bool, device=layer.flat.device)
     for piece in layer.pieces():
-        out.view(-1)[piece.weights] = layer.groups.flat(grid.beyond(piece))
-    return out
+        out[piece.weights] = layer.groups.flat(grid.beyond(piece))
+    return layer.layout.restored(out, layer.shape)

@@ -134,7 +134,7 @@ class Trainer:
             masks = keep_masks(weights, recipe if share is None else thinned(recipe, share(progress)))
         else:
             coded = self.job.source.coded
-            masks = [coded[e.name].keep if e.name in coded else None for e in weights.layers]
+            masks = [coded[e.name].mask if e.name in coded else None for e in weights.layers]
         plans = recipe.resolve(e.name for e in weights.layers)
         # a layer that nobody asked to prune and that is zero throughout has not learnt yet (LoRA begins so): let it
         untaught = [not plan.sparsity and plan.pattern == "unstructured" for plan in plans]

@@ -29,6 +29,7 @@ class Shared:
         pruned = len(codebook)  # the cell of those that are
         cells = torch.full((len(layer.flat),), pruned, dtype=torch.int64, device=layer.flat.device)
         cells[slice(None) if layer.keep is None else layer.keep] = nearest(survivors, codebook).long()
+        cells = layer.layout.restored(cells, layer.shape).reshape(-1)  # in the parameter's own order
         self._cells = cells.to(device)  # a layer on Metal is looked at on the CPU
         self._codebook = torch.cat([codebook, codebook.new_zeros(1)]).to(device)
         self._counts = torch.bincount(self._cells, minlength=pruned + 1).clamp(min=1)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..recipe import Granularity, Plan
 from .layers import Entry, Weights, dtype_name
+from .layout import FIRST
 
 FORMAT: Final = "shrinkwidget"
 ENTROPY: Final = "shrinkwidget-z"
@@ -44,8 +45,9 @@ class LayerBytes:
         return self.codes + self.mask + self.scales + self.as_is
 
 
-def layer_bytes(n: int, kept: int, plan: Plan, shape: tuple[int, ...], itemsize: int) -> LayerBytes:
-    """Return the bytes of a layer of n weights of `itemsize` bytes, `kept` of which survive."""
+def layer_bytes(matrix: tuple[int, int], kept: int, plan: Plan, itemsize: int) -> LayerBytes:
+    """Return the bytes of a layer of rows × columns weights of `itemsize` bytes, `kept` of which survive."""
+    n = math.prod(matrix)
     if plan.keep:
         return LayerBytes(codes=0, mask=0, scales=0, as_is=n * itemsize, dense=True)
     bits = stored_bits(plan.bits, itemsize)
@@ -53,7 +55,7 @@ def layer_bytes(n: int, kept: int, plan: Plan, shape: tuple[int, ...], itemsize:
     return LayerBytes(
         codes=ceil_div((n if dense else kept) * bits, 8),
         mask=0 if dense else ceil_div(n, 8),
-        scales=scale_bytes(plan, shape),
+        scales=scale_bytes(plan, matrix),
         as_is=0,
         dense=dense,
     )
@@ -98,13 +100,13 @@ def zeros_dropped(n: int, zeros: int, negative: int, plan: Plan, itemsize: int) 
     return zeros - negative if bits >= 16 else 0
 
 
-def scale_bytes(plan: Plan, shape: tuple[int, ...]) -> int:
+def scale_bytes(plan: Plan, matrix: tuple[int, int]) -> int:
     """Return the bytes of a layer's codebook, or of its scales and zero points."""
     if plan.bits > 8:
         return 0
     if plan.grid == "codebook":
         return 4 << plan.bits
-    groups = group_count(plan.granularity, shape)
+    groups = group_count(plan.granularity, matrix)
     zeros = groups if has_zero_points(plan) else 0
     return (4 if groups == 1 else 4 + 2 * groups) + zeros
 
@@ -114,13 +116,14 @@ def has_zero_points(plan: Plan) -> bool:
     return plan.grid == "linear" and not plan.symmetric and 2 <= plan.bits <= 8
 
 
-def group_count(granularity: Granularity, shape: tuple[int, ...]) -> int:
-    """Return how many scales a non-empty tensor has: one, a row's (``w.reshape(shape[0], -1)``), or ⌈row/g⌉ a row."""
+def group_count(granularity: Granularity, matrix: tuple[int, int]) -> int:
+    """Return how many scales a non-empty matrix has: one, one a row, or ⌈columns/g⌉ a row."""
+    rows, columns = matrix
     if granularity == "tensor":
         return 1
     if granularity == "channel":
-        return shape[0]
-    return shape[0] * ceil_div(math.prod(shape[1:]), int(granularity))
+        return rows
+    return rows * ceil_div(columns, int(granularity))
 
 
 def ceil_div(a: int, b: int) -> int:
@@ -180,11 +183,12 @@ def structure_text(weights: Weights, peaks: Mapping[str, float] | None = None) -
 
 
 def describe(entry: Entry, known_peak: float | None = None) -> list[object]:
-    """Return ``[name, shape, dtype, flags, aliases…]`` of one tensor."""
+    """Return ``[name, shape, dtype, flags, aliases…]`` of one tensor; before its aliases its layout, if it has one."""
     if known_peak is None:
         known_peak = peak(entry.load()) if entry.dtype in _WIDE else 0.0
     flags = COMPRESSIBLE * entry.compressible | BFLOAT16 * needs_bfloat16(entry.dtype, known_peak)
-    return [entry.name, list(entry.shape), dtype_name(entry.dtype), flags, *entry.aliases]
+    layout = [] if entry.layout == FIRST else [[entry.layout.groups, *entry.layout.channels]]
+    return [entry.name, list(entry.shape), dtype_name(entry.dtype), flags, *layout, *entry.aliases]
 
 
 def encode_structure(described: list[list[object]]) -> str:

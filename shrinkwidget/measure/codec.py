@@ -63,7 +63,8 @@ def _model(sketch: Sketch) -> dict[str, Any]:
 
 
 _LAYER_FIELDS = (
-    "name", "label", "shape", "n", "dtype", "itemsize", "lossless", "half", "aliases", "zeros", "negative_zeros",
+    "name", "label", "shape", "rows", "width", "n", "dtype", "itemsize", "lossless", "half", "aliases", "zeros",
+    "negative_zeros",
 )  # fmt: skip
 
 
@@ -106,6 +107,8 @@ def _layer_sketch(i: int, layer: dict[str, Any], tensors: dict[str, NDArray[Any]
     return LayerSketch(
         name=layer["name"],
         shape=tuple(layer["shape"]),
+        rows=layer["rows"],
+        width=layer["width"],
         dtype=layer["dtype"],
         lossless=layer["lossless"],
         half=layer["half"],

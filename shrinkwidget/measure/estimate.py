@@ -186,7 +186,7 @@ def layer_estimate(
     layer: LayerSketch, plan: Plan, kept: int, threshold: float, signal: float, noise: float
 ) -> LayerEstimate:
     """Return a layer's figures with the bytes that follow from its kept count."""
-    size = layer_bytes(layer.n, kept, plan, layer.shape, layer.itemsize)
+    size = layer_bytes(layer.matrix, kept, plan, layer.itemsize)
     return LayerEstimate(
         layer.name, layer.n, kept, threshold, signal, noise, size.codes, size.mask, size.scales, size.as_is
     )

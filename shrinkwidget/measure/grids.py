@@ -40,7 +40,7 @@ def nearest_table(layer: LayerSketch, granularity: Granularity) -> Table:
     if granularity in layer.tables:
         return layer.tables[granularity]
     wanted = int(granularity)
-    if wanted >= math.prod(layer.shape[1:]):
+    if wanted >= layer.matrix[1]:
         return layer.tables["channel"]
     sizes = [g for g in layer.tables if isinstance(g, int)]
     nearest: int = min(sizes, key=lambda size: abs(math.log(size / wanted)))

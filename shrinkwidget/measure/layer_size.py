@@ -91,7 +91,8 @@ def layer_sizes(source: Source, entries: Iterable[Entry], forward: Forward | Non
 
 
 def _owner(name: str) -> str:
-    return name.rpartition(".")[0]
+    """Return the name of the layer a tensor belongs to; JAX and Keras write paths with slashes."""
+    return name[: max(name.rfind("."), name.rfind("/"), 0)]
 
 
 def _in_order(held: Iterable[str], modules: Mapping[str, object], forward: Forward | None) -> list[str]:
@@ -147,6 +148,6 @@ _WIDTHS: Final = ("out_channels", "out_features", "embedding_dim", "embed_dim", 
 
 
 def _channels(module: nn.Module | None, weight: Entry) -> int:
-    """Return the output width a layer states, or the first dimension of its first weight."""
+    """Return the output width a layer states, or that its first weight has."""
     stated = (getattr(module, name, None) for name in _WIDTHS)
-    return next((width for width in stated if isinstance(width, int)), weight.shape[0])
+    return next((width for width in stated if isinstance(width, int)), weight.layout.width(weight.shape))

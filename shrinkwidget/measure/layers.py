@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any, Final, Literal, TypeAlias
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ..errors import ModelError
 from .checkpoint_files import open_checkpoint
+from .layout import FIRST, Layout, layouts
 from .safetensors_file import SafetensorsFile
 
 Source: TypeAlias = nn.Module | Mapping[str, Tensor] | str | os.PathLike[str]
@@ -27,7 +28,8 @@ class Entry:
     """One tensor of a model.
 
     `why` is empty for a compressible tensor and says why another is kept. `aliases` are the other names of tied
-    weights, which count once. `saved` is False for buffers that are not part of the state dict.
+    weights, which count once. `saved` is False for buffers that are not part of the state dict. `layout` says which
+    axes index output channels.
     """
 
     name: str
@@ -38,6 +40,7 @@ class Entry:
     aliases: tuple[str, ...]
     saved: bool
     load: Callable[[], Tensor]
+    layout: Layout = FIRST
 
     @property
     def numel(self) -> int:
@@ -53,6 +56,15 @@ class Entry:
     def compressible(self) -> bool:
         """Whether a recipe may change this tensor."""
         return not self.why
+
+    @property
+    def matrix(self) -> tuple[int, int]:
+        """Rows (output channels) and columns of the tensor as recipes see it."""
+        return self.layout.matrix(self.shape)
+
+    def rows(self) -> Tensor:
+        """Return the tensor as its matrix, contiguous ``[rows, columns]``; a view of it where memory allows one."""
+        return self.layout.rows(self.load())
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,9 +102,16 @@ def open_weights(source: Source, *, only_to_look: bool = False) -> Weights:
         weights = Weights(checkpoint.title, tuple(_file_entries(checkpoint.files)))
     else:
         raise ModelError(_no_model(source))
+    weights = Weights(weights.title, _laid_out(weights.entries, source))
     if not weights.layers and not only_to_look:
         raise ModelError(_nothing_compressible(weights))
     return weights
+
+
+def _laid_out(entries: tuple[Entry, ...], source: Source) -> tuple[Entry, ...]:
+    modules = dict(source.named_modules()) if isinstance(source, nn.Module) else {}
+    found = layouts({entry.name: entry.shape for entry in entries}, modules)
+    return tuple(replace(entry, layout=found.get(entry.name, FIRST)) for entry in entries)
 
 
 def _no_model(found: object) -> str:

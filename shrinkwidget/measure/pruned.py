@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -94,7 +93,7 @@ def _but_zeros(layer: LayerSketch, zeros: int) -> Survival:
 def _random(layer: LayerSketch, plan: Plan) -> Survival:
     """Return the survival by chance; how many of the zeros that were there it takes is an expectation."""
     unstructured = plan.pattern == "unstructured"
-    left = layer.n - round(plan.sparsity * layer.n) if unstructured else block_count(layer.shape, plan.pattern)
+    left = layer.n - round(plan.sparsity * layer.n) if unstructured else block_count(layer.matrix, plan.pattern)
     density = left / layer.n
     kept = _nothing_asked(layer, plan).kept if left == layer.n else round(left * (layer.n - layer.zeros) / layer.n)
     return Survival(kept, (1 - density) * layer.energy, NO_CUT, np.full(len(LOW), density))
@@ -142,7 +141,7 @@ def _global_cut(layers: Sequence[LayerSketch], sparsity: float) -> Cut:
     return cut_at(Magnitudes(lows, high[first], counts, lows, before), k)
 
 
-def block_count(shape: tuple[int, ...], pattern: str) -> int:
+def block_count(matrix: tuple[int, int], pattern: str) -> int:
     """Return how many weights an n:m pattern keeps: n of every m along a row, min(n, rest) of a shorter block."""
-    (n, m), row = n_of_m(pattern), math.prod(shape[1:])
-    return shape[0] * (row // m * n + min(n, row % m))
+    (n, m), (rows, row) = n_of_m(pattern), matrix
+    return rows * (row // m * n + min(n, row % m))

@@ -101,8 +101,8 @@ def measure(source: Source, example: object = None) -> Size:
     """Weigh a module, a state dict, or a ``.safetensors`` file; nothing of it is changed.
 
     Args:
-        source: the model. A state dict or a file does not tell the classes of its layers, and a width is then the
-            first dimension of the weight.
+        source: the model. A state dict or a file does not tell the classes of its layers; which axis is the width is
+            then decided by names and shapes.
         example: for a module, one input to run it on once (a tensor, a tuple of positional or a dict of keyword
             arguments), moved to the model's device: adds multiply-accumulates, activation bytes and the order
             of layers. Its batch counts: give a batch of one to have them per example.

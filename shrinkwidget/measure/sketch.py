@@ -44,13 +44,17 @@ class Magnitudes:
 class LayerSketch:
     """What is known of one compressible tensor of n weights.
 
-    `buckets` (uint16) and `counts` (int64) are the value table in ascending order of value; `tables` the relative
-    tables by granularity; `survival` the kept fractions by n:m pattern, and `blocks` how many weights that are not
-    zero each pattern keeps. `zeros` of the weights are exactly zero already, `negative_zeros` of them -0.0.
+    Recipes see it as a matrix of `rows` output channels × the rest; `width` are its output channels, of a stack of
+    matrices those of one. `buckets` (uint16) and `counts` (int64) are the value table in ascending order of value;
+    `tables` the relative tables by granularity; `survival` the kept fractions by n:m pattern, and `blocks` how many
+    weights that are not zero each pattern keeps. `zeros` of the weights are exactly zero already, `negative_zeros` of
+    them -0.0.
     """
 
     name: str
     shape: tuple[int, ...]
+    rows: int
+    width: int
     dtype: str
     lossless: bool
     half: str
@@ -68,6 +72,11 @@ class LayerSketch:
     def n(self) -> int:
         """Number of weights."""
         return int(np.prod(self.shape, dtype=np.int64))
+
+    @property
+    def matrix(self) -> tuple[int, int]:
+        """Rows and columns of the tensor as recipes see it."""
+        return self.rows, self.n // self.rows
 
     @property
     def label(self) -> str:
@@ -193,22 +202,23 @@ def _kept(e: Entry) -> KeptTensor:
 @torch.inference_mode()
 def sketch_layer(entry: Entry) -> LayerSketch:
     """Return the sketch of one tensor; see `sketch`."""
-    tensor, histogram = _read(entry)
+    rows, histogram = _read(entry)
     buckets = _by_value(np.flatnonzero(histogram).astype(np.uint16))
     counts = histogram[buckets.astype(np.intp)]
     lossless = entry.dtype is torch.bfloat16
     m = _magnitudes(buckets, counts, lossless)
     energies = m.count * m.square
-    rows = tensor.reshape(tensor.shape[0], -1)
     least, most = float(rows.amin()), float(rows.amax())
     absmax = max(most, -least)
     stretch = (max(most, 0.0) - min(least, 0.0)) / absmax if absmax > 0 else 1.0
     total = float((m.count * (m.low if lossless else (m.low + m.high) / 2)).sum())
     whole = tensor_table(m.low, m.high, m.count, energies, absmax, total, stretch)
-    zeros, negative = _zeros(tensor) if m.low[0] == 0 else (0, 0)
+    zeros, negative = _zeros(rows) if m.low[0] == 0 else (0, 0)
     return LayerSketch(
         name=entry.name,
         shape=entry.shape,
+        rows=len(rows),
+        width=entry.layout.width(entry.shape),
         dtype=dtype_name(entry.dtype),
         lossless=lossless,
         half="bfloat16" if needs_bfloat16(entry.dtype, absmax) else "float16",
@@ -234,12 +244,13 @@ def _zeros(tensor: Tensor) -> tuple[int, int]:
 
 
 def _read(entry: Entry) -> tuple[Tensor, NDArray[np.int64]]:
-    """Return the weights and the counts of their buckets: here they are touched first."""
+    """Return the weights as a matrix, and the counts of their buckets: here they are touched first."""
     where = ""
     try:
-        tensor = where_float64_is(entry.load())
+        tensor = entry.load()
         where = f" from {tensor.device}"
-        return tensor, _bucket_histogram(tensor, entry)
+        rows = where_float64_is(entry.layout.rows(tensor))
+        return rows, _bucket_histogram(rows, entry)
     except (RuntimeError, OSError) as error:
         raise ModelError(
             f"the weights of {entry.name!r} cannot be read{where} ({reason(error)}): "

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from ..measure.layout import FIRST, Layout
 from ..recipe import Granularity, Plan
 
 
@@ -59,19 +60,18 @@ class Groups:
             yield slice(start, stop), slice(start // step * groups, stop // step * groups)
 
     def flat(self, blocks: Tensor) -> Tensor:
-        """Undo `blocks`: return the weights in flat order."""
+        """Undo `blocks`: return the weights row by row."""
         if not self.padding:
             return blocks.reshape(-1)
         return blocks.view(-1, self.per_row * self.size)[:, : self.width].reshape(-1)
 
 
-def groups_of(shape: tuple[int, ...], granularity: Granularity) -> Groups:
-    """Return how a tensor of this shape is cut into groups that share a scale."""
-    n = torch.Size(shape).numel()
+def groups_of(matrix: tuple[int, int], granularity: Granularity) -> Groups:
+    """Return how a matrix of so many rows and columns is cut into groups that share a scale."""
+    rows, width = matrix
     if granularity == "tensor":
-        return Groups(1, n, n)
-    width = n // shape[0]
-    return Groups(shape[0], width, width if granularity == "channel" else min(int(granularity), width))
+        return Groups(1, rows * width, rows * width)
+    return Groups(rows, width, width if granularity == "channel" else min(int(granularity), width))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -86,6 +86,7 @@ class Coded:
         scales: float32 ``[groups]``, exactly as the file reproduces them; None for a codebook and for plain floats.
         zeros: uint8 ``[groups]``, the code of zero; None but for asymmetric grids.
         codebook: float32 ``[2^bits]``, ascending; None but for codebooks.
+        layout: how the tensor is read as a matrix, row by row: the order of everything here.
     """
 
     name: str
@@ -97,6 +98,7 @@ class Coded:
     scales: Tensor | None = None
     zeros: Tensor | None = None
     codebook: Tensor | None = None
+    layout: Layout = FIRST
 
     @property
     def n(self) -> int:
@@ -107,6 +109,11 @@ class Coded:
     def kept(self) -> int:
         """Number of weights kept."""
         return self.codes.numel()
+
+    @property
+    def mask(self) -> Tensor | None:
+        """Which weights are kept, bool of the tensor's own shape; None if all are."""
+        return None if self.keep is None else self.layout.restored(self.keep, self.shape)
 
 
 def offset_of(plan: Plan) -> int:
@@ -132,18 +139,19 @@ def dense_codes(coded: Coded) -> Tensor:
         return spread(coded, coded.codes)
     if coded.zeros is None:
         return spread(coded, coded.codes, offset_of(coded.plan))
-    groups = groups_of(coded.shape, coded.plan.granularity)
+    groups = groups_of(coded.layout.matrix(coded.shape), coded.plan.granularity)
     return spread(coded, coded.codes, groups.flat(coded.zeros[:, None].expand(-1, groups.size).contiguous()))
 
 
 def decode(coded: Coded) -> Tensor:
     """Return the effective weights: a new tensor of the layer's shape and dtype, computed in float32, then rounded."""
     if coded.plan.bits > 8:
-        return spread(coded, coded.codes).to(coded.dtype, copy=coded.keep is None).view(coded.shape)
+        values = spread(coded, coded.codes).to(coded.dtype, copy=coded.keep is None)
+        return coded.layout.restored(values, coded.shape)
     values = _values(coded)
     if coded.keep is not None:
         values = values.masked_fill(~coded.keep, 0)
-    return values.to(coded.dtype).view(coded.shape)
+    return coded.layout.restored(values.to(coded.dtype), coded.shape)
 
 
 def _values(coded: Coded) -> Tensor:
@@ -153,7 +161,7 @@ def _values(coded: Coded) -> Tensor:
         return coded.codebook[codes.int()]
     if coded.scales is None:
         raise ValueError(f"{coded.name!r} is coded in {coded.plan.bits} bits without scales or codebook")
-    groups = groups_of(coded.shape, coded.plan.granularity)
+    groups = groups_of(coded.layout.matrix(coded.shape), coded.plan.granularity)
     steps = groups.blocks(codes).float()
     if coded.plan.bits == 1:
         steps = steps * 2 - 1

@@ -35,7 +35,7 @@ class Chosen:
         Raises:
             ModelError: if not as many weights survive as the sketch says.
         """
-        keep = self.selection.mask(self.entry.load()) if self.selection.kept < self.entry.numel else None
+        keep = self.selection.mask(self.entry.rows()) if self.selection.kept < self.entry.numel else None
         if keep is not None and count_true(keep) != self.selection.kept:
             raise changed(self.entry.name)
         return layer_of(self.entry, keep, self.plan)
@@ -94,10 +94,10 @@ def _effective(chosen: Chosen) -> Tensor:
 
 def on_grid(layer: Layer, grid: Grid) -> Tensor:
     """Return a layer's effective weights, rounded to its grid: a new tensor of its shape and dtype."""
-    out = torch.empty(layer.shape, dtype=layer.flat.dtype, device=layer.flat.device)
+    out = torch.empty_like(layer.flat)
     for piece in layer.pieces():
-        out.view(-1)[piece.weights] = grid.effective(piece, layer)
-    return out
+        out[piece.weights] = grid.effective(piece, layer)
+    return layer.layout.restored(out, layer.shape)
 
 
 def _signal_and_noise(chosen: Chosen) -> tuple[float, float]:

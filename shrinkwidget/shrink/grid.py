@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..measure.bytes import needs_bfloat16, peak, rounded, stored_dtype
 from ..measure.layers import Entry, where_float64_is
+from ..measure.layout import Layout
 from ..measure.parallel import CHUNK
 from ..recipe import Plan
 from .coded import Groups, groups_of, offset_of
@@ -32,10 +33,11 @@ class Piece:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Layer:
-    """One tensor with its survivors chosen, about to be rounded: `flat` weights, `keep` bool ``[n]`` or None."""
+    """One tensor with its survivors chosen, about to be rounded: weights `flat` and `keep` (None: all), row by row."""
 
     name: str
     shape: tuple[int, ...]
+    layout: Layout
     plan: Plan
     flat: Tensor
     keep: Tensor | None
@@ -50,7 +52,7 @@ class Layer:
             yield Piece(weights, groups, self.groups.blocks(x), keep)
 
     def survivors(self) -> Tensor:
-        """Return the kept weights in flat order, of the tensor's own dtype."""
+        """Return the kept weights row by row, of the tensor's own dtype."""
         return self.flat if self.keep is None else self.flat[self.keep]
 
     @property
@@ -61,12 +63,12 @@ class Layer:
 
 
 def layer_of(entry: Entry, keep: Tensor | None, plan: Plan) -> Layer:
-    """Return a tensor and its survivors (bool, None for all), ready for rounding."""
-    flat = where_float64_is(entry.load()).reshape(-1)
+    """Return a tensor and its survivors (bool, row by row, None for all), ready for rounding."""
+    flat = where_float64_is(entry.rows()).reshape(-1)
     if keep is not None:
         keep = keep.reshape(-1).to(flat.device)
-    groups = groups_of(entry.shape, "tensor" if plan.grid == "codebook" or plan.bits > 8 else plan.granularity)
-    return Layer(entry.name, entry.shape, plan, flat, keep, groups)
+    groups = groups_of(entry.matrix, "tensor" if plan.grid == "codebook" or plan.bits > 8 else plan.granularity)
+    return Layer(entry.name, entry.shape, entry.layout, plan, flat, keep, groups)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -35,17 +35,17 @@ class Selection(Protocol):
     def threshold(self) -> float:
         """The largest magnitude pruned by a magnitude cut, 0 for other selections."""
 
-    def mask(self, tensor: Tensor) -> Tensor:
-        """Return which weights are kept, bool ``[n]`` in flat order, on the tensor's device."""
+    def mask(self, rows: Tensor) -> Tensor:
+        """Return which weights of a matrix are kept, bool ``[n]`` row by row, on its device."""
 
 
 def keep_masks(weights: Weights, recipe: Recipe, known: Sketch | None = None) -> list[Tensor | None]:
     """Return the exact mask of every compressible layer, true where a weight is kept; None where none is pruned.
 
-    Of n weights k = round(s·n) are pruned (half to even), smallest magnitude first; of equal magnitudes the one with
-    the lower flat index first, and of equal ones in scope "global" that of the earlier layer. Weights that are zero
-    already are pruned as well, beyond k where there are more of them; where k is 0 `zeros_dropped` says which. Masks
-    have the shapes of their tensors and lie on their devices. `known` is the weights' sketch, if there is one already.
+    Of n weights k = round(s·n) are pruned (half to even), smallest magnitude first; of equal magnitudes the one that
+    comes first row by row, and of equal ones in scope "global" that of the earlier layer. Weights that are zero already
+    are pruned as well, beyond k where there are more of them; where k is 0 `zeros_dropped` says which. Masks have the
+    shapes of their tensors and lie on their devices. `known` is the weights' sketch, if there is one already.
 
     Raises:
         RecipeError: if an override matches no layer.
@@ -56,7 +56,7 @@ def keep_masks(weights: Weights, recipe: Recipe, known: Sketch | None = None) ->
 
 def _mask(layer: tuple[Entry, Selection]) -> Tensor | None:
     entry, selection = layer
-    return selection.mask(entry.load()).view(entry.shape) if selection.kept < entry.numel else None
+    return entry.layout.restored(selection.mask(entry.rows()), entry.shape) if selection.kept < entry.numel else None
 
 
 def selections(
@@ -69,7 +69,7 @@ def selections(
         ModelError: if `known` is the sketch of another model.
     """
     known = known or sketch(weights)
-    if [(layer.name, layer.shape) for layer in known.layers] != [(e.name, e.shape) for e in weights.layers]:
+    if [(k.name, k.shape, k.rows) for k in known.layers] != [(e.name, e.shape, e.matrix[0]) for e in weights.layers]:
         raise ModelError("the sketch given is of another model: leave it out, or make it of this one")
     layers = list(zip(weights.layers, known.layers, known.plans(recipe), strict=True))
     rank = _by_chance(recipe.seed) if recipe.criterion == "random" else _by_magnitude
@@ -92,7 +92,7 @@ def _own(layer: _Layer, rank: _Rank) -> Selection:
     n, m = n_of_m(plan.pattern)
     if rank is _by_magnitude:
         return Pattern(n, m, look.blocks[plan.pattern], some_zero=look.zeros > 0)
-    return _chance(layer, Pattern(n, m, block_count(entry.shape, plan.pattern)), rank(entry, look).load)
+    return _chance(layer, Pattern(n, m, block_count(entry.matrix, plan.pattern)), rank(entry, look).load)
 
 
 def _nothing_asked(layer: _Layer) -> Selection:
@@ -127,13 +127,13 @@ def _chance(layer: _Layer, by: Selection, lottery: Callable[[], Tensor]) -> Sele
     if not look.zeros:
         return Chance(by, lottery, by.kept)
     drawn = Chance(by, lottery, 0, some_zero=True)
-    return replace(drawn, kept=count_true(drawn.mask(entry.load())))
+    return replace(drawn, kept=count_true(drawn.mask(entry.rows())))
 
 
 def _by_magnitude(entry: Entry, look: LayerSketch) -> Ranked:
     histogram = np.bincount(look.buckets & 0x7FFF, weights=look.counts)
     buckets = np.flatnonzero(histogram)
-    return Ranked(entry.name, entry.numel, entry.load, buckets, histogram[buckets].astype(np.int64), look.lossless)
+    return Ranked(entry.name, entry.numel, entry.rows, buckets, histogram[buckets].astype(np.int64), look.lossless)
 
 
 def _by_chance(seed: int) -> _Rank:
@@ -165,10 +165,10 @@ class Chance:
     some_zero: bool = False
     threshold: float = 0.0
 
-    def mask(self, tensor: Tensor) -> Tensor:
-        """Return which weights are kept, bool ``[n]`` in flat order: those drawn, but for zeros."""
-        drawn = self.by.mask(self.lottery().view(tensor.shape)).to(tensor.device)
-        return drawn & (tensor.reshape(-1) != 0) if self.some_zero else drawn
+    def mask(self, rows: Tensor) -> Tensor:
+        """Return which weights are kept, bool ``[n]`` row by row: those drawn, but for zeros."""
+        drawn = self.by.mask(self.lottery().view(rows.shape)).to(rows.device)
+        return drawn & (rows.reshape(-1) != 0) if self.some_zero else drawn
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,15 +178,15 @@ class Signed:
     kept: int
     threshold: float = 0.0
 
-    def mask(self, tensor: Tensor) -> Tensor:
-        """Return which weights are kept, bool ``[n]`` in flat order."""
-        flat = tensor.reshape(-1)
+    def mask(self, rows: Tensor) -> Tensor:
+        """Return which weights are kept, bool ``[n]`` row by row."""
+        flat = rows.reshape(-1)
         return (flat != 0) | flat.signbit()
 
 
 @dataclass(frozen=True, slots=True)
 class Pattern:
-    """The n largest of every m neighbours along a row of ``w.reshape(shape[0], -1)``, but for zeros among them."""
+    """The n largest of every m neighbours along a row, but for zeros among them."""
 
     n: int
     m: int
@@ -194,9 +194,8 @@ class Pattern:
     some_zero: bool = False
     threshold: float = 0.0
 
-    def mask(self, tensor: Tensor) -> Tensor:
-        """Return which weights are kept, bool ``[n]`` in flat order; of equal magnitudes the later ones."""
-        rows = tensor.reshape(tensor.shape[0], -1)
+    def mask(self, rows: Tensor) -> Tensor:
+        """Return which weights are kept, bool ``[n]`` row by row; of equal magnitudes the later ones."""
         at_once = max(1, (1 << 20) // rows.shape[1])
         parts = (rows[start : start + at_once] for start in range(0, len(rows), at_once))
         return torch.cat([self._mask_rows(part).reshape(-1) for part in parts])

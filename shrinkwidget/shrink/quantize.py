@@ -17,7 +17,8 @@ from .grid import Grid, Layer, Piece, column, layer_of, steps
 
 
 def quantize(entry: Entry, keep: Tensor | None, plan: Plan) -> Coded:
-    """Return one tensor coded as its plan asks; `keep` is true where a weight survives, None if all do.
+    """Return one tensor coded as its plan asks; `keep` is true where a weight survives, row by row,
+    None if all do.
 
     Ranges, means and codebooks are those of the survivors alone, and scales are rounded as the file stores them
     before anything is rounded to them.
@@ -34,7 +35,16 @@ def code(layer: Layer) -> Coded:
     else:
         codes = torch.cat([_kept_codes(grid.codes(piece), piece, layer) for piece in layer.pieces()])
     return Coded(
-        layer.name, layer.shape, layer.flat.dtype, layer.plan, layer.keep, codes, grid.scales, grid.zeros, grid.codebook
+        layer.name,
+        layer.shape,
+        layer.flat.dtype,
+        layer.plan,
+        layer.keep,
+        codes,
+        grid.scales,
+        grid.zeros,
+        grid.codebook,
+        layer.layout,
     )
 
 

@@ -49,9 +49,9 @@ class Cut:
     threshold: float
     first: int
 
-    def mask(self, tensor: Tensor) -> Tensor:
-        """Return which weights are kept, bool ``[n]`` in flat order."""
-        flat = tensor.reshape(-1)
+    def mask(self, rows: Tensor) -> Tensor:
+        """Return which weights are kept, bool ``[n]`` row by row."""
+        flat = rows.reshape(-1)
         mask = torch.empty(self.n, dtype=torch.bool, device=flat.device)
         for start, stop, limit in self._spans(flat.dtype):
             for piece, out in zip(chunks(flat[start:stop]), chunks(mask[start:stop]), strict=True):

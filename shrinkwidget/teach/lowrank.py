@@ -54,7 +54,7 @@ def adapt(network: nn.Module, head: str, rank: int, alpha: float, masks: Mapping
     with torch.inference_mode(False):
         for name, module, weight in adapted:
             keep = masks.get(f"{name}.weight")
-            mask = None if keep is None else keep.view(weight.shape).to(weight)
+            mask = None if keep is None else keep.to(weight)
             parametrize.register_parametrization(module, "weight", Update(weight.detach(), rank, alpha, mask))
 
 

@@ -17,9 +17,10 @@ from ..shrink.compress import fill
 
 
 def masks_of(source: Compressed, head: str) -> dict[str, Tensor]:
-    """Return which weights of every pruned layer but the head are kept, bool ``[n]`` in flat order, by name."""
+    """Return which weights of every pruned layer but the head are kept, bool of its shape, by name."""
     weight = f"{head}.weight"
-    return {name: item.keep for name, item in source.coded.items() if item.keep is not None and name != weight}
+    masks = {name: item.mask for name, item in source.coded.items() if name != weight}
+    return {name: mask for name, mask in masks.items() if mask is not None}
 
 
 def recipe_for(source: Compressed, network: nn.Module, head: str) -> Recipe:
@@ -62,7 +63,7 @@ def packed(network: nn.Module, recipe: Recipe, masks: Mapping[str, Tensor]) -> C
     with torch.no_grad():
         for name, keep in masks.items():
             weight = parameters[name].detach()
-            zero = (weight == 0) & keep.view(weight.shape).to(weight.device)
+            zero = (weight == 0) & keep.to(weight.device)
             fill(network, [(name, weight.masked_fill(zero, torch.finfo(weight.dtype).smallest_normal))])
     return compress(network, recipe)
 

@@ -67,7 +67,7 @@ def states(draw: st.DrawFn) -> State:
         w = torch.randn(shape, generator=generator, dtype=torch.float64) * draw(st.sampled_from([1.0, 1e-3, 1e-42]))
         coarse = draw(st.sampled_from([None, 0.5, 1.0]))
         w = w if coarse is None else (w / coarse).round() * coarse
-        state[f"layer{i}"] = w.to(draw(st.sampled_from(DTYPES)))
+        state[f"layer{i}.weight"] = w.to(draw(st.sampled_from(DTYPES)))
     return state
 
 

@@ -29,7 +29,7 @@ def a_plan(**changes: Any) -> Plan:
 
 
 def an_entry(w: Tensor) -> Entry:
-    return open_weights({"w": w}).layers[0]
+    return open_weights({"w.weight": w}).layers[0]
 
 
 def groups(shape: tuple[int, ...], granularity: str | int) -> list[range]:

@@ -34,7 +34,7 @@ def models() -> dict[str, nn.Module]:
     conv = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Conv2d(8, 16, 3), nn.Flatten(), nn.Linear(64, 10))
     half = nn.Sequential(nn.Linear(70, 33), nn.Linear(33, 5)).to(torch.bfloat16)
     embedding, dead, large = nn.Embedding(11, 5), nn.Linear(5, 130, bias=False), nn.Linear(130, 1)
-    odd = nn.Sequential(embedding, dead, large, nn.Conv1d(2, 3, 1))
+    odd = nn.Sequential(embedding, dead, large, nn.Conv1d(2, 3, 1), nn.ConvTranspose1d(6, 10, 3, groups=2))
     with torch.no_grad():
         dead.weight[:40] = 0
         large.weight.mul_(100)
