@@ -187,7 +187,8 @@ def describe(entry: Entry, known_peak: float | None = None) -> list[object]:
     if known_peak is None:
         known_peak = peak(entry.load()) if entry.dtype in _WIDE else 0.0
     flags = COMPRESSIBLE * entry.compressible | BFLOAT16 * needs_bfloat16(entry.dtype, known_peak)
-    layout = [] if entry.layout == FIRST else [[entry.layout.groups, *entry.layout.channels]]
+    own = entry.compressible and entry.layout != FIRST  # of what is kept no file asks
+    layout = [[entry.layout.groups, *entry.layout.channels]] if own else []
     return [entry.name, list(entry.shape), dtype_name(entry.dtype), flags, *layout, *entry.aliases]
 
 

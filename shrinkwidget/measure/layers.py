@@ -11,9 +11,10 @@ from typing import Any, Final, Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from ..errors import ModelError
+from ..errors import ModelError, quoted
 from .checkpoint_files import open_checkpoint
 from .layout import FIRST, Layout, layouts
+from .quantized_checkpoint import quantization_parts
 from .safetensors_file import SafetensorsFile
 
 Source: TypeAlias = nn.Module | Mapping[str, Tensor] | str | os.PathLike[str]
@@ -102,10 +103,21 @@ def open_weights(source: Source, *, only_to_look: bool = False) -> Weights:
         weights = Weights(checkpoint.title, tuple(_file_entries(checkpoint.files)))
     else:
         raise ModelError(_no_model(source))
-    weights = Weights(weights.title, _laid_out(weights.entries, source))
+    weights = Weights(weights.title, _laid_out(_with_reasons(weights.entries), source))
     if not weights.layers and not only_to_look:
         raise ModelError(_nothing_compressible(weights))
     return weights
+
+
+def _with_reasons(entries: tuple[Entry, ...]) -> tuple[Entry, ...]:
+    """Return the entries with the scales, zero points and indices of quantized weights kept, and named as such."""
+    parts = quantization_parts([(e.name, e.shape, e.dtype) for e in entries])
+    return tuple(
+        replace(e, why=f"part of the quantized weights {quoted(parts[e.name])} (scales, zero points, indices)")
+        if e.name in parts
+        else e
+        for e in entries
+    )
 
 
 def _laid_out(entries: tuple[Entry, ...], source: Source) -> tuple[Entry, ...]:
