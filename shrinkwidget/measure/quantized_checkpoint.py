@@ -55,7 +55,7 @@ def quantization_parts(tensors: Collection[Described]) -> dict[str, str]:
         above, last = _split(owner)
         beside = weights.get(owner, "")
         of = _stem(name, stored) or _stem_of_floats(name, leaf, sizes)
-        if not of and beside and _PART.search(leaf) and (owner or len(shape) >= 2):
+        if not of and beside and _PART.search(leaf) and (owner or (len(shape) >= 2 and sizes[name] > 1)):
             of = beside
         if not of and _PART.search(last):  # "centroids.weight", "weight_quantizer.scale"
             of = weights.get(above, "")
