@@ -26,7 +26,7 @@ def retrain(
     method: Method = FineTune(),
     *,
     options: Training = Training(),
-    resume: str | os.PathLike[str] | None = None,
+    resume: str | os.PathLike[str] | bool | None = None,
     background: Literal[False] = False,
 ) -> Compressed: ...
 @overload
@@ -37,7 +37,7 @@ def retrain(
     method: Method = FineTune(),
     *,
     options: Training = Training(),
-    resume: str | os.PathLike[str] | None = None,
+    resume: str | os.PathLike[str] | bool | None = None,
     background: Literal[True],
 ) -> Run: ...
 def retrain(
@@ -47,7 +47,7 @@ def retrain(
     method: Method = FineTune(),
     *,
     options: Training = Training(),
-    resume: str | os.PathLike[str] | None = None,
+    resume: str | os.PathLike[str] | bool | None = None,
     background: bool = False,
 ) -> Compressed | Run:
     """Return a compressed model trained further; the one given is untouched.
@@ -60,6 +60,7 @@ def retrain(
         method: how: `FineTune`, `RewindLearningRate`, `RewindWeights`, or `ReestimateNorms`, which wants no labels.
         options: all else: loss, batches, seed, checkpoint.
         resume: the checkpoint of an interrupted training, asked for just so, to go on from; it goes on being written.
+            True for that of the options, if it has been written yet.
         background: True for a `Run` on a thread of its own, already started, instead of the result.
 
     Raises:
@@ -84,7 +85,7 @@ def prune_and_retrain(
     *,
     rounds: int | None = None,
     options: Training = Training(),
-    resume: str | os.PathLike[str] | None = None,
+    resume: str | os.PathLike[str] | bool | None = None,
     background: Literal[False] = False,
 ) -> Compressed: ...
 @overload
@@ -97,7 +98,7 @@ def prune_and_retrain(
     *,
     rounds: int | None = None,
     options: Training = Training(),
-    resume: str | os.PathLike[str] | None = None,
+    resume: str | os.PathLike[str] | bool | None = None,
     background: Literal[True],
 ) -> Run: ...
 def prune_and_retrain(
@@ -109,7 +110,7 @@ def prune_and_retrain(
     *,
     rounds: int | None = None,
     options: Training = Training(),
-    resume: str | os.PathLike[str] | None = None,
+    resume: str | os.PathLike[str] | bool | None = None,
     background: bool = False,
 ) -> Compressed | Run:
     """Return a trained model pruned and retrained in turns until it is what a recipe says; the one given is untouched.

@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 from torch import nn
 
@@ -32,7 +33,7 @@ class Job:
     method: Method
     options: Training
     recipes: tuple[Recipe, ...] = ()
-    resume: str | os.PathLike[str] | None = None
+    resume: str | os.PathLike[str] | bool | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.method, Method) or isinstance(self.method, type):
@@ -48,6 +49,8 @@ class Job:
         if self.test is not None and as_pair(self.test) is None:
             refuse_no_data(self.test)
         object.__setattr__(self, "recipes", self.recipes or (_recipe_of(self.source),))
+        if self.resume is True and self.options.checkpoint is None:
+            raise TrainingError("resume=True goes on from the checkpoint of the options: give Training(checkpoint=…)")
 
     @cached_property
     def feed(self) -> Feed:
@@ -81,9 +84,19 @@ class Job:
         return self.method
 
     @property
+    def resumes_from(self) -> str | os.PathLike[str] | None:
+        """The checkpoint to go on from, if any."""
+        if not isinstance(self.resume, bool):
+            return self.resume
+        path = self.options.checkpoint
+        return path if self.resume and path is not None and Path(path).exists() else None
+
+    @property
     def checkpoint(self) -> str | os.PathLike[str] | None:
         """The file that is written after every epoch, if any: that of the options, or the one resumed from."""
-        return self.options.checkpoint if self.options.checkpoint is not None else self.resume
+        if self.options.checkpoint is not None or isinstance(self.resume, bool):
+            return self.options.checkpoint
+        return self.resume
 
     def regime(self, number: int, epochs: int) -> str:
         """Return how weights were obtained that `epochs` epochs of round `number` (from 0) have trained."""

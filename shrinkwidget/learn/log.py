@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, Final
 
 from torch import Tensor, nn
 
-from ..errors import TrainingError
+from ..errors import FileError, TrainingError
 from ..shrink.compress import fill
+from ..train.evaluate import Score
 from ..train.metrics import Metric
 
 
@@ -54,9 +55,66 @@ class Log:
         return {f.name: getattr(self, f.name) for f in fields(self)} | {"best": best}
 
     @classmethod
-    def from_dict(cls, found: dict[str, Any], best: dict[str, Tensor]) -> Log:
-        """Read what `to_dict` wrote, given the best weights."""
+    def from_dict(cls, found: Any, best: dict[str, Tensor], rounds: int, epochs: int) -> Log:
+        """Read what `to_dict` wrote, given the best weights, for a training of so many rounds of so many epochs.
+
+        Raises:
+            FileError: for a log that no such training has written.
+        """
+        if not isinstance(found, dict) or set(found) != {f.name for f in fields(cls)}:
+            raise FileError("its log is not that of a training")
+        round_, epoch, history, points = (found[name] for name in ("round", "epoch", "history", "points"))
+        places = [(r + 1, e + 1) for r in range(rounds) for e in range(epochs)]
+        done = type(round_) is int and type(epoch) is int and round_ * epochs + epoch
+        if not (
+            0 <= done <= len(places)
+            and 0 <= epoch < epochs
+            and _rows(history, HISTORY_ROW, places[:done])
+            and _rows(points, POINT_ROW, [(r + 1,) for r in range(round_)])
+            and (found["baseline"] is None or _is_score(found["baseline"]))
+            and _is_best(found["best"], places[:done])
+        ):
+            raise FileError(f"its log is not one of {rounds} round{'s' * (rounds != 1)} of {epochs} epochs")
         return cls(**found | {"best": found["best"] and Best(best, *found["best"])})
+
+
+HISTORY_ROW: Final = ("round", "epoch", "step", "examples", "loss", "train", "test", "lr", "sparsity", "seconds")
+"""What is noted of every epoch."""
+POINT_ROW: Final = ("round", "nbytes", "ratio", "sparsity", "test")
+"""What is noted of every round."""
+
+
+def _rows(found: Any, names: tuple[str, ...], places: Sequence[tuple[int, ...]]) -> bool:
+    """Tell whether rows are of these places, in order, and hold numbers, or a score for a test."""
+    if not isinstance(found, list) or len(found) != len(places):
+        return False
+    for row, place in zip(found, places, strict=True):
+        if not isinstance(row, dict) or set(row) != set(names):
+            return False
+        if tuple(row[name] for name in names[: len(place)]) != place:
+            return False
+        if not all(_is_number(x) or (name == "test" and _is_score(x)) for name, x in row.items()):
+            return False
+    return True
+
+
+def _is_number(found: Any) -> bool:
+    return found is None or (isinstance(found, int | float) and not isinstance(found, bool))
+
+
+def _is_score(found: Any) -> bool:
+    if not isinstance(found, dict) or {f.name for f in fields(Score)} != set(found):
+        return False
+    return all(_is_number(found[name]) for name in ("value", "low", "high", "n", "total"))
+
+
+def _is_best(found: Any, places: Sequence[tuple[int, ...]]) -> bool:
+    """Tell whether the best weights are of one of the epochs that were trained, as they must be once there is one."""
+    if not places:
+        return found is None
+    if not isinstance(found, list) or len(found) != 3 or not _is_number(found[2]):
+        return False
+    return type(found[0]) is int and (found[0] + 1, found[1]) in places
 
 
 def snapshot(network: nn.Module) -> dict[str, Tensor]:

@@ -26,12 +26,10 @@ from .checkpoint import Checkpoint, Saved
 from .held import Held
 from .job import Job
 from .learner import Learner
-from .log import Best, Log, check_finite, rewind, snapshot
+from .log import HISTORY_ROW, POINT_ROW, Best, Log, check_finite, rewind, snapshot
 from .progress import Clock, Phase, Progress
 from .rounds import thinned
 
-_HISTORY: Final = ("round", "epoch", "step", "examples", "loss", "train", "test", "lr", "sparsity")
-_POINTS: Final = ("round", "nbytes", "ratio", "sparsity", "test")
 _TEST: Final = -1  # in place of a step: chance in a test must not be that of a training step
 
 
@@ -56,8 +54,10 @@ class Trainer:
         self._network = copied(job.model)
         self._checkpoint = None if job.checkpoint is None else Checkpoint(job, self._original)
         self._remembered: dict[int, dict[str, Any]] = {}
-        if self._checkpoint is not None and job.resume is not None:
-            self._go_on(self._checkpoint.read(job.resume))
+        if self._checkpoint is not None and (earlier := job.resumes_from) is not None:
+            self._go_on(self._checkpoint.read(earlier))
+        if self._checkpoint is not None and job.checkpoint is not None and not job.options.overwrite:
+            self._checkpoint.refuse_to_replace(job.checkpoint)
         if job.options.channels_last:
             self._network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._device = device_of(self._network)
@@ -231,11 +231,10 @@ class Trainer:
         best = Best(now, number, epoch, None if score is None else score.value)
         if done or learner.stage.share is not None or best.beats(self.log.best, self._metric):
             self.log.best = best
-        plain = self._now.to_dict()
-        seconds = round(self._clock.seconds - self._began, 3)
-        self.log.history.append({name: plain[name] for name in _HISTORY} | {"seconds": seconds})
+        plain = self._now.to_dict() | {"seconds": round(self._clock.seconds - self._began, 3)}
+        self.log.history.append({name: plain[name] for name in HISTORY_ROW})
         if done:
-            self.log.points.append({name: plain[name] for name in _POINTS})
+            self.log.points.append({name: plain[name] for name in POINT_ROW})
         self.log.round, self.log.epoch = (number + 1, 0) if done else (number, epoch)
         if self._checkpoint is not None and self.job.checkpoint is not None:
             yield self._tell("checkpoint")

@@ -43,7 +43,7 @@ class NormTrainer:
         self._most = method.batches
         self._source = job.source if isinstance(job.source, Compressed) else compress(job.source, Recipe())
         self._result = self._source
-        if job.options.checkpoint is not None or job.resume is not None:
+        if job.options.checkpoint is not None or job.resume:
             raise DataError("ReestimateNorms takes no checkpoint: it is over in one pass")
         if not _norms(job.model):
             raise ModelError(f"there is no batch norm with running statistics in this {type(job.model).__name__}")

@@ -58,7 +58,9 @@ class Training:
         augment: a function of a batch of inputs, applied in training only.
         distil: a teacher to learn from.
         seed: of the order of the examples, dropout, augmentation: of all chance. Same seed, same result on the CPU.
-        checkpoint: the file that is written after every epoch, from which ``resume`` goes on.
+        checkpoint: the file that is written after every epoch, from which ``resume`` goes on. A file that is there
+            already is replaced only if it is an earlier checkpoint of the same training, or with `overwrite`.
+        overwrite: replace whatever stands at `checkpoint`.
         autocast: ``torch.bfloat16``, for mixed precision where the device has it.
         channels_last: lay images out channels last in training, which convolutions on GPUs prefer.
 
@@ -74,6 +76,7 @@ class Training:
     distil: Distil | None = None
     seed: int = 0
     checkpoint: str | os.PathLike[str] | None = None
+    overwrite: bool = False
     autocast: torch.dtype | None = None
     channels_last: bool = False
 
