@@ -1,6 +1,18 @@
 // Numbers read the way people write them, always with a unit.
 import { expect, it } from "vitest";
-import { bytes, decibels, percent, share, short, times, weight } from "./format";
+import {
+  bytes,
+  comparedSize,
+  decibels,
+  estimated,
+  percent,
+  perParameter,
+  share,
+  short,
+  times,
+  weight,
+  withoutNoise,
+} from "./format";
 
 const plain = (text: string) => text.replaceAll("\u00a0", " ");
 
@@ -35,4 +47,28 @@ it("errors, weights, ratios and counts carry their units", () => {
   expect(times(9.5)).toBe("9.50×");
   expect(plain(short(41_000_000))).toBe("41.0 M");
   expect(plain(percent(0.9, 1))).toBe("90.0 %");
+});
+
+it.each([
+  [14.86, "14.9× smaller"],
+  [152 / 558, "3.67× larger"],
+  [0.998, "as large"],
+  [1.004, "as large"],
+  [0.99, "1.01× larger"],
+])("a file %f times smaller is called %s", (ratio, words) => {
+  expect(comparedSize(ratio)).toBe(words);
+});
+
+it("an estimate carries its sign, a figure that was counted does not", () => {
+  expect(plain(estimated(false, "72.8 kB"))).toBe("≈ 72.8 kB");
+  expect(estimated(true, "72.8 kB")).toBe("72.8 kB");
+});
+
+it("bits per parameter have three digits that count", () => {
+  expect(perParameter(558, 6)).toBe("744");
+  expect(perParameter(1000, 2560)).toBe("3.13");
+});
+
+it("a number that was typed comes back as it was typed", () => {
+  expect([0.9925, 0.8, 0.07].map((share) => withoutNoise(100 * share))).toEqual(["99.25", "80", "7"]);
 });

@@ -63,6 +63,27 @@ export function weight(value: number): string {
   return minus(String(Number(value.toPrecision(3))));
 }
 
+/** A number with eight significant digits at most, as a person would type it: 99.25 of 100 · 0.9925. */
+export function withoutNoise(value: number): string {
+  return String(Number(value.toPrecision(8)));
+}
+
+/** A figure that is only estimated carries its sign wherever it stands: "≈ 72.8 kB". */
+export function estimated(exact: boolean, text: string): string {
+  return exact ? text : `≈${SPACE}${text}`;
+}
+
+/** Bits for each parameter, with three digits that count: "3.12", "744". */
+export function perParameter(nbytes: number, parameters: number): string {
+  return three((8 * nbytes) / parameters);
+}
+
+/** How a file compares with the dense one: "14.9× smaller", "3.70× larger", "as large". */
+export function comparedSize(ratio: number): string {
+  if (times(ratio) === "1.00×") return "as large";
+  return ratio > 1 ? `${times(ratio)} smaller` : `${times(1 / ratio)} larger`;
+}
+
 /** How many times smaller: "14.9×". */
 export function times(ratio: number): string {
   return `${ratio >= 99.5 ? count(ratio) : ratio >= 9.95 ? ratio.toFixed(1) : ratio.toFixed(2)}×`;

@@ -1,6 +1,6 @@
 // Draws the visible rows of the ridge on one canvas: names, distributions, figures, a fixed header and a fixed axis.
 
-import { bytes, count, share } from "./format";
+import { bytes, count, estimated, share } from "./format";
 import { type Box, fitText } from "./labels";
 import { drawDistribution, type Picture, type PlotStyle } from "./plot";
 import { AXIS, drawAxis, drawGuides, drawHeader, HEADER, normal, PAD, type RidgeFrame, small } from "./ridge-frame";
@@ -30,6 +30,8 @@ export interface RidgeScene extends RidgeFrame {
   selected: number;
   focused: boolean;
   active: number;
+  /** Whether the figures were counted; estimates carry a sign in every row. */
+  exact: boolean;
   style: PlotStyle;
   /** Names as shortened before, kept from one drawing to the next. */
   fitted: Map<string, string>;
@@ -95,8 +97,9 @@ function drawLayer(ctx: CanvasRenderingContext2D, scene: RidgeScene, row: LayerR
     ctx.fillStyle = colours.text;
     ctx.fillRect(Math.round(scene.pointerX), y + 1, 1, columns.row - 4);
   }
-  const now = figures.keep ? "kept" : share(figures.pruned);
-  drawNumbers(ctx, scene, [count(figures.n), now, figures.bits, bytes(figures.nbytes)], middle);
+  const about = (text: string) => estimated(scene.exact || figures.keep, text);
+  const now = figures.keep ? "kept" : about(share(figures.pruned));
+  drawNumbers(ctx, scene, [count(figures.n), now, figures.bits, about(bytes(figures.nbytes))], middle);
 }
 
 /** The edges of the pruned band; over a shared axis they join into one line down the ridge. */
@@ -151,7 +154,8 @@ function drawBlock(ctx: CanvasRenderingContext2D, scene: RidgeScene, row: BlockR
     ctx.fillText(`${row.layers.length} layers`, columns.plot.x, middle);
   }
   const oneBits = bits.size === 1 ? [...bits][0] : "mixed";
-  drawNumbers(ctx, scene, [count(n), share(1 - kept / n), oneBits, bytes(nbytes)], middle);
+  const about = (text: string) => estimated(scene.exact, text);
+  drawNumbers(ctx, scene, [count(n), about(share(1 - kept / n)), oneBits, about(bytes(nbytes))], middle);
 }
 
 /** One bar for each layer of a block, filled as far as its weights are kept. */

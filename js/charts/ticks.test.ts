@@ -1,6 +1,6 @@
 // Ticks are round and few, and size marks lie inside the bar.
 import { describe, expect, it } from "vitest";
-import { linearTicks, logTicks, mirroredTicks, sizeMarks } from "./ticks";
+import { linearTicks, logTicks, memoryFor, mirroredTicks, sizeMarks, storeFor } from "./ticks";
 
 describe("ticks of a weight axis", () => {
   it("mirror each other about zero", () => {
@@ -45,5 +45,12 @@ describe("size marks", () => {
 
   it("may be none", () => {
     expect(sizeMarks(900)).toEqual([]);
+  });
+
+  it("say of a file which store holds it, and of a running model which memory", () => {
+    expect(storeFor(72_812)?.label).toBe("256 kB flash");
+    expect(storeFor(256_000)?.label).toBe("256 kB flash");
+    expect(memoryFor(816_000)?.label).toBe("1 MB RAM");
+    expect([storeFor(1e12), memoryFor(1e12)]).toEqual([null, null]);
   });
 });

@@ -63,19 +63,42 @@ export interface SizeMark {
   label: string;
 }
 
-const SIZE_MARKS: SizeMark[] = [
-  { bytes: 32e3, label: "32 kB microcontroller" },
-  { bytes: 256e3, label: "256 kB microcontroller" },
-  { bytes: 1e6, label: "1 MB cache" },
+/** What a file has to fit into, wherever it is stored or sent. */
+const STORES: SizeMark[] = [
+  { bytes: 32e3, label: "32 kB flash" },
+  { bytes: 256e3, label: "256 kB flash" },
+  { bytes: 1e6, label: "1 MB flash" },
   { bytes: 10e6, label: "10 MB download" },
   { bytes: 100e6, label: "100 MB app" },
-  { bytes: 1e9, label: "1 GB phone" },
+  { bytes: 1e9, label: "1 GB download" },
+  { bytes: 8e9, label: "8 GB card" },
+  { bytes: 32e9, label: "32 GB card" },
+  { bytes: 128e9, label: "128 GB disk" },
+];
+
+/** What a model has to fit into while it runs. */
+const MEMORIES: SizeMark[] = [
+  { bytes: 32e3, label: "32 kB RAM" },
+  { bytes: 256e3, label: "256 kB RAM" },
+  { bytes: 1e6, label: "1 MB RAM" },
+  { bytes: 8e6, label: "8 MB RAM" },
+  { bytes: 64e6, label: "64 MB RAM" },
+  { bytes: 512e6, label: "512 MB RAM" },
+  { bytes: 2e9, label: "2 GB phone" },
   { bytes: 8e9, label: "8 GB laptop" },
   { bytes: 24e9, label: "24 GB GPU" },
   { bytes: 80e9, label: "80 GB GPU" },
 ];
 
-/** The sizes people know that lie well inside a bar of `dense` bytes, the largest two, smallest first. */
+/** The stores that lie well inside a bar of `dense` bytes, the largest two, smallest first. */
 export function sizeMarks(dense: number): SizeMark[] {
-  return SIZE_MARKS.filter((mark) => mark.bytes >= 0.09 * dense && mark.bytes <= 0.97 * dense).slice(-2);
+  return STORES.filter((mark) => mark.bytes >= 0.09 * dense && mark.bytes <= 0.97 * dense).slice(-2);
+}
+
+/** The smallest store a file fits into, and the smallest memory a running model does; null beyond the largest. */
+export const storeFor = (nbytes: number) => smallest(STORES, nbytes);
+export const memoryFor = (nbytes: number) => smallest(MEMORIES, nbytes);
+
+function smallest(marks: readonly SizeMark[], nbytes: number): SizeMark | null {
+  return marks.find((mark) => nbytes <= mark.bytes) ?? null;
 }

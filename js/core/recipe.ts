@@ -124,6 +124,11 @@ function valueText(value: unknown): string {
   return typeof value === "number" ? plainNumber(value) : JSON.stringify(value);
 }
 
+/** The recipe's own fields that differ from their defaults, in the order of its JSON, without `layers`. */
+export function recipeFields(recipe: Recipe): Record<string, unknown> {
+  return Object.fromEntries(changedFields(recipe).map((name) => [name, recipe[name]]));
+}
+
 function changedFields(recipe: Recipe) {
   const defaults = { ...DEFAULTS, sparsity: patternSparsity(recipe.pattern) };
   return FIELDS.filter((name) => recipe[name] !== defaults[name]);

@@ -1,30 +1,43 @@
-// The accuracy section: dense baseline, the running score with its interval and sample count, how it was obtained.
+// The accuracy section: dense baseline, the running score with its interval and sample count, how it was obtained, and
+// what it hides.
 
-import { bytes, count, decibels, share, short } from "../charts/format";
-import { metricValue, plusMinus } from "../charts/score";
-import { macsOf } from "./figures";
+import { bytes, count, decibels, estimated, perParameter, share, short } from "../charts/format";
+import { directionWords, holdsUp, intervalText, metricValue } from "../charts/score";
+import { layerTotal } from "../core/estimate";
+import { deadWords, macsOf } from "./figures";
 import { PLAIN, type Score } from "./model";
 import { Panel } from "./panel";
 import { Approx, Arrow } from "./size";
+import type { State } from "./state";
 import { useView } from "./view";
 
 export function Accuracy() {
   const { state } = useView();
   const metric = state.metric.value;
   return (
-    <Panel name="accuracy" title={metric.name} caption={metric.has_data && <Badge />}>
+    <Panel name="accuracy" title={metric.name} caption={metric.has_data && <Caption />}>
       {metric.has_data ? <Running /> : <NoData />}
+      <Warnings />
     </Panel>
   );
 }
 
-function Badge() {
+/** How the accuracy was obtained, and which way is better where the name does not say it to everybody. */
+function Caption() {
   const { state } = useView();
-  const regime = state.score.value?.regime ?? state.baseline.value?.regime ?? PLAIN;
+  const metric = state.metric.value;
+  const regime = state.shownScore.value?.regime ?? state.baseline.value?.regime ?? PLAIN;
   return (
-    <span class="sw-badge" title="how this accuracy was obtained" data-testid="regime">
-      {regime}
-    </span>
+    <>
+      <span class="sw-badge" title="how this accuracy was obtained" data-testid="regime">
+        {regime}
+      </span>
+      {!(metric.percent && metric.higher) && (
+        <span class="sw-direction" data-testid="direction">
+          {directionWords(metric)}
+        </span>
+      )}
+    </>
   );
 }
 
@@ -36,39 +49,38 @@ function NoData() {
   );
 }
 
-/** The score of this very recipe, or null while there is none. */
-function useScore(): Score | null {
-  const { state } = useView();
-  const score = state.score.value;
-  if (score?.recipe === state.recipeText.value) return score;
-  const visit = state.history.value.findLast((v) => v.recipe === state.recipeText.value && v.regime === PLAIN);
-  return visit ? { ...visit, total: null, state: "done", metric: state.metric.value.name } : null;
+/** Whether there is a number to show: none of an evaluation that failed, has no example yet, or came to no number. */
+export function isKnown(score: Score | null): score is Score {
+  return score !== null && score.state !== "failed" && score.n > 0 && Number.isFinite(score.value);
 }
 
 function Running() {
   const { state } = useView();
   const metric = state.metric.value;
   const baseline = state.baseline.value;
-  const score = useScore();
+  const score = state.shownScore.value;
   const failed = score?.state === "failed";
-  const known = score !== null && !failed && score.n > 0;
-  const unknown = failed ? "–" : "…";
+  const known = isKnown(score);
+  const unknown = failed || (score?.state === "done" && score.n > 0) ? "–" : "…";
   return (
     <>
       <p class="sw-headline">
-        <span class="sw-from">{baseline && baseline.n > 0 ? metricValue(metric, baseline.value) : unknown}</span>
+        <span class="sw-from">{isKnown(baseline) ? metricValue(metric, baseline.value) : unknown}</span>
         <Arrow />
         <strong
           data-testid="accuracy"
           data-state={score?.state ?? "waiting"}
           data-value={known ? score.value : undefined}
+          data-holds={known && isEarned(state, score)}
         >
           {known ? metricValue(metric, score.value) : unknown}
         </strong>
-        <span class="sw-beside">{known && plusMinus(metric, score)}</span>
+        <span class="sw-beside" data-testid="interval">
+          {known && intervalText(metric, score)}
+        </span>
       </p>
-      <p class={`sw-hint ${failed ? "sw-failed" : ""}`} title={failed ? score.text : undefined} aria-live="polite">
-        {progress(score, state.notice.value !== "")}
+      <p class={`sw-hint ${failed ? "sw-failed" : ""}`} title={failed ? score.text : undefined} data-testid="samples">
+        {progressWords(state)}
         {(failed || score?.state === "cancelled") && (
           <button type="button" class="sw-link" onClick={() => state.send({ do: "evaluate" })}>
             try again
@@ -82,19 +94,66 @@ function Running() {
   );
 }
 
+/** Whether a score deserves praise: something was done to the model, and it does as well as before for all one can tell. */
+function isEarned(state: State, score: Score): boolean {
+  const baseline = state.baseline.value;
+  const untouched = baseline?.recipe === score.recipe && score.regime === PLAIN;
+  return !untouched && !score.warnings?.length && holdsUp(state.metric.value, score.value, baseline);
+}
+
 function doneShare(score: Score | null): string {
   if (!score || score.state === "failed") return "0%";
   if (score.state === "done") return "100%";
   return score.total ? `${(100 * score.n) / score.total}%` : "50%";
 }
 
-/** What a score is based on, in words. */
-function progress(score: Score | null, waiting: boolean): string {
-  if (!score) return waiting ? "waiting for the kernel" : "measured as soon as the kernel gets to it";
+/** What a score is based on, in words; while there is none, what it waits for. */
+export function progressWords(state: State): string {
+  const score = state.shownScore.value;
+  const notice = state.notice.value;
+  if (!score) {
+    if (notice === "gone") return "not measured: the kernel is gone";
+    if (notice === "busy") return "waiting for the kernel";
+    if (state.dragging.value) return "measured when the slider rests";
+    return state.figures.value.exact ? "measuring…" : "measured next: the kernel counts bytes first";
+  }
   if (score.state === "failed") return score.text ?? "the evaluation failed";
   const of = score.total && score.total !== score.n ? ` of ${count(score.total)}` : "";
-  const words = { running: ", still counting", cancelled: ", stopped", done: "" }[score.state];
-  return `${count(score.n)}${of} examples${words} · 95 % interval`;
+  const running = notice === "gone" ? ", not finished: the kernel is gone" : ", still counting";
+  const words = { running, cancelled: ", stopped", done: "" }[score.state];
+  const interval = score.low === null || score.high === null ? "too few to tell an interval" : "95 % interval";
+  return `${count(score.n)}${of} examples${words} · ${interval}`;
+}
+
+/** What the numbers above hide, said where they stand. */
+function Warnings() {
+  const { state } = useView();
+  const stale = state.stale.value;
+  const dead = deadWords(state.sketch.value, state.figures.value);
+  const score = state.shownScore.value;
+  const all = [...(isKnown(score) ? (score.warnings ?? []) : []), ...(dead ? [dead] : [])];
+  if (!stale && all.length === 0) return null;
+  return (
+    <ul class="sw-warnings" data-testid="warnings">
+      {stale && (
+        <li key="stale" data-testid="stale">
+          {stale}
+          <button
+            type="button"
+            class="sw-link"
+            disabled={state.notice.value === "gone"}
+            data-testid="look"
+            onClick={() => state.send({ do: "look" })}
+          >
+            Look again
+          </button>
+        </li>
+      )}
+      {all.map((text) => (
+        <li key={text}>{text}</li>
+      ))}
+    </ul>
+  );
 }
 
 /** What else a recipe does to a model: error, density, multiply-accumulates. */
@@ -114,11 +173,17 @@ export function Stats() {
       </div>
       <div title="share of the compressible weights that is pruned">
         <dt>pruned</dt>
-        <dd data-testid="pruned">{share(figures.sparsity)}</dd>
+        <dd data-testid="pruned">
+          <Approx exact={figures.exact} />
+          {share(figures.sparsity)}
+        </dd>
       </div>
-      <div title="bits in the file for each parameter of the model">
+      <div title="bits in the file, its header among them, for each parameter of the model">
         <dt>bits per parameter</dt>
-        <dd>{((8 * figures.nbytes) / sketch.parameters).toFixed(2)}</dd>
+        <dd data-testid="bits-per-parameter">
+          <Approx exact={figures.exact} />
+          {perParameter(figures.nbytes, sketch.parameters)}
+        </dd>
       </div>
       <div
         title={
@@ -128,7 +193,9 @@ export function Stats() {
         }
       >
         <dt>{macs === null ? "largest layer" : "MACs"}</dt>
-        <dd>{macs === null ? <Largest /> : `${short(macs.dense)} → ${short(macs.now)}`}</dd>
+        <dd data-testid={macs === null ? "largest-layer" : "macs"}>
+          {macs === null ? <Largest /> : `${short(macs.dense)} → ${estimated(figures.exact, short(macs.now))}`}
+        </dd>
       </div>
     </dl>
   );
@@ -136,8 +203,12 @@ export function Stats() {
 
 function Largest() {
   const { state } = useView();
-  const { codes, mask, scales, as_is } = state.figures.value.layers;
-  let most = 0;
-  for (let i = 0; i < codes.length; i++) most = Math.max(most, codes[i] + mask[i] + scales[i] + as_is[i]);
-  return <>{bytes(most)}</>;
+  const { exact, layers } = state.figures.value;
+  const most = Math.max(0, ...state.sketch.value.layers.map((_, i) => layerTotal(layers, i)));
+  return (
+    <>
+      <Approx exact={exact} />
+      {bytes(most)}
+    </>
+  );
 }

@@ -5,11 +5,12 @@ import { useMemo, useRef } from "preact/hooks";
 import { bytes, count } from "../charts/format";
 import { placeLabel } from "../charts/labels";
 import { byteDomain, type Frame, front, type Scales, scatterScales, valueDomain } from "../charts/scatter";
-import { metricTick, metricValue, plusMinus } from "../charts/score";
+import { directionWords, intervalText, metricTick, metricValue, scoreWords } from "../charts/score";
 import { DataTable } from "./data-table";
 import { useHeld, useSize } from "./hooks";
 import { PLAIN, type Visit } from "./model";
 import { Panel } from "./panel";
+import { isShown } from "./state";
 import { hideTip, tipAt, useView } from "./view";
 import { recipeWords } from "./words";
 
@@ -23,7 +24,7 @@ export function Been() {
     <Panel
       name="been"
       title="Where you have been"
-      caption={`${name} against bytes`}
+      caption={<Caption name={name} />}
       table="history"
       tableTitle="the recipes you have tried as a table"
     >
@@ -32,12 +33,38 @@ export function Been() {
   );
 }
 
-/** One point for each recipe and regime: its latest evaluation. */
+/** What the axes and the shapes of the points mean. */
+function Caption({ name }: { name: string }) {
+  const { state } = useView();
+  const metric = state.metric.value;
+  return (
+    <>
+      {name} against bytes
+      {!(metric.percent && metric.higher) && `, ${directionWords(metric)}`}
+      {state.history.value.some(isRetrained) && (
+        <span class="sw-shapes" data-testid="shapes">
+          <svg width="10" height="10" viewBox="-6 -6 12 12" aria-hidden="true">
+            <path d={DISC} />
+          </svg>
+          not retrained
+          <svg width="10" height="10" viewBox="-6 -6 12 12" aria-hidden="true">
+            <path d={DIAMOND} />
+          </svg>
+          retrained
+        </span>
+      )}
+    </>
+  );
+}
+
+const isRetrained = (visit: Visit) => Boolean(visit.result) || visit.regime !== PLAIN;
+
+/** One point for each recipe and for each model that was retrained: its latest evaluation. */
 function latest(history: readonly Visit[]): Visit[] {
   return [...new Map(history.map((visit) => [keyOf(visit), visit])).values()];
 }
 
-const keyOf = (visit: Visit) => visit.regime + visit.recipe;
+const keyOf = (visit: Visit) => `${visit.result ?? ""} ${visit.regime} ${visit.recipe}`;
 
 /** What was done to the weights, and, if more than that, how they were retrained. */
 function visitWords({ recipe, regime }: Visit): string {
@@ -49,7 +76,7 @@ function Scatter() {
   const { state } = view;
   const [holder, { width }] = useSize<HTMLDivElement>({ width: 400, height: HEIGHT });
   const history = useHeld(state.history.value, state.dragging.value);
-  const visits = useMemo(() => latest(history), [history]);
+  const visits = useMemo(() => latest(history).filter((visit) => Number.isFinite(visit.value)), [history]);
   const metric = state.metric.value;
   const baseline = state.baseline.value;
   const dense = state.sketch.value.dense;
@@ -62,7 +89,7 @@ function Scatter() {
     const fitted = { ...bare, left: Math.max(44, 7 * longest + 9) };
     return [fitted, scaled(fitted)] as const;
   }, [visits, dense, baseline?.value, metric.percent, width]);
-  const current = visits.find((visit) => visit.recipe === state.recipeText.value && visit.regime === PLAIN);
+  const current = visits.find((visit) => visit.recipe === state.recipeText.value && isShown(visit, state.result.value));
   return (
     <div ref={holder} class="sw-scatter">
       {/* biome-ignore lint/a11y/useSemanticElements: a fieldset cannot be drawn in */}
@@ -76,7 +103,7 @@ function Scatter() {
         <Axes scales={scales} frame={frame} value={label} />
         {baseline && baseline.n > 0 && <DenseLine y={scales.y(baseline.value)} frame={frame} />}
         <NowLine x={scales.x(state.figures.value.nbytes)} frame={frame} />
-        <path class="sw-front" d={line(front(visits, metric.higher), scales)} />
+        {metric.higher !== null && <path class="sw-front" d={line(front(visits, metric.higher), scales)} />}
         <Points visits={visits} current={current} scales={scales} />
         {current && (
           <CurrentLabel visit={current} visits={visits} scales={scales} frame={frame} dense={baseline?.value ?? null} />
@@ -151,6 +178,8 @@ interface PointsProps {
   scales: Scales;
 }
 
+const backWords = (visit: Visit) => `Go back to this ${visit.result ? "retrained model" : "recipe"}`;
+
 /** A recipe as it is, and one that was retrained. */
 const DISC = "M-4 0a4 4 0 1 0 8 0a4 4 0 1 0-8 0Z";
 const DIAMOND = "M0-5.5L5.5 0L0 5.5L-5.5 0Z";
@@ -168,30 +197,25 @@ function Points({ visits, current, scales }: PointsProps) {
     stop.value = Math.max(0, Math.min(order.length - 1, index));
     (group.current?.children[stop.value] as SVGElement | undefined)?.focus();
   };
-  const words = (visit: Visit) => [
-    `${metricValue(metric, visit.value)} (${metricValue(metric, visit.low)} to ${metricValue(metric, visit.high)})`,
-    `${bytes(visit.nbytes)}, ${count(visit.n)} examples`,
-    visit.regime,
-  ];
+  const words = (visit: Visit) => [scoreWords(metric, visit), bytes(visit.nbytes), visit.regime];
   return (
     <g ref={group} class="sw-points">
       {order.map((visit, i) => (
         // biome-ignore lint/a11y/useSemanticElements: a button cannot be a point of a drawing
         <path
           key={keyOf(visit)}
-          d={visit.regime === PLAIN ? DISC : DIAMOND}
+          d={isRetrained(visit) ? DIAMOND : DISC}
           transform={`translate(${scales.x(visit.nbytes)} ${scales.y(visit.value)}) scale(${visit === current ? 1.5 : 1})`}
           class={visit === current ? "sw-current" : ""}
           role="button"
           tabindex={i === tabStop ? 0 : -1}
-          aria-label={`${visitWords(visit)}: ${words(visit).join(", ")}. Go back to this recipe`}
-          onPointerEnter={(event) =>
-            tipAt(view, event, recipeWords(visit.recipe), [...words(visit), "click to go back"])
-          }
+          aria-label={`${visitWords(visit)}: ${words(visit).join(", ")}. ${backWords(visit)}`}
+          data-result={visit.result ?? undefined}
+          onPointerEnter={(event) => tipAt(view, event, recipeWords(visit.recipe), [...words(visit), backWords(visit)])}
           onPointerLeave={() => hideTip(view)}
-          onClick={() => state.goTo(visit.recipe)}
+          onClick={() => state.goTo(visit)}
           onKeyDown={(event) => {
-            if (event.key === "Enter" || event.key === " ") state.goTo(visit.recipe);
+            if (event.key === "Enter" || event.key === " ") state.goTo(visit);
             else if (event.key === "ArrowRight" || event.key === "ArrowUp") move(i + 1);
             else if (event.key === "ArrowLeft" || event.key === "ArrowDown") move(i - 1);
             else return;
@@ -235,17 +259,17 @@ function HistoryTable() {
   const { state } = useView();
   const metric = state.metric.value;
   const rows = latest(state.history.value).map((visit) => [
-    <button key="go" type="button" class="sw-link" onClick={() => state.goTo(visit.recipe)}>
+    <button key="go" type="button" class="sw-link" onClick={() => state.goTo(visit)}>
       {visitWords(visit)}
     </button>,
     bytes(visit.nbytes),
-    metricValue(metric, visit.value),
-    plusMinus(metric, visit),
+    Number.isFinite(visit.value) ? metricValue(metric, visit.value) : "–",
+    intervalText(metric, visit),
     count(visit.n),
   ]);
   return (
     <div class="sw-table-scroll">
-      <DataTable head={["recipe", "size", metric.name, "95 %", "examples"]} rows={rows} />
+      <DataTable head={["recipe", "size", metric.name, "95 % interval", "examples"]} rows={rows} />
     </div>
   );
 }

@@ -1,7 +1,7 @@
 // The recipe's own controls: sparsity, bits, scope, pattern, scales; the rarely used behind "more".
 
 import { useState } from "preact/hooks";
-import { bytes, count, percent } from "../charts/format";
+import { bytes, count, estimated, percent, withoutNoise } from "../charts/format";
 import { BITS, PATTERNS, withFields } from "../core/recipe";
 import type { Granularity, Pattern, Recipe } from "../core/types";
 import { useUnique } from "./hooks";
@@ -83,7 +83,7 @@ function Sparsity() {
     <SparsitySlider
       label="Sparsity"
       value={recipe.sparsity}
-      valueText={`${percent(recipe.sparsity)} sparse, ${bytes(figures.nbytes)}`}
+      valueText={`${percentText(recipe.sparsity)} sparse, ${estimated(figures.exact, bytes(figures.nbytes))}`}
       hint={recipe.pattern === "unstructured" ? <KeptHint /> : patternSentence(recipe.pattern)}
       disabled={recipe.pattern !== "unstructured"}
       testid="sparsity"
@@ -93,13 +93,16 @@ function Sparsity() {
   );
 }
 
+/** A sparsity with the digits it was given. */
+const percentText = (share: number) => `${withoutNoise(100 * share)}\u00a0%`;
+
 function KeptHint() {
   const { state } = useView();
   const figures = state.figures.value;
   const n = state.sketch.value.layers.reduce((sum, layer) => sum + layer.n, 0);
   return (
     <>
-      keeps {count(figures.kept)} of {count(n)} weights
+      keeps {estimated(figures.exact, count(figures.kept))} of {count(n)} weights
     </>
   );
 }

@@ -1,6 +1,6 @@
 // A layer's error against bits, as it is pruned now: SQNR at 1 to 8 bits, the chosen one emphasised.
 
-import { decibels } from "../charts/format";
+import { decibels, estimated } from "../charts/format";
 import { linearTicks } from "../charts/ticks";
 import type { LayerSketch } from "../core/types";
 import { useHeld, useSize } from "./hooks";
@@ -20,7 +20,7 @@ export function Curve({ index, layer }: { index: number; layer: LayerSketch }) {
   const x = (bits: number) => LEFT + ((bits - 1) / 7) * (width - LEFT - RIGHT);
   const y = (value: number) => TOP + (1 - Math.max(0, Math.min(1, value / high))) * (height - TOP - BOTTOM);
   const points = [...sqnr].map((value, i) => ({ bits: i + 1, value, x: x(i + 1), y: y(value) }));
-  const words = points.map((p) => `${p.bits} bits ${decibels(p.value)}`).join(", ");
+  const words = points.map((p) => `${bitsText(p.bits)} ${estimated(false, decibels(p.value))}`).join(", ");
   return (
     <div class="sw-curve" ref={holder}>
       <svg width={width} height={height} role="img" aria-label={`SQNR of ${layer.label}: ${words}`} data-testid="curve">
@@ -39,7 +39,7 @@ export function Curve({ index, layer }: { index: number; layer: LayerSketch }) {
             </text>
           ))}
           <text x={0} y={9}>
-            SQNR in dB, by bits
+            ≈ SQNR in dB, by bits
           </text>
         </g>
         <path
@@ -55,7 +55,7 @@ export function Curve({ index, layer }: { index: number; layer: LayerSketch }) {
             r={!plan.keep && p.bits === plan.bits ? 5 : 3}
           >
             <title>
-              {p.bits} bits: {decibels(p.value)}
+              {bitsText(p.bits)}: {estimated(false, decibels(p.value))}
             </title>
           </circle>
         ))}
@@ -63,6 +63,8 @@ export function Curve({ index, layer }: { index: number; layer: LayerSketch }) {
     </div>
   );
 }
+
+const bitsText = (bits: number) => `${bits} ${bits === 1 ? "bit" : "bits"}`;
 
 function finite(values: ArrayLike<number>): number[] {
   return Array.from(values).filter(Number.isFinite);

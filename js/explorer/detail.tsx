@@ -1,6 +1,6 @@
 // One layer enlarged: its distribution with an axis, its error against bits, and its own values.
 
-import { bytes, count, decibels, share } from "../charts/format";
+import { bytes, count, decibels, estimated, share } from "../charts/format";
 import { layerTotal } from "../core/estimate";
 import { patternSparsity, withLayer } from "../core/recipe";
 import type { LayerFields, LayerSketch, Override, Plan, Recipe } from "../core/types";
@@ -9,7 +9,7 @@ import { Curve } from "./curve";
 import { layerSqnr, namedByPattern, ownOverride } from "./figures";
 import { Choice, options, SparsitySlider } from "./inputs";
 import { LargePlot } from "./large-plot";
-import { useView } from "./view";
+import { focusAfter, useView } from "./view";
 
 export function Detail({ layer: index }: { layer: number }) {
   const view = useView();
@@ -39,6 +39,10 @@ function Title({ index, layer }: Props) {
   const go = (to: number) => () => {
     view.selected.value = to;
   };
+  const close = () => {
+    view.selected.value = -1;
+    focusAfter(view.root, "[data-testid=ridge], [data-testid=layer-tables] button");
+  };
   return (
     <header class="sw-heading">
       <h4 title={layer.name}>{layer.label}</h4>
@@ -65,7 +69,7 @@ function Title({ index, layer }: Props) {
         >
           ↓
         </button>
-        <button type="button" class="sw-icon" aria-label="close" data-testid="close-detail" onClick={go(-1)}>
+        <button type="button" class="sw-icon" aria-label="close" data-testid="close-detail" onClick={close}>
           ×
         </button>
       </span>
@@ -98,6 +102,7 @@ function OwnValues({ index, layer }: Props) {
   const override = ownOverride(recipe, layer);
   const way: Way = override === null ? "global" : override === "keep" ? "keep" : "own";
   const pruned = 1 - figures.layers.kept[index] / layer.n;
+  const about = (text: string) => estimated(figures.exact || plan.keep, text);
   const set = (own: Override | null) => state.edit((r) => withOwn(r, layer, own));
   const change = (changes: Partial<LayerFields>, gesture?: string) =>
     state.edit((r) => withOwn(r, layer, { ...asOwn(r, layer, plan, pruned), ...changes }), gesture);
@@ -125,10 +130,10 @@ function OwnValues({ index, layer }: Props) {
       <SparsitySlider
         label="Sparsity"
         value={plan.keep ? 0 : pruned}
-        valueText={`${share(pruned)} of ${layer.label} pruned`}
+        valueText={`${about(share(pruned))} of ${layer.label} pruned`}
         hint={
           plan.pattern === "unstructured"
-            ? `keeps ${count(figures.layers.kept[index])} of ${count(layer.n)} weights`
+            ? `keeps ${about(count(figures.layers.kept[index]))} of ${count(layer.n)} weights`
             : patternSentence(plan.pattern)
         }
         disabled={plan.keep || plan.pattern !== "unstructured"}
@@ -170,19 +175,18 @@ function OwnValues({ index, layer }: Props) {
 /** What becomes of the layer, in one line. */
 function Outcome({ index, layer }: Props) {
   const { state } = useView();
-  const { layers } = state.figures.value;
-  const parts = [
-    layers.codes[index] > 0 && `codes ${bytes(layers.codes[index])}`,
-    layers.mask[index] > 0 && `mask ${bytes(layers.mask[index])}`,
-    layers.scales[index] > 0 && `scales ${bytes(layers.scales[index])}`,
-  ].filter(Boolean);
+  const { exact, layers } = state.figures.value;
+  const about = (text: string) => estimated(exact || state.plans.value[index].keep, text);
+  const parts = (["codes", "mask", "scales"] as const)
+    .filter((part) => layers[part][index] > 0)
+    .map((part) => `${part} ${about(bytes(layers[part][index]))}`);
   return (
-    <p class="sw-outcome">
+    <p class="sw-outcome" data-testid="outcome">
       <b>
-        {bytes(layer.n * layer.itemsize)} → {bytes(layerTotal(layers, index))}
+        {bytes(layer.n * layer.itemsize)} → {about(bytes(layerTotal(layers, index)))}
       </b>
       {parts.length > 1 && <span> = {parts.join(" + ")}</span>}
-      <span> · SQNR {decibels(layerSqnr(layers, index))}</span>
+      <span> · SQNR {about(decibels(layerSqnr(layers, index)))}</span>
     </p>
   );
 }

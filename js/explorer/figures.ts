@@ -75,3 +75,12 @@ export function macsOf(
   const total = (share: (i: number) => number) => macs.reduce<number>((sum, n, i) => sum + (n ?? 0) * share(i), 0);
   return { dense: total(() => 1), now: total((i) => figures.layers.kept[i] / sketch.layers[i].n) };
 }
+
+/** The layers of which nothing is left, by name: "fc1: all weights pruned". */
+export function deadWords(sketch: Sketch, figures: Estimate): string {
+  const dead = sketch.layers.filter((layer, i) => layer.n > 0 && figures.layers.kept[i] < 0.5);
+  if (dead.length === 0) return "";
+  const names = dead.slice(0, 2).map((layer) => layer.label);
+  const more = dead.length > 3 ? ` and ${dead.length - 2} more layers` : "";
+  return `${(more ? names : dead.map((layer) => layer.label)).join(", ")}${more}: all weights pruned`;
+}

@@ -3,52 +3,96 @@
 import { useSignal } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
 import { recipeCode } from "../core/recipe";
-import type { Status } from "./model";
-import { AskName, AskPath } from "./questions";
+import { type Keeps, PLAIN, type Status } from "./model";
+import { AskName, AskPath, Replace } from "./questions";
+import { GONE, Spoken } from "./spoken";
 import type { State } from "./state";
-import { useView } from "./view";
+import { focusAfter, useView } from "./view";
 
 type Asking = "" | "compress" | "save";
 
 export function Footer() {
-  const { state } = useView();
+  const { state, root } = useView();
   const asking = useSignal<Asking>("");
+  const { status, keeps } = state;
+  const backTo = (button: string) => focusAfter(root, `footer [data-testid=${button}]`);
   const done = () => {
+    backTo(asking.value);
     asking.value = "";
+  };
+  const exists = status.value.state === "exists" && status.value.again !== undefined;
+  const answer = (replace: boolean) => {
+    const { again, what } = status.value;
+    state.dismiss();
+    if (replace && again) state.send(again);
+    backTo(what);
   };
   return (
     <footer class="sw-footer">
-      {asking.value === "compress" && (
+      {exists && <Replace text={status.value.text} answer={answer} />}
+      {!exists && asking.value === "compress" && (
         <AskName
-          action="Compress"
+          name={keeps.value.variable}
+          action={wordsOf(keeps.value).compress}
           testid="compress"
           submit={(name) => state.send({ do: "compress", name })}
           done={done}
         />
       )}
-      {asking.value === "save" && (
+      {!exists && asking.value === "save" && (
         <AskPath
-          title={state.title.value || state.sketch.value.title}
+          path={keeps.value.file}
+          action={wordsOf(keeps.value).save}
           submit={(path, entropy) => state.send({ do: "save", path, entropy })}
           done={done}
         />
       )}
-      {asking.value === "" && <Buttons ask={(what) => (asking.value = what)} />}
+      {!exists && asking.value === "" && <Buttons ask={(what) => (asking.value = what)} />}
       <StatusLine />
+      <Spoken />
     </footer>
   );
 }
 
+/** What the buttons keep: the weights as they came, compressed, or those a training has made of them. */
+function wordsOf({ regime }: Keeps) {
+  return regime === PLAIN
+    ? { compress: "Compress", save: "Save", variable: "Compress into a variable", file: "Save compressed file" }
+    : { compress: "Keep", save: "Save", variable: "Keep retrained model in a variable", file: "Save retrained file" };
+}
+
+/** Where no training can be shown, how to have one all the same. */
+const ELSEWHERE =
+  "a training cannot be shown in this host: run = sw.retrain(ex.compress(), train, data, background=True), " +
+  "then sw.monitor(run)";
+
 function Buttons({ ask }: { ask(what: Asking): void }) {
   const { state } = useView();
   const gone = state.notice.value === "gone";
+  const elsewhere = useSignal(false);
+  const words = wordsOf(state.keeps.value);
+  const what = `${words.variable}: ${state.keeps.value.regime}`;
   return (
     <div class="sw-buttons">
-      <button type="button" class="sw-primary" disabled={gone} data-testid="compress" onClick={() => ask("compress")}>
-        Compress into a variable
+      <button
+        type="button"
+        class="sw-primary"
+        disabled={gone}
+        title={what}
+        data-testid="compress"
+        onClick={() => ask("compress")}
+      >
+        {words.variable}
       </button>
-      <button type="button" class="sw-button" disabled={gone} data-testid="save" onClick={() => ask("save")}>
-        Save file
+      <button
+        type="button"
+        class="sw-button"
+        disabled={gone}
+        title={`${words.file}: ${state.keeps.value.regime}`}
+        data-testid="save"
+        onClick={() => ask("save")}
+      >
+        {words.file}
       </button>
       {state.metric.value.has_train && (
         <button
@@ -56,12 +100,20 @@ function Buttons({ ask }: { ask(what: Asking): void }) {
           class="sw-button"
           disabled={gone}
           data-testid="retrain"
-          onClick={() => state.send({ do: "retrain" })}
+          onClick={() => {
+            elsewhere.value = !state.nests;
+            if (state.nests) state.send({ do: "retrain" });
+          }}
         >
           Retrain…
         </button>
       )}
       <CopyCode />
+      {elsewhere.value && (
+        <p class="sw-hint" role="alert" data-testid="elsewhere">
+          {ELSEWHERE}
+        </p>
+      )}
     </div>
   );
 }
@@ -119,6 +171,8 @@ const BUSY_WORDS: Record<Status["what"], string> = {
   retrain: "about to train…",
   evaluate: "evaluating…",
   estimate: "counting…",
+  look: "looking again…",
+  goto: "going back…",
   recipe: "",
   "": "",
 };
@@ -127,11 +181,12 @@ const BUSY_WORDS: Record<Status["what"], string> = {
 function statusWords(state: State): { kind: string; text: string } {
   const status = state.status.value;
   const exact = state.figures.value.exact;
-  if (state.notice.value === "gone") return { kind: "failed", text: "kernel gone: preview only, run the cell again" };
+  if (state.notice.value === "gone") return { kind: "failed", text: GONE };
   if (status.state === "failed") return { kind: "failed", text: status.text };
   if (state.notice.value === "busy") return { kind: "waiting", text: "kernel busy: preview only" };
   if (status.state === "busy" && status.what !== "estimate")
     return { kind: "busy", text: status.text || BUSY_WORDS[status.what] };
+  if (status.state === "exists") return { kind: "waiting", text: "" };
   if (status.state === "done" && status.text) return { kind: "done", text: status.text };
   if (!exact) return { kind: "preview", text: "≈ preview" };
   const seconds = state.seconds.value;
@@ -142,7 +197,7 @@ function StatusLine() {
   const { state } = useView();
   const { kind, text } = statusWords(state);
   return (
-    <p class="sw-status" data-kind={kind} data-testid="status" role="status" title={text}>
+    <p class="sw-status" data-kind={kind} data-testid="status" title={text}>
       <i aria-hidden="true" />
       <span>{text}</span>
     </p>

@@ -27,7 +27,7 @@ export function Header() {
         <button
           type="button"
           class="sw-link"
-          disabled={!state.canUndo.value}
+          aria-disabled={!state.canUndo.value}
           data-testid="undo"
           onClick={() => state.undo()}
         >
@@ -36,7 +36,7 @@ export function Header() {
         <button
           type="button"
           class="sw-link"
-          disabled={!state.canRedo.value}
+          aria-disabled={!state.canRedo.value}
           data-testid="redo"
           onClick={() => state.redo()}
         >

@@ -102,6 +102,8 @@ export function SparsitySlider(props: SliderProps) {
         }}
         onInput={input}
         onChange={() => settle(byPointer.current)}
+        onPointerUp={() => settle(true)} // a drag back to where it began changes nothing, and is over all the same
+        onPointerCancel={() => settle(true)}
       />
       <PercentBox
         label={label}

@@ -1,7 +1,7 @@
 // Every tensor of the model as tables: what becomes of each layer, and what is kept and why.
 
 import { type ReadonlySignal, useSignal, useSignalEffect } from "@preact/signals";
-import { bytes, count, decibels, share } from "../charts/format";
+import { bytes, count, decibels, estimated, share } from "../charts/format";
 import { layerTotal } from "../core/estimate";
 import { DataTable } from "./data-table";
 import { layerSqnr, ownOverride } from "./figures";
@@ -27,7 +27,7 @@ const HEAD = ["layer", "shape", "weights", "pruned", "bits", "SQNR", "dense", "n
 export function LayerTable() {
   const view = useView();
   const { state } = view;
-  const { layers: now } = useRested(state.figures);
+  const { exact, layers: now } = useRested(state.figures);
   const rows = state.order.value.map((i) => {
     const layer = state.sketch.value.layers[i];
     const plan = state.plans.peek()[i];
@@ -41,11 +41,11 @@ export function LayerTable() {
       </button>,
       layer.shape.join("×"),
       count(layer.n),
-      share(1 - now.kept[i] / layer.n),
+      estimated(exact || plan.keep, share(1 - now.kept[i] / layer.n)),
       plan.keep ? "–" : plan.bits,
-      decibels(layerSqnr(now, i)),
+      estimated(exact || plan.keep, decibels(layerSqnr(now, i))),
       bytes(layer.n * layer.itemsize),
-      bytes(layerTotal(now, i)),
+      estimated(exact || plan.keep, bytes(layerTotal(now, i))),
       plan.keep ? "kept" : own ? "own" : "all",
     ];
   });

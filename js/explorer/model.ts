@@ -12,26 +12,35 @@ export interface ExplorerModel extends Followed {
   send(command: Command): void;
   /** False once nobody answers any more (the kernel is gone, or there never was one); left out: always true. */
   alive?(): boolean;
+  /** Call back when that may have changed; returns what stops it. */
+  onAlive?(callback: () => void): () => void;
+  /** Whether another widget, such as the monitor of a training, can be shown inside; left out: yes. */
+  readonly nests?: boolean;
 }
 
 export type Command =
-  | { do: "compress"; name: string }
-  | { do: "save"; path: string; entropy: boolean }
+  | { do: "compress"; name: string; replace?: boolean }
+  | { do: "save"; path: string; entropy: boolean; replace?: boolean }
   | { do: "retrain" }
+  | { do: "goto"; result: string | null }
+  | { do: "look" }
   | { do: "evaluate" };
 
 /** One measured (or still running) score of one recipe. */
 export interface Score {
   recipe: string;
   value: number;
-  low: number;
-  high: number;
+  /** Ends of the 95 % interval; null where too few examples can tell them. */
+  low: number | null;
+  high: number | null;
   n: number;
   total: number | null;
   state: "running" | "done" | "failed" | "cancelled";
   metric: string;
   regime: string;
   text?: string;
+  /** Sentences about what the value hides: a class that is never predicted, an interval that covers chance. */
+  warnings?: readonly string[];
 }
 
 export interface Metric extends ScoreMetric {
@@ -48,16 +57,35 @@ export interface Visit {
   recipe: string;
   nbytes: number;
   value: number;
-  low: number;
-  high: number;
+  /** Ends of the 95 % interval; null where too few examples can tell them. */
+  low: number | null;
+  high: number | null;
   n: number;
   regime: string;
+  /** Which retrained model this is, for the way back to it; null for weights as they came. */
+  result?: string | null;
+}
+
+/** What the buttons keep, and the names they suggest for it. */
+export interface Keeps {
+  regime: string;
+  variable: string;
+  file: string;
+}
+
+/** What a model takes while it runs on one example, in bytes; null where that is not known. */
+export interface Memory {
+  weights: number | null;
+  /** The most bytes of inputs and results alive at one moment. */
+  activations: number | null;
 }
 
 /** What the kernel is doing, or how the last thing asked of it went. */
 export interface Status {
-  state: "idle" | "busy" | "done" | "failed";
-  what: "compress" | "save" | "retrain" | "evaluate" | "estimate" | "recipe" | "";
+  /** `exists`: something stands under the name asked for; `again` is what to send if it is to be replaced. */
+  state: "idle" | "busy" | "done" | "failed" | "exists";
+  what: "compress" | "save" | "retrain" | "evaluate" | "estimate" | "recipe" | "look" | "goto" | "";
   text: string;
   id: number;
+  again?: Command;
 }

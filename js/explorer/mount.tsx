@@ -53,7 +53,11 @@ function keyDown(event: KeyboardEvent, state: State): void {
 function Explorer({ view }: { view: View }) {
   return (
     <ViewProvider value={view}>
-      <article class="sw-frame" aria-label={`Compress ${view.state.title.value}`}>
+      <article
+        class="sw-frame"
+        aria-label={`Compress ${view.state.title.value}`}
+        data-stale={view.state.stale.value !== ""}
+      >
         <Header />
         <Controls />
         <div class="sw-body">

@@ -44,3 +44,13 @@ it("forgets what was undone once something else is done", () => {
   past.record(0, "");
   expect(past.canRedo).toBe(false);
 });
+
+it("does not end a drag that is held, however long nothing moves", () => {
+  let time = 0;
+  const past = new Past<number>(() => time);
+  past.record(0, "sparsity", true);
+  time = 5000;
+  past.record(1, "sparsity", true);
+  expect(past.undo(2)).toBe(0);
+  expect(past.canUndo).toBe(false);
+});

@@ -20,10 +20,10 @@ export class Past<T> {
     return this.#undone.length > 0;
   }
 
-  /** Note the value as it was before an edit; edits of one unbroken gesture are one step. */
-  record(before: T, gesture: string): void {
+  /** Note the value as it was before an edit; edits of one gesture are one step, while it is `held` or goes on in time. */
+  record(before: T, gesture: string, held = false): void {
     const time = this.now();
-    const goesOn = gesture !== "" && gesture === this.#gesture && time - this.#last < BURST_MS;
+    const goesOn = gesture !== "" && gesture === this.#gesture && (held || time - this.#last < BURST_MS);
     if (!goesOn) this.#done.push(before);
     if (this.#done.length > DEPTH) this.#done.shift();
     this.#undone.length = 0;

@@ -58,6 +58,8 @@ function Question({ label, value, action, testid, valid, submit, done, children 
 const PYTHON_NAME = /^[\p{L}_][\p{L}\p{N}_]*$/u;
 
 interface NameProps {
+  /** What is suggested. */
+  name: string;
   action: string;
   testid: string;
   submit(name: string): void;
@@ -65,14 +67,14 @@ interface NameProps {
 }
 
 /** Ask for the name of a variable. */
-export function AskName({ action, testid, submit, done }: NameProps) {
+export function AskName({ name, action, testid, submit, done }: NameProps) {
   return (
     <Question
       label="variable"
-      value="small"
+      value={name}
       action={action}
       testid={testid}
-      valid={(name) => PYTHON_NAME.test(name.trim())}
+      valid={(text) => PYTHON_NAME.test(text.trim())}
       submit={submit}
       done={done}
     />
@@ -80,23 +82,24 @@ export function AskName({ action, testid, submit, done }: NameProps) {
 }
 
 interface PathProps {
-  /** Of the model: the file is named after it. */
-  title: string;
+  /** What is suggested. */
+  path: string;
+  action: string;
   submit(path: string, entropy: boolean): void;
   done(): void;
 }
 
 /** Ask for the path of a file, and whether it is to be entropy-coded. */
-export function AskPath({ title, submit, done }: PathProps) {
+export function AskPath({ path, action, submit, done }: PathProps) {
   const entropy = useSignal(false);
   return (
     <Question
       label="path"
-      value={`${fileName(title)}-small.safetensors`}
-      action="Save"
+      value={path}
+      action={action}
       testid="save"
-      valid={(path) => path.trim() !== ""}
-      submit={(path) => submit(path, entropy.value)}
+      valid={(text) => text.trim() !== ""}
+      submit={(text) => submit(text, entropy.value)}
       done={done}
     >
       <label class="sw-check" title="smaller to send, slower to open">
@@ -114,7 +117,30 @@ export function AskPath({ title, submit, done }: PathProps) {
   );
 }
 
-/** A title as the beginning of a file name. */
-function fileName(title: string): string {
-  return title.replace(/[^\p{L}\p{N}._-]+/gu, "-").toLowerCase() || "model";
+interface ReplaceProps {
+  text: string;
+  answer(replace: boolean): void;
+}
+
+/** What stands under a name already, and whether it may go. The safe answer has the focus. */
+export function Replace({ text, answer }: ReplaceProps) {
+  const cancel = useRef<HTMLButtonElement>(null);
+  useEffect(() => cancel.current?.focus(), []);
+  return (
+    // biome-ignore lint/a11y/useSemanticElements: a fieldset needs a legend, and this one is the sentence itself
+    <div
+      class="sw-buttons sw-question"
+      role="group"
+      aria-label={text}
+      onKeyDown={(event) => event.key === "Escape" && answer(false)}
+    >
+      <p data-testid="exists">{text}</p>
+      <button type="button" class="sw-button" data-testid="replace" onClick={() => answer(true)}>
+        Replace
+      </button>
+      <button ref={cancel} type="button" class="sw-button" data-testid="cancel-replace" onClick={() => answer(false)}>
+        Cancel
+      </button>
+    </div>
+  );
 }

@@ -1,6 +1,6 @@
 // Says in words what the ridge shows: of a row, and of the place in a row the pointer is at.
 
-import { bytes, count, decibels, share, weight } from "../charts/format";
+import { bytes, count, decibels, estimated, share, weight } from "../charts/format";
 import type { Picture } from "../charts/plot";
 import type { RidgeScene } from "../charts/ridge";
 import type { BlockRow, Row } from "../charts/rows";
@@ -36,7 +36,9 @@ function layerWords(view: View, index: number): Words {
   const layer = sketch.value.layers[index];
   const plan = plans.value[index];
   const kept = figures.value.layers.kept[index];
-  const now = `${bytes(layer.n * layer.itemsize)} → ${bytes(layerTotal(figures.value.layers, index))}`;
+  const { exact, layers } = figures.value;
+  const about = (text: string) => estimated(exact || plan.keep, text);
+  const now = `${bytes(layer.n * layer.itemsize)} → ${about(bytes(layerTotal(layers, index)))}`;
   if (plan.keep)
     return { title: layer.label, lines: [`${layer.shape.join(" × ")}, ${layer.dtype}`, "kept as it is", now] };
   const own = ownOverride(recipe.value, layer) ? " (values of its own)" : "";
@@ -44,8 +46,8 @@ function layerWords(view: View, index: number): Words {
     title: layer.label,
     lines: [
       `${layer.shape.join(" × ")}, ${layer.dtype}`,
-      `${count(kept)} of ${count(layer.n)} weights kept, ${share(1 - kept / layer.n)} pruned`,
-      `${plan.bits} bits${own}, SQNR ${decibels(layerSqnr(figures.value.layers, index))}`,
+      `${about(count(kept))} of ${count(layer.n)} weights kept, ${about(share(1 - kept / layer.n))} pruned`,
+      `${plan.bits} ${plan.bits === 1 ? "bit" : "bits"}${own}, SQNR ${about(decibels(layerSqnr(layers, index)))}`,
       now,
     ],
   };
@@ -55,7 +57,10 @@ function blockWords(scene: RidgeScene, row: BlockRow): Words {
   const sum = row.layers.reduce((total, layer) => total + scene.figures(layer).nbytes, 0);
   return {
     title: row.key,
-    lines: [`${row.layers.length} layers, ${bytes(sum)}`, `click to ${row.folded ? "unfold" : "fold"}`],
+    lines: [
+      `${row.layers.length} layers, ${estimated(scene.exact, bytes(sum))}`,
+      `click to ${row.folded ? "unfold" : "fold"}`,
+    ],
   };
 }
 
@@ -65,8 +70,8 @@ export function binWords(picture: Picture, place: number): string[] {
   const bin = Math.max(0, Math.min(outline.length - 1, Math.floor(place * outline.length)));
   const lines = [
     `from ${weight(edges[bin])} to ${weight(edges[bin + 1])}`,
-    `${count(outline[bin])} weights, ${count(survivors[bin])} kept`,
+    `≈ ${count(outline[bin])} weights, ≈ ${count(survivors[bin])} kept`,
   ];
-  if (threshold > 0 && threshold < span) lines.push(`pruned within ±${weight(threshold)}`);
+  if (threshold > 0 && threshold < span) lines.push(`pruned within ≈ ±${weight(threshold)}`);
   return lines;
 }

@@ -81,6 +81,7 @@ export class Scenes {
       span: axis === "shared" ? this.sharedSpan() : 0,
       axisNote: AXIS_NOTES[axis],
       threshold: rankedThreshold(plans, state.recipe.value, figures),
+      exact: figures.exact,
       selected: view.selected.value,
       picture: (layer) => this.#picture(layer, plans[layer], figures, axis, columns.plot.width),
       figures: (layer) => this.#figuresOf(layer, plans[layer], figures),

@@ -1,7 +1,7 @@
 // The silhouette in the page: dense outline, what is left of it filled, names below, hover and click.
 
 import { useMemo } from "preact/hooks";
-import { bytes, share } from "../charts/format";
+import { bytes, estimated, share } from "../charts/format";
 import { thin } from "../charts/labels";
 import { blockOf } from "../charts/rows";
 import { type Block, blockAt, blocksPath, contourPath, silhouette } from "../charts/silhouette";
@@ -48,8 +48,8 @@ export function Silhouette() {
     const was = layer.n * layer.itemsize;
     tipAt(view, event, layer.label, [
       layer.shape.join(" × "),
-      `${bytes(was)} → ${bytes(layerTotal(now.layers, block.layer))}`,
-      `${share(left(block.layer))} of its bytes left`,
+      `${bytes(was)} → ${estimated(now.exact, bytes(layerTotal(now.layers, block.layer)))}`,
+      `${estimated(now.exact, share(left(block.layer)))} of its bytes left`,
     ]);
   };
   const chosen = blocks.find((block) => block.layer === view.selected.value);
@@ -67,7 +67,7 @@ export function Silhouette() {
           height={HEIGHT + LABELS + 2}
           viewBox={`-1 -1 ${width} ${HEIGHT + LABELS + 2}`}
           role="img"
-          aria-label={`Silhouette of ${layers.length} layers: ${bytes(now.dense)} dense, ${bytes(now.nbytes)} now`}
+          aria-label={`Silhouette of ${layers.length} layers: ${bytes(now.dense)} dense, ${estimated(now.exact, bytes(now.nbytes))} now`}
           data-testid="silhouette"
           onPointerMove={hover}
           onPointerLeave={() => hideTip(view)}

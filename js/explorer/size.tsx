@@ -1,8 +1,8 @@
 // The size section: dense against now on one scale, the file's parts enlarged, and sizes people know.
 
-import { bytes, count, times } from "../charts/format";
+import { bytes, comparedSize, count, estimated } from "../charts/format";
 import { thin } from "../charts/labels";
-import { sizeMarks } from "../charts/ticks";
+import { memoryFor, type SizeMark, sizeMarks, storeFor } from "../charts/ticks";
 import type { Estimate } from "../core/types";
 import { DataTable } from "./data-table";
 import { type Part, partsOf } from "./figures";
@@ -20,6 +20,7 @@ export function Size() {
     <Panel name="size" title="Size" caption={download} table="size" tableTitle="the parts of the file as a table">
       <Headline figures={figures} />
       {table ? <SizeTable figures={figures} parts={parts} /> : <Bars figures={figures} parts={parts} />}
+      <Device figures={figures} />
     </Panel>
   );
 }
@@ -34,7 +35,7 @@ function Headline({ figures }: { figures: Estimate }) {
         {bytes(figures.nbytes)}
       </strong>
       <span class="sw-beside">
-        <span data-testid="ratio">{times(figures.ratio)}</span> {figures.ratio >= 1 ? "smaller" : "as small"}
+        <span data-testid="ratio">{estimated(figures.exact, comparedSize(figures.ratio))}</span>
       </span>
     </p>
   );
@@ -65,7 +66,7 @@ const percentOf = (part: number, whole: number) => `${(100 * part) / whole}%`;
 function Bars({ figures, parts }: { figures: Estimate; parts: Part[] }) {
   const [frame, { width }] = useSize<HTMLDivElement>({ width: 400, height: 0 });
   const scale = Math.max(figures.dense, figures.nbytes);
-  const summary = `${bytes(figures.nbytes)} of ${bytes(figures.dense)}: ${parts.map((p) => `${p.label} ${bytes(p.bytes)}`).join(", ")}`;
+  const summary = `${estimated(figures.exact, bytes(figures.nbytes))} of ${bytes(figures.dense)}: ${parts.map((p) => `${p.label} ${bytes(p.bytes)}`).join(", ")}`;
   return (
     <>
       <div class="sw-bars" ref={frame} role="img" aria-label={summary}>
@@ -75,14 +76,14 @@ function Bars({ figures, parts }: { figures: Estimate; parts: Part[] }) {
             <span>dense</span>
           </div>
           <div class="sw-now">
-            <Segments parts={parts} whole={scale} />
+            <Segments figures={figures} parts={parts} whole={scale} />
           </div>
         </div>
         <svg class="sw-lens" viewBox="0 0 100 10" preserveAspectRatio="none" aria-hidden="true">
           <path d={`M0 0H${(100 * figures.nbytes) / scale}L100 10H0Z`} />
         </svg>
         <div class="sw-enlarged">
-          <Segments parts={parts} whole={figures.nbytes} />
+          <Segments figures={figures} parts={parts} whole={figures.nbytes} />
         </div>
       </div>
       <ul class="sw-parts">
@@ -90,7 +91,9 @@ function Bars({ figures, parts }: { figures: Estimate; parts: Part[] }) {
           <li key={part.key} title={part.title}>
             <i class={`sw-part sw-part-${part.key}`} />
             {part.key === "kept" ? <WhyKept /> : part.label}
-            <b>{part.bytes > 0 ? bytes(part.bytes) : "–"}</b>
+            <b data-testid={`part-${part.key}`}>
+              {part.bytes > 0 ? estimated(figures.exact || part.key === "kept", bytes(part.bytes)) : "–"}
+            </b>
           </li>
         ))}
       </ul>
@@ -114,7 +117,7 @@ function WhyKept() {
   );
 }
 
-function Segments({ parts, whole }: { parts: Part[]; whole: number }) {
+function Segments({ figures, parts, whole }: { figures: Estimate; parts: Part[]; whole: number }) {
   return (
     <>
       {parts.map((part) => (
@@ -122,7 +125,7 @@ function Segments({ parts, whole }: { parts: Part[]; whole: number }) {
           key={part.key}
           class={`sw-part sw-part-${part.key}`}
           style={{ width: percentOf(part.bytes, whole) }}
-          title={`${part.label} ${bytes(part.bytes)}`}
+          title={`${part.label} ${estimated(figures.exact, bytes(part.bytes))}`}
         />
       ))}
     </>
@@ -136,6 +139,39 @@ interface MarksProps {
   scale: number;
   width: number;
 }
+
+/**
+ * What a device needs: flash for the file, memory for the model while it runs. The two differ: a packed file is
+ * unpacked when it is loaded, and runs with all its weights.
+ */
+function Device({ figures }: { figures: Estimate }) {
+  const { state } = useView();
+  const { weights, activations } = state.memory.value;
+  const whole = weights === null || activations === null ? null : weights + activations;
+  const parts = [
+    weights === null ? "weights unknown" : `weights as they run ${bytes(weights)}`,
+    activations === null ? "activations unknown: they need data to run on" : `peak activation ${bytes(activations)}`,
+  ];
+  return (
+    <dl class="sw-device">
+      <div title="what the file takes where it is stored">
+        <dt>flash</dt>
+        <dd data-testid="flash">
+          <b>{estimated(figures.exact, bytes(figures.nbytes))}</b> the file{fitWords(storeFor(figures.nbytes))}
+        </dd>
+      </div>
+      <div title="what the model takes while it runs on one example, pruned and rounded weights in full">
+        <dt>memory</dt>
+        <dd data-testid="memory">
+          <b>{whole === null ? "unknown" : bytes(whole)}</b> {parts.join(" + ")}
+          {whole !== null && fitWords(memoryFor(whole))}
+        </dd>
+      </div>
+    </dl>
+  );
+}
+
+const fitWords = (mark: SizeMark | null) => (mark ? ` · fits ${mark.label}` : "");
 
 /** Sizes people know, each with its name on the side where there is room, if there is. */
 function Marks({ figures, scale, width }: MarksProps) {
@@ -154,7 +190,7 @@ function Marks({ figures, scale, width }: MarksProps) {
           class={`sw-mark ${mark.left ? "sw-mark-left" : ""}`}
           data-fits={figures.nbytes <= mark.bytes}
           style={{ left: percentOf(mark.bytes, scale) }}
-          title={mark.label}
+          title={`${mark.label}: the file ${figures.nbytes <= mark.bytes ? "fits" : "is larger"}`}
         >
           {named.has(mark) && (
             <span>
@@ -174,9 +210,9 @@ function SizeTable({ figures, parts }: { figures: Estimate; parts: Part[] }) {
     <DataTable
       head={["part", "what it holds", "bytes"]}
       words={1}
-      rows={parts.map((part) => [part.label, part.title, count(part.bytes)])}
+      rows={parts.map((part) => [part.label, part.title, estimated(figures.exact, count(part.bytes))])}
       foot={[
-        ["file", exactly, count(figures.nbytes)],
+        ["file", exactly, estimated(figures.exact, count(figures.nbytes))],
         ["dense", "the model as a plain .safetensors file", count(figures.dense)],
       ]}
     />

@@ -6,12 +6,23 @@ import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { Estimator } from "../core/estimate";
 import { parseRecipe, recipeJson, withFields } from "../core/recipe";
 import { decodeSketch } from "../core/sketch";
-import type { Command, ExplorerModel } from "./model";
+import type { Command, ExplorerModel, Visit } from "./model";
 import { createState } from "./state";
 
 const { sketch } = JSON.parse(readFileSync(join(import.meta.dirname, "../../tests/vectors/conv.json"), "utf8"));
 const BLOB = Uint8Array.from(Buffer.from(sketch, "base64"));
 const START = '{"format":"shrinkwidget-recipe","version":1,"sparsity":0.5,"bits":4}';
+
+const VISIT: Visit = {
+  recipe: START,
+  nbytes: 900,
+  value: 0.35,
+  low: 0.3,
+  high: 0.4,
+  n: 360,
+  regime: "no retraining",
+  result: null,
+};
 
 /** A model that remembers, with a kernel that answers only when told to. */
 class Recorder implements ExplorerModel {
@@ -23,6 +34,7 @@ class Recorder implements ExplorerModel {
   readonly told: [recipe: string, moving: boolean][] = [];
   readonly commands: Command[] = [];
   readonly listeners = new Map<string, Set<() => void>>();
+  readonly watchers = new Set<() => void>();
   living = true;
 
   get(name: string): unknown {
@@ -45,6 +57,17 @@ class Recorder implements ExplorerModel {
 
   alive(): boolean {
     return this.living;
+  }
+
+  onAlive(callback: () => void): () => void {
+    this.watchers.add(callback);
+    return () => this.watchers.delete(callback);
+  }
+
+  /** The kernel dies, or comes back. */
+  live(living: boolean): void {
+    this.living = living;
+    for (const callback of this.watchers) callback();
   }
 
   send(command: Command): void {
@@ -180,6 +203,79 @@ describe("the shared state", () => {
     model.living = false;
     state.send({ do: "compress", name: "small" });
     expect(state.notice.value).toBe("gone");
+  });
+
+  it("says so at once when the kernel goes and nobody asks, and believes no late word of it", () => {
+    model.live(false);
+    expect(state.notice.value).toBe("gone");
+    model.answer("exact", { ...new Estimator(decodeSketch(BLOB)).estimate(state.recipe.value), exact: true });
+    expect(state.notice.value).toBe("gone");
+    model.live(true);
+    expect(state.notice.value).toBe("");
+  });
+
+  it("undoes a drag that was held for seconds in one step", () => {
+    drag(0.6);
+    vi.advanceTimersByTime(3000);
+    drag(0.7, 0.8);
+    state.settle();
+    state.undo();
+    nextFrame();
+    expect(state.recipeText.value).toBe(START);
+    expect(state.canUndo.value).toBe(false);
+  });
+
+  it("asks for a retrained model by its name, and leaves the recipe to the kernel", () => {
+    const retrained = { ...VISIT, regime: "fine-tuned 2 epochs", result: "1" };
+    state.goTo(retrained);
+    nextFrame();
+    expect(model.commands).toEqual([{ do: "goto", result: "1" }]);
+    expect(state.recipeText.value).toBe(START);
+  });
+
+  it("leaves a retrained model for the weights as they came, also where the recipe is the same", () => {
+    model.answer("result", "1");
+    state.goTo({ ...VISIT, result: null });
+    expect(model.commands).toEqual([{ do: "goto", result: null }]);
+    model.answer("result", "");
+    state.goTo({ ...VISIT, recipe: START.replace("0.5", "0.9"), result: null });
+    nextFrame();
+    expect(model.commands).toHaveLength(1);
+    expect(state.recipe.value.sparsity).toBe(0.9);
+  });
+
+  it("shows the score of the retrained model it shows, and never that of the other", () => {
+    const retrained = { ...VISIT, value: 0.99, regime: "fine-tuned 2 epochs", result: "1" };
+    model.answer("history", [VISIT, retrained]);
+    expect(state.shownScore.value?.value).toBe(VISIT.value);
+    model.answer("result", "1");
+    expect(state.shownScore.value).toMatchObject({ value: 0.99, regime: "fine-tuned 2 epochs", state: "done" });
+    model.answer("result", "2");
+    expect(state.shownScore.value).toBe(null);
+  });
+
+  it("puts a question of the kernel's until it is answered, left, or the recipe changes", () => {
+    const again: Command = { do: "save", path: "a.safetensors", entropy: false, replace: true };
+    const status = { state: "exists", what: "save", text: "a.safetensors is there", id: 7, again };
+    model.answer("status", status);
+    expect(state.status.value).toEqual(status);
+    state.dismiss();
+    expect(state.status.value.state).toBe("idle");
+    model.answer("status", { ...status, id: 8 });
+    expect(state.status.value.state).toBe("exists");
+    drag(0.6);
+    expect(state.status.value.state).toBe("idle");
+  });
+
+  it("suggests names of its own only where the kernel suggests none", () => {
+    model.answer("title", "Digit Net");
+    expect(state.keeps.value).toEqual({
+      regime: "no retraining",
+      variable: "small",
+      file: "digit-net-small.safetensors",
+    });
+    model.answer("keeps", { regime: "fine-tuned", variable: "retrained", file: "r.safetensors" });
+    expect(state.keeps.value.variable).toBe("retrained");
   });
 
   it("tells the kernel the recipe before it asks for anything", () => {

@@ -7,7 +7,17 @@ import { parseRecipe, plansOf, recipeJson } from "../core/recipe";
 import { decodeSketch } from "../core/sketch";
 import type { Estimate, Figures, Plan, Recipe, Sketch } from "../core/types";
 import { follow } from "./follow";
-import type { Command, ExplorerModel, Metric, Score, Status, Visit } from "./model";
+import {
+  type Command,
+  type ExplorerModel,
+  type Keeps,
+  type Memory,
+  type Metric,
+  PLAIN,
+  type Score,
+  type Status,
+  type Visit,
+} from "./model";
 import { Past } from "./past";
 
 /** While a drag moves, how often the kernel hears of it; and how long it must rest for the kernel to begin. */
@@ -16,6 +26,7 @@ const HELD_MS = 150;
 const PATIENCE_MS = 1500;
 const NO_METRIC: Metric = { name: "accuracy", higher: true, percent: true, has_data: false };
 const IDLE: Status = { state: "idle", what: "", text: "", id: 0 };
+const UNKNOWN: Memory = { weights: null, activations: null };
 
 /** `busy`: the kernel has not answered for a while; `gone`: nobody will. */
 export type Notice = "" | "busy" | "gone";
@@ -36,6 +47,15 @@ export interface State {
   readonly baseline: ReadonlySignal<Score | null>;
   readonly metric: ReadonlySignal<Metric>;
   readonly history: ReadonlySignal<readonly Visit[]>;
+  /** Which retrained model is shown; "" for the weights as they came. */
+  readonly result: ReadonlySignal<string>;
+  /** The score of what is shown; null while there is none. */
+  readonly shownScore: ReadonlySignal<Score | null>;
+  /** What the buttons keep. */
+  readonly keeps: ReadonlySignal<Keeps>;
+  readonly memory: ReadonlySignal<Memory>;
+  /** Why the figures are no longer those of the model; "" while they are. */
+  readonly stale: ReadonlySignal<string>;
   /** Multiply-accumulates of each layer for one example; empty while unknown. */
   readonly macs: ReadonlySignal<readonly (number | null)[]>;
   /** Indices of the layers in the order of the forward pass, as far as that is known. */
@@ -48,13 +68,18 @@ export interface State {
   edit(change: (recipe: Recipe) => Recipe, gesture?: string): void;
   /** Tell the kernel now; the next edit is a new step of the history, unless the gesture is not `over`. */
   settle(over?: boolean): void;
-  goTo(recipe: string): void;
+  /** Go back to a recipe as it was tried: a retrained one comes back as it was trained. */
+  goTo(visit: Visit): void;
   /** SQNR of a layer in dB at 1, 2 … 8 bits, pruned as it is now. */
   layerSqnr(layer: number): Float64Array;
   undo(): void;
   redo(): void;
   reset(): void;
+  /** Whether the monitor of a training can be shown inside. */
+  readonly nests: boolean;
   send(command: Command): void;
+  /** Leave a question of the kernel unanswered. */
+  dismiss(): void;
   dispose(): void;
 }
 
@@ -72,6 +97,7 @@ class Shared implements State {
   readonly #exact: Signal<Exact | null>;
   readonly #preview: Signal<Estimate>;
   readonly #newsOf = signal("");
+  readonly #dismissed = signal(-1);
   readonly #past = new Past<Recipe>();
   readonly #stops: (() => void)[] = [];
   readonly #start: Recipe;
@@ -99,6 +125,11 @@ class Shared implements State {
   readonly baseline: Signal<Score | null>;
   readonly metric: Signal<Metric>;
   readonly history: Signal<readonly Visit[]>;
+  readonly result: ReadonlySignal<string>;
+  readonly shownScore: ReadonlySignal<Score | null>;
+  readonly keeps: ReadonlySignal<Keeps>;
+  readonly memory: ReadonlySignal<Memory>;
+  readonly stale: ReadonlySignal<string>;
   readonly macs: Signal<readonly (number | null)[]>;
   readonly order: ReadonlySignal<readonly number[]>;
   readonly status: ReadonlySignal<Status>;
@@ -112,6 +143,11 @@ class Shared implements State {
     this.baseline = this.#follow<Score | null>("baseline", null);
     this.metric = this.#follow("metric", NO_METRIC);
     this.history = this.#follow<readonly Visit[]>("history", []);
+    this.result = this.#follow("result", "");
+    const keeps = this.#follow<Partial<Keeps>>("keeps", {});
+    this.keeps = computed(() => ({ ...suggestions(this.title.value), ...keeps.value }));
+    this.memory = this.#follow("memory", UNKNOWN);
+    this.stale = this.#follow("stale", "");
     this.macs = this.#follow<readonly (number | null)[]>("macs", []);
     const order = this.#follow<readonly number[]>("order", []);
     this.order = computed(() => {
@@ -134,14 +170,18 @@ class Shared implements State {
     this.plans = computed(() => plansOf(this.recipe.value, layerNames(this.sketch.value)));
     this.figures = computed(() => this.#best());
     this.seconds = computed(() => (this.figures.value.exact ? (this.#exact.value?.seconds ?? null) : null));
+    this.shownScore = computed(() => this.#scoreNow());
     this.#checkAlive();
-    this.#stops.push(model.on("recipe_json", () => this.#incoming()));
+    this.#stops.push(
+      model.on("recipe_json", () => this.#incoming()),
+      model.onAlive?.(() => this.#checkAlive()) ?? (() => {}),
+    );
   }
 
   edit(change: (recipe: Recipe) => Recipe, gesture = ""): void {
     const next = change(this.#wanted);
     if (recipeJson(next) === recipeJson(this.#wanted)) return;
-    this.#past.record(this.#wanted, gesture);
+    this.#past.record(this.#wanted, gesture, this.dragging.value);
     this.#show(next);
     if (gesture === "") this.settle();
     else this.#drag();
@@ -153,8 +193,17 @@ class Shared implements State {
     this.#publish();
   }
 
-  goTo(recipe: string): void {
+  goTo({ recipe, result }: Visit): void {
+    if (result) {
+      this.send({ do: "goto", result });
+      return;
+    }
+    if (this.result.value) this.send({ do: "goto", result: null });
     this.edit(() => parseRecipe(recipe));
+  }
+
+  get nests(): boolean {
+    return this.model.nests ?? true;
   }
 
   layerSqnr(layer: number): Float64Array {
@@ -179,6 +228,10 @@ class Shared implements State {
     this.model.send(command);
   }
 
+  dismiss(): void {
+    this.#dismissed.value = this.status.value.id;
+  }
+
   dispose(): void {
     cancelAnimationFrame(this.#frame);
     clearTimeout(this.#heldTimer);
@@ -188,8 +241,16 @@ class Shared implements State {
 
   /** How a command went is news until the recipe changes. */
   #fresh(status: Status): Status {
-    const over = status.state === "done" || status.state === "failed";
+    if (status.id === this.#dismissed.value) return IDLE;
+    const over = ["done", "failed", "exists"].includes(status.state);
     return over && this.#newsOf.value !== this.recipeText.value ? IDLE : status;
+  }
+
+  #scoreNow(): Score | null {
+    const [score, result, recipe] = [this.score.value, this.result.value, this.recipeText.value];
+    if (score?.recipe === recipe) return score;
+    const visit = this.history.value.findLast((v) => v.recipe === recipe && isShown(v, result));
+    return visit ? { ...visit, total: null, state: "done", metric: this.metric.value.name } : null;
   }
 
   #follow<T>(name: string, missing: T, changed?: () => void): Signal<T> {
@@ -270,8 +331,9 @@ class Shared implements State {
     this.#show(this.#wanted);
   }
 
+  /** The kernel spoke: it is not busy. A late word of one that is gone brings nobody back. */
   #heard(): void {
-    this.notice.value = "";
+    if (this.notice.value === "busy") this.notice.value = "";
   }
 
   #doubt(): void {
@@ -282,6 +344,18 @@ class Shared implements State {
   #checkAlive(): boolean {
     const alive = this.model.alive?.() ?? true;
     if (!alive) this.notice.value = "gone";
+    else if (this.notice.value === "gone") this.notice.value = "";
     return alive;
   }
+}
+
+/** Whether a visit is of the weights that are shown: a retrained model by its name, or those that came. */
+export function isShown(visit: Visit, result: string): boolean {
+  return result ? visit.result === result : !visit.result && visit.regime === PLAIN;
+}
+
+/** What the buttons suggest where the kernel does not say: a variable, and a file named after the model. */
+export function suggestions(title: string, variable = "small"): Keeps {
+  const name = title.replace(/[^\p{L}\p{N}._-]+/gu, "-").toLowerCase() || "model";
+  return { regime: PLAIN, variable, file: `${name}-${variable}.safetensors` };
 }

@@ -82,6 +82,11 @@ export function tipAt(
   view.tip.value = { x: event.clientX - box.left, y: event.clientY - box.top, title, lines };
 }
 
+/** Move the focus once what had it is gone, so that it never falls back to the page; `where` is a selector. */
+export function focusAfter(root: HTMLElement, where: string): void {
+  requestAnimationFrame(() => root.querySelector<HTMLElement>(where)?.focus({ preventScroll: true }));
+}
+
 /** Take the tip away. */
 export function hideTip(view: Pick<View, "tip">): void {
   view.tip.value = null;

@@ -1,20 +1,50 @@
-// A recipe in a few words, for labels and tips.
+// A recipe in a few words, for labels and tips: two recipes that differ never read the same.
 
-import { share } from "../charts/format";
-import { parseRecipe } from "../core/recipe";
+import { withoutNoise } from "../charts/format";
+import { parseRecipe, recipeFields } from "../core/recipe";
+import type { LayerFields, Override } from "../core/types";
 
-/** "80 %, 4 bits, channel", from a recipe's JSON. */
+/** So many overrides are named one by one; more are counted, and told apart by a checksum. */
+const NAMED = 2;
+const SPACE = "\u00a0";
+
+/** "80 %, 4 bits, tensor", from a recipe's canonical JSON (the twin of Python's `short_words`, held by the vectors). */
 export function recipeWords(text: string): string {
   const recipe = parseRecipe(text);
-  const words = [recipe.pattern === "unstructured" ? share(recipe.sparsity) : recipe.pattern];
-  words.push(`${recipe.bits} ${recipe.bits === 1 ? "bit" : "bits"}`);
-  if (recipe.bits <= 8) words.push(recipe.grid === "codebook" ? "codebook" : granularityWord(recipe.granularity));
-  if (recipe.criterion === "random") words.push("random");
-  if (recipe.scope === "layer" && recipe.pattern === "unstructured") words.push("each layer");
-  if (recipe.layers.length > 0) words.push(`${recipe.layers.length} own`);
+  const { sparsity: _sparsity, bits: _bits, pattern: _pattern, ...others } = recipeFields(recipe);
+  const pruning = recipe.pattern === "unstructured" ? percentWords(recipe.sparsity) : recipe.pattern;
+  const words = [pruning, bitsWords(recipe.bits)];
+  for (const [name, value] of Object.entries(others)) words.push(fieldWords(name, value));
+  if (recipe.layers.length > NAMED) words.push(`${recipe.layers.length} layers of their own (${checksum(text)})`);
+  else words.push(...recipe.layers.map(([name, own]) => overrideWords(name, own)));
   return words.join(", ");
 }
 
-function granularityWord(granularity: string | number): string {
-  return typeof granularity === "number" ? `groups of ${granularity}` : granularity;
+function overrideWords(name: string, own: Override): string {
+  if (own === "keep") return `${name} kept`;
+  const fields = Object.entries(own as Partial<LayerFields>);
+  return `${name} (${fields.map(([field, value]) => fieldWords(field, value)).join(", ")})`;
+}
+
+/** One field that is not at its default. */
+function fieldWords(name: string, value: unknown): string {
+  if (name === "sparsity") return percentWords(value as number);
+  if (name === "bits") return bitsWords(value as number);
+  if (name === "scope" && value === "layer") return "each layer";
+  if (name === "granularity") return typeof value === "number" ? `groups of ${value}` : `scale per ${value}`;
+  if (name === "symmetric") return value ? "symmetric" : "asymmetric";
+  if (name === "range") return typeof value === "number" ? `${withoutNoise(value)}${SPACE}% range` : `range ${value}`;
+  if (name === "kept_bits") return `the rest ${bitsWords(value as number)}`;
+  if (name === "seed") return `seed ${value}`;
+  return typeof value === "number" ? `${name} ${withoutNoise(value)}` : String(value);
+}
+
+const bitsWords = (bits: number) => `${bits} ${bits === 1 ? "bit" : "bits"}`;
+const percentWords = (share: number) => `${withoutNoise(100 * share)}${SPACE}%`;
+
+/** Four hexadecimal digits that tell one text from another (FNV-1a of its UTF-8). */
+function checksum(text: string): string {
+  let hash = 0x811c9dc5;
+  for (const byte of new TextEncoder().encode(text)) hash = Math.imul(hash ^ byte, 0x01000193) >>> 0;
+  return hash.toString(16).padStart(8, "0").slice(0, 4);
 }

@@ -1,7 +1,7 @@
 // The figures of the moment: score, loss, rate, sparsity, size.
 
-import { bytes, count, percent, times, weight } from "../charts/format";
-import { metricValue, plusMinus } from "../charts/score";
+import { bytes, comparedSize, count, percent, weight } from "../charts/format";
+import { directionWords, holdsUp, intervalText, metricValue } from "../charts/score";
 import type { TestScore } from "./model";
 import { useView } from "./view";
 
@@ -31,8 +31,8 @@ export function Figures() {
         <Stat term="size" testid="nbytes">
           {now?.nbytes ? bytes(now.nbytes) : NONE}
         </Stat>
-        <Stat term="smaller" testid="ratio">
-          {now?.ratio ? times(now.ratio) : NONE}
+        <Stat term="against dense" testid="ratio">
+          {now?.ratio ? comparedSize(now.ratio) : NONE}
         </Stat>
       </dl>
     </section>
@@ -64,14 +64,20 @@ function Headline() {
           <span aria-hidden="true">→</span>
           <span class="sw-unseen">becomes</span>
         </span>
-        <strong data-testid="test" data-value={test?.value}>
+        <strong
+          data-testid="test"
+          data-value={test?.value}
+          data-holds={test !== null && holdsUp(metric, test.value, baseline)}
+        >
           {score(test)}
         </strong>
-        <span class="sw-beside">{test && plusMinus(metric, test)}</span>
+        <span class="sw-beside" data-testid="interval">
+          {test && intervalText(metric, test)}
+        </span>
       </p>
       <p class="sw-hint">
         {metric.name} on {count((test ?? baseline)?.n ?? 0)} test examples{test?.done === false && ", still counting"} ·
-        95 % interval
+        95 % interval{!(metric.percent && metric.higher) && ` · ${directionWords(metric)}`}
       </p>
     </>
   );

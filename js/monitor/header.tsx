@@ -31,10 +31,11 @@ export function Header() {
 }
 
 function Badge() {
-  const { run } = useView().state;
+  const { run, gone, over } = useView().state;
+  const lost = gone.value && !over.value;
   return (
-    <span class="sw-badge sw-run-state" data-state={run.value} data-testid="run-state" role="status">
-      {STATE_WORDS[run.value]}
+    <span class="sw-badge sw-run-state" data-state={lost ? "lost" : run.value} data-testid="run-state" role="status">
+      {lost ? "kernel gone" : STATE_WORDS[run.value]}
     </span>
   );
 }
@@ -111,7 +112,9 @@ function Place() {
   return (
     <p class="sw-run-place">
       <span data-testid="place">{placeText(state)}</span>
-      <span class="sw-caption">{state.progress.value && speedWords(state.progress.value, state.run.value)}</span>
+      <span class="sw-caption">
+        {state.progress.value && !state.gone.value && speedWords(state.progress.value, state.run.value)}
+      </span>
     </p>
   );
 }
@@ -119,8 +122,14 @@ function Place() {
 /** Where it is; trouble comes first. */
 function placeText(state: MonitorState) {
   if (state.error.value) return <span class="sw-failed">{state.error.value}</span>;
-  if (state.gone.value) return <span class="sw-failed">kernel gone: nobody trains any more</span>;
   if (state.over.value) return `${count(state.curves.value.at.length)} of ${count(state.all.value)} epochs`;
+  if (state.gone.value) return <span class="sw-failed">{goneWords(state)}</span>;
   if (state.offer.value) return "Retrain these weights, pruned and rounded as they are; your model stays as it is.";
   return state.progress.value ? placeWords(state.progress.value) : "about to begin";
+}
+
+/** How far a training came whose kernel went. */
+function goneWords({ progress }: MonitorState): string {
+  const where = progress.value ? `, it came to ${placeWords(progress.value)}` : "";
+  return `kernel gone: nobody trains any more${where}`;
 }

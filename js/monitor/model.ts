@@ -7,6 +7,8 @@ export interface MonitorModel extends Followed {
   send(command: RunCommand): void;
   /** False once nobody answers any more; left out: always true. */
   alive?(): boolean;
+  /** Call back when that may have changed; returns what stops it. */
+  onAlive?(callback: () => void): () => void;
 }
 
 export type RunCommand =
@@ -14,13 +16,17 @@ export type RunCommand =
   | { do: "resume" }
   | { do: "stop" }
   | ({ do: "start" } & Settings)
-  | { do: "keep"; name: string }
-  | { do: "save"; path: string; entropy: boolean };
+  | { do: "keep"; name: string; replace?: boolean }
+  | { do: "save"; path: string; entropy: boolean; replace?: boolean };
 
-/** How keeping or saving the result went: nothing yet, a sentence, or why it failed. */
+/**
+ * How keeping or saving the result went: nothing yet, a sentence, or why it failed. With `again` it is a question:
+ * something stands under that name, and `again` is what to send if it is to be replaced.
+ */
 export interface Kept {
   failed: boolean;
   text: string;
+  again?: RunCommand | null;
 }
 
 /** How an offered training shall go about it; `lr` is its learning rate. */

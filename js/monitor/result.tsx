@@ -1,63 +1,88 @@
 // The last line, once a training is over: keep its result in a variable or a file.
 
 import { useSignal } from "@preact/signals";
-import { AskName, AskPath } from "../explorer/questions";
+import { AskName, AskPath, Replace } from "../explorer/questions";
+import { focusAfter } from "../explorer/view";
 import { useView } from "./view";
 
 type Asking = "" | "keep" | "save";
 
 export function Result() {
-  const { state } = useView();
+  const { state, root } = useView();
   const asking = useSignal<Asking>("");
+  const backTo = (button: string) => focusAfter(root, `footer [data-testid=${button}]`);
   const done = () => {
+    backTo(asking.value);
     asking.value = "";
+  };
+  const { again, text } = state.kept.value;
+  const answer = (replace: boolean) => {
+    state.dismiss();
+    if (replace && again) state.ask(again);
+    if (again) backTo(again.do);
   };
   if (state.run.value !== "done" && state.run.value !== "stopped") return null;
   return (
     <footer class="sw-footer">
-      {asking.value === "keep" && (
-        <AskName action="Keep" testid="keep" submit={(name) => state.ask({ do: "keep", name })} done={done} />
+      {again && <Replace text={text} answer={answer} />}
+      {!again && asking.value === "keep" && (
+        <AskName
+          name={state.keeps.value.variable}
+          action="Keep"
+          testid="keep"
+          submit={(name) => state.ask({ do: "keep", name })}
+          done={done}
+        />
       )}
-      {asking.value === "save" && (
+      {!again && asking.value === "save" && (
         <AskPath
-          title={state.title.value}
+          path={state.keeps.value.file}
+          action="Save"
           submit={(path, entropy) => state.ask({ do: "save", path, entropy })}
           done={done}
         />
       )}
-      {asking.value === "" && (
-        <div class="sw-buttons">
-          <button
-            type="button"
-            class="sw-primary"
-            disabled={state.gone.value}
-            data-testid="keep"
-            onClick={() => {
-              asking.value = "keep";
-            }}
-          >
-            Keep in a variable
-          </button>
-          <button
-            type="button"
-            class="sw-button"
-            disabled={state.gone.value}
-            data-testid="save"
-            onClick={() => {
-              asking.value = "save";
-            }}
-          >
-            Save file
-          </button>
-        </div>
-      )}
+      {!again && asking.value === "" && <Buttons ask={(what) => (asking.value = what)} />}
       <Told />
     </footer>
   );
 }
 
+/** What they keep is said on them: below an explorer stand two pairs of such buttons. */
+function Buttons({ ask }: { ask(what: Asking): void }) {
+  const { state } = useView();
+  const gone = state.gone.value;
+  const regime = state.keeps.value.regime;
+  return (
+    <div class="sw-buttons">
+      <button
+        type="button"
+        class="sw-primary"
+        disabled={gone}
+        title={regime}
+        data-testid="keep"
+        onClick={() => ask("keep")}
+      >
+        Keep retrained model in a variable
+      </button>
+      <button
+        type="button"
+        class="sw-button"
+        disabled={gone}
+        title={regime}
+        data-testid="save"
+        onClick={() => ask("save")}
+      >
+        Save retrained file
+      </button>
+    </div>
+  );
+}
+
 function Told() {
-  const { failed, text } = useView().state.kept.value;
+  const kept = useView().state.kept.value;
+  const { failed } = kept;
+  const text = kept.again ? "" : kept.text;
   return (
     <p class="sw-status" data-kind={failed ? "failed" : "done"} data-testid="kept" role="status" title={text}>
       {text && <i aria-hidden="true" />}

@@ -3,6 +3,8 @@
 import { computed, type ReadonlySignal, type Signal, signal } from "@preact/signals";
 import type { Metric } from "../charts/score";
 import { follow } from "../explorer/follow";
+import type { Keeps } from "../explorer/model";
+import { suggestions } from "../explorer/state";
 import type { Curves, Kept, MonitorModel, Point, Progress, RunCommand, RunState, Settings, TestScore } from "./model";
 
 const ACCURACY: Metric = { name: "accuracy", higher: true, percent: true };
@@ -24,7 +26,9 @@ export class MonitorState {
   readonly error: ReadonlySignal<string>;
   /** Settings of a training that is offered and has not begun. */
   readonly offer: ReadonlySignal<Settings | null>;
-  readonly kept: ReadonlySignal<Kept>;
+  readonly kept: Signal<Kept>;
+  /** The names the buttons suggest. */
+  readonly keeps: ReadonlySignal<Keeps>;
   readonly gone = signal(false);
   /** Epochs through all rounds, as far as they are complete, and in all. */
   readonly at: ReadonlySignal<number>;
@@ -45,14 +49,27 @@ export class MonitorState {
     this.error = followed("error", "");
     this.offer = followed<Settings | null>("offer", null);
     this.kept = followed<Kept>("kept", { failed: false, text: "" });
+    const keeps = followed<Partial<Keeps>>("keeps", {});
+    this.keeps = computed(() => ({ ...suggestions(this.title.value, "retrained"), ...keeps.value }));
     this.at = computed(() => epochsDone(this.progress.value));
     this.all = computed(() => (this.progress.value ? this.progress.value.rounds * this.progress.value.epochs : 0));
     this.over = computed(() => ["done", "stopped", "failed"].includes(this.run.value));
+    this.#stops.push(model.onAlive?.(() => this.#checkAlive()) ?? (() => {}));
+    this.#checkAlive();
+  }
+
+  /** Leave a question of the kernel unanswered. */
+  dismiss(): void {
+    this.kept.value = { failed: false, text: "" };
+  }
+
+  #checkAlive(): void {
+    this.gone.value = !(this.model.alive?.() ?? true);
   }
 
   /** Ask for something, and show at once that it was asked. */
   ask(command: RunCommand): void {
-    this.gone.value = !(this.model.alive?.() ?? true);
+    this.#checkAlive();
     if (this.gone.value) return;
     if (command.do === "stop") this.run.value = "stopping";
     this.model.send(command);

@@ -1,9 +1,9 @@
 // What each round of pruning has come to: the score against how much smaller the file is.
 
-import { times } from "../charts/format";
+import { comparedSize, times } from "../charts/format";
 import { placeLabel } from "../charts/labels";
 import { type Frame, scatterScales, valueDomain } from "../charts/scatter";
-import { metricTick, metricValue, plusMinus } from "../charts/score";
+import { metricTick, scoreWords } from "../charts/score";
 import { useSize } from "../explorer/hooks";
 import { hideTip, tipAt } from "../explorer/view";
 import type { Point, TestScore } from "./model";
@@ -99,9 +99,8 @@ function Chart() {
 
 const at = ({ x, y }: { x: number; y: number }) => `${x.toFixed(1)} ${y.toFixed(1)}`;
 
-function words(point: Scored, metric: Parameters<typeof metricValue>[0]): string[] {
-  const score = `${metricValue(metric, point.test.value)} ${plusMinus(metric, point.test)}`;
-  return [score, `${times(point.ratio)} smaller`, `${(100 * point.sparsity).toFixed(1)} % pruned`];
+function words(point: Scored, metric: Parameters<typeof scoreWords>[0]): string[] {
+  return [scoreWords(metric, point.test), comparedSize(point.ratio), `${(100 * point.sparsity).toFixed(1)} % pruned`];
 }
 
 function summary(points: readonly Scored[]): string {

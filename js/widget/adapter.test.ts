@@ -12,7 +12,7 @@ class FakeModel {
   readonly listeners = new Map<string, Set<() => void>>();
   readonly saved: string[] = [];
   readonly sent: unknown[] = [];
-  widget_manager: { kernel?: unknown } = { kernel: { status: "idle", isDisposed: false } };
+  widget_manager: { kernel?: unknown; create_view?: unknown } = { kernel: { status: "idle", isDisposed: false } };
 
   constructor(values: Record<string, unknown> = {}) {
     this.values = { _recipe: START, sparsity: 0.5, bits: 4, _title: "net", ...values };
@@ -122,6 +122,79 @@ it("a callback that was stopped hears nothing more, and the end of the model sto
   expect(heard).not.toHaveBeenCalled();
   end.abort();
   expect(fake.listening).toBe(0);
+});
+
+/** A kernel as JupyterLab has it: a status, and signals of its changes. */
+class FakeKernel {
+  isDisposed = false;
+  connectionStatus = "connected";
+  readonly statusChanged = new FakeSignal();
+  readonly connectionStatusChanged = new FakeSignal();
+  readonly disposed = new FakeSignal();
+  constructor(public status = "idle") {}
+
+  become(status: string) {
+    this.status = status;
+    this.statusChanged.emit();
+  }
+}
+
+class FakeSignal {
+  readonly slots = new Set<() => void>();
+  connect = (slot: () => void) => this.slots.add(slot);
+  disconnect = (slot: () => void) => this.slots.delete(slot);
+  emit = () => {
+    for (const slot of [...this.slots]) slot();
+  };
+}
+
+describe("the kernel's own signals", () => {
+  function watched() {
+    const kernel = new FakeKernel();
+    const fake = new FakeModel();
+    fake.widget_manager = { kernel };
+    const end = new AbortController();
+    const model = adapt(fake as unknown as AnyModel, end.signal);
+    const heard = vi.fn();
+    model.onAlive?.(heard);
+    return { kernel, fake, model, heard, end };
+  }
+
+  it.each(["restarting", "autorestarting", "dead"])("say at once that it is gone: %s", (status) => {
+    const { kernel, model, heard } = watched();
+    kernel.become("busy");
+    expect(model.alive?.()).toBe(true);
+    heard.mockClear();
+    kernel.become(status);
+    expect(heard).toHaveBeenCalledOnce();
+    expect(model.alive?.()).toBe(false);
+    kernel.become("idle"); // another process, which knows nothing of this widget
+    expect(model.alive?.()).toBe(false);
+  });
+
+  it("say that the server is out of reach, and that it is back", () => {
+    const { kernel, model, heard } = watched();
+    kernel.connectionStatus = "disconnected";
+    kernel.connectionStatusChanged.emit();
+    expect([heard.mock.calls.length, model.alive?.()]).toEqual([1, false]);
+    kernel.connectionStatus = "connected";
+    kernel.connectionStatusChanged.emit();
+    expect([heard.mock.calls.length, model.alive?.()]).toEqual([2, true]);
+  });
+
+  it("are heard no more once the model goes", () => {
+    const { kernel, end } = watched();
+    end.abort();
+    for (const signal of [kernel.statusChanged, kernel.connectionStatusChanged, kernel.disposed])
+      expect(signal.slots.size).toBe(0);
+  });
+});
+
+it("a host that makes no views shows no widget in another", () => {
+  const { fake, model } = adapted();
+  expect(model.nests).toBe(false);
+  fake.widget_manager = { create_view: () => {} };
+  expect(model.nests).toBe(true);
 });
 
 describe("whether anybody answers", () => {

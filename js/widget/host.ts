@@ -1,16 +1,34 @@
 // What any of our components needs of anywidget's model: named values, changes, messages, and whether a kernel is there.
 import type { AnyModel } from "@anywidget/types";
 
+/** A Lumino signal. */
+interface Slot {
+  connect(slot: () => void): void;
+  disconnect(slot: () => void): void;
+}
+
 /** What Jupyter's widget managers have, though anywidget does not promise it: the kernel, null once it is gone. */
 interface ManagerWithKernel {
-  kernel?: { status?: string; isDisposed?: boolean } | null;
+  kernel?: {
+    status?: string;
+    connectionStatus?: string;
+    isDisposed?: boolean;
+    statusChanged?: Slot;
+    connectionStatusChanged?: Slot;
+    disposed?: Slot;
+  } | null;
+  /** Only a manager that makes views can show one widget inside another. */
+  create_view?: unknown;
 }
 
 const GONE = ["dead", "terminating"];
+/** The process that knew this widget is no more, whatever comes after it. */
+const ANOTHER = ["restarting", "autorestarting", "dead"];
 
 /** A model whose traits have other names in Python; `dispose` ends all listening. */
 export class Host {
   readonly #stops = new Set<() => void>();
+  readonly #watchers = new Set<() => void>();
   #closed = false;
 
   constructor(
@@ -19,10 +37,39 @@ export class Host {
   ) {
     // a comm goes live before its model is initialized; news of it later is that it closed
     for (const event of ["comm_live_update", "comm:close"]) {
-      this.listen(event, () => {
-        this.#closed = true;
-      });
+      this.listen(event, () => this.#close());
     }
+    this.#watchKernel();
+  }
+
+  /** Follow the kernel's own signals: nobody else says that it died while nothing was asked of it. */
+  #watchKernel(): void {
+    const { kernel } = this.#manager;
+    if (!kernel) return;
+    const status = () => (ANOTHER.includes(kernel.status ?? "") ? this.#close() : this.#tell());
+    const tell = () => this.#tell();
+    const all: [Slot | undefined, () => void][] = [
+      [kernel.statusChanged, status],
+      [kernel.connectionStatusChanged, tell],
+      [kernel.disposed, tell],
+    ];
+    for (const [signal, slot] of all) {
+      signal?.connect(slot);
+      this.#stops.add(() => signal?.disconnect(slot));
+    }
+  }
+
+  get #manager(): ManagerWithKernel {
+    return (this.model.widget_manager ?? {}) as ManagerWithKernel;
+  }
+
+  #close(): void {
+    this.#closed = true;
+    this.#tell();
+  }
+
+  #tell(): void {
+    for (const watcher of [...this.#watchers]) watcher();
   }
 
   get(name: string): unknown {
@@ -38,13 +85,25 @@ export class Host {
   }
 
   alive(): boolean {
-    const { kernel } = this.model.widget_manager as ManagerWithKernel;
+    const { kernel } = this.#manager;
     if (this.#closed || kernel === null) return false;
+    if (kernel?.connectionStatus === "disconnected") return false;
     return !kernel?.isDisposed && !GONE.includes(kernel?.status ?? "");
   }
 
+  onAlive(callback: () => void): () => void {
+    this.#watchers.add(callback);
+    return () => this.#watchers.delete(callback);
+  }
+
+  get nests(): boolean {
+    return typeof this.#manager.create_view === "function";
+  }
+
   dispose(): void {
+    this.#watchers.clear();
     for (const stop of [...this.#stops]) stop();
+    this.#stops.clear();
   }
 
   protected trait(name: string): string {

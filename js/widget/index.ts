@@ -18,8 +18,16 @@ const explorer: AnyWidget = () => {
       const slot = el.appendChild(document.createElement("div"));
       slot.className = "sw-inside";
       showInside(model, "_monitor", slot, signal);
+      const shown = () => revealed(model.get("_status"), slot);
+      model.on("change:_status", shown);
+      signal.addEventListener("abort", () => model.off("change:_status", shown), { once: true });
     },
   };
 };
+
+/** "Retrain…" while a training is under way leads to the one there is. */
+function revealed(status: { state?: string; what?: string } | null, slot: HTMLElement): void {
+  if (status?.state === "done" && status.what === "retrain") slot.scrollIntoView({ block: "nearest" });
+}
 
 export default explorer;

@@ -15,6 +15,7 @@ export function showInside(model: AnyModel, trait: string, slot: HTMLElement, si
     leave();
     const id = model.get(trait);
     if (!id) return;
+    if (typeof manager?.create_view !== "function") return; // the host shows no widget in another; the button says so
     const view = await manager.create_view(await manager.get_model(id));
     slot.append(view.el);
     leave = () => view.remove();

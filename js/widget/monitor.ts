@@ -16,6 +16,7 @@ const TRAITS: Record<string, string> = {
   error: "_error",
   offer: "_offer",
   kept: "_kept",
+  keeps: "_keeps",
 };
 
 const monitor: AnyWidget = () => {

@@ -13,7 +13,16 @@ from ..measure.estimate import Estimate
 from ..recipe import Recipe
 from .pen import ACCURACY, AS_IS, DENSE, FAINT, KEPT, LENS, LINE, MASK, MUTED, SCALES, Pen
 from .ticks import linear_ticks, log_ticks, size_marks
-from .words import bytes_text, decibels_text, round_bytes_text, share_text, short_words, times_text, value_text
+from .words import (
+    bytes_text,
+    compared_size_text,
+    decibels_text,
+    interval_text,
+    round_bytes_text,
+    share_text,
+    short_words,
+    value_text,
+)
 
 Score = Mapping[str, Any]
 PARTS: Final = (("codes", KEPT), ("mask", MASK), ("scales", SCALES), ("kept", AS_IS), ("header", LINE))
@@ -39,8 +48,7 @@ def draw_size(pen: Pen, x: float, y: float, width: float, estimate: Estimate) ->
     about = "" if estimate.exact else "≈\N{NARROW NO-BREAK SPACE}"
     at = x + pen.text(x, y + 32, f"{bytes_text(estimate.dense)} → ", size=17, colour=MUTED)
     at += pen.text(at, y + 32, f"{about}{bytes_text(estimate.nbytes)}", size=19, bold=True)
-    smaller = "smaller" if estimate.ratio >= 1 else "as small"
-    pen.text(at + 10, y + 33, f"{times_text(estimate.ratio)} {smaller}", size=12, colour=MUTED)
+    pen.text(at + 10, y + 33, f"{about}{compared_size_text(estimate.ratio)}", size=12, colour=MUTED)
     _bars(pen, x, y + 54, width, estimate)
     below = [f"SQNR {about}{decibels_text(estimate.sqnr)}", f"{about}{share_text(estimate.sparsity)} of weights pruned"]
     if estimate.download is not None:
@@ -109,16 +117,9 @@ def draw_score(pen: Pen, x: float, y: float, score: Score | None, baseline: Scor
         pen.text(at, y + 32, "evaluation failed" if failed else "not evaluated yet", size=13, colour=MUTED)
         return
     at += pen.text(at, y + 32, value_text(metric, value), size=19, bold=True, colour=ACCURACY)
-    pen.text(at + 8, y + 33, _interval(metric, score), size=12, colour=MUTED)
+    interval = interval_text(metric, score.get("low"), score.get("high"))
+    pen.text(at + 8, y + 33, interval, size=12, colour=MUTED)
     pen.text(x, y + 56, sample_words(score), size=11, colour=MUTED)
-
-
-def _interval(metric: str, score: Score) -> str:
-    low, high = score.get("low"), score.get("high")
-    if low is None or high is None or not math.isfinite(high - low):
-        return ""
-    half = (high - low) / 2
-    return f"± {100 * half:.1f}" if metric == "accuracy" else f"± {half:.2g}"
 
 
 def sample_words(score: Score) -> str:

@@ -12,7 +12,7 @@ from .panels import draw_been, draw_score, draw_size, heading, sample_words, val
 from .pen import INK, LINE, MUTED, Pen
 from .ridge import Frame, chosen_layers, draw_ridge
 from .silhouette import draw_silhouette
-from .words import bytes_text, recipe_words, share_text, times_text, value_text
+from .words import bytes_text, compared_size_text, recipe_words, share_text, value_text
 
 Score = Mapping[str, Any]
 
@@ -85,7 +85,7 @@ def describe(estimate: Estimate, score: Score | None) -> str:
     """Return one sentence for where no picture can be shown: recipe, size, and accuracy where it is known."""
     about = "" if estimate.exact else "about "
     size = f"{about}{bytes_text(estimate.nbytes)} instead of {bytes_text(estimate.dense)}"
-    sentence = f"{recipe_words(estimate.recipe)}: {size} ({times_text(estimate.ratio)} smaller), "
+    sentence = f"{recipe_words(estimate.recipe)}: {size} ({compared_size_text(estimate.ratio)}), "
     sentence += f"{share_text(estimate.sparsity)} of the weights pruned"
     score = present_score(estimate, score, [])
     value = value_of(score)

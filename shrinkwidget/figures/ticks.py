@@ -7,15 +7,15 @@ from typing import Final
 
 _NICE: Final = (1.0, 2.0, 2.5, 5.0, 10.0)
 _MARKS: Final = (
-    (32e3, "32 kB microcontroller"),
-    (256e3, "256 kB microcontroller"),
-    (1e6, "1 MB cache"),
+    (32e3, "32 kB flash"),
+    (256e3, "256 kB flash"),
+    (1e6, "1 MB flash"),
     (10e6, "10 MB download"),
     (100e6, "100 MB app"),
-    (1e9, "1 GB phone"),
-    (8e9, "8 GB laptop"),
-    (24e9, "24 GB GPU"),
-    (80e9, "80 GB GPU"),
+    (1e9, "1 GB download"),
+    (8e9, "8 GB card"),
+    (32e9, "32 GB card"),
+    (128e9, "128 GB disk"),
 )
 
 

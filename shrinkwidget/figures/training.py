@@ -12,7 +12,7 @@ import numpy as np
 from ..measure.bins import Floats
 from .pen import ACCURACY, FAINT, INK, LINE, MUTED, OUTLINE, Pen
 from .ticks import linear_ticks
-from .words import bytes_text, share_text, times_text, value_text
+from .words import bytes_text, compared_size_text, share_text, value_text
 
 Shown = Mapping[str, Any]
 """What a monitor shows: title, method, metric, state, progress, curves, points, baseline, all plain values."""
@@ -72,7 +72,7 @@ def _figures(shown: Shown) -> list[str]:
     words = [f"{len(shown['curves']['at'])} of {now['rounds'] * now['epochs']} epochs"]
     words.append(f"{share_text(now['sparsity'])} pruned")
     if now["nbytes"]:
-        words.append(f"{bytes_text(now['nbytes'])}, {times_text(now['ratio'])} smaller")
+        words.append(f"{bytes_text(now['nbytes'])}, {compared_size_text(now['ratio'])}")
     if now["test"] is not None:
         words.append(f"{metric} {value_text(metric, now['test']['value'])} on {now['test']['n']:,} examples")
     return words

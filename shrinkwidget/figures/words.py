@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import math
-from typing import Final
+from typing import Any, Final
 
 from ..measure import size_table
 from ..recipe import Keep, Recipe, layer_label
 
 _UNITS: Final = ("B", "kB", "MB", "GB", "TB")
 _PERCENT: Final = "\N{NARROW NO-BREAK SPACE}%"
+_NAMED_OVERRIDES: Final = 2
+"""So many overrides are named one by one in a label; more are counted, and told apart by a checksum."""
 
 
 def bytes_text(value: float) -> str:
@@ -56,8 +59,29 @@ def value_text(metric: str, value: float) -> str:
 
 
 def percent_text(fraction: float) -> str:
-    """Return a chosen fraction with the digits it was given, four at most: "80 %", "99.25 %"."""
-    return f"{float(f'{100 * fraction:.4g}'):g}{_PERCENT}"
+    """Return a chosen fraction with the digits it was given: "80 %", "99.25 %"."""
+    return f"{_without_noise(100 * fraction)}{_PERCENT}"
+
+
+def _without_noise(value: float) -> str:
+    """Return a number with eight significant digits at most, as a person would type it."""
+    return f"{value:.8g}"
+
+
+def interval_text(metric: str, low: float | None, high: float | None) -> str:
+    """Return a 95 % interval as it was computed, its lower and its upper end: "98.4–100.0 %"; "" if there is none."""
+    if low is None or high is None or not math.isfinite(high - low):
+        return ""
+    if metric == "accuracy":
+        return f"{100 * low:.1f}–{value_text(metric, high)}"
+    return f"{value_text(metric, low)}{' to ' if min(low, high) < 0 else '–'}{value_text(metric, high)}"
+
+
+def compared_size_text(ratio: float) -> str:
+    """Return how a file compares with the dense one: "14.9× smaller", "3.70× larger", "as large"."""
+    if times_text(ratio) == "1.00×":
+        return "as large"
+    return f"{times_text(ratio)} smaller" if ratio > 1 else f"{times_text(1 / ratio)} larger"
 
 
 def recipe_words(recipe: Recipe) -> str:
@@ -71,9 +95,58 @@ def recipe_words(recipe: Recipe) -> str:
 
 
 def short_words(recipe: Recipe) -> str:
-    """Return a recipe in the fewest words, for the label of a point: "80 %, 4 bits"."""
-    pruned = percent_text(recipe.sparsity) if recipe.pattern == "unstructured" else recipe.pattern
-    return f"{pruned}, {_bits(recipe.bits)}"
+    """Return a recipe in a few words, for the label of a point: "80 %, 4 bits"; two that differ never read the same.
+
+    The page says the same (``js/explorer/words.ts``): the vectors hold the two together.
+    """
+    text = recipe.to_json()
+    fields = json.loads(text)
+    layers = fields.pop("layers", {})
+    for name in ("format", "version", "sparsity", "bits", "pattern"):
+        fields.pop(name, None)
+    pruning = percent_text(recipe.sparsity) if recipe.pattern == "unstructured" else recipe.pattern
+    words = [pruning, _bits(recipe.bits), *(_field(name, value) for name, value in fields.items())]
+    if len(layers) > _NAMED_OVERRIDES:
+        words.append(f"{len(layers)} layers of their own ({_checksum(text)})")
+    else:
+        words += [_override(name, override) for name, override in layers.items()]
+    return ", ".join(words)
+
+
+def _override(name: str, override: str | dict[str, Any]) -> str:
+    if isinstance(override, str):
+        return f"{name} kept"
+    return f"{name} ({', '.join(_field(field, value) for field, value in override.items())})"
+
+
+def _field(name: str, value: Any) -> str:
+    """Return one field that is not at its default."""
+    match name, value:
+        case "sparsity", _:
+            return percent_text(value)
+        case "bits", _:
+            return _bits(value)
+        case "scope", "layer":
+            return "each layer"
+        case "granularity", _:
+            return f"scale per {value}" if isinstance(value, str) else f"groups of {value}"
+        case "symmetric", _:
+            return "symmetric" if value else "asymmetric"
+        case "range", _:
+            return f"range {value}" if isinstance(value, str) else f"{_without_noise(value)}{_PERCENT} range"
+        case "kept_bits", _:
+            return f"the rest {_bits(value)}"
+        case "seed", _:
+            return f"seed {value}"
+    return f"{name} {_without_noise(value)}" if isinstance(value, float | int) else str(value)
+
+
+def _checksum(text: str) -> str:
+    """Return four hexadecimal digits that tell one text from another (FNV-1a of its UTF-8)."""
+    value = 0x811C9DC5
+    for byte in text.encode():
+        value = (value ^ byte) * 0x01000193 & 0xFFFFFFFF
+    return f"{value:08x}"[:4]
 
 
 def _bits(bits: int) -> str:

@@ -105,11 +105,11 @@ class Bench:
                 _remember(self._scores, recipe.to_json(), score)
             yield score
 
-    def forward(self, cancelled: CancelCheck) -> tuple[list[int], list[int]]:
-        """Run the first example of the data: return (layers in the order of their first use, MACs of each layer).
+    def forward(self, cancelled: CancelCheck) -> tuple[list[int], list[int], int | None]:
+        """Run the first example of the data: return the layers in the order of their first use, and what it took.
 
-        It is run on the scratch copy. Both are empty if it cannot be run; the evaluation, which needs the same batch,
-        says why.
+        That is the multiply-accumulates of each layer, and the peak of activation bytes. It is run on the scratch copy.
+        They are empty and None if it cannot be run; the evaluation, which needs the same batch, says why.
         """
         model = self._scratch_model()
         try:
@@ -119,9 +119,13 @@ class Bench:
         except Cancelled:
             raise
         except (ShrinkError, StopIteration):
-            return [], []
+            return [], [], None
         names = [layer.name for layer in self.sketch.layers]
-        return forward_order(names, seen.order), [seen.macs.get(name, 0) for name in names]
+        return forward_order(names, seen.order), [seen.macs.get(name, 0) for name in names], seen.peak
+
+    def memory(self) -> int:
+        """Return the bytes of weights and buffers as they run: pruning and rounding leave them as large as they are."""
+        return sum(entry.nbytes for entry in self.weights.entries)
 
     def compress(self, recipe: Recipe) -> Compressed:
         """Return the compressed model; the user's is untouched."""

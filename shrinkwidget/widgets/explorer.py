@@ -63,6 +63,7 @@ class Explorer(Hosted):
     _history = kernel_owned(t.List())
     _order = kernel_owned(t.List())
     _macs = kernel_owned(t.List())
+    _memory = kernel_owned(t.Dict())
     _metric = kernel_owned(t.Dict())
     _monitor = kernel_owned(t.Unicode())
     _status = kernel_owned(t.Dict())
@@ -77,6 +78,7 @@ class Explorer(Hosted):
             recipe=recipe,
             _title=bench.sketch.title,
             _sketch=bench.sketch.encode(),
+            _memory={"weights": bench.memory(), "activations": None},
             _metric=metric_dict(bench.metric)
             | {"has_data": bench.data is not None, "has_train": bench.train is not None},
             _status=_status_dict("idle", "", ""),
@@ -214,8 +216,8 @@ class Explorer(Hosted):
             self._run_scores(bench, recipe, cancelled, "_score")
             self._visit(bench, recipe)
             if self._baseline is None and not self._macs:
-                order, macs = bench.forward(cancelled)
-                self._tell(_order=order, _macs=macs)
+                order, macs, peak = bench.forward(cancelled)
+                self._tell(_order=order, _macs=macs, _memory={"weights": bench.memory(), "activations": peak})
             if self._baseline is None:
                 self._run_scores(bench, DENSE, cancelled, "_baseline")
         except Cancelled:

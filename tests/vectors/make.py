@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from shrinkwidget.figures.words import short_words
 from shrinkwidget.measure.distribution import effective, original, survivors
 from shrinkwidget.measure.estimate import Estimate, estimate
 from shrinkwidget.measure.pruned import survivals
@@ -153,6 +154,7 @@ def _case(estimated: Estimate, labels: list[str]) -> dict[str, Any]:
     return {
         "recipe": recipe.to_json(),
         "code": repr(recipe),
+        "label": short_words(recipe),
         "plans": [{f: getattr(p, f) for f in p.__slots__} for p in recipe.resolve(labels)],
         "estimate": estimated.to_dict(),
         "nbytes": estimated.nbytes,

@@ -404,3 +404,19 @@ def test_evaluating_again_asks_the_model_again(ex: sw.Explorer) -> None:
     settled(ex)
     assert ex.score is not before
     assert ex.score == before
+
+
+def test_memory_is_that_of_the_weights_as_they_run_and_of_the_largest_moment(ex: sw.Explorer, model: nn.Module) -> None:
+    weights = sum(t.nbytes for t in (*model.parameters(), *model.buffers()))
+    settled(ex)
+    measured = sw.measure(model, sw.demo.data()[0][:1])
+    assert ex._memory == {"weights": weights, "activations": measured.peak_activation}
+    ex.recipe = sw.Recipe(sparsity=0.9, bits=2)
+    assert settled(ex)._memory["weights"] == weights  # a small file is unpacked before it runs
+
+
+def test_memory_is_unknown_without_something_to_run_on(model: nn.Module) -> None:
+    explorer = settled(sw.explore(model))
+    assert explorer._memory["weights"] == sw.measure(model).nbytes
+    assert explorer._memory["activations"] is None
+    explorer.close()

@@ -1,0 +1,52 @@
+// What a screen reader is told: one sentence for every state that has come to rest, and trouble as it comes.
+
+import { useSignal, useSignalEffect } from "@preact/signals";
+import { bytes, comparedSize, decibels } from "../charts/format";
+import { scoreWords } from "../charts/score";
+import { isKnown } from "./accuracy";
+import { deadWords } from "./figures";
+import type { State } from "./state";
+import { useView } from "./view";
+
+/** Keys in a burst settle one after the other; only what stays for so long is read out. */
+const REST_MS = 600;
+
+/** The present state in a sentence; "" while it has not settled, or is not worth interrupting for. */
+export function spokenWords(state: State): string {
+  const status = state.status.value;
+  if (state.notice.value === "gone") return GONE;
+  if (["failed", "done", "exists"].includes(status.state) && status.text) return status.text;
+  const figures = state.figures.value;
+  const metric = state.metric.value;
+  const score = state.shownScore.value;
+  if (state.dragging.value || !figures.exact) return "";
+  const size = `${bytes(figures.nbytes)}, ${comparedSize(figures.ratio)}, SQNR ${decibels(figures.sqnr)}`;
+  const hidden = [...(score?.warnings ?? []), deadWords(state.sketch.value, figures)].filter(Boolean);
+  const rest = [size, ...hidden].join(". ");
+  if (!metric.has_data) return rest;
+  if (score?.state === "failed") return `The evaluation failed: ${score.text}. ${rest}`;
+  if (score?.state !== "done" || !isKnown(score)) return "";
+  return `${metric.name} ${scoreWords(metric, score)}. ${rest}`;
+}
+
+/** What is said once nobody answers any more. */
+export const GONE = "kernel gone: preview only, run the cell again";
+
+/** A live region of the words above. */
+export function Spoken() {
+  const { state } = useView();
+  const said = useSignal("");
+  useSignalEffect(() => {
+    const words = spokenWords(state);
+    if (!words) return;
+    const timer = setTimeout(() => {
+      said.value = words;
+    }, REST_MS);
+    return () => clearTimeout(timer);
+  });
+  return (
+    <p class="sw-unseen" role="status" data-testid="spoken">
+      {said.value}
+    </p>
+  );
+}

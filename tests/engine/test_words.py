@@ -1,0 +1,63 @@
+"""Numbers, intervals and recipes in words: what the page, the stills and the tips say alike."""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+
+import pytest
+
+import shrinkwidget as sw
+from shrinkwidget.figures.words import compared_size_text, interval_text, short_words
+from shrinkwidget.measure.estimate import estimate
+from shrinkwidget.measure.sketch import Sketch
+
+VECTORS = Path(__file__).parents[1] / "vectors"
+
+
+@pytest.mark.parametrize(
+    "ratio, words",
+    [(14.86, "14.9× smaller"), (152 / 558, "3.67× larger"), (0.998, "as large"), (1.004, "as large")],
+)
+def test_a_file_is_smaller_larger_or_as_large(ratio: float, words: str) -> None:
+    assert compared_size_text(ratio) == words
+
+
+@pytest.mark.parametrize(
+    "metric, low, high, words",
+    [
+        ("accuracy", 0.984, 1.0, "98.4–100.0\u202f%"),
+        ("mse", 0.12345, 0.5, "0.1235–0.5"),
+        ("reward", -0.25, 0.5, "-0.25 to 0.5"),
+        ("accuracy", None, 1.0, ""),
+        ("accuracy", float("nan"), 1.0, ""),
+    ],
+)
+def test_an_interval_is_written_as_it_was_computed(metric: str, low: float, high: float, words: str) -> None:
+    assert interval_text(metric, low, high) == words
+
+
+@pytest.mark.parametrize("file", sorted(VECTORS.glob("*.json")), ids=lambda file: file.stem)
+def test_two_recipes_never_share_a_label(file: Path) -> None:
+    cases = json.loads(file.read_text())["cases"]
+    recipes = {case["recipe"]: sw.Recipe.from_json(case["recipe"]) for case in cases}
+    labels = [short_words(recipe) for recipe in recipes.values()]
+    assert labels == [next(case["label"] for case in cases if case["recipe"] == text) for text in recipes]
+    assert len(set(labels)) == len(recipes)
+
+
+def test_a_label_keeps_the_digits_a_recipe_was_given() -> None:
+    assert short_words(sw.Recipe(sparsity=0.9925, bits=4)) == "99.25\u202f%, 4 bits"
+    assert short_words(sw.Recipe(sparsity=0.99, bits=4)) == "99\u202f%, 4 bits"
+    assert short_words(sw.Recipe(bits=1, layers={"stem": sw.Keep})) == "0\u202f%, 1 bit, stem kept"
+
+
+def test_a_still_never_praises_a_file_that_grew() -> None:
+    from shrinkwidget.figures.still import describe
+
+    looked = Sketch.decode(base64.b64decode(json.loads((VECTORS / "odd.json").read_text())["sketch"]))
+    figures = estimate(looked, sw.Recipe())
+    assert figures.ratio < 0.99
+    assert "× larger" in describe(figures, None)
+    assert "smaller" not in describe(figures, None)
