@@ -84,7 +84,7 @@ def layouts(shapes: Mapping[str, Shape], modules: Mapping[str, nn.Module]) -> di
         if len(shape) < 2:
             continue
         owner = modules.get(_owner(name)) if modules else None
-        layout = _by_class(owner, shape) or _by_name(name, shape, shapes)
+        layout = layout_by_class(owner, shape) or _by_name(name, shape, shapes)
         if layout is None and len(shape) == 2:
             kind, by_bias = type(owner) if owner is not None else None, _matrix(shape, _bias(name, shapes))
             if by_bias is not None:
@@ -128,7 +128,7 @@ def _owner(name: str) -> str:
     return name.partition(".parametrizations.")[0] if ".parametrizations." in name else name.rpartition(".")[0]
 
 
-def _by_class(owner: Any, shape: Shape) -> Layout | None:
+def layout_by_class(owner: Any, shape: Shape) -> Layout | None:
     """Return what the owner's class says of a parameter, None if it says nothing."""
     if isinstance(owner, _TRANSPOSED):  # weight: inputs × outputs of a group × filter
         split = owner.groups > 1 and shape[0] % owner.groups == 0

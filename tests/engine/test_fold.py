@@ -127,3 +127,163 @@ def test_a_file_of_a_folded_model_says_what_to_load_it_into(tmp_path: Path) -> N
         FileError, match=r"another model: .*: its batch norm was not folded, load into the model as it was"
     ):
         load(plain, into=fold_batchnorm(demo.model()))
+
+
+class NormAct(nn.BatchNorm2d):
+    """A norm with its dropout and activation in it, as timm has them."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels)
+        self.drop, self.act = nn.Dropout(0.5), nn.PReLU(init=0.3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.act(self.drop(super().forward(x)))
+        return out
+
+
+class FrozenBatchNorm2d(nn.Module):
+    """A norm of buffers alone, as detectors have them."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        for name in ("weight", "bias", "running_mean", "running_var"):
+            self.register_buffer(name, torch.rand(channels) + 0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight, bias, mean, var = (t.view(1, -1, 1, 1) for t in self.buffers())
+        return (x - mean) * weight * (var + 1e-5).rsqrt() + bias
+
+
+class Doubled(nn.BatchNorm2d):
+    """A norm that is not only a norm."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = 2 * super().forward(x)
+        return out
+
+
+class Standardized(nn.Conv2d):
+    """A convolution that does not compute with its weights as they are."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self._conv_forward(x, self.weight / self.weight.std(), self.bias)
+        return out
+
+
+@pytest.mark.parametrize(
+    "layer, norm, shape",
+    [
+        (nn.ConvTranspose2d(8, 6, 3, groups=2), nn.BatchNorm2d(6), (8, 5, 5)),
+        (nn.ConvTranspose1d(6, 9, 2, groups=3, stride=2, bias=False), nn.BatchNorm1d(9), (6, 5)),
+        (nn.ConvTranspose3d(4, 4, 2, dilation=2, groups=4), nn.BatchNorm3d(4), (4, 3, 3, 3)),
+        (nn.Conv2d(3, 8, 3, padding=2, padding_mode="reflect"), nn.SyncBatchNorm(8), (3, 6, 6)),
+        (nn.Conv2d(3, 8, 3, bias=False), NormAct(8), (3, 6, 6)),
+        (nn.Conv2d(3, 8, 3), FrozenBatchNorm2d(8), (3, 6, 6)),
+        (nn.Linear(5, 7).double(), nn.BatchNorm1d(7).double(), (5,)),
+    ],
+    ids=["in 2 groups", "in 3 groups", "depthwise", "sync", "with activation", "frozen", "float64"],
+)
+def test_norms_and_layers_of_other_kinds_fold_too(layer: nn.Module, norm: nn.Module, shape: tuple[int, ...]) -> None:
+    for tensor in (*norm.parameters(), *norm.buffers()):
+        if tensor.is_floating_point():
+            nn.init.uniform_(tensor, 0.5, 1.5)
+    model = nn.Sequential(layer, norm).eval()
+    before = digest(model)
+    folded = fold_batchnorm(model)
+    x = torch.randn(4, *shape, dtype=next(layer.parameters()).dtype)
+    torch.testing.assert_close(folded(x), model(x), atol=1e-5, rtol=1e-5)
+    assert not any("running_mean" in name for name in folded.state_dict())
+    assert digest(model) == before
+    torch.testing.assert_close(folded(x), fold_batchnorm(nn.Sequential(model, nn.ReLU()))[0](x))  # type: ignore[index]
+
+
+def hooked() -> nn.Module:
+    layer = nn.Conv2d(3, 4, 1)
+    layer.register_forward_hook(lambda _module, _inputs, output: output + 1)
+    return layer
+
+
+def overflowing() -> nn.Module:
+    norm = nn.BatchNorm2d(4)
+    nn.init.constant_(norm.weight, 6e4)
+    nn.init.constant_(norm.running_var, 1e-3)  # type: ignore[arg-type]
+    return norm.half()
+
+
+def constant() -> nn.Module:
+    norm = nn.BatchNorm2d(4, eps=0)
+    nn.init.zeros_(norm.running_var)  # type: ignore[arg-type]
+    return norm
+
+
+@pytest.mark.parametrize(
+    "layers, why",
+    [
+        ([nn.Conv2d(3, 4, 1), Doubled(4)], "'1' would change the outputs by"),
+        ([Standardized(3, 4, 1), nn.BatchNorm2d(4)], "'1' would change the outputs by"),
+        ([nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4, track_running_stats=False)], "'1' takes its statistics from the batch"),
+        ([nn.Conv2d(3, 4, 1), nn.ReLU(), nn.BatchNorm2d(4)], "'2' does not follow a convolution .* directly"),
+        ([hooked(), nn.BatchNorm2d(4)], "'1' or '0' before it is hooked"),
+        ([nn.Linear(3, 4), nn.BatchNorm2d(4)], "'1' cannot be tried with the layer before it"),
+        ([nn.Conv2d(3, 4, 1).half(), overflowing()], "'1' would make weights .* larger than their dtype can hold"),
+        ([nn.Conv2d(3, 4, 1), constant()], "'1' gives outputs that are not finite"),
+        ([weight_norm(nn.Conv2d(3, 4, 1)), nn.BatchNorm2d(4), nn.BatchNorm2d(4)], r"tied, or computed.*\(and 1 more"),
+        ([nn.Conv2d(4, 4, 1), norm := nn.BatchNorm2d(4), nn.Conv2d(4, 4, 1), norm], "'1' is called more than once"),
+    ],
+)
+def test_a_norm_that_stays_is_told_with_the_reason(layers: list[nn.Module], why: str) -> None:
+    with pytest.raises(ModelError, match=f"nothing to fold in this Sequential: .*{why}"):
+        fold_batchnorm(nn.Sequential(*layers))
+
+
+def test_weights_used_elsewhere_are_not_folded() -> None:
+    class Borrowed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.norm = nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = self.norm(self.conv(x))
+            return nn.functional.conv2d(out, self.conv.weight)
+
+    with pytest.raises(ModelError, match="'norm' follows 'conv', whose weights are used elsewhere, too"):
+        fold_batchnorm(Borrowed())
+
+
+def test_sequences_are_refused_where_the_norm_would_have_seen_other_channels() -> None:
+    folded = fold_batchnorm(awake(nn.Sequential(nn.Linear(5, 7), nn.BatchNorm1d(7)), 5))
+    assert folded(torch.randn(2, 5)).shape == (2, 7)
+    with pytest.raises(AssertionError, match="use the unfolded model"):
+        folded(torch.randn(2, 7, 5))
+    with pytest.raises(ModelError, match="nothing to fold"):
+        fold_batchnorm(folded)
+    torch.export.export(folded.eval(), (torch.randn(2, 5),))
+
+
+def test_memory_order_and_what_trains_stay() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    model[0].requires_grad_(False)
+    folded = fold_batchnorm(model)
+    conv = folded.get_submodule("0")
+    assert conv.get_parameter("weight").is_contiguous(memory_format=torch.channels_last)
+    assert [p.requires_grad for p in folded.parameters()] == [False, False]
+    assert folded.training
+    assert model[1].training
+
+
+def test_the_norms_of_timm_fold_and_leave_their_activations() -> None:
+    timm = pytest.importorskip("timm")
+    model = timm.create_model("mobilenetv3_small_050", num_classes=4).eval()
+    torch.manual_seed(0)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias)
+            nn.init.normal_(module.running_mean)  # type: ignore[arg-type]
+            nn.init.uniform_(module.running_var, 0.5, 1.5)  # type: ignore[arg-type]
+    folded, images = fold_batchnorm(model.double()), torch.randn(2, 3, 64, 64, dtype=torch.float64)
+    assert sum(isinstance(module, nn.BatchNorm2d) for module in model.modules()) == 34
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
+    with torch.no_grad():
+        expected, found = model(images), folded(images)
+    assert float((found - expected).abs().max()) <= 1e-12 * float(expected.abs().max())
