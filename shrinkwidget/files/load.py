@@ -10,7 +10,9 @@ from torch import Tensor, nn
 
 from ..errors import FileError, ModelError, quoted
 from ..measure.file_kinds import open_plain_file, refuse_other_formats
+from ..measure.foreign import foreign_class
 from ..measure.layers import dtype_name
+from ..measure.ties import expanded, overlapping
 from .header import read_header
 from .packed import Packed
 from .structure import Slot, read_slots
@@ -46,8 +48,8 @@ def read(path: str | os.PathLike[str], into: nn.Module | None = None) -> Packed:
     return packed
 
 
-def match(slots: tuple[Slot, ...], model: nn.Module) -> list[list[Tensor]]:
-    """Return the model's tensors that each slot is to fill.
+def match(slots: tuple[Slot, ...], model: nn.Module) -> list[dict[str, Tensor]]:
+    """Return the model's tensors that each slot is to fill, by name.
 
     Raises:
         FileError: if the model does not match, naming the first three differences.
@@ -58,7 +60,7 @@ def match(slots: tuple[Slot, ...], model: nn.Module) -> list[list[Tensor]]:
         more = f" (and {len(differences) - 3:,} more)" if len(differences) > 3 else ""
         told = f"{'; '.join(differences[:3])}{more}{_folding(slots, tensors)}"
         raise FileError(f"this {type(model).__name__} is another model: {told}")
-    return [[tensors[name] for name in (slot.name, *slot.aliases) if name in tensors] for slot in slots]
+    return [{name: tensors[name] for name in slot.names if name in tensors} for slot in slots]
 
 
 def _folding(slots: tuple[Slot, ...], tensors: dict[str, Tensor]) -> str:
@@ -87,38 +89,43 @@ def _saved(model: nn.Module) -> set[str]:
 
 
 def _differences(slots: tuple[Slot, ...], tensors: dict[str, Tensor], saved: set[str]) -> Iterator[str]:
-    names = {name: slot for slot in slots for name in (slot.name, *slot.aliases)}
+    names = {name: slot for slot in slots for name in slot.names}
     filled: dict[int, Slot] = {}
     for name, slot in names.items():
         if name not in tensors:
             yield f"it has no {name!r}, which the file holds"
-        elif difference := _difference(slot, tensors[name]):
+        elif difference := _difference(slot, slot.shape_of(name), tensors[name]):
             yield f"{name!r} {difference}"
         elif filled.setdefault(id(tensors[name]), slot) is not slot:
             yield f"it ties {name!r} to {filled[id(tensors[name])].name!r}, for which the file holds another tensor"
     for name in sorted(saved - set(names)):
         if id(tensors[name]) not in filled:
             yield f"the file holds no {name!r}, which it has"
+    for one, other, _ in overlapping((name, tensors[name]) for name in names if name in tensors):
+        if names[one] is not names[other] and (names[one].coded or names[other].coded):
+            yield f"{other!r} shares memory with {one!r}, for which the file holds another tensor"
 
 
-def _difference(slot: Slot, tensor: Tensor) -> str:
+def _difference(slot: Slot, shape: tuple[int, ...], tensor: Tensor) -> str:
     if nn.parameter.is_lazy(tensor):
         return "has no shape yet: run one batch through the model first"
     if tensor.is_meta:
         return "is on the meta device: call .to_empty(device='cpu') first"
-    if tuple(tensor.shape) != slot.shape:
-        return f"has the shape {list(tensor.shape)}, in the file {list(slot.shape)}"
+    if tuple(tensor.shape) != shape:
+        return f"has the shape {list(tensor.shape)}, in the file {list(shape)}"
     if tensor.dtype != slot.dtype:
         return f"is {dtype_name(tensor.dtype)}, in the file {dtype_name(slot.dtype)}"
-    if any(stride == 0 and size > 1 for stride, size in zip(tensor.stride(), tensor.shape, strict=True)):
+    if foreign_class("", tensor)[0]:
+        return f"is a quantized tensor already ({type(tensor).__name__}): make the model without quantizing it"
+    if expanded(tensor):
         return "is an expanded view that cannot be filled"
     if tensor.is_inference() and not torch.is_inference_mode_enabled():
         return "was made under torch.inference_mode(), and cannot be filled outside it"
     return ""
 
 
-def _fill(packed: Packed, targets: list[list[Tensor]]) -> None:
+def _fill(packed: Packed, targets: list[dict[str, Tensor]]) -> None:
     with torch.no_grad():
-        for (_, values), tensors in zip(packed.tensors(), targets, strict=True):
-            for tensor in tensors:
-                tensor.copy_(values)
+        for (slot, values), tensors in zip(packed.tensors(), targets, strict=True):
+            for name, tensor in tensors.items():
+                tensor.copy_(slot.seen_as(name, values))

@@ -62,8 +62,8 @@ class Packed:
             yield slot, decode(item) if isinstance(item, Coded) else item.to(slot.dtype)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return all tensors by name; the names of tied weights share one tensor."""
-        return {name: tensor for slot, tensor in self.tensors() for name in (slot.name, *slot.aliases)}
+        """Return all tensors by name; the names of tied weights share one tensor, as each looks at it."""
+        return {name: slot.seen_as(name, tensor) for slot, tensor in self.tensors() for name in slot.names}
 
     def save(self, path: str | os.PathLike[str], entropy: bool = False) -> int:
         """Write the file, whole or not at all, and return its bytes; see `write_whole` for what can go wrong."""

@@ -8,17 +8,19 @@ import json
 import math
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import torch
+from torch import Tensor
 
 from ..errors import FileError, RecipeError
 from ..measure.bytes import BFLOAT16, COMPRESSIBLE, LayerBytes, layer_bytes, stored_bits, stored_dtype
 from ..measure.layers import COMPRESSIBLE_DTYPES
 from ..measure.layout import FIRST, Layout
 from ..measure.safetensors_file import DTYPES
+from ..measure.ties import View
 from ..recipe import Plan, Recipe
 
 # What zlib may unfold to beyond a megabyte: names repeat, but not like this.
@@ -38,6 +40,20 @@ class Slot:
     aliases: tuple[str, ...]
     plan: Plan | None
     kept_bits: int
+    views: Mapping[str, View]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Its name and those of its aliases."""
+        return self.name, *self.aliases
+
+    def seen_as(self, name: str, tensor: Tensor) -> Tensor:
+        """Return the tensor as one of its names shows it: an alias may look at it transposed."""
+        return self.views[name].of(tensor) if name in self.views else tensor
+
+    def shape_of(self, name: str) -> tuple[int, ...]:
+        """Return the shape it has under one of its names."""
+        return self.views[name].shape if name in self.views else self.shape
 
     @property
     def numel(self) -> int:
@@ -87,8 +103,8 @@ def read_slots(structure: str, recipe: Recipe) -> tuple[Slot, ...]:
     except RecipeError as error:
         raise FileError(f"its recipe does not fit its tensors: {error}") from error
     return tuple(
-        Slot(name, shape, dtype, bool(flags & BFLOAT16), layout, aliases, _next(plans, flags), recipe.kept_bits)
-        for name, shape, dtype, flags, layout, aliases in described
+        Slot(name, shape, dtype, bool(flags & BFLOAT16), layout, aliases, _next(plans, flags), recipe.kept_bits, views)
+        for name, shape, dtype, flags, layout, aliases, views in described
     )
 
 
@@ -112,13 +128,16 @@ def _json(structure: str) -> list[Any]:
     return found
 
 
-def _checked(item: Any) -> tuple[str, tuple[int, ...], torch.dtype, int, Layout, tuple[str, ...]]:
-    own = item[4:5] if isinstance(item, list) and item[4:5] and isinstance(item[4], list) else []
-    if (
-        not isinstance(item, list)
-        or len(item) < 4
-        or not all(isinstance(n, str) for n in (item[0], *item[4 + len(own) :]))
-    ):
+_Described: TypeAlias = tuple[
+    str, tuple[int, ...], torch.dtype, int, Layout, tuple[str, ...], Mapping[str, View]
+]  # fmt: skip
+
+
+def _checked(item: Any) -> _Described:
+    own = item[4:5] if isinstance(item, list) and item[4:5] and _is_layout(item[4]) else []
+    aliases = item[4 + len(own) :] if isinstance(item, list) else []
+    aliases = [a[0] if isinstance(a, list) and len(a) == 3 else a for a in aliases]
+    if not isinstance(item, list) or len(item) < 4 or not all(isinstance(n, str) for n in (item[0], *aliases)):
         raise FileError(f"its structure describes a tensor as {_short(item)}; expected [name, shape, dtype, flags, …]")
     name, shape, dtype, flags, *rest = item
     if not isinstance(shape, list) or len(shape) > 64 or not all(type(d) is int and d >= 0 for d in shape):
@@ -129,7 +148,24 @@ def _checked(item: Any) -> tuple[str, tuple[int, ...], torch.dtype, int, Layout,
         raise FileError(f"its structure gives {name!r} the dtype {_short(dtype)}, which this version cannot read")
     _check_flags(name, shape, DTYPES[dtype], flags)
     layout = _layout(name, shape, flags, own[0]) if own else FIRST
-    return name, tuple(shape), DTYPES[dtype], flags, layout, tuple(rest[len(own) :])
+    views = {a[0]: _view(name, shape, a) for a in rest[len(own) :] if isinstance(a, list)}
+    return name, tuple(shape), DTYPES[dtype], flags, layout, tuple(aliases), views
+
+
+def _is_layout(found: object) -> bool:
+    return isinstance(found, list) and not (found and isinstance(found[0], str))
+
+
+def _view(name: str, shape: list[int], found: list[Any]) -> View:
+    """Return how an alias, given as ``[name, axes, shape]``, looks at its tensor."""
+    alias, axes, own = found
+    possible = all(isinstance(x, list) and len(x) <= 64 and all(type(n) is int for n in x) for x in (axes, own))
+    possible = possible and sorted(axes) == list(range(len(shape))) and min(own, default=0) >= 0
+    if not possible or math.prod(own) != math.prod(shape) or View(tuple(axes), tuple(own)).plain(shape):
+        raise FileError(
+            f"its structure ties {alias!r} to {name!r} by the view {_short(found[1:])}, which is none of it"
+        )
+    return View(tuple(axes), tuple(own))
 
 
 def _layout(name: str, shape: list[int], flags: int, found: list[Any]) -> Layout:

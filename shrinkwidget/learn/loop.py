@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ..compressed import Compressed, compress
 from ..errors import Cancelled, DataError, ShrinkError, TrainingError
 from ..measure.call import device_of
-from ..measure.layers import open_weights
+from ..measure.layers import check_refused, open_weights
 from ..measure.parallel import Watch, never
 from ..recipe import Recipe
 from ..shrink.compress import copied, fill
@@ -50,6 +50,7 @@ class Trainer:
         self._clock = Clock()
         self._began = 0.0
         self._share = 0.0
+        check_refused(open_weights(job.model, only_to_look=True))
         self._original = copied(job.model)  # what results are made of: the user's own may be trained on meanwhile
         self._network = copied(job.model)
         self._checkpoint = None if job.checkpoint is None else Checkpoint(job, self._original)

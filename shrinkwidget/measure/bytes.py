@@ -183,13 +183,21 @@ def structure_text(weights: Weights, peaks: Mapping[str, float] | None = None) -
 
 
 def describe(entry: Entry, known_peak: float | None = None) -> list[object]:
-    """Return ``[name, shape, dtype, flags, aliases…]`` of one tensor; before its aliases its layout, if it has one."""
+    """Return ``[name, shape, dtype, flags, aliases…]`` of one tensor; before its aliases its layout, if it has one.
+
+    An alias that looks at the tensor otherwise is ``[name, axes, shape]``.
+    """
     if known_peak is None:
         known_peak = peak(entry.load()) if entry.dtype in _WIDE else 0.0
     flags = COMPRESSIBLE * entry.compressible | BFLOAT16 * needs_bfloat16(entry.dtype, known_peak)
     own = entry.compressible and entry.layout != FIRST  # of what is kept no file asks
     layout = [[entry.layout.groups, *entry.layout.channels]] if own else []
-    return [entry.name, list(entry.shape), dtype_name(entry.dtype), flags, *layout, *entry.aliases]
+    return [entry.name, list(entry.shape), dtype_name(entry.dtype), flags, *layout, *_aliases(entry)]
+
+
+def _aliases(entry: Entry) -> list[object]:
+    views = entry.views
+    return [[a, list(views[a].axes), list(views[a].shape)] if a in views else a for a in entry.aliases]
 
 
 def encode_structure(described: list[list[object]]) -> str:

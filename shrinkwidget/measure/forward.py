@@ -18,8 +18,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..errors import DataError, ModelError
 from .call import as_inputs, device_of, moved, reason, run
-from .layers import Entry, plain_tensors
+from .foreign import plain_tensors
+from .layers import Entry
 from .macs import known, macs_of
+from .ties import extent
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,11 +162,11 @@ class _Watcher(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch lea
         self.live = _Live()
         self._calls = calls
         self._parts: dict[int, list[_Part]] = defaultdict(list)  # by address of the storage
-        for entry in entries:
+        for entry in (e for e in entries if e.role != "other"):
             for tensor in plain_tensors(entry.load()):
                 self.live.ignore(tensor)
                 if entry.role != "buffer" and tensor.numel():
-                    self._parts[_address(tensor)].append(_Part(entry, *_span(tensor)))
+                    self._parts[_address(tensor)].append(_Part(entry, *extent(tensor)))
         for tensor in inputs:
             self.live.add(tensor, self._forget)
 
@@ -207,7 +209,7 @@ class _Watcher(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch lea
 
     def _within(self, tensor: Tensor) -> Iterator[_Part]:
         """Yield the parameters that a view of their storage touches."""
-        start, stop = _span(tensor)
+        start, stop = extent(tensor)
         for part in self._parts.get(_address(tensor), ()):
             if part.start < stop and start < part.stop:
                 yield part
@@ -217,7 +219,7 @@ class _Watcher(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch lea
         parts = [part for tensor in given for part in self._within(tensor)]
         for tensor in _tensors(out):
             if tensor.numel() and _address(tensor) not in self._parts:
-                self._parts[_address(tensor)] = [_Part(p.entry, *_span(tensor)) for p in parts]
+                self._parts[_address(tensor)] = [_Part(p.entry, *extent(tensor)) for p in parts]
 
     def _forget(self, address: int) -> None:
         self._parts.pop(address, None)
@@ -236,14 +238,6 @@ def _shares(total: int, sizes: list[int]) -> list[int]:
     """Split a whole number in proportion to sizes, so that the shares add up to it."""
     ends = [total * end // sum(sizes) for end in accumulate(sizes, initial=0)]
     return [after - before for before, after in pairwise(ends)]
-
-
-def _span(tensor: Tensor) -> tuple[int, int]:
-    """Return where in its storage a tensor begins and ends, in elements, whatever its strides."""
-    start = int(tensor.storage_offset())
-    return start, start + 1 + sum(
-        (size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True)
-    )
 
 
 def _address(tensor: Tensor) -> int:

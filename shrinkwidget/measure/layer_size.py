@@ -53,7 +53,7 @@ class LayerSize:
     @property
     def parameters(self) -> int:
         """Number of parameters, tied ones at their first layer only."""
-        return sum(t.numel for t in self.tensors if t.role != "buffer")
+        return sum(t.numel for t in self.tensors if t.role in ("parameter", "tensor"))
 
     @property
     def buffers(self) -> int:
@@ -116,7 +116,7 @@ def _layer(
     name: str, module: nn.Module | None, own: list[Entry], tied: list[Entry], forward: Forward | None
 ) -> LayerSize:
     tensors = tuple(_tensor(entry, forward) for entry in own)
-    weights = [e for e in own + tied if e.role != "buffer" and len(e.shape) >= 2]
+    weights = [e for e in own + tied if e.role in ("parameter", "tensor") and len(e.shape) >= 2]
     macs = None if forward is None else sum(t.macs or 0 for t in tensors) + forward.loose.get(name, 0)
     return LayerSize(
         name=name,
@@ -133,9 +133,9 @@ def _tensor(entry: Entry, forward: Forward | None) -> TensorSize:
     return TensorSize(
         name=entry.name,
         shape=entry.shape,
-        dtype=dtype_name(entry.dtype),
+        dtype=entry.kind or dtype_name(entry.dtype),
         role=entry.role,
-        numel=entry.numel,
+        numel=entry.numel - entry.shared,
         nbytes=entry.nbytes,
         status="compressible" if entry.compressible else "kept" if entry.saved else "not saved",
         why=entry.why,

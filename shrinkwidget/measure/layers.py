@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any, Final, Literal, TypeAlias
 
@@ -12,13 +12,16 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ModelError, quoted
+from .arrays import as_tensor, is_array
 from .checkpoint_files import open_checkpoint
+from .foreign import foreign_class, nbytes_of, others_in, plain_tensors
 from .layout import FIRST, Layout, layouts
 from .quantized_checkpoint import quantization_parts
 from .safetensors_file import SafetensorsFile
+from .ties import View, expanded, overlapping, places, same_memory, view_of
 
-Source: TypeAlias = nn.Module | Mapping[str, Tensor] | str | os.PathLike[str]
-Role: TypeAlias = Literal["parameter", "buffer", "tensor"]
+Source: TypeAlias = nn.Module | Mapping[str, Any] | str | os.PathLike[str]
+Role: TypeAlias = Literal["parameter", "buffer", "tensor", "other"]
 
 COMPRESSIBLE_DTYPES: Final = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 _STATISTICS: Final = ("running_mean", "running_var", "num_batches_tracked")
@@ -29,8 +32,11 @@ class Entry:
     """One tensor of a model.
 
     `why` is empty for a compressible tensor and says why another is kept. `aliases` are the other names of tied
-    weights, which count once. `saved` is False for buffers that are not part of the state dict. `layout` says which
-    axes index output channels.
+    weights, which count once; where one looks at them transposed or in another shape, `views` says how. `saved` is
+    False for buffers that are not part of the state dict. `layout` says which axes index output channels. `refused`
+    says why no recipe can be applied to a model that has it: a tensor quantized already, something that is no tensor
+    (role "other"), memory shared in part. `kind` names its class where it is no plain tensor, and `stored` are the
+    bytes it then takes. `shared` of its elements are in memory that is counted already.
     """
 
     name: str
@@ -42,6 +48,11 @@ class Entry:
     saved: bool
     load: Callable[[], Tensor]
     layout: Layout = FIRST
+    views: Mapping[str, View] = field(default_factory=dict)
+    refused: str = ""
+    kind: str = ""
+    stored: int | None = None
+    shared: int = 0
 
     @property
     def numel(self) -> int:
@@ -50,8 +61,8 @@ class Entry:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the dense tensor, in its own dtype."""
-        return self.numel * self.dtype.itemsize
+        """Bytes of the dense tensor, in its own dtype, or of what it is stored as."""
+        return (self.numel - self.shared) * self.dtype.itemsize if self.stored is None else self.stored
 
     @property
     def compressible(self) -> bool:
@@ -91,33 +102,42 @@ def open_weights(source: Source, *, only_to_look: bool = False) -> Weights:
 
     Raises:
         ModelError: for anything else, for tensors on the meta device, and, unless `only_to_look`, where nothing is
-            compressible.
+            compressible or something is `refused`.
         FileError: for a path that does not exist, is not safetensors, or leads to several models.
     """
     if isinstance(source, nn.Module):
-        weights = Weights(type(source).__name__, tuple(_tie(_module_tensors(source))))
+        weights = Weights(type(source).__name__, tuple(_module_entries(source)))
     elif isinstance(source, Mapping):
-        weights = Weights("state dict", tuple(_tie(_state_tensors(source))))
+        weights = Weights("state dict", tuple(_state_entries(source)))
     elif isinstance(source, str | os.PathLike):
         checkpoint = open_checkpoint(source)
         weights = Weights(checkpoint.title, tuple(_file_entries(checkpoint.files)))
     else:
         raise ModelError(_no_model(source))
     weights = Weights(weights.title, _laid_out(_with_reasons(weights.entries), source))
-    if not weights.layers and not only_to_look:
-        raise ModelError(_nothing_compressible(weights))
+    if not only_to_look:
+        check_refused(weights)
+        if not weights.layers:
+            raise ModelError(_nothing_compressible(weights))
     return weights
 
 
 def _with_reasons(entries: tuple[Entry, ...]) -> tuple[Entry, ...]:
     """Return the entries with the scales, zero points and indices of quantized weights kept, and named as such."""
-    parts = quantization_parts([(e.name, e.shape, e.dtype) for e in entries])
+    parts = quantization_parts([(e.name, e.shape, e.dtype) for e in entries if not e.kind])
     return tuple(
         replace(e, why=f"part of the quantized weights {quoted(parts[e.name])} (scales, zero points, indices)")
         if e.name in parts
         else e
         for e in entries
     )
+
+
+def check_refused(weights: Weights) -> None:
+    """Raise a `ModelError` that names the first saved tensor no recipe can be applied to."""
+    for entry in weights.entries:
+        if entry.refused and entry.saved:
+            raise ModelError(entry.refused)
 
 
 def _laid_out(entries: tuple[Entry, ...], source: Source) -> tuple[Entry, ...]:
@@ -148,6 +168,26 @@ def _nothing_compressible(weights: Weights) -> str:
 _Found: TypeAlias = tuple[str, Tensor, Role, bool]
 
 
+def _module_entries(module: nn.Module) -> Iterator[Entry]:
+    found = list(_module_tensors(module))
+    yield from _tie(found, in_module=True)
+    names = {name for name, *_ in found}
+    for name, value, refused in others_in(module, names, {same_memory(tensor) for _, tensor, *_ in found}):
+        yield _other(name, value, refused)
+
+
+def _other(name: str, value: object, refused: str) -> Entry:
+    """Return the entry of what is no parameter, no buffer, and perhaps no tensor."""
+    nbytes, kind = nbytes_of(value), type(value).__name__
+    why = "neither a parameter nor a buffer"
+    load = partial(_no_tensor, name)
+    return Entry(name, (nbytes,), torch.uint8, "other", why, (), True, load, refused=refused, kind=kind)
+
+
+def _no_tensor(name: str) -> Tensor:
+    raise ModelError(f"{name!r} is no tensor of its own")
+
+
 def _module_tensors(module: nn.Module) -> Iterator[_Found]:
     """Yield parameters and buffers module by module, so that a layer's bias follows its weight."""
     for prefix, child in module.named_modules():
@@ -166,16 +206,26 @@ def _initialised(name: str, parameter: Tensor) -> Tensor:
     return parameter
 
 
-def _state_tensors(state: Mapping[str, Any]) -> Iterator[_Found]:
-    for name, tensor in state.items():
+def _state_entries(state: Mapping[str, Any]) -> Iterator[Entry]:
+    tensors: list[_Found] = []
+    for name, value in state.items():
         if not isinstance(name, str):
             raise ModelError(f"the state dict has the key {name!r}; expected names of tensors")
-        if not isinstance(tensor, Tensor):
+        if isinstance(value, Mapping):
             raise ModelError(
-                f"the state dict holds a {type(tensor).__name__} at {name!r}; expected tensors only"
-                + ("; is the state dict one level down?" if isinstance(tensor, Mapping) else "")
+                f"the state dict holds a {type(value).__name__} at {name!r}; expected tensors only; "
+                f"is the state dict one level down?"
             )
-        yield name, tensor, _role(name), True
+        if isinstance(value, Tensor):
+            tensors.append((name, value, _role(name), True))
+        elif is_array(value):
+            tensors.append((name, as_tensor(name, value), _role(name), True))
+    yield from _tie(tensors)
+    names = {name for name, *_ in tensors}
+    for name, value in state.items():
+        if name not in names:
+            told = f"the state dict holds {name!r}, of type {type(value).__name__}; expected tensors only: leave it out"
+            yield _other(name, value, told)
 
 
 def _role(name: str) -> Role:
@@ -183,49 +233,78 @@ def _role(name: str) -> Role:
     return "buffer" if name.rpartition(".")[2] in _STATISTICS else "tensor"
 
 
-def _tie(found: Iterator[_Found]) -> Iterator[Entry]:
-    """Turn tensors into entries, giving those that share one memory a single entry with aliases."""
-    groups: dict[object, list[_Found]] = {}
+def _tie(found: Iterable[_Found], in_module: bool = False) -> Iterator[Entry]:
+    """Turn tensors into entries, giving those that share one memory a single entry with aliases.
+
+    A parameter's name comes before that of a buffer in the same memory. Of a module, parameters that share a part of
+    their memory are refused: a recipe would change one through the other.
+    """
+    groups: dict[object, list[list[_Found]]] = {}
+    in_order: list[list[_Found]] = []
     for item in found:
-        groups.setdefault(_identity(item[1]), []).append(item)
-    for group in groups.values():
-        name, tensor, role, _ = group[0]
-        if tensor.device.type == "meta":
-            raise ModelError(f"{name!r} is on the meta device and has no values: load the model's weights first")
-        if tensor.layout != torch.strided:
-            layout = str(tensor.layout).removeprefix("torch.")
-            raise ModelError(f"{name!r} is stored as {layout}: make it dense with .to_dense() first")
-        tensor = tensor.detach()
-        yield Entry(
-            name=name,
-            shape=tuple(tensor.shape),
-            dtype=tensor.dtype,
-            role=role,
-            why=_why_kept(tensor.shape, tensor.dtype, role),
-            aliases=tuple(other[0] for other in group[1:]),
-            saved=any(item[3] for item in group),
-            load=partial(_same, tensor),
+        places = groups.setdefault(same_memory(item[1]), [])
+        group = next((g for g in places if g[0][1] is item[1] or view_of(g[0][1], item[1]) is not None), None)
+        if group is None:
+            places.append(group := [])
+            in_order.append(group)
+        group.append(item)
+    tied = [sorted(group, key=lambda item: item[2] == "buffer") for group in in_order]
+    entries = {group[0][0]: _entry(group, in_module) for group in tied}
+    if in_module:
+        for one, other, shared in overlapping((group[0][0], group[0][1]) for group in tied):
+            entries[other] = replace(entries[other], shared=shared)
+            if any(entries[name].compressible and entries[name].saved for name in (one, other)):
+                entries[other] = replace(entries[other], refused=_shares(one, other))
+    yield from entries.values()
+
+
+def _shares(one: str, other: str) -> str:
+    return (
+        f"{other!r} and {one!r} share a part of their memory, so that a change to one changes the other: give one its "
+        f"own, as in {_own_memory(other)}"
+    )
+
+
+def _own_memory(name: str) -> str:
+    return f"model.{name} = nn.Parameter(model.{name}.detach().clone())"
+
+
+def _entry(group: list[_Found], in_module: bool) -> Entry:
+    name, tensor, role, _ = group[0]
+    if tensor.device.type == "meta":
+        raise ModelError(f"{name!r} is on the meta device and has no values: load the model's weights first")
+    kind, refused = foreign_class(name, tensor)
+    if tensor.layout != torch.strided and not kind:
+        layout = str(tensor.layout).removeprefix("torch.")
+        raise ModelError(f"{name!r} is stored as {layout}: make it dense with .to_dense() first")
+    tensor = tensor.detach()
+    why = f"quantized already ({kind})" if kind else _why_kept(tensor.shape, tensor.dtype, role)
+    if in_module and not kind and expanded(tensor) and not why:
+        refused = (
+            f"several weights of {name!r} are one place in memory (it is expanded): give each its own, as in "
+            f"{_own_memory(name)}"
         )
+    views = {other: view_of(tensor, t.detach()) for other, t, *_ in group[1:]} if not kind else {}
+    return Entry(
+        name=name,
+        shape=tuple(tensor.shape),
+        dtype=tensor.dtype,
+        role=role,
+        why=why,
+        aliases=tuple(other[0] for other in group[1:]),
+        saved=any(item[3] for item in group),
+        load=partial(_same, tensor),
+        views={other: view for other, view in views.items() if view is not None and not view.plain(tensor.shape)},
+        refused=refused,
+        kind=kind,
+        stored=sum(plain.nbytes for plain in plain_tensors(tensor)) if kind else None,
+        shared=0 if kind else tensor.numel() - places(tensor),
+    )
 
 
 def _same(tensor: Tensor) -> Tensor:
-    return tensor
-
-
-def _identity(tensor: Tensor) -> object:
-    """Return what two tied tensors have in common: memory, place in it, shape and strides."""
-    if tensor.device.type == "meta" or tensor.numel() == 0 or tensor.layout != torch.strided:
-        return id(tensor)
-    return tensor.device, tensor.data_ptr(), tensor.dtype, tuple(tensor.shape), tensor.stride()
-
-
-def plain_tensors(tensor: Tensor) -> Iterator[Tensor]:
-    """Yield the tensors that hold a tensor's values: itself, or what a subclass (torchao's, DTensor) keeps inside."""
-    if type(tensor) in (Tensor, nn.Parameter) or not hasattr(tensor, "__tensor_flatten__"):
-        yield tensor
-        return
-    for name in tensor.__tensor_flatten__()[0]:
-        yield from plain_tensors(getattr(tensor, name))
+    """Return the tensor, with a negation or conjugation that is only noted (of ``z.conj().imag``) carried out."""
+    return tensor.resolve_conj().resolve_neg() if tensor.is_conj() or tensor.is_neg() else tensor
 
 
 def where_float64_is(tensor: Tensor) -> Tensor:

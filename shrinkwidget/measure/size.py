@@ -28,7 +28,8 @@ class Size:
         layers: its layers, in the order of their first call if an example was given, else as the model defines them.
         torch_save: bytes that ``torch.save`` of the state dict writes into a buffer; into a file it is a little more or
             less, as the file's name is part of the format.
-        safetensors: bytes of a plain ``.safetensors`` file, tied tensors written once.
+        safetensors: bytes of a plain ``.safetensors`` file, tied tensors written once; None for a model with a dtype
+            that no such file can hold (complex128).
         peak_activation: with an example, the most bytes of inputs and results alive at one moment of the forward
             pass in eval mode, without weights, buffers and the scratch memory inside kernels; else None.
     """
@@ -36,7 +37,7 @@ class Size:
     title: str
     layers: tuple[LayerSize, ...]
     torch_save: int
-    safetensors: int
+    safetensors: int | None
     peak_activation: int | None
 
     @property
@@ -122,7 +123,7 @@ def measure(source: Source, example: object = None) -> Size:
         title=entries.title,
         layers=layer_sizes(source, entries.entries, forward),
         torch_save=_torch_save_bytes(source, entries.entries),
-        safetensors=safetensors_bytes(entries.entries),
+        safetensors=safetensors_bytes(entries.entries) if _fits_safetensors(entries.entries) else None,
         peak_activation=None if forward is None else forward.peak,
     )
 
@@ -170,15 +171,19 @@ def safetensors_bytes(entries: Iterable[Entry]) -> int:
     header: dict[str, object] = {}
     end = 0
     for entry in saved:
-        start, end = end, end + entry.nbytes
-        code = FILE_DTYPES[dtype_name(entry.dtype)]
+        start, end = end, end + (entry.nbytes if entry.kind else entry.numel * entry.dtype.itemsize)
+        code = "U8" if entry.kind else FILE_DTYPES[dtype_name(entry.dtype)]
         header[entry.name] = {"dtype": code, "shape": list(entry.shape), "data_offsets": [start, end]}
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     return 8 + -(-len(text) // 8) * 8 + end
 
 
+def _fits_safetensors(entries: Iterable[Entry]) -> bool:
+    return all(dtype_name(e.dtype) in _RANKS or e.kind for e in entries if e.saved)
+
+
 def _rank(entry: Entry) -> int:
-    name = dtype_name(entry.dtype)
+    name = "uint8" if entry.kind else dtype_name(entry.dtype)  # a quantized tensor counts as the bytes it is
     if name not in _RANKS:
         raise ModelError(f"{entry.name!r} is {name}, which a .safetensors file cannot hold: convert it to a float type")
     return _RANKS[name]

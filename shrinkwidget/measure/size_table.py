@@ -73,14 +73,22 @@ def _totals(size: Size) -> list[tuple[str, str]]:
         ("in memory", bytes_text(size.nbytes) + (buffers if size.buffers else "")),
         ("compressible", f"{bytes_text(sum(t.nbytes for t in small))} in {len(small)} of {len(size.tensors)} tensors"),
         ("dtypes", dtypes),
-        ("torch.save", f"{bytes_text(size.torch_save)} ({size.torch_save:,} bytes)"),
-        (".safetensors", f"{bytes_text(size.safetensors)} ({size.safetensors:,} bytes)"),
+        ("torch.save", _exactly(size.torch_save)),
+        (".safetensors", _exactly(size.safetensors) if size.safetensors is not None else "cannot hold its dtypes"),
     ]
+    if others := [t for t in size.tensors if t.role == "other"]:
+        names = f"{others[0].name}" + (f" and {len(others) - 1} more" if len(others) > 1 else "")
+        nbytes = bytes_text(sum(t.nbytes for t in others))
+        totals.insert(1, ("besides", f"{nbytes} neither in parameters nor in buffers: {names}"))
     if size.macs is not None and size.peak_activation is not None:
         totals.append(
             ("one forward", f"{count_text(size.macs)} MACs, {bytes_text(size.peak_activation)} of activations")
         )
     return totals
+
+
+def _exactly(nbytes: int) -> str:
+    return f"{bytes_text(nbytes)} ({nbytes:,} bytes)"
 
 
 def _table(size: Size) -> tuple[list[str], list[list[str]]]:
@@ -95,7 +103,7 @@ def _table(size: Size) -> tuple[list[str], list[list[str]]]:
 
 
 def _cells(layer: LayerSize, whole: int) -> list[str]:
-    weight = max((t for t in layer.tensors if t.role != "buffer"), key=lambda t: t.numel, default=None)
+    weight = max((t for t in layer.tensors if t.role in ("parameter", "tensor")), key=lambda t: t.numel, default=None)
     shape = "×".join(map(str, weight.shape)) if weight else ""
     if layer.tied:
         shape = f"{shape} tied to {', '.join(layer.tied)}".strip()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from ..measure.estimate import Estimate
 from ..measure.layers import Entry, Weights
 from ..measure.parallel import Watch, each
 from ..measure.sketch import Sketch, sketch
+from ..measure.ties import clusters
 from ..recipe import Recipe
 from .coded import Coded, decode
 from .exact import Chosen, assemble, choose, effective, energy_and_error, energy_of
@@ -77,15 +79,36 @@ def copied(model: nn.Module) -> nn.Module:
     try:
         with torch.inference_mode(False), torch.no_grad():
             # deepcopy refuses these: weights that a hook makes anew before each call, activations that are remembered
-            new = copy.deepcopy(model, {id(tensor): tensor.detach().clone() for tensor in _computed(model)})
+            memo = {id(tensor): tensor.detach().clone() for tensor in _computed(model)}
+            new = copy.deepcopy(model, memo | _sharing(model))
     except Exception as error:
         raise ModelError(
             f"this {type(model).__name__} cannot be copied ({reason(error)}), and your own model is "
             f"never changed: remove what copy.deepcopy does not accept, or compress model.state_dict() instead"
         ) from error
-    for parameter in new.parameters():
+    for parameter, original in zip(new.parameters(), model.parameters(), strict=True):
         parameter.grad = None
+        if original.requires_grad and not parameter.requires_grad:  # a scripted module's copy forgets it
+            parameter.requires_grad_()
     return new
+
+
+def _sharing(model: nn.Module) -> dict[int, Tensor]:
+    """Return copies, by the id of the original, of all parameters and buffers that look at memory of each other.
+
+    They look at one another's memory in the same way; deepcopy gives a parameter that is a view memory of its own.
+    """
+    named = chain(model.named_parameters(), model.named_buffers())
+    copies: dict[int, Tensor] = {}
+    for cluster in clusters((name, tensor) for name, tensor in named if type(tensor) in (Tensor, nn.Parameter)):
+        first, last = min(start for start, *_ in cluster), max(stop for _, stop, *_ in cluster)
+        memory = cluster[0][3].detach().as_strided((last - first,), (1,), first).clone()
+        for start, _, _, tensor in cluster:
+            view = memory.as_strided(tensor.shape, tensor.stride(), start - first)
+            own = nn.Parameter(view, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else view
+            own.__dict__.update(vars(tensor))
+            copies[id(tensor)] = own
+    return copies
 
 
 def _computed(model: nn.Module) -> Iterator[Tensor]:

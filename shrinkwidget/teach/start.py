@@ -11,6 +11,7 @@ from ..compressed import Compressed
 from ..errors import ModelError
 from ..learn.chance import seeded
 from ..measure.call import device_of
+from ..measure.layers import check_refused, open_weights
 from ..recipe import Recipe
 from ..shrink.compress import copied
 from ..train.batches import TARGET_KEYS, Batch
@@ -50,6 +51,7 @@ def start(source: Compressed | nn.Module, task: Task, named: str | None) -> Star
         ModelError: if the head is not found, or cannot be replaced; for what is no model.
         DataError: if the model cannot run the first batch.
     """
+    check_refused(open_weights(module_of(source), only_to_look=True))
     network = copied(module_of(source))
     batch = task.first(network)
     unlabelled = replace(batch, kwargs={k: v for k, v in batch.kwargs.items() if k not in TARGET_KEYS})

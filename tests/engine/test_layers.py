@@ -96,7 +96,7 @@ def test_a_state_dict_and_a_file_have_the_layers_of_their_module(tmp_path: Path)
         ({"a": torch.ones(2, 2, dtype=torch.int32)}, "int32: only float16"),
         ({"model": {"a": torch.ones(2, 2)}}, "is the state dict one level down?"),
         ({1: torch.ones(2, 2)}, "the state dict has the key 1; expected names of tensors"),
-        ({"a": 3}, "holds a int at 'a'"),
+        ({"a": 3}, "holds 'a', of type int"),
         ({}, "nothing to compress in state dict: no float parameter with two or more dimensions (it has no tensors)"),
         ({"a": torch.ones(2, 2).to_sparse()}, "'a' is stored as sparse_coo: make it dense with .to_dense() first"),
         (3, "cannot look at a int: give an nn.Module, a state dict, or the path"),

@@ -1,0 +1,130 @@
+"""Tensors that share memory: which are one and the same, as they are or through a view, and which overlap in part."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """How a tensor looks at the one it is tied to: its axes in this order, then in this shape."""
+
+    axes: tuple[int, ...]
+    shape: tuple[int, ...]
+
+    def of(self, tensor: Tensor) -> Tensor:
+        """Return the tensor as the view shows it."""
+        return tensor.permute(self.axes).reshape(self.shape)
+
+    def plain(self, shape: Sequence[int]) -> bool:
+        """Tell whether it shows a tensor of this shape as it is."""
+        wide = [axis for axis in self.axes if shape[axis] > 1]
+        return self.shape == tuple(shape) and wide == sorted(wide)
+
+
+def same_memory(tensor: Tensor) -> object:
+    """Return what tensors have in common that hold the same numbers in the same memory, in whatever order."""
+    if not _has_memory(tensor):
+        return id(tensor)
+    return tensor.device, tensor.data_ptr(), tensor.dtype, tensor.numel()
+
+
+def view_of(base: Tensor, other: Tensor) -> View | None:
+    """Return how `other`, of the same memory as `base`, looks at it; None if it is no view of all of it.
+
+    That is: transposed or permuted, with axes of size 1 more or less, or in another shape.
+    """
+    order = _memory_order(base)
+    if not (base.permute(order).is_contiguous() and other.permute(_memory_order(other)).is_contiguous()):
+        return None
+    place = {stride: axis for axis, stride in enumerate(base.stride()) if base.shape[axis] > 1}
+    wide = [place.get(stride) for size, stride in zip(other.shape, other.stride(), strict=True) if size > 1]
+    shape = tuple(other.shape)
+    if [base.shape[a] for a in wide if a is not None] == [size for size in shape if size > 1]:
+        narrow = [axis for axis, size in enumerate(base.shape) if size == 1]
+        return View((*narrow, *(axis for axis in wide if axis is not None)), shape)
+    return View(order, shape) if other.is_contiguous() else None
+
+
+def _memory_order(tensor: Tensor) -> tuple[int, ...]:
+    """Return the axes from the one with the longest stride to the one with the shortest."""
+    strides = tensor.stride()
+    return tuple(sorted(range(tensor.ndim), key=lambda axis: -strides[axis] if tensor.shape[axis] > 1 else 1))
+
+
+def overlapping(tensors: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, str, int]]:
+    """Yield the names of tensors that share a part of their memory, and how many elements of the second are in others'.
+
+    An element in an earlier tensor's memory and those of the same place in an expanded tensor count.
+    """
+    for cluster in clusters(tensors):
+        first, last = min(start for start, *_ in cluster), max(stop for _, stop, *_ in cluster)
+        owner = torch.full((last - first,), -1, dtype=torch.int32)
+        for number, (start, _, _, tensor) in enumerate(cluster):
+            own = [(size, stride) for size, stride in zip(tensor.shape, tensor.stride(), strict=True) if stride]
+            place = owner.as_strided([n for n, _ in own], [stride for _, stride in own], start - first)
+            taken = place[place >= 0]
+            for other in np.unique(taken.numpy()) if len(taken) else ():
+                yield cluster[other][2], cluster[number][2], tensor.numel() - (place.numel() - len(taken))
+            place.fill_(number)
+
+
+_Placed = tuple[int, int, str, Tensor]
+
+
+def clusters(tensors: Iterable[tuple[str, Tensor]]) -> Iterator[list[_Placed]]:
+    """Yield groups of tensors whose extents in one storage meet, each as (start, stop, name, tensor), in elements.
+
+    They need not overlap: two halves of a matrix, cut across its rows, lie interleaved.
+    """
+    storages: dict[tuple[int, torch.dtype], dict[int, _Placed]] = defaultdict(dict)
+    for name, tensor in tensors:
+        if _has_memory(tensor):
+            address = tensor.untyped_storage().data_ptr()
+            storages[address, tensor.dtype].setdefault(id(tensor), (*extent(tensor), name, tensor))
+    for placed in storages.values():
+        cluster: list[_Placed] = []
+        end = 0
+        for item in sorted(placed.values(), key=lambda item: item[0]):
+            if cluster and item[0] >= end:
+                if len(cluster) > 1:
+                    yield cluster
+                cluster = []
+            cluster.append(item)
+            end = max(end, item[1]) if len(cluster) > 1 else item[1]
+        if len(cluster) > 1:
+            yield cluster
+
+
+def extent(tensor: Tensor) -> tuple[int, int]:
+    """Return where in its storage a tensor begins and ends, in elements, whatever its strides."""
+    start = int(tensor.storage_offset())
+    return start, start + 1 + sum((size - 1) * step for size, step in zip(tensor.shape, tensor.stride(), strict=True))
+
+
+def expanded(tensor: Tensor) -> bool:
+    """Tell whether several elements of a tensor are one place in memory."""
+    return any(step == 0 and size > 1 for size, step in zip(tensor.shape, tensor.stride(), strict=True))
+
+
+def places(tensor: Tensor) -> int:
+    """Return how many places in memory a tensor's elements are, fewer than those where it is expanded."""
+    return math.prod(size for size, step in zip(tensor.shape, tensor.stride(), strict=True) if step or not size)
+
+
+def _has_memory(tensor: Tensor) -> bool:
+    return (
+        not nn.parameter.is_lazy(tensor)
+        and tensor.layout == torch.strided
+        and not tensor.is_meta
+        and tensor.numel() > 0
+        and not hasattr(tensor, "__tensor_flatten__")
+        and not tensor.is_quantized
+    )
