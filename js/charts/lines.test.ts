@@ -1,6 +1,6 @@
 // Lines keep to their axes, break where there is no value, and axes seldom change while a line grows.
 import { describe, expect, it } from "vitest";
-import { bandPath, linePath, lineScales, lossDomain, nearestIndex, rateDomain } from "./lines";
+import { bandPath, linePath, lineScales, lossDomain, nearestIndex, rateDomain, scoreDomain } from "./lines";
 
 const frame = { width: 300, height: 120, left: 40, right: 10, top: 10, bottom: 20 };
 
@@ -47,11 +47,37 @@ describe("a line", () => {
 
   it("has a band around it where its interval is known", () => {
     expect(bandPath([1, 2, 3], [0.1, null, 0.3], [0.2, null, 0.4], scales)).toMatch(/^M.*L.*L.*L.*Z$/);
-    expect(bandPath([1], [0.1], [0.2], scales)).toBe("");
+    expect(bandPath([1], [null], [0.2], scales)).toBe("");
+    expect(bandPath([1], [0.1], [0.2], scales)).toMatch(/^M[\d.]+ [\d.]+V[\d.]+$/);
   });
 
   it("is read at the epoch nearest to the pointer", () => {
     expect(nearestIndex([1, 2, 3], 2.4)).toBe(1);
     expect(nearestIndex([], 2)).toBe(-1);
+  });
+});
+
+describe("an axis of scores", () => {
+  const score = (value: number, low: number | null = null, high: number | null = null) => ({ value, low, high });
+
+  it.each([
+    [0.99, 3600, 0.95],
+    [0.99, 360, 0.95],
+    [0.99, 180, 0.9], // five hundredths of 180 examples are nine
+    [0.99, 20, 0.5],
+    [0.99, 0, 0],
+    [0.95, 3600, 0.9],
+  ])("is never finer than a few examples: %f of %i begins at %f", (value, n, start) => {
+    expect(scoreDomain([score(value)], n, true)).toEqual([start, 1]);
+  });
+
+  it("holds every interval whole", () => {
+    expect(scoreDomain([score(0.99, 0.93, 1)], 3600, true)).toEqual([0.9, 1]);
+    const [low, high] = scoreDomain([score(0.5, 0.2, 0.9), score(0.6)], 10, false);
+    expect([low < 0.2, high > 0.9]).toEqual([true, true]);
+  });
+
+  it("is there before there is a score", () => {
+    expect(scoreDomain([score(Number.NaN)], 10, true)).toEqual([0, 1]);
   });
 });

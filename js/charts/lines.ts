@@ -35,6 +35,35 @@ function decades(low: number, high: number): number[] {
   return Array.from({ length: Math.floor(high + 1e-9) - first + 1 }, (_, i) => 10 ** (first + i));
 }
 
+export interface Scored {
+  value: number;
+  low: number | null;
+  high: number | null;
+}
+
+/** Fewer examples than this an axis of shares never tells apart: between two of its ends there is room for chance. */
+const FEWEST = 10;
+/** Where an axis of shares may begin: coarse steps, so that it rarely moves. */
+const SHARE_STARTS = [0.95, 0.9, 0.75, 0.5, 0.25];
+
+/**
+ * An axis for the scores of a training: it holds every value with its interval, and is never finer than a few examples.
+ * `n` is how many examples were scored; shares end at 1.
+ */
+export function scoreDomain(scores: readonly Scored[], n: number, isShare: boolean): [number, number] {
+  const known = scores.filter((score) => Number.isFinite(score.value));
+  if (known.length === 0) return [0, 1];
+  const low = Math.min(...known.map((score) => Math.min(score.value, score.low ?? score.value)));
+  const high = Math.max(...known.map((score) => Math.max(score.value, score.high ?? score.value)));
+  if (isShare) {
+    const values = Math.min(...known.map((score) => score.value));
+    const fits = (start: number) => start <= low && start < values - 0.03 && 1 - start >= FEWEST / Math.max(1, n);
+    return [SHARE_STARTS.find(fits) ?? 0, 1];
+  }
+  const margin = 0.08 * (high - low || Math.abs(high) || 1);
+  return [low - margin, high + margin];
+}
+
 /** An axis for losses: from zero to a round number above all of them, so that it seldom changes. */
 export function lossDomain(...series: (readonly (number | null)[])[]): [number, number] {
   const most = Math.max(0, ...series.flat().filter((y): y is number => y !== null && Number.isFinite(y)));
@@ -70,7 +99,11 @@ export function linePath({ x, y }: Series, scales: Pick<LineScales, "x" | "y">, 
 /** The band between two series of one length, where both have values. */
 export function bandPath(x: readonly number[], low: Series["y"], high: Series["y"], scales: LineScales): string {
   const known = x.map((_, i) => i).filter((i) => low[i] !== null && high[i] !== null);
-  if (known.length < 2) return "";
+  if (known.length === 1) {
+    const [i] = known; // one interval is a line
+    return `M${scales.x(x[i]).toFixed(1)} ${scales.y(low[i] as number).toFixed(1)}V${scales.y(high[i] as number).toFixed(1)}`;
+  }
+  if (known.length === 0) return "";
   const line = (side: Series["y"], indices: number[]) =>
     indices.map((i) => `${scales.x(x[i]).toFixed(1)} ${scales.y(side[i] as number).toFixed(1)}`).join("L");
   return `M${line(high, known)}L${line(low, [...known].reverse())}Z`;

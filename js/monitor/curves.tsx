@@ -1,27 +1,62 @@
-// The curves of a training over its epochs: score, loss and learning rate, one under the other on one axis.
+// The curves of a training over its epochs: score and loss, one under the other on one axis, and the learning rate.
 
-import { useMemo } from "preact/hooks";
 import { weight } from "../charts/format";
-import { bandPath, type LineScales, linePath, lineScales, lossDomain, nearestIndex, rateDomain } from "../charts/lines";
-import { type Frame, valueDomain } from "../charts/scatter";
-import { metricTick, metricValue } from "../charts/score";
+import {
+  bandPath,
+  type LineScales,
+  linePath,
+  lineScales,
+  lossDomain,
+  nearestIndex,
+  rateDomain,
+  type Scored,
+  scoreDomain,
+} from "../charts/lines";
+import type { Frame } from "../charts/scatter";
+import { intervalText, type Metric, metricTick, metricValue } from "../charts/score";
 import { useSize } from "../explorer/hooks";
 import { hideTip, tipAt } from "../explorer/view";
-import type { Curves as Columns, Progress } from "./model";
+import type { Curves as Columns } from "./model";
 import { useView } from "./view";
 
-const SCORE = 168;
-const LOSS = 116;
-const RATE = 84;
+const SCORE = 232;
+const LOSS = 156;
+const RATE = 116;
 const LEFT = 50;
 const RIGHT = 14;
+/** Where lines begin, below a chart's title. */
+const TOP = 28;
 
+/** Score and loss. */
 export function Curves() {
+  return (
+    <Pointable testid="curves">
+      {(props) => (
+        <>
+          <ScoreChart {...props} />
+          <LossChart {...props} />
+        </>
+      )}
+    </Pointable>
+  );
+}
+
+/** The learning rate, on an axis of its own beside them. */
+export function Rate() {
+  return <Pointable testid="rate">{(props) => <RateChart {...props} />}</Pointable>;
+}
+
+interface PointableProps {
+  testid: string;
+  children(props: ChartProps): preact.ComponentChildren;
+}
+
+/** Charts in which the epoch under the pointer is told. */
+function Pointable({ testid, children }: PointableProps) {
   const view = useView();
   const { state } = view;
   const [holder, { width }] = useSize<HTMLDivElement>({ width: 500, height: SCORE });
-  const now = state.progress.value;
-  const curves = useMemo(() => withNow(state.curves.value, now, state.at.value), [state.curves.value, now]);
+  const curves = state.shown.value;
   const epochs: [number, number] = [0, Math.max(1, state.all.value)];
   const point = (event: PointerEvent) => {
     const box = (event.currentTarget as Element).getBoundingClientRect();
@@ -29,49 +64,31 @@ export function Curves() {
     view.pointed.value = nearestIndex(curves.at, epoch);
     const i = view.pointed.value;
     if (i < 0) return;
-    tipAt(view, event, `epoch ${Number(curves.at[i].toFixed(1))}`, tipLines(curves, i, state.metric.value));
+    tipAt(view, event, epochWords(curves.at[i]), tipLines(curves, i, state.metric.value));
   };
   const leave = () => {
     view.pointed.value = -1;
     hideTip(view);
   };
   return (
-    <div ref={holder} class="sw-curves" onPointerMove={point} onPointerLeave={leave} data-testid="curves">
-      <ScoreChart curves={curves} epochs={epochs} width={width} />
-      <LossChart curves={curves} epochs={epochs} width={width} />
-      <RateChart curves={curves} epochs={epochs} width={width} />
+    <div ref={holder} class={`sw-${testid}`} onPointerMove={point} onPointerLeave={leave} data-testid={testid}>
+      {children({ curves, epochs, width })}
     </div>
   );
 }
 
-type Metric = Parameters<typeof metricValue>[0];
+/** "epoch 3", and what stands before the first. */
+export const epochWords = (at: number) => (at === 0 ? "as it came" : `epoch ${Number(at.toFixed(1))}`);
 
-function tipLines({ loss, train, test, lr }: Columns, i: number, metric: Metric): string[] {
+function tipLines({ loss, train, test, low, high, lr }: Columns, i: number, metric: Metric): string[] {
+  const interval = intervalText(metric, { low: low[i], high: high[i] });
   const lines: (string | false)[] = [
-    test[i] !== null && `${metric.name}, test: ${metricValue(metric, test[i])}`,
+    test[i] !== null && `${metric.name}, test: ${metricValue(metric, test[i])}${interval && ` (${interval})`}`,
     train[i] !== null && `${metric.name}, training: ${metricValue(metric, train[i])}`,
     loss[i] !== null && `loss: ${loss[i].toFixed(4)}`,
     lr[i] !== null && `learning rate: ${weight(lr[i])}`,
   ];
   return lines.filter((line): line is string => line !== false);
-}
-
-/** The complete epochs, and the one under way as far as it is. */
-function withNow(curves: Columns, now: Progress | null, at: number): Columns {
-  const last = curves.at.at(-1) ?? 0;
-  if (!now || now.loss === null || at <= last || now.phase !== "train") return curves;
-  const more: Record<keyof Columns, number | null> = {
-    at,
-    loss: now.loss,
-    train: now.train,
-    test: null,
-    low: null,
-    high: null,
-    lr: now.lr,
-    sparsity: now.sparsity,
-  };
-  const names = Object.keys(more) as (keyof Columns)[];
-  return Object.fromEntries(names.map((name) => [name, [...curves[name], more[name]]])) as unknown as Columns;
 }
 
 interface ChartProps {
@@ -81,26 +98,36 @@ interface ChartProps {
 }
 
 function frameOf(width: number, height: number, bottom: number): Frame {
-  return { width, height, left: LEFT, right: RIGHT, top: 20, bottom };
+  return { width, height, left: LEFT, right: RIGHT, top: TOP, bottom };
+}
+
+/** Every score there is, those on the training data without an interval. */
+function scoresOf({ test, low, high, train }: Columns): Scored[] {
+  const tested = test.map((value, i) => ({ value, low: low[i], high: high[i] }));
+  const trained = train.map((value) => ({ value, low: null, high: null }));
+  return [...tested, ...trained].filter((score): score is Scored => score.value !== null);
 }
 
 function ScoreChart({ curves, epochs, width }: ChartProps) {
   const { state } = useView();
   const metric = state.metric.value;
-  const baseline = state.baseline.value?.value ?? null;
+  const baseline = state.baseline.value;
   const frame = frameOf(width, SCORE, 8);
-  const known = [...curves.test, ...curves.train].filter((y): y is number => y !== null);
-  const domain = valueDomain(
-    known.map((value) => ({ nbytes: 0, value })),
-    baseline,
-    metric.percent,
-  );
-  const scales = lineScales(frame, epochs, domain);
-  const tested = curves.test.some((y) => y !== null);
+  const n = state.progress.value?.test?.n ?? baseline?.n ?? 0;
+  const scales = lineScales(frame, epochs, scoreDomain(scoresOf(curves), n, metric.percent));
+  const right = width - frame.right;
   return (
     <Chart title={metric.name} frame={frame} scales={scales} y={(value) => metricTick(metric, value)}>
-      <path class="sw-band" d={bandPath(curves.at, curves.low, curves.high, scales)} />
-      {baseline !== null && <Dense y={scales.y(baseline)} frame={frame} />}
+      <path class="sw-band" d={bandPath(curves.at, curves.low, curves.high, scales)} data-testid="band" />
+      {baseline !== null && (
+        <line
+          class="sw-as-it-came"
+          x1={frame.left}
+          x2={right}
+          y1={scales.y(baseline.value)}
+          y2={scales.y(baseline.value)}
+        />
+      )}
       <path class="sw-line sw-line-train" d={linePath({ x: curves.at, y: curves.train }, scales)} />
       <path
         class="sw-line sw-line-test"
@@ -108,7 +135,7 @@ function ScoreChart({ curves, epochs, width }: ChartProps) {
         data-testid="test-line"
       />
       {curves.at.length < 60 && <Dots x={curves.at} y={curves.test} scales={scales} />}
-      <Legend frame={frame} tested={tested} />
+      <Legend right={right} came={baseline && metricValue(metric, baseline.value)} />
     </Chart>
   );
 }
@@ -124,41 +151,32 @@ function Dots({ x, y, scales }: { x: readonly number[]; y: Columns["test"]; scal
   );
 }
 
-/** Names the two lines at the right end of the title's line, where no line runs. */
-function Legend({ frame, tested }: { frame: Frame; tested: boolean }) {
-  const right = frame.width - frame.right;
+/** Names the lines at the right end of the title's line, where none of them runs. */
+function Legend({ right, came }: { right: number; came: string | null }) {
   return (
-    <g class="sw-axis-text" text-anchor="end">
-      {tested && (
-        <text class="sw-key-test" x={right - 62} y={11}>
-          ● test
-        </text>
-      )}
-      <text class="sw-key-train" x={right} y={11}>
-        — training
-      </text>
-    </g>
-  );
-}
-
-/** The score the model came with, named at the right end, below its line where there is no room above. */
-function Dense({ y, frame }: { y: number; frame: Frame }) {
-  const right = frame.width - frame.right;
-  return (
-    <g class="sw-dense-line">
-      <line x1={frame.left} x2={right} y1={y} y2={y} />
-      <text x={right} y={y - frame.top < 16 ? y + 12 : y - 4} text-anchor="end">
-        as it came
+    <g class="sw-axis-text">
+      <text class="sw-legend-line" x={right} y={11} text-anchor="end" data-testid="legend">
+        {came !== null && (
+          <>
+            <tspan class="sw-key-came">┄ as it came {came}</tspan>
+            <tspan class="sw-key-test" dx={10}>
+              ● test, 95 % interval
+            </tspan>
+          </>
+        )}
+        <tspan class="sw-key-train" dx={10}>
+          ╌ training
+        </tspan>
       </text>
     </g>
   );
 }
 
 function LossChart({ curves, epochs, width }: ChartProps) {
-  const frame = frameOf(width, LOSS, 8);
+  const frame = frameOf(width, LOSS, 20);
   const scales = lineScales(frame, epochs, lossDomain(curves.loss));
   return (
-    <Chart title="loss, training" frame={frame} scales={scales} y={(value) => String(value)}>
+    <Chart title="loss, training" frame={frame} scales={scales} y={(value) => String(value)} x="epoch">
       <path class="sw-line sw-line-loss" d={linePath({ x: curves.at, y: curves.loss }, scales)} />
     </Chart>
   );
@@ -233,7 +251,7 @@ function Rounds({ scales, top, bottom }: SpanProps) {
 
 function Pointed({ scales, top, bottom }: SpanProps) {
   const { pointed, state } = useView();
-  const at = state.curves.value.at[pointed.value];
+  const at = state.shown.value.at[pointed.value];
   if (at === undefined) return null;
   return <line class="sw-now-line" x1={scales.x(at)} x2={scales.x(at)} y1={top} y2={bottom} />;
 }

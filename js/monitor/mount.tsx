@@ -3,7 +3,7 @@
 import { render } from "preact";
 import { watchTheme } from "../charts/theme";
 import { Tooltip } from "../explorer/tooltip";
-import { Curves } from "./curves";
+import { Curves, Rate } from "./curves";
 import { Figures } from "./figures";
 import { Header } from "./header";
 import { Offer } from "./offer";
@@ -57,6 +57,7 @@ function Body() {
       <div class="sw-run-side">
         <Figures />
         <TradeOff />
+        <Rate />
       </div>
     </div>
   );

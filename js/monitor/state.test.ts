@@ -1,7 +1,7 @@
 // The monitor's state: how far a training is, what it is told, and that a stop shows at once.
 import { describe, expect, it } from "vitest";
 import type { MonitorModel, Progress, RunCommand } from "./model";
-import { epochsDone, MonitorState } from "./state";
+import { epochsDone, MonitorState, withNow, withStart } from "./state";
 import { duration, placeWords, speedWords } from "./words";
 
 const NOW: Progress = {
@@ -27,6 +27,7 @@ class Fake implements MonitorModel {
   readonly values = new Map<string, unknown>([["state", "running"]]);
   readonly listeners = new Map<string, Set<() => void>>();
   readonly sent: RunCommand[] = [];
+  readonly watchers = new Set<() => void>();
   living = true;
 
   get(name: string): unknown {
@@ -45,6 +46,11 @@ class Fake implements MonitorModel {
 
   alive(): boolean {
     return this.living;
+  }
+
+  onAlive(callback: () => void): () => void {
+    this.watchers.add(callback);
+    return () => this.watchers.delete(callback);
   }
 
   answer(name: string, value: unknown): void {
@@ -87,6 +93,43 @@ describe("how far a training is", () => {
   });
 });
 
+describe("what is drawn", () => {
+  const COLUMNS = {
+    at: [1],
+    loss: [0.5],
+    train: [0.9],
+    test: [0.8],
+    low: [0.7],
+    high: [0.9],
+    lr: [0.01],
+    sparsity: [0.93],
+  };
+  const CAME = { value: 0.35, low: 0.3, high: 0.4, n: 360, done: true };
+
+  it("begins with the score the model came with, before the first step", () => {
+    const { at, test, low, high, loss, lr } = withStart(COLUMNS, CAME);
+    expect([at, test, low, high]).toEqual([
+      [0, 1],
+      [0.35, 0.8],
+      [0.3, 0.7],
+      [0.4, 0.9],
+    ]);
+    expect([loss[0], lr[0]]).toEqual([null, null]);
+    expect(withStart(withStart(COLUMNS, CAME), CAME).at).toEqual([0, 1]);
+    expect(withStart(COLUMNS, null)).toBe(COLUMNS);
+  });
+
+  it("ends with the epoch under way", () => {
+    const { at, train, test } = withNow(COLUMNS, NOW, 1.25);
+    expect([at, train, test]).toEqual([
+      [1, 1.25],
+      [0.9, 0.8],
+      [0.8, null],
+    ]);
+    expect(withNow(COLUMNS, { ...NOW, phase: "test" }, 1.25)).toBe(COLUMNS);
+  });
+});
+
 describe("what a training is told", () => {
   it("a stop shows at once, and is over when the kernel says so", () => {
     const model = new Fake();
@@ -96,6 +139,27 @@ describe("what a training is told", () => {
     model.answer("state", "stopped");
     expect([state.run.value, state.over.value]).toEqual(["stopped", true]);
     expect(model.sent).toEqual([{ do: "stop" }]);
+  });
+
+  it("nobody trains once the kernel is gone, and that shows before anything is asked", () => {
+    const model = new Fake();
+    const state = new MonitorState(model);
+    expect(state.gone.value).toBe(false);
+    model.living = false;
+    for (const callback of model.watchers) callback();
+    expect(state.gone.value).toBe(true);
+    state.dispose();
+    expect(model.watchers.size).toBe(0);
+  });
+
+  it("puts the kernel's question, and sends what it was given when the answer is yes", () => {
+    const model = new Fake();
+    const state = new MonitorState(model);
+    const again: RunCommand = { do: "keep", name: "small", replace: true };
+    model.answer("kept", { failed: false, text: "small is taken", again });
+    expect(state.kept.value.again).toEqual(again);
+    state.dismiss();
+    expect(state.kept.value).toEqual({ failed: false, text: "" });
   });
 
   it("nothing, when nobody is there any more", () => {

@@ -9,6 +9,7 @@ import type { Curves, Kept, MonitorModel, Point, Progress, RunCommand, RunState,
 
 const ACCURACY: Metric = { name: "accuracy", higher: true, percent: true };
 const NOTHING: Curves = { at: [], loss: [], train: [], test: [], low: [], high: [], lr: [], sparsity: [] };
+const NAMES = Object.keys(NOTHING) as (keyof Curves)[];
 
 /** Make the state of a model; `mount` any number of views on it, and dispose of it when the model goes. */
 export class MonitorState {
@@ -30,6 +31,8 @@ export class MonitorState {
   /** The names the buttons suggest. */
   readonly keeps: ReadonlySignal<Keeps>;
   readonly gone = signal(false);
+  /** What is drawn: the score before the first step, the complete epochs, and the one under way as far as it is. */
+  readonly shown: ReadonlySignal<Curves>;
   /** Epochs through all rounds, as far as they are complete, and in all. */
   readonly at: ReadonlySignal<number>;
   readonly all: ReadonlySignal<number>;
@@ -53,6 +56,9 @@ export class MonitorState {
     this.keeps = computed(() => ({ ...suggestions(this.title.value, "retrained"), ...keeps.value }));
     this.at = computed(() => epochsDone(this.progress.value));
     this.all = computed(() => (this.progress.value ? this.progress.value.rounds * this.progress.value.epochs : 0));
+    this.shown = computed(() =>
+      withNow(withStart(this.curves.value, this.baseline.value), this.progress.value, this.at.value),
+    );
     this.over = computed(() => ["done", "stopped", "failed"].includes(this.run.value));
     this.#stops.push(model.onAlive?.(() => this.#checkAlive()) ?? (() => {}));
     this.#checkAlive();
@@ -86,4 +92,25 @@ export function epochsDone(now: Progress | null): number {
   const before = (now.round - 1) * now.epochs;
   if (now.phase === "prune" || now.epoch === 0) return before + now.epoch;
   return before + now.epoch - 1 + (now.phase === "train" ? (now.steps ? now.step / now.steps : 0.5) : 1);
+}
+
+/** The complete epochs, after the score the model came with: an epoch of training that takes no step. */
+export function withStart(curves: Curves, baseline: TestScore | null): Curves {
+  if (!baseline || curves.at[0] === 0) return curves;
+  const { value, low, high } = baseline;
+  const start = { at: 0, loss: null, train: null, test: value, low, high, lr: null, sparsity: null };
+  return joined((name) => [start[name], ...curves[name]]);
+}
+
+/** The complete epochs, and the one under way as far as it is. */
+export function withNow(curves: Curves, now: Progress | null, at: number): Curves {
+  const last = curves.at.at(-1) ?? 0;
+  if (!now || now.loss === null || at <= last || now.phase !== "train") return curves;
+  const { loss, train, lr, sparsity } = now;
+  const more = { at, loss, train, test: null, low: null, high: null, lr, sparsity };
+  return joined((name) => [...curves[name], more[name]]);
+}
+
+function joined(column: (name: keyof Curves) => (number | null)[]): Curves {
+  return Object.fromEntries(NAMES.map((name) => [name, column(name)])) as unknown as Curves;
 }

@@ -1,27 +1,29 @@
 // The epochs as a table: what the curves show, for people and screen readers alike.
 
 import { percent, weight } from "../charts/format";
-import { metricValue } from "../charts/score";
+import { intervalText, metricValue } from "../charts/score";
 import { DataTable } from "../explorer/data-table";
+import { withStart } from "./state";
 import { useView } from "./view";
 
 export function History() {
   const { state } = useView();
   const metric = state.metric.value;
-  const { at, loss, train, test, lr, sparsity } = state.curves.value;
+  const { at, loss, train, test, low, high, lr, sparsity } = withStart(state.curves.value, state.baseline.value);
   const score = (x: number | null) => (x === null ? "–" : metricValue(metric, x));
   const rows = at.map((epoch, i) => [
-    String(epoch),
+    epoch === 0 ? "as it came" : String(epoch),
     loss[i]?.toFixed(4) ?? "–",
     score(train[i]),
     score(test[i]),
+    intervalText(metric, { low: low[i], high: high[i] }) || "–",
     lr[i] === null ? "–" : weight(lr[i]),
-    percent(sparsity[i] ?? 0, 1),
+    sparsity[i] === null ? "–" : percent(sparsity[i], 1),
   ]);
   return (
     <div class="sw-run-table sw-table-scroll">
       <DataTable
-        head={["epoch", "loss", `${metric.name}, training`, `${metric.name}, test`, "rate", "pruned"]}
+        head={["epoch", "loss", `${metric.name}, training`, `${metric.name}, test`, "95 % interval", "rate", "pruned"]}
         rows={rows.reverse()}
         testid="epochs"
       />

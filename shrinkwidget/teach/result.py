@@ -72,7 +72,10 @@ def _last(name: str) -> Callable[[Transferred], str]:
 
     def figure(found: Transferred) -> str:
         value = found.history[-1][name] if found.history else None
-        return "" if value is None else f"{value:.4g}"
+        if value is None:
+            return ""
+        percent = found.score is not None and getattr(found.score, "percent", found.score.metric == "accuracy")
+        return f"{100 * value:.1f} %" if name == "train" and percent else f"{value:.4g}"
 
     return figure
 

@@ -55,7 +55,6 @@ class Explorer(Hosted):
 
     _recipe = t.Unicode(DENSE.to_json()).tag(sync=True)
     _dragging = t.Bool(False).tag(sync=True)
-    _title = kernel_owned(t.Unicode())
     _sketch = kernel_owned(t.Bytes())
     _exact = kernel_owned(t.Dict(allow_none=True, default_value=None))
     _score = kernel_owned(t.Dict(allow_none=True, default_value=None))
@@ -75,7 +74,12 @@ class Explorer(Hosted):
         self._run: Run | None = None
         self._watching: Monitor | None = None
         super().__init__(
+            # all of the recipe's mirrors at once: a page that hears of them later takes that for a step to undo
             recipe=recipe,
+            value=recipe,
+            sparsity=recipe.sparsity,
+            bits=recipe.bits,
+            _recipe=recipe.to_json(),
             _title=bench.sketch.title,
             _sketch=bench.sketch.encode(),
             _memory={"weights": bench.memory(), "activations": None},

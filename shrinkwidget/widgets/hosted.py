@@ -7,6 +7,7 @@ from threading import RLock
 from typing import Any, Final
 
 import anywidget
+import traitlets as t
 from IPython.display import display
 
 from ..errors import ShrinkError
@@ -49,6 +50,8 @@ class Hosted(anywidget.AnyWidget):
     A subclass says what its picture is (`_still`), and whether there is one (`_alive`).
     """
 
+    _title = kernel_owned(t.Unicode())
+
     def __init__(self, **traits: Any) -> None:
         self._lock = RLock()
         self._shown: Any = None
@@ -90,9 +93,16 @@ class Hosted(anywidget.AnyWidget):
             return
         widget = super()._repr_mimebundle_()
         if widget is not None:
-            display(widget[0] if isinstance(widget, tuple) else widget, raw=True)
+            data = widget[0] if isinstance(widget, tuple) else widget
+            display(data | {"text/plain": self._caption}, raw=True)
             one = self._shown.display_id if self._shown is not None else True
-            self._shown = display(self._still(), raw=True, display_id=one)
+            picture = self._still()
+            self._shown = display(picture, metadata=_alt(picture), raw=True, display_id=one)
+
+    @property
+    def _caption(self) -> str:
+        """What stands above the picture where no widget can live: written once, it tells nothing that changes."""
+        return f"{type(self).__name__} of {self._title}; the picture below is its last state"
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
         bundle = super()._repr_mimebundle_(**kwargs)
@@ -102,7 +112,13 @@ class Hosted(anywidget.AnyWidget):
     def _refresh_still(self) -> None:
         """Bring the picture under the widget up to date, so that a saved notebook shows the last state."""
         if self._shown is not None and self._alive:
-            self._shown.update(self._still(), raw=True)
+            picture = self._still()
+            self._shown.update(picture, metadata=_alt(picture), raw=True)
+
+
+def _alt(picture: dict[str, Any]) -> dict[str, Any]:
+    """Return the metadata that gives a picture its words, for those who do not see it."""
+    return {"image/png": {"alt": picture["text/plain"]}}
 
 
 def _answer_where_asked(comm: Any) -> None:

@@ -36,7 +36,6 @@ class Monitor(Hosted):
     _esm = built("monitor.js")
     _css = built("monitor.css")
 
-    _title = kernel_owned(t.Unicode())
     _method = kernel_owned(t.Unicode())
     _metric = kernel_owned(t.Dict())
     _state = kernel_owned(t.Unicode("ready"))

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 import shrinkwidget as sw
 from shrinkwidget.measure.sketch import Sketch
-from shrinkwidget.widgets import cells, commands
+from shrinkwidget.widgets import cells, commands, hosted
 
 SECONDS = 60
 
@@ -334,9 +334,11 @@ class Shown:
 
     def __init__(self) -> None:
         self.texts: list[str] = []
+        self.alts: list[str] = []
 
-    def update(self, bundle: dict[str, Any], **_options: bool) -> None:
+    def update(self, bundle: dict[str, Any], metadata: dict[str, Any], **_options: bool) -> None:
         self.texts.append(bundle["text/plain"])
+        self.alts.append(metadata["image/png"]["alt"])
 
 
 def test_what_a_closed_explorer_leaves_behind_shows_its_last_recipe(model: nn.Module, data: Any) -> None:
@@ -346,7 +348,24 @@ def test_what_a_closed_explorer_leaves_behind_shows_its_last_recipe(model: nn.Mo
     explorer.sparsity = 0.25
     explorer.close()
     batches.let_on.set()
-    assert "25" in shown.texts[-1]
+    assert "25" in shown.texts[-1] == shown.alts[-1]
+
+
+@pytest.mark.usefixtures("shell")
+def test_what_stands_above_the_picture_never_grows_stale(ex: sw.Explorer, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[dict[str, Any]] = []
+
+    def display(data: dict[str, Any], **_options: object) -> Shown:
+        shown.append(data)
+        return Shown()
+
+    monkeypatch.setattr(hosted, "display", display)
+    ex.recipe = sw.Recipe(sparsity=0.5)
+    ex._ipython_display_()
+    widget, picture = shown
+    assert "application/vnd.jupyter.widget-view+json" in widget
+    assert widget["text/plain"] == "Explorer of DigitNet; the picture below is its last state"
+    assert "50" in picture["text/plain"]
 
 
 @pytest.fixture

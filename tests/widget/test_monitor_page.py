@@ -60,6 +60,15 @@ def test_a_training_is_started_from_the_explorer_and_its_result_comes_back(open_
     expect(points).to_have_count(2)
     labels = [points.nth(i).get_attribute("aria-label") or "" for i in range(2)]
     assert sum("fine-tuned 4 epochs" in label for label in labels) == 1
+    came = book.python("ex.run.baseline['value']")
+    assert came == plain[1]
+    assert f"as it came {100 * came:.1f}" in part(monitor, "legend").text_content().replace("\u00a0", " ")  # type: ignore[union-attr]
+    dots = monitor.locator(".sw-line-dots circle")
+    expect(dots).to_have_count(5)  # the start, and four epochs
+    assert (part(monitor, "band").get_attribute("d") or "").count("L") == 9
+    low, high = book.python("[ex.run.history[-1]['test'][end] for end in ('low', 'high')]")
+    assert part(monitor, "interval").inner_text().replace("\u00a0", " ") == f"{100 * low:.1f}–{100 * high:.1f} %"
+    expect(ExplorerPage.first(book).part("shapes")).to_contain_text("retrained")
     SHOTS.mkdir(parents=True, exist_ok=True)
     monitor.screenshot(path=SHOTS / "monitor-light.png")
 
@@ -130,3 +139,15 @@ def test_what_cannot_begin_says_why(open_notebook: Open) -> None:
     expect(part(monitor, "run-state")).to_have_text("failed")
     page.slide_to(50)
     page.settled_bytes()
+
+
+def test_a_kernel_that_goes_in_the_middle_of_a_training_is_told_at_once(open_notebook: Open) -> None:
+    book = open_notebook(EXPLORE)
+    book.run(0)
+    monitor = begun(book, 500)
+    expect(part(monitor, "run-state")).to_have_text("running")
+    book.restart_kernel()
+    expect(part(monitor, "run-state")).to_have_text("kernel gone", timeout=10_000)
+    expect(part(monitor, "pause")).to_be_disabled()
+    expect(part(monitor, "place")).to_contain_text("nobody trains any more")
+    expect(monitor).not_to_contain_text("left")

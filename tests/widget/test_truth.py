@@ -49,7 +49,7 @@ def shows(sign: Locator) -> bool:
 FIGURES = ("ratio", "sqnr", "pruned", "bits-per-parameter", "macs", "flash", "part-codes", "part-header")
 
 
-def test_every_estimate_is_marked_and_no_counted_figure_is(book: Notebook) -> None:
+def test_every_estimate_is_marked_and_a_kernel_that_goes_is_told_at_once(book: Notebook) -> None:
     page = ExplorerPage.first(book)
     page.settled_bytes()
     page.score()
@@ -58,7 +58,12 @@ def test_every_estimate_is_marked_and_no_counted_figure_is(book: Notebook) -> No
     page.press("layers-table")
     table = page.part("layer-tables").locator("table").first
     expect(table).not_to_contain_text("≈")
+    expect(page.part("status")).to_have_attribute("data-kind", "exact")
     book.restart_kernel()
+    for said in ("status", "spoken"):
+        expect(page.part(said)).to_contain_text("kernel gone", timeout=10_000)
+    for button in ("save", "compress"):
+        expect(page.part(button)).to_be_disabled()
     page.slide_to(90)
     expect(page.part("size-now")).to_have_attribute("data-exact", "false")
     for name in FIGURES:
@@ -75,19 +80,7 @@ def test_every_estimate_is_marked_and_no_counted_figure_is(book: Notebook) -> No
     assert text(page.part("outcome")).count("≈") >= 3
 
 
-def test_when_the_kernel_dies_it_is_said_at_once(book: Notebook) -> None:
-    page = ExplorerPage.first(book)
-    page.settled_bytes()
-    page.score()
-    expect(page.part("status")).to_have_attribute("data-kind", "exact")
-    book.restart_kernel()
-    expect(page.part("status")).to_contain_text("kernel gone", timeout=5_000)
-    expect(page.part("spoken")).to_contain_text("kernel gone", timeout=5_000)
-    for button in ("save", "compress"):
-        expect(page.part(button)).to_be_disabled()
-
-
-def test_score_interval_and_figures_are_those_of_python(book: Notebook) -> None:
+def test_figures_are_those_of_python_praise_is_earned_and_what_is_dead_is_said(book: Notebook) -> None:
     page = ExplorerPage.first(book)
     page.settled_bytes()
     assert page.score() == book.python("ex.score.value")
@@ -107,10 +100,6 @@ def test_score_interval_and_figures_are_those_of_python(book: Notebook) -> None:
     assert memory.startswith(f"{(peak + weights) / 1000:.0f} kB weights as they run {weights / 1000:.0f} kB + peak")
     assert f"{peak / 1000:.0f} kB · fits 1 MB RAM" in memory
     assert re.fullmatch(r"[\d.]+ kB the file · fits 256 kB flash", text(page.part("flash")))
-
-
-def test_praise_is_earned_and_what_is_dead_is_said(book: Notebook) -> None:
-    page = ExplorerPage.first(book)
     score = page.part("accuracy")
     page.slide_to(50)
     page.settled_bytes()
@@ -149,7 +138,7 @@ miss.higher_is_better = False
     assert text(page.part("interval")) == f"{low:.4g}–{high:.4g}"
 
 
-def test_a_settled_state_is_spoken_once_with_its_score(book: Notebook) -> None:
+def test_a_settled_state_is_spoken_once_and_the_focus_stays_in_the_explorer(book: Notebook) -> None:
     page = ExplorerPage.first(book)
     page.settled_bytes()
     page.score()
@@ -169,11 +158,6 @@ def test_a_settled_state_is_spoken_once_with_its_score(book: Notebook) -> None:
     heard = book.page.evaluate("window.heard")
     assert 1 <= len(heard) <= 2
     assert f"{100 * book.python('ex.score.value'):.1f}" in heard[-1]
-
-
-def test_the_focus_stays_in_the_explorer(book: Notebook) -> None:
-    page = ExplorerPage.first(book)
-    page.settled_bytes()
     inside = "document.activeElement.dataset.testid"
     page.press("save")
     book.page.keyboard.press("Escape")
@@ -188,6 +172,7 @@ def test_the_focus_stays_in_the_explorer(book: Notebook) -> None:
 def test_a_drag_held_for_long_is_one_step_back(book: Notebook) -> None:
     page = ExplorerPage.first(book)
     before = page.settled_bytes()
+    expect(page.part("undo")).to_be_disabled()
     box = page.slider.bounding_box()
     assert box is not None
     mouse, middle = book.page.mouse, box["y"] + box["height"] / 2
