@@ -29,6 +29,7 @@ from .teach.result import Transferred
 from .teach.spent import Spent
 from .teach.strategies import FineTuneAll, Gradual, Head, LowRank
 from .train.evaluate import Score, evaluate, running
+from .train.metrics import Metric
 from .widgets.explorer import Explorer, explore
 from .widgets.monitor import Monitor, monitor
 
@@ -48,6 +49,7 @@ __all__ = [
     "Head",
     "Keep",
     "LowRank",
+    "Metric",
     "ModelError",
     "Monitor",
     "Progress",

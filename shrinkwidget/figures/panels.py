@@ -17,6 +17,7 @@ from .words import (
     bytes_text,
     compared_size_text,
     decibels_text,
+    direction_text,
     interval_text,
     round_bytes_text,
     share_text,
@@ -27,13 +28,18 @@ from .words import (
 Score = Mapping[str, Any]
 PARTS: Final = (("codes", KEPT), ("mask", MASK), ("scales", SCALES), ("kept", AS_IS), ("header", LINE))
 _DENSE_LABEL: Final = 52.0
-_LOWER_IS_BETTER: Final = ("mse", "perplexity")
 
 
 def value_of(score: Score | None) -> float | None:
     """Return the value of a score, or None if there is none that can be drawn (nothing yet, failed, not finite)."""
     value = score.get("value") if score is not None else None
     return float(value) if value is not None and math.isfinite(value) else None
+
+
+def metric_of(*scores: Score | None) -> tuple[str, bool, bool]:
+    """Return the metric of the first score that tells: its name, whether in per cent, whether higher is better."""
+    told: Score = next((score for score in scores if score is not None and "metric" in score), {})
+    return str(told.get("metric", "score")), bool(told.get("percent", False)), bool(told.get("higher", True))
 
 
 def heading(pen: Pen, x: float, y: float, text: str, note: str = "") -> None:
@@ -108,16 +114,16 @@ def _legend(pen: Pen, x: float, y: float, width: float, estimate: Estimate) -> N
 def draw_score(pen: Pen, x: float, y: float, score: Score | None, baseline: Score | None) -> None:
     """Draw a score with its interval, samples and regime, 66 pixels high."""
     value, before = value_of(score), value_of(baseline)
-    metric = str((score or baseline or {}).get("metric", "accuracy"))
-    heading(pen, x, y + 6, metric.upper() if metric in ("accuracy", "mse", "perplexity") else metric)
-    dense = "" if before is None else f"{value_text(metric, before)} → "
+    name, percent, higher = metric_of(score, baseline)
+    heading(pen, x, y + 6, name.upper(), direction_text(higher))
+    dense = "" if before is None else f"{value_text(before, percent)} → "
     at = x + pen.text(x, y + 32, dense, size=17, colour=MUTED)
     if score is None or value is None:
         failed = score is not None and score.get("state") == "failed"
         pen.text(at, y + 32, "evaluation failed" if failed else "not evaluated yet", size=13, colour=MUTED)
         return
-    at += pen.text(at, y + 32, value_text(metric, value), size=19, bold=True, colour=ACCURACY)
-    interval = interval_text(metric, score.get("low"), score.get("high"))
+    at += pen.text(at, y + 32, value_text(value, percent), size=19, bold=True, colour=ACCURACY)
+    interval = interval_text(score.get("low"), score.get("high"), percent)
     pen.text(at + 8, y + 33, interval, size=12, colour=MUTED)
     pen.text(x, y + 56, sample_words(score), size=11, colour=MUTED)
 
@@ -137,12 +143,12 @@ def draw_been(
     pen: Pen, x: float, y: float, width: float, height: float, points: Sequence[Score], now: str, dense: Score | None
 ) -> None:
     """Draw every evaluated recipe as a point, value against bytes (log); `now` is the JSON of the present one."""
-    metric = str((dense or {}).get("metric", "accuracy"))
-    heading(pen, x, y + 6, "WHERE YOU HAVE BEEN", f"{metric} against bytes")
+    name, percent, higher = metric_of(dense)
+    heading(pen, x, y + 6, "WHERE YOU HAVE BEEN", f"{name} against bytes")
     plot = _Plot(x + 44, y + 26, width - 52, height - 50, points, dense)
-    plot.axes(pen, metric)
+    plot.axes(pen, percent)
     sizes, values = plot.places(points)
-    best = _frontier(points, metric)
+    best = _frontier(points, higher)
     pen.lines([np.stack([sizes[best], values[best]], axis=1)] if len(best) > 1 else [], ACCURACY, 1.1)
     others = np.setdiff1d(np.arange(len(points)), best)
     pen.dots(sizes[others], values[others], ACCURACY, 6, filled=False)
@@ -153,11 +159,9 @@ def draw_been(
             plot.label(pen, float(sizes[i]), float(values[i]), short_words(Recipe.from_json(now)))
 
 
-def _frontier(points: Sequence[Score], metric: str) -> list[int]:
-    """Return the points no other is smaller and better than, by size; none if it is not known what is better."""
-    if metric != "accuracy" and metric not in _LOWER_IS_BETTER:
-        return []
-    sign = -1.0 if metric in _LOWER_IS_BETTER else 1.0
+def _frontier(points: Sequence[Score], higher: bool) -> list[int]:
+    """Return the points no other is smaller and better than, by size."""
+    sign = 1.0 if higher else -1.0
     best, found = -math.inf, []
     for i in sorted(range(len(points)), key=lambda i: (points[i]["nbytes"], -sign * points[i]["value"])):
         if sign * points[i]["value"] > best:
@@ -189,13 +193,13 @@ class _Plot:
     def _up(self, values: Any) -> Any:
         return self.y + (self.high - values) / (self.high - self.low) * self.height
 
-    def axes(self, pen: Pen, metric: str) -> None:
+    def axes(self, pen: Pen, percent: bool) -> None:
         """Draw the grid, the ticks' values and the line of the dense model."""
         right, bottom = self.x + self.width, self.y + self.height
         for tick in linear_ticks(self.low, self.high, 4):
             y = float(self._up(tick))
             pen.line(self.x, y, right, y, FAINT)
-            text = share_text(tick) if metric == "accuracy" and 0 <= tick <= 1 else f"{tick:.4g}"
+            text = share_text(tick) if percent and 0 <= tick <= 1 else f"{tick:.4g}"
             pen.text(self.x - 6, y, text, size=10, colour=MUTED, align="right")
         pen.line(self.x, bottom, right, bottom, LINE)
         for tick in log_ticks(math.exp(self.left), math.exp(self.right), 5):

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from ..measure.estimate import Estimate
 from ..measure.sketch import Sketch
-from .panels import draw_been, draw_score, draw_size, heading, sample_words, value_of
+from .panels import draw_been, draw_score, draw_size, heading, metric_of, sample_words, value_of
 from .pen import INK, LINE, MUTED, Pen
 from .ridge import Frame, chosen_layers, draw_ridge
 from .silhouette import draw_silhouette
@@ -49,7 +49,8 @@ def still(
     """Return a PNG, 1000 CSS pixels wide at double density, of what an explorer shows.
 
     `score`, `baseline` and `history` are the explorer's: dicts with "recipe" (JSON), "value", "low", "high", "n",
-    "total", "state", "metric", "regime"; of each past recipe also "nbytes". Safe in any thread: no pyplot.
+    "total", "state", "metric", "percent", "higher", "regime"; of each past recipe also "nbytes". Safe in any thread: no
+    pyplot.
     """
     points = [point for point in history if value_of(point) is not None]
     scores = _Scores(present_score(estimate, score, history), baseline, points)
@@ -90,8 +91,8 @@ def describe(estimate: Estimate, score: Score | None) -> str:
     score = present_score(estimate, score, [])
     value = value_of(score)
     if score is not None and value is not None:
-        metric = str(score.get("metric", "accuracy"))
-        sentence += f", {metric} {value_text(metric, value)} ({sample_words(score)})"
+        name, percent, _ = metric_of(score)
+        sentence += f", {name} {value_text(value, percent)} ({sample_words(score)})"
     return f"{sentence}."
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from ..measure.bins import Floats
 from .pen import ACCURACY, FAINT, INK, LINE, MUTED, OUTLINE, Pen
 from .ticks import linear_ticks
-from .words import bytes_text, compared_size_text, share_text, value_text
+from .words import bytes_text, compared_size_text, direction_text, share_text, value_text
 
 Shown = Mapping[str, Any]
 """What a monitor shows: title, method, metric, state, progress, curves, points, baseline, all plain values."""
@@ -31,7 +31,8 @@ def training_still(shown: Shown) -> bytes:
     _title(pen, shown)
     epochs = _epochs(shown)
     score = _Plot(pen, _TOP, _SCORE, epochs, _score_domain(shown))
-    score.frame(str(shown["metric"]["name"]), lambda value: value_text(str(shown["metric"]["name"]), value))
+    metric = shown["metric"]
+    score.frame(f"{metric['name']}, {direction_text(metric['higher'])}", lambda x: value_text(x, metric["percent"]))
     curves = shown["curves"]
     score.line(curves["at"], curves["train"], ACCURACY, 0.9, alpha=0.5)
     score.line(curves["at"], curves["test"], ACCURACY, 1.6)
@@ -46,13 +47,14 @@ def training_still(shown: Shown) -> bytes:
 
 def describe_training(shown: Shown) -> str:
     """Return one sentence for where no picture can be shown: what is trained, how far it is, and its last score."""
-    now, metric = shown["progress"], str(shown["metric"]["name"])
+    now, metric = shown["progress"], shown["metric"]
     sentence = f"{shown['title']}, {shown['method']}: {shown['state']}"
     if now is not None:
         done = len(shown["curves"]["at"])
         sentence += f" after {done} of {now['rounds'] * now['epochs']} epochs, {share_text(now['sparsity'])} pruned"
         if now["test"] is not None:
-            sentence += f", {metric} {value_text(metric, now['test']['value'])} on {now['test']['n']:,} test examples"
+            value = value_text(now["test"]["value"], metric["percent"])
+            sentence += f", {metric['name']} {value} on {now['test']['n']:,} test examples"
     return sentence + "."
 
 
@@ -66,7 +68,7 @@ def _title(pen: Pen, shown: Shown) -> None:
 
 
 def _figures(shown: Shown) -> list[str]:
-    now, metric = shown["progress"], str(shown["metric"]["name"])
+    now, metric = shown["progress"], shown["metric"]
     if now is None:
         return ["not begun"]
     words = [f"{len(shown['curves']['at'])} of {now['rounds'] * now['epochs']} epochs"]
@@ -74,7 +76,8 @@ def _figures(shown: Shown) -> list[str]:
     if now["nbytes"]:
         words.append(f"{bytes_text(now['nbytes'])}, {compared_size_text(now['ratio'])}")
     if now["test"] is not None:
-        words.append(f"{metric} {value_text(metric, now['test']['value'])} on {now['test']['n']:,} examples")
+        value = value_text(now["test"]["value"], metric["percent"])
+        words.append(f"{metric['name']} {value} on {now['test']['n']:,} examples")
     return words
 
 

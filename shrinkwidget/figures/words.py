@@ -53,9 +53,14 @@ def decibels_text(value: float) -> str:
     return f"{value:.1f}\N{NARROW NO-BREAK SPACE}dB" if math.isfinite(value) else "exact"
 
 
-def value_text(metric: str, value: float) -> str:
-    """Return a score in its metric's own unit: accuracies as percentages."""
-    return f"{100 * value:.1f}{_PERCENT}" if metric == "accuracy" else f"{value:.4g}"
+def value_text(value: float, percent: bool) -> str:
+    """Return a score in its metric's own unit: shares as percentages."""
+    return f"{100 * value:.1f}{_PERCENT}" if percent else f"{value:.4g}"
+
+
+def direction_text(higher: bool) -> str:
+    """Return which way a metric is better."""
+    return "higher is better" if higher else "lower is better"
 
 
 def percent_text(fraction: float) -> str:
@@ -68,13 +73,13 @@ def _without_noise(value: float) -> str:
     return f"{value:.8g}"
 
 
-def interval_text(metric: str, low: float | None, high: float | None) -> str:
+def interval_text(low: float | None, high: float | None, percent: bool) -> str:
     """Return a 95 % interval as it was computed, its lower and its upper end: "98.4–100.0 %"; "" if there is none."""
     if low is None or high is None or not math.isfinite(high - low):
         return ""
-    if metric == "accuracy":
-        return f"{100 * low:.1f}–{value_text(metric, high)}"
-    return f"{value_text(metric, low)}{' to ' if min(low, high) < 0 else '–'}{value_text(metric, high)}"
+    if percent:
+        return f"{100 * low:.1f}–{value_text(high, percent)}"
+    return f"{value_text(low, percent)}{' to ' if min(low, high) < 0 else '–'}{value_text(high, percent)}"
 
 
 def compared_size_text(ratio: float) -> str:

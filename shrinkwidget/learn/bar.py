@@ -49,5 +49,5 @@ def _figures(now: Progress) -> list[str]:
     if now.loss is not None:
         figures.append(f"loss {now.loss:.3f}")
     if now.test is not None:
-        figures.append(f"test {now.test.metric} {now.test.value:.4g}")
+        figures.append(f"test {now.test.metric} {now.test.text}")
     return figures

@@ -70,8 +70,8 @@ class Feed:
             return _chosen(*pair, _shuffled(len(pair[1]), self.options.batch, generator))
         if (dataset := _mapped(self.data)) is not None:
             order = _shuffled(len(dataset), self.options.batch, generator)
-            return raw_batches(DataLoader(dataset, batch_sampler=[places.tolist() for places in order]))
-        return raw_batches(self.data)
+            return raw_batches(DataLoader(dataset, batch_sampler=[places.tolist() for places in order]), seed)
+        return raw_batches(self.data, seed)
 
     def _augmented(self, batch: Batch) -> Batch:
         if self.options.augment is None:

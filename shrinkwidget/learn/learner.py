@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from ..errors import DataError, TrainingError
 from ..measure.call import call, device_of, reason
+from ..train.answers import Answers, OutputReader
 from ..train.batches import Batch
 from ..train.metrics import Sums, resolve
-from ..train.outputs import prediction
 from .held import Held
 from .methods import Stage
 from .objective import Objective
@@ -43,6 +43,7 @@ class Learner:
         _train_mode(network, stage.relative)
         self._rates = [group["lr"] for group in self.optimizer.param_groups]
         self._objective = Objective(options, network)
+        self._reader = OutputReader(network, options.rules)
         self._metric = resolve(options.measured)
         self._autocast = options.autocast
         self._device = (device_of(network) or torch.device("cpu")).type
@@ -61,24 +62,24 @@ class Learner:
         self._set_rate(self.stage.rate(progress))
         self.optimizer.zero_grad(set_to_none=True)
         with torch.enable_grad(), self.held.effective():
-            outputs = self._outputs(batch)
-            loss = self._loss(outputs, batch)
+            answers = self._reader.read(self._outputs(batch), batch)
+            loss = self._loss(answers, batch)
             torch.autograd.backward(loss)
         self.held.straight_through()
         self._move()
         self.held.hold(self.optimizer)
         with torch.no_grad():
-            return Step(float(loss.detach()), self._metric.sums(outputs, batch.targets))
+            return Step(float(loss.detach()), self._metric.sums(answers))
 
     def _outputs(self, batch: Batch) -> Any:
         with torch.autocast(self._device, self._autocast, enabled=self._autocast is not None):
             return call(self.network, batch.args, batch.kwargs)
 
-    def _loss(self, outputs: Any, batch: Batch) -> Tensor:
+    def _loss(self, answers: Answers, batch: Batch) -> Tensor:
         try:
-            loss = self._objective(outputs, batch)
+            loss = self._objective(answers, batch)
         except DataError:
-            if bool(prediction(outputs).isnan().any()):
+            if answers.has_nan():
                 raise TrainingError(f"the outputs are NaN{_HINT}") from None
             raise
         if not bool(loss.detach().isfinite()):

@@ -103,9 +103,12 @@ def _is_number(found: Any) -> bool:
 
 
 def _is_score(found: Any) -> bool:
-    if not isinstance(found, dict) or {f.name for f in fields(Score)} != set(found):
+    if not isinstance(found, dict) or {f.name for f in fields(Score)} - {"by_class"} != set(found):
         return False
-    return all(_is_number(found[name]) for name in ("value", "low", "high", "n", "total"))
+    numbers = all(_is_number(found[name]) for name in ("value", "low", "high", "n", "total"))
+    flags = all(isinstance(found[name], bool) for name in ("done", "percent", "higher"))
+    warnings = found["warnings"]
+    return numbers and flags and isinstance(warnings, list) and all(isinstance(text, str) for text in warnings)
 
 
 def _is_best(found: Any, places: Sequence[tuple[int, ...]]) -> bool:

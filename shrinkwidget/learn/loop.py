@@ -19,7 +19,7 @@ from ..measure.parallel import Watch, never
 from ..recipe import Recipe
 from ..shrink.compress import copied, fill
 from ..shrink.prune import keep_masks
-from ..train.evaluate import Score, running
+from ..train.evaluate import Score, scores
 from ..train.metrics import Tally, resolve
 from .chance import seed_of, seeded
 from .checkpoint import Checkpoint, Saved
@@ -212,13 +212,14 @@ class Trainer:
     def _scores(self, model: nn.Module, *place: int) -> Iterator[Score]:
         if self.job.test is None:
             return
-        scores = running(model, self.job.test, self.job.options.measured, self._stopped, self._patience)
+        options = self.job.options
+        found = scores(model, self.job.test, options.measured, options.rules, self._stopped, self._patience)
         for step in count():
             if self._stopped():
                 return
             try:
                 with seeded(self._device, self.job.options.seed, *place, _TEST, step):
-                    score = next(scores, None)
+                    score = next(found, None)
             except DataError as error:
                 raise DataError(f"the test data: {error}") from error.__cause__
             if score is None:

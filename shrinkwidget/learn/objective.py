@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from ..errors import DataError, ShrinkError, TrainingError
 from ..measure.call import call, describe, device_of, reason
 from ..shrink.compress import copied
+from ..train.answers import Answers, OutputReader
 from ..train.batches import Batch
-from ..train.outputs import IGNORED, class_scores, paired_values
+from ..train.labels import IGNORED, are_shares
 from .options import Training
 
 
@@ -25,46 +26,50 @@ class Objective:
         self._distil = options.distil
         self._teacher = None if options.distil is None else copied(options.distil.teacher).eval().to(device_of(model))
 
-    def __call__(self, outputs: Any, batch: Batch) -> Tensor:
-        """Return the loss of a model's outputs for a batch.
+    def __call__(self, answers: Answers, batch: Batch) -> Tensor:
+        """Return the loss of a model's answers to a batch.
 
         Raises:
             DataError: for outputs and targets that do not fit the loss.
         """
         if self._distil is None or self._teacher is None:
-            return self._loss(outputs, batch.targets)
+            return self._loss(answers)
+        student, labels = answers.logits
         with torch.no_grad():
             taught = call(self._teacher, batch.args, batch.kwargs)
-        student, teacher = (class_scores(x, batch.targets)[0] for x in (outputs, taught))
-        soft = _distance(student, teacher, self._distil.temperature)
-        return self._distil.weight * soft + (1 - self._distil.weight) * self._loss(outputs, batch.targets)
+            teacher, _ = OutputReader(self._teacher, answers.rules).read(taught, batch).logits
+        soft = _distance(student, teacher, labels, self._distil.temperature)
+        return self._distil.weight * soft + (1 - self._distil.weight) * self._loss(answers)
 
 
-def _distance(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """Return T² · KL(softmax(teacher/T) ‖ softmax(student/T)) of logits N×C×…, the mean over all but the classes."""
+def _distance(student: Tensor, teacher: Tensor, labels: Tensor, temperature: float) -> Tensor:
+    """Return T² · KL(softmax(teacher/T) ‖ softmax(student/T)) of logits N×C×…, the mean over the labels scored."""
     if student.shape != teacher.shape:
         raise DataError(f"the teacher's outputs are {describe(teacher)}, the student's {describe(student)}")
     found, wanted = (F.log_softmax(x.float() / temperature, 1) for x in (student, teacher))
-    return F.kl_div(found, wanted, reduction="none", log_target=True).sum(1).mean() * temperature**2
+    apart = F.kl_div(found, wanted, reduction="none", log_target=True).sum(1)
+    if not are_shares(student, labels) and bool((labels == IGNORED).any()):
+        apart = apart[labels != IGNORED]
+    return apart.mean() * temperature**2
 
 
-def _cross_entropy(outputs: Any, targets: Tensor) -> Tensor:
-    logits, labels = class_scores(outputs, targets)
+def _cross_entropy(answers: Answers) -> Tensor:
+    logits, labels = answers.logits
     return F.cross_entropy(logits.float(), labels, ignore_index=IGNORED)
 
 
-def _mse(outputs: Any, targets: Tensor) -> Tensor:
-    found, wanted = paired_values(outputs, targets)
+def _mse(answers: Answers) -> Tensor:
+    found, wanted = answers.values
     return F.mse_loss(found.float(), wanted.float())
 
 
-def _own(loss: Callable[[Any, Tensor], Tensor]) -> Callable[[Any, Tensor], Tensor]:
+def _own(loss: Callable[[Any, Tensor], Tensor]) -> Callable[[Answers], Tensor]:
     """Return the user's loss, with one sentence for what goes wrong in it."""
     name = getattr(loss, "__name__", type(loss).__name__)
 
-    def checked(outputs: Any, targets: Tensor) -> Tensor:
+    def checked(answers: Answers) -> Tensor:
         try:
-            found: object = loss(outputs, targets)
+            found: object = loss(answers.output, answers.targets)
         except ShrinkError:
             raise
         except Exception as error:
@@ -78,4 +83,4 @@ def _own(loss: Callable[[Any, Tensor], Tensor]) -> Callable[[Any, Tensor], Tenso
     return checked
 
 
-_LOSSES: Final[dict[str, Callable[[Any, Tensor], Tensor]]] = {"cross_entropy": _cross_entropy, "mse": _mse}
+_LOSSES: Final[dict[str, Callable[[Answers], Tensor]]] = {"cross_entropy": _cross_entropy, "mse": _mse}

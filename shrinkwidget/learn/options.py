@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..errors import TrainingError
 from ..train.evaluate import MetricLike
+from ..train.labels import LabelRules
 from ..train.metrics import resolve
 from .schedule import check_choice, check_whole, take_plain_numbers
 
@@ -63,10 +64,11 @@ class Training:
         overwrite: replace whatever stands at `checkpoint`.
         autocast: ``torch.bfloat16``, for mixed precision where the device has it.
         channels_last: lay images out channels last in training, which convolutions on GPUs prefer.
+        ignore_index, next_token: how labels are read, by the loss and the metric; see `evaluate`.
 
     Raises:
         TrainingError: for a value out of range or an unknown name.
-        DataError: for an unknown metric.
+        DataError: for an unknown metric, or an ignore_index or next_token that cannot be.
     """
 
     loss: Loss = "cross_entropy"
@@ -79,18 +81,26 @@ class Training:
     overwrite: bool = False
     autocast: torch.dtype | None = None
     channels_last: bool = False
+    ignore_index: int | None = None
+    next_token: bool | None = None
 
     def __post_init__(self) -> None:
         take_plain_numbers(self)
         if not callable(self.loss):
             check_choice(self.loss, ("cross_entropy", "mse"), "Training(loss=…)", "or a function of (outputs, targets)")
         resolve(self.measured)
+        _ = self.rules
         check_whole(self.batch, "Training", "batch")
         if self.autocast not in (None, torch.bfloat16):
             raise TrainingError(
                 f"Training(autocast={self.autocast!r}) must be torch.bfloat16 or None: "
                 f"float16 would underflow without loss scaling"
             )
+
+    @property
+    def rules(self) -> LabelRules:
+        """How labels are read."""
+        return LabelRules(self.ignore_index, self.next_token)
 
     @property
     def measured(self) -> MetricLike:

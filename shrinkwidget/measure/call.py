@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from itertools import chain
 from typing import Any, TypeAlias
 
@@ -45,7 +46,61 @@ def call(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> 
     except Exception as error:
         given = [("input", a) for a in args] + list(kwargs.items())
         shapes = ", ".join(f"{name} {describe(value)}" for name, value in given)
-        raise DataError(f"the model cannot run {shapes or 'without input'}: {reason(error)}") from error
+        hint = _hint(model, [value for _, value in given], error)
+        raise DataError(f"the model cannot run {shapes or 'without input'}: {reason(error)}{hint}") from error
+
+
+def _hint(model: nn.Module, given: list[Any], error: Exception) -> str:
+    """Return what helps against the two commonest failures: inputs of another dtype, a batch of one in batch norm."""
+    if "more than 1 value per channel" in str(error):
+        return "; batch norm cannot train on a batch of one: give the loader drop_last=True, or another batch size"
+    wanted = next((p.dtype for p in model.parameters() if p.dtype.is_floating_point), None)
+    dtypes = [x.dtype for x in given if isinstance(x, Tensor)]
+    found = next((d for d in dtypes if d in (torch.float64, torch.uint8) and d is not wanted), None)
+    if wanted is None or found is None or "type" not in str(error):
+        return ""
+    name = dtype_name(wanted)
+    return f"; the weights are {name}: convert the inputs with .astype({name!r}) (an array) or .to(torch.{name})"
+
+
+class RandomState:
+    """A stream of randomness of its own, for work that must leave the caller's where it is.
+
+    It begins where the caller's is. The generators are the process's: Python's, numpy's, torch's, and CUDA's if in use.
+    """
+
+    def __init__(self) -> None:
+        self._own: tuple[Any, ...] | None = None
+
+    @contextmanager
+    def entered(self) -> Iterator[None]:
+        """Draw from this stream for as long as the context lasts."""
+        theirs = _random_state()
+        if self._own is not None:
+            _set_random_state(self._own)
+        try:
+            yield
+        finally:
+            self._own = _random_state()
+            _set_random_state(theirs)
+
+
+def keeping_random_state() -> AbstractContextManager[None]:
+    """Put all generators back to where they are when the context ends."""
+    return RandomState().entered()
+
+
+def _random_state() -> tuple[Any, ...]:
+    gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]  # as torch has it
+    return random.getstate(), np.random.get_state(), torch.default_generator.get_state(), gpus  # noqa: NPY002
+
+
+def _set_random_state(state: tuple[Any, ...]) -> None:
+    random.setstate(state[0])
+    np.random.set_state(state[1])  # noqa: NPY002
+    torch.default_generator.set_state(state[2])
+    if state[3]:
+        torch.cuda.set_rng_state_all(state[3])
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from ..compressed import Compressed
 from ..errors import TrainingError
 from ..learn.options import Training
 from ..learn.schedule import Schedule
-from ..train.evaluate import evaluate
+from ..train.evaluate import Score, evaluate
 from .lesson import Lesson
 from .result import Transferred
 from .scratch import Scratch, usual
@@ -71,6 +71,11 @@ def _done(begun: Start, task: Task, strategy: Strategy, before: str = "no retrai
     spent, result = lesson.run(), lesson.result()
     regime = result.regime if before == "no retraining" else f"{before}, then {result.regime}"
     result = replace(result, regime=regime)
-    score = None if task.test is None else evaluate(result, task.test, task.options.measured)
+    score = None if task.test is None else _scored(result, task.test, task.options)
     compressed = None if begun.recipe is None else result
     return Transferred(module_of(result), begun.head, regime, score, lesson.history, spent, compressed)
+
+
+def _scored(result: Compressed, test: object, options: Training) -> Score:
+    rules = options.rules
+    return evaluate(result, test, options.measured, ignore_index=rules.ignore_index, next_token=rules.next_token)

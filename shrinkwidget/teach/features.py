@@ -15,7 +15,7 @@ from ..learn.chance import seeded
 from ..learn.options import Training
 from ..measure.call import device_of, run
 from ..train.batches import Batch, prepared, raw_batches
-from ..train.outputs import prediction
+from ..train.outputs import only_prediction
 
 
 @dataclass(slots=True)
@@ -53,7 +53,12 @@ def head_is_last(network: nn.Module, head: str, batch: Batch, options: Training)
         return False
     plain = isinstance(output, Tensor)
     named = isinstance(options.loss, str) and isinstance(options.measured, str) and batch.targets.ndim == 1
-    return prediction(output) is tap.outputs[0] and options.augment is None and not options.distil and (plain or named)
+    return (
+        only_prediction(output) is tap.outputs[0]
+        and options.augment is None
+        and not options.distil
+        and (plain or named)
+    )
 
 
 def features_of(network: nn.Module, head: str, data: object, seed: int) -> tuple[object, int]:

@@ -15,7 +15,7 @@ from ..learn.chance import seeded
 from ..learn.options import Training
 from ..measure.call import describe, device_of
 from ..train.batches import Batch, as_pair, prepared, raw_batches, refuse_no_data
-from ..train.outputs import IGNORED
+from ..train.labels import IGNORED
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +46,7 @@ class Task:
                 )
         if targets is not None:
             return cls(train, test, targets, _for_regression(options))
-        return cls(train, test, _count_classes(train, options.seed) if classes is None else classes, options)
+        return cls(train, test, _count_classes(train, options) if classes is None else classes, options)
 
     def first(self, model: nn.Module) -> Batch:
         """Return the first training batch, ready to run.
@@ -83,15 +83,15 @@ def _for_regression(options: Training) -> Training:
     return replace(options, loss="mse") if options.loss == "cross_entropy" else options
 
 
-def _count_classes(data: object, seed: int) -> int:
+def _count_classes(data: object, options: Training) -> int:
     """Return the largest label and one, reading the data once."""
     largest = -1
-    for labels in _labels(data, seed):
+    for labels in _labels(data, options.seed):
         if labels.is_floating_point() or labels.is_complex():
             raise DataError(
                 f"the targets are {describe(labels)}: give classes=… if they are whole, or targets=… for a regression"
             )
-        scored = labels[labels != IGNORED].long()
+        scored = labels[(labels != IGNORED) & (labels != options.ignore_index)].long()
         if scored.numel() and int(scored.min()) < 0:
             raise DataError(f"label {int(scored.min())} is out of range: classes are numbered from 0")
         largest = max(largest, int(scored.max()) if scored.numel() else -1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import Any, Final, cast
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, IterableDataset
+from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset
 
 from ..errors import DataError
 from ..measure.call import as_inputs, describe, moved, reason
@@ -18,6 +19,10 @@ from ..measure.call import as_inputs, describe, moved, reason
 TARGET_KEYS: Final = ("labels", "label", "targets", "target", "y")
 MOST_ROWS: Final = 128
 MOST_BYTES: Final = 16_000_000
+_WRAPPED: Final = ("_orig_mod", "module", "model", "base_model")
+"""Under which names a wrapper holds its model: torch.compile, parallel and averaged models, PEFT, and most people."""
+
+_MOST_WRAPPERS: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +34,10 @@ class Batch:
     targets: Tensor
 
 
-def raw_batches(data: object) -> Iterator[Any]:
+def raw_batches(data: object, seed: int = 0) -> Iterator[Any]:
     """Yield the batches of a loader, an iterable, a map-style dataset, or a pair of tensors cut into batches.
+
+    A loader is not read itself, but a copy of it (`own_loader`), whose order follows from the seed.
 
     Raises:
         DataError: for data that is none of these, or that fails while it gives a batch.
@@ -38,9 +45,37 @@ def raw_batches(data: object) -> Iterator[Any]:
     if (pair := as_pair(data)) is not None:
         yield from _cut(*pair)
     elif isinstance(data, Dataset) and not isinstance(data, IterableDataset):
-        yield from _taken(DataLoader(data, batch_size=MOST_ROWS))
+        yield from _taken(DataLoader(data, batch_size=MOST_ROWS, generator=torch.Generator().manual_seed(seed)))
     else:
-        yield from _taken(data)
+        yield from _taken(own_loader(data, seed) if isinstance(data, DataLoader) else data)
+
+
+def own_loader(loader: DataLoader[Any], seed: int) -> DataLoader[Any]:
+    """Return a loader over the same dataset, by the same sampler, workers and collate function, that shares no state.
+
+    torch gives a loader with persistent workers one iterator for all who read it, and each would get a part of the
+    batches. The copy's workers end with each pass, and what is random in it (the order, the workers' seeds) comes from
+    a generator of its own, so that neither the loader's nor the process's is drawn from. A sampler that keeps no
+    ``generator``, an iterable dataset, and whatever a subclass of DataLoader holds is shared with the caller's loader.
+    """
+    own = copy.copy(loader)
+    generator = torch.Generator().manual_seed(seed)
+    changed: dict[str, Any] = {"_iterator": None, "persistent_workers": False, "generator": generator}
+    changed["sampler"] = sampler = _own_sampler(loader.sampler, generator)
+    batches = loader.batch_sampler
+    if isinstance(batches, BatchSampler):
+        batches = _own_sampler(batches, generator)
+        batches.sampler = sampler if batches.sampler is loader.sampler else _own_sampler(batches.sampler, generator)
+    changed["batch_sampler"] = batches
+    vars(own).update(changed)  # DataLoader refuses to be changed attribute by attribute
+    return own
+
+
+def _own_sampler(sampler: Any, generator: torch.Generator) -> Any:
+    own = copy.copy(sampler)
+    if isinstance(getattr(own, "generator", generator), torch.Generator | None) and hasattr(own, "generator"):
+        own.generator = generator
+    return own
 
 
 def refuse_no_data(data: object, purpose: str = "evaluate") -> None:
@@ -131,7 +166,7 @@ def prepared(raw: object, model: nn.Module, device: torch.device | None) -> Batc
 
     A dict's targets are under one of `TARGET_KEYS`; what the model's ``forward`` does not accept is left out, as a
     dict of a single input is given by position where its name is not one of the model's. Targets are also passed on
-    under their name if the model accepts it (Hugging Face models then return their loss).
+    under their name if the model, or the one it wraps, accepts it (Hugging Face models then return their loss).
 
     Raises:
         DataError: for a batch that is neither, without targets, or with nothing that the model accepts.
@@ -143,8 +178,12 @@ def prepared(raw: object, model: nn.Module, device: torch.device | None) -> Batc
     else:
         what, hint = f"a {type(raw).__name__}", ""
         if isinstance(raw, tuple | list):
-            what, hint = f"{what} of {len(raw)}", "; several inputs go as ((a, b), targets)" if len(raw) > 2 else ""
-        raise DataError(f"a batch is {what}; expected (inputs, targets) or a dict with inputs and targets{hint}")
+            what = f"{what} of {len(raw)}"
+            hint = "; several inputs go as ((a, b), targets); leave out what is neither, in collate_fn or the dataset"
+        raise DataError(
+            f"a batch is {what}; expected (inputs, targets) or a dict with inputs and targets"
+            f"{hint if isinstance(raw, tuple | list) and len(raw) > 2 else ''}"
+        )
     args, kwargs, targets = moved((args, kwargs, _targets(targets)), device)
     return Batch(args, kwargs, targets)
 
@@ -177,7 +216,32 @@ def _from_mapping(raw: Mapping[str, Any], model: nn.Module) -> tuple[tuple[Any, 
 
 
 def _accepts(model: nn.Module) -> tuple[set[str], bool]:
-    """Return the names the model's ``forward`` takes by keyword, and whether it takes any name."""
-    parameters = inspect.signature(model.forward).parameters.values()
-    named = {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
-    return named, any(p.kind is p.VAR_KEYWORD for p in parameters)
+    """Return the names the model's ``forward`` takes by keyword, and whether it takes any name.
+
+    One that takes any passes them on: what the module it wraps takes is accepted as well.
+    """
+    named: set[str] = set()
+    anything, inner = False, model
+    for _ in range(_MOST_WRAPPERS):
+        parameters = inspect.signature(inner.forward).parameters.values()
+        named |= {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+            break
+        anything = True
+        wrapped = (getattr(inner, name, None) for name in _WRAPPED)
+        found = next((module for module in wrapped if isinstance(module, nn.Module) and module is not inner), None)
+        if found is None:
+            break
+        inner = found
+    return named, anything
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """Return the module that `torch.compile` or a parallel wrapper runs, else the model itself."""
+    for _ in range(_MOST_WRAPPERS):
+        parallel = isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel)
+        inner = model.module if parallel else getattr(model, "_orig_mod", None)
+        if not isinstance(inner, nn.Module):
+            break
+        model = inner
+    return model

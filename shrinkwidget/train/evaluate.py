@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import Cancelled, DataError, ModelError
-from ..measure.call import device_of, run
+from ..measure.call import RandomState, device_of, keeping_random_state, run
+from .answers import OutputReader
 from .batches import Batch, count, prepared, raw_batches
+from .by_class import ByClass, ClassCounts, collapse
+from .labels import LabelRules
 from .metrics import Metric, Sums, Tally, resolve
 from .reader import unblocked
 
-MetricLike: TypeAlias = str | Callable[[Any, Tensor], object]
+MetricLike: TypeAlias = str | Metric | Callable[[Any, Tensor], object]
 
 
 @runtime_checkable
@@ -38,7 +41,12 @@ class Score:
 
     `low` and `high` are the ends of a 95 % interval, NaN where too few examples can tell; `n` is the number of
     examples scored so far, out of `total` (None if the data does not say); `done` is False while more is to come.
-    `regime` says how the model was obtained. Accuracies are fractions, 0…1.
+    `regime` says how the model was obtained.
+
+    `percent` and `higher` are the metric's: whether values are shares, 0…1, shown in per cent, and whether more is
+    better. An accuracy also counts its classes, once it is done: ``by_class[3].predicted`` says how often class 3 was
+    predicted, beside `labels` and `correct`; it is empty beyond 1,000 classes, and for other metrics. `warnings` are
+    sentences about what the mean hides: a class that is never predicted, an interval that covers chance.
     """
 
     value: float
@@ -49,46 +57,75 @@ class Score:
     metric: str
     regime: str = "no retraining"
     done: bool = True
+    percent: bool = False
+    higher: bool = True
+    warnings: tuple[str, ...] = ()
+    by_class: tuple[ClassCounts, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON-able values; what is not finite is None."""
-        plain = asdict(self)
+        """Return plain JSON-able values but for the counts of classes; what is not finite is None."""
+        plain = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "by_class"}
+        plain["warnings"] = list(self.warnings)
         return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in plain.items()}
 
     def __repr__(self) -> str:
         interval = "" if math.isnan(self.low) else f" [{self._number(self.low)}, {self._number(self.high)}]"
-        unit = " %" if self.metric == "accuracy" else ""
         so_far = "" if self.done else " so far" if self.total is None else f" of {self.total:,} so far"
-        return f"{self.metric} {self._number(self.value)}{unit}{interval} n={self.n:,}{so_far}, {self.regime}"
+        about = f"{self.metric} {self.text}{interval} n={self.n:,}{so_far}, {self.regime}"
+        return "; ".join([about, *self.warnings])
+
+    @property
+    def text(self) -> str:
+        """The value in the metric's own unit: "98.3 %"."""
+        return self._number(self.value) + (" %" if self.percent else "")
 
     def _number(self, x: float) -> str:
-        return f"{100 * x:.1f}" if self.metric == "accuracy" else f"{x:.4g}"
+        return f"{100 * x:.1f}" if self.percent else f"{x:.4g}"
 
 
-def evaluate(model: nn.Module | Shrunk, data: object, metric: MetricLike = "accuracy") -> Score:
-    """Return the score of a model on data; the model's weights, buffers and training mode stay as they are.
+def evaluate(
+    model: nn.Module | Shrunk,
+    data: object,
+    metric: MetricLike = "accuracy",
+    *,
+    ignore_index: int | None = None,
+    next_token: bool | None = None,
+) -> Score:
+    """Return the score of a model on data.
 
-    See `running` for the scores on the way.
+    The model's weights, buffers and training modes stay as they are, and so do the generators of random numbers; of a
+    DataLoader a copy is read, never the loader itself. See `running` for the scores on the way.
 
     Args:
         model: any module, or a `Compressed`, whose regime the score then carries; batches are moved to its device.
         data: a DataLoader, an iterable of ``(inputs, targets)`` or dict batches, a map-style dataset, or a pair of
-            tensors ``(inputs, targets)``.
+            tensors ``(inputs, targets)``. Several inputs go as ``((a, b), targets)``. Of a dict, the targets are under
+            "labels", "label", "targets", "target" or "y".
         metric: ``"accuracy"`` (top-1, Wilson interval), ``"mse"``, ``"perplexity"`` (exp of the mean cross entropy
-            per token), or a function of (outputs, targets) that gives one number per example, or one per batch. The
-            explorer takes higher for better unless it is called a loss, an error or an entropy; its attribute
-            ``higher_is_better`` decides where there is one.
+            per label), a function of (outputs, targets) that gives one number per example, or one per batch, or a
+            `Metric`. Of a function more is taken to be better, and its values are shown as they are, unless its
+            attributes ``higher_is_better`` and ``percent`` (or `Metric.of`) say otherwise; torch's losses are known.
+        ignore_index: a label that is not scored, such as 255 in segmentation; -100 never is.
+        next_token: for sequences, whether the output at position i predicts label i + 1 (a causal language model whose
+            labels are its inputs) or label i. By default the model's own loss tells; without one, you are asked.
+
+    Labels may be class numbers (N×…, or N×1), one-hot, or shares of the classes that sum to 1, as torch's cross entropy
+    takes them. Outputs may be a tensor N×C×…, one logit (or the probability a sigmoid gives) per label, a tuple, a
+    dict, or an object with ``logits``.
 
     Raises:
         DataError: for data, targets or a metric that do not fit the model, naming the batch; for empty data.
         ModelError: for what is no module, or has no values (the meta device).
     """
+    rules = LabelRules(ignore_index, next_token)
     if isinstance(model, nn.Module) or not isinstance(model, Shrunk):
-        *_, score = running(model, data, metric)
+        with keeping_random_state():
+            *_, score = scores(model, data, metric, rules)
         return score
     if model.model is None:
         raise ModelError("there is no model to run, only weights: load the file with load(path, into=model)")
-    return replace(evaluate(model.model, data, metric), regime=model.regime)
+    found = evaluate(model.model, data, metric, ignore_index=ignore_index, next_token=next_token)
+    return replace(found, regime=model.regime)
 
 
 def running(
@@ -97,6 +134,9 @@ def running(
     metric: MetricLike = "accuracy",
     cancelled: Callable[[], bool] | None = None,
     patience: float | None = None,
+    *,
+    ignore_index: int | None = None,
+    next_token: bool | None = None,
 ) -> Iterator[Score]:
     """Yield the score after every batch, and at last the same with ``done=True``; see `evaluate`.
 
@@ -112,8 +152,35 @@ def running(
         Cancelled: when `cancelled` says so.
         DataError, ModelError: as `evaluate`; for the metric's name and the model at once, for the rest on the way.
     """
+    return _aside(scores(model, data, metric, LabelRules(ignore_index, next_token), cancelled, patience))
+
+
+def _aside(found: Iterator[Score]) -> Iterator[Score]:
+    """Let an evaluation draw random numbers from a stream of its own, as the caller's goes on between two scores."""
+    state = RandomState()
+    while True:
+        with state.entered():
+            score = next(found, None)
+        if score is None:
+            return
+        yield score
+
+
+def scores(
+    model: nn.Module,
+    data: object,
+    metric: MetricLike,
+    rules: LabelRules = LabelRules(),
+    cancelled: Callable[[], bool] | None = None,
+    patience: float | None = None,
+) -> Iterator[Score]:
+    """Yield what `running` does, but leave the generators of random numbers alone.
+
+    They are the process's own: a thread that put them back would undo what another has drawn meanwhile.
+    """
     device = _runnable(model)
-    return _running(model, device, data, resolve(metric), cancelled or (lambda: False), patience)
+    reader = OutputReader(model, rules)
+    return _scores(reader, model, device, data, resolve(metric), cancelled or (lambda: False), patience)
 
 
 def _runnable(model: object) -> torch.device | None:
@@ -126,7 +193,8 @@ def _runnable(model: object) -> torch.device | None:
     return device
 
 
-def _running(
+def _scores(
+    reader: OutputReader,
     model: nn.Module,
     device: torch.device | None,
     data: object,
@@ -134,29 +202,47 @@ def _running(
     cancelled: Callable[[], bool],
     patience: float | None,
 ) -> Iterator[Score]:
-    tally, total, number = Tally(), count(data), 0
+    tally, classes, total, number = Tally(), ByClass(), count(data), 0
     for number, raw in enumerate(unblocked(raw_batches(data), data, cancelled, patience), start=1):
         if cancelled():
             raise Cancelled(f"the evaluation was cancelled before batch {number}")
         try:
-            tally.add(_scored(model, prepared(raw, model, device), metric))
+            sums = _sums(reader, model, prepared(raw, model, device), metric)
         except DataError as error:
             raise DataError(f"batch {number}: {error}") from error.__cause__
+        tally.add(sums)
+        classes.add(sums.guesses)
         if tally.clusters:
             yield _score(tally, metric, total, done=False)
     if not tally.clusters:
         raise DataError(_empty(data) if number == 0 else f"none of the {number} batches has a label to score")
-    yield _score(tally, metric, total, done=True)
+    score, counts = _score(tally, metric, total, done=True), classes.counts()
+    yield replace(score, by_class=counts, warnings=collapse(counts, score.low, score.high))
 
 
-def _scored(model: nn.Module, batch: Batch, metric: Metric) -> Sums:
-    """Run one batch and score it. Inference mode is entered here: it is thread-local and must not outlive a yield."""
-    with torch.inference_mode():
-        return metric.sums(run(model, batch.args, batch.kwargs), batch.targets)
+def _sums(reader: OutputReader, model: nn.Module, batch: Batch, metric: Metric) -> Sums:
+    """Run one batch and score it, without gradients.
+
+    Not in inference mode: what a model remembers of its batches (a table of positions) could never be trained with
+    again. The modes are entered here because they are thread-local and must not outlive a yield.
+    """
+    with torch.inference_mode(False), torch.no_grad():
+        return metric.sums(reader.read(run(model, batch.args, batch.kwargs), batch))
 
 
 def _score(tally: Tally, metric: Metric, total: int | None, done: bool) -> Score:
-    return Score(*metric.conclude(tally), n=tally.examples, total=total, metric=metric.name, done=done)
+    value, low, high = metric.conclude(tally)
+    return Score(
+        value,
+        low,
+        high,
+        n=tally.examples,
+        total=total,
+        metric=metric.name,
+        done=done,
+        percent=metric.percent,
+        higher=metric.higher,
+    )
 
 
 def _empty(data: object) -> str:

@@ -1,19 +1,26 @@
-"""What an evaluation measures: accuracy, mean squared error, perplexity, or the user's own, each with its interval."""
+"""What an evaluation measures: accuracy, mean squared error, perplexity, or the user's own, each with its interval.
+
+A metric is an object: its name is only shown, and says nothing about its unit or its direction.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, TypeAlias
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from ..errors import DataError, ShrinkError, nearest
 from ..measure.call import describe, reason
 from ..measure.layers import where_float64_is
-from .outputs import IGNORED, class_scores, cross_entropy, no_nan, paired_values
+from .answers import Answers
+from .labels import IGNORED, are_shares
+from .outputs import no_nan
 
 Z: Final = 1.959963984540054
 """Standard deviations on either side of a 95 % interval."""
@@ -27,11 +34,22 @@ class Sums:
     """One batch, scored: per cluster, `total` is the sum of what is averaged and `terms` how many were added, both [N].
 
     A cluster is an example, or the whole batch where only its mean is known; `examples` is how many were scored.
+    `guesses` are the classes predicted and the labels, N×…, where the metric compares classes.
     """
 
     total: Tensor
     terms: Tensor
     examples: int
+    guesses: Guesses | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Guesses:
+    """The classes a batch was predicted to be of, and is of (-100 where that is not scored), of so many there are."""
+
+    predicted: Tensor
+    labels: Tensor
+    classes: int
 
 
 class Tally:
@@ -79,32 +97,63 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """A metric: `sums` scores the outputs of one batch against its targets, `conclude` sums up a tally."""
+    """A metric: `sums` scores the answers of one batch, `conclude` sums up a tally.
+
+    `higher` says whether more is better, `percent` whether values are shares, 0…1, to be written in per cent.
+
+        wer = sw.Metric.of(word_errors, name="WER", higher=False, percent=True)
+        sw.evaluate(model, data, wer)
+    """
 
     name: str
     higher: bool
     percent: bool
-    sums: Callable[[Any, Tensor], Sums]
+    sums: Callable[[Answers], Sums]
     conclude: Callable[[Tally], Interval]
 
+    @classmethod
+    def of(
+        cls,
+        function: Callable[[Any, Tensor], object],
+        name: str | None = None,
+        higher: bool | None = None,
+        percent: bool | None = None,
+    ) -> Metric:
+        """Return the metric that averages a function of (outputs, targets).
 
-_COSTS: Final = ("loss", "error", "entropy")
+        Args:
+            function: gets what the model returned and the targets, and gives a tensor with one number per example, or
+                one number: the mean over the batch.
+            name: by default the function's own.
+            higher: whether more is better; by default the function's attribute ``higher_is_better``, False for torch's
+                own losses, else True.
+            percent: whether it gives shares, 0…1; by default the function's attribute ``percent``, else False.
+        """
+        inner = function.func if isinstance(function, partial) else function
+        called = name or str(getattr(inner, "__name__", type(inner).__name__))
+        if higher is None:
+            declared = getattr(function, "higher_is_better", None)
+            higher = not _is_torch_loss(inner) if declared is None else bool(declared)
+        if percent is None:
+            percent = bool(getattr(function, "percent", False))
+        return cls(called, higher, percent, partial(_own_sums, function, called), _mean_interval)
 
 
-def resolve(metric: str | Callable[[Any, Tensor], object]) -> Metric:
-    """Return the metric of this name, or the one that averages a callable.
+def _is_torch_loss(function: object) -> bool:
+    """Tell whether a function or module is one of torch's losses."""
+    return isinstance(function, nn.modules.loss._Loss) or getattr(function, "__module__", "") == F.__name__
 
-    The callable gets what the model returned and the targets, and gives a tensor with one number per example, or one
-    number: the mean over the batch. Higher is taken to be better, but lower of what is called a loss, an error or
-    an entropy; its attribute ``higher_is_better``, True or False, decides where there is one.
+
+def resolve(metric: str | Metric | Callable[[Any, Tensor], object]) -> Metric:
+    """Return the metric of this name, the metric itself, or what `Metric.of` makes of a function.
 
     Raises:
         DataError: for an unknown name, naming the nearest.
     """
+    if isinstance(metric, Metric):
+        return metric
     if callable(metric):
-        name = str(getattr(metric, "__name__", type(metric).__name__))
-        higher = bool(getattr(metric, "higher_is_better", not any(word in name.lower() for word in _COSTS)))
-        return Metric(name, higher, False, lambda out, targets: _own_sums(metric, name, out, targets), _mean_interval)
+        return Metric.of(metric)
     if not isinstance(metric, str) or metric not in METRICS:
         raise DataError(
             f"there is no metric {metric!r}{nearest(str(metric), METRICS) or '.'} "
@@ -146,26 +195,30 @@ def _exp(x: float) -> float:
     return math.inf if x > 709 else math.exp(x)
 
 
-def _accuracy_sums(output: Any, targets: Tensor) -> Sums:
-    logits, labels = class_scores(output, targets)
+def _accuracy_sums(answers: Answers) -> Sums:
+    scores, labels = answers.classes
+    predicted = scores.argmax(1)
+    if are_shares(scores, labels):
+        labels = labels.argmax(1)
     scored = labels != IGNORED
-    right = (logits.argmax(1) == labels) & scored
-    return _by_example(right, scored)
+    right = (predicted == labels) & scored
+    guesses = None if answers.of_next_tokens else Guesses(predicted, labels, scores.shape[1])
+    return _by_example(right, scored, guesses)
 
 
-def _perplexity_sums(output: Any, targets: Tensor) -> Sums:
-    logits, labels = class_scores(output, targets)
-    return _by_example(cross_entropy(logits, labels), labels != IGNORED)
+def _perplexity_sums(answers: Answers) -> Sums:
+    return _by_example(*answers.losses())
 
 
-def _squared_sums(output: Any, targets: Tensor) -> Sums:
-    found, wanted = paired_values(output, targets)
+def _squared_sums(answers: Answers) -> Sums:
+    found, wanted = answers.values
     errors = (_double(found) - _double(wanted)).square()
     return _by_example(no_nan(errors), torch.ones_like(errors))
 
 
-def _own_sums(metric: Callable[[Any, Tensor], object], name: str, output: Any, targets: Tensor) -> Sums:
+def _own_sums(metric: Callable[[Any, Tensor], object], name: str, answers: Answers) -> Sums:
     """Score by the user's function: one number per example, or one for the batch."""
+    output, targets = answers.output, answers.targets
     try:
         given = metric(output, targets)
     except ShrinkError:
@@ -191,9 +244,9 @@ def _numbers(given: object) -> Tensor | None:
         return None
 
 
-def _by_example(values: Tensor, scored: Tensor) -> Sums:
+def _by_example(values: Tensor, scored: Tensor, guesses: Guesses | None = None) -> Sums:
     total, terms = (_double(x).reshape(len(x), -1).sum(1) for x in (values, scored))
-    return Sums(total, terms, int((terms > 0).sum()))
+    return Sums(total, terms, int((terms > 0).sum()), guesses)
 
 
 def _double(values: Tensor) -> Tensor:

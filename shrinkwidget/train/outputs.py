@@ -1,19 +1,23 @@
-"""Reads predictions out of whatever a model returns, and pairs them with the labels they predict."""
+"""Finds, in whatever a model returns, the tensor that predicts the targets."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Final
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from typing import Any, Final, NoReturn, TypeAlias
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import DataError
 from ..measure.call import describe
 
-IGNORED: Final = -100
-"""The label that is not scored, as in ``torch.nn.functional.cross_entropy``."""
+Place: TypeAlias = str | int
+"""Where a tensor is in a model's outputs: a key or attribute, or a place in a tuple."""
+
+Fit: TypeAlias = Callable[[Tensor], int]
+"""How well a tensor may predict the targets: 0 it cannot, 1 it can, 2 it is of just their kind."""
+
+_NAMES: Final = ("logits", "out")  # Hugging Face's name, and torchvision's
 
 
 def no_nan(values: Tensor, name: str = "") -> Tensor:
@@ -23,38 +27,103 @@ def no_nan(values: Tensor, name: str = "") -> Tensor:
     return values
 
 
-def prediction(output: Any) -> Tensor:
-    """Return the tensor a model predicts with: its output, or the ``logits`` or ``out`` of it, or the first of a tuple.
+def parts(output: Any) -> dict[Place, Any]:
+    """Return what a model returned by key, by attribute or by place: a tensor has the only place 0."""
+    if isinstance(output, Tensor):
+        return {0: output}
+    if isinstance(output, Mapping):
+        return dict(output)
+    if isinstance(output, tuple) and hasattr(output, "_fields"):
+        return dict(zip(output._fields, output, strict=True))
+    if isinstance(output, tuple | list):
+        return dict(enumerate(output))
+    if is_dataclass(output) and not isinstance(output, type):
+        return {field.name: getattr(output, field.name) for field in fields(output)}
+    named = {name: getattr(output, name, None) for name in (*_NAMES, "loss")}
+    return named | getattr(output, "__dict__", {})
+
+
+def tensors(output: Any) -> dict[Place, Tensor]:
+    """Return the tensors of what a model returned that have a batch dimension; a loss has none."""
+    return {place: part for place, part in parts(output).items() if isinstance(part, Tensor) and part.ndim}
+
+
+def own_loss(output: Any) -> float | None:
+    """Return the loss a model computed itself: what it calls so, or a scalar at the head of a tuple."""
+    found = parts(output)
+    loss = found.get("loss", found.get(0))
+    if isinstance(loss, Tensor) and loss.numel() == 1 and (loss.ndim == 0 or "loss" in found):
+        return float(loss)
+    return None
+
+
+def only_prediction(output: Any) -> Tensor | None:
+    """Return the tensor that predicts, whatever the targets are; None where they would have to tell."""
+    found = tensors(output)
+    named = next((found[name] for name in _NAMES if name in found), None)
+    return named if named is not None or len(found) != 1 else next(iter(found.values()))
+
+
+def find_prediction(output: Any, fit: Fit, targets: Tensor) -> list[Place]:
+    """Return the places of the tensors that may predict the targets: one, unless nothing tells several apart.
+
+    It is the output itself, or what is called ``logits`` or ``out``, or the only tensor with a batch dimension. Of
+    several, those that fit the targets best.
 
     Raises:
-        DataError: if there is none, or it has no batch dimension.
+        DataError: if there is none.
     """
-    found: object = output
-    if not isinstance(output, Tensor):
-        named = [_part(output, key) for key in ("logits", "out")]
-        found = next((part for part in named if isinstance(part, Tensor)), None)
-        if found is None and isinstance(output, tuple | list) and output:
-            found = output[0]
-    if not isinstance(found, Tensor) or found.ndim == 0:
-        what = describe(found if isinstance(found, Tensor) else output)
+    found = tensors(output)
+    for name in _NAMES:
+        if name in found:
+            return [name]
+    if not found:
+        what = describe(output)
+        if isinstance(output, tuple | list):
+            what += f" of {', '.join(map(describe, output)) or 'nothing'}"
         raise DataError(
             f"the model returned {what}; expected a tensor of N×…, or logits; else pass a function as metric"
         )
-    return found
+    if len(found) == 1:
+        return list(found)
+    ranks = {place: fit(tensor) for place, tensor in found.items()}
+    best = max(ranks.values())
+    if not best:
+        raise DataError(f"of what the model returned ({_listed(found)}) nothing fits the targets, {describe(targets)}")
+    return [place for place, rank in ranks.items() if rank == best]
 
 
-def _part(output: Any, key: str) -> object:
-    return output.get(key) if isinstance(output, Mapping) else getattr(output, key, None)
+def refuse_ambiguous(output: Any, places: Sequence[Place]) -> NoReturn:
+    """Raise a `DataError` for several tensors that fit equally well."""
+    found = tensors(output)
+    raise DataError(
+        f"the model returned several tensors that fit the targets ({_listed({p: found[p] for p in places})}): "
+        f"let it return one of them, or under the name 'logits'; or pass functions of (outputs, targets) "
+        f"as metric and as loss"
+    )
 
 
-def paired_values(output: Any, targets: Tensor) -> tuple[Tensor, Tensor]:
+def _listed(found: Mapping[Place, Tensor]) -> str:
+    return ", ".join(f"{place!r} {describe(tensor)}" for place, tensor in found.items())
+
+
+def fits_values(targets: Tensor) -> Fit:
+    """Return the fit of a regression: the targets' shape, and N×1 fits N."""
+
+    def fit(tensor: Tensor) -> int:
+        same = tensor.numel() == targets.numel() and len(tensor) == len(targets)
+        return 2 if same and _squeezed(tensor) == _squeezed(targets) else 0
+
+    return fit
+
+
+def paired_values(found: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """Return the prediction of a regression and the targets, both of the prediction's shape and on its device.
 
     Raises:
         DataError: for shapes that do not fit; N×1 fits N.
     """
-    found = prediction(output)
-    if found.numel() != targets.numel() or len(found) != len(targets) or _squeezed(found) != _squeezed(targets):
+    if not fits_values(targets)(found):
         raise DataError(f"outputs are {describe(found)}, targets {describe(targets)}; expected the same shape")
     return found, targets.to(found.device).reshape(found.shape)
 
@@ -62,77 +131,3 @@ def paired_values(output: Any, targets: Tensor) -> tuple[Tensor, Tensor]:
 def _squeezed(tensor: Tensor) -> list[int]:
     """Return the sizes that count, so that N×1 fits N but N×2×3 does not fit N×3×2."""
     return [size for size in tensor.shape[1:] if size != 1]
-
-
-def class_scores(output: Any, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Return logits N×C×… and the labels N×… they are scored against.
-
-    Logits are N×C×… as PyTorch's losses want them, or have the classes last as Hugging Face has them; one logit per
-    label (N or N×1×…) is that of class 1. A model that returns its own ``loss`` next to logits of a sequence tells by
-    it whether position i predicts label i or label i + 1.
-
-    Raises:
-        DataError: for shapes that do not fit, labels that are no class, or NaN in the logits.
-    """
-    logits = prediction(output)
-    logits, labels = _paired(logits, targets.to(logits.device), classes_last=not isinstance(output, Tensor))
-    if logits.dtype.is_floating_point:
-        no_nan(logits)
-    labels = _checked_labels(labels, logits.shape[1])
-    loss = _part(output, "loss")
-    if labels.ndim == 2 and isinstance(loss, Tensor) and loss.numel() == 1:
-        logits, labels = _shifted_as(loss.item(), logits, labels)
-    return logits, labels
-
-
-def _paired(logits: Tensor, labels: Tensor, classes_last: bool) -> tuple[Tensor, Tensor]:
-    """Bring classes to dimension 1; where both places fit, `classes_last` decides."""
-    first = logits.ndim > 1 and logits.shape[:1] + logits.shape[2:] == labels.shape
-    last = logits.ndim > 1 and logits.shape[:-1] == labels.shape
-    if last and (classes_last or not first):
-        logits, first = logits.movedim(-1, 1), True
-    if first and logits.shape[1] > 1:
-        return logits, labels
-    if first:
-        logits = logits.squeeze(1)
-    elif logits.shape != labels.shape or (logits.ndim > 1 and logits.shape[1] > 1):
-        raise DataError(_misfit(logits, labels))
-    return torch.stack([torch.zeros_like(logits), logits], 1), labels
-
-
-def _misfit(logits: Tensor, labels: Tensor) -> str:
-    found = f"outputs are {describe(logits)}, labels {describe(labels)}"
-    if logits.shape == labels.shape:
-        return f"{found}: labels must be class numbers; pass targets.argmax(1), or a function as metric"
-    return f"{found}; expected logits N×C×… and labels N×…"
-
-
-def _checked_labels(labels: Tensor, classes: int) -> Tensor:
-    if labels.is_complex() or (labels.dtype.is_floating_point and not bool((labels == labels.round()).all())):
-        raise DataError(
-            f"labels are {describe(labels)}; expected whole class numbers (for regression use metric='mse')"
-        )
-    labels = labels.long()
-    strange = labels[(labels != IGNORED) & ((labels < 0) | (labels >= classes))]
-    if strange.numel():
-        raise DataError(
-            f"label {int(strange[0])} is out of range: the model tells {classes} classes apart, 0 to {classes - 1} "
-            f"({IGNORED} marks a label that is not scored)"
-        )
-    return labels
-
-
-def _shifted_as(loss: float, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Return logits and labels of a sequence paired as the model paired them when it computed its loss."""
-    ahead = logits[:, :, :-1], labels[:, 1:]
-
-    def distance(pair: tuple[Tensor, Tensor]) -> float:
-        scored = pair[1] != IGNORED
-        return abs(float(cross_entropy(*pair).sum() / scored.sum()) - loss)
-
-    return ahead if distance(ahead) < distance((logits, labels)) else (logits, labels)
-
-
-def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return the loss in nats of every label, of the labels' shape; 0 for one that is not scored."""
-    return F.cross_entropy(logits.float(), labels, ignore_index=IGNORED, reduction="none")

@@ -25,7 +25,8 @@ from ..recipe import Recipe
 from ..shrink.compress import code_layers, copied, effective_state, fill
 from ..shrink.exact import exact
 from ..train.batches import Batch, prepared, raw_batches, refuse_no_data
-from ..train.evaluate import MetricLike, Score, running
+from ..train.evaluate import MetricLike, Score, scores
+from ..train.labels import LabelRules
 from ..train.metrics import resolve
 from ..train.reader import unblocked
 
@@ -44,7 +45,12 @@ class Bench:
     """
 
     def __init__(
-        self, source: Source, data: object = None, metric: MetricLike = "accuracy", train: object = None
+        self,
+        source: Source,
+        data: object = None,
+        metric: MetricLike = "accuracy",
+        train: object = None,
+        rules: LabelRules = LabelRules(),
     ) -> None:
         self.weights = open_weights(source)
         for given in (data, train):
@@ -55,7 +61,7 @@ class Bench:
         self.data = data
         self.train = train
         self.sketch = sketch(self.weights)
-        self._metric_like = metric
+        self._rules = rules
         self._scratch: nn.Module | None = None
         self._exact: OrderedDict[str, Estimate] = OrderedDict()
         self._scores: OrderedDict[str, Score] = OrderedDict()
@@ -100,7 +106,7 @@ class Bench:
             return
         model = self._scratch_model()
         fill(model, effective_state(self.weights, recipe, self.sketch, cancelled))
-        for score in running(model, self.data, self._metric_like, cancelled, _PATIENCE_SECONDS):
+        for score in scores(model, self.data, self.metric, self._rules, cancelled, _PATIENCE_SECONDS):
             if score.done:
                 _remember(self._scores, recipe.to_json(), score)
             yield score
@@ -133,7 +139,7 @@ class Bench:
 
     def retrain(self, recipe: Recipe, method: Method) -> Run:
         """Return a run that retrains the compressed model, not yet started, scored by this bench's data and metric."""
-        options = Training(metric=self._metric_like)
+        options = Training(metric=self.metric, ignore_index=self._rules.ignore_index, next_token=self._rules.next_token)
         return Run(Job(self.compress(recipe), self.train, self.data, method, options))
 
     def _scratch_model(self) -> nn.Module:

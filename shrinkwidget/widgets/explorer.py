@@ -22,6 +22,7 @@ from ..measure.parallel import in_forked_children
 from ..measure.sketch import Sketch
 from ..recipe import Recipe, checked_recipe
 from ..train.evaluate import MetricLike, Score
+from ..train.labels import LabelRules
 from .bench import DENSE, Bench, CancelCheck
 from .commands import keep_in_notebook, save_to
 from .hosted import Hosted, built, kernel_owned, metric_dict, sentence
@@ -384,6 +385,9 @@ def explore(
     recipe: Recipe | None = None,
     metric: MetricLike = "accuracy",
     train: object = None,
+    *,
+    ignore_index: int | None = None,
+    next_token: bool | None = None,
 ) -> Explorer:
     """Open the explorer on a model.
 
@@ -393,6 +397,7 @@ def explore(
         recipe: where to start; by default nothing is pruned or quantized.
         metric: see `evaluate`.
         train: what "Retrain…" trains on; see `retrain`.
+        ignore_index, next_token: how labels are read; see `evaluate`.
 
     Raises:
         ModelError: for a model that cannot be looked at: NaN weights, meta tensors, nothing to compress.
@@ -403,4 +408,5 @@ def explore(
     from .cells import replace_in_cell
 
     start = DENSE if recipe is None else checked_recipe(recipe)
-    return replace_in_cell(Explorer(Bench(model, data, metric, train), start))
+    rules = LabelRules(ignore_index, next_token)
+    return replace_in_cell(Explorer(Bench(model, data, metric, train, rules), start))

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -270,20 +271,37 @@ def test_a_batch_mean_of_the_user_is_weighted_by_the_batch() -> None:
     assert (score.n, score.total) == (40, 40)
 
 
-def edit_error(_outputs: Tensor, _targets: Tensor) -> float:
+def accuracy(outputs: Tensor, targets: Tensor) -> Tensor:
+    return 100 * (outputs.argmax(1) == targets).float()
+
+
+def neg_loss(_outputs: Tensor, _targets: Tensor) -> float:
     return 0.0
 
 
-def own_score(_outputs: Tensor, _targets: Tensor) -> float:
-    return 0.0
-
-
-def test_a_loss_is_better_when_lower() -> None:
-    for loss in (F.cross_entropy, F.l1_loss, nn.MSELoss(), nn.CrossEntropyLoss(), edit_error):
+def test_torchs_losses_are_better_when_lower() -> None:
+    for loss in (F.cross_entropy, F.l1_loss, nn.MSELoss(), nn.CrossEntropyLoss(), partial(F.mse_loss, reduction="sum")):
         assert not resolve(loss).higher
-    assert resolve(own_score).higher
-    edit_error.higher_is_better = True  # type: ignore[attr-defined]
-    assert resolve(edit_error).higher
+
+
+def test_a_metrics_name_says_nothing_about_its_unit_or_direction() -> None:
+    assert resolve(neg_loss).higher
+    score = evaluate(Echo(), (torch.eye(4), torch.arange(4)), accuracy)
+    assert (score.value, score.percent, score.higher) == (100, False, True)
+    assert repr(score).startswith("accuracy 100 [100, 100] n=4")
+
+
+def test_a_function_declares_its_direction_and_unit() -> None:
+    def wer(outputs: Tensor, targets: Tensor) -> Tensor:
+        return (outputs.argmax(1) != targets).float()
+
+    wer.higher_is_better, wer.percent = False, True  # type: ignore[attr-defined]
+    data = (torch.eye(4), torch.tensor([0, 1, 2, 2]))
+    named = sw.Metric.of(lambda out, y: (out.argmax(1) != y).float(), name="wer", higher=False, percent=True)
+    for metric in (wer, named):
+        score = evaluate(Echo(), data, metric)
+        assert (score.percent, score.higher, score.to_dict()["higher"]) == (True, False, False)
+        assert repr(score).startswith("wer 25.0 % [")
 
 
 def test_one_batch_mean_has_no_interval_and_the_text_shows_none() -> None:
@@ -429,7 +447,8 @@ BAD: dict[str, tuple[object, Any, str]] = {
     "label too large": (words(3), "accuracy", r"batch 1: label 3 is out of range: the model tells 3 classes apart"),
     "label negative": (words(-1), "perplexity", "label -1 is out of range"),
     "all ignored": (words(-100), "accuracy", "none of the 1 batches has a label to score"),
-    "one-hot labels": ((torch.eye(3), torch.eye(3)), "accuracy", "labels must be class numbers; pass targets.argmax"),
+    "multi-label": ((torch.eye(3), torch.ones(3, 3)), "accuracy", "multi-label, and a single class is no answer. Give"),
+    "no shares": ((torch.eye(3), torch.eye(3) / 2), "accuracy", "or the share of each class, which sum to 1"),
     "regression": ((torch.zeros(4, 3), torch.rand(4)), "accuracy", "for regression use metric='mse'"),
     "wrong shapes": ((torch.zeros(4, 3), torch.zeros(4, 2)), "mse", "outputs are 4×3 float32, targets 4×2 float32"),
     "transposed": ((torch.zeros(6, 2, 3), torch.zeros(6, 3, 2)), "mse", "expected the same shape"),
@@ -503,9 +522,9 @@ def test_modes_are_restored_when_a_module_refuses_eval_mode() -> None:
 
 
 def test_scores_read_well() -> None:
-    score = Score(0.98333, 0.9641, 0.9923, 360, 360, "accuracy")
+    score = Score(0.98333, 0.9641, 0.9923, 360, 360, "accuracy", percent=True)
     assert repr(score) == "accuracy 98.3 % [96.4, 99.2] n=360, no retraining"
-    part = Score(0.98333, 0.9641, 0.9923, 128, 12_000, "accuracy", done=False)
+    part = Score(0.98333, 0.9641, 0.9923, 128, 12_000, "accuracy", percent=True, done=False)
     assert repr(part) == "accuracy 98.3 % [96.4, 99.2] n=128 of 12,000 so far, no retraining"
     assert repr(Score(12.3456, 11.0, 14.0, 5, None, "perplexity", done=False)) == (
         "perplexity 12.35 [11, 14] n=5 so far, no retraining"
@@ -516,7 +535,7 @@ def test_to_dict_is_json() -> None:
     score = Score(math.inf, math.nan, math.inf, 1, None, "perplexity")
     assert json.loads(json.dumps(score.to_dict(), allow_nan=False)) == {
         "value": None, "low": None, "high": None, "n": 1, "total": None, "metric": "perplexity",
-        "regime": "no retraining", "done": True,
+        "regime": "no retraining", "done": True, "percent": False, "higher": True, "warnings": [],
     }  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import math
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+from shrinkwidget.figures.panels import _frontier, metric_of
 from shrinkwidget.figures.picture import picture_of
 from shrinkwidget.figures.ridge import MOST_ROWS, chosen_layers
 from shrinkwidget.figures.silhouette import blocks
@@ -51,6 +53,7 @@ def amount(png: bytes, colour: tuple[int, int, int]) -> int:
 
 def scored(recipe: Recipe, value: float | None, **more: Any) -> dict[str, Any]:
     about = {"n": 1000, "total": 1000, "state": "done", "metric": "accuracy", "regime": "no retraining"}
+    about |= {"percent": True, "higher": True}
     wide = {"low": value - 0.02, "high": value + 0.02} if value is not None else {"low": None, "high": None}
     return {"recipe": recipe.to_json(), "value": value, **wide, **about, **more}
 
@@ -160,10 +163,30 @@ def test_odd_scores_can_be_drawn(value: float | None) -> None:
     score = {**scored(HALF, value), "low": None}
     same = [{**scored(HALF, value), "nbytes": 5000}] * 3
     for metric in ("accuracy", "mse", "my metric"):
-        assert still(looked, figures, {**score, "metric": metric}, {**score, "metric": metric}, same)
+        for kind in itertools.product([True, False], repeat=2):
+            told = {**score, "metric": metric, "percent": kind[0], "higher": kind[1]}
+            assert still(looked, figures, told, told, same)
     failed = {"recipe": HALF.to_json(), "state": "failed", "text": "the metric raised"}
     assert still(looked, figures, failed, None, [])
     assert describe(figures, failed) == describe(figures, None)
+
+
+def test_a_score_is_written_in_its_metrics_own_unit_whatever_its_name() -> None:
+    looked = small()
+    figures = estimate(looked, HALF)
+    told = scored(HALF, 0.25)
+    assert "accuracy 25.0" in describe(figures, told)
+    assert "accuracy 0.25 (" in describe(figures, {**told, "percent": False})
+    assert "mse 25.0\N{NARROW NO-BREAK SPACE}% (" in describe(figures, {**told, "metric": "mse"})
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "neg_loss"])
+def test_the_frontier_goes_where_the_metric_is_better(metric: str) -> None:
+    points = [{"nbytes": 1, "value": 3.0}, {"nbytes": 2, "value": 1.0}, {"nbytes": 3, "value": 4.0}]
+    assert _frontier(points, higher=True) == [0, 2]
+    assert _frontier(points, higher=False) == [0, 1]
+    told = {"metric": metric, "higher": False, "percent": True}
+    assert metric_of(None, {"state": "failed"}, told) == (metric, True, False)
 
 
 def test_threads_draw_at_the_same_time_what_one_draws_alone() -> None:

@@ -25,17 +25,17 @@ def test_a_file_is_smaller_larger_or_as_large(ratio: float, words: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "metric, low, high, words",
+    "percent, low, high, words",
     [
-        ("accuracy", 0.984, 1.0, "98.4–100.0\u202f%"),
-        ("mse", 0.12345, 0.5, "0.1235–0.5"),
-        ("reward", -0.25, 0.5, "-0.25 to 0.5"),
-        ("accuracy", None, 1.0, ""),
-        ("accuracy", float("nan"), 1.0, ""),
+        (True, 0.984, 1.0, "98.4–100.0\u202f%"),
+        (False, 0.12345, 0.5, "0.1235–0.5"),
+        (False, -0.25, 0.5, "-0.25 to 0.5"),
+        (True, None, 1.0, ""),
+        (True, float("nan"), 1.0, ""),
     ],
 )
-def test_an_interval_is_written_as_it_was_computed(metric: str, low: float, high: float, words: str) -> None:
-    assert interval_text(metric, low, high) == words
+def test_an_interval_is_written_as_it_was_computed(percent: bool, low: float, high: float, words: str) -> None:
+    assert interval_text(low, high, percent) == words
 
 
 @pytest.mark.parametrize("file", sorted(VECTORS.glob("*.json")), ids=lambda file: file.stem)

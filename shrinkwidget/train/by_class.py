@@ -1,0 +1,71 @@
+"""What a mean over all classes hides: how often each class was the label, was predicted, and rightly."""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+import torch
+from torch import Tensor
+
+from .labels import IGNORED
+from .metrics import Guesses
+
+MOST_CLASSES: Final = 1000
+"""More classes than this are a vocabulary: most of them are never predicted, and rightly."""
+
+ENOUGH: Final = 5
+"""Labels from which it counts that a class is never predicted: of fewer, chance may miss all."""
+
+_NAMED: Final = 6
+
+
+class ClassCounts(NamedTuple):
+    """Of one class: how many labels, how many predictions, and how many predictions that were right."""
+
+    labels: int
+    predicted: int
+    correct: int
+
+
+class ByClass:
+    """Counts over all batches so far."""
+
+    def __init__(self) -> None:
+        self._counts: Tensor | None = None
+
+    def add(self, guesses: Guesses | None) -> None:
+        """Count one batch; None, or more than `MOST_CLASSES`, is not counted."""
+        if guesses is None or guesses.classes > MOST_CLASSES:
+            return
+        scored = guesses.labels != IGNORED
+        labels, predicted = guesses.labels[scored], guesses.predicted[scored]
+        found = torch.stack(
+            [torch.bincount(x, minlength=guesses.classes) for x in (labels, predicted, labels[labels == predicted])]
+        ).cpu()
+        if self._counts is None or self._counts.shape != found.shape:
+            self._counts = found if self._counts is None else None
+        else:
+            self._counts += found
+
+    def counts(self) -> tuple[ClassCounts, ...]:
+        """Return the counts of every class, by its number."""
+        return () if self._counts is None else tuple(ClassCounts(*row) for row in self._counts.T.tolist())
+
+
+def collapse(counts: tuple[ClassCounts, ...], low: float, high: float) -> tuple[str, ...]:
+    """Return what is to be said beside an accuracy: classes never predicted, and whether it beats chance."""
+    total = sum(count.labels for count in counts)
+    if not total:
+        return ()
+    warnings = []
+    never = [(i, count.labels) for i, count in enumerate(counts) if count.labels >= ENOUGH and not count.predicted]
+    if never:
+        named = ", ".join(f"{i} ({n:,} labels)" for i, n in never[:_NAMED])
+        more = f" and {len(never) - _NAMED} more" if len(never) > _NAMED else ""
+        warnings.append(f"never predicted: class {named}{more}")
+    most = max(range(len(counts)), key=lambda i: counts[i].labels)
+    chance = counts[most].labels / total
+    if low <= chance:
+        how = "the interval covers chance" if high >= chance else "below chance"
+        warnings.append(f"{how}: always answering class {most} scores {100 * chance:.1f} %")
+    return tuple(warnings)
