@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import ClassVar, Final
@@ -20,6 +19,10 @@ _LEVELS: Final = (1, 3)
 _LEVELS_IF_SMALL: Final = (1, 3, 19)
 _SMALL: Final = 1 << 20
 _WINDOW_LOG: Final = 23
+_MOST_UNFOLDED: Final = (
+    1 << 15
+)  # times its length, of a zstd block: four bytes say that one byte is repeated 2**17 times
+_SLACK: Final = 1 << 20
 
 
 class Plain:
@@ -154,11 +157,20 @@ class Entropy(Plain):
         if not len(section):
             return np.empty(0, np.uint8)
         unfold = zstandard.ZstdDecompressor(max_window_size=1 << _WINDOW_LOG, format=zstandard.FORMAT_ZSTD1_MAGICLESS)
+        frame = unfold.decompressobj()
+        found: list[bytes] = []
+        size = at = 0
         try:
-            with unfold.stream_reader(io.BytesIO(section)) as frame:
-                return np.frombuffer(frame.read(largest + 1), np.uint8)
+            while at < len(section) and size <= largest and not frame.eof:
+                # So little at a time that what it may unfold to is never far beyond what is wanted.
+                piece = section[at : at + (largest - size + _SLACK) // _MOST_UNFOLDED]
+                found.append(frame.decompress(piece))
+                size, at = size + len(found[-1]), at + len(piece)
         except zstandard.ZstdError as error:
             raise FileError(f"one of its sections cannot be unfolded ({error})") from error
+        if size <= largest and (not frame.eof or frame.unused_data or at < len(section)):
+            raise FileError("one of its sections is not one whole zstd frame: it is cut short, or bytes follow")
+        return np.frombuffer(b"".join(found)[: largest + 1], np.uint8)
 
 
 def _refuse_spare_bits(packed: Bytes, used: int, what: str) -> None:

@@ -110,17 +110,22 @@ def _section_length(name: str, section: Any, begin: int) -> int:
     """Return the length of a section that must begin at `begin`, from its entry in the header."""
     offsets = section.get("data_offsets") if isinstance(section, dict) else None
     if not (isinstance(offsets, list) and len(offsets) == 2 and all(type(o) is int for o in offsets)):
-        raise FileError(f"its section {name!r} has no data_offsets of two whole numbers")
+        raise FileError(f"its section {quoted(name)} has no data_offsets of two whole numbers")
     length = int(offsets[1] - offsets[0])
     if offsets[0] != begin or length < 0:
-        raise FileError(f"its section {name!r} lies at bytes {offsets[0]} to {offsets[1]}; it should begin at {begin}")
+        raise FileError(
+            f"its section {quoted(name)} lies at bytes {offsets[0]} to {offsets[1]}; it should begin at {begin}"
+        )
     if section.get("dtype") != "U8" or section.get("shape") != [length]:
-        raise FileError(f"its section {name!r} is not of dtype U8 and shape [{length}]")
+        raise FileError(f"its section {quoted(name)} is not of dtype U8 and shape [{length}]")
     return length
 
 
 def _recipe(text: str) -> Recipe:
     try:
-        return Recipe.from_json(text)
+        recipe = Recipe.from_json(text)
     except RecipeError as error:
         raise FileError(f"its recipe cannot be read: {error}") from error
+    if recipe.to_json() != text:
+        raise FileError("its recipe is not written as shrinkwidget writes it: another program has changed the file")
+    return recipe

@@ -93,17 +93,18 @@ def _differences(slots: tuple[Slot, ...], tensors: dict[str, Tensor], saved: set
     filled: dict[int, Slot] = {}
     for name, slot in names.items():
         if name not in tensors:
-            yield f"it has no {name!r}, which the file holds"
+            yield f"it has no {quoted(name)}, which the file holds"
         elif difference := _difference(slot, slot.shape_of(name), tensors[name]):
-            yield f"{name!r} {difference}"
+            yield f"{quoted(name)} {difference}"
         elif filled.setdefault(id(tensors[name]), slot) is not slot:
-            yield f"it ties {name!r} to {filled[id(tensors[name])].name!r}, for which the file holds another tensor"
+            other = quoted(filled[id(tensors[name])].name)
+            yield f"it ties {quoted(name)} to {other}, for which the file holds another tensor"
     for name in sorted(saved - set(names)):
         if id(tensors[name]) not in filled:
-            yield f"the file holds no {name!r}, which it has"
+            yield f"the file holds no {quoted(name)}, which it has"
     for one, other, _ in overlapping((name, tensors[name]) for name in names if name in tensors):
         if names[one] is not names[other] and (names[one].coded or names[other].coded):
-            yield f"{other!r} shares memory with {one!r}, for which the file holds another tensor"
+            yield f"{quoted(other)} shares memory with {quoted(one)}, for which the file holds another tensor"
 
 
 def _difference(slot: Slot, shape: tuple[int, ...], tensor: Tensor) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import FileError
+from ..errors import FileError, quoted
 from ..measure.bytes import SECTIONS, count_width, header_bytes, header_text, rounded, structure_text
 from ..measure.layers import Weights
 from ..recipe import Recipe
@@ -90,7 +90,10 @@ def pack(weights: Weights, recipe: Recipe, coded: Mapping[str, Coded]) -> Packed
         FileError: for a tensor that no packed file can hold.
     """
     structure = structure_text(weights)
-    slots = read_slots(structure, recipe)
+    try:
+        slots = read_slots(structure, recipe)
+    except FileError as error:
+        raise FileError(f"no packed file can hold this model: {error}") from error
     saved = {entry.name: entry for entry in weights.entries if entry.saved}
     stored = (coded[s.name] if s.coded else rounded(_strided(s, saved[s.name].load()), s.stored_dtype) for s in slots)
     return Packed(recipe, structure, slots, tuple(stored))
@@ -98,7 +101,9 @@ def pack(weights: Weights, recipe: Recipe, coded: Mapping[str, Coded]) -> Packed
 
 def _strided(slot: Slot, tensor: Tensor) -> Tensor:
     if tensor.layout != torch.strided:
-        raise FileError(f"cannot save {slot.name!r}: it is stored as {tensor.layout}; make it dense with .to_dense()")
+        raise FileError(
+            f"cannot save {quoted(slot.name)}: it is stored as {tensor.layout}; make it dense with .to_dense()"
+        )
     return tensor
 
 

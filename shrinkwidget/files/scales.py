@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import FileError
+from ..errors import FileError, quoted
 from ..measure.bytes import group_count, has_zero_points
 from ..shrink.coded import Coded
 from .bits import Bytes
@@ -38,7 +38,7 @@ def pack_scales(coded: Coded) -> list[Bytes]:
     if coded.scales.numel() > 1:
         top, fractions = _fractions(coded.scales)
         if not torch.equal(fractions.float() * top, coded.scales.cpu()):
-            raise FileError(f"cannot save {coded.name!r}: its scales are not float16 fractions of the largest")
+            raise FileError(f"cannot save {quoted(coded.name)}: its scales are not float16 fractions of the largest")
         pieces = [_bytes(top), _bytes(fractions)]
     return pieces + ([] if coded.zeros is None else [_bytes(coded.zeros)])
 
@@ -54,12 +54,13 @@ def unpack_scales(slot: Slot, pieces: list[Bytes]) -> tuple[Tensor | None, Tenso
         return None, None, None
     first = _numbers(pieces[0], torch.float32)
     if plan.grid == "codebook":
-        return None, None, _check(slot, "codebook", first, bool(first.isfinite().all()))
-    scales = _check(slot, "scales", first, bool(first.isfinite().all() and (first >= 0).all()))
+        good = bool(first.isfinite().all() and (first[1:] >= first[:-1]).all())
+        return None, None, _check(slot, "codebook", first, good)
+    scales = _check(slot, "scales", first, bool(first.isfinite().all()) and _no_negative(first))
     if group_count(plan.granularity, slot.matrix) > 1:
         fractions = _numbers(pieces[1], torch.float16)
         largest = 1.0 if first.item() > 0 else 0.0
-        good = bool(((fractions >= 0) & (fractions <= 1)).all()) and fractions.max().item() == largest
+        good = _no_negative(fractions) and fractions.max().item() == largest
         _check(slot, "scales", fractions, good)
         scales = fractions.float() * scales
     zeros = _numbers(pieces[-1], torch.uint8) if has_zero_points(plan) else None
@@ -70,8 +71,15 @@ def unpack_scales(slot: Slot, pieces: list[Bytes]) -> tuple[Tensor | None, Tenso
 
 def _check(slot: Slot, what: str, values: Tensor, good: bool) -> Tensor:
     if not good:
-        raise FileError(f"the {what} of {slot.name!r} hold a value that cannot be (negative, not finite or too large)")
+        raise FileError(
+            f"the {what} of {quoted(slot.name)} hold what cannot be: negative, not finite, too large or out of order"
+        )
     return values
+
+
+def _no_negative(values: Tensor) -> bool:
+    """Tell whether no value is negative, NaN, or a negative zero, which would be another file of the same weights."""
+    return bool(((values >= 0) & ~values.signbit()).all())
 
 
 def _fractions(scales: Tensor) -> tuple[Tensor, Tensor]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 import math
 import zlib
 from collections import Counter
@@ -15,11 +14,20 @@ from typing import Any, Final, TypeAlias
 import torch
 from torch import Tensor
 
-from ..errors import FileError, RecipeError
-from ..measure.bytes import BFLOAT16, COMPRESSIBLE, LayerBytes, layer_bytes, stored_bits, stored_dtype
+from .. import strict_json
+from ..errors import FileError, RecipeError, quoted
+from ..measure.bytes import (
+    BFLOAT16,
+    COMPRESSIBLE,
+    LayerBytes,
+    layer_bytes,
+    stored_bits,
+    stored_dtype,
+    structure_json,
+)
 from ..measure.layers import COMPRESSIBLE_DTYPES
 from ..measure.layout import FIRST, Layout
-from ..measure.safetensors_file import DTYPES
+from ..measure.safetensors_file import DTYPES, impossible_shape
 from ..measure.ties import View
 from ..recipe import Plan, Recipe
 
@@ -97,7 +105,7 @@ def read_slots(structure: str, recipe: Recipe) -> tuple[Slot, ...]:
     """
     described = [_checked(item) for item in _json(structure)]
     if twice := [n for n, times in Counter(n for d in described for n in (d[0], *d[5])).items() if times > 1]:
-        raise FileError(f"its structure names the tensor {twice[0]!r} twice")
+        raise FileError(f"its structure names the tensor {quoted(twice[0])} twice")
     try:
         plans = iter(recipe.resolve(d[0] for d in described if d[3] & COMPRESSIBLE))
     except RecipeError as error:
@@ -115,10 +123,13 @@ def _next(plans: Iterator[Plan], flags: int) -> Plan | None:
 def _json(structure: str) -> list[Any]:
     try:
         unfold = zlib.decompressobj()
-        text = unfold.decompress(base64.b64decode(structure, validate=True), _FREE + _RATIO * len(structure))
+        packed = base64.b64decode(structure, validate=True)
+        text = unfold.decompress(packed, _FREE + _RATIO * len(structure))
         if not unfold.eof or unfold.unused_data:
             raise FileError("its structure is cut short, or unfolds to far more than its length allows")
-        found = json.loads(text)
+        found = strict_json.parse(text)
+        if structure_json(found) != text or base64.b64encode(packed).decode() != structure:
+            raise FileError("its structure is not written as shrinkwidget writes it: another program has changed it")
     except (binascii.Error, zlib.error, ValueError, RecursionError) as error:
         if isinstance(error, FileError):
             raise
@@ -138,14 +149,14 @@ def _checked(item: Any) -> _Described:
     aliases = item[4 + len(own) :] if isinstance(item, list) else []
     aliases = [a[0] if isinstance(a, list) and len(a) == 3 else a for a in aliases]
     if not isinstance(item, list) or len(item) < 4 or not all(isinstance(n, str) for n in (item[0], *aliases)):
-        raise FileError(f"its structure describes a tensor as {_short(item)}; expected [name, shape, dtype, flags, …]")
+        raise FileError(f"its structure describes a tensor as {quoted(item)}; expected [name, shape, dtype, flags, …]")
     name, shape, dtype, flags, *rest = item
-    if not isinstance(shape, list) or len(shape) > 64 or not all(type(d) is int and d >= 0 for d in shape):
-        raise FileError(f"its structure gives {name!r} the shape {_short(shape)}; expected a list of sizes")
-    if math.prod(max(d, 1) for d in shape) >= 2**60:
-        raise FileError(f"its structure gives {name!r} the shape {_short(shape)}, more than any memory holds")
+    if not isinstance(shape, list) or not all(type(d) is int and d >= 0 for d in shape):
+        raise FileError(f"its structure gives {quoted(name)} the shape {quoted(shape)}; expected a list of sizes")
+    if problem := impossible_shape(shape):
+        raise FileError(f"its structure gives {quoted(name)} {problem}")
     if not isinstance(dtype, str) or dtype not in DTYPES:
-        raise FileError(f"its structure gives {name!r} the dtype {_short(dtype)}, which this version cannot read")
+        raise FileError(f"its structure gives {quoted(name)} the dtype {quoted(dtype)}, which this version cannot read")
     _check_flags(name, shape, DTYPES[dtype], flags)
     layout = _layout(name, shape, flags, own[0]) if own else FIRST
     views = {a[0]: _view(name, shape, a) for a in rest[len(own) :] if isinstance(a, list)}
@@ -163,7 +174,7 @@ def _view(name: str, shape: list[int], found: list[Any]) -> View:
     possible = possible and sorted(axes) == list(range(len(shape))) and min(own, default=0) >= 0
     if not possible or math.prod(own) != math.prod(shape) or View(tuple(axes), tuple(own)).plain(shape):
         raise FileError(
-            f"its structure ties {alias!r} to {name!r} by the view {_short(found[1:])}, which is none of it"
+            f"its structure ties {quoted(alias)} to {quoted(name)} by the view {quoted(found[1:])}, which is none of it"
         )
     return View(tuple(axes), tuple(own))
 
@@ -177,7 +188,9 @@ def _layout(name: str, shape: list[int], flags: int, found: list[Any]) -> Layout
         possible = groups >= 1 and shape[0] % groups == 0 and len(set(axes)) == len(axes) and found != [1, 0]
         possible = possible and all(0 <= axis <= last for axis in axes)
     if not possible:
-        raise FileError(f"its structure gives {name!r} the layout {_short(found)}, which a tensor {shape} cannot have")
+        raise FileError(
+            f"its structure gives {quoted(name)} the layout {quoted(found)}, which a tensor {shape} cannot have"
+        )
     return Layout(tuple(axes), groups)
 
 
@@ -188,9 +201,6 @@ def _check_flags(name: str, shape: list[int], dtype: torch.dtype, flags: Any) ->
     if possible and dtype not in (torch.float32, torch.float64):
         possible = bool(flags & BFLOAT16) == (dtype == torch.bfloat16)
     if not possible:
-        raise FileError(f"its structure gives {name!r} the flags {_short(flags)}, which a {dtype} {shape} cannot have")
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:79] + "…"
+        raise FileError(
+            f"its structure gives {quoted(name)} the flags {quoted(flags)}, which a {dtype} {shape} cannot have"
+        )

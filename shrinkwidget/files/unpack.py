@@ -10,10 +10,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..errors import FileError
+from ..errors import FileError, quoted
 from ..measure.bytes import count_width
 from ..recipe import Plan
-from ..shrink.coded import Coded, groups_of, offset_of
+from ..shrink.coded import Coded, decode, groups_of, offset_of
 from .bits import Bytes
 from .forms import Entropy, Plain, believable
 from .header import Header
@@ -72,7 +72,7 @@ def _counts(section: memoryview, slots: Sequence[Slot]) -> list[int]:
     ]
     for slot, k in zip(slots, kept, strict=True):
         if k > slot.numel:
-            raise FileError(f"it says that {slot.name!r} keeps {k:,} of its {slot.numel:,} weights")
+            raise FileError(f"it says that {quoted(slot.name)} keeps {k:,} of its {slot.numel:,} weights")
     return kept
 
 
@@ -83,7 +83,7 @@ def _unwrapped(header: Header, slots: Sequence[Slot], kept: Sequence[int], form:
         found[name] = form.unwrap(header.sections[name], largest)
         if not least <= len(found[name]) <= largest:
             than = f"fewer than the {least:,}" if len(found[name]) < least else f"more than the {largest:,}"
-            raise FileError(f"its section {name!r} holds {than} bytes that its structure and counts need")
+            raise FileError(f"its section {quoted(name)} holds {than} bytes that its structure and counts need")
     return found
 
 
@@ -110,7 +110,7 @@ def _kept(slot: Slot, section: _Cursor, form: Plain) -> Tensor:
     width = slot.stored_dtype.itemsize
     raw = form.unnumbers(section.take(slot.numel * width), width)
     if slot.stored_dtype == torch.bool and raw.max(initial=0) > 1:
-        raise FileError(f"it holds {slot.name!r}, of truth values, with a byte that is neither 0 nor 1")
+        raise FileError(f"it holds {quoted(slot.name)}, of truth values, with a byte that is neither 0 nor 1")
     return _tensor(raw, slot.stored_dtype).reshape(slot.shape)
 
 
@@ -126,26 +126,46 @@ def _coded(
     count = kept if mask is not None else slot.numel
     codes = _read_codes(slot, plan, count, sections["codes"].take(_codes_length(slot, kept, form)), form)
     if mask is not None and np.count_nonzero(mask) != kept:
-        raise FileError(f"the mask of {slot.name!r} keeps {np.count_nonzero(mask):,} weights, its count says {kept:,}")
+        raise FileError(
+            f"the mask of {quoted(slot.name)} keeps {np.count_nonzero(mask):,} weights, its count says {kept:,}"
+        )
     keep = None if mask is None else torch.from_numpy(mask)
     if keep is None and kept < slot.numel:
         keep = _kept_of_dense(slot, kept, codes, _zero_codes(slot, plan, zeros))
         codes = codes[keep]
-    return Coded(slot.name, slot.shape, slot.dtype, plan, keep, codes, scales, zeros, codebook, slot.layout)
+    coded = Coded(slot.name, slot.shape, slot.dtype, plan, keep, codes, scales, zeros, codebook, slot.layout)
+    _refuse_infinite(coded)
+    return coded
+
+
+def _refuse_infinite(coded: Coded) -> None:
+    """Refuse scales that are finite, but not the weights they make; where these cannot be, nothing is decoded."""
+    if coded.scales is not None:
+        largest = float(coded.scales.max()) * 2**coded.plan.bits
+    elif coded.codebook is not None:
+        largest = float(coded.codebook.abs().max())
+    else:
+        return
+    if largest > 0.99 * torch.finfo(coded.dtype).max:
+        _refuse_not_finite(coded.name, decode(coded))
+
+
+def _refuse_not_finite(name: str, values: Tensor) -> None:
+    if bad := values.numel() - int(values.isfinite().count_nonzero()):
+        has = f"{bad:,} weight{'s that are' if bad > 1 else ' that is'}"
+        raise FileError(f"{quoted(name)} has {has} NaN or infinite, which no compressed layer has")
 
 
 def _read_codes(slot: Slot, plan: Plan, count: int, packed: Bytes, form: Plain) -> Tensor:
     if slot.bits > 8:
         values = _tensor(form.unnumbers(packed, slot.bits // 8), slot.stored_dtype)
-        if bad := values.numel() - int(values.isfinite().count_nonzero()):
-            has = f"{bad:,} weight{'s that are' if bad > 1 else ' that is'}"
-            raise FileError(f"{slot.name!r} has {has} NaN or infinite, which no compressed layer has")
+        _refuse_not_finite(slot.name, values)
         return values
     codes = form.uncodes(packed, slot.bits, count)
     symmetric = plan.grid == "linear" and plan.symmetric and plan.bits > 1
     largest = 2**slot.bits - (2 if symmetric else 1)
     if codes.max(initial=0) > largest:
-        raise FileError(f"{slot.name!r} has the code {codes.max()}, beyond the largest of its grid, {largest}")
+        raise FileError(f"{quoted(slot.name)} has the code {codes.max()}, beyond the largest of its grid, {largest}")
     return torch.from_numpy(codes)
 
 
@@ -157,7 +177,9 @@ def _kept_of_dense(slot: Slot, kept: int, codes: Tensor, zero: Tensor | int) -> 
     keep = _bit_patterns(codes) != zero
     missing = kept - int(keep.count_nonzero())
     if missing < 0:
-        raise FileError(f"{slot.name!r} has {kept - missing:,} weights that are not zero, its count says {kept:,} kept")
+        raise FileError(
+            f"{quoted(slot.name)} has {kept - missing:,} weights that are not zero, its count says {kept:,} kept"
+        )
     keep[(~keep).nonzero()[:missing, 0]] = True
     return keep
 

@@ -202,8 +202,12 @@ def _aliases(entry: Entry) -> list[object]:
 
 def encode_structure(described: list[list[object]]) -> str:
     """Return base64 of zlib of the JSON text of the tensors' descriptions."""
-    text = json.dumps(described, separators=(",", ":"), ensure_ascii=True)
-    return base64.b64encode(zlib.compress(text.encode(), 9)).decode()
+    return base64.b64encode(zlib.compress(structure_json(described), 9)).decode()
+
+
+def structure_json(described: object) -> bytes:
+    """Return the JSON text of the tensors' descriptions."""
+    return json.dumps(described, separators=(",", ":"), ensure_ascii=True).encode()
 
 
 def header_text(recipe_json: str, structure: str, lengths: Mapping[str, int], crc: int = 0, fmt: str = FORMAT) -> bytes:

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.numpy import load, save
+from safetensors.numpy import load
 
-from ..errors import FileError
+from ..errors import FileError, quoted
 from .bins import GRANULARITIES, NM_PATTERNS, Floats
+from .safetensors_file import serialized
 from .sketch import KeptTensor, LayerSketch, Sketch
 from .tables import Table
 
@@ -40,7 +41,7 @@ def encode(sketch: Sketch) -> bytes:
         "absmax": np.array([layer.absmax for layer in layers], dtype=np.float32),
         "survival": np.array([[layer.survival[p] for layer in layers] for p in NM_PATTERNS], dtype=np.float32),
     }
-    return save(
+    return serialized(
         tensors, {"format": FORMAT, "version": VERSION, "model": json.dumps(_model(sketch), ensure_ascii=False)}
     )
 
@@ -103,7 +104,7 @@ def _layer_sketch(i: int, layer: dict[str, Any], tensors: dict[str, NDArray[Any]
     start, end = (int(x) for x in tensors["value_starts"][i : i + 2])
     counts = tensors["value_counts"][start:end].astype(np.int64)
     if int(counts.sum()) != math.prod(layer["shape"]):
-        raise ValueError(f"the counts of {layer['name']!r} do not add up to its size")
+        raise ValueError(f"the counts of {quoted(layer['name'])} do not add up to its size")
     return LayerSketch(
         name=layer["name"],
         shape=tuple(layer["shape"]),

@@ -17,7 +17,7 @@ from .checkpoint_files import open_checkpoint
 from .foreign import foreign_class, nbytes_of, others_in, plain_tensors
 from .layout import FIRST, Layout, layouts
 from .quantized_checkpoint import quantization_parts
-from .safetensors_file import SafetensorsFile
+from .safetensors_file import SafetensorsFile, impossible_shape
 from .ties import View, expanded, overlapping, places, same_memory, view_of
 
 Source: TypeAlias = nn.Module | Mapping[str, Any] | str | os.PathLike[str]
@@ -114,12 +114,23 @@ def open_weights(source: Source, *, only_to_look: bool = False) -> Weights:
         weights = Weights(checkpoint.title, tuple(_file_entries(checkpoint.files)))
     else:
         raise ModelError(_no_model(source))
+    for entry in weights.entries:
+        _refuse_unwritable(entry)
     weights = Weights(weights.title, _laid_out(_with_reasons(weights.entries), source))
     if not only_to_look:
         check_refused(weights)
         if not weights.layers:
             raise ModelError(_nothing_compressible(weights))
     return weights
+
+
+def _refuse_unwritable(entry: Entry) -> None:
+    if problem := impossible_shape(entry.shape):
+        raise ModelError(f"{quoted(entry.name)} has {problem}")
+    if any("\ud800" <= letter <= "\udfff" for name in (entry.name, *entry.aliases) for letter in name):
+        raise ModelError(
+            f"the name {quoted(entry.name)} has half of a surrogate pair, which no file can hold: rename it"
+        )
 
 
 def _with_reasons(entries: tuple[Entry, ...]) -> tuple[Entry, ...]:
@@ -156,7 +167,7 @@ def _no_model(found: object) -> str:
 def _nothing_compressible(weights: Weights) -> str:
     wide = [e for e in weights.entries if len(e.shape) >= 2]
     found = (
-        f"{wide[0].name!r} is kept: {wide[0].why}"
+        f"{quoted(wide[0].name)} is kept: {wide[0].why}"
         if wide
         else f"its {len(weights.entries)} tensors have fewer than two dimensions"
         if weights.entries
@@ -185,7 +196,7 @@ def _other(name: str, value: object, refused: str) -> Entry:
 
 
 def _no_tensor(name: str) -> Tensor:
-    raise ModelError(f"{name!r} is no tensor of its own")
+    raise ModelError(f"{quoted(name)} is no tensor of its own")
 
 
 def _module_tensors(module: nn.Module) -> Iterator[_Found]:
@@ -202,7 +213,7 @@ def _module_tensors(module: nn.Module) -> Iterator[_Found]:
 
 def _initialised(name: str, parameter: Tensor) -> Tensor:
     if nn.parameter.is_lazy(parameter):
-        raise ModelError(f"{name!r} has no weights yet (a lazy module): run one batch through the model first")
+        raise ModelError(f"{quoted(name)} has no weights yet (a lazy module): run one batch through the model first")
     return parameter
 
 
@@ -210,10 +221,10 @@ def _state_entries(state: Mapping[str, Any]) -> Iterator[Entry]:
     tensors: list[_Found] = []
     for name, value in state.items():
         if not isinstance(name, str):
-            raise ModelError(f"the state dict has the key {name!r}; expected names of tensors")
+            raise ModelError(f"the state dict has the key {quoted(name)}; expected names of tensors")
         if isinstance(value, Mapping):
             raise ModelError(
-                f"the state dict holds a {type(value).__name__} at {name!r}; expected tensors only; "
+                f"the state dict holds a {type(value).__name__} at {quoted(name)}; expected tensors only; "
                 f"is the state dict one level down?"
             )
         if isinstance(value, Tensor):
@@ -224,7 +235,8 @@ def _state_entries(state: Mapping[str, Any]) -> Iterator[Entry]:
     names = {name for name, *_ in tensors}
     for name, value in state.items():
         if name not in names:
-            told = f"the state dict holds {name!r}, of type {type(value).__name__}; expected tensors only: leave it out"
+            kind = type(value).__name__
+            told = f"the state dict holds {quoted(name)}, of type {kind}; expected tensors only: leave it out"
             yield _other(name, value, told)
 
 
@@ -260,8 +272,8 @@ def _tie(found: Iterable[_Found], in_module: bool = False) -> Iterator[Entry]:
 
 def _shares(one: str, other: str) -> str:
     return (
-        f"{other!r} and {one!r} share a part of their memory, so that a change to one changes the other: give one its "
-        f"own, as in {_own_memory(other)}"
+        f"{quoted(other)} and {quoted(one)} share a part of their memory, so that a change to one changes the other: "
+        f"give one its own, as in {_own_memory(other)}"
     )
 
 
@@ -272,16 +284,16 @@ def _own_memory(name: str) -> str:
 def _entry(group: list[_Found], in_module: bool) -> Entry:
     name, tensor, role, _ = group[0]
     if tensor.device.type == "meta":
-        raise ModelError(f"{name!r} is on the meta device and has no values: load the model's weights first")
+        raise ModelError(f"{quoted(name)} is on the meta device and has no values: load the model's weights first")
     kind, refused = foreign_class(name, tensor)
     if tensor.layout != torch.strided and not kind:
         layout = str(tensor.layout).removeprefix("torch.")
-        raise ModelError(f"{name!r} is stored as {layout}: make it dense with .to_dense() first")
+        raise ModelError(f"{quoted(name)} is stored as {layout}: make it dense with .to_dense() first")
     tensor = tensor.detach()
     why = f"quantized already ({kind})" if kind else _why_kept(tensor.shape, tensor.dtype, role)
     if in_module and not kind and expanded(tensor) and not why:
         refused = (
-            f"several weights of {name!r} are one place in memory (it is expanded): give each its own, as in "
+            f"several weights of {quoted(name)} are one place in memory (it is expanded): give each its own, as in "
             f"{_own_memory(name)}"
         )
     views = {other: view_of(tensor, t.detach()) for other, t, *_ in group[1:]} if not kind else {}

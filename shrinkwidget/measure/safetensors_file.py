@@ -7,12 +7,16 @@ A memory map would be no faster and less safe: a file that another program trunc
 
 from __future__ import annotations
 
+import json
 import math
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Final, TypeGuard
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from .. import strict_json
@@ -30,8 +34,8 @@ DTYPES: Final[dict[str, torch.dtype]] = {name: getattr(torch, name) for name in 
 """Those that this torch knows, by name."""
 _BY_CODE: Final = {FILE_DTYPES[name]: dtype for name, dtype in DTYPES.items()}
 
-MAX_DIMENSIONS: Final = 64  # of numpy, and more than any model has
-MAX_ELEMENTS: Final = 2**60  # beyond any memory; products of sizes stay far from 2**63
+_MAX_DIMENSIONS: Final = 64  # of numpy, and more than any model has
+_MAX_ELEMENTS: Final = 2**60  # beyond any memory; products of sizes stay far from 2**63
 _MAX_HEADER: Final = 100_000_000  # the limit of the safetensors library
 
 
@@ -151,7 +155,7 @@ def header_object(text: bytes) -> dict[str, Any]:
     try:
         found = strict_json.parse(text)
     except ValueError as error:
-        raise FileError(f"its header cannot be read: {error}") from error
+        raise FileError(f"its header is not JSON as safetensors files have it: {error}") from error
     if not isinstance(found, dict):
         raise FileError("its header is not a JSON object, so it is not a safetensors file")
     return found
@@ -191,7 +195,8 @@ def _checked(name: str, entry: Any, start: int) -> TensorInfo:
         raise FileError(f"its header describes {quoted(name)} as {quoted(entry)}; expected dtype, shape, data_offsets")
     if code not in _BY_CODE:
         raise FileError(f"it holds {quoted(name)} as {quoted(code)}, a type this version cannot read")
-    refuse_impossible_shape(name, shape)
+    if problem := impossible_shape(shape):
+        raise FileError(f"its header gives {quoted(name)} {problem}")
     nbytes = math.prod(shape) * _BY_CODE[code].itemsize
     if offsets[1] - offsets[0] != nbytes:
         raise FileError(
@@ -204,13 +209,28 @@ def _sizes(found: Any) -> TypeGuard[list[int]]:
     return isinstance(found, list) and all(type(n) is int and n >= 0 for n in found)
 
 
-def refuse_impossible_shape(name: str, shape: list[int] | tuple[int, ...]) -> None:
-    """Refuse a shape no tensor in memory has: too many dimensions, or sizes whose product is beyond any memory.
+def impossible_shape(shape: Sequence[int]) -> str:
+    """Return what is wrong with a shape that no tensor in memory has, as "the shape …", or ""."""
+    if len(shape) > _MAX_DIMENSIONS:
+        return f"the shape of {len(shape):,} dimensions, more than the {_MAX_DIMENSIONS} that can be read"
+    if math.prod(max(n, 1) for n in shape) >= _MAX_ELEMENTS:
+        return f"the shape {quoted(list(shape))}, more than any memory holds"
+    return ""
 
-    Raises:
-        FileError: naming the tensor.
+
+def serialized(tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]) -> bytes:
+    """Return the bytes of a safetensors file, the same for the same content.
+
+    The library writes metadata in an order that differs from call to call. Wide dtypes come first, so that every tensor
+    is aligned.
     """
-    if len(shape) > MAX_DIMENSIONS:
-        raise FileError(f"{quoted(name)} has {len(shape):,} dimensions; this version reads up to {MAX_DIMENSIONS}")
-    if math.prod(max(n, 1) for n in shape) >= MAX_ELEMENTS:
-        raise FileError(f"{quoted(name)} has the shape {quoted(list(shape))}, more than any memory holds")
+    header: dict[str, object] = {"__metadata__": dict(metadata)}
+    parts, end = [], 0
+    for name, tensor in sorted(tensors.items(), key=lambda item: (-item[1].itemsize, item[0])):
+        start, end = end, end + tensor.nbytes
+        code = FILE_DTYPES[tensor.dtype.name]
+        header[name] = {"dtype": code, "shape": list(tensor.shape), "data_offsets": [start, end]}
+        parts.append(np.ascontiguousarray(tensor).tobytes())
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return b"".join([len(text).to_bytes(8, "little"), text, *parts])

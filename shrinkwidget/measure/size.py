@@ -11,7 +11,7 @@ from typing import Any, Final
 import torch
 from torch import nn
 
-from ..errors import ModelError
+from ..errors import ModelError, quoted
 from .forward import watch
 from .layer_size import LayerSize, TensorSize, layer_sizes
 from .layers import Entry, Source, dtype_name, open_weights
@@ -185,5 +185,7 @@ def _fits_safetensors(entries: Iterable[Entry]) -> bool:
 def _rank(entry: Entry) -> int:
     name = "uint8" if entry.kind else dtype_name(entry.dtype)  # a quantized tensor counts as the bytes it is
     if name not in _RANKS:
-        raise ModelError(f"{entry.name!r} is {name}, which a .safetensors file cannot hold: convert it to a float type")
+        raise ModelError(
+            f"{quoted(entry.name)} is {name}, which a .safetensors file cannot hold: convert it to a float type"
+        )
     return _RANKS[name]

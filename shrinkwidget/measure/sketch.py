@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..errors import ModelError
+from ..errors import ModelError, quoted
 from ..recipe import Granularity, Plan, Recipe, layer_label
 from .bins import Floats
 from .bytes import needs_bfloat16, structure_text
@@ -253,7 +253,7 @@ def _read(entry: Entry) -> tuple[Tensor, NDArray[np.int64]]:
         return rows, _bucket_histogram(rows, entry)
     except (RuntimeError, OSError) as error:
         raise ModelError(
-            f"the weights of {entry.name!r} cannot be read{where} ({reason(error)}): "
+            f"the weights of {quoted(entry.name)} cannot be read{where} ({reason(error)}): "
             f"load the model anew, on a device that works"
         ) from error
 
@@ -268,7 +268,7 @@ def _bucket_histogram(tensor: Tensor, entry: Entry) -> NDArray[np.int64]:
     bad = int(counts[_NOT_FINITE:0x8000].sum() + counts[0x8000 + _NOT_FINITE :].sum())
     if bad:
         raise ModelError(
-            f"layer {entry.name!r} has {bad:,} weight{'s that are' if bad > 1 else ' that is'} NaN or infinite"
+            f"layer {quoted(entry.name)} has {bad:,} weight{'s that are' if bad > 1 else ' that is'} NaN or infinite"
             f"{' as float32' if entry.dtype is torch.float64 else ''}: repair or retrain it before compressing"
         )
     return counts

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..errors import ModelError
+from ..errors import ModelError, quoted
 from ..measure.parallel import Watch, chunks, each
 from .numeric import mark_above, places_of
 
@@ -74,7 +74,9 @@ class Cut:
 
 def changed(name: str) -> ModelError:
     """Return the error for a tensor that no longer is what its sketch says."""
-    return ModelError(f"the weights of {name!r} changed since their sketch was made: make a new sketch or explorer")
+    return ModelError(
+        f"the weights of {quoted(name)} changed since their sketch was made: make a new sketch or explorer"
+    )
 
 
 def working(piece: Tensor) -> Tensor:

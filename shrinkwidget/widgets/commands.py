@@ -9,7 +9,8 @@ from pathlib import Path
 from IPython.core.getipython import get_ipython
 
 from ..compressed import Compressed
-from ..errors import FileError, ShrinkError
+from ..errors import FileError, ShrinkError, quoted
+from ..measure.bytes import ENTROPY, FORMAT
 
 
 def keep_in_notebook(name: object, compressed: Compressed) -> str:
@@ -42,13 +43,20 @@ def save_to(path: object, compressed: Compressed, entropy: bool) -> str:
         raise FileError("there is no file name: type one, such as model.safetensors")
     target = Path(path.strip()).expanduser()
     if target.exists() and not (target.is_file() and is_packed(target)):
-        raise FileError(f"{str(target)!r} exists and is not a file of shrinkwidget: choose another name")
+        raise FileError(f"{quoted(target)} exists and is not a file of shrinkwidget: choose another name")
     written = compressed.save(target, entropy=entropy)
     return f"saved {target.resolve()}, {written:,} bytes"
 
 
 def is_packed(path: Path) -> bool:
-    """Tell whether an existing file is one this project wrote, by how its header begins."""
-    start = b'{"__metadata__":{"format":"shrinkwidget'
-    with path.open("rb") as file:
-        return file.read(8 + len(start))[8:] == start
+    """Tell whether an existing file is one this project wrote, by how its header begins.
+
+    Checkpoints of a training begin alike ("shrinkwidget-checkpoint"), and are nothing to write over.
+    """
+    starts = [f'{{"__metadata__":{{"format":"{name}"'.encode() for name in (FORMAT, ENTROPY)]
+    try:
+        with path.open("rb") as file:
+            head = file.read(8 + max(map(len, starts)))[8:]
+    except OSError as error:
+        raise FileError(f"cannot read {quoted(path)}: {error.strerror or error}") from error
+    return any(head.startswith(start) for start in starts)

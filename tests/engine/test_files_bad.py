@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import pickle
 import struct
 import tracemalloc
+import zlib
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -406,6 +408,102 @@ def test_weights_that_are_not_finite_are_refused(path: Path, bits: int) -> None:
     codes = bytearray(parts_of(data)[1]["codes"])
     codes[bits // 8 - 2 : bits // 8] = b"\xff\x7f"
     assert "'w' has 1 weight that is NaN or infinite" in refusal(path, rebuilt(data, codes=bytes(codes)))
+
+
+@pytest.mark.parametrize(
+    "recipe, dtype, scale",
+    [
+        (Recipe(bits=4, granularity="tensor"), torch.float32, 3e38),
+        (Recipe(bits=4, granularity="tensor", symmetric=False), torch.float32, 3e38),
+        (Recipe(bits=4, granularity="tensor"), torch.float16, 60000.0),
+        (Recipe(bits=1, granularity="tensor"), torch.float16, 70000.0),
+        (Recipe(bits=1, grid="codebook"), torch.float16, 70000.0),
+    ],
+)
+def test_finite_scales_that_make_infinite_weights_are_refused(
+    path: Path, recipe: Recipe, dtype: torch.dtype, scale: float
+) -> None:
+    data = data_of(packed({"w": torch.tensor([[-1.0, 1.0], [2.0, 3.0]]).to(dtype)}, recipe), entropy=False)
+    own = parts_of(data)[1]["scales"]
+    at = 4 if recipe.grid == "codebook" else 0
+    new = own[:at] + struct.pack("<f", scale) + own[at + 4 :]
+    assert "NaN or infinite, which no compressed layer has" in refusal(path, rebuilt(data, scales=new))
+    fine = own[:at] + struct.pack("<f", 5000.0) + own[at + 4 :]
+    assert load(path, rebuilt(data, scales=fine)).state_dict()["w"].isfinite().all()
+
+
+def test_a_negative_zero_among_scales_is_refused(path: Path) -> None:
+    data = data_of(packed({"w": torch.tensor([[1.0, 2.0], [0.0, 0.0]])}, Recipe(bits=4)), entropy=False)
+    scales = parts_of(data)[1]["scales"]
+    assert scales[-2:] == bytes(2)
+    assert "the scales of 'w'" in refusal(path, rebuilt(data, scales=scales[:-2] + struct.pack("<e", -0.0)))
+
+
+def test_a_codebook_out_of_order_is_refused(path: Path) -> None:
+    data = one_layer(Recipe(bits=1, grid="codebook"))
+    assert "the codebook of 'w'" in refusal(path, rebuilt(data, scales=struct.pack("<ff", 2.0, 1.0)))
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        '{"format":"shrinkwidget-recipe","version":1, "bits":4}',
+        '{"version":1,"format":"shrinkwidget-recipe","bits":4}',
+        '{"format":"shrinkwidget-recipe","version":1,"bits":4,"sparsity":0}',
+        '{"format":"shrinkwidget-recipe","version":1,"bits":4.0}',
+        '{"format":"shrinkwidget-recipe","version":1,"bits":8,"bits":4}',
+        '{"format":"shrinkwidget-recipe","version":1,"bits":4,"layers":{}}',
+    ],
+)
+def test_a_recipe_spelled_in_another_way_is_refused(path: Path, recipe: str) -> None:
+    assert "its recipe " in refusal(path, rebuilt(one_layer(Recipe(bits=4)), recipe))
+
+
+def test_a_structure_spelled_in_another_way_is_refused(path: Path) -> None:
+    data = one_layer(Recipe(bits=4))
+    items = described(data)
+
+    def packed_text(text: str) -> str:
+        return base64.b64encode(zlib.compress(text.encode())).decode()
+
+    for text in (json.dumps(items), json.dumps(items, separators=(",", ":")).replace('"w"', '"\\u0077"')):
+        assert "is not written as shrinkwidget writes it" in refusal(path, rebuilt(data, None, packed_text(text)))
+    load(path, rebuilt(data, None, describing(items)))
+
+
+@pytest.mark.parametrize("name", ["codes", "mask", "scales", "kept"])
+@pytest.mark.parametrize("more", [b"hidden", b"x" * 300_000, "a second frame", "an empty frame"])
+def test_bytes_after_a_frame_are_refused(path: Path, name: str, more: bytes | str) -> None:
+    data = data_of(packed(Net(), RECIPE), entropy=True)
+    section = parts_of(data)[1][name]
+    added = more if isinstance(more, bytes) else frame(b"hidden" if more == "a second frame" else b"")
+    assert "is not one whole zstd frame" in refusal(path, rebuilt(data, **{name: section + added}))
+    assert "not one whole zstd frame" in refusal(path, rebuilt(data, **{name: section[:-1]}))
+
+
+def test_large_sections_unfold_whole(path: Path) -> None:
+    """Sections are unfolded a little at a time; blocks of equal bytes, of noise, and what spans many of both."""
+    torch.manual_seed(0)
+    state = {"w": torch.randn(300, 1000), "zeros": torch.zeros(1 << 20), "noise": torch.randn(1 << 19)}
+    model = packed(state, Recipe(sparsity=0.9, bits=4))
+    found = load(path, data_of(model, entropy=True))
+    assert path.stat().st_size < model.nbytes
+    assert same(found.state_dict(), model.state_dict())
+
+
+def test_a_hostile_name_cannot_write_to_the_terminal(path: Path) -> None:
+    name = "a\n\x1b[2J\u202e" + "x" * 100_000
+    data = one_layer(Recipe(bits=4))
+    for forgery in (
+        with_header(data, lambda header: header.update({name: header.pop("codes")})),
+        with_header(data, meta(version=name)),
+        with_header(data, lambda header: header["__metadata__"].update({name: ""})),
+        rebuilt(data, None, describing([[name, [4, 8], "float32", 8]])),
+        rebuilt(data, None, describing([[name, [4, 8], "object", 1]])),
+    ):
+        sentence = refusal(path, forgery)
+        assert sentence.isprintable()
+        assert len(sentence) < 1000
 
 
 @pytest.mark.parametrize("name", ["codes", "mask"])

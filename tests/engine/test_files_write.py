@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import os
 import resource
+import signal
 import stat
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -117,3 +121,78 @@ def test_a_model_is_saved_over_another_in_one_step(old: Path) -> None:
     before = old.with_name("held").read_bytes()
     assert saved(old.parent, Net(1), Recipe(bits=8)) == path
     assert old.with_name("held").read_bytes() == before != path.read_bytes()
+
+
+def test_nobody_else_may_read_what_is_not_there_yet(old: Path) -> None:
+    old.chmod(0o600)
+    modes: list[int] = []
+
+    def watched() -> Iterator[bytes]:
+        for part in (b"secret", b"weights"):
+            yield part
+            modes.extend(stat.S_IMODE(path.stat().st_mode) for path in old.parent.glob(".shrinkwidget-*.tmp"))
+
+    umask = os.umask(0o022)
+    try:
+        write_whole(old, watched())
+        write_whole(old.with_name("new"), watched())
+    finally:
+        os.umask(umask)
+    assert modes == [0o600] * 4
+    assert stat.S_IMODE(old.stat().st_mode) == 0o600
+    assert stat.S_IMODE(old.with_name("new").stat().st_mode) == 0o644
+
+
+ENDLESS = """
+import itertools, sys
+from shrinkwidget.files.write import write_whole
+write_whole(sys.argv[1], (print(i, flush=True) or bytes(1000) for i in itertools.count()))
+"""
+
+
+def begun(path: Path) -> subprocess.Popen[str]:
+    """Return another process that has begun to save to this path, and does not end."""
+    writer = subprocess.Popen([sys.executable, "-c", ENDLESS, str(path)], stdout=subprocess.PIPE, text=True)
+    assert writer.stdout is not None
+    assert writer.stdout.readline() == "0\n"
+    return writer
+
+
+def test_what_a_killed_save_left_is_removed_by_the_next_and_nothing_else(old: Path) -> None:
+    running, killed = begun(old), begun(old)
+    try:
+        killed.kill()
+        killed.wait()
+        others = [old.with_name(name) for name in (".shrinkwidget-notes.tmp", f".shrinkwidget-{'0' * 16}.tmp.txt")]
+        elsewhere = old.with_name(f".shrinkwidget-{'0' * 8}-{killed.pid}-{'1' * 16}.tmp")  # of another machine
+        for path in (*others, elsewhere):
+            path.write_bytes(b"mine")
+        assert len(list(old.parent.glob(".shrinkwidget-*.tmp"))) == 4
+        write_whole(old, [b"new"])
+        left = set(old.parent.iterdir()) - {old, *others, elsewhere}
+        assert [path.name.split("-")[2] for path in left] == [str(running.pid)]
+        days_ago = time.time() - 3 * 24 * 3600
+        for path in (*left, elsewhere):
+            os.utime(path, (days_ago, days_ago))
+        write_whole(old, [b"newer"])
+        assert not elsewhere.exists()
+        assert all(path.exists() for path in (*left, *others))  # one is locked, the others are none of ours
+    finally:
+        running.send_signal(signal.SIGKILL)
+        running.communicate()
+        killed.communicate()
+
+
+@pytest.mark.parametrize(
+    "path, sentence",
+    [
+        ("a\0b", r"cannot write 'a\\x00b': no file can be called that"),
+        ("", "no file can be called that"),
+        ("x" * 5000, r"cannot write 'x{80,} … x+': File name too long"),
+        (b"model", "cannot write to a bytes: give a path"),
+        (None, "cannot write to a NoneType"),
+    ],
+)
+def test_what_no_file_can_be_called_is_refused(path: object, sentence: str) -> None:
+    with pytest.raises(FileError, match=sentence):
+        write_whole(path, [b"x"])  # type: ignore[arg-type]

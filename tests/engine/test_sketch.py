@@ -98,6 +98,14 @@ def test_it_survives_encoding(resnet20: Path) -> None:
         assert set(layer.survival) == set(NM_PATTERNS)
 
 
+def test_equal_sketches_are_equal_bytes() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Linear(8, 5))
+    blobs = {sketch(model).encode() for _ in range(5)} | {Sketch.decode(sketch(model).encode()).encode()}
+    assert len(blobs) == 1
+    blob = blobs.pop()
+    assert load(blob).keys() == load(Sketch.decode(blob).encode()).keys()
+
+
 def test_a_damaged_blob_is_refused() -> None:
     blob = sketch(nn.Linear(8, 8)).encode()
     for bad in (b"", blob[:40], blob[:-1], blob.replace(b"shrinkwidget-sketch", b"shrinkwidget-sketsh"), b"\0" * 64):
