@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -65,10 +66,11 @@ def exact(weights: Weights, recipe: Recipe, known: Sketch | None = None, cancell
 
 def assemble(known: Sketch, recipe: Recipe, chosen: Sequence[Chosen], sums: Iterable[tuple[float, float]]) -> Estimate:
     """Return the exact figures of a model from each layer's plan, survivors, and (signal, noise)."""
-    layers = [
-        layer_estimate(look, item.plan, item.selection.kept, item.selection.threshold, signal, noise)
-        for look, item, (signal, noise) in zip(known.layers, chosen, sums, strict=True)
-    ]
+    layers = []
+    for look, item, (signal, noise) in zip(known.layers, chosen, sums, strict=True):
+        if not math.isfinite(signal):  # those of a sketch are: they have changed since
+            raise changed(item.entry.name)
+        layers.append(layer_estimate(look, item.plan, item.selection.kept, item.selection.threshold, signal, noise))
     return assembled(known, recipe, [item.plan for item in chosen], layers, exact=True)
 
 

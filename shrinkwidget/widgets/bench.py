@@ -10,13 +10,14 @@ from typing import Any, Final, cast
 from torch import Tensor, nn
 
 from ..compressed import Compressed, compress
-from ..errors import Cancelled, DataError, ShrinkError
+from ..errors import Cancelled, DataError, ModelError, ShrinkError
 from ..files import pack
 from ..learn.job import Job
 from ..learn.methods import Method
 from ..learn.options import Training
 from ..learn.run import Run
 from ..measure.call import device_of
+from ..measure.checksum import Looked
 from ..measure.estimate import Estimate, estimate
 from ..measure.forward import watch
 from ..measure.layers import Source, open_weights
@@ -35,6 +36,10 @@ DENSE: Final = Recipe()
 _REMEMBERED: Final = 512
 _PATIENCE_SECONDS: Final = 20.0
 """An evaluation whose data gives no batch for so long is given up, until it is asked for again."""
+
+
+class Stale(ModelError):
+    """The model is no longer the one that was looked at."""
 
 
 class Bench:
@@ -60,6 +65,7 @@ class Bench:
         self.source = source
         self.data = data
         self.train = train
+        self._looked = Looked.of(source)
         self.sketch = sketch(self.weights)
         self._rules = rules
         self._scratch: nn.Module | None = None
@@ -69,6 +75,18 @@ class Bench:
     def check(self, recipe: Recipe) -> None:
         """Raise a `RecipeError` for a recipe that does not fit the model's layers."""
         self.sketch.plans(recipe)
+
+    def changed(self) -> str:
+        """Return in a sentence what has changed in the model since its sketch was made, nothing if nothing has.
+
+        Sketch, figures and scores are then those of weights that are gone. 25 million weights are looked at in 25 ms.
+        """
+        return self._looked.difference(self.source)
+
+    def refuse_changed(self) -> None:
+        """Raise a `Stale` if the model has changed since its sketch was made."""
+        if differs := self.changed():
+            raise Stale(f"{differs}; look again, or run the cell again")
 
     def estimate(self, recipe: Recipe) -> Estimate:
         """Return the exact figures if they have been counted, else the sketch's estimate."""
@@ -108,6 +126,7 @@ class Bench:
         fill(model, effective_state(self.weights, recipe, self.sketch, cancelled))
         for score in scores(model, self.data, self.metric, self._rules, cancelled, _PATIENCE_SECONDS):
             if score.done:
+                self.refuse_changed()  # it may have while it was copied, layer by layer
                 _remember(self._scores, recipe.to_json(), score)
             yield score
 
@@ -134,13 +153,24 @@ class Bench:
         return sum(entry.nbytes for entry in self.weights.entries)
 
     def compress(self, recipe: Recipe) -> Compressed:
-        """Return the compressed model; the user's is untouched."""
-        return compress(self.source, recipe, self.sketch)
+        """Return the compressed model; the user's is untouched.
 
-    def retrain(self, recipe: Recipe, method: Method) -> Run:
-        """Return a run that retrains the compressed model, not yet started, scored by this bench's data and metric."""
+        Raises:
+            Stale: if that has changed since its sketch was made, before or meanwhile.
+        """
+        self.refuse_changed()
+        compressed = compress(self.source, recipe, self.sketch)
+        self.refuse_changed()
+        return compressed
+
+    def retrain(self, compressed: Compressed, method: Method) -> Run:
+        """Return a run that retrains a compressed model, not yet started, scored by this bench's data and metric."""
         options = Training(metric=self.metric, ignore_index=self._rules.ignore_index, next_token=self._rules.next_token)
-        return Run(Job(self.compress(recipe), self.train, self.data, method, options))
+        return Run(Job(compressed, self.train, self.data, method, options))
+
+    def anew(self) -> Bench:
+        """Return a new bench for the model as it is now; raises as the first one did."""
+        return Bench(self.source, self.data, self.metric, self.train, self._rules)
 
     def _scratch_model(self) -> nn.Module:
         if self._scratch is None:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from threading import RLock
 from typing import Any, Final
 
 import traitlets as t
 
 from ..compressed import Compressed
-from ..errors import Cancelled, DataError, ShrinkError
+from ..errors import Cancelled, DataError, ShrinkError, TrainingError, quoted
 from ..figures.words import recipe_words
 from ..learn.methods import Method
 from ..learn.run import Run
@@ -23,8 +25,8 @@ from ..measure.sketch import Sketch
 from ..recipe import Recipe, checked_recipe
 from ..train.evaluate import MetricLike, Score
 from ..train.labels import LabelRules
-from .bench import DENSE, Bench, CancelCheck
-from .commands import keep_in_notebook, save_to
+from .bench import DENSE, Bench, CancelCheck, Stale
+from .commands import PLAIN, Exists, keep_in_notebook, keeps, save_to
 from .hosted import Hosted, built, kernel_owned, metric_dict, sentence
 from .monitor import Monitor
 from .worker import Pace, Worker
@@ -67,6 +69,11 @@ class Explorer(Hosted):
     _metric = kernel_owned(t.Dict())
     _monitor = kernel_owned(t.Unicode())
     _status = kernel_owned(t.Dict())
+    _keeps = kernel_owned(t.Dict())
+    _result = kernel_owned(t.Unicode())
+    _stale = kernel_owned(t.Unicode())
+
+    _from_page = ("_recipe", "sparsity", "bits", "_dragging")
 
     def __init__(self, bench: Bench, recipe: Recipe) -> None:
         self._bench: Bench | None = bench
@@ -74,6 +81,7 @@ class Explorer(Hosted):
         self._logged: set[str] = set()
         self._run: Run | None = None
         self._watching: Monitor | None = None
+        self._retrained: dict[str, _Retrained] = {}
         super().__init__(
             # all of the recipe's mirrors at once: a page that hears of them later takes that for a step to undo
             recipe=recipe,
@@ -87,6 +95,7 @@ class Explorer(Hosted):
             _metric=metric_dict(bench.metric)
             | {"has_data": bench.data is not None, "has_train": bench.train is not None},
             _status=_status_dict("idle", "", ""),
+            _keeps=keeps(bench.sketch.title, PLAIN),
         )
         self._mirror()
         self.observe(self._on_recipe, "recipe")
@@ -104,17 +113,20 @@ class Explorer(Hosted):
     @property
     def estimate(self) -> Estimate:
         """What the current recipe makes of the model: exact once counted, else estimated."""
-        return self._open().estimate(self.recipe)
+        bench, shown = self._open(), self._shown_result
+        return bench.estimate(self.recipe) if shown is None else shown.estimate
 
     @property
     def score(self) -> Score | None:
-        """The final score of the current recipe, or None while there is none."""
-        return self._open().known_score(self.recipe)
+        """The final score of the current recipe, or of the retrained result that is shown, None while there is none."""
+        bench, shown = self._open(), self._shown_result
+        return bench.known_score(self.recipe) if shown is None else shown.score
 
     @property
     def history(self) -> list[dict[str, Any]]:
         """Every recipe evaluated so far: dicts of recipe (a `Recipe`), nbytes, value, low, high, n, regime."""
-        return [{**point, "recipe": Recipe.from_json(point["recipe"])} for point in self._history]
+        visits = [{**point, "recipe": Recipe.from_json(point["recipe"])} for point in self._history]
+        return [{name: value for name, value in visit.items() if name != "result"} for visit in visits]
 
     @property
     def run(self) -> Run | None:
@@ -122,8 +134,12 @@ class Explorer(Hosted):
         return self._run
 
     def compress(self) -> Compressed:
-        """Return a new model compressed by the current recipe; yours is untouched."""
-        return self._open().compress(self.recipe)
+        """Return a new model compressed by the current recipe, or the retrained one that is shown; yours is untouched.
+
+        Raises:
+            ModelError: if your model has changed since the explorer looked at it.
+        """
+        return self._compressed(self.recipe, self._result)
 
     def wait(self, timeout: float | None = None) -> bool:
         """Block until all figures of the current recipe are there; return False after `timeout` seconds."""
@@ -139,6 +155,7 @@ class Explorer(Hosted):
         if self._watching is not None:
             self._watching.close()
         self._run = self._watching = None  # anywidget keeps the widget itself
+        self._retrained.clear()
         super().close()
 
     def _open(self) -> Bench:
@@ -156,6 +173,9 @@ class Explorer(Hosted):
 
     def _on_recipe(self, _change: object) -> None:
         with self._lock:
+            shown = self._shown_result
+            if shown is not None and shown.compressed.recipe != self.recipe:
+                self._show_result("")
             self._mirror()
             self._settle_soon()
 
@@ -185,8 +205,12 @@ class Explorer(Hosted):
     def _settle(self, cancelled: CancelCheck) -> None:
         """Count the exact figures of the current recipe, then evaluate it, then see how small a download it makes."""
         self._rest(cancelled)
-        bench, recipe = self._open(), self.recipe
+        bench, recipe, shown = self._open(), self.recipe, self._shown_result
         try:
+            if shown is not None and shown.compressed.recipe == recipe:
+                self._tell_result(shown)
+                return
+            self._refuse_changed(bench)
             self._count(bench.exact, recipe, cancelled)
             if bench.data is not None:
                 self._evaluate(bench, recipe, cancelled)
@@ -195,7 +219,8 @@ class Explorer(Hosted):
             raise
         except BaseException as error:  # noqa: BLE001  # whatever fails is told in the widget, and logged
             self._failed("estimate", error)
-        self._refresh_still()
+        finally:
+            self._refresh_still()
 
     def _rest(self, cancelled: CancelCheck) -> None:
         """Leave the cores to the browser while a drag moves; it tells when it rests, unless the page is gone."""
@@ -227,6 +252,8 @@ class Explorer(Hosted):
                 self._run_scores(bench, DENSE, cancelled, "_baseline")
         except Cancelled:
             raise
+        except Stale:
+            raise
         except BaseException as error:  # noqa: BLE001  # as above
             self._log("evaluation", error)
             self._tell(_score={"recipe": recipe.to_json(), "state": "failed", "text": sentence(error)})
@@ -247,9 +274,9 @@ class Explorer(Hosted):
         if score is not None:
             self._add_visit(recipe, bench.estimate(recipe).nbytes, score.to_dict())
 
-    def _add_visit(self, recipe: Recipe, nbytes: int, score: Mapping[str, Any]) -> None:
-        """Add a score to where you have been, unless it is there."""
-        point = {"recipe": recipe.to_json(), "nbytes": nbytes}
+    def _add_visit(self, recipe: Recipe, nbytes: int, score: Mapping[str, Any], result: str | None = None) -> None:
+        """Add a score to where you have been, unless it is there; `result` is the key of what was retrained."""
+        point = {"recipe": recipe.to_json(), "nbytes": nbytes, "result": result}
         point |= {k: score[k] for k in ("value", "low", "high", "n", "regime")}
         with self._lock:
             if point not in self._history:
@@ -261,20 +288,25 @@ class Explorer(Hosted):
         bench = self._open()
         if bench.train is None:
             raise DataError("there is nothing to train on: open the explorer with sw.explore(model, data, train=…)")
+        if self._run is not None and not self._run.over:
+            return "a training is under way: it is shown below, stop it before you begin another"
         if self._watching is not None:
             self._watching.close()
         self._watching = watching = Monitor(bench.sketch.title, bench.metric)
-        watching.offer(recipe_words(recipe), lambda method: self._retrain_soon(recipe, method))
+        result = self._result
+        watching.offer(recipe_words(recipe), lambda method: self._retrain_soon(recipe, method, result))
         self._tell(_monitor=watching.model_id or "")
         return ""
 
-    def _retrain_soon(self, recipe: Recipe, method: Method) -> None:
-        _WORKER.urgent(id(self), lambda _cancelled: self._do("retrain", lambda: self._retrain(recipe, method)))
+    def _retrain_soon(self, recipe: Recipe, method: Method, result: str) -> None:
+        _WORKER.urgent(id(self), lambda _cancelled: self._do("retrain", lambda: self._retrain(recipe, method, result)))
 
-    def _retrain(self, recipe: Recipe, method: Method) -> str:
+    def _retrain(self, recipe: Recipe, method: Method, result: str = "") -> str:
         watching = self._watching
         try:
-            self._run = run = self._open().retrain(recipe, method)
+            if self._run is not None and not self._run.over:
+                raise TrainingError("a training is under way: stop it before you begin another")
+            self._run = run = self._open().retrain(self._compressed(recipe, result), method)
             run.observe(self._on_run)
             if watching is not None:
                 watching.watch(run)
@@ -288,29 +320,124 @@ class Explorer(Hosted):
     def _on_run(self, run: Run) -> None:
         """Add what a run has come to, once it is over, to where you have been."""
         if run.state in ("done", "stopped") and self._bench is not None and run.score is not None:
-            self._add_visit(run.result.recipe, run.result.nbytes, run.score)
+            with self._lock:
+                key = str(len(self._retrained) + 1)
+                self._retrained[key] = _Retrained(run.result, run.score)
+                self._add_visit(run.result.recipe, run.result.nbytes, run.score, key)
+
+    # what was retrained, shown again
+
+    @property
+    def _shown_result(self) -> _Retrained | None:
+        return self._retrained.get(self._result)
+
+    def _go_to(self, key: object) -> None:
+        """Show a retrained result, its recipe with it; or, for None, what the recipe makes of the model as it came."""
+        if key is not None and key not in self._retrained:
+            raise ShrinkError(f"there is no retrained result {quoted(key)} in this explorer")
+        with self._lock:
+            if key is not None:
+                self.recipe = self._retrained[str(key)].compressed.recipe
+            self._show_result("" if key is None else str(key))
+            self._settle_soon()
+
+    def _show_result(self, key: str) -> None:
+        shown = self._retrained.get(key)
+        regime = PLAIN if shown is None else shown.compressed.regime
+        self._tell(_result=key, _keeps=keeps(self._title, regime))
+
+    def _tell_result(self, shown: _Retrained) -> None:
+        """Tell the figures and the score of a retrained result; it needs no work but the size of its download."""
+        recipe = shown.compressed.recipe.to_json()
+        figures = replace(shown.estimate, download=shown.compressed.download).to_dict()
+        self._tell(_exact={**figures, "seconds": 0.0}, _score={**shown.told, "recipe": recipe, "state": "done"})
+
+    def _compressed(self, recipe: Recipe, result: str) -> Compressed:
+        """Return what a recipe makes of the model, or what was retrained."""
+        bench = self._open()
+        if result in self._retrained:
+            return self._retrained[result].compressed
+        try:
+            return bench.compress(recipe)
+        except Stale as error:
+            self._tell(_stale=str(error))
+            raise
+
+    # a model that changed since it was looked at
+
+    def _refuse_changed(self, bench: Bench) -> None:
+        """Tell whether the model is still the one that was looked at; raises a `Stale` if it is not."""
+        try:
+            bench.refuse_changed()
+        except Stale as error:
+            self._tell(_stale=str(error))
+            raise
+        if self._stale:
+            self._tell(_stale="")  # it was changed back
+
+    def _look_again(self) -> str:
+        """Begin anew with the model as it is now: of all that was told, only what was retrained still holds."""
+        bench = self._open().anew()
+        try:
+            bench.check(self.recipe)
+            recipe = self.recipe
+        except ShrinkError:
+            recipe = DENSE
+        with self._lock:
+            self._open()  # or it was closed meanwhile
+            self._bench = bench
+            self._tell(
+                _title=bench.sketch.title,
+                _sketch=bench.sketch.encode(),
+                _exact=None,
+                _score=None,
+                _baseline=None,
+                _order=[],
+                _macs=[],
+                _history=[point for point in self._history if point["result"] is not None],
+                _stale="",
+            )
+            self.recipe = recipe
+            self._settle_soon()
+        return ""
 
     # what the buttons ask for
 
     def _on_command(self, _widget: object, content: Any, _buffers: object) -> None:
         """Record what a button asks for and return: this may run on any thread, while a cell runs."""
-        recipe = self.recipe
-        jobs: dict[str, Callable[[], str]] = {
-            "compress": lambda: keep_in_notebook(content.get("name"), self._open().compress(recipe)),
-            "save": lambda: save_to(content.get("path"), self._open().compress(recipe), bool(content.get("entropy"))),
-            "retrain": lambda: self._offer_retraining(recipe),
-        }
-        what = content.get("do") if isinstance(content, Mapping) else None
-        if what == "evaluate":
-            self._open().forget_score(recipe)
-            self._settle_soon()
-        elif what in jobs:
-            _WORKER.urgent(id(self), lambda _cancelled: self._do(what, jobs[what]))
+        asked = content if isinstance(content, Mapping) else {}
+        what, again = asked.get("do"), bool(asked.get("replace"))
+        try:
+            # a command that is sent again is about what was shown when it was sent first
+            recipe = Recipe.from_json(asked["recipe"]) if "recipe" in asked else self.recipe
+            result = str(asked.get("result", self._result))
+            jobs: dict[object, Callable[[], str]] = {
+                "compress": lambda: keep_in_notebook(asked.get("name"), self._compressed(recipe, result), again),
+                "save": lambda: save_to(
+                    asked.get("path"), self._compressed(recipe, result), bool(asked.get("entropy")), again
+                ),
+                "retrain": lambda: self._offer_retraining(recipe),
+                "look": self._look_again,
+            }
+            if what == "evaluate":
+                self._open().forget_score(recipe)
+                self._settle_soon()
+            elif what == "goto":
+                self._go_to(asked.get("result"))
+            elif isinstance(what, str) and what in jobs:
+                command = {**asked, "replace": True, "recipe": recipe.to_json(), "result": result}
+                _WORKER.urgent(id(self), lambda _cancelled: self._do(what, jobs[what], command))
+            else:
+                raise ShrinkError(f"the page asked for {quoted(what)}, which this explorer cannot do")
+        except ShrinkError as error:
+            self._failed("", error)
 
-    def _do(self, what: str, job: Callable[[], str]) -> None:
+    def _do(self, what: str, job: Callable[[], str], command: Mapping[str, Any] | None = None) -> None:
         self._say("busy", what, "")
         try:
             self._say("done", what, job())
+        except Exists as found:
+            self._tell(_status={**_status_dict("exists", what, str(found)), "again": command})
         except BaseException as error:  # noqa: BLE001  # as above
             self._failed(what, error)
 
@@ -328,6 +455,9 @@ class Explorer(Hosted):
         self._logged.add(told)
         cause = error.__cause__ if isinstance(error, ShrinkError) else error
         log.log(level, "%s failed: %s", what, told, exc_info=cause)
+
+    def _refuse(self, text: str) -> None:
+        self._say("failed", "", text)
 
     def _say(self, state: str, what: str, text: str) -> None:
         self._tell(_status=_status_dict(state, what, text))
@@ -363,6 +493,25 @@ def _let_go(lock: RLock) -> Iterator[None]:
     finally:
         for _ in range(taken):
             lock.acquire()
+
+
+@dataclass(frozen=True)
+class _Retrained:
+    """A result of "Retrain…", and its score as it was told."""
+
+    compressed: Compressed
+    told: Mapping[str, Any]
+
+    @property
+    def estimate(self) -> Estimate:
+        found = self.compressed.estimate
+        assert found is not None  # only a file that is loaded has none
+        return found
+
+    @property
+    def score(self) -> Score:
+        unknown = {name: math.nan for name in ("low", "high") if self.told[name] is None}  # JSON has no NaN
+        return Score(**{**self.told, **unknown, "warnings": tuple(self.told["warnings"])})
 
 
 def _from_mirror(recipe: Recipe, name: str, new: Any) -> Recipe:

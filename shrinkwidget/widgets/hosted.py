@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 from threading import RLock
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import anywidget
 import traitlets as t
 from IPython.display import display
 
-from ..errors import ShrinkError
+from ..errors import ShrinkError, quoted
 from ..train.metrics import Metric
 
 STATIC: Final = Path(__file__).parent / "static"
@@ -47,29 +47,63 @@ def metric_dict(metric: Metric) -> dict[str, Any]:
 class Hosted(anywidget.AnyWidget):
     """A widget whose traits are set from several threads, and that shows a picture where it cannot live.
 
-    A subclass says what its picture is (`_still`), and whether there is one (`_alive`).
+    A subclass says what its picture is (`_still`), whether there is one (`_alive`), and which traits the page may set.
     """
 
+    _from_page: ClassVar[tuple[str, ...]] = ()
     _title = kernel_owned(t.Unicode())
 
     def __init__(self, **traits: Any) -> None:
         self._lock = RLock()
         self._shown: Any = None
+        self._closed = False
         super().__init__(**traits)
         _answer_where_asked(self.comm)
 
     # traits, one thread at a time: ipywidgets swaps methods of the widget while it takes or holds a message
 
     def set_state(self, sync_data: dict[str, Any]) -> None:
-        """Take what the browser sends (ipywidgets calls this, on any thread), but nothing that the kernel owns."""
-        theirs = {k: v for k, v in sync_data.items() if k in self.keys and self.trait_metadata(k, "echo_update", True)}
+        """Take what the browser sends (ipywidgets calls this, on any thread), but only what it may set.
+
+        A value that cannot be is told, and what the kernel has is sent back; ipywidgets would print a traceback.
+        """
+        theirs = {name: value for name, value in sync_data.items() if name in self._from_page}
+        try:
+            with self._lock:
+                super().set_state(theirs)
+        except Exception as error:  # noqa: BLE001  # whatever cannot be set: the sender is told
+            if not isinstance(error, ShrinkError):  # of a recipe that cannot be it has been told already
+                self._refuse(f"the page set what cannot be: {quoted(theirs)}")
+            self.send_state(list(theirs))
+
+    def _handle_msg(self, msg: dict[str, Any]) -> None:
+        """Take a message of the page; one that is none is told, without a traceback."""
+        data = msg.get("content", {}).get("data")
+        data = data if isinstance(data, dict) else {}
+        buffers = data.get("buffer_paths", [])
+        whole = {"update": isinstance(data.get("state"), dict) and not buffers, "custom": "content" in data}
+        if whole.get(str(data.get("method")), data.get("method") == "request_state"):
+            super()._handle_msg(msg)
+        else:
+            self._refuse(f"the page sent a message that cannot be read: {quoted(data)}")
+
+    def _refuse(self, text: str) -> None:
+        """Say that a message of the page makes no sense."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Leave the page, and let go of what was told: anywidget keeps the widget itself."""
+        self._closed = True
+        super().close()
+        self.layout.close()
         with self._lock:
-            super().set_state(theirs)
+            for name, trait in self.traits(echo_update=False).items():
+                setattr(self, name, trait.default(self))
 
     def _tell(self, **news: Any) -> None:
-        """Set traits, from any thread."""
+        """Set traits, from any thread; none once it is closed."""
         with self._lock:
-            for name, value in news.items():
+            for name, value in () if self._closed else news.items():
                 setattr(self, name, value)
 
     # display

@@ -9,14 +9,14 @@ import traitlets as t
 from IPython.core.getipython import get_ipython
 from IPython.display import display
 
-from ..errors import ShrinkError, TrainingError
+from ..errors import ShrinkError, TrainingError, quoted
 from ..learn.methods import FineTune, Method, RewindLearningRate
 from ..learn.run import Run
 from ..learn.schedule import Schedule
 from ..learn.watched import Show, host_with
 from ..train.metrics import Metric, resolve
 from .cells import replace_in_cell
-from .commands import keep_in_notebook, save_to
+from .commands import Exists, keep_in_notebook, keeps, save_to
 from .hosted import Hosted, built, kernel_owned, metric_dict, sentence
 from .worker import Pace
 
@@ -45,7 +45,8 @@ class Monitor(Hosted):
     _baseline = kernel_owned(t.Dict(allow_none=True, default_value=None))
     _error = kernel_owned(t.Unicode())
     _offer = kernel_owned(t.Dict(allow_none=True, default_value=None))
-    _kept = kernel_owned(t.Dict({"failed": False, "text": ""}))
+    _kept = kernel_owned(t.Dict({"failed": False, "text": "", "again": None}))
+    _keeps = kernel_owned(t.Dict())
 
     def __init__(self, title: str, metric: Metric) -> None:
         self.run: Run | None = None
@@ -53,7 +54,9 @@ class Monitor(Hosted):
         self._pace = Pace(_TELL_SECONDS)
         self._lasting = Pace(_STILL_SECONDS, at_once=False)
         self._forget: Callable[[], None] = _nothing
-        super().__init__(_title=title, _metric=metric_dict(metric), _curves=curves([], 1))
+        super().__init__(
+            _title=title, _metric=metric_dict(metric), _curves=curves([], 1), _keeps=keeps(title, "retrained")
+        )
         self.on_msg(self._on_command)
 
     def watch(self, run: Run) -> Monitor:
@@ -105,26 +108,35 @@ class Monitor(Hosted):
 
     def _on_command(self, _widget: object, content: Any, _buffers: object) -> None:
         """Do what a button asks for: each of these only leaves word, and returns."""
-        what = content.get("do") if isinstance(content, Mapping) else None
+        asked = content if isinstance(content, Mapping) else {}
+        what = asked.get("do")
         if what == "start" and self._start is not None:
             try:
-                self._start(asked_method(content))
+                self._start(asked_method(asked))
             except ShrinkError as error:
                 self.fail(str(error))
         elif self.run is not None and what in ("pause", "resume", "stop"):
             getattr(self.run, what)()
         elif self.run is not None and what in ("keep", "save"):
-            self._keep(self.run, content)
+            self._keep(self.run, asked)
+        else:
+            self._refuse(f"the page asked for {quoted(what)}, which this monitor cannot do now")
 
-    def _keep(self, run: Run, content: Mapping[str, Any]) -> None:
+    def _keep(self, run: Run, asked: Mapping[str, Any]) -> None:
+        replace, again = bool(asked.get("replace")), None
         try:
-            if content["do"] == "keep":
-                text = keep_in_notebook(content.get("name"), run.result)
+            if asked["do"] == "keep":
+                text, failed = keep_in_notebook(asked.get("name"), run.result, replace), False
             else:
-                text = save_to(content.get("path"), run.result, bool(content.get("entropy")))
-            self._tell(_kept={"failed": False, "text": text})
+                text, failed = save_to(asked.get("path"), run.result, bool(asked.get("entropy")), replace), False
+        except Exists as found:
+            text, failed, again = str(found), False, {**asked, "replace": True}
         except BaseException as error:  # noqa: BLE001  # whatever fails is told in the widget
-            self._tell(_kept={"failed": True, "text": sentence(error)})
+            text, failed = sentence(error), True
+        self._tell(_kept={"failed": failed, "text": text, "again": again})
+
+    def _refuse(self, text: str) -> None:
+        self._tell(_kept={"failed": True, "text": text, "again": None})
 
     def _still(self) -> dict[str, Any]:
         from ..figures.training import describe_training, training_still
