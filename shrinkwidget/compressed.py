@@ -121,7 +121,8 @@ def compress(model: Source, recipe: Recipe, known: Sketch | None = None) -> Comp
 
     It may be a module, a state dict, or the path of a ``.safetensors`` file. The new module is of the same class; its
     training modes, devices, dtypes, ties and hooks are those of the old one, and its weights are bit for bit those
-    the saved file loads. `known` is the model's sketch, if there is one already.
+    the saved file loads. Weights the old one computes before it uses them (weight norm, masks, parametrizations) are
+    plain parameters of the new one. `known` is the model's sketch, if there is one already.
 
     Raises:
         RecipeError: for what is no recipe, or if one of its overrides matches no layer.

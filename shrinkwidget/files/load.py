@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import FileError, ModelError, quoted
+from ..measure.computed import computed_by, plain_weights
 from ..measure.file_kinds import open_plain_file, refuse_other_formats
 from ..measure.foreign import foreign_class
 from ..measure.layers import dtype_name
@@ -23,7 +24,8 @@ def read(path: str | os.PathLike[str], into: nn.Module | None = None) -> Packed:
     """Return the packed model in a file, plain or entropy-coded; with `into`, fill that model with its weights.
 
     Before a weight is unpacked, `into` is held against the file: every saved parameter and buffer must be there, with
-    the same shape and dtype, and nothing else. Which of them are tied may differ as long as nothing is tied that the
+    the same shape and dtype, and nothing else. Weights it computes (weight norm, masks, parametrizations) become plain
+    parameters. Which of them are tied may differ as long as nothing is tied that the
     file holds two values for. A model on another device is filled there.
 
     Raises:
@@ -39,12 +41,14 @@ def read(path: str | os.PathLike[str], into: nn.Module | None = None) -> Packed:
         try:
             header = read_header(file, size)
             slots = read_slots(header.structure, header.recipe)
-            targets = [] if into is None else match(slots, into)
+            if into is not None:
+                match(slots, into)
             packed = unpack(header, slots, size)
         except FileError as error:
             raise FileError(f"cannot load {quoted(path)}: {error}") from error
-    if targets:
-        _fill(packed, targets)
+    if into is not None:
+        plain_weights(into)
+        _fill(packed, match(slots, into))
     return packed
 
 
@@ -72,9 +76,16 @@ def _folding(slots: tuple[Slot, ...], tensors: dict[str, Tensor]) -> str:
 
 
 def _tensors(model: nn.Module) -> dict[str, Tensor]:
-    """Return all parameters and buffers by all their names."""
+    """Return all parameters and buffers by all their names, with weights that are computed in place of their parts."""
     found: dict[str, Tensor] = dict(model.named_parameters(remove_duplicate=False))
     found.update(model.named_buffers(remove_duplicate=False))
+    for prefix, module in model.named_modules(remove_duplicate=False):
+        dot = f"{prefix}." if prefix else ""
+        for computed in computed_by(module):
+            for part in computed.parts:
+                found.pop(dot + part, None)
+            with torch.no_grad():
+                found[dot + computed.name] = computed.value()
     return found
 
 

@@ -162,11 +162,13 @@ class _Watcher(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch lea
         self.live = _Live()
         self._calls = calls
         self._parts: dict[int, list[_Part]] = defaultdict(list)  # by address of the storage
-        for entry in (e for e in entries if e.role != "other"):
+        by_name = {entry.name: entry for entry in entries if entry.role != "other"}
+        for entry in by_name.values():
+            weight = by_name.get(entry.part_of, entry)  # what is computed from parts is what multiplies
             for tensor in plain_tensors(entry.load()):
                 self.live.ignore(tensor)
                 if entry.role != "buffer" and tensor.numel():
-                    self._parts[_address(tensor)].append(_Part(entry, *extent(tensor)))
+                    self._parts[_address(tensor)].append(_Part(weight, *extent(tensor)))
         for tensor in inputs:
             self.live.add(tensor, self._forget)
 
@@ -183,7 +185,7 @@ class _Watcher(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch lea
                 return out
         out = func(*args, **kwargs)
         given = [tensor for tensor in _tensors((args, kwargs)) if tensor.numel()]
-        if macs := macs_of(func, args, kwargs, out):
+        if (macs := macs_of(func, args, kwargs, out)) and not self._within_one_weight(given):
             self._book(macs, given)
         elif given and all(_address(tensor) in self._parts for tensor in given):
             self._derive(given, out)
@@ -206,6 +208,11 @@ class _Watcher(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch lea
         for name, share in zip(used, shares, strict=True):
             self._calls.used(name)
             self.macs[name] += share
+
+    def _within_one_weight(self, given: list[Tensor]) -> bool:
+        """Tell whether all of it belongs to one weight that is computed: that does not depend on the example."""
+        entries = [[part.entry for part in self._within(tensor)] for tensor in given]
+        return all(entries) and all(e.parts and e is entries[0][0] for found in entries for e in found)
 
     def _within(self, tensor: Tensor) -> Iterator[_Part]:
         """Yield the parameters that a view of their storage touches."""

@@ -11,7 +11,7 @@ from torch import nn
 from .forward import Forward
 from .layers import Entry, Role, Source, dtype_name
 
-Status: TypeAlias = Literal["compressible", "kept", "not saved"]
+Status: TypeAlias = Literal["compressible", "kept", "part", "not saved"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +19,8 @@ class TensorSize:
     """One parameter or buffer: what it weighs, and what a recipe may do with it.
 
     `why` says why a tensor is kept; `aliases` are the other names of tied weights; `macs` are the multiply-accumulates
-    of the example that used it, None without an example.
+    of the example that used it, None without an example. `parts` are the tensors a weight is computed from, where it
+    is: they are what is in memory, and the weight is what counts as parameters.
     """
 
     name: str
@@ -32,6 +33,7 @@ class TensorSize:
     why: str
     aliases: tuple[str, ...]
     macs: int | None
+    parts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,7 @@ class LayerSize:
     @property
     def nbytes(self) -> int:
         """Bytes of parameters and buffers."""
-        return sum(t.nbytes for t in self.tensors)
+        return sum(t.nbytes for t in self.tensors if not t.parts)
 
     @property
     def weighted(self) -> bool:
@@ -73,7 +75,8 @@ class LayerSize:
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON-able values, tensors included."""
         totals = {"parameters": self.parameters, "buffers": self.buffers, "nbytes": self.nbytes}
-        tensors = [asdict(t) | {"shape": list(t.shape), "aliases": list(t.aliases)} for t in self.tensors]
+        lists = ("shape", "aliases", "parts")
+        tensors = [asdict(t) | {name: list(getattr(t, name)) for name in lists} for t in self.tensors]
         return asdict(self) | totals | {"tied": list(self.tied), "tensors": tensors}
 
 
@@ -83,7 +86,7 @@ def layer_sizes(source: Source, entries: Iterable[Entry], forward: Forward | Non
     own: dict[str, list[Entry]] = {}
     tied: dict[str, list[Entry]] = {}
     for entry in entries:
-        own.setdefault(_owner(entry.name), []).append(entry)
+        own.setdefault(_owner(entry.part_of or entry.name), []).append(entry)
         for alias in entry.aliases:
             tied.setdefault(_owner(alias), []).append(entry)
     names = _in_order({**own, **tied}, modules, forward)
@@ -137,11 +140,18 @@ def _tensor(entry: Entry, forward: Forward | None) -> TensorSize:
         role=entry.role,
         numel=entry.numel - entry.shared,
         nbytes=entry.nbytes,
-        status="compressible" if entry.compressible else "kept" if entry.saved else "not saved",
+        status=_status(entry),
         why=entry.why,
         aliases=entry.aliases,
         macs=None if forward is None else forward.macs.get(entry.name, 0),
+        parts=entry.parts,
     )
+
+
+def _status(entry: Entry) -> Status:
+    if entry.compressible:
+        return "compressible"
+    return "kept" if entry.saved else "part" if entry.part_of else "not saved"
 
 
 _WIDTHS: Final = ("out_channels", "out_features", "embedding_dim", "embed_dim", "hidden_size", "nf")

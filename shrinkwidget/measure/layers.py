@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ..errors import ModelError, quoted
 from .arrays import as_tensor, is_array
 from .checkpoint_files import open_checkpoint
+from .computed import computed_by
 from .foreign import foreign_class, nbytes_of, others_in, plain_tensors
 from .layout import FIRST, Layout, layouts
 from .quantized_checkpoint import quantization_parts
@@ -21,7 +22,7 @@ from .safetensors_file import SafetensorsFile, impossible_shape
 from .ties import View, expanded, overlapping, places, same_memory, view_of
 
 Source: TypeAlias = nn.Module | Mapping[str, Any] | str | os.PathLike[str]
-Role: TypeAlias = Literal["parameter", "buffer", "tensor", "other"]
+Role: TypeAlias = Literal["parameter", "buffer", "tensor", "part", "other"]
 
 COMPRESSIBLE_DTYPES: Final = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 _STATISTICS: Final = ("running_mean", "running_var", "num_batches_tracked")
@@ -36,7 +37,8 @@ class Entry:
     False for buffers that are not part of the state dict. `layout` says which axes index output channels. `refused`
     says why no recipe can be applied to a model that has it: a tensor quantized already, something that is no tensor
     (role "other"), memory shared in part. `kind` names its class where it is no plain tensor, and `stored` are the
-    bytes it then takes. `shared` of its elements are in memory that is counted already.
+    bytes it then takes. `shared` of its elements are in memory that is counted already. `parts` are the names of what a
+    module computes it from, whose entries have the role "part" and say so in `part_of`.
     """
 
     name: str
@@ -53,6 +55,8 @@ class Entry:
     kind: str = ""
     stored: int | None = None
     shared: int = 0
+    parts: tuple[str, ...] = ()
+    part_of: str = ""
 
     @property
     def numel(self) -> int:
@@ -180,8 +184,23 @@ _Found: TypeAlias = tuple[str, Tensor, Role, bool]
 
 
 def _module_entries(module: nn.Module) -> Iterator[Entry]:
+    computed = {
+        (f"{prefix}." if prefix else "") + weight.name: ((f"{prefix}." if prefix else ""), weight)
+        for prefix, child in module.named_modules()
+        for weight in computed_by(child)
+    }
+    part_of = {dot + part: name for name, (dot, weight) in computed.items() for part in weight.parts}
     found = list(_module_tensors(module))
-    yield from _tie(found, in_module=True)
+    for entry in _tie(found, in_module=True):
+        whole = part_of.get(entry.name)
+        if entry.name in computed:
+            dot, weight = computed[entry.name]
+            yield replace(entry, parts=tuple(dot + part for part in weight.parts))
+        elif whole is not None:
+            why = f"a part of {whole!r}, which is computed from it and saved whole"
+            yield replace(entry, role="part", why=why, saved=False, refused="", part_of=whole)
+        else:
+            yield entry
     names = {name for name, *_ in found}
     for name, value, refused in others_in(module, names, {same_memory(tensor) for _, tensor, *_ in found}):
         yield _other(name, value, refused)
@@ -203,6 +222,9 @@ def _module_tensors(module: nn.Module) -> Iterator[_Found]:
     """Yield parameters and buffers module by module, so that a layer's bias follows its weight."""
     for prefix, child in module.named_modules():
         dot = f"{prefix}." if prefix else ""
+        for computed in computed_by(child):
+            with torch.no_grad():
+                yield dot + computed.name, computed.value(), "parameter", True
         for name, parameter in child._parameters.items():
             if parameter is not None:
                 yield dot + name, _initialised(dot + name, parameter), "parameter", True

@@ -64,7 +64,7 @@ class Size:
     def dtypes(self) -> dict[str, int]:
         """Bytes of each dtype, the largest first."""
         sizes: Counter[str] = Counter()
-        for tensor in self.tensors:
+        for tensor in (t for t in self.tensors if not t.parts):
             sizes[tensor.dtype] += tensor.nbytes
         return dict(sizes.most_common())
 

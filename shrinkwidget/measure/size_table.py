@@ -69,9 +69,10 @@ def _totals(size: Size) -> list[tuple[str, str]]:
     buffers = f", {bytes_text(sum(t.nbytes for t in size.tensors if t.role == 'buffer'))} of it buffers"
     dtypes = " + ".join(f"{bytes_text(n)} {name}" for name, n in size.dtypes.items())
     small = [t for t in size.tensors if t.status == "compressible"]
+    tensors = [t for t in size.tensors if t.status != "part"]
     totals = [
         ("in memory", bytes_text(size.nbytes) + (buffers if size.buffers else "")),
-        ("compressible", f"{bytes_text(sum(t.nbytes for t in small))} in {len(small)} of {len(size.tensors)} tensors"),
+        ("compressible", f"{bytes_text(sum(t.nbytes for t in small))} in {len(small)} of {len(tensors)} tensors"),
         ("dtypes", dtypes),
         ("torch.save", _exactly(size.torch_save)),
         (".safetensors", _exactly(size.safetensors) if size.safetensors is not None else "cannot hold its dtypes"),

@@ -186,7 +186,7 @@ def sketch(source: Source | Weights) -> Sketch:
     structure = structure_text(weights, {layer.name: layer.absmax for layer in layers})
     return Sketch(
         title=weights.title,
-        parameters=sum(e.numel for e in weights.entries if e.role != "buffer"),
+        parameters=sum(e.numel for e in weights.entries if e.role in ("parameter", "tensor")),
         dense=safetensors_bytes(weights.entries),
         structure=len(structure),
         layers=layers,

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ..errors import ModelError
 from ..measure.bytes import needs_bfloat16, peak, rounded, stored_dtype
 from ..measure.call import reason
+from ..measure.computed import plain_weights
 from ..measure.estimate import Estimate
 from ..measure.layers import Entry, Weights
 from ..measure.parallel import Watch, each
@@ -72,6 +73,7 @@ def copied(model: nn.Module) -> nn.Module:
     """Return a deep copy of a model: its class, hooks, ties, devices, dtypes and training modes, but no gradients.
 
     What the model holds besides its parameters and buffers is copied as well, computed tensors without their history.
+    Weights that modules compute (masks, weight norm, parametrizations) are plain parameters of the copy.
 
     Raises:
         ModelError: if it cannot be copied.
@@ -90,6 +92,7 @@ def copied(model: nn.Module) -> nn.Module:
         parameter.grad = None
         if original.requires_grad and not parameter.requires_grad:  # a scripted module's copy forgets it
             parameter.requires_grad_()
+    plain_weights(new)
     return new
 
 

@@ -23,6 +23,7 @@ class Update(nn.Module):
     """
 
     keep: Tensor | None
+    merged_later = True  # what is being trained is the update, not the weight it makes
 
     def __init__(self, weight: Tensor, rank: int, alpha: float, keep: Tensor | None) -> None:
         super().__init__()
