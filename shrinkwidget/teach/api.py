@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from torch import nn
@@ -26,7 +27,7 @@ def transfer(
     *,
     classes: int | None = None,
     targets: int | None = None,
-    head: str | None = None,
+    head: str | Sequence[str] | None = None,
     strategy: Strategy = Head(),
     options: Training = Training(),
     baseline: bool | Schedule = False,
@@ -41,7 +42,8 @@ def transfer(
         classes: how many the new head tells apart; by default they are counted in the labels.
         targets: for a regression instead, how many numbers it predicts.
         head: the old head's name, or that of a module it is the last Linear layer or 1×1 convolution of; by default the
-            last layer to run.
+            last layer to run, with those of as many outputs if the model needs all of them replaced (LeViT, distilled
+            DeiT). Several are given as a list.
         strategy: what learns: `Head`, `FineTuneAll`, `Gradual`, or `LowRank`.
         options: all else: loss, batches, seed. A regression has the loss ``"mse"`` unless it is given a function.
         baseline: True to train the same network from scratch, too, dense, on the same data, for comparison: for 30
@@ -73,7 +75,7 @@ def _done(begun: Start, task: Task, strategy: Strategy, before: str = "no retrai
     result = replace(result, regime=regime)
     score = None if task.test is None else _scored(result, task.test, task.options)
     compressed = None if begun.recipe is None else result
-    return Transferred(module_of(result), begun.head, regime, score, lesson.history, spent, compressed)
+    return Transferred(module_of(result), ", ".join(begun.heads), regime, score, lesson.history, spent, compressed)
 
 
 def _scored(result: Compressed, test: object, options: Training) -> Score:

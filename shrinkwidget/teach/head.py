@@ -1,4 +1,4 @@
-"""Finds the classifier a network ends with, and puts a new one in its place."""
+"""Finds the classifier, or the two, that a network ends with, and puts new ones in their place."""
 
 from __future__ import annotations
 
@@ -12,17 +12,24 @@ from ..errors import ModelError, nearest
 
 Classifier: TypeAlias = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
 _CONVOLUTIONS: Final = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+Heads: TypeAlias = tuple[str, ...]
+"""The names of the heads of a network, nearly always one."""
+_USUAL: Final = ("head", "fc", "classifier")
 _COUNTS: Final = ("num_labels", "num_classes", "n_classes")
 _SOME: Final = 6
 
 
-def find_head(model: nn.Module, order: Sequence[str], named: str | None = None) -> str:
-    """Return the name of a network's head: a Linear layer or a 1×1 convolution.
+def find_heads(model: nn.Module, order: Sequence[str], named: str | Sequence[str] | None = None) -> list[Heads]:
+    """Return the names of what may be a network's head, Linear layers or 1×1 convolutions, in the order to try them in.
+
+    Most have one. Some, such as LeViT and distilled DeiT, add the outputs of two: so after the last one alone, all that
+    have as many outputs as it are tried.
 
     Args:
         model: the network.
         order: names of its modules in the order of their first call.
-        named: the head, or a module whose last one it is; by default it is the last layer with weights to run.
+        named: the head, or a module whose last one it is, or several; by default it is the last layer with weights to
+            run, if nothing that learns runs after it and the model does not say that it has no head.
 
     Raises:
         ModelError: if there is none; the candidates are listed.
@@ -30,16 +37,42 @@ def find_head(model: nn.Module, order: Sequence[str], named: str | None = None) 
     modules = dict(model.named_modules())
     fitting = [name for name in order if name and is_classifier(modules[name])]
     if named is not None:
-        return _named(named, modules, fitting)
-    last = next((name for name in reversed(order) if _weighted(modules[name])), "")
-    if last in fitting:
-        return last
-    found = (
-        f"its last layer to run, {last!r}, is a {type(modules[last]).__name__}"
-        if last
-        else "no module in it has weights"
-    )
-    raise ModelError(f"found no head in this {type(model).__name__}: {found}; {_candidates(modules, fitting)}")
+        given = [named] if isinstance(named, str) else list(named)
+        return [tuple(dict.fromkeys(_named(name, modules, fitting) for name in given))]
+    last = next((name for name in reversed(order) if list(modules[name].parameters(recurse=False)) and name), "")
+    if found := _no_head(model, last, modules, fitting):
+        raise no_head(model, found, order)
+    alike = [name for name in fitting if outputs_of(modules[name]) == outputs_of(modules[last])]
+    tried: list[Heads] = [(last,)] if len(alike) < 2 else [(last,), tuple(alike)]
+    # the old outputs of another head, if they are one each, can be added to any number of new ones: all at once first
+    return tried[::-1] if outputs_of(modules[last]) == 1 else tried
+
+
+def _no_head(model: nn.Module, last: str, modules: dict[str, nn.Module], fitting: Sequence[str]) -> str:
+    """Return why the last layer to run is no head, "" if it is one as far as its place tells."""
+    if not last:
+        return "no module in it has weights"
+    if last not in fitting:
+        return f"its last layer to run, {last!r}, is a {type(modules[last]).__name__}"
+    empty = [name for name, module in modules.items() if _leaf(name) in _USUAL and isinstance(module, nn.Identity)]
+    if empty:
+        return f"where it usually is, at {empty[0]!r}, nothing is computed"
+    outputs, said = outputs_of(modules[last]), [getattr(model, count, None) for count in _COUNTS]
+    if any(isinstance(count, int) and count != outputs for count in said):
+        count = next(count for count in said if isinstance(count, int) and count != outputs)
+        return f"its last layer to run, {last!r}, has {outputs} outputs, and the model says {count}"
+    return ""
+
+
+def no_head(model: nn.Module, why: str, order: Sequence[str]) -> ModelError:
+    """Return the error for a network in which no head is found, with the candidates."""
+    modules = dict(model.named_modules())
+    fitting = [name for name in order if name and is_classifier(modules[name])]
+    return ModelError(f"found no head in this {type(model).__name__}: {why}; {_candidates(modules, fitting)}")
+
+
+def _leaf(name: str) -> str:
+    return name.rpartition(".")[2]
 
 
 def is_classifier(module: nn.Module) -> bool:
@@ -76,21 +109,28 @@ def outputs_of(module: nn.Module, side: str = "out") -> int:
     return int(getattr(module, f"{side}_{kind}"))
 
 
-def _weighted(module: nn.Module) -> bool:
-    return any(parameter.ndim >= 2 for parameter in module.parameters(recurse=False))
+def put_heads(model: nn.Module, heads: Heads, outputs: int) -> list[nn.Module]:
+    """Give a model new heads, initialised as torch does, on the device, of the dtype and in the mode of the old.
 
-
-def replace_head(model: nn.Module, name: str, outputs: int) -> None:
-    """Give a model a new head, initialised as torch does, on the device, of the dtype and in the mode of the old.
-
-    What the model, or its ``config``, calls its number of classes follows: Hugging Face's compute their loss by it.
+    Returns the old ones.
     """
-    old = model.get_submodule(name)
+    old = [model.get_submodule(name) for name in heads]
+    for name, module in zip(heads, old, strict=True):
+        put_module(model, name, _like(module, outputs).train(module.training))
+    return old
+
+
+def put_module(model: nn.Module, name: str, module: nn.Module) -> None:
+    """Put a module in the place of another."""
     parent, _, own = name.rpartition(".")
-    model.get_submodule(parent).add_module(own, _like(old, outputs).train(old.training))
+    model.get_submodule(parent).add_module(own, module)
+
+
+def count_outputs(model: nn.Module, before: int, outputs: int) -> None:
+    """Let what the model or its ``config`` calls its number of classes follow: Hugging Face computes losses by it."""
     for owner in (model, getattr(model, "config", None)):
         for count in _COUNTS:
-            if getattr(owner, count, None) == outputs_of(old):
+            if getattr(owner, count, None) == before:
                 setattr(owner, count, outputs)
 
 

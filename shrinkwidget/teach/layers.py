@@ -15,7 +15,7 @@ class Layers:
     """Every module of a network, by name.
 
     Args:
-        head: the new one.
+        heads: the new ones, nearly always one.
         below: all others with parameters of their own, the first to run first; one that is never called itself counts
             as running with the module it is in.
         position: of every module, when it first runs.
@@ -23,23 +23,25 @@ class Layers:
         updates: the low-rank updates among them.
     """
 
-    head: str
+    heads: tuple[str, ...]
     below: tuple[str, ...]
     position: Mapping[str, int]
     containers: frozenset[str]
     updates: frozenset[str]
 
     @classmethod
-    def of(cls, network: nn.Module, order: Sequence[str], head: str) -> Layers:
+    def of(cls, network: nn.Module, order: Sequence[str], heads: tuple[str, ...]) -> Layers:
         """List the modules of a network, given the order of their first calls."""
         modules = dict(network.named_modules())
         called = {name: place for place, name in enumerate(order)}
         position = {name: _position(name, called) for name in modules}
-        owners = [name for name, module in modules.items() if list(module.parameters(recurse=False)) and name != head]
+        owners = [
+            name for name, module in modules.items() if list(module.parameters(recurse=False)) and name not in heads
+        ]
         containers = {name for name in modules if name not in owners and list(modules[name].children())}
         updates = {name for name, module in modules.items() if isinstance(module, Update)}
         below = tuple(sorted(owners, key=position.__getitem__))
-        return cls(head, below, position, frozenset(containers), frozenset(updates))
+        return cls(heads, below, position, frozenset(containers), frozenset(updates))
 
     def only(self, *trained: str) -> dict[str, float]:
         """Return the relative rates that freeze all but some modules."""
@@ -47,7 +49,7 @@ class Layers:
 
     def all_at(self, share: float) -> dict[str, float]:
         """Return the relative rates that give all but the head a share of its rate."""
-        return {name: 1.0 if name == self.head else share for name in self.position}
+        return {name: 1.0 if name in self.heads else share for name in self.position}
 
     def top(self, count: int, share: float) -> dict[str, float]:
         """Return the relative rates that train the head, and the last `count` layers below it at a share of its rate.
@@ -55,7 +57,7 @@ class Layers:
         What has no parameters (dropout, norms without any) trains with what runs before it.
         """
         if not count:
-            return self.only(self.head)
+            return self.only(*self.heads)
         active = set(self.below[-count:])
         cut = self.position[self.below[-count]]
 
@@ -66,11 +68,11 @@ class Layers:
                 return any(_inside(layer, name) for layer in active)
             return self.position[name] >= cut
 
-        return {name: share * trains(name) for name in self.position} | {self.head: 1.0}
+        return {name: share * trains(name) for name in self.position} | dict.fromkeys(self.heads, 1.0)
 
     def alone(self, relative: Mapping[str, float]) -> bool:
         """Tell whether nothing but the head trains."""
-        return relative == self.only(self.head)
+        return relative == self.only(*self.heads)
 
 
 def _position(name: str, called: Mapping[str, int]) -> int:

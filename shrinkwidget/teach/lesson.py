@@ -60,13 +60,13 @@ class Lesson:
         self._aware = False
         if isinstance(strategy, LowRank):
             self._adapt(strategy)
-        self._layers = Layers.of(self._network, begun.order, begun.head)
+        self._layers = Layers.of(self._network, begun.order, begun.heads)
 
     def _adapt(self, strategy: LowRank) -> None:
         if self._recipe is not None and _rounds(self._recipe, self._network):
             raise TrainingError("LowRank() trains no weights in fewer than 32 bits: take FineTuneAll(), or 32 bits")
         with seeded(device_of(self._network), self._task.options.seed):
-            adapt(self._network, self._begun.head, strategy.rank, strategy.alpha, self._begun.masks)
+            adapt(self._network, self._begun.heads, strategy.rank, strategy.alpha, self._begun.masks)
         self._recipe = None  # until the updates are merged
 
     def run(self) -> Spent:
@@ -98,14 +98,15 @@ class Lesson:
         return replace(self._compressed, regime=words + aware + distilled)
 
     def _head_is_last(self) -> bool:
-        return head_is_last(self._network, self._begun.head, self._begun.batch, self._task.options)
+        heads = self._begun.heads
+        return len(heads) == 1 and head_is_last(self._network, heads[0], self._begun.batch, self._task.options)
 
     def _options(self, part: Part) -> Training:
         return replace(self._task.options, batch=max(part.least, self._task.options.batch))
 
     def _train_head(self, part: Part) -> None:
         """Train the head alone on what goes into it."""
-        head, options = self._begun.head, self._options(part)
+        (head,), options = self._begun.heads, self._options(part)
         train, count = features_of(self._network, head, self._task.train, options.seed)
         test = None if self._task.test is None else features_of(self._network, head, self._task.test, options.seed)[0]
         recipes = () if self._recipe is None else (recipe_of_layer(self._recipe, self._names(), f"{head}.weight"),)
@@ -146,7 +147,7 @@ class Lesson:
         return entries
 
     def _take_head(self, result: Compressed) -> None:
-        fill(self._network.get_submodule(self._begun.head), module_of(result).state_dict().items())
+        fill(self._network.get_submodule(self._begun.heads[0]), module_of(result).state_dict().items())
         self._compressed = None
 
     def _take_whole(self, result: Compressed) -> None:

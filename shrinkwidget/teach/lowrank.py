@@ -41,7 +41,7 @@ class Update(nn.Module):
         return weight + (update if self.keep is None else update * self.keep)
 
 
-def adapt(network: nn.Module, head: str, rank: int, alpha: float, masks: Mapping[str, Tensor]) -> None:
+def adapt(network: nn.Module, heads: tuple[str, ...], rank: int, alpha: float, masks: Mapping[str, Tensor]) -> None:
     """Give every Linear and convolution but the head, transposed ones and shared weights, an update.
 
     `masks` say by the weight's name where weights are kept.
@@ -49,9 +49,11 @@ def adapt(network: nn.Module, head: str, rank: int, alpha: float, masks: Mapping
     Raises:
         ModelError: if there is none.
     """
-    adapted = list(_adaptable(network, head))
+    adapted = list(_adaptable(network, heads))
     if not adapted:
-        raise ModelError(f"LowRank finds no Linear layer or convolution below {head!r} to update: take FineTuneAll()")
+        raise ModelError(
+            f"LowRank finds no Linear layer or convolution below {heads[0]!r} to update: take FineTuneAll()"
+        )
     with torch.inference_mode(False):
         for name, module, weight in adapted:
             keep = masks.get(f"{name}.weight")
@@ -59,13 +61,13 @@ def adapt(network: nn.Module, head: str, rank: int, alpha: float, masks: Mapping
             parametrize.register_parametrization(module, "weight", Update(weight.detach(), rank, alpha, mask))
 
 
-def _adaptable(network: nn.Module, head: str) -> Iterator[tuple[str, nn.Module, nn.Parameter]]:
+def _adaptable(network: nn.Module, heads: tuple[str, ...]) -> Iterator[tuple[str, nn.Module, nn.Parameter]]:
     owners: dict[int, int] = {}
     for _, parameter in network.named_parameters(remove_duplicate=False):
         owners[id(parameter)] = owners.get(id(parameter), 0) + 1
     for name, module in network.named_modules():
         weight: Any = module._parameters.get("weight")
-        if name != head and isinstance(module, _ADAPTED) and weight is not None and owners[id(weight)] == 1:
+        if name not in heads and isinstance(module, _ADAPTED) and weight is not None and owners[id(weight)] == 1:
             yield name, module, weight
 
 

@@ -20,7 +20,7 @@ class Transferred:
 
     Args:
         model: of the class of the one given, with a new head.
-        head: the head's name.
+        head: the head's name; of several their names with commas between.
         regime: how its weights were obtained.
         score: of the test data; None without.
         history: an entry for every epoch, as of a `Run`; ``round`` counts the strategy's stages.

@@ -16,32 +16,37 @@ from ..recipe import Plan, Recipe, layer_label, layer_matches
 from ..shrink.compress import fill
 
 
-def masks_of(source: Compressed, head: str) -> dict[str, Tensor]:
-    """Return which weights of every pruned layer but the head are kept, bool of its shape, by name."""
-    weight = f"{head}.weight"
-    masks = {name: item.mask for name, item in source.coded.items() if name != weight}
+def masks_of(source: Compressed, heads: tuple[str, ...]) -> dict[str, Tensor]:
+    """Return which weights of every pruned layer but the heads are kept, bool of its shape, by name."""
+    masks = {name: item.mask for name, item in source.coded.items() if name not in _weights(heads)}
     return {name: mask for name, mask in masks.items() if mask is not None}
 
 
-def recipe_for(source: Compressed, network: nn.Module, head: str) -> Recipe:
+def recipe_for(source: Compressed, network: nn.Module, heads: tuple[str, ...]) -> Recipe:
     """Return the recipe that makes of a network with a new head what `source` is.
 
     Layers ranked together have the sparsity each of them came to, since the old head was ranked with them. The new head
     is dense, in as many bits as the recipe says, unless the recipe names its sparsity or pattern, or keeps it.
     """
     names = [entry.name for entry in open_weights(network).layers]
-    weight, recipe, coded = f"{head}.weight", source.recipe, source.coded
-    named = any(
-        layer_matches(pattern, weight) and not (isinstance(own, Mapping) and {"sparsity", "pattern"}.isdisjoint(own))
+    weights, recipe, coded = _weights(heads), source.recipe, source.coded
+    named = {
+        weight
+        for weight in weights
         for pattern, own in recipe.layers.items()
-    )
+        if layer_matches(pattern, weight) and not (isinstance(own, Mapping) and {"sparsity", "pattern"}.isdisjoint(own))
+    }
     for name, plan in zip(names, source.recipe.resolve(names), strict=True):
-        if name == weight and not named:
+        if name in weights and name not in named:
             recipe = recipe.with_layer(layer_label(name), _own(plan, source.recipe) | _DENSE)
-        elif name != weight and plan.ranked and name in coded:
+        elif name not in weights and plan.ranked and name in coded:
             sparsity = 1 - coded[name].kept / math.prod(coded[name].shape)
             recipe = recipe.with_layer(layer_label(name), _own(plan, source.recipe) | {"sparsity": sparsity})
     return recipe.with_(criterion="magnitude")  # what is pruned is zero
+
+
+def _weights(heads: tuple[str, ...]) -> set[str]:
+    return {f"{head}.weight" for head in heads}
 
 
 _DENSE: dict[str, Any] = {"sparsity": 0.0, "pattern": "unstructured"}

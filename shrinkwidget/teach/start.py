@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ..compressed import Compressed
-from ..errors import ModelError
+from ..errors import DataError, ModelError
 from ..learn.chance import seeded
-from ..measure.call import device_of
+from ..measure.call import device_of, reason
+from ..measure.forward import Forward
 from ..measure.layers import check_refused, open_weights
 from ..recipe import Recipe
 from ..shrink.compress import copied
 from ..train.batches import TARGET_KEYS, Batch
-from .head import find_head, replace_head
+from ..train.outputs import only_prediction, tensors
+from .head import Heads, count_outputs, find_heads, no_head, outputs_of, put_heads, put_module
 from .scratch import anew
 from .sparse import masks_of, recipe_for
 from .spent import Costs, watched
@@ -24,14 +28,14 @@ from .task import Task
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Start:
-    """A copy of the user's model with its new head, and what is known of it.
+    """A copy of the user's model with its new heads (nearly always one), and what is known of it.
 
     `order` are the names of its modules in the order of their first call, `batch` is the first of the data; `recipe`
     and `masks` are those of a compressed model, None and empty for a module.
     """
 
     network: nn.Module
-    head: str
+    heads: Heads
     order: tuple[str, ...]
     costs: Costs
     batch: Batch
@@ -44,8 +48,8 @@ class Start:
             return replace(self, network=anew(self.network), recipe=None, masks={})
 
 
-def start(source: Compressed | nn.Module, task: Task, named: str | None) -> Start:
-    """Give a copy of a model a new head for a task.
+def start(source: Compressed | nn.Module, task: Task, named: str | Sequence[str] | None) -> Start:
+    """Give a copy of a model a new head for a task, or two where it has two.
 
     Raises:
         ModelError: if the head is not found, or cannot be replaced; for what is no model.
@@ -55,14 +59,51 @@ def start(source: Compressed | nn.Module, task: Task, named: str | None) -> Star
     network = copied(module_of(source))
     batch = task.first(network)
     unlabelled = replace(batch, kwargs={k: v for k, v in batch.kwargs.items() if k not in TARGET_KEYS})
-    head = find_head(network, watched(network, unlabelled).order, named)
-    with seeded(device_of(network), task.options.seed):
-        replace_head(network, head, task.outputs)
-    seen = watched(network, unlabelled)
-    begun = Start(network, head, seen.order, Costs.of(seen, len(batch.targets)), batch)
+    heads, seen = _replaced(network, unlabelled, task, named)
+    begun = Start(network, heads, seen.order, Costs.of(seen, len(batch.targets)), batch)
     if not isinstance(source, Compressed):
         return begun
-    return replace(begun, recipe=recipe_for(source, network, head), masks=masks_of(source, head))
+    return replace(begun, recipe=recipe_for(source, network, heads), masks=masks_of(source, heads))
+
+
+def _replaced(network: nn.Module, batch: Batch, task: Task, named: str | Sequence[str] | None) -> tuple[Heads, Forward]:
+    """Put new heads in the place of a network's own, and return their names and a forward pass with them.
+
+    Raises:
+        ModelError: if there are none, or if the network does not run with them.
+        DataError: if the network cannot run the batch as it is.
+    """
+    seen, before = _run(network, batch)
+    found = find_heads(network, seen.order, named)
+    for heads in found:
+        with seeded(device_of(network), task.options.seed):
+            old = put_heads(network, heads, task.outputs)
+        outputs = outputs_of(old[-1])
+        try:
+            with_new, after = _run(network, batch)
+        except DataError as error:
+            why = f"the model no longer runs ({reason(error.__cause__ or error)})"
+        else:
+            if named is not None or after != before or outputs == task.outputs:
+                count_outputs(network, outputs, task.outputs)
+                return heads, with_new
+            why = "its outputs are as they were"
+        for name, module in zip(heads, old, strict=True):
+            put_module(network, name, module)
+    tried = " and ".join(map(repr, heads))
+    raise no_head(network, f"with {task.outputs} outputs instead of {outputs} of {tried}, {why}", seen.order)
+
+
+def _run(network: nn.Module, batch: Batch) -> tuple[Forward, list[torch.Size]]:
+    """Return what a forward pass did, and the shape of the prediction, or of all outputs if it may be any of them."""
+    outputs: list[Any] = []
+    hook = network.register_forward_hook(lambda _module, _inputs, output: outputs.append(output))
+    try:
+        seen = watched(network, batch)
+    finally:
+        hook.remove()
+    found = only_prediction(outputs[-1])
+    return seen, [x.shape for x in (tensors(outputs[-1]).values() if found is None else (found,))]
 
 
 def module_of(source: object) -> nn.Module:

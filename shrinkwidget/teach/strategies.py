@@ -60,7 +60,7 @@ class Head:
 
     def trainings(self, layers: Layers) -> Sequence[Part]:
         """Return its only training."""
-        return [Part(_stage(self, layers.only(layers.head)), self.least)]
+        return [Part(_stage(self, layers.only(*layers.heads)), self.least)]
 
     def words(self, epochs: str) -> str:
         """Return what a regime says of so many epochs of it."""
@@ -169,7 +169,7 @@ class LowRank:
 
     def trainings(self, layers: Layers) -> Sequence[Part]:
         """Return its only training."""
-        return [Part(_stage(self, layers.only(layers.head, *layers.updates)))]
+        return [Part(_stage(self, layers.only(*layers.heads, *layers.updates)))]
 
     def words(self, epochs: str) -> str:
         """Return what a regime says of so many epochs of it."""

@@ -246,6 +246,111 @@ def test_a_head_that_is_not_found_lists_the_candidates() -> None:
         sw.transfer(nn.Sequential(nn.Conv2d(1, 2, 3)), PARITY)
 
 
+class Averaged(nn.Module):
+    """Two heads, whose mean is the prediction, as in LeViT and distilled DeiT."""
+
+    def __init__(self, outputs: int = 10) -> None:
+        super().__init__()
+        self.body = nn.Linear(8, 16)
+        self.head, self.head_dist = nn.Linear(16, outputs), nn.Linear(16, outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.body(x))
+        out: Tensor = (self.head(x) + self.head_dist(x)) / 2
+        return out
+
+
+class Beside(nn.Module):
+    """A second head that runs last and is not the prediction, as in segmentation with an auxiliary loss."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.main, self.aux = nn.Linear(8, 16), nn.Linear(16, 10), nn.Linear(16, 10)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        x = F.relu(self.body(x))
+        return {"out": self.main(x), "aux": self.aux(x)}
+
+
+class Backbone(nn.Module):
+    """Features and no head: its last layer to run is a 1×1 convolution inside."""
+
+    def __init__(self, **attributes: object) -> None:
+        super().__init__()
+        self.first, self.last = nn.Conv2d(1, 6, 3), nn.Conv2d(6, 8, 1)
+        for name, value in attributes.items():
+            setattr(self, name, value)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = F.relu(self.last(F.relu(self.first(x)))).mean((2, 3))
+        return out
+
+
+@pytest.mark.parametrize(
+    ("model", "head"), [(Averaged(), "head, head_dist"), (Averaged(1), "head, head_dist"), (Beside(), "main, aux")]
+)
+@pytest.mark.parametrize("strategy", [SHORT, FineTuneAll(epochs=2), Gradual(epochs=2), LowRank(epochs=2)])
+def test_two_heads_are_replaced_together(model: nn.Module, head: str, strategy: Any) -> None:
+    before = digest(model)
+    done = sw.transfer(model, points(), strategy=strategy)
+    assert done.head == head
+    for name in head.split(", "):
+        assert done.model.get_submodule(name).out_features == 3
+    assert digest(model) == before
+    frozen = torch.equal(done.model.get_parameter("body.weight"), model.get_parameter("body.weight"))
+    assert frozen is (strategy is SHORT)
+
+
+def test_two_heads_may_be_named_and_one_of_two_is_refused() -> None:
+    named = sw.transfer(Averaged(), points(), head=["head_dist", "head"], strategy=SHORT)
+    assert named.head == "head_dist, head"
+    with pytest.raises(
+        ModelError, match=r"with 3 outputs instead of 10 of 'head', the model no longer runs .*head_dist' \(16 → 10\)"
+    ):
+        sw.transfer(Averaged(), points(), head="head", strategy=SHORT)
+
+
+def test_two_pruned_heads_are_replaced_by_dense_ones() -> None:
+    small = sw.compress(Averaged(), sw.Recipe(sparsity=0.5, bits=8))
+    done = sw.transfer(small, points(), strategy=SHORT)
+    assert done.compressed is not None
+    assert [done.compressed.coded[f"{name}.weight"].keep for name in ("head", "head_dist")] == [None, None]
+    assert done.compressed.coded["body.weight"].kept == small.coded["body.weight"].kept
+
+
+@pytest.mark.parametrize(
+    ("model", "why"),
+    [
+        (Backbone(num_classes=0), "'last', has 8 outputs, and the model says 0"),
+        (Backbone(num_classes=10), "'last', has 8 outputs, and the model says 10"),
+        (Backbone(fc=nn.Identity()), "where it usually is, at 'fc', nothing is computed"),
+        (nn.Sequential(nn.Conv2d(1, 8, 1), nn.BatchNorm2d(8), nn.Flatten()), "last layer to run, '1', is a Batch"),
+        (nn.Sequential(nn.Conv2d(1, 8, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Unflatten(1, (2, 4))),
+         r"with 2 outputs instead of 8 of '0', the model no longer runs \(RuntimeError"),
+    ],
+)  # fmt: skip
+def test_a_backbone_without_a_head_keeps_its_layers_and_the_head_is_blamed(model: nn.Module, why: str) -> None:
+    with pytest.raises(ModelError, match=f"found no head in this .*{why}.*; name one with head=…: "):
+        sw.transfer(model, PARITY, strategy=SHORT)
+
+
+def test_an_inner_layer_is_taken_when_it_is_named() -> None:
+    assert sw.transfer(Backbone(num_classes=0), PARITY, head="last", strategy=SHORT).head == "last"
+
+
+def test_both_heads_of_a_distilled_transformer_are_replaced() -> None:
+    timm = pytest.importorskip("timm")
+    model = timm.create_model("deit_tiny_distilled_patch16_224", num_classes=10, img_size=32, depth=1)
+    data = torch.randn(3, 3, 32, 32), torch.tensor([0, 1, 2])
+    done = sw.transfer(model, data, strategy=Head(epochs=1))
+    assert done.head == "head, head_dist"
+    with torch.no_grad():
+        assert done.model.eval()(data[0]).shape == (3, 3)
+    bare = timm.create_model("deit_tiny_patch16_224", num_classes=0, img_size=32, depth=1)
+    with pytest.raises(ModelError, match="found no head"):
+        sw.transfer(bare, data, strategy=Head(epochs=1))
+
+
 def test_labels_out_of_range_are_named() -> None:
     x, y = points()
     with pytest.raises(DataError, match="label 2 is out of range: the model tells 2 classes apart"):
