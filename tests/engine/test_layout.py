@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import shrinkwidget as sw
-from shrinkwidget.errors import FileError
+from shrinkwidget.errors import FileError, ModelError
 from shrinkwidget.files.structure import read_slots
 from shrinkwidget.learn.methods import FineTune
 from shrinkwidget.measure.bytes import encode_structure
@@ -135,6 +135,10 @@ def test_a_strided_view_is_compressed_like_its_contiguous_copy(
     strided = view(uneven(12, 21))
     layer = nn.Linear(21, 12, bias=False)
     layer.weight = nn.Parameter(strided)
+    if in_module and 0 in strided.stride():
+        with pytest.raises(ModelError, match="one place in memory"):
+            sw.compress(layer, recipe)
+        return
     right = shrunk({"weight": strided.contiguous().clone()}, recipe)["weight"]
     found = sw.compress(layer if in_module else {"weight": strided}, recipe)
     assert torch.equal(found.state_dict()["weight"], right)
