@@ -136,3 +136,31 @@ def test_measuring_batch_norm_anew_is_over_before_it_could_be_watched(monkeypatc
 def test_only_runs_can_be_watched() -> None:
     with pytest.raises(TrainingError, match="cannot watch a DigitNet"):
         sw.monitor(sw.demo.model())  # type: ignore[arg-type]
+
+
+def test_a_transfer_is_watched_and_a_stop_ends_all_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    images, labels = sw.demo.data("train")
+    few = images[:64], labels[:64]
+    runs: list[sw.Run] = []
+
+    def show(run: sw.Run) -> None:
+        runs.append(run)
+        if len(runs) == 2:
+            run.observe(lambda run: run.stop() if run.history else None)
+
+    monkeypatch.setattr("shrinkwidget.learn.watched._hosts", [lambda: show])
+    gradual = sw.Gradual()
+    taught = sw.transfer(sw.demo.model(), few, few, classes=10, strategy=gradual, baseline=True)
+    assert [run.state for run in runs] == ["done", "stopped"]
+    assert taught.baseline is None
+    assert {entry["round"] for entry in taught.history} == {1, 2}
+    assert taught.score is not None
+
+
+def test_outside_a_terminal_a_line_tells_how_far_a_training_is(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("shrinkwidget.learn.bar._LINE_SECONDS", 0.0)
+    images, labels = sw.demo.data("train")
+    sw.retrain(sw.demo.model(), (images[:64], labels[:64]), None, sw.FineTune(1))
+    assert "epoch 1/1: 0.0% sparse, loss" in capfd.readouterr().err

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+import time
 from contextlib import closing
+from typing import Final
 
 from tqdm import tqdm
 
@@ -11,9 +14,12 @@ from .claim import claimed
 from .drive import AnyTrainer
 from .progress import Progress
 
+_LINE_SECONDS: Final = 15.0
+
 
 def finished(trainer: AnyTrainer) -> Compressed:
-    """Train to the end behind a progress bar, which shows only in a terminal, and return the result."""
+    """Train to the end behind a progress bar, and return the result; outside a terminal a line tells now and then."""
+    told = time.monotonic()
     # closed at once when it is interrupted: the traceback would keep it as it is, in the middle of something
     with (
         claimed(trainer.job.model),
@@ -27,6 +33,9 @@ def finished(trainer: AnyTrainer) -> Compressed:
                 result: Compressed = end.value
                 return result
             _show(bar, progress)
+            if bar.disable and time.monotonic() - told > _LINE_SECONDS:
+                told = time.monotonic()
+                sys.stderr.write(f"{_where(progress)}: {', '.join(_figures(progress))}\n")
 
 
 def _show(bar: tqdm[None], now: Progress) -> None:

@@ -34,6 +34,8 @@ def transfer(
 ) -> Transferred:
     """Return a model taught another task, with a new head in place of the old; the one given is untouched.
 
+    In a notebook every stage is shown while it trains; stopping one ends the transfer with the best weights so far.
+
     Args:
         model: a module, or a `Compressed`, whose pruned weights stay zero; its new head is dense, in as many bits as
             the recipe says, unless the recipe names the head's sparsity or keeps it.
@@ -61,15 +63,16 @@ def transfer(
         raise TrainingError(f"baseline={baseline!r} must be True, False, or a Schedule to train from scratch by")
     task = Task.of(train, test, classes, targets, options)
     begun = start(model, task, head)
-    done = _done(begun, task, strategy, model.regime if isinstance(model, Compressed) else "no retraining")
-    if baseline is False:
+    lesson = Lesson(begun, task, strategy)
+    done = _done(lesson, begun, task, model.regime if isinstance(model, Compressed) else "no retraining")
+    if baseline is False or lesson.stopped:
         return done
     schedule = usual(task) if baseline is True else baseline
-    return replace(done, baseline=_done(begun.from_scratch(options.seed), task, Scratch(schedule)))
+    fresh = begun.from_scratch(options.seed)
+    return replace(done, baseline=_done(Lesson(fresh, task, Scratch(schedule)), fresh, task))
 
 
-def _done(begun: Start, task: Task, strategy: Strategy, before: str = "no retraining") -> Transferred:
-    lesson = Lesson(begun, task, strategy)
+def _done(lesson: Lesson, begun: Start, task: Task, before: str = "no retraining") -> Transferred:
     spent, result = lesson.run(), lesson.result()
     regime = result.regime if before == "no retraining" else f"{before}, then {result.regime}"
     result = replace(result, regime=regime)

@@ -11,12 +11,11 @@ from torch import nn
 
 from ..compressed import Compressed, compress
 from ..errors import ShrinkError, TrainingError
-from ..learn.bar import finished
 from ..learn.chance import seeded
 from ..learn.job import Job
-from ..learn.loop import Trainer
 from ..learn.methods import Stage
 from ..learn.options import Training
+from ..learn.watched import Watched
 from ..measure.call import device_of
 from ..measure.layers import open_weights
 from ..recipe import Recipe
@@ -52,6 +51,7 @@ class Lesson:
 
     def __init__(self, begun: Start, task: Task, strategy: Strategy) -> None:
         self.history: list[dict[str, Any]] = []
+        self.stopped = False
         self._begun, self._task, self._strategy = begun, task, strategy
         self._network = copied(begun.network)
         self._compressed: Compressed | None = None
@@ -77,6 +77,8 @@ class Lesson:
         """
         began = time.perf_counter()
         for part in self._strategy.trainings(self._layers):
+            if self.stopped:
+                break
             if self._layers.alone(part.stage.relative) and self._head_is_last():
                 self._train_head(part)
             else:
@@ -128,16 +130,17 @@ class Lesson:
 
     def _finish(self, job: Job, take: Callable[[Compressed], None]) -> list[dict[str, Any]]:
         """Do a job, take its result into the network and its epochs into the history, and return them."""
-        trainer = Trainer(job)
+        watched = Watched(job)
         try:
-            take(finished(trainer))
+            take(watched.result())
         except ShrinkError as error:
             if error.best is not None:
                 take(error.best)
-            self._note(trainer.log.history)
+            self._note(watched.history)
             error.best = self.result()
             raise
-        return self._note(trainer.log.history)
+        self.stopped = watched.stopped
+        return self._note(watched.history)
 
     def _note(self, history: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Add a stage's epochs to those of all, and return them."""
