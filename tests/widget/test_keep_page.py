@@ -30,8 +30,9 @@ def test_what_was_retrained_is_neither_overwritten_nor_lost(open_notebook: Open,
     expect(page.part("status")).to_contain_text("saved")
     assert plain != retrained
     trained = (jupyterlab.folder / retrained).read_bytes()
-    assert book.python(f"sw.load({retrained!r}, into=sw.demo.model()).regime.startswith('fine-tuned')")
-    assert book.python(f"sw.load({plain!r}, into=sw.demo.model()).regime") == "no retraining"
+    score = "sw.evaluate(sw.load({!r}, into=sw.demo.model()).model, sw.demo.data()).value"
+    assert book.python(score.format(retrained)) == book.python("ex.run.score['value']") > 0.9
+    assert book.python(score.format(plain)) == book.python("ex.score.value") < 0.5
 
     # nothing is replaced unasked
     page.ask("save", retrained)
