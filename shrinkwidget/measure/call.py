@@ -67,21 +67,23 @@ class RandomState:
     """A stream of randomness of its own, for work that must leave the caller's where it is.
 
     It begins where the caller's is. The generators are the process's: Python's, numpy's, torch's, and CUDA's if in use.
+    With `torch_only`, Python's and numpy's are left alone: to read and write them takes as long as a small batch.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, torch_only: bool = False) -> None:
         self._own: tuple[Any, ...] | None = None
+        self._torch_only = torch_only
 
     @contextmanager
     def entered(self) -> Iterator[None]:
         """Draw from this stream for as long as the context lasts."""
-        theirs = _random_state()
+        theirs = _random_state(self._torch_only)
         if self._own is not None:
             _set_random_state(self._own)
         try:
             yield
         finally:
-            self._own = _random_state()
+            self._own = _random_state(self._torch_only)
             _set_random_state(theirs)
 
 
@@ -90,17 +92,20 @@ def keeping_random_state() -> AbstractContextManager[None]:
     return RandomState().entered()
 
 
-def _random_state() -> tuple[Any, ...]:
+def _random_state(torch_only: bool) -> tuple[Any, ...]:
     gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]  # as torch has it
-    return random.getstate(), np.random.get_state(), torch.default_generator.get_state(), gpus  # noqa: NPY002
+    others = () if torch_only else (random.getstate(), np.random.get_state())  # noqa: NPY002
+    return torch.default_generator.get_state(), gpus, *others
 
 
 def _set_random_state(state: tuple[Any, ...]) -> None:
-    random.setstate(state[0])
-    np.random.set_state(state[1])  # noqa: NPY002
-    torch.default_generator.set_state(state[2])
-    if state[3]:
-        torch.cuda.set_rng_state_all(state[3])
+    on_cpu, on_gpus, *others = state
+    torch.default_generator.set_state(on_cpu)
+    if on_gpus:
+        torch.cuda.set_rng_state_all(on_gpus)
+    if others:
+        random.setstate(others[0])
+        np.random.set_state(others[1])  # noqa: NPY002
 
 
 @contextmanager
@@ -110,7 +115,8 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
     def put_back() -> None:
         for module, training in before:
-            module.training = training
+            if module.training != training:
+                module.training = training
 
     try:
         model.eval()

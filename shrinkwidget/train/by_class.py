@@ -17,6 +17,7 @@ ENOUGH: Final = 5
 """Labels from which it counts that a class is never predicted: of fewer, chance may miss all."""
 
 _NAMED: Final = 6
+_MOST_HELD: Final = 1 << 20
 
 
 class ClassCounts(NamedTuple):
@@ -28,28 +29,43 @@ class ClassCounts(NamedTuple):
 
 
 class ByClass:
-    """Counts over all batches so far."""
+    """Counts over all batches so far, taken of many at once: one by one they would take a small network's time."""
 
     def __init__(self) -> None:
         self._counts: Tensor | None = None
+        self._waiting: list[Guesses] = []
+        self._held = 0
 
     def add(self, guesses: Guesses | None) -> None:
-        """Count one batch; None, or more than `MOST_CLASSES`, is not counted."""
+        """Take note of one batch; None, or more than `MOST_CLASSES`, is not counted."""
         if guesses is None or guesses.classes > MOST_CLASSES:
             return
-        scored = guesses.labels != IGNORED
-        labels, predicted = guesses.labels[scored], guesses.predicted[scored]
-        found = torch.stack(
-            [torch.bincount(x, minlength=guesses.classes) for x in (labels, predicted, labels[labels == predicted])]
-        ).cpu()
-        if self._counts is None or self._counts.shape != found.shape:
-            self._counts = found if self._counts is None else None
-        else:
-            self._counts += found
+        self._waiting.append(guesses)
+        self._held += guesses.labels.numel()
+        if self._held > _MOST_HELD:
+            self._count()
 
     def counts(self) -> tuple[ClassCounts, ...]:
         """Return the counts of every class, by its number."""
+        self._count()
         return () if self._counts is None else tuple(ClassCounts(*row) for row in self._counts.T.tolist())
+
+    def _count(self) -> None:
+        waiting, self._waiting, self._held = self._waiting, [], 0
+        if not waiting:
+            return
+        labels, predicted = (
+            torch.cat([part.flatten() for part in parts])
+            for parts in zip(*((guesses.labels, guesses.predicted) for guesses in waiting), strict=True)
+        )
+        scored = labels != IGNORED
+        labels, predicted = labels[scored], predicted[scored]
+        most = max(guesses.classes for guesses in waiting)
+        kinds = (labels, predicted, labels[labels == predicted])
+        found = torch.stack([torch.bincount(kind, minlength=most) for kind in kinds]).cpu()
+        if self._counts is not None:
+            found[:, : self._counts.shape[1]] += self._counts  # a model tells as many classes apart every time
+        self._counts = found
 
 
 def collapse(counts: tuple[ClassCounts, ...], low: float, high: float) -> tuple[str, ...]:

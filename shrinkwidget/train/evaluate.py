@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..errors import Cancelled, DataError, ModelError
 from ..measure.call import RandomState, device_of, keeping_random_state, run
 from .answers import OutputReader
-from .batches import Batch, count, prepared, raw_batches
+from .batches import Batch, as_pair, count, prepared, raw_batches
 from .by_class import ByClass, ClassCounts, collapse
 from .labels import LabelRules
 from .metrics import Metric, Sums, Tally, resolve
@@ -152,12 +152,12 @@ def running(
         Cancelled: when `cancelled` says so.
         DataError, ModelError: as `evaluate`; for the metric's name and the model at once, for the rest on the way.
     """
-    return _aside(scores(model, data, metric, LabelRules(ignore_index, next_token), cancelled, patience))
+    found = scores(model, data, metric, LabelRules(ignore_index, next_token), cancelled, patience)
+    return _aside(found, RandomState(torch_only=as_pair(data) is not None))  # tensors draw nothing, but datasets may
 
 
-def _aside(found: Iterator[Score]) -> Iterator[Score]:
+def _aside(found: Iterator[Score], state: RandomState) -> Iterator[Score]:
     """Let an evaluation draw random numbers from a stream of its own, as the caller's goes on between two scores."""
-    state = RandomState()
     while True:
         with state.entered():
             score = next(found, None)

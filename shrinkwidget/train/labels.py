@@ -129,6 +129,10 @@ def checked_classes(labels: Tensor, classes: int, rules: LabelRules) -> Tensor:
     labels = labels.long()
     if rules.ignore_index is not None:
         labels = labels.masked_fill(labels == rules.ignore_index, IGNORED)
+    if labels.numel():
+        least, most = labels.aminmax()
+        if int(least) >= 0 and int(most) < classes:  # nearly always, and in a third of the time
+            return labels
     strange = labels[(labels != IGNORED) & ((labels < 0) | (labels >= classes))]
     if strange.numel():
         found = int(strange[0])

@@ -52,8 +52,8 @@ def own_loss(output: Any) -> float | None:
     """Return the loss a model computed itself: what it calls so, or a scalar at the head of a tuple."""
     found = parts(output)
     loss = found.get("loss", found.get(0))
-    if isinstance(loss, Tensor) and loss.numel() == 1 and (loss.ndim == 0 or "loss" in found):
-        return float(loss)
+    if isinstance(loss, Tensor) and (loss.ndim == 0 or (loss.ndim == 1 and "loss" in found)):
+        return float(loss.detach().mean())  # a parallel model gives one for each device
     return None
 
 

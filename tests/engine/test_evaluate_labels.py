@@ -305,6 +305,13 @@ def test_counts_add_up_over_batches_and_other_metrics_have_none() -> None:
     assert evaluate(demo.model(), demo.data(), "perplexity").by_class == ()
 
 
+def test_pixels_are_counted_though_there_are_many() -> None:
+    labels = torch.arange(3).repeat(5 * 400 * 400).view(15, 400, 400)  # more than are held until the end
+    logits = F.one_hot(labels, 3).movedim(-1, 1).half()
+    score = evaluate(Echo(), [(logits, labels)] * 2)
+    assert [tuple(count) for count in score.by_class] == [(1_600_000,) * 3] * 3
+
+
 # It leaves the model and the program alone
 
 
