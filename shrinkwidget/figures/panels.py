@@ -115,7 +115,7 @@ def draw_score(pen: Pen, x: float, y: float, score: Score | None, baseline: Scor
     """Draw a score with its interval, samples and regime, 66 pixels high."""
     value, before = value_of(score), value_of(baseline)
     name, percent, higher = metric_of(score, baseline)
-    heading(pen, x, y + 6, name.upper(), direction_text(higher))
+    heading(pen, x, y + 6, name.upper(), direction_text(percent, higher))
     dense = "" if before is None else f"{value_text(before, percent)} → "
     at = x + pen.text(x, y + 32, dense, size=17, colour=MUTED)
     if score is None or value is None:

@@ -32,7 +32,9 @@ def training_still(shown: Shown) -> bytes:
     epochs = _epochs(shown)
     score = _Plot(pen, _TOP, _SCORE, epochs, _score_domain(shown))
     metric = shown["metric"]
-    score.frame(f"{metric['name']}, {direction_text(metric['higher'])}", lambda x: value_text(x, metric["percent"]))
+    direction = direction_text(metric["percent"], metric["higher"])
+    title = ", ".join(filter(None, [metric["name"], direction]))
+    score.frame(title, lambda value: value_text(value, metric["percent"]))
     curves = shown["curves"]
     score.line(curves["at"], curves["train"], ACCURACY, 0.9, alpha=0.5)
     score.line(curves["at"], curves["test"], ACCURACY, 1.6)

@@ -58,8 +58,10 @@ def value_text(value: float, percent: bool) -> str:
     return f"{100 * value:.1f}{_PERCENT}" if percent else f"{value:.4g}"
 
 
-def direction_text(higher: bool) -> str:
-    """Return which way a metric is better."""
+def direction_text(percent: bool, higher: bool) -> str:
+    """Return which way a metric is better; nothing of a share that is better when higher, as an accuracy is."""
+    if percent and higher:
+        return ""
     return "higher is better" if higher else "lower is better"
 
 

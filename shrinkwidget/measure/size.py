@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from ..errors import ModelError, quoted
+from .call import keeping_random_state
 from .forward import watch
 from .layer_size import LayerSize, TensorSize, layer_sizes
 from .layers import Entry, Source, dtype_name, open_weights
@@ -118,7 +119,8 @@ def measure(source: Source, example: object = None) -> Size:
     if example is not None:
         if not isinstance(source, nn.Module):
             raise ModelError("an example can only be run on an nn.Module: leave it out for a state dict or a file")
-        forward = watch(source, entries.entries, example)
+        with keeping_random_state():
+            forward = watch(source, entries.entries, example)
     return Size(
         title=entries.title,
         layers=layer_sizes(source, entries.entries, forward),

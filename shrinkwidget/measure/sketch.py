@@ -199,7 +199,7 @@ def _kept(e: Entry) -> KeptTensor:
     return KeptTensor(e.name, e.shape, dtype_name(e.dtype), e.nbytes, e.dtype.itemsize, floating, e.role, e.why)
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def sketch_layer(entry: Entry) -> LayerSketch:
     """Return the sketch of one tensor; see `sketch`."""
     rows, histogram = _read(entry)

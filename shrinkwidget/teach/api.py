@@ -11,6 +11,7 @@ from ..compressed import Compressed
 from ..errors import TrainingError
 from ..learn.options import Training
 from ..learn.schedule import Schedule
+from ..measure.call import keeping_random_state
 from ..train.evaluate import Score, evaluate
 from .lesson import Lesson
 from .result import Transferred
@@ -62,7 +63,8 @@ def transfer(
     if not isinstance(baseline, bool | Schedule):
         raise TrainingError(f"baseline={baseline!r} must be True, False, or a Schedule to train from scratch by")
     task = Task.of(train, test, classes, targets, options)
-    begun = start(model, task, head)
+    with keeping_random_state():
+        begun = start(model, task, head)
     lesson = Lesson(begun, task, strategy)
     done = _done(lesson, begun, task, model.regime if isinstance(model, Compressed) else "no retraining")
     if baseline is False or lesson.stopped:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..errors import DataError
 from ..learn.chance import seeded
 from ..learn.options import Training
-from ..measure.call import device_of, run
+from ..measure.call import device_of, keeping_random_state, run
 from ..train.batches import Batch, prepared, raw_batches
 from ..train.outputs import only_prediction
 
@@ -47,7 +47,7 @@ def head_is_last(network: nn.Module, head: str, batch: Batch, options: Training)
     That is so if it runs once, takes one tensor, and what it returns is the prediction itself; if the inputs do not
     change from epoch to epoch and no teacher wants to see them; and if the loss and the metric look at the prediction.
     """
-    with torch.no_grad(), _tapped(network.get_submodule(head)) as tap:
+    with torch.no_grad(), keeping_random_state(), _tapped(network.get_submodule(head)) as tap:
         output = run(network, batch.args, batch.kwargs)
     if len(tap.inputs) != 1 or [isinstance(x, Tensor) for x in tap.inputs[0]] != [True]:
         return False

@@ -372,6 +372,23 @@ def test_random_numbers_go_on_as_if_nothing_had_been_evaluated() -> None:
     assert [draws(), *(draws() for _ in running(Noisy(), [(outputs, labels)] * 2))] == wanted
 
 
+def test_measuring_and_transferring_leave_random_numbers_where_they_were() -> None:
+    class Noise(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(8, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = self.linear(x + 1e-3 * torch.randn_like(x))
+            return out
+
+    model, (x, y) = Noise(), points()
+    state = torch.random.get_rng_state()
+    sw.measure(model, x[:1])
+    sw.transfer(model, (x, y), (x, y), strategy=sw.Head(epochs=1))
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
 def test_an_interrupted_evaluation_puts_modes_and_random_numbers_back() -> None:
     class Interrupted(nn.Module):
         def forward(self, _x: Tensor) -> Tensor:
