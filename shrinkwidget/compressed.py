@@ -119,8 +119,8 @@ class Compressed:
 def compress(model: Source, recipe: Recipe, known: Sketch | None = None) -> Compressed:
     """Return a model compressed by a recipe; the one given is untouched.
 
-    It may be a module, a state dict, or the path of a ``.safetensors`` file. The new module is of the same class; its
-    training modes, devices, dtypes, ties and hooks are those of the old one, and its weights are bit for bit those
+    It may be a module, a state dict, or the path of a checkpoint (see `sketch`). The new module is of the same class;
+    its training modes, devices, dtypes, ties and hooks are those of the old one, and its weights are bit for bit those
     the saved file loads. Weights the old one computes before it uses them (weight norm, masks, parametrizations) are
     plain parameters of the new one. `known` is the model's sketch, if there is one already.
 

@@ -100,7 +100,7 @@ class Size:
 
 
 def measure(source: Source, example: object = None) -> Size:
-    """Weigh a module, a state dict, or a ``.safetensors`` file; nothing of it is changed.
+    """Weigh a module, a state dict, or a checkpoint on disk (see `sketch`); nothing of it is changed.
 
     Args:
         source: the model. A state dict or a file does not tell the classes of its layers; which axis is the width is

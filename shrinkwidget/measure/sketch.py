@@ -175,7 +175,9 @@ class Sketch:
 
 
 def sketch(source: Source | Weights) -> Sketch:
-    """Look at every weight of a module, a state dict or a ``.safetensors`` file once.
+    """Look at every weight of a module, a state dict or a checkpoint on disk once.
+
+    A checkpoint is a ``.safetensors`` file, the ``….safetensors.index.json`` of a sharded one, or a model's folder.
 
     Raises:
         ModelError: for NaN or infinite weights (naming the layer), meta tensors, or nothing to compress.
