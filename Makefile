@@ -9,7 +9,7 @@ STAGE   := @sh scripts/stage.sh
 # two processes of one thread each are quicker than one of two: what is tested is small
 APART   := env OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist
 
-.PHONY: help demo test bench compatibility clean setup lint types layers typescript python notebooks browser chromium pins
+.PHONY: help demo test bench compatibility mutants clean setup lint types layers typescript python notebooks browser chromium pins
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
@@ -28,6 +28,9 @@ bench: $(VENV)/ready-bench $(STATIC)  ## the numbers of the README, side by side
 
 compatibility: $(VENV)/ready-bench $(STATIC)  ## docs/compatibility.md: 60 architectures of torch, transformers and timm
 	@$(BIN)/python -m benchmarks.compatibility $(ARGS)
+
+mutants: chromium $(VENV)/ready-test $(STATIC)  ## plant thirty faults, one at a time: do the tests notice?
+	@$(BIN)/python -m tests.mutation.run $(ARGS)
 
 setup: $(VENV)/ready-dev $(STATIC)  ## .venv with everything a contributor needs
 

@@ -68,7 +68,7 @@ def speed() -> Iterator[dict[str, Any]]:
             short, long = (_seconds(partial(sw.transfer, network, data, strategy=s)) for s in strategies)
             ours.append((long - short) / 100)
         mine, plain = float(np.median(ours)), float(np.median(theirs))
-        what = f"Head(): an epoch of 1,437 digits, {batch} a step"
+        what = f"Head(): an epoch of {len(images):,} digits, {batch} a step"
         yield {"what": what, "s": round(mine, 5), "plain loop, s": round(plain, 5), "times": round(plain / mine, 1)}
 
 
@@ -134,7 +134,8 @@ def _scratch(train: tuple[Tensor, Tensor], seed: int) -> sw.Transferred:
 
 def _held_out(model: nn.Module, learnt: tuple[Tensor, Tensor] | None) -> float:
     """Return the accuracy on all handwritten digits but those learnt from."""
-    images, labels = (torch.cat(parts) for parts in zip(demo.data("train"), demo.data("test"), strict=True))
+    splits = demo.data("valid"), demo.data("train"), demo.data("test")
+    images, labels = (torch.cat(parts) for parts in zip(*splits, strict=True))
     if learnt is not None:
         seen = (torch.cdist(images.flatten(1), learnt[0].flatten(1)) == 0).any(1)
         images, labels = images[~seen], labels[~seen]

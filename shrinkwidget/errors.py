@@ -17,9 +17,6 @@ class ShrinkError(Exception):
 
     best: Any = None
 
-    def __init__(self, message: object = "") -> None:
-        super().__init__(_shortened(str(message), _MESSAGE))
-
 
 class RecipeError(ShrinkError, ValueError):
     """A recipe that cannot be: an unknown name, a value out of range, a pattern that matches nothing."""
@@ -46,7 +43,6 @@ class Cancelled(ShrinkError):
 
 
 _QUOTED: Final = 100
-_MESSAGE: Final = 500  # letters at either end of a message, whatever the errors it passes on say
 _MOST_COMPARED: Final = 5000
 
 
@@ -60,12 +56,7 @@ def quoted(value: object) -> str:
     "'conv1\\\\x1b[2J'"
     """
     text = repr(os.fspath(value) if isinstance(value, os.PathLike) else value)
-    return _shortened(text, _QUOTED)
-
-
-def _shortened(text: str, most: int) -> str:
-    """Return a text without its middle, if both ends of `most` letters do not cover it."""
-    return text if len(text) <= 2 * most else f"{text[:most]} … {text[-most:]}"
+    return text if len(text) <= 2 * _QUOTED else f"{text[:_QUOTED]} … {text[-_QUOTED:]}"
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -85,7 +85,8 @@ def cells(asked: Mapping[str, Any], seed: int, fold: int, methods: Sequence[str]
 
 def split(seed: int, fold: int) -> tuple[Pair, Pair, Tensor]:
     """Return the training part and the held-out part of all 1,797 images, and which images are held out."""
-    images, labels = (torch.cat(parts) for parts in zip(demo.data("train"), demo.data("test"), strict=True))
+    splits = demo.data("valid"), demo.data("train"), demo.data("test")
+    images, labels = (torch.cat(parts) for parts in zip(*splits, strict=True))
     order = torch.from_numpy(np.random.default_rng([seed, FOLDS]).permutation(len(labels)))
     out = torch.arange(len(labels)) % FOLDS == fold
     return (images[order[~out]], labels[order[~out]]), (images[order[out]], labels[order[out]]), order[out]

@@ -50,9 +50,9 @@ export function share(fraction: number): string {
   return whole === 0 || whole === 100 ? percent(Math.min(0.999, Math.max(0.001, fraction)), 1) : percent(fraction);
 }
 
-/** A signal-to-noise ratio: "18.2 dB", and "lossless" where nothing was lost. */
+/** A signal-to-noise ratio: "18.2 dB", and "exact" where nothing was lost. */
 export function decibels(value: number): string {
-  return Number.isFinite(value) ? `${value.toFixed(1)}${SPACE}dB` : value > 0 ? "lossless" : "–";
+  return Number.isFinite(value) ? `${value.toFixed(1)}${SPACE}dB` : value > 0 ? "exact" : "–";
 }
 
 /** A weight's value with as many digits as tell it apart: "0.1105". */

@@ -42,7 +42,7 @@ export function Choice<T extends string | number | boolean>(props: ChoiceProps<T
               name={name}
               value={String(option.value)}
               checked={option.value === value}
-              title={idle || option.title} // describes what the visible word names
+              aria-label={option.title}
               onChange={() => choose(option.value)}
             />
             <span>{option.label}</span>

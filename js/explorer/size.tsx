@@ -149,7 +149,7 @@ function Device({ figures }: { figures: Estimate }) {
   const { weights, activations } = state.memory.value;
   const whole = weights === null || activations === null ? null : weights + activations;
   const parts = [
-    weights === null ? "weights unknown" : `weights as run ${bytes(weights)}`,
+    weights === null ? "weights unknown" : `weights as they run ${bytes(weights)}`,
     activations === null ? "activations unknown: they need data to run on" : `peak activation ${bytes(activations)}`,
   ];
   return (

@@ -67,7 +67,7 @@ function Headline() {
         <strong
           data-testid="test"
           data-value={test?.value}
-          data-holds={test !== null && !test.warnings?.length && holdsUp(metric, test.value, baseline)}
+          data-holds={test !== null && holdsUp(metric, test.value, baseline)}
         >
           {score(test)}
         </strong>
@@ -79,13 +79,6 @@ function Headline() {
         {metric.name} on {count((test ?? baseline)?.n ?? 0)} test examples{test?.done === false && ", still counting"} ·
         95 % interval{!(metric.percent && metric.higher) && ` · ${directionWords(metric)}`}
       </p>
-      {(test?.warnings ?? []).length > 0 && (
-        <ul class="sw-warnings" data-testid="warnings">
-          {test?.warnings?.map((text) => (
-            <li key={text}>{text}</li>
-          ))}
-        </ul>
-      )}
     </>
   );
 }

@@ -125,7 +125,6 @@ function placeText(state: MonitorState) {
   if (state.over.value) return `${count(state.curves.value.at.length)} of ${count(state.all.value)} epochs`;
   if (state.gone.value) return <span class="sw-failed">{goneWords(state)}</span>;
   if (state.offer.value) return "Retrain these weights, pruned and rounded as they are; your model stays as it is.";
-  if (state.unheard.value) return "asked: the kernel is busy with a cell, and hears of it when that is done";
   return state.progress.value ? placeWords(state.progress.value) : "about to begin";
 }
 

@@ -46,8 +46,6 @@ export interface TestScore {
   high: number | null;
   n: number;
   done: boolean;
-  /** Sentences about what the value hides. */
-  warnings?: readonly string[];
 }
 
 /** Where the training is; rounds, epochs and steps count from 1. */

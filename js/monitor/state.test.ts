@@ -1,5 +1,5 @@
 // The monitor's state: how far a training is, what it is told, and that a stop shows at once.
-import { describe, expect, it, vi } from "vitest";
+import { describe, expect, it } from "vitest";
 import type { MonitorModel, Progress, RunCommand } from "./model";
 import { epochsDone, MonitorState, withNow, withStart } from "./state";
 import { duration, placeWords, speedWords } from "./words";
@@ -139,24 +139,6 @@ describe("what a training is told", () => {
     model.answer("state", "stopped");
     expect([state.run.value, state.over.value]).toEqual(["stopped", true]);
     expect(model.sent).toEqual([{ do: "stop" }]);
-  });
-
-  it("says when the kernel does not hear a button, until it does", () => {
-    vi.useFakeTimers();
-    const model = new Fake();
-    const state = new MonitorState(model);
-    state.ask({ do: "pause" });
-    vi.advanceTimersByTime(1000);
-    expect(state.unheard.value).toBe(false);
-    vi.advanceTimersByTime(1500);
-    expect(state.unheard.value).toBe(true);
-    model.answer("state", "paused");
-    expect(state.unheard.value).toBe(false);
-    state.ask({ do: "resume" });
-    model.answer("state", "running");
-    vi.advanceTimersByTime(5000);
-    expect(state.unheard.value).toBe(false);
-    vi.useRealTimers();
   });
 
   it("nobody trains once the kernel is gone, and that shows before anything is asked", () => {

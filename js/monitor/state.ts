@@ -7,8 +7,6 @@ import type { Keeps } from "../explorer/model";
 import { suggestions } from "../explorer/state";
 import type { Curves, Kept, MonitorModel, Point, Progress, RunCommand, RunState, Settings, TestScore } from "./model";
 
-/** How long the kernel may take to hear of a button: with old Jupyter it only does between two cells. */
-const PATIENCE_MS = 2000;
 const ACCURACY: Metric = { name: "accuracy", higher: true, percent: true };
 const NOTHING: Curves = { at: [], loss: [], train: [], test: [], low: [], high: [], lr: [], sparsity: [] };
 const NAMES = Object.keys(NOTHING) as (keyof Curves)[];
@@ -33,9 +31,6 @@ export class MonitorState {
   /** The names the buttons suggest. */
   readonly keeps: ReadonlySignal<Keeps>;
   readonly gone = signal(false);
-  /** True while a button was pressed and the kernel has not heard of it: it is busy with a cell. */
-  readonly unheard = signal(false);
-  #patience: ReturnType<typeof setTimeout> | undefined;
   /** What is drawn: the score before the first step, the complete epochs, and the one under way as far as it is. */
   readonly shown: ReadonlySignal<Curves>;
   /** Epochs through all rounds, as far as they are complete, and in all. */
@@ -49,7 +44,7 @@ export class MonitorState {
     this.title = followed("title", "");
     this.method = followed("method", "");
     this.metric = followed("metric", ACCURACY);
-    this.run = follow<RunState>(model, "state", "ready", this.#stops, () => this.#heard());
+    this.run = followed<RunState>("state", "ready");
     this.progress = followed<Progress | null>("progress", null);
     this.curves = followed("curves", NOTHING);
     this.points = followed<readonly Point[]>("points", []);
@@ -83,22 +78,10 @@ export class MonitorState {
     this.#checkAlive();
     if (this.gone.value) return;
     if (command.do === "stop") this.run.value = "stopping";
-    if (["pause", "resume", "stop"].includes(command.do)) {
-      this.#heard();
-      this.#patience = setTimeout(() => {
-        this.unheard.value = true;
-      }, PATIENCE_MS);
-    }
     this.model.send(command);
   }
 
-  #heard(): void {
-    clearTimeout(this.#patience);
-    this.unheard.value = false;
-  }
-
   dispose(): void {
-    clearTimeout(this.#patience);
     for (const stop of this.#stops) stop();
   }
 }

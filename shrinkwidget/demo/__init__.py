@@ -16,11 +16,18 @@ from .printed import glyphs
 
 __all__ = ["DigitNet", "Split", "data", "few", "glyphs", "model", "pretrained"]
 
-Split: TypeAlias = Literal["train", "test"]
+Split: TypeAlias = Literal["train", "valid", "test"]
 
 WEIGHTS: Final = Path(__file__).with_name("digits.safetensors")
 HELD_OUT: Final = 360
 """Images of the ``"test"`` split, out of 1,797; the network never saw them."""
+VALIDATION: Final = 287
+"""Images of the ``"valid"`` split, which it never saw either: to choose by, so that the test is not what chose."""
+_BOUNDS: Final[dict[str, tuple[int, int | None]]] = {
+    "test": (0, HELD_OUT),
+    "valid": (HELD_OUT, HELD_OUT + VALIDATION),
+    "train": (HELD_OUT + VALIDATION, None),
+}
 
 
 def model() -> DigitNet:
@@ -33,19 +40,20 @@ def model() -> DigitNet:
 def data(split: Split = "test") -> tuple[Tensor, Tensor]:
     """Return images (float32, N×1×8×8, 0…1) and labels (int64, N) of scikit-learn's handwritten digits.
 
-    The split is fixed: 360 images to ``"test"`` a model on, 1,437 to ``"train"`` one.
+    The splits are fixed and share no image: 1,150 to ``"train"`` a model on, 287 to choose by (``"valid"``: how sparse,
+    how many bits, when to stop), and 360 to ``"test"`` the choice on, once. The demo network saw the first only.
 
     Raises:
         ImportError: without scikit-learn, which carries the images; ``pip install shrinkwidget[demo]`` brings it.
         DataError: for another name of a split.
     """
-    if split not in ("train", "test"):
-        raise DataError(f"there is no split {split!r}: take 'train' or 'test'{nearest(str(split), ('train', 'test'))}")
+    if split not in _BOUNDS:
+        raise DataError(f"there is no split {split!r}: take 'train', 'valid' or 'test'{nearest(str(split), _BOUNDS)}")
     digits = _load_digits()
     images = torch.from_numpy(digits.images).float().div(16).unsqueeze(1)
     labels = torch.from_numpy(digits.target).long()
-    order = torch.from_numpy(_shuffled(len(labels)))
-    chosen = order[:HELD_OUT] if split == "test" else order[HELD_OUT:]
+    first, end = _BOUNDS[split]
+    chosen = torch.from_numpy(_shuffled(len(labels)))[first:end]
     return images[chosen], labels[chosen]
 
 

@@ -49,8 +49,8 @@ def weight_text(value: float) -> str:
 
 
 def decibels_text(value: float) -> str:
-    """Return a signal-to-noise ratio: "18.2 dB", and "lossless" where nothing was lost."""
-    return f"{value:.1f}\N{NARROW NO-BREAK SPACE}dB" if math.isfinite(value) else "lossless"
+    """Return a signal-to-noise ratio: "18.2 dB", and "exact" where nothing was lost."""
+    return f"{value:.1f}\N{NARROW NO-BREAK SPACE}dB" if math.isfinite(value) else "exact"
 
 
 def value_text(value: float, percent: bool) -> str:

@@ -12,9 +12,8 @@ from torch import Tensor
 
 from ..errors import FileError, quoted
 from ..measure.bytes import count_width
-from ..measure.layers import dtype_name
 from ..recipe import Plan
-from ..shrink.coded import Coded, groups_of, offset_of, spread
+from ..shrink.coded import Coded, decode, groups_of, offset_of
 from .bits import Bytes
 from .forms import Entropy, Plain, believable
 from .header import Header
@@ -140,24 +139,15 @@ def _coded(
 
 
 def _refuse_infinite(coded: Coded) -> None:
-    """Refuse scales and codebooks that are finite, but make weights beyond their dtype.
-
-    Rounding to a grid may lead beyond the largest weight by half a step, which is then cut off; never by a whole one.
-    """
-    limit = torch.finfo(coded.dtype).max * (1 + 2**-10)  # a scale is stored to 11 bits
-    if coded.codebook is not None:
-        possible = float(coded.codebook.abs().max()) <= limit
-    elif coded.scales is None or float(coded.scales.max()) * 2**coded.plan.bits <= limit:
-        possible = True
-    elif coded.plan.bits == 1:
-        possible = float(coded.scales.max()) <= limit
+    """Refuse scales that are finite, but not the weights they make; where these cannot be, nothing is decoded."""
+    if coded.scales is not None:
+        largest = float(coded.scales.max()) * 2**coded.plan.bits
+    elif coded.codebook is not None:
+        largest = float(coded.codebook.abs().max())
     else:
-        groups = groups_of(coded.layout.matrix(coded.shape), coded.plan.granularity)
-        zeros = offset_of(coded.plan) if coded.zeros is None else coded.zeros[:, None].double()
-        steps = (groups.blocks(spread(coded, coded.codes)).double() - zeros).abs() - 1
-        possible = float((steps * coded.scales[:, None].double()).max()) <= limit
-    if not possible:
-        raise FileError(f"{quoted(coded.name)} has weights beyond the largest {dtype_name(coded.dtype)}")
+        return
+    if largest > 0.99 * torch.finfo(coded.dtype).max:
+        _refuse_not_finite(coded.name, decode(coded))
 
 
 def _refuse_not_finite(name: str, values: Tensor) -> None:

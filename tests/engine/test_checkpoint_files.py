@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
-import struct
 import time
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from shrinkwidget.compressed import compress, load
-from shrinkwidget.errors import FileError, ModelError
+from shrinkwidget.compressed import compress
+from shrinkwidget.errors import FileError
 from shrinkwidget.measure.layers import open_weights
-from shrinkwidget.measure.safetensors_file import SafetensorsFile
 from shrinkwidget.measure.size import measure
 from shrinkwidget.measure.sketch import sketch
 from shrinkwidget.recipe import Recipe
@@ -154,15 +149,6 @@ def test_a_file_cut_short_while_it_is_looked_at_is_an_error(tmp_path: Path) -> N
             act(weights)
 
 
-def test_a_file_that_ends_in_the_middle_of_a_read_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "model.safetensors"
-    save_file({"w": torch.ones(64, 64)}, path)
-    (entry,) = open_weights(path).entries
-    monkeypatch.setattr(SafetensorsFile, "_refuse_changed", lambda *_: os.truncate(path, 1000))
-    with pytest.raises(FileError, match=r"'w' can no longer be read .* the file ends [\d,]+ bytes too early"):
-        entry.load()
-
-
 def test_a_file_written_over_in_place_with_the_same_shapes_is_noticed(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     save_file({"w": torch.zeros(8, 8)}, path)
@@ -186,132 +172,3 @@ def test_opening_and_reading_thousands_of_tensors_takes_time_in_proportion(tmp_p
             entry.load()
         costs.append((time.process_time() - start) / count)
     assert costs[1] < 3 * costs[0]
-
-
-def zipped(*names: str) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        for name in names:
-            archive.writestr(name, "{}")
-    return buffer.getvalue()
-
-
-def arrays() -> bytes:
-    buffer = io.BytesIO()
-    np.savez(buffer, w=np.ones(3))
-    return buffer.getvalue()
-
-
-@pytest.mark.parametrize(
-    "name, data, sentence",
-    [
-        ("model.h5", b"\x89HDF\r\n\x1a\n" + bytes(64), "is an HDF5 file, as Keras writes: load the model with Keras"),
-        ("weights", b"\x89HDF\r\n\x1a\n" + bytes(64), "is an HDF5 file"),
-        ("model.keras", zipped("metadata.json", "model.weights.h5"), "is a Keras model"),
-        ("renamed.safetensors", zipped("config.json"), "is a Keras model"),
-        ("model.gguf", b"GGUF\3\0\0\0" + bytes(64), "is a GGUF file, whose weights are quantized already"),
-        ("model.onnx", b"\x08\x0a\x12\x07pytorch" + bytes(64), "is an ONNX model: read it with onnx.load"),
-        ("model.npz", arrays(), "is an archive of NumPy arrays: read it with numpy.load"),
-        ("model.npy", b"\x93NUMPY" + bytes(64), "is a NumPy array"),
-        ("model.tflite", bytes(64), "is a TensorFlow Lite model"),
-        ("model.pt", zipped("archive/data.pkl"), "is a pickle"),
-        ("model.safetensors", b"version https://git-lfs.github.com/spec/v1\noid", "fetch that with git lfs pull"),
-    ],
-)
-def test_files_of_other_formats_are_named(tmp_path: Path, name: str, data: bytes, sentence: str) -> None:
-    (tmp_path / name).write_bytes(data)
-    for read in (open_weights, load):
-        with pytest.raises(FileError, match=sentence):
-            read(tmp_path / name)
-
-
-def test_what_is_no_readable_file_is_refused_at_once_and_in_one_sentence(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "pipe")
-    (tmp_path / "loop").symlink_to("loop")
-    for path, sentence in {
-        "": "the path is empty",
-        "a\0b": r"there is no file 'a\\x00b'",
-        "x" * 5000: "cannot read 'x{50,} … x{50,}': File name too long",
-        "/dev/zero": "is not a plain file",
-        str(tmp_path / "pipe"): "is not a plain file",
-        str(tmp_path / "loop"): "symbolic links",
-        "owner/model": "is downloaded first",
-        str(tmp_path / "\udcff"): r"there is no file .*\\udcff",
-    }.items():
-        for read in (open_weights, load):
-            with pytest.raises(FileError, match=sentence) as refused:
-                read(path)
-            assert str(refused.value).isprintable()
-    for nothing in (None, b"", 7):
-        with pytest.raises(FileError, match="expected the path of a file"):
-            load(nothing)  # type: ignore[arg-type]
-
-
-def header_only(tmp_path: Path, header: object, size: int = 0) -> Path:
-    """Write a safetensors file of this header and `size` bytes of data, which take no disk."""
-    text = json.dumps(header).encode()
-    path = tmp_path / "model.safetensors"
-    path.write_bytes(struct.pack("<Q", len(text)) + text)
-    os.truncate(path, 8 + len(text) + size)
-    return path
-
-
-def described(shape: list[Any], begin: int = 0, end: int = 0, dtype: object = "F32") -> dict[str, Any]:
-    return {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
-
-
-@pytest.mark.parametrize(
-    "header, size, sentence",
-    [
-        ({"w": described([1] * 65, 0, 4)}, 4, "65 dimensions"),
-        ({"w": described([0, 2**63])}, 0, "more than any memory holds"),
-        ({"w": described([2, -2])}, 0, "expected dtype, shape, data_offsets"),
-        ({"w": described([2, True], 0, 8)}, 8, "expected dtype, shape, data_offsets"),
-        ({"w": described([2, 2], 0, 15)}, 15, "has 15 bytes in the file, but needs 16"),
-        ({"w": described([2, 2], 8, 24)}, 24, "begins at byte 8 of the data, but should at 0"),
-        ({"w": described([2], 0, 8), "v": described([2], 4, 12)}, 12, "begins at byte 4 of the data, but should at 8"),
-        ({"w": described([2], 0, 8)}, 9, "1 bytes follow after its last tensor"),
-        ({"w": described([2], 0, 8)}, 4, "4 bytes are missing at the end"),
-        ({"w": described([2], 0, 8, "F7")}, 8, "'F7', a type this version cannot read"),
-        ({"w": described([2], 0, 8, None)}, 8, "expected dtype, shape, data_offsets"),
-        ({"w": 7}, 0, "expected dtype, shape, data_offsets"),
-        ({"__metadata__": {"format": 1}}, 0, "not an object of texts"),
-        ({"\ud800": described([2], 0, 8)}, 8, "not JSON"),
-        ([], 0, "not a JSON object"),
-        ({"a\n\x1b[2J\u202e" + "x" * 10**5: described([2], 4, 12)}, 12, r"'a\\n\\x1b\[2J\\u202ex+ … x+' begins at"),
-    ],
-)
-def test_a_header_that_is_wrong_is_refused(tmp_path: Path, header: object, size: int, sentence: str) -> None:
-    path = header_only(tmp_path, header, size)
-    for look in (measure, sketch):
-        with pytest.raises(FileError, match=sentence) as refused:
-            look(path)
-        assert str(refused.value).isprintable()
-        assert len(str(refused.value)) < 700
-
-
-def test_a_large_file_is_refused_by_its_header(tmp_path: Path) -> None:
-    path = header_only(tmp_path, {"w": described([2**28, 1024], 0, 2**40)}, 2**40)
-    start = time.process_time()
-    with pytest.raises(FileError, match=r"not a packed model .*: read it with safetensors.torch.load_file"):
-        load(path)
-    assert time.process_time() - start < 2
-
-
-def test_a_tensor_beyond_the_memory_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    save_file({"w": torch.ones(2, 2)}, tmp_path / "model.safetensors")
-    (entry,) = open_weights(tmp_path).entries
-
-    def full(*_: object, **__: object) -> None:
-        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
-
-    monkeypatch.setattr(torch, "empty", full)
-    with pytest.raises(FileError, match=r"'w' can no longer be read .* there is not enough memory for its 16 bytes"):
-        entry.load()
-
-
-def test_names_and_shapes_that_no_file_can_hold_are_refused_in_models_too() -> None:
-    with pytest.raises(ModelError, match=r"'a\\ud800' has half of a surrogate pair"):
-        open_weights({"a\ud800": torch.ones(2, 2)})
-    with pytest.raises(ModelError, match="'w' has the shape of 65 dimensions"):
-        open_weights({"w": torch.ones([1] * 65)})

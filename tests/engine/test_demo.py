@@ -32,16 +32,20 @@ def test_every_call_gives_a_fresh_model_in_eval_mode() -> None:
 
 
 def test_the_splits_share_no_image_and_cover_all_digits() -> None:
-    (test, test_labels), (train_images, train_labels) = demo.data("test"), demo.data("train")
-    assert test.shape == (360, 1, 8, 8)
-    assert train_images.shape == (1437, 1, 8, 8)
-    assert test.dtype == torch.float32
-    assert test.min() == 0
-    assert test.max() == 1
-    assert test_labels.dtype == torch.int64
-    both = torch.cat([test, train_images]).flatten(1)
-    assert len(both.unique(dim=0)) == len(both)
-    assert torch.cat([test_labels, train_labels]).bincount().min() > 150
+    parts = {split: demo.data(split) for split in ("train", "valid", "test")}  # type: ignore[arg-type]
+    assert {split: tuple(images.shape) for split, (images, _) in parts.items()} == {
+        "train": (1150, 1, 8, 8),
+        "valid": (287, 1, 8, 8),
+        "test": (360, 1, 8, 8),
+    }
+    for images, labels in parts.values():
+        assert images.dtype == torch.float32
+        assert images.min() == 0
+        assert images.max() == 1
+        assert labels.dtype == torch.int64
+        assert labels.bincount().min() >= 20
+    every = torch.cat([images for images, _ in parts.values()]).flatten(1)
+    assert len(every.unique(dim=0)) == 1797
 
 
 def test_the_held_out_split_never_moves() -> None:
@@ -50,7 +54,7 @@ def test_the_held_out_split_never_moves() -> None:
 
 
 def test_an_unknown_split_is_refused_with_the_nearest() -> None:
-    with pytest.raises(DataError, match="no split 'tests': take 'train' or 'test'; did you mean 'test'"):
+    with pytest.raises(DataError, match="no split 'tests': take 'train', 'valid' or 'test'; did you mean 'test'"):
         demo.data("tests")  # type: ignore[arg-type]
 
 

@@ -1,0 +1,112 @@
+"""The faults: each a small wrong change in the engine, the page or the pictures that a user would be misled by."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+ROOT: Final = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One fault.
+
+    `before` occurs exactly once in the file at `path`, and `after` takes its place. `suites` are the tests that should
+    notice, the quickest first (see `run.py`).
+    """
+
+    name: str
+    path: str
+    before: str
+    after: str
+    suites: tuple[str, ...]
+
+    def planted(self) -> str:
+        """Return the file's text with the fault in it.
+
+        Raises:
+            ValueError: where the code has changed, and the fault has to be written anew.
+        """
+        text = (ROOT / self.path).read_text(encoding="utf-8")
+        if text.count(self.before) != 1:
+            raise ValueError(
+                f"{self.name}: {self.path} holds {text.count(self.before)} × {self.before!r}, expected one"
+            )
+        return text.replace(self.before, self.after)
+
+
+PAGE: Final = ("vitest", "page")
+ENGINE: Final = ("engine",)
+STILLS: Final = ("stills",)
+
+MUTANTS: Final = (
+    # what the explorer says
+    Mutant("ridge: pruned column inverted", "js/explorer/figures.ts",
+           "pruned: 1 - figures.layers.kept[layer] / n,", "pruned: figures.layers.kept[layer] / n,", PAGE),
+    Mutant("ridge: a layer's size without its mask", "js/core/estimate.ts",
+           "layers.codes[i] + layers.mask[i] + layers.scales[i]", "layers.codes[i] + layers.scales[i]", PAGE),
+    Mutant("ridge: threshold drawn at half its value", "js/charts/ridge.ts",
+           "(picture.threshold / picture.span) * (box.width / 2)",
+           "(picture.threshold / picture.span) * (box.width / 4)", PAGE),
+    Mutant("ridge: shared axis 1.4 times as wide", "js/charts/picture.ts",
+           "1.15 * spans[spans.length >> 1]", "1.61 * spans[spans.length >> 1]", PAGE),
+    Mutant("multiply-accumulates halved", "js/explorer/figures.ts",
+           "sum + (n ?? 0) * share(i)", "sum + 0.5 * (n ?? 0) * share(i)", PAGE),
+    Mutant("bits per parameter halved", "js/explorer/accuracy.tsx",
+           "perParameter(figures.nbytes, sketch.parameters)",
+           "perParameter(figures.nbytes / 2, sketch.parameters)", PAGE),
+    Mutant("size: enlarged bar not enlarged", "js/explorer/size.tsx",
+           "parts={parts} whole={figures.nbytes}", "parts={parts} whole={scale}", PAGE),
+    Mutant("size: header counted among the codes", "js/explorer/figures.ts",
+           'label: "codes", bytes: figures.codes,', 'label: "codes", bytes: figures.codes + figures.header,', PAGE),
+    Mutant("history: markers of retrained and plain swapped", "js/explorer/been.tsx",
+           "isRetrained(visit) ? DIAMOND : DISC", "isRetrained(visit) ? DISC : DIAMOND", PAGE),
+    Mutant("history: bytes on a linear axis with logarithmic ticks", "js/charts/scatter.ts",
+           "((Math.log(nbytes) - fromX) / (toX - fromX)) * plotWidth",
+           "((nbytes - xs[0]) / (xs[1] - xs[0])) * plotWidth", PAGE),
+    Mutant("history: front of the worst", "js/charts/scatter.ts",
+           "const sign = higherIsBetter ? 1 : -1;", "const sign = higherIsBetter ? -1 : 1;", PAGE),
+    Mutant("label: each layer reads global", "js/explorer/words.ts", 'return "each layer";', 'return "global";', PAGE),
+    Mutant("score: interval from low to low", "js/charts/score.ts",
+           "–${percent(high, 1)}`;", "–${percent(low, 1)}`;", PAGE),
+    Mutant("SQNR: twenty for ten", "js/core/estimate.ts",
+           "10 * Math.log10(signal / noise)", "20 * Math.log10(signal / noise)", PAGE),
+    Mutant("silhouette: filled with what is pruned", "js/explorer/silhouette.tsx",
+           "d={blocksPath(blocks, HEIGHT / 2, left)}", "d={blocksPath(blocks, HEIGHT / 2, (i) => 1 - left(i))}", PAGE),
+    Mutant("bytes: kilobytes of 1024", "js/charts/format.ts", "scaled /= 1000;", "scaled /= 1024;", PAGE),
+    # what the monitor says
+    Mutant("monitor: time left a tenth", "js/monitor/words.ts", "duration(now.eta)", "duration(0.1 * now.eta)", PAGE),
+    Mutant("monitor: trade-off axis inverted", "js/monitor/trade-off.tsx",
+           "x: scales.x(point.ratio), y:", "x: frame.width - scales.x(point.ratio), y:", PAGE),
+    # what the engine computes
+    Mutant("interval: 90 % for 95 %", "shrinkwidget/train/metrics.py",
+           "Z: Final = 1.959963984540054", "Z: Final = 1.6448536269514722", ENGINE),
+    Mutant("time left a tenth", "shrinkwidget/learn/progress.py",
+           "self.seconds / self._steps * steps_left", "self.seconds / self._steps * steps_left / 10", ENGINE),
+    Mutant("straight-through: clipped weights pushed further out", "shrinkwidget/learn/held.py",
+           "gradient.masked_fill_(layer.beyond & (gradient * layer.parameter < 0), 0)", "pass", ENGINE),
+    Mutant("gradual pruning along a square", "shrinkwidget/learn/methods.py",
+           "(1 - past) ** 3", "(1 - past) ** 2", ENGINE),
+    Mutant("distillation without the temperature's square", "shrinkwidget/learn/objective.py",
+           "apart.mean() * temperature**2", "apart.mean() * temperature", ENGINE),
+    Mutant("transfer: a trained layer costs two passes", "shrinkwidget/teach/spent.py",
+           "_WITH_BACKWARD = 3", "_WITH_BACKWARD = 2", ENGINE),
+    Mutant("pruning: one weight too few", "shrinkwidget/measure/pruned.py",
+           "k = round(sparsity * sum(layer.n for layer in layers))",
+           "k = max(0, round(sparsity * sum(layer.n for layer in layers)) - 1)", ENGINE),
+    Mutant("SQNR: twenty for ten, in Python", "shrinkwidget/measure/estimate.py",
+           "10 * math.log10(signal / noise)", "20 * math.log10(signal / noise)", ENGINE),
+    # what the still pictures say
+    Mutant("still: pruned column inverted", "shrinkwidget/figures/ridge.py",
+           "share_text(row.figures.sparsity)", "share_text(1 - row.figures.sparsity)", STILLS),
+    Mutant("still: front of the worst", "shrinkwidget/figures/panels.py",
+           "sign = 1.0 if higher else -1.0", "sign = -1.0 if higher else 1.0", STILLS),
+    Mutant("still: rows twice as high", "shrinkwidget/figures/picture.py",
+           "return 1.06 * float(", "return 2.12 * float(", STILLS),
+    Mutant("still: shared axis half as wide again", "shrinkwidget/figures/picture.py",
+           "1.08 * _quantile(layer, 0.997)", "1.62 * _quantile(layer, 0.997)", STILLS),
+    Mutant("still: threshold drawn at half its value", "shrinkwidget/figures/ridge.py",
+           "half = reach * plot.width / 2", "half = reach * plot.width / 4", STILLS),
+)  # fmt: skip
