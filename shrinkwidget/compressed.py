@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from .files import Packed, pack, read
 from .files.packed import section_lengths
-from .measure.estimate import Estimate, compared
+from .measure.estimate import Estimate, compared, nothing_left
 from .measure.layers import Entry, Source, Weights, open_weights
 from .measure.size import safetensors_bytes
 from .measure.sketch import Sketch
@@ -65,6 +65,11 @@ class Compressed:
         """The masks, codes and scales of every layer that was compressed, by name."""
         return {item.name: item for item in self.packed.stored if isinstance(item, Coded)}
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What the totals hide: layers of which no weight survives, whose outputs no longer depend on their inputs."""
+        return nothing_left(name for name, item in self.coded.items() if not item.kept)
+
     def parts(self) -> dict[str, int]:
         """Return the bytes of the file by part: codes, mask, scales, kept, and the header with names and counts."""
         lengths = section_lengths(self.packed.slots, self.packed.kept)
@@ -96,7 +101,7 @@ class Compressed:
         what = f"{type(self.model).__name__}, " if self.model is not None else ""
         figures = f"{self.nbytes:,} bytes, {compared(self.dense / self.nbytes)} {self.dense:,}"
         sparse = f"; {self.estimate.sparsity:.1%} sparse" if self.estimate else ""
-        return f"Compressed({what}{figures}{sparse}{self._how()})"
+        return f"Compressed({what}{figures}{sparse}{self._how()}{''.join(f'; {told}' for told in self.warnings)})"
 
     def _how(self) -> str:
         """Return how near the weights are to those they were made of, or, where these were trained for it, how."""

@@ -90,6 +90,11 @@ class Estimate:
         """Signal to noise ratio of all compressible weights together, in dB."""
         return decibels(sum(layer.signal for layer in self.layers), sum(layer.noise for layer in self.layers))
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What the totals hide: layers of which no weight survives, whose outputs no longer depend on their inputs."""
+        return nothing_left(layer.name for layer in self.layers if not layer.kept)
+
     def layer(self, name: str) -> LayerEstimate:
         """Return the layer of this name, with or without its ``.weight``.
 
@@ -130,8 +135,17 @@ class Estimate:
         sign = "" if self.exact else "≈ "
         return (
             f"Estimate({sign}{self.nbytes:,} bytes, {compared(self.ratio)} {self.dense:,}; "
-            f"{self.sparsity:.1%} sparse; SQNR {self.sqnr:.1f} dB)"
+            f"{'; '.join((f'{self.sparsity:.1%} sparse', f'SQNR {self.sqnr:.1f} dB', *self.warnings))})"
         )
+
+
+def nothing_left(layers: Iterable[str]) -> tuple[str, ...]:
+    """Return a sentence that names the layers of which no weight survives, or nothing for none."""
+    names = [repr(layer_label(name)) for name in layers]
+    if not names:
+        return ()
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return (f"no weight survives in {', '.join(names[:3])}{more}",)
 
 
 def decibels(signal: float, noise: float) -> float:

@@ -358,3 +358,20 @@ def test_a_few_zeros_keep_their_sign_where_plain_floats_need_no_mask(dtype: torc
 def test_a_sketch_says_how_much_is_zero_already(pruned_elsewhere: nn.Module) -> None:
     assert "90.0% are zero already" in repr(sketch(pruned_elsewhere))
     assert "already" not in repr(sketch(demo.model()))
+
+
+def test_a_layer_pruned_whole_is_told_where_the_figures_stand(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(40, 40), nn.Linear(40, 40), nn.Linear(40, 3))
+    with torch.no_grad():
+        model.get_parameter("1.weight").mul_(1e-3)
+    recipe = Recipe(sparsity=0.6)
+    compressed = compress(model, recipe)
+    compressed.save(tmp_path / "file")
+    for found in (compressed, compressed.estimate, estimate(sketch(model), recipe), load(tmp_path / "file")):
+        assert found is not None
+        assert found.warnings == ("no weight survives in '1'",)
+        assert found.warnings[0] in repr(found)
+    healthy = compress(model, recipe.with_(scope="layer"))
+    assert healthy.warnings == ()
+    assert "survives" not in repr(healthy)
