@@ -185,9 +185,7 @@ def check_stats(page: BarePage, estimate: Estimate) -> None:
     parameters = sum(p.numel() for p in sw.demo.model().parameters())
     assert page.words("sqnr").lstrip("≈ ") == plain(decibels_text(estimate.sqnr))
     assert page.words("pruned").lstrip("≈ ") == plain(share_text(estimate.sparsity))
-    assert float(stats["bits per parameter"].lstrip("≈ ")) == pytest.approx(
-        8 * estimate.nbytes / parameters, rel=0.006
-    )
+    assert float(stats["bits per parameter"].lstrip("≈ ")) == pytest.approx(8 * estimate.nbytes / parameters, rel=0.006)
     macs = [layer.macs for layer in sw.measure(sw.demo.model(), sw.demo.data()[0][:1]).layers if layer.macs]
     left = sum(m * (1 - layer.sparsity) for m, layer in zip(macs, estimate.layers, strict=True))
     dense, now = (in_short(text) for text in stats["MACs"].split("→"))
