@@ -32,7 +32,7 @@ def test_every_call_gives_a_fresh_model_in_eval_mode() -> None:
 
 
 def test_the_splits_share_no_image_and_cover_all_digits() -> None:
-    parts = {split: demo.data(split) for split in ("train", "valid", "test")}  # type: ignore[arg-type]
+    parts = {split: demo.data(split) for split in ("train", "valid", "test")}
     assert {split: tuple(images.shape) for split, (images, _) in parts.items()} == {
         "train": (1150, 1, 8, 8),
         "valid": (287, 1, 8, 8),
