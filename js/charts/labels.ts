@@ -12,22 +12,33 @@ export interface Point {
   y: number;
 }
 
-/** Shorten a text in its middle until `measure` says it fits: names of layers differ at both ends. */
+/**
+ * Shorten a text in its middle until `measure` says it fits: names of layers differ at both ends, and in their numbers, which
+ * stay where they can.
+ */
 export function fitText(text: string, width: number, measure: (text: string) => number): string {
   if (measure(text) <= width) return text;
-  let low = 1;
-  let high = text.length - 1;
-  while (low < high) {
-    const middle = (low + high + 1) >> 1;
-    if (measure(cut(text, middle)) <= width) low = middle;
-    else high = middle - 1;
+  for (const numbers of [true, false]) {
+    for (let keep = text.length - 1; keep > 0; keep--) {
+      const shorter = cut(text, keep, numbers);
+      if (shorter.length < text.length && measure(shorter) <= width) return shorter;
+    }
   }
-  return cut(text, low);
+  return cut(text, 1, false);
 }
 
-function cut(text: string, keep: number): string {
-  const head = Math.floor(keep / 3);
-  return `${text.slice(0, head)}…${text.slice(text.length - (keep - head))}`;
+/** The text without its middle; `numbers`: but with the numbers in there. */
+function cut(text: string, keep: number, numbers: boolean): string {
+  let from = Math.floor(keep / 3);
+  let to = text.length - (keep - from);
+  const digit = (i: number) => /\d/.test(text[i] ?? "");
+  if (numbers) {
+    // a number is not cut in two
+    while (from > 0 && digit(from - 1) && digit(from)) from--;
+    while (to < text.length && digit(to - 1) && digit(to)) to++;
+  }
+  const inside = numbers ? (text.slice(from, to).match(/\d+/g) ?? []) : [];
+  return `${[text.slice(0, from), ...inside].join("…")}…${text.slice(to)}`;
 }
 
 /** The eight places around a point where a label may go, best first. */

@@ -20,7 +20,8 @@ describe("ticks of the shared axis", () => {
   it.each(cases)("have room for every label in a ridge of %d pixels, to ±%f", (width, span) => {
     const scene = frame(width, span);
     const ticks = axisTicks(scene);
-    const step = ((ticks[1] - ticks[0]) / span) * (scene.columns.plot.width / 2);
+    expect(ticks.length).toBeGreaterThan(width > 400 ? 1 : 0);
+    const step = ticks.length > 1 ? ((ticks[1] - ticks[0]) / span) * (scene.columns.plot.width / 2) : Infinity;
     expect(ticks).toEqual(ticks.map((tick) => 0 - tick).reverse());
     expect(step).toBeGreaterThan(5.5 * Math.max(...ticks.map((tick) => weight(tick).length)));
   });
@@ -35,5 +36,32 @@ describe("the height of a row", () => {
     expect(ridgeHeight(14, rowHeight(640, 14))).toBeGreaterThan(640 - 14);
     expect(ridgeHeight(14, rowHeight(640, 14))).toBeLessThanOrEqual(640);
     expect(ridgeHeight(3, rowHeight(640, 3))).toBeLessThan(640);
+  });
+});
+
+describe("the columns", () => {
+  const numbers = { weights: 70, pruned: 42, bits: 30, nbytes: 50 };
+  const at = (width: number) => ridgeColumns(width, 150, ROW, numbers);
+
+  it.each([260, 320, 384, 460, 535, 690, 900])("of a ridge of %d pixels never run into each other", (width) => {
+    const { label, plot, ...edges } = at(width);
+    expect(plot.x).toBeGreaterThanOrEqual(label);
+    let last = plot.x + plot.width;
+    for (const name of ["weights", "pruned", "bits", "nbytes"] as const) {
+      if (edges[name] === 0) continue;
+      expect(edges[name] - numbers[name]).toBeGreaterThan(last);
+      last = edges[name];
+    }
+    expect(last).toBeLessThanOrEqual(width);
+  });
+
+  it("keep bits and size as long as the plot can shrink", () => {
+    expect(at(384)).toMatchObject({ weights: expect.any(Number), bits: expect.any(Number) });
+    for (const width of [320, 384, 460]) expect(Math.min(at(width).bits, at(width).nbytes)).toBeGreaterThan(0);
+    expect(at(320).weights).toBe(0);
+  });
+
+  it("leave most of a wide ridge to the distributions", () => {
+    expect(at(690).plot.width).toBeGreaterThan(0.33 * 690);
   });
 });

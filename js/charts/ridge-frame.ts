@@ -45,23 +45,41 @@ export function ridgeHeight(rows: number, row = TALL_ROW): number {
   return HEADER + rows * row + AXIS;
 }
 
-/** Divide a row's width: the plot takes what names and numbers leave. */
-export function ridgeColumns(width: number, longestLabel: number, row = ROW): Columns {
-  const roomy = width >= 520;
-  const [weights, pruned, bits, nbytes] = roomy ? [72, 58, 38, 66] : [68, 52, 0, 0];
-  const label = Math.round(Math.min(longestLabel + PAD + 18, Math.max(84, width * 0.28)));
+/** Widths of the texts of the number columns. */
+export interface NumberWidths {
+  weights: number;
+  pruned: number;
+  bits: number;
+  nbytes: number;
+}
+
+const GAP = 10;
+/** Below this a distribution says nothing: a column of numbers goes first. */
+const LEAST_PLOT = 60;
+const LEAST_LABEL = 76;
+const TYPICAL: NumberWidths = { weights: 50, pruned: 42, bits: 26, nbytes: 50 };
+
+/**
+ * Divide a row's width: numbers take what they need, names up to a third, the plot the rest. Where that is too little, names
+ * give way first, then the counts of weights, which no recipe changes, then the bits.
+ */
+export function ridgeColumns(width: number, longestLabel: number, row = ROW, numbers = TYPICAL): Columns {
   const right = width - PAD;
-  const plotEnd = right - weights - pruned - bits - nbytes - 4;
-  const plot = { x: label + PAD, y: 0, width: Math.max(40, plotEnd - label - PAD), height: row - 8 };
-  return {
-    row,
-    label,
-    plot,
-    weights: plotEnd + weights,
-    pruned: plotEnd + weights + pruned,
-    bits: bits && plotEnd + weights + pruned + bits,
-    nbytes: nbytes && right,
-  };
+  const wanted = Math.min(longestLabel + PAD + 18, Math.max(LEAST_LABEL, width * 0.3));
+  let shown: (keyof NumberWidths)[] = ["weights", "pruned", "bits", "nbytes"];
+  const rest = () => right - PAD - shown.reduce((sum, name) => sum + numbers[name] + GAP, 0);
+  for (const name of ["weights", "bits"] as const) {
+    if (rest() - Math.min(wanted, LEAST_LABEL) < LEAST_PLOT) shown = shown.filter((other) => other !== name);
+  }
+  const label = Math.round(Math.max(Math.min(wanted, LEAST_LABEL), Math.min(wanted, rest() - 2 * LEAST_PLOT)));
+  const plot = { x: label + PAD, y: 0, width: Math.max(40, rest() - label), height: row - 8 };
+  const edges = { weights: 0, pruned: 0, bits: 0, nbytes: 0 };
+  let edge = plot.x + plot.width;
+  for (const name of shown) {
+    edge += GAP + numbers[name];
+    edges[name] = edge;
+  }
+  return { row, label, plot, ...edges };
 }
 
 export const small = (colours: Colours) => `11px ${colours.font}`;
@@ -109,10 +127,11 @@ export function drawGuides(ctx: CanvasRenderingContext2D, scene: RidgeFrame, bot
 export function axisTicks({ span, columns }: RidgeFrame): number[] {
   const room = columns.plot.width / 2 / span;
   return (
-    [3, 2]
+    [3, 2, 1]
       .map((perSide) => mirroredTicks(span, perSide))
-      .find((ticks) => 6 * Math.max(...ticks.map((tick) => weight(tick).length)) + 6 <= (ticks[1] - ticks[0]) * room) ??
-    mirroredTicks(span, 1)
+      .find(
+        (ticks) => 6 * Math.max(...ticks.map((tick) => weight(tick).length)) + 6 <= (ticks[1] - ticks[0]) * room,
+      ) ?? [0]
   );
 }
 
@@ -126,9 +145,13 @@ export function drawAxis(ctx: CanvasRenderingContext2D, scene: RidgeFrame, y: nu
   ctx.textBaseline = "middle";
   const middle = plot.x + plot.width / 2;
   if (scene.span === 0) {
-    ctx.fillText(scene.axisNote, middle, y + AXIS / 2);
+    const half = ctx.measureText(scene.axisNote).width / 2; // as wide as it is, it may begin under the names
+    ctx.fillText(scene.axisNote, Math.max(half + PAD, Math.min(middle, scene.columns.nbytes - half)), y + AXIS / 2);
     return;
   }
+  ctx.textAlign = "right";
+  ctx.fillText("weight value", scene.columns.nbytes, y + AXIS / 2);
+  ctx.textAlign = "center";
   for (const tick of axisTicks(scene)) {
     ctx.fillText(weight(tick), middle + (tick / scene.span) * (plot.width / 2), y + AXIS / 2);
   }

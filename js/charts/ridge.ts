@@ -1,6 +1,6 @@
 // Draws the visible rows of the ridge on one canvas: names, distributions, figures, a fixed header and a fixed axis.
 
-import { bytes, count, estimated, share } from "./format";
+import { bytes, count, estimated, share, weight } from "./format";
 import { type Box, fitText } from "./labels";
 import { drawDistribution, type Picture, type PlotStyle } from "./plot";
 import { AXIS, drawAxis, drawGuides, drawHeader, HEADER, normal, PAD, type RidgeFrame, small } from "./ridge-frame";
@@ -68,6 +68,11 @@ function drawRow(ctx: CanvasRenderingContext2D, scene: RidgeScene, index: number
     ctx.fillStyle = chosen ? colours.selected : colours.hover;
     ctx.fillRect(0, y, scene.width, scene.columns.row);
   }
+  if (chosen) {
+    // more than a tint: where colours are forced, or few, it is what tells the open row
+    ctx.fillStyle = colours.kept;
+    ctx.fillRect(0, y, 3, scene.columns.row);
+  }
   if (row.kind === "layer") drawLayer(ctx, scene, row, y, index === scene.hovered);
   else drawBlock(ctx, scene, row, y);
   if (scene.focused && index === scene.active) {
@@ -92,6 +97,7 @@ function drawLayer(ctx: CanvasRenderingContext2D, scene: RidgeScene, row: LayerR
   const box = { ...columns.plot, y: y + 2 };
   const picture = scene.picture(row.layer);
   drawDistribution(ctx, picture, box, style);
+  if (scene.span > 0 && picture.span !== scene.span) drawOwnSpan(ctx, picture, box, colours);
   if (picture.threshold > 0) drawThreshold(ctx, picture, box, { top: y, bottom: y + columns.row }, colours);
   if (hovered && scene.pointerX >= 0) {
     ctx.fillStyle = colours.text;
@@ -100,6 +106,17 @@ function drawLayer(ctx: CanvasRenderingContext2D, scene: RidgeScene, row: LayerR
   const about = (text: string) => estimated(scene.exact || figures.keep, text);
   const now = figures.keep ? "kept" : about(share(figures.pruned));
   drawNumbers(ctx, scene, [count(figures.n), now, figures.bits, about(bytes(figures.nbytes))], middle);
+}
+
+/** Where a row among others of a shared axis ends, as it is far wider than they are. */
+function drawOwnSpan(ctx: CanvasRenderingContext2D, picture: Picture, box: Box, colours: Colours): void {
+  ctx.save();
+  ctx.font = small(colours);
+  ctx.fillStyle = colours.muted;
+  ctx.textAlign = "right";
+  ctx.textBaseline = "top";
+  ctx.fillText(`to ±${weight(picture.span)}`, box.x + box.width, box.y);
+  ctx.restore();
 }
 
 /** The edges of the pruned band; over a shared axis they join into one line down the ridge. */

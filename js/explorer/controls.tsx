@@ -1,8 +1,8 @@
-// The recipe's own controls: sparsity, bits, scope, pattern, scales; the rarely used behind "more".
+// The recipe's own controls: sparsity and bits, and everything else behind "Options".
 
 import { useState } from "preact/hooks";
 import { bytes, count, estimated, percent, withoutNoise } from "../charts/format";
-import { BITS, PATTERNS, withFields } from "../core/recipe";
+import { BITS, DEFAULTS, PATTERNS, withFields } from "../core/recipe";
 import type { Granularity, Pattern, Recipe } from "../core/types";
 import { useUnique } from "./hooks";
 import { Choice, type Option, options, SparsitySlider } from "./inputs";
@@ -49,27 +49,38 @@ export function scalesIdle(bits: number, grid: string): string {
   return grid === "codebook" ? "a codebook is always one for each tensor" : "";
 }
 
+/** How many of the options differ from their defaults. */
+export function optionsSet(recipe: Recipe): number {
+  const { sparsity: _1, bits: _2, layers: _3, seed: _4, ...options } = DEFAULTS; // those have controls elsewhere, or none
+  return (Object.keys(options) as (keyof typeof options)[]).filter((name) => recipe[name] !== options[name]).length;
+}
+
 export function Controls() {
-  const [more, setMore] = useState(false);
+  const { state } = useView();
   const id = useUnique();
+  const set = optionsSet(state.recipe.value);
+  const open = state.page.value.options ?? set > 0;
   return (
     <section class="sw-controls" aria-label="Recipe">
       <Sparsity />
       <Bits />
-      <div class="sw-settings">
-        <Settings />
-        <button
-          type="button"
-          class="sw-link sw-more"
-          aria-expanded={more}
-          aria-controls={id}
-          onClick={() => setMore(!more)}
-        >
-          {more ? "less" : "more"}
-        </button>
-      </div>
-      <div id={id} class="sw-settings sw-rare" hidden={!more}>
-        {more && <RareSettings />}
+      <button
+        type="button"
+        class="sw-button sw-options-button"
+        aria-expanded={open}
+        aria-controls={id}
+        data-testid="options"
+        onClick={() => state.remember({ options: !open })}
+      >
+        Options{!open && set > 0 && ` · ${set} set`}
+      </button>
+      <div id={id} class="sw-options" hidden={!open}>
+        {open && (
+          <>
+            <Settings />
+            <RareSettings />
+          </>
+        )}
       </div>
     </section>
   );
@@ -244,8 +255,9 @@ function RareSettings() {
 }
 
 function Percentile({ value, choose }: { value: number; choose(value: number): void }) {
+  const [refused, setRefused] = useState("");
   return (
-    <span class="sw-box">
+    <span class="sw-box sw-percentile">
       <input
         type="number"
         min={50.1}
@@ -255,11 +267,18 @@ function Percentile({ value, choose }: { value: number; choose(value: number): v
         aria-label="Percentile at which the grid ends"
         onChange={(event) => {
           const typed = event.currentTarget.valueAsNumber;
-          if (typed > 50 && typed <= 100) choose(typed);
+          const fits = typed > 50 && typed <= 100;
+          setRefused(fits ? "" : `${event.currentTarget.value} % is not possible: above 50, at most 100`);
+          if (fits) choose(typed);
           else event.currentTarget.value = String(value);
         }}
       />
       <span aria-hidden="true">%</span>
+      {refused && (
+        <span class="sw-failed" role="alert">
+          {refused}
+        </span>
+      )}
     </span>
   );
 }

@@ -1,13 +1,13 @@
 // The form parts everything is set with: a radio group drawn as segments, and a slider with a number box.
 
 import type { ComponentChildren } from "preact";
-import { useRef } from "preact/hooks";
+import { useRef, useState } from "preact/hooks";
 import { useUnique } from "./hooks";
 
 export interface Option<T> {
   value: T;
-  label: ComponentChildren;
-  /** What screen readers and the tooltip say, where the label is short. */
+  label: string | number;
+  /** What it means, where the label is short: what screen readers and the tooltip say beside it. */
   title?: string;
 }
 
@@ -69,15 +69,23 @@ interface SliderProps {
 /** Highest sparsity the slider reaches: beyond it, the number box and Python go on. */
 const MOST = 99.9;
 
+/** A fraction in percent as it is, to a millionth of the whole, and never rounded up to all: 0.99995 is "99.995". */
+export function percentText(fraction: number): string {
+  const percent = Math.min(99.9999, Number((100 * fraction).toFixed(4)));
+  return Number.isInteger(10 * percent) ? percent.toFixed(1) : String(percent);
+}
+
 /** A sparsity: a native slider in percent, its number box, and a line below that says what it means. */
 export function SparsitySlider(props: SliderProps) {
   const { label, value, valueText, hint, disabled = false, testid, change, settle } = props;
   const id = useUnique();
   const byPointer = useRef(false);
-  const shown = Math.round(1e4 * value) / 100;
-  const input = (event: Event) => {
-    const percent = Number((event.currentTarget as HTMLInputElement).value);
-    if (Number.isFinite(percent)) change(fraction(percent));
+  const [refusal, setRefusal] = useState({ why: "", at: 0 });
+  const refused = refusal.at === value ? refusal.why : ""; // old news once the value moves on
+  const percent = Math.round(1e4 * value) / 100;
+  const slide = (event: Event) => {
+    setRefusal({ why: "", at: 0 });
+    change(Number((Number((event.currentTarget as HTMLInputElement).value) / 100).toFixed(6)));
   };
   return (
     <div class="sw-slider">
@@ -88,9 +96,9 @@ export function SparsitySlider(props: SliderProps) {
         min={0}
         max={MOST}
         step={0.1}
-        value={shown}
+        value={percent}
         disabled={disabled}
-        style={{ "--fill": `${(100 * Math.min(shown, MOST)) / MOST}%` }}
+        style={{ "--fill": `${(100 * Math.min(percent, MOST)) / MOST}%` }}
         aria-valuetext={valueText}
         aria-describedby={`${id}-hint`}
         data-testid={testid}
@@ -100,21 +108,24 @@ export function SparsitySlider(props: SliderProps) {
         onKeyDown={() => {
           byPointer.current = false;
         }}
-        onInput={input}
+        onInput={slide}
         onChange={() => settle(byPointer.current)}
         onPointerUp={() => settle(true)} // a drag back to where it began changes nothing, and is over all the same
         onPointerCancel={() => settle(true)}
       />
       <PercentBox
         label={label}
-        value={shown}
+        value={value}
         disabled={disabled}
         testid={testid}
+        hint={`${id}-hint`}
         change={change}
         settle={() => settle(true)}
+        refuse={(why, at) => setRefusal({ why, at })}
+        refused={refused !== ""}
       />
-      <p id={`${id}-hint`} class="sw-hint">
-        {hint}
+      <p id={`${id}-hint`} class={`sw-hint ${refused ? "sw-failed" : ""}`} role={refused ? "alert" : undefined}>
+        {refused || hint}
       </p>
     </div>
   );
@@ -125,17 +136,36 @@ interface BoxProps {
   value: number;
   disabled: boolean;
   testid: string;
+  /** Id of the line that says what the number means, or why it is refused. */
+  hint: string;
   change(value: number): void;
   settle(): void;
+  /** Say why a number was refused, and to what the value went back. */
+  refuse(why: string, at: number): void;
+  refused: boolean;
 }
 
-/** The number box: typing previews at once, leaving it tidies what was typed. */
-function PercentBox({ label, value, disabled, testid, change, settle }: BoxProps) {
-  const typing = useRef(false);
+/**
+ * The number box: typing previews at once, leaving it tidies what was typed. A number that cannot be is refused whole: what
+ * its first digits previewed on the way ("10" of "100") is taken back.
+ */
+function PercentBox(props: BoxProps) {
+  const { label, value, disabled, testid, hint, change, settle, refuse, refused } = props;
+  const before = useRef<number | null>(null);
   const box = useRef<HTMLInputElement>(null);
-  const text = Number.isInteger(10 * value) ? value.toFixed(1) : String(value);
+  const text = percentText(value);
+  const type = (event: { currentTarget: HTMLInputElement }) => {
+    before.current ??= value;
+    const typed = event.currentTarget.valueAsNumber;
+    const next = Number((typed / 100).toFixed(6));
+    const fits = next >= 0 && next < 1;
+    change(fits ? next : before.current);
+    const said = event.currentTarget.value;
+    refuse(fits || said === "" ? "" : `${said} % is not possible: 0 to 99.9999`, before.current);
+  };
   const leave = () => {
-    typing.current = false;
+    if (before.current === null) return;
+    before.current = null;
     if (box.current) box.current.value = text;
     settle();
   };
@@ -145,28 +175,21 @@ function PercentBox({ label, value, disabled, testid, change, settle }: BoxProps
         ref={box}
         type="number"
         min={0}
-        max={99.99}
+        max={99.9999}
         step={0.1}
         disabled={disabled}
-        value={typing.current ? box.current?.value : text}
+        value={before.current === null ? text : box.current?.value}
         aria-label={`${label} in percent`}
+        aria-invalid={refused}
+        aria-describedby={hint}
         data-testid={`${testid}-box`}
-        onInput={(event) => {
-          typing.current = true;
-          const typed = event.currentTarget.valueAsNumber;
-          if (typed >= 0 && typed < 100) change(fraction(typed));
-        }}
+        onInput={type}
         onChange={leave}
         onBlur={leave}
       />
       <span aria-hidden="true">%</span>
     </span>
   );
-}
-
-/** A percentage as a fraction without the noise of division. */
-function fraction(percent: number): number {
-  return Number((percent / 100).toFixed(6));
 }
 
 interface ToggleProps {

@@ -14,7 +14,7 @@ import { binWords } from "./ridge-tips";
 import { detailSpan } from "./scene";
 import { hideTip, tipAt, useView, type View } from "./view";
 
-const AXIS = 18;
+const AXIS = 29;
 const TOP = 4;
 
 interface Props {
@@ -41,6 +41,7 @@ export function LargePlot({ index, layer }: Props) {
     view.state.figures.value;
     view.colours.value;
     view.log.value;
+    view.pixelRatio.value;
     draw();
   });
   const point = (event: PointerEvent) => {
@@ -50,14 +51,17 @@ export function LargePlot({ index, layer }: Props) {
     }
   };
   return (
-    <canvas
-      ref={canvas}
-      class="sw-large"
-      role="img"
-      aria-label={`Distribution of the weights of ${layer.label}, before and after`}
-      onPointerMove={point}
-      onPointerLeave={() => hideTip(view)}
-    />
+    <div>
+      <canvas
+        ref={canvas}
+        class="sw-large"
+        data-testid="large"
+        role="img"
+        aria-label={`Distribution of the weights of ${layer.label}, before and after`}
+        onPointerMove={point}
+        onPointerLeave={() => hideTip(view)}
+      />
+    </div>
   );
 }
 
@@ -117,10 +121,15 @@ function drawAxis(
   ctx.fillStyle = colour;
   ctx.textAlign = "center";
   ctx.textBaseline = "alphabetic";
-  const labels = mirroredTicks(span, 4).map((tick) => {
-    const text = weight(tick);
-    return { text, width: ctx.measureText(text).width, x: (width / 2) * (1 + tick / span) };
-  });
-  const fitting = labels.filter((label) => label.x - label.width / 2 >= 0 && label.x + label.width / 2 <= width);
-  for (const label of thin(fitting)) ctx.fillText(label.text, label.x, height - 4);
+  const labels = (perSide: number) =>
+    mirroredTicks(span, perSide).map((tick) => {
+      const text = weight(tick);
+      return { text, width: ctx.measureText(text).width, x: (width / 2) * (1 + tick / span) };
+    });
+  // as many on each side as all fit: left out one by one, the axis would be lopsided
+  const fits = (row: ReturnType<typeof labels>) =>
+    thin(row).length === row.length && row.every((l) => l.x - l.width / 2 >= 0 && l.x + l.width / 2 <= width);
+  const fitting = [4, 3, 2, 1].map(labels).find(fits) ?? labels(0.5).filter((label) => label.text === "0");
+  for (const label of fitting) ctx.fillText(label.text, label.x, height - 14);
+  ctx.fillText("weight value", width / 2, height - 2);
 }

@@ -68,7 +68,7 @@ function Tools() {
         title="counts on a logarithmic scale"
         testid="log"
       >
-        log
+        log counts
       </Toggle>
     </>
   );
@@ -89,7 +89,7 @@ function Folding() {
             view.folded.value = new Set(all ? [] : view.blocks);
           }}
         >
-          {all ? "unfold" : "fold"}
+          {all ? "unfold all" : "fold all"}
         </button>
       )}
       <Toggle
@@ -100,7 +100,7 @@ function Folding() {
         title="group layers by the prefix of their names"
         testid="blocks"
       >
-        blocks
+        group blocks
       </Toggle>
     </>
   );

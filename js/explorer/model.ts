@@ -80,6 +80,14 @@ export interface Memory {
   activations: number | null;
 }
 
+/** What the page remembers of itself, from one view to the next and over a reload. */
+export interface Page {
+  /** Whether the options are unfolded; left out until somebody folds or unfolds them. */
+  options?: boolean;
+  /** Whether it was shown before: only what is new scrolls itself into sight. */
+  shown?: boolean;
+}
+
 /** What the kernel is doing, or how the last thing asked of it went. */
 export interface Status {
   /** `exists`: something stands under the name asked for; `again` is what to send if it is to be replaced. */

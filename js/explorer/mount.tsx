@@ -1,12 +1,15 @@
 // Puts an explorer into an element: framework-free from outside, `(element, state) -> dispose`.
 
 import { render } from "preact";
+import { watchPixelRatio } from "../charts/pixel-ratio";
 import { readColours, watchTheme } from "../charts/theme";
 import { Accuracy, Stats } from "./accuracy";
 import { Been } from "./been";
 import { Controls } from "./controls";
 import { Footer } from "./footer";
 import { Header } from "./header";
+import { bringIntoSight } from "./in-sight";
+import { guardKeys } from "./keys";
 import { Layers } from "./layers";
 import { Silhouette } from "./silhouette";
 import { Size } from "./size";
@@ -28,19 +31,27 @@ export function mount(element: HTMLElement, state: State): () => void {
   const unwatch = watchTheme(root, () => {
     view.colours.value = readColours(root);
   });
-  root.addEventListener("keydown", (event) => keyDown(event, state), { signal: listening.signal });
+  const unwatchRatio = watchPixelRatio(root, (ratio) => {
+    view.pixelRatio.value = ratio;
+  });
+  root.addEventListener("keydown", (event) => keyDown(root, event, state), { signal: listening.signal });
   render(<Explorer view={view} />, root);
+  if (!state.page.value.shown) {
+    state.remember({ shown: true });
+    bringIntoSight(root, listening.signal);
+  }
   return () => {
     listening.abort();
     unwatch();
+    unwatchRatio();
     render(null, root);
     root.remove();
   };
 }
 
-/** Undo and redo by keyboard; no key gets through to the notebook. */
-function keyDown(event: KeyboardEvent, state: State): void {
-  event.stopPropagation();
+/** Undo and redo by keyboard. */
+function keyDown(root: HTMLElement, event: KeyboardEvent, state: State): void {
+  guardKeys(root, event);
   const typing = event.target instanceof HTMLInputElement && ["text", "number"].includes(event.target.type);
   if (!(event.ctrlKey || event.metaKey) || typing) return;
   const key = event.key.toLowerCase();
@@ -64,11 +75,11 @@ function Explorer({ view }: { view: View }) {
           <Layers />
           <div class="sw-side">
             <Size />
-            <Silhouette />
-            <Stats />
             <Accuracy />
+            <Stats />
             <Been />
           </div>
+          <Silhouette />
         </div>
         <Footer />
       </article>

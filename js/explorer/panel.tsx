@@ -43,7 +43,7 @@ function TableToggle({ table, title }: { table: Table; title: string }) {
       title={title}
       testid={`${table}-table`}
     >
-      table
+      as table
     </Toggle>
   );
 }

@@ -3,7 +3,7 @@
 import { useSignal } from "@preact/signals";
 import { useEffect, useMemo, useRef } from "preact/hooks";
 import { drawRidge, type RidgeScene } from "../charts/ridge";
-import { AXIS, HEADER, ridgeHeight, rowHeight } from "../charts/ridge-frame";
+import { AXIS, HEADER, ROW, ridgeHeight, rowHeight } from "../charts/ridge-frame";
 import { type Row, ridgeRows } from "../charts/rows";
 import { useDrawing, useUnique } from "./hooks";
 import { describeRow, ridgeTip } from "./ridge-tips";
@@ -28,6 +28,7 @@ class RidgeCanvas {
   scene: RidgeScene | undefined;
   #width = 0;
   #height = 0;
+  #ratio = 0;
   #frame = 0;
 
   constructor(
@@ -39,15 +40,20 @@ class RidgeCanvas {
     this.context = canvas.getContext("2d");
   }
 
+  /** Take the size of the scroller, and draw. */
   resize(): void {
-    const ratio = devicePixelRatio;
+    this.#fit(devicePixelRatio);
+    this.draw();
+  }
+
+  #fit(ratio: number): void {
+    this.#ratio = ratio;
     this.#width = this.scroller.clientWidth;
     this.#height = this.scroller.clientHeight;
-    this.canvas.width = Math.round(this.#width * ratio);
-    this.canvas.height = Math.round(this.#height * ratio);
-    this.canvas.style.width = `${this.#width}px`;
-    this.canvas.style.height = `${this.#height}px`;
-    this.draw();
+    const [width, height] = [Math.round(this.#width * ratio), Math.round(this.#height * ratio)];
+    if (this.canvas.width === width && this.canvas.height === height) return;
+    Object.assign(this.canvas, { width, height });
+    Object.assign(this.canvas.style, { width: `${this.#width}px`, height: `${this.#height}px` });
   }
 
   drawSoon(): void {
@@ -58,9 +64,10 @@ class RidgeCanvas {
     cancelAnimationFrame(this.#frame);
     this.#frame = 0;
     const { context: ctx, pointer, focused, active } = this;
+    const ratio = devicePixelRatio;
+    if (ratio !== this.#ratio) this.#fit(ratio);
     const [width, height] = [this.#width, this.#height];
     if (!ctx || width === 0 || height === 0) return;
-    const ratio = devicePixelRatio;
     ctx.setTransform(ratio, 0, 0, ratio, 0, 0);
     const { row, scroller } = this;
     scroller.style.setProperty("--content", `${ridgeHeight(this.rows.length, row)}px`);
@@ -137,18 +144,23 @@ export function Ridge() {
     view.log.value;
     view.axis.value;
     view.selected.value;
+    view.pixelRatio.value;
     ridge.current?.draw();
   });
 
   const row = rows[Math.min(active.value, rows.length - 1)];
-  const moveTo = (index: number) => {
+  const activate = (index: number) => {
     active.value = Math.max(0, Math.min(rows.length - 1, index));
-    const moved = rows[active.value];
-    if (moved?.kind === "layer" && view.selected.value >= 0) view.selected.value = moved.layer;
     if (!ridge.current) return;
     ridge.current.active = active.value;
     ridge.current.reveal();
     ridge.current.drawSoon();
+  };
+  /** By keyboard an open layer follows the active row. */
+  const moveTo = (index: number) => {
+    activate(index);
+    const moved = rows[active.value];
+    if (moved?.kind === "layer" && view.selected.value >= 0) view.selected.value = moved.layer;
   };
   const focus = (focused: boolean) => {
     if (!ridge.current) return;
@@ -179,7 +191,7 @@ export function Ridge() {
   const click = (event: MouseEvent) => {
     const found = ridge.current?.at(event).row ?? -1;
     if (found < 0) return;
-    moveTo(found);
+    activate(found);
     open(view, rows[found]);
   };
 
@@ -192,7 +204,7 @@ export function Ridge() {
       aria-label={`${labels.length} layers, first to last: arrow keys move, Enter opens a layer`}
       aria-activedescendant={`${id}-row`}
       data-testid="ridge"
-      style={{ "--most": `${ridgeHeight(rows.length)}px` }}
+      style={{ "--most": `${ridgeHeight(rows.length)}px`, "--least": `${ridgeHeight(rows.length, ROW)}px` }}
       onScroll={() => {
         point(lastPoint.current);
         ridge.current?.drawSoon();

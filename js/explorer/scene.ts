@@ -1,5 +1,6 @@
 // Gathers what the ridge draws from the view's signals, and remembers pictures until something changes them.
 
+import { count } from "../charts/format";
 import { makePicture, type Outline, outlineOf, quantile, sharedSpan } from "../charts/picture";
 import { hatchPattern, type Picture, type PlotStyle } from "../charts/plot";
 import type { RidgeScene, RowFigures } from "../charts/ridge";
@@ -10,9 +11,13 @@ import type { Estimate, LayerSketch, Plan } from "../core/types";
 import { outcomeOf, ownOverride, rankedThreshold, rowFigures } from "./figures";
 import type { Axis, View } from "./view";
 
+/** How many times wider than the shared axis a layer must be to get one of its own there, too: an embedding, say. */
+const FAR_WIDER = 8;
+
 /** Half the width of a layer's axis. */
 export function spanOf(axis: Axis, layer: LayerSketch, shared: number): number {
-  if (axis === "shared") return shared;
+  const body = 1.15 * Math.min(layer.absmax, 1.08 * quantile(layer, 0.997));
+  if (axis === "shared") return body > FAR_WIDER * shared ? body : shared;
   if (axis === "own") return layer.absmax || 1;
   return 4 * Math.sqrt(layer.energy / layer.n) || 1;
 }
@@ -107,11 +112,22 @@ export class Scenes {
     const known = this.#columns;
     if (known?.width !== width || known.found.row !== row || known.font !== font || known.rows !== rows) {
       ctx.font = `12px ${font}`;
-      const longest = rows.reduce((most, one) => {
-        const [text, wider] = one.kind === "layer" ? [one.label, 1] : [one.key, 1.09];
-        return Math.max(most, wider * ctx.measureText(text).width + (one.kind === "layer" && !one.block ? 0 : 12));
+      const text = (words: string) => ctx.measureText(words).width;
+      const counts = rows.map((one) => (one.kind === "layer" ? [one.layer] : one.layers));
+      const { layers } = this.view.state.sketch.value;
+      const most = Math.max(...counts.map((some) => some.reduce((sum, i) => sum + layers[i].n, 0)), 0);
+      // as wide as any recipe makes them, so that they stand still while it changes
+      const numbers = {
+        weights: Math.max(text(count(most)), text("weights")),
+        pruned: text("≈ 99.9 %"),
+        bits: rows.some((one) => one.kind === "block") ? text("mixed") : text("bits"),
+        nbytes: text("≈ 88.8 MB"),
+      };
+      const longest = rows.reduce((widest, one) => {
+        const [name, wider] = one.kind === "layer" ? [one.label, 1] : [one.key, 1.09];
+        return Math.max(widest, wider * text(name) + (one.kind === "layer" && !one.block ? 0 : 12));
       }, 0);
-      const found = ridgeColumns(width, longest, row);
+      const found = ridgeColumns(width, longest, row, numbers);
       this.#columns = { width, font, rows, found };
       this.#fitted.clear();
       return found;

@@ -11,7 +11,7 @@ import { useSize } from "./hooks";
 import { Panel } from "./panel";
 import { hideTip, tipAt, useView } from "./view";
 
-const HEIGHT = 84;
+const HEIGHT = 60;
 const LABELS = 16;
 /** Pixels per layer below which blocks are not told apart. */
 const CROWDED = 5;

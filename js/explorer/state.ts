@@ -13,6 +13,7 @@ import {
   type Keeps,
   type Memory,
   type Metric,
+  type Page,
   PLAIN,
   type Score,
   type Status,
@@ -62,6 +63,7 @@ export interface State {
   readonly order: ReadonlySignal<readonly number[]>;
   readonly status: ReadonlySignal<Status>;
   readonly notice: ReadonlySignal<Notice>;
+  readonly page: ReadonlySignal<Page>;
   readonly canUndo: ReadonlySignal<boolean>;
   readonly canRedo: ReadonlySignal<boolean>;
   /** Change the recipe; the preview follows in the next frame. Edits of one named gesture undo together. */
@@ -80,6 +82,8 @@ export interface State {
   send(command: Command): void;
   /** Leave a question of the kernel unanswered. */
   dismiss(): void;
+  /** Let the page remember something of itself. */
+  remember(changes: Page): void;
   dispose(): void;
 }
 
@@ -133,6 +137,7 @@ class Shared implements State {
   readonly macs: Signal<readonly (number | null)[]>;
   readonly order: ReadonlySignal<readonly number[]>;
   readonly status: ReadonlySignal<Status>;
+  readonly page: Signal<Page>;
 
   constructor(private readonly model: ExplorerModel) {
     this.#blob = this.#follow<unknown>("sketch_data", undefined, () => this.#reload());
@@ -159,6 +164,7 @@ class Shared implements State {
       this.#heard();
     });
     this.status = computed(() => this.#fresh(news.value));
+    this.page = this.#follow<Page>("page", {});
     this.#published = String(model.get("recipe_json"));
     this.#newsOf.value = this.#published;
     this.#start = parseRecipe(this.#published);
@@ -230,6 +236,12 @@ class Shared implements State {
 
   dismiss(): void {
     this.#dismissed.value = this.status.value.id;
+  }
+
+  remember(changes: Page): void {
+    this.page.value = { ...this.page.value, ...changes };
+    this.model.set("page", this.page.value);
+    this.model.save();
   }
 
   dispose(): void {

@@ -16,6 +16,8 @@ export interface View {
   readonly state: State;
   readonly root: HTMLElement;
   readonly colours: Signal<Colours>;
+  /** Pixels of the screen for one of the page: canvases are drawn anew when it changes. */
+  readonly pixelRatio: Signal<number>;
   /** Index of the layer that is open large, or -1. */
   readonly selected: Signal<number>;
   readonly grouped: Signal<boolean>;
@@ -29,7 +31,8 @@ export interface View {
 }
 
 const MANY_LAYERS = 40;
-const FEW_LAYERS = 11;
+/** So few that one of them is open from the start: its rows and it fit beside the figures. */
+const FEW_LAYERS = 3;
 
 export function createView(state: State, root: HTMLElement, colours: Colours): View {
   const layers = state.sketch.value.layers;
@@ -38,6 +41,7 @@ export function createView(state: State, root: HTMLElement, colours: Colours): V
     state,
     root,
     colours: signal(colours),
+    pixelRatio: signal(devicePixelRatio),
     selected: signal(layers.length <= FEW_LAYERS ? largest : -1),
     grouped: signal(layers.length > MANY_LAYERS),
     folded: signal(new Set<string>()),

@@ -23,6 +23,7 @@ const TRAITS: Record<string, string> = {
   order: "_order",
   dragging: "_dragging",
   status: "_status",
+  page: "_page",
 };
 
 /** Adapt a model until `signal` aborts. */

@@ -58,6 +58,7 @@ class Explorer(Hosted):
 
     _recipe = t.Unicode(DENSE.to_json()).tag(sync=True)
     _dragging = t.Bool(False).tag(sync=True)
+    _page = t.Dict().tag(sync=True)  # what the page remembers of itself: the kernel only keeps it
     _sketch = kernel_owned(t.Bytes())
     _exact = kernel_owned(t.Dict(allow_none=True, default_value=None))
     _score = kernel_owned(t.Dict(allow_none=True, default_value=None))
@@ -73,7 +74,7 @@ class Explorer(Hosted):
     _result = kernel_owned(t.Unicode())
     _stale = kernel_owned(t.Unicode())
 
-    _from_page = ("_recipe", "sparsity", "bits", "_dragging")
+    _from_page = ("_recipe", "sparsity", "bits", "_dragging", "_page")
 
     def __init__(self, bench: Bench, recipe: Recipe) -> None:
         self._bench: Bench | None = bench

@@ -16,6 +16,7 @@ ex = sw.explore(model, data)
 ex
 """
 SETTLE = 60_000
+OPTIONS = ("scope", "pattern", "granularity", "grid", "range", "symmetric", "criterion", "kept-bits")
 NEXT_FRAME = "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done(null))))"
 
 
@@ -58,7 +59,10 @@ class ExplorerPage:
         mouse.up()
 
     def choose(self, setting: str, value: str | int) -> None:
-        """Choose one of a few, such as ``choose("bits", 4)``."""
+        """Choose one of a few, such as ``choose("bits", 4)``, among the options if need be."""
+        options = self.part("options")
+        if setting in OPTIONS and options.get_attribute("aria-expanded") == "false":
+            options.click()
         self.part(setting).locator(f"label:has(input[value='{value}'])").click()
 
     def settled_bytes(self) -> int:

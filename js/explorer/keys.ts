@@ -1,0 +1,32 @@
+// Which keys pressed inside a component are its own, and which are the notebook's around it.
+
+/** Keys the notebook must hear wherever the focus is: save, and run the cell in any of its ways. */
+function isNotebookKey({ key, ctrlKey, metaKey, shiftKey, altKey }: KeyboardEvent): boolean {
+  if (key === "Enter") return shiftKey || ctrlKey || metaKey || altKey;
+  return key.toLowerCase() === "s" && (ctrlKey || metaKey) && !altKey;
+}
+
+/** Give the focus back to what is around a component: in JupyterLab, its cell. Returns what has it now. */
+function leave(root: HTMLElement): HTMLElement {
+  const around = root.parentElement?.closest<HTMLElement>(".jp-Cell, [tabindex]");
+  if (around) around.focus({ preventScroll: true });
+  else if (document.activeElement instanceof HTMLElement) document.activeElement.blur();
+  return around ?? document.body;
+}
+
+/**
+ * Keep the keys of a component from the notebook, or arrow keys would move its cells; but let those through that are the
+ * notebook's, and let Escape lead out. A copy of the event is sent from outside: the component itself is marked so that
+ * JupyterLab ignores keys from within it.
+ */
+export function guardKeys(root: HTMLElement, event: KeyboardEvent): void {
+  event.stopPropagation();
+  if (event.defaultPrevented) return;
+  if (event.key === "Escape") {
+    if (!(event.target as Element).closest("form")) leave(root); // a question is cancelled first
+  } else if (isNotebookKey(event)) {
+    const target = event.key === "Enter" ? leave(root) : (root.parentElement ?? document.body);
+    const heard = !target.dispatchEvent(new KeyboardEvent("keydown", event));
+    if (heard || event.key === "Enter") event.preventDefault();
+  }
+}
