@@ -42,7 +42,7 @@ export function Choice<T extends string | number | boolean>(props: ChoiceProps<T
               name={name}
               value={String(option.value)}
               checked={option.value === value}
-              aria-label={option.title}
+              title={idle || option.title} // describes what the visible word names
               onChange={() => choose(option.value)}
             />
             <span>{option.label}</span>
