@@ -32,7 +32,7 @@ Pattern: TypeAlias = Literal["unstructured", "2:4", "1:4", "4:8"]
 Criterion: TypeAlias = Literal["magnitude", "random"]
 Granularity: TypeAlias = Literal["tensor", "channel"] | int
 Grid: TypeAlias = Literal["linear", "codebook"]
-Range: TypeAlias = Literal["absmax", "mse"] | float
+Range: TypeAlias = Literal["auto", "absmax", "mse"] | float
 
 
 class _Keep:
@@ -76,6 +76,15 @@ class Plan:
     symmetric: bool
     range: Range
 
+    @property
+    def span(self) -> Range:
+        """What a linear grid of 2 bits or more spans; ``"auto"`` means the least squared error at 2 bits.
+
+        There it gains 2 to 5 dB. Above, clipping would gain less, and cost accuracy: it shrinks the large weights of a
+        network that is not retrained (ResNet-20, 80 % sparse, 3 bits: 18 % against 32 %).
+        """
+        return "mse" if self.range == "auto" and self.bits == 2 else self.range
+
 
 def _refusing_unknown_fields(recipe: type[T]) -> type[T]:
     """Let ``Recipe(sparisty=0.5)`` name the nearest field, as an unknown field is refused everywhere else."""
@@ -106,9 +115,11 @@ class Recipe:
         granularity: how many weights share a scale: ``"tensor"``, ``"channel"`` (of output), or an integer g for
             groups of g along the flattened rest. A codebook is always one per tensor.
         grid: ``"linear"``, or ``"codebook"`` for 2^bits k-means values (Deep Compression, arXiv 1510.00149).
-        symmetric: a linear grid with a zero in its middle, or (False) one stretched from minimum to maximum.
-        range: what the grid spans: ``"absmax"``, ``"mse"`` (least squared error), or a number p for the p-th
-            percentile of the magnitudes, 50 < p ≤ 100.
+        symmetric: False: a linear grid whose levels lie where the weights of each group do, zero being one of them.
+            True: one with as many levels below zero as above, of which it has 2^bits − 1.
+        range: what the grid spans: ``"absmax"`` (all weights), ``"mse"`` (least squared error), a number p for the
+            p-th percentile of the magnitudes, 50 < p ≤ 100, or ``"auto"``: the least squared error at 2 bits; above,
+            all weights or the full range of a signed integer, whichever promises the smaller error.
         kept_bits: 32 or 16 bits for what is not compressed (biases, norms, float buffers).
         seed: seed of the ``"random"`` criterion.
         layers: overrides by layer name or pattern (``*``, ``?``, ``[…]``): `Keep`, or a dict of sparsity, bits,
@@ -125,8 +136,8 @@ class Recipe:
     criterion: Criterion = "magnitude"
     granularity: Granularity = "channel"
     grid: Grid = "linear"
-    symmetric: bool = True
-    range: Range = "absmax"
+    symmetric: bool = False
+    range: Range = "auto"
     kept_bits: int = 32
     seed: int = 0
     layers: Mapping[str, Override] = field(default_factory=dict)
@@ -357,6 +368,7 @@ def canonical_json(value: object) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
+_RANGES: Final = ("auto", "absmax", "mse")
 _LAYER_FIELDS: Final = ("sparsity", "bits", "pattern", "granularity", "grid", "symmetric", "range")
 _CHOICES: Final[dict[str, tuple[object, ...]]] = {
     "scope": ("global", "layer"),
@@ -447,13 +459,13 @@ def _check_granularity(value: Any, where: str) -> Granularity:
 
 
 def _check_range(value: Any, where: str) -> Range:
-    if value in ("absmax", "mse"):
+    if value in _RANGES:
         return cast(Range, value)
     if _number(value) and 50 < value <= 100:
         return float(value)
     raise RecipeError(
-        f"{where}(range={quoted(value)}) must be 'absmax', 'mse' or a percentile above 50 and up to 100"
-        f"{nearest(str(value), ('absmax', 'mse'))}"
+        f"{where}(range={quoted(value)}) must be 'auto', 'absmax', 'mse' or a percentile above 50 and up to 100"
+        f"{nearest(str(value), _RANGES)}"
     )
 
 

@@ -2,6 +2,8 @@
 
 export const BINS = 162;
 export const RANGES = 64;
+/** Nodes of the ratio between the smaller and the larger end of a group: 0, 1/8, … 1. */
+export const RATIOS = 9;
 /** The last bin: the single point u = 1. The bins before it are intervals. */
 export const ATOM = BINS - 1;
 

@@ -18,6 +18,7 @@ export interface SectionLengths {
 }
 
 const SECTIONS = ["counts", "codes", "mask", "scales", "kept"] as const;
+const WORD_ZERO_BITS = 5;
 const utf8 = new TextEncoder();
 
 /** The bytes of a layer of n weights of `itemsize` bytes, `kept` of which survive. */
@@ -66,8 +67,9 @@ function scaleBytes(plan: Plan, rows: number, columns: number): number {
   if (plan.bits > 8) return 0;
   if (plan.grid === "codebook") return 4 * 2 ** plan.bits;
   const groups = groupCount(plan.granularity, rows, columns);
-  const zeroPoints = !plan.symmetric && plan.bits >= 2 ? groups : 0;
-  return (groups === 1 ? 4 : 4 + 2 * groups) + zeroPoints;
+  // zero points of few bits share the words of their scales
+  const zeroBytes = !plan.symmetric && plan.bits >= 2 && (groups === 1 || plan.bits > WORD_ZERO_BITS) ? groups : 0;
+  return (groups === 1 ? 4 : 4 + 2 * groups) + zeroBytes;
 }
 
 /** How many scales a matrix has: one, one to a row, or ⌈columns/g⌉ to a row. */
@@ -92,7 +94,7 @@ export function countBytes(n: number): number {
 
 /** The bytes of a packed file that are neither codes, mask, scales nor kept tensors: length field, JSON, counts. */
 export function headerBytes(recipeJson: string, structureLength: number, lengths: SectionLengths): number {
-  const about = { format: "shrinkwidget", version: "1", crc32: "00000000", recipe: recipeJson, structure: "" };
+  const about = { format: "shrinkwidget", version: "2", crc32: "00000000", recipe: recipeJson, structure: "" };
   const header: Record<string, unknown> = { __metadata__: about };
   let end = 0;
   for (const section of SECTIONS) {

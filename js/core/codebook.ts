@@ -128,6 +128,14 @@ export class Survivors {
     this.#right = right;
   }
 
+  /** How many parts are left. */
+  parts(): number {
+    const { count } = this.#spread;
+    let parts = Number(this.#minus.count > 0) + Number(this.#plus.count > 0);
+    for (let i = 0; i < count.length; i++) if (count[i] > 0 && (i < this.#left || i >= this.#right)) parts++;
+    return parts;
+  }
+
   /** Where each of `levels` equal shares of the mass has its middle, ascending; `near[i]` is set to the part it is in. */
   companded(levels: number, near: Int32Array): Float64Array {
     const { massTo } = this.#spread;
@@ -137,6 +145,7 @@ export class Survivors {
     const plus = massOf(this.#plus);
     const all = left + minus + plus + massTo[last] - massTo[this.#right];
     const values = new Float64Array(levels);
+    if (!(all > 0)) return values;
     let at = 0;
     for (let k = 0; k < levels; k++) {
       let mass = ((k + 0.5) / levels) * all;

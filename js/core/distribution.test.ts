@@ -76,7 +76,7 @@ describe.each([
 });
 
 it("with one scale, weights stand on the grid's levels only", () => {
-  const { plan, outcome } = picture({ granularity: "tensor", bits: 3 });
+  const { plan, outcome } = picture({ granularity: "tensor", bits: 3, symmetric: true });
   const allowed = levels(sketch, layer, plan, outcome);
   expect(allowed.length).toBe(7);
   effective(sketch, layer, plan, outcome, edges).forEach((count, bin) => {

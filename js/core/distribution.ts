@@ -1,7 +1,7 @@
 // Distributions for pictures: weights per bin of an axis, as they were, as pruning leaves them, and as rounded.
 import { binOf, RANGES } from "./bins";
 import { codebook, Survivors, spreadOf } from "./codebook";
-import { gridOf } from "./grid";
+import { levelsOf } from "./grid";
 import { noiseFor } from "./noise";
 import { countLevels, levelsOfBins, meanBelow, positiveShares, runCounts, typicalRange } from "./runs";
 import { tableFor } from "./sketch";
@@ -69,8 +69,9 @@ export function levels(sketch: Sketch, layer: LayerSketch, plan: Plan, outcome: 
     const mean = range * meanBelow(runCounts(layer, table, fate, range));
     return Float64Array.of(-mean, mean);
   }
-  const grid = gridOf(plan, table.stretch, noiseFor(sketch).range(layer, plan, fate));
-  return Float64Array.from({ length: 2 * grid.levels + 1 }, (_, i) => (i - grid.levels) * grid.step * range);
+  const grid = noiseFor(sketch).grid(layer, plan, fate);
+  const last = levelsOf(grid);
+  return Float64Array.from({ length: 2 * last + 1 }, (_, i) => (i - last) * grid.step * range);
 }
 
 /** What becomes of a layer's weights, read back from its plan and its figures. */
@@ -159,8 +160,8 @@ function codebookFor(layer: LayerSketch, plan: Plan, fate: Fate) {
 }
 
 function drawTensorGrid(bars: Bars, sketch: Sketch, layer: LayerSketch, plan: Plan, fate: Fate): void {
-  const clip = noiseFor(sketch).range(layer, plan, fate);
-  const { step, levels } = gridOf(plan, tableFor(sketch, layer, plan.granularity).stretch, clip);
+  const grid = noiseFor(sketch).grid(layer, plan, fate);
+  const [step, levels] = [grid.step, levelsOf(grid)];
   const below = survivorsBelow(layer, fate);
   const unit = step * layer.absmax;
   let before = 0;
@@ -174,7 +175,8 @@ function drawTensorGrid(bars: Bars, sketch: Sketch, layer: LayerSketch, plan: Pl
 /** The levels of each run of groups, weighted by how many groups it stands for. */
 function drawGroupedGrids(bars: Bars, sketch: Sketch, layer: LayerSketch, plan: Plan, fate: Fate): void {
   const table = tableFor(sketch, layer, plan.granularity);
-  const { step, levels } = gridOf(plan, table.stretch, noiseFor(sketch).range(layer, plan, fate));
+  const grid = noiseFor(sketch).grid(layer, plan, fate);
+  const [step, levels] = [grid.step, levelsOf(grid)];
   const positive = positiveShares(layer);
   const ends = levelsOfBins(step, levels);
   const perLevel = new Float64Array(levels + 1);

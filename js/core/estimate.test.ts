@@ -17,18 +17,32 @@ function recipe(changes: Partial<Recipe>): Recipe {
   return withFields(DEFAULTS, changes);
 }
 
-/** Prune the smallest magnitudes of each layer and round the rest to symmetric grids, one per row. */
-function sqnrByHand({ shape, values }: Weights, sparsity: number, bits: number): number {
+type Rounding = (kept: Float32Array, bits: number) => (w: number) => number;
+
+/** As many levels on either side of zero. */
+const even: Rounding = (kept, bits) => {
+  const scale = Math.max(...kept.map(Math.abs)) / (2 ** (bits - 1) - 1) || 1;
+  return (w) => Math.round(w / scale) * scale;
+};
+
+/** All levels from the smallest weight or zero to the largest or zero. */
+const spread: Rounding = (kept, bits) => {
+  const scale = (Math.max(0, ...kept) - Math.min(0, ...kept)) / (2 ** bits - 1) || 1;
+  return (w) => Math.round(w / scale) * scale;
+};
+
+/** Prune the smallest magnitudes of each layer and round the rest, one scale per row. */
+function sqnrByHand({ shape, values }: Weights, sparsity: number, bits: number, rounding: Rounding): number {
   const k = Math.round(sparsity * values.length);
   const threshold = values.map(Math.abs).sort()[k];
   const row = values.length / shape[0];
   let [signal, noise] = [0, 0];
   for (let start = 0; start < values.length; start += row) {
     const kept = values.subarray(start, start + row).map((w) => (Math.abs(w) >= threshold ? w : 0));
-    const scale = Math.max(...kept.map(Math.abs)) / (2 ** (bits - 1) - 1) || 1;
+    const rounded = rounding(kept, bits);
     kept.forEach((w, i) => {
       signal += values[start + i] ** 2;
-      noise += (values[start + i] - Math.round(w / scale) * scale) ** 2;
+      noise += (values[start + i] - rounded(w)) ** 2;
     });
   }
   return 10 * Math.log10(signal / noise);
@@ -43,18 +57,24 @@ describe("against real rounding", () => {
     [0.8, 4],
     [0.95, 2],
   ])("sparsity %d at %d bits: within 0.3 dB in every layer", (sparsity, bits) => {
-    const { layers: figures } = estimator.estimate(recipe({ sparsity, bits, scope: "layer" }));
-    layers.forEach((layer, i) => {
-      const expected = sqnrByHand(layer, sparsity, bits);
-      expect(Math.abs(10 * Math.log10(figures.signal[i] / figures.noise[i]) - expected)).toBeLessThan(0.3);
-    });
+    for (const [symmetric, rounding] of [
+      [true, even],
+      [false, spread],
+    ] as const) {
+      const changes = { sparsity, bits, symmetric, range: "absmax", scope: "layer" } as const;
+      const { layers: figures } = estimator.estimate(recipe(changes));
+      layers.forEach((layer, i) => {
+        const expected = sqnrByHand(layer, sparsity, bits, rounding);
+        expect(Math.abs(10 * Math.log10(figures.signal[i] / figures.noise[i]) - expected)).toBeLessThan(0.3);
+      });
+    }
   });
 });
 
 describe("weights too small to square in float32", () => {
   it("have figures", () => {
     const tiny = sketchOf([{ name: "w", shape: [8, 40], values: gaussian(320, 1e-30, 1) }]);
-    for (const range of ["absmax", "mse", 99] as const) {
+    for (const range of ["auto", "absmax", "mse", 99] as const) {
       const { layers: figures } = new Estimator(tiny).estimate(recipe({ sparsity: 0.5, bits: 4, range }));
       expect(Number.isFinite(figures.noise[0])).toBe(true);
     }
@@ -112,7 +132,7 @@ describe("what must hold", () => {
     }
   });
 
-  it("the least squared error beats the full range, and a codebook beats both, in one tensor", () => {
+  it("the least squared error beats the whole range, and a codebook beats both, in one tensor", () => {
     const noise = (changes: Partial<Recipe>) =>
       estimator.estimate(recipe({ bits: 3, granularity: "tensor", ...changes })).sqnr;
     expect(noise({ range: "mse" })).toBeGreaterThan(noise({}));
@@ -120,7 +140,7 @@ describe("what must hold", () => {
   });
 
   it("a recipe's figures do not depend on what was estimated before", () => {
-    const recipes = ["mse", "absmax", 99].flatMap((range) =>
+    const recipes = ["auto", "mse", "absmax", 99].flatMap((range) =>
       [true, false].map((symmetric) => recipe({ bits: 4, range: range as Recipe["range"], symmetric, sparsity: 0.6 })),
     );
     const fresh = recipes.map((r) => new Estimator(sketchOf(layers)).estimate(r));

@@ -1,30 +1,95 @@
 // What rounding to a linear grid costs: relative errors of bins, clipping ranges, one bit (docs/estimate.md).
-import { ATOM, BINS, HIGH, LOW } from "./bins";
+import { ATOM, BINS, HIGH, LOW, RATIOS } from "./bins";
 import { firstAtLeast } from "./search";
-import type { Plan, RelativeTable } from "./types";
+import type { Plan } from "./types";
 
 /** Ranges tried for the least squared error, in units of a group's absmax. */
 export const CLIPS = Float64Array.from({ length: 17 }, (_, i) => (100 - 5 * i) / 100);
 
-/** A linear grid in units of a group's absmax: `levels` steps of `step` to each side. */
+/** Bits up to which every level counts when the end of an asymmetric grid is estimated; above, ends are where they are. */
+const FEW_BITS = 3;
+/** From this share on of groups that reach equally far to both sides, a layer may be one that is quantized already. */
+const EVEN = 0.999;
+/** Extents are rounded to 1/256 of the range, so that the layers of a model share their tables of errors. */
+const GRAIN = 256;
+
+/** A linear grid in units of a group's range: its step, and where it ends on the side of the outermost weight, and on the other. */
 export interface LinearGrid {
   readonly step: number;
-  readonly levels: number;
+  readonly far: number;
+  readonly near: number;
 }
 
-/** The grid of a plan that spans `clip`. */
-export function gridOf(plan: Plan, stretch: number, clip: number): LinearGrid {
-  if (plan.symmetric) {
-    const levels = 2 ** (plan.bits - 1) - 1;
-    return { step: clip / levels, levels };
+/** What `range: "auto"` spans: the least squared error at 2 bits, else "auto", which is decided for every group. */
+export function spanOf({ range, bits }: Plan): Plan["range"] {
+  return range === "auto" && bits === 2 ? "mse" : range;
+}
+
+/** Where the full range of a signed integer ends on the near side, its far end being 1. */
+export function fullRangeNear(plan: Plan): number {
+  return 1 - 0.5 ** (plan.bits - 1);
+}
+
+/** The typical grid of a plan that spans `clip`; `ratios` are those of `RelativeTable`, of the survivors. */
+export function gridOf(plan: Plan, ratios: ArrayLike<number>, clip: number): LinearGrid {
+  if (plan.symmetric) return { step: clip / (2 ** (plan.bits - 1) - 1), far: clip, near: clip };
+  const steps = 2 ** plan.bits - 1;
+  const span = spanOf(plan);
+  const limit = span === "auto" ? fullRangeNear(plan) : clip;
+  const scale = span === "mse" ? clip : 1;
+  let squares = 0;
+  for (let i = 0; i < RATIOS; i++) squares += ratios[i] * (clip + Math.min(limit, (scale * i) / (RATIOS - 1))) ** 2;
+  const extent = Math.sqrt(squares);
+  const step = Math.floor(extent * GRAIN + 0.5) / GRAIN / steps;
+  if (span === "auto" && plan.bits <= FEW_BITS + 2) return { step, far: 2, near: limit };
+  if (span === "auto" || span === "absmax") return { step, far: 2, near: 2 };
+  if (plan.bits > FEW_BITS) return { step, far: clip, near: plan.granularity === "tensor" ? extent - clip : clip };
+  const levels = Math.min(Math.floor(clip / step + 0.5), steps);
+  return { step, far: levels * step, near: (steps - levels) * step };
+}
+
+/** How many levels a picture of the grid has on either side of zero. */
+export function levelsOf({ step, far }: LinearGrid): number {
+  return Math.floor(Math.min(far, 1) / step + 0.5);
+}
+
+/** Whether a grid with as many levels on either side is tried: it is exact where the weights are on one already. */
+export function triesEven(plan: Plan, ratios: ArrayLike<number>): boolean {
+  return plan.range === "auto" && !plan.symmetric && (plan.bits === 2 || ratios[RATIOS - 1] > EVEN);
+}
+
+/**
+ * Per bin, the share of the weights on the near side of zero, of the groups that clip there: half of them as far out as
+ * the group reaches on that side.
+ */
+export function nearShare(plan: Plan, ratios: ArrayLike<number>, bin: number): number {
+  const nodes = RATIOS - 1;
+  const least = spanOf(plan) === "auto" ? fullRangeNear(plan) : -1;
+  const middle = (LOW[bin] + HIGH[bin]) / 2;
+  let share = 0;
+  for (let i = nodes; i >= 0 && i / nodes > least; i--) {
+    const inside = (i / nodes - middle) * nodes + 0.5;
+    if (inside <= 0) break;
+    share += ratios[i] * Math.min(inside, 1);
   }
-  const step = (clip * stretch) / (2 ** plan.bits - 1);
-  return { step, levels: Math.floor(clip / step + 0.5) };
+  return share / 2;
 }
 
-/** Per bin, the mean squared rounding error over the mean square. */
-export function relativeError({ step, levels }: LinearGrid, out = new Float64Array(BINS)): Float64Array {
-  const end = levels * step;
+/**
+ * The mean relative error of the groups' outermost weights where a table of errors has none of it. On a grid that is spread
+ * from one end of a group to the other they lie anywhere between two levels; of a group on one side of zero, and in the
+ * full range of an integer, they are levels.
+ */
+export function outermostError(plan: Plan, ratios: ArrayLike<number>, { step, far }: LinearGrid): number {
+  if (plan.symmetric || far <= 1) return 0;
+  const most = spanOf(plan) === "auto" ? fullRangeNear(plan) : 2;
+  let spread = 0;
+  for (let i = 1; i < RATIOS && i / (RATIOS - 1) < most; i++) spread += ratios[i];
+  return (spread * step ** 2) / 12;
+}
+
+/** Per bin, the mean squared rounding error over the mean square, on a grid that ends at `end`. */
+export function relativeError(step: number, end: number, out = new Float64Array(BINS)): Float64Array {
   let before = errorIntegral(HIGH[0], step, end);
   out[0] = 1;
   for (let bin = 1; bin < ATOM; bin++) {
@@ -32,14 +97,15 @@ export function relativeError({ step, levels }: LinearGrid, out = new Float64Arr
     out[bin] = (3 * (after - before)) / CUBES[bin];
     before = after;
   }
-  out[ATOM] = (1 - Math.min(levels, Math.round(1 / step)) * step) ** 2;
+  const outermost = Math.min(1, end);
+  out[ATOM] = end > 1 ? 0 : (1 - outermost + Math.abs(outermost - Math.round(outermost / step) * step)) ** 2;
   return out;
 }
 
 const CUBES = HIGH.map((high, bin) => high ** 3 - LOW[bin] ** 3);
 
 /** ∫₀ˣ (y − q(y))² dy, q rounding to the grid. */
-function errorIntegral(x: number, step: number, end: number): number {
+export function errorIntegral(x: number, step: number, end: number): number {
   const inside = Math.min(x, end);
   const k = Math.round(inside / step);
   const rest = inside - k * step;
@@ -64,34 +130,28 @@ export function percentile(counts: Float64Array, share: number): number {
 
 const MAX_TABLES = 20_000; // of 1.3 kB each
 
-/**
- * The relative errors of the grids that recur while sliders move. Symmetric grids are the same for all layers, so that
- * there are few; asymmetric ones differ by layer, and all go when there are too many.
- */
+/** The relative errors of the grids that recur while sliders move; all go when there are too many. */
 export class ErrorTables {
-  readonly #known = new Map<string, Float64Array[]>();
+  readonly #known = new Map<number, Map<number, Float64Array>>();
   #made = 0;
 
-  /** The table of a plan's grid that spans `CLIPS[clip]`, made when first asked for. */
-  at(plan: Plan, table: RelativeTable, clip: number): Float64Array {
-    const tables = this.#tables(plan.symmetric ? String(plan.bits) : `${plan.bits} ${table.stretch}`);
-    if (!tables[clip]) {
-      tables[clip] = relativeError(gridOf(plan, table.stretch, CLIPS[clip]));
-      this.#made++;
+  /** The table of a step and an end, made when first asked for. */
+  at(step: number, end: number): Float64Array {
+    let ends = this.#known.get(step);
+    if (!ends) {
+      ends = new Map();
+      this.#known.set(step, ends);
     }
-    return tables[clip];
-  }
-
-  #tables(key: string): Float64Array[] {
-    let tables = this.#known.get(key);
-    if (!tables) {
-      if (this.#made > MAX_TABLES) {
+    let table = ends.get(end);
+    if (!table) {
+      if (++this.#made > MAX_TABLES) {
         this.#known.clear();
         this.#made = 0;
+        return this.at(step, end);
       }
-      tables = [];
-      this.#known.set(key, tables);
+      table = relativeError(step, end);
+      ends.set(end, table);
     }
-    return tables;
+    return table;
   }
 }

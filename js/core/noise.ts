@@ -1,10 +1,22 @@
 // What pruning and rounding cost one layer, in squared error, with a memory for what recurs while a slider moves.
-import { BINS } from "./bins";
+import { ATOM, BINS, HIGH, RATIOS } from "./bins";
 import { codebook, codebookNoise, Survivors, spreadOf } from "./codebook";
-import { CLIPS, ErrorTables, gridOf, percentile, relativeError } from "./grid";
+import {
+  CLIPS,
+  ErrorTables,
+  errorIntegral,
+  gridOf,
+  type LinearGrid,
+  nearShare,
+  outermostError,
+  percentile,
+  relativeError,
+  spanOf,
+  triesEven,
+} from "./grid";
 import { firstAtLeast, sum } from "./search";
 import { tableFor, tableIndex } from "./sketch";
-import { type Fate, survivingShares, untouched } from "./survival";
+import { type Fate, survivingRatios, survivingShares, untouched } from "./survival";
 import type { LayerSketch, Plan, RelativeTable, Sketch } from "./types";
 
 const known = new WeakMap<Sketch, Noise>();
@@ -25,7 +37,8 @@ class Noise {
   readonly #curveShares = new Map<string, Float64Array>();
   readonly #energy = new Float64Array(BINS);
   readonly #counts = new Float64Array(BINS);
-  readonly #error = new Float64Array(BINS);
+  readonly #error = [new Float64Array(BINS), new Float64Array(BINS)] as const;
+  readonly #ratios = new Float64Array(RATIOS);
 
   constructor(sketch: Sketch) {
     this.#sketch = sketch;
@@ -33,7 +46,9 @@ class Noise {
 
   /** Σ (w − effective w)² of a layer. */
   of(layer: LayerSketch, plan: Plan, fate: Fate): number {
-    return fate.prunedEnergy + this.#rounding(layer, plan, fate, layer.energy - fate.prunedEnergy);
+    const survivors = layer.energy - fate.prunedEnergy;
+    // zero, or a mean, is among the values of every grid
+    return fate.prunedEnergy + Math.min(this.#rounding(layer, plan, fate, survivors), Math.max(survivors, 0));
   }
 
   #rounding(layer: LayerSketch, plan: Plan, fate: Fate, survivors: number): number {
@@ -46,29 +61,55 @@ class Noise {
 
   #codebook(layer: LayerSketch, plan: Plan, fate: Fate): number {
     const survivors = new Survivors(spreadOf(layer, fate.curve), fate.cut);
+    const values = 2 ** plan.bits;
+    if (fate.kept <= values || (layer.lossless && survivors.parts() <= values)) return 0; // each weight has its own
     return fate.density * codebookNoise(codebook(survivors, plan.bits));
   }
 
-  /** Rounding to 16 bits: ulp²/12 for each survivor. */
+  /** Rounding to 16 bits. */
   #half(layer: LayerSketch, fate: Fate): number {
     if (fate.curve) {
       const { count, lo, hi } = spreadOf(layer, fate.curve);
-      return count.reduce((total, n, i) => total + n * halfError(layer, Math.min(Math.abs(lo[i]), Math.abs(hi[i]))), 0);
+      const ends = (i: number) => [Math.abs(lo[i]), Math.abs(hi[i])].sort((a, b) => a - b);
+      return count.reduce((total, n, i) => total + n * halfError(layer, ends(i)[0], ends(i)[1]), 0);
     }
     const errors = halfErrorsTo(layer);
-    const { bucket, lo, count } = layer.magnitudes;
+    const { bucket, lo, hi, count } = layer.magnitudes;
     const i = fate.cut ? firstAtLeast(bucket, fate.cut.bucket) : 0;
     const inside =
-      fate.cut && bucket[i] === fate.cut.bucket ? fate.cut.fraction * count[i] * halfError(layer, lo[i]) : 0;
+      fate.cut && bucket[i] === fate.cut.bucket ? fate.cut.fraction * count[i] * halfError(layer, lo[i], hi[i]) : 0;
     return fate.density * (errors[errors.length - 1] - errors[i] - inside);
   }
 
   #grid(layer: LayerSketch, plan: Plan, fate: Fate, survivors: number): number {
     const table = tableFor(this.#sketch, layer, plan.granularity);
     const energy = this.#surviving(layer, plan, fate, table, "Energy", this.#energy);
-    const error = this.#errorOf(layer, plan, fate, table, energy);
-    const total = sum(energy); // 0 of weights whose squares float32, in which tables are sent, cannot hold
-    return total > 0 ? (dot(error, energy) * survivors) / total : 0;
+    const ratios = survivingRatios(fate, table, this.#ratios);
+    const total = sum(energy); // 0 of weights whose squares float64 cannot hold
+    if (total <= 0) return 0;
+    const clip = this.#clip(layer, plan, fate, table, energy, ratios);
+    return (this.#errorsOf(plan, ratios, clip, energy) * survivors) / total;
+  }
+
+  /** Σ ρ·energy over the bins, ρ being the relative error of rounding. */
+  #errorsOf(plan: Plan, ratios: ArrayLike<number>, clip: number, energy: Float64Array): number {
+    const grid = gridOf(plan, ratios, clip);
+    const { step, far, near } = grid;
+    const error = this.#errorTable(plan, step, far, 0);
+    let noise = dot(error, energy) + energy[ATOM] * outermostError(plan, ratios, grid);
+    if (near !== far) {
+      const other = this.#errorTable(plan, step, near, 1);
+      for (let bin = ATOM; bin > 0 && HIGH[bin] > Math.min(near, far); bin--) {
+        noise += (other[bin] - error[bin]) * energy[bin] * nearShare(plan, ratios, bin);
+      }
+    }
+    if (!triesEven(plan, ratios)) return noise;
+    return Math.min(noise, dot(this.#errors.at(1 / (2 ** (plan.bits - 1) - 1), 1), energy));
+  }
+
+  /** The relative errors of a grid; those of percentiles never recur. */
+  #errorTable(plan: Plan, step: number, end: number, which: 0 | 1): Float64Array {
+    return typeof plan.range === "number" ? relativeError(step, end, this.#error[which]) : this.#errors.at(step, end);
   }
 
   /** Energy or count per bin of the survivors (of all weights, if the ranges say that none of them survives). */
@@ -110,33 +151,37 @@ class Noise {
     return shares;
   }
 
-  #errorOf(layer: LayerSketch, plan: Plan, fate: Fate, table: RelativeTable, energy: Float64Array): Float64Array {
-    if (plan.range === "absmax") return this.#errors.at(plan, table, 0);
-    if (plan.range === "mse") return this.#errors.at(plan, table, this.#bestClip(plan, table, energy));
-    return relativeError(gridOf(plan, table.stretch, this.#clip(layer, plan, fate, table)), this.#error);
+  /** The range a plan's grid spans, in units of a group's range; `energy`: the survivors' per bin. */
+  #clip(
+    layer: LayerSketch,
+    plan: Plan,
+    fate: Fate,
+    table: RelativeTable,
+    energy: Float64Array,
+    ratios: ArrayLike<number>,
+  ): number {
+    const span = spanOf(plan);
+    if (span === "auto" || span === "absmax") return 1;
+    if (span === "mse") return this.#bestClip(plan, energy, ratios);
+    return percentile(this.#surviving(layer, plan, fate, table, "Count", this.#counts), span / 100);
   }
 
-  #clip(layer: LayerSketch, plan: Plan, fate: Fate, table: RelativeTable): number {
-    const counts = this.#surviving(layer, plan, fate, table, "Count", this.#counts);
-    return percentile(counts, Number(plan.range) / 100);
-  }
-
-  #bestClip(plan: Plan, table: RelativeTable, energy: Float64Array): number {
-    let best = 0;
+  #bestClip(plan: Plan, energy: Float64Array, ratios: ArrayLike<number>): number {
+    let best = 1;
     let least = Number.POSITIVE_INFINITY;
-    for (let clip = 0; clip < CLIPS.length; clip++) {
-      const cost = dot(this.#errors.at(plan, table, clip), energy);
+    for (const clip of CLIPS) {
+      const cost = this.#errorsOf(plan, ratios, clip, energy);
       if (cost < least) [best, least] = [clip, cost];
     }
     return best;
   }
 
-  /** The range a plan's grid spans, in units of a group's absmax. */
-  range(layer: LayerSketch, plan: Plan, fate: Fate): number {
-    if (plan.range === "absmax") return 1;
+  /** The grid of a plan, in units of a group's range. */
+  grid(layer: LayerSketch, plan: Plan, fate: Fate): LinearGrid {
     const table = tableFor(this.#sketch, layer, plan.granularity);
-    if (plan.range !== "mse") return this.#clip(layer, plan, fate, table);
-    return CLIPS[this.#bestClip(plan, table, this.#surviving(layer, plan, fate, table, "Energy", this.#energy))];
+    const energy = this.#surviving(layer, plan, fate, table, "Energy", this.#energy);
+    const ratios = survivingRatios(fate, table, this.#ratios);
+    return gridOf(plan, ratios, this.#clip(layer, plan, fate, table, energy, ratios));
   }
 
   /** The share of the survivors' energy that sign × mean magnitude captures. */
@@ -153,7 +198,7 @@ class Noise {
   #meanCapture(layer: LayerSketch, fate: Fate, energy: number): number {
     if (energy <= 0) return 1;
     const { count, sum: total } = this.#survivingMagnitudes(layer, fate);
-    return clamp(total ** 2 / (count * energy));
+    return count > 0 ? clamp(total ** 2 / (count * energy)) : 1;
   }
 
   #survivingMagnitudes(layer: LayerSketch, fate: Fate): { count: number; sum: number } {
@@ -177,13 +222,19 @@ class Noise {
   }
 }
 
-/** ulp²/12 of a magnitude in a layer's 16-bit form; zero costs nothing. */
-function halfError(layer: LayerSketch, magnitude: number): number {
-  if (magnitude === 0) return 0;
+/**
+ * The mean squared error of rounding a layer's magnitudes, uniform in a bucket, to its 16-bit form: ulp²/12 where the bucket
+ * holds many of its numbers. Below float16's normal numbers its steps are wider than buckets.
+ */
+function halfError(layer: LayerSketch, lo: number, hi: number): number {
+  if (hi === 0) return 0;
   const [digits, least] = layer.half === "bfloat16" ? [7, -126] : [10, -14];
   // the magnitude is a bucket's edge, whose leading bit log2 finds exactly enough once nudged off it
-  const exponent = Math.floor(Math.log2(magnitude * (1 + 2 ** -30)));
-  return 2 ** (2 * (Math.max(exponent, least) - digits)) / 12;
+  const exponent = Math.max(lo > 0 ? Math.floor(Math.log2(lo * (1 + 2 ** -30))) : least, least);
+  const ulp = 2 ** (exponent - digits);
+  if (hi - lo > ulp) return ulp ** 2 / 12;
+  const end = Number.POSITIVE_INFINITY;
+  return (errorIntegral(hi, ulp, end) - errorIntegral(lo, ulp, end)) / (hi - lo);
 }
 
 const halfErrors = new WeakMap<LayerSketch, Float64Array>();
@@ -192,9 +243,9 @@ const halfErrors = new WeakMap<LayerSketch, Float64Array>();
 function halfErrorsTo(layer: LayerSketch): Float64Array {
   let sums = halfErrors.get(layer);
   if (!sums) {
-    const { lo, count } = layer.magnitudes;
+    const { lo, hi, count } = layer.magnitudes;
     sums = new Float64Array(lo.length + 1);
-    for (let i = 0; i < lo.length; i++) sums[i + 1] = sums[i] + count[i] * halfError(layer, lo[i]);
+    for (let i = 0; i < lo.length; i++) sums[i + 1] = sums[i] + count[i] * halfError(layer, lo[i], hi[i]);
     halfErrors.set(layer, sums);
   }
   return sums;

@@ -199,8 +199,8 @@ describe("reading", () => {
 
 it("the code is Python that rebuilds the recipe", () => {
   expect(recipeCode(DEFAULTS)).toBe("sw.Recipe()");
-  const recipe = withFields(DEFAULTS, { sparsity: 0.9, bits: 4, symmetric: false, granularity: 64 });
-  expect(recipeCode(recipe)).toBe("sw.Recipe(sparsity=0.9, bits=4, granularity=64, symmetric=False)");
+  const recipe = withFields(DEFAULTS, { sparsity: 0.9, bits: 4, symmetric: true, granularity: 64 });
+  expect(recipeCode(recipe)).toBe("sw.Recipe(sparsity=0.9, bits=4, granularity=64, symmetric=True)");
   const layered = withLayer(withLayer(recipe, "conv1", "keep"), 'a"b', { bits: 8, grid: "codebook" });
   expect(recipeCode(layered)).toContain('"conv1": sw.Keep,\n        "a\\"b": dict(bits=8, grid="codebook"),\n');
 });

@@ -1,5 +1,5 @@
 // Decodes the sketch the kernel sends once, and prepares the running sums that make every later question cheap.
-import { BINS, RANGES } from "./bins";
+import { BINS, RANGES, RATIOS } from "./bins";
 import { readSafetensors, type Table } from "./safetensors";
 import type { Granularity, KeptTensor, LayerSketch, MagnitudeTable, RelativeTable, Sketch, ValueTable } from "./types";
 
@@ -75,16 +75,20 @@ function relativeTable(tables: ReadonlyMap<string, Table>, i: number): RelativeT
     rangeValue: row(tables, "range_value", i, RANGES),
     rangeEnergy: row(tables, "range_energy", i, RANGES),
     rangeCount: row(tables, "range_count", i, RANGES),
-    stretch: table(tables, "stretch")[i],
+    ratios: row(tables, "ratios", i, RATIOS),
     captured: table(tables, "captured")[i],
   };
 }
 
+const LARGEST = 2 ** 128 - 2 ** 104; // of float32; the top bucket would end at infinity
 let allEdges: Float64Array | undefined;
 
 /** The lower (`next` = 0) or upper edges of buckets: their upper 16 bits, sign apart, read as a float32. */
 function edgesOf(buckets: Uint16Array, next: 0 | 1): Float64Array {
-  allEdges ??= Float64Array.from(new Float32Array(Uint32Array.from({ length: 0x8001 }, (_, b) => b << 16).buffer));
+  allEdges ??= Float64Array.from(
+    new Float32Array(Uint32Array.from({ length: 0x8001 }, (_, b) => b << 16).buffer),
+    (edge) => Math.min(edge, LARGEST),
+  );
   const edges = new Float64Array(buckets.length);
   for (let i = 0; i < edges.length; i++) {
     const bucket = magnitude(buckets[i]);

@@ -1,5 +1,5 @@
 // Which weights survive, as far as a sketch can tell: ranks, thresholds and survival functions (docs/estimate.md).
-import { ATOM, BINS, binOf, HIGH, LOW, RANGES } from "./bins";
+import { ATOM, BINS, binOf, HIGH, LOW, RANGES, RATIOS } from "./bins";
 import { zerosDropped } from "./bytes";
 import { firstAtLeast, roundHalfEven } from "./search";
 import { meanSquare } from "./sketch";
@@ -119,6 +119,7 @@ function blocks(layer: LayerSketch, pattern: number): Fate {
   const energy = layer.relative[0].binEnergy;
   let prunedEnergy = 0;
   for (let bin = 0; bin < BINS; bin++) prunedEnergy += (1 - curve[bin]) * energy[bin];
+  prunedEnergy *= layer.energy;
   return { kept: layer.blocks[pattern], prunedEnergy, cut: null, curve, density: 1 };
 }
 
@@ -162,6 +163,30 @@ export function survivingShares(
   let total = 0;
   for (let run = 0; run < RANGES; run++) if (table.rangeValue[run] > 0) total += weight[run];
   return out.fill(total * fate.density);
+}
+
+/**
+ * The shares of the survivors' Σ range² by how far their groups reach on the other side of zero: where that end is below
+ * the threshold, it is pruned. Written to `out`, or the table's own.
+ */
+export function survivingRatios(fate: Fate, table: RelativeTable, out: Float64Array): ArrayLike<number> {
+  const threshold = fate.cut?.threshold ?? 0;
+  if (fate.curve || threshold === 0) return table.ratios;
+  let run = RANGES - 1;
+  while (run > 0 && table.rangeValue[run] === 0) run--;
+  let alive = 0;
+  for (let i = 1; i < RATIOS; i++) {
+    // ranges ascend, and the larger the ratio the smaller a range will do
+    for (; run >= 0 && table.rangeValue[run] * (i / (RATIOS - 1)) > threshold; run--) alive += table.rangeEnergy[run];
+    out[i] = alive;
+  }
+  if (alive <= 0) return table.ratios;
+  out[0] = 1;
+  for (let i = 1; i < RATIOS; i++) {
+    out[i] *= table.ratios[i] / alive;
+    out[0] -= out[i];
+  }
+  return out;
 }
 
 /** Each run of groups cuts one bin in two: weights above it survive, those below do not. */

@@ -1,5 +1,5 @@
 // For tests and benchmarks: sketches made from weights here, by the page (docs/estimate.md) and not by the codec's code.
-import { BINS, binOf, HIGH, LOW, RANGES } from "./bins";
+import { BINS, binOf, HIGH, LOW, RANGES, RATIOS } from "./bins";
 import { decodeSketch } from "./sketch";
 import type { Granularity, Pattern, Sketch } from "./types";
 
@@ -47,7 +47,7 @@ export function encode(layers: readonly Weights[]): Uint8Array {
     range_value: flat("value"),
     range_energy: flat("rangeEnergy"),
     range_count: flat("rangeCount"),
-    stretch: flat("stretch"),
+    ratios: flat("ratios"),
     captured: flat("captured"),
     absmax: new Float32Array(layers.map((layer) => absmax(layer.values))),
     survival: new Float32Array(PATTERNS.flatMap((p) => layers.flatMap((layer) => survival(layer, p)))),
@@ -137,7 +137,8 @@ function relativeTable(layer: Weights, granularity: Granularity) {
   const groups = groupsOf(layer, granularity);
   const count = new Float64Array(BINS);
   const energy = new Float64Array(BINS);
-  let [extent, meanSquares, all] = [0, 0, 0];
+  const ratios = new Float64Array(RATIOS);
+  let [meanSquares, all] = [0, 0];
   for (const group of groups) {
     const range = absmax(group);
     let [low, high, sum] = [0, 0, 0];
@@ -149,16 +150,19 @@ function relativeTable(layer: Weights, granularity: Granularity) {
       sum += Math.abs(w);
       [low, high] = [Math.min(low, w), Math.max(high, w)];
     }
-    extent += (high - low) ** 2;
+    const place = (range > 0 ? Math.min(-low, high) / range : 0) * (RATIOS - 1);
+    const node = Math.min(Math.floor(place), RATIOS - 2);
+    ratios[node] += (1 - (place - node)) * range ** 2;
+    ratios[node + 1] += (place - node) * range ** 2;
     meanSquares += sum ** 2 / group.length;
   }
   const ranges = Float64Array.from(groups, absmax).sort();
   const squares = ranges.reduce((sum, a) => sum + a * a, 0);
   return {
     count,
-    energy,
+    energy: energy.map((part) => part / all),
     ...runs(ranges, squares),
-    stretch: [Math.sqrt(extent / squares)],
+    ratios: ratios.map((part) => part / squares),
     captured: [meanSquares / all],
   };
 }

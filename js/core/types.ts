@@ -6,8 +6,8 @@ export type Criterion = "magnitude" | "random";
 /** How many weights share a scale: a tensor, an output channel, or groups of a number of neighbours. */
 export type Granularity = "tensor" | "channel" | number;
 export type Grid = "linear" | "codebook";
-/** What a grid spans: the largest magnitude, the range of least squared error, or a percentile. */
-export type Range = "absmax" | "mse" | number;
+/** What a grid spans: the largest magnitude, the range of least squared error, a percentile, or what promises most. */
+export type Range = "auto" | "absmax" | "mse" | number;
 
 /** What may differ from layer to layer. */
 export interface LayerFields {
@@ -69,7 +69,8 @@ export interface RelativeTable {
   readonly rangeValue: Float32Array;
   readonly rangeEnergy: Float32Array;
   readonly rangeCount: Float32Array;
-  readonly stretch: number;
+  /** Shares of Σ range² by how far the groups reach on the other side of zero: 0, 1/8, … 1 of their range. */
+  readonly ratios: Float32Array;
   readonly captured: number;
 }
 

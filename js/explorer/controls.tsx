@@ -210,12 +210,13 @@ function RareSettings() {
         legend="grid ends at"
         testid="range"
         options={options(
+          ["auto", "auto", "the least squared error at 2 bits; above, what promises the smaller error"],
           ["absmax", "largest", "the largest magnitude of the group"],
           ["mse", "least error", "the end with the least squared error"],
           ["percentile", "percentile", "a percentile of the magnitudes"],
         )}
         value={typeof range === "number" ? "percentile" : range}
-        choose={(value) => setRange(value === "percentile" ? 99.9 : (value as "absmax" | "mse"))}
+        choose={(value) => setRange(value === "percentile" ? 99.9 : (value as "auto" | "absmax" | "mse"))}
         idle={coarseIdle}
       />
       {typeof range === "number" && <Percentile value={range} choose={setRange} />}
@@ -223,8 +224,8 @@ function RareSettings() {
         legend="around zero"
         testid="symmetric"
         options={options(
-          [true, "symmetric", "as far below zero as above"],
-          [false, "asymmetric", "from the smallest to the largest weight"],
+          [false, "asymmetric", "levels where the weights of the group are"],
+          [true, "symmetric", "as many levels below zero as above"],
         )}
         value={symmetric}
         choose={setSymmetric}

@@ -11,6 +11,7 @@ from ..recipe import Keep, Recipe, layer_label
 
 _UNITS: Final = ("B", "kB", "MB", "GB", "TB")
 _PERCENT: Final = "\N{NARROW NO-BREAK SPACE}%"
+_RANGES: Final[dict[object, str]] = {"absmax": "full range", "mse": "least error"}
 _NAMED_OVERRIDES: Final = 2
 """So many overrides are named one by one in a label; more are counted, and told apart by a checksum."""
 
@@ -177,10 +178,10 @@ def _rounding(recipe: Recipe) -> str:
         return f"codebook of {2**recipe.bits} values"
     group = recipe.granularity if isinstance(recipe.granularity, str) else f"{recipe.granularity} weights"
     words = [_bits(recipe.bits), f"scale per {group}"]
-    if not recipe.symmetric and recipe.bits > 1:
-        words.append("asymmetric")
-    if recipe.range != "absmax" and recipe.bits > 1:
-        words.append("least error" if recipe.range == "mse" else f"{recipe.range:g}{_PERCENT} range")
+    if recipe.symmetric and recipe.bits > 1:
+        words.append("symmetric")
+    if recipe.range != "auto" and recipe.bits > 1:
+        words.append(_RANGES.get(recipe.range) or f"{recipe.range:g}{_PERCENT} range")
     return ", ".join(words)
 
 

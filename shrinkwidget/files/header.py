@@ -80,7 +80,9 @@ def _about(header: dict[str, Any]) -> dict[str, str]:
         )
     version = about.get("version", "")
     if not re.fullmatch("[1-9][0-9]{0,8}", version):
-        raise FileError(f"its format version is {quoted(version)}; expected a whole number from 1 to {VERSION}")
+        raise FileError(f"its format version is {quoted(version)}; expected {VERSION}")
+    if int(version) < VERSION:
+        raise FileError(f"its format version is {version}, from before the first release: compress the model anew")
     if int(version) > VERSION:
         raise FileError(f"its format version is {version}, newer than {VERSION}: upgrade shrinkwidget to read it")
     if missing := [key for key in _KEYS if key not in about]:

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from ..errors import FileError, quoted
-from ..measure.bytes import group_count, has_zero_points
+from ..measure.bytes import group_count, has_zero_bytes
 from ..shrink.coded import Coded
+from ..shrink.scales import packed, split, unpacked, with_zero_points
 from .bits import Bytes
 from .structure import Slot
 
@@ -21,26 +22,28 @@ def scale_pieces(slot: Slot) -> list[tuple[int, int]]:
     if plan.grid == "codebook":
         return [(1 << plan.bits, 4)]
     groups = group_count(plan.granularity, slot.matrix)
-    return [(1, 4)] + [(groups, 2)] * (groups > 1) + [(groups, 1)] * has_zero_points(plan)
+    return [(1, 4)] + [(groups, 2)] * (groups > 1) + [(groups, 1)] * has_zero_bytes(plan, groups)
 
 
 def pack_scales(coded: Coded) -> list[Bytes]:
     """Return the bytes of the pieces `scale_pieces` lists.
 
     Raises:
-        FileError: if the scales are not those that the largest of them and float16 fractions reproduce.
+        FileError: if the scales are not those that the largest of them and 16-bit words reproduce.
     """
     if coded.codebook is not None:
         return [_bytes(coded.codebook)]
     if coded.scales is None:
         return []
-    pieces = [_bytes(coded.scales)]
-    if coded.scales.numel() > 1:
-        top, fractions = _fractions(coded.scales)
-        if not torch.equal(fractions.float() * top, coded.scales.cpu()):
-            raise FileError(f"cannot save {quoted(coded.name)}: its scales are not float16 fractions of the largest")
-        pieces = [_bytes(top), _bytes(fractions)]
-    return pieces + ([] if coded.zeros is None else [_bytes(coded.zeros)])
+    pieces, groups = [_bytes(coded.scales)], coded.scales.numel()
+    if groups > 1:
+        scales = coded.scales.cpu()
+        words = packed(scales, top := scales.max(), coded.plan)
+        if not torch.equal(unpacked(words, top, coded.plan), scales):
+            raise FileError(f"cannot save {quoted(coded.name)}: 16-bit words do not reproduce its scales")
+        zeros = None if coded.zeros is None else coded.zeros.cpu()
+        pieces = [_bytes(top), _bytes(with_zero_points(words, zeros, coded.plan).to(torch.int16))]
+    return pieces + ([_bytes(coded.zeros)] if coded.zeros is not None and has_zero_bytes(coded.plan, groups) else [])
 
 
 def unpack_scales(slot: Slot, pieces: list[Bytes]) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
@@ -56,16 +59,18 @@ def unpack_scales(slot: Slot, pieces: list[Bytes]) -> tuple[Tensor | None, Tenso
     if plan.grid == "codebook":
         good = bool(first.isfinite().all() and (first[1:] >= first[:-1]).all())
         return None, None, _check(slot, "codebook", first, good)
-    scales = _check(slot, "scales", first, bool(first.isfinite().all()) and _no_negative(first))
-    if group_count(plan.granularity, slot.matrix) > 1:
-        fractions = _numbers(pieces[1], torch.float16)
-        largest = 1.0 if first.item() > 0 else 0.0
-        good = _no_negative(fractions) and fractions.max().item() == largest
-        _check(slot, "scales", fractions, good)
-        scales = fractions.float() * scales
-    zeros = _numbers(pieces[-1], torch.uint8) if has_zero_points(plan) else None
+    scales, zeros = _check(slot, "scales", first, bool(first.isfinite().all()) and _no_negative(first)), None
+    groups = group_count(plan.granularity, slot.matrix)
+    if groups > 1:
+        words, zeros = split(_numbers(pieces[1], torch.int16).int() & 0xFFFF, plan)
+        largest = packed(first, first[0], plan)  # what the largest is in its own unit
+        _check(slot, "scales", words, bool((words <= largest).all() and words.max() == largest))
+        scales = unpacked(words, first[0], plan)
+    if has_zero_bytes(plan, groups):
+        zeros = _numbers(pieces[-1], torch.uint8)
     if zeros is not None:
-        _check(slot, "zero points", zeros, int(zeros.max()) < 2**plan.bits)
+        good = int(zeros.max()) < 2**plan.bits and not bool(zeros[scales == 0].any())
+        _check(slot, "zero points", zeros, good)
     return scales, zeros, None
 
 
@@ -80,11 +85,6 @@ def _check(slot: Slot, what: str, values: Tensor, good: bool) -> Tensor:
 def _no_negative(values: Tensor) -> bool:
     """Tell whether no value is negative, NaN, or a negative zero, which would be another file of the same weights."""
     return bool(((values >= 0) & ~values.signbit()).all())
-
-
-def _fractions(scales: Tensor) -> tuple[Tensor, Tensor]:
-    top = scales.cpu().max()
-    return top, (scales.cpu() / top if top > 0 else torch.zeros(scales.numel())).to(torch.float16)
 
 
 def _bytes(values: Tensor) -> Bytes:

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..errors import FileError, quoted
 from ..measure.bytes import count_width
 from ..recipe import Plan
-from ..shrink.coded import Coded, decode, groups_of, offset_of
+from ..shrink.coded import Coded, decode, groups_of, offset_of, values_of
 from .bits import Bytes
 from .forms import Entropy, Plain, believable
 from .header import Header
@@ -139,14 +139,16 @@ def _coded(
 
 
 def _refuse_infinite(coded: Coded) -> None:
-    """Refuse scales that are finite, but not the weights they make; where these cannot be, nothing is decoded."""
-    if coded.scales is not None:
-        largest = float(coded.scales.max()) * 2**coded.plan.bits
-    elif coded.codebook is not None:
-        largest = float(coded.codebook.abs().max())
-    else:
-        return
-    if largest > 0.99 * torch.finfo(coded.dtype).max:
+    """Refuse scales and codebooks that are finite, but not what they make; where that cannot be, nothing is decoded.
+
+    The outermost level of an asymmetric grid may lie half a step beyond the outermost weight; decoding limits it.
+    """
+    limit = min(torch.finfo(coded.dtype).max, torch.finfo(torch.float32).max)
+    beyond = 1.5 if coded.zeros is not None else 1.001  # scales are rounded
+    if coded.scales is not None and float(coded.scales.max()) * 2**coded.plan.bits > limit:
+        values = values_of(coded, torch.float64)
+        _refuse_not_finite(coded.name, values.where(values.abs() <= beyond * limit, torch.inf))
+    elif coded.codebook is not None and float(coded.codebook.abs().max()) > 0.99 * limit:
         _refuse_not_finite(coded.name, decode(coded))
 
 

@@ -181,7 +181,7 @@ def _effective(layer: _Layer) -> Tensor:
 
 
 def _clips(plan: Plan) -> bool:
-    return plan.range != "absmax" and 2 <= plan.bits <= 8
+    return plan.span not in ("absmax", "auto") and 2 <= plan.bits <= 8
 
 
 def _beyond(layer: Layer, grid: Grid) -> Tensor:

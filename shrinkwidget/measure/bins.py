@@ -18,6 +18,8 @@ NM_PATTERNS: Final = PATTERNS[1:]
 BINS: Final = 162
 RANGES: Final = 64
 ATOM: Final = BINS - 1
+RATIOS: Final = np.arange(9) / 8
+"""Nodes of the ratio between the two ends of a group: its outermost weight on the one side of zero over the other."""
 
 _SHIFT: Final = 19  # leaves sign, exponent and 4 bits of mantissa: 16 bins to an octave
 _FIRST: Final = int(np.float32(2.0**-10).view(np.int32)) >> _SHIFT

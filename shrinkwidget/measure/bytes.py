@@ -19,8 +19,10 @@ from .layout import FIRST
 
 FORMAT: Final = "shrinkwidget"
 ENTROPY: Final = "shrinkwidget-z"
-VERSION: Final = 1
+VERSION: Final = 2
 SECTIONS: Final = ("counts", "codes", "mask", "scales", "kept")
+WORD_ZERO_BITS: Final = 5
+"""Zero points of up to so many bits share the 16-bit word of their scale; larger ones would blur it."""
 HALF_MAX: Final = 65504.0
 """The largest finite float16; a tensor with magnitudes beyond it has bfloat16 as its 16-bit form."""
 
@@ -107,13 +109,17 @@ def scale_bytes(plan: Plan, matrix: tuple[int, int]) -> int:
     if plan.grid == "codebook":
         return 4 << plan.bits
     groups = group_count(plan.granularity, matrix)
-    zeros = groups if has_zero_points(plan) else 0
-    return (4 if groups == 1 else 4 + 2 * groups) + zeros
+    return (4 if groups == 1 else 4 + 2 * groups) + (groups if has_zero_bytes(plan, groups) else 0)
 
 
 def has_zero_points(plan: Plan) -> bool:
     """Tell whether each group of a layer has a zero point beside its scale."""
     return plan.grid == "linear" and not plan.symmetric and 2 <= plan.bits <= 8
+
+
+def has_zero_bytes(plan: Plan, groups: int) -> bool:
+    """Tell whether the zero points have bytes of their own: of a single scale, or of more than `WORD_ZERO_BITS`."""
+    return has_zero_points(plan) and (groups == 1 or plan.bits > WORD_ZERO_BITS)
 
 
 def group_count(granularity: Granularity, matrix: tuple[int, int]) -> int:

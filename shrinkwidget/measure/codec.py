@@ -36,7 +36,7 @@ def encode(sketch: Sketch) -> bytes:
         "range_value": _stacked(sketch, lambda t: t.values),
         "range_energy": _stacked(sketch, lambda t: t.range_energy),
         "range_count": _stacked(sketch, lambda t: t.range_count),
-        "stretch": _stacked(sketch, lambda t: t.stretch),
+        "ratios": _stacked(sketch, lambda t: t.ratios),
         "captured": _stacked(sketch, lambda t: t.captured),
         "absmax": np.array([layer.absmax for layer in layers], dtype=np.float32),
         "survival": np.array([[layer.survival[p] for layer in layers] for p in NM_PATTERNS], dtype=np.float32),
@@ -135,6 +135,6 @@ def _table(g: int, i: int, tensors: dict[str, NDArray[Any]]) -> Table:
         row("range_value"),
         row("range_energy"),
         row("range_count"),
-        float(tensors["stretch"][g, i]),
+        row("ratios"),
         float(tensors["captured"][g, i]),
     )

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ..recipe import Plan
 from .bins import ATOM, BINS, HIGH, LOW, MIDDLE, Floats, bin_of
-from .grids import Moments, chosen_clip, codebook, nearest_table, step_and_levels, surviving
+from .grids import Moments, chosen_clip, codebook, linear_grid, nearest_table, surviving, surviving_ratios
 from .pruned import NO_CUT, Survival
 from .sketch import LayerSketch
 from .tables import Table
@@ -115,10 +115,12 @@ def _bars(layer: LayerSketch, plan: Plan, survival: Survival, kept: int) -> tupl
 
 
 def _grid(layer: LayerSketch, plan: Plan, table: Table, survival: Survival) -> tuple[float, int]:
-    """Return (Δ, levels on one side) in units of a group's range."""
+    """Return (Δ, levels on either side) in units of a group's range."""
     energy = table.energy * survival.shares(table.values, table.range_energy, layer.absmax)
-    clip = chosen_clip(layer, plan, survival, table, energy if energy.sum() > 0 else table.energy)
-    return step_and_levels(plan, table, clip)
+    ratios = surviving_ratios(table, survival)
+    clip = chosen_clip(layer, plan, survival, table, energy if energy.sum() > 0 else table.energy, ratios)
+    grid = linear_grid(plan, ratios, clip)
+    return grid.step, math.floor(min(grid.far, 1.0) / grid.step + 0.5)
 
 
 def _tensor_bars(layer: LayerSketch, survival: Survival, step: float, steps: int) -> tuple[Floats, Floats]:

@@ -11,19 +11,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..recipe import Granularity, Plan
-from .bins import ATOM, BINS, HIGH, LOW, Floats, bin_of
+from .bins import ATOM, BINS, HIGH, LOW, MIDDLE, RATIOS, Floats, bin_of
 from .pruned import Survival
 from .sketch import LayerSketch, bucket_edges
 from .tables import Table
 
 CLIPS: Final = tuple(round(1 - 0.05 * i, 2) for i in range(17))
 """Ranges tried by least squared error, in units of a group's absmax."""
+FEW_BITS: Final = 3
+"""Bits up to which a clipped asymmetric grid is estimated to end on a level; above, where the range is cut."""
+EVEN: Final = 0.999
+"""From this share on of groups that reach equally far to both sides, a layer may be one that is quantized already."""
+GRAIN: Final = 256
+"""Extents are rounded to 1/256 of the range, so that the layers of a model share their tables of errors."""
 LLOYD: Final = 4
 """Iterations of Lloyd's algorithm an estimate can afford; from a good start they come within 0.3 dB of all."""
 
 
 def rounding_noise(layer: LayerSketch, plan: Plan, survival: Survival, survivors: float) -> float:
-    """Return the energy of the rounding errors of a layer's survivors, whose own energy is `survivors`."""
+    """Return the energy of the rounding errors of a layer's survivors, whose own energy is `survivors`.
+
+    It is never more than theirs: zero, or a mean, is among the values of every grid.
+    """
+    return min(_rounding_noise(layer, plan, survival, survivors), survivors)
+
+
+def _rounding_noise(layer: LayerSketch, plan: Plan, survival: Survival, survivors: float) -> float:
     if plan.keep or survivors <= 0 or plan.bits == 32:
         return 0.0
     if plan.bits == 16:
@@ -47,32 +60,114 @@ def nearest_table(layer: LayerSketch, granularity: Granularity) -> Table:
     return layer.tables[nearest]
 
 
+@dataclass(frozen=True, slots=True)
+class LinearGrid:
+    """A linear grid in units of a group's range: its step, and where it ends on either side of zero.
+
+    `far`: on the side of the group's outermost weight; `near`: on the other one.
+    """
+
+    step: float
+    far: float
+    near: float
+
+
 def _grid_noise(layer: LayerSketch, plan: Plan, survival: Survival, survivors: float) -> float:
     table = nearest_table(layer, plan.granularity)
     energy = table.energy * survival.shares(table.values, table.range_energy, layer.absmax)
     if energy.sum() <= 0:
         energy = table.energy
-    clip = chosen_clip(layer, plan, survival, table, energy)
+    ratios = surviving_ratios(table, survival)
+    clip = chosen_clip(layer, plan, survival, table, energy, ratios)
     total = float(energy.sum())  # 0 of weights whose squares float32, in which tables are sent, cannot hold
-    errors = float((relative_error(*step_and_levels(plan, table, clip)) * energy).sum())
-    return errors * survivors / total if total > 0 else 0.0
+    return _errors(plan, ratios, clip, energy) * survivors / total if total > 0 else 0.0
 
 
-def step_and_levels(plan: Plan, table: Table, clip: float) -> tuple[float, int]:
-    """Return (Δ, levels on one side) of a linear grid that spans `clip`, in units of a group's absmax."""
+def surviving_ratios(table: Table, survival: Survival) -> Floats:
+    """Return the shares of Σa² by ratio, as `Table.ratios`, of the survivors: an end below the threshold is pruned."""
+    threshold = survival.cut.threshold
+    alive = (table.values > threshold) * table.range_energy
+    if threshold == 0 or survival.curve is not None or alive.sum() <= 0:
+        return table.ratios
+    both = (table.values * RATIOS[1:, None] > threshold) @ table.range_energy / alive.sum()
+    shares: Floats = table.ratios * np.append(0.0, both)
+    shares[0] = 1 - shares.sum()
+    return shares
+
+
+def _errors(plan: Plan, ratios: Floats, clip: float, energy: Floats) -> float:
+    """Return Σ ρ·energy over the bins, ρ being the relative error of rounding."""
+    grid = linear_grid(plan, ratios, clip)
+    noise = float((relative_error(grid.step, grid.far) * energy).sum())
+    if grid.near != grid.far:
+        more = relative_error(grid.step, grid.near) - relative_error(grid.step, grid.far)
+        noise += float((more * energy * _near_share(plan, ratios)).sum())
+    noise += float(energy[ATOM]) * _outermost_error(plan, ratios, grid)
+    if plan.range == "auto" and not plan.symmetric and (plan.bits == 2 or ratios[-1] > EVEN):
+        even = 2 ** (plan.bits - 1) - 1  # as many levels on either side: exact where weights are on such a grid
+        noise = min(noise, float((relative_error(1 / even, 1.0) * energy).sum()))
+    return noise
+
+
+def _outermost_error(plan: Plan, ratios: Floats, grid: LinearGrid) -> float:
+    """Return the mean relative error of the groups' outermost weights where a table of errors has none of it.
+
+    On a grid that is spread from one end of a group to the other, zero being one of its levels, the ends lie anywhere
+    between two levels; of a group on one side of zero, and in the full range of an integer, they are levels.
+    """
+    if plan.symmetric or grid.far <= 1:
+        return 0.0
+    spread = full_range_near(plan) > RATIOS if plan.span == "auto" else RATIOS <= 1
+    return float(ratios[1:] @ spread[1:]) * grid.step**2 / 12
+
+
+def _near_share(plan: Plan, ratios: Floats) -> Floats:
+    """Return, per bin, the share of the weights on the near side of zero, shape (162,), of groups that clip there.
+
+    It is half of them as far out as the group reaches on that side.
+    """
+    nodes = len(RATIOS) - 1
+    clipped = full_range_near(plan) < RATIOS if plan.span == "auto" else np.ones(len(RATIOS))
+    return np.asarray(np.clip((RATIOS - MIDDLE[:, None]) * nodes + 0.5, 0, 1) @ (ratios * clipped) / 2)
+
+
+def full_range_near(plan: Plan) -> float:
+    """Return where the full range of a signed integer ends on the near side, its far end being 1."""
+    return 1 - 0.5 ** (plan.bits - 1)
+
+
+def linear_grid(plan: Plan, ratios: Floats, clip: float) -> LinearGrid:
+    """Return the typical linear grid of the groups that spans `clip`, in units of a group's range.
+
+    Groups differ in their ratios, and an asymmetric grid in its steps with them; what counts is their mean square.
+    """
     if plan.symmetric:
-        levels = 2 ** (plan.bits - 1) - 1
-        return clip / levels, levels
-    step = clip * table.stretch / (2**plan.bits - 1)
-    return step, math.floor(clip / step + 0.5)
+        return LinearGrid(clip / (2 ** (plan.bits - 1) - 1), clip, clip)
+    steps = 2**plan.bits - 1
+    if plan.span == "auto":
+        near = np.minimum(RATIOS, full_range_near(plan))
+    else:
+        near = clip * RATIOS if plan.span in ("absmax", "mse") else np.minimum(clip, RATIOS)
+    extent = math.sqrt(float(ratios @ (clip + near) ** 2))
+    step = math.floor(extent * GRAIN + 0.5) / GRAIN / steps
+    if plan.span == "auto" and plan.bits <= FEW_BITS + 2:
+        return LinearGrid(step, 2.0, full_range_near(plan))
+    if plan.span in ("auto", "absmax"):
+        return LinearGrid(step, 2.0, 2.0)
+    if plan.bits > FEW_BITS:  # of a tensor's one group the ratio is known
+        return LinearGrid(step, clip, extent - clip if plan.granularity == "tensor" else clip)
+    levels = min(math.floor(clip / step + 0.5), steps)
+    return LinearGrid(step, levels * step, (steps - levels) * step)
 
 
-def chosen_clip(layer: LayerSketch, plan: Plan, survival: Survival, table: Table, energy: Floats) -> float:
+def chosen_clip(
+    layer: LayerSketch, plan: Plan, survival: Survival, table: Table, energy: Floats, ratios: Floats
+) -> float:
     """Return the range a plan's grid spans, in units of a group's absmax; `energy`: the survivors' per bin."""
-    if plan.range == "absmax":
+    if plan.span in ("absmax", "auto"):
         return 1.0
-    if plan.range == "mse":
-        costs = [float((relative_error(*step_and_levels(plan, table, c)) * energy).sum()) for c in CLIPS]
+    if plan.span == "mse":
+        costs = [_errors(plan, ratios, c, energy) for c in CLIPS]
         return CLIPS[int(np.argmin(costs))]
     counts = table.count * survival.shares(table.values, table.range_count, layer.absmax)
     if survival.curve is None and survival.cut.threshold == 0:  # only weights that were zero before are pruned
@@ -91,21 +186,22 @@ def _percentile(counts: Floats, share: float) -> float:
 
 
 @lru_cache(maxsize=4096)
-def relative_error(step: float, levels: int) -> Floats:
-    """Return, per bin, the mean squared rounding error over the mean square, on a grid of `levels` steps to a side."""
-    end = levels * step
+def relative_error(step: float, end: float) -> Floats:
+    """Return, per bin, the mean squared rounding error over the mean square, on a grid that ends at `end`."""
     error = _error_integral(HIGH, step, end) - _error_integral(LOW, step, end)
     ratio = np.ones(BINS)
     ratio[1:ATOM] = 3 * error[1:ATOM] / (HIGH[1:ATOM] ** 3 - LOW[1:ATOM] ** 3)
-    ratio[ATOM] = (1 - min(levels, round(1 / step)) * step) ** 2
+    outermost = min(1.0, end)
+    ratio[ATOM] = 0.0 if end > 1 else (1 - outermost + abs(outermost - round(outermost / step) * step)) ** 2
+    ratio.setflags(write=False)
     return ratio
 
 
-def _error_integral(x: Floats, step: float, end: float) -> Floats:
+def _error_integral(x: Floats, step: Floats | float, end: Floats | float) -> Floats:
     """Return ∫₀ˣ (y − q(y))² dy."""
     inside = np.minimum(x, end)
     k = np.rint(inside / step)
-    return k * step**3 / 12 + (inside - k * step) ** 3 / 3 + np.maximum(x - end, 0.0) ** 3 / 3
+    return np.asarray(k * step**3 / 12 + (inside - k * step) ** 3 / 3 + np.maximum(x - end, 0.0) ** 3 / 3)
 
 
 def _one_bit_capture(layer: LayerSketch, plan: Plan, survival: Survival, survivors: float) -> float:
@@ -119,18 +215,29 @@ def _one_bit_capture(layer: LayerSketch, plan: Plan, survival: Survival, survivo
 
 
 def _mean_capture(layer: LayerSketch, survival: Survival, energy: float) -> float:
-    low, high, count = surviving_parts(layer, survival)
-    total = float((count * np.abs(low + high) / 2).sum())
-    return min(max(total**2 / (float(count.sum()) * energy), 0.0), 1.0) if energy > 0 else 1.0
+    parts = surviving(layer, survival)
+    total, count = float((parts.count * np.abs(parts.low + parts.high) / 2).sum()), float(parts.count.sum())
+    return min(total**2 / (count * energy), 1.0) if count > 0 and energy > 0 else 1.0
 
 
 def half_noise(layer: LayerSketch, survival: Survival) -> float:
-    """Return the squared error of rounding the survivors to 16 bits: ulp²/12 for each."""
-    low, high, count = surviving_parts(layer, survival)
-    exponent = np.frexp(np.minimum(np.abs(low), np.abs(high)))[1] - 1.0  # of the bucket's leading bit
-    digits, least = (7, -126) if layer.half == "bfloat16" else (10, -14)
-    ulp = 2.0 ** (np.maximum(exponent, least) - digits)
-    return float((count * ulp * ulp / 12)[(low != 0) | (high != 0)].sum())
+    """Return the squared error of rounding the survivors to 16 bits."""
+    count, _ = _surviving_counts(layer, survival)
+    low, high = bucket_edges(layer.buckets & 0x7FFF)
+    return float((count * half_errors(low, high, layer.half)).sum())
+
+
+def half_errors(low: Floats, high: Floats, half: str) -> Floats:
+    """Return the mean squared error of rounding magnitudes, uniform in [low, high), to float16 or bfloat16.
+
+    Where a bucket holds many of its numbers that is ulp²/12. Below float16's normal numbers its steps are wider than
+    buckets; what is less than half of the smallest becomes zero.
+    """
+    digits, least = (7, -126) if half == "bfloat16" else (10, -14)
+    ulp = 2.0 ** (np.maximum(np.frexp(low)[1] - 1.0, least) - digits)  # of the bucket's leading bit
+    end = np.full(len(low), np.inf)
+    error = _error_integral(high, ulp, end) - _error_integral(low, ulp, end)
+    return np.where(high - low > ulp, ulp * ulp / 12, error / np.where(high > low, high - low, 1.0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,31 +253,32 @@ class Parts:
     reach: Floats
 
 
-def surviving_parts(layer: LayerSketch, survival: Survival) -> tuple[Floats, Floats, Floats]:
-    """Return (low, high, count) of what is left of each bucket of the value table, ascending in value, signs kept."""
-    parts = surviving(layer, survival)
-    return parts.low, parts.high, parts.count
-
-
 def surviving(layer: LayerSketch, survival: Survival) -> Parts:
     """Return what a layer's survival leaves of its value table."""
-    magnitudes = layer.buckets & 0x7FFF
-    low, high = bucket_edges(magnitudes)
+    low, high = bucket_edges(layer.buckets & 0x7FFF)
     high = low if layer.lossless else high
     negative = layer.buckets >= 0x8000
     wide = reach(*signed(low, high, negative))
+    count, share = _surviving_counts(layer, survival)
+    if not layer.lossless and survival.curve is None and survival.cut.threshold > 0:
+        low = np.where(low == survival.cut.low, survival.cut.threshold, low)
+    low, high = signed(low, high, negative)
+    alive = count > 0
+    return Parts(low[alive], high[alive], count[alive], (wide * share)[alive])
+
+
+def _surviving_counts(layer: LayerSketch, survival: Survival) -> tuple[Floats, Floats]:
+    """Return how many weights survive of each bucket of the value table, and the share of it that a cut leaves."""
+    magnitudes = layer.buckets & 0x7FFF
+    low, high = bucket_edges(magnitudes)
     count, share = layer.counts.astype(np.float64), np.ones(len(low))
     if survival.curve is not None:
-        middle = np.add(*bucket_edges(magnitudes)) / 2
+        middle = (low + high) / 2
         count = count * survival.curve[bin_of(middle / layer.absmax if layer.absmax > 0 else middle)]
     elif survival.cut.threshold > 0 or survival.cut.fraction > 0:
         inside = low == survival.cut.low
         share = np.where(low < survival.cut.low, 0.0, np.where(inside, 1 - survival.cut.fraction, 1.0))
-        low = low if layer.lossless else np.where(inside, survival.cut.threshold, low)
-    count = count * share
-    low, high = signed(low, high, negative)
-    alive = count > 0
-    return Parts(low[alive], high[alive], count[alive], (wide * share)[alive])
+    return count * share, share
 
 
 def signed(low: Floats, high: Floats, negative: NDArray[np.bool_]) -> tuple[Floats, Floats]:
@@ -190,7 +298,10 @@ def reach(low: Floats, high: Floats) -> Floats:
 
 def codebook_noise(layer: LayerSketch, survival: Survival, bits: int) -> float:
     """Return the squared error of the survivors about the nearest of 2^bits k-means values."""
-    moments = Moments(surviving(layer, survival))
+    parts = surviving(layer, survival)
+    if survival.kept <= 2**bits or (layer.lossless and len(parts.count) <= 2**bits) or not len(parts.count):
+        return 0.0  # every weight has a value of its own
+    moments = Moments(parts)
     return moments.noise(codebook(moments, bits))
 
 
@@ -215,6 +326,8 @@ class Moments:
     def companded(self, levels: int) -> Floats:
         """Return ascending values at the quantiles (i + ½)/levels of the mass count^(1/3)·reach^(2/3)."""
         parts = self.parts
+        if not len(parts.count):
+            return np.zeros(levels)
         mass = np.cbrt(parts.count) * np.cbrt(parts.reach) ** 2
         after = np.cumsum(mass)
         wanted = (np.arange(levels) + 0.5) / levels * after[-1]
@@ -237,6 +350,8 @@ class Moments:
 
     def _below(self, x: Floats) -> tuple[Floats, Floats, Floats]:
         parts = self.parts
+        if not len(parts.count):
+            return np.zeros(len(x)), np.zeros(len(x)), np.zeros(len(x))
         i = np.searchsorted(parts.high, x, side="left")
         j = np.minimum(i, len(parts.low) - 1)
         low, width = parts.low[j], parts.high[j] - parts.low[j]

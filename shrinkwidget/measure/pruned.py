@@ -102,7 +102,8 @@ def _random(layer: LayerSketch, plan: Plan) -> Survival:
 def _blocks(layer: LayerSketch, pattern: str) -> Survival:
     curve = layer.survival[pattern]
     energy = layer.tables["tensor"].energy
-    return Survival(layer.blocks[pattern], float(((1 - curve) * energy).sum()), NO_CUT, curve)
+    pruned = float(((1 - curve) * energy).sum()) * layer.energy
+    return Survival(layer.blocks[pattern], pruned, NO_CUT, curve)
 
 
 def _below(layer: LayerSketch, cut: Cut, kept: int | None = None) -> Survival:

@@ -20,7 +20,7 @@ from .call import reason
 from .layers import COMPRESSIBLE_DTYPES, Entry, Source, Weights, dtype_name, open_weights, where_float64_is
 from .parallel import each
 from .size import safetensors_bytes
-from .tables import CHUNK, Table, as_sent, block_counts, relative_tables, survival_curves, tensor_table
+from .tables import CHUNK, Table, as_sent, block_counts, ratio_shares, relative_tables, survival_curves, tensor_table
 
 _NOT_FINITE: Final = 0x7F80  # magnitude buckets from here on hold infinities and NaNs
 _PATTERNS: Final = {2: torch.int16, 4: torch.int32, 8: torch.int64}  # integers as wide as a float
@@ -212,9 +212,9 @@ def sketch_layer(entry: Entry) -> LayerSketch:
     energies = m.count * m.square
     least, most = float(rows.amin()), float(rows.amax())
     absmax = max(most, -least)
-    stretch = (max(most, 0.0) - min(least, 0.0)) / absmax if absmax > 0 else 1.0
+    ratios = ratio_shares(rows.amin().clamp(max=0)[None], rows.amax().clamp(min=0)[None])
     total = float((m.count * (m.low if lossless else (m.low + m.high) / 2)).sum())
-    whole = tensor_table(m.low, m.high, m.count, energies, absmax, total, stretch)
+    whole = tensor_table(m.low, m.high, m.count, energies, absmax, total, ratios)
     zeros, negative = _zeros(rows) if m.low[0] == 0 else (0, 0)
     return LayerSketch(
         name=entry.name,
@@ -287,7 +287,7 @@ def bucket_edges(magnitudes: NDArray[np.integer]) -> tuple[Floats, Floats]:
     patterns = magnitudes.astype(np.uint32)
     low = (patterns << np.uint32(16)).view(np.float32).astype(np.float64)
     high = ((patterns + np.uint32(1)) << np.uint32(16)).view(np.float32).astype(np.float64)
-    return low, np.where(patterns == 0, 0.0, high)
+    return low, np.where(patterns == 0, 0.0, np.minimum(high, np.finfo(np.float32).max))
 
 
 def _magnitudes(buckets: NDArray[np.uint16], counts: NDArray[np.int64], lossless: bool) -> Magnitudes:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..recipe import Granularity, n_of_m
-from .bins import ATOM, BINS, HIGH, NM_PATTERNS, RANGES, Floats, bin_index
+from .bins import ATOM, BINS, HIGH, NM_PATTERNS, RANGES, RATIOS, Floats, bin_index
 
 CHUNK: Final = 1 << 17
 """Weights looked at together. Beside them a layer needs memory for its groups of 32 alone, never a copy of itself."""
@@ -26,7 +26,8 @@ _UNIT: Final = 32  # the smallest group; all others are made of whole ones
 class Table:
     """One relative table: what grids of one granularity see of a tensor.
 
-    `count`, `energy`: per bin, shape (162,). `values`, `range_energy`, `range_count`: per run of groups, shape (64,).
+    `count`: weights per bin, shape (162,). `energy`: the share of Σw² per bin. `values`, `range_energy`, `range_count`:
+    per run of groups, shape (64,). `ratios`: how lopsided the groups are, shape (9,), see `ratio_shares`.
     """
 
     count: Floats
@@ -34,7 +35,7 @@ class Table:
     values: Floats
     range_energy: Floats
     range_count: Floats
-    stretch: float
+    ratios: Floats
     captured: float
 
     def as_sent(self) -> Table:
@@ -45,7 +46,7 @@ class Table:
             as_sent(self.values),
             as_sent(self.range_energy),
             as_sent(self.range_count),
-            float(np.float32(self.stretch)),
+            as_sent(self.ratios),
             float(np.float32(self.captured)),
         )
 
@@ -123,9 +124,9 @@ def _table(rows: Tensor, groups: _Groups, size: int, energy: float) -> Table:
     count, squares = _scaled(*_histogram(rows, groups.absmax, size), groups.absmax, rows.numel(), energy)
     return Table(
         count,
-        squares,
+        _shares(squares),
         *range_runs(groups.absmax.flatten()),
-        stretch=_stretch(groups),
+        ratios=ratio_shares(groups.low.flatten(), groups.high.flatten()),
         captured=sum_of_squares(groups.total / groups.counts.sqrt()) / energy if energy > 0 else 1.0,
     )
 
@@ -141,15 +142,30 @@ def _scaled(count: Floats, squares: Floats, absmax: Tensor, weights: int, energy
         count[:ATOM] *= (weights - count[ATOM]) / max(count[:ATOM].sum(), 1.0)
         if (rest := squares[:ATOM].sum()) > 0:
             squares[:ATOM] *= max(0.0, energy - squares[ATOM]) / rest
-    elif squares.sum() > 0:
-        squares *= energy / squares.sum()
     return count, squares
 
 
-def _stretch(groups: _Groups) -> float:
-    """Return the root mean square extent (max − min) of the groups in units of their absmax: 1 … 2."""
-    squares = sum_of_squares(groups.absmax)
-    return math.sqrt(sum_of_squares(groups.high - groups.low) / squares) if squares > 0 else 1.0
+def _shares(parts: Floats) -> Floats:
+    """Return parts of their sum: unlike the squares of weights, float32, in which tables are sent, holds these."""
+    total = parts.sum()
+    return np.asarray(parts / total if total > 0 else parts)
+
+
+def ratio_shares(low: Tensor, high: Tensor) -> Floats:
+    """Return how Σa² is shared out among the ratios of the groups' smaller to their larger end, shape (9,).
+
+    `low` ≤ 0 and `high` ≥ 0 are the ends, the larger of which is a; a ratio between two of the `RATIOS` is shared
+    between them, in linear proportion.
+    """
+    ends = torch.stack([-low, high]).double()
+    far, near = ends.amax(0), ends.amin(0)
+    place = near / torch.where(far > 0, far, 1.0) * (len(RATIOS) - 1)
+    node = place.long().clamp_(max=len(RATIOS) - 2)
+    upper, squares = place - node, far.square()
+    shares = torch.bincount(node, (1 - upper) * squares, len(RATIOS))
+    shares += torch.bincount(node + 1, upper * squares, len(RATIOS))
+    total = float(squares.sum())
+    return shares.cpu().numpy() / total if total > 0 else np.eye(1, len(RATIOS))[0]
 
 
 def sum_of_squares(values: Tensor) -> float:
@@ -215,7 +231,7 @@ def range_runs(absmax: Tensor) -> tuple[Floats, Floats, Floats]:
 
 
 def tensor_table(
-    low: Floats, high: Floats, count: Floats, squares: Floats, absmax: float, total: float, stretch: float
+    low: Floats, high: Floats, count: Floats, squares: Floats, absmax: float, total: float, ratios: Floats
 ) -> Table:
     """Return the table of one group for the whole tensor, rebinned from its buckets of magnitude.
 
@@ -228,16 +244,16 @@ def tensor_table(
     if absmax == 0:
         none = np.zeros(BINS)
         none[0] = count.sum()
-        return Table(none, np.zeros(BINS), np.zeros(RANGES), np.zeros(RANGES), one, stretch, captured)
+        return Table(none, np.zeros(BINS), np.zeros(RANGES), np.zeros(RANGES), one, ratios, captured)
     edges = np.concatenate([[0.0], HIGH[:ATOM]]) * absmax
     edges[-1] = np.inf  # the top bucket reaches beyond the largest weight; nothing lies there
     binned = [np.diff(_cumulative(edges, low, high, x)) for x in (count, squares)]
     counts, energies = (np.append(x, 0.0) for x in binned)
-    # the largest weight itself stands in the atom, as the end of its grid
-    counts[ATOM], energies[ATOM] = 1.0, min(absmax**2, energies[ATOM - 1])
-    counts[ATOM - 1] = max(0.0, counts[ATOM - 1] - 1.0)
-    energies[ATOM - 1] -= energies[ATOM]
-    return Table(counts, energies, one * absmax, one, one, stretch, captured)
+    # the top bucket stands in the atom: the largest weight, and in layers of few values all that are as large
+    counts[ATOM], energies[ATOM] = count[-1], squares[-1]
+    counts[ATOM - 1] = max(0.0, counts[ATOM - 1] - counts[ATOM])
+    energies[ATOM - 1] = max(0.0, energies[ATOM - 1] - energies[ATOM])
+    return Table(counts, _shares(energies), one * absmax, one, one, ratios, captured)
 
 
 def _cumulative(x: Floats, low: Floats, high: Floats, mass: Floats) -> Floats:
@@ -283,6 +299,8 @@ def _survival(rows: Tensor, absmax: float, n: int, m: int) -> Floats:
             index = bin_index(sample.flatten() / absmax)
             count += torch.bincount(index, minlength=BINS).cpu().numpy()
             survivors += torch.bincount(index, weights=_largest(sample, n), minlength=BINS).cpu().numpy()
+    for total in (count, survivors):  # in the value table one bucket covers both
+        total[ATOM - 1 :] = total[ATOM - 1 :].sum()
     return _filled(survivors, count)
 
 

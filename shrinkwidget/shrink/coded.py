@@ -148,25 +148,37 @@ def decode(coded: Coded) -> Tensor:
     if coded.plan.bits > 8:
         values = spread(coded, coded.codes).to(coded.dtype, copy=coded.keep is None)
         return coded.layout.restored(values, coded.shape)
-    values = _values(coded)
+    values = values_of(coded)
     if coded.keep is not None:
         values = values.masked_fill(~coded.keep, 0)
-    return coded.layout.restored(values.to(coded.dtype), coded.shape)
+    return coded.layout.restored(finite(values, coded.scales, coded.plan, coded.dtype), coded.shape)
 
 
-def _values(coded: Coded) -> Tensor:
-    """Return what the codes stand for, flat, in float32; anything where a weight is pruned."""
+def finite(values: Tensor, scales: Tensor | None, plan: Plan, dtype: torch.dtype) -> Tensor:
+    """Return effective weights in their own dtype, what lies beyond its range as its largest number.
+
+    The outermost level of a grid may lie up to half a step beyond the outermost weight. `scales`: those of these
+    weights, None where their values are weights or means of weights; `values` may be changed.
+    """
+    limit = min(torch.finfo(dtype).max, torch.finfo(torch.float32).max)
+    if scales is not None and float(scales.max()) * 2**plan.bits > limit:
+        values = values.clamp_(-limit, limit)
+    return values.to(dtype)
+
+
+def values_of(coded: Coded, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Return what the codes stand for, flat, computed in `dtype`; anything where a weight is pruned."""
     codes = spread(coded, coded.codes)
     if coded.codebook is not None:
         return coded.codebook[codes.int()]
     if coded.scales is None:
         raise ValueError(f"{coded.name!r} is coded in {coded.plan.bits} bits without scales or codebook")
     groups = groups_of(coded.layout.matrix(coded.shape), coded.plan.granularity)
-    steps = groups.blocks(codes).float()
+    steps = groups.blocks(codes).to(dtype)
     if coded.plan.bits == 1:
         steps = steps * 2 - 1
     elif coded.zeros is None:
         steps = steps - offset_of(coded.plan)
     else:
-        steps = steps - coded.zeros[:, None].float()
+        steps = steps - coded.zeros[:, None].to(dtype)
     return groups.flat(steps * coded.scales[:, None])

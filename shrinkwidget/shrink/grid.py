@@ -14,7 +14,7 @@ from ..measure.layers import Entry, where_float64_is
 from ..measure.layout import Layout
 from ..measure.parallel import CHUNK
 from ..recipe import Plan
-from .coded import Groups, groups_of, offset_of
+from .coded import Groups, finite, groups_of, offset_of
 from .numeric import places_among, round_half_even_, zeroed
 
 
@@ -103,7 +103,8 @@ class Grid:
         values = self._values(piece)
         if piece.keep is not None and (self.codebook is not None or self.plan.bits == 1):
             values = values.masked_fill_(~piece.keep, 0)
-        return layer.groups.flat(values).to(layer.flat.dtype)
+        scales = None if self.scales is None else self.scales[piece.groups]
+        return layer.groups.flat(finite(values, scales, self.plan, layer.flat.dtype))
 
     def beyond(self, piece: Piece) -> Tensor:
         """Return which weights of a piece lie outside of a linear grid of 2 bits or more, bool of the piece's shape."""

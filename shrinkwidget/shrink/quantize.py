@@ -14,6 +14,8 @@ from ..recipe import Plan
 from .codebook import codebook_of
 from .coded import Coded, offset_of
 from .grid import Grid, Layer, Piece, column, layer_of, steps
+from .numeric import count_true
+from .scales import as_stored
 
 
 def quantize(entry: Entry, keep: Tensor | None, plan: Plan) -> Coded:
@@ -61,20 +63,71 @@ def fit(layer: Layer) -> Grid:
     if plan.grid == "codebook":
         return Grid(plan, codebook=codebook_of(layer.survivors(), plan.bits))
     if plan.bits == 1:
-        return Grid(plan, scales=as_stored(_mean_magnitudes(layer)))
+        return Grid(plan, scales=as_stored(_mean_magnitudes(layer), plan))
     low, high = _spanned(layer)
-    scales = as_stored(step_sizes(low, high, plan))
+    if plan.range == "auto" and not plan.symmetric:
+        return _auto(layer, low, high)
+    scales = as_stored(step_sizes(low, high, plan), plan)
     return Grid(plan, scales, None if plan.symmetric else zero_points(low, scales, plan).to(torch.uint8))
 
 
-def as_stored(scales: Tensor) -> Tensor:
-    """Return scales as a file reproduces them: one as it is; of more, float16 fractions of the largest."""
-    scales = scales + 0.0  # no -0.0, whose sign would show in the zeros it scales
-    if len(scales) == 1:
-        return scales
-    top = scales.amax()
-    fractions = (scales / torch.where(top > 0, top, 1.0)).to(torch.float16)
-    return fractions.float().mul_(top)
+def _auto(layer: Layer, low: Tensor, high: Tensor) -> Grid:
+    """Return, of three asymmetric grids, the one with the smallest squared error in each group.
+
+    * Spread: from `low` to `high`, which at 2 bits are clipped already.
+    * Full range: that of a signed integer, as in ONNX Runtime's MatMulNBits and GGUF's Q4_0. The largest magnitude is
+      −2^(b−1) steps; on the other side of zero, which has one level less, the rest is clipped.
+    * Even: as many levels on either side.
+
+    Errors of the first two are foretold: rounding costs step²/12 a weight, clipping excess² for the outermost. They are
+    measured at 2 bits, and where weights reach equally far to both sides: such layers are binary, ternary or on a grid
+    already, and the even one may be exact.
+    """
+    plan, half = layer.plan, 2.0 ** (layer.plan.bits - 1)
+    least, most = (low, high) if plan.bits > 2 else _extent(layer)
+    far = torch.maximum(-least, most)
+    full = far / half, torch.where(-least >= most, half, half - 1)
+    even = far / (half - 1), torch.full_like(far, half)
+    step = step_sizes(low, high, plan)
+    zero = torch.full_like(step, torch.nan)  # of a spread grid: found once its step is rounded for storage
+    if plan.bits > 2:
+        better = _full_range_is_better(low, high, _survivors_per_group(layer), plan)
+        step, zero = torch.where(better, full[0], step), torch.where(better, full[1], zero)
+    if plan.bits == 2 or bool(((low == -high) & (high > 0)).any()):
+        error = _squared_errors(layer, step, torch.where(zero.isnan(), zero_points(low, step, plan), zero))
+        for other in (full, even):
+            tried = _squared_errors(layer, *other)
+            better, error = tried < error, torch.minimum(tried, error)
+            step, zero = torch.where(better, other[0], step), torch.where(better, other[1], zero)
+    scales = as_stored(step, plan)
+    zero = torch.where(zero.isnan(), zero_points(low, scales, plan), zero)
+    return Grid(plan, scales, zero.to(torch.uint8))
+
+
+def _full_range_is_better(low: Tensor, high: Tensor, survivors: float, plan: Plan) -> Tensor:
+    """Tell where the full range of a signed integer promises less error than the spread from `low` to `high`."""
+    far, near = torch.maximum(-low, high), torch.minimum(-low, high)
+    ratio, full = near / torch.where(far > 0, far, 1.0), 0.5 ** (plan.bits - 1)  # all in units of `far`
+    spread, excess = (1 + ratio) / (2**plan.bits - 1), ratio - (1 - full)
+    clipping = torch.where(excess > full / 2, excess.square() - full**2 / 12, 0)
+    better: Tensor = (spread.square() - full**2) / 12 * survivors > clipping
+    return better
+
+
+def _survivors_per_group(layer: Layer) -> float:
+    """Return how many weights of a group survive, on the average of the layer, one at least."""
+    density = 1.0 if layer.keep is None else count_true(layer.keep) / len(layer.flat)
+    return max(1.0, layer.groups.size * density)
+
+
+def _squared_errors(layer: Layer, step: Tensor, zero: Tensor) -> Tensor:
+    """Return the squared error of each group on a linear grid of 2 bits or more, float64 ``[groups]``."""
+    errors = torch.zeros(len(step), dtype=torch.float64, device=step.device)
+    for piece in layer.pieces():
+        scale = column(step, piece)
+        error = steps(piece.x, scale, column(zero, piece), layer.plan).mul_(scale)
+        errors[piece.groups] += error.sub_(piece.x).square_().sum(1, dtype=torch.float64)
+    return errors
 
 
 def step_sizes(low: Tensor, high: Tensor, plan: Plan) -> Tensor:
@@ -116,9 +169,9 @@ def _spanned(layer: Layer) -> tuple[Tensor, Tensor]:
 
 def _clips(layer: Layer, low: Tensor, high: Tensor) -> Tensor:
     """Return by what each group's range is multiplied, float32 ``[groups]``: its own share of its largest magnitude."""
-    if layer.plan.range == "absmax":
+    if layer.plan.span in ("absmax", "auto"):
         return torch.ones_like(high)
-    if layer.plan.range == "mse":
+    if layer.plan.span == "mse":
         return _least_error_clips(layer, low, high)
     return _percentile_clips(layer, torch.maximum(-low, high), float(layer.plan.range) / 100)
 

@@ -52,7 +52,7 @@ def apart(found: Floats, true: Floats) -> float:
         (Recipe(), 0.02),
         (Recipe(sparsity=0.8), 0.1),
         (Recipe(sparsity=0.8, bits=4, granularity="tensor"), 0.1),
-        (Recipe(bits=4, granularity="tensor", symmetric=False), 0.1),
+        (Recipe(bits=4, granularity="tensor", symmetric=True), 0.1),
         (Recipe(sparsity=0.8, bits=4), 1.0),
         (Recipe(sparsity=0.5, bits=3, granularity=32), 1.0),
         (Recipe(sparsity=0.6, bits=8), 1.0),
@@ -126,7 +126,7 @@ def test_a_channel_of_zeros_is_drawn_at_zero_before_and_not_after() -> None:
 
 def test_levels_are_those_of_the_grid(real: tuple[Weights, Sketch]) -> None:
     _, looked = real
-    layer, plan, fate, *_ = drawn(looked, Recipe(bits=3, granularity="tensor"))[0]
+    layer, plan, fate, *_ = drawn(looked, Recipe(bits=3, granularity="tensor", symmetric=True))[0]
     assert levels(layer, plan, fate) == pytest.approx(np.arange(-3, 4) / 3 * layer.absmax)
     layer, plan, fate, *_ = drawn(looked, Recipe(bits=4, grid="codebook"))[5]
     values = levels(layer, plan, fate)

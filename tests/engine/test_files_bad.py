@@ -195,7 +195,8 @@ def section(name: str, **changes: Any) -> Callable[[dict[str, Any]], None]:
     [
         (meta(format="pt"), "read it with safetensors.torch.load_file"),
         (meta(format="shrinkwidget-sketch"), "not a packed model"),
-        (meta(version="2"), "newer than 1: upgrade shrinkwidget"),
+        (meta(version="3"), "newer than 2: upgrade shrinkwidget"),
+        (meta(version="1"), "from before the first release: compress the model anew"),
         (meta(version="99999999"), "upgrade shrinkwidget"),
         (meta(version="0"), "format version is '0'"),
         (meta(version="1.0"), "format version is '1.0'"),
@@ -372,7 +373,7 @@ def test_a_count_below_the_weights_that_are_not_zero_is_refused(path: Path) -> N
 
 
 def test_a_code_beyond_its_grid_is_refused(path: Path) -> None:
-    data = one_layer(Recipe(bits=4))
+    data = one_layer(Recipe(bits=4, symmetric=True))
     codes = bytearray(parts_of(data)[1]["codes"])
     codes[3] |= 0xF0
     assert "'w' has the code 15, beyond the largest of its grid, 14" in refusal(path, rebuilt(data, codes=bytes(codes)))
@@ -433,7 +434,7 @@ def test_finite_scales_that_make_infinite_weights_are_refused(
 
 
 def test_a_negative_zero_among_scales_is_refused(path: Path) -> None:
-    data = data_of(packed({"w": torch.tensor([[1.0, 2.0], [0.0, 0.0]])}, Recipe(bits=4)), entropy=False)
+    data = data_of(packed({"w": torch.tensor([[1.0, 2.0], [0.0, 0.0]])}, Recipe(bits=4, symmetric=True)), entropy=False)
     scales = parts_of(data)[1]["scales"]
     assert scales[-2:] == bytes(2)
     assert "the scales of 'w'" in refusal(path, rebuilt(data, scales=scales[:-2] + struct.pack("<e", -0.0)))
@@ -523,8 +524,11 @@ def test_codes_that_stand_for_no_weight_are_refused(path: Path) -> None:
 
 
 def test_zero_points_and_codebooks_that_no_layer_has_are_refused(path: Path) -> None:
-    data = one_layer(Recipe(bits=4, symmetric=False))
-    assert "the zero points of 'w'" in refusal(path, rebuilt(data, scales=parts_of(data)[1]["scales"][:-1] + b"\x10"))
+    data = one_layer(Recipe(bits=6))
+    assert "the zero points of 'w'" in refusal(path, rebuilt(data, scales=parts_of(data)[1]["scales"][:-1] + b"\x40"))
+    data = data_of(packed({"w": torch.tensor([[1.0, 2.0], [0.0, 0.0]])}, Recipe(bits=4)), entropy=False)
+    scales = parts_of(data)[1]["scales"]
+    assert "the zero points of 'w'" in refusal(path, rebuilt(data, scales=scales[:-2] + b"\x01\0"))
     data = one_layer(Recipe(bits=1, grid="codebook"))
     assert "the codebook of 'w'" in refusal(path, rebuilt(data, scales=struct.pack("<ff", 0, float("nan"))))
 

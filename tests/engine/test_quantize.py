@@ -79,11 +79,25 @@ def grid_error(kept: list[np.float32], low: np.float32, high: np.float32, plan: 
     return sum(float(e * e) for e in errors)
 
 
-def stored(scales: list[np.float32]) -> list[np.float32]:
+def stored(scales: list[np.float32], plan: Plan) -> list[np.float32]:
+    """Scales in units of the largest: float16, for asymmetric grids rounded down, to fewer bits in a shared word."""
     top = max(scales)
+    if not plan.symmetric and plan.bits > 1:
+        top = f(top * f(1 + 2**-20))
+        top = (np.array(top).view(np.uint32) & np.uint32(0xFFFFF800)).view(f)[()]  # 13 bits
     if len(scales) == 1 or top == 0:
-        return scales
-    return [f(np.float16(s / top)) * top for s in scales]
+        return [top] * len(scales)
+    return [f(half_of(float(s / top) * 2**15, plan)) * f(2**-15) * top for s in scales]
+
+
+def half_of(x: float, plan: Plan) -> float:
+    half = np.float16(x)
+    if plan.symmetric or plan.bits == 1:
+        return float(half)
+    if float(half) > x * (1 + 2**-18):
+        half = np.nextafter(half, np.float16(0))
+    spare = plan.bits - 1 if plan.bits <= 5 else 0
+    return float((half.view(np.uint16) >> spare << spare).astype(np.uint16).view(np.float16))
 
 
 def linear_reference(w: NDArray[np.float32], keep: NDArray[np.bool_], shape: tuple[int, ...], plan: Plan) -> Any:
@@ -92,7 +106,7 @@ def linear_reference(w: NDArray[np.float32], keep: NDArray[np.bool_], shape: tup
     kept = [[w[i] for i in group if keep[i]] for group in members]
     if plan.bits == 1:
         means = [f(sum(float(abs(x)) for x in xs) / len(xs)) if xs else f(0) for xs in kept]
-        scales, zeros = stored(means), [0] * len(kept)
+        scales, zeros = stored(means, plan), [0] * len(kept)
     else:
         lows = [min([f(0), *xs]) for xs in kept]
         highs = [max([f(0), *xs]) for xs in kept]
@@ -103,7 +117,7 @@ def linear_reference(w: NDArray[np.float32], keep: NDArray[np.bool_], shape: tup
             highs = [min(hi, cut) for hi, cut in zip(highs, cuts, strict=True)]
         else:
             lows, highs = ([x * c for x, c in zip(xs, clips, strict=True)] for xs in (lows, highs))
-        scales = stored([step(lo, hi, plan) for lo, hi in zip(lows, highs, strict=True)])
+        scales = stored([step(lo, hi, plan) for lo, hi in zip(lows, highs, strict=True)], plan)
         zeros = [zero_point(lo, s, plan) for lo, s in zip(lows, scales, strict=True)]
     codes, effective = np.zeros(len(w), np.uint8), np.zeros(len(w), f)
     for group, scale, zero in zip(members, scales, zeros, strict=True):

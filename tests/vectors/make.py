@@ -62,9 +62,10 @@ def written_recipes() -> list[Recipe]:
             Recipe(bits=bits, sparsity=0.7, granularity="tensor"),
             Recipe(bits=bits, granularity=32),
         ]
-        recipes += [Recipe(bits=bits, sparsity=0.4, symmetric=False), Recipe(bits=bits, sparsity=0.6, grid="codebook")]
+        recipes += [Recipe(bits=bits, sparsity=0.4, symmetric=True), Recipe(bits=bits, sparsity=0.6, grid="codebook")]
+        recipes += [Recipe(bits=bits, sparsity=0.2, range="absmax"), Recipe(bits=bits, symmetric=True, range="absmax")]
     recipes += [Recipe(bits=4, pattern=p, granularity=g) for p in PATTERNS[1:] for g in ("tensor", "channel", 64)]
-    recipes += [Recipe(bits=3, sparsity=0.3, range=r) for r in ("mse", 90.0, 99.9)]
+    recipes += [Recipe(bits=3, sparsity=0.3, range=r) for r in ("absmax", "mse", 90.0, 99.9)]
     recipes += [Recipe(sparsity=0.5, bits=4, criterion="random", seed=3, scope=s) for s in ("global", "layer")]
     recipes.append(
         Recipe(sparsity=0.8, bits=5, layers={"0": Keep, "*": dict(bits=8), "?": dict(sparsity=0.25, granularity=48)})
@@ -87,7 +88,7 @@ def _random_fields(rng: random.Random, share: float) -> dict[str, Any]:
         "granularity": rng.choice(["tensor", "channel", 32, 64, 128, 7, 500]),
         "grid": rng.choice(["linear", "linear", "codebook"]),
         "symmetric": rng.random() < 0.7,
-        "range": rng.choice(["absmax", "mse", 99.0, 75.5]),
+        "range": rng.choice(["auto", "absmax", "mse", 99.0, 75.5]),
     }
     chosen = {name: value for name, value in fields.items() if rng.random() < share}
     pattern = rng.choice(PATTERNS) if rng.random() < 0.3 else "unstructured"
@@ -117,7 +118,7 @@ def pictured_recipes() -> list[Recipe]:
         dict(sparsity=0.5, bits=4),
         dict(sparsity=0.5, bits=3, granularity="tensor"),
         dict(sparsity=0.2, bits=8, granularity=32, range="mse"),
-        dict(sparsity=0.3, bits=4, symmetric=False, scope="layer"),
+        dict(sparsity=0.3, bits=4, symmetric=True, scope="layer"),
         dict(sparsity=0.4, bits=1),
         dict(sparsity=0.4, bits=3, grid="codebook"),
         dict(pattern="2:4", bits=4, granularity="tensor"),
