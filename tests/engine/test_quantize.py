@@ -84,7 +84,7 @@ def stored(scales: list[np.float32], plan: Plan) -> list[np.float32]:
     top = max(scales)
     if not plan.symmetric and plan.bits > 1:
         top = f(top * f(1 + 2**-20))
-        top = (np.array(top).view(np.uint32) & np.uint32(0xFFFFF800)).view(f)[()]  # 13 bits
+        top = f((np.array([top]).view(np.uint32) & np.uint32(0xFFFFF800)).view(f)[0])  # 13 bits
     if len(scales) == 1 or top == 0:
         return [top] * len(scales)
     return [f(half_of(float(s / top) * 2**15, plan)) * f(2**-15) * top for s in scales]

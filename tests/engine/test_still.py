@@ -248,7 +248,7 @@ def test_the_areas_of_bars_are_in_proportion_to_weights(real: Sketch) -> None:
         for layer, plan, fate, figures in zip(
             looked.layers, plans, fates, estimate(looked, recipe).layers, strict=True
         ):
-            drawn = picture_of(layer, plan, fate, figures, 1.1 * layer.absmax, 300)  # a level may lie beyond the weights
+            drawn = picture_of(layer, plan, fate, figures, 1.1 * layer.absmax, 300)
             bins = drawn.edges[1] - drawn.edges[0]
             area = (drawn.bars.height * np.diff(drawn.bars.edges)).sum() / bins
             assert area == pytest.approx(figures.kept, rel=1e-6)
