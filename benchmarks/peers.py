@@ -1,6 +1,6 @@
 """The default grid beside those of ONNX Runtime, GGUF and torchao, at the same bits and groups.
 
-``python -m benchmarks.peers [resnet20.safetensors]`` prints signal over noise in dB and writes ``benchmarks/peers.json``.
+``python -m benchmarks.peers [resnet20.safetensors]`` prints dB, and writes ``peers.json``.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def main() -> None:
         for granularity in (32, "channel", "tensor"):
             blocks = groups(w, granularity)
             for bits in BITS:
-                recipe = sw.Recipe(bits=bits, granularity=granularity)  # type: ignore[arg-type]
+                recipe = sw.Recipe(bits=bits, granularity=granularity)
                 after = sw.compress({"w": w}, recipe).state_dict()["w"]
                 ours = decibels(w, after)
                 peers = {

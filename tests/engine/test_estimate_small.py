@@ -79,7 +79,7 @@ def test_every_layer_has_an_estimate(tensors: list[Tensor], dtype: torch.dtype, 
 @pytest.mark.parametrize("kind", ["binary", "ternary", "constant"])
 @pytest.mark.parametrize("granularity", ["tensor", "channel", 32])
 def test_layers_that_are_on_a_grid_already_lose_what_is_pruned_and_no_more(kind: str, granularity: Any) -> None:
-    w = weights_of(kind, 40, 40, 0)
+    w = weights_of(kind, 40, 64, 0)
     weights = open_weights({"w": w})
     known = sketch(weights)
     for bits in (2, 3, 4, 8):
