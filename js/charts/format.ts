@@ -90,5 +90,5 @@ export function times(ratio: number): string {
 }
 
 function minus(text: string): string {
-  return text.replace("-", "\u2212");
+  return text.replaceAll("-", "\u2212");
 }

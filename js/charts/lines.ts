@@ -1,7 +1,7 @@
 // Places the lines of a training: values over epochs, on axes that stay put while a line grows.
 
 import type { Frame } from "./scatter";
-import { linearTicks, niceBelow } from "./ticks";
+import { linearTicks, niceBelow, wholeTicks } from "./ticks";
 
 export interface Series {
   readonly x: readonly number[];
@@ -25,7 +25,7 @@ export function lineScales(frame: Frame, xs: [number, number], ys: [number, numb
   return {
     x: (value) => frame.left + ((value - xs[0]) / (xs[1] - xs[0] || 1)) * width,
     y: (value) => frame.top + ((high - at(value)) / (high - low || 1)) * height,
-    xTicks: linearTicks(xs[0], xs[1], Math.max(2, Math.floor(width / 70))).filter(Number.isInteger),
+    xTicks: wholeTicks(xs[0], xs[1], Math.max(2, Math.floor(width / 70))),
     yTicks: log ? decades(low, high) : linearTicks(ys[0], ys[1], Math.max(2, Math.floor(height / 32))),
   };
 }

@@ -1,4 +1,5 @@
 // Turns one layer of a sketch and its plan into a picture of its distribution, before and after.
+// The twin of shrinkwidget/figures/picture.py; tests/vectors holds the two together.
 
 import { effective, levels, type Outcome, original, survivors } from "../core/distribution";
 import type { LayerSketch, Plan, Sketch } from "../core/types";
@@ -9,8 +10,8 @@ const BIN_PIXELS = 3;
 const LEVEL_PIXELS = 4;
 
 /**
- * How many bins an axis from -span to span gets: of about Scott's width (1979), 3.49·σ·n^(-1/3), for few weights make a
- * noisy histogram of many bins; always odd, so that zero is in the middle of one.
+ * How many bins an axis from -span to span gets, an odd number, so that zero is in the middle of one. They are three
+ * quarters as wide as Scott's (1979), 3.49·σ·n^(-1/3): few weights make a noisy histogram of many bins.
  */
 export function binCount(n: number, sigma: number, span: number, pixels: number): number {
   const scott = sigma > 0 ? (2 * span) / (2.6 * sigma * n ** (-1 / 3)) : 1;

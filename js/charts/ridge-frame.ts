@@ -124,7 +124,7 @@ export function drawGuides(ctx: CanvasRenderingContext2D, scene: RidgeFrame, bot
 }
 
 /** Ticks of the shared axis: as many on each side as have room for their labels, the same on both. */
-export function axisTicks({ span, columns }: RidgeFrame): number[] {
+export function axisTicks({ span, columns }: Pick<RidgeFrame, "span" | "columns">): number[] {
   const room = columns.plot.width / 2 / span;
   return (
     [3, 2, 1]

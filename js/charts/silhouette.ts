@@ -1,4 +1,8 @@
 // The model's outline: depth across, width up, area in proportion to bytes.
+// The twin of shrinkwidget/figures/silhouette.py; tests/vectors/charts holds the two together.
+
+import { thin } from "./labels";
+import { blockOf } from "./rows";
 
 export interface Block {
   layer: number;
@@ -63,4 +67,26 @@ export function contourPath(blocks: readonly Block[], middle: number): string {
 /** The block at a place across. */
 export function blockAt(blocks: readonly Block[], x: number): Block | undefined {
   return blocks.findLast((block) => block.x <= x) ?? blocks[0];
+}
+
+/** Pixels that a letter of a stage's name takes, about. */
+const LETTER = 5.6;
+
+/** The stages of a model and their middles, named once each where there is room. */
+export function stages(labels: readonly string[], blocks: readonly Block[]): { text: string; x: number }[] {
+  const runs: { text: string; from: number; to: number }[] = [];
+  for (const { layer, x, thickness } of blocks) {
+    const text = blockOf(labels[layer]).split(/\.\d/)[0] || labels[layer];
+    const end = x + thickness;
+    const last = runs.at(-1);
+    if (last?.text === text) last.to = end;
+    else runs.push({ text, from: x, to: end });
+  }
+  const placed = runs.map(({ text, from, to }) => ({
+    text,
+    x: (from + to) / 2,
+    width: LETTER * text.length,
+    room: to - from,
+  }));
+  return thin(placed.filter(({ text, room, width }) => room > 0.7 * width || /^\d+$/.test(text)));
 }

@@ -1,4 +1,4 @@
-// Where axes put their ticks, and which sizes are worth a mark.
+// Where axes put their ticks, and which sizes are worth a mark (the twin of shrinkwidget/figures/ticks.py).
 
 const NICE = [1, 2, 2.5, 5, 10];
 
@@ -30,15 +30,29 @@ export function linearTicks(low: number, high: number, wanted: number): number[]
   return ticks;
 }
 
-/** Ticks of a logarithmic axis: 1, 2, 5 of every decade if at most `most`, else 1 and 5 … else every decade. */
-export function logTicks(low: number, high: number, most: number): number[] {
-  for (const digits of [[1, 2, 5], [1, 3], [1]]) {
-    const ticks = decadeTicks(low, high, digits);
-    if (ticks.length <= most) return ticks;
+/** Whole ticks, two more than wanted at most: a label that reads 2.5 epochs would say nothing. */
+export function wholeTicks(low: number, high: number, wanted: number): number[] {
+  let step = 1;
+  while (Math.floor(high / step) - Math.ceil(low / step) + 1 > Math.max(1, wanted) + 2) {
+    step = nextNice(step) % 1 === 0 ? nextNice(step) : nextNice(nextNice(step));
   }
-  const decades = decadeTicks(low, high, [1]);
-  const every = Math.ceil(decades.length / Math.max(1, most));
-  return decades.filter((_, i) => i % every === 0);
+  const first = Math.ceil(low / step);
+  return Array.from({ length: Math.floor(high / step) - first + 1 }, (_, i) => (first + i) * step);
+}
+
+/**
+ * Ticks of a logarithmic axis, two at least: 1, 2, 5 of every decade if at most `most`, else 1 and 3, else 1; of many
+ * decades only some.
+ */
+export function logTicks(low: number, high: number, most: number): number[] {
+  const choices = [[1, 2, 5], [1, 3], [1]].map((digits) => decadeTicks(low, high, digits));
+  const fitting = choices.find((ticks) => ticks.length >= 2 && ticks.length <= most);
+  if (fitting) return fitting;
+  const decades = choices[2];
+  const every = Math.ceil(decades.length / Math.max(2, most));
+  if (decades.length > 2) return decades.filter((_, i) => i % every === 0);
+  const fewest = choices.findLast((ticks) => ticks.length >= 2);
+  return fewest ? [fewest[0], fewest[fewest.length - 1]] : linearTicks(low, high, most);
 }
 
 function decadeTicks(low: number, high: number, digits: number[]): number[] {

@@ -2,9 +2,7 @@
 
 import { useMemo } from "preact/hooks";
 import { bytes, estimated, share } from "../charts/format";
-import { thin } from "../charts/labels";
-import { blockOf } from "../charts/rows";
-import { type Block, blockAt, blocksPath, contourPath, silhouette } from "../charts/silhouette";
+import { type Block, blockAt, blocksPath, contourPath, silhouette, stages } from "../charts/silhouette";
 import { layerTotal } from "../core/estimate";
 import type { Sketch } from "../core/types";
 import { useSize } from "./hooks";
@@ -91,24 +89,14 @@ function Chosen({ block }: { block: Block }) {
 
 /** The stages of the model, named once each where there is room. */
 function Names({ sketch, blocks }: { sketch: Sketch; blocks: Block[] }) {
-  const labels = useMemo(() => {
-    const runs: { text: string; from: number; to: number }[] = [];
-    for (const { layer, x, thickness } of blocks) {
-      const { label } = sketch.layers[layer];
-      const text = blockOf(label).split(/\.\d/)[0] || label;
-      const end = x + thickness;
-      const last = runs.at(-1);
-      if (last?.text === text) last.to = end;
-      else runs.push({ text, from: x, to: end });
-    }
-    const placed = runs.map(({ text, from, to }) => ({
-      text,
-      x: (from + to) / 2,
-      width: 5.6 * text.length,
-      room: to - from,
-    }));
-    return thin(placed.filter(({ text, room, width }) => room > 0.7 * width || /^\d+$/.test(text)));
-  }, [sketch, blocks]);
+  const labels = useMemo(
+    () =>
+      stages(
+        sketch.layers.map((layer) => layer.label),
+        blocks,
+      ),
+    [sketch, blocks],
+  );
   return (
     <g class="sw-axis-text" text-anchor="middle">
       {labels.map((label) => (

@@ -1,33 +1,53 @@
-"""The right side of a still: size, accuracy, and where you have been."""
+"""The right side of a still: size, score, and where you have been."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
 
-from ..measure.bins import Floats
 from ..measure.estimate import Estimate
-from ..recipe import Recipe
-from .pen import ACCURACY, AS_IS, DENSE, FAINT, KEPT, LENS, LINE, MASK, MUTED, SCALES, Pen
-from .ticks import linear_ticks, log_ticks, size_marks
+from ..recipe import Recipe, layer_label
+from .labels import Box, place_label, wrap
+from .pen import ACCURACY, AS_IS, DENSE, FAINT, INK, KEPT, LENS, LINE, MASK, MUTED, PAPER, SCALES, Pen
+from .scatter import Frame, Scales, byte_domain, front, value_domain
+from .ticks import size_marks
 from .words import (
     bytes_text,
+    bytes_tick_text,
     compared_size_text,
+    dead_text,
     decibels_text,
     direction_text,
+    estimated_text,
+    holds_up,
     interval_text,
-    round_bytes_text,
     share_text,
     short_words,
+    tick_text,
     value_text,
 )
 
 Score = Mapping[str, Any]
+PLAIN: Final = "no retraining"
+"""The regime of weights as they came."""
 PARTS: Final = (("codes", KEPT), ("mask", MASK), ("scales", SCALES), ("kept", AS_IS), ("header", LINE))
+LINE_HEIGHT: Final = 16.0
 _DENSE_LABEL: Final = 52.0
+_SMALL: Final = 11.0
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """What a score is in: its name, whether in per cent, whether higher is better (None: nobody has said)."""
+
+    name: str
+    percent: bool
+    higher: bool | None
 
 
 def value_of(score: Score | None) -> float | None:
@@ -36,30 +56,33 @@ def value_of(score: Score | None) -> float | None:
     return float(value) if value is not None and math.isfinite(value) else None
 
 
-def metric_of(*scores: Score | None) -> tuple[str, bool, bool]:
-    """Return the metric of the first score that tells: its name, whether in per cent, whether higher is better."""
-    told: Score = next((score for score in scores if score is not None and "metric" in score), {})
-    return str(told.get("metric", "score")), bool(told.get("percent", False)), bool(told.get("higher", True))
+def metric_of(*told: Score | None) -> Metric:
+    """Return the metric of the first score, or dict of a metric, that tells."""
+    found: Score = next((one for one in told if one and ("metric" in one or "name" in one)), {})
+    name = found.get("metric", found.get("name", "score"))
+    return Metric(str(name), bool(found.get("percent", False)), found.get("higher", True))
 
 
-def heading(pen: Pen, x: float, y: float, text: str, note: str = "") -> None:
-    """Write the title of a section, and a quieter note beside it."""
-    width = pen.text(x, y, text, size=10.5, bold=True, colour=MUTED)
-    pen.text(x + width + 10, y, note, size=10.5, colour=MUTED)
+def heading(pen: Pen, x: float, y: float, room: float, text: str, note: str = "") -> None:
+    """Write the title of a section and a quieter note beside it, in `room` pixels."""
+    width = pen.text(x, y, pen.fitted(text, room, size=10.5, bold=True), size=10.5, bold=True, colour=MUTED)
+    if note and (left := room - width - 10) > 40:
+        pen.text(x + width + 10, y, pen.fitted(note, left, size=10.5), size=10.5, colour=MUTED)
 
 
 def draw_size(pen: Pen, x: float, y: float, width: float, estimate: Estimate) -> None:
-    """Draw dense bytes against bytes now and the parts of the file, 200 pixels high."""
-    heading(pen, x, y + 6, "SIZE")
-    about = "" if estimate.exact else "≈\N{NARROW NO-BREAK SPACE}"
+    """Draw dense bytes against bytes now and the parts of the file, 210 pixels high."""
+    heading(pen, x, y + 6, width, "SIZE")
+    about = partial(estimated_text, estimate.exact)
     at = x + pen.text(x, y + 32, f"{bytes_text(estimate.dense)} → ", size=17, colour=MUTED)
-    at += pen.text(at, y + 32, f"{about}{bytes_text(estimate.nbytes)}", size=19, bold=True)
-    pen.text(at + 10, y + 33, f"{about}{compared_size_text(estimate.ratio)}", size=12, colour=MUTED)
+    at += pen.text(at, y + 32, about(bytes_text(estimate.nbytes)), size=19, bold=True)
+    pen.text(at + 10, y + 33, about(compared_size_text(estimate.ratio)), size=12, colour=MUTED)
     _bars(pen, x, y + 54, width, estimate)
-    below = [f"SQNR {about}{decibels_text(estimate.sqnr)}", f"{about}{share_text(estimate.sparsity)} of weights pruned"]
+    below = [f"SQNR {about(decibels_text(estimate.sqnr))}", f"{about(share_text(estimate.sparsity))} of weights pruned"]
     if estimate.download is not None:
         below.insert(0, f"{bytes_text(estimate.download)} to download")
-    pen.text(x, y + 186, " · ".join(below), size=11, colour=MUTED)
+    for i, line in enumerate(wrap(below, width, partial(pen.measure, size=_SMALL))):
+        pen.text(x, y + 186 + i * LINE_HEIGHT, line, size=_SMALL, colour=MUTED)
 
 
 def _bars(pen: Pen, x: float, y: float, width: float, estimate: Estimate) -> None:
@@ -88,17 +111,17 @@ def _segments(pen: Pen, x: float, y: float, scale: float, height: float, estimat
 
 
 def _marks(pen: Pen, x: float, y: float, width: float, estimate: Estimate) -> None:
-    """Mark sizes people know, the largest first, each with its name if there is room for it beside the bar of now."""
+    """Mark sizes people know, the largest first, those whose name has room beside it on the bar of the dense model."""
     scale = width / max(estimate.dense, estimate.nbytes)
-    free, end = x + estimate.nbytes * scale + 6, x + width
-    for size, label in reversed([mark for mark in size_marks(estimate.dense) if mark[0] * scale > _DENSE_LABEL]):
+    start, end = x + _DENSE_LABEL, x + width
+    for size, label in reversed(size_marks(estimate.dense)):
         at, wide = x + size * scale, pen.measure(label, size=10)
+        right = at + 6 + wide <= end
+        if at < start or not (right or at - 6 - wide >= start):
+            continue
         pen.line(at, y - 3, at, y + 37, MUTED, width=0.9, dashes=(0, (1.5, 2.0)))
-        if max(at, free - 6) + 6 + wide <= end and at + 6 >= free:
-            pen.text(at + 6, y + 28, label, size=10, colour=MUTED)
-        elif at - 6 - wide >= free and at <= end:
-            pen.text(at - 6, y + 28, label, size=10, colour=MUTED, align="right")
-        end = at - 6
+        pen.text(at + (6 if right else -6), y + 8.5, label, size=10, colour=INK, align="left" if right else "right")
+        end = at - 6 - (0 if right else wide + 6)
 
 
 def _legend(pen: Pen, x: float, y: float, width: float, estimate: Estimate) -> None:
@@ -108,117 +131,211 @@ def _legend(pen: Pen, x: float, y: float, width: float, estimate: Estimate) -> N
         left, top = x + i % 3 * width / 3, y + i // 3 * 18
         _bar(pen, left, top - 4.5, 9, 9, colour)
         at = left + 14 + pen.text(left + 14, top, part, size=10.5, colour=MUTED) + 5
-        pen.text(at, top, bytes_text(sizes[part]) if sizes[part] else "–", size=10.5)
+        text = estimated_text(estimate.exact or part == "kept", bytes_text(sizes[part])) if sizes[part] else "–"
+        pen.text(at, top, text, size=10.5)
 
 
-def draw_score(pen: Pen, x: float, y: float, score: Score | None, baseline: Score | None) -> None:
-    """Draw a score with its interval, samples and regime, 66 pixels high."""
-    value, before = value_of(score), value_of(baseline)
-    name, percent, higher = metric_of(score, baseline)
-    heading(pen, x, y + 6, name.upper(), direction_text(percent, higher))
-    dense = "" if before is None else f"{value_text(before, percent)} → "
-    at = x + pen.text(x, y + 32, dense, size=17, colour=MUTED)
-    if score is None or value is None:
-        failed = score is not None and score.get("state") == "failed"
-        pen.text(at, y + 32, "evaluation failed" if failed else "not evaluated yet", size=13, colour=MUTED)
-        return
-    at += pen.text(at, y + 32, value_text(value, percent), size=19, bold=True, colour=ACCURACY)
-    interval = interval_text(score.get("low"), score.get("high"), percent)
-    pen.text(at + 8, y + 33, interval, size=12, colour=MUTED)
-    pen.text(x, y + 56, sample_words(score), size=11, colour=MUTED)
+@dataclass(frozen=True, slots=True)
+class ScorePanel:
+    """A score beside that of the dense model, on what it rests, and what it hides, in `width` pixels."""
+
+    score: Score | None
+    baseline: Score | None
+    metric: Metric
+    recipe: str
+    """The canonical JSON of the recipe whose score it is."""
+    warnings: Sequence[str]
+    width: float
+
+    @property
+    def height(self) -> float:
+        """Pixels from the title to the last line."""
+        return 50 + LINE_HEIGHT * (len(self._basis()) + len(self._warnings()))
+
+    def draw(self, pen: Pen, x: float, y: float) -> None:
+        """Draw it with its upper left corner at (x, y)."""
+        metric, value, before = self.metric, value_of(self.score), value_of(self.baseline)
+        heading(pen, x, y + 6, self.width, metric.name.upper(), direction_text(metric.percent, metric.higher))
+        dense = "" if before is None else f"{value_text(before, metric.percent)} → "
+        at = x + pen.text(x, y + 32, dense, size=17, colour=MUTED)
+        if value is None:
+            failed = self.score is not None and self.score.get("state") == "failed"
+            pen.text(at, y + 32, "evaluation failed" if failed else "not evaluated yet", size=13, colour=MUTED)
+        else:
+            colour = ACCURACY if self._is_earned(value) else INK
+            at += pen.text(at, y + 32, value_text(value, metric.percent), size=19, bold=True, colour=colour)
+            if not self._wraps():
+                pen.text(at + 8, y + 33, self._interval(), size=12, colour=MUTED)
+        for line in self._basis():
+            pen.text(x, y + 56, line, size=_SMALL, colour=MUTED)
+            y += LINE_HEIGHT
+        for line in self._warnings():
+            pen.text(x, y + 56, line, size=_SMALL, colour=INK)
+            y += LINE_HEIGHT
+
+    def _is_earned(self, value: float) -> bool:
+        """Return whether a score deserves praise: something was done, and for all one can tell it does as well.
+
+        The page's rule (``isEarned`` of ``js/explorer/accuracy.tsx``).
+        """
+        score, baseline = self.score or {}, self.baseline or {}
+        untouched = baseline.get("recipe") == self.recipe and score.get("regime", PLAIN) == PLAIN
+        worst = baseline.get("low" if self.metric.higher else "high"), value_of(self.baseline)
+        return not untouched and not score.get("warnings") and holds_up(self.metric.higher, value, *worst)
+
+    def _interval(self) -> str:
+        score = self.score or {}
+        return interval_text(score.get("low"), score.get("high"), self.metric.percent)
+
+    def _wraps(self) -> bool:
+        """Return whether the interval has no room beside the value."""
+        value, before = value_of(self.score), value_of(self.baseline)
+        dense = "" if before is None else f"{value_text(before, self.metric.percent)} → "
+        now = "" if value is None else value_text(value, self.metric.percent)
+        used = Pen.measure(dense, size=17) + Pen.measure(now, size=19, bold=True) + 8
+        return used + Pen.measure(self._interval(), size=12) > self.width
+
+    def _basis(self) -> list[str]:
+        if self.score is None or value_of(self.score) is None:
+            return []
+        words = sample_words(self.score).split(" · ")
+        if interval := self._interval():
+            words.append(f"95\N{NARROW NO-BREAK SPACE}% interval{f' {interval}' if self._wraps() else ''}")
+        return wrap(words, self.width, partial(Pen.measure, size=_SMALL))
+
+    def _warnings(self) -> list[str]:
+        told = (self.score or {}).get("warnings") or () if value_of(self.score) is not None else ()
+        return warning_lines((*told, *self.warnings), self.width)
+
+
+def warning_lines(sentences: Iterable[str], width: float) -> list[str]:
+    """Return warnings as lines of a width."""
+    measure = partial(Pen.measure, size=_SMALL)
+    return [line for text in sentences for line in wrap([f"! {text}"], width, measure)]
+
+
+def dead_words(estimate: Estimate) -> str:
+    """Return what is to say of layers of which nothing is left, or nothing."""
+    return dead_text(layer_label(layer.name) for layer in estimate.layers if layer.n > 0 and layer.kept < 0.5)
 
 
 def sample_words(score: Score) -> str:
     """Return on what a score rests: "no retraining · 6,144 of 10,000 examples, still counting"."""
     n, total = score.get("n"), score.get("total")
-    words = [str(score.get("regime") or "no retraining")]
+    words = [str(score.get("regime") or PLAIN)]
     if n:
         of = f" of {total:,}" if total and total != n else ""
-        more = ", still counting" if score.get("state") == "running" else ""
+        more = {"running": ", still counting", "cancelled": ", stopped"}.get(str(score.get("state")), "")
         words.append(f"{n:,}{of} examples{more}")
     return " · ".join(words)
 
 
-def draw_been(
-    pen: Pen, x: float, y: float, width: float, height: float, points: Sequence[Score], now: str, dense: Score | None
-) -> None:
-    """Draw every evaluated recipe as a point, value against bytes (log); `now` is the JSON of the present one."""
-    name, percent, higher = metric_of(dense)
-    heading(pen, x, y + 6, "WHERE YOU HAVE BEEN", f"{name} against bytes")
-    plot = _Plot(x + 44, y + 26, width - 52, height - 50, points, dense)
-    plot.axes(pen, percent)
-    sizes, values = plot.places(points)
-    best = _frontier(points, higher)
-    pen.lines([np.stack([sizes[best], values[best]], axis=1)] if len(best) > 1 else [], ACCURACY, 1.1)
-    others = np.setdiff1d(np.arange(len(points)), best)
-    pen.dots(sizes[others], values[others], ACCURACY, 6, filled=False)
-    pen.dots(sizes[best], values[best], ACCURACY, 6)
-    for i, point in enumerate(points):
-        if point["recipe"] == now:
-            pen.dots(sizes[i : i + 1], values[i : i + 1], ACCURACY, 10)
-            plot.label(pen, float(sizes[i]), float(values[i]), short_words(Recipe.from_json(now)))
+def is_retrained(visit: Score) -> bool:
+    """Return whether a visited point is a retrained model, not weights as they came."""
+    return bool(visit.get("result")) or visit.get("regime", PLAIN) != PLAIN
 
 
-def _frontier(points: Sequence[Score], higher: bool) -> list[int]:
-    """Return the points no other is smaller and better than, by size."""
-    sign = 1.0 if higher else -1.0
-    best, found = -math.inf, []
-    for i in sorted(range(len(points)), key=lambda i: (points[i]["nbytes"], -sign * points[i]["value"])):
-        if sign * points[i]["value"] > best:
-            best = sign * points[i]["value"]
-            found.append(i)
-    return found
+def latest(history: Sequence[Score]) -> list[Score]:
+    """Return one visit for each recipe and each retrained model: the latest, if it came to a value."""
+    visits = {(v.get("result") or "", v.get("regime", PLAIN), v["recipe"]): v for v in history}
+    return [visit for visit in visits.values() if value_of(visit) is not None]
 
 
-class _Plot:
-    """A small chart: bytes across on a logarithmic axis, values up."""
+@dataclass(frozen=True, slots=True)
+class HistoryPanel:
+    """Where you have been: every evaluated recipe as a point, value against bytes (log)."""
 
-    def __init__(
-        self, x: float, y: float, width: float, height: float, points: Sequence[Score], dense: Score | None
-    ) -> None:
-        self.x, self.y, self.width, self.height = x, y, width, height
-        sizes = [point["nbytes"] for point in points]
-        self.dense = value_of(dense)
-        values = [point["value"] for point in points] + ([self.dense] if self.dense is not None else [])
-        self.left, self.right = math.log(min(sizes) / 1.25), math.log(max(sizes) * 1.25)
-        room = 0.12 * (max(values) - min(values)) or 0.05 * abs(max(values)) or 1.0
-        self.low, self.high = min(values) - room, max(values) + room
+    visits: Sequence[Score]
+    metric: Metric
+    estimate: Estimate
+    baseline: Score | None
+    regime: str
+    """How the model of now was obtained."""
 
-    def places(self, points: Sequence[Score]) -> tuple[Any, Any]:
-        """Return where the points are, in pixels."""
-        sizes = np.log([point["nbytes"] for point in points])
-        values = np.array([point["value"] for point in points])
-        return self.x + (sizes - self.left) / (self.right - self.left) * self.width, self._up(values)
+    def draw(self, pen: Pen, x: float, y: float, width: float, height: float) -> None:
+        """Draw it with its upper left corner at (x, y)."""
+        heading(pen, x, y + 6, width, "WHERE YOU HAVE BEEN", f"{self.metric.name} against bytes")
+        above = 26.0 if self._note(pen, x, y + 22, width) else 8.0
+        frame = self._frame(pen, Frame(width, height - above, 0, 10, 16, 20, x, y + above))
+        scales = self._scales(frame)
+        dense = value_of(self.baseline)
+        self._axes(pen, scales, dense)
+        sizes = np.array([scales.x(visit["nbytes"]) for visit in self.visits])
+        values = np.array([scales.y(visit["value"]) for visit in self.visits])
+        if self.metric.higher is not None:
+            best = front([(visit["nbytes"], visit["value"]) for visit in self.visits], self.metric.higher)
+            pen.lines([np.stack([sizes[best], values[best]], axis=1)] if len(best) > 1 else [], ACCURACY, 1.1)
+        current = self._current()
+        for i, visit in enumerate(self.visits):
+            size = 12.0 if i == current else 8.0
+            pen.dots(sizes[i : i + 1], values[i : i + 1], ACCURACY, size, "D" if is_retrained(visit) else "o")
+        if current is not None:
+            self._label(pen, scales, sizes, values, current, dense)
 
-    def _up(self, values: Any) -> Any:
-        return self.y + (self.high - values) / (self.high - self.low) * self.height
+    def _note(self, pen: Pen, x: float, y: float, width: float) -> bool:
+        """Say below the title what needs saying: which way is better, and what the shapes of the points mean."""
+        direction = direction_text(self.metric.percent, self.metric.higher)
+        at = x + (pen.text(x, y, direction, size=10, colour=MUTED) + 12 if direction else 0)
+        shapes = any(map(is_retrained, self.visits))
+        for marker, text in (
+            (("o", PLAIN.replace("no retraining", "not retrained")), ("D", "retrained")) if shapes else ()
+        ):
+            if at + 12 + pen.measure(text, size=10) > x + width:
+                break
+            pen.dots(np.array([at + 4]), np.array([y]), ACCURACY, 7, marker)
+            at += 12 + pen.text(at + 12, y, text, size=10, colour=MUTED) + 12
+        return bool(direction) or shapes
 
-    def axes(self, pen: Pen, percent: bool) -> None:
-        """Draw the grid, the ticks' values and the line of the dense model."""
-        right, bottom = self.x + self.width, self.y + self.height
-        for tick in linear_ticks(self.low, self.high, 4):
-            y = float(self._up(tick))
-            pen.line(self.x, y, right, y, FAINT)
-            text = share_text(tick) if percent and 0 <= tick <= 1 else f"{tick:.4g}"
-            pen.text(self.x - 6, y, text, size=10, colour=MUTED, align="right")
-        pen.line(self.x, bottom, right, bottom, LINE)
-        for tick in log_ticks(math.exp(self.left), math.exp(self.right), 5):
-            x = self.x + (math.log(tick) - self.left) / (self.right - self.left) * self.width
-            pen.text(x, bottom + 13, round_bytes_text(tick), size=10, colour=MUTED, align="center")
-        if self.dense is not None:
-            y = float(self._up(self.dense))
-            pen.line(self.x, y, right, y, ACCURACY, dashes=(0, (3, 2)))
+    def _scales(self, frame: Frame) -> Scales:
+        nbytes = [visit["nbytes"] for visit in self.visits]
+        values = value_domain([v["value"] for v in self.visits], value_of(self.baseline), self.metric.percent)
+        return Scales(frame, byte_domain(nbytes, self.estimate.dense), values)
+
+    def _frame(self, pen: Pen, bare: Frame) -> Frame:
+        """Return the frame with room for the ticks' values at its left."""
+        ticks = self._scales(bare).y_ticks
+        longest = max(pen.measure(tick_text(tick, self.metric.percent), size=10) for tick in ticks)
+        return Frame(bare.width, bare.height, max(44.0, longest + 9), bare.right, bare.top, bare.bottom, bare.x, bare.y)
+
+    def _axes(self, pen: Pen, scales: Scales, dense: float | None) -> None:
+        """Draw the grid, the ticks' values, and the lines of the dense model and of the size of now."""
+        left, top, width, height = scales.frame.plot
+        right, bottom = left + width, top + height
+        for tick in scales.y_ticks:
+            y = scales.y(tick)
+            pen.line(left, y, right, y, FAINT)
+            pen.text(left - 7, y, tick_text(tick, self.metric.percent), size=10, colour=MUTED, align="right")
+        for tick in scales.x_ticks:
+            text = bytes_tick_text(tick)
+            half = pen.measure(text, size=10) / 2
+            x = min(scales.x(tick), right + scales.frame.right - half)
+            pen.text(x, bottom + 13, text, size=10, colour=MUTED, align="center")
+        now = min(max(scales.x(self.estimate.nbytes), left), right)
+        pen.line(now, top, now, bottom, LINE, dashes=(0, (2, 2)))
+        if dense is not None:
+            y = scales.y(dense)
+            pen.line(left, y, right, y, ACCURACY, dashes=(0, (3, 2)))
             wide = pen.measure("dense", size=10)
-            pen.fill([_box(right - wide - 3, y - 14, wide + 3, 12)], "white")
-            pen.text(right, y - 8, "dense", size=10, colour=MUTED, align="right")
+            pen.fill(
+                [np.array([[left, y - 14], [left + wide + 4, y - 14], [left + wide + 4, y - 2], [left, y - 2]])], PAPER
+            )
+            pen.text(left + 2, y - 8, "dense", size=10, colour=MUTED)
 
-    def label(self, pen: Pen, x: float, y: float, text: str) -> None:
-        """Write beside a point, on the side where there is room."""
-        fits = x + 10 + pen.measure(text, size=10.5) < self.x + self.width
-        below = y + 14 < self.y + self.height
-        side = (x + 9, "left") if fits else (x - 9, "right")
-        pen.text(side[0], y + (12 if below else -12), text, size=10.5, align=side[1])
+    def _current(self) -> int | None:
+        """Return which visit is the model of now: the same recipe, obtained in the same way."""
+        recipe = self.estimate.recipe.to_json()
+        own = [i for i, visit in enumerate(self.visits) if visit["recipe"] == recipe]
+        same = [i for i in own if self.visits[i].get("regime", PLAIN) == self.regime]
+        return next(reversed(same or own), None)
 
-
-def _box(x: float, y: float, width: float, height: float) -> Floats:
-    return np.array([[x, y], [x + width, y], [x + width, y + height], [x, y + height]])
+    def _label(self, pen: Pen, scales: Scales, sizes: Any, values: Any, current: int, dense: float | None) -> None:
+        """Name the current recipe beside its point, on a side where there is room."""
+        left, _, width, _ = scales.frame.plot
+        frame = scales.frame
+        bounds = Box(left, frame.y, width, frame.height - frame.bottom)
+        text = pen.fitted(short_words(Recipe.from_json(self.visits[current]["recipe"])), 0.8 * width, size=10.5)
+        size = (pen.measure(text, size=10.5) + 4, 15.0)
+        points = list(zip(sizes.tolist(), values.tolist(), strict=True))
+        box = place_label(points[current], size, bounds, points, [] if dense is None else [scales.y(dense)], 10)
+        if box is not None:
+            pen.text(box.x + 2, box.y + 7.5, text, size=10.5)

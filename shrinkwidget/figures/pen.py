@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections import defaultdict
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Final
 
 import numpy as np
@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 
 from ..measure.bins import Floats
 from .glyphs import MIDDLE, outline_of, width_of
+from .labels import fit_text
 
+PAPER: Final = "#ffffff"
 INK: Final = "#1f2328"
 MUTED: Final = "#5f6772"
 LINE: Final = "#d5dae0"
@@ -66,18 +68,14 @@ class Pen:
         self._written[colour].append((vertices * (size, -size) + (left, y + MIDDLE * size), codes))
         return width
 
-    def measure(self, text: str, *, size: float = 11, bold: bool = False) -> float:
+    @staticmethod
+    def measure(text: str, *, size: float = 11, bold: bool = False) -> float:
         """Return the width of a text in pixels."""
         return width_of(text, bold) * size
 
-    def fitted(self, text: str, width: float, *, size: float = 11) -> str:
-        """Return a text shortened in its middle until it fits: names of layers differ at both ends."""
-        keep = len(text)
-        short = text
-        while keep > 2 and self.measure(short, size=size) > width:
-            keep -= 1
-            short = f"{text[: keep // 3]}…{text[len(text) - (keep - keep // 3) :]}"
-        return short
+    def fitted(self, text: str, width: float, *, size: float = 11, bold: bool = False) -> str:
+        """Return a text shortened in its middle until it fits."""
+        return fit_text(text, width, partial(self.measure, size=size, bold=bold))
 
     def lines(
         self, lines: Sequence[Floats], colour: str, width: float = 1.0, dashes: Any = "solid", **more: Any
@@ -119,12 +117,12 @@ class Pen:
         across = [np.array([[s - y1, y1], [s - y0, y0]]) for s in starts]
         self.lines(across, colour, width, clip_path=(outline_path(shapes), self._axes.transData))
 
-    def dots(self, x: Floats, y: Floats, colour: str, size: float = 7.0, filled: bool = True) -> None:
-        """Draw round points of `size` pixels across, open ones with a white inside."""
+    def dots(self, x: Floats, y: Floats, colour: str, size: float = 7.0, marker: str = "o") -> None:
+        """Draw points of `size` pixels across, with one of matplotlib's markers."""
         from matplotlib.lines import Line2D
 
-        dots = Line2D(x, y, linestyle="none", marker="o", markersize=size * _POINTS, markeredgewidth=1.3 * _POINTS)
-        dots.set(markerfacecolor=colour if filled else "white", markeredgecolor=colour)
+        dots = Line2D(x, y, linestyle="none", marker=marker, markersize=size * _POINTS, markeredgewidth=0)
+        dots.set(markerfacecolor=colour)
         self._add(dots)
 
     def png(self) -> bytes:

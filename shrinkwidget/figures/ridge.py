@@ -13,14 +13,15 @@ from ..measure.estimate import Estimate, LayerEstimate
 from ..measure.pruned import survivals
 from ..measure.sketch import LayerSketch, Sketch
 from ..recipe import Plan
-from .pen import FAINT, GRID, HATCH, INK, KEPT, LINE, MUTED, OUTLINE, Pen
+from .pen import FAINT, GRID, HATCH, INK, KEPT, LINE, MUTED, OUTLINE, PAPER, Pen
 from .picture import Picture, picture_of, shared_span
-from .ticks import mirrored_ticks
-from .words import bytes_text, share_text, weight_text
+from .ticks import axis_ticks
+from .words import bytes_text, estimated_text, share_text, weight_text
 
 MOST_ROWS: Final = 24
-_LEVEL_PIXELS: Final = 4.0
-_COLUMNS: Final = (("weights", 72), ("pruned", 52), ("bits", 34), ("size", 62))
+_TICK_GAP: Final = 2.5
+"""Least distance of grid levels that get a tick each, in pixels."""
+_COLUMNS: Final = (("weights", 72), ("pruned", 62), ("bits", 36), ("size", 72))
 _NUMBERS: Final = sum(width for _, width in _COLUMNS)
 
 
@@ -44,42 +45,40 @@ class Row:
     picture: Picture
 
 
-def chosen_layers(sketch: Sketch) -> list[int]:
-    """Return the indices of the layers that are drawn, in their order: all, or the largest if there are too many."""
-    sizes = [-layer.n for layer in sketch.layers]
-    return sorted(sorted(range(len(sizes)), key=sizes.__getitem__)[:MOST_ROWS])
+def chosen_layers(sketch: Sketch, order: Sequence[int]) -> list[int]:
+    """Return the indices of the layers that are drawn, in this order: all, or the largest if there are too many."""
+    largest = sorted(order, key=lambda i: -sketch.layers[i].n)[:MOST_ROWS]
+    return [i for i in order if i in largest]
 
 
-def draw_ridge(pen: Pen, frame: Frame, sketch: Sketch, estimate: Estimate) -> None:
+def draw_ridge(pen: Pen, frame: Frame, sketch: Sketch, estimate: Estimate, order: Sequence[int]) -> None:
     """Draw the chosen layers with their figures, an axis below them and a title above."""
-    chosen = chosen_layers(sketch)
+    chosen = chosen_layers(sketch, order)
     names = [sketch.layers[i].label for i in chosen]
     label = min(max(pen.measure(name) for name in names) + 14, 0.3 * frame.width)
     plot = Frame(frame.left + label, frame.top + 40, frame.width - label - _NUMBERS, frame.row)
     span = shared_span(sketch.layers)
-    rows = _rows(sketch, estimate, chosen, span, plot.width)
+    plans = sketch.plans(estimate.recipe)
+    fates = survivals(sketch.layers, plans, estimate.recipe)
+    rows = [
+        Row(layer, plans[i], figures, picture_of(layer, plans[i], fates[i], figures, span, plot.width))
+        for i, layer, figures in ((i, sketch.layers[i], estimate.layers[i]) for i in chosen)
+    ]
     _title(pen, frame, sketch, len(rows))
     _axis(pen, plot, span, len(rows))
     for i, row in enumerate(rows):
-        _numbers(pen, frame, plot, i, row, label)
+        _numbers(pen, frame, plot, i, row, label, estimate.exact)
     _distributions(pen, plot, [row.picture for row in rows])
-    _threshold(pen, plot, rows)
-
-
-def _rows(sketch: Sketch, estimate: Estimate, chosen: Sequence[int], span: float, pixels: float) -> list[Row]:
-    plans = sketch.plans(estimate.recipe)
-    fates = survivals(sketch.layers, plans, estimate.recipe)
-    rows = []
-    for i in chosen:
-        layer, plan, figures = sketch.layers[i], plans[i], estimate.layers[i]
-        rows.append(Row(layer, plan, figures, picture_of(layer, plan, fates[i], figures, span, pixels)))
-    return rows
+    _threshold(
+        pen, plot, rows, next((e.threshold for e, p in zip(estimate.layers, plans, strict=True) if p.ranked), 0.0)
+    )
 
 
 def _title(pen: Pen, frame: Frame, sketch: Sketch, rows: int) -> None:
     number = f"THE {rows} LARGEST OF {len(sketch.layers)} LAYERS" if rows < len(sketch.layers) else "LAYERS"
     width = pen.text(frame.left, frame.top + 6, number, size=10.5, bold=True, colour=MUTED)
     legend = "original outlined · effective weights filled · pruned hatched"
+    legend = pen.fitted(legend, frame.width - width - 10, size=10.5)
     pen.text(frame.left + width + 10, frame.top + 6, legend, size=10.5, colour=MUTED)
     right = frame.left + frame.width - _NUMBERS
     for heading, width in _COLUMNS:
@@ -90,7 +89,7 @@ def _title(pen: Pen, frame: Frame, sketch: Sketch, rows: int) -> None:
 def _axis(pen: Pen, plot: Frame, span: float, rows: int) -> None:
     """Draw fine guides, the rows' base lines, and the values under the last."""
     bottom = plot.top + rows * plot.row
-    ticks = mirrored_ticks(span, 3)
+    ticks = axis_ticks(span, plot.width)
     places = [plot.left + plot.width * (tick / span + 1) / 2 for tick in ticks]
     pen.lines([np.array([[x, plot.top], [x, bottom]]) for x in places], FAINT)
     right = plot.left + plot.width
@@ -100,14 +99,15 @@ def _axis(pen: Pen, plot: Frame, span: float, rows: int) -> None:
         pen.text(x, bottom + 14, weight_text(tick), size=10, colour=MUTED, align="center")
 
 
-def _numbers(pen: Pen, frame: Frame, plot: Frame, index: int, row: Row, label: float) -> None:
+def _numbers(pen: Pen, frame: Frame, plot: Frame, index: int, row: Row, label: float, exact: bool) -> None:
     y = plot.top + (index + 0.64) * plot.row
     pen.text(frame.left, y, pen.fitted(row.layer.label, label - 14))
-    pruned = "kept" if row.plan.keep else share_text(row.figures.sparsity)
-    bits = "–" if row.plan.keep else str(row.plan.bits)
+    keep = row.plan.keep
+    pruned = "kept" if keep else estimated_text(exact, share_text(row.figures.sparsity))
+    size = estimated_text(exact or keep, bytes_text(row.figures.nbytes))
     right = frame.left + frame.width - _NUMBERS
     for (heading, width), text in zip(
-        _COLUMNS, (f"{row.layer.n:,}", pruned, bits, bytes_text(row.figures.nbytes)), strict=True
+        _COLUMNS, (f"{row.layer.n:,}", pruned, "–" if keep else str(row.plan.bits), size), strict=True
     ):
         right += width
         pen.text(right, y, text, colour=MUTED if heading == "weights" else INK, align="right")
@@ -119,23 +119,23 @@ def _distributions(pen: Pen, plot: Frame, pictures: Sequence[Picture]) -> None:
     left, top, wide, base = (np.concatenate(x) for x in zip(*(p.bars() for p in placed), strict=True))
     pen.rectangles(left, top, wide, base, KEPT)
     pen.lines([p.outline() for p in placed], OUTLINE, 0.9)
+    pen.lines([cut for p in placed for cut in p.clipped()], PAPER, 1.5)
     pen.lines([tick for p in placed for tick in p.ticks()], GRID, 1.0)
 
 
-def _threshold(pen: Pen, plot: Frame, rows: Sequence[Row]) -> None:
-    """Draw the ends of the pruned bands; of one threshold for all layers say the value."""
+def _threshold(pen: Pen, plot: Frame, rows: Sequence[Row], ranked: float) -> None:
+    """Draw the ends of the pruned bands; of one threshold for all `ranked` layers say the value."""
     dashes = []
     for i, row in enumerate(rows):
         reach = row.picture.threshold / row.picture.span
-        if 0 < reach < 1:
+        if 0 < reach <= 1:
             top = plot.top + i * plot.row
             middle = plot.left + plot.width / 2
             half = reach * plot.width / 2
             dashes += [np.array([[x, top], [x, top + plot.row]]) for x in (middle - half, middle + half)]
     pen.lines(dashes, GRID, 1.1, (0, (1.6, 2.0)))
-    ranked = [row.picture for row in rows if row.plan.ranked and row.picture.threshold > 0]
-    if ranked and ranked[0].threshold < ranked[0].span:
-        text = f"pruned within ±{weight_text(ranked[0].threshold)}"
+    if ranked > 0:
+        text = f"pruned within ±{weight_text(ranked)}"
         pen.text(plot.left + plot.width / 2, plot.top - 12, text, size=10, colour=GRID, align="center")
 
 
@@ -147,7 +147,8 @@ class _Placed:
         self.base = plot.top + (index + 1) * plot.row
         self._height = plot.row - 2
         self._middle = plot.left + plot.width / 2
-        self._unit = plot.width / 2 / picture.span
+        self._half = plot.width / 2
+        self._unit = self._half / picture.span
 
     def x(self, value: Floats) -> Floats:
         return self._middle + value * self._unit
@@ -176,23 +177,29 @@ class _Placed:
         return [np.concatenate([[[x[0], self.base]], top, [[x[-1], self.base]]])]
 
     def bars(self) -> tuple[Floats, Floats, Floats, Floats]:
-        """Return left, top, width and bottom of the bars that are not empty; levels far apart are drawn thin."""
+        """Return left, top, width and bottom of the bars that are not empty."""
         bars = self.picture.bars
-        left, right = self.x(bars.edges[:-1]), self.x(bars.edges[1:])
-        if len(bars.levels):
-            apart = right - left > _LEVEL_PIXELS
-            half = np.clip(0.15 * (right - left), 1.0, 3.0)
-            left = np.where(apart, self.x(bars.levels) - half, left)
-            right = np.where(apart, self.x(bars.levels) + half, right)
-        left, right = (np.clip(x, *self.x(self.picture.span * np.array([-1, 1]))) for x in (left, right))
+        pixels = bars.width * self._unit
+        width = max(2.0 if bars.one_level_each else 1.0, pixels - 1 if pixels > 3 else pixels)
+        middle, (start, end) = self.x(bars.at), self.x(self.picture.span * np.array([-1, 1]))
+        left, right = np.clip(middle - width / 2, start, end), np.clip(middle + width / 2, start, end)
         seen = (bars.height > 0) & (right > left)
-        top = np.minimum(self.y(bars.height), self.base - 0.7)
+        top = np.minimum(self.y(bars.height), self.base - 0.75)
         return left[seen], top[seen], (right - left)[seen], np.full(int(seen.sum()), self.base)
+
+    def clipped(self) -> list[Floats]:
+        """Return small gaps near the top, which say that a spike goes on above."""
+        picture, top = self.picture, self.base - self._height
+        edges = picture.edges
+        bins = ((edges[:-1] + edges[1:]) / 2)[picture.outline > picture.top]
+        at = self.x(np.concatenate([bins, picture.bars.at[picture.bars.height > picture.top]]))
+        return [np.array([[x - 4, top + 6], [x + 4, top + 3]]) for x in at if abs(x - self._middle) <= self._half]
 
     def ticks(self) -> list[Floats]:
         """Return short lines under the base for grid levels, left out where they would run into each other."""
-        levels = self.picture.bars.levels
-        x = self.x(levels[np.abs(levels) <= self.picture.span])
-        if len(x) > 1 and np.diff(x).min() < 2.5:
-            return []
-        return [np.array([[at, self.base], [at, self.base + 3]]) for at in x]
+        levels, last, kept = self.picture.levels, -np.inf, []
+        for at in self.x(levels[np.abs(levels) <= self.picture.span]):
+            if at - last >= _TICK_GAP:
+                kept.append(np.array([[at, self.base], [at, self.base + 3]]))
+                last = at
+        return kept

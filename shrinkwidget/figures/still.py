@@ -4,82 +4,131 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from ..measure.estimate import Estimate
 from ..measure.sketch import Sketch
-from .panels import draw_been, draw_score, draw_size, heading, metric_of, sample_words, value_of
+from .labels import wrap
+from .panels import (
+    LINE_HEIGHT,
+    PLAIN,
+    HistoryPanel,
+    Metric,
+    ScorePanel,
+    dead_words,
+    draw_size,
+    heading,
+    latest,
+    metric_of,
+    sample_words,
+    value_of,
+    warning_lines,
+)
 from .pen import INK, LINE, MUTED, Pen
 from .ridge import Frame, chosen_layers, draw_ridge
 from .silhouette import draw_silhouette
-from .words import bytes_text, compared_size_text, recipe_words, share_text, value_text
+from .words import bytes_text, compared_size_text, estimated_text, recipe_words, share_text, value_text
 
 Score = Mapping[str, Any]
 
 _WIDTH: Final = 1000.0
-_MARGIN: Final = 22.0
+MARGIN: Final = 22.0
 _SIDE: Final = 320.0
-_TOP: Final = 74.0
+_LINE_TOP: Final = 65.0
 _GAP: Final = 26.0
 _AROUND: Final = 62.0  # pixels of the ridge above and below its rows
-_SIZE, _SILHOUETTE, _SCORE, _BEEN = 226.0, 140.0, 92.0, 180.0
+_SIZE, _SILHOUETTE, _HISTORY = 226.0, 140.0, 196.0
 """Pixels that the sections of the right side take with the gap below them."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Scores:
-    """What is known of accuracy: of this recipe, of the dense model, of the recipes tried so far."""
+class _Side:
+    """The right side: size, what it hides, the score of this recipe, the recipes tried so far."""
 
-    now: Score | None
-    baseline: Score | None
-    points: Sequence[Score]
+    metric: Metric
+    score: ScorePanel | None
+    history: HistoryPanel | None
+    warnings: Sequence[str]
+    """Lines, where there is no score to say them beside."""
 
     @property
     def height(self) -> float:
-        """Pixels of the right side; without scores the silhouette takes their place."""
-        return _SIZE + (_SCORE if self else _SILHOUETTE) + (_BEEN if len(self.points) > 1 else 0)
-
-    def __bool__(self) -> bool:
-        return bool(self.now or self.baseline or self.points)
+        """Pixels of all of it; without scores the silhouette takes their place."""
+        score = self.score.height + _GAP if self.score else _SILHOUETTE
+        warnings = LINE_HEIGHT * len(self.warnings) + 10 if self.warnings else 0
+        return _SIZE + warnings + score + (_HISTORY if self.history else 0)
 
 
 def still(
-    sketch: Sketch, estimate: Estimate, score: Score | None, baseline: Score | None, history: Sequence[Score]
+    sketch: Sketch,
+    estimate: Estimate,
+    score: Score | None,
+    baseline: Score | None,
+    history: Sequence[Score],
+    *,
+    order: Sequence[int] = (),
+    metric: Mapping[str, Any] | None = None,
 ) -> bytes:
-    """Return a PNG, 1000 CSS pixels wide at double density, of what an explorer shows.
+    """Return a PNG, 1000 CSS pixels wide at double density, of what an explorer shows. Safe in any thread: no pyplot.
 
     `score`, `baseline` and `history` are the explorer's: dicts with "recipe" (JSON), "value", "low", "high", "n",
-    "total", "state", "metric", "percent", "higher", "regime"; of each past recipe also "nbytes". Safe in any thread: no
-    pyplot.
+    "total", "state", "metric", "percent", "higher", "regime", "warnings"; of each past recipe also "nbytes" and
+    "result". `order`: the layers' indices in the order of the forward pass, if that is known. `metric`: "name",
+    "percent" and "higher" of the scores, if that is known before the first.
     """
-    points = [point for point in history if value_of(point) is not None]
-    scores = _Scores(present_score(estimate, score, history), baseline, points)
-    rows = len(chosen_layers(sketch))
-    row = min(30.0, max(22.0, (scores.height - _AROUND) / rows))
-    body = max(scores.height, rows * row + _AROUND)
-    pen = Pen(_WIDTH, _TOP + body + _MARGIN)
-    _title(pen, sketch, estimate)
-    draw_ridge(pen, Frame(_MARGIN, _TOP, _WIDTH - 2 * _MARGIN - _SIDE - _GAP, row), sketch, estimate)
-    _side(pen, sketch, estimate, scores, body)
+    order = order if sorted(order) == list(range(len(sketch.layers))) else range(len(sketch.layers))
+    rows = len(chosen_layers(sketch, order))
+    side = _side_of(estimate, score, baseline, history, metric)
+    title = wrap(recipe_words(estimate.recipe).split(" · "), _WIDTH - 2 * MARGIN, partial(Pen.measure, size=13))
+    top = _LINE_TOP + LINE_HEIGHT * (len(title) - 1) + 9
+    row = min(30.0, max(22.0, (side.height - _AROUND) / rows))
+    body = max(side.height, rows * row + _AROUND)
+    pen = Pen(_WIDTH, top + body + MARGIN)
+    _title(pen, sketch, estimate, title)
+    draw_ridge(pen, Frame(MARGIN, top, _WIDTH - 2 * MARGIN - _SIDE - _GAP, row), sketch, estimate, order)
+    _draw_side(pen, top, body, sketch, estimate, order, side)
     return pen.png()
 
 
-def _side(pen: Pen, sketch: Sketch, estimate: Estimate, scores: _Scores, body: float) -> None:
+def _side_of(
+    estimate: Estimate, score: Score | None, baseline: Score | None, history: Sequence[Score], told: Score | None
+) -> _Side:
+    visits, now = latest(history), present_score(estimate, score, history)
+    metric = metric_of(told, score, baseline, *history)
+    dead = [text for text in (dead_words(estimate),) if text]
+    scores = ScorePanel(now, baseline, metric, estimate.recipe.to_json(), dead, _SIDE)
+    regime = str((now or {}).get("regime") or PLAIN)
+    shown = bool(now or baseline or visits)
+    return _Side(
+        metric,
+        scores if shown else None,
+        HistoryPanel(visits, metric, estimate, baseline, regime) if len(visits) > 1 else None,
+        [] if shown else warning_lines(dead, _SIDE),
+    )
+
+
+def _draw_side(
+    pen: Pen, top: float, body: float, sketch: Sketch, estimate: Estimate, order: Sequence[int], side: _Side
+) -> None:
     """Draw the sections of the right side, the silhouette where there is room for it."""
-    x, y, free = _WIDTH - _MARGIN - _SIDE, _TOP, body - scores.height
+    x, y, free = _WIDTH - MARGIN - _SIDE, top, body - side.height
     draw_size(pen, x, y, _SIDE, estimate)
     y += _SIZE
-    if not scores or free >= _SILHOUETTE:
-        height = _SILHOUETTE if scores else _SILHOUETTE + min(0.6 * _SILHOUETTE, free)
-        heading(pen, x, y + 6, "DEPTH × WIDTH", "area is bytes")
-        draw_silhouette(pen, x, y + 24, _SIDE, height - 24 - _GAP, sketch, estimate)
+    for line in side.warnings:
+        pen.text(x, y, line, size=11, colour=INK)
+        y += LINE_HEIGHT
+    y += 10 if side.warnings else 0
+    if side.score is None or free >= _SILHOUETTE:
+        height = _SILHOUETTE if side.score else _SILHOUETTE + min(0.6 * _SILHOUETTE, free)
+        heading(pen, x, y + 6, _SIDE, "DEPTH × WIDTH", "area is bytes")
+        draw_silhouette(pen, x, y + 24, _SIDE, height - 24 - _GAP, sketch, estimate, order)
         y += height
-    if scores:
-        draw_score(pen, x, y, scores.now, scores.baseline)
-        y += _SCORE
-    if len(scores.points) > 1:
-        height = min(1.4 * _BEEN, _TOP + body - y)
-        draw_been(pen, x, y, _SIDE, height, scores.points, estimate.recipe.to_json(), scores.baseline)
+    if side.score is not None:
+        side.score.draw(pen, x, y)
+        y += side.score.height + _GAP
+    if side.history is not None:
+        side.history.draw(pen, x, y, _SIDE, min(1.4 * _HISTORY, top + body - y))
 
 
 def describe(estimate: Estimate, score: Score | None) -> str:
@@ -91,9 +140,12 @@ def describe(estimate: Estimate, score: Score | None) -> str:
     score = present_score(estimate, score, [])
     value = value_of(score)
     if score is not None and value is not None:
-        name, percent, _ = metric_of(score)
-        sentence += f", {name} {value_text(value, percent)} ({sample_words(score)})"
-    return f"{sentence}."
+        metric = metric_of(score)
+        sentence += f", {metric.name} {value_text(value, metric.percent)} ({sample_words(score)})"
+        told = tuple(score.get("warnings") or ())
+    else:
+        told = ()
+    return "; ".join([sentence, *told, *filter(None, [dead_words(estimate)])]) + "."
 
 
 def present_score(estimate: Estimate, score: Score | None, history: Sequence[Score]) -> Score | None:
@@ -103,12 +155,14 @@ def present_score(estimate: Estimate, score: Score | None, history: Sequence[Sco
     return next((s for s in own if value_of(s) is not None), own[0] if own else None)
 
 
-def _title(pen: Pen, sketch: Sketch, estimate: Estimate) -> None:
-    title = pen.fitted(sketch.title, 0.6 * _WIDTH, size=19)
-    width = pen.text(_MARGIN, 26, title, size=19, bold=True)
+def _title(pen: Pen, sketch: Sketch, estimate: Estimate, recipe: Sequence[str]) -> None:
+    title = pen.fitted(sketch.title, 0.6 * _WIDTH, size=19, bold=True)
+    width = pen.text(MARGIN, 26, title, size=19, bold=True)
     depth = f"{len(sketch.layers)} layers"
-    pen.text(_MARGIN + width + 14, 27, f"{sketch.parameters:,} parameters · {depth}", size=12, colour=MUTED)
-    pen.text(_MARGIN, 51, recipe_words(estimate.recipe), size=13, colour=INK)
-    known = "exact" if estimate.exact else "≈ preview"
-    pen.text(_WIDTH - _MARGIN, 27, known, size=12, colour=MUTED, align="right")
-    pen.line(_MARGIN, 65, _WIDTH - _MARGIN, 65, LINE)
+    pen.text(MARGIN + width + 14, 27, f"{sketch.parameters:,} parameters · {depth}", size=12, colour=MUTED)
+    for i, line in enumerate(recipe):
+        pen.text(MARGIN, 51 + i * LINE_HEIGHT, line, size=13, colour=INK)
+    known = "exact" if estimate.exact else estimated_text(False, "preview")
+    pen.text(_WIDTH - MARGIN, 27, known, size=12, colour=MUTED, align="right")
+    rule = _LINE_TOP + LINE_HEIGHT * (len(recipe) - 1)
+    pen.line(MARGIN, rule, _WIDTH - MARGIN, rule, LINE)

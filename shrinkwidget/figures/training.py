@@ -3,47 +3,68 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
 
 from ..measure.bins import Floats
+from ..measure.size_table import fixed
+from .labels import Box, place_label, wrap
+from .lines import Column, LineScales, Scored, loss_domain, rate_domain, score_domain
 from .pen import ACCURACY, FAINT, INK, LINE, MUTED, OUTLINE, Pen
-from .ticks import linear_ticks
-from .words import bytes_text, compared_size_text, direction_text, share_text, value_text
+from .scatter import Frame, Scales, value_domain
+from .words import (
+    bytes_text,
+    compared_size_text,
+    direction_text,
+    holds_up,
+    interval_text,
+    percent_digit_text,
+    significant,
+    tick_text,
+    times_text,
+    value_text,
+    weight_text,
+)
 
 Shown = Mapping[str, Any]
-"""What a monitor shows: title, method, metric, state, progress, curves, points, baseline, all plain values."""
+"""What a monitor shows: title, method, metric, state, progress, curves, points, baseline, error, all plain values."""
 
-_WIDTH: Final = 800.0
+STATE_WORDS: Final = {"ready": "not started", "stopping": "stopping…", "stopped": "stopped early"}
+_WIDTH: Final = 920.0
 _MARGIN: Final = 22.0
-_AXIS: Final = 46.0
-_SCORE, _LOSS = 190.0, 120.0
 _TOP: Final = 78.0
-_ROOM: Final = 18.0
+_CURVES, _SIDE = 556.0, 290.0
+"""Widths of the two columns."""
+_SCORE, _LOSS, _RATE, _TRADE_OFF = 232.0, 156.0, 116.0, 190.0
+"""Heights of the charts, as on the page."""
+_FIGURES: Final = 170.0
+_BAND: Final = "#cfe9e1"
+"""The colour of an accuracy on paper, at a fifth."""
+_DASHES: Final = (0, (3, 2))
 
 
 def training_still(shown: Shown) -> bytes:
-    """Return a PNG, 800 CSS pixels wide at double density, of what a monitor shows. Safe in any thread: no pyplot."""
-    pen = Pen(_WIDTH, _TOP + _SCORE + _LOSS + 52)
+    """Return a PNG, 920 CSS pixels wide at double density, of what a monitor shows. Safe in any thread: no pyplot."""
+    now = shown["progress"]
+    points = [point for point in shown["points"] if point["test"] is not None]
+    trades = now is not None and now["rounds"] > 1 and (points or shown["baseline"] is not None)
+    side = _FIGURES + (_TRADE_OFF + 36 if trades else 0) + _RATE
+    pen = Pen(_WIDTH, _TOP + max(_SCORE + 6 + _LOSS, side) + _MARGIN)
     _title(pen, shown)
-    epochs = _epochs(shown)
-    score = _Plot(pen, _TOP, _SCORE, epochs, _score_domain(shown))
-    metric = shown["metric"]
-    direction = direction_text(metric["percent"], metric["higher"])
-    title = ", ".join(filter(None, [metric["name"], direction]))
-    score.frame(title, lambda value: value_text(value, metric["percent"]))
-    curves = shown["curves"]
-    score.line(curves["at"], curves["train"], ACCURACY, 0.9, alpha=0.5)
-    score.line(curves["at"], curves["test"], ACCURACY, 1.6)
-    if shown["baseline"] is not None:
-        score.level(shown["baseline"]["value"], "as it came")
-    loss = _Plot(pen, _TOP + _SCORE + 24, _LOSS, epochs, _loss_domain(shown))
-    loss.frame("loss, training", lambda value: f"{value:g}")
-    loss.line(curves["at"], curves["loss"], OUTLINE, 1.4)
-    loss.epochs()
+    curves = shown_curves(shown)
+    _score_chart(pen, _MARGIN, _TOP, curves, shown)
+    _loss_chart(pen, _MARGIN, _TOP + _SCORE + 6, curves, shown)
+    x, y = _WIDTH - _MARGIN - _SIDE, _TOP
+    _figures(pen, x, y, shown)
+    y += _FIGURES
+    if trades:
+        _trade_off(pen, x, y, points, shown)
+        y += _TRADE_OFF + 36
+    _rate_chart(pen, x, y, curves, shown)
     return pen.png()
 
 
@@ -53,108 +74,270 @@ def describe_training(shown: Shown) -> str:
     sentence = f"{shown['title']}, {shown['method']}: {shown['state']}"
     if now is not None:
         done = len(shown["curves"]["at"])
-        sentence += f" after {done} of {now['rounds'] * now['epochs']} epochs, {share_text(now['sparsity'])} pruned"
+        sentence += f" after {done} of {now['rounds'] * now['epochs']} epochs, "
+        sentence += f"{percent_digit_text(now['sparsity'])} pruned"
         if now["test"] is not None:
             value = value_text(now["test"]["value"], metric["percent"])
             sentence += f", {metric['name']} {value} on {now['test']['n']:,} test examples"
     return sentence + "."
 
 
+def shown_curves(shown: Shown) -> dict[str, list[Any]]:
+    """Return the columns that are drawn: the score before the first step, the complete epochs, the one under way.
+
+    The twin of ``withStart`` and ``withNow`` of ``js/monitor/state.ts``.
+    """
+    curves = {name: list(column) for name, column in shown["curves"].items()}
+    baseline, now = shown["baseline"], shown["progress"]
+    if baseline is not None and curves["at"][:1] != [0]:
+        start = {"at": 0, "test": baseline["value"], "low": baseline["low"], "high": baseline["high"]}
+        curves = {name: [start.get(name), *column] for name, column in curves.items()}
+    at = epochs_done(now)
+    if now is not None and now["phase"] == "train" and now["loss"] is not None and at > max([0, *curves["at"][-1:]]):
+        more = {"at": at, **{name: now[name] for name in ("loss", "train", "lr", "sparsity")}}
+        curves = {name: [*column, more.get(name)] for name, column in curves.items()}
+    return curves
+
+
+def epochs_done(now: Mapping[str, Any] | None) -> float:
+    """Return how many epochs of all rounds are behind a training, with the part of the one it is in."""
+    if now is None:
+        return 0.0
+    before = (now["round"] - 1) * now["epochs"]
+    if now["phase"] == "prune" or now["epoch"] == 0:
+        return float(before + now["epoch"])
+    part = 1.0 if now["phase"] != "train" else now["step"] / now["steps"] if now["steps"] else 0.5
+    return float(before + now["epoch"] - 1 + part)
+
+
 def _title(pen: Pen, shown: Shown) -> None:
-    width = pen.text(_MARGIN, 26, pen.fitted(shown["title"], 0.4 * _WIDTH, size=19), size=19, bold=True)
-    room = _WIDTH - 3 * _MARGIN - width - 60
-    pen.text(_MARGIN + width + 14, 27, pen.fitted(shown["method"], room, size=12), size=12, colour=MUTED)
-    pen.text(_WIDTH - _MARGIN, 27, shown["state"], size=12, colour=MUTED, align="right")
-    pen.text(_MARGIN, 51, " · ".join(_figures(shown)), size=13, colour=INK)
+    state = STATE_WORDS.get(str(shown["state"]), str(shown["state"]))
+    room = _WIDTH - 2 * _MARGIN - pen.measure(state, size=12) - 14
+    title = pen.fitted(shown["title"], 0.5 * room, size=19, bold=True)
+    width = pen.text(_MARGIN, 26, title, size=19, bold=True)
+    pen.text(_MARGIN + width + 14, 27, pen.fitted(shown["method"], room - width - 14, size=12), size=12, colour=MUTED)
+    pen.text(_WIDTH - _MARGIN, 27, state, size=12, colour=MUTED, align="right")
+    place = pen.fitted(shown.get("error") or _place_text(shown), _WIDTH - 2 * _MARGIN, size=13)
+    pen.text(_MARGIN, 51, place, size=13, colour=INK)
     pen.line(_MARGIN, 64, _WIDTH - _MARGIN, 64, LINE)
 
 
-def _figures(shown: Shown) -> list[str]:
-    now, metric = shown["progress"], shown["metric"]
-    if now is None:
-        return ["not begun"]
-    words = [f"{len(shown['curves']['at'])} of {now['rounds'] * now['epochs']} epochs"]
-    words.append(f"{share_text(now['sparsity'])} pruned")
-    if now["nbytes"]:
-        words.append(f"{bytes_text(now['nbytes'])}, {compared_size_text(now['ratio'])}")
-    if now["test"] is not None:
-        value = value_text(now["test"]["value"], metric["percent"])
-        words.append(f"{metric['name']} {value} on {now['test']['n']:,} examples")
-    return words
-
-
-def _epochs(shown: Shown) -> int:
+def _place_text(shown: Shown) -> str:
     now = shown["progress"]
-    return max(1, now["rounds"] * now["epochs"]) if now is not None else 1
+    if now is None:
+        return "not begun"
+    return f"{len(shown['curves']['at'])} of {now['rounds'] * now['epochs']} epochs"
 
 
-def _score_domain(shown: Shown) -> tuple[float, float]:
-    curves, baseline = shown["curves"], shown["baseline"]
-    values = _known([*curves["test"], *curves["train"], baseline and baseline["value"]])
-    if not values:
-        return 0.0, 1.0
-    room = 0.12 * (max(values) - min(values)) or 0.05 * abs(max(values)) or 1.0
-    top = max(values) + room
-    return min(values) - room, min(1.0, top) if shown["metric"]["percent"] else top
+def _figures(pen: Pen, x: float, y: float, shown: Shown) -> None:
+    """Write the figures of the moment: score, loss, rate, sparsity, size; 134 pixels high."""
+    now, metric, baseline = shown["progress"] or {}, shown["metric"], shown["baseline"]
+    test = now.get("test")
+    if test or baseline:
+        at = x + pen.text(x, y + 6, f"{_value(baseline, metric)} → ", size=17, colour=MUTED)
+        worst = baseline and baseline["low" if metric["higher"] else "high"]
+        held = test and holds_up(metric["higher"], test["value"], worst, baseline and baseline["value"])
+        at += pen.text(at, y + 6, _value(test, metric), size=19, bold=True, colour=ACCURACY if held else INK)
+        interval = interval_text(test["low"], test["high"], metric["percent"]) if test else ""
+        basis = [f"{metric['name']} on {(test or baseline)['n']:,} test examples"]
+        beside = at + 8 + pen.measure(interval, size=12) <= x + _SIDE
+        if beside:
+            pen.text(at + 8, y + 7, interval, size=12, colour=MUTED)
+        basis.append(f"95\N{NARROW NO-BREAK SPACE}% interval{'' if beside else f' {interval}'}")
+        basis += filter(None, [direction_text(metric["percent"], metric["higher"])])
+        for i, line in enumerate(wrap(basis, _SIDE, partial(pen.measure, size=11))[:2]):
+            pen.text(x, y + 30 + 15 * i, line, size=11, colour=MUTED)
+    for i, (term, text) in enumerate(_stats(now, metric)):
+        left, top = x + i % 2 * _SIDE / 2, y + 68 + i // 2 * 30
+        pen.text(left, top, pen.fitted(term, _SIDE / 2 - 6, size=10), size=10, colour=MUTED)
+        pen.text(left, top + 13, pen.fitted(text, _SIDE / 2 - 6, size=11.5), size=11.5)
 
 
-def _loss_domain(shown: Shown) -> tuple[float, float]:
-    return 0.0, 1.08 * max([*_known(shown["curves"]["loss"]), 1e-3])
+def _stats(now: Mapping[str, Any], metric: Mapping[str, Any]) -> list[tuple[str, str]]:
+    def told(name: str, text: Callable[[float], str]) -> str:
+        return "–" if now.get(name) is None else text(now[name])
+
+    return [
+        (f"{metric['name']}, training", told("train", lambda value: value_text(value, metric["percent"]))),
+        ("loss", told("loss", lambda loss: fixed(loss, 3))),
+        ("pruned", told("sparsity", percent_digit_text)),
+        ("learning rate", told("lr", weight_text)),
+        ("size", told("nbytes", bytes_text)),
+        ("against dense", told("ratio", compared_size_text)),
+    ]
 
 
-def _known(values: Sequence[float | None]) -> list[float]:
-    return [value for value in values if value is not None and math.isfinite(value)]
+def _value(score: Mapping[str, Any] | None, metric: Mapping[str, Any]) -> str:
+    return "…" if score is None else value_text(score["value"], metric["percent"])
+
+
+def _scores(curves: Mapping[str, Column]) -> list[Scored]:
+    """Return every score there is, those on the training data without an interval."""
+    tested = list(zip(curves["test"], curves["low"], curves["high"], strict=True))
+    return [
+        (value, low, high)
+        for value, low, high in (*tested, *((v, None, None) for v in curves["train"]))
+        if value is not None
+    ]
+
+
+def _score_chart(pen: Pen, x: float, y: float, curves: Mapping[str, Any], shown: Shown) -> None:
+    metric, baseline, now = shown["metric"], shown["baseline"], shown["progress"]
+    scored = next((score for score in (now and now["test"], baseline) if score), None)
+    domain = score_domain(_scores(curves), scored["n"] if scored else 0, metric["percent"])
+    chart = _Chart(pen, LineScales(Frame(_CURVES, _SCORE, 50, 14, 28, 8, x, y), _epochs(shown), domain))
+    chart.axes(metric["name"], lambda value: tick_text(value, metric["percent"]), shown)
+    chart.band(curves["at"], curves["low"], curves["high"])
+    if baseline is not None:
+        chart.level(baseline["value"])
+    chart.line(curves["at"], curves["train"], ACCURACY, 0.9, dashes=(0, (2, 2)))
+    chart.line(curves["at"], curves["test"], ACCURACY, 1.6, dots=len(curves["at"]) < 60)
+    chart.legend(None if baseline is None else value_text(baseline["value"], metric["percent"]))
+
+
+def _loss_chart(pen: Pen, x: float, y: float, curves: Mapping[str, Any], shown: Shown) -> None:
+    chart = _Chart(
+        pen, LineScales(Frame(_CURVES, _LOSS, 50, 14, 28, 20, x, y), _epochs(shown), loss_domain(curves["loss"]))
+    )
+    chart.axes("loss, training", lambda value: significant(value, 12), shown, epochs=True)
+    chart.line(curves["at"], curves["loss"], OUTLINE, 1.4)
+
+
+def _rate_chart(pen: Pen, x: float, y: float, curves: Mapping[str, Any], shown: Shown) -> None:
+    frame = Frame(_SIDE, _RATE, 50, 14, 28, 20, x, y)
+    chart = _Chart(pen, LineScales(frame, _epochs(shown), rate_domain(curves["lr"]), log=True))
+    chart.axes("learning rate", weight_text, shown, epochs=True)
+    chart.line(curves["at"], curves["lr"], OUTLINE, 1.4, steps=True)
+
+
+def _trade_off(pen: Pen, x: float, y: float, points: Sequence[Mapping[str, Any]], shown: Shown) -> None:
+    """Draw a point for every round: score against how many times smaller the file is (log)."""
+    metric, baseline = shown["metric"], shown["baseline"]
+    pen.text(
+        x,
+        y + 6,
+        pen.fitted(f"{metric['name']} against size", _SIDE, size=10.5, bold=True),
+        size=10.5,
+        bold=True,
+        colour=MUTED,
+    )
+    frame = Frame(_SIDE, _TRADE_OFF, 50, 14, 14, 20, x, y + 16)
+    dense = baseline and baseline["value"]
+    values = value_domain([point["test"]["value"] for point in points], dense, metric["percent"])
+    scales = Scales(frame, (1.0, max([10.0, *(1.3 * point["ratio"] for point in points)])), values)
+    left, top, width, height = frame.plot
+    for tick in scales.y_ticks:
+        at = scales.y(tick)
+        pen.line(left, at, left + width, at, FAINT)
+        pen.text(left - 7, at, tick_text(tick, metric["percent"]), size=10, colour=MUTED, align="right")
+    for tick in scales.x_ticks:
+        pen.text(scales.x(tick), top + height + 13, f"{tick:g}×", size=10, colour=MUTED, align="center")
+    if dense is not None:
+        at = scales.y(dense)
+        pen.line(left, at, left + width, at, ACCURACY, dashes=_DASHES)
+        pen.text(left + 3, at - 8, "dense", size=10, colour=MUTED)
+    places = [(scales.x(point["ratio"]), scales.y(point["test"]["value"])) for point in points]
+    pen.lines([np.array(places)] if len(places) > 1 else [], ACCURACY, 1.6)
+    for (px, py), point in zip(places, points, strict=True):
+        low, high = point["test"]["low"], point["test"]["high"]
+        if low is not None and high is not None:
+            pen.line(px, scales.y(low), px, scales.y(high), ACCURACY)
+        pen.dots(np.array([px]), np.array([py]), ACCURACY, 11 if point is points[-1] else 8)
+    if places:
+        text = times_text(points[-1]["ratio"])
+        bounds = Box(left, frame.y, width, frame.height - frame.bottom)
+        size, levels = (pen.measure(text, size=10.5) + 4, 15.0), [] if dense is None else [scales.y(dense)]
+        if (box := place_label(places[-1], size, bounds, places, levels, 10)) is not None:
+            pen.text(box.x + 2, box.y + 7.5, text, size=10.5)
+
+
+def _epochs(shown: Shown) -> tuple[float, float]:
+    now = shown["progress"]
+    return 0.0, float(max(1, now["rounds"] * now["epochs"])) if now is not None else 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class _Plot:
-    """A chart over all epochs, `height` pixels high, its values between `domain`."""
+class _Chart:
+    """A chart over all epochs."""
 
     pen: Pen
-    top: float
-    height: float
-    last: int
-    domain: tuple[float, float]
+    scales: LineScales
 
-    def frame(self, title: str, words: Any) -> None:
-        """Draw the title, the grid and the ticks' values."""
-        self.pen.text(_MARGIN, self.top - 2, title, size=10.5, bold=True, colour=MUTED)
-        for tick in linear_ticks(*self.domain, max(2, round(self.height / 40))):
-            y = float(self._y(np.array([tick]))[0])
-            self.pen.line(_MARGIN + _AXIS, y, _WIDTH - _MARGIN, y, FAINT)
-            self.pen.text(_MARGIN + _AXIS - 6, y, words(tick), size=10, colour=MUTED, align="right")
+    def axes(self, title: str, words: Callable[[float], str], shown: Shown, epochs: bool = False) -> None:
+        """Draw the title, the grid, the ticks' values and the boundaries of rounds."""
+        pen, frame = self.pen, self.scales.frame
+        left, top, width, height = frame.plot
+        room = width - _LEGEND_ROOM if not epochs else width
+        pen.text(
+            frame.x, frame.y + 6, pen.fitted(title, room, size=10.5, bold=True), size=10.5, bold=True, colour=MUTED
+        )
+        for tick in self.scales.y_ticks:
+            y = self.scales.y(tick)
+            pen.line(left, y, left + width, y, FAINT)
+            pen.text(left - 7, y, words(tick), size=10, colour=MUTED, align="right")
+        for tick in self.scales.x_ticks if epochs else ():
+            text = "epoch" if tick == 0 else f"{tick:g}"
+            pen.text(self.scales.x(tick), top + height + 12, text, size=10, colour=MUTED, align="center")
+        now = shown["progress"]
+        for i in range(1, now["rounds"]) if now is not None else ():
+            x = self.scales.x(i * now["epochs"])
+            pen.line(x, top, x, top + height, LINE)
 
-    def epochs(self) -> None:
-        """Write the ticks of the common axis under this chart."""
-        y = self.top + 16 + self.height - 16 + 12
-        self.pen.text(_MARGIN + _AXIS, y, "epoch", size=10, colour=MUTED, align="center")
-        for tick in linear_ticks(0, self.last, 8)[1:]:
-            if tick == round(tick):
-                self.pen.text(
-                    float(self._x(np.array([tick]))[0]), y, f"{tick:g}", size=10, colour=MUTED, align="center"
-                )
+    def band(self, at: Sequence[float], low: Column, high: Column) -> None:
+        """Fill between the ends of the intervals, where both are known; a single interval is a line."""
+        known = [(x, a, b) for x, a, b in zip(at, low, high, strict=True) if a is not None and b is not None]
+        upper = [(self.scales.x(x), self.scales.y(b)) for x, _, b in known]
+        lower = [(self.scales.x(x), self.scales.y(a)) for x, a, _ in known]
+        if len(known) == 1:
+            self.pen.lines([np.array([*upper, *lower])], _BAND, 3)
+        elif known:
+            self.pen.fill([np.array([*upper, *lower[::-1]])], _BAND)
 
     def line(
-        self, at: Sequence[float], values: Sequence[float | None], colour: str, width: float, alpha: float = 1.0
+        self,
+        at: Sequence[float],
+        values: Column,
+        colour: str,
+        width: float,
+        *,
+        dots: bool = False,
+        steps: bool = False,
+        dashes: Any = "solid",
     ) -> None:
-        """Draw a line through what is known of the values."""
-        known = [(x, y) for x, y in zip(at, values, strict=True) if y is not None and math.isfinite(y)]
-        if known:
-            x, y = np.array(known, dtype=float).T
-            self.pen.lines([np.stack([self._x(x), self._y(y)], axis=1)], colour, width, alpha=alpha)
-            if len(known) < 40 and alpha == 1.0:
-                self.pen.dots(self._x(x), self._y(y), colour, 4)
+        """Draw a line through the values, with gaps where one is missing; in `steps` each holds from the one before."""
+        runs: list[list[tuple[float, float]]] = [[]]
+        for x, y in zip(at, values, strict=True):
+            if y is None or not math.isfinite(y):
+                runs.append([])
+                continue
+            place = self.scales.x(x), self.scales.y(y)
+            if steps and runs[-1]:
+                runs[-1].append((runs[-1][-1][0], place[1]))
+            runs[-1].append(place)
+        self.pen.lines([np.array(run) for run in runs if len(run) > 1], colour, width, dashes=dashes)
+        places: Floats = np.array([place for run in runs for place in run]).reshape(-1, 2)
+        if dots and len(places):
+            self.pen.dots(places[:, 0], places[:, 1], colour, 4.4)
 
-    def level(self, value: float, text: str) -> None:
-        """Draw a dashed line at a value, and say what it is."""
-        y = float(self._y(np.array([value]))[0])
-        self.pen.line(_MARGIN + _AXIS, y, _WIDTH - _MARGIN, y, ACCURACY, dashes=(0, (3, 2)))
-        below = y < self.top + 16 + _ROOM  # or it would run into the topmost line of the grid
-        self.pen.text(_MARGIN + _AXIS + 4, y + 9 if below else y - 8, text, size=10, colour=MUTED)
+    def level(self, value: float) -> None:
+        """Draw a dashed line at a value."""
+        left, _, width, _ = self.scales.frame.plot
+        y = self.scales.y(value)
+        self.pen.line(left, y, left + width, y, MUTED, dashes=_DASHES)
 
-    def _x(self, epochs: Floats) -> Floats:
-        return _MARGIN + _AXIS + epochs / self.last * (_WIDTH - 2 * _MARGIN - _AXIS)
+    def legend(self, came: str | None) -> None:
+        """Name the lines at the right end of the title's line, where none of them runs."""
+        frame = self.scales.frame
+        right, y = frame.x + frame.width - frame.right, frame.y + 6
+        for text, colour in (
+            ("╌ training", ACCURACY),
+            *(
+                ()
+                if came is None
+                else (("● test, 95\N{NARROW NO-BREAK SPACE}% interval", ACCURACY), (f"┄ as it came {came}", MUTED))
+            ),
+        ):
+            right -= self.pen.text(right, y, text, size=10, colour=colour, align="right") + 10
 
-    def _y(self, values: Floats) -> Floats:
-        low, high = self.domain
-        return self.top + 16 + (high - values) / (high - low) * (self.height - 16)
+
+_LEGEND_ROOM: Final = 330.0

@@ -1,16 +1,24 @@
-"""Numbers and recipes as people read them: always with a unit, never with more digits than tell."""
+"""Numbers and recipes as people read them: always with a unit, never with more digits than tell.
+
+The page writes the same (``js/charts/format.ts``, ``js/charts/score.ts``, ``js/explorer/words.ts``): the vectors in
+``tests/vectors`` hold the two together.
+"""
 
 from __future__ import annotations
 
 import json
 import math
+import re
+from collections.abc import Iterable
+from decimal import ROUND_HALF_UP, Context, Decimal
 from typing import Any, Final
 
 from ..measure import size_table
+from ..measure.size_table import fixed
 from ..recipe import Keep, Recipe, layer_label
 
-_UNITS: Final = ("B", "kB", "MB", "GB", "TB")
-_PERCENT: Final = "\N{NARROW NO-BREAK SPACE}%"
+_SPACE: Final = "\N{NARROW NO-BREAK SPACE}"
+_PERCENT: Final = f"{_SPACE}%"
 _RANGES: Final[dict[object, str]] = {"absmax": "full range", "mse": "least error"}
 _NAMED_OVERRIDES: Final = 2
 """So many overrides are named one by one in a label; more are counted, and told apart by a checksum."""
@@ -18,52 +26,123 @@ _NAMED_OVERRIDES: Final = 2
 
 def bytes_text(value: float) -> str:
     """Return bytes with a decimal unit, kB = 1000 B: "72.8 kB"."""
-    return size_table.bytes_text(round(value)).replace(" ", "\N{NARROW NO-BREAK SPACE}")
+    return size_table.bytes_text(math.floor(value + 0.5)).replace(" ", _SPACE)
 
 
-def round_bytes_text(value: float) -> str:
-    """Return a round number of bytes without digits it does not need: "50 kB"."""
-    unit = min(len(_UNITS) - 1, int(math.log10(max(value, 1.0)) / 3))
-    return f"{value / 1000**unit:g}\N{NARROW NO-BREAK SPACE}{_UNITS[unit]}"
+def bytes_tick_text(value: float) -> str:
+    """Return a round number of bytes on an axis, without digits it does not need: "50 kB"."""
+    return re.sub(r"\.0+(?=\D)", "", bytes_text(value))
 
 
 def times_text(ratio: float) -> str:
     """Return how many times smaller: "14.9×"."""
-    return f"{round(ratio):,}×" if ratio >= 99.5 else f"{ratio:.1f}×" if ratio >= 9.95 else f"{ratio:.2f}×"
+    return f"{math.floor(ratio + 0.5):,}×" if ratio >= 99.5 else f"{fixed(ratio, 1 if ratio >= 9.95 else 2)}×"
 
 
 def share_text(fraction: float) -> str:
     """Return a fraction as a percentage that never rounds up to all or down to nothing: 0.9997 is "99.9 %"."""
-    if fraction in (0, 1):
-        return f"{100 * fraction:.0f}{_PERCENT}"
-    if round(100 * fraction) in (0, 100):
-        return f"{100 * min(0.999, max(0.001, fraction)):.1f}{_PERCENT}"
-    return f"{100 * fraction:.0f}{_PERCENT}"
+    if fraction <= 0 or fraction >= 1:
+        return f"{'100' if fraction >= 1 else '0'}{_PERCENT}"
+    if math.floor(100 * fraction + 0.5) in (0, 100):
+        return f"{fixed(100 * min(0.999, max(0.001, fraction)), 1)}{_PERCENT}"
+    return f"{fixed(100 * fraction, 0)}{_PERCENT}"
+
+
+def percent_digit_text(fraction: float) -> str:
+    """Return a fraction as a percentage with one digit after the point: "93.0 %"."""
+    return f"{fixed(100 * fraction, 1)}{_PERCENT}"
 
 
 def weight_text(value: float) -> str:
     """Return a weight's value with as many digits as tell it apart: "0.11", with a real minus sign."""
     if value == 0:
         return "0"
-    text = f"{value:.1e}" if not 1e-4 <= abs(value) < 1e5 else f"{float(f'{value:.3g}'):g}"
+    if 1e-4 <= abs(value) < 1e5:
+        text = significant(value, 3)
+    else:
+        mantissa, _, exponent = f"{_rounded(value, 2):.1e}".partition("e")
+        text = f"{mantissa}e{int(exponent):+d}"
     return text.replace("-", "\N{MINUS SIGN}")
+
+
+def significant(value: float, digits: int) -> str:
+    """Return a number with so many significant digits at most, written as in JavaScript: "1.05", "12350", "1e-7"."""
+    rounded = float(_rounded(value, digits))
+    if rounded == 0:
+        return "0"
+    if 1e-6 <= abs(rounded) < 1e21:
+        return f"{Decimal(repr(rounded)):f}".removesuffix(".0")
+    mantissa, _, exponent = repr(rounded).partition("e")
+    return f"{mantissa.removesuffix('.0')}e{int(exponent):+d}"
+
+
+def _rounded(value: float, digits: int) -> Decimal:
+    return Context(prec=digits, rounding=ROUND_HALF_UP).create_decimal(Decimal(value))
 
 
 def decibels_text(value: float) -> str:
     """Return a signal-to-noise ratio: "18.2 dB", and "exact" where nothing was lost."""
-    return f"{value:.1f}\N{NARROW NO-BREAK SPACE}dB" if math.isfinite(value) else "exact"
+    if math.isfinite(value):
+        return f"{fixed(value, 1)}{_SPACE}dB"
+    return "exact" if value > 0 else "–"
 
 
 def value_text(value: float, percent: bool) -> str:
     """Return a score in its metric's own unit: shares as percentages."""
-    return f"{100 * value:.1f}{_PERCENT}" if percent else f"{value:.4g}"
+    return f"{fixed(100 * value, 1)}{_PERCENT}" if percent else significant(value, 4)
 
 
-def direction_text(percent: bool, higher: bool) -> str:
+def tick_text(value: float, percent: bool) -> str:
+    """Return a round score on an axis: "95 %", not "95.0 %"."""
+    return re.sub(r"\.0(?=\D)", "", value_text(value, percent))
+
+
+def direction_text(percent: bool, higher: bool | None) -> str:
     """Return which way a metric is better; nothing of a share that is better when higher, as an accuracy is."""
+    if higher is None:
+        return "which way is better is not known"
     if percent and higher:
         return ""
     return "higher is better" if higher else "lower is better"
+
+
+def holds_up(higher: bool | None, value: float, worst: float | None, dense: float | None) -> bool:
+    """Return whether a score holds what the dense model reaches: no worse than the worse end of the dense interval."""
+    bound = dense if worst is None else worst
+    if bound is None or higher is None:
+        return False
+    return value >= bound if higher else value <= bound
+
+
+def interval_text(low: float | None, high: float | None, percent: bool) -> str:
+    """Return a 95 % interval as it was computed, its lower and its upper end: "98.4–100.0 %"; "" if there is none."""
+    if low is None or high is None or not math.isfinite(high - low):
+        return ""
+    if percent:
+        return f"{fixed(100 * low, 1)}–{value_text(high, percent)}"
+    return f"{value_text(low, percent)}{' to ' if min(low, high) < 0 else '–'}{value_text(high, percent)}"
+
+
+def compared_size_text(ratio: float) -> str:
+    """Return how a file compares with the dense one: "14.9× smaller", "3.70× larger", "as large"."""
+    if times_text(ratio) == "1.00×":
+        return "as large"
+    return f"{times_text(ratio)} smaller" if ratio > 1 else f"{times_text(1 / ratio)} larger"
+
+
+def estimated_text(exact: bool, text: str) -> str:
+    """Return a figure that is only estimated with its sign: "≈ 72.8 kB"."""
+    return text if exact else f"≈{_SPACE}{text}"
+
+
+def dead_text(names: Iterable[str]) -> str:
+    """Return what is to say of layers of which nothing is left: "fc1: all weights pruned"; "" if there are none."""
+    dead = list(names)
+    if not dead:
+        return ""
+    if len(dead) > 3:
+        return f"{', '.join(dead[:2])} and {len(dead) - 2} more layers: all weights pruned"
+    return f"{', '.join(dead)}: all weights pruned"
 
 
 def percent_text(fraction: float) -> str:
@@ -73,23 +152,7 @@ def percent_text(fraction: float) -> str:
 
 def _without_noise(value: float) -> str:
     """Return a number with eight significant digits at most, as a person would type it."""
-    return f"{value:.8g}"
-
-
-def interval_text(low: float | None, high: float | None, percent: bool) -> str:
-    """Return a 95 % interval as it was computed, its lower and its upper end: "98.4–100.0 %"; "" if there is none."""
-    if low is None or high is None or not math.isfinite(high - low):
-        return ""
-    if percent:
-        return f"{100 * low:.1f}–{value_text(high, percent)}"
-    return f"{value_text(low, percent)}{' to ' if min(low, high) < 0 else '–'}{value_text(high, percent)}"
-
-
-def compared_size_text(ratio: float) -> str:
-    """Return how a file compares with the dense one: "14.9× smaller", "3.70× larger", "as large"."""
-    if times_text(ratio) == "1.00×":
-        return "as large"
-    return f"{times_text(ratio)} smaller" if ratio > 1 else f"{times_text(1 / ratio)} larger"
+    return significant(value, 8)
 
 
 def recipe_words(recipe: Recipe) -> str:

@@ -73,12 +73,12 @@ def levels(layer: LayerSketch, plan: Plan, survival: Survival) -> Floats:
     """Return the values weights may take, ascending: a codebook's, or the levels of the grid.
 
     With a scale per channel or group they are those of a typical one, whose range is the root mean square of all.
-    Empty for 16 and 32 bits.
+    Empty for 16 and 32 bits, and for a codebook of nothing.
     """
     if plan.keep or plan.bits >= 16:
         return np.zeros(0)
     if plan.grid == "codebook":
-        return codebook(Moments(surviving(layer, survival)), plan.bits)
+        return _codebook(layer, plan, survival)[0]
     table = nearest_table(layer, plan.granularity)
     typical = float(np.sqrt((table.range_count * table.values**2).sum()))
     if plan.bits == 1:
@@ -103,15 +103,23 @@ def _factor(kept: int, total: float) -> float:
 def _bars(layer: LayerSketch, plan: Plan, survival: Survival, kept: int) -> tuple[Floats, Floats]:
     """Return the values that survivors round to, and how many to each."""
     if plan.grid == "codebook":
-        moments = Moments(surviving(layer, survival))
-        values = codebook(moments, plan.bits)
-        return values, moments.cells(values)[0]
+        return _codebook(layer, plan, survival)
     table = nearest_table(layer, plan.granularity)
     if plan.bits == 1:
         return _sign_bars(layer, table, survival, kept)
     if plan.granularity == "tensor":
         return _tensor_bars(layer, survival, *_grid(layer, plan, table, survival))
     return _group_bars(layer, table, survival, kept, *_grid(layer, plan, table, survival))
+
+
+def _codebook(layer: LayerSketch, plan: Plan, survival: Survival) -> tuple[Floats, Floats]:
+    """Return the values of a layer's codebook and how many weights each stands for; none where no weight survives."""
+    parts = surviving(layer, survival)
+    if not len(parts.low):
+        return np.zeros(0), np.zeros(0)
+    moments = Moments(parts)
+    values = codebook(moments, plan.bits)
+    return values, moments.cells(values)[0]
 
 
 def _grid(layer: LayerSketch, plan: Plan, table: Table, survival: Survival) -> tuple[float, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from decimal import ROUND_HALF_UP, Decimal
 from html import escape
 from typing import TYPE_CHECKING, Final
 
@@ -27,11 +28,19 @@ def count_text(n: int) -> str:
 def _scaled(n: int) -> str:
     value = float(n)
     for prefix in ("", "k", "M", "G", "T"):
-        digits = f"{value:.2f}" if value < 9.995 else f"{value:.1f}" if value < 99.95 else f"{value:.0f}"
+        digits = fixed(value, 2 if value < 9.995 else 1 if value < 99.95 else 0)
         if float(digits) < 1000:
             return f"{digits} {prefix}"
         value /= 1000
     return f"{value:.0f} P"
+
+
+def fixed(value: float, digits: int) -> str:
+    """Return a finite number with so many digits after the point, halves away from zero: 12.5 is "13", as on the page.
+
+    Python's own formatting rounds halves to even.
+    """
+    return f"{Decimal(value).quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP):f}"
 
 
 def text_table(size: Size, rows: int = TEXT_ROWS) -> str:

@@ -474,7 +474,8 @@ class Explorer(Hosted):
 
         self._pictured = self.recipe
         figures = self.estimate
-        picture = still(self.sketch, figures, self._score, self._baseline, self._history)
+        known = (self._score, self._baseline, self._history)
+        picture = still(self.sketch, figures, *known, order=self._order, metric=self._metric)
         return {"image/png": picture, "text/plain": describe(figures, self._score)}
 
     def __repr__(self) -> str:

@@ -141,7 +141,7 @@ class Monitor(Hosted):
     def _still(self) -> dict[str, Any]:
         from ..figures.training import describe_training, training_still
 
-        names = ("title", "method", "metric", "progress", "curves", "points", "baseline", "state")
+        names = ("title", "method", "metric", "progress", "curves", "points", "baseline", "state", "error")
         shown = {name: getattr(self, f"_{name}") for name in names}
         return {"image/png": training_still(shown), "text/plain": describe_training(shown)}
 

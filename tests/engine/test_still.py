@@ -17,12 +17,14 @@ import torch
 from PIL import Image
 from torch import nn
 
-from shrinkwidget.figures.panels import _frontier, metric_of
-from shrinkwidget.figures.picture import picture_of
+from shrinkwidget.figures.panels import Metric, metric_of
+from shrinkwidget.figures.picture import comb_factor, picture_of
 from shrinkwidget.figures.ridge import MOST_ROWS, chosen_layers
+from shrinkwidget.figures.scatter import front
 from shrinkwidget.figures.silhouette import blocks
 from shrinkwidget.figures.still import describe, still
 from shrinkwidget.figures.words import bytes_text, recipe_words, share_text, weight_text
+from shrinkwidget.measure.distribution import effective
 from shrinkwidget.measure.estimate import Estimate, estimate
 from shrinkwidget.measure.pruned import survivals
 from shrinkwidget.measure.sketch import Sketch, sketch
@@ -87,8 +89,8 @@ def test_accuracy_is_green_and_points_appear_once_there_are_two() -> None:
     looked = small()
     figures = estimate(looked, HALF)
     assert amount(still(looked, figures, None, None, []), GREEN) == 0
-    number = still(looked, figures, scored(HALF, 0.7), None, [])
-    plot = still(looked, figures, scored(HALF, 0.7), scored(Recipe(), 0.95), history(looked, [0.0, 0.5, 0.9]))
+    number = still(looked, figures, scored(HALF, 0.95), scored(Recipe(), 0.95), [])
+    plot = still(looked, figures, scored(HALF, 0.95), scored(Recipe(), 0.95), history(looked, [0.0, 0.5, 0.9]))
     assert amount(plot, GREEN) > amount(number, GREEN) > 100
 
 
@@ -96,10 +98,11 @@ def test_a_score_of_another_recipe_is_not_shown_as_this_ones() -> None:
     looked = small()
     figures = estimate(looked, HALF)
     other = scored(Recipe(sparsity=0.1), 0.9)
-    assert amount(still(looked, figures, other, scored(Recipe(), 0.95), []), GREEN) == 0
+    dense = scored(Recipe(), 0.2)
+    assert amount(still(looked, figures, other, dense, []), GREEN) == 0
     assert "accuracy" not in describe(figures, other)
     known = history(looked, [0.5])
-    assert amount(still(looked, figures, other, None, known), GREEN) > 0
+    assert amount(still(looked, figures, other, dense, known), GREEN) > 0
 
 
 def test_resnet20_fits_a_notebook(real: Sketch) -> None:
@@ -112,14 +115,14 @@ def test_resnet20_fits_a_notebook(real: Sketch) -> None:
 
 def test_of_many_layers_the_largest_are_drawn_in_their_order() -> None:
     looked = small(MOST_ROWS + 30)
-    chosen = chosen_layers(looked)
+    chosen = chosen_layers(looked, range(len(looked.layers)))
     assert len(chosen) == MOST_ROWS
     assert chosen == sorted(chosen)
     left_out = [layer.n for i, layer in enumerate(looked.layers) if i not in chosen]
     assert max(left_out) <= min(looked.layers[i].n for i in chosen)
     png = still(looked, estimate(looked, HALF), None, None, [])
     assert len(png) <= 150_000
-    assert chosen_layers(small(5)) == [0, 1, 2, 3, 4]
+    assert chosen_layers(small(5), [2, 0, 1, 4, 3]) == [2, 0, 1, 4, 3]
 
 
 @pytest.mark.parametrize(
@@ -182,11 +185,11 @@ def test_a_score_is_written_in_its_metrics_own_unit_whatever_its_name() -> None:
 
 @pytest.mark.parametrize("metric", ["accuracy", "neg_loss"])
 def test_the_frontier_goes_where_the_metric_is_better(metric: str) -> None:
-    points = [{"nbytes": 1, "value": 3.0}, {"nbytes": 2, "value": 1.0}, {"nbytes": 3, "value": 4.0}]
-    assert _frontier(points, higher=True) == [0, 2]
-    assert _frontier(points, higher=False) == [0, 1]
+    points = [(1.0, 3.0), (2.0, 1.0), (3.0, 4.0)]
+    assert front(points, higher=True) == [0, 2]
+    assert front(points, higher=False) == [0, 1]
     told = {"metric": metric, "higher": False, "percent": True}
-    assert metric_of(None, {"state": "failed"}, told) == (metric, True, False)
+    assert metric_of(None, {"state": "failed"}, told) == Metric(metric, True, False)
 
 
 def test_threads_draw_at_the_same_time_what_one_draws_alone() -> None:
@@ -230,7 +233,7 @@ def test_numbers_are_written_as_people_read_them() -> None:
     assert [share_text(x) for x in (0, 0.0001, 0.9997, 0.5, 1)] == [
         f"{x}\u202f%" for x in ("0", "0.1", "99.9", "50", "100")
     ]
-    assert [weight_text(x) for x in (0.0, -0.11052, 2e-6)] == ["0", "−0.111", "2.0e−06"]
+    assert [weight_text(x) for x in (0.0, -0.11052, 2e-6)] == ["0", "−0.111", "2.0e−6"]
 
 
 def test_the_areas_of_a_silhouette_are_in_proportion_to_bytes() -> None:
@@ -250,6 +253,11 @@ def test_the_areas_of_bars_are_in_proportion_to_weights(real: Sketch) -> None:
         ):
             drawn = picture_of(layer, plan, fate, figures, 1.1 * layer.absmax, 300)
             bins = drawn.edges[1] - drawn.edges[0]
-            area = (drawn.bars.height * np.diff(drawn.bars.edges)).sum() / bins
-            assert area == pytest.approx(figures.kept, rel=1e-6)
+            wide, lowered = bins, comb_factor(effective(layer, plan, fate, figures.kept, drawn.edges), drawn.left)
+            if drawn.bars.one_level_each:
+                at = drawn.bars.at
+                middle = (at[1:] + at[:-1]) / 2
+                wide, lowered = np.diff([2 * at[0] - middle[0], *middle, 2 * at[-1] - middle[-1]]), 1.0
+            area = (drawn.bars.height * wide).sum() / bins
+            assert area == pytest.approx(lowered * figures.kept, rel=1e-6)
             assert drawn.outline.sum() == pytest.approx(layer.n)

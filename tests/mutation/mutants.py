@@ -101,7 +101,7 @@ MUTANTS: Final = (
     # what the still pictures say
     Mutant("still: pruned column inverted", "shrinkwidget/figures/ridge.py",
            "share_text(row.figures.sparsity)", "share_text(1 - row.figures.sparsity)", STILLS),
-    Mutant("still: front of the worst", "shrinkwidget/figures/panels.py",
+    Mutant("still: front of the worst", "shrinkwidget/figures/scatter.py",
            "sign = 1.0 if higher else -1.0", "sign = -1.0 if higher else 1.0", STILLS),
     Mutant("still: rows twice as high", "shrinkwidget/figures/picture.py",
            "return 1.06 * float(", "return 2.12 * float(", STILLS),

@@ -25,7 +25,7 @@ PYTEST: Final = (sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprov
 SUITES: Final[dict[str, tuple[str, ...]]] = {
     "vitest": ("npx", "vitest", "run", "--bail", "1"),
     "engine": (*PYTEST, "-n", "2", "--dist", "loadfile", "tests/engine"),
-    "stills": (*PYTEST, "tests/engine/test_still.py"),
+    "stills": (*PYTEST, "tests/engine/test_still_figures.py", "tests/engine/test_charts.py"),
     "page": (*PYTEST, "tests/widget/test_every_figure.py"),
 }
 PATIENCE_SECONDS: Final = 900

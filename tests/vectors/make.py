@@ -1,4 +1,4 @@
-"""Write the vectors that hold the Python and the TypeScript estimate together: ``python tests/vectors/make.py``.
+"""Write the vectors that hold the Python and the TypeScript estimate together: ``python -m tests.vectors.make``.
 
 Each file holds one encoded sketch and a list of recipes with what Python estimates for them. The models are small and
 seeded; the recipes cover every field, and many are random.
@@ -10,6 +10,7 @@ import base64
 import json
 import random
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +18,19 @@ import numpy as np
 import torch
 from torch import nn
 
+from shrinkwidget.figures.picture import picture_of, shared_span
 from shrinkwidget.figures.words import short_words
 from shrinkwidget.measure.distribution import effective, original, survivors
 from shrinkwidget.measure.estimate import Estimate, estimate
 from shrinkwidget.measure.pruned import survivals
 from shrinkwidget.measure.sketch import Sketch, sketch
 from shrinkwidget.recipe import BITS, PATTERNS, Keep, Recipe, layer_matches
+from tests.vectors.chart_cases import charts
 
 FOLDER = Path(__file__).parent
 RANDOM_RECIPES = 40
 BINS = 21  # of a picture's axis
+PIXELS = 180  # of a drawn row
 
 
 def models() -> dict[str, nn.Module]:
@@ -108,6 +112,7 @@ def vector(looked: Sketch, seed: int) -> dict[str, Any]:
         "sketch": base64.b64encode(looked.encode()).decode(),
         "cases": [_case(estimate(looked, recipe), labels) for recipe in recipes],
         "pictures": [picture for recipe in pictured_recipes() for picture in _pictures(looked, recipe)],
+        "rows": [row for recipe in pictured_recipes()[::2] for row in drawn_rows(looked, recipe)],
     }
 
 
@@ -144,6 +149,25 @@ def _pictures(looked: Sketch, recipe: Recipe) -> list[dict[str, Any]]:
         picture["effective"] = effective(layer, plan, fate, figures.kept, edges).tolist()
         pictures.append(picture)
     return pictures
+
+
+def drawn_rows(looked: Sketch, recipe: Recipe) -> list[dict[str, Any]]:
+    """Return each layer's row of a ridge: its picture on the axis that all layers share."""
+    plans = recipe.resolve(layer.name for layer in looked.layers)
+    fates = survivals(looked.layers, plans, recipe)
+    span = shared_span(looked.layers)
+    rows = []
+    for layer, plan, fate, figures in zip(looked.layers, plans, fates, estimate(looked, recipe).layers, strict=True):
+        drawn = picture_of(layer, plan, fate, figures, span, PIXELS)
+        row: dict[str, Any] = {"recipe": recipe.to_json(), "layer": layer.name, "span": span, "pixels": PIXELS}
+        row |= {"bins": len(drawn.outline), "top": drawn.top, "threshold": drawn.threshold, "width": drawn.bars.width}
+        row |= {"at": _short(drawn.bars.at), "height": _short(drawn.bars.height), "levels": _short(drawn.levels)}
+        rows.append(row)
+    return rows
+
+
+def _short(values: Iterable[float]) -> list[float]:
+    return [float(f"{value:.10g}") for value in values]
 
 
 def _fits(recipe: Recipe, labels: list[str]) -> bool:
@@ -189,6 +213,8 @@ if __name__ == "__main__":
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else FOLDER
     (folder / "overrides").mkdir(exist_ok=True)
     (folder / "overrides" / "cases.json").write_text(json.dumps(overrides(), ensure_ascii=False) + "\n")
+    (folder / "charts").mkdir(exist_ok=True)
+    (folder / "charts" / "cases.json").write_text(json.dumps(charts(), ensure_ascii=False) + "\n")
     for number, (name, model) in enumerate(models().items()):
         text = json.dumps(vector(sketch(model), number), ensure_ascii=False)
         (folder / f"{name}.json").write_text(text + "\n")
