@@ -6,6 +6,7 @@ together.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -22,21 +23,34 @@ class Box(NamedTuple):
 
 
 def fit_text(text: str, width: float, measure: Measure) -> str:
-    """Return a text shortened in its middle until it fits: names of layers differ at both ends."""
+    """Return a text shortened in its middle until it fits.
+
+    Names of layers differ at both ends, and in their numbers, which stay where they can.
+    """
     if measure(text) <= width:
         return text
-    low, high = 1, len(text) - 1
-    while low < high:
-        middle = (low + high + 1) // 2
-        if measure(_cut(text, middle)) <= width:
-            low = middle
-        else:
-            high = middle - 1
-    return _cut(text, low)
+    for numbers in (True, False):
+        for keep in range(len(text) - 1, 0, -1):
+            shorter = _cut(text, keep, numbers)
+            if len(shorter) < len(text) and measure(shorter) <= width:
+                return shorter
+    return _cut(text, 1, False)
 
 
-def _cut(text: str, keep: int) -> str:
-    return f"{text[: keep // 3]}…{text[len(text) - (keep - keep // 3) :]}"
+def _cut(text: str, keep: int, numbers: bool) -> str:
+    """Return the text without its middle; with `numbers` those in there stay, and none is cut in two."""
+    start, end = keep // 3, len(text) - (keep - keep // 3)
+    if not numbers:
+        return f"{text[:start]}…{text[end:]}"
+    while 0 < start and _is_digit(text[start - 1 : start + 1]):
+        start -= 1
+    while end < len(text) and _is_digit(text[end - 1 : end + 1]):
+        end += 1
+    return "…".join([text[:start], *re.findall(r"[0-9]+", text[start:end]), text[end:]])
+
+
+def _is_digit(pair: str) -> bool:
+    return re.fullmatch("[0-9]{2}", pair) is not None
 
 
 def wrap(phrases: Sequence[str], width: float, measure: Measure, between: str = " · ") -> list[str]:

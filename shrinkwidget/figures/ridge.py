@@ -97,6 +97,7 @@ def _axis(pen: Pen, plot: Frame, span: float, rows: int) -> None:
     pen.lines(bases, LINE)
     for x, tick in zip(places, ticks, strict=True):
         pen.text(x, bottom + 14, weight_text(tick), size=10, colour=MUTED, align="center")
+    pen.text(right + _NUMBERS, bottom + 14, "weight value", size=10, colour=MUTED, align="right")
 
 
 def _numbers(pen: Pen, frame: Frame, plot: Frame, index: int, row: Row, label: float, exact: bool) -> None:

@@ -47,12 +47,12 @@ def mirrored_ticks(span: float, per_side: int) -> list[float]:
 
 def axis_ticks(span: float, width: float) -> list[float]:
     """Return ticks of an axis from −span to span in `width` pixels: as many as have room for their labels."""
-    for per_side in (3, 2):
+    for per_side in (3, 2, 1):
         ticks = mirrored_ticks(span, per_side)
         longest = max(len(weight_text(tick)) for tick in ticks)
         if len(ticks) > 1 and _LETTER * longest + 6 <= (ticks[1] - ticks[0]) * width / 2 / span:
             return ticks
-    return mirrored_ticks(span, 1)
+    return [0.0]
 
 
 def linear_ticks(low: float, high: float, wanted: int) -> list[float]:

@@ -100,7 +100,9 @@ def test_rows_stand_in_the_order_of_the_forward_pass(monkeypatch: pytest.MonkeyP
 def ticks_of(drawn: Drawn) -> list[tuple[float, float]]:
     """Return (pixel, weight) of the ticks below the rows."""
     zero = max((text for text in drawn.texts if text.words == "0" and text.left < SIDE), key=lambda text: text.y)
-    return [(text.middle, float(text.words)) for text in drawn.row(zero.y) if text.left < SIDE]
+    row = [text for text in drawn.row(zero.y) if text.left < SIDE]
+    assert row.pop().words == "weight value"
+    return [(text.middle, float(text.words)) for text in row]
 
 
 @pytest.mark.parametrize("scope", ["global", "layer"])
