@@ -42,7 +42,7 @@ def _cut(text: str, keep: int, numbers: bool) -> str:
     start, end = keep // 3, len(text) - (keep - keep // 3)
     if not numbers:
         return f"{text[:start]}…{text[end:]}"
-    while 0 < start and _is_digit(text[start - 1 : start + 1]):
+    while start > 0 and _is_digit(text[start - 1 : start + 1]):
         start -= 1
     while end < len(text) and _is_digit(text[end - 1 : end + 1]):
         end += 1
