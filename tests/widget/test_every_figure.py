@@ -99,6 +99,9 @@ def bits_of(layer: LayerEstimate, estimate: Estimate) -> str:
     return "–" if plan.keep else str(plan.bits)
 
 
+AXIS_TITLE = "weight value"
+
+
 @dataclass
 class Ridge:
     """What the ridge shows, read off its canvas."""
@@ -122,7 +125,7 @@ class Ridge:
         header = [y for y in heights if y < HEADER_BOTTOM]
         body = [y for y in heights if y >= HEADER_BOTTOM]
         axis = body.pop()
-        ticks = [(float(plain(str(t["text"]))), float(t["x"])) for t in lines[axis]]
+        ticks = [(float(plain(str(t["text"]))), float(t["x"])) for t in lines[axis] if t["text"] != AXIS_TITLE]
         (first, x0), (last, x1) = ticks[0], ticks[-1]
         unit = (x1 - x0) / (last - first)
         middle = x0 - first * unit
