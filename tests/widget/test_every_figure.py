@@ -219,7 +219,7 @@ def check_accuracy(page: BarePage) -> None:
 
 def check_tables(page: BarePage, estimate: Estimate) -> None:
     """The table of layers: each column of each row."""
-    toggle = page.page.locator(".sw-layers .sw-heading").get_by_text("table", exact=True)
+    toggle = page.page.locator(".sw-layers .sw-heading").get_by_text("as table", exact=True)
     toggle.click()
     page.page.wait_for_timeout(150)  # the table waits until the figures rest
     rows = page.part("layer-tables").locator("table").first.locator("tbody tr")
