@@ -1,7 +1,9 @@
-"""Every example notebook runs from top to bottom, without an error or a warning."""
+"""Every example notebook runs from top to bottom, without an error or a warning, and shows what its text says."""
 
 from __future__ import annotations
 
+import json
+import re
 import shutil
 from pathlib import Path
 
@@ -13,6 +15,78 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 NOTEBOOKS = sorted(EXAMPLES.glob("*.ipynb"))
 CELL_SECONDS = 120
 
+CLAIMS: dict[str, dict[str, str]] = {
+    "01-explore.ipynb": {
+        "some digits are lost, not all a little": (
+            "min(digit.correct / digit.labels for digit in broken.by_class) < 0.2"
+            " and max(digit.correct / digit.labels for digit in broken.by_class) == 1"
+        ),
+        "there are misread digits to show": "len(misread) >= 8",
+        "the stem minds more than any other layer": (
+            "alone.pop('stem.weight').high < min(score.low for score in alone.values())"
+        ),
+        "keeping the stem is worth more than ten points": (
+            "by_way['and the stem kept'].value - by_way['70 % of every layer'].value > 0.1"
+            " and by_way['and the stem kept'].low > by_way['70 % of every layer'].high"
+        ),
+        "ranked together it loses nothing, and spares the stem": (
+            "by_way['70 % of all together'].low > by_way['and the stem kept'].high and stem.kept > 0.8 * stem.n"
+        ),
+        "small is as good as dense on validation, within one image": (
+            "sw.evaluate(loaded, valid).value > dense.value - 1.5 / dense.n and size > 10 * small.nbytes"
+        ),
+    },
+    "02-prune-and-retrain.ipynb": {
+        "pruned only, it never reads some digits": "'never predicted' in sw.evaluate(pruned, valid).warnings[0]",
+        "batch norm alone brings nearly all of it back": (
+            "sw.evaluate(renormed, valid).low > 0.95 and sw.evaluate(pruned, valid).high < 0.7"
+        ),
+        "with 1 weight in 32 it does not, and fine-tuning does": (
+            "sw.evaluate(deep_renormed, valid).high < 0.8 and sw.evaluate(tuned, valid).low > 0.95"
+        ),
+        "rewinding comes out ahead": "rewound.points[-1]['test']['low'] > usual.points[-1]['test']['high']",
+        "a tenth of the weights is enough": "free['sparsity'] > 0.9",
+        "the smallest is the one reported": "smallest.estimate.layer('stem').n == 144 and smallest is rewound.result",
+    },
+    "03-quantize.ipynb": {
+        "3 bits tell at most 8 values apart": "len(small.model.get_submodule('head').weight.unique()) <= 8",
+        "from 3 bits on, a bit is worth about 6 dB": (
+            "all(5 < more - less < 7 for line in sqnr.values() for less, more in zip(line[2:], line[3:]))"
+        ),
+        "fewer weights to a scale fit better": (
+            "all(a < b < c for a, b, c in"
+            " zip(sqnr['one scale per tensor'], sqnr['per channel'], sqnr['per 32 weights']))"
+        ),
+        "at 2 bits least error is the default": (
+            "abs(sqnr['per channel'][1] - sqnr['per channel, least error'][1]) < 0.3"
+            " and sqnr['per channel'][2] + 0.5 < sqnr['per channel, least error'][2]"
+        ),
+        "one bit guesses, and batch norm brings it back": "by_bits[1][0].high < 0.25 and by_bits[1][1].low > 0.9",
+        "folding changes no output": "difference < 1e-4",
+        "about a hundred times smaller": "90 < dense / small.download < 110",
+        "as good as dense, as far as these images tell": "after.high > before.low",
+        "this notebook is larger than the network": "os.path.getsize('03-quantize.ipynb') > small.download",
+    },
+    "04-transfer.ipynb": {
+        "it reads print": "sw.evaluate(pretrained, sw.demo.glyphs(1_000, seed=1)).low > 0.95",
+        "on handwriting it does something, and not enough": (
+            "0.4 < sw.evaluate(pretrained, valid).low and sw.evaluate(pretrained, valid).high < 0.9"
+        ),
+        "head and scratch are not told apart": (
+            "moved.score.low < scratch.score.high and scratch.score.low < moved.score.high"
+        ),
+        "but one costs far less": "times > 100",
+        "few labels: transfer is ahead": (
+            "all(a.value > b.value + 0.02 for a, b in"
+            " list(zip(curves['transferred, all fine-tuned'], curves['from scratch']))[:2])"
+        ),
+        "twenty: scratch has caught up": (
+            "curves['from scratch'][2].high > curves['transferred, all fine-tuned'][2].low"
+        ),
+    },
+}
+"""What the text of a notebook says, each as an expression over its variables that holds at its end."""
+
 pytestmark = pytest.mark.slow
 
 
@@ -21,13 +95,19 @@ def test_there_is_the_notebook_that_make_demo_opens() -> None:
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
-def test_a_notebook_runs_from_top_to_bottom(path: Path, tmp_path: Path) -> None:
+def test_a_notebook_runs_from_top_to_bottom_and_shows_what_it_says(path: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(EXAMPLES, tmp_path / "examples")
     book = nbformat.read(path, as_version=4)
+    claims = CLAIMS[path.name]
+    checked = ", ".join(f"{claim!r}: bool({expression})" for claim, expression in claims.items())
+    book.cells.append(nbformat.v4.new_code_cell(f"import json\n\nprint(json.dumps({{{checked}}}))"))
     NotebookClient(
         book, timeout=CELL_SECONDS, kernel_name="python3", resources={"metadata": {"path": folder}}
     ).execute()
     assert complaints(book) == []
+    found = json.loads(book.cells[-1].outputs[-1].text)
+    assert [claim for claim, holds in found.items() if not holds] == []
+    assert list(found) == list(claims)
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
@@ -35,6 +115,18 @@ def test_a_notebook_is_committed_clean(path: Path) -> None:
     book = nbformat.read(path, as_version=4)
     nbformat.validate(book)
     assert "widgets" not in book.metadata
+    assert [cell.id for cell in book.cells if cell.get("outputs") or cell.get("execution_count")] == []
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
+def test_a_notebook_chooses_on_validation_and_reports_on_test(path: Path) -> None:
+    book = nbformat.read(path, as_version=4)
+    code = "\n".join(cell.source for cell in book.cells if cell.cell_type == "code")
+    assert re.findall(r"(?:explore|retrain|transfer)\((?:[^()]|\([^()]*\))*\btest\b", code) == []
+    assert re.search(r"evaluate\([\w.]+, test\)", code)
+    text = " ".join(cell.source for cell in book.cells if cell.cell_type == "markdown").replace("\n", " ")
+    assert re.search(r"report\w*( \w+){0,4} (on|on the 360 (images )?of) `?test`?, once", text), "say so in words"
+    assert re.search(r"\*About \d+ (seconds|minutes) of computing on two cores", text), "say how long it takes"
 
 
 def complaints(book: nbformat.NotebookNode) -> list[str]:
