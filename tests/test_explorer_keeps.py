@@ -84,7 +84,7 @@ def test_a_file_of_ours_is_replaced_only_when_that_is_said(ex: sw.Explorer, tmp_
     asked = ex.recipe
     ex.recipe = sw.Recipe()  # the question was about another recipe
     assert ask(ex, **found["again"])["state"] == "done"
-    assert path.stat().st_size == sw.estimate(ex.sketch, asked).nbytes
+    assert path.stat().st_size == sw.compress(sw.demo.model(), asked).nbytes
     assert path.read_bytes() != trained
     again = ask(monitor, do="save", path=str(path))
     assert (again["failed"], again["again"]["replace"]) == (False, True)
