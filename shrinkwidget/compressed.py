@@ -9,10 +9,12 @@ from functools import partial
 
 from torch import Tensor, nn
 
+from .errors import ModelError, quoted
 from .files import Packed, pack, read
 from .files.packed import section_lengths
 from .measure.estimate import Estimate, compared, nothing_left
 from .measure.layers import Entry, Source, Weights, open_weights
+from .measure.layout import Stated
 from .measure.size import safetensors_bytes
 from .measure.sketch import Sketch
 from .recipe import Recipe, checked_recipe
@@ -67,8 +69,9 @@ class Compressed:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What the totals hide: layers of which no weight survives, whose outputs no longer depend on their inputs."""
-        return nothing_left(name for name, item in self.coded.items() if not item.kept)
+        """What the totals hide: what was assumed, and layers whose outputs no longer depend on their inputs."""
+        assumed = self.estimate.assumed if self.estimate else ()
+        return (*nothing_left(name for name, item in self.coded.items() if not item.kept), *assumed)
 
     def parts(self) -> dict[str, int]:
         """Return the bytes of the file by part: codes, mask, scales, kept, and the header with names and counts."""
@@ -121,21 +124,25 @@ class Compressed:
         )
 
 
-def compress(model: Source, recipe: Recipe, known: Sketch | None = None) -> Compressed:
+def compress(model: Source, recipe: Recipe, known: Sketch | None = None, *, layout: Stated = None) -> Compressed:
     """Return a model compressed by a recipe; the one given is untouched.
 
     It may be a module, a state dict, or the path of a checkpoint (see `sketch`). The new module is of the same class;
     its training modes, devices, dtypes, ties and hooks are those of the old one, and its weights are bit for bit those
     the saved file loads. Weights the old one computes before it uses them (weight norm, masks, parametrizations) are
-    plain parameters of the new one. `known` is the model's sketch, if there is one already.
+    plain parameters of the new one. `known` is the model's sketch, if there is one already. `layout` says which axis of
+    a state dict's or a file's tensors is the output channels, where nothing tells (see `sketch`).
 
     Raises:
         RecipeError: for what is no recipe, or if one of its overrides matches no layer.
-        ModelError: for NaN or infinite weights, nothing to compress, or a module that cannot be copied.
+        ModelError: for NaN or infinite weights, nothing to compress, a module that cannot be copied, a `layout` that is
+            none, or a `known` sketch of another layout.
         FileError: for a path that is not a safetensors file, or a tensor that no file can hold.
     """
     checked_recipe(recipe)
-    weights = open_weights(model)
+    weights = open_weights(model, layout=layout)
+    if known is not None:
+        _refuse_other_layout(weights, known)
     new = copied(model) if isinstance(model, nn.Module) else None
     coded, estimate = code_layers(weights, recipe, known)
     packed = pack(_snapshot(weights, coded), recipe, coded)
@@ -155,6 +162,15 @@ def load(path: str | os.PathLike[str], into: nn.Module | None = None) -> Compres
             does not match it; the model is then unchanged.
     """
     return Compressed(read(path, into), into, regime="as loaded")
+
+
+def _refuse_other_layout(weights: Weights, known: Sketch) -> None:
+    for entry, look in zip(weights.layers, known.layers, strict=False):  # of another model it is refused later
+        if entry.name == look.name and entry.shape == look.shape and entry.matrix != look.matrix:
+            raise ModelError(
+                f"the sketch reads {quoted(entry.name)} as {look.rows:,} output channels, and here it has "
+                f"{entry.matrix[0]:,}: give sketch and compress the same layout"
+            )
 
 
 def _snapshot(weights: Weights, coded: dict[str, Coded]) -> Weights:

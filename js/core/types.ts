@@ -131,6 +131,8 @@ export interface Sketch {
   readonly structure: number;
   readonly layers: readonly LayerSketch[];
   readonly kept: readonly KeptTensor[];
+  /** What was taken for granted, in a sentence each. */
+  readonly warnings: readonly string[];
   readonly granularities: readonly Granularity[];
   readonly patterns: readonly Pattern[];
 }

@@ -129,9 +129,10 @@ export function progressWords(state: State): string {
 function Warnings() {
   const { state } = useView();
   const stale = state.stale.value;
-  const dead = deadWords(state.sketch.value, state.figures.value);
+  const sketch = state.sketch.value;
+  const dead = deadWords(sketch, state.figures.value);
   const score = state.shownScore.value;
-  const all = [...(isKnown(score) ? (score.warnings ?? []) : []), ...(dead ? [dead] : [])];
+  const all = [...(isKnown(score) ? (score.warnings ?? []) : []), ...(dead ? [dead] : []), ...sketch.warnings];
   if (!stale && all.length === 0) return null;
   return (
     <ul class="sw-warnings" data-testid="warnings">

@@ -68,6 +68,14 @@ describe("what is said", () => {
     );
   });
 
+  it("what was taken for granted of the model", () => {
+    const warning = "'W' is read as out × in";
+    Object.assign(state.sketch.value, { warnings: [warning] });
+    answer("exact", { ...estimate(START), exact: true });
+    answer("score", { ...SCORE, state: "done" });
+    expect(spokenWords(state)).toMatch(new RegExp(`dB\\. ${warning}$`));
+  });
+
   it("trouble before all else", () => {
     answer("status", { state: "failed", what: "save", text: "the disk is full", id: 1 });
     expect(spokenWords(state)).toBe("the disk is full");

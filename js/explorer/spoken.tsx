@@ -21,7 +21,8 @@ export function spokenWords(state: State): string {
   const score = state.shownScore.value;
   if (state.dragging.value || !figures.exact) return "";
   const size = `${bytes(figures.nbytes)}, ${comparedSize(figures.ratio)}, SQNR ${decibels(figures.sqnr)}`;
-  const hidden = [...(score?.warnings ?? []), deadWords(state.sketch.value, figures)].filter(Boolean);
+  const sketch = state.sketch.value;
+  const hidden = [...(score?.warnings ?? []), deadWords(sketch, figures), ...sketch.warnings].filter(Boolean);
   const rest = [size, ...hidden].join(". ");
   if (!metric.has_data) return rest;
   if (score?.state === "failed") return `The evaluation failed: ${score.text}. ${rest}`;

@@ -58,6 +58,7 @@ def _model(sketch: Sketch) -> dict[str, Any]:
         "structure": sketch.structure,
         "layers": [_layer(layer) for layer in sketch.layers],
         "kept": [asdict(tensor) for tensor in sketch.kept],
+        "warnings": list(sketch.warnings),
         "granularities": list(GRANULARITIES),
         "patterns": list(NM_PATTERNS),
     }
@@ -97,7 +98,8 @@ def decode(blob: bytes) -> Sketch:
 def _assembled(model: dict[str, Any], tensors: dict[str, NDArray[Any]]) -> Sketch:
     layers = tuple(_layer_sketch(i, layer, tensors) for i, layer in enumerate(model["layers"]))
     kept = tuple(KeptTensor(**{**tensor, "shape": tuple(tensor["shape"])}) for tensor in model["kept"])
-    return Sketch(model["title"], model["parameters"], model["dense"], model["structure"], layers, kept)
+    warnings = tuple(model["warnings"])
+    return Sketch(model["title"], model["parameters"], model["dense"], model["structure"], layers, kept, warnings)
 
 
 def _layer_sketch(i: int, layer: dict[str, Any], tensors: dict[str, NDArray[Any]]) -> LayerSketch:

@@ -59,7 +59,8 @@ class Estimate:
 
     `kept_bytes`: bytes of the tensors no recipe compresses. `header`: the rest of the file (names, shapes, recipe).
     `dense`: bytes of the plain ``.safetensors`` file. `download`: bytes of the entropy-coded file, where known.
-    `exact` tells whether the figures were counted on the weights or estimated from the sketch.
+    `exact` tells whether the figures were counted on the weights or estimated from the sketch. `assumed` are the
+    warnings of the sketch.
     """
 
     recipe: Recipe
@@ -69,6 +70,7 @@ class Estimate:
     dense: int
     exact: bool = False
     download: int | None = None
+    assumed: tuple[str, ...] = ()
 
     @property
     def nbytes(self) -> int:
@@ -92,8 +94,8 @@ class Estimate:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What the totals hide: layers of which no weight survives, whose outputs no longer depend on their inputs."""
-        return nothing_left(layer.name for layer in self.layers if not layer.kept)
+        """What the totals hide: what was assumed, and layers whose outputs no longer depend on their inputs."""
+        return (*nothing_left(layer.name for layer in self.layers if not layer.kept), *self.assumed)
 
     def layer(self, name: str) -> LayerEstimate:
         """Return the layer of this name, with or without its ``.weight``.
@@ -133,10 +135,11 @@ class Estimate:
 
     def __repr__(self) -> str:
         sign = "" if self.exact else "≈ "
-        return (
-            f"Estimate({sign}{self.nbytes:,} bytes, {compared(self.ratio)} {self.dense:,}; "
-            f"{'; '.join((f'{self.sparsity:.1%} sparse', f'SQNR {self.sqnr:.1f} dB', *self.warnings))})"
+        about = (
+            f"{sign}{self.nbytes:,} bytes, {compared(self.ratio)} {self.dense:,}; "
+            f"{self.sparsity:.1%} sparse; SQNR {self.sqnr:.1f} dB"
         )
+        return f"Estimate({'; '.join([about, *self.warnings])})"
 
 
 def nothing_left(layers: Iterable[str]) -> tuple[str, ...]:
@@ -188,7 +191,7 @@ def assembled(
         "kept": kept + sum(layer.as_is for layer in layers),
     }
     header = header_bytes(recipe.to_json(), sketch.structure, lengths)
-    return Estimate(recipe, layers, kept, header, sketch.dense, **more)
+    return Estimate(recipe, layers, kept, header, sketch.dense, assumed=sketch.warnings, **more)
 
 
 def _layer(layer: LayerSketch, plan: Plan, fate: Survival) -> LayerEstimate:

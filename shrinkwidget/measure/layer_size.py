@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Literal, TypeAlias
@@ -10,6 +11,7 @@ from torch import nn
 
 from .forward import Forward
 from .layers import Entry, Role, Source, dtype_name
+from .layout import PYTORCH_NAME, bias_names, leaf_of
 
 Status: TypeAlias = Literal["compressible", "kept", "part", "not saved"]
 
@@ -85,8 +87,11 @@ def layer_sizes(source: Source, entries: Iterable[Entry], forward: Forward | Non
     modules = dict(source.named_modules()) if isinstance(source, nn.Module) else {}
     own: dict[str, list[Entry]] = {}
     tied: dict[str, list[Entry]] = {}
+    entries = tuple(entries)
+    paired = {} if modules else _layers_in_one_place({entry.name: entry.shape for entry in entries})
     for entry in entries:
-        own.setdefault(_owner(entry.part_of or entry.name), []).append(entry)
+        name = entry.part_of or entry.name
+        own.setdefault(paired.get(name, _owner(name)), []).append(entry)
         for alias in entry.aliases:
             tied.setdefault(_owner(alias), []).append(entry)
     names = _in_order({**own, **tied}, modules, forward)
@@ -96,6 +101,26 @@ def layer_sizes(source: Source, entries: Iterable[Entry], forward: Forward | Non
 def _owner(name: str) -> str:
     """Return the name of the layer a tensor belongs to; JAX and Keras write paths with slashes."""
     return name[: max(name.rfind("."), name.rfind("/"), 0)]
+
+
+def _layers_in_one_place(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, str]:
+    """Return the layers of tensors whose names have no path to tell them apart, such as W1, b1, W2, b2.
+
+    Each weight is a layer there, with the bias and the norms that share its name. Names that PyTorch's own layers use
+    (weight_ih_l0 and its like) are the parts of one layer, and stay together.
+    """
+    places = {_owner(name) for name in shapes}
+    here = [name for name in shapes if not _owner(name) or len(places) == 1]
+    weights = [name for name in here if len(shapes[name]) > 1 and not PYTORCH_NAME.search(leaf_of(name))]
+    if len(weights) < 2:
+        return {}
+    found: dict[str, str] = {}
+    for name in weights:
+        layer = re.sub(r"_(kernel|weights?|w)$", "", name, flags=re.IGNORECASE)
+        found[name] = layer
+        beside = [other for other in here if len(shapes[other]) < 2 and other.startswith(f"{layer}_")]
+        found |= dict.fromkeys([bias for bias in bias_names(name) if bias in shapes] + beside, layer)
+    return found
 
 
 def _in_order(held: Iterable[str], modules: Mapping[str, object], forward: Forward | None) -> list[str]:

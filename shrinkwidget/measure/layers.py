@@ -16,7 +16,7 @@ from .arrays import as_tensor, is_array
 from .checkpoint_files import open_checkpoint
 from .computed import computed_by
 from .foreign import foreign_class, nbytes_of, others_in, plain_tensors
-from .layout import FIRST, Layout, layouts
+from .layout import FIRST, Layout, Stated, guesses, layouts
 from .quantized_checkpoint import quantization_parts
 from .safetensors_file import SafetensorsFile, impossible_shape
 from .ties import View, expanded, overlapping, places, same_memory, view_of
@@ -85,10 +85,14 @@ class Entry:
 
 @dataclass(frozen=True, eq=False)
 class Weights:
-    """A model opened for looking: its title and its entries, in the order the module (or the file) defines them."""
+    """A model opened for looking: its title and its entries, in the order the module (or the file) defines them.
+
+    `warnings` say in a sentence each what was taken for granted.
+    """
 
     title: str
     entries: tuple[Entry, ...]
+    warnings: tuple[str, ...] = ()
 
     @cached_property
     def layers(self) -> tuple[Entry, ...]:
@@ -101,8 +105,10 @@ class Weights:
         return tuple(e for e in self.entries if not e.compressible and e.saved)
 
 
-def open_weights(source: Source, *, only_to_look: bool = False) -> Weights:
+def open_weights(source: Source, *, layout: Stated = None, only_to_look: bool = False) -> Weights:
     """List every parameter and buffer of a module, a state dict, or a checkpoint on disk (see `open_checkpoint`).
+
+    `layout` says which axes of a state dict's or a file's tensors are output channels, where nothing tells.
 
     Raises:
         ModelError: for anything else, for tensors on the meta device, and, unless `only_to_look`, where nothing is
@@ -120,7 +126,13 @@ def open_weights(source: Source, *, only_to_look: bool = False) -> Weights:
         raise ModelError(_no_model(source))
     for entry in weights.entries:
         _refuse_unwritable(entry)
-    weights = Weights(weights.title, _laid_out(_with_reasons(weights.entries), source))
+    if layout is not None and isinstance(source, nn.Module):
+        raise ModelError(
+            f"layout={quoted(layout)} is for state dicts and files, where no class tells: give it model.state_dict()"
+        )
+    entries = _laid_out(_with_reasons(weights.entries), source, layout)
+    read = ((entry.name, entry.shape, entry.layout) for entry in entries if entry.compressible)
+    weights = Weights(weights.title, entries, guesses(read, answerable=not isinstance(source, nn.Module)))
     if not only_to_look:
         check_refused(weights)
         if not weights.layers:
@@ -155,9 +167,9 @@ def check_refused(weights: Weights) -> None:
             raise ModelError(entry.refused)
 
 
-def _laid_out(entries: tuple[Entry, ...], source: Source) -> tuple[Entry, ...]:
+def _laid_out(entries: tuple[Entry, ...], source: Source, stated: Stated) -> tuple[Entry, ...]:
     modules = dict(source.named_modules()) if isinstance(source, nn.Module) else {}
-    found = layouts({entry.name: entry.shape for entry in entries}, modules)
+    found = layouts({entry.name: entry.shape for entry in entries}, modules, stated)
     return tuple(replace(entry, layout=found.get(entry.name, FIRST)) for entry in entries)
 
 

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeAlias
 
 from torch import Tensor, nn
 
+from ..errors import ModelError, nearest, quoted
+from ..recipe import layer_matches
+
 Shape: TypeAlias = tuple[int, ...]
+Stated: TypeAlias = str | Mapping[str, str] | None
+"""What a user says of a state dict or a file: ``"out_in"`` or ``"in_out"``, for all tensors or by name."""
+_STATED: Final = ("out_in", "in_out")
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,10 +27,12 @@ class Layout:
         channels: the axes that index output channels, the slowest first; the others follow in their own order.
         groups: if more than 1, the first axis is split in two before `channels` count: (groups, the rest of it).
             Transposed convolutions with groups are stored so.
+        guessed: whether nothing tells, and these axes are only the usual ones.
     """
 
     channels: tuple[int, ...] = (0,)
     groups: int = 1
+    guessed: bool = field(default=False, compare=False)
 
     def matrix(self, shape: Shape) -> tuple[int, int]:
         """Return (rows, columns) of a tensor of this shape."""
@@ -66,16 +74,25 @@ _CHANNELS_FIRST: Final = (
     nn.Linear, nn.Bilinear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Embedding, nn.EmbeddingBag, nn.RNNBase,
     nn.MultiheadAttention,
 )  # fmt: skip
+PYTORCH_NAME: Final = re.compile(r"(^|_)weight(_|$)")
+"""Last parts of names that PyTorch's own layers have: weight, in_proj_weight, weight_hh_l0."""
+_TABLE_NAME: Final = re.compile(r"(embed(s|dings?)?|emb|wte|wpe|table|tokens?|codebook|bias(es)?)$", re.IGNORECASE)
+"""What holds one vector in each row, such as the biases of experts."""
 _LONGEST_FILTER: Final = 32
 """A last axis up to this long is that of a filter in one dimension, if only a name like "…weight" is known."""
 
 
-def layouts(shapes: Mapping[str, Shape], modules: Mapping[str, nn.Module]) -> dict[str, Layout]:
+def layouts(shapes: Mapping[str, Shape], modules: Mapping[str, nn.Module], stated: Stated = None) -> dict[str, Layout]:
     """Return the layout of every tensor of two or more dimensions, by name.
 
     The class of the module that owns it decides, if that is known; else its name, the bias beside it, whose length is
     the number of output channels, and the tensors beside it. Square matrices whose bias could belong to either axis
-    go with the matrices of the same class, or of the same state dict, that are decided.
+    go with the matrices of the same class, or of the same state dict, that are decided. Where nothing decides, what is
+    `stated` does, and else what PyTorch does; of names that are not PyTorch's the layout is then `guessed`. What is
+    stated of a tensor by its name comes before all else.
+
+    Raises:
+        ModelError: for what cannot be stated, or is stated of no tensor.
     """
     found: dict[str, Layout] = {}
     undecided: dict[str, type | None] = {}
@@ -84,21 +101,79 @@ def layouts(shapes: Mapping[str, Shape], modules: Mapping[str, nn.Module]) -> di
         if len(shape) < 2:
             continue
         owner = modules.get(_owner(name)) if modules else None
+        kind = type(owner) if owner is not None else None
         layout = layout_by_class(owner, shape) or _by_name(name, shape, shapes)
-        if layout is None and len(shape) == 2:
-            kind, by_bias = type(owner) if owner is not None else None, _matrix(shape, _bias(name, shapes))
-            if by_bias is not None:
-                layout = by_bias
-                in_out[kind] = by_bias != FIRST and in_out.get(kind, True)
-            elif _bias(name, shapes):
-                undecided[name] = kind
-        found[name] = layout or (_deeper(name, shape, shapes, owner) if len(shape) > 2 else FIRST)
-    return found | {name: Layout((1,)) for name, kind in undecided.items() if in_out.get(kind, False)}
+        if layout is None and (layout := _by_bias(name, shape, shapes)) and len(shape) == 2:
+            in_out[kind] = layout != FIRST and in_out.get(kind, True)
+        layout = layout or _by_neighbours(name, shape, shapes, owner)
+        if layout is None:
+            undecided[name] = kind
+        found[name] = layout or _usual(name, shape, owner)
+    by_name, of_the_rest = _stated(stated, list(found))
+    for name, kind in undecided.items():
+        shape, bias = shapes[name], _bias(name, shapes)
+        if len(shape) == 2 and bias and kind in in_out:
+            found[name] = Layout((1,)) if in_out[kind] else FIRST
+        elif of_the_rest is not None:
+            found[name] = _as_stated(of_the_rest, found[name], shape)
+        elif not (PYTORCH_NAME.search(leaf_of(name)) or (len(shape) == 2 and 1 in shape)):  # vectors have no layout
+            found[name] = replace(found[name], guessed=True)
+    return found | {name: _as_stated(axes, found[name], shapes[name]) for name, axes in by_name.items()}
+
+
+def _stated(stated: Stated, names: list[str]) -> tuple[dict[str, str], str | None]:
+    """Return what a user says of tensors by name, and of all that nothing tells."""
+    if stated is None or isinstance(stated, str):
+        return {}, None if stated is None else _checked(stated)
+    if not isinstance(stated, Mapping):
+        raise ModelError(f"layout={quoted(stated)} must be 'out_in', 'in_out', or a dict of these by tensor name")
+    found: dict[str, str] = {}
+    for pattern, axes in stated.items():
+        matched = [name for name in names if layer_matches(pattern, name)] if isinstance(pattern, str) else []
+        if not matched:
+            near = nearest(pattern, names) if isinstance(pattern, str) else ""
+            raise ModelError(f"layout={{{quoted(pattern)}: …}} matches no tensor of two or more dimensions{near}")
+        found |= dict.fromkeys(matched, _checked(axes))
+    return found, None
+
+
+def _checked(axes: object) -> str:
+    if not isinstance(axes, str) or axes not in _STATED:
+        near = nearest(axes, _STATED) if isinstance(axes, str) else ""
+        raise ModelError(
+            f"layout={quoted(axes)} must be 'out_in' (output channels first, as in PyTorch) or 'in_out' (last, as in "
+            f"Keras and JAX){near}"
+        )
+    return axes
+
+
+def _as_stated(axes: str, usual: Layout, shape: Shape) -> Layout:
+    """Return the layout of a tensor with output channels first or last; of a stack, of each of its matrices."""
+    stacked = usual.channels[:1] == (0,) and len(usual.channels) == 2
+    if axes == "out_in":
+        return _STACK if stacked else FIRST
+    return Layout((0, len(shape) - 1)) if stacked else Layout((len(shape) - 1,))
+
+
+def guesses(found: Iterable[tuple[str, Shape, Layout]], answerable: bool) -> tuple[str, ...]:
+    """Return in a sentence each which tensors are read in the usual way because nothing tells, and what to do."""
+    guessed = [item for item in found if item[2].guessed]
+    warnings = []
+    for stacked, order in ((False, "output channels first (out × in)"), (True, "a stack of out × in")):
+        alike = [(name, shape) for name, shape, layout in guessed if (len(layout.channels) > 1) == stacked]
+        if not alike:
+            continue
+        name, shape = alike[0]
+        which = f"{quoted(name)} ({'×'.join(map(str, shape))})"
+        several = f"{which} and {len(alike) - 1:,} more are" if len(alike) > 1 else f"{which} is"
+        cure = "give layout='in_out'" if answerable else "give model.state_dict() and layout='in_out'"
+        warnings.append(f"{several} read as {order}, and nothing says so: if it is in × out, {cure}")
+    return tuple(warnings)
 
 
 def bias_names(name: str) -> Iterator[str]:
     """Yield what the bias of a weight of this name may be called."""
-    path, last = _parent(name), _leaf(name)
+    path, last = _parent(name), leaf_of(name)
     for weight, bias in (
         ("weights", "biases"), ("weight", "bias"), ("kernel", "bias"), ("coefs", "intercepts"), ("coef", "intercept"),
         ("W", "b"), ("w", "b"),
@@ -116,10 +191,11 @@ def _bias(name: str, shapes: Mapping[str, Shape]) -> Shape:
 
 
 def _parent(name: str) -> str:
-    return name[: len(name) - len(_leaf(name))]
+    return name[: len(name) - len(leaf_of(name))]
 
 
-def _leaf(name: str) -> str:
+def leaf_of(name: str) -> str:
+    """Return the last part of a name; JAX and Keras write paths with slashes."""
     return re.split(r"[./]", name)[-1]
 
 
@@ -144,7 +220,7 @@ def layout_by_class(owner: Any, shape: Shape) -> Layout | None:
 
 def _by_name(name: str, shape: Shape, shapes: Mapping[str, Shape]) -> Layout | None:
     """Return the layout of a kernel of Keras, flax, haiku or TensorFlow, None for any other name."""
-    last = _leaf(name).removesuffix(":0")
+    last = leaf_of(name).removesuffix(":0")
     foreign = "/" in name and (last in ("w", "weights") or re.search(r"/vars/0$", name))
     if not (last.endswith("kernel") or foreign):
         return None
@@ -163,25 +239,44 @@ def _by_name(name: str, shape: Shape, shapes: Mapping[str, Shape]) -> Layout | N
     return Layout((axes - 1,))
 
 
-def _matrix(shape: Shape, bias: Shape) -> Layout | None:
-    """Return the layout of a matrix whose bias fits one axis only."""
-    if len(bias) != 1 or shape[0] == shape[1] or bias[0] not in shape:
-        return None
-    return FIRST if bias[0] == shape[0] else Layout((1,))
-
-
-def _deeper(name: str, shape: Shape, shapes: Mapping[str, Shape], owner: nn.Module | None) -> Layout:
-    """Return the layout of a tensor of three or more dimensions of which no class and no name tells."""
-    weight = "weight" in _leaf(name)
-    if shape[0] == 1 and not weight:  # position embeddings 1 × N × D
-        return Layout((next((axis for axis, size in enumerate(shape) if size > 1), 0),))
+def _by_bias(name: str, shape: Shape, shapes: Mapping[str, Shape]) -> Layout | None:
+    """Return the layout of a tensor with a bias of one dimension that fits one place only."""
     bias = _bias(name, shapes)
-    if weight and len(bias) == 1 and (found := _convolution(name, shape, bias[0])):
-        return found
-    filters = weight and owner is None and (shape[1] == 1 or shape[2] <= _LONGEST_FILTER)
-    if len(shape) > 3 or (filters and not re.search("expert|moe", name, re.IGNORECASE)):
-        return FIRST
-    return _stack(name, shape, bias, shapes)
+    if len(bias) != 1:
+        return None
+    if len(shape) > 2 and "weight" in leaf_of(name):
+        return _convolution(name, shape, bias[0])
+    if (shape[0] == bias[0]) == (shape[-1] == bias[0]):
+        return None
+    return FIRST if shape[0] == bias[0] else Layout((len(shape) - 1,))
+
+
+def _by_neighbours(name: str, shape: Shape, shapes: Mapping[str, Shape], owner: nn.Module | None) -> Layout | None:
+    """Return the layout of a table of vectors, or of a stack that the stacks beside it explain."""
+    last = leaf_of(name)
+    holder = leaf_of(_parent(name)[:-1]) if last == "weight" else last
+    if _TABLE_NAME.search(holder) and len(shape) < 4:
+        return FIRST if len(shape) == 2 else _first_that_counts(shape) if shape[0] == 1 else _STACK
+    if len(shape) == 2:
+        return None
+    if shape[0] == 1 and "weight" not in last:  # position embeddings 1 × N × D
+        return _first_that_counts(shape)
+    return None if len(shape) > 3 or _is_filter(name, shape, owner) else _stack(name, shape, shapes)
+
+
+def _first_that_counts(shape: Shape) -> Layout:
+    return Layout((next((axis for axis, size in enumerate(shape) if size > 1), 0),))
+
+
+def _usual(name: str, shape: Shape, owner: nn.Module | None) -> Layout:
+    """Return the layout that a tensor of which nothing tells has in PyTorch."""
+    return _STACK if len(shape) == 3 and not _is_filter(name, shape, owner) else FIRST
+
+
+def _is_filter(name: str, shape: Shape, owner: nn.Module | None) -> bool:
+    """Tell whether a tensor of three dimensions is a convolution's, by what it is called and how long it is."""
+    short = shape[1] == 1 or shape[2] <= _LONGEST_FILTER
+    return "weight" in leaf_of(name) and owner is None and short and not re.search("expert|moe", name, re.IGNORECASE)
 
 
 def _convolution(name: str, shape: Shape, outputs: int) -> Layout | None:
@@ -190,17 +285,20 @@ def _convolution(name: str, shape: Shape, outputs: int) -> Layout | None:
         return FIRST
     if outputs == shape[1]:
         return Layout((1,))
+    if len(shape) > 3 and outputs == shape[-1] != shape[-2]:  # filter × inputs × outputs
+        return Layout((len(shape) - 1,))
     groups, rest = divmod(outputs, shape[1])
     return Layout((0, 2), groups) if groups and not rest and shape[0] % groups == 0 else None
 
 
-def _stack(name: str, shape: Shape, bias: Shape, shapes: Mapping[str, Shape]) -> Layout:
-    """Return the layout of a stack of matrices, such as the experts of a layer.
+def _stack(name: str, shape: Shape, shapes: Mapping[str, Shape]) -> Layout | None:
+    """Return the layout of a stack of matrices, such as the experts of a layer, None if nothing tells.
 
     Their bias tells; or a stack beside it, if one of both holds two matrices in one (gates and values, 2·I × H beside
     H × I): the sizes then fit only one way.
     """
     experts, a, b = shape
+    bias = _bias(name, shapes)
     if bias in ((experts, a), (experts, b)) and a != b:
         return _STACK if bias == (experts, a) else _STACK_IN_OUT
     for other, beside in shapes.items():
@@ -210,4 +308,4 @@ def _stack(name: str, shape: Shape, bias: Shape, shapes: Mapping[str, Shape]) ->
                 return _STACK
             if (a, b) == (d, 2 * c) or (c, d) == (b, 2 * a):
                 return _STACK_IN_OUT
-    return _STACK
+    return None

@@ -16,6 +16,7 @@ from .call import keeping_random_state
 from .forward import watch
 from .layer_size import LayerSize, TensorSize, layer_sizes
 from .layers import Entry, Source, dtype_name, open_weights
+from .layout import Stated
 from .safetensors_file import FILE_DTYPES
 from .size_table import html_table, text_table
 
@@ -33,6 +34,7 @@ class Size:
             that no such file can hold (complex128).
         peak_activation: with an example, the most bytes of inputs and results alive at one moment of the forward
             pass in eval mode, without weights, buffers and the scratch memory inside kernels; else None.
+        warnings: what was taken for granted, in a sentence each: which axis is the width where nothing tells.
     """
 
     title: str
@@ -40,6 +42,7 @@ class Size:
     torch_save: int
     safetensors: int | None
     peak_activation: int | None
+    warnings: tuple[str, ...] = ()
 
     @property
     def tensors(self) -> tuple[TensorSize, ...]:
@@ -90,7 +93,8 @@ class Size:
         """Return plain JSON-able values: the totals, and the layers with their tensors."""
         names = ("title", "parameters", "buffers", "nbytes", "dtypes", "depth", "width", "torch_save", "safetensors")
         totals = {name: getattr(self, name) for name in (*names, "macs", "peak_activation")}
-        return totals | {"width": list(self.width), "layers": [layer.to_dict() for layer in self.layers]}
+        lists = {"width": list(self.width), "warnings": list(self.warnings)}
+        return totals | lists | {"layers": [layer.to_dict() for layer in self.layers]}
 
     def __repr__(self) -> str:
         return text_table(self)
@@ -99,7 +103,7 @@ class Size:
         return html_table(self)
 
 
-def measure(source: Source, example: object = None) -> Size:
+def measure(source: Source, example: object = None, *, layout: Stated = None) -> Size:
     """Weigh a module, a state dict, or a checkpoint on disk (see `sketch`); nothing of it is changed.
 
     Args:
@@ -108,13 +112,14 @@ def measure(source: Source, example: object = None) -> Size:
         example: for a module, one input to run it on once (a tensor, a tuple of positional or a dict of keyword
             arguments), moved to the model's device: adds multiply-accumulates, activation bytes and the order
             of layers. Its batch counts: give a batch of one to have them per example.
+        layout: see `sketch`.
 
     Raises:
-        ModelError: for what is no model, for tensors without values, or an example without a module.
+        ModelError: for what is no model, for tensors without values, an example without a module, or a layout with one.
         DataError: if the model cannot run the example.
         FileError: for a path that cannot be read.
     """
-    entries = open_weights(source, only_to_look=True)
+    entries = open_weights(source, layout=layout, only_to_look=True)
     forward = None
     if example is not None:
         if not isinstance(source, nn.Module):
@@ -127,6 +132,7 @@ def measure(source: Source, example: object = None) -> Size:
         torch_save=_torch_save_bytes(source, entries.entries),
         safetensors=safetensors_bytes(entries.entries) if _fits_safetensors(entries.entries) else None,
         peak_activation=None if forward is None else forward.peak,
+        warnings=entries.warnings,
     )
 
 

@@ -53,7 +53,8 @@ def text_table(size: Size, rows: int = TEXT_ROWS) -> str:
         left_out = f"  … {len(lines) - rows + 1} more layers: see .layers …"
         lines = [*lines[: rows - last - 1], left_out, *lines[-last:]]
     totals = [f"  {name:<12} {value}" for name, value in _totals(size)]
-    return "\n".join([_title(size), *totals, "", _aligned(head, widths), *lines])
+    warnings = [f"  ! {warning}" for warning in size.warnings]
+    return "\n".join([_title(size), *totals, *warnings, "", _aligned(head, widths), *lines])
 
 
 _LEFT: Final = 3
@@ -144,7 +145,7 @@ def html_table(size: Size) -> str:
     totals = "".join(f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in _totals(size))
     return (
         f'<div class="shrinkwidget-size">{_STYLE}<strong>{escape(_title(size))}</strong>'
-        f"<table><tbody>{totals}</tbody></table>"
+        f"<table><tbody>{totals}</tbody></table>{''.join(f'<p>{escape(text)}</p>' for text in size.warnings)}"
         f'<div class="layers">{_html(head, body)}</div>'
         f"<details><summary>every tensor and its status</summary>"
         f'<div class="layers">{_html(_TENSOR_HEAD, map(_tensor_cells, size.tensors))}</div></details></div>'

@@ -18,6 +18,7 @@ from .bins import Floats
 from .bytes import needs_bfloat16, structure_text
 from .call import reason
 from .layers import COMPRESSIBLE_DTYPES, Entry, Source, Weights, dtype_name, open_weights, where_float64_is
+from .layout import Stated
 from .parallel import each
 from .size import safetensors_bytes
 from .tables import CHUNK, Table, as_sent, block_counts, ratio_shares, relative_tables, survival_curves, tensor_table
@@ -118,6 +119,7 @@ class Sketch:
     """What is known of a model: its layers in order, the tensors kept as they are, and its dense size in bytes.
 
     `dense` is the size of a plain ``.safetensors`` file; `structure` the length of the packed file's structure text.
+    `warnings` say in a sentence each what was taken for granted: which axis is the output channels where nothing tells.
     """
 
     title: str
@@ -126,13 +128,15 @@ class Sketch:
     structure: int
     layers: tuple[LayerSketch, ...]
     kept: tuple[KeptTensor, ...]
+    warnings: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         buckets = sum(len(layer.buckets) for layer in self.layers)
         layers = f"{len(self.layers)} layer{'s' * (len(self.layers) != 1)}"
         zero = self.zeros / sum(layer.n for layer in self.layers)
         already = f"; {zero:.1%} are zero already" if zero >= 0.0005 else ""
-        return f"Sketch({self.title}: {layers}, {self.parameters:,} parameters in {buckets:,} buckets{already})"
+        about = f"{self.title}: {layers}, {self.parameters:,} parameters in {buckets:,} buckets{already}"
+        return f"Sketch({'; '.join([about, *self.warnings])})"
 
     @property
     def zeros(self) -> int:
@@ -174,16 +178,25 @@ class Sketch:
         return decode(blob)
 
 
-def sketch(source: Source | Weights) -> Sketch:
+def sketch(source: Source | Weights, *, layout: Stated = None) -> Sketch:
     """Look at every weight of a module, a state dict or a checkpoint on disk once.
 
     A checkpoint is a ``.safetensors`` file, the ``….safetensors.index.json`` of a sharded one, or a model's folder.
 
+    Args:
+        source: the model.
+        layout: of a state dict or a checkpoint, which axis of a tensor is its output channels, where neither names nor
+            biases nor the tensors beside it tell: ``"out_in"``, the first, as PyTorch has them, or ``"in_out"``, the
+            last, as Keras and JAX have them. A dict of these by name or wildcard, ``{"W*": "in_out"}``, holds for the
+            tensors it names, whatever else tells. Where nothing tells and nothing is said, the first axis is taken, and
+            `warnings` say so.
+
     Raises:
-        ModelError: for NaN or infinite weights (naming the layer), meta tensors, or nothing to compress.
+        ModelError: for NaN or infinite weights (naming the layer), meta tensors, nothing to compress, or a `layout`
+            that is none or names no tensor.
         FileError: for a path that is not a safetensors file.
     """
-    weights = source if isinstance(source, Weights) else open_weights(source)
+    weights = source if isinstance(source, Weights) else open_weights(source, layout=layout)
     layers = tuple(each(sketch_layer, weights.layers))
     structure = structure_text(weights, {layer.name: layer.absmax for layer in layers})
     return Sketch(
@@ -193,6 +206,7 @@ def sketch(source: Source | Weights) -> Sketch:
         structure=len(structure),
         layers=layers,
         kept=tuple(_kept(e) for e in weights.kept),
+        warnings=weights.warnings,
     )
 
 

@@ -21,6 +21,7 @@ from ..measure.checksum import Looked
 from ..measure.estimate import Estimate, estimate
 from ..measure.forward import watch
 from ..measure.layers import Source, open_weights
+from ..measure.layout import Stated
 from ..measure.sketch import sketch
 from ..recipe import Recipe
 from ..shrink.compress import code_layers, copied, effective_state, fill
@@ -56,8 +57,9 @@ class Bench:
         metric: MetricLike = "accuracy",
         train: object = None,
         rules: LabelRules = LabelRules(),
+        layout: Stated = None,
     ) -> None:
-        self.weights = open_weights(source)
+        self.weights = open_weights(source, layout=layout)
         for given in (data, train):
             if given is not None:
                 _check_data(source, given)
@@ -68,6 +70,7 @@ class Bench:
         self._looked = Looked.of(source)
         self.sketch = sketch(self.weights)
         self._rules = rules
+        self._layout = layout
         self._scratch: nn.Module | None = None
         self._exact: OrderedDict[str, Estimate] = OrderedDict()
         self._scores: OrderedDict[str, Score] = OrderedDict()
@@ -159,7 +162,7 @@ class Bench:
             Stale: if that has changed since its sketch was made, before or meanwhile.
         """
         self.refuse_changed()
-        compressed = compress(self.source, recipe, self.sketch)
+        compressed = compress(self.source, recipe, self.sketch, layout=self._layout)
         self.refuse_changed()
         return compressed
 
@@ -170,7 +173,7 @@ class Bench:
 
     def anew(self) -> Bench:
         """Return a new bench for the model as it is now; raises as the first one did."""
-        return Bench(self.source, self.data, self.metric, self.train, self._rules)
+        return Bench(self.source, self.data, self.metric, self.train, self._rules, self._layout)
 
     def _scratch_model(self) -> nn.Module:
         if self._scratch is None:

@@ -20,6 +20,7 @@ from ..learn.methods import Method
 from ..learn.run import Run
 from ..measure.estimate import Estimate
 from ..measure.layers import Source
+from ..measure.layout import Stated
 from ..measure.parallel import in_forked_children
 from ..measure.sketch import Sketch
 from ..recipe import Recipe, checked_recipe
@@ -539,6 +540,7 @@ def explore(
     *,
     ignore_index: int | None = None,
     next_token: bool | None = None,
+    layout: Stated = None,
 ) -> Explorer:
     """Open the explorer on a model.
 
@@ -549,9 +551,11 @@ def explore(
         metric: see `evaluate`.
         train: what "Retrain…" trains on; see `retrain`.
         ignore_index, next_token: how labels are read; see `evaluate`.
+        layout: which axis of a state dict's or a file's tensors is the output channels; see `sketch`.
 
     Raises:
-        ModelError: for a model that cannot be looked at: NaN weights, meta tensors, nothing to compress.
+        ModelError: for a model that cannot be looked at (NaN weights, meta tensors, nothing to compress), or a `layout`
+            that is none.
         FileError: for a path that is not a safetensors file.
         DataError: for an unknown metric, or data that is none or can be read only once.
         RecipeError: for what is no recipe, or does not fit the model.
@@ -560,4 +564,4 @@ def explore(
 
     start = DENSE if recipe is None else checked_recipe(recipe)
     rules = LabelRules(ignore_index, next_token)
-    return replace_in_cell(Explorer(Bench(model, data, metric, train, rules), start))
+    return replace_in_cell(Explorer(Bench(model, data, metric, train, rules, layout), start))

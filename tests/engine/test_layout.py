@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from html import escape
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import shrinkwidget as sw
@@ -196,6 +199,153 @@ def test_names_and_neighbours_tell_which_axes_are_output_channels(
     name: str, shapes: dict[str, tuple[int, ...]], channels: tuple[int, ...]
 ) -> None:
     assert layouts(shapes, {})[name] == Layout(channels)
+
+
+THREE = {"W1": torch.randn(30, 20), "W2": torch.randn(20, 20), "proj": torch.randn(20, 5)}
+
+
+def test_where_nothing_tells_the_axes_a_warning_asks_wherever_the_model_is_shown(tmp_path: Path) -> None:
+    looked = sw.sketch(THREE)
+    assert looked.warnings[0] == (
+        "'W1' (30×20) and 2 more are read as output channels first (out × in), and nothing says so: if it is in × out, "
+        "give layout='in_out'"
+    )
+    assert len(looked.warnings) == 1
+    compressed = sw.compress(THREE, Recipe(bits=4))
+    size = sw.measure(THREE)
+    assert size.to_dict()["warnings"] == list(looked.warnings)
+    assert escape(looked.warnings[0]) in size._repr_html_()
+    assert sw.Sketch.decode(looked.encode()).warnings == looked.warnings
+    for shown in (size, looked, sw.estimate(looked, Recipe()), compressed.estimate, compressed):
+        assert looked.warnings[0] in repr(shown)
+    save_file(THREE, tmp_path / "a.safetensors")
+    assert sw.sketch(tmp_path / "a.safetensors").warnings == looked.warnings
+
+
+@pytest.mark.parametrize(
+    ("state", "warned"),
+    [
+        (nn.Sequential(nn.Linear(4, 4, bias=False), nn.Conv2d(4, 4, 4), nn.LSTM(4, 4)).state_dict(), 0),
+        (nn.MultiheadAttention(4, 2).state_dict(), 0),
+        ({"wte.weight": torch.ones(9, 4), "token_embedding": torch.ones(9, 4), "bias_table": torch.ones(2, 3, 4)}, 0),
+        ({"a/kernel": torch.ones(4, 4), "row": torch.ones(1, 4), "ids": torch.ones(4, 4, dtype=torch.int8)}, 0),
+        ({"W": torch.ones(4, 3), "b": torch.ones(3), "square": torch.ones(3, 3)}, 1),
+        ({"W": torch.ones(3, 3), "b": torch.ones(3)}, 1),
+        ({"x.experts.w1": torch.ones(2, 4, 4), "x.experts.w1_bias": torch.ones(2, 4)}, 1),
+        ({"conv": torch.ones(3, 3, 4, 8), "x.experts.w1": torch.ones(2, 4, 4)}, 2),
+        ({"conv_W": torch.ones(3, 3, 4, 8), "conv_b": torch.ones(8), "conv1d_W": torch.ones(5, 4, 8)}, 1),
+    ],
+)
+def test_only_what_nothing_tells_is_warned_of(state: dict[str, Tensor], warned: int) -> None:
+    assert len(sw.sketch(state).warnings) == warned
+
+
+def test_a_parameter_of_ones_own_module_is_warned_of_with_what_answers() -> None:
+    class Own(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.mix = nn.Parameter(torch.randn(6, 4))
+            self.fc = nn.Linear(4, 6)
+
+    (warning,) = sw.sketch(Own()).warnings
+    assert warning.startswith("'mix' (6×4) is read")
+    with pytest.raises(ModelError, match=r"layout='in_out' is for state dicts.*model\.state_dict\(\)"):
+        sw.compress(Own(), Recipe(), layout="in_out")
+    assert sw.sketch(Own().state_dict(), layout="in_out").layer("mix").rows == 4
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "out_in", "in_out"),
+    [
+        ("W", (6, 4), (0,), (1,)),
+        ("fc.weight", (6, 4), (0,), (1,)),
+        ("conv", (3, 3, 4, 8), (0,), (3,)),
+        ("conv.weight", (8, 4, 3), (0,), (2,)),
+        ("experts.up", (2, 6, 4), (0, 1), (0, 2)),
+        ("dense/kernel", (6, 4), (1,), (1,)),
+        ("embed.weight", (6, 4), (0,), (0,)),
+    ],
+)
+def test_a_layout_answers_for_all_that_nothing_tells(
+    name: str, shape: tuple[int, ...], out_in: tuple[int, ...], in_out: tuple[int, ...]
+) -> None:
+    for stated, channels in (("out_in", out_in), ("in_out", in_out)):
+        found = layouts({name: shape}, {}, stated)[name]
+        assert (found, found.guessed) == (Layout(channels), False)
+
+
+def test_a_layout_by_name_comes_before_all_else() -> None:
+    shapes = {"a/kernel": (6, 4), "b/kernel": (6, 4), "W": (6, 4), "W_bias": (4,), "V": (6, 4)}
+    found = layouts(shapes, {}, {"*kernel": "out_in", "b/kernel": "in_out", "W": "out_in"})
+    assert [layout.channels for layout in found.values()] == [(0,), (1,), (0,), (0,)]
+    assert [layout.guessed for layout in found.values()] == [False, False, False, True]
+
+
+@recipes
+def test_what_is_stated_is_how_a_model_is_sketched_compressed_and_saved(recipe: Recipe, tmp_path: Path) -> None:
+    w = uneven(45, 12)
+    save_file({"V": w}, tmp_path / "plain.safetensors")
+    for source in ({"V": w}, tmp_path / "plain.safetensors"):
+        found = sw.compress(source, recipe, layout="in_out")
+        assert torch.equal(found.state_dict()["V"].t(), shrunk({"V": w.t()}, recipe)["V"])
+        assert sw.sketch(source, layout="in_out").layers[0].matrix == (12, 45)
+        assert sw.measure(source, layout={"V": "in_out"}).width == (12, 12)
+        assert found.estimate is not None
+        assert not found.estimate.warnings
+    found.save(tmp_path / "a.safetensors")
+    assert torch.equal(sw.load(tmp_path / "a.safetensors").state_dict()["V"], found.state_dict()["V"])
+    explorer = sw.explore({"V": w}, recipe=recipe, layout="in_out")
+    assert explorer.sketch.layers[0].rows == 12
+    assert explorer._compressed(recipe, "").nbytes == found.nbytes
+    explorer.close()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ("inout", "layout='inout' must be .*did you mean 'in_out'"),
+        (3, "layout=3 must be 'out_in', 'in_out', or a dict"),
+        ({"proj": "io"}, "layout='io' must be 'out_in'"),
+        ({"proj": 1}, "layout=1 must be 'out_in'"),
+        ({"pro": "in_out"}, "matches no tensor of two or more dimensions; did you mean 'proj'"),
+        ({3: "in_out"}, "layout={3: …} matches no tensor"),
+    ],
+)
+def test_a_layout_that_is_none_is_refused(wrong: Any, told: str) -> None:
+    for action in (sw.measure, sw.sketch, sw.explore, lambda s, layout: sw.compress(s, Recipe(), layout=layout)):
+        with pytest.raises(ModelError, match=told):
+            action(THREE, layout=wrong)
+
+
+def test_a_sketch_of_another_layout_is_refused() -> None:
+    known = sw.sketch(THREE, layout={"W1": "in_out"})
+    with pytest.raises(ModelError, match=r"reads 'W1' as 20 output channels, and here it has 30: give .* same layout"):
+        sw.compress(THREE, Recipe(), known)
+
+
+@pytest.mark.parametrize(
+    ("names", "layers"),
+    [
+        (["W1", "b1", "W2", "b2"], ["W1", "W2"]),
+        (["W1", "W2"], ["W1", "W2"]),
+        (["params/W1", "params/b1", "params/W2", "params/b2"], ["params/W1", "params/W2"]),
+        (["dense_1_kernel", "dense_1_bias", "dense_2_kernel", "dense_2_bias"], ["dense_1", "dense_2"]),
+        (["l1_weights", "l1_biases", "l1_gamma", "l2_weights"], ["l1", "l2"]),
+        (["coefs_0", "coefs_1", "intercepts_0", "intercepts_1"], ["coefs_0", "coefs_1"]),
+        (["W1", "b1"], [""]),
+        (["weight_ih", "weight_hh", "bias_ih", "bias_hh"], [""]),
+        (["a/kernel", "a/recurrent_kernel", "a/bias", "b/kernel"], ["a", "b"]),
+    ],
+)
+def test_layers_without_paths_are_told_apart_by_the_names_of_weights_and_biases(
+    names: list[str], layers: list[str]
+) -> None:
+    square = ("W", "kernel", "weight", "coefs")
+    state = {name: torch.ones((4, 4) if any(word in name for word in square) else 4) for name in names}
+    size = sw.measure(state)
+    assert [layer.name for layer in size.layers] == layers
+    assert size.depth == len(layers)
+    assert sum(len(layer.tensors) for layer in size.layers) == len(names)
 
 
 def test_the_class_of_a_module_tells_before_anything_else() -> None:
