@@ -256,7 +256,8 @@ def _fold(model: nn.Module, batch: object) -> None:
         if isinstance(module, _NORMS) and module.running_mean is not None and module.running_var is not None:
             nn.init.normal_(module.running_mean, 0, 0.1)
             nn.init.uniform_(module.running_var, 0.5, 1.5)
-    folded = sw.fold_batchnorm(norms)
+    args, kwargs = inputs_of(batch)
+    folded = sw.fold_batchnorm(norms, kwargs or args)
     if not _close(output_of(folded, batch), output_of(norms, batch)):
         raise WrongError("the folded network gives other outputs")
 

@@ -63,7 +63,7 @@ def watch(model: nn.Module, entries: Iterable[Entry], example: object) -> Forwar
     with torch.no_grad():
         try:
             with _calls(model) as calls, _in_separate_steps():
-                watcher = _Watcher(calls, entries, _tensors((args, kwargs)))
+                watcher = _Watcher(calls, entries, tensors_in((args, kwargs)))
                 with watcher:
                     run(model, args, kwargs)
         except DataError as error:
@@ -92,7 +92,7 @@ class _Calls:
     def leave(self, name: str, _module: object, _inputs: object, output: object) -> None:
         """Note that a module returned (a forward hook)."""
         self.stack.pop()
-        nbytes = sum(tensor.nbytes for tensor in _tensors(output))
+        nbytes = sum(tensor.nbytes for tensor in tensors_in(output))
         self.outputs[name] = max(nbytes, self.outputs.get(name, 0))
 
     def used(self, name: str) -> None:
@@ -184,12 +184,12 @@ class _Watcher(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch lea
             if out is not NotImplemented:
                 return out
         out = func(*args, **kwargs)
-        given = [tensor for tensor in _tensors((args, kwargs)) if tensor.numel()]
+        given = [tensor for tensor in tensors_in((args, kwargs)) if tensor.numel()]
         if (macs := macs_of(func, args, kwargs, out)) and not self._within_one_weight(given):
             self._book(macs, given)
         elif given and all(_address(tensor) in self._parts for tensor in given):
             self._derive(given, out)
-        for tensor in _tensors(out):
+        for tensor in tensors_in(out):
             self.live.add(tensor, self._forget)
         return out
 
@@ -224,7 +224,7 @@ class _Watcher(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch lea
     def _derive(self, given: list[Tensor], out: object) -> None:
         """Take what is computed from parameters alone (a cast, a weight norm) for those parameters."""
         parts = [part for tensor in given for part in self._within(tensor)]
-        for tensor in _tensors(out):
+        for tensor in tensors_in(out):
             if tensor.numel() and _address(tensor) not in self._parts:
                 self._parts[_address(tensor)] = [_Part(p.entry, *extent(tensor)) for p in parts]
 
@@ -251,18 +251,18 @@ def _address(tensor: Tensor) -> int:
     return tensor.untyped_storage().data_ptr()
 
 
-def _tensors(value: object) -> Iterator[Tensor]:
+def tensors_in(value: object) -> Iterator[Tensor]:
     """Yield the tensors anywhere in tuples, lists, dicts, and objects with attributes (the outputs of models)."""
     if isinstance(value, Tensor):
         yield from plain_tensors(value)
     elif isinstance(value, Mapping):
         for part in value.values():
-            yield from _tensors(part)
+            yield from tensors_in(part)
     elif isinstance(value, tuple | list):
         for part in value:
-            yield from _tensors(part)
+            yield from tensors_in(part)
     elif hasattr(value, "__dict__") and not isinstance(value, type | nn.Module):
-        yield from _tensors([part for part in vars(value).values() if isinstance(part, Tensor)])
+        yield from tensors_in([part for part in vars(value).values() if isinstance(part, Tensor)])
 
 
 @contextmanager

@@ -5,19 +5,20 @@ from __future__ import annotations
 import copy
 import math
 from collections import Counter, OrderedDict
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias, cast
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.parametrize import is_parametrized
 
 from ..errors import ModelError
-from ..measure.call import evaluating, reason
+from ..measure.call import Inputs, as_inputs, device_of, evaluating, keeping_random_state, moved, reason, run
+from ..measure.forward import tensors_in
 from ..measure.layout import FIRST, layout_by_class
 from .compress import copied
+from .module_calls import ModuleCalls, seen, traced
 
 _Layer: TypeAlias = (
     nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d
@@ -34,6 +35,8 @@ _DIMENSIONS: Final[dict[type[nn.Module], int]] = {
 """Dimensions of what goes through a layer, the batch among them."""
 _TOLERANCE: Final = 1e-9
 """Largest difference of outputs computed in float64, as a share of the largest output."""
+_ROUNDINGS: Final = 1000
+"""By how many roundings of its weights' dtype a whole model's outputs may change: they add up through its layers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +54,7 @@ class _NotFoldedError(Exception):
     """Why a norm stays: the end of a sentence that begins with its name."""
 
 
-def fold_batchnorm(model: nn.Module) -> nn.Module:
+def fold_batchnorm(model: nn.Module, example: object = None) -> nn.Module:
     """Return a copy of a model in which every batch norm that follows a convolution or a dense layer is part of it.
 
     The layer gets a bias; of the norm an ``nn.Identity`` stays, or what else it did, such as the activation in timm's.
@@ -65,18 +68,27 @@ def fold_batchnorm(model: nn.Module) -> nn.Module:
     A norm in one dimension is folded for N×C after a dense layer and N×C×L after a convolution. It would see channels
     in other places of other inputs, such as sequences N×L×C: these the folded model refuses.
 
+    Args:
+        model: the model; it is untouched.
+        example: for a model that tracing cannot follow, as most of Hugging Face's, one input to run it on (a tensor, a
+            tuple of positional or a dict of keyword arguments). What is called is then what the example calls, and the
+            outputs of the whole model on it are compared as well.
+
     Raises:
-        ModelError: for a model that cannot be traced, or in which there is nothing to fold, with the reason.
+        ModelError: for a model that cannot be traced where there is no example, or in which there is nothing to fold,
+            with the reason; or if the example's outputs would change.
+        DataError: if the model cannot run the example.
     """
     if not isinstance(model, nn.Module):
         raise ModelError(f"cannot fold a {type(model).__name__}: give {_inside(model)}")
     new = copied(model)
+    inputs = None if example is None else moved(as_inputs(example), device_of(new))
     folds, left = [], []
-    with evaluating(new):
-        graph = _traced(new)
-        for name, norm in _norms(new, graph):
+    with evaluating(new), keeping_random_state():
+        calls = _calls(new, inputs)
+        for norm, name in [(norm, name) for norm, name in calls.names.items() if _is_norm(norm)]:
             try:
-                folds.append(_fold(name, norm, _layer_before(name, new, graph)))
+                folds.append(_fold(name, norm, _layer_before(norm, new, calls)))
             except _NotFoldedError as found:
                 left.append(f"{name!r} {found}")
     if not folds:
@@ -85,6 +97,8 @@ def fold_batchnorm(model: nn.Module) -> nn.Module:
         raise ModelError(f"there is nothing to fold in this {type(model).__name__}: {why}{more}")
     for fold in folds:
         _replace(new, fold)
+    if inputs is not None:
+        _refuse_other_outputs(model, new, inputs)
     return new
 
 
@@ -92,22 +106,22 @@ def _inside(found: object) -> str:
     return "its .model" if isinstance(getattr(found, "model", None), nn.Module) else "an nn.Module"
 
 
-class _Tracer(fx.Tracer):
-    """Sees layers and norms as wholes, also those of other libraries."""
-
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        """Tell whether a module is not looked into."""
-        return isinstance(m, _Layer) or _is_norm(m) or super().is_leaf_module(m, module_qualified_name)
-
-
-def _traced(model: nn.Module) -> fx.Graph:
+def _calls(model: nn.Module, inputs: Inputs | None) -> ModuleCalls:
+    """Return what a model calls: of every forward pass if torch.fx can follow it, else of that of an example."""
     try:
-        return _Tracer().trace(model)
+        return traced(model, _is_whole)
     except Exception as error:
+        if inputs is not None:
+            return seen(model, inputs, _is_whole)
         raise ModelError(
             f"cannot fold this {type(model).__name__}: torch.fx cannot follow its forward ({reason(error)}); "
-            f"put what depends on the data into a module of its own, or fold its parts"
+            f"give an example input, fold_batchnorm(model, example), and it is run to see what follows what"
         ) from error
+
+
+def _is_whole(module: nn.Module) -> bool:
+    """Tell layers and norms, also those of other libraries."""
+    return isinstance(module, _Layer) or _is_norm(module)
 
 
 def _is_norm(module: nn.Module) -> bool:
@@ -118,36 +132,23 @@ def _is_norm(module: nn.Module) -> bool:
     return "BatchNorm" in type(module).__name__ and all(isinstance(x, Tensor) and x.ndim == 1 for x in tensors)
 
 
-def _norms(model: nn.Module, graph: fx.Graph) -> Iterator[tuple[str, nn.Module]]:
-    """Yield the norms that are called, by the name of their first call."""
-    called = {id(norm): (name, norm) for name, norm in reversed(list(_called(model, graph).values())) if _is_norm(norm)}
-    yield from reversed(called.values())
-
-
-def _called(model: nn.Module, graph: fx.Graph) -> dict[fx.Node, tuple[str, nn.Module]]:
-    calls = [node for node in graph.nodes if node.op == "call_module"]
-    return {node: (str(node.target), model.get_submodule(str(node.target))) for node in calls}
-
-
-def _layer_before(name: str, model: nn.Module, graph: fx.Graph) -> _Layer:
+def _layer_before(norm: nn.Module, model: nn.Module, calls: ModuleCalls) -> _Layer:
     """Return the layer whose output goes to this norm alone, once, if nothing else has a part in it.
 
     Raises:
         _NotFoldedError: for any other norm.
     """
-    called = _called(model, graph)
-    norm = model.get_submodule(name)
-    times = Counter(id(module) for _, module in called.values())
-    node = next(node for node, (_, module) in called.items() if module is norm)
-    before = node.args[0] if node.args else None
-    path, layer = called.get(before, ("", None)) if isinstance(before, fx.Node) else ("", None)
-    if times[id(norm)] > 1:
+    layer = calls.before.get(norm)
+    if calls.times[norm] > 1:
         raise _NotFoldedError("is called more than once")
-    if not isinstance(layer, _Layer) or not isinstance(before, fx.Node):
+    if norm in calls.weights_used:
+        raise _NotFoldedError("has weights or statistics that are used elsewhere, too")
+    if not isinstance(layer, _Layer):
         raise _NotFoldedError("does not follow a convolution or a dense layer directly")
-    if len(before.users) > 1 or times[id(layer)] > 1:
+    path = calls.names[layer]
+    if layer in calls.outputs_used or calls.times[layer] > 1:
         raise _NotFoldedError(f"follows {path!r}, whose output or weights are used elsewhere, too")
-    if any(node.op == "get_attr" and str(node.target).startswith(f"{path}.") for node in graph.nodes):
+    if layer in calls.weights_used:
         raise _NotFoldedError(f"follows {path!r}, whose weights are used elsewhere, too")
     owners = Counter(id(p) for module in model.modules() for p in module._parameters.values() if p is not None)
     weight = layer._parameters.get("weight")
@@ -255,3 +256,47 @@ def _replace(model: nn.Module, fold: _Fold) -> None:
     _set(fold.layer, fold.weight, fold.bias)
     parent, _, name = fold.name.rpartition(".")
     model.get_submodule(parent).register_module(name, fold.rest.train(norm.training))
+
+
+@torch.no_grad()
+def _refuse_other_outputs(model: nn.Module, folded: nn.Module, inputs: Inputs) -> None:
+    """Compare all that two models return, computed in float64 where they can.
+
+    Raises:
+        ModelError: if it is not the same up to the rounding of the folded weights to their dtype.
+    """
+    try:
+        change = _difference(copied(model).double(), copied(folded).double(), _double(inputs))
+    except Exception:  # noqa: BLE001  # a model may insist on its own dtype, or its device have no float64
+        change = _difference(model, folded, inputs)
+    coarsest = max(torch.finfo(p.dtype).eps for p in folded.parameters() if p.is_floating_point())
+    if not change <= min(_ROUNDINGS * coarsest, 0.1):
+        raise ModelError(
+            f"cannot fold this {type(model).__name__}: its outputs on the example would change by {change:.2%}, so it "
+            f"does more with its layers than the example's run shows; fold its parts"
+        )
+
+
+def _difference(model: nn.Module, other: nn.Module, inputs: Inputs) -> float:
+    """Return the largest difference of two models' outputs, as a share of the largest output of its tensor."""
+    with keeping_random_state():
+        expected = list(tensors_in(run(model, *inputs)))
+    with keeping_random_state():
+        found = list(tensors_in(run(other, *inputs)))
+    return max(
+        (_relative(a, b) for a, b in zip(expected, found, strict=True) if a.is_floating_point() and a.numel()),
+        default=0.0,
+    )
+
+
+def _relative(expected: Tensor, found: Tensor) -> float:
+    return float((found - expected).abs().max() / expected.abs().max().clamp(min=torch.finfo(expected.dtype).tiny))
+
+
+def _double(value: Any) -> Any:
+    """Return inputs with every tensor of floats in float64."""
+    if isinstance(value, Tensor):
+        return value.double() if value.is_floating_point() else value
+    if isinstance(value, tuple | list):
+        return type(value)(_double(part) for part in value)
+    return {name: _double(part) for name, part in value.items()} if isinstance(value, dict) else value

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +14,7 @@ from torch.nn.utils.parametrizations import weight_norm
 
 from shrinkwidget import demo
 from shrinkwidget.compressed import compress, load
-from shrinkwidget.errors import FileError, ModelError
+from shrinkwidget.errors import DataError, FileError, ModelError
 from shrinkwidget.recipe import Recipe
 from shrinkwidget.shrink.fold import fold_batchnorm
 from shrinkwidget.train.evaluate import evaluate
@@ -108,8 +111,11 @@ def test_one_sentence_for_what_cannot_be_traced_or_has_nothing_to_fold() -> None
         def forward(self, x: Tensor) -> Tensor:
             return x if x.sum() > 0 else -x
 
-    with pytest.raises(ModelError, match=r"cannot fold this Depends: torch\.fx cannot follow its forward \(TraceError"):
+    told = r"cannot fold this Depends: torch\.fx cannot follow its forward \(TraceError.*give an example input"
+    with pytest.raises(ModelError, match=told):
         fold_batchnorm(Depends())
+    with pytest.raises(ModelError, match="nothing to fold in this Depends: no batch norm"):
+        fold_batchnorm(Depends(), torch.ones(2))
     with pytest.raises(ModelError, match="nothing to fold in this Sequential: no batch norm"):
         fold_batchnorm(nn.Sequential(nn.Linear(3, 3)))
     with pytest.raises(ModelError, match="cannot fold a dict"):
@@ -296,3 +302,106 @@ def test_the_norms_of_timm_fold_and_leave_their_activations() -> None:
     with torch.no_grad():
         expected, found = model(images), folded(images)
     assert float((found - expected).abs().max()) <= 1e-12 * float(expected.abs().max())
+
+
+class Untraceable(nn.Module):
+    """Runs another module, by a condition on its inputs that torch.fx cannot follow."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: Tensor) -> object:
+        return self.inner(x if x.sum() > 0 else -x)
+
+
+def test_an_example_shows_what_tracing_cannot_follow() -> None:
+    model, x = Untraceable(awake(Odd(), 4)), torch.randn(16, 4)
+    state = torch.get_rng_state()
+    folded = fold_batchnorm(model, x)
+    assert torch.equal(state, torch.get_rng_state())
+    torch.testing.assert_close(folded(x), model(x), atol=1e-4, rtol=1e-4)
+    gone = [name for name, module in folded.named_modules() if isinstance(module, nn.Identity)]
+    assert gone == ["inner.good_bn", "inner.normed_bn"]
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in folded.modules())
+
+
+@pytest.mark.parametrize(
+    ("family", "sizes", "shape"),
+    [
+        ("ResNet", {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1]}, (2, 3, 32, 32)),
+        ("RegNet", {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1], "groups_width": 8}, (2, 3, 32, 32)),
+        ("MobileNetV2", {"depth_multiplier": 0.25}, (2, 3, 32, 32)),
+    ],
+)
+def test_the_norms_of_transformers_fold_with_an_example(
+    family: str, sizes: dict[str, object], shape: tuple[int, ...]
+) -> None:
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    model = getattr(transformers, f"{family}ForImageClassification")(getattr(transformers, f"{family}Config")(**sizes))
+    for module in model.eval().modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.running_var, 0.5, 1.5)  # type: ignore[arg-type]
+            nn.init.normal_(module.running_mean)  # type: ignore[arg-type]
+    with pytest.raises(ModelError, match="give an example input"):
+        fold_batchnorm(model)
+    model, images = model.double(), torch.randn(shape, dtype=torch.float64)
+    folded = fold_batchnorm(model, {"pixel_values": images})
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
+    with torch.no_grad():
+        expected, found = model(images).logits, folded(images).logits
+    assert float((found - expected).abs().max()) <= 1e-12 * float(expected.abs().max())
+
+
+class Uses(nn.Module):
+    """A layer and the norm after it, and something else that is done with one of them."""
+
+    def __init__(self, use: Callable[[Any], object]) -> None:
+        super().__init__()
+        self.conv, self.norm, self.other = nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3), nn.BatchNorm2d(3)
+        self.use = use
+
+    def forward(self, x: Tensor) -> object:
+        y = self.conv(x)
+        return self.use(SimpleNamespace(model=self, y=y, z=self.norm(y)))
+
+
+@pytest.mark.parametrize(
+    ("use", "why"),
+    [
+        (lambda at: at.z + at.y, "'inner.conv', whose output or weights are used elsewhere"),
+        (lambda at: (at.z, {"hidden": [at.y]}), "'inner.conv', whose output or weights are used elsewhere"),
+        (lambda at: at.z if at.y.mean() > 0 else -at.z, "'inner.conv', whose output or weights are used elsewhere"),
+        (
+            lambda at: at.z * at.y.detach().tolist()[0][0][0][0],
+            "'inner.conv', whose output or weights are used elsewhere",
+        ),
+        (lambda at: at.model.other(at.y) + at.z, "'inner.conv', whose output or weights are used elsewhere"),
+        (lambda at: at.model.conv(at.z), "'inner.conv', whose output or weights are used elsewhere"),
+        (lambda at: at.model.norm(at.z), "'inner.norm' is called more than once"),
+        (lambda at: at.z * at.model.conv.weight.sum(), "'inner.conv', whose weights are used elsewhere"),
+        (lambda at: at.z + at.model.norm.running_mean.mean(), "'inner.norm' has weights or statistics that are used"),
+        (lambda at: at.z.relu(), ""),
+        (lambda at: at.z.view(at.y.shape[0], at.y.size(1), -1) * len(at.y) * at.y.dim(), ""),
+    ],
+)
+def test_what_else_the_example_does_with_a_layer_keeps_it(use: Callable[[Any], object], why: str) -> None:
+    model, x = awake(Untraceable(Uses(use)), 3, 4, 4), torch.randn(2, 3, 4, 4)
+    if why:
+        with pytest.raises(ModelError, match=f"nothing to fold in this Untraceable: .*{why}"):
+            fold_batchnorm(model, x)
+    else:
+        torch.testing.assert_close(fold_batchnorm(model, x)(x), model(x))
+
+
+def test_a_fold_that_changes_the_example_s_outputs_is_refused() -> None:
+    def by_class(at: Any) -> object:
+        return at.z if isinstance(at.model.norm, nn.BatchNorm2d) else 1.01 * at.z
+
+    for dtype in (torch.float32, torch.float64):
+        model, x = awake(Untraceable(Uses(by_class)), 3, 4, 4).to(dtype), torch.randn(2, 3, 4, 4, dtype=dtype)
+        with pytest.raises(ModelError, match=r"outputs on the example would change by 1\.00%"):
+            fold_batchnorm(model, x)
+    with pytest.raises(DataError, match="the model cannot run input 2×7 float32"):
+        fold_batchnorm(model, torch.randn(2, 7))
