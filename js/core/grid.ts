@@ -8,7 +8,7 @@ export const CLIPS = Float64Array.from({ length: 17 }, (_, i) => (100 - 5 * i) /
 
 /** Bits up to which every level counts when the end of an asymmetric grid is estimated; above, ends are where they are. */
 const FEW_BITS = 3;
-/** From this share on of groups that reach equally far to both sides, a layer may be one that is quantized already. */
+/** From this share on of groups on one side of zero, or equally far to both, a layer may be quantized already. */
 const EVEN = 0.999;
 /** Extents are rounded to 1/256 of the range, so that the layers of a model share their tables of errors. */
 const GRAIN = 256;
@@ -55,7 +55,7 @@ export function levelsOf({ step, far }: LinearGrid): number {
 
 /** Whether a grid with as many levels on either side is tried: it is exact where the weights are on one already. */
 export function triesEven(plan: Plan, ratios: ArrayLike<number>): boolean {
-  return plan.range === "auto" && !plan.symmetric && (plan.bits === 2 || ratios[RATIOS - 1] > EVEN);
+  return plan.range === "auto" && !plan.symmetric && (plan.bits === 2 || ratios[0] + ratios[RATIOS - 1] > EVEN);
 }
 
 /**

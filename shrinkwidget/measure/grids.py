@@ -21,7 +21,7 @@ CLIPS: Final = tuple(round(1 - 0.05 * i, 2) for i in range(17))
 FEW_BITS: Final = 3
 """Bits up to which a clipped asymmetric grid is estimated to end on a level; above, where the range is cut."""
 EVEN: Final = 0.999
-"""From this share on of groups that reach equally far to both sides, a layer may be one that is quantized already."""
+"""From this share on of groups on one side of zero, or equally far to both, a layer may be quantized already."""
 GRAIN: Final = 256
 """Extents are rounded to 1/256 of the range, so that the layers of a model share their tables of errors."""
 LLOYD: Final = 4
@@ -103,7 +103,7 @@ def _errors(plan: Plan, ratios: Floats, clip: float, energy: Floats) -> float:
         more = relative_error(grid.step, grid.near) - relative_error(grid.step, grid.far)
         noise += float((more * energy * _near_share(plan, ratios)).sum())
     noise += float(energy[ATOM]) * _outermost_error(plan, ratios, grid)
-    if plan.range == "auto" and not plan.symmetric and (plan.bits == 2 or ratios[-1] > EVEN):
+    if plan.range == "auto" and not plan.symmetric and (plan.bits == 2 or ratios[0] + ratios[-1] > EVEN):
         even = 2 ** (plan.bits - 1) - 1  # as many levels on either side: exact where weights are on such a grid
         noise = min(noise, float((relative_error(1 / even, 1.0) * energy).sum()))
     return noise

@@ -67,8 +67,11 @@ def fit(layer: Layer) -> Grid:
     low, high = _spanned(layer)
     if plan.range == "auto" and not plan.symmetric:
         return _auto(layer, low, high)
-    scales = as_stored(step_sizes(low, high, plan), plan)
-    return Grid(plan, scales, None if plan.symmetric else zero_points(low, scales, plan).to(torch.uint8))
+    step = step_sizes(low, high, plan)
+    if plan.symmetric:
+        return Grid(plan, as_stored(step, plan))
+    scales = as_stored(step, plan, torch.ones_like(step, dtype=torch.bool))
+    return Grid(plan, scales, zero_points(low, scales, plan).to(torch.uint8))
 
 
 def _auto(layer: Layer, low: Tensor, high: Tensor) -> Grid:
@@ -99,7 +102,7 @@ def _auto(layer: Layer, low: Tensor, high: Tensor) -> Grid:
             tried = _squared_errors(layer, *other)
             better, error = tried < error, torch.minimum(tried, error)
             step, zero = torch.where(better, other[0], step), torch.where(better, other[1], zero)
-    scales = as_stored(step, plan)
+    scales = as_stored(step, plan, zero.isnan())
     zero = torch.where(zero.isnan(), zero_points(low, scales, plan), zero)
     return Grid(plan, scales, zero.to(torch.uint8))
 
@@ -110,7 +113,7 @@ def _full_range_is_better(low: Tensor, high: Tensor, survivors: float, plan: Pla
     ratio, full = near / torch.where(far > 0, far, 1.0), 0.5 ** (plan.bits - 1)  # all in units of `far`
     spread, excess = (1 + ratio) / (2**plan.bits - 1), ratio - (1 - full)
     clipping = torch.where(excess > full / 2, excess.square() - full**2 / 12, 0)
-    better: Tensor = (spread.square() - full**2) / 12 * survivors > clipping
+    better: Tensor = (spread.square() - full**2) / 12 * survivors > clipping - 1e-6 * full**2  # equal ones are full
     return better
 
 

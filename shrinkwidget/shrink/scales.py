@@ -15,12 +15,15 @@ UNIT: Final = 2.0**15
 that are 10⁷ times smaller than the largest fade away; these reach down to 2⁻³⁹ of it."""
 
 
-def as_stored(scales: Tensor, plan: Plan) -> Tensor:
-    """Return scales, float32 ``[groups]``, as a file reproduces them: a single one as it is, of more the words'."""
+def as_stored(scales: Tensor, plan: Plan, short: Tensor | None = None) -> Tensor:
+    """Return scales, float32 ``[groups]``, as a file reproduces them: a single one as it is, of more the words'.
+
+    `short`: bool ``[groups]``, whether a scale may be shortened (see `_short`) if it is the largest; None for no.
+    """
     scales = scales + 0.0  # no -0.0, whose sign would show in the zeros it scales
     top = scales.amax()
-    if has_zero_points(plan):
-        top = _short(top)
+    if short is not None:
+        top = torch.where(short[scales.argmax()], _short(top), top)
     if len(scales) == 1:
         return top[None]
     return unpacked(packed(scales, top, plan), top, plan)
