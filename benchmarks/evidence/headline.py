@@ -117,7 +117,9 @@ def compressed(network: nn.Module, train: Pair, how: Mapping[str, Any], seed: in
     sparse = sw.prune_and_retrain(network, train, None, how["sparsity"], rewind, rounds=how["rounds"], options=options)
     assert sparse.model is not None
     folded = sw.fold_batchnorm(sparse.model)
-    recipe = sw.Recipe(how["sparsity"], how["bits"], granularity="tensor", grid=how["grid"], kept_bits=16)
+    # the grid that headline.json was measured with, which was then the default
+    grid = dict(grid=how["grid"], symmetric=True, range="absmax")
+    recipe = sw.Recipe(how["sparsity"], how["bits"], granularity="tensor", kept_bits=16, **grid)
     schedule = sw.Schedule(how["quantized epochs"], how["quantized lr"], decay="cosine")
     return sw.retrain(sw.compress(folded, recipe), train, None, sw.RewindLearningRate(schedule), options=options)
 
