@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -25,7 +26,7 @@ from shrinkwidget.learn.schedule import Schedule
 from shrinkwidget.recipe import Recipe
 
 from .packing import same
-from .training import mlp, points, slowly
+from .training import mlp, points, slowly, told, trainer
 
 TEST = points(30, seed=1)
 SLOW = Training(batch=16, augment=slowly)
@@ -212,3 +213,21 @@ print(run.state)
 """
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "running\n", "")
+
+
+def test_the_time_left_is_that_of_the_steps_so_far_for_those_to_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = SimpleNamespace(now=100.0, perf_counter=lambda: clock.now)
+    monkeypatch.setattr("shrinkwidget.learn.progress.time", clock)
+
+    def half_a_second(x: Tensor) -> Tensor:
+        clock.now += 0.5
+        return x
+
+    recipes = tuple(Recipe(sparsity=sparsity) for sparsity in (0.4, 0.6, 0.8))
+    steps = trainer(mlp(), FineTune(2, lr=0.01), recipes=recipes, batch=16, augment=half_a_second)
+    per_epoch = 96 // 16
+    known = [now for now in told(steps) if now.phase == "train" and now.step]
+    assert len(known) >= 3 * 2
+    for now in known:
+        done = ((now.round - 1) * 2 + now.epoch - 1) * per_epoch + now.step
+        assert now.eta == pytest.approx(0.5 * (3 * 2 * per_epoch - done), abs=1e-9)

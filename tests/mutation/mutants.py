@@ -38,7 +38,7 @@ class Mutant:
 
 
 PAGE: Final = ("vitest", "page")
-ENGINE: Final = ("engine",)
+MONITOR: Final = ("vitest", "monitor")
 STILLS: Final = ("stills",)
 
 MUTANTS: Final = (
@@ -76,28 +76,47 @@ MUTANTS: Final = (
     Mutant("silhouette: filled with what is pruned", "js/explorer/silhouette.tsx",
            "d={blocksPath(blocks, HEIGHT / 2, left)}", "d={blocksPath(blocks, HEIGHT / 2, (i) => 1 - left(i))}", PAGE),
     Mutant("bytes: kilobytes of 1024", "js/charts/format.ts", "scaled /= 1000;", "scaled /= 1024;", PAGE),
+    Mutant("preview: estimates not marked", "js/charts/format.ts",
+           "return exact ? text : `≈", "return exact ? text : `", PAGE),
+    Mutant("size: marks of what is far too small", "js/charts/ticks.ts",
+           "mark.bytes >= 0.09 * dense", "mark.bytes >= 0.0009 * dense", PAGE),
     # what the monitor says
-    Mutant("monitor: time left a tenth", "js/monitor/words.ts", "duration(now.eta)", "duration(0.1 * now.eta)", PAGE),
+    Mutant("monitor: lines swapped in the legend", "js/monitor/curves.tsx", "╌ training", "● test", MONITOR),
+    Mutant("monitor: ticks one epoch too late", "js/charts/ticks.ts",
+           "(_, i) => (first + i) * step", "(_, i) => (first + i + 1) * step", MONITOR),
+    Mutant("monitor: time left a tenth", "js/monitor/words.ts",
+           "duration(now.eta)", "duration(0.1 * now.eta)", MONITOR),
     Mutant("monitor: trade-off axis inverted", "js/monitor/trade-off.tsx",
-           "x: scales.x(point.ratio), y:", "x: frame.width - scales.x(point.ratio), y:", PAGE),
+           "x: scales.x(point.ratio), y:", "x: frame.width - scales.x(point.ratio), y:", MONITOR),
     # what the engine computes
     Mutant("interval: 90 % for 95 %", "shrinkwidget/train/metrics.py",
-           "Z: Final = 1.959963984540054", "Z: Final = 1.6448536269514722", ENGINE),
+           "Z: Final = 1.959963984540054", "Z: Final = 1.6448536269514722", ("metrics",)),
     Mutant("time left a tenth", "shrinkwidget/learn/progress.py",
-           "self.seconds / self._steps * steps_left", "self.seconds / self._steps * steps_left / 10", ENGINE),
+           "self.seconds / self._steps * steps_left", "self.seconds / self._steps * steps_left / 10", ("run",)),
     Mutant("straight-through: clipped weights pushed further out", "shrinkwidget/learn/held.py",
-           "gradient.masked_fill_(layer.beyond & (gradient * layer.parameter < 0), 0)", "pass", ENGINE),
+           "gradient.masked_fill_(layer.beyond & (gradient * layer.parameter < 0), 0)", "pass", ("grids",)),
     Mutant("gradual pruning along a square", "shrinkwidget/learn/methods.py",
-           "(1 - past) ** 3", "(1 - past) ** 2", ENGINE),
+           "(1 - past) ** 3", "(1 - past) ** 2", ("methods",)),
     Mutant("distillation without the temperature's square", "shrinkwidget/learn/objective.py",
-           "apart.mean() * temperature**2", "apart.mean() * temperature", ENGINE),
+           "apart.mean() * temperature**2", "apart.mean() * temperature", ("methods",)),
     Mutant("transfer: a trained layer costs two passes", "shrinkwidget/teach/spent.py",
-           "_WITH_BACKWARD = 3", "_WITH_BACKWARD = 2", ENGINE),
+           "_WITH_BACKWARD = 3", "_WITH_BACKWARD = 2", ("transfer",)),
     Mutant("pruning: one weight too few", "shrinkwidget/measure/pruned.py",
            "k = round(sparsity * sum(layer.n for layer in layers))",
-           "k = max(0, round(sparsity * sum(layer.n for layer in layers)) - 1)", ENGINE),
+           "k = max(0, round(sparsity * sum(layer.n for layer in layers)) - 1)", ("prune",)),
     Mutant("SQNR: twenty for ten, in Python", "shrinkwidget/measure/estimate.py",
-           "10 * math.log10(signal / noise)", "20 * math.log10(signal / noise)", ENGINE),
+           "10 * math.log10(signal / noise)", "20 * math.log10(signal / noise)", ("estimate",)),
+    Mutant("metric: shares that nobody called so", "shrinkwidget/train/metrics.py",
+           'bool(getattr(function, "percent", False))', 'bool(getattr(function, "percent", True))', ("metrics",)),
+    Mutant("n:m: what is to go is kept", "shrinkwidget/recipe.py",
+           'n, m = map(int, pattern.split(":"))\n    return n, m',
+           'n, m = map(int, pattern.split(":"))\n    return m - n, m', ("prune",)),
+    Mutant("fold: without the norm's epsilon", "shrinkwidget/shrink/fold.py",
+           'norm.running_var + getattr(norm, "eps", 1e-5)', "norm.running_var", ("fold",)),
+    Mutant("files: a checksum of the data alone", "shrinkwidget/files/header.py",
+           "for part in (recipe.encode(), structure.encode(), *data):", "for part in data:", ("files",)),
+    Mutant("regime: rounds that are not over count as all", "shrinkwidget/learn/job.py",
+           "{rounds if number + 1 == rounds else", "{rounds if number + 1 <= rounds else", ("rounds",)),
     # what the still pictures say
     Mutant("still: pruned column inverted", "shrinkwidget/figures/ridge.py",
            "share_text(row.figures.sparsity)", "share_text(1 - row.figures.sparsity)", STILLS),

@@ -24,7 +24,17 @@ COPIED: Final = ("shrinkwidget", "js", "tests", "benchmarks", "scripts", "exampl
 PYTEST: Final = (sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider")
 SUITES: Final[dict[str, tuple[str, ...]]] = {
     "vitest": ("npx", "vitest", "run", "--bail", "1"),
-    "engine": (*PYTEST, "-n", "2", "--dist", "loadfile", "tests/engine"),
+    "estimate": (*PYTEST, "tests/engine/test_estimate.py"),
+    "files": (*PYTEST, "tests/engine/test_files.py", "tests/engine/test_files_bits.py"),
+    "fold": (*PYTEST, "tests/engine/test_fold.py"),
+    "grids": (*PYTEST, "tests/engine/test_retrain_grids.py"),
+    "methods": (*PYTEST, "tests/engine/test_retrain_methods.py"),
+    "metrics": (*PYTEST, "tests/engine/test_evaluate.py"),
+    "monitor": (*PYTEST, "tests/widget/test_every_monitor_figure.py"),
+    "prune": (*PYTEST, "tests/engine/test_prune.py"),
+    "rounds": (*PYTEST, "tests/engine/test_retrain_rounds.py"),
+    "run": (*PYTEST, "tests/engine/test_retrain_run.py"),
+    "transfer": (*PYTEST, "tests/engine/test_transfer.py"),
     "stills": (*PYTEST, "tests/engine/test_still_figures.py", "tests/engine/test_charts.py"),
     "page": (*PYTEST, "tests/widget/test_every_figure.py"),
 }
@@ -80,7 +90,7 @@ def noticed(mutant: Mutant, copy: Path) -> bool:
 
 def failed(suite: str, copy: Path) -> bool:
     """Run a suite in the copy, the bundle built anew where it is looked at; a build that breaks counts as noticed."""
-    if suite == "page" and not built(copy, "js/"):
+    if suite in ("page", "monitor") and not built(copy, "js/"):
         return True
     environment = os.environ | {"PYTHONPATH": str(copy), "OMP_NUM_THREADS": "1"}
     try:
