@@ -37,8 +37,9 @@ class Mutant:
         return text.replace(self.before, self.after)
 
 
-PAGE: Final = ("vitest", "page")
-MONITOR: Final = ("vitest", "monitor")
+CHARTS: Final = ("vitest",)
+PAGE: Final = ("page",)
+MONITOR: Final = ("monitor",)
 STILLS: Final = ("stills",)
 
 MUTANTS: Final = (
@@ -46,12 +47,12 @@ MUTANTS: Final = (
     Mutant("ridge: pruned column inverted", "js/explorer/figures.ts",
            "pruned: 1 - figures.layers.kept[layer] / n,", "pruned: figures.layers.kept[layer] / n,", PAGE),
     Mutant("ridge: a layer's size without its mask", "js/core/estimate.ts",
-           "layers.codes[i] + layers.mask[i] + layers.scales[i]", "layers.codes[i] + layers.scales[i]", PAGE),
+           "layers.codes[i] + layers.mask[i] + layers.scales[i]", "layers.codes[i] + layers.scales[i]", CHARTS),
     Mutant("ridge: threshold drawn at half its value", "js/charts/ridge.ts",
            "(picture.threshold / picture.span) * (box.width / 2)",
            "(picture.threshold / picture.span) * (box.width / 4)", PAGE),
     Mutant("ridge: shared axis 1.4 times as wide", "js/charts/picture.ts",
-           "1.15 * spans[spans.length >> 1]", "1.61 * spans[spans.length >> 1]", PAGE),
+           "1.15 * spans[spans.length >> 1]", "1.61 * spans[spans.length >> 1]", CHARTS),
     Mutant("multiply-accumulates halved", "js/explorer/figures.ts",
            "sum + (n ?? 0) * share(i)", "sum + 0.5 * (n ?? 0) * share(i)", PAGE),
     Mutant("bits per parameter halved", "js/explorer/accuracy.tsx",
@@ -65,25 +66,25 @@ MUTANTS: Final = (
            "isRetrained(visit) ? DIAMOND : DISC", "isRetrained(visit) ? DISC : DIAMOND", PAGE),
     Mutant("history: bytes on a linear axis with logarithmic ticks", "js/charts/scatter.ts",
            "((Math.log(nbytes) - fromX) / (toX - fromX)) * plotWidth",
-           "((nbytes - xs[0]) / (xs[1] - xs[0])) * plotWidth", PAGE),
+           "((nbytes - xs[0]) / (xs[1] - xs[0])) * plotWidth", CHARTS),
     Mutant("history: front of the worst", "js/charts/scatter.ts",
-           "const sign = higherIsBetter ? 1 : -1;", "const sign = higherIsBetter ? -1 : 1;", PAGE),
-    Mutant("label: each layer reads global", "js/explorer/words.ts", 'return "each layer";', 'return "global";', PAGE),
+           "const sign = higherIsBetter ? 1 : -1;", "const sign = higherIsBetter ? -1 : 1;", CHARTS),
+    Mutant("label: each layer reads global", "js/explorer/words.ts", 'return "each layer";', 'return "global";', CHARTS),
     Mutant("score: interval from low to low", "js/charts/score.ts",
-           "–${percent(high, 1)}`;", "–${percent(low, 1)}`;", PAGE),
+           "–${percent(high, 1)}`;", "–${percent(low, 1)}`;", CHARTS),
     Mutant("SQNR: twenty for ten", "js/core/estimate.ts",
-           "10 * Math.log10(signal / noise)", "20 * Math.log10(signal / noise)", PAGE),
+           "10 * Math.log10(signal / noise)", "20 * Math.log10(signal / noise)", CHARTS),
     Mutant("silhouette: filled with what is pruned", "js/explorer/silhouette.tsx",
            "d={blocksPath(blocks, HEIGHT / 2, left)}", "d={blocksPath(blocks, HEIGHT / 2, (i) => 1 - left(i))}", PAGE),
-    Mutant("bytes: kilobytes of 1024", "js/charts/format.ts", "scaled /= 1000;", "scaled /= 1024;", PAGE),
+    Mutant("bytes: kilobytes of 1024", "js/charts/format.ts", "scaled /= 1000;", "scaled /= 1024;", CHARTS),
     Mutant("preview: estimates not marked", "js/charts/format.ts",
-           "return exact ? text : `≈", "return exact ? text : `", PAGE),
+           "return exact ? text : `≈", "return exact ? text : `", CHARTS),
     Mutant("size: marks of what is far too small", "js/charts/ticks.ts",
-           "mark.bytes >= 0.09 * dense", "mark.bytes >= 0.0009 * dense", PAGE),
+           "mark.bytes >= 0.09 * dense", "mark.bytes >= 0.0009 * dense", CHARTS),
     # what the monitor says
     Mutant("monitor: lines swapped in the legend", "js/monitor/curves.tsx", "╌ training", "● test", MONITOR),
     Mutant("monitor: ticks one epoch too late", "js/charts/ticks.ts",
-           "(_, i) => (first + i) * step", "(_, i) => (first + i + 1) * step", MONITOR),
+           "(_, i) => (first + i) * step", "(_, i) => (first + i + 1) * step", CHARTS),
     Mutant("monitor: time left a tenth", "js/monitor/words.ts",
            "duration(now.eta)", "duration(0.1 * now.eta)", MONITOR),
     Mutant("monitor: trade-off axis inverted", "js/monitor/trade-off.tsx",

@@ -281,6 +281,37 @@ def test_the_points_of_the_history_stand_where_its_axes_say(page: BarePage) -> N
         assert interpolate(y, y_ticks) == pytest.approx(value, abs=0.006)
 
 
+def test_a_retrained_point_has_a_shape_of_its_own_and_the_front_joins_the_best(page: BarePage) -> None:
+    settle(page, sw.Recipe(sparsity=0.8, bits=4))
+    plain_points = [
+        {
+            "recipe": sw.Recipe(sparsity=s, bits=4).to_json(),
+            "nbytes": n,
+            "value": v,
+            "low": None,
+            "high": None,
+            "n": 360,
+        }
+        | {"regime": "no retraining", "result": None}
+        for s, n, v in ((0.5, 60_000, 0.97), (0.8, 40_000, 0.9), (0.9, 30_000, 0.5), (0.95, 45_000, 0.8))
+    ]
+    retrained = {**plain_points[2], "value": 0.96, "regime": "fine-tuned 3 epochs", "result": "1"}
+    page.tell({"_history": [*plain_points, retrained]})
+    shapes = page.part("shapes").locator("path").evaluate_all("(all) => all.map((p) => p.getAttribute('d'))")
+    assert plain(page.part("shapes").inner_text()).split("retrained")[0].strip() == "not"
+    points = page.part("scatter").locator(".sw-points path")
+    found = points.evaluate_all("(all) => all.map((p) => [p.getAttribute('aria-label'), p.getAttribute('d')])")
+    assert len(found) == 5
+    for label, d in found:
+        assert d == shapes[1 if "fine-tuned 3 epochs" in label else 0], label
+    x_ticks, y_ticks = read_ticks(page)
+    front = page.part("scatter").locator(".sw-front").get_attribute("d") or ""
+    joined = [tuple(map(float, numbers)) for numbers in re.findall(r"[ML]([\d.]+) ([\d.]+)", front)]
+    sizes = [math.exp(interpolate(x, [(at, math.log(v)) for at, v in x_ticks])) for x, _ in joined]
+    assert sizes == pytest.approx([30_000, 60_000], rel=0.02)
+    assert [interpolate(y, y_ticks) for _, y in joined] == pytest.approx([0.96, 0.97], abs=0.006)
+
+
 def read_ticks(page: BarePage) -> tuple[list[tuple[float, float]], list[tuple[float, float]]]:
     """Return (pixel, bytes) of the x axis and (pixel, share) of the y axis."""
     texts = (
