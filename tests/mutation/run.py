@@ -25,7 +25,7 @@ PYTEST: Final = (sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprov
 SUITES: Final[dict[str, tuple[str, ...]]] = {
     "vitest": ("npx", "vitest", "run", "--bail", "1"),
     "estimate": (*PYTEST, "tests/engine/test_estimate.py"),
-    "files": (*PYTEST, "tests/engine/test_files.py", "tests/engine/test_files_bits.py"),
+    "files": (*PYTEST, "tests/engine/test_files_bad.py"),
     "fold": (*PYTEST, "tests/engine/test_fold.py"),
     "grids": (*PYTEST, "tests/engine/test_retrain_grids.py"),
     "methods": (*PYTEST, "tests/engine/test_retrain_methods.py"),
