@@ -216,7 +216,8 @@ print(run.state)
 
 
 def test_the_time_left_is_that_of_the_steps_so_far_for_those_to_come(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = SimpleNamespace(now=100.0, perf_counter=lambda: clock.now)
+    clock = SimpleNamespace(now=100.0)
+    clock.perf_counter = lambda: clock.now
     monkeypatch.setattr("shrinkwidget.learn.progress.time", clock)
 
     def half_a_second(x: Tensor) -> Tensor:
