@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -31,6 +32,13 @@ def test_a_closed_explorer_shows_that_it_is_closed(shell: InteractiveShell) -> N
     with capture_output() as shown:
         explorer._ipython_display_()
     assert [output.data for output in shown.outputs] == [{"text/plain": "Explorer(closed)"}]
+
+
+def test_pickling_an_explorer_says_what_can_be_kept() -> None:
+    explorer = sw.explore(sw.demo.model())
+    with pytest.raises(TypeError, match=r"cannot pickle this Explorer, .*: keep its recipe"):
+        pickle.dumps(explorer)
+    explorer.close()
 
 
 def test_a_page_cannot_change_what_the_kernel_tells() -> None:

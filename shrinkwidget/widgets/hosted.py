@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from threading import RLock
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, NoReturn, SupportsIndex
 
 import anywidget
 import traitlets as t
@@ -52,6 +52,13 @@ class Hosted(anywidget.AnyWidget):
 
     _from_page: ClassVar[tuple[str, ...]] = ()
     _title = kernel_owned(t.Unicode())
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
+        """Refuse to be pickled: a widget lives in its kernel, with threads and a page."""
+        raise TypeError(
+            f"cannot pickle this {type(self).__name__}, which lives in its notebook: keep its recipe, which "
+            f"pickles, or save what compress or retrain returned"
+        )
 
     def __init__(self, **traits: Any) -> None:
         self._lock = RLock()
