@@ -94,3 +94,11 @@ def test_one_sentence_for_what_cannot_be() -> None:
         prune_and_retrain(mlp(), points(), to="90%")  # type: ignore[call-overload]
     with pytest.raises(TrainingError, match="rounds=0 must be a whole number from 1"):
         prune_and_retrain(mlp(), points(), rounds=0)
+
+
+def test_a_regime_counts_the_rounds_that_are_over() -> None:
+    recipes = tuple(Recipe(sparsity=sparsity) for sparsity in (0.4, 0.6, 0.8))
+    job = trainer(mlp(), FineTune(2, lr=0.01), recipes=recipes).job
+    assert job.regime(2, 2) == "fine-tuned 3 rounds of 2 epochs"
+    assert job.regime(1, 2) == "fine-tuned 2 of 3 rounds of 2 epochs"
+    assert job.regime(1, 1).startswith("fine-tuned 1 of 2 epochs in round 2 of 3")
