@@ -136,6 +136,7 @@ _STYLE: Final = """<style>
 .shrinkwidget-size th {font-weight: 600}
 .shrinkwidget-size .layers {width: max-content; max-width: 100%; max-height: 30em; overflow: auto;
   scrollbar-gutter: stable}
+@media print {.shrinkwidget-size .layers {max-height: none}}
 </style>"""
 
 
