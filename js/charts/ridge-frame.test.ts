@@ -10,6 +10,7 @@ const frame = (width: number, span: number) => ({
   span,
   axisNote: "",
   threshold: 0,
+  exact: true,
 });
 
 describe("ticks of the shared axis", () => {

@@ -1,6 +1,6 @@
 // What stays in place around the ridge's rows: the columns, the header, the axis and its guides.
 
-import { weight } from "./format";
+import { estimated, weight } from "./format";
 import type { Box } from "./labels";
 import type { Colours } from "./theme";
 import { mirroredTicks } from "./ticks";
@@ -21,6 +21,8 @@ export interface RidgeFrame {
   axisNote: string;
   /** Threshold of the global ranking, named in the header. */
   threshold: number;
+  /** Whether the figures were counted; estimates carry a sign wherever they stand. */
+  exact: boolean;
 }
 
 export interface Columns {
@@ -102,7 +104,7 @@ export function drawHeader(ctx: CanvasRenderingContext2D, scene: RidgeFrame): vo
   for (const [right, title] of titles) if (right > 0) ctx.fillText(title, right, y);
   if (scene.threshold > 0) {
     const { plot } = columns;
-    const text = `pruned within ±${weight(scene.threshold)}`;
+    const text = `pruned within ${estimated(scene.exact, `±${weight(scene.threshold)}`)}`;
     const half = ctx.measureText(text).width / 2;
     ctx.textAlign = "center";
     ctx.fillStyle = colours.text;

@@ -30,8 +30,6 @@ export interface RidgeScene extends RidgeFrame {
   selected: number;
   focused: boolean;
   active: number;
-  /** Whether the figures were counted; estimates carry a sign in every row. */
-  exact: boolean;
   style: PlotStyle;
   /** Names as shortened before, kept from one drawing to the next. */
   fitted: Map<string, string>;

@@ -14,46 +14,42 @@ import { isShown } from "./state";
 import { hideTip, tipAt, useView } from "./view";
 import { recipeWords } from "./words";
 
-const HEIGHT = 176;
+const HEIGHT = 196;
+/** The widest a letter of a tick gets: the last label moves inward rather than being cut. */
+const TICK_LETTER = 7;
 
 export function Been() {
   const { state, tables } = useView();
-  const { name, has_data } = state.metric.value;
-  if (!has_data) return null;
+  if (!state.metric.value.has_data) return null;
   return (
-    <Panel
-      name="been"
-      title="Where you have been"
-      caption={<Caption name={name} />}
-      table="history"
-      tableTitle="the recipes you have tried as a table"
-    >
+    <Panel name="been" title="Where you have been" table="history" tableTitle="the recipes you have tried as a table">
       {tables.value.has("history") ? <HistoryTable /> : <Scatter />}
     </Panel>
   );
 }
 
-/** What the axes and the shapes of the points mean. */
-function Caption({ name }: { name: string }) {
+/** What the axes and the shapes of the points mean: above the one, below the other. */
+function Titles({ frame }: { frame: Frame }) {
   const { state } = useView();
   const metric = state.metric.value;
   return (
-    <>
-      {name} against bytes
-      {!(metric.percent && metric.higher) && `, ${directionWords(metric)}`}
+    <g class="sw-axis-text">
+      <text y={10}>
+        {metric.name}
+        {!(metric.percent && metric.higher) && `, ${directionWords(metric)}`}
+      </text>
+      <text x={frame.left} y={HEIGHT - 3}>
+        size
+      </text>
       {state.history.value.some(isRetrained) && (
-        <span class="sw-shapes" data-testid="shapes">
-          <svg width="10" height="10" viewBox="-6 -6 12 12" aria-hidden="true">
-            <path d={DISC} />
-          </svg>
-          not retrained
-          <svg width="10" height="10" viewBox="-6 -6 12 12" aria-hidden="true">
-            <path d={DIAMOND} />
-          </svg>
-          retrained
-        </span>
+        <g class="sw-shapes" transform={`translate(${frame.width - 166} ${HEIGHT - 3})`} data-testid="shapes">
+          <path d={DISC} transform="translate(4 -4) scale(0.8)" />
+          <text x={13}>not retrained</text>
+          <path d={DIAMOND} transform="translate(101 -4) scale(0.8)" />
+          <text x={110}>retrained</text>
+        </g>
       )}
-    </>
+    </g>
   );
 }
 
@@ -83,7 +79,7 @@ function Scatter() {
   const label = (value: number) => metricTick(metric, value);
   const [frame, scales] = useMemo(() => {
     const values = valueDomain(visits, baseline?.value ?? null, metric.percent);
-    const bare: Frame = { width, height: HEIGHT, left: 0, right: 10, top: 16, bottom: 20 };
+    const bare: Frame = { width, height: HEIGHT, left: 0, right: 10, top: 28, bottom: 34 };
     const scaled = (fitted: Frame) => scatterScales(fitted, byteDomain(visits, dense), values);
     const longest = Math.max(...scaled(bare).yTicks.map((tick) => label(tick).length));
     const fitted = { ...bare, left: Math.max(44, 7 * longest + 9) };
@@ -101,6 +97,7 @@ function Scatter() {
         data-testid="scatter"
       >
         <Axes scales={scales} frame={frame} value={label} />
+        <Titles frame={frame} />
         {baseline && baseline.n > 0 && <DenseLine y={scales.y(baseline.value)} frame={frame} />}
         <NowLine x={scales.x(state.figures.value.nbytes)} frame={frame} />
         {metric.higher !== null && <path class="sw-front" d={line(front(visits, metric.higher), scales)} />}
@@ -137,11 +134,21 @@ function Axes({ scales, frame, value }: { scales: Scales; frame: Frame; value(v:
           </text>
         </g>
       ))}
-      {scales.xTicks.map((tick) => (
-        <text key={`x${tick}`} x={scales.x(tick)} y={frame.height - 5} text-anchor="middle">
-          {bytes(tick).replace(/\.0+(?=\D)/, "")}
-        </text>
-      ))}
+      {scales.xTicks.map((tick) => {
+        const text = bytes(tick).replace(/\.0+(?=\D)/, "");
+        const beyond = scales.x(tick) + (TICK_LETTER * text.length) / 2 - frame.width;
+        return (
+          <text
+            key={`x${tick}`}
+            x={scales.x(tick)}
+            dx={Math.min(0, -beyond)}
+            y={frame.height - 19}
+            text-anchor="middle"
+          >
+            {text}
+          </text>
+        );
+      })}
     </g>
   );
 }

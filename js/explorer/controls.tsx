@@ -4,6 +4,7 @@ import { useState } from "preact/hooks";
 import { bytes, count, estimated, percent, withoutNoise } from "../charts/format";
 import { BITS, DEFAULTS, PATTERNS, withFields } from "../core/recipe";
 import type { Granularity, Pattern, Recipe } from "../core/types";
+import { zeroWords } from "./figures";
 import { useUnique } from "./hooks";
 import { Choice, type Option, options, SparsitySlider } from "./inputs";
 import { useView } from "./view";
@@ -110,10 +111,12 @@ const percentText = (share: number) => `${withoutNoise(100 * share)}\u00a0%`;
 function KeptHint() {
   const { state } = useView();
   const figures = state.figures.value;
-  const n = state.sketch.value.layers.reduce((sum, layer) => sum + layer.n, 0);
+  const { layers } = state.sketch.value;
+  const [n, zeros] = layers.reduce(([all, zero], layer) => [all + layer.n, zero + layer.zeros], [0, 0]);
   return (
     <>
       keeps {estimated(figures.exact, count(figures.kept))} of {count(n)} weights
+      {zeros > 0 && `; ${zeroWords(zeros, n)}`}
     </>
   );
 }

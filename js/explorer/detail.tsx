@@ -6,7 +6,7 @@ import { patternSparsity, withLayer } from "../core/recipe";
 import type { LayerFields, LayerSketch, Override, Plan, Recipe } from "../core/types";
 import { BITS_OPTIONS, granularityOptions, PATTERN_OPTIONS, patternSentence, scalesIdle } from "./controls";
 import { Curve } from "./curve";
-import { layerSqnr, namedByPattern, ownOverride } from "./figures";
+import { layerSqnr, namedByPattern, ownOverride, zeroWords } from "./figures";
 import { Choice, options, SparsitySlider } from "./inputs";
 import { LargePlot } from "./large-plot";
 import { focusAfter, useView } from "./view";
@@ -48,6 +48,7 @@ function Title({ index, layer }: Props) {
       <h4 title={layer.name}>{layer.label}</h4>
       <span class="sw-caption">
         {layer.shape.join(" × ")} · {layer.dtype}
+        {layer.zeros > 0 && ` · ${zeroWords(layer.zeros, layer.n)}`}
         {layer.aliases.length > 0 && ` · tied to ${layer.aliases.join(", ")}`}
       </span>
       <span class="sw-tools">

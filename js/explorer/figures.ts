@@ -1,5 +1,6 @@
 // Questions the explorer asks of figures: a row's numbers, the ranking's threshold, the parts of the file, MACs.
 
+import { count, share } from "../charts/format";
 import type { RowFigures } from "../charts/ridge";
 import type { Outcome } from "../core/distribution";
 import { decibels, layerTotal } from "../core/estimate";
@@ -83,4 +84,9 @@ export function deadWords(sketch: Sketch, figures: Estimate): string {
   const names = dead.slice(0, 2).map((layer) => layer.label);
   const more = dead.length > 3 ? ` and ${dead.length - 2} more layers` : "";
   return `${(more ? names : dead.map((layer) => layer.label)).join(", ")}${more}: all weights pruned`;
+}
+
+/** How much of so many weights was zero before anything was pruned: "25 % are zero already". */
+export function zeroWords(zeros: number, n: number): string {
+  return `${zeros < n / 1000 ? count(zeros) : share(zeros / n)} ${zeros === 1 ? "is" : "are"} zero already`;
 }

@@ -14,6 +14,15 @@ function leave(root: HTMLElement): HTMLElement {
   return around ?? document.body;
 }
 
+/** Handles Escape where something inside is cancelled by it: it does not lead out of the component as well. */
+export function onEscape(cancel: () => void): (event: KeyboardEvent) => void {
+  return (event) => {
+    if (event.key !== "Escape") return;
+    event.preventDefault();
+    cancel();
+  };
+}
+
 /**
  * Keep the keys of a component from the notebook, or arrow keys would move its cells; but let those through that are the
  * notebook's, and let Escape lead out. A copy of the event is sent from outside: the component itself is marked so that
@@ -22,9 +31,8 @@ function leave(root: HTMLElement): HTMLElement {
 export function guardKeys(root: HTMLElement, event: KeyboardEvent): void {
   event.stopPropagation();
   if (event.defaultPrevented) return;
-  if (event.key === "Escape") {
-    if (!(event.target as Element).closest("form")) leave(root); // a question is cancelled first
-  } else if (isNotebookKey(event)) {
+  if (event.key === "Escape") leave(root);
+  else if (isNotebookKey(event)) {
     const target = event.key === "Enter" ? leave(root) : (root.parentElement ?? document.body);
     const heard = !target.dispatchEvent(new KeyboardEvent("keydown", event));
     if (heard || event.key === "Enter") event.preventDefault();

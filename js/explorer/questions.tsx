@@ -3,6 +3,7 @@
 import { useSignal } from "@preact/signals";
 import type { ComponentChildren } from "preact";
 import { useEffect, useRef } from "preact/hooks";
+import { onEscape } from "./keys";
 
 interface FormProps {
   label: string;
@@ -29,7 +30,7 @@ function Question({ label, value, action, testid, valid, submit, done, children 
         submit(text.value.trim());
         done();
       }}
-      onKeyDown={(event) => event.key === "Escape" && done()}
+      onKeyDown={onEscape(done)}
     >
       <label>
         {label}
@@ -128,12 +129,7 @@ export function Replace({ text, answer }: ReplaceProps) {
   useEffect(() => cancel.current?.focus(), []);
   return (
     // biome-ignore lint/a11y/useSemanticElements: a fieldset needs a legend, and this one is the sentence itself
-    <div
-      class="sw-buttons sw-question"
-      role="group"
-      aria-label={text}
-      onKeyDown={(event) => event.key === "Escape" && answer(false)}
-    >
+    <div class="sw-buttons sw-question" role="group" aria-label={text} onKeyDown={onEscape(() => answer(false))}>
       <p data-testid="exists">{text}</p>
       <button type="button" class="sw-button" data-testid="replace" onClick={() => answer(true)}>
         Replace

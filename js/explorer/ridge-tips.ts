@@ -5,7 +5,7 @@ import type { Picture } from "../charts/plot";
 import type { RidgeScene } from "../charts/ridge";
 import type { BlockRow, Row } from "../charts/rows";
 import { layerTotal } from "../core/estimate";
-import { layerSqnr, ownOverride } from "./figures";
+import { layerSqnr, ownOverride, zeroWords } from "./figures";
 import type { View } from "./view";
 
 interface Words {
@@ -39,13 +39,14 @@ function layerWords(view: View, index: number): Words {
   const { exact, layers } = figures.value;
   const about = (text: string) => estimated(exact || plan.keep, text);
   const now = `${bytes(layer.n * layer.itemsize)} → ${about(bytes(layerTotal(layers, index)))}`;
-  if (plan.keep)
-    return { title: layer.label, lines: [`${layer.shape.join(" × ")}, ${layer.dtype}`, "kept as it is", now] };
+  const tensor = [`${layer.shape.join(" × ")}, ${layer.dtype}`];
+  if (layer.zeros > 0) tensor.push(zeroWords(layer.zeros, layer.n));
+  if (plan.keep) return { title: layer.label, lines: [...tensor, "kept as it is", now] };
   const own = ownOverride(recipe.value, layer) ? " (values of its own)" : "";
   return {
     title: layer.label,
     lines: [
-      `${layer.shape.join(" × ")}, ${layer.dtype}`,
+      ...tensor,
       `${about(count(kept))} of ${count(layer.n)} weights kept, ${about(share(1 - kept / layer.n))} pruned`,
       `${plan.bits} ${plan.bits === 1 ? "bit" : "bits"}${own}, SQNR ${about(decibels(layerSqnr(layers, index)))}`,
       now,

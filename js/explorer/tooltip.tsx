@@ -1,6 +1,6 @@
 // The tip beside the pointer.
 
-const WIDTH = 250;
+const WIDTH = 350;
 
 export interface Tip {
   /** In pixels from the root's upper left corner. */

@@ -2,6 +2,7 @@
 
 import { render } from "preact";
 import { watchTheme } from "../charts/theme";
+import { guardKeys } from "../explorer/keys";
 import { Tooltip } from "../explorer/tooltip";
 import { Curves, Rate } from "./curves";
 import { Figures } from "./figures";
@@ -23,7 +24,7 @@ export function mount(element: HTMLElement, state: MonitorState): () => void {
   root.dataset.lmSuppressShortcuts = "true";
   root.dataset.testid = "monitor";
   const listening = new AbortController();
-  root.addEventListener("keydown", (event) => event.stopPropagation(), { signal: listening.signal });
+  root.addEventListener("keydown", (event) => guardKeys(root, event), { signal: listening.signal });
   const unwatch = watchTheme(root, () => {});
   render(<Monitor view={createView(state, root)} />, root);
   return () => {

@@ -1,7 +1,8 @@
 """The built bundle on a page of its own, its traits those of a real explorer or monitor, its drawings written down.
 
 No JupyterLab and no kernel stand between: so a browser test can compare everything the page shows with Python's own
-figures, for many recipes in a few seconds. What goes through Jupyter is tested in `test_page.py`.
+figures, for many recipes in a few seconds, and the page is as wide, hidden or sharp as the test wants it. What goes
+through Jupyter is tested in `test_page.py`.
 """
 
 from __future__ import annotations
@@ -13,47 +14,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Locator, Page, Route, expect
+from playwright.sync_api import FloatRect, Locator, Page, Route
 
 import shrinkwidget
 
+HERE = Path(__file__).parent
 STATIC = Path(shrinkwidget.__file__).parent / "widgets" / "static"
-ADDRESS = "http://explorer.test/"
+ADDRESS = "http://widget.test/"
 NEXT_FRAME = "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done(null))))"
 NOT_OURS = ("layout", "_esm", "_css", "_anywidget_id", "tabbable", "tooltip")
+HEIGHT = 1000
 
-HTML = """<!doctype html><html><head><meta charset="utf-8"><link rel="stylesheet" href="{name}.css"></head>
-<body style="margin: 0; --jp-ui-font-family: sans-serif"><div id="here"></div></body></html>"""
-
-# anywidget's model as far as our bundle uses it
-MODEL = """
-async ({name, state}) => {
-  const decoded = (v) => v && v.base64 !== undefined
-    ? new DataView(Uint8Array.from(atob(v.base64), (c) => c.charCodeAt(0)).buffer) : v;
-  const values = new Map(Object.entries(state).map(([k, v]) => [k, decoded(v)]));
-  const heard = new Map();
-  const emit = (event) => { for (const f of [...(heard.get(event) ?? [])]) f(); };
-  const model = {
-    get: (k) => values.get(k),
-    set(k, v) { if (values.get(k) !== v) { values.set(k, v); emit(`change:${k}`); } },
-    on(event, f) { heard.set(event, (heard.get(event) ?? new Set()).add(f)); },
-    off(event, f) { heard.get(event)?.delete(f); },
-    save_changes() {},
-    send(message) { window.sent.push(message); },
-    widget_manager: {},
-  };
-  window.sent = [];
-  window.told = (news) => {
-    for (const [k, v] of Object.entries(news)) values.set(k, decoded(v));
-    for (const k of Object.keys(news)) emit(`change:${k}`);
-  };
-  window.traits = () => Object.fromEntries([...values].filter(([, v]) => !(v instanceof DataView)));
-  const widget = (await import(`/${name}.js`)).default();
-  const aborted = new AbortController();
-  await widget.initialize?.({model, signal: aborted.signal});
-  await widget.render({model, el: document.getElementById("here"), signal: aborted.signal});
-}
-"""
+HTML = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>widget</title>
+<link rel="stylesheet" href="{name}.css"><script type="module" src="bare_model.js"></script></head>
+<body style="margin: 0; --jp-ui-font-family: sans-serif"><main id="here" style="{hidden}"></main></body></html>"""
 
 # Every text and every dashed line of a canvas since it was last cleared, in its own CSS pixels.
 RECORDER = """
@@ -83,48 +57,76 @@ wrap("stroke", function () { if (this.getLineDash().length) of(this).dashed.push
 
 @dataclass
 class BarePage:
-    """One widget on an empty page; `tell` brings the page's traits up to those of the Python object."""
+    """One widget on an empty page; `tell` brings the page up to Python, `settle` Python up to the page as well."""
 
     page: Page
     widget: Any
+    name: str = "explorer"
     complaints: list[str] = field(default_factory=list)
 
     @classmethod
-    def open(cls, page: Page, widget: Any, name: str = "explorer") -> BarePage:
-        """Show the built `name`.js with a widget's traits."""
-        bare = cls(page, widget)
+    def open(
+        cls,
+        page: Page,
+        widget: Any,
+        name: str = "explorer",
+        *,
+        width: int = 1400,
+        hidden: str = "",
+    ) -> BarePage:
+        """Show the built `name`.js with a widget's traits, in an element of the style `hidden`."""
+        bare = cls(page, widget, name)
         page.on("pageerror", lambda error: bare.complaints.append(str(error)))
         page.on("console", lambda said: bare.complaints.append(said.text) if said.type == "error" else None)
         page.add_init_script(RECORDER)
-        page.route(f"{ADDRESS}**", lambda route: _serve(route, name))
+        page.set_viewport_size({"width": width, "height": HEIGHT})
+        html = HTML.format(name=name, hidden=hidden)
+        page.route(f"{ADDRESS}**", lambda route: _serve(route, html))
         page.goto(ADDRESS)
-        page.evaluate(MODEL, {"name": name, "state": bare.traits()})
-        expect(page.get_by_test_id(name)).to_be_visible()
+        page.wait_for_function("() => Boolean(window.showWidget)")
+        page.evaluate(
+            "([name, traits]) => showWidget(name, traits, document.getElementById('here'))", [name, bare.traits()]
+        )
         return bare
 
     def traits(self) -> dict[str, Any]:
         """Return the widget's synced traits as JSON takes them."""
         state = {k: v for k, v in self.widget.get_state().items() if k not in NOT_OURS}
-        return {k: {"base64": base64.b64encode(v).decode()} if isinstance(v, bytes) else v for k, v in state.items()}
+        told = {k: {"base64": base64.b64encode(v).decode()} if isinstance(v, bytes) else v for k, v in state.items()}
+        return dict(json.loads(json.dumps(told)))
 
     def tell(self, only: Mapping[str, Any] | None = None) -> None:
-        """Tell the page what changed in Python (or only some traits), and wait until it has painted."""
-        self.page.evaluate("(news) => window.told(news)", json.loads(json.dumps(only or self._news())))
+        """Tell the page what Python says now (or only some traits), and wait until it has painted."""
+        news = self.traits() if only is None else dict(only)
+        news.pop("_sketch", None)  # it is large, and stays what it was
+        self.page.evaluate("(news) => model.hear(news)", news)
         self.painted()
 
-    def _news(self) -> dict[str, Any]:
-        before = self.page.evaluate("() => window.traits()")
-        return {k: v for k, v in self.traits().items() if not isinstance(v, dict) or "base64" not in v} | {
-            k: v for k, v in self.traits().items() if k not in before and isinstance(v, dict) and "base64" not in v
-        }
+    def settle(self) -> None:
+        """Let Python follow what was done on the page, and the page show what Python says."""
+        self.painted()
+        self.widget.set_state(self.page.evaluate("model.takeChanges()"))
+        self.widget.wait(60)
+        self.tell()
 
     def painted(self) -> None:
         """Wait until everything that was changed is on the screen."""
         self.page.evaluate(NEXT_FRAME)
 
+    @property
+    def view(self) -> Locator:
+        """The widget's root."""
+        return self.page.get_by_test_id(self.name)
+
     def part(self, name: str) -> Locator:
         """Return the element with a test id."""
         return self.page.get_by_test_id(name)
+
+    def box(self, selector: str) -> FloatRect:
+        """Return where an element of the widget is on the page: x, y, width, height."""
+        found = self.view.locator(selector).first.bounding_box()
+        assert found is not None, f"{selector} is not on the page"
+        return found
 
     def words(self, name: str) -> str:
         """Return the text of an element as it is read, its narrow and fixed spaces plain."""
@@ -149,11 +151,12 @@ def plain(text: str) -> str:
     return text.replace("\N{MINUS SIGN}", "-").strip()
 
 
-def _serve(route: Route, name: str) -> None:
+def _serve(route: Route, html: str) -> None:
     wanted = route.request.url.removeprefix(ADDRESS)
+    files = (folder / wanted for folder in (HERE, STATIC))
     if wanted == "":
-        route.fulfill(body=HTML.format(name=name), content_type="text/html")
-    elif (STATIC / wanted).is_file():
-        route.fulfill(path=STATIC / wanted)
+        route.fulfill(body=html, content_type="text/html")
+    elif found := next((path for path in files if path.is_file()), None):
+        route.fulfill(path=found)
     else:
         route.fulfill(status=204)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -37,22 +38,22 @@ def browser() -> Iterator[Browser]:
         running.close()
 
 
-@pytest.fixture
-def context(browser: Browser) -> Iterator[BrowserContext]:
-    """Open an empty browser profile."""
+@contextmanager
+def new_context(browser: Browser) -> Iterator[BrowserContext]:
+    """Open an empty browser profile, and close it in the end."""
     opened = browser.new_context(viewport={"width": 1400, "height": 1000})
     opened.set_default_timeout(PATIENCE)
     yield opened
     opened.close()
 
 
-@pytest.fixture
-def open_notebook(jupyterlab: lab.Lab, context: BrowserContext, request: pytest.FixtureRequest) -> Iterator[Open]:
-    """Return a function that writes cells into a notebook and opens it; the test fails if the page complained."""
+@contextmanager
+def notebooks(jupyterlab: lab.Lab, context: BrowserContext, title: str) -> Iterator[Open]:
+    """Give a function that writes cells into a notebook and opens it; in the end no page may have complained."""
     opened: list[Notebook] = []
 
     def open_(*cells: str) -> Notebook:
-        name = re.sub(r"\W+", "-", request.node.name).strip("-") + f"-{len(opened)}.ipynb"
+        name = re.sub(r"\W+", "-", title).strip("-") + f"-{len(opened)}.ipynb"
         notebook.write(jupyterlab.folder / name, cells)
         book = Notebook(context.new_page())
         book.listen()
@@ -64,6 +65,37 @@ def open_notebook(jupyterlab: lab.Lab, context: BrowserContext, request: pytest.
     for book in opened:
         book.shut_down()
     assert [line for book in opened for line in book.complaints] == []
+
+
+@pytest.fixture
+def context(browser: Browser) -> Iterator[BrowserContext]:
+    """Open an empty browser profile."""
+    with new_context(browser) as opened:
+        yield opened
+
+
+@pytest.fixture
+def open_notebook(jupyterlab: lab.Lab, context: BrowserContext, request: pytest.FixtureRequest) -> Iterator[Open]:
+    """Return a function that writes cells into a notebook and opens it; the test fails if the page complained."""
+    with notebooks(jupyterlab, context, request.node.name) as open_:
+        yield open_
+
+
+@pytest.fixture(scope="module")
+def shared_notebook(jupyterlab: lab.Lab, browser: Browser, request: pytest.FixtureRequest) -> Iterator[Notebook]:
+    """Open the `SHARED` cells of a test module in one notebook for all its tests: a kernel takes seconds to start."""
+    with new_context(browser) as context, notebooks(jupyterlab, context, request.node.name) as open_:
+        yield open_(*request.module.SHARED)
+
+
+@pytest.fixture
+def book(shared_notebook: Notebook) -> Iterator[Notebook]:
+    """Run the module's notebook anew: a new explorer, of which nothing is known of the last one."""
+    shared_notebook.run_all()
+    yield shared_notebook
+    complaints = [*shared_notebook.complaints]
+    shared_notebook.complaints.clear()
+    assert complaints == []
 
 
 @pytest.fixture(scope="session")

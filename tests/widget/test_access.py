@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from .conftest import Open
 from .explorer_page import EXPLORE, ExplorerPage
+from .notebook import Notebook
 from .test_looks import THEMES
 
+SHARED = (EXPLORE,)
 AXE = Path(__file__).parents[2] / "node_modules" / "axe-core" / "axe.min.js"
 
 
@@ -23,11 +24,9 @@ def violations(page: ExplorerPage) -> list[str]:
 
 
 @pytest.mark.parametrize("theme", THEMES)
-def test_axe_finds_nothing_wrong(open_notebook: Open, theme: str) -> None:
-    book = open_notebook(EXPLORE)
+def test_axe_finds_nothing_wrong(book: Notebook, theme: str) -> None:
     book.page.set_viewport_size({"width": 1400, "height": 1400})
     book.theme(THEMES[theme])
-    book.run_all()
     page = ExplorerPage.first(book)
     page.choose("bits", 4)
     page.slide_to(80)

@@ -9,7 +9,7 @@ from playwright.sync_api import Browser, BrowserContext
 
 import shrinkwidget as sw
 
-from .sized_page import SizedPage, open_sized
+from .bare_page import BarePage
 
 OUT_OF_SIGHT = {
     "not displayed": "display: none",
@@ -30,15 +30,15 @@ def explorer() -> Iterator[sw.Explorer]:
     made.close()
 
 
-def set_recipe(page: SizedPage, sparsity: float, bits: int) -> None:
+def set_recipe(page: BarePage, sparsity: float, bits: int) -> None:
     """Set the recipe as a linked widget would, whether the page is in sight or not."""
     page.page.evaluate("([s, b]) => { model.set('sparsity', s); model.set('bits', b); }", [sparsity, bits])
-    page.frame()
+    page.painted()
 
 
-def picture(page: SizedPage) -> str:
+def picture(page: BarePage) -> str:
     """Return the ridge's pixels."""
-    page.frame()
+    page.painted()
     return str(page.part("ridge-canvas").evaluate(PIXELS))
 
 
@@ -46,7 +46,7 @@ def picture(page: SizedPage) -> str:
 def shown(browser: Browser, explorer: sw.Explorer) -> list[str]:
     """Return what the ridge looks like at two recipes where it was in sight all along."""
     context = browser.new_context()
-    page = open_sized(context, explorer)
+    page = BarePage.open(context.new_page(), explorer)
     pictures = []
     for sparsity in (0.9, 0.6):
         set_recipe(page, sparsity, 3)
@@ -60,7 +60,7 @@ def shown(browser: Browser, explorer: sw.Explorer) -> list[str]:
 def test_what_was_mounted_out_of_sight_follows_the_recipe_once_it_is_shown(
     context: BrowserContext, explorer: sw.Explorer, shown: list[str], how: str
 ) -> None:
-    page = open_sized(context, explorer, hidden=OUT_OF_SIGHT[how])
+    page = BarePage.open(context.new_page(), explorer, hidden=OUT_OF_SIGHT[how])
     page.page.wait_for_timeout(50)  # the first drawing is over
     set_recipe(page, 0.9, 3)
     page.page.evaluate("document.getElementById('here').style.cssText = ''")
@@ -74,13 +74,13 @@ def test_what_was_mounted_out_of_sight_follows_the_recipe_once_it_is_shown(
 def test_on_another_screen_the_ridge_is_as_large_and_as_sharp_as_if_opened_there(
     context: BrowserContext, explorer: sw.Explorer, ratio: float
 ) -> None:
-    def on_screen(page: SizedPage, ratio: float) -> None:
+    def on_screen(page: BarePage, ratio: float) -> None:
         metrics = {"width": 1400, "height": 1000, "deviceScaleFactor": ratio, "mobile": False}
         context.new_cdp_session(page.page).send("Emulation.setDeviceMetricsOverride", metrics)
         page.page.wait_for_function(f"devicePixelRatio === {ratio}")
 
     context.set_default_timeout(4000)
-    moved, there = open_sized(context, explorer), open_sized(context, explorer)
+    moved, there = BarePage.open(context.new_page(), explorer), BarePage.open(context.new_page(), explorer)
     on_screen(there, ratio)
     for page in (moved, there):
         page.part("ridge").click(position={"x": 40, "y": 200})

@@ -13,7 +13,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
-from playwright.sync_api import BrowserContext
+import torch
+from playwright.sync_api import BrowserContext, expect
+from torch import nn
 
 import shrinkwidget as sw
 from shrinkwidget.figures.words import bytes_text, decibels_text, share_text, times_text, weight_text
@@ -249,7 +251,10 @@ def test_a_preview_shows_the_estimate_and_marks_it(page: BarePage, recipe: sw.Re
     assert page.part("size-now").get_attribute("data-exact") == "false"
     assert int(page.part("size-now").get_attribute("data-bytes") or 0) == estimate.nbytes
     assert page.words("sqnr").lstrip("≈about ") == plain(decibels_text(estimate.sqnr))
-    rows = Ridge.read(page).rows
+    ridge = Ridge.read(page)
+    threshold = f"pruned within ≈ ±{plain(weight_text(estimate.layers[0].threshold))}"
+    assert (threshold in ridge.header) == (recipe.scope == "global"), ridge.header
+    rows = ridge.rows
     assert [row[2].lstrip("≈ ") for row in rows] == [plain(share_text(layer.sparsity)) for layer in estimate.layers]
     assert [row[4].lstrip("≈ ") for row in rows] == [plain(bytes_text(layer.nbytes)) for layer in estimate.layers]
 
@@ -274,6 +279,9 @@ def test_the_points_of_the_history_stand_where_its_axes_say(page: BarePage) -> N
         for text in points.evaluate_all("(points) => points.map((p) => p.getAttribute('transform'))")
     ]
     x_ticks, y_ticks = read_ticks(page)
+    edge = chart.evaluate("(svg) => svg.getBoundingClientRect().right")
+    ends = chart.locator("text").evaluate_all("(all) => all.map((text) => text.getBoundingClientRect().right)")
+    assert max(ends) <= edge + PIXEL, "a label is cut"
     history = {(point["nbytes"], point["value"]) for point in page.widget.history}
     assert len(places) == len(history)
     for (x, y), (nbytes, value) in zip(sorted(places), sorted(history), strict=True):
@@ -378,6 +386,24 @@ def test_the_enlarged_layer_says_what_python_computes(page: BarePage) -> None:
     assert plain(f"SQNR {decibels_text(layer.sqnr)}") in text
     assert f"keeps {layer.kept:,} of {layer.n:,} weights" in text
     assert plain(f"codes {bytes_text(layer.codes)}") in text
+
+
+def test_weights_that_are_zero_already_are_told(context: BrowserContext) -> None:
+    first = nn.Linear(40, 20)
+    with torch.no_grad():
+        first.weight[:, :12] = 0
+    explorer = sw.explore(nn.Sequential(first, nn.Linear(20, 40)))
+    assert explorer.wait(WAIT_SECONDS)
+    page = BarePage.open(context.new_page(), explorer)
+    hint = page.page.locator(".sw-controls .sw-hint").first
+    assert plain(hint.inner_text()).endswith("of 1,600 weights; 15 % are zero already")
+    page.part("ridge").focus()
+    page.page.keyboard.press("Enter")
+    heading = page.part("detail").locator("header")
+    expect(heading).to_contain_text("30\u00a0% are zero already")
+    page.page.keyboard.press("ArrowDown")
+    expect(heading).not_to_contain_text("zero already")
+    explorer.close()
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from .explorer_page import EXPLORE, ExplorerPage
 from .notebook import Notebook
 
 LOADED = "import shrinkwidget as sw\nsw.measure(sw.demo.model())"
+SHARED = ("times = globals().get('times', 0) + 1" + EXPLORE, *["1 + 1"] * 30)
 SCROLLER = ".jp-WindowedPanel-outer"
 ACTIVE = "window.jupyterapp.shell.currentWidget.content.activeCellIndex"
 DIRTY = "window.jupyterapp.shell.currentWidget.context.model.dirty"
@@ -51,11 +52,16 @@ def test_after_shift_enter_sliders_size_and_accuracy_are_on_screen(open_notebook
     book.page.wait_for_timeout(1500)
     for part in ("sparsity", "bits", "size-now", "accuracy"):
         assert on_screen(book, page.part(part)), part
+
+
+def test_a_reload_leaves_the_notebook_where_it_is_and_the_options_as_they_were(shared_notebook: Notebook) -> None:
+    book = shared_notebook
+    book.run(0)
+    page = ExplorerPage.first(book)
     assert page.part("scope").count() == 0
     page.press("options")
     expect(page.part("scope")).to_be_visible()
     book.until("ex._page['options'] is True")
-    # a reload leaves the notebook where it is, and the options as they were
     book.save()
     book.page.reload()
     page = ExplorerPage.first(book)
@@ -79,8 +85,8 @@ def test_in_a_tab_that_is_not_open_the_rows_follow_all_the_same(open_notebook: O
     assert page.part("ridge-canvas").evaluate(pixels) != before
 
 
-def test_the_wheel_over_the_layers_scrolls_the_notebook(open_notebook: Open) -> None:
-    book = open_notebook(EXPLORE, *["1 + 1"] * 30)
+def test_the_wheel_over_the_layers_scrolls_the_notebook(shared_notebook: Notebook) -> None:
+    book = shared_notebook
     book.page.set_viewport_size({"width": 1400, "height": 700})
     book.run(0)
     page = ExplorerPage.first(book)
@@ -92,8 +98,8 @@ def test_the_wheel_over_the_layers_scrolls_the_notebook(open_notebook: Open) -> 
     assert scrolled(book) > before + 200
 
 
-def test_keys_of_the_notebook_work_inside_the_explorer_and_escape_leaves_it(open_notebook: Open) -> None:
-    book = open_notebook("times = globals().get('times', 0) + 1" + EXPLORE, "1 + 1")
+def test_keys_of_the_notebook_work_inside_the_explorer_and_escape_leaves_it(shared_notebook: Notebook) -> None:
+    book = shared_notebook
     book.run(0)
     page = ExplorerPage.first(book)
     page.slide_to(50)

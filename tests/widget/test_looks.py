@@ -7,19 +7,18 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import expect
 
-from .conftest import Open
 from .explorer_page import EXPLORE, ExplorerPage
+from .notebook import Notebook
 
+SHARED = (EXPLORE,)
 THEMES = {"light": "JupyterLab Light", "dark": "JupyterLab Dark"}
 
 
 @pytest.mark.parametrize("theme", THEMES)
 @pytest.mark.parametrize("width", [700, 1400])
-def test_it_fits_its_page(open_notebook: Open, screenshots: Path, theme: str, width: int) -> None:
-    book = open_notebook(EXPLORE)
+def test_it_fits_its_page(book: Notebook, screenshots: Path, theme: str, width: int) -> None:
     book.page.set_viewport_size({"width": width, "height": 1400 if width > 1000 else 2000})
     book.theme(THEMES[theme])
-    book.run_all()
     page = ExplorerPage.first(book)
     page.choose("bits", 4)
     for percent in (50, 70, 90, 80):

@@ -13,6 +13,7 @@ from .lab import Lab
 from .notebook import Notebook
 
 LONG = 60_000
+DIRTY = "window.jupyterapp.shell.currentWidget.context.model.dirty"
 EXPLORE = """
 import os
 import shrinkwidget as sw
@@ -21,6 +22,7 @@ recipe = sw.Recipe(sparsity=0.93, bits=4)
 ex = sw.explore(model, sw.demo.data(), recipe, train=sw.demo.data("train"))
 ex
 """
+SHARED = (EXPLORE,)
 BLOCK = """
 small = sw.retrain(sw.compress(model, recipe), sw.demo.data("train"), sw.demo.data(), sw.FineTune(epochs=500))
 """
@@ -43,9 +45,7 @@ def begun(book: Notebook, epochs: int) -> Locator:
     return monitor
 
 
-def test_a_training_is_started_from_the_explorer_and_its_result_comes_back(open_notebook: Open) -> None:
-    book = open_notebook(EXPLORE)
-    book.run(0)
+def test_a_training_is_started_from_the_explorer_and_its_result_comes_back(book: Notebook) -> None:
     monitor = begun(book, 4)
     expect(part(monitor, "run-state")).to_have_text("done", timeout=LONG)
     book.until("len(ex.history) == 2")
@@ -73,9 +73,7 @@ def test_a_training_is_started_from_the_explorer_and_its_result_comes_back(open_
     monitor.screenshot(path=SHOTS / "monitor-light.png")
 
 
-def test_a_training_is_paused_resumed_and_stopped(open_notebook: Open) -> None:
-    book = open_notebook(EXPLORE)
-    book.run(0)
+def test_a_training_is_paused_resumed_and_stopped(book: Notebook) -> None:
     monitor = begun(book, 500)
     part(monitor, "pause").click()
     expect(part(monitor, "run-state")).to_have_text("paused")
@@ -85,6 +83,13 @@ def test_a_training_is_paused_resumed_and_stopped(open_notebook: Open) -> None:
     book.page.wait_for_timeout(1000)
     assert book.python(where) == before
     assert part(monitor, "sparsity").inner_text().replace("\u00a0", " ") == "93.0 %"
+    assert book.page.evaluate(DIRTY) is True
+    part(monitor, "resume").focus()
+    book.page.keyboard.press("Control+s")
+    book.page.wait_for_function(f"() => {DIRTY} === false")
+    part(monitor, "resume").focus()
+    book.page.keyboard.press("Escape")
+    assert book.page.evaluate("document.activeElement.closest('.sw-explorer, .jp-Cell').matches('.jp-Cell')")
     part(monitor, "resume").click()
     book.until(f"{where} != {before}")
     part(monitor, "stop").click()
@@ -95,9 +100,7 @@ def test_a_training_is_paused_resumed_and_stopped(open_notebook: Open) -> None:
     assert nonzero <= book.python("sum(layer.kept for layer in ex.estimate.layers)")
 
 
-def test_what_was_trained_is_kept_in_a_variable_and_in_a_file(open_notebook: Open, jupyterlab: Lab) -> None:
-    book = open_notebook(EXPLORE)
-    book.run(0)
+def test_what_was_trained_is_kept_in_a_variable_and_in_a_file(book: Notebook, jupyterlab: Lab) -> None:
     monitor = begun(book, 2)
     expect(part(monitor, "run-state")).to_have_text("done", timeout=LONG)
     part(monitor, "keep").click()
@@ -106,10 +109,10 @@ def test_what_was_trained_is_kept_in_a_variable_and_in_a_file(open_notebook: Ope
     expect(part(monitor, "kept")).to_contain_text("kept is the compressed model")
     assert book.python("kept is ex.run.result")
     part(monitor, "save").click()
-    part(monitor, "save-input").fill("kept.safetensors")
+    part(monitor, "save-input").fill("trained.safetensors")
     part(monitor, "save-go").click()
     expect(part(monitor, "kept")).to_contain_text("saved")
-    assert (jupyterlab.folder / "kept.safetensors").stat().st_size == book.python("kept.nbytes")
+    assert (jupyterlab.folder / "trained.safetensors").stat().st_size == book.python("kept.nbytes")
 
 
 def test_a_training_that_blocks_its_cell_is_paused_and_stopped_from_its_monitor(open_notebook: Open) -> None:
@@ -141,9 +144,7 @@ def test_what_cannot_begin_says_why(open_notebook: Open) -> None:
     page.settled_bytes()
 
 
-def test_a_kernel_that_goes_in_the_middle_of_a_training_is_told_at_once(open_notebook: Open) -> None:
-    book = open_notebook(EXPLORE)
-    book.run(0)
+def test_a_kernel_that_goes_in_the_middle_of_a_training_is_told_at_once(book: Notebook) -> None:
     monitor = begun(book, 500)
     expect(part(monitor, "run-state")).to_have_text("running")
     book.restart_kernel()

@@ -19,16 +19,9 @@ model = {path!r}
 ex = sw.explore(model)
 ex
 """
+SHARED = (EXPLORE,)
 COMPRESSED = "sw.compress(model, ex.recipe).nbytes"
 WRITTEN = "(sw.compress(model, ex.recipe).save('check.safetensors'), os.path.getsize('check.safetensors'))[1]"
-
-
-@pytest.fixture
-def book(open_notebook: Open) -> Notebook:
-    """Open a notebook with an explorer on the demo model."""
-    notebook = open_notebook(EXPLORE)
-    notebook.run_all()
-    return notebook
 
 
 def test_a_drag_ends_at_the_bytes_python_computes_and_writes(book: Notebook) -> None:

@@ -11,20 +11,15 @@ from .conftest import Open
 from .explorer_page import EXPLORE, ExplorerPage
 from .notebook import Notebook
 
-PRUNED = """
+SHARED = (
+    """
 import os, time
 import shrinkwidget as sw
 model, data = sw.demo.model(), sw.demo.data()
 ex = sw.explore(model, data, sw.Recipe(sparsity=0.8, bits=4))
 ex
-"""
-
-
-@pytest.fixture
-def book(open_notebook: Open) -> Notebook:
-    notebook = open_notebook(PRUNED)
-    notebook.run_all()
-    return notebook
+""",
+)
 
 
 def text(part: Locator) -> str:

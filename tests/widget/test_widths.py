@@ -13,7 +13,7 @@ from torch import nn
 
 import shrinkwidget as sw
 
-from .sized_page import SizedPage, open_sized
+from .bare_page import BarePage
 from .test_access import AXE
 
 WIDTHS = (320, 400, 500, 640, 700, 820, 968, 1100, 1300, 1600)
@@ -50,9 +50,9 @@ def explorer(request: pytest.FixtureRequest) -> Iterator[sw.Explorer]:
     made.close()
 
 
-def check(page: SizedPage) -> None:
+def check(page: BarePage) -> None:
     """Assert that everything is inside, on top and whole."""
-    page.frame()
+    page.painted()
     assert page.view.evaluate("root => root.scrollWidth <= root.clientWidth")
     assert page.view.evaluate(COVERED) == []
     assert page.view.evaluate(CUT) == []
@@ -61,14 +61,14 @@ def check(page: SizedPage) -> None:
         if page.view.locator(part).count():
             box = page.box(part)
             assert box["y"] + box["height"] <= footer["y"] + 1
-    layers = len(page.explorer.sketch.layers)
+    layers = len(page.widget.sketch.layers)
     assert page.box(".sw-ridge")["height"] >= min(42 + 30 * layers, 282) - 1
 
 
 def test_nothing_is_cut_or_covered_at_any_width_nor_after_resizing(
     context: BrowserContext, explorer: sw.Explorer
 ) -> None:
-    page = open_sized(context, explorer, width=1000)
+    page = BarePage.open(context.new_page(), explorer, width=1000)
     if page.part("detail").count() == 0:
         page.part("ridge").click(position={"x": 30, "y": 30})
     page.part("options").click()
@@ -83,23 +83,23 @@ def test_nothing_is_cut_or_covered_at_any_width_nor_after_resizing(
             assert page.box(".sw-ridge")["height"] == height
             check(page)
     page.page.set_viewport_size({"width": 1000, "height": 1000})
-    page.frame()
+    page.painted()
     resized = page.box(".sw-detail"), page.box(".sw-ridge")
     for _ in range(2):
         page.part("ridge").press("Enter")
-    page.frame()
+    page.painted()
     assert (page.box(".sw-detail"), page.box(".sw-ridge")) == resized, "it is as large as if opened at this width"
 
 
 def test_a_number_that_cannot_be_is_refused_whole_and_says_why(context: BrowserContext) -> None:
     explorer = sw.explore(chain(2), recipe=sw.Recipe(sparsity=0.5))
-    page = open_sized(context, explorer)
+    page = BarePage.open(context.new_page(), explorer)
     box = page.part("sparsity-box")
     for refused in ("100", "150", "-3"):
         box.focus()
         box.select_text()
         page.page.keyboard.type(refused)
-        page.frame()
+        page.painted()
         expect(page.view.get_by_role("alert")).to_contain_text(f"{refused} % is not possible")
         assert box.get_attribute("aria-invalid") == "true"
         page.page.keyboard.press("Tab")
@@ -119,10 +119,10 @@ def test_a_number_that_cannot_be_is_refused_whole_and_says_why(context: BrowserC
 def test_what_is_chosen_is_seen_where_colours_are_forced(context: BrowserContext) -> None:
     explorer = sw.explore(chain(8), recipe=sw.Recipe(sparsity=0.5, bits=4))
     explorer.wait(60)
-    page = open_sized(context, explorer)
+    page = BarePage.open(context.new_page(), explorer)
     page.page.emulate_media(forced_colors="active")
     page.part("ridge").click(position={"x": 30, "y": 30})
-    page.frame()
+    page.painted()
     fill = "e => getComputedStyle(e).backgroundColor"
     for group in ("bits", "axis"):
         chosen, other = (
@@ -141,7 +141,7 @@ def test_what_is_chosen_is_seen_where_colours_are_forced(context: BrowserContext
 
 def test_names_begin_with_the_words_on_the_screen(context: BrowserContext) -> None:
     explorer = sw.explore(chain(2))
-    page = open_sized(context, explorer)
+    page = BarePage.open(context.new_page(), explorer)
     page.part("options").click()
     unnamed = page.view.evaluate(
         """root => [...root.querySelectorAll(".sw-segments input, button")]
@@ -155,7 +155,7 @@ def test_names_begin_with_the_words_on_the_screen(context: BrowserContext) -> No
 @pytest.mark.parametrize("width", [360, 1400])
 def test_axe_finds_nothing_wrong_with_the_options_open(context: BrowserContext, width: int) -> None:
     explorer = sw.explore(chain(2))
-    page = open_sized(context, explorer, width=width)
+    page = BarePage.open(context.new_page(), explorer, width=width)
     page.part("options").click()
     page.page.add_script_tag(content=Path(AXE).read_text())
     result: dict[str, Any] = page.view.evaluate("root => axe.run(root)")

@@ -7,7 +7,7 @@ class Model {
   widget_manager = { kernel: { status: "idle", isDisposed: false } };
 
   constructor(traits) {
-    this.traits = traits;
+    this.traits = revived(traits);
   }
 
   get(name) {
@@ -47,12 +47,10 @@ class Model {
     return changes;
   }
 
-  /** Take what the kernel says. */
+  /** Take what the kernel says: all of it is there when the first listener hears. */
   hear(traits) {
-    for (const [name, value] of Object.entries(revived(traits))) {
-      this.traits[name] = value;
-      this.fire(`change:${name}`);
-    }
+    Object.assign(this.traits, revived(traits));
+    for (const name of Object.keys(traits)) this.fire(`change:${name}`);
   }
 }
 
@@ -64,11 +62,11 @@ function revived(traits) {
   );
 }
 
-/** Show a widget in an element; `window.model` is its model. */
-globalThis.showWidget = async (script, traits, element) => {
-  const { default: widget } = await import(script);
+/** Show a widget's bundle in an element; `window.model` is its model. */
+globalThis.showWidget = async (name, traits, element) => {
+  const { default: widget } = await import(`/${name}.js`);
   const { signal } = new AbortController();
-  const model = new Model(revived(traits));
+  const model = new Model(traits);
   globalThis.model = model;
   const made = typeof widget === "function" ? await widget() : widget;
   await made.initialize?.({ model, signal });
