@@ -107,6 +107,16 @@ describe("the shared state", () => {
     nextFrame();
   }
 
+  it("shows what is asked for as soon as figures come, or a slider drawn anew would fall back", () => {
+    state.edit(sparsity(0.9), "sparsity");
+    const exact = { ...state.figures.value, exact: true };
+    model.answer("exact", exact);
+    expect(state.recipe.value.sparsity).toBe(0.9);
+    expect(state.figures.value.exact).toBe(false);
+    nextFrame();
+    expect(state.recipe.value.sparsity).toBe(0.9);
+  });
+
   it("previews in the next frame, without the kernel", () => {
     drag(0.6, 0.7, 0.8);
     const estimate = new Estimator(decodeSketch(BLOB)).estimate(state.recipe.value);

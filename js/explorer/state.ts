@@ -143,7 +143,7 @@ class Shared implements State {
     this.#blob = this.#follow<unknown>("sketch_data", undefined, () => this.#reload());
     this.sketch = computed(() => decodeSketch(this.#blob.value as DataView));
     this.title = this.#follow("title", "");
-    this.#exact = this.#follow<Exact | null>("exact", null, () => this.#heard());
+    this.#exact = this.#follow<Exact | null>("exact", null, () => this.#catchUp());
     this.score = this.#follow<Score | null>("score", null);
     this.baseline = this.#follow<Score | null>("baseline", null);
     this.metric = this.#follow("metric", NO_METRIC);
@@ -341,6 +341,18 @@ class Shared implements State {
   #reload(): void {
     this.#estimator = new Estimator(this.sketch.value);
     this.#show(this.#wanted);
+  }
+
+  /**
+   * Figures came. They draw the slider anew, and between an edit and its frame that would be where it stood before: the
+   * next arrow key would go on from there, and a step be lost.
+   */
+  #catchUp(): void {
+    if (this.#frame !== 0) {
+      cancelAnimationFrame(this.#frame);
+      this.#paint();
+    }
+    this.#heard();
   }
 
   /** The kernel spoke: it is not busy. A late word of one that is gone brings nobody back. */

@@ -120,6 +120,7 @@ def test_the_arrow_keys_move_the_slider_and_not_the_notebook(open_notebook: Open
     for key in ("ArrowRight", "ArrowUp", "ArrowRight", "ArrowLeft"):
         book.page.keyboard.press(key)
     page.settled_bytes()
+    assert page.sparsity_percent() == 50.2
     assert book.python("ex.sparsity") == 0.502
     for key in ("End", "j", "a", "x"):
         book.page.keyboard.press(key)
