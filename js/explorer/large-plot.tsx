@@ -126,10 +126,13 @@ function drawAxis(
       const text = weight(tick);
       return { text, width: ctx.measureText(text).width, x: (width / 2) * (1 + tick / span) };
     });
-  // as many on each side as all fit: left out one by one, the axis would be lopsided
-  const fits = (row: ReturnType<typeof labels>) =>
-    thin(row).length === row.length && row.every((l) => l.x - l.width / 2 >= 0 && l.x + l.width / 2 <= width);
-  const fitting = [4, 3, 2, 1].map(labels).find(fits) ?? labels(0.5).filter((label) => label.text === "0");
+  // as many on each side as all fit, and no pair of which one would be cut: left out one by one, the axis would be lopsided
+  const inside = (row: ReturnType<typeof labels>) => {
+    const widest = Math.max(...row.map((label) => label.width));
+    return row.filter((label) => Math.abs(label.x - width / 2) + widest / 2 <= width / 2);
+  };
+  const rows = [4, 3, 2, 1].map((perSide) => inside(labels(perSide)));
+  const fitting = rows.find((row) => thin(row).length === row.length) ?? inside(labels(0.5));
   for (const label of fitting) ctx.fillText(label.text, label.x, height - 14);
   ctx.fillText("weight value", width / 2, height - 2);
 }

@@ -84,7 +84,7 @@ function TableToggle() {
       title="the epochs as a table"
       testid="epochs-table"
     >
-      table
+      as table
     </Toggle>
   );
 }
