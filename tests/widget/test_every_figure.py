@@ -403,7 +403,8 @@ def test_weights_that_are_zero_already_are_told(context: BrowserContext) -> None
     hint = page.page.locator(".sw-controls .sw-hint").first
     assert plain(hint.inner_text()).endswith("of 1,600 weights; 15 % are zero already")
     page.part("ridge").focus()
-    page.page.keyboard.press("Enter")
+    if page.part("detail").count() == 0:  # with few layers the first may be open
+        page.page.keyboard.press("Enter")
     heading = page.part("detail").locator("header")
     expect(heading).to_contain_text("30\u00a0% are zero already")
     page.page.keyboard.press("ArrowDown")
