@@ -311,7 +311,7 @@ def test_a_retrained_point_has_a_shape_of_its_own_and_the_front_joins_the_best(p
     retrained = {**plain_points[2], "value": 0.96, "regime": "fine-tuned 3 epochs", "result": "1"}
     page.tell({"_history": [*plain_points, retrained]})
     shapes = page.part("shapes").locator("path").evaluate_all("(all) => all.map((p) => p.getAttribute('d'))")
-    assert plain(page.part("shapes").inner_text()).split("retrained")[0].strip() == "not"
+    assert page.part("shapes").locator("text").all_text_contents() == ["not retrained", "retrained"]
     points = page.part("scatter").locator(".sw-points path")
     found = points.evaluate_all("(all) => all.map((p) => [p.getAttribute('aria-label'), p.getAttribute('d')])")
     assert len(found) == 5
