@@ -66,6 +66,8 @@ interface SliderProps {
   settle(over: boolean): void;
 }
 
+const NOT_REFUSED = { why: "", at: 0 };
+
 /** Highest sparsity the slider reaches: beyond it, the number box and Python go on. */
 const MOST = 99.9;
 
@@ -80,11 +82,11 @@ export function SparsitySlider(props: SliderProps) {
   const { label, value, valueText, hint, disabled = false, testid, change, settle } = props;
   const id = useUnique();
   const byPointer = useRef(false);
-  const [refusal, setRefusal] = useState({ why: "", at: 0 });
+  const [refusal, setRefusal] = useState(NOT_REFUSED);
   const refused = refusal.at === value ? refusal.why : ""; // old news once the value moves on
   const percent = Math.round(1e4 * value) / 100;
   const slide = (event: Event) => {
-    setRefusal({ why: "", at: 0 });
+    setRefusal(NOT_REFUSED); // the same object: drawn anew before the next frame, the slider would lose a step
     change(Number((Number((event.currentTarget as HTMLInputElement).value) / 100).toFixed(6)));
   };
   return (
