@@ -224,9 +224,9 @@ def sketch_layer(entry: Entry) -> LayerSketch:
     lossless = entry.dtype is torch.bfloat16
     m = _magnitudes(buckets, counts, lossless)
     energies = m.count * m.square
-    least, most = float(rows.amin()), float(rows.amax())
-    absmax = max(most, -least)
-    ratios = ratio_shares(rows.amin().clamp(max=0)[None], rows.amax().clamp(min=0)[None])
+    least, most = torch.aminmax(rows)
+    absmax = max(float(most), -float(least))
+    ratios = ratio_shares(least.clamp(max=0)[None], most.clamp(min=0)[None])
     total = float((m.count * (m.low if lossless else (m.low + m.high) / 2)).sum())
     whole = tensor_table(m.low, m.high, m.count, energies, absmax, total, ratios)
     zeros, negative = _zeros(rows) if m.low[0] == 0 else (0, 0)

@@ -155,9 +155,10 @@ def ratio_shares(low: Tensor, high: Tensor) -> Floats:
     """Return how Σa² is shared out among the ratios of the groups' smaller to their larger end, shape (9,).
 
     `low` ≤ 0 and `high` ≥ 0 are the ends, the larger of which is a; a ratio between two of the `RATIOS` is shared
-    between them, in linear proportion.
+    between them, in linear proportion. Of more than `SAMPLE` groups an evenly spaced subset is taken.
     """
-    ends = torch.stack([-low, high]).double()
+    step = coprime_step(math.ceil(len(low) / SAMPLE), len(low))
+    ends = torch.stack([-low[::step], high[::step]]).double()
     far, near = ends.amax(0), ends.amin(0)
     place = near / torch.where(far > 0, far, 1.0) * (len(RATIOS) - 1)
     node = place.long().clamp_(max=len(RATIOS) - 2)
@@ -306,13 +307,22 @@ def _survival(rows: Tensor, absmax: float, n: int, m: int) -> Floats:
 
 def _largest(blocks: Tensor, n: int) -> Tensor:
     """Return 1.0 for the n largest of each block of magnitudes, 0.0 for the others, flat."""
-    m = blocks.shape[1]
-    # a weight's rank: the smaller ones of its block, and of equal ones those before it, which are pruned first
-    place = torch.arange(m, device=blocks.device)
-    earlier = place < place[:, None]
-    ours, others = blocks.unsqueeze(2), blocks.unsqueeze(1)
-    rank = ((others < ours) | ((others == ours) & earlier)).sum(2)
-    return (rank >= m - n).float().flatten()
+    return (times_beaten(list(blocks.t().contiguous())) < n).t().float().flatten()
+
+
+def times_beaten(columns: list[Tensor]) -> Tensor:
+    """Return how many others of its block are larger than each magnitude (of equal ones the later counts as larger).
+
+    Column i holds the i-th magnitude of every block. Comparing whole columns is several times as fast as sorting
+    millions of blocks of four.
+    """
+    beaten = torch.zeros((len(columns), len(columns[0])), dtype=torch.uint8, device=columns[0].device)
+    for j, later in enumerate(columns):
+        for i in range(j):
+            lost = columns[i] <= later
+            beaten[i] += lost
+            beaten[j] += ~lost
+    return beaten
 
 
 def _filled(part: Floats, whole: Floats) -> Floats:

@@ -19,6 +19,7 @@ from ..measure.layers import Entry, Weights
 from ..measure.parallel import Watch, chunks, each
 from ..measure.pruned import block_count
 from ..measure.sketch import LayerSketch, Sketch, sketch
+from ..measure.tables import times_beaten
 from ..recipe import Plan, Recipe, n_of_m
 from .numeric import count_true
 from .ranking import Cut, Ranked, magnitude, prune_smallest
@@ -203,17 +204,6 @@ class Pattern:
     def _mask_rows(self, rows: Tensor) -> Tensor:
         width = rows.shape[1]
         padded = pad(magnitude(rows), (0, -width % self.m), value=-1.0)
-        beaten = _times_beaten(list(padded.view(-1, self.m).t().contiguous()))
+        beaten = times_beaten(list(padded.view(-1, self.m).t().contiguous()))
         kept = (beaten < self.n).t().reshape(padded.shape)[:, :width]
         return kept & (rows != 0) if self.some_zero else kept
-
-
-def _times_beaten(columns: list[Tensor]) -> Tensor:
-    """Return how many others of its block are larger than each magnitude (of equal ones the later counts as larger)."""
-    beaten = torch.zeros((len(columns), len(columns[0])), dtype=torch.uint8, device=columns[0].device)
-    for j, later in enumerate(columns):
-        for i in range(j):
-            lost = columns[i] <= later
-            beaten[i] += lost
-            beaten[j] += ~lost
-    return beaten
