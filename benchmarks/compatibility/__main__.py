@@ -46,7 +46,7 @@ def page(rows: Sequence[Row]) -> str:
     notes: dict[str, int] = {}
     body = "\n".join(_line(row, notes) for row in rows)
     explained = "\n".join(f"{number}. {reason}" for reason, number in notes.items())
-    recipes = ", ".join(RECIPES)
+    recipes = "; ".join(RECIPES)
     return f"""# Compatibility
 
 Made by `make compatibility` with {_versions()}; random weights, on the CPU. {len(rows)} architectures × {len(RECIPES)}
