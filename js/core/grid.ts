@@ -3,8 +3,10 @@ import { ATOM, BINS, HIGH, LOW, RATIOS } from "./bins";
 import { firstAtLeast } from "./search";
 import type { Plan } from "./types";
 
-/** Ranges tried for the least squared error, in units of a group's absmax. */
-export const CLIPS = Float64Array.from({ length: 17 }, (_, i) => (100 - 5 * i) / 100);
+/** Ranges tried first for the least squared error, in units of a group's absmax. */
+const CLIPS = [1, 0.75, 0.5, 0.25];
+/** How far on either side of the best range so far the next two are tried. */
+const CLIP_STEPS = [1 / 8, 1 / 16];
 
 /** Bits up to which every level counts when the end of an asymmetric grid is estimated; above, ends are where they are. */
 const FEW_BITS = 3;
@@ -48,6 +50,19 @@ export function gridOf(plan: Plan, ratios: ArrayLike<number>, clip: number): Lin
   return { step, far: levels * step, near: (steps - levels) * step };
 }
 
+/** The range with the least error, found as `shrink/quantize.py` finds that of a group. */
+export function leastErrorClip(error: (clip: number) => number): number {
+  let best = 1;
+  let least = Number.POSITIVE_INFINITY;
+  const attempt = (clip: number) => {
+    const found = error(clip);
+    if (found < least) [best, least] = [clip, found];
+  };
+  CLIPS.forEach(attempt);
+  for (const width of CLIP_STEPS) [Math.min(1, best + width), best - width].forEach(attempt);
+  return best;
+}
+
 /** How many levels a picture of the grid has on either side of zero. */
 export function levelsOf({ step, far }: LinearGrid): number {
   return Math.floor(Math.min(far, 1) / step + 0.5);
@@ -58,21 +73,31 @@ export function triesEven(plan: Plan, ratios: ArrayLike<number>): boolean {
   return plan.range === "auto" && !plan.symmetric && (plan.bits === 2 || ratios[0] + ratios[RATIOS - 1] > EVEN);
 }
 
+/** Of every bin, by its middle: the first node of `ratios` that is not below it, and the part of that node that is above. */
+const NODE = LOW.map((low, bin) => Math.ceil(((low + HIGH[bin]) / 2) * (RATIOS - 1) - 0.5));
+const PART = LOW.map((low, bin) => NODE[bin] - ((low + HIGH[bin]) / 2) * (RATIOS - 1) + 0.5);
+
 /**
- * Per bin, the share of the weights on the near side of zero, of the groups that clip there: half of them as far out as
- * the group reaches on that side.
+ * The energy per bin on the near side of zero, of the groups that clip there: half of those as far out as the group reaches
+ * on that side. Written to `out`, for the bins from `first` on.
  */
-export function nearShare(plan: Plan, ratios: ArrayLike<number>, bin: number): number {
+export function nearEnergy(
+  plan: Plan,
+  ratios: ArrayLike<number>,
+  energy: Float64Array,
+  first: number,
+  out: Float64Array,
+): Float64Array {
   const nodes = RATIOS - 1;
   const least = spanOf(plan) === "auto" ? fullRangeNear(plan) : -1;
-  const middle = (LOW[bin] + HIGH[bin]) / 2;
-  let share = 0;
-  for (let i = nodes; i >= 0 && i / nodes > least; i--) {
-    const inside = (i / nodes - middle) * nodes + 0.5;
-    if (inside <= 0) break;
-    share += ratios[i] * Math.min(inside, 1);
+  let node = nodes;
+  let beyond = 0; // of the ratios at nodes above `node`
+  for (let bin = ATOM; bin >= first; bin--) {
+    for (; node > NODE[bin]; node--) if (node / nodes > least) beyond += ratios[node];
+    const here = node / nodes > least ? ratios[node] * PART[bin] : 0;
+    out[bin] = (energy[bin] * (beyond + here)) / 2;
   }
-  return share / 2;
+  return out;
 }
 
 /**

@@ -2,12 +2,12 @@
 import { ATOM, BINS, HIGH, RATIOS } from "./bins";
 import { codebook, codebookNoise, Survivors, spreadOf } from "./codebook";
 import {
-  CLIPS,
   ErrorTables,
   errorIntegral,
   gridOf,
   type LinearGrid,
-  nearShare,
+  leastErrorClip,
+  nearEnergy,
   outermostError,
   percentile,
   relativeError,
@@ -36,6 +36,7 @@ class Noise {
   readonly #errors = new ErrorTables();
   readonly #curveShares = new Map<string, Float64Array>();
   readonly #energy = new Float64Array(BINS);
+  readonly #near = new Float64Array(BINS);
   readonly #counts = new Float64Array(BINS);
   readonly #error = [new Float64Array(BINS), new Float64Array(BINS)] as const;
   readonly #ratios = new Float64Array(RATIOS);
@@ -88,7 +89,11 @@ class Noise {
     const total = sum(energy); // 0 of weights whose squares float64 cannot hold
     if (total <= 0) return 0;
     const clip = this.#clip(layer, plan, fate, table, energy, ratios);
-    return (this.#errorsOf(plan, ratios, clip, energy) * survivors) / total;
+    let noise = this.#errorsOf(plan, ratios, clip, energy);
+    if (triesEven(plan, ratios)) {
+      noise = Math.min(noise, dot(this.#errors.at(1 / (2 ** (plan.bits - 1) - 1), 1), energy));
+    }
+    return (noise * survivors) / total;
   }
 
   /** Σ ρ·energy over the bins, ρ being the relative error of rounding. */
@@ -96,15 +101,14 @@ class Noise {
     const grid = gridOf(plan, ratios, clip);
     const { step, far, near } = grid;
     const error = this.#errorTable(plan, step, far, 0);
-    let noise = dot(error, energy) + energy[ATOM] * outermostError(plan, ratios, grid);
-    if (near !== far) {
-      const other = this.#errorTable(plan, step, near, 1);
-      for (let bin = ATOM; bin > 0 && HIGH[bin] > Math.min(near, far); bin--) {
-        noise += (other[bin] - error[bin]) * energy[bin] * nearShare(plan, ratios, bin);
-      }
-    }
-    if (!triesEven(plan, ratios)) return noise;
-    return Math.min(noise, dot(this.#errors.at(1 / (2 ** (plan.bits - 1) - 1), 1), energy));
+    const noise = dot(error, energy) + energy[ATOM] * outermostError(plan, ratios, grid);
+    if (near === far) return noise;
+    const other = this.#errorTable(plan, step, near, 1);
+    const first = firstAtLeast(HIGH, Math.min(near, far)); // the two agree below
+    const clipped = nearEnergy(plan, ratios, energy, first, this.#near);
+    let more = 0;
+    for (let bin = first; bin < BINS; bin++) more += (other[bin] - error[bin]) * clipped[bin];
+    return noise + more;
   }
 
   /** The relative errors of a grid; those of percentiles never recur. */
@@ -162,18 +166,8 @@ class Noise {
   ): number {
     const span = spanOf(plan);
     if (span === "auto" || span === "absmax") return 1;
-    if (span === "mse") return this.#bestClip(plan, energy, ratios);
+    if (span === "mse") return leastErrorClip((clip) => this.#errorsOf(plan, ratios, clip, energy));
     return percentile(this.#surviving(layer, plan, fate, table, "Count", this.#counts), span / 100);
-  }
-
-  #bestClip(plan: Plan, energy: Float64Array, ratios: ArrayLike<number>): number {
-    let best = 1;
-    let least = Number.POSITIVE_INFINITY;
-    for (const clip of CLIPS) {
-      const cost = this.#errorsOf(plan, ratios, clip, energy);
-      if (cost < least) [best, least] = [clip, cost];
-    }
-    return best;
   }
 
   /** The grid of a plan, in units of a group's range. */
@@ -255,8 +249,14 @@ function clamp(x: number): number {
   return Math.min(1, Math.max(0, x));
 }
 
+/** In four sums, which do not wait for each other. */
 function dot(a: Float64Array, b: Float64Array): number {
-  let total = 0;
-  for (let bin = 0; bin < BINS; bin++) total += a[bin] * b[bin];
-  return total;
+  let [s0, s1, s2, s3] = [a[BINS - 2] * b[BINS - 2], a[BINS - 1] * b[BINS - 1], 0, 0];
+  for (let bin = 0; bin < BINS - 2; bin += 4) {
+    s0 += a[bin] * b[bin];
+    s1 += a[bin + 1] * b[bin + 1];
+    s2 += a[bin + 2] * b[bin + 2];
+    s3 += a[bin + 3] * b[bin + 3];
+  }
+  return s0 + s1 + (s2 + s3);
 }

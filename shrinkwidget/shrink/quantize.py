@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..measure.bytes import rounded
-from ..measure.grids import CLIPS
+from ..measure.grids import CLIP_STEPS, CLIPS
 from ..measure.layers import Entry
 from ..recipe import Plan
 from .codebook import codebook_of
@@ -123,12 +123,12 @@ def _survivors_per_group(layer: Layer) -> float:
     return max(1.0, layer.groups.size * density)
 
 
-def _squared_errors(layer: Layer, step: Tensor, zero: Tensor) -> Tensor:
+def _squared_errors(layer: Layer, step: Tensor, zero: Tensor | None) -> Tensor:
     """Return the squared error of each group on a linear grid of 2 bits or more, float64 ``[groups]``."""
     errors = torch.zeros(len(step), dtype=torch.float64, device=step.device)
     for piece in layer.pieces():
         scale = column(step, piece)
-        error = steps(piece.x, scale, column(zero, piece), layer.plan).mul_(scale)
+        error = steps(piece.x, scale, None if zero is None else column(zero, piece), layer.plan).mul_(scale)
         errors[piece.groups] += error.sub_(piece.x).square_().sum(1, dtype=torch.float64)
     return errors
 
@@ -180,19 +180,26 @@ def _clips(layer: Layer, low: Tensor, high: Tensor) -> Tensor:
 
 
 def _least_error_clips(layer: Layer, low: Tensor, high: Tensor) -> Tensor:
-    """Return, of the `CLIPS`, the one with the least squared error of each group, the largest of equally good ones."""
-    errors = torch.zeros((len(CLIPS), len(low)), dtype=torch.float64, device=low.device)
-    for piece in layer.pieces():
-        for clip, total in zip(CLIPS, errors, strict=True):
-            a, b = column(low * clip, piece), column(high * clip, piece)
-            step = step_sizes(a, b, layer.plan)
-            zero = None if layer.plan.symmetric else zero_points(a, step, layer.plan)
-            error = steps(piece.x, step, zero, layer.plan).mul_(step).sub_(piece.x)
-            total[piece.groups] += error.square_().sum(1, dtype=torch.float64)
-    best, least = torch.ones_like(low), errors[0].clone()
-    for clip, total in zip(CLIPS, errors, strict=True):
-        best[total < least] = clip
-        least = torch.minimum(least, total)
+    """Return the clip with the least squared error of each group: the best of the `CLIPS`, refined by `CLIP_STEPS`.
+
+    The error has one valley but for the noise of single weights, and of equally good clips the first tried is taken.
+    """
+    best = torch.ones_like(low)
+    least = torch.full(low.shape, math.inf, dtype=torch.float64, device=low.device)
+
+    def attempt(clip: Tensor) -> None:
+        nonlocal best, least
+        a, b = low * clip, high * clip
+        step = step_sizes(a, b, layer.plan)
+        error = _squared_errors(layer, step, None if layer.plan.symmetric else zero_points(a, step, layer.plan))
+        best, least = torch.where(error < least, clip, best), torch.minimum(error, least)
+
+    for clip in CLIPS:
+        attempt(torch.full_like(low, clip))
+    for width in CLIP_STEPS:
+        above, below = (best + width).clamp_(max=1), best - width
+        attempt(above)
+        attempt(below)
     return best
 
 

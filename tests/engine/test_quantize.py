@@ -46,8 +46,12 @@ def clip_of(kept: list[np.float32], low: np.float32, high: np.float32, plan: Pla
     if plan.range == "absmax" or reach == 0:
         return f(1)
     if plan.range == "mse":
-        errors = [grid_error(kept, low * f(c), high * f(c), plan) for c in (1 - 0.05 * i for i in range(17))]
-        return f(1 - 0.05 * errors.index(min(errors)))
+        tried: dict[float, float] = {}
+        for nearby in ([1, 0.75, 0.5, 0.25], [1 / 8, -1 / 8], [1 / 16, -1 / 16]):
+            best = min(tried, key=lambda c: tried[c]) if tried else 0.0
+            for clip in (min(best + d, 1.0) for d in nearby):
+                tried.setdefault(clip, grid_error(kept, low * f(clip), high * f(clip), plan))
+        return f(min(tried, key=lambda c: tried[c]))  # of equal ones the first
     ascending = sorted(float(abs(x)) for x in kept)
     value = ascending[max(1, int(np.ceil(len(ascending) * (float(plan.range) / 100)))) - 1]
     return f(value / float(reach)) if value > 0 else f(1)
