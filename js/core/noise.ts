@@ -14,7 +14,7 @@ import {
   spanOf,
   triesEven,
 } from "./grid";
-import { firstAtLeast, sum } from "./search";
+import { dot, firstAtLeast, sum } from "./search";
 import { tableFor, tableIndex } from "./sketch";
 import { type Fate, survivingRatios, survivingShares, untouched } from "./survival";
 import type { LayerSketch, Plan, RelativeTable, Sketch } from "./types";
@@ -247,16 +247,4 @@ function halfErrorsTo(layer: LayerSketch): Float64Array {
 
 function clamp(x: number): number {
   return Math.min(1, Math.max(0, x));
-}
-
-/** In four sums, which do not wait for each other. */
-function dot(a: Float64Array, b: Float64Array): number {
-  let [s0, s1, s2, s3] = [a[BINS - 2] * b[BINS - 2], a[BINS - 1] * b[BINS - 1], 0, 0];
-  for (let bin = 0; bin < BINS - 2; bin += 4) {
-    s0 += a[bin] * b[bin];
-    s1 += a[bin + 1] * b[bin + 1];
-    s2 += a[bin + 2] * b[bin + 2];
-    s3 += a[bin + 3] * b[bin + 3];
-  }
-  return s0 + s1 + (s2 + s3);
 }
