@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+import shrinkwidget as sw
 from shrinkwidget.errors import RecipeError
 from shrinkwidget.measure.estimate import Estimate, estimate
 from shrinkwidget.measure.layers import Weights, open_weights
@@ -144,3 +145,16 @@ def test_weights_too_small_to_square_in_float32_have_an_estimate(range_: Any) ->
     guess = estimate(looked, Recipe(sparsity=0.5, bits=4, range=range_))
     assert guess.nbytes == exact(weights, guess.recipe, looked).nbytes
     assert math.isfinite(guess.sqnr)
+
+
+def test_the_error_in_decibels_is_ten_times_the_logarithm_of_energies() -> None:
+    model = sw.demo.model()
+    small = sw.compress(model, sw.Recipe(sparsity=0.8, bits=4))
+    assert small.model is not None
+    assert small.estimate is not None
+    pairs = [(a, b) for a, b in zip(model.parameters(), small.model.parameters(), strict=True) if a.ndim >= 2]
+    signal = sum(float(a.detach().double().square().sum()) for a, _ in pairs)
+    noise = sum(float((a - b).detach().double().square().sum()) for a, b in pairs)
+    assert small.estimate.sqnr == pytest.approx(10 * math.log10(signal / noise), abs=1e-3)
+    first = small.estimate.layers[0]
+    assert first.sqnr == pytest.approx(10 * math.log10(first.signal / first.noise))
