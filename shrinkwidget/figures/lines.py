@@ -36,7 +36,9 @@ class LineScales:
         return left + (epoch - self.xs[0]) / (self.xs[1] - self.xs[0] or 1) * width
 
     def y(self, value: float) -> float:
-        """Return the pixel of a value."""
+        """Return the pixel of a value; NaN for one that has no place on a logarithmic axis, such as a rate of zero."""
+        if self.log and value <= 0:
+            return math.nan
         _, top, _, height = self.frame.plot
         low, high, at = (math.log10(v) if self.log else v for v in (*self.ys, value))
         return top + (high - at) / (high - low or 1) * height

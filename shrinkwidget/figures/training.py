@@ -307,10 +307,10 @@ class _Chart:
         """Draw a line through the values, with gaps where one is missing; in `steps` each holds from the one before."""
         runs: list[list[tuple[float, float]]] = [[]]
         for x, y in zip(at, values, strict=True):
-            if y is None or not math.isfinite(y):
+            place = self.scales.x(x), math.nan if y is None else self.scales.y(y)
+            if not math.isfinite(place[1]):
                 runs.append([])
                 continue
-            place = self.scales.x(x), self.scales.y(y)
             if steps and runs[-1]:
                 runs[-1].append((runs[-1][-1][0], place[1]))
             runs[-1].append(place)

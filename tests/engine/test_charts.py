@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from shrinkwidget.figures.lines import LineScales, rate_domain
+from shrinkwidget.figures.scatter import Frame
 from shrinkwidget.figures.ticks import linear_ticks, log_ticks, size_marks
 from shrinkwidget.measure.sketch import Sketch
 from shrinkwidget.recipe import Recipe
@@ -62,3 +65,11 @@ def test_an_axis_has_two_ticks_at_least_and_never_many_more_than_asked_for() -> 
 def test_a_microcontrollers_flash_is_no_mark_of_a_model_many_times_its_size() -> None:
     assert [label for _, label in size_marks(699_328)] == ["256 kB flash"]
     assert [label for _, label in size_marks(100_000)] == ["32 kB flash"]
+
+
+def test_a_rate_of_zero_is_a_gap_in_a_logarithmic_axis() -> None:
+    rates = [0.1, 0.01, 0.0]
+    scales = LineScales(Frame(300, 100, 50, 14, 28, 20), (0, 3), rate_domain(rates), log=True)
+    first, second, last = map(scales.y, rates)
+    assert first < second
+    assert math.isnan(last)
