@@ -2,7 +2,7 @@
 
 import { useSignal } from "@preact/signals";
 import type { ComponentChildren } from "preact";
-import { useEffect, useRef } from "preact/hooks";
+import { useLayoutEffect, useRef } from "preact/hooks";
 import { onEscape } from "./keys";
 
 interface FormProps {
@@ -20,7 +20,11 @@ interface FormProps {
 function Question({ label, value, action, testid, valid, submit, done, children }: FormProps) {
   const input = useRef<HTMLInputElement>(null);
   const text = useSignal(value);
-  useEffect(() => input.current?.select(), []);
+  // Before it is painted: a key pressed right after the button that opened it belongs to it already.
+  useLayoutEffect(() => {
+    input.current?.focus();
+    input.current?.select();
+  }, []);
   return (
     <form
       class="sw-buttons sw-question"
@@ -126,7 +130,7 @@ interface ReplaceProps {
 /** What stands under a name already, and whether it may go. The safe answer has the focus. */
 export function Replace({ text, answer }: ReplaceProps) {
   const cancel = useRef<HTMLButtonElement>(null);
-  useEffect(() => cancel.current?.focus(), []);
+  useLayoutEffect(() => cancel.current?.focus(), []);
   return (
     // biome-ignore lint/a11y/useSemanticElements: a fieldset needs a legend, and this one is the sentence itself
     <div class="sw-buttons sw-question" role="group" aria-label={text} onKeyDown={onEscape(() => answer(false))}>

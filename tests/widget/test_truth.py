@@ -154,7 +154,8 @@ def test_a_settled_state_is_spoken_once_and_the_focus_stays_in_the_explorer(book
     assert 1 <= len(heard) <= 2
     assert f"{100 * book.python('ex.score.value'):.1f}" in heard[-1]
     inside = "document.activeElement.dataset.testid"
-    page.press("save")
+    held = page.part("save").evaluate(f"button => {{ button.click(); return Promise.resolve().then(() => {inside}); }}")
+    assert held == "save-input", "a key pressed before the question is painted must reach it"
     book.page.keyboard.press("Escape")
     book.page.wait_for_function(f"{inside} === 'save'")
     page.ask("compress", "little")
