@@ -19,7 +19,7 @@ from .measure.size import safetensors_bytes
 from .measure.sketch import Sketch
 from .recipe import Recipe, checked_recipe
 from .shrink.coded import Coded
-from .shrink.compress import code_layers, copied, fill
+from .shrink.compress import code_layers, copied, fill, writer
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -144,10 +144,10 @@ def compress(model: Source, recipe: Recipe, known: Sketch | None = None, *, layo
     if known is not None:
         _refuse_other_layout(weights, known)
     new = copied(model) if isinstance(model, nn.Module) else None
-    coded, estimate = code_layers(weights, recipe, known)
+    coded, estimate = code_layers(weights, recipe, known, write=None if new is None else writer(new))
     packed = pack(_snapshot(weights, coded), recipe, coded)
     if new is not None:
-        fill(new, packed.state_dict().items())
+        fill(new, packed.uncoded().items())
     return Compressed(packed, new, estimate)
 
 

@@ -65,6 +65,11 @@ class Packed:
         """Return all tensors by name; the names of tied weights share one tensor, as each looks at it."""
         return {name: slot.seen_as(name, tensor) for slot, tensor in self.tensors() for name in slot.names}
 
+    def uncoded(self) -> dict[str, Tensor]:
+        """Return those of `state_dict` that are not coded."""
+        plain = [(slot, item.to(slot.dtype)) for slot, item in self.items() if not isinstance(item, Coded)]
+        return {name: slot.seen_as(name, tensor) for slot, tensor in plain for name in slot.names}
+
     def save(self, path: str | os.PathLike[str], entropy: bool = False) -> int:
         """Write the file, whole or not at all, and return its bytes; see `write_whole` for what can go wrong."""
         return write_whole(path, self.parts(entropy))

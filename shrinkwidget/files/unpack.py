@@ -14,6 +14,7 @@ from ..errors import FileError, quoted
 from ..measure.bytes import count_width
 from ..recipe import Plan
 from ..shrink.coded import Coded, decode, groups_of, offset_of, values_of
+from ..shrink.numeric import selected
 from .bits import Bytes
 from .forms import Entropy, Plain, believable
 from .header import Header
@@ -132,7 +133,7 @@ def _coded(
     keep = None if mask is None else torch.from_numpy(mask)
     if keep is None and kept < slot.numel:
         keep = _kept_of_dense(slot, kept, codes, _zero_codes(slot, plan, zeros))
-        codes = codes[keep]
+        codes = selected(codes, keep)
     coded = Coded(slot.name, slot.shape, slot.dtype, plan, keep, codes, scales, zeros, codebook, slot.layout)
     _refuse_infinite(coded)
     return coded

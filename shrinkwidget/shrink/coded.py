@@ -10,7 +10,9 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from ..measure.layout import FIRST, Layout
+from ..measure.parallel import CHUNK
 from ..recipe import Granularity, Plan
+from .numeric import scatter_
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +129,7 @@ def spread(coded: Coded, codes: Tensor, fill: Tensor | float = 0) -> Tensor:
         return codes
     full = torch.empty(coded.n, dtype=codes.dtype, device=codes.device)
     full.copy_(torch.as_tensor(fill))
-    return full.masked_scatter_(coded.keep, codes)
+    return scatter_(full, coded.keep, codes)
 
 
 def dense_codes(coded: Coded) -> Tensor:
@@ -148,10 +150,27 @@ def decode(coded: Coded) -> Tensor:
     if coded.plan.bits > 8:
         values = spread(coded, coded.codes).to(coded.dtype, copy=coded.keep is None)
         return coded.layout.restored(values, coded.shape)
+    if coded.scales is not None and coded.plan.bits > 1:
+        return coded.layout.restored(_linear(coded), coded.shape)
     values = values_of(coded)
     if coded.keep is not None:
         values = values.masked_fill(~coded.keep, 0)
     return coded.layout.restored(finite(values, coded.scales, coded.plan, coded.dtype), coded.shape)
+
+
+def _linear(coded: Coded) -> Tensor:
+    """Return the effective weights of a linear grid, flat: in pieces that fit a CPU's cache, whole on other devices."""
+    if coded.scales is None:
+        raise ValueError(f"{coded.name!r} is on a linear grid without scales")
+    groups = groups_of(coded.layout.matrix(coded.shape), coded.plan.granularity)
+    codes = dense_codes(coded)  # a pruned weight has the code of zero, and so the value zero
+    values = torch.empty(coded.n, dtype=coded.dtype, device=codes.device)
+    for weights, some in groups.pieces(CHUNK if codes.device.type == "cpu" else coded.n):
+        scales = coded.scales[some, None]
+        steps = groups.blocks(codes[weights]).to(torch.float32)
+        steps.sub_(offset_of(coded.plan) if coded.zeros is None else coded.zeros[some, None].to(torch.float32))
+        values[weights] = groups.flat(finite(steps.mul_(scales), scales, coded.plan, coded.dtype))
+    return values
 
 
 def finite(values: Tensor, scales: Tensor | None, plan: Plan, dtype: torch.dtype) -> Tensor:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from itertools import chain
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -17,35 +18,46 @@ from ..measure.computed import plain_weights
 from ..measure.estimate import Estimate
 from ..measure.layers import Entry, Weights
 from ..measure.parallel import Watch, each
-from ..measure.sketch import Sketch, sketch
+from ..measure.sketch import Sketch, counted
 from ..measure.ties import clusters
 from ..recipe import Recipe
 from .coded import Coded, decode
 from .exact import Chosen, assemble, choose, effective, energy_and_error, energy_of
 from .quantize import code
 
+Write: TypeAlias = Callable[[str, Tensor], None]
+"""Takes a tensor's name and its values."""
+
 
 def code_layers(
-    weights: Weights, recipe: Recipe, known: Sketch | None = None, cancelled: Watch | None = None
+    weights: Weights,
+    recipe: Recipe,
+    known: Sketch | None = None,
+    cancelled: Watch | None = None,
+    write: Write | None = None,
 ) -> tuple[dict[str, Coded], Estimate]:
     """Return the codes of every compressible layer that is not under Keep, by name, and the exact figures.
 
-    Nothing in the codes shares memory with the model. Raises as `exact` does.
+    Nothing in the codes shares memory with the model. The effective weights, decoded for the figures, are given to
+    `write` under the layer's name, from any thread. Raises as `exact` does.
     """
-    known = known or sketch(weights)
+    known = known or counted(weights)
     chosen = choose(weights, recipe, known, cancelled)
-    done = list(each(_code, chosen, cancelled))
+    done = list(each(partial(_code, write=write), chosen, cancelled))
     estimate = assemble(known, recipe, chosen, (sums for _, sums in done))
     return {coded.name: coded for coded, _ in done if coded is not None}, estimate
 
 
-def _code(chosen: Chosen) -> tuple[Coded | None, tuple[float, float]]:
+def _code(chosen: Chosen, write: Write | None) -> tuple[Coded | None, tuple[float, float]]:
     """Return the codes of one layer (None under Keep) and its (signal, noise)."""
     before = chosen.entry.load()
     if chosen.plan.keep:
         return None, (energy_of(before), 0.0)
     coded = code(chosen.layer())
-    return coded, energy_and_error(before, decode(coded))
+    effective = decode(coded)
+    if write is not None:
+        write(coded.name, effective)
+    return coded, energy_and_error(before, effective)
 
 
 def effective_state(
@@ -127,9 +139,19 @@ def _computed(model: nn.Module) -> Iterator[Tensor]:
             held.extend(value.values() if isinstance(value, dict) else value)
 
 
-def fill(model: nn.Module, state: Iterable[tuple[str, Tensor]]) -> None:
-    """Write tensors over a model's parameters and buffers, by name; on another device they are moved."""
+def writer(model: nn.Module) -> Write:
+    """Return what writes tensors over a model's parameters and buffers, by name; on another device they are moved."""
     places = dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers(remove_duplicate=False))
-    with torch.inference_mode(False), torch.no_grad():
-        for name, tensor in state:
+
+    def write(name: str, tensor: Tensor) -> None:
+        with torch.inference_mode(False), torch.no_grad():
             places[name].copy_(tensor)
+
+    return write
+
+
+def fill(model: nn.Module, state: Iterable[tuple[str, Tensor]]) -> None:
+    """Write tensors over a model's parameters and buffers; see `writer`."""
+    write = writer(model)
+    for name, tensor in state:
+        write(name, tensor)

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..measure.estimate import Estimate, assembled, layer_estimate
 from ..measure.layers import Entry, Weights, where_float64_is
 from ..measure.parallel import Watch, chunks, each
-from ..measure.sketch import Sketch, sketch
+from ..measure.sketch import Sketch, counted
 from ..measure.tables import sum_of_squares
 from ..recipe import Plan, Recipe
 from .grid import Grid, Layer, layer_of
@@ -59,7 +59,7 @@ def exact(weights: Weights, recipe: Recipe, known: Sketch | None = None, cancell
         RecipeError: if an override matches no layer.
         ModelError: for NaN or infinite weights, and for weights that changed since they were sketched.
     """
-    known = known or sketch(weights)
+    known = known or counted(weights)
     chosen = choose(weights, recipe, known, cancelled)
     return assemble(known, recipe, chosen, each(_signal_and_noise, chosen, cancelled))
 
@@ -82,7 +82,7 @@ def effective(
     They are bit for bit what a saved file loads. A layer under Keep is yielded as it is, not copied. Raises as
     `exact` does.
     """
-    chosen = choose(weights, recipe, known or sketch(weights), cancelled)
+    chosen = choose(weights, recipe, known or counted(weights), cancelled)
     for item, tensor in zip(chosen, each(_effective, chosen, cancelled), strict=True):
         yield item.entry, tensor
 

@@ -15,7 +15,7 @@ from ..measure.layout import Layout
 from ..measure.parallel import CHUNK
 from ..recipe import Plan
 from .coded import Groups, finite, groups_of, offset_of
-from .numeric import places_among, round_half_even_, zeroed
+from .numeric import places_among, round_half_even_, selected, zeroed
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,7 +53,7 @@ class Layer:
 
     def survivors(self) -> Tensor:
         """Return the kept weights row by row, of the tensor's own dtype."""
-        return self.flat if self.keep is None else self.flat[self.keep]
+        return self.flat if self.keep is None else selected(self.flat, self.keep)
 
     @property
     def stored(self) -> torch.dtype:

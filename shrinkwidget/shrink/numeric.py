@@ -27,6 +27,20 @@ def count_true(values: Tensor) -> int:
     return int(np.count_nonzero(values.numpy()) if _on_cpu(values) else values.count_nonzero())
 
 
+def selected(values: Tensor, keep: Tensor) -> Tensor:
+    """Return the flat values where `keep` is true, as ``values[keep]``, which is several times slower on a CPU."""
+    return values.index_select(0, _places(keep)) if _on_cpu(values) else values[keep]
+
+
+def scatter_(values: Tensor, keep: Tensor, new: Tensor) -> Tensor:
+    """Write `new` in order to where `keep` is true of flat values, as ``masked_scatter_``, and return them."""
+    return values.scatter_(0, _places(keep), new) if _on_cpu(values) else values.masked_scatter_(keep, new)
+
+
+def _places(keep: Tensor) -> Tensor:
+    return torch.from_numpy(np.flatnonzero(keep.numpy()))
+
+
 def zeroed(values: Tensor, keep: Tensor) -> Tensor:
     """Return the values times the truth values `keep`."""
     return torch.from_numpy(np.multiply(values.numpy(), keep.numpy())) if _on_cpu(values) else values * keep

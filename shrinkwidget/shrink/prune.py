@@ -18,7 +18,7 @@ from ..measure.bytes import zeros_dropped
 from ..measure.layers import Entry, Weights
 from ..measure.parallel import Watch, chunks, each
 from ..measure.pruned import block_count
-from ..measure.sketch import LayerSketch, Sketch, sketch
+from ..measure.sketch import LayerSketch, Sketch, counted
 from ..measure.tables import times_beaten
 from ..recipe import Plan, Recipe, n_of_m
 from .numeric import count_true
@@ -69,7 +69,7 @@ def selections(
         Cancelled: as soon as `cancelled` says so.
         ModelError: if `known` is the sketch of another model.
     """
-    known = known or sketch(weights)
+    known = known or counted(weights)
     if [(k.name, k.shape, k.rows) for k in known.layers] != [(e.name, e.shape, e.matrix[0]) for e in weights.layers]:
         raise ModelError("the sketch given is of another model: leave it out, or make it of this one")
     layers = list(zip(weights.layers, known.layers, known.plans(recipe), strict=True))

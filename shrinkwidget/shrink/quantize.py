@@ -14,7 +14,7 @@ from ..recipe import Plan
 from .codebook import codebook_of
 from .coded import Coded, offset_of
 from .grid import Grid, Layer, Piece, column, layer_of, steps
-from .numeric import count_true
+from .numeric import count_true, selected
 from .scales import as_stored
 
 
@@ -52,7 +52,7 @@ def code(layer: Layer) -> Coded:
 
 def _kept_codes(codes: Tensor, piece: Piece, layer: Layer) -> Tensor:
     flat = layer.groups.flat(codes)
-    return flat if layer.keep is None else flat[layer.keep[piece.weights]]
+    return flat if layer.keep is None else selected(flat, layer.keep[piece.weights])
 
 
 def fit(layer: Layer) -> Grid:
