@@ -158,15 +158,15 @@ def ratio_shares(low: Tensor, high: Tensor) -> Floats:
     between them, in linear proportion. Of more than `SAMPLE` groups an evenly spaced subset is taken.
     """
     step = coprime_step(math.ceil(len(low) / SAMPLE), len(low))
-    ends = torch.stack([-low[::step], high[::step]]).double()
-    far, near = ends.amax(0), ends.amin(0)
-    place = near / torch.where(far > 0, far, 1.0) * (len(RATIOS) - 1)
-    node = place.long().clamp_(max=len(RATIOS) - 2)
-    upper, squares = place - node, far.square()
-    shares = torch.bincount(node, (1 - upper) * squares, len(RATIOS))
-    shares += torch.bincount(node + 1, upper * squares, len(RATIOS))
-    total = float(squares.sum())
-    return shares.cpu().numpy() / total if total > 0 else np.eye(1, len(RATIOS))[0]
+    below, above = (-low[::step]).double().cpu().numpy(), high[::step].double().cpu().numpy()
+    far, near = np.maximum(below, above), np.minimum(below, above)
+    place = near / np.where(far > 0, far, 1.0) * (len(RATIOS) - 1)
+    node = np.minimum(place.astype(np.intp), len(RATIOS) - 2)
+    upper, squares = place - node, far**2
+    shares = np.bincount(node, (1 - upper) * squares, len(RATIOS))
+    shares += np.bincount(node + 1, upper * squares, len(RATIOS))
+    total = squares.sum()
+    return np.asarray(shares / total) if total > 0 else np.eye(1, len(RATIOS))[0]
 
 
 def sum_of_squares(values: Tensor) -> float:
@@ -202,10 +202,13 @@ def _sampled(rows: Tensor, absmax: Tensor, size: int) -> Iterator[tuple[Tensor, 
 
 
 def some_runs(rows: Tensor, size: int, step: int) -> Tensor:
-    """Return about every `step`-th whole run of `size` weights along the rows, ``[runs, size]``, copying no other."""
+    """Return about every `step`-th whole run of `size` weights along the rows, ``[runs, size]``, copying no others."""
     per_row = rows.shape[1] // size
     runs = len(rows) * per_row
-    chosen = torch.arange(0, runs, coprime_step(step, runs), device=rows.device)
+    step = coprime_step(step, runs)
+    if rows.is_contiguous() and per_row * size == rows.shape[1]:
+        return rows.view(runs, size)[::step]
+    chosen = torch.arange(0, runs, step, device=rows.device)
     return rows[:, : per_row * size].view(len(rows), per_row, size)[chosen // per_row, chosen % per_row]
 
 
