@@ -10,9 +10,11 @@ small.save("small.safetensors")          # exactly as small as the screen said
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from . import demo
 from .compressed import Compressed, compress, load
-from .errors import DataError, FileError, ModelError, RecipeError, ShrinkError, TrainingError
+from .errors import DataError, FileError, MissingPackageError, ModelError, RecipeError, ShrinkError, TrainingError
 from .learn.api import prune_and_retrain, retrain
 from .learn.methods import FineTune, GradualPruning, ReestimateNorms, RewindLearningRate, RewindWeights
 from .learn.options import Distil, Training
@@ -22,6 +24,7 @@ from .learn.schedule import Schedule
 from .measure.estimate import Estimate, estimate
 from .measure.size import Size, measure
 from .measure.sketch import Sketch, sketch
+from .notebook import explore, monitor, widget_class
 from .recipe import Keep, Recipe
 from .shrink.fold import fold_batchnorm
 from .teach.api import transfer
@@ -30,8 +33,10 @@ from .teach.spent import Spent
 from .teach.strategies import FineTuneAll, Gradual, Head, LowRank
 from .train.evaluate import Score, evaluate, running
 from .train.metrics import Metric
-from .widgets.explorer import Explorer, explore
-from .widgets.monitor import Monitor, monitor
+
+if TYPE_CHECKING:
+    from .widgets.explorer import Explorer as Explorer
+    from .widgets.monitor import Monitor as Monitor
 
 __version__ = "0.1.0"
 
@@ -40,7 +45,6 @@ __all__ = [
     "DataError",
     "Distil",
     "Estimate",
-    "Explorer",
     "FileError",
     "FineTune",
     "FineTuneAll",
@@ -50,8 +54,8 @@ __all__ = [
     "Keep",
     "LowRank",
     "Metric",
+    "MissingPackageError",
     "ModelError",
-    "Monitor",
     "Progress",
     "Recipe",
     "RecipeError",
@@ -83,3 +87,18 @@ __all__ = [
     "sketch",
     "transfer",
 ]
+
+if not TYPE_CHECKING:  # a module's __getattr__ makes type checkers take any name for one that is there
+
+    def __getattr__(name: str) -> type:
+        """Import the classes of the widgets, and with them Jupyter, when they are asked for."""
+        if name not in ("Explorer", "Monitor"):
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        try:
+            return widget_class(name)
+        except MissingPackageError as error:
+            raise AttributeError(str(error)) from error  # what hasattr and help expect of a name that is not there
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "Explorer", "Monitor", "__version__"]

@@ -38,6 +38,10 @@ class TrainingError(ShrinkError, ValueError):
     """A training that cannot be (an option out of range), or cannot go on (a loss that is not finite)."""
 
 
+class MissingPackageError(ShrinkError, ImportError):
+    """An optional package that is not installed: the message names the extra that brings it."""
+
+
 class Cancelled(ShrinkError):
     """Work that was told to stop, because something newer was asked for."""
 

@@ -123,7 +123,7 @@ def test_what_cannot_be_asked_for_is_told_in_the_monitor() -> None:
 
 def test_measuring_batch_norm_anew_is_over_before_it_could_be_watched(monkeypatch: pytest.MonkeyPatch) -> None:
     shown: list[sw.Run] = []
-    monkeypatch.setattr("shrinkwidget.learn.watched._hosts", [lambda: shown.append])
+    monkeypatch.setattr("shrinkwidget.learn.run._hosts", [lambda: shown.append])
     small, train = sw.compress(sw.demo.model(), sw.Recipe(sparsity=0.9)), sw.demo.data("train")
     assert sw.retrain(small, train, None, sw.ReestimateNorms()).regime == "batch norm re-estimated"
     assert not shown
@@ -148,7 +148,7 @@ def test_a_transfer_is_watched_and_a_stop_ends_all_of_it(monkeypatch: pytest.Mon
         if len(runs) == 2:
             run.observe(lambda run: run.stop() if run.history else None)
 
-    monkeypatch.setattr("shrinkwidget.learn.watched._hosts", [lambda: show])
+    monkeypatch.setattr("shrinkwidget.learn.run._hosts", [lambda: show])
     gradual = sw.Gradual()
     taught = sw.transfer(sw.demo.model(), few, few, classes=10, strategy=gradual, baseline=True)
     assert [run.state for run in runs] == ["done", "stopped"]

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from ..errors import DataError, nearest
+from ..errors import DataError, MissingPackageError, nearest
 from .fit import fit
 from .network import DigitNet
 from .printed import glyphs
@@ -44,7 +44,7 @@ def data(split: Split = "test") -> tuple[Tensor, Tensor]:
     how many bits, when to stop), and 360 to ``"test"`` the choice on, once. The demo network saw the first only.
 
     Raises:
-        ImportError: without scikit-learn, which carries the images; ``pip install shrinkwidget[demo]`` brings it.
+        MissingPackageError: without scikit-learn, which carries the images; the extra "demo" brings it.
         DataError: for another name of a split.
     """
     if split not in _BOUNDS:
@@ -81,7 +81,9 @@ def _load_digits() -> Any:
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
-        raise ImportError("the demo's images come with scikit-learn: pip install shrinkwidget[demo]") from error
+        raise MissingPackageError(
+            'the demo\'s images come with scikit-learn: pip install "shrinkwidget[demo]"'
+        ) from error
     return load_digits()
 
 

@@ -25,7 +25,6 @@ _WHOLE_BYTES: Final = 1 << 26
 _SAMPLED: Final = 1 << 16
 _MOST_ITEMS: Final = 64
 _MOST_OBJECTS: Final = 20_000
-_CHANCE: Final = (random.Random, np.random.Generator, np.random.RandomState, torch.Generator)
 _HOLDS_MORE: Final = object()
 _OTHERS: Final = ("builtins", "torch", "numpy", "abc", "typing", "functools")
 _LOADER: Final = ("dataset", "batch_size", "drop_last", "collate_fn", "sampler", "batch_sampler")
@@ -153,7 +152,8 @@ def _plain(value: Any) -> Any:
         return ["bytes", len(value), zlib.crc32(value)]
     if isinstance(value, ModuleType):
         return ["module", value.__name__]
-    if isinstance(value, (*_CHANCE, Iterator)):
+    # numpy imports np.random when it is first asked for: here, not when this module is imported
+    if isinstance(value, (random.Random, torch.Generator, np.random.Generator, np.random.RandomState, Iterator)):
         return [_name(type(value))]
     return _HOLDS_MORE
 

@@ -171,6 +171,13 @@ class Run:
         where = "" if now is None else f", round {now.round} of {now.rounds}, epoch {now.epoch} of {now.epochs}"
         return f"Run({type(self.job.model).__name__}, {self._state}{where})"
 
+    def _ipython_display_(self) -> None:
+        """Show its monitor where it is last in a cell of a notebook; elsewhere IPython goes on to its `repr`."""
+        show = host()
+        if show is None:
+            raise NotImplementedError
+        show(self)
+
     def _run(self) -> None:
         steps = self._trainer.steps()
         over: State = "failed"
@@ -225,6 +232,25 @@ class Run:
         self.stop()
         self._thread.join(_STOP_SECONDS)
         wait_for_readers(_READ_SECONDS)
+
+
+Show: TypeAlias = Callable[[Run], object]
+"""Puts a run before the user's eyes, and returns."""
+
+_hosts: Final[list[Callable[[], Show | None]]] = []
+
+
+def host_with(host: Callable[[], Show | None]) -> None:
+    """Ask `host`, before every training that blocks, how to show it; it returns None where it cannot.
+
+    So the engine is watched in a notebook, and knows of none.
+    """
+    _hosts.append(host)
+
+
+def host() -> Show | None:
+    """Return how to show a run here: in the notebook, or None where nobody can."""
+    return next((show for ask in _hosts if (show := ask()) is not None), None)
 
 
 def _told(error: BaseException) -> Exception:

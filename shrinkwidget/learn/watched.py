@@ -2,34 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any
 
 from ..compressed import Compressed
 from .bar import finished
 from .drive import trainer_of
 from .job import Job
-from .run import Run
-
-Show: TypeAlias = Callable[[Run], object]
-"""Puts a run before the user's eyes, and returns."""
-
-_hosts: list[Callable[[], Show | None]] = []
-
-
-def host_with(host: Callable[[], Show | None]) -> None:
-    """Ask `host`, before every training that blocks, how to show it; it returns None where it cannot.
-
-    So the engine is watched in a notebook, and knows of none.
-    """
-    _hosts.append(host)
+from .run import Run, host
 
 
 class Watched:
     """One job that blocks: shown by the notebook it runs in, if there is one, where it can be paused and stopped."""
 
     def __init__(self, job: Job) -> None:
-        show = next((found for host in _hosts if (found := host()) is not None), None) if job.trains else None
+        show = host() if job.trains else None
         self._show = show
         self._run = None if show is None else Run(job)
         self._trainer = trainer_of(job) if show is None else None

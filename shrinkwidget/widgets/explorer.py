@@ -19,13 +19,10 @@ from ..figures.words import recipe_words
 from ..learn.methods import Method
 from ..learn.run import Run
 from ..measure.estimate import Estimate
-from ..measure.layers import Source
-from ..measure.layout import Stated
 from ..measure.parallel import in_forked_children
 from ..measure.sketch import Sketch
-from ..recipe import Recipe, checked_recipe
-from ..train.evaluate import MetricLike, Score
-from ..train.labels import LabelRules
+from ..recipe import Recipe
+from ..train.evaluate import Score
 from .bench import DENSE, Bench, CancelCheck, Stale
 from .commands import PLAIN, Exists, keep_in_notebook, keeps, save_to
 from .hosted import Hosted, built, kernel_owned, metric_dict, sentence
@@ -529,39 +526,3 @@ def _from_mirror(recipe: Recipe, name: str, new: Any) -> Recipe:
 
 def _status_dict(state: str, what: str, text: str) -> dict[str, Any]:
     return {"state": state, "what": what, "text": text, "id": time.monotonic_ns() // 1_000_000}
-
-
-def explore(
-    model: Source,
-    data: object = None,
-    recipe: Recipe | None = None,
-    metric: MetricLike = "accuracy",
-    train: object = None,
-    *,
-    ignore_index: int | None = None,
-    next_token: bool | None = None,
-    layout: Stated = None,
-) -> Explorer:
-    """Open the explorer on a model.
-
-    Args:
-        model: an ``nn.Module``, a state dict, or the path of a ``.safetensors`` file. It is never changed.
-        data: what to evaluate on, see `evaluate`; without it there is no accuracy. Needs a module.
-        recipe: where to start; by default nothing is pruned or quantized.
-        metric: see `evaluate`.
-        train: what "Retrain…" trains on; see `retrain`.
-        ignore_index, next_token: how labels are read; see `evaluate`.
-        layout: which axis of a state dict's or a file's tensors is the output channels; see `sketch`.
-
-    Raises:
-        ModelError: for a model that cannot be looked at (NaN weights, meta tensors, nothing to compress), or a `layout`
-            that is none.
-        FileError: for a path that is not a safetensors file.
-        DataError: for an unknown metric, or data that is none or can be read only once.
-        RecipeError: for what is no recipe, or does not fit the model.
-    """
-    from .cells import replace_in_cell
-
-    start = DENSE if recipe is None else checked_recipe(recipe)
-    rules = LabelRules(ignore_index, next_token)
-    return replace_in_cell(Explorer(Bench(model, data, metric, train, rules, layout), start))

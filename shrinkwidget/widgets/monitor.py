@@ -6,14 +6,12 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import traitlets as t
-from IPython.core.getipython import get_ipython
 from IPython.display import display
 
 from ..errors import ShrinkError, TrainingError, quoted
 from ..learn.methods import FineTune, Method, RewindLearningRate
 from ..learn.run import Run
 from ..learn.schedule import Schedule
-from ..learn.watched import Show, host_with
 from ..train.metrics import Metric, resolve
 from .cells import replace_in_cell
 from .commands import Exists, keep_in_notebook, keeps, save_to
@@ -176,12 +174,8 @@ def asked_method(content: Mapping[str, Any]) -> FineTune | RewindLearningRate:
     return FineTune(epochs=epochs, schedule=constant)  # type: ignore[arg-type]  # checked there
 
 
-def monitor(run: Run) -> Monitor:
-    """Watch a training in the notebook: put the result last in a cell.
-
-    Raises:
-        TrainingError: for what is no `Run`, or one that does not train.
-    """
+def monitor_of(run: Run) -> Monitor:
+    """Return a monitor of a run; see `shrinkwidget.monitor`."""
     if not isinstance(run, Run):
         raise TrainingError(f"cannot watch a {type(run).__name__}: give the Run that background=True returns")
     if not run.job.trains:
@@ -190,28 +184,13 @@ def monitor(run: Run) -> Monitor:
     return replace_in_cell(Monitor(title, metric).watch(run))
 
 
-def _nothing() -> None:
-    pass
-
-
-def _notebook() -> Show | None:
-    """Return how to show a run in the notebook there is, if there is one."""
-    return _display if getattr(get_ipython(), "kernel", None) is not None else None
-
-
-def _display(run: Run) -> None:
+def display_run(run: Run) -> None:
+    """Show a run in the notebook: its monitor, or what it is if it does not train."""
     if run.job.trains:
-        display(monitor(run))
+        display(monitor_of(run))
     else:
         display({"text/plain": repr(run)}, raw=True)
 
 
-def _show_runs() -> None:
-    """Let a training show itself in the notebook: while it blocks, and where its run is last in a cell."""
-    host_with(_notebook)
-    formatter: Any = getattr(get_ipython(), "display_formatter", None)
-    if _notebook() is not None and formatter is not None:
-        formatter.ipython_display_formatter.for_type(Run, _display)
-
-
-_show_runs()
+def _nothing() -> None:
+    pass

@@ -67,7 +67,7 @@ def test_without_scikit_learn_it_says_what_to_install(monkeypatch: pytest.Monkey
         return real(name, *rest)
 
     monkeypatch.setattr(builtins, "__import__", absent)
-    with pytest.raises(ImportError, match=r"pip install shrinkwidget\[demo\]"):
+    with pytest.raises(ImportError, match=r'pip install "shrinkwidget\[demo\]"'):
         demo.data()
 
 
