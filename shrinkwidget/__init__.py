@@ -16,6 +16,7 @@ from . import demo
 from .compressed import Compressed, compress, load
 from .errors import DataError, FileError, MissingPackageError, ModelError, RecipeError, ShrinkError, TrainingError
 from .learn.api import prune_and_retrain, retrain
+from .learn.custom_loop import ConstrainedTraining, constrain
 from .learn.methods import FineTune, GradualPruning, ReestimateNorms, RewindLearningRate, RewindWeights
 from .learn.options import Distil, Training
 from .learn.progress import Progress
@@ -42,6 +43,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Compressed",
+    "ConstrainedTraining",
     "DataError",
     "Distil",
     "Estimate",
@@ -73,6 +75,7 @@ __all__ = [
     "TrainingError",
     "Transferred",
     "compress",
+    "constrain",
     "demo",
     "estimate",
     "evaluate",

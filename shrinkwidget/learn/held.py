@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from ..compressed import Compressed
 from ..errors import TrainingError
-from ..measure.layers import Entry, open_weights
+from ..measure.layers import Entry, Weights, open_weights
 from ..recipe import Plan, Recipe
 from ..shrink.compress import kept_value
 from ..shrink.exact import on_grid
@@ -91,17 +92,44 @@ class Held:
                 survivors = zero if layer.keep is None else zero & layer.keep
                 layer.parameter.masked_fill_(survivors, torch.finfo(layer.parameter.dtype).smallest_normal)
 
+    @property
+    def masked(self) -> list[tuple[nn.Parameter, Tensor]]:
+        """The weights of every pruned layer, and which of them are kept."""
+        return [(layer.parameter, layer.keep) for layer in self._layers if layer.keep is not None]
+
+    @property
+    def moved(self) -> bool:
+        """Whether weights lie in other memory than when this was made, as they do after ``model.to(…)``."""
+        return any(layer.entry.load().data_ptr() != layer.parameter.data_ptr() for layer in self._layers)
+
+    @property
+    def rounded(self) -> list[nn.Parameter]:
+        """The weights of every layer that computes with others than those that are trained."""
+        return [layer.parameter for layer in self._layers if layer.rounded]
+
+    def to_effective(self) -> list[Tensor]:
+        """Give the network the weights its file will hold, and return those that are trained, for `to_latent`."""
+        latent = [parameter.detach().clone() for parameter in self.rounded]
+        try:
+            values = [_effective(layer) for layer in self._layers if layer.rounded]
+            _copy([parameter.data for parameter in self.rounded], values)
+        except BaseException:  # out of memory, Ctrl-C
+            self.to_latent(latent)
+            raise
+        return latent
+
+    def to_latent(self, latent: list[Tensor]) -> None:
+        """Give the network back the weights that are trained."""
+        _copy([parameter.data for parameter in self.rounded], latent)
+
     @contextmanager
     def effective(self) -> Iterator[None]:
         """Let the network compute, inside, with the weights its file will hold."""
-        rounded = [layer for layer in self._layers if layer.rounded]
-        parameters: list[Tensor] = [layer.parameter.data for layer in rounded]
-        latent = [p.clone() for p in parameters]
+        latent = self.to_effective()
         try:
-            _copy(parameters, [_effective(layer) for layer in rounded])
             yield
         finally:
-            _copy(parameters, latent)
+            self.to_latent(latent)
 
     @contextmanager
     def as_saved(self) -> Iterator[None]:
@@ -124,7 +152,7 @@ class Held:
         """
         for layer in self._layers:
             gradient = layer.parameter.grad
-            if gradient is None:
+            if gradient is None or gradient.is_sparse:
                 continue
             if layer.shared is not None:
                 layer.shared.average_(gradient)
@@ -162,15 +190,39 @@ class Held:
         return pruned / self._all
 
 
+def masks_of(source: Compressed, weights: Weights) -> list[Tensor | None]:
+    """Return which weights of every layer a compressed model keeps, bool of its shape, None where it keeps all."""
+    coded = source.coded
+    masks = [coded[entry.name].mask if entry.name in coded else None for entry in weights.layers]
+    return without_untaught(masks, weights, source.recipe)
+
+
+def without_untaught(masks: Sequence[Tensor | None], weights: Weights, recipe: Recipe) -> list[Tensor | None]:
+    """Return the masks without those of layers that nobody asked to prune and that are zero throughout.
+
+    Such a layer has not learnt yet (LoRA begins so): let it.
+    """
+    plans = recipe.resolve(entry.name for entry in weights.layers)
+    untaught = [not plan.sparsity and plan.pattern == "unstructured" for plan in plans]
+    return [
+        None if new and keep is not None and not keep.any() else keep for keep, new in zip(masks, untaught, strict=True)
+    ]
+
+
 def _copy(to: list[Tensor], values: list[Tensor]) -> None:
     if to:  # foreach operations refuse empty lists
         torch._foreach_copy_(to, values)
 
 
 def _of_shape(optimizer: Optimizer, parameter: nn.Parameter) -> list[Tensor]:
-    """Return what an optimizer remembers per weight of a parameter: momentum, averages."""
+    """Return what an optimizer remembers per weight of a parameter: momentum, averages.
+
+    Left out is what cannot be masked beside the parameter: quantized state, a class of its own, and state offloaded to
+    another device.
+    """
     states = optimizer.state[parameter].values() if parameter in optimizer.state else ()
-    return [x for x in states if isinstance(x, Tensor) and x.shape == parameter.shape]
+    plain = [x for x in states if type(x) is Tensor and x.device == parameter.device]
+    return [x for x in plain if x.shape == parameter.shape]
 
 
 def _effective(layer: _Layer) -> Tensor:

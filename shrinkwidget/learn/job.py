@@ -107,7 +107,7 @@ class Job:
             text = _epochs(whole)
         else:
             text = f"{rounds if number + 1 == rounds else f'{number + 1} of {rounds}'} rounds of {_epochs(whole)}"
-        aware = ", quantization-aware" if _quantizes(self.recipes[number]) else ""
+        aware = ", quantization-aware" if quantizes(self.recipes[number]) else ""
         words = self.training_method.words(text) + aware + (", distilled" if self.options.distil else "")
         return words if self.source_regime == "no retraining" else f"{self.source_regime}, then {words}"
 
@@ -121,7 +121,7 @@ def _epochs(n: int) -> str:
     return f"{n} epoch{'' if n == 1 else 's'}"
 
 
-def _quantizes(recipe: Recipe) -> bool:
+def quantizes(recipe: Recipe) -> bool:
     """Tell whether a recipe rounds any layer to fewer than 32 bits."""
     own = [override.get("bits", 32) for override in recipe.layers.values() if isinstance(override, Mapping)]
     return any(bits < 32 for bits in (recipe.bits, *own))

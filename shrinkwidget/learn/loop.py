@@ -23,7 +23,7 @@ from ..train.evaluate import Score, scores
 from ..train.metrics import Tally, resolve
 from .chance import seed_of, seeded
 from .checkpoint import Checkpoint, Saved
-from .held import Held
+from .held import Held, masks_of, without_untaught
 from .job import Job
 from .learner import Learner
 from .log import HISTORY_ROW, POINT_ROW, Best, Log, check_finite, rewind, snapshot
@@ -130,19 +130,11 @@ class Trainer:
     def _masks(self, recipe: Recipe, progress: float) -> list[Tensor | None]:
         """Return the mask of every layer after so many epochs of a round."""
         weights = open_weights(self._network)
-        if not isinstance(self.job.source, Compressed):
-            share = self.job.stage.share
-            masks = keep_masks(weights, recipe if share is None else thinned(recipe, share(progress)))
-        else:
-            coded = self.job.source.coded
-            masks = [coded[e.name].mask if e.name in coded else None for e in weights.layers]
-        plans = recipe.resolve(e.name for e in weights.layers)
-        # a layer that nobody asked to prune and that is zero throughout has not learnt yet (LoRA begins so): let it
-        untaught = [not plan.sparsity and plan.pattern == "unstructured" for plan in plans]
-        return [
-            None if new and keep is not None and not keep.any() else keep
-            for keep, new in zip(masks, untaught, strict=True)
-        ]
+        if isinstance(self.job.source, Compressed):
+            return masks_of(self.job.source, weights)
+        share = self.job.stage.share
+        masks = keep_masks(weights, recipe if share is None else thinned(recipe, share(progress)))
+        return without_untaught(masks, weights, recipe)
 
     def _begun(self, number: int, learner: Learner) -> Progress:
         packed = compress(self._network, self.job.recipes[number])
