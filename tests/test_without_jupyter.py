@@ -6,7 +6,6 @@ import ast
 import os
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 
 import pytest
@@ -111,8 +110,3 @@ def test_a_name_that_is_none_is_no_attribute() -> None:
 
     with pytest.raises(AttributeError, match="has no attribute 'exlpore'"):
         sw.exlpore  # type: ignore[attr-defined]  # noqa: B018
-
-
-def test_the_extra_that_the_message_names_is_part_of_the_default_install() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert set(project["optional-dependencies"]["jupyter"]) < set(project["dependencies"])
