@@ -100,7 +100,7 @@ def _figure_rows(model: nn.Module, calm: Calm) -> Iterator[Row]:
     for words, recipe in {
         "90 % and 4 bits per channel": sw.Recipe(sparsity=SPARSITY, bits=4),
         "4 bits in groups of 32": sw.Recipe(bits=4, granularity=32),
-        "a codebook of 4 bits": sw.Recipe(bits=4, grid="codebook"),
+        "a codebook of 4 bits": sw.Recipe(bits=4, quantizer="kmeans"),
     }.items():
         counted = timed(partial(exact, weights, recipe, known), RUNS, "ms", calm)
         yield Row(f"exact size and error, {words}", counted, "ms")

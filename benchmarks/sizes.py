@@ -49,7 +49,7 @@ def rows(_calm: Calm) -> Iterator[Row]:
             theirs=opaque,
             note="a prototype that packs int4 for its CPU kernels; float32 scales and zeros",
         )
-    half = sw.compress(_model(), sw.Recipe(sparsity=0.5, bits=4, granularity=GROUP, pattern="2:4")).nbytes / 1e6
+    half = sw.compress(_model(), sw.Recipe(sparsity=0.5, bits=4, granularity=GROUP, structure="2:4")).nbytes / 1e6
     yield Row("the same, 2:4 sparse", Figure((half,)), "MB", against="our dense 4-bit file", theirs=ours)
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from . import demo
+from . import demo, methods
 from .compressed import Compressed, compress, load
 from .errors import DataError, FileError, MissingPackageError, ModelError, RecipeError, ShrinkError, TrainingError
 from .learn.api import prune_and_retrain, retrain
@@ -83,6 +83,7 @@ __all__ = [
     "fold_batchnorm",
     "load",
     "measure",
+    "methods",
     "monitor",
     "prune_and_retrain",
     "retrain",

@@ -26,6 +26,10 @@ class ModelError(ShrinkError, ValueError):
     """A model that cannot be looked at or compressed: NaN weights, meta tensors, nothing to compress."""
 
 
+class MethodError(ShrinkError, ValueError):
+    """An importance or a quantizer that fails on a layer, lacks calibration data, or returns what cannot be."""
+
+
 class FileError(ShrinkError, ValueError):
     """A file that cannot be read as what it claims to be, or does not fit the model it is loaded into."""
 

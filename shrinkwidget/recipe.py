@@ -7,32 +7,27 @@ import json
 import math
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields
 from decimal import Decimal
-from functools import wraps
 from types import MappingProxyType
-from typing import Any, Final, Literal, TypeAlias, TypeVar, cast
+from typing import Any, Final, Literal, TypeAlias, cast
 
 import numpy as np
 
 from . import strict_json
 from .errors import RecipeError, nearest, quoted
+from .kinds import PLAIN, ROLES, Importance, Kind, Quantizer, Role, Structure, parsed, settings_of, with_settings
 
 FORMAT: Final = "shrinkwidget-recipe"
-VERSION: Final = 1
+VERSION: Final = 2
 BITS: Final = (1, 2, 3, 4, 5, 6, 7, 8, 16, 32)
-PATTERNS: Final = ("unstructured", "2:4", "1:4", "4:8")
 MAX_GROUP: Final = 1 << 20
 _SOME: Final = 6
 _MOST_MATCHES: Final = 2**22  # wildcards × layers, and the letters of both: at most a few seconds
 _MOST_LETTERS: Final = 2**30
 
-Scope: TypeAlias = Literal["global", "layer"]
-Pattern: TypeAlias = Literal["unstructured", "2:4", "1:4", "4:8"]
-Criterion: TypeAlias = Literal["magnitude", "random"]
+Scope: TypeAlias = Literal["global", "layer", "channel"]
 Granularity: TypeAlias = Literal["tensor", "channel"] | int
-Grid: TypeAlias = Literal["linear", "codebook"]
-Range: TypeAlias = Literal["auto", "absmax", "mse"] | float
 
 
 class _Keep:
@@ -55,100 +50,107 @@ Keep: Final = _Keep()
 """Leave this layer exactly as it is: ``Recipe(layers={"conv1": Keep})``."""
 
 Override: TypeAlias = _Keep | Mapping[str, Any]
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What a recipe asks of one layer, every choice resolved.
 
-    `ranked` tells whether the layer takes part in the global magnitude ranking; a layer with a sparsity of its own,
-    or with an n:m pattern, does not.
+    `scope` is that of this layer: ``"global"`` if it takes part in the one ranking of all layers, ``"layer"`` if it is
+    pruned by itself (a sparsity of its own, or an n:m structure), ``"channel"`` if each of its output channels is.
     """
 
     keep: bool
-    ranked: bool
+    scope: Scope
     sparsity: float
     bits: int
-    pattern: Pattern
+    structure: Structure
     granularity: Granularity
-    grid: Grid
-    symmetric: bool
-    range: Range
+    quantizer: Quantizer
 
     @property
-    def span(self) -> Range:
-        """What a linear grid of 2 bits or more spans; ``"auto"`` means the least squared error at 2 bits.
+    def coder(self) -> Quantizer:
+        """The quantizer that codes the layer at its bits; for codes of up to 8 bits."""
+        return self.quantizer.acting(self.bits)
 
-        There it gains 2 to 5 dB. Above, clipping would gain less, and cost accuracy: it shrinks the large weights of a
-        network that is not retrained (ResNet-20, 80 % sparse, 3 bits: 18 % against 32 %).
-        """
-        return "mse" if self.range == "auto" and self.bits == 2 else self.range
-
-
-def _refusing_unknown_fields(recipe: type[T]) -> type[T]:
-    """Let ``Recipe(sparisty=0.5)`` name the nearest field, as an unknown field is refused everywhere else."""
-    init = recipe.__init__
-
-    @wraps(init)
-    def checked(self: T, *args: Any, **given: Any) -> None:
-        _known(given, [f.name for f in fields(cast(Any, recipe))], recipe.__name__)
-        init(self, *args, **given)
-
-    recipe.__init__ = checked  # type: ignore[method-assign, assignment]  # its signature stays that of the fields
-    return recipe
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as JSON has them."""
+        return {f.name: _json(getattr(self, f.name)) for f in fields(self)}
 
 
-@_refusing_unknown_fields
-@dataclass(frozen=True, slots=True, repr=False)
+@dataclass(frozen=True, slots=True, init=False, repr=False, eq=False)
 class Recipe:
     """What to do to every tensor of a model; frozen, validated, comparable, hashable, and JSON-able.
 
+    An `importance`, a `structure` and a `quantizer` are kinds: a name stands for one with its default settings, and an
+    object of ``sw.methods`` for one with others. A setting may also be written beside the name:
+    ``Recipe(bits=4, symmetric=True)`` is ``Recipe(bits=4, quantizer=sw.methods.Uniform(symmetric=True))``.
+
     Args:
-        sparsity: fraction of the weights to prune, 0 ≤ s < 1. With an n:m `pattern` it is fixed at 1 − n/m and may be
+        sparsity: fraction of the weights to prune, 0 ≤ s < 1. An n:m `structure` fixes it at 1 − n/m; it may then be
             left out.
-        bits: bits per stored weight: 1…8 (a grid or codebook of 2^bits values at most), 16 (half precision) or
-            32 (as it is; float64 is rounded to float32).
-        scope: ``"global"`` ranks all layers together, ``"layer"`` prunes the same fraction of each.
-        pattern: ``"unstructured"``, or ``"2:4"``, ``"1:4"``, ``"4:8"``: keep n of every m neighbours along a row.
-        criterion: ``"magnitude"`` prunes the smallest, ``"random"`` any (the baseline every comparison needs).
+        bits: bits per stored weight: 1…8 (2^bits values at most), 16 (half precision) or 32 (as it is; float64 is
+            rounded to float32). Left out, it is 32, or what a `quantizer` of one width has: 4 for ``"nf4"``.
+        scope: ``"global"`` ranks all layers together, ``"layer"`` prunes the same fraction of each, ``"channel"`` the
+            same of each output channel. Left out, it is the one that suits the `importance`.
+        structure: ``"unstructured"``, or ``"2:4"``, ``"1:4"``, ``"4:8"``: keep n of every m neighbours along a row.
+        importance: ``"magnitude"`` prunes the smallest weights, ``"random"`` any (the baseline every comparison needs).
         granularity: how many weights share a scale: ``"tensor"``, ``"channel"`` (of output), or an integer g for
-            groups of g along the flattened rest. A codebook is always one per tensor.
-        grid: ``"linear"``, or ``"codebook"`` for 2^bits k-means values (Deep Compression, arXiv 1510.00149).
-        symmetric: False: a linear grid whose levels lie where the weights of each group do, zero being one of them.
-            True: one with as many levels below zero as above, of which it has 2^bits − 1.
-        range: what the grid spans: ``"absmax"`` (all weights), ``"mse"`` (least squared error), a number p for the
-            p-th percentile of the magnitudes, 50 < p ≤ 100, or ``"auto"``: the least squared error at 2 bits; above,
-            all weights or the full range of a signed integer, whichever promises the smaller error.
-        kept_bits: 32 or 16 bits for what is not compressed (biases, norms, float buffers).
-        seed: seed of the ``"random"`` criterion.
-        layers: overrides by layer name or pattern (``*``, ``?``, ``[…]``): `Keep`, or a dict of sparsity, bits,
-            pattern, granularity, grid, symmetric, range. The last entry that matches a layer wins, whole.
+            groups of g along the flattened rest. A k-means codebook is always one per tensor.
+        quantizer: ``"uniform"`` for evenly spaced values, ``"kmeans"`` for 2^bits k-means values (Deep Compression,
+            arXiv 1510.00149). At 16 and 32 bits it has no effect.
+        uncompressed_bits: 32 or 16 bits for what is not compressed (biases, norms, float buffers).
+        layers: overrides by layer name or wildcard (``*``, ``?``, ``[…]``): `Keep`, or a dict of sparsity, bits,
+            structure, granularity, quantizer. The last entry that matches a layer wins, whole.
+        **settings: settings of the kinds named above.
 
     Raises:
         RecipeError: for an unknown name or a value out of range, naming the nearest valid ones.
+
+    >>> Recipe(sparsity=0.9, bits=4)
+    Recipe(sparsity=0.9, bits=4)
+    >>> Recipe(importance="random", seed=3, layers={"fc": dict(bits=8)})
+    Recipe(importance=Random(seed=3), layers={'fc': {'bits': 8}})
     """
 
-    sparsity: float = None  # type: ignore[assignment]  # None stands for "what the pattern says"
-    bits: int = 32
-    scope: Scope = "global"
-    pattern: Pattern = "unstructured"
-    criterion: Criterion = "magnitude"
-    granularity: Granularity = "channel"
-    grid: Grid = "linear"
-    symmetric: bool = False
-    range: Range = "auto"
-    kept_bits: int = 32
-    seed: int = 0
-    layers: Mapping[str, Override] = field(default_factory=dict)
+    sparsity: float
+    bits: int
+    scope: Scope
+    structure: Structure
+    importance: Importance
+    granularity: Granularity
+    quantizer: Quantizer
+    uncompressed_bits: int
+    layers: Mapping[str, Override]
 
-    def __post_init__(self) -> None:
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        if values["sparsity"] is None:
-            values["sparsity"] = pattern_sparsity(values["pattern"])
+    def __init__(
+        self,
+        sparsity: float | None = None,
+        bits: int | None = None,
+        scope: Scope | None = None,
+        structure: str | Structure | Mapping[str, Any] = "unstructured",
+        importance: str | Importance | Mapping[str, Any] = "magnitude",
+        granularity: Granularity = "channel",
+        quantizer: str | Quantizer | Mapping[str, Any] = "uniform",
+        uncompressed_bits: int = 32,
+        layers: Mapping[str, Override] | None = None,
+        **settings: Any,
+    ) -> None:
+        kinds = {"structure": structure, "importance": importance, "quantizer": quantizer}
+        chosen: dict[str, Any] = {role: parsed(role, kinds[role], "Recipe") for role in ROLES}
+        chosen |= _settled(chosen, settings, [f.name for f in fields(self)], "Recipe")
+        values: dict[str, Any] = {"sparsity": sparsity, "bits": bits, "scope": scope}
+        if sparsity is None:
+            values["sparsity"] = chosen["structure"].sparsity or 0.0
+        if bits is None:
+            values["bits"] = _own_bits(chosen["quantizer"])
+        if scope is None:
+            values["scope"] = chosen["importance"].scope
+        values |= {**chosen, "granularity": granularity, "uncompressed_bits": uncompressed_bits}
         for name, value in _checked(values, "Recipe").items():
             object.__setattr__(self, name, value)
-        object.__setattr__(self, "layers", MappingProxyType(_checked_layers(self.layers)))
+        layers = _checked_layers({} if layers is None else layers, self.quantizer, self.bits)
+        object.__setattr__(self, "layers", MappingProxyType(layers))
 
     def __hash__(self) -> int:
         return hash(self.to_json())
@@ -157,30 +159,43 @@ class Recipe:
         return isinstance(other, Recipe) and self.to_json() == other.to_json()
 
     def __repr__(self) -> str:
-        return f"Recipe({', '.join(f'{k}={v!r}' for k, v in self._changed())})"
+        changed = {name: _short(value) for name, value in self._changed() if name != "layers"}
+        if self.layers:
+            changed["layers"] = {name: _short(own) for name, own in self.layers.items()}
+        return f"Recipe({', '.join(f'{k}={v!r}' for k, v in changed.items())})"
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (Recipe.from_json, (self.to_json(),))
 
     def _changed(self) -> Iterator[tuple[str, Any]]:
-        """Yield the fields that differ from the defaults, in order, layers as a plain dict."""
+        """Yield the fields that differ from the plain defaults, in order.
+
+        What a kind brings (the bits of ``"nf4"``) is written all the same: a text means one thing, whoever reads it.
+        """
+        plain = {**_PLAIN, "sparsity": self.structure.sparsity or 0.0}
         for f in fields(self):
             value = getattr(self, f.name)
-            if f.name == "layers":
-                if value:
-                    yield "layers", {k: v if v is Keep else dict(v) for k, v in value.items()}
-            elif f.name == "sparsity":
-                if value != pattern_sparsity(self.pattern):
-                    yield "sparsity", value
-            elif value != f.default:
+            if value if f.name == "layers" else _json(value) != plain[f.name]:
                 yield f.name, value
 
     def with_(self, **changes: Any) -> Recipe:
-        """Return a recipe with some fields changed; a new `pattern` brings its own sparsity unless one is given."""
-        _known(changes, [f.name for f in fields(self)], "Recipe")
-        if "pattern" in changes and changes["pattern"] != self.pattern:
-            changes.setdefault("sparsity", None)
-        return replace(self, **changes)
+        """Return a recipe with some fields, or settings of its kinds, changed.
+
+        A new `structure` brings its own sparsity, a new `importance` its own scope, and a `quantizer` of one width its
+        own bits, unless one is given.
+
+        >>> Recipe(sparsity=0.9).with_(structure="2:4").sparsity
+        0.5
+        """
+        names = [f.name for f in fields(self)]
+        values = {name: getattr(self, name) for name in names} | {k: v for k, v in changes.items() if k in names}
+        for role, brings in (("structure", "sparsity"), ("importance", "scope"), ("quantizer", "bits")):
+            if role in changes and brings not in changes:
+                new, old = parsed(cast(Role, role), changes[role], "Recipe"), getattr(self, role)
+                one_width = isinstance(new, Quantizer) and len(new.widths) == 1 and self.bits <= 8
+                if new.kind != old.kind and (role != "quantizer" or one_width):
+                    values[brings] = None
+        return Recipe(**values, **{k: v for k, v in changes.items() if k not in names})
 
     def with_layer(self, name: str, override: Override | None = None, **changes: Any) -> Recipe:
         """Return a recipe in which the layers called `name` (a name or a pattern) are treated differently.
@@ -199,12 +214,13 @@ class Recipe:
             layers[name] = override
         elif changes:
             layers[name] = {**(before if isinstance(before, Mapping) else {}), **changes}
-        return replace(self, layers=layers)
+        return self.with_(layers=layers)
 
     def to_dict(self) -> dict[str, Any]:
         """Return a plain dict of the fields that differ from the defaults, with a format name and version."""
-        layers = {k: "keep" if v is Keep else dict(cast(Mapping[str, Any], v)) for k, v in self.layers.items()}
-        changed = dict(self._changed()) | ({"layers": layers} if layers else {})
+        changed = {name: _json(value) for name, value in self._changed() if name != "layers"}
+        if self.layers:
+            changed["layers"] = {name: _json(own) for name, own in self.layers.items()}
         return {"format": FORMAT, "version": VERSION, **changed}
 
     def to_json(self) -> str:
@@ -231,10 +247,15 @@ class Recipe:
             raise RecipeError(f'this is not a recipe: expected an object with "format": "{FORMAT}"')
         version = found.get("version")
         if not isinstance(version, int) or isinstance(version, bool) or version < 1:
-            raise RecipeError(f"this recipe has version {quoted(version)}; expected a whole number from 1 to {VERSION}")
+            raise RecipeError(f"this recipe has version {quoted(version)}; expected {VERSION}")
         if version > VERSION:
             raise RecipeError(
                 f"this recipe has version {version}, newer than {VERSION}: upgrade shrinkwidget to read it"
+            )
+        if version < VERSION:
+            raise RecipeError(
+                f"this recipe has version {version}, from before the first release, which {VERSION} replaced: "
+                f"write it anew with sw.Recipe(…)"
             )
         values = {str(k): v for k, v in found.items() if k not in ("format", "version")}
         _known(values, [f.name for f in fields(cls)], "Recipe")
@@ -242,7 +263,7 @@ class Recipe:
         if not isinstance(layers, Mapping):
             raise RecipeError(f"Recipe(layers=…) must be an object of overrides by layer name, got {quoted(layers)}")
         values["layers"] = {k: Keep if v == "keep" else v for k, v in layers.items()}
-        return cls(**values)
+        return cls(**{"bits": _PLAIN["bits"], "scope": _PLAIN["scope"], **values})
 
     def resolve(self, names: Iterable[str], others: Mapping[str, str] | None = None) -> list[Plan]:
         """Return the plan of each layer, in the order of `names`.
@@ -264,14 +285,13 @@ class Recipe:
 
     def _plan(self, own: Override) -> Plan:
         mine = {} if own is Keep else dict(cast(Mapping[str, Any], own))
-        pattern = mine.get("pattern", self.pattern)
-        if "pattern" in mine and pattern != self.pattern:
-            mine.setdefault("sparsity", pattern_sparsity(pattern))
-        ranked = own is not Keep and self.scope == "global" and pattern == "unstructured" and "sparsity" not in mine
-        return Plan(keep=own is Keep, ranked=ranked, **{n: mine.get(n, getattr(self, n)) for n in _PLAN_FIELDS})
-
-
-_PLAN_FIELDS: Final = [f.name for f in fields(Plan) if f.name not in ("keep", "ranked")]
+        structure = mine.get("structure", self.structure)
+        if structure != self.structure:
+            mine.setdefault("sparsity", structure.sparsity or 0.0)
+        scope = self.scope
+        if own is Keep or structure.sparsity is not None or (scope == "global" and "sparsity" in mine):
+            scope = "layer"
+        return Plan(keep=own is Keep, scope=scope, **{n: mine.get(n, getattr(self, n)) for n in _LAYER_FIELDS})
 
 
 def checked_recipe(found: object) -> Recipe:
@@ -345,39 +365,62 @@ def _is_glob(pattern: str) -> bool:
     return any(letter in pattern for letter in "*?[")
 
 
-def pattern_sparsity(pattern: object) -> float:
-    """Return the sparsity a pattern fixes, 1 − n/m; 0 for an unstructured one (and for what is no pattern)."""
-    if pattern not in PATTERNS or pattern == "unstructured":
-        return 0.0
-    n, m = n_of_m(str(pattern))
-    return 1 - n / m
-
-
-def n_of_m(pattern: str) -> tuple[int, int]:
-    """Return (n, m) of an n:m pattern, which keeps n of every m neighbours."""
-    n, m = map(int, pattern.split(":"))
-    return n, m
-
-
 def canonical_json(value: object) -> str:
     """Return JSON text without spaces whose numbers JavaScript's ``JSON.stringify`` would write the same way."""
     if isinstance(value, Mapping):
         return "{" + ",".join(f"{canonical_json(str(k))}:{canonical_json(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return f"[{','.join(map(canonical_json, value))}]"
     if isinstance(value, float):
         return str(int(value)) if value.is_integer() else format(Decimal(repr(value)), "f")
     return json.dumps(value, ensure_ascii=False)
 
 
-_RANGES: Final = ("auto", "absmax", "mse")
-_LAYER_FIELDS: Final = ("sparsity", "bits", "pattern", "granularity", "grid", "symmetric", "range")
-_CHOICES: Final[dict[str, tuple[object, ...]]] = {
-    "scope": ("global", "layer"),
-    "pattern": PATTERNS,
-    "criterion": ("magnitude", "random"),
-    "grid": ("linear", "codebook"),
-    "bits": BITS,
-    "kept_bits": (16, 32),
+_PLAIN: Final[dict[str, Any]] = {
+    "bits": 32,
+    "scope": "global",
+    **{role: PLAIN[role] for role in ROLES},
+    "granularity": "channel",
+    "uncompressed_bits": 32,
 }
+"""The fields that a recipe's text leaves out, whatever kinds there are: a reader need not know them."""
+_LAYER_FIELDS: Final = ("sparsity", "bits", "structure", "granularity", "quantizer")
+_CHOICES: Final[dict[str, tuple[object, ...]]] = {
+    "scope": ("global", "layer", "channel"),
+    "bits": BITS,
+    "uncompressed_bits": (16, 32),
+}
+
+
+def _json(value: Any) -> Any:
+    """Return a field's value as JSON has it."""
+    if isinstance(value, Kind):
+        return value.to_json()
+    if isinstance(value, Mapping):
+        return {name: _json(own) for name, own in value.items()}
+    return "keep" if value is Keep else value
+
+
+def _short(value: Any) -> Any:
+    """Return a field's value as code has it: a tag for a kind with default settings."""
+    if isinstance(value, Kind):
+        found = value.to_json()
+        return found if isinstance(found, str) else value
+    return {name: _short(own) for name, own in value.items()} if isinstance(value, Mapping) else value
+
+
+def _own_bits(quantizer: Quantizer) -> int:
+    return quantizer.widths[0] if len(quantizer.widths) == 1 else cast(int, _PLAIN["bits"])
+
+
+def _settled(
+    chosen: Mapping[str, Any], settings: Mapping[str, Any], known: Iterable[str], where: str
+) -> dict[str, Any]:
+    """Return the kinds with the settings that were written beside them."""
+    own = {name: role for role in reversed(ROLES) if role in chosen for name in settings_of(chosen[role])}
+    _known(settings, [*known, *own], where)
+    changed = {role: {n: v for n, v in settings.items() if own[n] == role} for role in set(own.values())}
+    return {role: with_settings(chosen[role], values, where) for role, values in changed.items() if values}
 
 
 def _known(given: Mapping[str, Any], known: Iterable[str], where: str) -> None:
@@ -390,14 +433,26 @@ def _known(given: Mapping[str, Any], known: Iterable[str], where: str) -> None:
 
 def _checked(values: Mapping[str, Any], where: str) -> dict[str, Any]:
     """Return the values with numbers normalised, or raise for the first one that cannot be."""
-    checked = {name: _check(name, value, where) for name, value in values.items() if name != "layers"}
-    pattern, sparsity = checked.get("pattern", "unstructured"), checked.get("sparsity")
-    if pattern != "unstructured" and sparsity not in (None, pattern_sparsity(pattern)):
+    checked = {name: _check(name, value, where) for name, value in values.items()}
+    structure, sparsity = checked.get("structure"), checked.get("sparsity")
+    fixed = structure.sparsity if structure is not None else None
+    if structure is not None and fixed is not None and sparsity not in (None, fixed):
         raise RecipeError(
-            f"{where}: pattern {pattern!r} fixes the sparsity at {pattern_sparsity(pattern):g}, got {sparsity:g}; "
-            f"leave sparsity out, or use pattern='unstructured'"
+            f"{where}: structure {structure.kind!r} fixes the sparsity at {fixed:g}, got {sparsity:g}; "
+            f"leave sparsity out, or use structure='unstructured'"
         )
+    if "bits" in checked and "quantizer" in checked:
+        _check_width(checked["quantizer"], checked["bits"], where)
     return checked
+
+
+def _check_width(quantizer: Quantizer, bits: int, where: str) -> None:
+    if bits <= 8 and bits not in quantizer.widths:
+        has = ", ".join(map(str, quantizer.widths))
+        raise RecipeError(
+            f"{where}: quantizer {quantizer.kind!r} has {has} bits, got bits={bits}; leave bits out, or take another "
+            f"quantizer"
+        )
 
 
 def _check(name: str, value: Any, where: str) -> Any:
@@ -409,12 +464,6 @@ def _check(name: str, value: Any, where: str) -> Any:
         return _check_sparsity(value, where)
     if name == "granularity":
         return _check_granularity(value, where)
-    if name == "range":
-        return _check_range(value, where)
-    if name == "symmetric" and not isinstance(value, bool):
-        raise RecipeError(f"{where}(symmetric={quoted(value)}) must be True or False")
-    if name == "seed" and not (_whole(value) and 0 <= value < 2**53):
-        raise RecipeError(f"{where}(seed={quoted(value)}) must be a whole number from 0 to 2^53 - 1")
     return value
 
 
@@ -458,21 +507,10 @@ def _check_granularity(value: Any, where: str) -> Granularity:
     )
 
 
-def _check_range(value: Any, where: str) -> Range:
-    if value in _RANGES:
-        return cast(Range, value)
-    if _number(value) and 50 < value <= 100:
-        return float(value)
-    raise RecipeError(
-        f"{where}(range={quoted(value)}) must be 'auto', 'absmax', 'mse' or a percentile above 50 and up to 100"
-        f"{nearest(str(value), _RANGES)}"
-    )
-
-
-def _checked_layers(layers: Any) -> dict[str, Override]:
+def _checked_layers(layers: Any, quantizer: Quantizer, bits: int) -> dict[str, Override]:
     if not isinstance(layers, Mapping):
         raise RecipeError(f"Recipe(layers=…) must be a dict of overrides by layer name, got {type(layers).__name__}")
-    return {_checked_name(name): _checked_override(name, value) for name, value in layers.items()}
+    return {_checked_name(name): _checked_override(name, value, quantizer, bits) for name, value in layers.items()}
 
 
 def _checked_name(name: Any) -> str:
@@ -485,12 +523,22 @@ def _checked_name(name: Any) -> str:
     return name
 
 
-def _checked_override(name: str, value: Any) -> Override:
+def _checked_override(name: str, value: Any, quantizer: Quantizer, bits: int) -> Override:
+    """Return an override with its kinds made; `quantizer` and `bits` are what it has of the recipe if it says none."""
     if isinstance(value, _Keep):
         return Keep
     where = f"the override of {quoted(name)}"
     if not isinstance(value, Mapping):
         raise RecipeError(f"{where} must be Keep or a dict such as dict(bits=8), got {quoted(value)}")
-    _known(value, _LAYER_FIELDS, where)
-    checked = _checked(value, where)
-    return MappingProxyType({field_name: checked[field_name] for field_name in _LAYER_FIELDS if field_name in checked})
+    own = {field: value[field] for field in _LAYER_FIELDS if field in value}
+    for role in ("structure", "quantizer"):
+        if role in own:
+            own[role] = parsed(role, own[role], where)
+    settings = {field: found for field, found in value.items() if field not in _LAYER_FIELDS}
+    own |= _settled({"quantizer": own.get("quantizer", quantizer)}, settings, _LAYER_FIELDS, where)
+    mine = own.get("quantizer", quantizer)
+    if "bits" not in own and bits <= 8 and bits not in mine.widths and len(mine.widths) == 1:
+        own["bits"] = mine.widths[0]
+    checked = _checked(own, where)
+    _check_width(mine, checked.get("bits", bits), where)
+    return MappingProxyType({field: checked[field] for field in _LAYER_FIELDS if field in checked})

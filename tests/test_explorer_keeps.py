@@ -182,7 +182,7 @@ CHANGES: dict[str, Callable[[nn.Module], object]] = {
     "NaN": lambda m: m.get_parameter("stem.weight").data[0].fill_(float("nan")),
     "statistics of batch norm": lambda m: next(b for n, b in m.named_buffers() if "running_mean" in n).add_(1),
 }
-RECIPES = [sw.Recipe(), sw.Recipe(bits=4), sw.Recipe(pattern="2:4"), sw.Recipe(sparsity=0.5, criterion="random")]
+RECIPES = [sw.Recipe(), sw.Recipe(bits=4), sw.Recipe(structure="2:4"), sw.Recipe(sparsity=0.5, importance="random")]
 
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=list(CHANGES))

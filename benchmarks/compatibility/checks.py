@@ -24,7 +24,7 @@ RECIPES: Final = {
     "nothing": sw.Recipe(),
     "90 %": sw.Recipe(sparsity=0.9),
     "4 bits": sw.Recipe(bits=4),
-    "2:4, 8 bits": sw.Recipe(pattern="2:4", bits=8),
+    "2:4, 8 bits": sw.Recipe(structure="2:4", bits=8),
     "80 %, 3 bits, groups of 32": sw.Recipe(sparsity=0.8, bits=3, granularity=32),
 }
 STEPS: Final = ("measure", "sketch", "compress", "save", "load", "evaluate", "retrain", "fold", "transfer")

@@ -22,7 +22,7 @@ Pair = tuple[Tensor, Tensor]
 
 FOLDS: Final = 5
 DENSE_EPOCHS: Final = 60
-COMMON: Final = {"bits": 4, "grid": "linear", "lr": 0.1, "quantized lr": 0.02, "batch": 64}
+COMMON: Final = {"bits": 4, "quantizer": "uniform", "lr": 0.1, "quantized lr": 0.02, "batch": 64}
 SETTINGS: Final[dict[str, dict[str, Any]]] = {
     "96 % sparse": {"sparsity": 0.96, "rounds": 5, "epochs": 12, "quantized epochs": 30, **COMMON},
     "97.5 % sparse": {"sparsity": 0.975, "rounds": 6, "epochs": 15, "quantized epochs": 40, **COMMON},
@@ -118,8 +118,8 @@ def compressed(network: nn.Module, train: Pair, how: Mapping[str, Any], seed: in
     assert sparse.model is not None
     folded = sw.fold_batchnorm(sparse.model)
     # the grid that headline.json was measured with, which was then the default
-    grid = dict(grid=how["grid"], symmetric=True, range="absmax")
-    recipe = sw.Recipe(how["sparsity"], how["bits"], granularity="tensor", kept_bits=16, **grid)
+    quantizer = sw.methods.Uniform(symmetric=True, clipping="absmax")
+    recipe = sw.Recipe(how["sparsity"], how["bits"], granularity="tensor", uncompressed_bits=16, quantizer=quantizer)
     schedule = sw.Schedule(how["quantized epochs"], how["quantized lr"], decay="cosine")
     return sw.retrain(sw.compress(folded, recipe), train, None, sw.RewindLearningRate(schedule), options=options)
 

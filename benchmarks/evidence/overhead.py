@@ -23,8 +23,8 @@ from .curves import Pair, images, lenet
 RECIPES: Final = {
     "nothing": sw.Recipe(),
     "masks": sw.Recipe(0.9),
-    "masks and 4 bits": sw.Recipe(0.9, 4, symmetric=True, range="absmax"),  # as overhead.json was measured
-    "masks and codebooks of 8 values": sw.Recipe(0.9, 3, grid="codebook"),
+    "masks and 4 bits": sw.Recipe(0.9, 4, symmetric=True, clipping="absmax"),  # as overhead.json was measured
+    "masks and codebooks of 8 values": sw.Recipe(0.9, 3, quantizer="kmeans"),
 }
 EPOCHS: Final = 10
 TURNS: Final = 5

@@ -2,6 +2,7 @@
 // The twin of shrinkwidget/figures/picture.py; tests/vectors holds the two together.
 
 import { effective, levels, type Outcome, original, survivors } from "../core/distribution";
+import { hasCodebook } from "../core/kinds";
 import type { LayerSketch, Plan, Sketch } from "../core/types";
 import type { Picture } from "./plot";
 
@@ -89,7 +90,7 @@ export function makePicture(
 ): Picture {
   const left = survivors(sketch, layer, plan, outcome, edges);
   const values = levels(sketch, layer, plan, outcome);
-  const oneGrid = plan.grid === "codebook" || plan.granularity === "tensor";
+  const oneGrid = hasCodebook(plan) || plan.granularity === "tensor";
   const apart = (values[1] - values[0]) * (pixels / (2 * span)) >= LEVEL_PIXELS;
   const bars =
     oneGrid && apart

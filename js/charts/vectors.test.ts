@@ -1,8 +1,10 @@
 // Holds the live charts to tests/vectors: the same axes, ticks, bins, places and words as in Python's still pictures.
+
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { Estimator } from "../core/estimate";
+import { isRandom } from "../core/kinds";
 import { layerLabel, parseRecipe, resolve } from "../core/recipe";
 import { decodeSketch } from "../core/sketch";
 import type { Estimate, Sketch } from "../core/types";
@@ -192,7 +194,7 @@ describe.each(readdirSync(FOLDER).filter((name) => name.endsWith(".json")))("a r
     const index = sketch.layers.findIndex((layer) => layer.name === row.layer);
     const layer = sketch.layers[index];
     const { kept, threshold } = estimator.estimate(recipe).layers;
-    const outcome = { kept: kept[index], threshold: threshold[index], random: recipe.criterion === "random" };
+    const outcome = { kept: kept[index], threshold: threshold[index], random: isRandom(recipe) };
     const span = sharedSpan(sketch.layers);
     near(span, row.span, "the axis");
     const outline = outlineOf(layer, span, row.pixels);

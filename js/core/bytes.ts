@@ -1,4 +1,5 @@
 // How many bytes every part of a packed file takes: docs/format.md as arithmetic.
+import { hasCodebook, isSymmetric } from "./kinds";
 import type { Granularity, KeptTensor, Plan } from "./types";
 
 export interface LayerBytes {
@@ -46,7 +47,7 @@ function isDense(n: number, kept: number, plan: Plan, bits: number): boolean {
 
 /** Whether codes of so many bits can say zero: plain floats can, and linear grids but for one bit. */
 function zeroOnGrid(plan: Plan, bits: number): boolean {
-  return bits >= 16 || (plan.grid === "linear" && bits >= 2);
+  return bits >= 16 || (!hasCodebook(plan) && bits >= 2);
 }
 
 /** How many of the zeros a layer came with count as pruned under a plan that prunes nothing itself (docs/estimate.md). */
@@ -65,10 +66,10 @@ export function zerosDropped(
 
 function scaleBytes(plan: Plan, rows: number, columns: number): number {
   if (plan.bits > 8) return 0;
-  if (plan.grid === "codebook") return 4 * 2 ** plan.bits;
+  if (hasCodebook(plan)) return 4 * 2 ** plan.bits;
   const groups = groupCount(plan.granularity, rows, columns);
   // zero points of few bits share the words of their scales
-  const zeroBytes = !plan.symmetric && plan.bits >= 2 && (groups === 1 || plan.bits > WORD_ZERO_BITS) ? groups : 0;
+  const zeroBytes = !isSymmetric(plan) && plan.bits >= 2 && (groups === 1 || plan.bits > WORD_ZERO_BITS) ? groups : 0;
   return (groups === 1 ? 4 : 4 + 2 * groups) + zeroBytes;
 }
 
@@ -94,7 +95,7 @@ export function countBytes(n: number): number {
 
 /** The bytes of a packed file that are neither codes, mask, scales nor kept tensors: length field, JSON, counts. */
 export function headerBytes(recipeJson: string, structureLength: number, lengths: SectionLengths): number {
-  const about = { format: "shrinkwidget", version: "2", crc32: "00000000", recipe: recipeJson, structure: "" };
+  const about = { format: "shrinkwidget", version: "3", crc32: "00000000", recipe: recipeJson, structure: "" };
   const header: Record<string, unknown> = { __metadata__: about };
   let end = 0;
   for (const section of SECTIONS) {

@@ -3,7 +3,7 @@ import { describe, expect, it } from "vitest";
 import { effective, levels, original, survivors } from "./distribution";
 import { Estimator } from "./estimate";
 import { DEFAULTS, planOf, withFields } from "./recipe";
-import { gaussian, sketchOf } from "./testing";
+import { gaussian, sketchOf, uniform } from "./testing";
 import type { Recipe } from "./types";
 
 const values = gaussian(4096, 0.1, 5);
@@ -47,14 +47,14 @@ it("survivors leave a gap below the threshold and are the original beyond it", (
 describe.each([
   ["one scale", { granularity: "tensor", bits: 3 }],
   ["scales per channel", { granularity: "channel", bits: 4 }],
-  ["scales per group", { granularity: 32, bits: 2, symmetric: false }],
+  ["scales per group", { granularity: 32, bits: 2 }],
   ["one bit", { bits: 1 }],
-  ["a codebook", { grid: "codebook", bits: 3 }],
-  ["a pattern", { pattern: "2:4", bits: 4 }],
-  ["chance", { criterion: "random", sparsity: 0.4, bits: 4 }],
-  ["clipping", { range: 99, bits: 3, sparsity: 0.2 }],
+  ["a codebook", { quantizer: "kmeans", bits: 3 }],
+  ["a pattern", { structure: "2:4", bits: 4 }],
+  ["chance", { importance: "random", sparsity: 0.4, bits: 4 }],
+  ["clipping", { quantizer: uniform({ clipping: 99 }), bits: 3, sparsity: 0.2 }],
 ] as [string, Partial<Recipe>][])("rounded: %s", (_name, changes) => {
-  const pruned = "sparsity" in changes || "pattern" in changes ? changes : { ...changes, sparsity: 0.5 };
+  const pruned = "sparsity" in changes || "structure" in changes ? changes : { ...changes, sparsity: 0.5 };
 
   it("counts every kept weight once", () => {
     const { plan, outcome } = picture(pruned);
@@ -76,7 +76,7 @@ describe.each([
 });
 
 it("with one scale, weights stand on the grid's levels only", () => {
-  const { plan, outcome } = picture({ granularity: "tensor", bits: 3, symmetric: true });
+  const { plan, outcome } = picture({ granularity: "tensor", bits: 3, quantizer: uniform({ symmetric: true }) });
   const allowed = levels(sketch, layer, plan, outcome);
   expect(allowed.length).toBe(7);
   effective(sketch, layer, plan, outcome, edges).forEach((count, bin) => {
@@ -86,7 +86,7 @@ it("with one scale, weights stand on the grid's levels only", () => {
 });
 
 it("a codebook has 2^b ascending levels, 16 bits have none", () => {
-  const { plan, outcome } = picture({ grid: "codebook", bits: 4 });
+  const { plan, outcome } = picture({ quantizer: "kmeans", bits: 4 });
   const values = levels(sketch, layer, plan, outcome);
   expect(values.length).toBe(16);
   expect([...values].sort((a, b) => a - b)).toEqual([...values]);

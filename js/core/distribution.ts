@@ -1,7 +1,9 @@
 // Distributions for pictures: weights per bin of an axis, as they were, as pruning leaves them, and as rounded.
+
 import { binOf, RANGES } from "./bins";
 import { codebook, Survivors, spreadOf } from "./codebook";
 import { levelsOf } from "./grid";
+import { hasCodebook } from "./kinds";
 import { noiseFor } from "./noise";
 import { countLevels, levelsOfBins, meanBelow, positiveShares, runCounts, typicalRange } from "./runs";
 import { tableFor } from "./sketch";
@@ -48,7 +50,7 @@ export function effective(
   if (plan.keep || plan.bits >= 16) return survivors(sketch, layer, plan, outcome, edges);
   const fate = fateFrom(sketch, layer, plan, outcome);
   const bars = new Bars(edges);
-  if (plan.grid === "codebook") drawCodebook(bars, layer, plan, fate);
+  if (hasCodebook(plan)) drawCodebook(bars, layer, plan, fate);
   else if (plan.bits === 1) drawSigns(bars, sketch, layer, plan, fate);
   else if (plan.granularity === "tensor") drawTensorGrid(bars, sketch, layer, plan, fate);
   else drawGroupedGrids(bars, sketch, layer, plan, fate);
@@ -62,7 +64,7 @@ export function effective(
 export function levels(sketch: Sketch, layer: LayerSketch, plan: Plan, outcome: Outcome): Float64Array {
   if (plan.keep || plan.bits >= 16) return new Float64Array();
   const fate = fateFrom(sketch, layer, plan, outcome);
-  if (plan.grid === "codebook") return codebookFor(layer, plan, fate).values;
+  if (hasCodebook(plan)) return codebookFor(layer, plan, fate).values;
   const table = tableFor(sketch, layer, plan.granularity);
   const range = typicalRange(table);
   if (plan.bits === 1) {
@@ -77,7 +79,7 @@ export function levels(sketch: Sketch, layer: LayerSketch, plan: Plan, outcome: 
 /** What becomes of a layer's weights, read back from its plan and its figures. */
 function fateFrom(sketch: Sketch, layer: LayerSketch, plan: Plan, { kept, threshold, random }: Outcome): Fate {
   if (plan.keep) return untouched(layer);
-  const pattern = random ? -1 : sketch.patterns.indexOf(plan.pattern);
+  const pattern = random ? -1 : sketch.patterns.indexOf(plan.structure);
   const curve = pattern < 0 ? null : layer.survival[pattern];
   const cut = curve || random ? null : (cutBelow(layer, threshold) ?? zerosCut(layer, kept));
   const density = curve || cut ? 1 : kept / layer.n;

@@ -2,7 +2,7 @@
 import { describe, expect, it } from "vitest";
 import { CODED_BITS, Estimator, totals } from "./estimate";
 import { DEFAULTS, withFields, withLayer } from "./recipe";
-import { gaussian, sketchOf, type Weights } from "./testing";
+import { gaussian, sketchOf, uniform, type Weights } from "./testing";
 import type { Recipe } from "./types";
 
 const layers: Weights[] = [
@@ -61,7 +61,8 @@ describe("against real rounding", () => {
       [true, even],
       [false, spread],
     ] as const) {
-      const changes = { sparsity, bits, symmetric, range: "absmax", scope: "layer" } as const;
+      const quantizer = uniform({ symmetric, clipping: "absmax" });
+      const changes = { sparsity, bits, quantizer, scope: "layer" } as const;
       const { layers: figures } = estimator.estimate(recipe(changes));
       layers.forEach((layer, i) => {
         const expected = sqnrByHand(layer, sparsity, bits, rounding);
@@ -74,8 +75,9 @@ describe("against real rounding", () => {
 describe("weights too small to square in float32", () => {
   it("have figures", () => {
     const tiny = sketchOf([{ name: "w", shape: [8, 40], values: gaussian(320, 1e-30, 1) }]);
-    for (const range of ["auto", "absmax", "mse", 99] as const) {
-      const { layers: figures } = new Estimator(tiny).estimate(recipe({ sparsity: 0.5, bits: 4, range }));
+    for (const clipping of ["auto", "absmax", "mse", 99] as const) {
+      const quantizer = uniform({ clipping });
+      const { layers: figures } = new Estimator(tiny).estimate(recipe({ sparsity: 0.5, bits: 4, quantizer }));
       expect(Number.isFinite(figures.noise[0])).toBe(true);
     }
   });
@@ -102,7 +104,7 @@ describe("counts", () => {
   });
 
   it("follow a pattern's blocks, a shorter one at the end of a row keeping its share", () => {
-    const { layers: figures } = estimator.estimate(recipe({ pattern: "4:8" }));
+    const { layers: figures } = estimator.estimate(recipe({ structure: "4:8" }));
     expect(figures.kept[2]).toBe(10 * (8 * 4 + 4));
   });
 });
@@ -122,9 +124,9 @@ describe("what must hold", () => {
     expect([...sqnr].sort((a, b) => a - b)).toEqual(sqnr);
   });
 
-  it.each(["linear", "codebook"] as const)("more sparsity, fewer bytes and more noise: %s", (grid) => {
+  it.each(["uniform", "kmeans"] as const)("more sparsity, fewer bytes and more noise: %s", (quantizer) => {
     const steps = [0, 0.2, 0.4, 0.6, 0.8, 0.95].map((sparsity) =>
-      estimator.estimate(recipe({ sparsity, bits: 16, grid })),
+      estimator.estimate(recipe({ sparsity, bits: 16, quantizer })),
     );
     for (let i = 1; i < steps.length; i++) {
       expect(steps[i].nbytes).toBeLessThanOrEqual(steps[i - 1].nbytes);
@@ -135,13 +137,13 @@ describe("what must hold", () => {
   it("the least squared error beats the whole range, and a codebook beats both, in one tensor", () => {
     const noise = (changes: Partial<Recipe>) =>
       estimator.estimate(recipe({ bits: 3, granularity: "tensor", ...changes })).sqnr;
-    expect(noise({ range: "mse" })).toBeGreaterThan(noise({}));
-    expect(noise({ grid: "codebook" })).toBeGreaterThan(noise({ range: "mse" }));
+    expect(noise({ quantizer: uniform({ clipping: "mse" }) })).toBeGreaterThan(noise({}));
+    expect(noise({ quantizer: "kmeans" })).toBeGreaterThan(noise({ quantizer: uniform({ clipping: "mse" }) }));
   });
 
   it("a recipe's figures do not depend on what was estimated before", () => {
-    const recipes = ["auto", "mse", "absmax", 99].flatMap((range) =>
-      [true, false].map((symmetric) => recipe({ bits: 4, range: range as Recipe["range"], symmetric, sparsity: 0.6 })),
+    const recipes = (["auto", "mse", "absmax", 99] as const).flatMap((clipping) =>
+      [true, false].map((symmetric) => recipe({ bits: 4, quantizer: uniform({ clipping, symmetric }), sparsity: 0.6 })),
     );
     const fresh = recipes.map((r) => new Estimator(sketchOf(layers)).estimate(r));
     for (const r of recipes) estimator.estimate(withLayer(r, "a", { bits: 2, granularity: 64 }));

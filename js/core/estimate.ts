@@ -1,5 +1,7 @@
 // The estimate: what a recipe would make of a model, from its sketch alone; the twin of shrinkwidget/measure/estimate.py.
+
 import { countBytes, headerBytes, keptBytes, layerBytes } from "./bytes";
+import { tagOf } from "./kinds";
 import { noiseFor } from "./noise";
 import { layerNames } from "./overrides";
 import { plansOf, recipeJson, resolve } from "./recipe";
@@ -56,11 +58,11 @@ export class Estimator {
 
   /** The cut of all ranked layers together; their ranking stays as long as the same layers take part. */
   #sharedCut(recipe: Recipe, plans: readonly Plan[]): Cut | null {
-    if (recipe.criterion !== "magnitude") return null;
-    const who = plans.map((plan) => (plan.ranked ? "1" : "0")).join("");
+    if (tagOf(recipe.importance) !== "magnitude") return null;
+    const who = plans.map((plan) => (plan.scope === "global" ? "1" : "0")).join("");
     if (who !== this.#ranked || !this.#ranking) {
       this.#ranked = who;
-      this.#ranking = mergedRanking(this.sketch.layers.filter((_, i) => plans[i].ranked));
+      this.#ranking = mergedRanking(this.sketch.layers.filter((_, i) => plans[i].scope === "global"));
     }
     return cutAt(this.#ranking, roundHalfEven(recipe.sparsity * (this.#ranking.countTo.at(-1) ?? 0)));
   }
@@ -68,7 +70,7 @@ export class Estimator {
   #assembled(recipe: Recipe, plans: readonly Plan[], columns: Columns): Estimate {
     const { sketch } = this;
     const text = recipeJson(recipe);
-    const kept = keptBytes(sketch.kept, recipe.kept_bits);
+    const kept = keptBytes(sketch.kept, recipe.uncompressed_bits);
     const header = headerBytes(text, sketch.structure, {
       counts: sum(sketch.layers.map((layer, i) => (plans[i].keep ? 0 : countBytes(layer.n)))),
       codes: sum(columns.codes),

@@ -1,7 +1,8 @@
 // What rounding to a linear grid costs: relative errors of bins, clipping ranges, one bit (docs/estimate.md).
 import { ATOM, BINS, HIGH, LOW, RATIOS } from "./bins";
+import { clippingOf, isSymmetric } from "./kinds";
 import { firstAtLeast } from "./search";
-import type { Plan } from "./types";
+import type { Clipping, Plan } from "./types";
 
 /** Ranges tried first for the least squared error, in units of a group's absmax. */
 const CLIPS = [1, 0.75, 0.5, 0.25];
@@ -22,9 +23,10 @@ export interface LinearGrid {
   readonly near: number;
 }
 
-/** What `range: "auto"` spans: the least squared error at 2 bits, else "auto", which is decided for every group. */
-export function spanOf({ range, bits }: Plan): Plan["range"] {
-  return range === "auto" && bits === 2 ? "mse" : range;
+/** What clipping "auto" spans: the least squared error at 2 bits, else "auto", which is decided for every group. */
+export function spanOf(plan: Plan): Clipping {
+  const clipping = clippingOf(plan);
+  return clipping === "auto" && plan.bits === 2 ? "mse" : clipping;
 }
 
 /** Where the full range of a signed integer ends on the near side, its far end being 1. */
@@ -34,7 +36,7 @@ export function fullRangeNear(plan: Plan): number {
 
 /** The typical grid of a plan that spans `clip`; `ratios` are those of `RelativeTable`, of the survivors. */
 export function gridOf(plan: Plan, ratios: ArrayLike<number>, clip: number): LinearGrid {
-  if (plan.symmetric) return { step: clip / (2 ** (plan.bits - 1) - 1), far: clip, near: clip };
+  if (isSymmetric(plan)) return { step: clip / (2 ** (plan.bits - 1) - 1), far: clip, near: clip };
   const steps = 2 ** plan.bits - 1;
   const span = spanOf(plan);
   const limit = span === "auto" ? fullRangeNear(plan) : clip;
@@ -70,7 +72,9 @@ export function levelsOf({ step, far }: LinearGrid): number {
 
 /** Whether a grid with as many levels on either side is tried: it is exact where the weights are on one already. */
 export function triesEven(plan: Plan, ratios: ArrayLike<number>): boolean {
-  return plan.range === "auto" && !plan.symmetric && (plan.bits === 2 || ratios[0] + ratios[RATIOS - 1] > EVEN);
+  return (
+    clippingOf(plan) === "auto" && !isSymmetric(plan) && (plan.bits === 2 || ratios[0] + ratios[RATIOS - 1] > EVEN)
+  );
 }
 
 /** Of every bin, by its middle: the first node of `ratios` that is not below it, and the part of that node that is above. */
@@ -106,7 +110,7 @@ export function nearEnergy(
  * full range of an integer, they are levels.
  */
 export function outermostError(plan: Plan, ratios: ArrayLike<number>, { step, far }: LinearGrid): number {
-  if (plan.symmetric || far <= 1) return 0;
+  if (isSymmetric(plan) || far <= 1) return 0;
   const most = spanOf(plan) === "auto" ? fullRangeNear(plan) : 2;
   let spread = 0;
   for (let i = 1; i < RATIOS && i / (RATIOS - 1) < most; i++) spread += ratios[i];

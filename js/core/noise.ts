@@ -1,4 +1,5 @@
 // What pruning and rounding cost one layer, in squared error, with a memory for what recurs while a slider moves.
+
 import { ATOM, BINS, HIGH, RATIOS } from "./bins";
 import { codebook, codebookNoise, Survivors, spreadOf } from "./codebook";
 import {
@@ -14,6 +15,7 @@ import {
   spanOf,
   triesEven,
 } from "./grid";
+import { clippingOf, hasCodebook } from "./kinds";
 import { dot, firstAtLeast, sum } from "./search";
 import { tableFor, tableIndex } from "./sketch";
 import { type Fate, survivingRatios, survivingShares, untouched } from "./survival";
@@ -55,7 +57,7 @@ class Noise {
   #rounding(layer: LayerSketch, plan: Plan, fate: Fate, survivors: number): number {
     if (plan.keep || survivors <= 0 || plan.bits === 32) return 0;
     if (plan.bits === 16) return layer.itemsize === 2 ? 0 : this.#half(layer, fate);
-    if (plan.grid === "codebook") return this.#codebook(layer, plan, fate);
+    if (hasCodebook(plan)) return this.#codebook(layer, plan, fate);
     if (plan.bits === 1) return survivors * (1 - this.#oneBitCapture(layer, plan, fate, survivors));
     return this.#grid(layer, plan, fate, survivors);
   }
@@ -113,7 +115,9 @@ class Noise {
 
   /** The relative errors of a grid; those of percentiles never recur. */
   #errorTable(plan: Plan, step: number, end: number, which: 0 | 1): Float64Array {
-    return typeof plan.range === "number" ? relativeError(step, end, this.#error[which]) : this.#errors.at(step, end);
+    return typeof clippingOf(plan) === "number"
+      ? relativeError(step, end, this.#error[which])
+      : this.#errors.at(step, end);
   }
 
   /** Energy or count per bin of the survivors (of all weights, if the ranges say that none of them survives). */
@@ -146,7 +150,7 @@ class Noise {
     const weight = table[`range${what}`];
     if (!fate.curve) return survivingShares(fate, layer, table, weight, out);
     const g = tableIndex(this.#sketch, layer, plan.granularity);
-    const key = `${layer.index} ${g} ${plan.pattern} ${what}`;
+    const key = `${layer.index} ${g} ${plan.structure} ${what}`;
     let shares = this.#curveShares.get(key);
     if (!shares) {
       shares = survivingShares(fate, layer, table, weight, new Float64Array(BINS));

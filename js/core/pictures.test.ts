@@ -1,9 +1,11 @@
 // Holds the distributions of pictures to tests/vectors: the same bins, the same counts as Python's.
+
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { effective, original, survivors } from "./distribution";
 import { Estimator } from "./estimate";
+import { isRandom } from "./kinds";
 import { layerLabel, parseRecipe, resolve } from "./recipe";
 import { decodeSketch } from "./sketch";
 
@@ -31,7 +33,7 @@ describe.each(readdirSync(FOLDER).filter((name) => name.endsWith(".json")))("%s"
     const layer = sketch.layers[index];
     const plan = resolve(recipe, labels)[index];
     const { kept, threshold } = estimator.estimate(recipe).layers;
-    const outcome = { kept: kept[index], threshold: threshold[index], random: recipe.criterion === "random" };
+    const outcome = { kept: kept[index], threshold: threshold[index], random: isRandom(recipe) };
     const bins = picture.original.length;
     const edges = Float64Array.from({ length: bins + 1 }, (_, i) => picture.span * ((2 * i) / bins - 1));
     const near = (found: Float64Array, expected: number[]) => {

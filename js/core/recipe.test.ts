@@ -17,22 +17,29 @@ import {
   withLayer,
 } from "./recipe";
 
-const HEAD = '"format":"shrinkwidget-recipe","version":1';
+const HEAD = '"format":"shrinkwidget-recipe","version":2';
 
 describe("canonical JSON", () => {
   it("leaves defaults out", () => {
     expect(recipeJson(DEFAULTS)).toBe(`{${HEAD}}`);
-    expect(recipeJson(withFields(DEFAULTS, { pattern: "2:4", bits: 4 }))).toBe(`{${HEAD},"bits":4,"pattern":"2:4"}`);
+    expect(recipeJson(withFields(DEFAULTS, { structure: "2:4", bits: 4 }))).toBe(
+      `{${HEAD},"bits":4,"structure":"2:4"}`,
+    );
   });
 
   it("survives a round trip, overrides in their order even where keys look like numbers", () => {
-    const text = `{${HEAD},"sparsity":0.9,"layers":{"10":{"bits":8},"fc":"keep","2":{"sparsity":0.5,"range":99.9}}}`;
+    const text = `{${HEAD},"sparsity":0.9,"layers":{"10":{"bits":8},"fc":"keep","2":{"sparsity":0.5,"quantizer":{"kind":"uniform","clipping":99.9}}}}`;
     expect(recipeJson(parseRecipe(text))).toBe(text);
   });
 
   it("writes an override's fields in one order however they were given", () => {
-    const recipe = withLayer(DEFAULTS, "fc", { range: "mse", bits: 4, sparsity: 0.25 });
-    expect(recipeJson(recipe)).toBe(`{${HEAD},"layers":{"fc":{"sparsity":0.25,"bits":4,"range":"mse"}}}`);
+    const recipe = withLayer(DEFAULTS, "fc", {
+      quantizer: { kind: "uniform", clipping: "mse" },
+      bits: 4,
+      sparsity: 0.25,
+    });
+    const quantizer = '{"kind":"uniform","clipping":"mse"}';
+    expect(recipeJson(recipe)).toBe(`{${HEAD},"layers":{"fc":{"sparsity":0.25,"bits":4,"quantizer":${quantizer}}}}`);
   });
 
   it.each([
@@ -127,7 +134,7 @@ describe("overrides", () => {
   });
 
   it("are asked for with a key that stands twice in no recipe", () => {
-    const text = '{"format":"shrinkwidget-recipe","version":1,"layers":{"a":"keep","a":{"bits":2}}}';
+    const text = '{"format":"shrinkwidget-recipe","version":2,"layers":{"a":"keep","a":{"bits":2}}}';
     expect(() => parseRecipe(text)).toThrow('it has the key "a" twice');
   });
 
@@ -144,14 +151,14 @@ describe("plans", () => {
   it("go to the last override that matches, with or without .weight", () => {
     const some = withLayer(withLayer(recipe, "conv*", { bits: 8 }), "conv1", "keep");
     expect(planOf(some, "conv1.weight").keep).toBe(true);
-    expect(planOf(some, "conv2.weight")).toMatchObject({ keep: false, bits: 8, sparsity: 0.9, ranked: true });
+    expect(planOf(some, "conv2.weight")).toMatchObject({ keep: false, bits: 8, sparsity: 0.9, scope: "global" });
   });
 
   it("take a layer with a sparsity or a pattern of its own out of the global ranking", () => {
-    const some = withLayer(withLayer(recipe, "a", { sparsity: 0.9 }), "b", { pattern: "1:4" });
-    expect(planOf(some, "a").ranked).toBe(false);
-    expect(planOf(some, "b")).toMatchObject({ ranked: false, sparsity: 0.75 });
-    expect(planOf(withFields(recipe, { scope: "layer" }), "a").ranked).toBe(false);
+    const some = withLayer(withLayer(recipe, "a", { sparsity: 0.9 }), "b", { structure: "1:4" });
+    expect(planOf(some, "a").scope).toBe("layer");
+    expect(planOf(some, "b")).toMatchObject({ scope: "layer", sparsity: 0.75 });
+    expect(planOf(withFields(recipe, { scope: "layer" }), "a").scope).toBe("layer");
   });
 
   it("refuse an override that matches nothing", () => {
@@ -161,8 +168,8 @@ describe("plans", () => {
 
 describe("edits", () => {
   it("bring a new pattern's sparsity along", () => {
-    expect(withFields(DEFAULTS, { pattern: "1:4" }).sparsity).toBe(0.75);
-    expect(withFields(withFields(DEFAULTS, { pattern: "1:4" }), { pattern: "unstructured" }).sparsity).toBe(0);
+    expect(withFields(DEFAULTS, { structure: "1:4" }).sparsity).toBe(0.75);
+    expect(withFields(withFields(DEFAULTS, { structure: "1:4" }), { structure: "unstructured" }).sparsity).toBe(0);
   });
 
   it("put the newest override last, and null takes it away", () => {
@@ -176,9 +183,10 @@ describe("edits", () => {
     [{ sparsity: Number.NaN }],
     [{ bits: 9 }],
     [{ granularity: 1 }],
-    [{ range: 50 }],
-    [{ seed: 1.5 }],
-    [{ pattern: "2:4", sparsity: 0.9 }],
+    [{ quantizer: 3 }],
+    [{ importance: { seed: 1 } }],
+    [{ symmetric: true }],
+    [{ structure: "2:4", sparsity: 0.9 }],
     [{ scope: "model" }],
     [{ colour: "red" }],
   ])("refuse %o", (changes) => expect(() => withFields(DEFAULTS, changes as object)).toThrow(RecipeError));
@@ -189,7 +197,8 @@ describe("reading", () => {
     "",
     "[]",
     '{"format":"other","version":1}',
-    '{"format":"shrinkwidget-recipe","version":2}',
+    '{"format":"shrinkwidget-recipe","version":1}',
+    '{"format":"shrinkwidget-recipe","version":3}',
     `{${HEAD},"layers":[]}`,
     `{${HEAD},"layers":{"fc":7}}`,
     `{${HEAD},"sparsity":"0.5"}`,
@@ -199,8 +208,17 @@ describe("reading", () => {
 
 it("the code is Python that rebuilds the recipe", () => {
   expect(recipeCode(DEFAULTS)).toBe("sw.Recipe()");
-  const recipe = withFields(DEFAULTS, { sparsity: 0.9, bits: 4, symmetric: true, granularity: 64 });
-  expect(recipeCode(recipe)).toBe("sw.Recipe(sparsity=0.9, bits=4, granularity=64, symmetric=True)");
-  const layered = withLayer(withLayer(recipe, "conv1", "keep"), 'a"b', { bits: 8, grid: "codebook" });
-  expect(recipeCode(layered)).toContain('"conv1": sw.Keep,\n        "a\\"b": dict(bits=8, grid="codebook"),\n');
+  const recipe = withFields(DEFAULTS, {
+    sparsity: 0.9,
+    bits: 4,
+    granularity: 64,
+    quantizer: { kind: "uniform", symmetric: true },
+  });
+  expect(recipeCode(recipe)).toBe(
+    "sw.Recipe(sparsity=0.9, bits=4, granularity=64, quantizer=sw.methods.Uniform(symmetric=True))",
+  );
+  const other = withFields(DEFAULTS, { quantizer: { kind: "mine", values: [0, 0.5], on: false } });
+  expect(recipeCode(other)).toBe('sw.Recipe(quantizer={"kind": "mine", "values": [0, 0.5], "on": False})');
+  const layered = withLayer(withLayer(recipe, "conv1", "keep"), 'a"b', { bits: 8, quantizer: "kmeans" });
+  expect(recipeCode(layered)).toContain('"conv1": sw.Keep,\n        "a\\"b": dict(bits=8, quantizer="kmeans"),\n');
 });

@@ -1,32 +1,30 @@
 // The recipe in the browser: the twin of shrinkwidget/recipe.py, with the same canonical JSON and the same plans.
-import { type Json, type JsonMap, parseOrdered, plainNumber } from "./json";
+import { type Json, type JsonMap, parseOrdered } from "./json";
+import { jsonText, PLAIN, sameKind } from "./kinds";
 import { decided, overrideOf } from "./overrides";
 import { quoted } from "./quoted";
-import type { LayerFields, Override, Pattern, Plan, Recipe } from "./types";
+import type { Kind, LayerFields, Override, Plan, Recipe, Structure } from "./types";
 
 export const BITS = [1, 2, 3, 4, 5, 6, 7, 8, 16, 32] as const;
-export const PATTERNS = ["unstructured", "2:4", "1:4", "4:8"] as const;
+export const STRUCTURES = ["unstructured", "2:4", "1:4", "4:8"] as const;
 
 export const DEFAULTS: Recipe = {
   sparsity: 0,
   bits: 32,
   scope: "global",
-  pattern: "unstructured",
-  criterion: "magnitude",
+  structure: PLAIN.structure,
+  importance: PLAIN.importance,
   granularity: "channel",
-  grid: "linear",
-  symmetric: false,
-  range: "auto",
-  kept_bits: 32,
-  seed: 0,
+  quantizer: PLAIN.quantizer,
+  uncompressed_bits: 32,
   layers: [],
 };
 
 const FORMAT = "shrinkwidget-recipe";
-const VERSION = 1;
+const VERSION = 2;
 const MAX_GROUP = 2 ** 20;
 const FIELDS = Object.keys(DEFAULTS).filter((name) => name !== "layers") as (keyof Omit<Recipe, "layers">)[];
-const LAYER_FIELDS = ["sparsity", "bits", "pattern", "granularity", "grid", "symmetric", "range"] as const;
+const LAYER_FIELDS = ["sparsity", "bits", "structure", "granularity", "quantizer"] as const;
 
 /** A recipe that cannot be; the message is one sentence. */
 export class RecipeError extends Error {
@@ -35,17 +33,17 @@ export class RecipeError extends Error {
 
 export { layerLabel, layerMatches } from "./overrides";
 
-/** The sparsity a pattern fixes, 1 − n/m; 0 for an unstructured one. */
-export function patternSparsity(pattern: Pattern): number {
-  if (pattern === "unstructured") return 0;
-  const [n, m] = pattern.split(":").map(Number);
+/** The sparsity a structure fixes, 1 − n/m; 0 for an unstructured one. */
+export function structureSparsity(structure: Structure): number {
+  if (structure === "unstructured") return 0;
+  const [n, m] = structure.split(":").map(Number);
   return 1 - n / m;
 }
 
-/** A recipe with some fields changed; a new pattern brings its own sparsity unless one is given. */
+/** A recipe with some fields changed; a new structure brings its own sparsity unless one is given. */
 export function withFields(recipe: Recipe, changes: Partial<Recipe>): Recipe {
-  const own = changes.pattern !== undefined && changes.pattern !== recipe.pattern;
-  const sparsity = own ? { sparsity: patternSparsity(changes.pattern!) } : {};
+  const own = changes.structure !== undefined && changes.structure !== recipe.structure;
+  const sparsity = own ? { sparsity: structureSparsity(changes.structure!) } : {};
   return checkedRecipe({ ...recipe, ...sparsity, ...changes });
 }
 
@@ -82,18 +80,17 @@ export function planOf(recipe: Recipe, name: string): Plan {
 function planUnder(recipe: Recipe, own: Override | null): Plan {
   const keep = own === "keep";
   const mine: Partial<LayerFields> = keep ? {} : (own ?? {});
-  const pattern = mine.pattern ?? recipe.pattern;
-  const sparsity = mine.sparsity ?? (pattern !== recipe.pattern ? patternSparsity(pattern) : undefined);
+  const structure = mine.structure ?? recipe.structure;
+  const sparsity = mine.sparsity ?? (structure !== recipe.structure ? structureSparsity(structure) : undefined);
+  const alone = keep || structure !== "unstructured" || (recipe.scope === "global" && sparsity !== undefined);
   return {
     keep,
-    ranked: !keep && recipe.scope === "global" && pattern === "unstructured" && sparsity === undefined,
+    scope: alone ? "layer" : recipe.scope,
     sparsity: sparsity ?? recipe.sparsity,
     bits: mine.bits ?? recipe.bits,
-    pattern,
+    structure,
     granularity: mine.granularity ?? recipe.granularity,
-    grid: mine.grid ?? recipe.grid,
-    symmetric: mine.symmetric ?? recipe.symmetric,
-    range: mine.range ?? recipe.range,
+    quantizer: mine.quantizer ?? recipe.quantizer,
   };
 }
 
@@ -120,9 +117,7 @@ function overrideText(own: Override): string {
   return `{${givenFields(own).map((name) => `"${name}":${valueText(own[name])}`)}}`;
 }
 
-function valueText(value: unknown): string {
-  return typeof value === "number" ? plainNumber(value) : JSON.stringify(value);
-}
+const valueText = jsonText;
 
 /** The recipe's own fields that differ from their defaults, in the order of its JSON, without `layers`. */
 export function recipeFields(recipe: Recipe): Record<string, unknown> {
@@ -130,8 +125,8 @@ export function recipeFields(recipe: Recipe): Record<string, unknown> {
 }
 
 function changedFields(recipe: Recipe) {
-  const defaults = { ...DEFAULTS, sparsity: patternSparsity(recipe.pattern) };
-  return FIELDS.filter((name) => recipe[name] !== defaults[name]);
+  const defaults = { ...DEFAULTS, sparsity: structureSparsity(recipe.structure) };
+  return FIELDS.filter((name) => !sameKind(recipe[name] as Kind, defaults[name] as Kind));
 }
 
 function givenFields(own: Partial<LayerFields>) {
@@ -154,8 +149,18 @@ function pythonOverride(own: Override): string {
     .join(", ")})`;
 }
 
+/** The classes of kinds with settings; other kinds are written as the object they are. */
+const PYTHON: Record<string, string> = { random: "Random", uniform: "Uniform" };
+
 function pythonText(value: unknown): string {
-  return typeof value === "boolean" ? (value ? "True" : "False") : valueText(value);
+  if (typeof value === "boolean") return value ? "True" : "False";
+  if (Array.isArray(value)) return `[${value.map(pythonText).join(", ")}]`;
+  if (typeof value !== "object" || value === null) return valueText(value);
+  const { kind = "", ...settings } = value as { kind?: string };
+  const own = PYTHON[kind];
+  const pairs = Object.entries(own ? settings : value);
+  if (own) return `sw.methods.${own}(${pairs.map(([name, x]) => `${name}=${pythonText(x)}`).join(", ")})`;
+  return `{${pairs.map(([name, x]) => `${JSON.stringify(name)}: ${pythonText(x)}`).join(", ")}}`;
 }
 
 /** Read what `recipeJson` or Python's `to_json` wrote; throws a RecipeError for what is no recipe. */
@@ -170,19 +175,25 @@ export function parseRecipe(text: string): Recipe {
     throw new RecipeError(`this is not a recipe: expected an object with "format": "${FORMAT}"`);
   }
   const version = found.get("version");
-  if (!Number.isInteger(version) || (version as number) < 1 || (version as number) > VERSION) {
-    throw new RecipeError(`this recipe has version ${quoted(version)}; expected a whole number from 1 to ${VERSION}`);
-  }
+  if (version !== VERSION) throw new RecipeError(`this recipe has version ${quoted(version)}; expected ${VERSION}`);
   return fromMap(found);
 }
 
 function fromMap(found: JsonMap): Recipe {
-  const given: Record<string, unknown> = Object.fromEntries(found);
-  const { format: _format, version: _version, layers = new Map(), ...fields } = given;
+  const { format: _format, version: _version, layers = new Map(), ...fields } = Object.fromEntries(found);
   if (!(layers instanceof Map)) throw new RecipeError("Recipe(layers=…) must be an object of overrides by layer name");
-  const sparsity = patternSparsity(checkedField("pattern", fields.pattern ?? DEFAULTS.pattern, "Recipe") as Pattern);
-  const overrides = [...layers].map(([name, own]) => [name, own instanceof Map ? Object.fromEntries(own) : own]);
-  return checkedRecipe({ ...DEFAULTS, sparsity, ...fields, layers: overrides as [string, Override][] });
+  const structure = checkedField("structure", fields.structure ?? DEFAULTS.structure, "Recipe") as Structure;
+  const overrides = [...layers].map(([name, own]) => [name, plainly(own)]);
+  const given = plainly(new Map(Object.entries(fields))) as Partial<Recipe>;
+  const sparsity = structureSparsity(structure);
+  return checkedRecipe({ ...DEFAULTS, sparsity, ...given, layers: overrides as [string, Override][] });
+}
+
+/** What was parsed, with objects in place of maps. */
+function plainly(found: unknown): unknown {
+  if (Array.isArray(found)) return found.map(plainly);
+  if (!(found instanceof Map)) return found;
+  return Object.fromEntries([...found].map(([key, value]) => [key, plainly(value)]));
 }
 
 function checkedRecipe(recipe: Recipe): Recipe {
@@ -220,31 +231,34 @@ function checkFields(values: Partial<Recipe>, known: readonly string[], where: s
     if (!known.includes(name)) throw new RecipeError(`${where} has no field ${quoted(name)}`);
     checkedField(name, value, where);
   }
-  const { pattern = "unstructured", sparsity } = values;
-  if (pattern !== "unstructured" && sparsity !== undefined && sparsity !== patternSparsity(pattern)) {
-    throw new RecipeError(`${where}: pattern ${pattern} fixes the sparsity at ${patternSparsity(pattern)}`);
+  const { structure = "unstructured", sparsity } = values;
+  if (structure !== "unstructured" && sparsity !== undefined && sparsity !== structureSparsity(structure)) {
+    throw new RecipeError(`${where}: structure ${structure} fixes the sparsity at ${structureSparsity(structure)}`);
   }
 }
 
 const CHECKS: Record<string, { want: string; good: (value: unknown) => boolean }> = {
   sparsity: { want: "a fraction, 0 <= sparsity < 1", good: (v) => isNumber(v) && v >= 0 && v < 1 },
   bits: oneOf(BITS),
-  scope: oneOf(["global", "layer"]),
-  pattern: oneOf(PATTERNS),
-  criterion: oneOf(["magnitude", "random"]),
+  scope: oneOf(["global", "layer", "channel"]),
+  structure: oneOf(STRUCTURES),
+  importance: aKind("importance"),
   granularity: {
     want: `"tensor", "channel" or a group size from 2 to ${MAX_GROUP}`,
     good: (v) => v === "tensor" || v === "channel" || (isWhole(v) && v >= 2 && v <= MAX_GROUP),
   },
-  grid: oneOf(["linear", "codebook"]),
-  symmetric: oneOf([true, false]),
-  range: {
-    want: '"auto", "absmax", "mse" or a percentile above 50 and up to 100',
-    good: (v) => v === "auto" || v === "absmax" || v === "mse" || (isNumber(v) && v > 50 && v <= 100),
-  },
-  kept_bits: oneOf([16, 32]),
-  seed: { want: "a whole number from 0 to 2^53 - 1", good: (v) => isWhole(v) && v >= 0 },
+  quantizer: aKind("quantizer"),
+  uncompressed_bits: oneOf([16, 32]),
 };
+
+/** A tag, or an object with a tag; which tags and settings there are, the kernel knows. */
+function aKind(role: string) {
+  const isObject = (v: unknown): v is object => typeof v === "object" && v !== null && !Array.isArray(v);
+  return {
+    want: `the name of an ${role}, or an object with its "kind"`.replace("an q", "a q"),
+    good: (v: unknown) => typeof v === "string" || (isObject(v) && typeof (v as { kind?: unknown }).kind === "string"),
+  };
+}
 
 function oneOf(choices: readonly unknown[]) {
   return {

@@ -1,9 +1,11 @@
 // Which weights survive, as far as a sketch can tell: ranks, thresholds and survival functions (docs/estimate.md).
+
 import { ATOM, BINS, binOf, HIGH, LOW, RANGES, RATIOS } from "./bins";
 import { zerosDropped } from "./bytes";
+import { isRandom } from "./kinds";
 import { firstAtLeast, roundHalfEven } from "./search";
 import { meanSquare } from "./sketch";
-import type { LayerSketch, Pattern, Plan, Recipe, RelativeTable } from "./types";
+import type { LayerSketch, Plan, Recipe, RelativeTable, Structure } from "./types";
 
 /** Where a ranking by magnitude is cut: all below bucket [lo, hi) is pruned, and `fraction` of that bucket. */
 export interface Cut {
@@ -79,12 +81,12 @@ export function fateOf(
   plan: Plan,
   recipe: Recipe,
   shared: Cut | null,
-  patterns: readonly Pattern[],
+  patterns: readonly Structure[],
 ): Fate {
   if (plan.keep) return untouched(layer);
-  if (recipe.criterion === "random") return chance(layer, plan);
-  if (plan.pattern !== "unstructured") return blocks(layer, patterns.indexOf(plan.pattern));
-  if (plan.ranked) return shared ? below(layer, shared) : nothingAsked(layer, plan);
+  if (isRandom(recipe)) return chance(layer, plan);
+  if (plan.structure !== "unstructured") return blocks(layer, patterns.indexOf(plan.structure));
+  if (plan.scope === "global") return shared ? below(layer, shared) : nothingAsked(layer, plan);
   const k = roundHalfEven(plan.sparsity * layer.n);
   const cut = cutAt(layer.magnitudes, k);
   return cut ? below(layer, cut, layer.n - k) : nothingAsked(layer, plan);
@@ -106,8 +108,8 @@ export function untouched(layer: LayerSketch): Fate {
 }
 
 function chance(layer: LayerSketch, plan: Plan): Fate {
-  const unstructured = plan.pattern === "unstructured";
-  const left = unstructured ? layer.n - roundHalfEven(plan.sparsity * layer.n) : blockCount(layer, plan.pattern);
+  const unstructured = plan.structure === "unstructured";
+  const left = unstructured ? layer.n - roundHalfEven(plan.sparsity * layer.n) : blockCount(layer, plan.structure);
   const density = left / layer.n;
   const kept =
     left === layer.n ? nothingAsked(layer, plan).kept : roundHalfEven((left * (layer.n - layer.zeros)) / layer.n);
@@ -124,7 +126,7 @@ function blocks(layer: LayerSketch, pattern: number): Fate {
 }
 
 /** How many weights an n:m pattern keeps: n of every m along a row, min(n, rest) of a shorter block. */
-function blockCount({ n: weights, rows }: LayerSketch, pattern: Pattern): number {
+function blockCount({ n: weights, rows }: LayerSketch, pattern: Structure): number {
   const [n, m] = pattern.split(":").map(Number);
   const row = weights / rows;
   return rows * (Math.floor(row / m) * n + Math.min(n, row % m));

@@ -1,10 +1,11 @@
 // For tests and benchmarks: sketches made from weights here, by the page (docs/estimate.md) and not by the codec's code.
 import { BINS, binOf, HIGH, LOW, RANGES, RATIOS } from "./bins";
+import type { UNIFORM } from "./kinds";
 import { decodeSketch } from "./sketch";
-import type { Granularity, Pattern, Sketch } from "./types";
+import type { Granularity, Kind, Sketch, Structure } from "./types";
 
 const GRANULARITIES: Granularity[] = ["tensor", "channel", 32, 64, 128];
-const PATTERNS: Pattern[] = ["2:4", "1:4", "4:8"];
+const PATTERNS: Structure[] = ["2:4", "1:4", "4:8"];
 
 export interface Weights {
   readonly name: string;
@@ -22,6 +23,11 @@ export function gaussian(n: number, sigma = 1, seed = 1): Float32Array {
   return Float32Array.from({ length: n }, () => {
     return sigma * Math.sqrt(-2 * Math.log(uniform())) * Math.cos(2 * Math.PI * uniform());
   });
+}
+
+/** A uniform quantizer with some settings. */
+export function uniform(settings: Partial<typeof UNIFORM>): Kind {
+  return { kind: "uniform", ...settings };
 }
 
 /** The sketch of these weights, through its bytes. */
@@ -184,7 +190,7 @@ function runs(ranges: Float64Array, squares: number) {
 }
 
 /** How many weights that are not zero a pattern keeps. */
-function blocks(shape: readonly number[], values: Float32Array, pattern: Pattern): number {
+function blocks(shape: readonly number[], values: Float32Array, pattern: Structure): number {
   const [n, m] = pattern.split(":").map(Number);
   const row = values.length / shape[0];
   let kept = 0;
@@ -198,7 +204,7 @@ function blocks(shape: readonly number[], values: Float32Array, pattern: Pattern
 }
 
 /** A plausible curve: what independent weights of this distribution would show. */
-function survival({ values }: Weights, pattern: Pattern): number[] {
+function survival({ values }: Weights, pattern: Structure): number[] {
   const [n, m] = pattern.split(":").map(Number);
   const most = absmax(values);
   const sorted = values.map(Math.abs).sort();

@@ -1,23 +1,21 @@
 // The shapes of everything the core passes around: recipes and plans, the sketch, estimates.
 
-export type Scope = "global" | "layer";
-export type Pattern = "unstructured" | "2:4" | "1:4" | "4:8";
-export type Criterion = "magnitude" | "random";
+export type Scope = "global" | "layer" | "channel";
+export type Structure = "unstructured" | "2:4" | "1:4" | "4:8";
+/** An importance, a structure or a quantizer: its tag, or an object of the tag and the settings that are not at their defaults. */
+export type Kind = string | { readonly kind: string; readonly [setting: string]: unknown };
 /** How many weights share a scale: a tensor, an output channel, or groups of a number of neighbours. */
 export type Granularity = "tensor" | "channel" | number;
-export type Grid = "linear" | "codebook";
-/** What a grid spans: the largest magnitude, the range of least squared error, a percentile, or what promises most. */
-export type Range = "auto" | "absmax" | "mse" | number;
+/** What evenly spaced values span: the largest magnitude, the range of least squared error, a percentile, or what promises most. */
+export type Clipping = "auto" | "absmax" | "mse" | number;
 
 /** What may differ from layer to layer. */
 export interface LayerFields {
   readonly sparsity: number;
   readonly bits: number;
-  readonly pattern: Pattern;
+  readonly structure: Structure;
   readonly granularity: Granularity;
-  readonly grid: Grid;
-  readonly symmetric: boolean;
-  readonly range: Range;
+  readonly quantizer: Kind;
 }
 
 export type Override = "keep" | Partial<LayerFields>;
@@ -25,17 +23,16 @@ export type Override = "keep" | Partial<LayerFields>;
 /** The statement of what to do to every tensor; the twin of Python's `Recipe`. Never changed in place. */
 export interface Recipe extends LayerFields {
   readonly scope: Scope;
-  readonly criterion: Criterion;
-  readonly kept_bits: 16 | 32;
-  readonly seed: number;
+  readonly importance: Kind;
+  readonly uncompressed_bits: 16 | 32;
   /** Overrides by layer name or pattern; an array, because objects do not keep the order of keys such as "0". */
   readonly layers: readonly (readonly [string, Override])[];
 }
 
-/** What a recipe asks of one layer. `ranked`: the layer takes part in the global magnitude ranking. */
+/** What a recipe asks of one layer. `scope`: whether it is ranked with all others, by itself, or channel by channel. */
 export interface Plan extends LayerFields {
   readonly keep: boolean;
-  readonly ranked: boolean;
+  readonly scope: Scope;
 }
 
 /** Weights by signed value, ascending; bucket i covers [lo[i], hi[i]); the `…To` arrays are sums over buckets before i. */
@@ -134,7 +131,7 @@ export interface Sketch {
   /** What was taken for granted, in a sentence each. */
   readonly warnings: readonly string[];
   readonly granularities: readonly Granularity[];
-  readonly patterns: readonly Pattern[];
+  readonly patterns: readonly Structure[];
 }
 
 /** Per-layer columns of an estimate, in the sketch's layer order; plain arrays in the kernel's message. */

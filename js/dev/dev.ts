@@ -7,7 +7,7 @@ import type { Sketch } from "../core/types";
 import type { Command, ExplorerModel, Visit } from "../explorer/model";
 import { createState, mount } from "../explorer/mount";
 
-const START = '{"format":"shrinkwidget-recipe","version":1,"sparsity":0.8,"bits":4}';
+const START = '{"format":"shrinkwidget-recipe","version":2,"sparsity":0.8,"bits":4}';
 const query = new URLSearchParams(location.search);
 
 /** The kernel's side of the model, played by timers. */

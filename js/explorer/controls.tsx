@@ -2,17 +2,18 @@
 
 import { useState } from "preact/hooks";
 import { bytes, count, estimated, percent, withoutNoise } from "../charts/format";
-import { BITS, DEFAULTS, PATTERNS, withFields } from "../core/recipe";
-import type { Granularity, Pattern, Recipe } from "../core/types";
+import { clippingOf, hasCodebook, sameKind, settingOf, tagOf, UNIFORM, withSetting } from "../core/kinds";
+import { BITS, DEFAULTS, STRUCTURES, withFields } from "../core/recipe";
+import type { Granularity, Kind, Recipe, Structure } from "../core/types";
 import { zeroWords } from "./figures";
 import { useUnique } from "./hooks";
 import { Choice, type Option, options, SparsitySlider } from "./inputs";
 import { useView } from "./view";
 
-export const PATTERN_OPTIONS: Option<Pattern>[] = PATTERNS.map((pattern) =>
-  pattern === "unstructured"
-    ? { value: pattern, label: "any", title: "any weight may go (unstructured)" }
-    : { value: pattern, label: pattern, title: patternSentence(pattern) },
+export const STRUCTURE_OPTIONS: Option<Structure>[] = STRUCTURES.map((structure) =>
+  structure === "unstructured"
+    ? { value: structure, label: "any", title: "any weight may go (unstructured)" }
+    : { value: structure, label: structure, title: structureSentence(structure) },
 );
 
 export const BITS_OPTIONS: Option<number>[] = BITS.map((bits) => ({
@@ -27,10 +28,10 @@ function bitsTitle(bits: number): string {
   return bits === 1 ? "1 bit: a sign, times a scale" : `${bits} bits`;
 }
 
-/** What an n:m pattern does, in words. */
-export function patternSentence(pattern: Pattern): string {
-  const [n, m] = pattern.split(":").map(Number);
-  return `${pattern} keeps the ${n === 1 ? "largest" : `${n} largest`} of every ${m} neighbours: always ${percent(1 - n / m)} sparse`;
+/** What an n:m structure does, in words. */
+export function structureSentence(structure: Structure): string {
+  const [n, m] = structure.split(":").map(Number);
+  return `${structure} keeps the ${n === 1 ? "largest" : `${n} largest`} of every ${m} neighbours: always ${percent(1 - n / m)} sparse`;
 }
 
 /** The scales a recipe may choose, with its own group size among them. */
@@ -45,15 +46,17 @@ export function granularityOptions(chosen: Granularity): Option<Granularity>[] {
 }
 
 /** Why the choice of scales has no effect, or "". */
-export function scalesIdle(bits: number, grid: string): string {
+export function scalesIdle(bits: number, quantizer: Kind): string {
   if (bits > 8) return `${bits} bits need no scales`;
-  return grid === "codebook" ? "a codebook is always one for each tensor" : "";
+  return tagOf(quantizer) === "kmeans" ? "a codebook is always one for each tensor" : "";
 }
 
 /** How many of the options differ from their defaults. */
 export function optionsSet(recipe: Recipe): number {
-  const { sparsity: _1, bits: _2, layers: _3, seed: _4, ...options } = DEFAULTS; // those have controls elsewhere, or none
-  return (Object.keys(options) as (keyof typeof options)[]).filter((name) => recipe[name] !== options[name]).length;
+  const { sparsity: _1, bits: _2, layers: _3, ...options } = DEFAULTS; // those have controls elsewhere, or none
+  return (Object.keys(options) as (keyof typeof options)[]).filter(
+    (name) => !sameKind(recipe[name] as Kind, options[name] as Kind),
+  ).length;
 }
 
 export function Controls() {
@@ -96,8 +99,8 @@ function Sparsity() {
       label="Sparsity"
       value={recipe.sparsity}
       valueText={`${percentText(recipe.sparsity)} sparse, ${estimated(figures.exact, bytes(figures.nbytes))}`}
-      hint={recipe.pattern === "unstructured" ? <KeptHint /> : patternSentence(recipe.pattern)}
-      disabled={recipe.pattern !== "unstructured"}
+      hint={recipe.structure === "unstructured" ? <KeptHint /> : structureSentence(recipe.structure)}
+      disabled={recipe.structure !== "unstructured"}
       testid="sparsity"
       change={(sparsity) => state.edit((r) => withFields(r, { sparsity }), "sparsity")}
       settle={(over) => state.settle(over)}
@@ -142,18 +145,18 @@ function useField<K extends keyof Recipe>(field: K): [Recipe[K], (value: Recipe[
   return [state.recipe.value[field], choose];
 }
 
-/** A recipe with another pattern; from n:m back to any weight the slider stays where the pattern held it. */
-export function withPattern(recipe: Recipe, pattern: Pattern): Recipe {
-  const held = pattern === "unstructured" ? { sparsity: recipe.sparsity } : {};
-  return withFields(recipe, { pattern, ...held });
+/** A recipe with another structure; from n:m back to any weight the slider stays where n:m held it. */
+export function withStructure(recipe: Recipe, structure: Structure): Recipe {
+  const held = structure === "unstructured" ? { sparsity: recipe.sparsity } : {};
+  return withFields(recipe, { structure, ...held });
 }
 
 function Settings() {
   const { state } = useView();
   const [scope, setScope] = useField("scope");
-  const { pattern } = state.recipe.value;
+  const { structure } = state.recipe.value;
   const [granularity, setGranularity] = useField("granularity");
-  const [grid, setGrid] = useField("grid");
+  const [quantizer, setQuantizer] = useField("quantizer");
   const [bits] = useField("bits");
   return (
     <>
@@ -166,14 +169,14 @@ function Settings() {
         )}
         value={scope}
         choose={setScope}
-        idle={pattern === "unstructured" ? "" : `${pattern} is the same in every layer`}
+        idle={structure === "unstructured" ? "" : `${structure} is the same in every layer`}
       />
       <Choice
-        legend="pattern"
-        testid="pattern"
-        options={PATTERN_OPTIONS}
-        value={pattern}
-        choose={(next) => state.edit((r) => withPattern(r, next))}
+        legend="structure"
+        testid="structure"
+        options={STRUCTURE_OPTIONS}
+        value={structure}
+        choose={(next) => state.edit((r) => withStructure(r, next))}
       />
       <Choice
         legend="scale per"
@@ -181,78 +184,79 @@ function Settings() {
         options={granularityOptions(granularity)}
         value={granularity}
         choose={setGranularity}
-        idle={scalesIdle(bits, grid)}
+        idle={scalesIdle(bits, quantizer)}
       />
-      <Choice
-        legend="grid"
-        testid="grid"
+      <Choice<string>
+        legend="quantizer"
+        testid="quantizer"
         options={options(
-          ["linear", "linear", "evenly spaced values"],
-          ["codebook", "codebook", "k-means values, one codebook for each tensor"],
+          ["uniform", "uniform", "evenly spaced values"],
+          ["kmeans", "k-means", "k-means values, one codebook for each tensor"],
         )}
-        value={grid}
-        choose={setGrid}
-        idle={bits > 8 ? `${bits} bits need no grid` : ""}
+        value={tagOf(quantizer)}
+        choose={(tag) => setQuantizer(tag)}
+        idle={bits > 8 ? `${bits} bits need no quantizer` : ""}
       />
     </>
   );
 }
 
 function RareSettings() {
-  const [symmetric, setSymmetric] = useField("symmetric");
-  const [range, setRange] = useField("range");
-  const [criterion, setCriterion] = useField("criterion");
-  const [keptBits, setKeptBits] = useField("kept_bits");
+  const [quantizer, setQuantizer] = useField("quantizer");
+  const [importance, setImportance] = useField("importance");
+  const [uncompressedBits, setUncompressedBits] = useField("uncompressed_bits");
   const [bits] = useField("bits");
-  const [grid] = useField("grid");
-  const gridIdle = bits > 8 || grid === "codebook" ? "only for a linear grid of up to 8 bits" : "";
+  const symmetric = settingOf(quantizer, "symmetric", UNIFORM.symmetric);
+  const clipping = clippingOf({ quantizer });
+  const set = (name: string) => (value: unknown) => setQuantizer(withSetting(quantizer, name, value, UNIFORM));
+  const gridIdle = bits > 8 || hasCodebook({ quantizer }) ? "only for a uniform quantizer of up to 8 bits" : "";
   const coarseIdle = gridIdle || (bits === 1 ? "1 bit is a sign: it has no range" : "");
   return (
     <>
       <Choice
-        legend="grid ends at"
-        testid="range"
+        legend="clipping"
+        testid="clipping"
         options={options(
           ["auto", "auto", "the least squared error at 2 bits; above, what promises the smaller error"],
           ["absmax", "largest", "the largest magnitude of the group"],
           ["mse", "least error", "the end with the least squared error"],
           ["percentile", "percentile", "a percentile of the magnitudes"],
         )}
-        value={typeof range === "number" ? "percentile" : range}
-        choose={(value) => setRange(value === "percentile" ? 99.9 : (value as "auto" | "absmax" | "mse"))}
+        value={typeof clipping === "number" ? "percentile" : clipping}
+        choose={(value) => set("clipping")(value === "percentile" ? 99.9 : value)}
         idle={coarseIdle}
       />
-      {typeof range === "number" && <Percentile value={range} choose={setRange} />}
+      {typeof clipping === "number" && <Percentile value={clipping} choose={set("clipping")} />}
       <Choice
-        legend="around zero"
+        legend="zero point"
         testid="symmetric"
         options={options(
           [false, "asymmetric", "levels where the weights of the group are"],
           [true, "symmetric", "as many levels below zero as above"],
         )}
         value={symmetric}
-        choose={setSymmetric}
+        choose={set("symmetric")}
         idle={coarseIdle}
       />
-      <Choice
+      <Choice<string>
         legend="prune by"
-        testid="criterion"
+        testid="importance"
         options={options(
           ["magnitude", "magnitude", "the smallest go first"],
           ["random", "random", "the baseline every comparison needs"],
         )}
-        value={criterion}
-        choose={setCriterion}
+        value={tagOf(importance)}
+        choose={(tag) => setImportance(tag)}
       />
       <Choice
         legend="biases, norms"
-        testid="kept-bits"
+        testid="uncompressed-bits"
         options={options(
           [32, "as they are", "tensors that are not compressed stay as they are"],
           [16, "16 bits", "tensors that are not compressed go to half precision"],
         )}
-        value={keptBits}
-        choose={(value) => setKeptBits(value as 16 | 32)}
+        value={uncompressedBits}
+        choose={(value) => setUncompressedBits(value as 16 | 32)}
       />
     </>
   );

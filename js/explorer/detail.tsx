@@ -2,9 +2,9 @@
 
 import { bytes, count, decibels, estimated, share } from "../charts/format";
 import { layerTotal } from "../core/estimate";
-import { patternSparsity, withLayer } from "../core/recipe";
+import { structureSparsity, withLayer } from "../core/recipe";
 import type { LayerFields, LayerSketch, Override, Plan, Recipe } from "../core/types";
-import { BITS_OPTIONS, granularityOptions, PATTERN_OPTIONS, patternSentence, scalesIdle } from "./controls";
+import { BITS_OPTIONS, granularityOptions, STRUCTURE_OPTIONS, scalesIdle, structureSentence } from "./controls";
 import { Curve } from "./curve";
 import { layerSqnr, namedByPattern, ownOverride, zeroWords } from "./figures";
 import { Choice, options, SparsitySlider } from "./inputs";
@@ -82,7 +82,8 @@ function Title({ index, layer }: Props) {
 function asOwn(recipe: Recipe, layer: LayerSketch, plan: Plan, sparsityNow: number): Partial<LayerFields> {
   const own = ownOverride(recipe, layer);
   if (own && own !== "keep") return own;
-  const sparsity = plan.pattern === "unstructured" ? Number(sparsityNow.toFixed(4)) : patternSparsity(plan.pattern);
+  const sparsity =
+    plan.structure === "unstructured" ? Number(sparsityNow.toFixed(4)) : structureSparsity(plan.structure);
   return { sparsity: Math.min(sparsity, 0.9999), bits: plan.bits };
 }
 
@@ -133,11 +134,11 @@ function OwnValues({ index, layer }: Props) {
         value={plan.keep ? 0 : pruned}
         valueText={`${about(share(pruned))} of ${layer.label} pruned`}
         hint={
-          plan.pattern === "unstructured"
+          plan.structure === "unstructured"
             ? `keeps ${about(count(figures.layers.kept[index]))} of ${count(layer.n)} weights`
-            : patternSentence(plan.pattern)
+            : structureSentence(plan.structure)
         }
-        disabled={plan.keep || plan.pattern !== "unstructured"}
+        disabled={plan.keep || plan.structure !== "unstructured"}
         testid="own-sparsity"
         change={(sparsity) => change({ sparsity }, `own ${layer.name}`)}
         settle={(over) => state.settle(over)}
@@ -152,11 +153,11 @@ function OwnValues({ index, layer }: Props) {
           idle={plan.keep ? "kept as it is" : ""}
         />
         <Choice
-          legend="pattern"
-          options={PATTERN_OPTIONS}
-          value={plan.pattern}
-          choose={(pattern) =>
-            change({ pattern, sparsity: pattern === "unstructured" ? pruned : patternSparsity(pattern) })
+          legend="structure"
+          options={STRUCTURE_OPTIONS}
+          value={plan.structure}
+          choose={(structure) =>
+            change({ structure, sparsity: structure === "unstructured" ? pruned : structureSparsity(structure) })
           }
           idle={plan.keep ? "kept as it is" : ""}
         />
@@ -166,7 +167,7 @@ function OwnValues({ index, layer }: Props) {
           options={granularityOptions(plan.granularity)}
           value={plan.granularity}
           choose={(granularity) => change({ granularity })}
-          idle={plan.keep ? "kept as it is" : scalesIdle(plan.bits, plan.grid)}
+          idle={plan.keep ? "kept as it is" : scalesIdle(plan.bits, plan.quantizer)}
         />
       </div>
     </div>

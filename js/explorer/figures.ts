@@ -4,6 +4,7 @@ import { count, share } from "../charts/format";
 import type { RowFigures } from "../charts/ridge";
 import type { Outcome } from "../core/distribution";
 import { decibels, layerTotal } from "../core/estimate";
+import { tagOf } from "../core/kinds";
 import { layerMatches, overrideOf } from "../core/overrides";
 import type { Estimate, LayerFigures, LayerSketch, Override, Plan, Recipe, Sketch } from "../core/types";
 
@@ -21,7 +22,7 @@ export function rowFigures(sketch: Sketch, figures: Estimate, plan: Plan, layer:
 
 /** What figures say became of one layer's weights. */
 export function outcomeOf(figures: Estimate, layer: number): Outcome {
-  const random = figures.recipe.includes('"criterion":"random"'); // canonical JSON; in a name the quotes are escaped
+  const random = /"importance":("random"|\{"kind":"random")/.test(figures.recipe); // in a name the quotes are escaped
   return { kept: figures.layers.kept[layer], threshold: figures.layers.threshold[layer], random };
 }
 
@@ -43,8 +44,8 @@ export function namedByPattern(recipe: Recipe, layer: LayerSketch): boolean {
 
 /** The one threshold of all ranked layers; 0 where there is no such thing. */
 export function rankedThreshold(plans: readonly Plan[], recipe: Recipe, figures: Estimate): number {
-  if (recipe.criterion !== "magnitude") return 0;
-  const ranked = plans.findIndex((plan) => plan.ranked);
+  if (tagOf(recipe.importance) !== "magnitude") return 0;
+  const ranked = plans.findIndex((plan) => plan.scope === "global");
   return ranked < 0 ? 0 : figures.layers.threshold[ranked];
 }
 

@@ -13,7 +13,7 @@ import { createState, type State } from "./state";
 
 const { sketch } = JSON.parse(readFileSync(join(import.meta.dirname, "../../tests/vectors/conv.json"), "utf8"));
 const BLOB = Uint8Array.from(Buffer.from(sketch, "base64"));
-const START = '{"format":"shrinkwidget-recipe","version":1,"sparsity":0.5,"bits":4}';
+const START = '{"format":"shrinkwidget-recipe","version":2,"sparsity":0.5,"bits":4}';
 const METRIC = { name: "accuracy", higher: true, percent: true, has_data: true };
 const SCORE = { recipe: START, value: 0.35, low: 0.3, high: 0.4, n: 360, total: 360, regime: "no retraining" };
 const plain = (text: string) => text.replaceAll("\u00a0", " ");

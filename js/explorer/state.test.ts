@@ -11,7 +11,7 @@ import { createState } from "./state";
 
 const { sketch } = JSON.parse(readFileSync(join(import.meta.dirname, "../../tests/vectors/conv.json"), "utf8"));
 const BLOB = Uint8Array.from(Buffer.from(sketch, "base64"));
-const START = '{"format":"shrinkwidget-recipe","version":1,"sparsity":0.5,"bits":4}';
+const START = '{"format":"shrinkwidget-recipe","version":2,"sparsity":0.5,"bits":4}';
 
 const VISIT: Visit = {
   recipe: START,

@@ -5,7 +5,7 @@ import { describe, expect, it } from "vitest";
 import { recipeWords } from "./words";
 
 const FOLDER = join(import.meta.dirname, "../../tests/vectors");
-const HEAD = '{"format":"shrinkwidget-recipe","version":1';
+const HEAD = '{"format":"shrinkwidget-recipe","version":2';
 const plain = (text: string) => text.replaceAll(/[\u00a0\u202f]/g, " ");
 
 const cases = readdirSync(FOLDER)
@@ -27,7 +27,7 @@ describe("a recipe in words", () => {
   it.each([
     ['"sparsity":0.9925,"bits":4', "99.25 %, 4 bits"],
     ['"sparsity":0.99,"bits":4', "99 %, 4 bits"],
-    ['"pattern":"2:4","bits":1', "2:4, 1 bit"],
+    ['"structure":"2:4","bits":1', "2:4, 1 bit"],
     ['"bits":2,"layers":{"stem":"keep"}', "0 %, 2 bits, stem kept"],
     ['"bits":2,"layers":{"stem":{"sparsity":0.5,"bits":8}}', "0 %, 2 bits, stem (50 %, 8 bits)"],
   ])("names what it sets: %s", (fields, words) => {

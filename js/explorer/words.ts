@@ -1,8 +1,9 @@
 // A recipe in a few words, for labels and tips: two recipes that differ never read the same.
 
 import { withoutNoise } from "../charts/format";
+import { jsonText, PLAIN } from "../core/kinds";
 import { parseRecipe, recipeFields } from "../core/recipe";
-import type { LayerFields, Override } from "../core/types";
+import type { Kind, LayerFields, Override } from "../core/types";
 
 /** So many overrides are named one by one; more are counted, and told apart by a checksum. */
 const NAMED = 2;
@@ -11,8 +12,8 @@ const SPACE = "\u00a0";
 /** "80 %, 4 bits, tensor", from a recipe's canonical JSON (the twin of Python's `short_words`, held by the vectors). */
 export function recipeWords(text: string): string {
   const recipe = parseRecipe(text);
-  const { sparsity: _sparsity, bits: _bits, pattern: _pattern, ...others } = recipeFields(recipe);
-  const pruning = recipe.pattern === "unstructured" ? percentWords(recipe.sparsity) : recipe.pattern;
+  const { sparsity: _sparsity, bits: _bits, structure: _structure, ...others } = recipeFields(recipe);
+  const pruning = recipe.structure === "unstructured" ? percentWords(recipe.sparsity) : recipe.structure;
   const words = [pruning, bitsWords(recipe.bits)];
   for (const [name, value] of Object.entries(others)) words.push(fieldWords(name, value));
   if (recipe.layers.length > NAMED) words.push(`${recipe.layers.length} layers of their own (${checksum(text)})`);
@@ -30,13 +31,25 @@ function overrideWords(name: string, own: Override): string {
 function fieldWords(name: string, value: unknown): string {
   if (name === "sparsity") return percentWords(value as number);
   if (name === "bits") return bitsWords(value as number);
-  if (name === "scope" && value === "layer") return "each layer";
+  if (name === "scope") return `each ${value}`;
   if (name === "granularity") return typeof value === "number" ? `groups of ${value}` : `scale per ${value}`;
-  if (name === "symmetric") return value ? "symmetric" : "asymmetric";
-  if (name === "range") return typeof value === "number" ? `${withoutNoise(value)}${SPACE}% range` : `range ${value}`;
-  if (name === "kept_bits") return `the rest ${bitsWords(value as number)}`;
-  if (name === "seed") return `seed ${value}`;
-  return typeof value === "number" ? `${name} ${withoutNoise(value)}` : String(value);
+  if (name === "uncompressed_bits") return `the rest ${bitsWords(value as number)}`;
+  if (name === "importance" || name === "quantizer" || name === "structure") return kindWords(name, value as Kind);
+  return settingWords(name, value);
+}
+
+/** A kind by its tag, unless that goes without saying, and its settings. */
+function kindWords(role: keyof typeof PLAIN, kind: Kind): string {
+  if (typeof kind === "string") return kind;
+  const { kind: tag, ...settings } = kind;
+  const words = Object.entries(settings).map(([name, value]) => settingWords(name, value));
+  return (tag === PLAIN[role] ? words : [tag, ...words]).join(", ");
+}
+
+function settingWords(name: string, value: unknown): string {
+  if (typeof value === "boolean") return value ? name : `not ${name}`;
+  if (typeof value === "number") return `${name} ${withoutNoise(value)}`;
+  return typeof value === "string" ? `${name} ${value}` : `${name} (${checksum(jsonText(value))})`;
 }
 
 const bitsWords = (bits: number) => `${bits} ${bits === 1 ? "bit" : "bits"}`;

@@ -3,7 +3,7 @@ import type { AnyModel } from "@anywidget/types";
 import { describe, expect, it, vi } from "vitest";
 import { adapt } from "./adapter";
 
-const HEAD = '"format":"shrinkwidget-recipe","version":1';
+const HEAD = '"format":"shrinkwidget-recipe","version":2';
 const START = `{${HEAD},"sparsity":0.5,"bits":4}`;
 
 /** As much of a Jupyter model as the adapter meets: values, change events while setting, messages to the kernel. */
@@ -83,7 +83,7 @@ describe("the mirrors of the recipe", () => {
   });
 
   it("free the recipe of a pattern when a slider asks for another sparsity", () => {
-    const { fake, model } = adapted({ _recipe: `{${HEAD},"pattern":"2:4"}`, bits: 32 });
+    const { fake, model } = adapted({ _recipe: `{${HEAD},"structure":"2:4"}`, bits: 32 });
     fake.set("sparsity", 0.25);
     expect(model.get("recipe_json")).toBe(`{${HEAD},"sparsity":0.25}`);
   });

@@ -67,9 +67,9 @@ class Adapter extends Host implements ExplorerModel {
     const recipe = this.#recipe;
     const value = this.model.get(name);
     if (value === recipe[name]) return;
-    const pattern = name === "sparsity" ? ({ pattern: "unstructured" } as const) : {};
+    const structure = name === "sparsity" ? ({ structure: "unstructured" } as const) : {};
     try {
-      this.model.set("_recipe", recipeJson(withFields(recipe, { ...pattern, [name]: value })));
+      this.model.set("_recipe", recipeJson(withFields(recipe, { ...structure, [name]: value })));
     } catch (error) {
       if (!(error instanceof RecipeError)) throw error;
       this.model.set(name, recipe[name]);

@@ -58,14 +58,14 @@ class Picture:
 
 
 def picture_of(
-    layer: LayerSketch, plan: Plan, survival: Survival, figures: LayerEstimate, span: float, pixels: float
+    layer: LayerSketch, plan: Plan, survival: Survival | None, figures: LayerEstimate, span: float, pixels: float
 ) -> Picture:
     """Return the picture of a layer on an axis from −span to span that is `pixels` wide."""
     sigma = math.sqrt(layer.energy / layer.n)
     edges = np.linspace(-span, span, bin_count(layer.n, sigma, span, pixels) + 1)
     outline, left = original(layer, edges), survivors(layer, survival, figures.kept, edges)
     ticks = levels(layer, plan, survival)
-    one_grid = len(ticks) > 1 and (plan.grid == "codebook" or plan.granularity == "tensor")
+    one_grid = len(ticks) > 1 and (not plan.quantizer.has_scales or plan.granularity == "tensor")
     bin_width = float(edges[1] - edges[0])
     if one_grid and (ticks[1] - ticks[0]) * pixels / (2 * span) >= _LEVEL_PIXELS:
         cells = _cell_edges(ticks)

@@ -69,9 +69,8 @@ def draw_ridge(pen: Pen, frame: Frame, sketch: Sketch, estimate: Estimate, order
     for i, row in enumerate(rows):
         _numbers(pen, frame, plot, i, row, label, estimate.exact)
     _distributions(pen, plot, [row.picture for row in rows])
-    _threshold(
-        pen, plot, rows, next((e.threshold for e, p in zip(estimate.layers, plans, strict=True) if p.ranked), 0.0)
-    )
+    ranked = (e.threshold for e, p in zip(estimate.layers, plans, strict=True) if p.scope == "global")
+    _threshold(pen, plot, rows, next(ranked, 0.0))
 
 
 def _title(pen: Pen, frame: Frame, sketch: Sketch, rows: int) -> None:

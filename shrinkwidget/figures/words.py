@@ -11,15 +11,16 @@ import math
 import re
 from collections.abc import Iterable
 from decimal import ROUND_HALF_UP, Context, Decimal
-from typing import Any, Final
+from typing import Any, Final, cast
 
+from ..kinds import PLAIN, Role
 from ..measure import size_table
 from ..measure.size_table import fixed
-from ..recipe import Keep, Recipe, layer_label
+from ..recipe import Keep, Recipe, canonical_json, layer_label
 
 _SPACE: Final = "\N{NARROW NO-BREAK SPACE}"
 _PERCENT: Final = f"{_SPACE}%"
-_RANGES: Final[dict[object, str]] = {"absmax": "full range", "mse": "least error"}
+_CLIPPED: Final[dict[object, str]] = {"absmax": "full range", "mse": "least error"}
 _NAMED_OVERRIDES: Final = 2
 """So many overrides are named one by one in a label; more are counted, and told apart by a checksum."""
 
@@ -158,7 +159,7 @@ def _without_noise(value: float) -> str:
 def recipe_words(recipe: Recipe) -> str:
     """Return a recipe in words: "80 % sparse (global) · 4 bits, scale per channel"."""
     words = [_pruning(recipe), _rounding(recipe)]
-    if recipe.kept_bits == 16:
+    if recipe.uncompressed_bits == 16:
         words.append("the rest in 16 bits")
     if recipe.layers:
         words.append(_overrides(recipe))
@@ -173,9 +174,9 @@ def short_words(recipe: Recipe) -> str:
     text = recipe.to_json()
     fields = json.loads(text)
     layers = fields.pop("layers", {})
-    for name in ("format", "version", "sparsity", "bits", "pattern"):
+    for name in ("format", "version", "sparsity", "bits", "structure"):
         fields.pop(name, None)
-    pruning = percent_text(recipe.sparsity) if recipe.pattern == "unstructured" else recipe.pattern
+    pruning = percent_text(recipe.sparsity) if recipe.structure.sparsity is None else recipe.structure.kind
     words = [pruning, _bits(recipe.bits), *(_field(name, value) for name, value in fields.items())]
     if len(layers) > _NAMED_OVERRIDES:
         words.append(f"{len(layers)} layers of their own ({_checksum(text)})")
@@ -201,15 +202,28 @@ def _field(name: str, value: Any) -> str:
             return "each layer"
         case "granularity", _:
             return f"scale per {value}" if isinstance(value, str) else f"groups of {value}"
-        case "symmetric", _:
-            return "symmetric" if value else "asymmetric"
-        case "range", _:
-            return f"range {value}" if isinstance(value, str) else f"{_without_noise(value)}{_PERCENT} range"
-        case "kept_bits", _:
+        case "scope", "channel":
+            return "each channel"
+        case "uncompressed_bits", _:
             return f"the rest {_bits(value)}"
-        case "seed", _:
-            return f"seed {value}"
-    return f"{name} {_without_noise(value)}" if isinstance(value, float | int) else str(value)
+        case "importance" | "quantizer" | "structure", _:
+            return _kind(name, value)
+    return _setting(name, value)
+
+
+def _kind(role: str, value: str | dict[str, Any]) -> str:
+    """Return a kind by its tag, unless that goes without saying, and its settings."""
+    kind, settings = (value, {}) if isinstance(value, str) else (value["kind"], value)
+    words = [kind] if kind != PLAIN[cast(Role, role)] or not settings else []
+    return ", ".join([*words, *(_setting(name, own) for name, own in settings.items() if name != "kind")])
+
+
+def _setting(name: str, value: Any) -> str:
+    if isinstance(value, bool):
+        return name if value else f"not {name}"
+    if isinstance(value, float | int):
+        return f"{name} {_without_noise(value)}"
+    return f"{name} {value}" if isinstance(value, str) else f"{name} ({_checksum(canonical_json(value))})"
 
 
 def _checksum(text: str) -> str:
@@ -225,26 +239,29 @@ def _bits(bits: int) -> str:
 
 
 def _pruning(recipe: Recipe) -> str:
-    how = "" if recipe.criterion == "magnitude" else " at random"
-    if recipe.pattern != "unstructured":
-        return f"{recipe.pattern} sparse{how}"
+    importance = recipe.importance
+    how = "" if importance.kind == PLAIN["importance"] else f" by {importance.label}"
+    how = " at random" if importance.kind == "random" else how
+    if recipe.structure.sparsity is not None:
+        return f"{recipe.structure.kind} sparse{how}"
     if recipe.sparsity == 0:
         return "nothing pruned"
-    where = "global" if recipe.scope == "global" else "each layer"
+    where = "global" if recipe.scope == "global" else f"each {recipe.scope}"
     return f"{percent_text(recipe.sparsity)} sparse{how} ({where})"
 
 
 def _rounding(recipe: Recipe) -> str:
     if recipe.bits > 8:
         return _bits(recipe.bits)
-    if recipe.grid == "codebook":
+    quantizer = recipe.quantizer
+    if quantizer.has_codebook:
         return f"codebook of {2**recipe.bits} values"
     group = recipe.granularity if isinstance(recipe.granularity, str) else f"{recipe.granularity} weights"
-    words = [_bits(recipe.bits), f"scale per {group}"]
-    if recipe.symmetric and recipe.bits > 1:
-        words.append("symmetric")
-    if recipe.range != "auto" and recipe.bits > 1:
-        words.append(_RANGES.get(recipe.range) or f"{recipe.range:g}{_PERCENT} range")
+    plain = quantizer.kind == PLAIN["quantizer"]
+    words = [_bits(recipe.bits), *([] if plain else [quantizer.label]), f"scale per {group}"]
+    if recipe.bits > 1:
+        for name, value in quantizer.changed().items():
+            words.append(_CLIPPED.get(value) or _setting(name, value) if name == "clipping" else _setting(name, value))
     return ", ".join(words)
 
 

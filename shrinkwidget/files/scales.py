@@ -19,10 +19,11 @@ def scale_pieces(slot: Slot) -> list[tuple[int, int]]:
     plan = slot.coded
     if plan is None or plan.bits > 8:
         return []
-    if plan.grid == "codebook":
-        return [(1 << plan.bits, 4)]
+    codebook = [(1 << plan.bits, 4)] * plan.coder.has_codebook
+    if not plan.coder.has_scales:
+        return codebook
     groups = group_count(plan.granularity, slot.matrix)
-    return [(1, 4)] + [(groups, 2)] * (groups > 1) + [(groups, 1)] * has_zero_bytes(plan, groups)
+    return codebook + [(1, 4)] + [(groups, 2)] * (groups > 1) + [(groups, 1)] * has_zero_bytes(plan, groups)
 
 
 def pack_scales(coded: Coded) -> list[Bytes]:
@@ -31,10 +32,9 @@ def pack_scales(coded: Coded) -> list[Bytes]:
     Raises:
         FileError: if the scales are not those that the largest of them and 16-bit words reproduce.
     """
-    if coded.codebook is not None:
-        return [_bytes(coded.codebook)]
+    codebook = [] if coded.codebook is None else [_bytes(coded.codebook)]
     if coded.scales is None:
-        return []
+        return codebook
     pieces, groups = [_bytes(coded.scales)], coded.scales.numel()
     if groups > 1:
         scales = coded.scales.cpu()
@@ -43,7 +43,9 @@ def pack_scales(coded: Coded) -> list[Bytes]:
             raise FileError(f"cannot save {quoted(coded.name)}: 16-bit words do not reproduce its scales")
         zeros = None if coded.zeros is None else coded.zeros.cpu()
         pieces = [_bytes(top), _bytes(with_zero_points(words, zeros, coded.plan).to(torch.int16))]
-    return pieces + ([_bytes(coded.zeros)] if coded.zeros is not None and has_zero_bytes(coded.plan, groups) else [])
+    if coded.zeros is not None and has_zero_bytes(coded.plan, groups):
+        pieces.append(_bytes(coded.zeros))
+    return codebook + pieces
 
 
 def unpack_scales(slot: Slot, pieces: list[Bytes]) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
@@ -55,10 +57,15 @@ def unpack_scales(slot: Slot, pieces: list[Bytes]) -> tuple[Tensor | None, Tenso
     plan = slot.coded
     if plan is None or not pieces:
         return None, None, None
+    codebook = None
+    if plan.coder.has_codebook:
+        codebook = _numbers(pieces[0], torch.float32)
+        good = bool(codebook.isfinite().all() and (codebook[1:] >= codebook[:-1]).all())
+        _check(slot, "codebook", codebook, good)
+        pieces = pieces[1:]
+    if not plan.coder.has_scales:
+        return None, None, codebook
     first = _numbers(pieces[0], torch.float32)
-    if plan.grid == "codebook":
-        good = bool(first.isfinite().all() and (first[1:] >= first[:-1]).all())
-        return None, None, _check(slot, "codebook", first, good)
     scales, zeros = _check(slot, "scales", first, bool(first.isfinite().all()) and _no_negative(first)), None
     groups = group_count(plan.granularity, slot.matrix)
     if groups > 1:
@@ -71,7 +78,7 @@ def unpack_scales(slot: Slot, pieces: list[Bytes]) -> tuple[Tensor | None, Tenso
     if zeros is not None:
         good = int(zeros.max()) < 2**plan.bits and not bool(zeros[scales == 0].any())
         _check(slot, "zero points", zeros, good)
-    return scales, zeros, None
+    return scales, zeros, codebook
 
 
 def _check(slot: Slot, what: str, values: Tensor, good: bool) -> Tensor:

@@ -47,7 +47,7 @@ class Slot:
     layout: Layout
     aliases: tuple[str, ...]
     plan: Plan | None
-    kept_bits: int
+    uncompressed_bits: int
     views: Mapping[str, View]
 
     @property
@@ -82,7 +82,7 @@ class Slot:
     def stored_dtype(self) -> torch.dtype:
         """The dtype of its stored values: of plain codes (16 and 32 bits), or of the tensor kept as it is."""
         if self.plan is None:
-            return stored_dtype(self.dtype, self.kept_bits, self.bfloat16)
+            return stored_dtype(self.dtype, self.uncompressed_bits, self.bfloat16)
         return self.dtype if self.plan.keep else stored_dtype(self.dtype, self.plan.bits, self.bfloat16)
 
     @property
@@ -111,7 +111,17 @@ def read_slots(structure: str, recipe: Recipe) -> tuple[Slot, ...]:
     except RecipeError as error:
         raise FileError(f"its recipe does not fit its tensors: {error}") from error
     return tuple(
-        Slot(name, shape, dtype, bool(flags & BFLOAT16), layout, aliases, _next(plans, flags), recipe.kept_bits, views)
+        Slot(
+            name,
+            shape,
+            dtype,
+            bool(flags & BFLOAT16),
+            layout,
+            aliases,
+            _next(plans, flags),
+            recipe.uncompressed_bits,
+            views,
+        )
         for name, shape, dtype, flags, layout, aliases, views in described
     )
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..errors import FileError, quoted
 from ..measure.bytes import count_width
 from ..recipe import Plan
-from ..shrink.coded import Coded, decode, groups_of, offset_of, values_of
+from ..shrink.coded import Coded, decode, values_of, zero_codes
 from ..shrink.numeric import selected
 from .bits import Bytes
 from .forms import Entropy, Plain, believable
@@ -165,8 +165,7 @@ def _read_codes(slot: Slot, plan: Plan, count: int, packed: Bytes, form: Plain) 
         _refuse_not_finite(slot.name, values)
         return values
     codes = form.uncodes(packed, slot.bits, count)
-    symmetric = plan.grid == "linear" and plan.symmetric and plan.bits > 1
-    largest = 2**slot.bits - (2 if symmetric else 1)
+    largest = plan.coder.largest_code(slot.bits)
     if codes.max(initial=0) > largest:
         raise FileError(f"{quoted(slot.name)} has the code {codes.max()}, beyond the largest of its grid, {largest}")
     return torch.from_numpy(codes)
@@ -195,7 +194,4 @@ def _bit_patterns(codes: Tensor) -> Tensor:
 def _zero_codes(slot: Slot, plan: Plan, zeros: Tensor | None) -> Tensor | int:
     if slot.bits > 8:
         return 0
-    if zeros is None:
-        return offset_of(plan)
-    groups = groups_of(slot.matrix, plan.granularity)
-    return groups.flat(zeros[:, None].expand(-1, groups.size).contiguous())
+    return zero_codes(plan, slot.matrix, zeros)

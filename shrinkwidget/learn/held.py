@@ -61,7 +61,7 @@ class Held:
         parameters = dict(network.named_parameters(remove_duplicate=False))
         plans = recipe.resolve(e.name for e in weights.layers)
         items = zip(weights.layers, plans, masks, strict=True)
-        self._kept, self._kept_bits = weights.kept, recipe.kept_bits
+        self._kept, self._kept_bits = weights.kept, recipe.uncompressed_bits
         self._all = sum(entry.numel for entry in weights.layers)
         self._layers = [_Layer(e, plan, parameters[e.name]) for e, plan, _ in items if not plan.keep]
         self.prune([keep for keep, plan in zip(masks, plans, strict=True) if not plan.keep])
@@ -203,7 +203,7 @@ def without_untaught(masks: Sequence[Tensor | None], weights: Weights, recipe: R
     Such a layer has not learnt yet (LoRA begins so): let it.
     """
     plans = recipe.resolve(entry.name for entry in weights.layers)
-    untaught = [not plan.sparsity and plan.pattern == "unstructured" for plan in plans]
+    untaught = [not plan.sparsity and plan.structure.sparsity is None for plan in plans]
     return [
         None if new and keep is not None and not keep.any() else keep for keep, new in zip(masks, untaught, strict=True)
     ]
@@ -228,17 +228,19 @@ def _of_shape(optimizer: Optimizer, parameter: nn.Parameter) -> list[Tensor]:
 def _effective(layer: _Layer) -> Tensor:
     whole = layer.layer()
     grid = fit(whole)
-    layer.beyond = _beyond(whole, grid).to(layer.parameter.device) if _clips(layer.plan) else None
+    beyond = _beyond(whole, grid)
+    layer.beyond = None if beyond is None else beyond.to(layer.parameter.device)
     return on_grid(whole, grid).to(layer.parameter.device)
 
 
-def _clips(plan: Plan) -> bool:
-    return plan.span not in ("absmax", "auto") and 2 <= plan.bits <= 8
-
-
-def _beyond(layer: Layer, grid: Grid) -> Tensor:
-    """Return which weights lie outside of their grid, bool of the layer's shape."""
+def _beyond(layer: Layer, grid: Grid) -> Tensor | None:
+    """Return which weights lie outside of their grid, bool of the layer's shape; None where none can."""
+    if layer.plan.bits > 8:
+        return None
     out = torch.empty(len(layer.flat), dtype=torch.bool, device=layer.flat.device)
     for piece in layer.pieces():
-        out[piece.weights] = layer.groups.flat(grid.beyond(piece))
+        beyond = layer.plan.coder.beyond(piece, grid)
+        if beyond is None:
+            return None
+        out[piece.weights] = layer.groups.flat(beyond)
     return layer.layout.restored(out, layer.shape)

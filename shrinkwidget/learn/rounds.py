@@ -42,10 +42,10 @@ def recipes_to(target: Recipe | float, rounds: int | None = None) -> tuple[Recip
 
 def check_gradual(recipes: tuple[Recipe, ...]) -> None:
     """Raise a `TrainingError` for what cannot be pruned gradually: several rounds, n:m patterns, codebooks."""
-    grids = [override.get("grid") for override in recipes[-1].layers.values() if isinstance(override, Mapping)]
+    own = [o["quantizer"] for o in recipes[-1].layers.values() if isinstance(o, Mapping) and "quantizer" in o]
     if len(recipes) > 1:
         raise TrainingError(f"GradualPruning prunes in one round, not in {len(recipes)}: leave rounds out")
-    if patterned(recipes[-1]) or "codebook" in (recipes[-1].grid, *grids):
+    if patterned(recipes[-1]) or any(quantizer.shares_values for quantizer in (recipes[-1].quantizer, *own)):
         raise TrainingError(
             "GradualPruning can do neither n:m patterns nor codebooks: compress to them first, then retrain"
         )
@@ -75,7 +75,7 @@ def _on_the_way(target: Recipe, share: float) -> Recipe:
         name: _override(override, share) if isinstance(override, Mapping) else override
         for name, override in target.layers.items()
     }
-    return target.with_(sparsity=_part(target.sparsity, share), bits=32, kept_bits=32, layers=layers)
+    return target.with_(sparsity=_part(target.sparsity, share), bits=32, uncompressed_bits=32, layers=layers)
 
 
 def _override(override: Mapping[str, Any], share: float) -> dict[str, Any]:
@@ -89,7 +89,5 @@ def _part(sparsity: float, share: float) -> float:
 
 def patterned(recipe: Recipe) -> bool:
     """Tell whether a recipe has an n:m pattern anywhere."""
-    own = [
-        override.get("pattern", "unstructured") for override in recipe.layers.values() if isinstance(override, Mapping)
-    ]
-    return any(pattern != "unstructured" for pattern in (recipe.pattern, *own))
+    own = [o["structure"] for o in recipe.layers.values() if isinstance(o, Mapping) and "structure" in o]
+    return any(structure.sparsity is not None for structure in (recipe.structure, *own))

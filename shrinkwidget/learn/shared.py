@@ -6,13 +6,14 @@ import torch
 from torch import Tensor
 
 from ..recipe import Plan
-from ..shrink.codebook import codebook_of
-from ..shrink.grid import Layer, nearest
+from ..shrink.grid import Layer
+from ..shrink.numeric import nearest
+from ..shrink.quantize import fit
 
 
 def shares(plan: Plan) -> bool:
-    """Tell whether a layer has a codebook."""
-    return plan.grid == "codebook" and plan.bits <= 8
+    """Tell whether a layer has a codebook that is trained."""
+    return plan.bits <= 8 and plan.coder.shares_values
 
 
 class Shared:
@@ -25,7 +26,9 @@ class Shared:
 
     def __init__(self, layer: Layer, device: torch.device) -> None:
         survivors = layer.survivors().float()
-        codebook = codebook_of(survivors, layer.plan.bits)
+        codebook = fit(layer).codebook
+        if codebook is None:
+            raise ValueError(f"{layer.plan.quantizer!r} shares values, but has no codebook")
         pruned = len(codebook)  # the cell of those that are
         cells = torch.full((len(layer.flat),), pruned, dtype=torch.int64, device=layer.flat.device)
         cells[slice(None) if layer.keep is None else layer.keep] = nearest(survivors, codebook).long()

@@ -9,12 +9,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..recipe import PATTERNS, Granularity
+from ..recipe import Granularity
 
 Floats = NDArray[np.float64]
 
 GRANULARITIES: Final[tuple[Granularity, ...]] = ("tensor", "channel", 32, 64, 128)
-NM_PATTERNS: Final = PATTERNS[1:]
+NM_PATTERNS: Final = ("2:4", "1:4", "4:8")
 BINS: Final = 162
 RANGES: Final = 64
 ATOM: Final = BINS - 1
@@ -30,6 +30,12 @@ LOW: Final[Floats] = np.concatenate([[0.0], _STARTS[:-1], [1.0]])
 HIGH: Final[Floats] = np.concatenate([_STARTS, [1.0]])
 """Upper edge of each bin."""
 MIDDLE: Final[Floats] = (LOW + HIGH) / 2
+
+
+def n_of_m(pattern: str) -> tuple[int, int]:
+    """Return (n, m) of an n:m pattern, which keeps n of every m neighbours."""
+    n, m = map(int, pattern.split(":"))
+    return n, m
 
 
 def bin_index(u: Tensor) -> Tensor:

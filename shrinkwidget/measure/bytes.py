@@ -19,7 +19,7 @@ from .layout import FIRST
 
 FORMAT: Final = "shrinkwidget"
 ENTROPY: Final = "shrinkwidget-z"
-VERSION: Final = 2
+VERSION: Final = 3
 SECTIONS: Final = ("counts", "codes", "mask", "scales", "kept")
 WORD_ZERO_BITS: Final = 5
 """Zero points of up to so many bits share the 16-bit word of their scale; larger ones would blur it."""
@@ -74,8 +74,8 @@ def is_dense(n: int, kept: int, plan: Plan, bits: int) -> bool:
 
 
 def zero_on_grid(plan: Plan, bits: int) -> bool:
-    """Tell whether codes of so many bits can say zero: plain floats can, and linear grids but for one bit."""
-    return bits >= 16 or (plan.grid == "linear" and bits >= 2)
+    """Tell whether codes of so many bits can say zero: plain floats can, and those of most quantizers."""
+    return bits >= 16 or plan.coder.has_zero(bits)
 
 
 def zeros_dropped(n: int, zeros: int, negative: int, plan: Plan, itemsize: int) -> int:
@@ -106,15 +106,16 @@ def scale_bytes(plan: Plan, matrix: tuple[int, int]) -> int:
     """Return the bytes of a layer's codebook, or of its scales and zero points."""
     if plan.bits > 8:
         return 0
-    if plan.grid == "codebook":
-        return 4 << plan.bits
+    codebook = 4 << plan.bits if plan.coder.has_codebook else 0
+    if not plan.coder.has_scales:
+        return codebook
     groups = group_count(plan.granularity, matrix)
-    return (4 if groups == 1 else 4 + 2 * groups) + (groups if has_zero_bytes(plan, groups) else 0)
+    return codebook + (4 if groups == 1 else 4 + 2 * groups) + (groups if has_zero_bytes(plan, groups) else 0)
 
 
 def has_zero_points(plan: Plan) -> bool:
     """Tell whether each group of a layer has a zero point beside its scale."""
-    return plan.grid == "linear" and not plan.symmetric and 2 <= plan.bits <= 8
+    return plan.bits <= 8 and plan.coder.has_zero_points(plan.bits)
 
 
 def has_zero_bytes(plan: Plan, groups: int) -> bool:

@@ -11,7 +11,16 @@ from numpy.typing import NDArray
 
 from ..recipe import Plan
 from .bins import ATOM, BINS, HIGH, LOW, MIDDLE, Floats, bin_of
-from .grids import Moments, chosen_clip, codebook, linear_grid, nearest_table, surviving, surviving_ratios
+from .grids import (
+    Moments,
+    UniformPlan,
+    chosen_clip,
+    codebook,
+    linear_grid,
+    nearest_table,
+    surviving,
+    surviving_ratios,
+)
 from .pruned import NO_CUT, Survival
 from .sketch import LayerSketch
 from .tables import Table
@@ -49,43 +58,46 @@ def original(layer: LayerSketch, edges: Floats) -> Floats:
     return np.diff(_parts(layer, _EVERYONE).below(edges))
 
 
-def survivors(layer: LayerSketch, survival: Survival, kept: int, edges: Floats) -> Floats:
-    """Return the weights per bin after pruning and before rounding; in all, on and off the axis, `kept` of them."""
+def survivors(layer: LayerSketch, survival: Survival | None, kept: int, edges: Floats) -> Floats:
+    """Return the weights per bin after pruning and before rounding; in all, on and off the axis, `kept` of them.
+
+    All of them where it is not known which survive.
+    """
+    if survival is None:
+        return original(layer, edges)
     parts = _parts(layer, survival)
     return np.diff(parts.below(edges)) * _factor(kept, parts.total)
 
 
-def effective(layer: LayerSketch, plan: Plan, survival: Survival, kept: int, edges: Floats) -> Floats:
+def effective(layer: LayerSketch, plan: Plan, survival: Survival | None, kept: int, edges: Floats) -> Floats:
     """Return the weights per bin after pruning and rounding: what the network computes with, without what is pruned.
 
     In all, on and off the axis, there are `kept` of them; a value on an edge is in the bin above (docs/estimate.md).
     """
-    if plan.keep or plan.bits >= 16:
+    if survival is not None and (plan.keep or plan.bits >= 16):
         return survivors(layer, survival, kept, edges)
-    values, counts = _bars(layer, plan, survival, kept)
+    bars: tuple[Floats, Floats] | None = None
+    if survival is not None:
+        bars = plan.coder.bars(layer, plan, survival, kept)
+    if bars is None:  # a sketch cannot tell: nothing is drawn
+        return np.zeros(len(edges) - 1)
+    values, counts = bars
     on_axis = (values >= edges[0]) & (values <= edges[-1])
     bins = np.minimum(np.searchsorted(edges, values[on_axis], side="right") - 1, len(edges) - 2)
     per_bin = np.bincount(bins, weights=counts[on_axis], minlength=len(edges) - 1)
     return per_bin.astype(np.float64) * _factor(kept, float(counts.sum()))
 
 
-def levels(layer: LayerSketch, plan: Plan, survival: Survival) -> Floats:
+def levels(layer: LayerSketch, plan: Plan, survival: Survival | None) -> Floats:
     """Return the values weights may take, ascending: a codebook's, or the levels of the grid.
 
     With a scale per channel or group they are those of a typical one, whose range is the root mean square of all.
     Empty for 16 and 32 bits, and for a codebook of nothing.
     """
-    if plan.keep or plan.bits >= 16:
+    if plan.keep or plan.bits >= 16 or survival is None:
         return np.zeros(0)
-    if plan.grid == "codebook":
-        return _codebook(layer, plan, survival)[0]
-    table = nearest_table(layer, plan.granularity)
-    typical = float(np.sqrt((table.range_count * table.values**2).sum()))
-    if plan.bits == 1:
-        mean = typical * float(_mean(_run_counts(layer, table, survival, layer.n, np.array([typical])))[0])
-        return np.array([-mean, mean])
-    step, steps = _grid(layer, plan, table, survival)
-    return np.arange(-steps, steps + 1, dtype=np.float64) * (step * typical)
+    found: Floats | None = plan.coder.levels(layer, plan, survival)
+    return np.zeros(0) if found is None else found
 
 
 def _parts(layer: LayerSketch, survival: Survival) -> _Parts:
@@ -100,19 +112,7 @@ def _factor(kept: int, total: float) -> float:
     return kept / total if total > 0 else 1.0
 
 
-def _bars(layer: LayerSketch, plan: Plan, survival: Survival, kept: int) -> tuple[Floats, Floats]:
-    """Return the values that survivors round to, and how many to each."""
-    if plan.grid == "codebook":
-        return _codebook(layer, plan, survival)
-    table = nearest_table(layer, plan.granularity)
-    if plan.bits == 1:
-        return _sign_bars(layer, table, survival, kept)
-    if plan.granularity == "tensor":
-        return _tensor_bars(layer, survival, *_grid(layer, plan, table, survival))
-    return _group_bars(layer, table, survival, kept, *_grid(layer, plan, table, survival))
-
-
-def _codebook(layer: LayerSketch, plan: Plan, survival: Survival) -> tuple[Floats, Floats]:
+def codebook_bars(layer: LayerSketch, plan: Plan, survival: Survival) -> tuple[Floats, Floats]:
     """Return the values of a layer's codebook and how many weights each stands for; none where no weight survives."""
     parts = surviving(layer, survival)
     if not len(parts.low):
@@ -122,7 +122,35 @@ def _codebook(layer: LayerSketch, plan: Plan, survival: Survival) -> tuple[Float
     return values, moments.cells(values)[0]
 
 
-def _grid(layer: LayerSketch, plan: Plan, table: Table, survival: Survival) -> tuple[float, int]:
+def uniform_bars(layer: LayerSketch, plan: UniformPlan, survival: Survival, kept: int) -> tuple[Floats, Floats]:
+    """Return the evenly spaced values that survivors round to, and how many to each."""
+    table = nearest_table(layer, plan.granularity)
+    if plan.granularity == "tensor":
+        return _tensor_bars(layer, survival, *_grid(layer, plan, table, survival))
+    return _group_bars(layer, table, survival, kept, *_grid(layer, plan, table, survival))
+
+
+def uniform_levels(layer: LayerSketch, plan: UniformPlan, survival: Survival) -> Floats:
+    """Return the evenly spaced values of a typical group, whose range is the root mean square of all."""
+    table = nearest_table(layer, plan.granularity)
+    step, steps = _grid(layer, plan, table, survival)
+    return np.arange(-steps, steps + 1, dtype=np.float64) * (step * typical_range(table))
+
+
+def sign_levels(layer: LayerSketch, plan: Plan, survival: Survival) -> Floats:
+    """Return the two values of a typical group of one bit: its mean magnitude with either sign."""
+    table = nearest_table(layer, plan.granularity)
+    typical = typical_range(table)
+    mean = typical * float(_mean(_run_counts(layer, table, survival, layer.n, np.array([typical])))[0])
+    return np.array([-mean, mean])
+
+
+def typical_range(table: Table) -> float:
+    """Return the root mean square of the groups' ranges."""
+    return float(np.sqrt((table.range_count * table.values**2).sum()))
+
+
+def _grid(layer: LayerSketch, plan: UniformPlan, table: Table, survival: Survival) -> tuple[float, int]:
     """Return (Δ, levels on either side) in units of a group's range."""
     energy = table.energy * survival.shares(table.values, table.range_energy, layer.absmax)
     ratios = surviving_ratios(table, survival)
@@ -153,8 +181,9 @@ def _group_bars(
     return both[0].ravel(), both[1].ravel()
 
 
-def _sign_bars(layer: LayerSketch, table: Table, survival: Survival, kept: int) -> tuple[Floats, Floats]:
+def sign_bars(layer: LayerSketch, plan: Plan, survival: Survival, kept: int) -> tuple[Floats, Floats]:
     """One bit: the survivors' mean magnitude of each run of ranges, with either sign."""
+    table = nearest_table(layer, plan.granularity)
     per_bin = _run_counts(layer, table, survival, kept, table.values)
     means = table.values * _mean(per_bin)
     counts = table.range_count * per_bin.sum(1)

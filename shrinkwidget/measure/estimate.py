@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import ModelError
+from ..errors import ModelError, RecipeError, quoted
 from ..recipe import Plan, Recipe, checked_recipe, layer_label
 from .bytes import counts_bytes, header_bytes, kept_bytes, layer_bytes
 from .grids import rounding_noise
@@ -166,14 +166,24 @@ def estimate(sketch: Sketch, recipe: Recipe) -> Estimate:
 
     Raises:
         ModelError: for what is no sketch.
-        RecipeError: for what is no recipe, or if one of its overrides matches no layer.
+        RecipeError: for what is no recipe, if one of its overrides matches no layer, or for a kind of which a sketch
+            cannot tell what it comes to: `compress` counts it.
     """
     checked_recipe(recipe)
     if not isinstance(sketch, Sketch):
         raise ModelError(f"cannot estimate from a {type(sketch).__name__}: give sketch(model), the model's sketch")
     plans = sketch.plans(recipe)
     fates = survivals(sketch.layers, plans, recipe)
-    layers = [_layer(*args) for args in zip(sketch.layers, plans, fates, strict=True)]
+    layers = []
+    for layer, plan, fate in zip(sketch.layers, plans, fates, strict=True):
+        found = None if fate is None else _layer(layer, plan, fate)
+        if found is None:
+            kind = recipe.importance if fate is None else plan.quantizer
+            raise RecipeError(
+                f"{kind.role} {kind.kind!r} has no estimate from a sketch (layer {quoted(layer.label)}): take "
+                f"sw.compress(model, recipe).estimate, which is exact"
+            )
+        layers.append(found)
     return assembled(sketch, recipe, plans, layers)
 
 
@@ -182,7 +192,7 @@ def assembled(
 ) -> Estimate:
     """Return the estimate of these layers together with what the rest of the file takes."""
     layers = tuple(layers)
-    kept = kept_bytes(((t.nbytes, t.itemsize, t.floating) for t in sketch.kept), recipe.kept_bits)
+    kept = kept_bytes(((t.nbytes, t.itemsize, t.floating) for t in sketch.kept), recipe.uncompressed_bits)
     lengths = {
         "counts": counts_bytes(layer.n for layer, plan in zip(layers, plans, strict=True) if not plan.keep),
         "codes": sum(layer.codes for layer in layers),
@@ -194,9 +204,11 @@ def assembled(
     return Estimate(recipe, layers, kept, header, sketch.dense, assumed=sketch.warnings, **more)
 
 
-def _layer(layer: LayerSketch, plan: Plan, fate: Survival) -> LayerEstimate:
-    noise = fate.pruned_energy + rounding_noise(layer, plan, fate, layer.energy - fate.pruned_energy)
-    return layer_estimate(layer, plan, fate.kept, fate.cut.threshold, layer.energy, noise)
+def _layer(layer: LayerSketch, plan: Plan, fate: Survival) -> LayerEstimate | None:
+    rounding = rounding_noise(layer, plan, fate, layer.energy - fate.pruned_energy)
+    if rounding is None:
+        return None
+    return layer_estimate(layer, plan, fate.kept, fate.cut.threshold, layer.energy, fate.pruned_energy + rounding)
 
 
 def layer_estimate(

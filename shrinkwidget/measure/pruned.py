@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..recipe import Plan, Recipe, n_of_m
-from .bins import ATOM, HIGH, LOW, MIDDLE, Floats, bin_of
+from ..recipe import Plan, Recipe
+from .bins import ATOM, HIGH, LOW, MIDDLE, Floats, bin_of, n_of_m
 from .bytes import zeros_dropped
 from .sketch import LayerSketch, Magnitudes, mean_square
 
@@ -58,25 +58,45 @@ class Survival:
         return np.append(weight @ above, weight[ranges > self.cut.threshold].sum())
 
 
-def survivals(layers: Sequence[LayerSketch], plans: Sequence[Plan], recipe: Recipe) -> list[Survival]:
-    """Return what becomes of each layer under its plan."""
-    magnitude = recipe.criterion == "magnitude"
-    ranked = [layer for layer, plan in zip(layers, plans, strict=True) if plan.ranked] if magnitude else []
+def survivals(layers: Sequence[LayerSketch], plans: Sequence[Plan], recipe: Recipe) -> list[Survival | None]:
+    """Return what becomes of each layer under its plan; None where the importance cannot be estimated."""
+    magnitude = recipe.importance.of_magnitude
+    ranked = [layer for layer, plan in zip(layers, plans, strict=True) if plan.scope == "global"] if magnitude else []
     shared = _global_cut(ranked, recipe.sparsity)
-    return [_survival(layer, plan, shared, magnitude) for layer, plan in zip(layers, plans, strict=True)]
+    return [
+        untouched(layer) if plan.keep else recipe.importance.survival(layer, plan, shared)
+        for layer, plan in zip(layers, plans, strict=True)
+    ]
 
 
-def _survival(layer: LayerSketch, plan: Plan, shared: Cut, magnitude: bool) -> Survival:
-    if plan.keep:
-        return Survival(layer.n, 0.0, NO_CUT, None)
-    if not magnitude:
-        return _random(layer, plan)
-    if plan.pattern != "unstructured":
-        return _blocks(layer, plan.pattern)
-    if plan.ranked:
+def untouched(layer: LayerSketch) -> Survival:
+    """Return the survival of a layer of which all is kept."""
+    return Survival(layer.n, 0.0, NO_CUT, None)
+
+
+def by_magnitude(layer: LayerSketch, plan: Plan, shared: Cut) -> Survival | None:
+    """Return the survival of the largest magnitudes; `shared` is the cut of all layers that are ranked together."""
+    if plan.structure.sparsity is not None:
+        return _blocks(layer, plan.structure.kind) if plan.structure.kind in layer.survival else None
+    if plan.scope == "global":
         return _nothing_asked(layer, plan) if shared == NO_CUT else _below(layer, shared)
     k = round(plan.sparsity * layer.n)
+    if plan.scope == "channel" and round(plan.sparsity * layer.matrix[1]):
+        return None  # the tables do not say which weights share a channel
     return _below(layer, cut_at(layer.magnitudes, k), layer.n - k) if k else _nothing_asked(layer, plan)
+
+
+def at_random(layer: LayerSketch, plan: Plan) -> Survival | None:
+    """Return the survival by chance; how many of the zeros that were there it takes is an expectation."""
+    if plan.structure.sparsity is not None:
+        left = block_count(layer.matrix, plan.structure.kind)
+    elif plan.scope == "channel":
+        return None
+    else:
+        left = layer.n - round(plan.sparsity * layer.n)
+    density = left / layer.n
+    kept = _nothing_asked(layer, plan).kept if left == layer.n else round(left * (layer.n - layer.zeros) / layer.n)
+    return Survival(kept, (1 - density) * layer.energy, NO_CUT, np.full(len(LOW), density))
 
 
 def _nothing_asked(layer: LayerSketch, plan: Plan) -> Survival:
@@ -88,15 +108,6 @@ def _but_zeros(layer: LayerSketch, zeros: int) -> Survival:
     if not zeros:
         return Survival(layer.n, 0.0, NO_CUT, None)
     return Survival(layer.n - zeros, 0.0, Cut(0.0, 0.0, zeros / float(layer.magnitudes.count[0])), None)
-
-
-def _random(layer: LayerSketch, plan: Plan) -> Survival:
-    """Return the survival by chance; how many of the zeros that were there it takes is an expectation."""
-    unstructured = plan.pattern == "unstructured"
-    left = layer.n - round(plan.sparsity * layer.n) if unstructured else block_count(layer.matrix, plan.pattern)
-    density = left / layer.n
-    kept = _nothing_asked(layer, plan).kept if left == layer.n else round(left * (layer.n - layer.zeros) / layer.n)
-    return Survival(kept, (1 - density) * layer.energy, NO_CUT, np.full(len(LOW), density))
 
 
 def _blocks(layer: LayerSketch, pattern: str) -> Survival:

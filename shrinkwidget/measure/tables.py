@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..recipe import Granularity, n_of_m
-from .bins import ATOM, BINS, HIGH, NM_PATTERNS, RANGES, RATIOS, Floats, bin_index
+from ..recipe import Granularity
+from .bins import ATOM, BINS, HIGH, NM_PATTERNS, RANGES, RATIOS, Floats, bin_index, n_of_m
 
 CHUNK: Final = 1 << 17
 """Weights looked at together. Beside them a layer needs memory for its groups of 32 alone, never a copy of itself."""

@@ -118,11 +118,6 @@ class Coded:
         return None if self.keep is None else self.layout.restored(self.keep, self.shape)
 
 
-def offset_of(plan: Plan) -> int:
-    """Return the code of zero on a symmetric grid, which is also the largest integer of the grid."""
-    return int(2 ** (plan.bits - 1) - 1)
-
-
 def spread(coded: Coded, codes: Tensor, fill: Tensor | float = 0) -> Tensor:
     """Return `codes` of the kept weights in their places among all n, flat; `fill` (a number or ``[n]``) elsewhere."""
     if coded.keep is None:
@@ -135,14 +130,22 @@ def spread(coded: Coded, codes: Tensor, fill: Tensor | float = 0) -> Tensor:
 def dense_codes(coded: Coded) -> Tensor:
     """Return the codes of all n weights, flat; a pruned weight has the code of zero.
 
-    Only a grid that holds zero has such a code: linear from 2 bits up, and plain floats.
+    Only a quantizer that has zero has such a code (`Quantizer.has_zero`), and plain floats.
     """
-    if coded.plan.bits > 8:
+    if coded.keep is None or coded.plan.bits > 8:
         return spread(coded, coded.codes)
-    if coded.zeros is None:
-        return spread(coded, coded.codes, offset_of(coded.plan))
-    groups = groups_of(coded.layout.matrix(coded.shape), coded.plan.granularity)
-    return spread(coded, coded.codes, groups.flat(coded.zeros[:, None].expand(-1, groups.size).contiguous()))
+    return spread(coded, coded.codes, zero_codes(coded.plan, coded.layout.matrix(coded.shape), coded.zeros))
+
+
+def zero_codes(plan: Plan, matrix: tuple[int, int], zeros: Tensor | None) -> Tensor | int:
+    """Return the code of zero: one for all weights of a layer with codes of up to 8 bits, or one for each, ``[n]``."""
+    if zeros is None:
+        code = plan.coder.zero_code(plan.bits)
+        if code is None:
+            raise ValueError(f"{plan.quantizer!r} has no code for zero at {plan.bits} bits")
+        return code
+    groups = groups_of(matrix, plan.granularity)
+    return groups.flat(zeros[:, None].expand(-1, groups.size).contiguous())
 
 
 def decode(coded: Coded) -> Tensor:
@@ -150,27 +153,24 @@ def decode(coded: Coded) -> Tensor:
     if coded.plan.bits > 8:
         values = spread(coded, coded.codes).to(coded.dtype, copy=coded.keep is None)
         return coded.layout.restored(values, coded.shape)
-    if coded.scales is not None and coded.plan.bits > 1:
-        return coded.layout.restored(_linear(coded), coded.shape)
-    values = values_of(coded)
-    if coded.keep is not None:
-        values = values.masked_fill(~coded.keep, 0)
-    return coded.layout.restored(finite(values, coded.scales, coded.plan, coded.dtype), coded.shape)
-
-
-def _linear(coded: Coded) -> Tensor:
-    """Return the effective weights of a linear grid, flat: in pieces that fit a CPU's cache, whole on other devices."""
-    if coded.scales is None:
-        raise ValueError(f"{coded.name!r} is on a linear grid without scales")
-    groups = groups_of(coded.layout.matrix(coded.shape), coded.plan.granularity)
-    codes = dense_codes(coded)  # a pruned weight has the code of zero, and so the value zero
-    values = torch.empty(coded.n, dtype=coded.dtype, device=codes.device)
+    plan, coder, groups = coded.plan, coded.plan.coder, _groups(coded)
+    has_zero = coder.has_zero(plan.bits)  # the code of zero, of a pruned weight, then gives the value zero
+    codes = dense_codes(coded) if has_zero else spread(coded, coded.codes)
+    flat = torch.empty(coded.n, dtype=coded.dtype, device=codes.device)
     for weights, some in groups.pieces(CHUNK if codes.device.type == "cpu" else coded.n):
-        scales = coded.scales[some, None]
-        steps = groups.blocks(codes[weights]).to(torch.float32)
-        steps.sub_(offset_of(coded.plan) if coded.zeros is None else coded.zeros[some, None].to(torch.float32))
-        values[weights] = groups.flat(finite(steps.mul_(scales), scales, coded.plan, coded.dtype))
-    return values
+        scales = None if coded.scales is None else coded.scales[some, None]
+        zeros = None if coded.zeros is None else coded.zeros[some, None].to(torch.float32)
+        values = groups.flat(coder.decode(groups.blocks(codes[weights]), scales, zeros, coded.codebook, plan.bits))
+        if coded.keep is not None and not has_zero:
+            values = values.masked_fill_(~coded.keep[weights], 0)
+        flat[weights] = finite(values, scales, plan, coded.dtype)
+    return coded.layout.restored(flat, coded.shape)
+
+
+def _groups(coded: Coded) -> Groups:
+    """Return how a coded layer's weights share scales: all of them share a codebook alone."""
+    granularity = coded.plan.granularity if coded.plan.coder.has_scales else "tensor"
+    return groups_of(coded.layout.matrix(coded.shape), granularity)
 
 
 def finite(values: Tensor, scales: Tensor | None, plan: Plan, dtype: torch.dtype) -> Tensor:
@@ -187,17 +187,8 @@ def finite(values: Tensor, scales: Tensor | None, plan: Plan, dtype: torch.dtype
 
 def values_of(coded: Coded, dtype: torch.dtype = torch.float32) -> Tensor:
     """Return what the codes stand for, flat, computed in `dtype`; anything where a weight is pruned."""
-    codes = spread(coded, coded.codes)
-    if coded.codebook is not None:
-        return coded.codebook[codes.int()]
-    if coded.scales is None:
-        raise ValueError(f"{coded.name!r} is coded in {coded.plan.bits} bits without scales or codebook")
-    groups = groups_of(coded.layout.matrix(coded.shape), coded.plan.granularity)
-    steps = groups.blocks(codes).to(dtype)
-    if coded.plan.bits == 1:
-        steps = steps * 2 - 1
-    elif coded.zeros is None:
-        steps = steps - offset_of(coded.plan)
-    else:
-        steps = steps - coded.zeros[:, None].to(dtype)
-    return groups.flat(steps * coded.scales[:, None])
+    plan, groups = coded.plan, _groups(coded)
+    scales = None if coded.scales is None else coded.scales[:, None].to(dtype)
+    zeros = None if coded.zeros is None else coded.zeros[:, None].to(dtype)
+    codes = groups.blocks(spread(coded, coded.codes))
+    return groups.flat(plan.coder.decode(codes, scales, zeros, coded.codebook, plan.bits))

@@ -70,15 +70,15 @@ def effective_state(
     for entry, tensor in effective(weights, recipe, known, cancelled):
         yield entry.name, tensor
     for entry in weights.kept:
-        yield entry.name, kept_value(entry, recipe.kept_bits)
+        yield entry.name, kept_value(entry, recipe.uncompressed_bits)
 
 
-def kept_value(entry: Entry, kept_bits: int) -> Tensor:
-    """Return a tensor that is kept as `kept_bits` bits leave it, in its own dtype."""
+def kept_value(entry: Entry, bits: int) -> Tensor:
+    """Return a tensor that is not compressed as `bits` bits leave it, in its own dtype."""
     tensor = entry.load()
     wide = tensor.dtype in (torch.float32, torch.float64)
-    halved = wide and kept_bits == 16 and needs_bfloat16(tensor.dtype, peak(tensor))
-    return rounded(tensor, stored_dtype(tensor.dtype, kept_bits, halved)).to(tensor.dtype)
+    halved = wide and bits == 16 and needs_bfloat16(tensor.dtype, peak(tensor))
+    return rounded(tensor, stored_dtype(tensor.dtype, bits, halved)).to(tensor.dtype)
 
 
 def copied(model: nn.Module) -> nn.Module:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -14,8 +13,8 @@ from ..measure.layers import Entry, where_float64_is
 from ..measure.layout import Layout
 from ..measure.parallel import CHUNK
 from ..recipe import Plan
-from .coded import Groups, finite, groups_of, offset_of
-from .numeric import places_among, round_half_even_, selected, zeroed
+from .coded import Groups, finite, groups_of
+from .numeric import selected, zeroed
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,16 +66,18 @@ def layer_of(entry: Entry, keep: Tensor | None, plan: Plan) -> Layer:
     flat = where_float64_is(entry.rows()).reshape(-1)
     if keep is not None:
         keep = keep.reshape(-1).to(flat.device)
-    groups = groups_of(entry.matrix, "tensor" if plan.grid == "codebook" or plan.bits > 8 else plan.granularity)
+    alone = plan.bits > 8 or not plan.coder.has_scales
+    groups = groups_of(entry.matrix, "tensor" if alone else plan.granularity)
     return Layer(entry.name, entry.shape, entry.layout, plan, flat, keep, groups)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Grid:
-    """The values one layer's codes can stand for; exactly one of `scales`, `codebook` and `floats` is not None.
+    """The values one layer's codes can stand for, as its quantizer fitted them.
 
-    `scales`: float32 ``[groups]``, with `zeros`, uint8 ``[groups]``, if asymmetric. `codebook`: float32 ``[2^bits]``.
-    `floats`: the dtype of plain floats.
+    `scales`: float32 ``[groups]``, exactly as the file reproduces them. `zeros`: the code of zero, uint8 ``[groups]``.
+    `codebook`: float32 ``[2^bits]``, ascending. `floats`: the dtype of plain floats of 16 or 32 bits, which have none
+    of these.
     """
 
     plan: Plan
@@ -87,12 +88,7 @@ class Grid:
 
     def codes(self, piece: Piece) -> Tensor:
         """Return the codes of a piece with 8 bits at most, uint8 of the piece's shape."""
-        if self.codebook is not None:
-            return nearest(piece.x, self.codebook)
-        if self.plan.bits == 1:
-            return (piece.x >= 0).to(torch.uint8)
-        zero = offset_of(self.plan) if self.zeros is None else column(self.zeros, piece)
-        return (self._steps(piece) + zero).to(torch.uint8)
+        return self.plan.coder.encode(piece, self)
 
     def effective(self, piece: Piece, layer: Layer) -> Tensor:
         """Return the effective weights of a piece of the layer, flat, in the layer's own dtype."""
@@ -100,57 +96,24 @@ class Grid:
             original = layer.flat[piece.weights]
             values = rounded(original, self.floats).to(original.dtype)
             return values if piece.keep is None else values.masked_fill(~piece.keep.view(-1), 0)
-        values = self._values(piece)
-        if piece.keep is not None and (self.codebook is not None or self.plan.bits == 1):
+        coder = self.plan.coder
+        values = coder.rounded(piece, self)
+        if piece.keep is not None and not coder.has_zero(self.plan.bits):
             values = values.masked_fill_(~piece.keep, 0)
         scales = None if self.scales is None else self.scales[piece.groups]
         return layer.groups.flat(finite(values, scales, self.plan, layer.flat.dtype))
 
-    def beyond(self, piece: Piece) -> Tensor:
-        """Return which weights of a piece lie outside of a linear grid of 2 bits or more, bool of the piece's shape."""
+    def scale(self, piece: Piece) -> Tensor:
+        """Return the scales of a piece's groups, float32 ``[groups, 1]``."""
         if self.scales is None:
-            raise ValueError("a linear grid without scales")
-        return (piece.x - self._values(piece)).abs() > 0.5001 * column(self.scales, piece)
+            raise ValueError(f"{self.plan.quantizer!r} was fitted without scales")
+        return column(self.scales, piece)
 
-    def _values(self, piece: Piece) -> Tensor:
-        if self.codebook is not None:
-            return self.codebook[nearest(piece.x, self.codebook).int()]
-        if self.scales is None:
-            raise ValueError("a linear grid without scales")
-        scale = column(self.scales, piece)
-        if self.plan.bits == 1:
-            return torch.where(piece.x >= 0, scale, -scale)
-        return self._steps(piece).mul_(scale).add_(0.0)  # adding zero turns -0.0 into the 0.0 that decoding gives
-
-    def _steps(self, piece: Piece) -> Tensor:
-        if self.scales is None:
-            raise ValueError("a linear grid without scales")
-        zeros = None if self.zeros is None else column(self.zeros, piece)
-        return steps(piece.x, column(self.scales, piece), zeros, self.plan)
+    def zero(self, piece: Piece) -> Tensor | None:
+        """Return the codes of zero of a piece's groups, float32 ``[groups, 1]``; None if they store none."""
+        return None if self.zeros is None else column(self.zeros, piece)
 
 
 def column(per_group: Tensor, piece: Piece) -> Tensor:
     """Return a piece's share of something known per group, float32 ``[groups, 1]``."""
     return per_group[piece.groups, None].float()
-
-
-def steps(x: Tensor, scale: Tensor, zero: Tensor | None, plan: Plan) -> Tensor:
-    """Return x / scale rounded half to even and limited to the grid, as steps from zero in float32.
-
-    `x`: ``[groups, size]``; `scale` and `zero`, the code of zero (None if symmetric): ``[groups, 1]``. A group with
-    scale 0 is all zero.
-    """
-    q = round_half_even_(torch.div(x, torch.where(scale > 0, scale, math.inf)))
-    if zero is None:
-        return q.clamp_(-offset_of(plan), offset_of(plan))
-    return q.add_(zero).clamp_(0, 2**plan.bits - 1).sub_(zero)
-
-
-def nearest(x: Tensor, codebook: Tensor) -> Tensor:
-    """Return the index of the value nearest to each weight, uint8: the lower one halfway between two."""
-    return places_among(x, midpoints(codebook))
-
-
-def midpoints(values: Tensor) -> Tensor:
-    """Return the float32 numbers halfway between neighbouring values."""
-    return values[:-1] / 2 + values[1:] / 2

@@ -62,6 +62,16 @@ def places_among(values: Tensor, bounds: Tensor) -> Tensor:
     return torch.bucketize(values, bounds, out_int32=True).to(torch.uint8)
 
 
+def nearest(values: Tensor, codebook: Tensor) -> Tensor:
+    """Return the index of the entry of an ascending codebook nearest to each value, uint8: the lower one halfway."""
+    return places_among(values, midpoints(codebook))
+
+
+def midpoints(values: Tensor) -> Tensor:
+    """Return the float32 numbers halfway between neighbouring values."""
+    return values[:-1] / 2 + values[1:] / 2
+
+
 def ascending(values: Tensor) -> Tensor:
     """Return flat float32 values sorted."""
     return torch.from_numpy(np.sort(values.numpy())) if _on_cpu(values) else values.sort().values

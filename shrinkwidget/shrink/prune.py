@@ -1,9 +1,8 @@
-"""Which weights survive: magnitude or random, over one layer or all of them, unstructured or n of every m."""
+"""Which weights survive: those with the largest scores, of all layers, one, or a row, or n of every m neighbours."""
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
@@ -13,16 +12,18 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from ..errors import ModelError
+from ..errors import MethodError, ModelError, quoted
+from ..kinds import Importance, doing
 from ..measure.bytes import zeros_dropped
 from ..measure.layers import Entry, Weights
 from ..measure.parallel import Watch, chunks, each
 from ..measure.pruned import block_count
 from ..measure.sketch import LayerSketch, Sketch, counted
 from ..measure.tables import times_beaten
-from ..recipe import Plan, Recipe, n_of_m
+from ..recipe import Plan, Recipe, layer_label
 from .numeric import count_true
 from .ranking import Cut, Ranked, magnitude, prune_smallest
+from .structures import NM
 
 
 class Selection(Protocol):
@@ -61,9 +62,15 @@ def _mask(layer: tuple[Entry, Selection]) -> Tensor | None:
 
 
 def selections(
-    weights: Weights, recipe: Recipe, known: Sketch | None = None, cancelled: Watch | None = None
+    weights: Weights,
+    recipe: Recipe,
+    known: Sketch | None = None,
+    cancelled: Watch | None = None,
+    statistics: Mapping[str, Tensor] | None = None,
 ) -> list[Selection]:
     """Return which weights of every compressible layer survive, in order; see `keep_masks`.
+
+    `statistics` is what the importance found in calibration data, by the names of the tensors.
 
     Raises:
         Cancelled: as soon as `cancelled` says so.
@@ -72,33 +79,102 @@ def selections(
     known = known or counted(weights)
     if [(k.name, k.shape, k.rows) for k in known.layers] != [(e.name, e.shape, e.matrix[0]) for e in weights.layers]:
         raise ModelError("the sketch given is of another model: leave it out, or make it of this one")
-    layers = list(zip(weights.layers, known.layers, known.plans(recipe), strict=True))
-    rank = _by_chance(recipe.seed) if recipe.criterion == "random" else _by_magnitude
-    shared = iter(_cuts([layer for layer in layers if layer[2].ranked], rank, recipe.sparsity, cancelled))
-    alone = each(partial(_own, rank=rank), [layer for layer in layers if not layer[2].ranked], cancelled)
-    return [next(shared if plan.ranked else alone) for _, _, plan in layers]
+    layers = [_Layer(*item) for item in zip(weights.layers, known.layers, known.plans(recipe), strict=True)]
+    rank = Ranking(recipe.importance, statistics)
+    shared = iter(_cuts([layer for layer in layers if layer.plan.scope == "global"], rank, recipe.sparsity, cancelled))
+    alone = each(partial(_own, rank=rank), [layer for layer in layers if layer.plan.scope != "global"], cancelled)
+    return [next(shared if layer.plan.scope == "global" else alone) for layer in layers]
 
 
-_Layer = tuple[Entry, LayerSketch, Plan]
-_Rank = Callable[[Entry, LayerSketch], Ranked]
+@dataclass(frozen=True, slots=True, eq=False)
+class _Layer:
+    """One layer to be pruned."""
+
+    entry: Entry
+    look: LayerSketch
+    plan: Plan
 
 
-def _own(layer: _Layer, rank: _Rank) -> Selection:
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """An importance, with what it found in calibration data: what layers are ranked by."""
+
+    importance: Importance
+    statistics: Mapping[str, Tensor] | None = None
+
+    def ranked(self, layer: _Layer) -> Ranked:
+        """Return the scores of a layer as a ranking needs them; magnitudes come with a table of them already."""
+        entry, look = layer.entry, layer.look
+        if self.importance.of_magnitude:
+            histogram = np.bincount(look.buckets & 0x7FFF, weights=look.counts).astype(np.float64)
+            lossless, load = look.lossless, entry.rows
+        else:
+            load, lossless = partial(self.scores, entry), False
+            histogram = np.zeros(1 << 15)
+            for piece in chunks(load().reshape(-1)):
+                patterns = (piece.float().view(torch.int32) >> 16).bitwise_and_(0x7FFF)
+                histogram += np.bincount(patterns.cpu().numpy(), minlength=1 << 15)
+        buckets = np.flatnonzero(histogram)
+        return Ranked(entry.name, entry.numel, load, buckets, histogram[buckets].astype(np.int64), lossless)
+
+    def scores(self, entry: Entry) -> Tensor:
+        """Return the score of every weight of a layer, of the shape of its matrix.
+
+        Raises:
+            MethodError: for an importance that fails, or returns what is no score for every weight.
+        """
+        importance, rows = self.importance, entry.rows()
+        statistic = None
+        if self.statistics is not None:
+            if entry.name not in self.statistics:
+                raise MethodError(
+                    f"importance {importance.kind!r} needs the inputs of every layer it prunes, and the calibration "
+                    f"data reached none of {quoted(layer_label(entry.name))}: leave it as it is with "
+                    f"layers={{{quoted(layer_label(entry.name))}: sw.Keep}}, or dict(sparsity=0)"
+                )
+            statistic = entry.layout.rows(self.statistics[entry.name].to(rows.device))
+        with torch.no_grad(), doing(importance, entry.name):
+            found = importance.scores(entry.name, rows, statistic)
+        refuse_no_scores(importance, entry.name, found, rows)
+        return found
+
+
+def refuse_no_scores(importance: Importance, name: str, found: object, rows: Tensor) -> None:
+    """Raise a `MethodError` for what is not a score, finite and not negative, for every weight."""
+    wrong = ""
+    if not isinstance(found, Tensor) or not found.is_floating_point():
+        wrong = f"a {type(found).__name__}" if not isinstance(found, Tensor) else f"a tensor of {found.dtype}"
+        wrong = f"returned {wrong}, expected a float tensor"
+    elif found.shape != rows.shape:
+        wrong = f"returned scores of shape {list(found.shape)}, expected {list(rows.shape)}"
+    elif not bool((found >= 0).all()) or bool(found.isinf().any()):
+        wrong = "returned scores that are NaN, infinite or negative"
+    if wrong:
+        raise MethodError(f"importance {importance.kind!r} failed on {quoted(layer_label(name))}: it {wrong}")
+
+
+def _own(layer: _Layer, rank: Ranking) -> Selection:
     """Return the selection of a layer that is pruned by itself."""
-    entry, look, plan = layer
+    entry, look, plan = layer.entry, layer.look, layer.plan
     if plan.keep:
         return _nothing_asked(layer)
-    if plan.pattern == "unstructured":
-        return _cuts([layer], rank, plan.sparsity)[0]
-    n, m = n_of_m(plan.pattern)
-    if rank is _by_magnitude:
-        return Pattern(n, m, look.blocks[plan.pattern], some_zero=look.zeros > 0)
-    return _chance(layer, Pattern(n, m, block_count(entry.matrix, plan.pattern)), rank(entry, look).load)
+    if isinstance(plan.structure, NM):
+        n, m = plan.structure.n, plan.structure.m
+        if rank.importance.of_magnitude:
+            return Pattern(n, m, look.blocks[plan.structure.kind], some_zero=look.zeros > 0)
+        kept = block_count(entry.matrix, plan.structure.kind)
+        return _scored(layer, Pattern(n, m, kept), partial(rank.scores, entry))
+    if plan.scope == "channel":
+        rows, columns = entry.matrix
+        each_row = round(plan.sparsity * columns)
+        by = InEachRow(each_row, rows * (columns - each_row))
+        return _scored(layer, by, partial(rank.scores, entry)) if each_row else _nothing_asked(layer)
+    return _cuts([layer], rank, plan.sparsity)[0]
 
 
 def _nothing_asked(layer: _Layer) -> Selection:
     """Return the selection of a layer that nothing is to be pruned of: all of it, or all but zeros that are there."""
-    _, look, plan = layer
+    look, plan = layer.look, layer.plan
     dropped = zeros_dropped(look.n, look.zeros, look.negative_zeros, plan, look.itemsize)
     if dropped < look.zeros:
         return Signed(look.n - dropped) if dropped else Cut(look.n, look.n, 0.0, 0)
@@ -110,66 +186,62 @@ def _not_zero(look: LayerSketch) -> Cut:
     return Cut(look.n, look.n - look.zeros, 0.0, look.n if look.zeros else 0)
 
 
-def _cuts(layers: Sequence[_Layer], rank: _Rank, sparsity: float, cancelled: Watch | None = None) -> list[Selection]:
+def _cuts(layers: Sequence[_Layer], rank: Ranking, sparsity: float, cancelled: Watch | None = None) -> list[Selection]:
     """Return the cuts of layers that are ranked together."""
-    k = round(sparsity * sum(entry.numel for entry, _, _ in layers))
+    k = round(sparsity * sum(layer.entry.numel for layer in layers))
     if k == 0:
         return [_nothing_asked(layer) for layer in layers]
-    ranked = list(each(lambda layer: rank(layer[0], layer[1]), layers, cancelled))
+    ranked = list(each(rank.ranked, layers, cancelled))
     cuts = prune_smallest(ranked, k, cancelled)
-    if rank is _by_magnitude:
-        return [cut if cut.threshold > 0 else _not_zero(look) for cut, (_, look, _) in zip(cuts, layers, strict=True)]
-    return [_chance(layer, cut, r.load) for layer, cut, r in zip(layers, cuts, ranked, strict=True)]
+    if rank.importance.of_magnitude:
+        return [cut if cut.threshold > 0 else _not_zero(layer.look) for cut, layer in zip(cuts, layers, strict=True)]
+    return [_scored(layer, cut, r.load) for layer, cut, r in zip(layers, cuts, ranked, strict=True)]
 
 
-def _chance(layer: _Layer, by: Selection, lottery: Callable[[], Tensor]) -> Selection:
-    """Return a random selection without the zeros it may have drawn, which are counted."""
-    entry, look, _ = layer
-    if not look.zeros:
-        return Chance(by, lottery, by.kept)
-    drawn = Chance(by, lottery, 0, some_zero=True)
-    return replace(drawn, kept=count_true(drawn.mask(entry.rows())))
-
-
-def _by_magnitude(entry: Entry, look: LayerSketch) -> Ranked:
-    histogram = np.bincount(look.buckets & 0x7FFF, weights=look.counts)
-    buckets = np.flatnonzero(histogram)
-    return Ranked(entry.name, entry.numel, entry.rows, buckets, histogram[buckets].astype(np.int64), look.lossless)
-
-
-def _by_chance(seed: int) -> _Rank:
-    """Return a ranking by random numbers instead of magnitudes, the same on every device and in every process."""
-
-    def rank(entry: Entry, look: LayerSketch) -> Ranked:
-        own_seed = seed << 10 ^ zlib.crc32(look.name.encode())
-        load = partial(_lottery, entry.numel, own_seed % 2**63)
-        histogram = np.zeros(1 << 15, np.int64)
-        for piece in chunks(load()):
-            histogram += np.bincount((piece.view(torch.int32) >> 16).numpy(), minlength=1 << 15)
-        buckets = np.flatnonzero(histogram)
-        return Ranked(entry.name, entry.numel, load, buckets, histogram[buckets], lossless=False)
-
-    return rank
-
-
-def _lottery(n: int, seed: int) -> Tensor:
-    return torch.rand(n, generator=torch.Generator().manual_seed(seed))
+def _scored(layer: _Layer, by: Selection, load: Callable[[], Tensor]) -> Selection:
+    """Return a selection by scores without the zeros it may have kept, which are counted."""
+    if not layer.look.zeros:
+        return Scored(by, load, by.kept)
+    drawn = Scored(by, load, 0, some_zero=True)
+    return replace(drawn, kept=count_true(drawn.mask(layer.entry.rows())))
 
 
 @dataclass(frozen=True, slots=True)
-class Chance:
-    """A random selection: what another would select if random numbers were the weights."""
+class Scored:
+    """A selection by scores: what another would select if they were the weights."""
 
     by: Selection
-    lottery: Callable[[], Tensor]
+    load: Callable[[], Tensor]
     kept: int
     some_zero: bool = False
     threshold: float = 0.0
 
     def mask(self, rows: Tensor) -> Tensor:
-        """Return which weights are kept, bool ``[n]`` row by row: those drawn, but for zeros."""
-        drawn = self.by.mask(self.lottery().view(rows.shape)).to(rows.device)
-        return drawn & (rows.reshape(-1) != 0) if self.some_zero else drawn
+        """Return which weights are kept, bool ``[n]`` row by row: those with the largest scores, but for zeros."""
+        selected = self.by.mask(self.load().view(rows.shape)).to(rows.device)
+        return selected & (rows.reshape(-1) != 0) if self.some_zero else selected
+
+
+@dataclass(frozen=True, slots=True)
+class InEachRow:
+    """All but the smallest `pruned` of each row; of equal ones the first go."""
+
+    pruned: int
+    kept: int
+    threshold: float = 0.0
+
+    def mask(self, rows: Tensor) -> Tensor:
+        """Return which weights are kept, bool ``[n]`` row by row."""
+        at_once = max(1, (1 << 20) // rows.shape[1])
+        parts = (rows[start : start + at_once] for start in range(0, len(rows), at_once))
+        return torch.cat([self._mask_rows(magnitude(part)).reshape(-1) for part in parts])
+
+    def _mask_rows(self, scores: Tensor) -> Tensor:
+        limit = scores.kthvalue(self.pruned, dim=1, keepdim=True).values
+        keep = scores > limit
+        ties = scores == limit
+        spare = self.pruned - (scores < limit).sum(1, keepdim=True)  # how many of the equal ones go
+        return keep | (ties & (ties.cumsum(1) > spare))
 
 
 @dataclass(frozen=True, slots=True)

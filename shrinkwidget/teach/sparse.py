@@ -34,27 +34,28 @@ def recipe_for(source: Compressed, network: nn.Module, heads: tuple[str, ...]) -
         weight
         for weight in weights
         for pattern, own in recipe.layers.items()
-        if layer_matches(pattern, weight) and not (isinstance(own, Mapping) and {"sparsity", "pattern"}.isdisjoint(own))
+        if layer_matches(pattern, weight)
+        and not (isinstance(own, Mapping) and {"sparsity", "structure"}.isdisjoint(own))
     }
     for name, plan in zip(names, source.recipe.resolve(names), strict=True):
         if name in weights and name not in named:
             recipe = recipe.with_layer(layer_label(name), _own(plan, source.recipe) | _DENSE)
-        elif name not in weights and plan.ranked and name in coded:
+        elif name not in weights and plan.scope == "global" and name in coded:
             sparsity = 1 - coded[name].kept / math.prod(coded[name].shape)
             recipe = recipe.with_layer(layer_label(name), _own(plan, source.recipe) | {"sparsity": sparsity})
-    return recipe.with_(criterion="magnitude")  # what is pruned is zero
+    return recipe.with_(importance="magnitude", scope=recipe.scope)  # what is pruned is zero
 
 
 def _weights(heads: tuple[str, ...]) -> set[str]:
     return {f"{head}.weight" for head in heads}
 
 
-_DENSE: dict[str, Any] = {"sparsity": 0.0, "pattern": "unstructured"}
+_DENSE: dict[str, Any] = {"sparsity": 0.0, "structure": "unstructured"}
 
 
 def _own(plan: Plan, recipe: Recipe) -> dict[str, Any]:
     """Return what a plan says otherwise than the recipe's own fields, as an override."""
-    names = [f.name for f in fields(Plan) if f.name not in ("keep", "ranked")]
+    names = [f.name for f in fields(Plan) if f.name not in ("keep", "scope")]
     return {name: getattr(plan, name) for name in names if getattr(plan, name) != getattr(recipe, name)}
 
 
@@ -77,6 +78,6 @@ def recipe_of_layer(recipe: Recipe, names: list[str], weight: str) -> Recipe:
     """Return the recipe that makes of one layer, standing alone, what a recipe makes of it in its network."""
     plan = dict(zip(names, recipe.resolve(names), strict=True))[weight]
     if plan.keep:
-        return Recipe(kept_bits=recipe.kept_bits)
-    own = {f.name: getattr(plan, f.name) for f in fields(Plan) if f.name not in ("keep", "ranked")}
-    return Recipe(kept_bits=recipe.kept_bits, **own)
+        return Recipe(uncompressed_bits=recipe.uncompressed_bits)
+    own = {f.name: getattr(plan, f.name) for f in fields(Plan) if f.name not in ("keep", "scope")}
+    return Recipe(uncompressed_bits=recipe.uncompressed_bits, **own)

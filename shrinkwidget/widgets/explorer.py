@@ -521,7 +521,7 @@ def _from_mirror(recipe: Recipe, name: str, new: Any) -> Recipe:
         return new if isinstance(new, Recipe) else recipe
     if name == "bits" or new == recipe.sparsity:
         return recipe.with_(**{name: new})
-    return recipe.with_(pattern="unstructured", sparsity=new)
+    return recipe.with_(structure="unstructured", sparsity=new)
 
 
 def _status_dict(state: str, what: str, text: str) -> dict[str, Any]:

@@ -15,9 +15,11 @@ from torch import Tensor, nn
 
 from shrinkwidget.files import Packed, pack
 from shrinkwidget.files.header import file_crc
+from shrinkwidget.measure.bins import NM_PATTERNS
 from shrinkwidget.measure.bytes import SECTIONS, header_text
 from shrinkwidget.measure.layers import Source, open_weights
-from shrinkwidget.recipe import PATTERNS, Keep, Recipe
+from shrinkwidget.methods import Uniform
+from shrinkwidget.recipe import Keep, Recipe
 from shrinkwidget.shrink.prune import keep_masks
 from shrinkwidget.shrink.quantize import quantize
 
@@ -62,22 +64,25 @@ class Net(nn.Module):
         self.register_buffer("passing", torch.randn(3), persistent=False)
 
 
+QUANTIZERS = st.just("kmeans") | st.builds(
+    Uniform, symmetric=st.booleans(), clipping=st.sampled_from(("absmax", "mse", 99.0))
+)
+
+
 @st.composite
 def recipes(draw: st.DrawFn) -> Recipe:
     """Draw any recipe."""
     values: dict[str, Any] = {
-        "pattern": draw(st.sampled_from(PATTERNS)),
+        "structure": draw(st.sampled_from(("unstructured", *NM_PATTERNS))),
         "bits": draw(st.sampled_from((1, 2, 3, 4, 5, 6, 7, 8, 16, 32))),
         "scope": draw(st.sampled_from(("global", "layer"))),
-        "criterion": draw(st.sampled_from(("magnitude", "random"))),
+        "importance": draw(st.sampled_from(("magnitude", "random"))),
         "granularity": draw(st.sampled_from(("tensor", "channel", 2, 3, 7, 32))),
-        "grid": draw(st.sampled_from(("linear", "codebook"))),
-        "symmetric": draw(st.booleans()),
-        "range": draw(st.sampled_from(("absmax", "mse", 99.0))),
-        "kept_bits": draw(st.sampled_from((16, 32))),
+        "quantizer": draw(QUANTIZERS),
+        "uncompressed_bits": draw(st.sampled_from((16, 32))),
         "layers": draw(st.sampled_from(({}, {"*0*": Keep}, {"*0*": {"bits": 3}, "*": {"bits": 7, "sparsity": 0.97}}))),
     }
-    if values["pattern"] == "unstructured":
+    if values["structure"] == "unstructured":
         values["sparsity"] = draw(st.sampled_from((0.0, 0.1, 0.5, 0.8, 0.9, 0.99)))
     return Recipe(**values)
 

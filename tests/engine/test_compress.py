@@ -26,7 +26,7 @@ from shrinkwidget.shrink.exact import exact
 
 from .packing import Net, recipes, same, same_bits, state_dicts
 
-RECIPE = Recipe(sparsity=0.5, bits=4, kept_bits=16)
+RECIPE = Recipe(sparsity=0.5, bits=4, uncompressed_bits=16)
 
 
 class Mixed(nn.Module):
@@ -77,7 +77,7 @@ def test_the_model_that_is_compressed_is_untouched() -> None:
     model = Mixed()
     model(torch.arange(6)[:, None]).sum().backward()
     before = digest(model)
-    for recipe in (Recipe(), RECIPE, Recipe(pattern="2:4", bits=1), Recipe(bits=6, grid="codebook")):
+    for recipe in (Recipe(), RECIPE, Recipe(structure="2:4", bits=1), Recipe(bits=6, quantizer="kmeans")):
         compress(model, recipe)
     assert digest(model) == before
     assert model.calls == 1
@@ -323,8 +323,8 @@ def pruned_elsewhere() -> nn.Module:
         Recipe(sparsity=0.5),
         Recipe(bits=4),
         Recipe(bits=1),
-        Recipe(bits=3, grid="codebook"),
-        Recipe(pattern="2:4"),
+        Recipe(bits=3, quantizer="kmeans"),
+        Recipe(structure="2:4"),
     ],
     ids=str,
 )
@@ -336,7 +336,7 @@ def test_zeros_that_are_there_are_stored_as_a_mask_and_cost_no_codes(
     assert estimate(sketch(pruned_elsewhere), recipe).nbytes == compressed.nbytes == compressed.save(tmp_path / "m")
     loaded = load(tmp_path / "m").state_dict()
     for name, weight in pruned_elsewhere.state_dict().items():
-        if recipe.bits == 32 and recipe.pattern == "unstructured":
+        if recipe.bits == 32 and recipe.structure.sparsity is None:
             assert torch.equal(loaded[name], weight)
             assert 98_000 < compressed.nbytes < 99_000
         elif recipe.bits > 1 and name in compressed.coded and compressed.coded[name].keep is not None:

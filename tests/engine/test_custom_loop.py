@@ -185,7 +185,7 @@ def test_clipping_counts_the_gradients_of_what_is_there_only() -> None:
     assert counted < torch.stack([g.norm() for g in everything.values()]).norm()
 
 
-@pytest.mark.parametrize("fields", [{"bits": 2}, {"bits": 3, "grid": "codebook"}, {"bits": 16}, {"bits": 1}])
+@pytest.mark.parametrize("fields", [{"bits": 2}, {"bits": 3, "quantizer": "kmeans"}, {"bits": 16}, {"bits": 1}])
 def test_between_steps_the_module_is_what_its_file_will_be(fields: dict[str, Any]) -> None:
     small = compressed_mlp(**fields)
     with sw.constrain(small) as training:

@@ -38,7 +38,8 @@ def drawn(looked: Sketch, recipe: Recipe) -> list[tuple[LayerSketch, Plan, Survi
     plans = recipe.resolve(layer.name for layer in looked.layers)
     fates = survivals(looked.layers, plans, recipe)
     axes = [np.linspace(-1.0137, 1.0137, BINS + 1) * (layer.absmax or 1.0) for layer in looked.layers]
-    return list(zip(looked.layers, plans, fates, estimate(looked, recipe).layers, axes, strict=True))
+    known = [fate for fate in fates if fate is not None]
+    return list(zip(looked.layers, plans, known, estimate(looked, recipe).layers, axes, strict=True))
 
 
 def apart(found: Floats, true: Floats) -> float:
@@ -56,12 +57,12 @@ def apart(found: Floats, true: Floats) -> float:
         (Recipe(sparsity=0.8, bits=4), 1.0),
         (Recipe(sparsity=0.5, bits=3, granularity=32), 1.0),
         (Recipe(sparsity=0.6, bits=8), 1.0),
-        (Recipe(bits=4, range="mse"), 1.0),
+        (Recipe(bits=4, clipping="mse"), 1.0),
         (Recipe(bits=1), 1.0),
-        (Recipe(bits=4, pattern="2:4"), 1.0),
-        (Recipe(bits=4, pattern="2:4", granularity="tensor"), 0.3),
-        (Recipe(bits=4, sparsity=0.3, criterion="random"), 1.0),
-        (Recipe(bits=5, sparsity=0.6, grid="codebook"), 0.6),
+        (Recipe(bits=4, structure="2:4"), 1.0),
+        (Recipe(bits=4, structure="2:4", granularity="tensor"), 0.3),
+        (Recipe(bits=4, sparsity=0.3, importance="random"), 1.0),
+        (Recipe(bits=5, sparsity=0.6, quantizer="kmeans"), 0.6),
     ],
     ids=repr,
 )
@@ -128,7 +129,7 @@ def test_levels_are_those_of_the_grid(real: tuple[Weights, Sketch]) -> None:
     _, looked = real
     layer, plan, fate, *_ = drawn(looked, Recipe(bits=3, granularity="tensor", symmetric=True))[0]
     assert levels(layer, plan, fate) == pytest.approx(np.arange(-3, 4) / 3 * layer.absmax)
-    layer, plan, fate, *_ = drawn(looked, Recipe(bits=4, grid="codebook"))[5]
+    layer, plan, fate, *_ = drawn(looked, Recipe(bits=4, quantizer="kmeans"))[5]
     values = levels(layer, plan, fate)
     assert len(values) == 16
     assert (np.diff(values) > 0).all()

@@ -42,7 +42,7 @@ def worst_layer(a: Estimate, b: Estimate) -> float:
 def test_sqnr_of_symmetric_grids_is_within_a_third_of_a_decibel(
     real: tuple[Weights, Sketch], sparsity: float, bits: int, granularity: Any
 ) -> None:
-    fields = dict(symmetric=True, range="absmax")
+    fields = dict(symmetric=True, clipping="absmax")
     guess, truth = both(real, sparsity=sparsity, bits=bits, granularity=granularity, **fields)
     assert worst_layer(guess, truth) < 0.3
     assert abs(guess.sqnr - truth.sqnr) < 0.1
@@ -53,16 +53,16 @@ def test_sqnr_of_symmetric_grids_is_within_a_third_of_a_decibel(
     [
         ({"bits": 1, "granularity": "tensor"}, 0.1, 0.01),
         ({"bits": 1}, 0.9, 0.15),
-        ({"bits": 4, "range": "absmax"}, 0.4, 0.1),
-        ({"bits": 4, "range": "absmax", "granularity": "tensor"}, 0.1, 0.05),
-        ({"bits": 2, "range": "absmax", "granularity": 32}, 0.5, 0.15),
-        ({"bits": 8, "granularity": "tensor", "range": 99.0}, 0.6, 0.2),
-        ({"bits": 3, "range": "mse"}, 0.6, 0.15),
-        ({"bits": 3, "range": "mse", "symmetric": True}, 0.6, 0.35),
-        ({"bits": 2, "grid": "codebook"}, 0.3, 0.1),
-        ({"bits": 4, "grid": "codebook"}, 0.5, 0.1),
-        ({"bits": 6, "grid": "codebook"}, 0.5, 0.1),
-        ({"bits": 8, "grid": "codebook"}, 0.6, 0.2),
+        ({"bits": 4, "clipping": "absmax"}, 0.4, 0.1),
+        ({"bits": 4, "clipping": "absmax", "granularity": "tensor"}, 0.1, 0.05),
+        ({"bits": 2, "clipping": "absmax", "granularity": 32}, 0.5, 0.15),
+        ({"bits": 8, "granularity": "tensor", "clipping": 99.0}, 0.6, 0.2),
+        ({"bits": 3, "clipping": "mse"}, 0.6, 0.15),
+        ({"bits": 3, "clipping": "mse", "symmetric": True}, 0.6, 0.35),
+        ({"bits": 2, "quantizer": "kmeans"}, 0.3, 0.1),
+        ({"bits": 4, "quantizer": "kmeans"}, 0.5, 0.1),
+        ({"bits": 6, "quantizer": "kmeans"}, 0.5, 0.1),
+        ({"bits": 8, "quantizer": "kmeans"}, 0.6, 0.2),
         ({"bits": 16}, 0.5, 0.1),
     ],
 )
@@ -77,7 +77,7 @@ def test_other_grids_are_close(
 
 @pytest.mark.parametrize("pattern", ["2:4", "1:4", "4:8"])
 def test_blocks_are_counted_exactly(real: tuple[Weights, Sketch], pattern: str) -> None:
-    guess, truth = both(real, pattern=pattern, bits=4)
+    guess, truth = both(real, structure=pattern, bits=4)
     assert [x.kept for x in guess.layers] == [x.kept for x in truth.layers]
     assert guess.nbytes == truth.nbytes
     assert worst_layer(guess, truth) < 0.3
@@ -121,10 +121,10 @@ def test_all_zero_layers_and_channels_are_legal() -> None:
     choices: tuple[dict[str, Any], ...] = (
         {},
         {"symmetric": True},
-        {"range": "absmax"},
-        {"grid": "codebook"},
-        {"range": "mse"},
-        {"range": 99.0},
+        {"clipping": "absmax"},
+        {"quantizer": "kmeans"},
+        {"clipping": "mse"},
+        {"clipping": 99.0},
     )
     for fields in choices:
         for bits in (1, 4, 8, 16):
@@ -142,7 +142,7 @@ def test_an_override_that_matches_no_layer_is_refused(real: tuple[Weights, Sketc
 def test_weights_too_small_to_square_in_float32_have_an_estimate(range_: Any) -> None:
     weights = open_weights({"w": torch.randn(8, 40, generator=torch.Generator().manual_seed(1)) * 1e-30})
     looked = Sketch.decode(sketch(weights).encode())
-    guess = estimate(looked, Recipe(sparsity=0.5, bits=4, range=range_))
+    guess = estimate(looked, Recipe(sparsity=0.5, bits=4, clipping=range_))
     assert guess.nbytes == exact(weights, guess.recipe, looked).nbytes
     assert math.isfinite(guess.sqnr)
 

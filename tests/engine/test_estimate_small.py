@@ -12,10 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from shrinkwidget.measure.bins import NM_PATTERNS
 from shrinkwidget.measure.estimate import estimate
 from shrinkwidget.measure.layers import open_weights
 from shrinkwidget.measure.sketch import Sketch, sketch
-from shrinkwidget.recipe import BITS, PATTERNS, Recipe
+from shrinkwidget.methods import Uniform
+from shrinkwidget.recipe import BITS, Recipe
 from shrinkwidget.shrink.exact import exact
 
 KINDS = ("normal", "binary", "ternary", "constant", "zero", "one large", "positive", "tiny", "huge")
@@ -38,19 +40,22 @@ def weights_of(kind: str, rows: int, columns: int, seed: int) -> Tensor:
     }[kind]
 
 
+quantizers = st.just("kmeans") | st.builds(
+    Uniform, symmetric=st.booleans(), clipping=st.sampled_from(["auto", "absmax", "mse", 99.0, 60.0])
+)
+
+
 @st.composite
 def recipes(draw: st.DrawFn) -> Recipe:
     fields: dict[str, Any] = {
         "bits": draw(st.sampled_from(BITS)),
         "granularity": draw(st.sampled_from(["tensor", "channel", 32, 3])),
-        "grid": draw(st.sampled_from(["linear", "linear", "codebook"])),
-        "symmetric": draw(st.booleans()),
-        "range": draw(st.sampled_from(["auto", "absmax", "mse", 99.0, 60.0])),
+        "quantizer": draw(quantizers),
         "scope": draw(st.sampled_from(["global", "layer"])),
-        "criterion": draw(st.sampled_from(["magnitude", "magnitude", "random"])),
+        "importance": draw(st.sampled_from(["magnitude", "magnitude", "random"])),
     }
-    if (pattern := draw(st.sampled_from(PATTERNS))) != "unstructured":
-        return Recipe(pattern=pattern, **fields)  # type: ignore[arg-type]
+    if (pattern := draw(st.sampled_from(("unstructured", *NM_PATTERNS)))) != "unstructured":
+        return Recipe(structure=pattern, **fields)
     return Recipe(sparsity=draw(st.sampled_from([0.0, 0.5, 0.9, 0.9999])), **fields)
 
 
@@ -72,7 +77,7 @@ def test_every_layer_has_an_estimate(tensors: list[Tensor], dtype: torch.dtype, 
         assert math.isfinite(b.noise)
         assert 0 <= a.noise <= a.signal * (1 + 1e-6), a
         assert not math.isnan(a.sqnr)
-    if recipe.scope == "layer" and recipe.criterion == "magnitude":
+    if recipe.scope == "layer" and recipe.importance.kind == "magnitude":
         assert [a.kept for a in quick.layers] == [b.kept for b in true.layers]
 
 
@@ -84,7 +89,7 @@ def test_layers_that_are_on_a_grid_already_lose_what_is_pruned_and_no_more(kind:
     known = sketch(weights)
     for bits in (2, 3, 4, 8):
         for pattern in ("unstructured", "2:4"):
-            recipe = Recipe(bits=bits, granularity=granularity, pattern=pattern)
+            recipe = Recipe(bits=bits, granularity=granularity, structure=pattern)
             quick, true = estimate(known, recipe), exact(weights, recipe, known)
             if pattern == "unstructured":
                 assert min(quick.sqnr, true.sqnr) > 70
@@ -108,7 +113,7 @@ def test_weights_next_to_the_top_of_their_dtype_stay_finite(dtype: torch.dtype, 
     w[1] /= 2
     weights = open_weights({"w": w.to(dtype)})
     for bits in range(1, 9):
-        for fields in ({}, {"symmetric": True}, {"range": "absmax"}, {"grid": "codebook"}):
+        for fields in ({}, {"symmetric": True}, {"clipping": "absmax"}, {"quantizer": "kmeans"}):
             recipe = Recipe(bits=bits, granularity=granularity, **fields)
             found = exact(weights, recipe)
             assert math.isfinite(found.layers[0].noise)

@@ -28,13 +28,13 @@ RECIPES: list[dict[str, Any]] = [
     {"sparsity": 0.5, "bits": 3, "granularity": 32, "symmetric": False},
     {"sparsity": 0.8, "bits": 1},
     {"sparsity": 0.8, "bits": 1, "granularity": "tensor"},
-    {"sparsity": 0.6, "bits": 5, "grid": "codebook"},
-    {"bits": 4, "range": "mse"},
-    {"bits": 4, "range": 99.5, "symmetric": False},
-    {"bits": 16, "kept_bits": 16},
+    {"sparsity": 0.6, "bits": 5, "quantizer": "kmeans"},
+    {"bits": 4, "clipping": "mse"},
+    {"bits": 4, "clipping": 99.5, "symmetric": False},
+    {"bits": 16, "uncompressed_bits": 16},
     {"sparsity": 0.7},
-    {"pattern": "2:4", "bits": 6},
-    {"sparsity": 0.7, "bits": 8, "criterion": "random", "scope": "layer"},
+    {"structure": "2:4", "bits": 6},
+    {"sparsity": 0.7, "bits": 8, "importance": "random", "scope": "layer"},
     {"sparsity": 0.9, "bits": 4, "layers": {"conv1": Keep, "layer3.*": {"bits": 2, "sparsity": 0.95}}},
 ]
 
@@ -117,7 +117,7 @@ def test_the_estimate_is_as_near_as_promised(
             assert abs(a.sqnr - b.sqnr) <= (0.7 if bits > 2 else 1), (a.name, bits)
 
 
-@pytest.mark.parametrize("options", [*RECIPES, {"pattern": "1:4"}, {"pattern": "4:8", "bits": 1}], ids=str)
+@pytest.mark.parametrize("options", [*RECIPES, {"structure": "1:4"}, {"structure": "4:8", "bits": 1}], ids=str)
 def test_the_estimate_counts_layers_pruned_alone_exactly(
     trained: tuple[Weights, Sketch], options: dict[str, Any]
 ) -> None:

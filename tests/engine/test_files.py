@@ -22,13 +22,13 @@ from .packing import Net, packed, parts_of, recipes, same, same_bits, state_dict
 
 REAL_RECIPES = [
     Recipe(),
-    Recipe(bits=16, kept_bits=16),
+    Recipe(bits=16, uncompressed_bits=16),
     Recipe(sparsity=0.8, bits=4),
     Recipe(sparsity=0.9, bits=4, granularity=32, symmetric=False),
-    Recipe(sparsity=0.9, bits=5, grid="codebook", kept_bits=16),
+    Recipe(sparsity=0.9, bits=5, quantizer="kmeans", uncompressed_bits=16),
     Recipe(sparsity=0.5, bits=1, granularity="tensor"),
-    Recipe(bits=8, granularity="tensor", range="mse"),
-    Recipe(pattern="2:4", bits=3, layers={"conv1": Keep, "layer3.*": {"bits": 6}}),
+    Recipe(bits=8, granularity="tensor", clipping="mse"),
+    Recipe(structure="2:4", bits=3, layers={"conv1": Keep, "layer3.*": {"bits": 6}}),
 ]
 
 
@@ -104,7 +104,7 @@ def test_a_buffer_that_no_state_dict_has_is_not_saved() -> None:
 def test_kept_tensors_of_16_bits_stay_finite() -> None:
     lowest = torch.finfo(torch.float32).min
     state = {"w": torch.randn(2, 2), "mask": torch.tensor([lowest, 0.0, 1e5]), "bias": torch.tensor([1 / 3, 6e4])}
-    _, loaded = written(packed(state, Recipe(kept_bits=16)), entropy=False)
+    _, loaded = written(packed(state, Recipe(uncompressed_bits=16)), entropy=False)
     back = loaded.state_dict()
     assert back["mask"].isfinite().all()
     assert back["mask"][2].item() == pytest.approx(1e5, rel=2**-8)

@@ -31,7 +31,7 @@ from shrinkwidget.recipe import Keep, Recipe
 from .packing import Net, described, describing, packed, parts_of, rebuilt, same, state_dicts
 
 RECIPE = Recipe(sparsity=0.6, bits=3, granularity=4, layers={"conv": {"bits": 4, "symmetric": False}})
-CODEBOOK = Recipe(sparsity=0.95, bits=2, grid="codebook", layers={"table": Keep})
+CODEBOOK = Recipe(sparsity=0.95, bits=2, quantizer="kmeans", layers={"table": Keep})
 
 
 def data_of(model: Packed, entropy: bool) -> bytes:
@@ -195,8 +195,8 @@ def section(name: str, **changes: Any) -> Callable[[dict[str, Any]], None]:
     [
         (meta(format="pt"), "read it with safetensors.torch.load_file"),
         (meta(format="shrinkwidget-sketch"), "not a packed model"),
-        (meta(version="3"), "newer than 2: upgrade shrinkwidget"),
-        (meta(version="1"), "from before the first release: compress the model anew"),
+        (meta(version="4"), "newer than 3: upgrade shrinkwidget"),
+        (meta(version="2"), "from before the first release: compress the model anew"),
         (meta(version="99999999"), "upgrade shrinkwidget"),
         (meta(version="0"), "format version is '0'"),
         (meta(version="1.0"), "format version is '1.0'"),
@@ -262,10 +262,10 @@ def test_a_header_written_in_another_way_is_refused(path: Path, model: tuple[byt
         ("nonsense", "its recipe cannot be read"),
         ("[" * 100_000, "its recipe cannot be read"),
         ("{}", "its recipe cannot be read"),
-        ('{"format":"shrinkwidget-recipe","version":2}', "upgrade shrinkwidget"),
-        ('{"format":"shrinkwidget-recipe","version":1,"bits":9}', "its recipe cannot be read"),
-        ('{"format":"shrinkwidget-recipe","version":1,"layers":{"other":"keep"}}', "does not fit its tensors"),
-        ('{"format":"shrinkwidget-recipe","version":1,"bits":8}', "its section"),
+        ('{"format":"shrinkwidget-recipe","version":3}', "upgrade shrinkwidget"),
+        ('{"format":"shrinkwidget-recipe","version":2,"bits":9}', "its recipe cannot be read"),
+        ('{"format":"shrinkwidget-recipe","version":2,"layers":{"other":"keep"}}', "does not fit its tensors"),
+        ('{"format":"shrinkwidget-recipe","version":2,"bits":8}', "its section"),
     ],
 )
 def test_a_recipe_that_does_not_fit_is_refused(
@@ -379,7 +379,7 @@ def test_a_code_beyond_its_grid_is_refused(path: Path) -> None:
     assert "'w' has the code 15, beyond the largest of its grid, 14" in refusal(path, rebuilt(data, codes=bytes(codes)))
     z = forged(data, codes=bytes([0xFF]) * 16, scales=bytes(12))
     assert "'w' has the code 15" in refusal(path, z)
-    data = one_layer(Recipe(bits=5, grid="codebook"))
+    data = one_layer(Recipe(bits=5, quantizer="kmeans"))
     assert "'w' has the code 63" in refusal(path, forged(data, codes=bytes([63]) * 32, scales=bytes(128)))
 
 
@@ -418,7 +418,7 @@ def test_weights_that_are_not_finite_are_refused(path: Path, bits: int) -> None:
         (Recipe(bits=4, granularity="tensor", symmetric=False), torch.float32, 3e38),
         (Recipe(bits=4, granularity="tensor"), torch.float16, 60000.0),
         (Recipe(bits=1, granularity="tensor"), torch.float16, 70000.0),
-        (Recipe(bits=1, grid="codebook"), torch.float16, 70000.0),
+        (Recipe(bits=1, quantizer="kmeans"), torch.float16, 70000.0),
     ],
 )
 def test_finite_scales_that_make_infinite_weights_are_refused(
@@ -426,7 +426,7 @@ def test_finite_scales_that_make_infinite_weights_are_refused(
 ) -> None:
     data = data_of(packed({"w": torch.tensor([[-1.0, 1.0], [2.0, 3.0]]).to(dtype)}, recipe), entropy=False)
     own = parts_of(data)[1]["scales"]
-    at = 4 if recipe.grid == "codebook" else 0
+    at = 4 if recipe.quantizer.has_codebook else 0
     new = own[:at] + struct.pack("<f", scale) + own[at + 4 :]
     assert "NaN or infinite, which no compressed layer has" in refusal(path, rebuilt(data, scales=new))
     fine = own[:at] + struct.pack("<f", 5000.0) + own[at + 4 :]
@@ -441,19 +441,19 @@ def test_a_negative_zero_among_scales_is_refused(path: Path) -> None:
 
 
 def test_a_codebook_out_of_order_is_refused(path: Path) -> None:
-    data = one_layer(Recipe(bits=1, grid="codebook"))
+    data = one_layer(Recipe(bits=1, quantizer="kmeans"))
     assert "the codebook of 'w'" in refusal(path, rebuilt(data, scales=struct.pack("<ff", 2.0, 1.0)))
 
 
 @pytest.mark.parametrize(
     "recipe",
     [
-        '{"format":"shrinkwidget-recipe","version":1, "bits":4}',
-        '{"version":1,"format":"shrinkwidget-recipe","bits":4}',
-        '{"format":"shrinkwidget-recipe","version":1,"bits":4,"sparsity":0}',
-        '{"format":"shrinkwidget-recipe","version":1,"bits":4.0}',
-        '{"format":"shrinkwidget-recipe","version":1,"bits":8,"bits":4}',
-        '{"format":"shrinkwidget-recipe","version":1,"bits":4,"layers":{}}',
+        '{"format":"shrinkwidget-recipe","version":2, "bits":4}',
+        '{"version":2,"format":"shrinkwidget-recipe","bits":4}',
+        '{"format":"shrinkwidget-recipe","version":2,"bits":4,"sparsity":0}',
+        '{"format":"shrinkwidget-recipe","version":2,"bits":4.0}',
+        '{"format":"shrinkwidget-recipe","version":2,"bits":8,"bits":4}',
+        '{"format":"shrinkwidget-recipe","version":2,"bits":4,"layers":{}}',
     ],
 )
 def test_a_recipe_spelled_in_another_way_is_refused(path: Path, recipe: str) -> None:
@@ -529,7 +529,7 @@ def test_zero_points_and_codebooks_that_no_layer_has_are_refused(path: Path) -> 
     data = data_of(packed({"w": torch.tensor([[1.0, 2.0], [0.0, 0.0]])}, Recipe(bits=4)), entropy=False)
     scales = parts_of(data)[1]["scales"]
     assert "the zero points of 'w'" in refusal(path, rebuilt(data, scales=scales[:-2] + b"\x01\0"))
-    data = one_layer(Recipe(bits=1, grid="codebook"))
+    data = one_layer(Recipe(bits=1, quantizer="kmeans"))
     assert "the codebook of 'w'" in refusal(path, rebuilt(data, scales=struct.pack("<ff", 0, float("nan"))))
 
 

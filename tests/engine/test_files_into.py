@@ -16,7 +16,7 @@ from shrinkwidget.recipe import Recipe
 
 from .packing import Net, same, saved
 
-RECIPE = Recipe(sparsity=0.5, bits=4, kept_bits=16)
+RECIPE = Recipe(sparsity=0.5, bits=4, uncompressed_bits=16)
 
 
 @pytest.mark.parametrize("entropy", [False, True])

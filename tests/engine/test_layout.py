@@ -24,14 +24,14 @@ from shrinkwidget.measure.layout import Layout, layouts
 from shrinkwidget.recipe import Recipe
 
 RECIPES = {
-    "2:4": Recipe(pattern="2:4"),
-    "4:8 in 3 bits": Recipe(pattern="4:8", bits=3),
+    "2:4": Recipe(structure="2:4"),
+    "4:8 in 3 bits": Recipe(structure="4:8", bits=3),
     "per channel": Recipe(bits=4),
     "groups": Recipe(bits=3, granularity=5, symmetric=False),
-    "least error, sparse": Recipe(bits=2, sparsity=0.6, range="mse"),
-    "percentile": Recipe(bits=4, range=90.0, sparsity=0.3, scope="layer"),
+    "least error, sparse": Recipe(bits=2, sparsity=0.6, clipping="mse"),
+    "percentile": Recipe(bits=4, clipping=90.0, sparsity=0.3, scope="layer"),
     "one bit": Recipe(bits=1, sparsity=0.5),
-    "codebook": Recipe(bits=3, grid="codebook", sparsity=0.4),
+    "codebook": Recipe(bits=3, quantizer="kmeans", sparsity=0.4),
     "half": Recipe(bits=16, sparsity=0.5),
     "pruned alone": Recipe(sparsity=0.7),
 }
@@ -408,7 +408,7 @@ def test_retraining_holds_masks_and_grids_along_the_rows_of_every_layout(recipe:
         assert not bool(found[~mask].any())
         assert not torch.equal(found, net.state_dict()[name] * mask)
         assert torch.equal(found, trained.state_dict()[name])
-        if recipe.pattern == "2:4":
+        if recipe.structure.kind == "2:4":
             rows = by_group(found) if name == "2.weight" else outputs_second(found) if name == "0.weight" else found
             whole = rows[:, : rows.shape[1] // 4 * 4].unflatten(1, (-1, 4))
             assert bool(((whole != 0).sum(2) == 2).all())

@@ -15,7 +15,8 @@ from torch.nn.utils import prune
 from shrinkwidget.errors import Cancelled, ModelError
 from shrinkwidget.measure.layers import open_weights
 from shrinkwidget.measure.sketch import sketch
-from shrinkwidget.recipe import Criterion, Keep, Override, Pattern, Recipe
+from shrinkwidget.methods import Random
+from shrinkwidget.recipe import Keep, Override, Recipe
 from shrinkwidget.shrink.prune import keep_masks, selections
 
 DTYPES = [torch.float32, torch.float16, torch.bfloat16, torch.float64]
@@ -86,9 +87,9 @@ def test_layer_pruning_takes_the_same_share_of_every_layer(state: State, sparsit
 
 
 @given(states(), st.sampled_from(["2:4", "1:4", "4:8"]))
-def test_patterns_keep_the_largest_of_every_block_along_a_row(state: State, pattern: Pattern) -> None:
+def test_patterns_keep_the_largest_of_every_block_along_a_row(state: State, pattern: str) -> None:
     n, m = map(int, pattern.split(":"))
-    for name, mask in masks_of(state, Recipe(pattern=pattern)).items():
+    for name, mask in masks_of(state, Recipe(structure=pattern)).items():
         rows = state[name].double().abs().reshape(len(state[name]), -1)
         for row, kept in zip(rows.tolist(), mask.reshape(rows.shape).tolist(), strict=True):
             for start in range(0, len(row), m):
@@ -97,10 +98,10 @@ def test_patterns_keep_the_largest_of_every_block_along_a_row(state: State, patt
                 assert [i for i in block if kept[i]] == sorted(i for i in best if row[i])
 
 
-@pytest.mark.parametrize("criterion", ["magnitude", "random"])
+@pytest.mark.parametrize("importance", ["magnitude", "random"])
 @given(state=states(), sparsity=st.floats(0, 1, exclude_max=True), seed=st.integers(0, 2**53 - 1))
-def test_counts_are_exact(criterion: Criterion, state: State, sparsity: float, seed: int) -> None:
-    recipe = Recipe(sparsity=sparsity, criterion=criterion, seed=seed)
+def test_counts_are_exact(importance: str, state: State, sparsity: float, seed: int) -> None:
+    recipe = Recipe(sparsity=sparsity, importance=Random(seed) if importance == "random" else importance)
     state = {name: w.masked_fill(w == 0, 1.0) for name, w in state.items()}
     total = sum(w.numel() for w in state.values())
     assert sum(int(m.sum()) for m in masks_of(state, recipe).values()) == total - round(sparsity * total)
@@ -111,10 +112,8 @@ def test_counts_are_exact(criterion: Criterion, state: State, sparsity: float, s
 
 @pytest.mark.parametrize("pattern", ["unstructured", "2:4"])
 @given(state=states(), seed=st.integers(0, 2**53 - 1))
-def test_chance_keeps_of_the_weights_it_draws_those_that_are_not_zero(
-    state: State, pattern: Pattern, seed: int
-) -> None:
-    recipe = Recipe(pattern=pattern, criterion="random", seed=seed)
+def test_chance_keeps_of_the_weights_it_draws_those_that_are_not_zero(state: State, pattern: str, seed: int) -> None:
+    recipe = Recipe(structure=pattern, importance="random", seed=seed)
     recipe = recipe.with_(sparsity=0.5) if pattern == "unstructured" else recipe
     filled = {name: torch.ones_like(w) for name, w in state.items()}
     drawn, found = masks_of(filled, recipe), masks_of(state, recipe)
@@ -181,7 +180,7 @@ def test_a_cut_between_dtypes_compares_what_they_really_are() -> None:
 
 def test_strides_do_not_matter() -> None:
     w = torch.randn(8, 6, 5, 5, generator=torch.Generator().manual_seed(1))
-    for recipe in (Recipe(sparsity=0.6), Recipe(pattern="2:4"), Recipe(sparsity=0.6, criterion="random")):
+    for recipe in (Recipe(sparsity=0.6), Recipe(structure="2:4"), Recipe(sparsity=0.6, importance="random")):
         (plain,) = keep_masks(open_weights({"w": w}), recipe)
         (strided,) = keep_masks(open_weights({"w": w.to(memory_format=torch.channels_last)}), recipe)
         assert plain is not None
@@ -192,14 +191,14 @@ def test_strides_do_not_matter() -> None:
 def test_overrides_leave_the_ranking_and_keep_is_kept() -> None:
     generator = torch.Generator().manual_seed(2)
     state = {name: torch.randn(20, 30, generator=generator) for name in "abcd"}
-    layers: dict[str, Override] = {"a": Keep, "b": {"sparsity": 0.25}, "c": {"pattern": "2:4"}}
+    layers: dict[str, Override] = {"a": Keep, "b": {"sparsity": 0.25}, "c": {"structure": "2:4"}}
     found = masks_of(state, Recipe(sparsity=0.5, layers=layers))
     assert {name: int(m.sum()) for name, m in found.items()} == {"a": 600, "b": 450, "c": 20 * (7 * 2 + 2), "d": 300}
 
 
 def test_random_masks_depend_on_the_seed_and_not_on_the_other_layers() -> None:
     state = {name: torch.randn(30, 30) for name in "ab"}
-    recipe = Recipe(sparsity=0.5, criterion="random", scope="layer", seed=7)
+    recipe = Recipe(sparsity=0.5, importance="random", scope="layer", seed=7)
     both, alone = masks_of(state, recipe), masks_of({"b": state["b"]}, recipe)
     assert torch.equal(both["b"], alone["b"])
     assert not torch.equal(both["a"], both["b"])
@@ -208,13 +207,13 @@ def test_random_masks_depend_on_the_seed_and_not_on_the_other_layers() -> None:
 
 def test_random_masks_take_every_place_equally_often() -> None:
     state = {"w": torch.ones(10, 10)}
-    recipe = Recipe(sparsity=0.3, criterion="random")
+    recipe = Recipe(sparsity=0.3, importance="random")
     times = torch.stack([masks_of(state, recipe.with_(seed=seed))["w"].float() for seed in range(400)])
     assert float((times.mean(0) - 0.7).abs().max()) < 0.12
 
 
 def test_random_patterns_keep_n_of_every_m() -> None:
-    found = masks_of({"w": torch.randn(16, 32)}, Recipe(pattern="2:4", criterion="random"))["w"]
+    found = masks_of({"w": torch.randn(16, 32)}, Recipe(structure="2:4", importance="random"))["w"]
     assert (found.view(-1, 4).sum(1) == 2).all()
     assert len({tuple(block) for block in found.view(-1, 4).tolist()}) == len(list(itertools.combinations(range(4), 2)))
 

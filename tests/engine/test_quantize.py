@@ -13,19 +13,33 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from shrinkwidget.measure.layers import Entry, open_weights
+from shrinkwidget.methods import KMeans, Uniform, Unstructured
 from shrinkwidget.recipe import Plan
-from shrinkwidget.shrink.codebook import codebook_of
 from shrinkwidget.shrink.coded import Coded, decode, dense_codes
-from shrinkwidget.shrink.grid import nearest
+from shrinkwidget.shrink.numeric import nearest
 from shrinkwidget.shrink.quantize import quantize
+from shrinkwidget.shrink.quantizers.kmeans import codebook_of
 
 DTYPES = [torch.float32, torch.float16, torch.bfloat16, torch.float64]
 f = np.float32
 
 
 def a_plan(**changes: Any) -> Plan:
-    usual = {"sparsity": 0.0, "bits": 4, "pattern": "unstructured", "granularity": "channel", "grid": "linear"}
-    return Plan(**{"keep": False, "ranked": True, "symmetric": True, "range": "absmax", **usual, **changes})
+    if "quantizer" not in changes:
+        own = {name: changes.pop(name) for name in ("symmetric", "clipping") if name in changes}
+        changes["quantizer"] = Uniform(**{"symmetric": True, "clipping": "absmax", **own})
+    usual = {"sparsity": 0.0, "bits": 4, "structure": Unstructured(), "granularity": "channel"}
+    return Plan(**{"keep": False, "scope": "global", **usual, **changes})
+
+
+def spans(plan: Plan) -> str | float:
+    assert isinstance(plan.quantizer, Uniform)
+    return plan.quantizer.clipping
+
+
+def symmetric_(plan: Plan) -> bool:
+    assert isinstance(plan.quantizer, Uniform)
+    return plan.quantizer.symmetric
 
 
 def an_entry(w: Tensor) -> Entry:
@@ -43,9 +57,9 @@ def groups(shape: tuple[int, ...], granularity: str | int) -> list[range]:
 
 def clip_of(kept: list[np.float32], low: np.float32, high: np.float32, plan: Plan) -> np.float32:
     reach = max(-low, high)
-    if plan.range == "absmax" or reach == 0:
+    if spans(plan) == "absmax" or reach == 0:
         return f(1)
-    if plan.range == "mse":
+    if spans(plan) == "mse":
         tried: dict[float, float] = {}
         for nearby in ([1, 0.75, 0.5, 0.25], [1 / 8, -1 / 8], [1 / 16, -1 / 16]):
             best = min(tried, key=lambda c: tried[c]) if tried else 0.0
@@ -53,18 +67,18 @@ def clip_of(kept: list[np.float32], low: np.float32, high: np.float32, plan: Pla
                 tried.setdefault(clip, grid_error(kept, low * f(clip), high * f(clip), plan))
         return f(min(tried, key=lambda c: tried[c]))  # of equal ones the first
     ascending = sorted(float(abs(x)) for x in kept)
-    value = ascending[max(1, int(np.ceil(len(ascending) * (float(plan.range) / 100)))) - 1]
+    value = ascending[max(1, int(np.ceil(len(ascending) * (float(spans(plan)) / 100)))) - 1]
     return f(value / float(reach)) if value > 0 else f(1)
 
 
 def step(low: np.float32, high: np.float32, plan: Plan) -> np.float32:
-    if plan.symmetric:
+    if symmetric_(plan):
         return max(-low, high) / f(2 ** (plan.bits - 1) - 1)
     return high / f(2**plan.bits - 1) - low / f(2**plan.bits - 1)
 
 
 def zero_point(low: np.float32, scale: np.float32, plan: Plan) -> int:
-    if plan.symmetric:
+    if symmetric_(plan):
         return int(2 ** (plan.bits - 1) - 1)
     return int(min(2**plan.bits - 1, float(np.round(-low / scale)))) if scale > 0 else 0
 
@@ -72,7 +86,7 @@ def zero_point(low: np.float32, scale: np.float32, plan: Plan) -> int:
 def code_of(x: np.float32, scale: np.float32, zero: int, plan: Plan) -> int:
     if scale == 0:
         return zero
-    top = 2**plan.bits - (2 if plan.symmetric else 1)
+    top = 2**plan.bits - (2 if symmetric_(plan) else 1)
     return int(min(max(float(np.round(x / scale)) + zero, 0), top))
 
 
@@ -86,7 +100,7 @@ def grid_error(kept: list[np.float32], low: np.float32, high: np.float32, plan: 
 def stored(scales: list[np.float32], plan: Plan) -> list[np.float32]:
     """Scales in units of the largest: float16, for asymmetric grids rounded down, to fewer bits in a shared word."""
     top = max(scales)
-    if not plan.symmetric and plan.bits > 1:
+    if not symmetric_(plan) and plan.bits > 1:
         top = f(top * f(1 + 2**-20))
         top = f((np.array([top]).view(np.uint32) & np.uint32(0xFFFFF800)).view(f)[0])  # 13 bits
     if len(scales) == 1 or top == 0:
@@ -96,7 +110,7 @@ def stored(scales: list[np.float32], plan: Plan) -> list[np.float32]:
 
 def half_of(x: float, plan: Plan) -> float:
     half = np.float16(x)
-    if plan.symmetric or plan.bits == 1:
+    if symmetric_(plan) or plan.bits == 1:
         return float(half)
     if float(half) > x * (1 + 2**-18):
         half = np.nextafter(half, np.float16(0))
@@ -115,7 +129,7 @@ def linear_reference(w: NDArray[np.float32], keep: NDArray[np.bool_], shape: tup
         lows = [min([f(0), *xs]) for xs in kept]
         highs = [max([f(0), *xs]) for xs in kept]
         clips = [clip_of(xs, lo, hi, plan) for xs, lo, hi in zip(kept, lows, highs, strict=True)]
-        if isinstance(plan.range, float):
+        if isinstance(spans(plan), float):
             cuts = [max(-lo, hi) * c for lo, hi, c in zip(lows, highs, clips, strict=True)]
             lows = [max(lo, -cut) for lo, cut in zip(lows, cuts, strict=True)]
             highs = [min(hi, cut) for hi, cut in zip(highs, cuts, strict=True)]
@@ -164,7 +178,7 @@ def check_against_reference(w: Tensor, keep: Tensor | None, plan: Plan) -> Coded
 def test_a_percentile_cuts_off_no_more_than_its_share(symmetric: bool) -> None:
     w = torch.randn(1, 4000, generator=torch.Generator().manual_seed(0)).clamp(min=-2)
     w[0, 0] = 10
-    plan = a_plan(bits=8, granularity="tensor", symmetric=symmetric, range=99.0)
+    plan = a_plan(bits=8, granularity="tensor", symmetric=symmetric, clipping=99.0)
     coded = quantize(an_entry(w), None, plan)
     assert coded.scales is not None
     cut_off = (decode(coded) - w).abs() > coded.scales
@@ -191,7 +205,7 @@ def test_linear_grids_equal_the_reference(
 def test_chosen_ranges_equal_the_reference(
     symmetric: bool, layer: tuple[Tensor, Tensor | None], bits: int, granularity: str | int, span: str | float
 ) -> None:
-    check_against_reference(*layer, a_plan(bits=bits, granularity=granularity, symmetric=symmetric, range=span))
+    check_against_reference(*layer, a_plan(bits=bits, granularity=granularity, symmetric=symmetric, clipping=span))
 
 
 @given(layers(), st.integers(2, 8), st.booleans(), st.sampled_from(["tensor", "channel", 3]))
@@ -227,7 +241,7 @@ def test_halves_beyond_float16_are_bfloat16() -> None:
 @given(layers(), st.integers(1, 6))
 def test_a_codebook_is_a_fixed_point_of_k_means(layer: tuple[Tensor, Tensor | None], bits: int) -> None:
     w, keep = layer
-    coded = quantize(an_entry(w), keep, a_plan(bits=bits, grid="codebook"))
+    coded = quantize(an_entry(w), keep, a_plan(bits=bits, quantizer=KMeans()))
     flat = w.float().flatten()
     kept = flat if keep is None else flat[keep]
     values = coded.codebook
@@ -247,7 +261,7 @@ def test_a_codebook_is_a_fixed_point_of_k_means(layer: tuple[Tensor, Tensor | No
 def test_a_codebook_of_few_different_weights_is_exact() -> None:
     w = torch.tensor([[1.0, -1.0, 0.25], [0.25, 1.0, -1.0]])
     for bits in range(2, 9):
-        assert torch.equal(decode(quantize(an_entry(w), None, a_plan(bits=bits, grid="codebook"))), w)
+        assert torch.equal(decode(quantize(an_entry(w), None, a_plan(bits=bits, quantizer=KMeans()))), w)
 
 
 def test_a_codebook_is_better_than_a_uniform_grid_and_its_start() -> None:
@@ -257,8 +271,8 @@ def test_a_codebook_is_better_than_a_uniform_grid_and_its_start() -> None:
         return float((decode(quantize(an_entry(w), None, plan)) - w).square().sum())
 
     for bits in (2, 3, 4, 6):
-        linear = [a_plan(bits=bits, granularity="tensor", range=r) for r in ("absmax", "mse", 99.0)]
-        assert noise(a_plan(bits=bits, grid="codebook")) < min(map(noise, linear))
+        linear = [a_plan(bits=bits, granularity="tensor", clipping=r) for r in ("absmax", "mse", 99.0)]
+        assert noise(a_plan(bits=bits, quantizer=KMeans())) < min(map(noise, linear))
 
 
 def test_two_values_of_a_gaussian_are_its_half_means() -> None:
@@ -266,12 +280,12 @@ def test_two_values_of_a_gaussian_are_its_half_means() -> None:
     assert codebook_of(w, 1).tolist() == pytest.approx([-((2 / np.pi) ** 0.5), (2 / np.pi) ** 0.5], abs=5e-3)
 
 
-@pytest.mark.parametrize("grid", ["linear", "codebook"])
+@pytest.mark.parametrize("quantizer", [Uniform(symmetric=True), KMeans()])
 @pytest.mark.parametrize("bits", [1, 2, 5, 8, 16, 32])
-def test_all_zero_and_all_pruned_layers_stay_zero(grid: str, bits: int) -> None:
+def test_all_zero_and_all_pruned_layers_stay_zero(quantizer: Any, bits: int) -> None:
     for keep in (None, torch.zeros(12, dtype=torch.bool)):
         w = torch.zeros(3, 4) if keep is None else torch.randn(3, 4)
-        coded = quantize(an_entry(w), keep, a_plan(bits=bits, grid=grid))
+        coded = quantize(an_entry(w), keep, a_plan(bits=bits, quantizer=quantizer))
         assert torch.equal(decode(coded), torch.zeros(3, 4))
         assert all(bool(x.isfinite().all()) for x in (coded.scales, coded.codebook) if x is not None)
 
@@ -288,7 +302,7 @@ def test_the_size_of_pieces_makes_no_difference(shape: tuple[int, int], monkeypa
     entry = an_entry(torch.randn(shape, generator=torch.Generator().manual_seed(0)))
     keep = entry.load().abs().flatten() > 0.5
     plans = [
-        a_plan(bits=bits, granularity=granularity, symmetric=symmetric, range=span)
+        a_plan(bits=bits, granularity=granularity, symmetric=symmetric, clipping=span)
         for bits in (1, 4, 16)
         for granularity in ("tensor", "channel", 32)
         for symmetric in (True, False)

@@ -16,7 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shrinkwidget.errors import RecipeError
-from shrinkwidget.recipe import BITS, PATTERNS, Keep, Recipe, canonical_json
+from shrinkwidget.methods import Random, Uniform
+from shrinkwidget.recipe import BITS, Keep, Recipe, canonical_json
 
 NAMES = ["conv1.weight", "layer1.0.conv1.weight", "layer1.0.conv2.weight", "layer2.0.conv1.weight", "fc.weight"]
 
@@ -24,13 +25,18 @@ _sparsity = st.floats(0, 1, exclude_max=True, allow_nan=False)
 _own = {
     "bits": st.sampled_from(BITS),
     "granularity": st.one_of(st.sampled_from(["tensor", "channel"]), st.integers(2, 4096)),
-    "grid": st.sampled_from(["linear", "codebook"]),
-    "symmetric": st.booleans(),
-    "range": st.one_of(st.sampled_from(["absmax", "mse"]), st.floats(50, 100, exclude_min=True)),
+    "quantizer": st.one_of(
+        st.sampled_from(["uniform", "kmeans"]),
+        st.builds(
+            Uniform,
+            symmetric=st.booleans(),
+            clipping=st.one_of(st.sampled_from(["auto", "absmax", "mse"]), st.floats(50, 100, exclude_min=True)),
+        ),
+    ),
 }
 _pruning = st.one_of(
     st.fixed_dictionaries({"sparsity": _sparsity}),
-    st.fixed_dictionaries({"pattern": st.sampled_from(PATTERNS)}),
+    st.fixed_dictionaries({"structure": st.sampled_from(["unstructured", "2:4", "1:4", "4:8"])}),
 )
 _override = st.one_of(st.just(Keep), st.fixed_dictionaries({}, optional={**_own, "sparsity": _sparsity}))
 
@@ -39,17 +45,16 @@ _override = st.one_of(st.just(Keep), st.fixed_dictionaries({}, optional={**_own,
 def recipes(draw: st.DrawFn) -> Recipe:
     """Draw any valid recipe."""
     fields: dict[str, Any] = draw(st.fixed_dictionaries({}, optional=_own)) | draw(_pruning)
-    fields["scope"] = draw(st.sampled_from(["global", "layer"]))
-    fields["criterion"] = draw(st.sampled_from(["magnitude", "random"]))
-    fields["kept_bits"] = draw(st.sampled_from([16, 32]))
-    fields["seed"] = draw(st.integers(0, 2**53 - 1))
+    fields["scope"] = draw(st.sampled_from(["global", "layer", "channel"]))
+    fields["importance"] = draw(st.sampled_from(["magnitude", "random"]) | st.builds(Random, st.integers(0, 2**53 - 1)))
+    fields["uncompressed_bits"] = draw(st.sampled_from([16, 32]))
     return Recipe(**fields, layers=draw(st.dictionaries(st.text(min_size=1), _override, max_size=3)))
 
 
 @given(recipes())
 def test_json_text_and_repr_rebuild_an_equal_recipe(recipe: Recipe) -> None:
     assert Recipe.from_json(recipe.to_json()) == recipe
-    assert eval(repr(recipe), {"Recipe": Recipe, "Keep": Keep}) == recipe  # noqa: S307  # our own text
+    assert eval(repr(recipe), {"Recipe": Recipe, "Keep": Keep, "Uniform": Uniform, "Random": Random}) == recipe  # noqa: S307  # our own text
     assert hash(Recipe.from_json(recipe.to_json())) == hash(recipe)
     assert pickle.loads(pickle.dumps(recipe)) == recipe == copy.deepcopy(recipe)
 
@@ -70,14 +75,14 @@ def test_numbers_are_written_as_they_are_read(x: float) -> None:
         ({"bits": True}, "must be one of"),
         ({"bits": "4"}, "must be one of 1, 2, 3, 4, 5, 6, 7, 8, 16, 32; did you mean 4?"),
         ({"sparsity": 10**400}, "must be a fraction"),
-        ({"range": 10**400}, "a percentile above 50"),
-        ({"pattern": "2:3"}, "did you mean '2:4'"),
-        ({"pattern": "2:4", "sparsity": 0.9}, "fixes the sparsity at 0.5, got 0.9; leave sparsity out"),
+        ({"clipping": 10**400}, "a percentile above 50"),
+        ({"structure": "2:3"}, "did you mean '2:4'"),
+        ({"structure": "2:4", "sparsity": 0.9}, "fixes the sparsity at 0.5, got 0.9; leave sparsity out"),
         ({"granularity": "chanel"}, "did you mean 'channel'"),
         ({"granularity": 1}, "a group size from 2"),
-        ({"range": 12}, "a percentile above 50"),
-        ({"symmetric": 1}, "must be True or False"),
-        ({"seed": -1}, "must be a whole number from 0"),
+        ({"clipping": 12}, "a percentile above 50"),
+        ({"symmetric": 1}, "must be False or True"),
+        ({"importance": "random", "seed": -1}, "must be a whole number from 0"),
         ({"layers": {"fc": 8}}, "the override of 'fc' must be Keep or a dict"),
         ({"layers": {"fc": {"sparsty": 0.5}}}, "the override of 'fc' has no field 'sparsty'; did you mean 'sparsity'?"),
         ({"layers": {"fc": {"bitz!?": 5}}}, "has no field 'bitz!?'; did you mean 'bits'? Its fields: sparsity, bits"),
@@ -101,9 +106,9 @@ def test_a_wrong_number_of_bits_is_not_likened_to_digits() -> None:
 
 def test_numbers_of_numpy_are_numbers() -> None:
     fields: dict[str, Any] = {"sparsity": np.float32(0.5), "bits": np.int64(4), "granularity": np.int32(32)}
-    fields |= {"range": np.float32(99.5), "symmetric": np.bool_(False), "seed": np.int64(3)}
+    fields |= {"clipping": np.float32(99.5), "symmetric": np.bool_(False), "importance": "random", "seed": np.int64(3)}
     swept = Recipe(**fields)
-    plain = Recipe(sparsity=0.5, bits=4, granularity=32, range=99.5, symmetric=False, seed=3)
+    plain = Recipe(sparsity=0.5, bits=4, granularity=32, clipping=99.5, symmetric=False, importance=Random(3))
     assert swept == plain
     assert repr(swept) == repr(plain)
     assert Recipe(layers={"fc": {"bits": np.int64(8)}}) == Recipe(layers={"fc": {"bits": 8}})
@@ -121,12 +126,13 @@ def test_what_is_no_text_is_no_recipe(found: Any) -> None:
     [
         ("{", "not valid JSON"),
         ("[]", 'expected an object with "format"'),
-        ('{"format":"shrinkwidget-recipe","version":2}', "newer than 1: upgrade shrinkwidget"),
-        ('{"format":"shrinkwidget-recipe","version":"1"}', "expected a whole number"),
-        ('{"format":"shrinkwidget-recipe","version":1,"sparsty":0}', "did you mean 'sparsity'?"),
-        ('{"format":"shrinkwidget-recipe","version":1,"layers":3}', "must be an object of overrides"),
-        ('{"format":"shrinkwidget-recipe","version":1,"bits":[4]}', "must be one of"),
-        ('{"format":"shrinkwidget-recipe","version":1,"granularity":{}}', "must be 'tensor', 'channel'"),
+        ('{"format":"shrinkwidget-recipe","version":3}', "newer than 2: upgrade shrinkwidget"),
+        ('{"format":"shrinkwidget-recipe","version":1,"bits":4}', "has version 1, from before the first release"),
+        ('{"format":"shrinkwidget-recipe","version":"1"}', "has version '1'; expected 2"),
+        ('{"format":"shrinkwidget-recipe","version":2,"sparsty":0}', "did you mean 'sparsity'?"),
+        ('{"format":"shrinkwidget-recipe","version":2,"layers":3}', "must be an object of overrides"),
+        ('{"format":"shrinkwidget-recipe","version":2,"bits":[4]}', "must be one of"),
+        ('{"format":"shrinkwidget-recipe","version":2,"granularity":{}}', "must be 'tensor', 'channel'"),
     ],
 )
 def test_text_that_is_no_recipe_is_refused(text: str, sentence: str) -> None:
@@ -138,12 +144,12 @@ def test_text_that_is_no_recipe_is_refused(text: str, sentence: str) -> None:
 def test_the_last_matching_override_wins_whole() -> None:
     recipe = Recipe(sparsity=0.5, bits=4, layers={"layer*": {"bits": 8}, "*.conv2": {"sparsity": 0.1}, "fc": Keep})
     conv1, first, second, third, fc = recipe.resolve(NAMES)
-    assert (conv1.bits, conv1.sparsity, conv1.ranked) == (4, 0.5, True)
-    assert (first.bits, first.ranked) == (8, True)
-    assert (second.bits, second.sparsity, second.ranked) == (4, 0.1, False)
+    assert (conv1.bits, conv1.sparsity, conv1.scope == "global") == (4, 0.5, True)
+    assert (first.bits, first.scope == "global") == (8, True)
+    assert (second.bits, second.sparsity, second.scope == "global") == (4, 0.1, False)
     assert third == first
     assert fc.keep
-    assert not fc.ranked
+    assert fc.scope != "global"
 
 
 def test_a_pattern_that_matches_nothing_is_refused_with_the_nearest_names() -> None:
@@ -171,11 +177,11 @@ def test_layers_are_changed_one_at_a_time_and_back() -> None:
 
 
 def test_a_pattern_brings_its_sparsity_and_takes_it_along() -> None:
-    assert Recipe(pattern="1:4").sparsity == 0.75
-    assert Recipe(sparsity=0.9).with_(pattern="2:4").sparsity == 0.5
-    assert Recipe(pattern="2:4").with_(pattern="unstructured").sparsity == 0.0
-    plan = Recipe(sparsity=0.9, layers={"fc": {"pattern": "2:4"}}).resolve(NAMES)[-1]
-    assert (plan.sparsity, plan.ranked) == (0.5, False)
+    assert Recipe(structure="1:4").sparsity == 0.75
+    assert Recipe(sparsity=0.9).with_(structure="2:4").sparsity == 0.5
+    assert Recipe(structure="2:4").with_(structure="unstructured").sparsity == 0.0
+    plan = Recipe(sparsity=0.9, layers={"fc": {"structure": "2:4"}}).resolve(NAMES)[-1]
+    assert (plan.sparsity, plan.scope == "global") == (0.5, False)
 
 
 def test_a_recipe_cannot_be_changed_in_place() -> None:
@@ -244,4 +250,4 @@ def test_names_in_messages_are_escaped_and_shortened() -> None:
 
 def test_a_key_that_stands_twice_is_refused() -> None:
     with pytest.raises(RecipeError, match=r"this is not a recipe: it has the key 'a' twice"):
-        Recipe.from_json('{"format":"shrinkwidget-recipe","version":1,"layers":{"a":"keep","a":{"bits":2}}}')
+        Recipe.from_json('{"format":"shrinkwidget-recipe","version":2,"layers":{"a":"keep","a":{"bits":2}}}')

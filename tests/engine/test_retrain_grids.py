@@ -28,16 +28,16 @@ GRIDS: dict[str, dict[str, Any]] = {
     "groups": dict(bits=4, granularity=8),
     "asymmetric": dict(bits=3, symmetric=False),
     "one bit": dict(bits=1),
-    "percentile": dict(bits=4, range=95.0),
-    "least error": dict(bits=3, range="mse", granularity="tensor"),
-    "codebook": dict(bits=3, grid="codebook"),
-    "codebook of two": dict(bits=1, grid="codebook"),
+    "percentile": dict(bits=4, clipping=95.0),
+    "least error": dict(bits=3, clipping="mse", granularity="tensor"),
+    "codebook": dict(bits=3, quantizer="kmeans"),
+    "codebook of two": dict(bits=1, quantizer="kmeans"),
     "half": dict(bits=16),
-    "kept in half": dict(bits=4, kept_bits=16),
-    "2:4": dict(bits=4, pattern="2:4", sparsity=0.5),
-    "random": dict(bits=4, criterion="random"),
+    "kept in half": dict(bits=4, uncompressed_bits=16),
+    "2:4": dict(bits=4, structure="2:4", sparsity=0.5),
+    "random": dict(bits=4, importance="random"),
     "layer": dict(bits=4, scope="layer"),
-    "overrides": dict(bits=4, layers={"0": dict(bits=2, sparsity=0.2, grid="codebook"), "4": Keep}),
+    "overrides": dict(bits=4, layers={"0": dict(bits=2, sparsity=0.2, quantizer="kmeans"), "4": Keep}),
 }
 
 
@@ -72,7 +72,7 @@ def test_whatever_the_recipe_what_was_trained_is_what_compress_makes_of_it(recip
     assert_trained_as_compressed(trainer(small, FineTune(1, lr=0.05), test=points(30, seed=1), batch=32), small)
 
 
-@pytest.mark.parametrize("grid", [dict(bits=2), dict(bits=1, grid="codebook"), dict(bits=1)], ids=str)
+@pytest.mark.parametrize("grid", [dict(bits=2), dict(bits=1, quantizer="kmeans"), dict(bits=1)], ids=str)
 def test_training_through_the_grid_beats_rounding_afterwards(grid: dict[str, Any]) -> None:
     recipe = Recipe(sparsity=0.5, **grid)
     rounded = compress(demo.model(), recipe)
@@ -83,7 +83,7 @@ def test_training_through_the_grid_beats_rounding_afterwards(grid: dict[str, Any
 
 def test_a_saved_file_loads_what_was_trained(tmp_path: Path) -> None:
     again = retrain(
-        compress(mlp(), Recipe(sparsity=0.5, bits=3, grid="codebook")), points(), method=FineTune(1, lr=0.1)
+        compress(mlp(), Recipe(sparsity=0.5, bits=3, quantizer="kmeans")), points(), method=FineTune(1, lr=0.1)
     )
     assert again.save(tmp_path / "x") == again.nbytes
     loaded = load(tmp_path / "x", into=mlp(seed=5))
@@ -92,7 +92,7 @@ def test_a_saved_file_loads_what_was_trained(tmp_path: Path) -> None:
 
 
 def test_a_codebook_has_as_many_values_after_every_step_and_they_move_by_the_mean_gradient() -> None:
-    small = compress(mlp(), Recipe(sparsity=0.5, bits=2, grid="codebook"))
+    small = compress(mlp(), Recipe(sparsity=0.5, bits=2, quantizer="kmeans"))
     steps = trainer(small, FineTune(1, lr=0.05), batch=16)
     for now in told(steps):
         if now.phase == "train":
@@ -107,7 +107,7 @@ def test_a_codebook_has_as_many_values_after_every_step_and_they_move_by_the_mea
 
 
 def test_gradients_that_push_a_clipped_weight_further_out_are_zeroed() -> None:
-    small = compress(mlp(), Recipe(bits=4, range=80.0, granularity="tensor"))
+    small = compress(mlp(), Recipe(bits=4, clipping=80.0, granularity="tensor"))
     steps = trainer(small, FineTune(1, lr=1e-3), batch=48)
     far = 5.0 * torch.tensor([1.0, -1.0]).repeat(8)
     for now in told(steps):
@@ -142,7 +142,7 @@ def test_the_gradient_is_that_at_the_effective_weights() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64], ids=str)
 @pytest.mark.parametrize(
-    "grid", [{}, dict(bits=3), dict(bits=3, grid="codebook"), dict(bits=16), dict(bits=1)], ids=str
+    "grid", [{}, dict(bits=3), dict(bits=3, quantizer="kmeans"), dict(bits=16), dict(bits=1)], ids=str
 )
 def test_weights_of_every_dtype_are_trained_as_they_are_compressed(grid: dict[str, Any], dtype: torch.dtype) -> None:
     x, y = points()

@@ -100,7 +100,7 @@ def test_gradual_pruning_is_asked_for_where_it_belongs() -> None:
     with pytest.raises(TrainingError, match="prunes in one round, not in 3: leave rounds out"):
         prune_and_retrain(mlp(), points(), method=GradualPruning(), rounds=3)
     with pytest.raises(TrainingError, match="neither n:m patterns nor codebooks"):
-        prune_and_retrain(mlp(), points(), to=Recipe(bits=4, grid="codebook", sparsity=0.5), method=GradualPruning())
+        prune_and_retrain(mlp(), points(), to=Recipe(bits=4, quantizer="kmeans", sparsity=0.5), method=GradualPruning())
     with pytest.raises(TrainingError, match=r"GradualPruning\(begin=0\.5, end=0\.5, every=0\.25\)"):
         GradualPruning(begin=0.5, end=0.5)
 

@@ -49,7 +49,7 @@ CASES: dict[str, dict[str, Any]] = {
     "rewound weights": dict(
         model=mlp,
         method=RewindWeights(Schedule(epochs=2, lr=0.05), mlp(seed=3).state_dict()),
-        recipes=recipes_to(Recipe(sparsity=0.7, bits=2, grid="codebook"), 2),
+        recipes=recipes_to(Recipe(sparsity=0.7, bits=2, quantizer="kmeans"), 2),
     ),
     "distilled": dict(
         model=lambda: compress(mlp(), Recipe(bits=1)), method=FineTune(3, lr=0.05), distil=Distil(mlp(seed=4))

@@ -39,16 +39,16 @@ def test_a_number_of_rounds_prunes_the_same_fraction_in_each(sparsity: float, ro
 
 
 def test_bits_come_with_the_last_round_and_layers_of_their_own_keep_the_pace() -> None:
-    target = Recipe(sparsity=0.75, bits=4, kept_bits=16, layers={"0": dict(sparsity=0.4375, bits=8), "4": Keep})
+    target = Recipe(sparsity=0.75, bits=4, uncompressed_bits=16, layers={"0": dict(sparsity=0.4375, bits=8), "4": Keep})
     first, last = recipes_to(target, 2)
     assert last == target
-    assert (first.bits, first.kept_bits) == (32, 32)
+    assert (first.bits, first.uncompressed_bits) == (32, 32)
     assert first.sparsity == pytest.approx(0.5)
     assert first.layers == {"0": {"sparsity": pytest.approx(0.25)}, "4": Keep}
 
 
 def test_what_cannot_be_done_in_rounds_is_done_in_one() -> None:
-    for target in (Recipe(bits=4), Recipe(pattern="2:4"), Recipe(sparsity=0.5, layers={"0": dict(pattern="1:4")})):
+    for target in (Recipe(bits=4), Recipe(structure="2:4"), Recipe(sparsity=0.5, layers={"0": dict(structure="1:4")})):
         assert recipes_to(target) == recipes_to(target, 1) == (target,)
         with pytest.raises(TrainingError, match=r"rounds=2: Recipe\(.*\) (prunes nothing|has an n:m pattern).*: take"):
             recipes_to(target, 2)

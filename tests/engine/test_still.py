@@ -107,7 +107,7 @@ def test_a_score_of_another_recipe_is_not_shown_as_this_ones() -> None:
 
 def test_resnet20_fits_a_notebook(real: Sketch) -> None:
     looked = real
-    recipes = [Recipe(sparsity=0.8, bits=4), Recipe(pattern="2:4", bits=8, granularity=32), Recipe(bits=2)]
+    recipes = [Recipe(sparsity=0.8, bits=4), Recipe(structure="2:4", bits=8, granularity=32), Recipe(bits=2)]
     for recipe in recipes:
         png = still(looked, estimate(looked, recipe), scored(recipe, 0.8), None, history(looked, [0.1, 0.5, 0.8, 0.9]))
         assert len(png) <= 150_000
@@ -130,14 +130,14 @@ def test_of_many_layers_the_largest_are_drawn_in_their_order() -> None:
     [
         Recipe(),
         Recipe(bits=1, sparsity=0.4),
-        Recipe(bits=3, grid="codebook", sparsity=0.4),
-        Recipe(bits=8, granularity="tensor", range="mse"),
+        Recipe(bits=3, quantizer="kmeans", sparsity=0.4),
+        Recipe(bits=8, granularity="tensor", clipping="mse"),
         Recipe(bits=2, symmetric=False, granularity="tensor"),
-        Recipe(pattern="1:4", bits=4),
-        Recipe(sparsity=0.5, criterion="random", bits=4),
+        Recipe(structure="1:4", bits=4),
+        Recipe(sparsity=0.5, importance="random", bits=4),
         Recipe(sparsity=0.999, bits=4),
         Recipe(layers={"*": Keep}),
-        Recipe(bits=16, kept_bits=16, layers={"0": dict(bits=3, sparsity=0.9)}),
+        Recipe(bits=16, uncompressed_bits=16, layers={"0": dict(bits=3, sparsity=0.9)}),
     ],
     ids=recipe_words,
 )
@@ -155,7 +155,7 @@ def test_odd_models_can_be_drawn() -> None:
     model = nn.Sequential(dead, one).to(torch.bfloat16)
     long = nn.ModuleDict({"a_name_of_a_layer_that_goes_on_" * 5 + "$x$": nn.Linear(3, 3), "日本": nn.Linear(2, 2)})
     for looked in (sketch(model), sketch(long)):
-        for recipe in (Recipe(), HALF, Recipe(bits=4, granularity="tensor"), Recipe(bits=2, grid="codebook")):
+        for recipe in (Recipe(), HALF, Recipe(bits=4, granularity="tensor"), Recipe(bits=2, quantizer="kmeans")):
             assert still(looked, estimate(looked, recipe), None, None, [])
 
 
@@ -245,7 +245,7 @@ def test_the_areas_of_a_silhouette_are_in_proportion_to_bytes() -> None:
 
 def test_the_areas_of_bars_are_in_proportion_to_weights(real: Sketch) -> None:
     looked = real
-    for recipe in (HALF, HALF.with_(granularity="tensor"), HALF.with_(grid="codebook"), Recipe(sparsity=0.3)):
+    for recipe in (HALF, HALF.with_(granularity="tensor"), HALF.with_(quantizer="kmeans"), Recipe(sparsity=0.3)):
         plans = recipe.resolve(layer.name for layer in looked.layers)
         fates = survivals(looked.layers, plans, recipe)
         for layer, plan, fate, figures in zip(

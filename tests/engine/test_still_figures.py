@@ -30,8 +30,8 @@ RECIPES = [
     sw.Recipe(),
     sw.Recipe(sparsity=0.8, bits=4),
     sw.Recipe(sparsity=0.93, bits=3, scope="layer", layers={"stem": sw.Keep, "stage2.*": dict(bits=8)}),
-    sw.Recipe(pattern="2:4", bits=2, granularity=32),
-    sw.Recipe(sparsity=0.125, bits=5, granularity="tensor", kept_bits=16),
+    sw.Recipe(structure="2:4", bits=2, granularity=32),
+    sw.Recipe(sparsity=0.125, bits=5, granularity="tensor", uncompressed_bits=16),
 ]
 SIDE = 1000 - MARGIN - 320
 
@@ -299,7 +299,8 @@ def test_nothing_is_written_past_the_margins(monkeypatch: pytest.MonkeyPatch, ex
     looked = long_named()
     layer = looked.layers[0].label
     recipe = sw.Recipe(
-        sparsity=0.12345, bits=3, symmetric=False, range=99.99, kept_bits=16, criterion="random", seed=7, scope="layer",
+        sparsity=0.12345, bits=3, symmetric=False, clipping=99.99, uncompressed_bits=16, importance="random", seed=7,
+        scope="layer",
         layers={layer: dict(bits=8, sparsity=0.25)},
     )  # fmt: skip
     figures = replace(sw.estimate(looked, recipe), exact=exact, download=123_456_789 if exact else None)

@@ -26,8 +26,8 @@ RECIPES = [
     Recipe(),
     Recipe(bits=2),
     Recipe(sparsity=0.6),
-    Recipe(bits=4, pattern="2:4"),
-    Recipe(bits=3, grid="codebook"),
+    Recipe(bits=4, structure="2:4"),
+    Recipe(bits=3, quantizer="kmeans"),
 ]
 
 

@@ -39,8 +39,8 @@ def check_masks(small: Compressed, after: Compressed, head: str) -> None:
         (dict(sparsity=0.9), FineTuneAll(2)),
         (dict(sparsity=0.9), LowRank(epochs=2)),
         (dict(sparsity=0.8, scope="layer"), Gradual(3, epochs=1, first=Head(2))),
-        (dict(pattern="2:4"), FineTuneAll(1)),
-        (dict(sparsity=0.7, criterion="random"), Head(5)),
+        (dict(structure="2:4"), FineTuneAll(1)),
+        (dict(sparsity=0.7, importance="random"), Head(5)),
     ],
 )
 def test_masks_hold_and_the_new_head_is_dense(strategy: Any, asked: dict[str, Any]) -> None:
@@ -62,9 +62,9 @@ def test_masks_hold_and_the_new_head_is_dense(strategy: Any, asked: dict[str, An
     [
         dict(bits=4),
         dict(bits=2, granularity="tensor"),
-        dict(bits=3, grid="codebook"),
+        dict(bits=3, quantizer="kmeans"),
         dict(bits=1),
-        dict(bits=8, range="mse"),
+        dict(bits=8, clipping="mse"),
     ],
 )
 @pytest.mark.parametrize("strategy", [Head(3), FineTuneAll(1)])

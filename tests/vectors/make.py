@@ -20,14 +20,17 @@ from torch import nn
 
 from shrinkwidget.figures.picture import picture_of, shared_span
 from shrinkwidget.figures.words import short_words
+from shrinkwidget.kinds import schema
 from shrinkwidget.measure.distribution import effective, original, survivors
 from shrinkwidget.measure.estimate import Estimate, estimate
 from shrinkwidget.measure.pruned import survivals
 from shrinkwidget.measure.sketch import Sketch, sketch
-from shrinkwidget.recipe import BITS, PATTERNS, Keep, Recipe, layer_matches
+from shrinkwidget.methods import Uniform
+from shrinkwidget.recipe import BITS, Keep, Recipe, layer_matches
 from tests.vectors.chart_cases import charts
 
 FOLDER = Path(__file__).parent
+STRUCTURES = ("unstructured", "2:4", "1:4", "4:8")
 RANDOM_RECIPES = 40
 BINS = 21  # of a picture's axis
 PIXELS = 180  # of a drawn row
@@ -58,7 +61,7 @@ def written_recipes() -> list[Recipe]:
         Recipe(),
         Recipe(sparsity=0.9),
         Recipe(sparsity=0.5, scope="layer"),
-        Recipe(kept_bits=16, sparsity=1 / 3),
+        Recipe(uncompressed_bits=16, sparsity=1 / 3),
     ]
     for bits in BITS:
         recipes += [
@@ -66,11 +69,17 @@ def written_recipes() -> list[Recipe]:
             Recipe(bits=bits, sparsity=0.7, granularity="tensor"),
             Recipe(bits=bits, granularity=32),
         ]
-        recipes += [Recipe(bits=bits, sparsity=0.4, symmetric=True), Recipe(bits=bits, sparsity=0.6, grid="codebook")]
-        recipes += [Recipe(bits=bits, sparsity=0.2, range="absmax"), Recipe(bits=bits, symmetric=True, range="absmax")]
-    recipes += [Recipe(bits=4, pattern=p, granularity=g) for p in PATTERNS[1:] for g in ("tensor", "channel", 64)]
-    recipes += [Recipe(bits=3, sparsity=0.3, range=r) for r in ("absmax", "mse", 90.0, 99.9)]
-    recipes += [Recipe(sparsity=0.5, bits=4, criterion="random", seed=3, scope=s) for s in ("global", "layer")]
+        recipes += [
+            Recipe(bits=bits, sparsity=0.4, symmetric=True),
+            Recipe(bits=bits, sparsity=0.6, quantizer="kmeans"),
+        ]
+        recipes += [
+            Recipe(bits=bits, sparsity=0.2, clipping="absmax"),
+            Recipe(bits=bits, symmetric=True, clipping="absmax"),
+        ]
+    recipes += [Recipe(bits=4, structure=p, granularity=g) for p in STRUCTURES[1:] for g in ("tensor", "channel", 64)]
+    recipes += [Recipe(bits=3, sparsity=0.3, clipping=r) for r in ("absmax", "mse", 90.0, 99.9)]
+    recipes += [Recipe(sparsity=0.5, bits=4, importance="random", seed=3, scope=s) for s in ("global", "layer")]
     recipes.append(
         Recipe(sparsity=0.8, bits=5, layers={"0": Keep, "*": dict(bits=8), "?": dict(sparsity=0.25, granularity=48)})
     )
@@ -82,24 +91,25 @@ def random_recipe(rng: random.Random, labels: list[str]) -> Recipe:
     layers: dict[str, Any] = {}
     for label in rng.sample(labels, rng.randint(0, min(3, len(labels)))):
         layers[label] = Keep if rng.random() < 0.3 else _random_fields(rng, 0.4)
-    whole = dict(scope=rng.choice(["global", "layer"]), criterion=rng.choice(["magnitude"] * 3 + ["random"]))
-    return Recipe(**_random_fields(rng, 0.8), **whole, kept_bits=rng.choice([16, 32]), layers=layers)  # type: ignore[arg-type]
+    whole = dict(scope=rng.choice(["global", "layer"]), importance=rng.choice(["magnitude"] * 3 + ["random"]))
+    return Recipe(**_random_fields(rng, 0.8), **whole, uncompressed_bits=rng.choice([16, 32]), layers=layers)  # type: ignore[arg-type]
 
 
 def _random_fields(rng: random.Random, share: float) -> dict[str, Any]:
     fields: dict[str, Any] = {
         "bits": rng.choice(BITS),
         "granularity": rng.choice(["tensor", "channel", 32, 64, 128, 7, 500]),
-        "grid": rng.choice(["linear", "linear", "codebook"]),
+        "quantizer": rng.choice(["uniform", "uniform", "kmeans"]),
         "symmetric": rng.random() < 0.7,
-        "range": rng.choice(["auto", "absmax", "mse", 99.0, 75.5]),
+        "clipping": rng.choice(["auto", "absmax", "mse", 99.0, 75.5]),
     }
     chosen = {name: value for name, value in fields.items() if rng.random() < share}
-    pattern = rng.choice(PATTERNS) if rng.random() < 0.3 else "unstructured"
-    return {
-        **chosen,
-        **({"sparsity": round(rng.random() * 0.99, 3)} if pattern == "unstructured" else {"pattern": pattern}),
-    }
+    settings = {name: chosen.pop(name) for name in ("symmetric", "clipping") if name in chosen}
+    if settings and chosen.get("quantizer") != "kmeans":
+        chosen["quantizer"] = Uniform(**settings)
+    structure = rng.choice(STRUCTURES) if rng.random() < 0.3 else "unstructured"
+    free = structure == "unstructured"
+    return {**chosen, **({"sparsity": round(rng.random() * 0.99, 3)} if free else {"structure": structure})}
 
 
 def vector(looked: Sketch, seed: int) -> dict[str, Any]:
@@ -122,14 +132,14 @@ def pictured_recipes() -> list[Recipe]:
         dict(sparsity=0.6),
         dict(sparsity=0.5, bits=4),
         dict(sparsity=0.5, bits=3, granularity="tensor"),
-        dict(sparsity=0.2, bits=8, granularity=32, range="mse"),
+        dict(sparsity=0.2, bits=8, granularity=32, clipping="mse"),
         dict(sparsity=0.3, bits=4, symmetric=True, scope="layer"),
         dict(sparsity=0.4, bits=1),
-        dict(sparsity=0.4, bits=3, grid="codebook"),
-        dict(pattern="2:4", bits=4, granularity="tensor"),
-        dict(pattern="1:4", bits=4, range=99.0),
-        dict(sparsity=0.4, bits=4, criterion="random", scope="layer"),
-        dict(pattern="4:8", bits=3, criterion="random", granularity="tensor"),
+        dict(sparsity=0.4, bits=3, quantizer="kmeans"),
+        dict(structure="2:4", bits=4, granularity="tensor"),
+        dict(structure="1:4", bits=4, clipping=99.0),
+        dict(sparsity=0.4, bits=4, importance="random", scope="layer"),
+        dict(structure="4:8", bits=3, importance="random", granularity="tensor"),
         dict(sparsity=0.04, bits=4, granularity=32),
     ]
     return [Recipe(**way) for way in ways]
@@ -180,7 +190,7 @@ def _case(estimated: Estimate, labels: list[str]) -> dict[str, Any]:
         "recipe": recipe.to_json(),
         "code": repr(recipe),
         "label": short_words(recipe),
-        "plans": [{f: getattr(p, f) for f in p.__slots__} for p in recipe.resolve(labels)],
+        "plans": [plan.to_dict() for plan in recipe.resolve(labels)],
         "estimate": estimated.to_dict(),
         "nbytes": estimated.nbytes,
         "sqnr": estimated.sqnr if estimated.sqnr != float("inf") else None,
@@ -215,6 +225,8 @@ if __name__ == "__main__":
     (folder / "overrides" / "cases.json").write_text(json.dumps(overrides(), ensure_ascii=False) + "\n")
     (folder / "charts").mkdir(exist_ok=True)
     (folder / "charts" / "cases.json").write_text(json.dumps(charts(), ensure_ascii=False) + "\n")
+    (folder / "kinds").mkdir(exist_ok=True)
+    (folder / "kinds" / "schema.json").write_text(json.dumps(schema(), ensure_ascii=False) + "\n")
     for number, (name, model) in enumerate(models().items()):
         text = json.dumps(vector(sketch(model), number), ensure_ascii=False)
         (folder / f"{name}.json").write_text(text + "\n")

@@ -16,7 +16,7 @@ ex = sw.explore(model, data)
 ex
 """
 SETTLE = 60_000
-OPTIONS = ("scope", "pattern", "granularity", "grid", "range", "symmetric", "criterion", "kept-bits")
+OPTIONS = ("scope", "structure", "granularity", "quantizer", "symmetric", "clipping", "importance", "uncompressed-bits")
 NEXT_FRAME = "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done(null))))"
 
 

@@ -38,16 +38,15 @@ def random_recipes(number: int, seed: int) -> Iterator[sw.Recipe]:
             bits=draw.choice((1, 2, 3, 4, 5, 6, 8, 16, 32)),
             granularity=draw.choice(("tensor", "channel", 32, 64)),
             scope=draw.choice(("global", "layer")),
-            grid=draw.choice(("linear", "linear", "codebook")),
-            symmetric=draw.choice((True, True, False)),
-            kept_bits=draw.choice((16, 32)),
+            quantizer=draw.choice(("kmeans", *[sw.methods.Uniform(symmetric=draw.choice((True, True, False)))] * 2)),
+            uncompressed_bits=draw.choice((16, 32)),
         )
         if draw.random() < 0.25:
-            fields["pattern"] = draw.choice(("2:4", "1:4", "4:8"))
+            fields["structure"] = draw.choice(("2:4", "1:4", "4:8"))
         else:
             fields["sparsity"] = round(draw.uniform(0, 0.99), draw.choice((1, 2, 4)))
         if draw.random() < 0.2:
-            fields["criterion"] = "random"
+            fields["importance"] = "random"
         layers: dict[str, object] = {}
         if draw.random() < 0.6:
             layers["stem"] = sw.Keep
@@ -416,18 +415,18 @@ def test_weights_that_are_zero_already_are_told(context: BrowserContext) -> None
     "recipe",
     [
         sw.Recipe(sparsity=0.9925, bits=4, scope="layer"),
-        sw.Recipe(pattern="2:4", bits=8, granularity=64),
-        sw.Recipe(sparsity=0.5, bits=3, grid="codebook"),
+        sw.Recipe(structure="2:4", bits=8, granularity=64),
+        sw.Recipe(sparsity=0.5, bits=3, quantizer="kmeans"),
     ],
     ids=repr,
 )
 def test_the_controls_say_what_the_recipe_says(page: BarePage, recipe: sw.Recipe) -> None:
     settle(page, recipe)
-    for name in ("bits", "scope", "pattern", "granularity", "grid"):
+    for name in ("bits", "scope", "structure", "granularity", "quantizer"):
         chosen = page.part(name).locator("input:checked")
-        assert chosen.get_attribute("value") == str(getattr(recipe, name))
-    if recipe.pattern == "unstructured":
+        assert chosen.get_attribute("value") == str(getattr(getattr(recipe, name), "kind", getattr(recipe, name)))
+    if recipe.structure.sparsity is None:
         assert float(page.part("sparsity-box").input_value()) == pytest.approx(100 * recipe.sparsity)
     words = plain(page.part("scatter").locator(".sw-points .sw-current").get_attribute("aria-label") or "")
-    assert (f"{100 * recipe.sparsity:g} %" if recipe.pattern == "unstructured" else recipe.pattern) in words
+    assert (f"{100 * recipe.sparsity:g} %" if recipe.structure.sparsity is None else recipe.structure.kind) in words
     assert f"{recipe.bits} bits" in words

@@ -80,7 +80,7 @@ def test_recipe_value_sparsity_and_bits_are_one(ex: sw.Explorer) -> None:
 
 
 def test_a_sparsity_of_its_own_ends_an_n_m_pattern(ex: sw.Explorer) -> None:
-    ex.recipe = sw.Recipe(pattern="2:4")
+    ex.recipe = sw.Recipe(structure="2:4")
     assert ex.sparsity == 0.5
     ex.sparsity = 0.9
     assert ex.recipe == sw.Recipe(sparsity=0.9)

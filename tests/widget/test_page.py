@@ -43,8 +43,8 @@ def test_every_choice_reaches_python_and_its_bytes_the_page(book: Notebook) -> N
         ("bits", 3),
         ("granularity", 64),
         ("scope", "layer"),
-        ("grid", "codebook"),
-        ("pattern", "2:4"),
+        ("quantizer", "kmeans"),
+        ("structure", "2:4"),
     ):
         page.choose(setting, value)
         assert page.settled_bytes() == book.python(COMPRESSED)

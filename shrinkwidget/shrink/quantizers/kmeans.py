@@ -1,20 +1,75 @@
-"""The codebook of a tensor: k-means in one dimension, exact and deterministic (Deep Compression, arXiv 1510.00149)."""
+"""A codebook of k-means values for each tensor, exact and deterministic (Deep Compression, arXiv 1510.00149)."""
 
 from __future__ import annotations
 
-from typing import Final
+from dataclasses import dataclass
+from typing import Any, ClassVar, Final
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..measure.grids import Moments, Parts, reach, signed
-from ..measure.sketch import bucket_edges
-from .grid import midpoints
-from .numeric import ascending
+from ...kinds import Quantizer, register
+from ...measure.distribution import codebook_bars
+from ...measure.grids import Moments, Parts, codebook_noise, reach, signed
+from ...measure.pruned import Survival
+from ...measure.sketch import LayerSketch, bucket_edges
+from ...recipe import Plan
+from ..grid import Grid, Layer, Piece
+from ..numeric import ascending, midpoints, nearest
 
 ITERATIONS: Final = 300
 """Most iterations of Lloyd's algorithm; few bits converge long before."""
+
+
+@register
+@dataclass(frozen=True, repr=False)
+class KMeans(Quantizer):
+    """2^bits values wherever the weights are: the means that k-means settles on, one codebook for each tensor.
+
+    >>> KMeans().to_json()
+    'kmeans'
+    """
+
+    kind: ClassVar[str] = "kmeans"
+    label: ClassVar[str] = "k-means"
+    title: ClassVar[str] = "k-means values, one codebook for each tensor"
+    has_scales: ClassVar[bool] = False
+    has_codebook: ClassVar[bool] = True
+    shares_values: ClassVar[bool] = True
+
+    def fit(self, layer: Layer) -> Grid:
+        """Return the codebook of a layer's survivors."""
+        return Grid(layer.plan, codebook=codebook_of(layer.survivors(), layer.plan.bits))
+
+    def encode(self, piece: Piece, grid: Grid) -> Tensor:
+        """Return the index of the nearest value, of the lower one halfway between two."""
+        if grid.codebook is None:
+            raise ValueError("k-means without a codebook")
+        return nearest(piece.x, grid.codebook)
+
+    def decode(
+        self, codes: Tensor, scales: Tensor | None, zeros: Tensor | None, codebook: Tensor | None, bits: int
+    ) -> Tensor:
+        """Return the values of the codebook."""
+        del scales, zeros, bits
+        if codebook is None:
+            raise ValueError("k-means without a codebook")
+        return codebook[codes.int()]
+
+    def noise(self, layer: LayerSketch, plan: Plan, survival: Survival, energy: float) -> float:
+        """Return the squared error of rounding the survivors, from a sketch alone."""
+        del energy
+        return codebook_noise(layer, survival, plan.bits)
+
+    def bars(self, layer: LayerSketch, plan: Plan, survival: Survival, kept: int) -> tuple[Any, Any]:
+        """Return the values survivors are rounded to, and how many to each."""
+        del kept
+        return codebook_bars(layer, plan, survival)
+
+    def levels(self, layer: LayerSketch, plan: Plan, survival: Survival) -> Any:
+        """Return the values, ascending."""
+        return codebook_bars(layer, plan, survival)[0]
 
 
 def codebook_of(weights: Tensor, bits: int) -> Tensor:
