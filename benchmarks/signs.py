@@ -28,7 +28,7 @@ RESULTS: Final = Path(__file__).with_suffix(".json")
 SEEDS: Final = (0, 1, 2)
 PER_CLASS: Final = (5, 10, 20)
 SOURCE_IMAGES: Final = 10_000
-STRATEGIES: Final[dict[str, Strategy]] = {"Head": sw.Head(), "FineTuneAll": sw.FineTuneAll(60)}
+STRATEGIES: Final[dict[str, Strategy]] = {"Head": sw.methods.Head(), "FineTuneAll": sw.methods.FineTuneAll(60)}
 
 
 def network() -> nn.Module:
@@ -72,7 +72,7 @@ def rows(folder: Path) -> Iterator[dict[str, Any]]:
     for per_class in PER_CLASS:
         found: dict[str, list[sw.Transferred]] = {"from scratch": [], **{name: [] for name in STRATEGIES}}
         for seed, model in zip(SEEDS, before, strict=True):
-            examples, options = few(train, per_class, seed), sw.Training(seed=seed)
+            examples, options = few(train, per_class, seed), sw.methods.Training(seed=seed)
             for name, strategy in STRATEGIES.items():
                 beside = name == "Head"
                 done = sw.transfer(model, examples, test, strategy=strategy, options=options, baseline=beside)
@@ -85,8 +85,8 @@ def rows(folder: Path) -> Iterator[dict[str, Any]]:
 
 def _pretrained(folder: Path, seed: int) -> nn.Module:
     torch.manual_seed(seed)
-    schedule = sw.Schedule(epochs=6, lr=0.1, decay="cosine", warmup=1)
-    method, options = sw.RewindLearningRate(schedule), sw.Training(seed=seed, batch=100)
+    schedule = sw.methods.Schedule(epochs=6, lr=0.1, decay="cosine", warmup=1)
+    method, options = sw.methods.RewindLearningRate(schedule), sw.methods.Training(seed=seed, batch_size=100)
     trained = sw.retrain(network(), clothes(folder), method=method, options=options).model
     if trained is None:
         raise RuntimeError("a module came in, and none came out")

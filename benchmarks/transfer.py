@@ -31,10 +31,10 @@ RESULTS: Final = Path(__file__).with_suffix(".json")
 SEEDS: Final = (0, 1, 2)
 PER_CLASS: Final = (5, 10, 20)
 STRATEGIES: Final[dict[str, Strategy]] = {
-    "Head": sw.Head(),
-    "FineTuneAll": sw.FineTuneAll(60),
-    "Gradual": sw.Gradual(2, epochs=40, lr=0.05),
-    "LowRank": sw.LowRank(epochs=40),
+    "Head": sw.methods.Head(),
+    "FineTuneAll": sw.methods.FineTuneAll(60),
+    "Gradual": sw.methods.Gradual(2, epochs=40, lr=0.05),
+    "LowRank": sw.methods.LowRank(epochs=40),
 }
 
 
@@ -61,7 +61,7 @@ def speed() -> Iterator[dict[str, Any]]:
     images, labels = data = demo.data("train")
     network = demo.pretrained(2000, 1)
     for batch in (256, 64):
-        strategies = [sw.Head(epochs, least=batch) for epochs in (2, 102)]
+        strategies = [sw.methods.Head(epochs, least=batch) for epochs in (2, 102)]
         ours, theirs = [], []
         for _ in range(5):
             theirs.append(_seconds(partial(_plain_epoch, network, images, labels, batch)))
@@ -118,18 +118,22 @@ def _pretrained(seed: int) -> tuple[nn.Module, sw.Compressed]:
     """Return a network that has learnt printed digits, and the same with a tenth of its weights, at 4 bits."""
     network = demo.pretrained(seed=seed)
     small = sw.compress(network, sw.Recipe(sparsity=0.9, bits=4))
-    method = sw.RewindLearningRate(sw.Schedule(2, lr=0.1, decay="cosine"))
-    return network, sw.retrain(small, demo.glyphs(10_000, seed + 100), method=method, options=sw.Training(seed=seed))
+    method = sw.methods.RewindLearningRate(sw.methods.Schedule(2, lr=0.1, decay="cosine"))
+    return network, sw.retrain(
+        small, demo.glyphs(10_000, seed + 100), method=method, options=sw.methods.Training(seed=seed)
+    )
 
 
 def _taught(model: Any, train: tuple[Tensor, Tensor], strategy: Strategy, seed: int) -> sw.Transferred:
-    return sw.transfer(model, train, strategy=strategy, options=sw.Training(seed=seed))
+    return sw.transfer(model, train, strategy=strategy, options=sw.methods.Training(seed=seed))
 
 
 def _scratch(train: tuple[Tensor, Tensor], seed: int) -> sw.Transferred:
     """Train from scratch as `baseline=True` does."""
-    task = Task.of(train, None, None, None, sw.Training(seed=seed))
-    return sw.transfer(demo.DigitNet(), train, strategy=sw.Head(1), options=task.options, baseline=usual(task)).baseline  # type: ignore[return-value]
+    task = Task.of(train, None, None, None, sw.methods.Training(seed=seed))
+    return sw.transfer(
+        demo.DigitNet(), train, strategy=sw.methods.Head(1), options=task.options, baseline=usual(task)
+    ).baseline  # type: ignore[return-value]
 
 
 def _held_out(model: nn.Module, learnt: tuple[Tensor, Tensor] | None) -> float:

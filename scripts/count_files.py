@@ -93,14 +93,16 @@ def retrain(trace: Trace) -> None:
     """Fine-tune a compressed model for one epoch."""
     small, (images, labels) = sw.compress(sw.demo.model(), RECIPE), sw.demo.data("train")
     with trace.on():
-        sw.retrain(small, (images[:128], labels[:128]), (images[128:192], labels[128:192]), sw.FineTune(1))
+        sw.retrain(
+            small, (images[:128], labels[:128]), (images[128:192], labels[128:192]), method=sw.methods.FineTune(1)
+        )
 
 
 def transfer(trace: Trace) -> None:
     """Train a new head for one epoch."""
     model, (images, labels) = sw.demo.pretrained(), sw.demo.few(5)
     with trace.on():
-        sw.transfer(model, (images, labels), (images, labels), strategy=sw.Head(epochs=1))
+        sw.transfer(model, (images, labels), (images, labels), strategy="linear_probe", epochs=1)
 
 
 def settle(trace: Trace) -> None:

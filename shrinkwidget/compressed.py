@@ -6,18 +6,21 @@ import html
 import os
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Unpack
 
 from torch import Tensor, nn
 
+from .arguments import public
 from .errors import ModelError, quoted
 from .files import Packed, pack, read
 from .files.packed import section_lengths
+from .kinds import every_setting
 from .measure.estimate import Estimate, compared, nothing_left
 from .measure.layers import Entry, Source, Weights, open_weights
 from .measure.layout import Stated
 from .measure.size import safetensors_bytes
 from .measure.sketch import Sketch
-from .recipe import Recipe, checked_recipe
+from .recipe import Recipe, RecipeFields, recipe_from
 from .shrink.coded import Coded
 from .shrink.compress import code_layers, copied, fill, writer
 
@@ -90,6 +93,7 @@ class Compressed:
         fill(new, packed.state_dict().items())
         return replace(self, packed=packed, model=new)
 
+    @public()
     def save(self, path: str | os.PathLike[str], entropy: bool = False) -> int:
         """Write the packed file, whole or not at all, and return its bytes.
 
@@ -124,33 +128,54 @@ class Compressed:
         )
 
 
-def compress(model: Source, recipe: Recipe, known: Sketch | None = None, *, layout: Stated = None) -> Compressed:
+@public(fields_of=[RecipeFields], also=every_setting)
+def compress(
+    model: Source,
+    recipe: Recipe | float | None = None,
+    *,
+    sketch: Sketch | None = None,
+    layout: Stated = None,
+    **fields: Unpack[RecipeFields],
+) -> Compressed:
     """Return a model compressed by a recipe; the one given is untouched.
 
-    It may be a module, a state dict, or the path of a checkpoint (see `sketch`). The new module is of the same class;
-    its training modes, devices, dtypes, ties and hooks are those of the old one, and its weights are bit for bit those
-    the saved file loads. Weights the old one computes before it uses them (weight norm, masks, parametrizations) are
-    plain parameters of the new one. `known` is the model's sketch, if there is one already. `layout` says which axis of
-    a state dict's or a file's tensors is the output channels, where nothing tells (see `sketch`).
+    The new module is of the same class; its training modes, devices, dtypes, ties and hooks are those of the old one,
+    and its weights are bit for bit those the saved file loads. Weights the old one computes before it uses them (weight
+    norm, masks, parametrizations) are plain parameters of the new one.
+
+    >>> import shrinkwidget as sw
+    >>> small = sw.compress(sw.demo.model(), sparsity=0.9, bits=4)
+    >>> small.recipe
+    Recipe(sparsity=0.9, bits=4)
+
+    Args:
+        model: a module, a state dict, or the path of a checkpoint (see `sketch`).
+        recipe: a `Recipe`, or a number: the sparsity.
+        sketch: the model's sketch, if there is one already.
+        layout: which axis of a state dict's or a file's tensors is the output channels, where nothing tells (see
+            `sketch`).
+        fields: of a `Recipe`; beside a recipe they change it.
 
     Raises:
         RecipeError: for what is no recipe, or if one of its overrides matches no layer.
         ModelError: for NaN or infinite weights, nothing to compress, a module that cannot be copied, a `layout` that is
-            none, or a `known` sketch of another layout.
+            none, or a `sketch` of another layout.
         FileError: for a path that is not a safetensors file, or a tensor that no file can hold.
+        ArgumentError: for an unknown keyword.
     """
-    checked_recipe(recipe)
+    made_by = recipe_from(recipe, fields)
     weights = open_weights(model, layout=layout)
-    if known is not None:
-        _refuse_other_layout(weights, known)
+    if sketch is not None:
+        _refuse_other_layout(weights, sketch)
     new = copied(model) if isinstance(model, nn.Module) else None
-    coded, estimate = code_layers(weights, recipe, known, write=None if new is None else writer(new))
-    packed = pack(_snapshot(weights, coded), recipe, coded)
+    coded, estimate = code_layers(weights, made_by, sketch, write=None if new is None else writer(new))
+    packed = pack(_snapshot(weights, coded), made_by, coded)
     if new is not None:
         fill(new, packed.uncoded().items())
     return Compressed(packed, new, estimate)
 
 
+@public()
 def load(path: str | os.PathLike[str], into: nn.Module | None = None) -> Compressed:
     """Return the compressed model in a file that `Compressed.save` wrote, plain or entropy-coded.
 
@@ -164,8 +189,8 @@ def load(path: str | os.PathLike[str], into: nn.Module | None = None) -> Compres
     return Compressed(read(path, into), into, regime="as loaded")
 
 
-def _refuse_other_layout(weights: Weights, known: Sketch) -> None:
-    for entry, look in zip(weights.layers, known.layers, strict=False):  # of another model it is refused later
+def _refuse_other_layout(weights: Weights, sketch: Sketch) -> None:
+    for entry, look in zip(weights.layers, sketch.layers, strict=False):  # of another model it is refused later
         if entry.name == look.name and entry.shape == look.shape and entry.matrix != look.matrix:
             raise ModelError(
                 f"the sketch reads {quoted(entry.name)} as {look.rows:,} output channels, and here it has "

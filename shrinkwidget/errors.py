@@ -8,6 +8,17 @@ from collections.abc import Iterable
 from itertools import islice
 from typing import Any, Final
 
+__all__ = [
+    "ArgumentError",
+    "DataError",
+    "FileError",
+    "MissingPackageError",
+    "ModelError",
+    "RecipeError",
+    "ShrinkError",
+    "TrainingError",
+]
+
 
 class ShrinkError(Exception):
     """Base of every error shrinkwidget raises on purpose.
@@ -42,6 +53,10 @@ class TrainingError(ShrinkError, ValueError):
     """A training that cannot be (an option out of range), or cannot go on (a loss that is not finite)."""
 
 
+class ArgumentError(ShrinkError, TypeError):
+    """A keyword that a function does not have, or arguments that contradict each other."""
+
+
 class MissingPackageError(ShrinkError, ImportError):
     """An optional package that is not installed: the message names the extra that brings it."""
 
@@ -52,6 +67,7 @@ class Cancelled(ShrinkError):
 
 _QUOTED: Final = 100
 _MOST_COMPARED: Final = 5000
+_NO_SEPARATORS: Final = str.maketrans("", "", "-_ ")
 
 
 def quoted(value: object) -> str:
@@ -67,11 +83,25 @@ def quoted(value: object) -> str:
     return text if len(text) <= 2 * _QUOTED else f"{text[:_QUOTED]} … {text[-_QUOTED:]}"
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
+def folded(name: str) -> str:
+    """Return a name as it is compared: whatever its case, without hyphens, underscores and spaces."""
+    return name.casefold().translate(_NO_SEPARATORS)
+
+
+def nearest(name: str, known: Iterable[str], cutoff: float = 0.5) -> str:
     """Return ``"; did you mean 'a' or 'b'?"`` for the known names closest to `name`, or ``""``.
 
-    Comparing takes time in proportion to the names' lengths squared, so it is left out for long ones, and for many.
+    Case, hyphens and underscores do not count. Comparing takes time in proportion to the names' lengths squared, so it
+    is left out for long ones, and for many.
+
+    >>> nearest("Batch-Size", ["batch_size", "epochs"])
+    "; did you mean 'batch_size'?"
     """
-    short = [other for other in islice(known, _MOST_COMPARED) if len(other) <= _QUOTED]
-    close = difflib.get_close_matches(name, short, n=2, cutoff=0.5) if len(name) <= _QUOTED else []
-    return f"; did you mean {' or '.join(quoted(c) for c in close)}?" if close else ""
+    if len(name) > _QUOTED:
+        return ""
+    short: dict[str, str] = {}
+    for other in islice(known, _MOST_COMPARED):
+        if len(other) <= _QUOTED:
+            short.setdefault(folded(other), other)
+    close = difflib.get_close_matches(folded(name), short, n=2, cutoff=cutoff)
+    return f"; did you mean {' or '.join(quoted(short[c]) for c in close)}?" if close else ""

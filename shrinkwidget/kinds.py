@@ -12,8 +12,7 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, TypeAlias, TypeVar
 
-import numpy as np
-
+from .arguments import checked_fields, plain
 from .errors import MethodError, RecipeError, ShrinkError, nearest, quoted
 
 if TYPE_CHECKING:
@@ -34,6 +33,7 @@ PLAIN: Final[Mapping[Role, str]] = {"importance": "magnitude", "structure": "uns
 # ----------------------------------------------------------------------------------------------- controls of settings
 
 
+@checked_fields(RecipeError)
 @dataclass(frozen=True, slots=True)
 class Number:
     """A setting that is a number, or one more option of a `Choice`: limits, step and unit, as a number box has them."""
@@ -74,6 +74,7 @@ class Number:
         return found | ({"min": self.min + self.step} if self.exclusive else {})
 
 
+@checked_fields(RecipeError)
 @dataclass(frozen=True, slots=True)
 class Choice:
     """A setting that is one of a few values: its label, its options as (value, label, title), and when it is idle."""
@@ -129,8 +130,7 @@ class Kind:
 
     def __post_init__(self) -> None:
         for f in fields(self):
-            value = getattr(self, f.name)
-            value = value.item() if isinstance(value, np.generic) else value
+            value = plain(getattr(self, f.name))
             control = f.metadata.get("control")
             if control is not None:
                 checked = control.checked(value)
@@ -357,6 +357,7 @@ def register(kind: type[K], **named: Mapping[str, Any]) -> type[K]:
         raise RecipeError(f"{name} must be a frozen dataclass: write @dataclass(frozen=True, repr=False) above it")
     if bare := [f.name for f in fields(kind) if f.default is f.default_factory]:
         raise RecipeError(f"{name}.{bare[0]} needs a default: its tag alone stands for a kind with default settings")
+    kind = checked_fields(RecipeError)(kind)
     if named:
         for tag, settings in named.items():
             _add(kind, tag, partial(kind, **settings))

@@ -5,13 +5,15 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Unpack
 
+from .arguments import public
 from .errors import MissingPackageError
+from .kinds import every_setting
 from .learn.run import Run, Show, host_with
 from .measure.layers import Source
 from .measure.layout import Stated
-from .recipe import Recipe, checked_recipe
+from .recipe import Recipe, RecipeFields, recipe_from
 from .train.evaluate import MetricLike
 from .train.labels import LabelRules
 
@@ -22,27 +24,36 @@ if TYPE_CHECKING:
 _JUPYTER: Final = {"IPython", "anywidget", "comm", "ipywidgets", "psygnal", "traitlets"}
 
 
+@public(fields_of=[RecipeFields], also=every_setting)
 def explore(
     model: Source,
-    data: object = None,
-    recipe: Recipe | None = None,
-    metric: MetricLike = "accuracy",
-    train: object = None,
+    eval_data: object = None,
+    recipe: Recipe | float | None = None,
     *,
+    train_data: object = None,
+    metric: MetricLike = "accuracy",
     ignore_index: int | None = None,
     next_token: bool | None = None,
     layout: Stated = None,
+    **fields: Unpack[RecipeFields],
 ) -> Explorer:
     """Open the explorer on a model.
 
+    >>> import shrinkwidget as sw
+    >>> ex = sw.explore(sw.demo.model(), sparsity=0.9, bits=4)
+    >>> ex.recipe
+    Recipe(sparsity=0.9, bits=4)
+    >>> ex.close()
+
     Args:
-        model: an ``nn.Module``, a state dict, or the path of a ``.safetensors`` file. It is never changed.
-        data: what to evaluate on, see `evaluate`; without it there is no accuracy. Needs a module.
-        recipe: where to start; by default nothing is pruned or quantized.
+        model: an ``nn.Module``, a state dict, or the path of a checkpoint (see `sketch`). It is never changed.
+        eval_data: what to evaluate on, see `evaluate`; without it there is no accuracy. Needs a module.
+        recipe: where to start: a `Recipe`, or a number: the sparsity. By default nothing is pruned or quantized.
+        train_data: what "Retrain…" trains on; see `retrain`.
         metric: see `evaluate`.
-        train: what "Retrain…" trains on; see `retrain`.
         ignore_index, next_token: how labels are read; see `evaluate`.
         layout: which axis of a state dict's or a file's tensors is the output channels; see `sketch`.
+        fields: of a `Recipe`; beside a recipe they change it.
 
     Raises:
         ModelError: for a model that cannot be looked at (NaN weights, meta tensors, nothing to compress), or a `layout`
@@ -50,17 +61,19 @@ def explore(
         FileError: for a path that is not a safetensors file.
         DataError: for an unknown metric, or data that is none or can be read only once.
         RecipeError: for what is no recipe, or does not fit the model.
+        ArgumentError: for an unknown keyword.
         MissingPackageError: where Jupyter's widgets are not installed; the message says how to install them.
     """
-    start = Recipe() if recipe is None else checked_recipe(recipe)
+    start = recipe_from(recipe, fields, default=Recipe())
     rules = LabelRules(ignore_index, next_token)
     with _needing_jupyter("explore"):
         from .widgets.bench import Bench
         from .widgets.cells import replace_in_cell
         from .widgets.explorer import Explorer
-    return replace_in_cell(Explorer(Bench(model, data, metric, train, rules, layout), start))
+    return replace_in_cell(Explorer(Bench(model, eval_data, metric, train_data, rules, layout), start))
 
 
+@public()
 def monitor(run: Run) -> Monitor:
     """Watch a training in the notebook: put the result last in a cell.
 
@@ -84,18 +97,6 @@ def _needing_jupyter(what: str) -> Iterator[None]:
         raise MissingPackageError(
             f'sw.{what} needs Jupyter\'s widgets ({error.name} is not installed): pip install "shrinkwidget[jupyter]"'
         ) from error
-
-
-def widget_class(name: str) -> type[Explorer] | type[Monitor]:
-    """Return the class of a widget, "Explorer" or "Monitor".
-
-    Raises:
-        MissingPackageError: where Jupyter's widgets are not installed.
-    """
-    with _needing_jupyter(name):
-        from .widgets.explorer import Explorer
-        from .widgets.monitor import Monitor
-    return {"Explorer": Explorer, "Monitor": Monitor}[name]
 
 
 def _notebook() -> Show | None:

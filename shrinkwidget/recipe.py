@@ -10,13 +10,23 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from decimal import Decimal
 from types import MappingProxyType
-from typing import Any, Final, Literal, TypeAlias, cast
-
-import numpy as np
+from typing import Any, Final, Literal, TypeAlias, TypedDict, cast
 
 from . import strict_json
+from .arguments import plain, refuse_unknown
 from .errors import RecipeError, nearest, quoted
-from .kinds import PLAIN, ROLES, Importance, Kind, Quantizer, Role, Structure, parsed, settings_of, with_settings
+from .kinds import (
+    PLAIN,
+    ROLES,
+    Importance,
+    Kind,
+    Quantizer,
+    Role,
+    Structure,
+    parsed,
+    settings_of,
+    with_settings,
+)
 
 FORMAT: Final = "shrinkwidget-recipe"
 VERSION: Final = 2
@@ -258,7 +268,7 @@ class Recipe:
                 f"write it anew with sw.Recipe(…)"
             )
         values = {str(k): v for k, v in found.items() if k not in ("format", "version")}
-        _known(values, [f.name for f in fields(cls)], "Recipe")
+        refuse_unknown(values, [f.name for f in fields(cls)], "Recipe", RecipeError, "field")
         layers = values.get("layers", {})
         if not isinstance(layers, Mapping):
             raise RecipeError(f"Recipe(layers=…) must be an object of overrides by layer name, got {quoted(layers)}")
@@ -294,6 +304,52 @@ class Recipe:
         return Plan(keep=own is Keep, scope=scope, **{n: mine.get(n, getattr(self, n)) for n in _LAYER_FIELDS})
 
 
+class RecipeFields(TypedDict, total=False):
+    """The fields of a `Recipe`, and the settings of its kinds, as keywords of a function: for type checkers."""
+
+    sparsity: float
+    bits: int
+    scope: Scope
+    structure: str | Structure | Mapping[str, Any]
+    importance: str | Importance | Mapping[str, Any]
+    granularity: Granularity
+    quantizer: str | Quantizer | Mapping[str, Any]
+    uncompressed_bits: int
+    layers: Mapping[str, Override]
+    symmetric: bool
+    clipping: str | float
+    seed: int
+
+
+def recipe_from(recipe: Recipe | float | None, given: Mapping[str, Any], default: Recipe | None = None) -> Recipe:
+    """Return the recipe that an argument and keywords mean together: the one rule of every public function.
+
+    A number is a sparsity. Fields alone make a recipe; beside one they change it, as `Recipe.with_` does. Without
+    either it is the default.
+
+    >>> recipe_from(0.9, {"bits": 4})
+    Recipe(sparsity=0.9, bits=4)
+
+    Raises:
+        RecipeError: for what is no recipe, for a sparsity given twice, or if nothing is given and there is no default.
+    """
+    fields_given = {name: value for name, value in given.items() if value is not None}
+    if recipe is None and not fields_given:
+        if default is None:
+            raise RecipeError("there is nothing to do: give a recipe or its fields, such as sparsity=0.9, bits=4")
+        return default
+    if _number(recipe):
+        if "sparsity" in fields_given:
+            raise RecipeError(
+                f"the sparsity is given twice, as {recipe!r} and as sparsity={fields_given['sparsity']!r}: give it once"
+            )
+        return Recipe(sparsity=cast(float, recipe), **fields_given)
+    if recipe is None:
+        return Recipe(**fields_given)
+    checked = checked_recipe(recipe)
+    return checked.with_(**fields_given) if fields_given else checked
+
+
 def checked_recipe(found: object) -> Recipe:
     """Return what was found if it is a recipe.
 
@@ -301,7 +357,14 @@ def checked_recipe(found: object) -> Recipe:
         RecipeError: for anything else, such as a dict of a recipe's fields.
     """
     if not isinstance(found, Recipe):
-        raise RecipeError(f"expected a Recipe, got a {type(found).__name__}: write Recipe(sparsity=0.8, bits=4)")
+        what = f"expected a Recipe or a sparsity, got a {type(found).__name__}"
+        if isinstance(found, Mapping):
+            raise RecipeError(f"{what}: write Recipe(**fields), or Recipe.from_dict(…) of what to_dict wrote")
+        if isinstance(found, str | bytes):
+            raise RecipeError(f"{what}: write Recipe.from_json(…) if it is JSON")
+        if isinstance(found, Iterable):
+            raise RecipeError(f"{what}: data is given by name, as train_data=… or eval_data=…")
+        raise RecipeError(f"{what}: write Recipe(sparsity=0.8, bits=4)")
     return found
 
 
@@ -418,17 +481,9 @@ def _settled(
 ) -> dict[str, Any]:
     """Return the kinds with the settings that were written beside them."""
     own = {name: role for role in reversed(ROLES) if role in chosen for name in settings_of(chosen[role])}
-    _known(settings, [*known, *own], where)
+    refuse_unknown(settings, [*known, *own], where, RecipeError, "field")
     changed = {role: {n: v for n, v in settings.items() if own[n] == role} for role in set(own.values())}
     return {role: with_settings(chosen[role], values, where) for role, values in changed.items() if values}
-
-
-def _known(given: Mapping[str, Any], known: Iterable[str], where: str) -> None:
-    for name in given:
-        if name not in (known := list(known)):
-            raise RecipeError(
-                f"{where} has no field {quoted(name)}{nearest(str(name), known) or '.'} Its fields: {', '.join(known)}"
-            )
 
 
 def _checked(values: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -456,8 +511,7 @@ def _check_width(quantizer: Quantizer, bits: int, where: str) -> None:
 
 
 def _check(name: str, value: Any, where: str) -> Any:
-    if isinstance(value, np.generic):
-        value = value.item()  # sweeps are written with np.linspace and np.arange
+    value = plain(value)  # sweeps are written with np.linspace and np.arange
     if name in _CHOICES:
         return _check_choice(name, value, where)
     if name == "sparsity":

@@ -19,6 +19,7 @@ import shrinkwidget as sw
 from shrinkwidget.errors import ModelError
 from shrinkwidget.measure.checksum import Looked, checksum
 from shrinkwidget.widgets.commands import is_packed
+from shrinkwidget.widgets.explorer import Explorer
 
 SECONDS = 120
 
@@ -35,10 +36,10 @@ def model() -> nn.Module:
 
 
 @pytest.fixture
-def ex(model: nn.Module) -> Iterator[sw.Explorer]:
+def ex(model: nn.Module) -> Iterator[Explorer]:
     images, labels = sw.demo.data("train")
     test = tuple(part[:64] for part in sw.demo.data())
-    explorer = sw.explore(model, test, sw.Recipe(sparsity=0.9, bits=4), train=(images[:256], labels[:256]))
+    explorer = sw.explore(model, test, sw.Recipe(sparsity=0.9, bits=4), train_data=(images[:256], labels[:256]))
     assert explorer.wait(SECONDS)
     yield explorer
     explorer.close()
@@ -47,14 +48,14 @@ def ex(model: nn.Module) -> Iterator[sw.Explorer]:
 def ask(widget: Any, **command: Any) -> dict[str, Any]:
     """Send a command as the page does, and return what is answered."""
     widget._on_command(widget, command, [])
-    if isinstance(widget, sw.Explorer):
+    if isinstance(widget, Explorer):
         assert widget.wait(SECONDS)
         return dict(widget._status)
     return dict(widget._kept)
 
 
-def retrain(ex: sw.Explorer) -> sw.Run:
-    ex._retrain(ex.recipe, sw.FineTune(epochs=1, lr=0.01))
+def retrain(ex: Explorer) -> sw.Run:
+    ex._retrain(ex.recipe, sw.methods.FineTune(epochs=1, lr=0.01))
     assert ex.run is not None
     assert ex.run.wait(SECONDS)
     assert ex.wait(SECONDS)
@@ -64,14 +65,14 @@ def retrain(ex: sw.Explorer) -> sw.Run:
 # what is replaced
 
 
-def test_the_retrained_and_the_plain_model_have_names_of_their_own(ex: sw.Explorer) -> None:
+def test_the_retrained_and_the_plain_model_have_names_of_their_own(ex: Explorer) -> None:
     assert ex._keeps == {"regime": "no retraining", "variable": "small", "file": "digitnet-small.safetensors"}
     monitor = sw.monitor(retrain(ex))
     assert (monitor._keeps["variable"], monitor._keeps["file"]) == ("retrained", "digitnet-retrained.safetensors")
     monitor.close()
 
 
-def test_a_file_of_ours_is_replaced_only_when_that_is_said(ex: sw.Explorer, tmp_path: Path) -> None:
+def test_a_file_of_ours_is_replaced_only_when_that_is_said(ex: Explorer, tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     monitor = sw.monitor(retrain(ex))
     assert not ask(monitor, do="save", path=str(path))["failed"]
@@ -94,7 +95,7 @@ def test_a_file_of_ours_is_replaced_only_when_that_is_said(ex: sw.Explorer, tmp_
     monitor.close()
 
 
-def test_a_variable_is_replaced_only_when_that_is_said(ex: sw.Explorer, shell: InteractiveShell) -> None:
+def test_a_variable_is_replaced_only_when_that_is_said(ex: Explorer, shell: InteractiveShell) -> None:
     monitor = sw.monitor(retrain(ex))
     ask(monitor, do="keep", name="small")
     found = ask(ex, do="compress", name="small")
@@ -110,12 +111,12 @@ def test_a_variable_is_replaced_only_when_that_is_said(ex: sw.Explorer, shell: I
 
 @pytest.mark.parametrize("replace", [False, True])
 def test_what_is_not_ours_is_never_replaced(
-    replace: bool, ex: sw.Explorer, shell: InteractiveShell, tmp_path: Path
+    replace: bool, ex: Explorer, shell: InteractiveShell, tmp_path: Path
 ) -> None:
     path = tmp_path / "checkpoint"
     images, labels = sw.demo.data("train")
-    sw.retrain(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), (images[:64], labels[:64]), None, sw.FineTune(1),
-               options=sw.Training(checkpoint=path))  # fmt: skip
+    sw.retrain(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), (images[:64], labels[:64]), None, sw.methods.FineTune(1),
+               options=sw.methods.Training(checkpoint=path))  # fmt: skip
     assert not is_packed(path)  # although its format begins with the same word
     before = path.read_bytes()
     shell.user_ns["mine"] = [1]
@@ -128,7 +129,7 @@ def test_what_is_not_ours_is_never_replaced(
 # what is gone back to
 
 
-def test_a_retrained_point_brings_its_result_and_any_other_recipe_leaves_it(ex: sw.Explorer, tmp_path: Path) -> None:
+def test_a_retrained_point_brings_its_result_and_any_other_recipe_leaves_it(ex: Explorer, tmp_path: Path) -> None:
     run = retrain(ex)
     plain, asked = ex.score, ex.recipe
     (visit,) = [point for point in ex._history if point["result"]]
@@ -139,7 +140,7 @@ def test_a_retrained_point_brings_its_result_and_any_other_recipe_leaves_it(ex: 
     assert ex.compress() is run.result
     assert ex.estimate.nbytes == run.result.nbytes
     assert ex._exact["download"] == run.result.download
-    assert ex._score["value"] == ex.score.value == run.score["value"]  # type: ignore[index,union-attr]
+    assert ex._score["value"] == ex.score.value == run.score.value  # type: ignore[union-attr]
     assert ex._score["regime"] == ex._keeps["regime"] == run.result.regime
     ask(ex, do="save", path=str(tmp_path / "x"))
     assert (tmp_path / "x").stat().st_size == run.result.nbytes
@@ -152,16 +153,16 @@ def test_a_retrained_point_brings_its_result_and_any_other_recipe_leaves_it(ex: 
     assert "no retrained result '9'" in ask(ex, do="goto", result="9")["text"]
 
 
-def test_retrain_during_a_training_shows_the_running_one(ex: sw.Explorer) -> None:
+def test_retrain_during_a_training_shows_the_running_one(ex: Explorer) -> None:
     ask(ex, do="retrain")
-    ex._retrain(ex.recipe, sw.FineTune(epochs=500, lr=0.001))
+    ex._retrain(ex.recipe, sw.methods.FineTune(epochs=500, lr=0.001))
     run, monitor = ex.run, ex._monitor
     assert run is not None
     told = ask(ex, do="retrain")
     assert "a training is under way" in told["text"]
     assert (ex._monitor, ex.run) == (monitor, run)
-    with pytest.raises(sw.TrainingError, match="under way"):
-        ex._retrain(ex.recipe, sw.FineTune(epochs=1))
+    with pytest.raises(sw.errors.TrainingError, match="under way"):
+        ex._retrain(ex.recipe, sw.methods.FineTune(epochs=1))
     assert ex.run is run
     run.stop()
     assert run.wait(SECONDS)
@@ -187,7 +188,7 @@ RECIPES = [sw.Recipe(), sw.Recipe(bits=4), sw.Recipe(structure="2:4"), sw.Recipe
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=list(CHANGES))
 def test_a_change_is_noticed_before_anything_is_kept_or_scored(
-    change: Callable[[nn.Module], object], ex: sw.Explorer, model: nn.Module, tmp_path: Path
+    change: Callable[[nn.Module], object], ex: Explorer, model: nn.Module, tmp_path: Path
 ) -> None:
     seen, baseline = list(ex._history), ex._baseline
     change(model)
@@ -204,7 +205,7 @@ def test_a_change_is_noticed_before_anything_is_kept_or_scored(
     assert (ex._history, ex._baseline) == (seen, baseline)
 
 
-def test_looking_again_begins_anew_with_the_model_as_it_is(ex: sw.Explorer, model: nn.Module) -> None:
+def test_looking_again_begins_anew_with_the_model_as_it_is(ex: Explorer, model: nn.Module) -> None:
     run = retrain(ex)
     before = ex.score
     with torch.no_grad():
@@ -223,7 +224,7 @@ def test_looking_again_begins_anew_with_the_model_as_it_is(ex: sw.Explorer, mode
     assert (told["state"], "NaN or infinite" in told["text"]) == ("failed", True)
 
 
-def test_a_model_that_is_changed_back_is_no_longer_stale(ex: sw.Explorer, model: nn.Module) -> None:
+def test_a_model_that_is_changed_back_is_no_longer_stale(ex: Explorer, model: nn.Module) -> None:
     model.get_parameter("stem.weight").data.neg_()
     ask(ex, do="evaluate")
     assert ex._stale
@@ -252,7 +253,7 @@ def test_weights_that_became_nan_never_pass_compress(model: nn.Module) -> None:
     model.get_parameter("stem.weight").data[0, 0, 0, 0] = float("nan")
     for recipe in RECIPES:
         with pytest.raises(ModelError, match=r"stem\.weight"):
-            sw.compress(model, recipe, known)
+            sw.compress(model, recipe, sketch=known)
 
 
 def test_a_checksum_depends_on_every_bit_and_its_place() -> None:
@@ -311,7 +312,7 @@ UNREADABLE: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("data", UNREADABLE, ids=repr)
 def test_a_message_that_makes_no_sense_is_answered_with_a_sentence(
-    data: dict[str, Any], ex: sw.Explorer, capsys: pytest.CaptureFixture[str], shell: InteractiveShell
+    data: dict[str, Any], ex: Explorer, capsys: pytest.CaptureFixture[str], shell: InteractiveShell
 ) -> None:
     before = ex.recipe
     ex._handle_msg({"content": {"data": data}, "buffers": []})
@@ -323,7 +324,7 @@ def test_a_message_that_makes_no_sense_is_answered_with_a_sentence(
     assert shell is not None
 
 
-def test_a_page_sets_the_recipe_and_nothing_else(ex: sw.Explorer) -> None:
+def test_a_page_sets_the_recipe_and_nothing_else(ex: Explorer) -> None:
     before = {name: getattr(ex, name) for name in ("_esm", "_css", "layout", "_stale", "_keeps")}
     ex.set_state({"_esm": " ", "_css": " ", "layout": "IPY_MODEL_" + Layout().model_id, "_stale": "x", "_keeps": {}})
     assert {name: getattr(ex, name) for name in before} == before

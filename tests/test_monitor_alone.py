@@ -20,7 +20,7 @@ def run_of(epochs: int = 2) -> sw.Run:
     small = sw.compress(sw.demo.model(), sw.Recipe(sparsity=0.9))
     images, labels = sw.demo.data("train")
     few = images[:256], labels[:256]
-    return sw.retrain(small, few, sw.demo.data(), sw.FineTune(epochs=epochs), background=True)
+    return sw.retrain(small, few, sw.demo.data(), sw.methods.FineTune(epochs=epochs), background=True)
 
 
 def test_it_ends_up_with_what_the_run_has_done() -> None:
@@ -31,7 +31,7 @@ def test_it_ends_up_with_what_the_run_has_done() -> None:
     assert monitor._curves["at"] == [1, 2]
     assert monitor._curves["test"] == [row["test"]["value"] for row in run.history]
     assert monitor._progress["sparsity"] == pytest.approx(0.9, abs=1e-4)
-    assert monitor._baseline == run.baseline
+    assert monitor._baseline == run.baseline.to_dict()  # type: ignore[union-attr]
     monitor.close()
 
 
@@ -68,8 +68,8 @@ def test_closing_it_does_not_end_the_run_and_lets_go_of_it() -> None:
 
 def test_a_closed_explorer_lets_go_of_the_training_it_started() -> None:
     images, labels = sw.demo.data("train")
-    ex = sw.explore(sw.demo.model(), train=(images[:64], labels[:64]))
-    ex._retrain(sw.Recipe(sparsity=0.5), sw.FineTune(epochs=1))
+    ex = sw.explore(sw.demo.model(), train_data=(images[:64], labels[:64]))
+    ex._retrain(sw.Recipe(sparsity=0.5), sw.methods.FineTune(epochs=1))
     assert ex.run is not None
     assert ex.run.wait(SECONDS)
     gone = weakref.ref(ex.run)
@@ -125,9 +125,9 @@ def test_measuring_batch_norm_anew_is_over_before_it_could_be_watched(monkeypatc
     shown: list[sw.Run] = []
     monkeypatch.setattr("shrinkwidget.learn.run._hosts", [lambda: shown.append])
     small, train = sw.compress(sw.demo.model(), sw.Recipe(sparsity=0.9)), sw.demo.data("train")
-    assert sw.retrain(small, train, None, sw.ReestimateNorms()).regime == "batch norm re-estimated"
+    assert sw.retrain(small, train, None, sw.methods.ReestimateNorms()).regime == "batch norm re-estimated"
     assert not shown
-    run = sw.retrain(small, train, None, sw.ReestimateNorms(), background=True)
+    run = sw.retrain(small, train, None, sw.methods.ReestimateNorms(), background=True)
     with pytest.raises(TrainingError, match=r"ReestimateNorms .* there are no curves to watch"):
         sw.monitor(run)
     assert run.wait(SECONDS)
@@ -149,7 +149,7 @@ def test_a_transfer_is_watched_and_a_stop_ends_all_of_it(monkeypatch: pytest.Mon
             run.observe(lambda run: run.stop() if run.history else None)
 
     monkeypatch.setattr("shrinkwidget.learn.run._hosts", [lambda: show])
-    gradual = sw.Gradual()
+    gradual = sw.methods.Gradual()
     taught = sw.transfer(sw.demo.model(), few, few, classes=10, strategy=gradual, baseline=True)
     assert [run.state for run in runs] == ["done", "stopped"]
     assert taught.baseline is None
@@ -162,5 +162,5 @@ def test_outside_a_terminal_a_line_tells_how_far_a_training_is(
 ) -> None:
     monkeypatch.setattr("shrinkwidget.learn.bar._LINE_SECONDS", 0.0)
     images, labels = sw.demo.data("train")
-    sw.retrain(sw.demo.model(), (images[:64], labels[:64]), None, sw.FineTune(1))
+    sw.retrain(sw.demo.model(), (images[:64], labels[:64]), None, sw.methods.FineTune(1))
     assert "epoch 1/1: 0.0% sparse, loss" in capfd.readouterr().err

@@ -56,7 +56,7 @@ again = sw.load("small.safetensors", into=sw.demo.model())
 score = sw.evaluate(again, (images[:100], labels[:100]))
 figures = sw.estimate(sw.sketch(model), recipe)
 few = images[:64], labels[:64]
-trained = sw.retrain(small, few, None, sw.FineTune(1))
+trained = sw.retrain(small, few, None, sw.methods.FineTune(1))
 picture = still(sw.sketch(model), figures, None, None, [])
 print([written == small.nbytes, score.n, picture[:4], trained.regime])
 """
@@ -69,22 +69,21 @@ print([written == small.nbytes, score.n, picture[:4], trained.regime])
 
 def test_the_widgets_say_what_to_install(tmp_path: Path) -> None:
     code = """
-for what in (lambda: sw.explore(sw.demo.model()), lambda: sw.monitor(None), lambda: sw.Explorer, lambda: sw.Monitor):
+for what in (lambda: sw.explore(sw.demo.model()), lambda: sw.monitor(None)):
     try:
         what()
     except Exception as error:
         print([type(error).__name__, isinstance(error, ImportError), str(error)])
 from shrinkwidget import *
-print(hasattr(sw, "Explorer"), explore is sw.explore, "Explorer" in dir(sw))
+print(explore is sw.explore, "explore" in dir(sw))
 """
     *told, last = python(WITHOUT + code, tmp_path).splitlines()
-    explore, monitor, *classes = map(ast.literal_eval, told)
+    explore, monitor = map(ast.literal_eval, told)
     assert explore[:2] == monitor[:2] == ["MissingPackageError", True]
     assert explore[2].startswith("sw.explore needs Jupyter's widgets (")
-    for _, _, text in (explore, monitor, *classes):
+    for _, _, text in (explore, monitor):
         assert text.endswith('is not installed): pip install "shrinkwidget[jupyter]"')
-    assert [name for name, _, _ in classes] == ["AttributeError"] * 2
-    assert last == "False True True"
+    assert last == "True True"
 
 
 def test_importing_loads_nothing_that_is_not_needed_yet(tmp_path: Path) -> None:
@@ -95,14 +94,14 @@ before = set(sys.modules)
 import shrinkwidget as sw
 print(sorted({name.split(".")[0] for name in set(sys.modules) - before}))
 print("numpy.random" in set(sys.modules) - before, "numpy.testing" in sys.modules)
-from shrinkwidget import Explorer
-print(Explorer is sw.Explorer, all(name in sys.modules for name in ("anywidget", "IPython")))
+sw.explore(sw.demo.model()).close()
+print(all(name in sys.modules for name in ("anywidget", "IPython")))
 """
     loaded, numpy, widgets = python(code, tmp_path).splitlines()
     unneeded = {*JUPYTER, "PIL", "matplotlib", "sklearn", "timm", "torchao", "torchvision", "tqdm", "transformers"}
     assert unneeded.isdisjoint(ast.literal_eval(loaded))
     assert numpy == "False False"
-    assert widgets == "True True"
+    assert widgets == "True"
 
 
 def test_a_name_that_is_none_is_no_attribute() -> None:

@@ -228,7 +228,9 @@ def _retrain(architecture: Architecture, model: nn.Module, data: list[Any]) -> N
     loss: Any = "cross_entropy"
     if architecture.task == "binary":
         loss = F.binary_cross_entropy
-    result = sw.retrain(small, data, None, sw.FineTune(epochs=1, lr=0.01), options=sw.Training(loss=loss))
+    result = sw.retrain(
+        small, data, None, sw.methods.FineTune(epochs=1, lr=0.01), options=sw.methods.Training(loss=loss)
+    )
     assert result.model is not None
     assert result.estimate is not None
     assert small.estimate is not None
@@ -271,7 +273,7 @@ def _transfer(task: str, model: nn.Module, data: list[Any]) -> None:
         else (b[0], b[1] % 3)  # three classes in place of five
         for b in data
     ]
-    found = sw.transfer(model, few, strategy=sw.Head(epochs=1))
+    found = sw.transfer(model, few, strategy=sw.methods.Head(epochs=1))
     batch = {k: v for k, v in few[0].items() if k != "labels"} if isinstance(few[0], Mapping) else few[0]
     shape = tuple(output_of(found.model.eval(), batch).shape)
     if shape[-1] != 3:

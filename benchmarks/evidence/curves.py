@@ -43,7 +43,7 @@ class Setup:
         network: makes one, freshly initialized.
         data: the folder of its images, below that of all data.
         images: how many training images are used, from the first.
-        epochs, lr, batch: of the training, SGD with Nesterov momentum, the rate in two steps to a hundredth.
+        epochs, lr, batch_size: of the training, SGD with Nesterov momentum, the rate in two steps to a hundredth.
     """
 
     network: Callable[[], nn.Module]
@@ -51,11 +51,11 @@ class Setup:
     images: int
     epochs: int
     lr: float = 0.1
-    batch: int = 128
+    batch_size: int = 128
 
-    def schedule(self) -> sw.Schedule:
+    def schedule(self) -> sw.methods.Schedule:
         """Return the schedule of the training."""
-        return sw.Schedule(self.epochs, self.lr)
+        return sw.methods.Schedule(self.epochs, self.lr)
 
 
 def lenet() -> nn.Module:
@@ -77,8 +77,8 @@ def _convolution(before: int, after: int) -> tuple[nn.Module, ...]:
 
 
 SETUPS: Final = {
-    "lenet": Setup(lenet, "mnist", 20_000, 6, batch=128),
-    "fashion": Setup(convolutional, "fashion-mnist", 10_000, 6, batch=100),
+    "lenet": Setup(lenet, "mnist", 20_000, 6, batch_size=128),
+    "fashion": Setup(convolutional, "fashion-mnist", 10_000, 6, batch_size=100),
 }
 
 
@@ -94,7 +94,7 @@ def settings(setup: Setup) -> dict[str, Any]:
         "data": setup.data,
         "training images": setup.images,
         "schedule": asdict(setup.schedule()),
-        "batch": setup.batch,
+        "batch": setup.batch_size,
         "fine-tuning": f"as many epochs at {setup.schedule().last_lr:.3g}",
         "weights rewound to epoch": EARLY,
         "ratios": RATIOS,
@@ -122,7 +122,7 @@ def control(setup: Setup, data: Path, seed: int) -> list[Cell]:
     network = trained(setup, data, seed)[1]
     first = _cell(setup, data, network, time.perf_counter() - start)
     start = time.perf_counter()
-    rewind = sw.RewindLearningRate(setup.schedule())
+    rewind = sw.methods.RewindLearningRate(setup.schedule())
     again = sw.retrain(network, _training(setup, data), None, rewind, options=_options(setup, seed))
     assert again.model is not None
     second = _cell(setup, data, again.model, time.perf_counter() - start)
@@ -163,7 +163,7 @@ def trained(setup: Setup, data: Path, seed: int) -> tuple[Mapping[str, Tensor], 
         if epochs == EARLY:
             early.update({name: tensor.clone() for name, tensor in network.state_dict().items()})
 
-    plain.train(network, _training(setup, data), setup.schedule(), setup.batch, seed, keep)
+    plain.train(network, _training(setup, data), setup.schedule(), setup.batch_size, seed, keep)
     return early, network
 
 
@@ -181,13 +181,13 @@ def recipe(network: nn.Module, method: str, ratio: float, seed: int) -> sw.Recip
 
 def _retraining(
     setup: Setup, method: str, early: Mapping[str, Tensor]
-) -> sw.FineTune | sw.RewindLearningRate | sw.RewindWeights:
+) -> sw.methods.FineTune | sw.methods.RewindLearningRate | sw.methods.RewindWeights:
     schedule = setup.schedule()
     if method == "fine-tuning":
-        return sw.FineTune(setup.epochs, schedule=schedule)
+        return sw.methods.FineTune(setup.epochs, schedule=schedule)
     if method == "weight rewinding":
-        return sw.RewindWeights(schedule, early, EARLY)
-    return sw.RewindLearningRate(schedule)
+        return sw.methods.RewindWeights(schedule, early, EARLY)
+    return sw.methods.RewindLearningRate(schedule)
 
 
 def _pruned(
@@ -195,7 +195,7 @@ def _pruned(
     data: Path,
     seed: int,
     network: nn.Module,
-    method: sw.FineTune | sw.RewindLearningRate | sw.RewindWeights,
+    method: sw.methods.FineTune | sw.methods.RewindLearningRate | sw.methods.RewindWeights,
     how: sw.Recipe,
 ) -> nn.Module:
     options = _options(setup, seed)
@@ -204,8 +204,8 @@ def _pruned(
     return small.model
 
 
-def _options(setup: Setup, seed: int) -> sw.Training:
-    return sw.Training(batch=setup.batch, seed=seed)
+def _options(setup: Setup, seed: int) -> sw.methods.Training:
+    return sw.methods.Training(batch_size=setup.batch_size, seed=seed)
 
 
 def _training(setup: Setup, data: Path) -> Pair:

@@ -112,16 +112,19 @@ def dense(train: Pair, epochs: int, seed: int, batch: int = 64) -> DigitNet:
 
 def compressed(network: nn.Module, train: Pair, how: Mapping[str, Any], seed: int) -> sw.Compressed:
     """Return a dense network pruned round by round, its batch norms folded, and then trained through its grid."""
-    options = sw.Training(augment=augmented, distil=sw.Distil(network), batch=how["batch"], seed=seed)
-    rewind = sw.RewindLearningRate(sw.Schedule(how["epochs"], how["lr"], decay="cosine"))
+    options = sw.methods.Training(
+        augment=augmented, distil=sw.methods.Distil(network), batch_size=how["batch"], seed=seed
+    )
+    rewind = sw.methods.RewindLearningRate(sw.methods.Schedule(how["epochs"], how["lr"], decay="cosine"))
     sparse = sw.prune_and_retrain(network, train, None, how["sparsity"], rewind, rounds=how["rounds"], options=options)
     assert sparse.model is not None
     folded = sw.fold_batchnorm(sparse.model)
     # the grid that headline.json was measured with, which was then the default
     quantizer = sw.methods.Uniform(symmetric=True, clipping="absmax")
     recipe = sw.Recipe(how["sparsity"], how["bits"], granularity="tensor", uncompressed_bits=16, quantizer=quantizer)
-    schedule = sw.Schedule(how["quantized epochs"], how["quantized lr"], decay="cosine")
-    return sw.retrain(sw.compress(folded, recipe), train, None, sw.RewindLearningRate(schedule), options=options)
+    schedule = sw.methods.Schedule(how["quantized epochs"], how["quantized lr"], decay="cosine")
+    method = sw.methods.RewindLearningRate(schedule)
+    return sw.retrain(sw.compress(folded, recipe), train, method=method, options=options)
 
 
 def wrong(network: nn.Module, test: Pair, places: Tensor) -> list[int]:

@@ -50,13 +50,13 @@ def cells(network: str, data: Path, turns: int, epochs: int = EPOCHS) -> list[Ce
     """Return the milliseconds a step takes each way, all of them in turn, so that a slow minute hits all."""
     model, train, batch = _given(network, data)
     steps = epochs * -(-len(train[1]) // batch)
-    schedule = sw.Schedule(epochs, 0.01)
+    schedule = sw.methods.Schedule(epochs, 0.01)
     works: dict[str, Callable[[], object]] = {
         "plain loop": lambda: plain.train(deepcopy(model), train, schedule, batch, 0)
     }
     for name, recipe in RECIPES.items():
         small = sw.compress(model, recipe)
-        method, options = sw.RewindLearningRate(schedule), sw.Training(batch=batch)
+        method, options = sw.methods.RewindLearningRate(schedule), sw.methods.Training(batch_size=batch)
         works[name] = partial(sw.retrain, small, train, None, method, options=options)
     times = in_turn(works, turns)
     reference = np.array(times["plain loop"])

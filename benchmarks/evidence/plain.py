@@ -14,7 +14,7 @@ import shrinkwidget as sw
 def train(
     network: nn.Module,
     data: tuple[Tensor, Tensor],
-    schedule: sw.Schedule,
+    schedule: sw.methods.Schedule,
     batch: int,
     seed: int,
     after_epoch: Callable[[int], object] = lambda _: None,

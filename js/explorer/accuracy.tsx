@@ -44,7 +44,7 @@ function Caption() {
 function NoData() {
   return (
     <p class="sw-note" data-testid="accuracy">
-      Give it a module and data, and every recipe is measured here: <code>sw.explore(model, data=(x, y))</code>
+      Give it a module and data, and every recipe is measured here: <code>sw.explore(model, eval_data=(x, y))</code>
     </p>
   );
 }

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from ..arguments import public
 from ..errors import DataError, MissingPackageError, nearest
 from .fit import fit
 from .network import DigitNet
@@ -30,6 +31,7 @@ _BOUNDS: Final[dict[str, tuple[int, int | None]]] = {
 }
 
 
+@public()
 def model() -> DigitNet:
     """Return a fresh copy of the demo network with its trained weights, in eval mode on the CPU."""
     network = DigitNet()
@@ -37,6 +39,7 @@ def model() -> DigitNet:
     return network.eval()
 
 
+@public()
 def data(split: Split = "test") -> tuple[Tensor, Tensor]:
     """Return images (float32, N×1×8×8, 0…1) and labels (int64, N) of scikit-learn's handwritten digits.
 
@@ -57,6 +60,7 @@ def data(split: Split = "test") -> tuple[Tensor, Tensor]:
     return images[chosen], labels[chosen]
 
 
+@public()
 def few(per_class: int, seed: int = 0) -> tuple[Tensor, Tensor]:
     """Return images and labels of the ``"train"`` split, so many of each digit, drawn by a seed; see `data`.
 
@@ -72,9 +76,10 @@ def few(per_class: int, seed: int = 0) -> tuple[Tensor, Tensor]:
     return images[chosen], labels[chosen]
 
 
+@public()
 def pretrained(examples: int = 20_000, epochs: int = 2, seed: int = 0) -> DigitNet:
     """Return a network that has learnt printed digits and never saw a handwritten one; takes about ten seconds."""
-    return fit(*glyphs(examples, seed), epochs, batch=128, seed=seed)
+    return fit(*glyphs(examples, seed), epochs, batch_size=128, seed=seed)
 
 
 def _load_digits() -> Any:

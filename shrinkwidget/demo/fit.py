@@ -18,7 +18,7 @@ def fit(
     images: Tensor,
     labels: Tensor,
     epochs: int,
-    batch: int,
+    batch_size: int,
     seed: int,
     augment: Callable[[Tensor], Tensor] | None = None,
     smoothing: float = 0.0,
@@ -32,11 +32,11 @@ def fit(
         torch.default_generator.manual_seed(seed)
         network = DigitNet()
         optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=5e-4)
-        steps = epochs * (len(images) // batch)
+        steps = epochs * (len(images) // batch_size)
         rate = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.1, total_steps=steps)
         for epoch in range(epochs):
-            order = torch.randperm(len(images))[: len(images) // batch * batch]
-            for chosen in order.view(-1, batch).unbind():
+            order = torch.randperm(len(images))[: len(images) // batch_size * batch_size]
+            for chosen in order.view(-1, batch_size).unbind():
                 seen = images[chosen] if augment is None else augment(images[chosen])
                 loss = F.cross_entropy(network(seen), labels[chosen], label_smoothing=smoothing)
                 optimizer.zero_grad()

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..arguments import public
 from ..errors import DataError
 
 _FONTS: Final = (
@@ -25,6 +26,7 @@ _SIDE: Final = 32
 _AT_ONCE: Final = 2048
 
 
+@public()
 def glyphs(n: int, seed: int = 0) -> tuple[Tensor, Tensor]:
     """Return n printed digits: images (float32, N×1×8×8, 0…1) and labels (int64, N), all ten about equally often.
 

@@ -34,9 +34,9 @@ def _uniform(n: int, reach: float) -> Tensor:
     return (torch.rand(n) * 2 - 1) * reach
 
 
-def train(epochs: int, batch: int = 64, seed: int = 0) -> DigitNet:
+def train(epochs: int, batch_size: int = 64, seed: int = 0) -> DigitNet:
     """Return a network trained from scratch on the train split, augmented, its labels smoothed."""
-    return fit(*data("train"), epochs, batch, seed, augmented, smoothing=0.05)
+    return fit(*data("train"), epochs, batch_size, seed, augmented, smoothing=0.05)
 
 
 def accuracy(network: DigitNet) -> float:

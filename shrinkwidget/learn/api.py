@@ -3,140 +3,188 @@
 from __future__ import annotations
 
 import os
-from typing import Literal, overload
+from typing import Any, Final, Literal, Unpack, overload
 
 from torch import nn
 
+from ..arguments import public
 from ..compressed import Compressed
 from ..errors import ModelError, TrainingError
-from ..recipe import Recipe
+from ..recipe import Recipe, recipe_from
 from .job import Job
-from .methods import FineTune, GradualPruning, Method, RewindLearningRate
-from .options import Training
+from .methods import METHODS, FineTune, GradualPruning, Method, MethodName, named
+from .options import OF_METHOD, Training, TrainingFields, options_from
 from .rounds import check_gradual, recipes_to
 from .run import Run
+from .schedule import Schedule
 from .watched import watched
+
+_SPARSITY: Final = 0.9
+"""What `prune_and_retrain` arrives at where nothing is said."""
+
+_ELSEWHERE: Final = {kind: f"method={kind.__name__}({{}}=…)" for kind in METHODS.values()} | {
+    Schedule: f"method={FineTune.__name__}(schedule={Schedule.__name__}({{}}=…))",
+    Recipe: f"recipe={Recipe.__name__}({{}}=…)",
+}
 
 
 @overload
 def retrain(
     model: Compressed | nn.Module,
-    train: object,
-    test: object = None,
-    method: Method = FineTune(),
+    train_data: object,
+    eval_data: object = None,
+    method: Method | MethodName = "finetune",
     *,
-    options: Training = Training(),
+    options: Training | None = None,
     resume: str | os.PathLike[str] | bool | None = None,
     background: Literal[False] = False,
+    **fields: Unpack[TrainingFields],
 ) -> Compressed: ...
 @overload
 def retrain(
     model: Compressed | nn.Module,
-    train: object,
-    test: object = None,
-    method: Method = FineTune(),
+    train_data: object,
+    eval_data: object = None,
+    method: Method | MethodName = "finetune",
     *,
-    options: Training = Training(),
+    options: Training | None = None,
     resume: str | os.PathLike[str] | bool | None = None,
     background: Literal[True],
+    **fields: Unpack[TrainingFields],
 ) -> Run: ...
+@public(fields_of=[TrainingFields], elsewhere=_ELSEWHERE)
 def retrain(
     model: Compressed | nn.Module,
-    train: object,
-    test: object = None,
-    method: Method = FineTune(),
+    train_data: object,
+    eval_data: object = None,
+    method: Method | MethodName = "finetune",
     *,
-    options: Training = Training(),
+    options: Training | None = None,
     resume: str | os.PathLike[str] | bool | None = None,
     background: bool = False,
+    **fields: Unpack[TrainingFields],
 ) -> Compressed | Run:
     """Return a compressed model trained further; the one given is untouched.
+
+    >>> import shrinkwidget as sw
+    >>> small = sw.compress(sw.demo.model(), sparsity=0.9)
+    >>> sw.retrain(small, sw.demo.few(per_class=8), epochs=1, lr=0.01, batch_size=16).regime
+    'fine-tuned 1 epoch'
 
     Args:
         model: a `Compressed`, whose pruned weights stay zero and through whose grid or codebook is trained, so that the
             result is exactly what was trained; or a module, which is trained as it is (the dense control).
-        train: a pair of tensors (inputs, targets), a dataset, a DataLoader, or an iterable of batches.
-        test: as `train`; scored after every epoch.
-        method: how: `FineTune`, `RewindLearningRate`, `RewindWeights`, or `ReestimateNorms`, which wants no labels.
-        options: all else: loss, batches, seed, checkpoint.
+        train_data: a pair of tensors (inputs, targets), a dataset, a DataLoader, or an iterable of batches.
+        eval_data: as `train_data`; scored after every epoch.
+        method: how: ``"finetune"``, ``"learning_rate_rewinding"``, ``"reestimate_batchnorm"`` (it wants no labels), or
+            an object of `shrinkwidget.methods` with settings of its own, such as ``RewindWeights(schedule, early)``.
+        options: all else that can be said of a training: loss, batches, seed, checkpoint.
         resume: the checkpoint of an interrupted training, asked for just so, to go on from; it goes on being written.
             True for that of the options, if it has been written yet.
         background: True for a `Run` on a thread of its own, already started, instead of the result.
+        fields: `epochs`, `lr` and `optimizer` change the method, all others the options.
 
     Raises:
         FileError: for a checkpoint that is not one of this training, or cannot be written.
         ModelError, DataError, TrainingError: for arguments that do not fit each other, and for a training that cannot
             go on; the error's `best` then holds the best weights.
+        ArgumentError: for an unknown keyword.
     """
-    if isinstance(method, GradualPruning):
+    by = named(method, METHODS, "method", _of_method(fields))
+    if isinstance(by, GradualPruning):
         raise TrainingError(
             "GradualPruning prunes as it trains: give it to prune_and_retrain, with the recipe to reach"
         )
-    return _done(Job(model, train, test, method, options, resume=resume), background)
+    return _done(Job(model, train_data, eval_data, by, options_from(options, fields), resume=resume), background)
 
 
 @overload
 def prune_and_retrain(
     model: nn.Module,
-    train: object,
-    test: object = None,
-    to: Recipe | float = 0.9,
-    method: Method = RewindLearningRate(),
+    train_data: object,
+    eval_data: object = None,
+    recipe: Recipe | float | None = None,
+    method: Method | MethodName = "learning_rate_rewinding",
     *,
+    sparsity: float | None = None,
+    bits: int | None = None,
     rounds: int | None = None,
-    options: Training = Training(),
+    options: Training | None = None,
     resume: str | os.PathLike[str] | bool | None = None,
     background: Literal[False] = False,
+    **fields: Unpack[TrainingFields],
 ) -> Compressed: ...
 @overload
 def prune_and_retrain(
     model: nn.Module,
-    train: object,
-    test: object = None,
-    to: Recipe | float = 0.9,
-    method: Method = RewindLearningRate(),
+    train_data: object,
+    eval_data: object = None,
+    recipe: Recipe | float | None = None,
+    method: Method | MethodName = "learning_rate_rewinding",
     *,
+    sparsity: float | None = None,
+    bits: int | None = None,
     rounds: int | None = None,
-    options: Training = Training(),
+    options: Training | None = None,
     resume: str | os.PathLike[str] | bool | None = None,
     background: Literal[True],
+    **fields: Unpack[TrainingFields],
 ) -> Run: ...
+@public(fields_of=[TrainingFields], elsewhere=_ELSEWHERE)
 def prune_and_retrain(
     model: nn.Module,
-    train: object,
-    test: object = None,
-    to: Recipe | float = 0.9,
-    method: Method = RewindLearningRate(),
+    train_data: object,
+    eval_data: object = None,
+    recipe: Recipe | float | None = None,
+    method: Method | MethodName = "learning_rate_rewinding",
     *,
+    sparsity: float | None = None,
+    bits: int | None = None,
     rounds: int | None = None,
-    options: Training = Training(),
+    options: Training | None = None,
     resume: str | os.PathLike[str] | bool | None = None,
     background: bool = False,
+    **fields: Unpack[TrainingFields],
 ) -> Compressed | Run:
     """Return a trained model pruned and retrained in turns until it is what a recipe says; the one given is untouched.
 
     This is the procedure of Renda, Frankle, Carbin, "Comparing Rewinding and Fine-tuning in Neural Network Pruning",
     arXiv 2003.02389: prune the 20 % smallest of the weights that remain, retrain, and again.
 
+    >>> import shrinkwidget as sw
+    >>> small = sw.prune_and_retrain(sw.demo.model(), sw.demo.few(per_class=8), sparsity=0.5, rounds=2, epochs=1)
+    >>> small.regime
+    'retrained 2 rounds of 1 epoch, learning rate rewound'
+
     Args:
         model: trained to completion.
-        train, test: see `retrain`.
-        to: the recipe to arrive at, or a sparsity. Its bits count in the last round, which trains through them.
-        method: how each round retrains; the paper's own is `RewindLearningRate` with the schedule of the training.
-            `GradualPruning` prunes during a single one instead.
+        train_data, eval_data: see `retrain`.
+        recipe: to arrive at, or a sparsity, by default 0.9. Its bits count in the last round, which trains through
+            them.
+        method: how each round retrains; the paper's own is ``"learning_rate_rewinding"``, best with the schedule of the
+            training, `RewindLearningRate(Schedule(…))`. ``"gradual_pruning"`` prunes during a single one instead.
+        sparsity, bits: of the recipe; beside one they change it. All else a recipe may say is said in a `Recipe`.
         rounds: how many; by default 20 % of what remains are pruned in each; 1 is one-shot.
-        options, resume, background: see `retrain`.
+        options, resume, background, fields: see `retrain`. `seed` is that of the training.
 
     Raises:
         as `retrain`, and RecipeError for what is no recipe or sparsity.
     """
     if not isinstance(model, nn.Module):
         raise ModelError(f"cannot prune a {type(model).__name__}: give the dense nn.Module")
-    recipes = recipes_to(to, 1 if isinstance(method, GradualPruning) and rounds is None else rounds)
-    job = Job(model, train, test, method, options, recipes, resume)
+    by = named(method, METHODS, "method", _of_method(fields))
+    usual = _SPARSITY if recipe is None and sparsity is None else recipe
+    target = recipe_from(usual, {"sparsity": sparsity, "bits": bits})
+    recipes = recipes_to(target, 1 if isinstance(by, GradualPruning) and rounds is None else rounds)
+    job = Job(model, train_data, eval_data, by, options_from(options, fields), recipes, resume)
     if isinstance(job.training_method, GradualPruning):
         check_gradual(recipes)
     return _done(job, background)
+
+
+def _of_method(fields: TrainingFields) -> dict[str, Any]:
+    """Return the keywords that change the method."""
+    return {name: fields.get(name) for name in OF_METHOD}
 
 
 def _done(job: Job, background: bool) -> Compressed | Run:

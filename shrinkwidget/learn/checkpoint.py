@@ -35,8 +35,8 @@ _PARTS: Final = {
     "recipes": "of another recipe, or another number of rounds",
     "method": "of another method",
     "options": "of a training with other options",
-    "train": "of a training on other data",
-    "test": "of a training that was tested on other data",
+    "train_data": "of a training on other data",
+    "eval_data": "of a training that was evaluated on other data",
 }
 
 
@@ -65,8 +65,8 @@ class Checkpoint:
             "recipes": [recipe.to_json() for recipe in job.recipes],
             "method": _described(job.method),
             "options": _described(job.options, "checkpoint", "overwrite"),
-            "train": digest(fingerprint(job.train)),
-            "test": digest(fingerprint(job.test)),
+            "train_data": digest(fingerprint(job.train_data)),
+            "eval_data": digest(fingerprint(job.eval_data)),
             "python": f"{sys.version_info.major}.{sys.version_info.minor}",
         }
 
@@ -128,7 +128,7 @@ class Checkpoint:
                 continue
             names = _differing(there, asked)
             other = found.get("python")
-            compiled = part in ("method", "options", "train", "test") and other != self._asked["python"]
+            compiled = part in ("method", "options", "train_data", "eval_data") and other != self._asked["python"]
             why = f"; it was written by Python {quoted(other)}, which compiles functions otherwise" if compiled else ""
             named = f" ({', '.join(names)})" if names else ""
             return f"{words}{named}{why}"

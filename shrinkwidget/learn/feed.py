@@ -38,9 +38,9 @@ class Feed:
     def steps(self) -> int | None:
         """Batches in an epoch, None where only reading them would tell."""
         if (pair := as_pair(self.data)) is not None:
-            return ceil(len(pair[1]) / self.options.batch)
+            return ceil(len(pair[1]) / self.options.batch_size)
         if (dataset := _mapped(self.data)) is not None:
-            return ceil(len(dataset) / self.options.batch)
+            return ceil(len(dataset) / self.options.batch_size)
         return _length(self.data)
 
     def epoch(
@@ -67,9 +67,9 @@ class Feed:
     def _raw(self, seed: int) -> Iterator[Any]:
         generator = torch.Generator().manual_seed(seed)
         if (pair := as_pair(self.data)) is not None:
-            return _chosen(*pair, _shuffled(len(pair[1]), self.options.batch, generator))
+            return _chosen(*pair, _shuffled(len(pair[1]), self.options.batch_size, generator))
         if (dataset := _mapped(self.data)) is not None:
-            order = _shuffled(len(dataset), self.options.batch, generator)
+            order = _shuffled(len(dataset), self.options.batch_size, generator)
             return raw_batches(DataLoader(dataset, batch_sampler=[places.tolist() for places in order]), seed)
         return raw_batches(self.data, seed)
 

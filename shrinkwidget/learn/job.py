@@ -10,12 +10,13 @@ from pathlib import Path
 
 from torch import nn
 
+from ..arguments import meant
 from ..compressed import Compressed
-from ..errors import ModelError, TrainingError
+from ..errors import ModelError, TrainingError, quoted
 from ..recipe import Recipe
 from ..train.batches import as_pair, refuse_no_data
 from .feed import Feed
-from .methods import Method, ReestimateNorms, Stage, TrainingMethod
+from .methods import METHODS, Method, ReestimateNorms, Stage, TrainingMethod
 from .options import Training
 
 
@@ -28,8 +29,8 @@ class Job:
     """
 
     source: Compressed | nn.Module
-    train: object
-    test: object
+    train_data: object
+    eval_data: object
     method: Method
     options: Training
     recipes: tuple[Recipe, ...] = ()
@@ -40,14 +41,12 @@ class Job:
             raise TrainingError(
                 f"method={self.method!r} must be one such as FineTune(epochs=10) or RewindLearningRate()"
             )
-        if not isinstance(self.options, Training):
-            raise TrainingError(f"options must be Training(…), got a {type(self.options).__name__}")
-        if isinstance(self.test, Method):
+        if isinstance(self.eval_data, Method) or meant(self.eval_data, METHODS):
             raise TrainingError(
-                f"test={type(self.test).__name__}(…) is a method: write method=, or give the test data first"
+                f"eval_data={quoted(self.eval_data)} is a method: write method=…, or give the data to evaluate on first"
             )
-        if self.test is not None and as_pair(self.test) is None:
-            refuse_no_data(self.test)
+        if self.eval_data is not None and as_pair(self.eval_data) is None:
+            refuse_no_data(self.eval_data)
         object.__setattr__(self, "recipes", self.recipes or (_recipe_of(self.source),))
         if self.resume is True and self.options.checkpoint is None:
             raise TrainingError("resume=True goes on from the checkpoint of the options: give Training(checkpoint=…)")
@@ -55,7 +54,7 @@ class Job:
     @cached_property
     def feed(self) -> Feed:
         """The training data, batch by batch."""
-        return Feed(self.train, self.options)
+        return Feed(self.train_data, self.options)
 
     @cached_property
     def model(self) -> nn.Module:

@@ -202,10 +202,10 @@ class Trainer:
         return last
 
     def _scores(self, model: nn.Module, *place: int) -> Iterator[Score]:
-        if self.job.test is None:
+        if self.job.eval_data is None:
             return
         options = self.job.options
-        found = scores(model, self.job.test, options.measured, options.rules, self._stopped, self._patience)
+        found = scores(model, self.job.eval_data, options.measured, options.rules, self._stopped, self._patience)
         for step in count():
             if self._stopped():
                 return
@@ -213,7 +213,7 @@ class Trainer:
                 with seeded(self._device, self.job.options.seed, *place, _TEST, step):
                     score = next(found, None)
             except DataError as error:
-                raise DataError(f"the test data: {error}") from error.__cause__
+                raise DataError(f"eval_data: {error}") from error.__cause__
             if score is None:
                 return
             yield score

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Protocol, TypeAlias, runtime_checkable
+from dataclasses import MISSING, dataclass, field, fields, replace
+from typing import Any, Final, Literal, Protocol, TypeAlias, runtime_checkable
 
 from torch import Tensor
 
+from ..arguments import checked_fields
 from ..errors import TrainingError
-from .schedule import Schedule, check_rate, check_whole, take_plain_numbers
+from .schedule import Schedule, check_rate, check_whole, checked_choice
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,7 @@ class TrainingMethod(Protocol):
         """Return what a regime says of so many epochs of it."""
 
 
+@checked_fields(TrainingError)
 @dataclass(frozen=True, slots=True)
 class FineTune:
     """Keep training at a small rate: the usual way, and the baseline of the others.
@@ -56,7 +58,6 @@ class FineTune:
     schedule: Schedule = field(default_factory=Schedule)
 
     def __post_init__(self) -> None:
-        take_plain_numbers(self)
         check_whole(self.epochs, "FineTune", "epochs")
         if self.lr is not None:
             check_rate(self.lr, "FineTune")
@@ -71,6 +72,7 @@ class FineTune:
         return f"fine-tuned {epochs}"
 
 
+@checked_fields(TrainingError)
 @dataclass(frozen=True, slots=True)
 class RewindLearningRate:
     """Keep the weights, turn the learning rate back to epoch `to` of the schedule, and train to its end again.
@@ -83,7 +85,6 @@ class RewindLearningRate:
     to: int = 0
 
     def __post_init__(self) -> None:
-        take_plain_numbers(self)
         _check_epoch(self.to, self.schedule, "RewindLearningRate")
 
     def stage(self) -> Stage:
@@ -95,6 +96,7 @@ class RewindLearningRate:
         return f"retrained {epochs}, learning rate rewound"
 
 
+@checked_fields(TrainingError)
 @dataclass(frozen=True, slots=True, eq=False)
 class RewindWeights:
     """Turn the learning rate and the surviving weights back to epoch `to` of the schedule, and train to its end again.
@@ -112,7 +114,6 @@ class RewindWeights:
     to: int = 0
 
     def __post_init__(self) -> None:
-        take_plain_numbers(self)
         _check_epoch(self.to, self.schedule, "RewindWeights")
         if not isinstance(self.early, Mapping) or not all(isinstance(x, Tensor) for x in self.early.values()):
             raise TrainingError("RewindWeights(early=…) must be the state dict of an earlier epoch")
@@ -126,6 +127,7 @@ class RewindWeights:
         return f"retrained {epochs}, weights rewound to epoch {self.to}"
 
 
+@checked_fields(TrainingError)
 @dataclass(frozen=True, slots=True)
 class GradualPruning:
     """Prune while training, along a cubic from nothing to the recipe's sparsity (Zhu, Gupta, arXiv 1710.01878).
@@ -142,7 +144,6 @@ class GradualPruning:
     every: float = 0.25
 
     def __post_init__(self) -> None:
-        take_plain_numbers(self)
         if not 0 <= self.begin < self.end <= 1 or not self.every > 0:
             raise TrainingError(
                 f"GradualPruning(begin={self.begin!r}, end={self.end!r}, every={self.every!r}): "
@@ -164,6 +165,7 @@ class GradualPruning:
         return f"pruned gradually over {epochs}"
 
 
+@checked_fields(TrainingError)
 @dataclass(frozen=True, slots=True)
 class ReestimateNorms:
     """Measure batch norm's statistics anew for the weights there are now; needs no labels and no gradient.
@@ -175,12 +177,56 @@ class ReestimateNorms:
     batches: int | None = None
 
     def __post_init__(self) -> None:
-        take_plain_numbers(self)
         if self.batches is not None:
             check_whole(self.batches, "ReestimateNorms", "batches")
 
 
 Method: TypeAlias = TrainingMethod | ReestimateNorms
+MethodName: TypeAlias = Literal["finetune", "learning_rate_rewinding", "gradual_pruning", "reestimate_batchnorm"]
+
+METHODS: Final[Mapping[str, type[Any]]] = {
+    "finetune": FineTune,
+    "learning_rate_rewinding": RewindLearningRate,
+    "weight_rewinding": RewindWeights,
+    "gradual_pruning": GradualPruning,
+    "reestimate_batchnorm": ReestimateNorms,
+}
+"""The methods by the names under which they have their defaults."""
+
+
+def named(found: Any, classes: Mapping[str, type[Any]], argument: str, changes: Mapping[str, Any]) -> Any:
+    """Return the method, or strategy, that a name, a class or an object means, with some of its settings changed.
+
+    What it has no field for itself (`optimizer`, of a `FineTune`) is changed in its schedule. An object that is none of
+    these classes is returned as it is.
+
+    >>> named("Fine-Tune", METHODS, "method", {"epochs": 3, "lr": 0.1, "optimizer": "adam"}).schedule.optimizer
+    'adam'
+
+    Raises:
+        TrainingError: for an unknown name, one whose class needs more than a name, or a setting it does not have.
+    """
+    if isinstance(found, str):
+        name = checked_choice(found, tuple(classes), f"{argument}=…", "or an object such as those in sw.methods")
+        found = classes[name]
+    if isinstance(found, type) and found in classes.values():
+        needed = [f.name for f in fields(found) if f.default is MISSING and f.default_factory is MISSING]
+        if needed:
+            example = f"{found.__name__}({', '.join(f'{name}=…' for name in needed)})"
+            raise TrainingError(f"{argument}: {found.__name__} needs more than its name, write {argument}={example}")
+        found = found()
+    changes = {name: value for name, value in changes.items() if value is not None}
+    if not changes:
+        return found
+    own = [f.name for f in fields(found)] if type(found) in classes.values() else []
+    of_schedule = {name: value for name, value in changes.items() if name not in own}
+    of_itself = {name: value for name, value in changes.items() if name in own}
+    if of_schedule and "schedule" not in own:
+        name = next(iter(of_schedule))
+        raise TrainingError(f"{type(found).__name__} does not take {name}=…: leave it out, or take another {argument}")
+    if of_schedule:
+        of_itself["schedule"] = replace(found.schedule, **of_schedule)
+    return replace(found, **of_itself)
 
 
 def _from(schedule: Schedule, to: int, early: Mapping[str, Tensor] | None = None) -> Stage:

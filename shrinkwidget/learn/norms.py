@@ -61,7 +61,7 @@ class NormTrainer:
         network = copied(self.job.model)
         device, number = device_of(network), 0
         with measuring(network):
-            data = self.job.train
+            data = self.job.train_data
             batches = unblocked(unlabelled(data), data, self._stopped, self._patience)
             for number, raw in enumerate(islice(batches, self._most), start=1):
                 if self._stopped():

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, TypeAlias
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias, TypedDict
 
 import torch
 from torch import Tensor, nn
 
+from ..arguments import checked_fields
 from ..errors import TrainingError
 from ..train.evaluate import MetricLike
 from ..train.labels import LabelRules
 from ..train.metrics import resolve
-from .schedule import check_choice, check_whole, take_plain_numbers
+from .schedule import OptimizerLike, check_whole, checked_choice
 
 Loss: TypeAlias = str | Callable[[Any, Tensor], Tensor]
 
 
+@checked_fields(TrainingError)
 @dataclass(frozen=True, slots=True, eq=False)
 class Distil:
     """Learn from a teacher, too: its outputs, softened by a temperature (Hinton, Vinyals, Dean, arXiv 1503.02531).
@@ -36,7 +38,6 @@ class Distil:
     weight: float = 0.9
 
     def __post_init__(self) -> None:
-        take_plain_numbers(self)
         if not isinstance(self.teacher, nn.Module):
             raise TrainingError(f"Distil(teacher=…) must be an nn.Module, got a {type(self.teacher).__name__}")
         if not self.temperature > 0 or not 0 <= self.weight <= 1:
@@ -46,6 +47,7 @@ class Distil:
             )
 
 
+@checked_fields(TrainingError)
 @dataclass(frozen=True, slots=True, eq=False)
 class Training:
     """How any method trains.
@@ -53,9 +55,9 @@ class Training:
     Args:
         loss: ``"cross_entropy"``, ``"mse"``, or a function of (outputs, targets) that gives one number, the mean over
             the batch.
-        metric: what is measured on training batches and on the test data, see `evaluate`; by default what goes with the
+        metric: what is measured on training batches and on `eval_data`, see `evaluate`; by default what goes with the
             loss, ``"mse"`` or ``"accuracy"``.
-        batch: examples per step, where the data is a pair of tensors or a dataset; loaders bring their own batches.
+        batch_size: examples per step, where the data is a pair of tensors or a dataset; loaders bring their own.
         augment: a function of a batch of inputs, applied in training only.
         distil: a teacher to learn from.
         seed: of the order of the examples, dropout, augmentation: of all chance. Same seed, same result on the CPU.
@@ -73,7 +75,7 @@ class Training:
 
     loss: Loss = "cross_entropy"
     metric: MetricLike | None = None
-    batch: int = 64
+    batch_size: int = 64
     augment: Callable[[Any], Any] | None = None
     distil: Distil | None = None
     seed: int = 0
@@ -85,12 +87,12 @@ class Training:
     next_token: bool | None = None
 
     def __post_init__(self) -> None:
-        take_plain_numbers(self)
         if not callable(self.loss):
-            check_choice(self.loss, ("cross_entropy", "mse"), "Training(loss=…)", "or a function of (outputs, targets)")
+            names, function = ("cross_entropy", "mse"), "or a function of (outputs, targets)"
+            object.__setattr__(self, "loss", checked_choice(self.loss, names, "Training(loss=…)", function))
         resolve(self.measured)
         _ = self.rules
-        check_whole(self.batch, "Training", "batch")
+        check_whole(self.batch_size, "Training", "batch_size")
         if self.autocast not in (None, torch.bfloat16):
             raise TrainingError(
                 f"Training(autocast={self.autocast!r}) must be torch.bfloat16 or None: "
@@ -106,3 +108,41 @@ class Training:
     def measured(self) -> MetricLike:
         """The metric that was asked for, or the one that goes with the loss."""
         return self.metric or ("mse" if self.loss == "mse" else "accuracy")
+
+
+class TrainingFields(TypedDict, total=False):
+    """The keywords of everything that trains: three of its method, and the fields of `Training`."""
+
+    epochs: int
+    lr: float
+    optimizer: OptimizerLike
+    loss: Loss
+    metric: MetricLike | None
+    batch_size: int
+    augment: Callable[[Any], Any] | None
+    distil: Distil | None
+    seed: int
+    checkpoint: str | os.PathLike[str] | None
+    overwrite: bool
+    autocast: torch.dtype | None
+    channels_last: bool
+    ignore_index: int | None
+    next_token: bool | None
+
+
+OF_METHOD = ("epochs", "lr", "optimizer")
+"""The keywords that change the method; all others change the options."""
+
+
+def options_from(options: Training | None, given: Mapping[str, Any]) -> Training:
+    """Return the options that an argument and keywords mean together: keywords beside options change them.
+
+    Raises:
+        TrainingError: for what are no options, and for values that cannot be.
+    """
+    changes = {name: value for name, value in given.items() if name not in OF_METHOD}
+    if options is None:
+        return Training(**changes)
+    if not isinstance(options, Training):
+        raise TrainingError(f"options must be Training(…), got a {type(options).__name__}")
+    return replace(options, **changes) if changes else options

@@ -14,6 +14,7 @@ from ..compressed import Compressed
 from ..errors import ShrinkError, TrainingError
 from ..measure.call import reason
 from ..measure.parallel import before_exit
+from ..train.evaluate import Score
 from ..train.reader import wait_for_readers
 from .claim import claim, release
 from .drive import trainer_of
@@ -34,7 +35,8 @@ class Run:
     """A training that `retrain` and `prune_and_retrain` start with ``background=True``.
 
     It may be asked and told everything from any thread. `stop` is acknowledged at once, and obeyed before the next step
-    or the next batch of the test data: the result is then the best weights so far. A run ends before the program does.
+    or the next batch of the evaluation data: the result is then the best weights so far. A run ends before the program
+    does.
 
     Whatever its data, model, loss or metric raise ends it, with state "failed", and frees the model; data that gives no
     batch for ten minutes does, too.
@@ -129,18 +131,20 @@ class Run:
         return list(self._trainer.log.points)
 
     @property
-    def baseline(self) -> dict[str, Any] | None:
-        """The score of the model as it came, as plain values; None without test data."""
-        return self._trainer.log.baseline
+    def baseline(self) -> Score | None:
+        """The score of the model as it came; None without evaluation data."""
+        found = self._trainer.log.baseline
+        return None if found is None else Score.from_dict(found)
 
     @property
-    def score(self) -> dict[str, Any] | None:
-        """The test score of the best weights so far, as plain values; None without test data or a complete epoch."""
+    def score(self) -> Score | None:
+        """The score of the best weights so far; None without evaluation data or a complete epoch."""
         best = self._trainer.log.best
         if best is None:
             return None
         scores = (row["test"] for row in self.history if (row["round"], row["epoch"]) == (best.round + 1, best.epoch))
-        return next(scores, None)
+        found = next(scores, None)
+        return None if found is None else Score.from_dict(found)
 
     @property
     def best(self) -> Compressed:

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias, get_args
 
-import numpy as np
 from torch import nn, optim
 from torch.optim import Optimizer
 
-from ..errors import TrainingError, nearest
+from ..arguments import checked_fields, meant
+from ..errors import TrainingError, nearest, quoted
 
 Decay: TypeAlias = Literal["step", "cosine", "constant"]
 Trained: TypeAlias = list[nn.Parameter] | list[dict[str, Any]]
 """The parameters an optimizer is made of; in groups, as torch has them, where some have a rate of their own."""
 OptimizerFactory: TypeAlias = Callable[[Any], Optimizer]
+OptimizerLike: TypeAlias = str | type[Optimizer] | OptimizerFactory
 
 
+@checked_fields(TrainingError)
 @dataclass(frozen=True, slots=True)
 class Schedule:
     """How a network is trained from beginning to end.
@@ -26,8 +28,9 @@ class Schedule:
     Args:
         epochs: passes over the training data.
         lr: the learning rate at its highest.
-        optimizer: ``"sgd"``, ``"adam"``, ``"adamw"``, ``"rmsprop"``, or a function that makes an optimizer of a list of
-            parameters; its groups keep their rates relative to each other.
+        optimizer: ``"sgd"``, ``"adam"``, ``"adamw"``, ``"rmsprop"``, a class such as ``torch.optim.NAdam``, or a
+            function that makes an optimizer of a list of parameters; its groups keep their rates relative to each
+            other.
         momentum, nesterov: of ``"sgd"``; momentum also of ``"rmsprop"``.
         weight_decay: of the optimizers with a name.
         decay: ``"step"`` multiplies the rate by `gamma` at every milestone, ``"cosine"`` lets it fall to zero along
@@ -42,7 +45,7 @@ class Schedule:
 
     epochs: int = 30
     lr: float = 0.1
-    optimizer: str | OptimizerFactory = "sgd"
+    optimizer: OptimizerLike = "sgd"
     momentum: float = 0.9
     weight_decay: float = 5e-4
     nesterov: bool = True
@@ -52,13 +55,14 @@ class Schedule:
     warmup: float = 0
 
     def __post_init__(self) -> None:
-        take_plain_numbers(self)
         object.__setattr__(self, "milestones", tuple(map(float, self.milestones)))
         check_whole(self.epochs, "Schedule", "epochs")
         check_rate(self.lr, "Schedule")
-        if not callable(self.optimizer):
-            check_choice(self.optimizer, tuple(_NAMED), "Schedule(optimizer=…)", "or a function of the parameters")
-        check_choice(self.decay, get_args(Decay), "Schedule(decay=…)")
+        found = _name_of(self.optimizer)
+        if not callable(found):
+            others = "a class of torch.optim, or a function of the parameters"
+            object.__setattr__(self, "optimizer", checked_choice(found, tuple(_NAMED), "Schedule(optimizer=…)", others))
+        object.__setattr__(self, "decay", checked_choice(self.decay, get_args(Decay), "Schedule(decay=…)"))
         if not 0 <= self.warmup < self.epochs:
             raise TrainingError(
                 f"Schedule(warmup={self.warmup!r}) must be at least 0 and less than the {self.epochs} epochs"
@@ -90,7 +94,8 @@ class Schedule:
         if not callable(self.optimizer):
             return _NAMED[self.optimizer](self, parameters)
         try:
-            made = self.optimizer(parameters)
+            make: Callable[..., Optimizer] = self.optimizer
+            made = make(parameters, lr=self.lr) if isinstance(make, type) else make(parameters)
         except Exception as error:
             raise TrainingError(f"Schedule(optimizer=…) failed: {type(error).__name__}: {error}") from error
         if not isinstance(made, Optimizer):
@@ -120,19 +125,13 @@ def _rmsprop(schedule: Schedule, parameters: Trained) -> Optimizer:
     return optim.RMSprop(parameters, lr=schedule.lr, momentum=schedule.momentum, weight_decay=schedule.weight_decay)
 
 
+_CLASSES: Final = {"sgd": optim.SGD, "adam": optim.Adam, "adamw": optim.AdamW, "rmsprop": optim.RMSprop}
 _NAMED: Final[dict[str, Callable[[Schedule, Trained], Optimizer]]] = {
     "sgd": _sgd,
     "adam": _adam,
     "adamw": _adamw,
     "rmsprop": _rmsprop,
 }
-
-
-def take_plain_numbers(options: Any) -> None:
-    """Turn numpy's numbers in the fields of a frozen dataclass into Python's: sweeps are written with np.linspace."""
-    for option in fields(options):
-        if isinstance(value := getattr(options, option.name), np.generic):
-            object.__setattr__(options, option.name, value.item())
 
 
 def check_whole(found: Any, where: str, name: str) -> None:
@@ -147,8 +146,20 @@ def check_rate(lr: Any, where: str, name: str = "lr") -> None:
         raise TrainingError(f"{where}({name}={lr!r}) must be a number above 0")
 
 
-def check_choice(found: Any, choices: tuple[str, ...], where: str, otherwise: str = "") -> None:
-    """Raise a `TrainingError` unless it is one of the choices, naming the nearest."""
-    if found not in choices:
+def _name_of(optimizer: object) -> object:
+    """Return the name of an optimizer's class if it has one, all else as it is; refuse one that is made already."""
+    if isinstance(optimizer, Optimizer):
+        kind = type(optimizer).__name__
+        raise TrainingError(
+            f"Schedule(optimizer=…) is a {kind} of your own parameters, and a copy of the model is trained: give the "
+            f"class, optimizer=torch.optim.{kind}, or a function, optimizer=lambda p: torch.optim.{kind}(p, lr=0.1)"
+        )
+    return next((name for name, torch_class in _CLASSES.items() if optimizer is torch_class), optimizer)
+
+
+def checked_choice(found: Any, choices: tuple[str, ...], where: str, otherwise: str = "") -> str:
+    """Return the choice that is meant, in whatever case it is written; raise a `TrainingError` naming the nearest."""
+    if (choice := meant(found, choices)) is None:
         names = ", ".join(map(repr, choices)) + (f", {otherwise}" if otherwise else "")
-        raise TrainingError(f"{where} must be {names}, got {found!r}{nearest(str(found), choices)}")
+        raise TrainingError(f"{where} must be {names}, got {quoted(found)}{nearest(str(found), choices)}")
+    return choice

@@ -5,14 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Unpack
 
-from ..errors import ModelError, RecipeError, quoted
-from ..recipe import Plan, Recipe, checked_recipe, layer_label
+from ..arguments import public
+from ..errors import ArgumentError, RecipeError, quoted
+from ..kinds import every_setting
+from ..recipe import Plan, Recipe, RecipeFields, layer_label, recipe_from
 from .bytes import counts_bytes, header_bytes, kept_bytes, layer_bytes
 from .grids import rounding_noise
+from .layers import Source
+from .layout import Stated
 from .pruned import Survival, survivals
 from .sketch import LayerSketch, Sketch
+from .sketch import sketch as sketch_of
 
 _FIELDS = ("kept", "threshold", "signal", "noise", "codes", "mask", "scales", "as_is")
 
@@ -161,30 +166,51 @@ def compared(ratio: float) -> str:
     return f"{ratio:.1f}× smaller than" if ratio >= 1 else f"{1 / ratio:.1f}× larger than"
 
 
-def estimate(sketch: Sketch, recipe: Recipe) -> Estimate:
+@public(fields_of=[RecipeFields], also=every_setting)
+def estimate(
+    model: Source | Sketch,
+    recipe: Recipe | float | None = None,
+    *,
+    layout: Stated = None,
+    **fields: Unpack[RecipeFields],
+) -> Estimate:
     """Return what a recipe would make of a model, from its sketch alone.
 
+    >>> import shrinkwidget as sw
+    >>> look = sw.sketch(sw.demo.model())
+    >>> sw.estimate(look, sparsity=0.9, bits=4).ratio > sw.estimate(look, 0.5).ratio
+    True
+
+    Args:
+        model: a `Sketch`, or what one is made of: a module, a state dict, the path of a checkpoint. Make the sketch
+            once where several recipes are tried: it takes longer than all of them.
+        recipe: a `Recipe`, or a number: the sparsity.
+        layout: of what is no sketch yet; see `sketch`.
+        fields: of a `Recipe`; beside a recipe they change it.
+
     Raises:
-        ModelError: for what is no sketch.
         RecipeError: for what is no recipe, if one of its overrides matches no layer, or for a kind of which a sketch
             cannot tell what it comes to: `compress` counts it.
+        ModelError, FileError: for a model that cannot be looked at; see `sketch`.
+        ArgumentError: for an unknown keyword, or a `layout` beside a sketch, which has its own.
     """
-    checked_recipe(recipe)
-    if not isinstance(sketch, Sketch):
-        raise ModelError(f"cannot estimate from a {type(sketch).__name__}: give sketch(model), the model's sketch")
-    plans = sketch.plans(recipe)
-    fates = survivals(sketch.layers, plans, recipe)
+    asked = recipe_from(recipe, fields)
+    if isinstance(model, Sketch) and layout is not None:
+        raise ArgumentError("a sketch has its layout already: give layout=… to sketch(…), or the model in its place")
+    look = model if isinstance(model, Sketch) else sketch_of(model, layout=layout)
+    plans = look.plans(asked)
+    fates = survivals(look.layers, plans, asked)
     layers = []
-    for layer, plan, fate in zip(sketch.layers, plans, fates, strict=True):
+    for layer, plan, fate in zip(look.layers, plans, fates, strict=True):
         found = None if fate is None else _layer(layer, plan, fate)
         if found is None:
-            kind = recipe.importance if fate is None else plan.quantizer
+            kind = asked.importance if fate is None else plan.quantizer
             raise RecipeError(
                 f"{kind.role} {kind.kind!r} has no estimate from a sketch (layer {quoted(layer.label)}): take "
                 f"sw.compress(model, recipe).estimate, which is exact"
             )
         layers.append(found)
-    return assembled(sketch, recipe, plans, layers)
+    return assembled(look, asked, plans, layers)
 
 
 def assembled(

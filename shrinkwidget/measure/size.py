@@ -11,6 +11,7 @@ from typing import Any, Final
 import torch
 from torch import nn
 
+from ..arguments import public
 from ..errors import ModelError, quoted
 from .call import keeping_random_state
 from .forward import watch
@@ -103,6 +104,7 @@ class Size:
         return html_table(self)
 
 
+@public()
 def measure(source: Source, example: object = None, *, layout: Stated = None) -> Size:
     """Weigh a module, a state dict, or a checkpoint on disk (see `sketch`); nothing of it is changed.
 

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..arguments import public
 from ..errors import ModelError, quoted
 from ..recipe import Granularity, Plan, Recipe, layer_label
 from .bins import Floats
@@ -178,6 +179,7 @@ class Sketch:
         return decode(blob)
 
 
+@public()
 def sketch(source: Source | Weights, *, layout: Stated = None) -> Sketch:
     """Look at every weight of a module, a state dict or a checkpoint on disk once.
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.parametrize import is_parametrized
 
+from ..arguments import public
 from ..errors import ModelError
 from ..measure.call import Inputs, as_inputs, device_of, evaluating, keeping_random_state, moved, reason, run
 from ..measure.forward import tensors_in
@@ -54,6 +55,7 @@ class _NotFoldedError(Exception):
     """Why a norm stays: the end of a sentence that begins with its name."""
 
 
+@public()
 def fold_batchnorm(model: nn.Module, example: object = None) -> nn.Module:
     """Return a copy of a model in which every batch norm that follows a convolution or a dense layer is part of it.
 

@@ -104,13 +104,17 @@ class Lesson:
         return len(heads) == 1 and head_is_last(self._network, heads[0], self._begun.batch, self._task.options)
 
     def _options(self, part: Part) -> Training:
-        return replace(self._task.options, batch=max(part.least, self._task.options.batch))
+        return replace(self._task.options, batch_size=max(part.least, self._task.options.batch_size))
 
     def _train_head(self, part: Part) -> None:
         """Train the head alone on what goes into it."""
         (head,), options = self._begun.heads, self._options(part)
-        train, count = features_of(self._network, head, self._task.train, options.seed)
-        test = None if self._task.test is None else features_of(self._network, head, self._task.test, options.seed)[0]
+        train, count = features_of(self._network, head, self._task.train_data, options.seed)
+        test = (
+            None
+            if self._task.eval_data is None
+            else features_of(self._network, head, self._task.eval_data, options.seed)[0]
+        )
         recipes = () if self._recipe is None else (recipe_of_layer(self._recipe, self._names(), f"{head}.weight"),)
         method = _Method(self._strategy, replace(part.stage, relative={}))
         job = Job(self._network.get_submodule(head), train, test, method, options, recipes)
@@ -123,7 +127,7 @@ class Lesson:
         source = self._network if self._recipe is None else self._packed(self._recipe)
         self._aware |= self._recipe is not None and _rounds(self._recipe, self._network)
         method = _Method(self._strategy, part.stage)
-        job = Job(source, self._task.train, self._task.test, method, self._options(part))
+        job = Job(source, self._task.train_data, self._task.eval_data, method, self._options(part))
         entries = self._finish(job, self._take_whole)
         relative = {} if isinstance(self._strategy, LowRank) else part.stage.relative
         self._macs += self._begun.costs.training(relative) * sum(entry["examples"] for entry in entries)

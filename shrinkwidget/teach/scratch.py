@@ -39,7 +39,7 @@ class Scratch:
 
 def usual(task: Task) -> Schedule:
     """Return a schedule by which most networks learn: 30 epochs, or 300 steps where the data is small."""
-    steps = Feed(task.train, task.options).steps
+    steps = Feed(task.train_data, task.options).steps
     epochs = max(_EPOCHS, math.ceil(_STEPS / steps)) if steps else _EPOCHS
     return Schedule(epochs, lr=0.05, decay="cosine", warmup=epochs / 10)
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import Any, Final, Literal, Protocol, TypeAlias, runtime_checkable
 
+from ..arguments import checked_fields
 from ..errors import TrainingError
 from ..learn.methods import Stage
-from ..learn.schedule import OptimizerFactory, Schedule, check_rate, check_whole
+from ..learn.schedule import OptimizerLike, Schedule, check_rate, check_whole
 from .layers import Layers
 
 
@@ -31,6 +32,7 @@ class Strategy(Protocol):
         """Return what a regime says of so many epochs of it."""
 
 
+@checked_fields(TrainingError)
 @dataclass(frozen=True, slots=True)
 class Head:
     """Train the new head alone. The backbone is frozen, in eval mode, its batch-norm statistics too.
@@ -50,7 +52,7 @@ class Head:
 
     epochs: int = 100
     lr: float = 0.01
-    optimizer: str | OptimizerFactory = "adam"
+    optimizer: OptimizerLike = "adam"
     weight_decay: float = 0.0
     least: int = 256
 
@@ -67,6 +69,7 @@ class Head:
         return f"transferred, new head trained {epochs}"
 
 
+@checked_fields(TrainingError)
 @dataclass(frozen=True, slots=True)
 class FineTuneAll:
     """Train the head and, at a smaller rate, all below it.
@@ -81,7 +84,7 @@ class FineTuneAll:
     epochs: int = 30
     lr: float = 0.02
     backbone_lr: float | None = None
-    optimizer: str | OptimizerFactory = "sgd"
+    optimizer: OptimizerLike = "sgd"
     weight_decay: float = 5e-4
 
     def __post_init__(self) -> None:
@@ -97,6 +100,7 @@ class FineTuneAll:
         return f"transferred, all fine-tuned {epochs}"
 
 
+@checked_fields(TrainingError)
 @dataclass(frozen=True, slots=True)
 class Gradual:
     """Train the head first, then unfreeze what is below it, from the top (Howard, Ruder, arXiv 1801.06146).
@@ -116,7 +120,7 @@ class Gradual:
     epochs: int = 15
     lr: float = 0.02
     backbone_lr: float | None = None
-    optimizer: str | OptimizerFactory = "sgd"
+    optimizer: OptimizerLike = "sgd"
     weight_decay: float = 5e-4
     first: Head = field(default_factory=Head)
 
@@ -139,6 +143,7 @@ class Gradual:
         return f"transferred, unfrozen in {self.stages} stages, {epochs}"
 
 
+@checked_fields(TrainingError)
 @dataclass(frozen=True, slots=True)
 class LowRank:
     """Train the head, and beside every frozen weight a product of two thin matrices (LoRA, arXiv 2106.09685).
@@ -157,7 +162,7 @@ class LowRank:
     alpha: float = 8.0
     epochs: int = 30
     lr: float = 0.003
-    optimizer: str | OptimizerFactory = "adam"
+    optimizer: OptimizerLike = "adam"
     weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
@@ -174,6 +179,17 @@ class LowRank:
     def words(self, epochs: str) -> str:
         """Return what a regime says of so many epochs of it."""
         return f"transferred, updates of rank {self.rank} trained {epochs}"
+
+
+StrategyName: TypeAlias = Literal["linear_probe", "full_finetune", "gradual_unfreezing", "lora"]
+
+STRATEGIES: Final[Mapping[str, type[Any]]] = {
+    "linear_probe": Head,
+    "full_finetune": FineTuneAll,
+    "gradual_unfreezing": Gradual,
+    "lora": LowRank,
+}
+"""The strategies by their names."""
 
 
 def _schedule(asked: Head | FineTuneAll | Gradual | LowRank) -> Schedule:

@@ -22,13 +22,15 @@ from ..train.labels import IGNORED
 class Task:
     """The data of the new task, the outputs of the new head, and how is trained."""
 
-    train: object
-    test: object
+    train_data: object
+    eval_data: object
     outputs: int
     options: Training
 
     @classmethod
-    def of(cls, train: object, test: object, classes: int | None, targets: int | None, options: Training) -> Task:
+    def of(
+        cls, train_data: object, eval_data: object, classes: int | None, targets: int | None, options: Training
+    ) -> Task:
         """Return the task, its classes counted where neither they nor the values to predict are given.
 
         Raises:
@@ -36,7 +38,7 @@ class Task:
             TrainingError: for numbers of classes or values that cannot be.
         """
         _check_options(options, classes, targets)
-        for data in (train, test):
+        for data in (train_data, eval_data):
             if data is not None and as_pair(data) is None:
                 refuse_no_data(data)
             if isinstance(data, Iterator):
@@ -45,8 +47,9 @@ class Task:
                     f"pass a list of batches or a DataLoader"
                 )
         if targets is not None:
-            return cls(train, test, targets, _for_regression(options))
-        return cls(train, test, _count_classes(train, options) if classes is None else classes, options)
+            return cls(train_data, eval_data, targets, _for_regression(options))
+        outputs = _count_classes(train_data, options) if classes is None else classes
+        return cls(train_data, eval_data, outputs, options)
 
     def first(self, model: nn.Module) -> Batch:
         """Return the first training batch, ready to run.
@@ -55,7 +58,7 @@ class Task:
             DataError: if there is none, or the model takes other arguments.
         """
         with seeded(None, self.options.seed):
-            raw = next(raw_batches(self.train), None)
+            raw = next(raw_batches(self.train_data), None)
         if raw is None:
             raise DataError("the data is empty: there is no batch to train on")
         try:
@@ -66,9 +69,7 @@ class Task:
         return batch
 
 
-def _check_options(options: object, classes: object, targets: object) -> None:
-    if not isinstance(options, Training):
-        raise TrainingError(f"options must be Training(…), got a {type(options).__name__}")
+def _check_options(options: Training, classes: object, targets: object) -> None:
     if options.checkpoint is not None:
         raise TrainingError("transfer writes no checkpoint, as it is short: leave Training(checkpoint=…) out")
     if classes is not None and targets is not None:

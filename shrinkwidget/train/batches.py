@@ -34,18 +34,21 @@ class Batch:
     targets: Tensor
 
 
-def raw_batches(data: object, seed: int = 0) -> Iterator[Any]:
+def raw_batches(data: object, seed: int = 0, batch_size: int | None = None) -> Iterator[Any]:
     """Yield the batches of a loader, an iterable, a map-style dataset, or a pair of tensors cut into batches.
 
-    A loader is not read itself, but a copy of it (`own_loader`), whose order follows from the seed.
+    A loader is not read itself, but a copy of it (`own_loader`), whose order follows from the seed. `batch_size` is
+    that of datasets and pairs.
 
     Raises:
         DataError: for data that is none of these, or that fails while it gives a batch.
     """
     if (pair := as_pair(data)) is not None:
-        yield from _cut(*pair)
+        yield from _cut(*pair, batch_size)
     elif isinstance(data, Dataset) and not isinstance(data, IterableDataset):
-        yield from _taken(DataLoader(data, batch_size=MOST_ROWS, generator=torch.Generator().manual_seed(seed)))
+        yield from _taken(
+            DataLoader(data, batch_size=batch_size or MOST_ROWS, generator=torch.Generator().manual_seed(seed))
+        )
     else:
         yield from _taken(own_loader(data, seed) if isinstance(data, DataLoader) else data)
 
@@ -123,10 +126,11 @@ def as_pair(data: object) -> tuple[Tensor, Tensor] | None:
     return inputs, targets
 
 
-def _cut(inputs: Tensor, targets: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Cut into batches small enough for a first result soon and large enough to run well."""
-    row_bytes = max(1, inputs.nbytes // max(1, len(inputs)))
-    rows = max(1, min(MOST_ROWS, MOST_BYTES // row_bytes))
+def _cut(inputs: Tensor, targets: Tensor, rows: int | None) -> Iterator[tuple[Tensor, Tensor]]:
+    """Cut into batches of so many rows, or small enough for a first result soon and large enough to run well."""
+    if rows is None:
+        row_bytes = max(1, inputs.nbytes // max(1, len(inputs)))
+        rows = max(1, min(MOST_ROWS, MOST_BYTES // row_bytes))
     for start in range(0, len(inputs), rows):
         yield inputs[start : start + rows], targets[start : start + rows]
 

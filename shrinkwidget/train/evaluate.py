@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Literal, Protocol, TypeAlias, overload, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
-from ..errors import Cancelled, DataError, ModelError
+from ..arguments import public
+from ..errors import ArgumentError, Cancelled, DataError, ModelError
 from ..measure.call import RandomState, device_of, keeping_random_state, run
+from ..measure.parallel import never
 from .answers import OutputReader
 from .batches import Batch, as_pair, count, prepared, raw_batches
 from .by_class import ByClass, ClassCounts, collapse
@@ -47,6 +49,12 @@ class Score:
     better. An accuracy also counts its classes, once it is done: ``by_class[3].predicted`` says how often class 3 was
     predicted, beside `labels` and `correct`; it is empty beyond 1,000 classes, and for other metrics. `warnings` are
     sentences about what the mean hides: a class that is never predicted, an interval that covers chance.
+
+    A score is a number where one is needed; scores of one metric compare by value.
+
+    >>> score = Score(0.975, 0.95, 0.99, n=200, total=200, metric="accuracy", percent=True)
+    >>> float(score), score > 0.9, f"{score:.1%}"
+    (0.975, True, '97.5%')
     """
 
     value: float
@@ -61,6 +69,36 @@ class Score:
     higher: bool = True
     warnings: tuple[str, ...] = ()
     by_class: tuple[ClassCounts, ...] = ()
+
+    def __float__(self) -> float:
+        return self.value
+
+    def __format__(self, spec: str) -> str:
+        return format(self.value, spec) if spec else str(self)
+
+    def __lt__(self, other: Score | float) -> bool:
+        return self.value < self._comparable(other)
+
+    def __le__(self, other: Score | float) -> bool:
+        return self.value <= self._comparable(other)
+
+    def __gt__(self, other: Score | float) -> bool:
+        return self.value > self._comparable(other)
+
+    def __ge__(self, other: Score | float) -> bool:
+        return self.value >= self._comparable(other)
+
+    def _comparable(self, other: Score | float) -> float:
+        if isinstance(other, Score) and other.metric != self.metric:
+            raise ArgumentError(f"{self.metric} and {other.metric} cannot be compared: they are scores of two metrics")
+        return float(other)
+
+    @classmethod
+    def from_dict(cls, found: Mapping[str, Any]) -> Score:
+        """Return what `to_dict` told, without the counts of classes; more keys are left out."""
+        known = {f.name: found[f.name] for f in fields(cls) if f.name in found}
+        unknown = {name: math.nan for name in ("value", "low", "high") if known[name] is None}  # JSON has no NaN
+        return cls(**{**known, **unknown, "warnings": tuple(known["warnings"])})
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON-able values but for the counts of classes; what is not finite is None."""
@@ -83,77 +121,91 @@ class Score:
         return f"{100 * x:.1f}" if self.percent else f"{x:.4g}"
 
 
+@overload
 def evaluate(
     model: nn.Module | Shrunk,
-    data: object,
+    eval_data: object,
     metric: MetricLike = "accuracy",
     *,
+    batch_size: int | None = None,
     ignore_index: int | None = None,
     next_token: bool | None = None,
-) -> Score:
+    stream: Literal[False] = False,
+) -> Score: ...
+@overload
+def evaluate(
+    model: nn.Module | Shrunk,
+    eval_data: object,
+    metric: MetricLike = "accuracy",
+    *,
+    batch_size: int | None = None,
+    ignore_index: int | None = None,
+    next_token: bool | None = None,
+    stream: Literal[True],
+) -> Iterator[Score]: ...
+@public()
+def evaluate(
+    model: nn.Module | Shrunk,
+    eval_data: object,
+    metric: MetricLike = "accuracy",
+    *,
+    batch_size: int | None = None,
+    ignore_index: int | None = None,
+    next_token: bool | None = None,
+    stream: bool = False,
+) -> Score | Iterator[Score]:
     """Return the score of a model on data.
 
     The model's weights, buffers and training modes stay as they are, and so do the generators of random numbers; of a
-    DataLoader a copy is read, never the loader itself. See `running` for the scores on the way.
+    DataLoader a copy is read, never the loader itself.
+
+    >>> import shrinkwidget as sw
+    >>> score = sw.evaluate(sw.demo.model(), sw.demo.data("test"))
+    >>> score.n, score > 0.9
+    (360, True)
 
     Args:
         model: any module, or a `Compressed`, whose regime the score then carries; batches are moved to its device.
-        data: a DataLoader, an iterable of ``(inputs, targets)`` or dict batches, a map-style dataset, or a pair of
+        eval_data: a DataLoader, an iterable of ``(inputs, targets)`` or dict batches, a map-style dataset, or a pair of
             tensors ``(inputs, targets)``. Several inputs go as ``((a, b), targets)``. Of a dict, the targets are under
             "labels", "label", "targets", "target" or "y".
         metric: ``"accuracy"`` (top-1, Wilson interval), ``"mse"``, ``"perplexity"`` (exp of the mean cross entropy
             per label), a function of (outputs, targets) that gives one number per example, or one per batch, or a
             `Metric`. Of a function more is taken to be better, and its values are shown as they are, unless its
             attributes ``higher_is_better`` and ``percent`` (or `Metric.of`) say otherwise; torch's losses are known.
+        batch_size: examples per batch, where the data is a pair of tensors or a dataset; loaders bring their own.
         ignore_index: a label that is not scored, such as 255 in segmentation; -100 never is.
         next_token: for sequences, whether the output at position i predicts label i + 1 (a causal language model whose
             labels are its inputs) or label i. By default the model's own loss tells; without one, you are asked.
+        stream: True for an iterator of scores instead, one after every batch, and at last the same with ``done=True``.
+            Leave the loop when you are sure enough: the model is as it was, and no more batches are run.
 
     Labels may be class numbers (N×…, or N×1), one-hot, or shares of the classes that sum to 1, as torch's cross entropy
     takes them. Outputs may be a tensor N×C×…, one logit (or the probability a sigmoid gives) per label, a tuple, a
     dict, or an object with ``logits``.
 
     Raises:
-        DataError: for data, targets or a metric that do not fit the model, naming the batch; for empty data.
+        DataError: for data, targets or a metric that do not fit the model, naming the batch; for empty data. With
+            `stream`, for the metric's name and the model at once, for the rest on the way.
         ModelError: for what is no module, or has no values (the meta device).
+        ArgumentError: for an unknown keyword.
     """
-    rules = LabelRules(ignore_index, next_token)
-    if isinstance(model, nn.Module) or not isinstance(model, Shrunk):
-        with keeping_random_state():
-            *_, score = scores(model, data, metric, rules)
-        return score
-    if model.model is None:
-        raise ModelError("there is no model to run, only weights: load the file with load(path, into=model)")
-    found = evaluate(model.model, data, metric, ignore_index=ignore_index, next_token=next_token)
-    return replace(found, regime=model.regime)
-
-
-def running(
-    model: nn.Module,
-    data: object,
-    metric: MetricLike = "accuracy",
-    cancelled: Callable[[], bool] | None = None,
-    patience: float | None = None,
-    *,
-    ignore_index: int | None = None,
-    next_token: bool | None = None,
-) -> Iterator[Score]:
-    """Yield the score after every batch, and at last the same with ``done=True``; see `evaluate`.
-
-        for score in sw.running(model, data):
-            if score.high < 0.9:
-                break  # sure enough: the model is as it was, and no more batches are run
-
-    `cancelled` is asked before every batch is run; between two scores the model is as the caller left it. With
-    `patience`, data is read on another thread, so that `cancelled` is obeyed while a batch is waited for, and data that
-    gives none for so many seconds is given up.
-
-    Raises:
-        Cancelled: when `cancelled` says so.
-        DataError, ModelError: as `evaluate`; for the metric's name and the model at once, for the rest on the way.
-    """
-    found = scores(model, data, metric, LabelRules(ignore_index, next_token), cancelled, patience)
-    return _aside(found, RandomState(torch_only=as_pair(data) is not None))  # tensors draw nothing, but datasets may
+    regime: str | None = None
+    module: object = model
+    if not isinstance(model, nn.Module) and isinstance(model, Shrunk):
+        if model.model is None:
+            raise ModelError("there is no model to run, only weights: load the file with load(path, into=model)")
+        module, regime = model.model, model.regime
+    if batch_size is not None and (type(batch_size) is not int or batch_size < 1):
+        raise DataError(f"batch_size={batch_size!r} must be a whole number from 1, or None")
+    found = scores(module, eval_data, metric, LabelRules(ignore_index, next_token), batch_size=batch_size)
+    if regime is not None:
+        found = (replace(score, regime=regime) for score in found)
+    if stream:  # tensors draw nothing, but datasets may
+        return _aside(found, RandomState(torch_only=as_pair(eval_data) is not None))
+    with keeping_random_state():
+        *_, last = found
+    return last
 
 
 def _aside(found: Iterator[Score], state: RandomState) -> Iterator[Score]:
@@ -167,30 +219,38 @@ def _aside(found: Iterator[Score], state: RandomState) -> Iterator[Score]:
 
 
 def scores(
-    model: nn.Module,
+    model: object,
     data: object,
     metric: MetricLike,
     rules: LabelRules = LabelRules(),
     cancelled: Callable[[], bool] | None = None,
     patience: float | None = None,
+    batch_size: int | None = None,
 ) -> Iterator[Score]:
-    """Yield what `running` does, but leave the generators of random numbers alone.
+    """Yield what `evaluate` does with ``stream=True``, but leave the generators of random numbers alone.
 
-    They are the process's own: a thread that put them back would undo what another has drawn meanwhile.
+    They are the process's own: a thread that put them back would undo what another has drawn meanwhile. `cancelled` is
+    asked before every batch is run; between two scores the model is as the caller left it. With `patience`, data is
+    read on another thread, so that `cancelled` is obeyed while a batch is waited for, and data that gives none for so
+    many seconds is given up.
+
+    Raises:
+        Cancelled: when `cancelled` says so.
     """
-    device = _runnable(model)
-    reader = OutputReader(model, rules)
-    return _scores(reader, model, device, data, resolve(metric), cancelled or (lambda: False), patience)
+    module, device = _runnable(model)
+    reader = OutputReader(module, rules)
+    batches = unblocked(raw_batches(data, batch_size=batch_size), data, cancelled or never, patience)
+    return _scores(reader, module, device, data, resolve(metric), cancelled or never, batches)
 
 
-def _runnable(model: object) -> torch.device | None:
-    """Return the device of what is a module with values, and refuse all else."""
+def _runnable(model: object) -> tuple[nn.Module, torch.device | None]:
+    """Return a module with values, and its device; refuse all else."""
     if not isinstance(model, nn.Module):
         inside = "its .model" if isinstance(getattr(model, "model", None), nn.Module) else "an nn.Module"
         raise ModelError(f"cannot run a {type(model).__name__}: give {inside}")
     if (device := device_of(model)) is not None and device.type == "meta":
         raise ModelError("the model is on the meta device and has no values: load its weights first")
-    return device
+    return model, device
 
 
 def _scores(
@@ -200,10 +260,10 @@ def _scores(
     data: object,
     metric: Metric,
     cancelled: Callable[[], bool],
-    patience: float | None,
+    batches: Iterator[Any],
 ) -> Iterator[Score]:
     tally, classes, total, number = Tally(), ByClass(), count(data), 0
-    for number, raw in enumerate(unblocked(raw_batches(data), data, cancelled, patience), start=1):
+    for number, raw in enumerate(batches, start=1):
         if cancelled():
             raise Cancelled(f"the evaluation was cancelled before batch {number}")
         try:

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..arguments import checked_fields, meant, public
 from ..errors import DataError, ShrinkError, nearest
 from ..measure.call import describe, reason
 from ..measure.layers import where_float64_is
@@ -95,13 +96,14 @@ class Tally:
         return math.sqrt(self.spread * self.clusters / (self.clusters - 1)) / self.terms
 
 
+@checked_fields(DataError)
 @dataclass(frozen=True, slots=True)
 class Metric:
     """A metric: `sums` scores the answers of one batch, `conclude` sums up a tally.
 
     `higher` says whether more is better, `percent` whether values are shares, 0…1, to be written in per cent.
 
-        wer = sw.Metric.of(word_errors, name="WER", higher=False, percent=True)
+        wer = sw.methods.Metric.of(word_errors, name="WER", higher=False, percent=True)
         sw.evaluate(model, data, wer)
     """
 
@@ -112,6 +114,7 @@ class Metric:
     conclude: Callable[[Tally], Interval]
 
     @classmethod
+    @public()
     def of(
         cls,
         function: Callable[[Any, Tensor], object],
@@ -154,12 +157,12 @@ def resolve(metric: str | Metric | Callable[[Any, Tensor], object]) -> Metric:
         return metric
     if callable(metric):
         return Metric.of(metric)
-    if not isinstance(metric, str) or metric not in METRICS:
+    if (name := meant(metric, METRICS)) is None:
         raise DataError(
             f"there is no metric {metric!r}{nearest(str(metric), METRICS) or '.'} "
             f"Take one of {', '.join(map(repr, METRICS))}, or a function of (outputs, targets)"
         )
-    return METRICS[metric]
+    return METRICS[name]
 
 
 def wilson(share: float, n: float) -> tuple[float, float]:

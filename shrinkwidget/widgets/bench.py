@@ -53,20 +53,20 @@ class Bench:
     def __init__(
         self,
         source: Source,
-        data: object = None,
+        eval_data: object = None,
         metric: MetricLike = "accuracy",
-        train: object = None,
+        train_data: object = None,
         rules: LabelRules = LabelRules(),
         layout: Stated = None,
     ) -> None:
         self.weights = open_weights(source, layout=layout)
-        for given in (data, train):
+        for name, given in (("eval_data", eval_data), ("train_data", train_data)):
             if given is not None:
-                _check_data(source, given)
+                _check_data(source, given, name)
         self.metric = resolve(metric)
         self.source = source
-        self.data = data
-        self.train = train
+        self.eval_data = eval_data
+        self.train_data = train_data
         self._looked = Looked.of(source)
         self.sketch = sketch(self.weights)
         self._rules = rules
@@ -127,7 +127,7 @@ class Bench:
             return
         model = self._scratch_model()
         fill(model, effective_state(self.weights, recipe, self.sketch, cancelled))
-        for score in scores(model, self.data, self.metric, self._rules, cancelled, _PATIENCE_SECONDS):
+        for score in scores(model, self.eval_data, self.metric, self._rules, cancelled, _PATIENCE_SECONDS):
             if score.done:
                 self.refuse_changed()  # it may have while it was copied, layer by layer
                 _remember(self._scores, recipe.to_json(), score)
@@ -141,7 +141,7 @@ class Bench:
         """
         model = self._scratch_model()
         try:
-            batches = unblocked(raw_batches(self.data), self.data, cancelled, _PATIENCE_SECONDS)
+            batches = unblocked(raw_batches(self.eval_data), self.eval_data, cancelled, _PATIENCE_SECONDS)
             batch = prepared(next(batches), model, device_of(model))
             seen = watch(model, open_weights(model).entries, _first_example(batch))
         except Cancelled:
@@ -162,18 +162,18 @@ class Bench:
             Stale: if that has changed since its sketch was made, before or meanwhile.
         """
         self.refuse_changed()
-        compressed = compress(self.source, recipe, self.sketch, layout=self._layout)
+        compressed = compress(self.source, recipe, sketch=self.sketch, layout=self._layout)
         self.refuse_changed()
         return compressed
 
     def retrain(self, compressed: Compressed, method: Method) -> Run:
         """Return a run that retrains a compressed model, not yet started, scored by this bench's data and metric."""
         options = Training(metric=self.metric, ignore_index=self._rules.ignore_index, next_token=self._rules.next_token)
-        return Run(Job(compressed, self.train, self.data, method, options))
+        return Run(Job(compressed, self.train_data, self.eval_data, method, options))
 
     def anew(self) -> Bench:
         """Return a new bench for the model as it is now; raises as the first one did."""
-        return Bench(self.source, self.data, self.metric, self.train, self._rules, self._layout)
+        return Bench(self.source, self.eval_data, self.metric, self.train_data, self._rules, self._layout)
 
     def _scratch_model(self) -> nn.Module:
         if self._scratch is None:
@@ -194,14 +194,14 @@ def forward_order(names: Sequence[str], modules: Sequence[str]) -> list[int]:
     return sorted(range(len(names)), key=places.__getitem__)
 
 
-def _check_data(source: Source, data: object) -> None:
+def _check_data(source: Source, data: object, name: str) -> None:
     if not isinstance(source, nn.Module):
         raise DataError(
-            "accuracy needs a module that can run: give the nn.Module instead of its weights, or leave data out"
+            f"accuracy needs a module that can run: give the nn.Module instead of its weights, or leave {name} out"
         )
     if isinstance(data, Iterator):
         raise DataError(
-            f"data is a {type(data).__name__}, which can be read only once, and every recipe needs it again: "
+            f"{name} is a {type(data).__name__}, which can be read only once, and every recipe needs it again: "
             f"pass a DataLoader, a list of batches, or a pair of tensors"
         )
     refuse_no_data(data)

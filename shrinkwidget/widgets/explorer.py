@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -13,6 +12,7 @@ from typing import Any, Final
 
 import traitlets as t
 
+from ..arguments import plain
 from ..compressed import Compressed
 from ..errors import Cancelled, DataError, ShrinkError, TrainingError, quoted
 from ..figures.words import recipe_words
@@ -39,6 +39,21 @@ _LOOK_SECONDS: Final = 0.005
 _STILL_SECONDS: Final = 5.0
 
 
+class _Float(t.Float[float, Any]):
+    """A float; numpy's are numbers, too."""
+
+    def validate(self, obj: Any, value: Any) -> float:
+        return super().validate(obj, plain(value))
+
+
+class _Int(t.Int[int, Any]):
+    """A whole number; numpy's are numbers, too, and 4.0 is one, as `Recipe` takes it."""
+
+    def validate(self, obj: Any, value: Any) -> int:
+        number = plain(value)
+        return super().validate(obj, int(number) if isinstance(number, float) and number.is_integer() else number)
+
+
 class Explorer(Hosted):
     """An instrument over one model. Make it with `explore`; read and set `recipe`, `sparsity` and `bits`.
 
@@ -51,8 +66,8 @@ class Explorer(Hosted):
 
     recipe = t.Instance(Recipe, args=())
     value = t.Instance(Recipe, args=())
-    sparsity = t.Float(0.0).tag(sync=True)
-    bits = t.Int(32).tag(sync=True)
+    sparsity = _Float(0.0).tag(sync=True)
+    bits = _Int(32).tag(sync=True)
 
     _recipe = t.Unicode(DENSE.to_json()).tag(sync=True)
     _dragging = t.Bool(False).tag(sync=True)
@@ -92,7 +107,7 @@ class Explorer(Hosted):
             _sketch=bench.sketch.encode(),
             _memory={"weights": bench.memory(), "activations": None},
             _metric=metric_dict(bench.metric)
-            | {"has_data": bench.data is not None, "has_train": bench.train is not None},
+            | {"has_data": bench.eval_data is not None, "has_train": bench.train_data is not None},
             _status=_status_dict("idle", "", ""),
             _keeps=keeps(bench.sketch.title, PLAIN),
         )
@@ -211,7 +226,7 @@ class Explorer(Hosted):
                 return
             self._refuse_changed(bench)
             self._count(bench.exact, recipe, cancelled)
-            if bench.data is not None:
+            if bench.eval_data is not None:
                 self._evaluate(bench, recipe, cancelled)
             self._count(bench.download, recipe, cancelled)
         except Cancelled:
@@ -285,8 +300,10 @@ class Explorer(Hosted):
 
     def _offer_retraining(self, recipe: Recipe) -> str:
         bench = self._open()
-        if bench.train is None:
-            raise DataError("there is nothing to train on: open the explorer with sw.explore(model, data, train=…)")
+        if bench.train_data is None:
+            raise DataError(
+                "there is nothing to train on: open the explorer with sw.explore(model, eval_data, train_data=…)"
+            )
         if self._run is not None and not self._run.over:
             return "a training is under way: it is shown below, stop it before you begin another"
         if self._watching is not None:
@@ -318,11 +335,12 @@ class Explorer(Hosted):
 
     def _on_run(self, run: Run) -> None:
         """Add what a run has come to, once it is over, to where you have been."""
-        if run.state in ("done", "stopped") and self._bench is not None and run.score is not None:
+        score = run.score
+        if run.state in ("done", "stopped") and self._bench is not None and score is not None:
             with self._lock:
                 key = str(len(self._retrained) + 1)
-                self._retrained[key] = _Retrained(run.result, run.score)
-                self._add_visit(run.result.recipe, run.result.nbytes, run.score, key)
+                self._retrained[key] = _Retrained(run.result, score)
+                self._add_visit(run.result.recipe, run.result.nbytes, score.to_dict(), key)
 
     # what was retrained, shown again
 
@@ -349,7 +367,9 @@ class Explorer(Hosted):
         """Tell the figures and the score of a retrained result; it needs no work but the size of its download."""
         recipe = shown.compressed.recipe.to_json()
         figures = replace(shown.estimate, download=shown.compressed.download).to_dict()
-        self._tell(_exact={**figures, "seconds": 0.0}, _score={**shown.told, "recipe": recipe, "state": "done"})
+        self._tell(
+            _exact={**figures, "seconds": 0.0}, _score={**shown.score.to_dict(), "recipe": recipe, "state": "done"}
+        )
 
     def _compressed(self, recipe: Recipe, result: str) -> Compressed:
         """Return what a recipe makes of the model, or what was retrained."""
@@ -497,21 +517,16 @@ def _let_go(lock: RLock) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class _Retrained:
-    """A result of "Retrain…", and its score as it was told."""
+    """A result of "Retrain…", and its score."""
 
     compressed: Compressed
-    told: Mapping[str, Any]
+    score: Score
 
     @property
     def estimate(self) -> Estimate:
         found = self.compressed.estimate
         assert found is not None  # only a file that is loaded has none
         return found
-
-    @property
-    def score(self) -> Score:
-        unknown = {name: math.nan for name in ("low", "high") if self.told[name] is None}  # JSON has no NaN
-        return Score(**{**self.told, **unknown, "warnings": tuple(self.told["warnings"])})
 
 
 def _from_mirror(recipe: Recipe, name: str, new: Any) -> Recipe:

@@ -96,7 +96,7 @@ class Monitor(Hosted):
         with self._lock, self.hold_sync():
             self._tell(
                 _progress=None if run.progress is None else run.progress.to_dict(),
-                _baseline=run.baseline,
+                _baseline=None if run.baseline is None else run.baseline.to_dict(),
                 _points=run.points,
                 _error="" if run.error is None else sentence(run.error),
                 _state=run.state,

@@ -183,7 +183,7 @@ def test_a_model_made_under_inference_mode_can_be_trained() -> None:
 
 def test_a_sketch_made_before_changes_nothing() -> None:
     model = Net()
-    with_it, without = compress(model, RECIPE, sketch(model)), compress(model, RECIPE)
+    with_it, without = compress(model, RECIPE, sketch=sketch(model)), compress(model, RECIPE)
     assert same(with_it.state_dict(), without.state_dict())
 
 
@@ -206,15 +206,15 @@ def test_a_file_larger_than_the_plain_one_says_so() -> None:
 
 def test_what_is_no_recipe_or_no_sketch_is_refused() -> None:
     no_recipe: Any = {"bits": 4}
-    with pytest.raises(RecipeError, match="expected a Recipe, got a dict"):
+    with pytest.raises(RecipeError, match="expected a Recipe or a sparsity, got a dict"):
         compress(Net(), no_recipe)
-    with pytest.raises(RecipeError, match="expected a Recipe, got a dict"):
+    with pytest.raises(RecipeError, match="expected a Recipe or a sparsity, got a dict"):
         estimate(sketch(Net()), no_recipe)
-    no_sketch: Any = Net()
-    with pytest.raises(ModelError, match=r"cannot estimate from a Net: give sketch\(model\)"):
+    no_sketch: Any = 3
+    with pytest.raises(ModelError, match=r"cannot look at a int: give an nn\.Module"):
         estimate(no_sketch, RECIPE)
     with pytest.raises(ModelError, match="the sketch given is of another model: leave it out, or make it of this one"):
-        compress(Net(), RECIPE, sketch(nn.Linear(4, 4)))
+        compress(Net(), RECIPE, sketch=sketch(nn.Linear(4, 4)))
 
 
 @pytest.mark.parametrize(

@@ -363,21 +363,25 @@ def test_other_models_trained_meanwhile_are_left_alone() -> None:
 
 def test_loops_that_cannot_be_held_are_told_so_in_a_sentence() -> None:
     small = compressed_mlp()
-    with pytest.raises(sw.ModelError, match="cannot constrain a Sequential: give what compress, load or retrain"):
+    with pytest.raises(
+        sw.errors.ModelError, match="cannot constrain a Sequential: give what compress, load or retrain"
+    ):
         sw.constrain(mlp())  # type: ignore[arg-type]
-    with pytest.raises(sw.ModelError, match=r"only weights: load the file with load\(path, into=model\)"):
+    with pytest.raises(sw.errors.ModelError, match=r"only weights: load the file with load\(path, into=model\)"):
         sw.constrain(sw.compress(mlp().state_dict(), sw.Recipe(sparsity=0.5)))
-    with sw.constrain(small), pytest.raises(sw.TrainingError, match="being trained already"):
+    with sw.constrain(small), pytest.raises(sw.errors.TrainingError, match="being trained already"):
         sw.constrain(small).__enter__()
     with sw.constrain(small) as training:
         other = copy.deepcopy(training.model)
         train(other, torch.optim.SGD(other.parameters(), 0.05), 2)
-    with pytest.raises(sw.TrainingError, match=r"nothing has trained this Sequential: train .*, not a copy of it"):
+    with pytest.raises(
+        sw.errors.TrainingError, match=r"nothing has trained this Sequential: train .*, not a copy of it"
+    ):
         training.compressed()
     with sw.constrain(small) as training:
         module(small).get_submodule("0").weight = nn.Parameter(torch.ones(16, 8))
         train(training.model, torch.optim.SGD(training.model.parameters(), 0.05), 2)
-    with pytest.raises(sw.TrainingError, match=r"the parameter '0\.weight' of this Sequential was replaced"):
+    with pytest.raises(sw.errors.TrainingError, match=r"the parameter '0\.weight' of this Sequential was replaced"):
         training.compressed()
     assert not hooks_left(module(small))
 
@@ -387,7 +391,7 @@ def test_weights_that_are_no_longer_finite_are_told_and_leave_nothing_behind() -
     with sw.constrain(small) as training:
         train(training.model, torch.optim.SGD(training.model.parameters(), float("nan")), 2)
     assert not hooks_left(module(small))
-    with pytest.raises(sw.ModelError, match="NaN"):
+    with pytest.raises(sw.errors.ModelError, match="NaN"):
         training.compressed()
 
 

@@ -73,8 +73,8 @@ def test_without_scikit_learn_it_says_what_to_install(monkeypatch: pytest.Monkey
 
 def test_training_repeats_itself_from_the_seed() -> None:
     torch.manual_seed(5)  # whatever state the caller left
-    first = train(epochs=1, batch=256).state_dict()
-    again = train(epochs=1, batch=256).state_dict()
+    first = train(epochs=1, batch_size=256).state_dict()
+    again = train(epochs=1, batch_size=256).state_dict()
     assert all(torch.equal(first[name], again[name]) for name in first)
 
 

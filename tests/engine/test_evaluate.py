@@ -26,7 +26,7 @@ from shrinkwidget.errors import Cancelled, DataError, ModelError
 from shrinkwidget.measure.call import moved
 from shrinkwidget.recipe import Recipe
 from shrinkwidget.train.batches import prepared
-from shrinkwidget.train.evaluate import Score, evaluate, running
+from shrinkwidget.train.evaluate import Score, evaluate, scores
 from shrinkwidget.train.metrics import Z, resolve, wilson
 
 
@@ -108,8 +108,8 @@ def test_several_inputs_come_as_a_tuple_or_a_dict() -> None:
     ],
     ids=["loader", "drop last", "pair", "list", "dataset", "iterator"],
 )
-def test_running_scores_know_how_many_examples_are_to_come(data: object, total: int | None) -> None:
-    scores = list(running(demo.model(), data))
+def test_scores_on_the_way_know_how_many_examples_are_to_come(data: object, total: int | None) -> None:
+    scores = list(evaluate(demo.model(), data, stream=True))
     assert {s.total for s in scores} == {total}
     assert total is None or scores[-1].n == total
     assert [s.done for s in scores] == [False] * (len(scores) - 1) + [True]
@@ -297,7 +297,7 @@ def test_a_function_declares_its_direction_and_unit() -> None:
 
     wer.higher_is_better, wer.percent = False, True  # type: ignore[attr-defined]
     data = (torch.eye(4), torch.tensor([0, 1, 2, 2]))
-    named = sw.Metric.of(lambda out, y: (out.argmax(1) != y).float(), name="wer", higher=False, percent=True)
+    named = sw.methods.Metric.of(lambda out, y: (out.argmax(1) != y).float(), name="wer", higher=False, percent=True)
     for metric in (wer, named):
         score = evaluate(Echo(), data, metric)
         assert (score.percent, score.higher, score.to_dict()["higher"]) == (True, False, False)
@@ -362,7 +362,7 @@ def test_training_modes_buffers_and_gradients_stay_as_they_were() -> None:
     model.get_submodule("stage2.0.bn1").eval()
     before = {k: v.clone() for k, v in model.state_dict().items()}
     modes = [m.training for m in model.modules()]
-    for _ in running(model, DIGITS):
+    for _ in evaluate(model, DIGITS, stream=True):
         assert [m.training for m in model.modules()] == modes
         assert torch.is_grad_enabled()
         assert not torch.is_inference_mode_enabled()
@@ -401,11 +401,11 @@ def test_a_model_without_values_is_refused() -> None:
 
 def test_it_is_cancelled_between_batches() -> None:
     stop = False
-    scores = running(demo.model(), [DIGITS] * 5, cancelled=lambda: stop)
-    assert [next(scores).n, next(scores).n] == [360, 720]
+    found = scores(demo.model(), [DIGITS] * 5, "accuracy", cancelled=lambda: stop)
+    assert [next(found).n, next(found).n] == [360, 720]
     stop = True
     with pytest.raises(Cancelled, match="before batch 3"):
-        next(scores)
+        next(found)
 
 
 def test_an_abandoned_evaluation_runs_no_further_batch() -> None:
@@ -416,9 +416,9 @@ def test_an_abandoned_evaluation_runs_no_further_batch() -> None:
             read.append(number)
             yield DIGITS
 
-    scores = running(demo.model(), batches())
-    next(scores)
-    scores.close()  # type: ignore[attr-defined]
+    found = evaluate(demo.model(), batches(), stream=True)
+    next(found)
+    found.close()  # type: ignore[attr-defined]
     assert read == [0]
 
 
@@ -499,12 +499,12 @@ def test_data_that_fails_half_way_is_named() -> None:
 @pytest.mark.parametrize("model", [None, "net", demo.model().state_dict()], ids=["None", "text", "state dict"])
 def test_what_is_no_module_is_refused(model: Any) -> None:
     with pytest.raises(ModelError, match="cannot run a"):
-        running(model, DIGITS)
+        evaluate(model, DIGITS, stream=True)
 
 
 def test_what_holds_a_module_is_told_to_give_it() -> None:
     with pytest.raises(ModelError, match=r"cannot run a SimpleNamespace: give its \.model"):
-        running(SimpleNamespace(model=demo.model()), DIGITS)  # type: ignore[arg-type]
+        evaluate(SimpleNamespace(model=demo.model()), DIGITS, stream=True)
 
 
 def test_modes_are_restored_when_a_module_refuses_eval_mode() -> None:
@@ -547,9 +547,9 @@ def test_a_compressed_model_is_scored_with_its_regime() -> None:
         evaluate(replace(small, model=None), DIGITS)
 
 
-def test_running_scores_are_for_everyone() -> None:
+def test_scores_on_the_way_end_the_evaluation_when_they_are_sure_enough() -> None:
     model = sw.demo.model().train()
-    for score in sw.running(model, sw.demo.data()):
+    for score in sw.evaluate(model, sw.demo.data(), stream=True):
         if score.low > 0.9:
             break
     assert not score.done

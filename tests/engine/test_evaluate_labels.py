@@ -17,7 +17,7 @@ from torch import Tensor, nn
 import shrinkwidget as sw
 from shrinkwidget import demo
 from shrinkwidget.errors import DataError
-from shrinkwidget.train.evaluate import evaluate, running
+from shrinkwidget.train.evaluate import evaluate
 
 from .training import mlp, points
 
@@ -66,8 +66,8 @@ def test_soft_labels_are_scored_as_torchs_cross_entropy_scores_them() -> None:
 def test_soft_one_hot_and_column_labels_train_alike() -> None:
     x, y = points()
     forms = (y, as_column(y), as_one_hot(y), as_float_one_hot(y))
-    options = sw.Training(batch=32)
-    trained = [sw.retrain(mlp(), (x, form), method=sw.FineTune(1, lr=0.1), options=options) for form in forms]
+    options = sw.methods.Training(batch_size=32)
+    trained = [sw.retrain(mlp(), (x, form), method=sw.methods.FineTune(1, lr=0.1), options=options) for form in forms]
     for other in trained[1:]:
         assert all(torch.equal(t, other.state_dict()[k]) for k, t in trained[0].state_dict().items())
 
@@ -101,11 +101,11 @@ def test_training_ignores_what_evaluation_ignores() -> None:
     marked = y.clone()
     marked[::3] = 77
     net = mlp()
-    options = sw.Training(batch=96, ignore_index=77, distil=sw.Distil(mlp(1), weight=0.5))
-    found = sw.retrain(net, (x, marked), method=sw.FineTune(1, lr=0.1), options=options)
+    options = sw.methods.Training(batch_size=96, ignore_index=77, distil=sw.methods.Distil(mlp(1), weight=0.5))
+    found = sw.retrain(net, (x, marked), method=sw.methods.FineTune(1, lr=0.1), options=options)
     minus = marked.masked_fill(marked == 77, -100)
-    plain = sw.Training(batch=96, distil=sw.Distil(mlp(1), weight=0.5))
-    wanted = sw.retrain(net, (x, minus), method=sw.FineTune(1, lr=0.1), options=plain)
+    plain = sw.methods.Training(batch_size=96, distil=sw.methods.Distil(mlp(1), weight=0.5))
+    wanted = sw.retrain(net, (x, minus), method=sw.methods.FineTune(1, lr=0.1), options=plain)
     assert all(torch.equal(t, wanted.state_dict()[k]) for k, t in found.state_dict().items())
 
 
@@ -122,9 +122,9 @@ def test_the_teacher_is_not_asked_about_labels_that_are_not_scored() -> None:
     teacher.weight.data = torch.randn(2, 3)
     x, labels = torch.randn(8, 5, 2), torch.randint(0, 3, (8, 5))
     labels[:, 3:] = -100
-    options = sw.Training(batch=8, distil=sw.Distil(teacher, weight=1.0))
-    whole = sw.retrain(Sum(), (x, labels), method=sw.FineTune(1, lr=1.0), options=options)
-    short = sw.retrain(Sum(), (x[:, :3], labels[:, :3]), method=sw.FineTune(1, lr=1.0), options=options)
+    options = sw.methods.Training(batch_size=8, distil=sw.methods.Distil(teacher, weight=1.0))
+    whole = sw.retrain(Sum(), (x, labels), method=sw.methods.FineTune(1, lr=1.0), options=options)
+    short = sw.retrain(Sum(), (x[:, :3], labels[:, :3]), method=sw.methods.FineTune(1, lr=1.0), options=options)
     assert torch.allclose(whole.state_dict()["weight"], short.state_dict()["weight"], atol=1e-6)
 
 
@@ -172,7 +172,7 @@ def test_training_through_a_sigmoid_is_training_of_its_logit(end: Callable[[Tens
     for model in (found, wanted):
         model.linear.weight.data /= 20
         model.linear.bias.data /= 20
-    trained = [sw.retrain(m, above(), method=sw.FineTune(1, lr=0.1)).state_dict() for m in (found, wanted)]
+    trained = [sw.retrain(m, above(), method=sw.methods.FineTune(1, lr=0.1)).state_dict() for m in (found, wanted)]
     for name, tensor in trained[1].items():
         assert torch.allclose(trained[0][name], tensor, rtol=1e-3, atol=1e-4)
 
@@ -198,7 +198,7 @@ def test_probabilities_of_a_softmax_have_the_perplexity_of_its_logits() -> None:
     for end in (nn.Softmax(1), nn.LogSoftmax(1)):
         assert evaluate(end, (logits, labels), "perplexity").value == pytest.approx(wanted, rel=1e-5)
     net = nn.Sequential(nn.Linear(8, 3), nn.Softmax(1))
-    trained = [sw.retrain(m, points(), method=sw.FineTune(1, lr=0.1)).state_dict() for m in (net, net[:1])]
+    trained = [sw.retrain(m, points(), method=sw.methods.FineTune(1, lr=0.1)).state_dict() for m in (net, net[:1])]
     assert torch.allclose(trained[0]["0.weight"], trained[1]["0.weight"], atol=1e-5)
 
 
@@ -247,7 +247,7 @@ def test_of_several_outputs_the_one_that_fits_the_labels_is_scored(wrap: Callabl
     assert evaluate(model, (x, y)).value == evaluate(plain, (x, y)).value
     wanted = F.one_hot(y).float()
     assert evaluate(model, (x, wanted), "mse").value == evaluate(plain, (x, wanted), "mse").value
-    trained = [sw.retrain(m, (x, y), method=sw.FineTune(1, lr=0.1)).state_dict() for m in (model, plain)]
+    trained = [sw.retrain(m, (x, y), method=sw.methods.FineTune(1, lr=0.1)).state_dict() for m in (model, plain)]
     assert all(torch.equal(tensor, trained[0][name]) for name, tensor in trained[1].items())
 
 
@@ -340,7 +340,7 @@ def test_a_model_that_caches_can_be_trained_after_an_evaluation(inside: bool) ->
 
 def test_a_model_that_caches_can_be_trained_after_it_was_measured_and_transferred() -> None:
     x, y = points()
-    for look in (lambda m: sw.measure(m, x[:2]), lambda m: sw.transfer(m, (x, y), strategy=sw.Head(epochs=1))):
+    for look in (lambda m: sw.measure(m, x[:2]), lambda m: sw.transfer(m, (x, y), strategy=sw.methods.Head(epochs=1))):
         model = Caching()
         look(model)
         F.cross_entropy(model(x), y).backward()
@@ -369,7 +369,7 @@ def test_random_numbers_go_on_as_if_nothing_had_been_evaluated() -> None:
     wanted = [draws() for _ in range(4)]
     seeded()
     evaluate(Noisy(), (outputs, labels))
-    assert [draws(), *(draws() for _ in running(Noisy(), [(outputs, labels)] * 2))] == wanted
+    assert [draws(), *(draws() for _ in evaluate(Noisy(), [(outputs, labels)] * 2, stream=True))] == wanted
 
 
 def test_measuring_and_transferring_leave_random_numbers_where_they_were() -> None:
@@ -385,7 +385,7 @@ def test_measuring_and_transferring_leave_random_numbers_where_they_were() -> No
     model, (x, y) = Noise(), points()
     state = torch.random.get_rng_state()
     sw.measure(model, x[:1])
-    sw.transfer(model, (x, y), (x, y), strategy=sw.Head(epochs=1))
+    sw.transfer(model, (x, y), (x, y), strategy=sw.methods.Head(epochs=1))
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
@@ -422,11 +422,11 @@ def test_inputs_of_another_dtype_are_told_how_to_be_converted(dtype: Any) -> Non
 def test_a_last_batch_of_one_is_told_of_drop_last() -> None:
     x, y = points(9)
     with pytest.raises(DataError, match="drop_last=True"):
-        sw.retrain(mlp(), [(x[:8], y[:8]), (x[8:], y[8:])], method=sw.FineTune(1, lr=0.1))
+        sw.retrain(mlp(), [(x[:8], y[:8]), (x[8:], y[8:])], method=sw.methods.FineTune(1, lr=0.1))
 
 
 def test_answers_that_cannot_be_are_refused() -> None:
     with pytest.raises(DataError, match="ignore_index=True must be a class number"):
         evaluate(mlp(), points(), ignore_index=True)
     with pytest.raises(DataError, match="next_token='yes' must be True, False or None"):
-        sw.Training(next_token="yes")  # type: ignore[arg-type]
+        sw.methods.Training(next_token="yes")  # type: ignore[arg-type]

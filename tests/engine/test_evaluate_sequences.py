@@ -127,8 +127,8 @@ def test_a_causal_language_model_has_the_perplexity_of_its_own_loss(
 def test_retraining_pairs_as_evaluation_does(wrap: Callable[[Any], Any]) -> None:
     model = fresh_gpt()
     before = evaluate(model, [{"input_ids": IDS, "labels": IDS}], "perplexity").value
-    method = sw.FineTune(25, schedule=sw.Schedule(lr=0.01, optimizer="adamw", decay="constant"))
-    options = sw.Training(metric="perplexity", batch=24)
+    method = sw.methods.FineTune(25, schedule=sw.methods.Schedule(lr=0.01, optimizer="adamw", decay="constant"))
+    options = sw.methods.Training(metric="perplexity", batch_size=24)
     trained = sw.retrain(wrap(model), (IDS, IDS), method=method, options=options)
     after = evaluate(trained, (IDS, IDS), "perplexity").value
     assert after < 0.5 * before
@@ -163,7 +163,10 @@ def test_where_nothing_tells_you_are_asked_and_can_answer() -> None:
         found = evaluate(model, (IDS, IDS), "perplexity", next_token=answer)
         assert found.value == pytest.approx(math.exp(wanted), rel=1e-5)
     trained = sw.retrain(
-        model, (IDS, IDS), method=sw.FineTune(20, lr=1.0), options=sw.Training(next_token=True, batch=24)
+        model,
+        (IDS, IDS),
+        method=sw.methods.FineTune(20, lr=1.0),
+        options=sw.methods.Training(next_token=True, batch_size=24),
     )
     assert evaluate(trained, (IDS, IDS), next_token=True).value > 0.9
 
@@ -230,7 +233,7 @@ def test_a_loss_of_something_else_is_not_taken_for_an_answer() -> None:
 
 
 def test_the_explorer_is_answered_too() -> None:
-    ex = sw.explore(Plain(), (IDS, IDS), next_token=True, train=(IDS, IDS))
+    ex = sw.explore(Plain(), (IDS, IDS), next_token=True, train_data=(IDS, IDS))
     try:
         assert ex.wait(60)
         assert ex.score is not None

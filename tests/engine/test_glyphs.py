@@ -62,7 +62,10 @@ def test_five_handwritten_images_of_each_class_are_enough_after_printed_ones() -
     assert torch.equal(torch.get_rng_state(), before)
     assert not network.training
     done = sw.transfer(
-        network, demo.few(5), strategy=sw.Head(epochs=50), baseline=sw.Schedule(20, lr=0.05, decay="cosine")
+        network,
+        demo.few(5),
+        strategy=sw.methods.Head(epochs=50),
+        baseline=sw.methods.Schedule(20, lr=0.05, decay="cosine"),
     )
     assert done.baseline is not None
     gain = sw.evaluate(done.model, demo.data()).value - sw.evaluate(done.baseline.model, demo.data()).value

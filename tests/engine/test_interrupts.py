@@ -29,7 +29,7 @@ from shrinkwidget.learn.methods import FineTune, ReestimateNorms
 from shrinkwidget.learn.options import Training
 from shrinkwidget.learn.run import Run
 from shrinkwidget.measure.call import evaluating
-from shrinkwidget.train.evaluate import running
+from shrinkwidget.train.evaluate import scores
 from shrinkwidget.train.reader import unblocked
 
 from .training import mlp, points
@@ -133,13 +133,13 @@ def test_data_that_gives_nothing_for_long_ends_the_run(monkeypatch: pytest.Monke
 def test_data_that_blocks_is_read_again_once_it_has_come() -> None:
     blocked = Blocked()
 
-    def scores() -> Any:
-        return list(running(mlp(), blocked, patience=0.2))
+    def evaluated() -> Any:
+        return list(scores(mlp(), blocked, "accuracy", patience=0.2))
 
     with pytest.raises(DataError, match="no batch 2"):
-        scores()
+        evaluated()
     blocked.let_on.set()
-    assert scores()[-1].n == 24
+    assert evaluated()[-1].n == 24
 
 
 def test_batches_read_on_another_thread_come_in_order_and_leave_no_thread_behind() -> None:
@@ -213,7 +213,7 @@ from shrinkwidget.learn.methods import FineTune
 from shrinkwidget.learn.options import Training
 from tests.engine.training import mlp, points
 many = points(30_000)
-run = retrain(mlp(), many, method=FineTune(1000), options=Training(batch=30_000), background=True)
+run = retrain(mlp(), many, method=FineTune(1000), options=Training(batch_size=30_000), background=True)
 explorer = explore(mlp(), [many] * 1000)
 time.sleep(0.2)
 

@@ -21,6 +21,7 @@ from shrinkwidget.learn.methods import FineTune
 from shrinkwidget.measure.bytes import encode_structure
 from shrinkwidget.measure.layers import open_weights
 from shrinkwidget.measure.layout import Layout, layouts
+from shrinkwidget.measure.sketch import Sketch
 from shrinkwidget.recipe import Recipe
 
 RECIPES = {
@@ -215,7 +216,7 @@ def test_where_nothing_tells_the_axes_a_warning_asks_wherever_the_model_is_shown
     size = sw.measure(THREE)
     assert size.to_dict()["warnings"] == list(looked.warnings)
     assert escape(looked.warnings[0]) in size._repr_html_()
-    assert sw.Sketch.decode(looked.encode()).warnings == looked.warnings
+    assert Sketch.decode(looked.encode()).warnings == looked.warnings
     for shown in (size, looked, sw.estimate(looked, Recipe()), compressed.estimate, compressed):
         assert looked.warnings[0] in repr(shown)
     save_file(THREE, tmp_path / "a.safetensors")
@@ -320,7 +321,7 @@ def test_a_layout_that_is_none_is_refused(wrong: Any, told: str) -> None:
 def test_a_sketch_of_another_layout_is_refused() -> None:
     known = sw.sketch(THREE, layout={"W1": "in_out"})
     with pytest.raises(ModelError, match=r"reads 'W1' as 20 output channels, and here it has 30: give .* same layout"):
-        sw.compress(THREE, Recipe(), known)
+        sw.compress(THREE, Recipe(), sketch=known)
 
 
 @pytest.mark.parametrize(

@@ -98,7 +98,7 @@ def test_a_shuffled_loader_trains_in_another_order_every_epoch_and_alike_every_t
 
     loader = DataLoader(DATA, batch_size=32, shuffle=True)
     for _ in range(2):
-        sw.retrain(mlp(), loader, method=sw.FineTune(2, lr=0.1), options=sw.Training(augment=note))
+        sw.retrain(mlp(), loader, method=sw.methods.FineTune(2, lr=0.1), options=sw.methods.Training(augment=note))
     assert orders[:4] == orders[4:]
     assert orders[:2] != orders[2:4]
 

@@ -57,7 +57,7 @@ def test_masks_hold_after_every_step_in_the_weights_and_in_what_the_optimizer_re
     small = compress(mlp(), Recipe(sparsity=0.7))
     assert small.model is not None
     zeros = pruned_places(small.model)
-    steps = trainer(small, RewindLearningRate(Schedule(epochs=2, lr=0.01, optimizer=optimizer)), batch=16)
+    steps = trainer(small, RewindLearningRate(Schedule(epochs=2, lr=0.01, optimizer=optimizer)), batch_size=16)
     seen = 0
     for now in told(steps):
         if now.phase == "train":
@@ -116,12 +116,12 @@ def test_the_same_seed_gives_the_same_weights_whatever_happens_between_the_steps
         return x + torch.randn_like(x) * random.random() * float(np.random.rand())  # noqa: NPY002
 
     small = compress(mlp(), Recipe(sparsity=0.5))
-    first = result(trainer(small, augment=noisy, batch=16))
-    steps = trainer(small, augment=noisy, batch=16)
+    first = result(trainer(small, augment=noisy, batch_size=16))
+    steps = trainer(small, augment=noisy, batch_size=16)
     for _ in told(steps):
         torch.rand(3), random.random(), np.random.rand()  # noqa: NPY002
     assert same(first.state_dict(), steps.best().state_dict())
-    other = result(trainer(small, augment=noisy, batch=16, seed=1))
+    other = result(trainer(small, augment=noisy, batch_size=16, seed=1))
     assert not same(first.state_dict(), other.state_dict())
 
 
@@ -162,7 +162,7 @@ class Stream(IterableDataset[tuple[Tensor, Tensor]]):
     ids=["pair", "arrays", "dataset", "loader", "stream", "dicts", "tuples"],
 )
 def test_every_form_of_data_trains(data: Any, steps: int | None) -> None:
-    steps_told = list(told(trainer(mlp(), FineTune(2, lr=0.05), train=data, batch=16)))
+    steps_told = list(told(trainer(mlp(), FineTune(2, lr=0.05), train_data=data, batch_size=16)))
     assert {now.steps for now in steps_told} == {steps}
     trained = [now for now in steps_told if now.phase == "train"]
     assert trained[-1].epoch == 2
@@ -178,7 +178,7 @@ def test_every_example_is_seen_once_an_epoch_and_no_batch_is_tiny(form: Callable
         return x
 
     data = (torch.arange(65.0)[:, None].expand(65, 8), torch.arange(65) % 3)
-    result(trainer(mlp(), FineTune(2, lr=1e-4), train=form(*data), batch=64, augment=watching))
+    result(trainer(mlp(), FineTune(2, lr=1e-4), train_data=form(*data), batch_size=64, augment=watching))
     assert [len(x) for x in seen] == [33, 32, 33, 32]
     first, second = torch.cat(seen[:2]), torch.cat(seen[2:])
     assert torch.equal(first.sort().values, torch.arange(65.0))
@@ -234,13 +234,17 @@ def test_tied_weights_recurrent_layers_and_attention_are_held() -> None:
 
 def test_the_rate_of_every_step_is_that_of_the_schedule() -> None:
     schedule = Schedule(epochs=4, lr=0.2, warmup=1, milestones=(0.5, 3))
-    rates = [now.lr for now in told(trainer(mlp(), RewindLearningRate(schedule), batch=32)) if now.phase == "train"]
+    rates = [
+        now.lr for now in told(trainer(mlp(), RewindLearningRate(schedule), batch_size=32)) if now.phase == "train"
+    ]
     assert rates == pytest.approx([schedule.lr_at(step / 3) for step in range(12)])
     assert rates == pytest.approx([0, 0.2 / 3, 0.4 / 3, *[0.2] * 3, *[0.02] * 3, *[0.002] * 3])
 
 
 def test_rewinding_to_an_epoch_replays_the_schedule_from_there() -> None:
-    rates = [now.lr for now in told(trainer(mlp(), RewindLearningRate(SHORT, to=2), batch=96)) if now.phase == "train"]
+    rates = [
+        now.lr for now in told(trainer(mlp(), RewindLearningRate(SHORT, to=2), batch_size=96)) if now.phase == "train"
+    ]
     assert rates == pytest.approx([SHORT.lr_at(2), SHORT.lr_at(3)])
 
 
@@ -275,11 +279,11 @@ def test_an_optimizer_of_ones_own_keeps_the_rates_of_its_groups_relative_to_each
 def test_options_take_numpys_numbers() -> None:
     assert Schedule(epochs=np.int64(4), lr=np.float32(0.5)) == Schedule(epochs=4, lr=0.5)  # type: ignore[arg-type]
     assert FineTune(epochs=np.arange(3)[2]) == FineTune(2)
-    assert type(Training(batch=np.int64(8)).batch) is int  # type: ignore[arg-type]
+    assert type(Training(batch_size=np.int64(8)).batch_size) is int  # type: ignore[arg-type]
 
 
 def test_what_is_told_is_plain_and_counts_up() -> None:
-    steps = list(told(trainer(compress(mlp(), Recipe(sparsity=0.5)), test=points(30, seed=1), batch=32)))
+    steps = list(told(trainer(compress(mlp(), Recipe(sparsity=0.5)), eval_data=points(30, seed=1), batch_size=32)))
     assert [now.phase for now in steps[:4]] == ["test", "test", "prune", "train"]
     for now in steps:
         json.loads(json.dumps(now.to_dict(), allow_nan=False))
@@ -297,7 +301,7 @@ def test_in_a_terminal_a_bar_tells_where_it_is(monkeypatch: pytest.MonkeyPatch) 
 
     screen = Terminal()
     monkeypatch.setattr(sys, "stderr", screen)
-    small, options = compress(mlp(), Recipe(sparsity=0.5)), Training(batch=8, augment=slowly)
+    small, options = compress(mlp(), Recipe(sparsity=0.5)), Training(batch_size=8, augment=slowly)
     retrain(small, points(), points(30, seed=1), FineTune(2, lr=0.05), options=options)
     assert re.search(r"epoch 2/2: .*/24 .*50\.0% sparse, loss \d\.\d{3}, test accuracy \d+\.\d %", screen.getvalue())
 

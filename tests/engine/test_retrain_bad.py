@@ -66,11 +66,11 @@ def batches(*more: Any) -> list[Any]:
     ids=lambda value: value[:40] if isinstance(value, str) else "",
 )
 def test_data_that_does_not_fit_is_told_with_its_place(train: Any, message: str) -> None:
-    failing_with(DataError, message, mlp(), train, None, FineTune(2, lr=0.1), batch=16)
+    failing_with(DataError, message, mlp(), train, None, FineTune(2, lr=0.1), batch_size=16)
 
 
-def test_a_test_set_that_fails_is_told_with_its_place() -> None:
-    failing_with(DataError, "the test data: batch 2: label 9 is out of", mlp(), (X, Y), [(X, Y), (X, Y * 0 + 9)])
+def test_evaluation_data_that_fails_is_told_with_its_place() -> None:
+    failing_with(DataError, "eval_data: batch 2: label 9 is out of", mlp(), (X, Y), [(X, Y), (X, Y * 0 + 9)])
     failing_with(DataError, "cannot evaluate on data of type int", mlp(), (X, Y), 7)
 
     class Later:
@@ -83,7 +83,7 @@ def test_a_test_set_that_fails_is_told_with_its_place() -> None:
                 raise OSError("gone")
 
     error = failing_with(
-        DataError, "epoch 2: the test data: the data failed to give batch 2: OSError: gone", mlp(), (X, Y), Later()
+        DataError, "epoch 2: eval_data: the data failed to give batch 2: OSError: gone", mlp(), (X, Y), Later()
     )
     assert error.best.regime == "fine-tuned 1 of 10 epochs"
 
@@ -134,8 +134,9 @@ def test_a_loss_that_is_none_is_told(loss: Callable[..., Any], message: str) -> 
 
 def test_what_can_be_told_before_the_first_step_is() -> None:
     failing_with(ModelError, "cannot train a dict: give an nn.Module or a Compressed", {}, points())
-    failing_with(TrainingError, "method='finetune' must be one such as FineTune", mlp(), points(), None, "finetune")
-    failing_with(TrainingError, r"test=FineTune\(…\) is a method: write method=", mlp(), points(), FineTune(1))
+    failing_with(TrainingError, "got 'finetun'; did you mean 'finetune'", mlp(), points(), None, "finetun")
+    failing_with(TrainingError, "method=3 must be one such as FineTune", mlp(), points(), None, 3)
+    failing_with(TrainingError, r"eval_data=FineTune\(.*\) is a method: write method=", mlp(), points(), FineTune(1))
     frozen = mlp().requires_grad_(False)
     failing_with(TrainingError, "nothing to train in this Sequential: no parameter requires", frozen, points())
     early = {"0.weight": torch.zeros(3, 8)}
@@ -168,7 +169,7 @@ def closure_wanted(parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
             r"early=…\) must be the state dict of an earlier epoch",
         ),
         (lambda: Training(loss="cross_entrop"), r"got 'cross_entrop'; did you mean 'cross_entropy'"),
-        (lambda: Training(batch=0), r"Training\(batch=0\) must be a whole number from 1"),
+        (lambda: Training(batch_size=0), r"Training\(batch_size=0\) must be a whole number from 1"),
         (lambda: Training(autocast=torch.float16), r"float16 would underflow without loss scaling"),
     ],
 )

@@ -45,7 +45,9 @@ GRIDS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("grid", list(GRIDS.values()), ids=list(GRIDS))
 def test_what_was_trained_is_what_compress_makes_of_it(grid: dict[str, Any], sparsity: float) -> None:
     small = compress(mlp(), Recipe(**{"sparsity": sparsity, **grid}))
-    again = assert_trained_as_compressed(trainer(small, FineTune(2, lr=0.05), test=points(30, seed=1), batch=32), small)
+    again = assert_trained_as_compressed(
+        trainer(small, FineTune(2, lr=0.05), eval_data=points(30, seed=1), batch_size=32), small
+    )
     before = small.state_dict()
     assert any(not torch.equal(tensor, before[name]) for name, tensor in again.state_dict().items())
 
@@ -69,7 +71,9 @@ def assert_trained_as_compressed(steps: Trainer, small: Compressed) -> Compresse
 @given(recipes())
 def test_whatever_the_recipe_what_was_trained_is_what_compress_makes_of_it(recipe: Recipe) -> None:
     small = compress(mlp(), recipe)
-    assert_trained_as_compressed(trainer(small, FineTune(1, lr=0.05), test=points(30, seed=1), batch=32), small)
+    assert_trained_as_compressed(
+        trainer(small, FineTune(1, lr=0.05), eval_data=points(30, seed=1), batch_size=32), small
+    )
 
 
 @pytest.mark.parametrize("grid", [dict(bits=2), dict(bits=1, quantizer="kmeans"), dict(bits=1)], ids=str)
@@ -93,7 +97,7 @@ def test_a_saved_file_loads_what_was_trained(tmp_path: Path) -> None:
 
 def test_a_codebook_has_as_many_values_after_every_step_and_they_move_by_the_mean_gradient() -> None:
     small = compress(mlp(), Recipe(sparsity=0.5, bits=2, quantizer="kmeans"))
-    steps = trainer(small, FineTune(1, lr=0.05), batch=16)
+    steps = trainer(small, FineTune(1, lr=0.05), batch_size=16)
     for now in told(steps):
         if now.phase == "train":
             for name, item in small.coded.items():
@@ -108,7 +112,7 @@ def test_a_codebook_has_as_many_values_after_every_step_and_they_move_by_the_mea
 
 def test_gradients_that_push_a_clipped_weight_further_out_are_zeroed() -> None:
     small = compress(mlp(), Recipe(bits=4, clipping=80.0, granularity="tensor"))
-    steps = trainer(small, FineTune(1, lr=1e-3), batch=48)
+    steps = trainer(small, FineTune(1, lr=1e-3), batch_size=48)
     far = 5.0 * torch.tensor([1.0, -1.0]).repeat(8)
     for now in told(steps):
         if now.phase == "train" and now.step == 1:
@@ -129,7 +133,7 @@ def test_the_gradient_is_that_at_the_effective_weights() -> None:
     assert small.model is not None
     seen: list[Tensor] = []
     x, y = points()
-    steps = trainer(small, FineTune(1, lr=1e-6), train=[(x, y)])
+    steps = trainer(small, FineTune(1, lr=1e-6), train_data=[(x, y)])
     for now in told(steps):
         if now.phase == "train":
             gradient = steps.learner.network.get_parameter("0.weight").grad
@@ -148,4 +152,4 @@ def test_weights_of_every_dtype_are_trained_as_they_are_compressed(grid: dict[st
     x, y = points()
     small = compress(mlp().to(dtype), Recipe(sparsity=0.5, **grid))
     data = (x.to(dtype), y)
-    assert_trained_as_compressed(trainer(small, FineTune(2, lr=0.02), data, data, batch=32), small)
+    assert_trained_as_compressed(trainer(small, FineTune(2, lr=0.02), data, data, batch_size=32), small)

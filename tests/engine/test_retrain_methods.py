@@ -73,7 +73,7 @@ GRADUAL = GradualPruning(Schedule(epochs=8, lr=0.05, decay="cosine"), begin=0.25
 
 
 def test_gradual_pruning_follows_its_cubic_to_the_recipe() -> None:
-    steps = trainer(mlp(), GRADUAL, batch=24, recipes=recipes_to(Recipe(sparsity=0.8, bits=4), 1))
+    steps = trainer(mlp(), GRADUAL, batch_size=24, recipes=recipes_to(Recipe(sparsity=0.8, bits=4), 1))
     seen = [(now.epoch - 1 + (now.step - 1) / 4, now.sparsity) for now in told(steps) if now.phase == "train"]
     for progress, sparsity in seen:
         past = min(1, max(0, (progress // 0.5 * 0.5 / 8 - 0.25) / 0.5))
@@ -85,7 +85,7 @@ def test_gradual_pruning_follows_its_cubic_to_the_recipe() -> None:
 
 
 def test_gradual_pruning_goes_on_from_its_checkpoints(tmp_path: Path) -> None:
-    asked: dict[str, Any] = dict(method=GRADUAL, batch=24, recipes=recipes_to(0.8, 1))
+    asked: dict[str, Any] = dict(method=GRADUAL, batch_size=24, recipes=recipes_to(0.8, 1))
     expected = result(trainer(mlp(), **asked))
     path = tmp_path / "checkpoint.safetensors"
     for now in told(trainer(mlp(), **asked, checkpoint=path)):
@@ -99,8 +99,9 @@ def test_gradual_pruning_is_asked_for_where_it_belongs() -> None:
         retrain(compress(mlp(), Recipe(sparsity=0.5)), points(), method=GradualPruning())
     with pytest.raises(TrainingError, match="prunes in one round, not in 3: leave rounds out"):
         prune_and_retrain(mlp(), points(), method=GradualPruning(), rounds=3)
+    recipe = Recipe(bits=4, quantizer="kmeans", sparsity=0.5)
     with pytest.raises(TrainingError, match="neither n:m patterns nor codebooks"):
-        prune_and_retrain(mlp(), points(), to=Recipe(bits=4, quantizer="kmeans", sparsity=0.5), method=GradualPruning())
+        prune_and_retrain(mlp(), points(), recipe=recipe, method=GradualPruning())
     with pytest.raises(TrainingError, match=r"GradualPruning\(begin=0\.5, end=0\.5, every=0\.25\)"):
         GradualPruning(begin=0.5, end=0.5)
 
@@ -109,7 +110,9 @@ def test_the_distilled_loss_is_that_of_the_paper() -> None:
     torch.manual_seed(0)
     teacher, model = nn.Linear(8, 3), nn.Linear(8, 3)
     x, y = points()
-    steps = trainer(model, FineTune(1, lr=1e-9), train=[(x, y)], distil=Distil(teacher, temperature=3.0, weight=0.7))
+    steps = trainer(
+        model, FineTune(1, lr=1e-9), train_data=[(x, y)], distil=Distil(teacher, temperature=3.0, weight=0.7)
+    )
     loss = next(now.loss for now in told(steps) if now.phase == "train")
     with torch.no_grad():
         logs, soft = F.log_softmax(model(x) / 3, 1), F.softmax(teacher(x) / 3, 1)

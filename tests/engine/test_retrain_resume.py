@@ -61,7 +61,7 @@ CASES: dict[str, dict[str, Any]] = {
 def test_resumed_after_any_epoch_the_weights_are_those_of_an_uninterrupted_training(
     case: dict[str, Any], tmp_path: Path
 ) -> None:
-    asked: dict[str, Any] = dict(test=TEST, batch=32) | {k: v for k, v in case.items() if k != "model"}
+    asked: dict[str, Any] = dict(eval_data=TEST, batch_size=32) | {k: v for k, v in case.items() if k != "model"}
     whole = trainer(case["model"](), **asked)
     expected = result(whole)
     path = tmp_path / "checkpoint.safetensors"
@@ -88,7 +88,7 @@ def test_a_completed_training_is_read_from_its_checkpoint(tmp_path: Path) -> Non
 
 
 KILLED: dict[str, Any] = dict(
-    to=Recipe(sparsity=0.6, bits=4), method=RewindLearningRate(Schedule(epochs=3, lr=0.05)), rounds=3
+    recipe=Recipe(sparsity=0.6, bits=4), method=RewindLearningRate(Schedule(epochs=3, lr=0.05)), rounds=3
 )
 SCRIPT = """
 import sys
@@ -98,7 +98,7 @@ from shrinkwidget.learn.options import Training
 from tests.engine.test_retrain_resume import KILLED
 from tests.engine.training import mlp, points, slowly
 
-prune_and_retrain(mlp(), points(), **KILLED, options=Training(batch=32, checkpoint=sys.argv[1], augment=slowly))
+prune_and_retrain(mlp(), points(), **KILLED, options=Training(batch_size=32, checkpoint=sys.argv[1], augment=slowly))
 """
 
 
@@ -112,8 +112,8 @@ def test_killed_in_the_middle_it_goes_on_to_the_same_weights(tmp_path: Path) -> 
         time.sleep(0.2)
         assert process.poll() is None, "it was over before it could be killed"
         process.send_signal(signal.SIGKILL)
-    expected = prune_and_retrain(mlp(), points(), **KILLED, options=Training(batch=32))
-    options = Training(batch=32, augment=slowly)
+    expected = prune_and_retrain(mlp(), points(), **KILLED, options=Training(batch_size=32))
+    options = Training(batch_size=32, augment=slowly)
     resumed = prune_and_retrain(mlp(), points(), **KILLED, options=options, resume=path)
     assert same(resumed.state_dict(), expected.state_dict())
 
@@ -319,8 +319,8 @@ def test_another_augmentation_is_another_training(before: Any, after: Any, tmp_p
 def test_other_data_is_another_training(checkpoint: Path) -> None:
     inputs, labels = points()
     for other in ((inputs * 0, labels), (inputs[:90], labels[:90]), [(inputs, labels)]):
-        assert "of a training on other data" in refused(checkpoint, train=other)
-    assert "tested on other data" in refused(checkpoint, test=points(30))
+        assert "of a training on other data" in refused(checkpoint, train_data=other)
+    assert "evaluated on other data" in refused(checkpoint, eval_data=points(30))
 
 
 def test_what_differs_is_named(checkpoint: Path) -> None:
@@ -328,7 +328,7 @@ def test_what_differs_is_named(checkpoint: Path) -> None:
     assert "another method ('FineTune', not 'RewindLearningRate')" in refused(
         checkpoint, method=RewindLearningRate(Schedule(epochs=2, lr=0.05))
     )
-    assert "other options (batch=64, not 32, seed=0, not 1)" in refused(checkpoint, batch=32, seed=1)
+    assert "other options (batch_size=64, not 32, seed=0, not 1)" in refused(checkpoint, batch_size=32, seed=1)
 
 
 @pytest.mark.parametrize("kind", ["thesis", "weights", "another training", "nothing at all"])
@@ -363,7 +363,7 @@ def test_resume_may_be_true_from_the_start(tmp_path: Path) -> None:
     path = tmp_path / "checkpoint.safetensors"
     first = retrain(mlp(), points(), TEST, FineTune(2, lr=0.05), options=Training(checkpoint=path), resume=True)
     steps: list[Any] = []
-    resumed = trainer(mlp(), FineTune(2, lr=0.05), test=TEST, checkpoint=path, resume=True)  # type: ignore[arg-type]
+    resumed = trainer(mlp(), FineTune(2, lr=0.05), eval_data=TEST, checkpoint=path, resume=True)  # type: ignore[arg-type]
     steps += told(resumed)
     assert not steps
     assert same(resumed.best().state_dict(), first.state_dict())

@@ -56,7 +56,10 @@ def test_what_cannot_be_done_in_rounds_is_done_in_one() -> None:
 
 def test_the_last_round_is_the_recipe_to_the_weight_and_no_pruned_weight_comes_back() -> None:
     steps = trainer(
-        mlp(), RewindLearningRate(SHORT), test=points(30, seed=1), recipes=recipes_to(Recipe(sparsity=0.8, bits=4), 3)
+        mlp(),
+        RewindLearningRate(SHORT),
+        eval_data=points(30, seed=1),
+        recipes=recipes_to(Recipe(sparsity=0.8, bits=4), 3),
     )
     zeros = [
         steps.learner.network.get_parameter("0.weight").detach() == 0 for now in told(steps) if now.phase == "prune"
@@ -90,8 +93,8 @@ def test_digits_at_a_tenth_of_the_weights_keep_their_accuracy() -> None:
 def test_one_sentence_for_what_cannot_be() -> None:
     with pytest.raises(ModelError, match=r"cannot prune a Compressed: give the dense nn\.Module"):
         prune_and_retrain(compress(mlp(), Recipe()), points())  # type: ignore[call-overload]
-    with pytest.raises(RecipeError, match="expected a Recipe, got a str"):
-        prune_and_retrain(mlp(), points(), to="90%")  # type: ignore[call-overload]
+    with pytest.raises(RecipeError, match="expected a Recipe or a sparsity, got a str"):
+        prune_and_retrain(mlp(), points(), recipe="90%")  # type: ignore[call-overload]
     with pytest.raises(TrainingError, match="rounds=0 must be a whole number from 1"):
         prune_and_retrain(mlp(), points(), rounds=0)
 

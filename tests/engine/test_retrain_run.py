@@ -29,7 +29,7 @@ from .packing import same
 from .training import mlp, points, slowly, told, trainer
 
 TEST = points(30, seed=1)
-SLOW = Training(batch=16, augment=slowly)
+SLOW = Training(batch_size=16, augment=slowly)
 
 
 def until(happens: Callable[[], object], seconds: float = 10) -> None:
@@ -39,8 +39,8 @@ def until(happens: Callable[[], object], seconds: float = 10) -> None:
         time.sleep(0.002)
 
 
-def background(epochs: int = 50, test: object = None, options: Training = SLOW) -> Run:
-    return retrain(mlp(), points(), test, FineTune(epochs, lr=0.01), options=options, background=True)
+def background(epochs: int = 50, eval_data: object = None, options: Training = SLOW) -> Run:
+    return retrain(mlp(), points(), eval_data, FineTune(epochs, lr=0.01), options=options, background=True)
 
 
 def test_a_run_gives_the_result_of_the_blocking_call() -> None:
@@ -51,7 +51,7 @@ def test_a_run_gives_the_result_of_the_blocking_call() -> None:
     assert same(run.result.state_dict(), retrain(small, points(), TEST, FineTune(2, lr=0.05)).state_dict())
     assert [e["epoch"] for e in run.history] == [1, 2]
     assert run.baseline is not None
-    assert run.baseline["n"] == 30
+    assert run.baseline.n == 30
     assert len(run.points) == 1
     assert run.points[0]["nbytes"] == run.result.nbytes
     assert run.progress is not None
@@ -76,7 +76,7 @@ def test_a_paused_run_rests_and_goes_on_to_the_same_weights() -> None:
 
 @pytest.mark.parametrize("pause", [False, True])
 def test_a_stop_is_acknowledged_at_once_and_keeps_the_best_epoch(pause: bool) -> None:
-    run = background(test=TEST)
+    run = background(eval_data=TEST)
     until(lambda: len(run.history) > 1)
     if pause:
         run.pause()
@@ -166,7 +166,7 @@ def test_observers_are_told_of_every_change_and_cannot_harm(caplog: pytest.LogCa
     def failing(_: Run) -> None:
         raise ValueError("a broken chart")
 
-    run = Run(Job(mlp(), points(), TEST, FineTune(2, lr=0.05), Training(batch=32)))
+    run = Run(Job(mlp(), points(), TEST, FineTune(2, lr=0.05), Training(batch_size=32)))
     assert run.state == "ready"
     stop = run.observe(lambda run: told.append((run.state, run.progress)))
     run.observe(lambda _: told.append(("more", None)))
@@ -185,7 +185,7 @@ def test_observers_are_told_of_every_change_and_cannot_harm(caplog: pytest.LogCa
 
 
 def test_a_run_that_is_not_over_has_no_result_yet_but_a_best() -> None:
-    run = background(test=TEST)
+    run = background(eval_data=TEST)
     with pytest.raises(TrainingError, match=r"this run is running: \.wait\(\) for its result, or take \.best"):
         _ = run.result
     assert not run.wait(0.01)
@@ -225,7 +225,7 @@ def test_the_time_left_is_that_of_the_steps_so_far_for_those_to_come(monkeypatch
         return x
 
     recipes = tuple(Recipe(sparsity=sparsity) for sparsity in (0.4, 0.6, 0.8))
-    steps = trainer(mlp(), FineTune(2, lr=0.01), recipes=recipes, batch=16, augment=half_a_second)
+    steps = trainer(mlp(), FineTune(2, lr=0.01), recipes=recipes, batch_size=16, augment=half_a_second)
     per_epoch = 96 // 16
     known = [now for now in told(steps) if now.phase == "train" and now.step]
     assert len(known) >= 3 * 2

@@ -18,6 +18,7 @@ from shrinkwidget.figures.still import MARGIN, describe, still
 from shrinkwidget.figures.training import training_still
 from shrinkwidget.figures.words import bytes_text, decibels_text, share_text
 from shrinkwidget.measure.estimate import Estimate
+from shrinkwidget.measure.sketch import Sketch
 from shrinkwidget.recipe import layer_label
 from shrinkwidget.widgets.monitor import Monitor
 
@@ -37,7 +38,7 @@ SIDE = 1000 - MARGIN - 320
 
 
 @pytest.fixture(scope="module")
-def looked() -> sw.Sketch:
+def looked() -> Sketch:
     return sw.sketch(sw.demo.model())
 
 
@@ -55,7 +56,7 @@ def scored(recipe: sw.Recipe, value: float, **more: Any) -> dict[str, Any]:
     }
 
 
-def picture(monkeypatch: pytest.MonkeyPatch, looked: sw.Sketch, figures: Estimate, *known: Any, **more: Any) -> Drawn:
+def picture(monkeypatch: pytest.MonkeyPatch, looked: Sketch, figures: Estimate, *known: Any, **more: Any) -> Drawn:
     told = known or (None, None, [])
     return drawn_by(monkeypatch, STILL, lambda: still(looked, figures, *told, **more))
 
@@ -67,7 +68,7 @@ def rows_of(drawn: Drawn, labels: list[str]) -> list[list[str]]:
 @pytest.mark.parametrize("exact", [True, False])
 @pytest.mark.parametrize("recipe", RECIPES, ids=repr)
 def test_every_row_says_what_is_estimated(
-    monkeypatch: pytest.MonkeyPatch, looked: sw.Sketch, recipe: sw.Recipe, exact: bool
+    monkeypatch: pytest.MonkeyPatch, looked: Sketch, recipe: sw.Recipe, exact: bool
 ) -> None:
     figures = replace(sw.estimate(looked, recipe), exact=exact)
     drawn = picture(monkeypatch, looked, figures)
@@ -90,7 +91,7 @@ def test_every_row_says_what_is_estimated(
     assert ("exact" if exact else "≈ preview") in drawn.all_words()
 
 
-def test_rows_stand_in_the_order_of_the_forward_pass(monkeypatch: pytest.MonkeyPatch, looked: sw.Sketch) -> None:
+def test_rows_stand_in_the_order_of_the_forward_pass(monkeypatch: pytest.MonkeyPatch, looked: Sketch) -> None:
     order = list(reversed(range(len(looked.layers))))
     drawn = picture(monkeypatch, looked, sw.estimate(looked, HALF), order=order)
     heights = [drawn.text(looked.layers[i].label).y for i in order]
@@ -106,7 +107,7 @@ def ticks_of(drawn: Drawn) -> list[tuple[float, float]]:
 
 
 @pytest.mark.parametrize("scope", ["global", "layer"])
-def test_the_pruned_band_ends_at_the_threshold(monkeypatch: pytest.MonkeyPatch, looked: sw.Sketch, scope: Any) -> None:
+def test_the_pruned_band_ends_at_the_threshold(monkeypatch: pytest.MonkeyPatch, looked: Sketch, scope: Any) -> None:
     figures = sw.estimate(looked, sw.Recipe(sparsity=0.6, bits=4, scope=scope))
     drawn = picture(monkeypatch, looked, figures)
     ticks = ticks_of(drawn)
@@ -121,7 +122,7 @@ def test_the_pruned_band_ends_at_the_threshold(monkeypatch: pytest.MonkeyPatch, 
     assert ("pruned within" in drawn.all_words()) == (scope == "global")
 
 
-def test_the_shared_axis_suits_the_typical_layer(monkeypatch: pytest.MonkeyPatch, looked: sw.Sketch) -> None:
+def test_the_shared_axis_suits_the_typical_layer(monkeypatch: pytest.MonkeyPatch, looked: Sketch) -> None:
     drawn = picture(monkeypatch, looked, sw.estimate(looked, sw.Recipe()))
     ticks = ticks_of(drawn)
     outlines = [line for line, colour, _ in drawn.lines if colour == OUTLINE and len(line) > 5 and line[0, 0] < SIDE]
@@ -136,7 +137,7 @@ def test_the_shared_axis_suits_the_typical_layer(monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=repr)
 def test_the_size_panel_shows_the_parts_of_the_file(
-    monkeypatch: pytest.MonkeyPatch, looked: sw.Sketch, recipe: sw.Recipe
+    monkeypatch: pytest.MonkeyPatch, looked: Sketch, recipe: sw.Recipe
 ) -> None:
     figures = replace(sw.estimate(looked, recipe), exact=True, download=54_321)
     drawn = picture(monkeypatch, looked, figures)
@@ -163,9 +164,7 @@ def test_the_size_panel_shows_the_parts_of_the_file(
         assert (right - left) / 320 == pytest.approx(parts[colours[colour]] / figures.nbytes), colours[colour]
 
 
-def test_device_marks_have_their_names_and_stand_at_their_size(
-    monkeypatch: pytest.MonkeyPatch, looked: sw.Sketch
-) -> None:
+def test_device_marks_have_their_names_and_stand_at_their_size(monkeypatch: pytest.MonkeyPatch, looked: Sketch) -> None:
     for recipe in RECIPES:
         figures = sw.estimate(looked, recipe)
         drawn = picture(monkeypatch, looked, figures)
@@ -178,7 +177,7 @@ def test_device_marks_have_their_names_and_stand_at_their_size(
 
 
 def test_the_score_panel_says_value_interval_and_what_they_hide(
-    monkeypatch: pytest.MonkeyPatch, looked: sw.Sketch
+    monkeypatch: pytest.MonkeyPatch, looked: Sketch
 ) -> None:
     figures = sw.estimate(looked, HALF)
     warning = "class 3 is never predicted, so that the mean over classes tells more than this accuracy does"
@@ -197,7 +196,7 @@ def test_the_score_panel_says_value_interval_and_what_they_hide(
 
 
 def test_a_metric_of_any_kind_is_written_in_its_unit_and_direction(
-    monkeypatch: pytest.MonkeyPatch, looked: sw.Sketch
+    monkeypatch: pytest.MonkeyPatch, looked: Sketch
 ) -> None:
     figures = sw.estimate(looked, HALF)
     metric = {"name": "perplexity", "percent": False, "higher": False}
@@ -226,7 +225,7 @@ def test_a_layer_of_which_nothing_is_left_is_told_with_a_score_and_without(monke
     assert "1: all weights pruned" in describe(figures, None)
 
 
-def visits(looked: sw.Sketch) -> list[dict[str, Any]]:
+def visits(looked: Sketch) -> list[dict[str, Any]]:
     points = []
     for sparsity, bits, value in ((0.0, 32, 0.99), (0.5, 8, 0.985), (0.8, 4, 0.9), (0.93, 2, 0.62)):
         recipe = sw.Recipe(sparsity=sparsity, bits=bits)
@@ -249,7 +248,7 @@ def history_axes(drawn: Drawn) -> tuple[list[tuple[float, float]], list[tuple[fl
 
 
 def test_points_stand_where_the_axes_say_and_the_front_joins_the_best(
-    monkeypatch: pytest.MonkeyPatch, looked: sw.Sketch
+    monkeypatch: pytest.MonkeyPatch, looked: Sketch
 ) -> None:
     points = visits(looked)
     recipe = sw.Recipe(sparsity=0.8, bits=4)
@@ -272,7 +271,7 @@ def test_points_stand_where_the_axes_say_and_the_front_joins_the_best(
     assert shapes == [("o", "not retrained"), ("D", "retrained")]
 
 
-def test_the_silhouette_has_the_areas_of_the_bytes(monkeypatch: pytest.MonkeyPatch, looked: sw.Sketch) -> None:
+def test_the_silhouette_has_the_areas_of_the_bytes(monkeypatch: pytest.MonkeyPatch, looked: Sketch) -> None:
     figures = sw.estimate(looked, HALF)
     drawn = picture(monkeypatch, looked, figures)
     top = drawn.text("DEPTH × WIDTH").y
@@ -287,7 +286,7 @@ def test_the_silhouette_has_the_areas_of_the_bytes(monkeypatch: pytest.MonkeyPat
     assert [text.words for text in drawn.within(SIDE - 1, 1000, top + 20)] == ["stage1", "stage2", "stage3"]
 
 
-def long_named() -> sw.Sketch:
+def long_named() -> Sketch:
     torch.manual_seed(0)
     name = "an_encoder_whose_blocks_have_names_that_go_on_" * 3
     stages = {name + str(i): nn.Sequential(*(nn.Linear(40, 40) for _ in range(4))) for i in range(4)}
@@ -325,7 +324,7 @@ def trained() -> Monitor:
     options = dict(rounds=3, background=True)
     recipe = sw.Recipe(sparsity=0.9, bits=4)
     run = sw.prune_and_retrain(
-        sw.demo.model(), (images[:192], labels[:192]), sw.demo.data(), recipe, sw.FineTune(epochs=2), **options
+        sw.demo.model(), (images[:192], labels[:192]), sw.demo.data(), recipe, sw.methods.FineTune(epochs=2), **options
     )  # type: ignore[call-overload]
     monitor = sw.monitor(run)
     assert run.wait(120)
@@ -358,7 +357,7 @@ def test_the_curves_of_a_training_are_its_history(monkeypatch: pytest.MonkeyPatc
     epochs = [(text.middle, float(text.words)) for text in drawn.row(drawn.within(MARGIN, 500, top + 380)[0].y)[1:]]
     epochs = [tick for tick in epochs if tick[0] < 600]
     assert [value for _, value in epochs] == [1, 2, 3, 4, 5, 6]
-    scores = [baseline, *(row["test"] for row in history)]
+    scores = [baseline.to_dict(), *(row["test"] for row in history)]
     dots = [dot for dot in drawn.dots if dot[2] < 5]
     assert [value_at(x, epochs) for x, *_ in dots] == pytest.approx(range(7), abs=0.01)
     assert [value_at(y, upwards) for _, y, *_ in dots] == pytest.approx([s["value"] for s in scores], abs=0.002)
@@ -366,7 +365,7 @@ def test_the_curves_of_a_training_are_its_history(monkeypatch: pytest.MonkeyPatc
     high, low = band[:7, 1], band[:6:-1, 1]
     assert [value_at(y, upwards) for y in high] == pytest.approx([s["high"] for s in scores], abs=0.002)
     assert [value_at(y, upwards) for y in low] == pytest.approx([s["low"] for s in scores], abs=0.002)
-    assert f"┄ as it came {100 * baseline['value']:.1f} %" in drawn.all_words()
+    assert f"┄ as it came {100 * baseline.value:.1f} %" in drawn.all_words()
     assert "● test, 95 % interval" in drawn.all_words()
     assert "╌ training" in drawn.all_words()
     loss_top, losses = chart_axes(drawn, "loss, training", MARGIN, 150)

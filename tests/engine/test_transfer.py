@@ -92,7 +92,7 @@ def test_the_users_model_and_chance_are_as_they_were() -> None:
 def test_the_same_seed_gives_the_same_weights_and_another_one_others() -> None:
     first, again = (sw.transfer(demo.model(), PARITY, strategy=SHORT).model.state_dict() for _ in range(2))
     assert same(first, again)
-    other = sw.transfer(demo.model(), PARITY, strategy=SHORT, options=sw.Training(seed=1)).model.state_dict()
+    other = sw.transfer(demo.model(), PARITY, strategy=SHORT, options=sw.methods.Training(seed=1)).model.state_dict()
     assert not same(first, other)
 
 
@@ -114,7 +114,7 @@ def test_features_are_computed_once_and_shuffled_in_every_epoch() -> None:
 
 @pytest.mark.parametrize("augmented", [False, True])
 def test_computing_them_anew_comes_to_the_same(augmented: bool) -> None:
-    options = sw.Training(augment=(lambda x: x) if augmented else None)
+    options = sw.methods.Training(augment=(lambda x: x) if augmented else None)
     done = sw.transfer(demo.model(), PARITY, strategy=SHORT, options=options)
     again = sw.transfer(demo.model(), PARITY, strategy=SHORT)
     assert same(without_head(done.model, "head"), without_head(again.model, "head"))
@@ -221,7 +221,7 @@ def test_a_network_begins_anew_in_every_part() -> None:
 
     torch.manual_seed(0)
     model = Odd()
-    schedule = sw.Schedule(1, lr=1e-9, warmup=0)
+    schedule = sw.methods.Schedule(1, lr=1e-9, warmup=0)
     done = sw.transfer(model, points(), strategy=SHORT, baseline=schedule)
     assert done.baseline is not None
     for name, parameter in done.baseline.model.named_parameters():
@@ -384,17 +384,21 @@ def test_what_cannot_be_is_refused_in_one_sentence() -> None:
     for error, words, asked in (
         (TrainingError, "not both", {"classes": 3, "targets": 1}),
         (TrainingError, "classes=1 must be a whole number from 2", {"classes": 1}),
-        (TrainingError, r"strategy=.* must be one such as Head\(\)", {"strategy": Head}),
-        (TrainingError, "strategy='head' must be one such as", {"strategy": "head"}),
-        (TrainingError, "leave Training\\(checkpoint=…\\) out", {"options": sw.Training(checkpoint="x")}),
+        (
+            TrainingError,
+            r"strategy=<.*> must be a name such as 'linear_probe', or an object such as Head\(\)",
+            {"strategy": mlp},
+        ),
+        (TrainingError, "strategy=… must be 'linear_probe', 'full_finetune', .* got 'head'", {"strategy": "head"}),
+        (TrainingError, "leave Training\\(checkpoint=…\\) out", {"options": sw.methods.Training(checkpoint="x")}),
         (TrainingError, "baseline=3 must be True, False, or a Schedule", {"baseline": 3}),
-        (DataError, "a generator can be read only once", {"train": (x for x in [data])}),
-        (DataError, "the data is empty", {"train": [], "classes": 3}),
-        (DataError, "give classes=…", {"train": DataLoader(Stream(), 8)}),
+        (DataError, "a generator can be read only once", {"train_data": (x for x in [data])}),
+        (DataError, "the data is empty", {"train_data": [], "classes": 3}),
+        (DataError, "give classes=…", {"train_data": DataLoader(Stream(), 8)}),
         (
             DataError,
             "the model cannot run",
-            {"train": (torch.zeros(9, 5), torch.arange(9))},
+            {"train_data": (torch.zeros(9, 5), torch.arange(9))},
         ),
         (ModelError, "cannot teach a str", {"model": "resnet"}),
         (
@@ -404,7 +408,7 @@ def test_what_cannot_be_is_refused_in_one_sentence() -> None:
         ),
     ):
         with pytest.raises(error, match=words):
-            sw.transfer(**({"model": model, "train": data, "strategy": SHORT} | asked))  # type: ignore[arg-type]
+            sw.transfer(**({"model": model, "train_data": data, "strategy": SHORT} | asked))  # type: ignore[arg-type]
     assert sw.transfer(model, DataLoader(Stream(), 8), classes=3, strategy=SHORT).spent.examples == 5 * 96
 
 
@@ -413,7 +417,7 @@ def test_a_training_that_fails_keeps_the_best_weights_of_the_whole_network() -> 
         return F.cross_entropy(outputs, targets) * (float("nan") if np.random.rand() < 0.2 else 1)  # noqa: NPY002
 
     with pytest.raises(TrainingError, match="the loss is nan") as caught:
-        sw.transfer(mlp(), points(), strategy=Head(50), options=sw.Training(loss=failing))
+        sw.transfer(mlp(), points(), strategy=Head(50), options=sw.methods.Training(loss=failing))
     best = caught.value.best
     assert [tuple(p.shape) for p in best.model.parameters()][-2:] == [(3, 16), (3,)]
     assert "new head trained" in best.regime
@@ -422,7 +426,7 @@ def test_a_training_that_fails_keeps_the_best_weights_of_the_whole_network() -> 
 def test_a_step_of_the_head_takes_more_examples_than_other_steps_unless_told_otherwise() -> None:
     data = tuple(x[:300] for x in TRAIN)
     for strategy, batch, steps in ((SHORT, 64, 2), (Head(5, least=1), 64, 5), (SHORT, 300, 1), (FineTuneAll(1), 64, 5)):
-        done = sw.transfer(demo.model(), data, strategy=strategy, options=sw.Training(batch=batch))
+        done = sw.transfer(demo.model(), data, strategy=strategy, options=sw.methods.Training(batch_size=batch))
         assert done.history[-1]["step"] == steps
 
 

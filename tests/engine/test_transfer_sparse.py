@@ -105,8 +105,8 @@ def test_the_recipe_may_keep_the_head_or_prune_it() -> None:
 
 
 def test_the_regime_says_all_that_was_done() -> None:
-    small = sw.retrain(sw.compress(mlp(), Recipe(sparsity=0.5)), points(), method=sw.FineTune(2, lr=0.01))
-    done = sw.transfer(small, points(), points(), strategy=Head(3), baseline=sw.Schedule(1, lr=0.1, warmup=0))
+    small = sw.retrain(sw.compress(mlp(), Recipe(sparsity=0.5)), points(), method=sw.methods.FineTune(2, lr=0.01))
+    done = sw.transfer(small, points(), points(), strategy=Head(3), baseline=sw.methods.Schedule(1, lr=0.1, warmup=0))
     assert done.regime == "fine-tuned 2 epochs, then transferred, new head trained 3 epochs"
     assert done.baseline is not None
     assert done.baseline.compressed is None

@@ -149,7 +149,7 @@ def test_the_same_seed_gives_the_same_weights(strategy: Any) -> None:
 def test_a_teacher_is_learned_from() -> None:
     x, y = points()
     teacher = sw.transfer(mlp(1), (x, y), strategy=FineTuneAll(20)).model
-    options = sw.Training(distil=sw.Distil(teacher))
+    options = sw.methods.Training(distil=sw.methods.Distil(teacher))
     done = sw.transfer(mlp(), (x, y), (x, y), strategy=Head(20), options=options)
     assert done.regime == "transferred, new head trained 20 epochs, distilled"
     assert same(without_head(done.model, "4"), without_head(mlp(), "4"))

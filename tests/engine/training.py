@@ -40,14 +40,15 @@ def points(n: int = 96, seed: int = 0) -> tuple[Tensor, Tensor]:
 def trainer(
     model: Compressed | nn.Module,
     method: Method = FineTune(3, lr=0.05),
-    train: Any = None,
-    test: Any = None,
+    train_data: Any = None,
+    eval_data: Any = None,
     recipes: tuple[Recipe, ...] = (),
     resume: Path | None = None,
     **options: Any,
 ) -> Trainer:
     """Return a trainer of a model for points in the plane."""
-    return Trainer(Job(model, points() if train is None else train, test, method, Training(**options), recipes, resume))
+    data = points() if train_data is None else train_data
+    return Trainer(Job(model, data, eval_data, method, Training(**options), recipes, resume))
 
 
 def result(steps: Trainer) -> Compressed:

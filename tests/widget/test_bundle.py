@@ -8,6 +8,7 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext
 
 import shrinkwidget as sw
+from shrinkwidget.widgets.explorer import Explorer
 
 from .bare_page import BarePage
 
@@ -22,7 +23,7 @@ PIXELS = "canvas => canvas.toDataURL()"
 
 
 @pytest.fixture(scope="module")
-def explorer() -> Iterator[sw.Explorer]:
+def explorer() -> Iterator[Explorer]:
     """Make an explorer of the demo network, without data."""
     made = sw.explore(sw.demo.model())
     made.wait(60)
@@ -43,7 +44,7 @@ def picture(page: BarePage) -> str:
 
 
 @pytest.fixture(scope="module")
-def shown(browser: Browser, explorer: sw.Explorer) -> list[str]:
+def shown(browser: Browser, explorer: Explorer) -> list[str]:
     """Return what the ridge looks like at two recipes where it was in sight all along."""
     context = browser.new_context()
     page = BarePage.open(context.new_page(), explorer)
@@ -58,7 +59,7 @@ def shown(browser: Browser, explorer: sw.Explorer) -> list[str]:
 
 @pytest.mark.parametrize("how", OUT_OF_SIGHT)
 def test_what_was_mounted_out_of_sight_follows_the_recipe_once_it_is_shown(
-    context: BrowserContext, explorer: sw.Explorer, shown: list[str], how: str
+    context: BrowserContext, explorer: Explorer, shown: list[str], how: str
 ) -> None:
     page = BarePage.open(context.new_page(), explorer, hidden=OUT_OF_SIGHT[how])
     page.page.wait_for_timeout(50)  # the first drawing is over
@@ -72,7 +73,7 @@ def test_what_was_mounted_out_of_sight_follows_the_recipe_once_it_is_shown(
 
 @pytest.mark.parametrize("ratio", [2, 0.75])
 def test_on_another_screen_the_ridge_is_as_large_and_as_sharp_as_if_opened_there(
-    context: BrowserContext, explorer: sw.Explorer, ratio: float
+    context: BrowserContext, explorer: Explorer, ratio: float
 ) -> None:
     def on_screen(page: BarePage, ratio: float) -> None:
         metrics = {"width": 1400, "height": 1000, "deviceScaleFactor": ratio, "mobile": False}

@@ -21,6 +21,7 @@ import shrinkwidget as sw
 from shrinkwidget.figures.words import bytes_text, decibels_text, share_text, times_text, weight_text
 from shrinkwidget.measure.estimate import Estimate, LayerEstimate
 from shrinkwidget.recipe import layer_label
+from shrinkwidget.widgets.explorer import Explorer
 
 from .bare_page import BarePage, plain
 
@@ -59,7 +60,7 @@ RECIPES = [sw.Recipe(), sw.Recipe(sparsity=0.8, bits=4), sw.Recipe(sparsity=0.99
 
 
 @pytest.fixture(scope="module")
-def explorer() -> Iterator[sw.Explorer]:
+def explorer() -> Iterator[Explorer]:
     """Return one explorer for all recipes; each test sets its own."""
     made = sw.explore(sw.demo.model(), sw.demo.data())
     yield made
@@ -67,7 +68,7 @@ def explorer() -> Iterator[sw.Explorer]:
 
 
 @pytest.fixture
-def page(context: BrowserContext, explorer: sw.Explorer) -> Iterator[BarePage]:
+def page(context: BrowserContext, explorer: Explorer) -> Iterator[BarePage]:
     """Open the explorer on a page of its own; the test fails if the page complained."""
     explorer.recipe = sw.Recipe()
     assert explorer.wait(WAIT_SECONDS)

@@ -28,7 +28,7 @@ def monitor() -> Iterator[Monitor]:
         (images[:192], labels[:192]),
         sw.demo.data(),
         sw.Recipe(sparsity=0.9, bits=4),
-        sw.FineTune(epochs=2),
+        sw.methods.FineTune(epochs=2),
         rounds=3,
         background=True,
     )
@@ -111,7 +111,7 @@ def test_the_curves_are_the_history(page: BarePage, monitor: Monitor) -> None:
     run = run_of(monitor)
     baseline, history = run.baseline, run.history
     assert baseline is not None
-    scores = [baseline, *(row["test"] for row in history)]
+    scores = [baseline.to_dict(), *(row["test"] for row in history)]
     losses = Axes(chart(page, "loss, training"))
     assert [value for _, value in losses.across] == [1, 2, 3, 4, 5, 6]
     line = places(losses.chart.locator(".sw-line-loss").get_attribute("d") or "")
@@ -127,7 +127,7 @@ def test_the_curves_are_the_history(page: BarePage, monitor: Monitor) -> None:
     trained = places(axes.chart.locator(".sw-line-train").get_attribute("d") or "")
     assert [axes.value(y) for _, y in trained] == pytest.approx([row["train"] for row in history], abs=0.002)
     came = float(axes.chart.locator(".sw-as-it-came").get_attribute("y1") or 0)
-    assert axes.value(came) == pytest.approx(baseline["value"], abs=0.002)
+    assert axes.value(came) == pytest.approx(baseline.value, abs=0.002)
     rounds = places(axes.chart.locator(".sw-rounds").get_attribute("d") or "")
     assert [losses.epoch(x) for x, _ in rounds[::2]] == pytest.approx([2, 4], abs=0.01)
     rates = Axes(chart(page, "learning rate"), log=True)
@@ -142,7 +142,7 @@ def test_the_legend_names_each_line(page: BarePage, monitor: Monitor) -> None:
     baseline = run_of(monitor).baseline
     assert baseline is not None
     assert keys == {
-        "came": f"┄ as it came {100 * baseline['value']:.1f} %",
+        "came": f"┄ as it came {100 * baseline.value:.1f} %",
         "test": "● test, 95 % interval",
         "train": "╌ training",
     }

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 import shrinkwidget as sw
 from shrinkwidget.measure.sketch import Sketch
 from shrinkwidget.widgets import cells, commands, hosted
+from shrinkwidget.widgets.explorer import Explorer
 
 SECONDS = 60
 
@@ -35,18 +36,18 @@ def data() -> tuple[Tensor, Tensor]:
 
 
 @pytest.fixture
-def ex(model: nn.Module, data: tuple[Tensor, Tensor]) -> Iterator[sw.Explorer]:
+def ex(model: nn.Module, data: tuple[Tensor, Tensor]) -> Iterator[Explorer]:
     explorer = sw.explore(model, data)
     yield explorer
     explorer.close()
 
 
-def settled(explorer: sw.Explorer) -> sw.Explorer:
+def settled(explorer: Explorer) -> Explorer:
     assert explorer.wait(SECONDS)
     return explorer
 
 
-def test_it_starts_with_nothing_done(ex: sw.Explorer) -> None:
+def test_it_starts_with_nothing_done(ex: Explorer) -> None:
     assert ex.recipe == sw.Recipe()
     assert (ex.sparsity, ex.bits) == (0.0, 32)
     assert settled(ex).estimate.exact
@@ -55,7 +56,7 @@ def test_it_starts_with_nothing_done(ex: sw.Explorer) -> None:
     assert Sketch.decode(ex._sketch).title == "DigitNet"
 
 
-def test_figures_follow_the_recipe_and_equal_what_compress_makes(ex: sw.Explorer, model: nn.Module, data: Any) -> None:
+def test_figures_follow_the_recipe_and_equal_what_compress_makes(ex: Explorer, model: nn.Module, data: Any) -> None:
     ex.recipe = sw.Recipe(sparsity=0.8, bits=4)
     assert not ex.estimate.exact or ex.wait(0)
     settled(ex)
@@ -67,7 +68,7 @@ def test_figures_follow_the_recipe_and_equal_what_compress_makes(ex: sw.Explorer
     assert ex.score == sw.evaluate(small.model, data)
 
 
-def test_recipe_value_sparsity_and_bits_are_one(ex: sw.Explorer) -> None:
+def test_recipe_value_sparsity_and_bits_are_one(ex: Explorer) -> None:
     seen: list[sw.Recipe] = []
     ex.observe(lambda change: seen.append(change["new"]), "recipe")
     ex.sparsity = 0.5
@@ -79,14 +80,14 @@ def test_recipe_value_sparsity_and_bits_are_one(ex: sw.Explorer) -> None:
     assert (ex.sparsity, ex.bits) == (0.125, 32)
 
 
-def test_a_sparsity_of_its_own_ends_an_n_m_pattern(ex: sw.Explorer) -> None:
+def test_a_sparsity_of_its_own_ends_an_n_m_pattern(ex: Explorer) -> None:
     ex.recipe = sw.Recipe(structure="2:4")
     assert ex.sparsity == 0.5
     ex.sparsity = 0.9
     assert ex.recipe == sw.Recipe(sparsity=0.9)
 
 
-def test_linked_sliders_and_interactive_output_work(ex: sw.Explorer) -> None:
+def test_linked_sliders_and_interactive_output_work(ex: Explorer) -> None:
     slider = FloatSlider(max=0.99)
     link((slider, "value"), (ex, "sparsity"))
     slider.value = 0.75
@@ -107,12 +108,12 @@ def test_linked_sliders_and_interactive_output_work(ex: sw.Explorer) -> None:
         ("_recipe", sw.Recipe(layers={"stam": sw.Keep}).to_json(), "did you mean 'stem'"),
     ],
 )
-def test_what_no_recipe_can_be_is_put_back_and_told(ex: sw.Explorer, name: str, value: Any, sentence: str) -> None:
+def test_what_no_recipe_can_be_is_put_back_and_told(ex: Explorer, name: str, value: Any, sentence: str) -> None:
     ex.recipe = before = sw.Recipe(sparsity=0.5)
     if name == "_recipe":  # from the browser, which can only be told
         setattr(ex, name, value)
     else:
-        with pytest.raises(sw.RecipeError, match=sentence):
+        with pytest.raises(sw.errors.RecipeError, match=sentence):
             setattr(ex, name, value)
     assert ex.recipe == before
     assert (ex.sparsity, ex.bits, ex._recipe) == (0.5, 32, before.to_json())
@@ -120,13 +121,13 @@ def test_what_no_recipe_can_be_is_put_back_and_told(ex: sw.Explorer, name: str, 
     assert sentence in ex._status["text"]
 
 
-def test_setting_a_recipe_that_does_not_fit_is_refused(ex: sw.Explorer) -> None:
-    with pytest.raises(sw.RecipeError, match="did you mean 'head'"):
+def test_setting_a_recipe_that_does_not_fit_is_refused(ex: Explorer) -> None:
+    with pytest.raises(sw.errors.RecipeError, match="did you mean 'head'"):
         ex.recipe = sw.Recipe(layers={"haed": sw.Keep})
     assert ex.recipe == sw.Recipe()
 
 
-def test_history_collects_each_evaluated_recipe_once(ex: sw.Explorer) -> None:
+def test_history_collects_each_evaluated_recipe_once(ex: Explorer) -> None:
     settled(ex)
     for sparsity in (0.5, 0.8, 0.5):
         ex.sparsity = sparsity
@@ -135,7 +136,7 @@ def test_history_collects_each_evaluated_recipe_once(ex: sw.Explorer) -> None:
     assert ex.history[2]["nbytes"] < ex.history[1]["nbytes"]
 
 
-def test_the_users_model_is_never_touched(ex: sw.Explorer, model: nn.Module) -> None:
+def test_the_users_model_is_never_touched(ex: Explorer, model: nn.Module) -> None:
     model.train()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     ex.recipe = sw.Recipe(sparsity=0.9, bits=2)
@@ -183,8 +184,8 @@ def test_weights_alone_can_be_explored(model: nn.Module, kind: str, tmp_path: Pa
         source = tmp_path / "model.safetensors"
     explorer = settled(sw.explore(source, recipe=sw.Recipe(sparsity=0.5, bits=4)))
     assert explorer.estimate.nbytes == explorer.compress().nbytes
-    with pytest.raises(sw.DataError, match="accuracy needs a module"):
-        sw.explore(source, data=([1], [1]))
+    with pytest.raises(sw.errors.DataError, match="accuracy needs a module"):
+        sw.explore(source, eval_data=([1], [1]))
     explorer.close()
 
 
@@ -195,15 +196,15 @@ def failing(*_args: object) -> float:
 @pytest.mark.parametrize(
     "bad, sentence",
     [
-        ({"data": (torch.zeros(8, 3, 8, 8), torch.zeros(8, dtype=torch.int64))}, "batch 1: the model cannot run"),
-        ({"data": []}, "the data is empty"),
+        ({"eval_data": (torch.zeros(8, 3, 8, 8), torch.zeros(8, dtype=torch.int64))}, "batch 1: the model cannot run"),
+        ({"eval_data": []}, "the data is empty"),
         ({"metric": failing}, "no such luck"),
     ],
 )
 def test_an_evaluation_that_fails_is_told_and_the_explorer_stays_usable(
     model: nn.Module, data: Any, bad: dict[str, Any], sentence: str
 ) -> None:
-    explorer = settled(sw.explore(model, **{"data": data, **bad}))
+    explorer = settled(sw.explore(model, **{"eval_data": data, **bad}))
     assert explorer._score is not None
     assert explorer._score["state"] == "failed"
     assert sentence in explorer._score["text"]
@@ -226,7 +227,7 @@ def test_one_failure_is_logged_once_and_shows_the_users_own_code(
 
 
 def test_a_failure_that_its_sentence_explains_leaves_no_traceback(
-    ex: sw.Explorer, caplog: pytest.LogCaptureFixture
+    ex: Explorer, caplog: pytest.LogCaptureFixture
 ) -> None:
     ex._on_command(ex, {"do": "save", "path": ""}, [])
     settled(ex)
@@ -270,22 +271,22 @@ def test_a_long_evaluation_shows_the_recipes_score_from_its_first_batch_on(model
 @pytest.mark.parametrize(
     "bad, error, sentence",
     [
-        ({"model": 3}, sw.ModelError, "give an nn.Module"),
-        ({"model": "nowhere.safetensors"}, sw.FileError, "there is no file"),
-        ({"model": nn.BatchNorm1d(3)}, sw.ModelError, "nothing to compress"),
-        ({"data": iter([])}, sw.DataError, "can be read only once"),
-        ({"data": 5}, sw.DataError, "cannot evaluate on data of type int"),
-        ({"data": "mnist"}, sw.DataError, "cannot evaluate on data of type str"),
-        ({"metric": "acuracy"}, sw.DataError, "accuracy"),
-        ({"recipe": sw.Recipe(layers={"steem": sw.Keep})}, sw.RecipeError, "did you mean 'stem'"),
-        ({"recipe": {"bits": 4}}, sw.RecipeError, "expected a Recipe, got a dict"),
+        ({"model": 3}, sw.errors.ModelError, "give an nn.Module"),
+        ({"model": "nowhere.safetensors"}, sw.errors.FileError, "there is no file"),
+        ({"model": nn.BatchNorm1d(3)}, sw.errors.ModelError, "nothing to compress"),
+        ({"eval_data": iter([])}, sw.errors.DataError, "can be read only once"),
+        ({"eval_data": 5}, sw.errors.DataError, "cannot evaluate on data of type int"),
+        ({"eval_data": "mnist"}, sw.errors.DataError, "cannot evaluate on data of type str"),
+        ({"metric": "acuracy"}, sw.errors.DataError, "accuracy"),
+        ({"recipe": sw.Recipe(layers={"steem": sw.Keep})}, sw.errors.RecipeError, "did you mean 'stem'"),
+        ({"recipe": {"bits": 4}}, sw.errors.RecipeError, "expected a Recipe or a sparsity, got a dict"),
     ],
 )
 def test_what_cannot_be_explored_is_refused_at_once(
     model: nn.Module, data: Any, bad: dict[str, Any], error: type[Exception], sentence: str
 ) -> None:
     with pytest.raises(error, match=sentence):
-        sw.explore(**{"model": model, "data": data, **bad})
+        sw.explore(**{"model": model, "eval_data": data, **bad})
 
 
 def test_closing_lets_go_of_the_model(data: Any) -> None:
@@ -298,12 +299,12 @@ def test_closing_lets_go_of_the_model(data: Any) -> None:
     del model
     gc.collect()
     assert alive() is None
-    with pytest.raises(sw.ShrinkError, match="this explorer is closed"):
+    with pytest.raises(sw.errors.ShrinkError, match="this explorer is closed"):
         explorer.compress()
 
 
 def test_running_a_cell_again_closes_what_it_made_before(model: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
-    def run(message: str) -> list[sw.Explorer]:
+    def run(message: str) -> list[Explorer]:
         monkeypatch.setattr(cells, "_current_cell", lambda: ("cell", message))
         return [sw.explore(model), sw.explore(model)]
 
@@ -314,14 +315,14 @@ def test_running_a_cell_again_closes_what_it_made_before(model: nn.Module, monke
         explorer.close()
 
 
-def test_a_picture_is_shown_where_no_widget_can_live(ex: sw.Explorer) -> None:
+def test_a_picture_is_shown_where_no_widget_can_live(ex: Explorer) -> None:
     bundle = settled(ex)._repr_mimebundle_()
     assert bundle["image/png"].startswith(b"\x89PNG")
     assert "application/vnd.jupyter.widget-view+json" in bundle
     assert "699,328" in bundle["text/plain"] or "kB" in bundle["text/plain"]
 
 
-def test_the_pictures_under_all_views_are_one_display(ex: sw.Explorer, shell: InteractiveShell) -> None:
+def test_the_pictures_under_all_views_are_one_display(ex: Explorer, shell: InteractiveShell) -> None:
     assert shell is not None
     ex._ipython_display_()
     first = ex._shown.display_id
@@ -352,7 +353,7 @@ def test_what_a_closed_explorer_leaves_behind_shows_its_last_recipe(model: nn.Mo
 
 
 @pytest.mark.usefixtures("shell")
-def test_what_stands_above_the_picture_never_grows_stale(ex: sw.Explorer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_stands_above_the_picture_never_grows_stale(ex: Explorer, monkeypatch: pytest.MonkeyPatch) -> None:
     shown: list[dict[str, Any]] = []
 
     def display(data: dict[str, Any], **_options: object) -> Shown:
@@ -374,7 +375,7 @@ def shell() -> Iterator[InteractiveShell]:
     InteractiveShell.clear_instance()
 
 
-def test_the_button_keeps_the_compressed_model_in_a_variable(ex: sw.Explorer, shell: InteractiveShell) -> None:
+def test_the_button_keeps_the_compressed_model_in_a_variable(ex: Explorer, shell: InteractiveShell) -> None:
     ex.recipe = sw.Recipe(sparsity=0.5, bits=4)
     ex._on_command(ex, {"do": "compress", "name": "small"}, [])
     settled(ex)
@@ -383,15 +384,17 @@ def test_the_button_keeps_the_compressed_model_in_a_variable(ex: sw.Explorer, sh
 
 
 @pytest.mark.parametrize("name", ["", "2small", "lambda", "a b", None, "taken", "print"])
-def test_a_name_that_is_none_or_taken_is_refused(name: object, ex: sw.Explorer, shell: InteractiveShell) -> None:
+def test_a_name_that_is_none_or_taken_is_refused(name: object, ex: Explorer, shell: InteractiveShell) -> None:
     shell.user_ns["taken"] = [1]
-    with pytest.raises(sw.ShrinkError, match=r"is not a name for a variable|already holds a list|is Python's own"):
+    with pytest.raises(
+        sw.errors.ShrinkError, match=r"is not a name for a variable|already holds a list|is Python's own"
+    ):
         commands.keep_in_notebook(name, ex.compress())
     assert shell.user_ns["taken"] == [1]
 
 
 @pytest.mark.parametrize("entropy", [False, True])
-def test_the_button_saves_the_file_the_screen_promised(ex: sw.Explorer, tmp_path: Path, entropy: bool) -> None:
+def test_the_button_saves_the_file_the_screen_promised(ex: Explorer, tmp_path: Path, entropy: bool) -> None:
     ex.recipe = sw.Recipe(sparsity=0.7, bits=3)
     path = tmp_path / "small.safetensors"
     for _ in range(2):  # the second time over the first file
@@ -401,7 +404,7 @@ def test_the_button_saves_the_file_the_screen_promised(ex: sw.Explorer, tmp_path
     assert path.stat().st_size == (ex.compress().download if entropy else ex.estimate.nbytes)
 
 
-def test_a_file_that_is_something_else_is_not_overwritten(ex: sw.Explorer, tmp_path: Path) -> None:
+def test_a_file_that_is_something_else_is_not_overwritten(ex: Explorer, tmp_path: Path) -> None:
     thesis = tmp_path / "thesis.txt"
     thesis.write_text("years of work")
     for path, sentence in (
@@ -416,7 +419,7 @@ def test_a_file_that_is_something_else_is_not_overwritten(ex: sw.Explorer, tmp_p
     assert thesis.read_text() == "years of work"
 
 
-def test_evaluating_again_asks_the_model_again(ex: sw.Explorer) -> None:
+def test_evaluating_again_asks_the_model_again(ex: Explorer) -> None:
     settled(ex)
     before = ex.score
     ex._on_command(ex, {"do": "evaluate"}, [])
@@ -425,7 +428,7 @@ def test_evaluating_again_asks_the_model_again(ex: sw.Explorer) -> None:
     assert ex.score == before
 
 
-def test_memory_is_that_of_the_weights_as_they_run_and_of_the_largest_moment(ex: sw.Explorer, model: nn.Module) -> None:
+def test_memory_is_that_of_the_weights_as_they_run_and_of_the_largest_moment(ex: Explorer, model: nn.Module) -> None:
     weights = sum(t.nbytes for t in (*model.parameters(), *model.buffers()))
     settled(ex)
     measured = sw.measure(model, sw.demo.data()[0][:1])

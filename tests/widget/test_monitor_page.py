@@ -19,12 +19,12 @@ import os
 import shrinkwidget as sw
 model = sw.demo.model()
 recipe = sw.Recipe(sparsity=0.93, bits=4)
-ex = sw.explore(model, sw.demo.data(), recipe, train=sw.demo.data("train"))
+ex = sw.explore(model, sw.demo.data(), recipe, train_data=sw.demo.data("train"))
 ex
 """
 SHARED = (EXPLORE,)
 BLOCK = """
-small = sw.retrain(sw.compress(model, recipe), sw.demo.data("train"), sw.demo.data(), sw.FineTune(epochs=500))
+small = sw.retrain(sw.compress(model, recipe), sw.demo.data("train"), sw.demo.data(), sw.methods.FineTune(epochs=500))
 """
 SHOTS = Path(__file__).parents[2] / "build" / "screenshots"
 
@@ -60,7 +60,7 @@ def test_a_training_is_started_from_the_explorer_and_its_result_comes_back(book:
     expect(points).to_have_count(2)
     labels = [points.nth(i).get_attribute("aria-label") or "" for i in range(2)]
     assert sum("fine-tuned 4 epochs" in label for label in labels) == 1
-    came = book.python("ex.run.baseline['value']")
+    came = book.python("ex.run.baseline.value")
     assert came == plain[1]
     assert f"as it came {100 * came:.1f}" in part(monitor, "legend").text_content().replace("\u00a0", " ")  # type: ignore[union-attr]
     dots = monitor.locator(".sw-line-dots circle")

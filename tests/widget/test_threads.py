@@ -8,26 +8,27 @@ from collections.abc import Iterator
 import pytest
 
 import shrinkwidget as sw
+from shrinkwidget.widgets.explorer import Explorer
 
 SECONDS = 60
 
 
 @pytest.fixture
-def ex() -> Iterator[sw.Explorer]:
+def ex() -> Iterator[Explorer]:
     explorer = sw.explore(sw.demo.model())
     assert explorer.wait(SECONDS)
     yield explorer
     explorer.close()
 
 
-def test_an_observer_may_wait_for_the_figures_of_what_the_browser_asks(ex: sw.Explorer) -> None:
+def test_an_observer_may_wait_for_the_figures_of_what_the_browser_asks(ex: Explorer) -> None:
     waited: list[bool] = []
     ex.observe(lambda _: waited.append(ex.wait(SECONDS) and ex.estimate.exact), "recipe")
     ex.set_state({"_recipe": sw.Recipe(sparsity=0.5).to_json(), "sparsity": 0.5})
     assert waited == [True]
 
 
-def test_what_the_worker_tells_does_not_get_into_a_message_being_taken(ex: sw.Explorer) -> None:
+def test_what_the_worker_tells_does_not_get_into_a_message_being_taken(ex: Explorer) -> None:
     telling = threading.Thread(target=ex._say, args=("done", "save", "told"))
 
     def observer(_change: object) -> None:

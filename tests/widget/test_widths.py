@@ -12,6 +12,7 @@ from playwright.sync_api import BrowserContext, expect
 from torch import nn
 
 import shrinkwidget as sw
+from shrinkwidget.widgets.explorer import Explorer
 
 from .bare_page import BarePage
 from .test_access import AXE
@@ -40,7 +41,7 @@ def chain(layers: int) -> nn.Sequential:
 
 
 @pytest.fixture(params=[2, 8, 14])
-def explorer(request: pytest.FixtureRequest) -> Iterator[sw.Explorer]:
+def explorer(request: pytest.FixtureRequest) -> Iterator[Explorer]:
     """Make an explorer of a chain of layers, with data."""
     model = chain(request.param)
     data = [(torch.randn(64, 24), torch.randint(24, (64,)))]
@@ -65,9 +66,7 @@ def check(page: BarePage) -> None:
     assert page.box(".sw-ridge")["height"] >= min(42 + 30 * layers, 282) - 1
 
 
-def test_nothing_is_cut_or_covered_at_any_width_nor_after_resizing(
-    context: BrowserContext, explorer: sw.Explorer
-) -> None:
+def test_nothing_is_cut_or_covered_at_any_width_nor_after_resizing(context: BrowserContext, explorer: Explorer) -> None:
     page = BarePage.open(context.new_page(), explorer, width=1000)
     if page.part("detail").count() == 0:
         page.part("ridge").click(position={"x": 30, "y": 30})
