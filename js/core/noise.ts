@@ -1,25 +1,28 @@
 // What pruning and rounding cost one layer, in squared error, with a memory for what recurs while a slider moves.
-
-import { ATOM, BINS, HIGH, RATIOS } from "./bins";
+import { ATOM, BINS, RATIOS } from "./bins";
 import { codebook, codebookNoise, Survivors, spreadOf } from "./codebook";
 import {
+  CLIPS,
   ErrorTables,
   errorIntegral,
+  extentOf,
+  type GridErrors,
+  gridErrors,
   gridOf,
   type LinearGrid,
-  leastErrorClip,
   nearEnergy,
-  outermostError,
+  openEnds,
   percentile,
-  relativeError,
   spanOf,
   triesEven,
 } from "./grid";
-import { clippingOf, hasCodebook } from "./kinds";
+import { hasCodebook, isSymmetric, kindText } from "./kinds";
 import { dot, firstAtLeast, sum } from "./search";
 import { tableFor, tableIndex } from "./sketch";
-import { type Fate, survivingRatios, survivingShares, untouched } from "./survival";
+import { type Fate, survivingAbove, survivingRatios, survivingShares, untouched } from "./survival";
 import type { LayerSketch, Plan, RelativeTable, Sketch } from "./types";
+
+const MOST_SETTLED = 256; // of 8 bytes a layer each
 
 const known = new WeakMap<Sketch, Noise>();
 
@@ -38,13 +41,18 @@ class Noise {
   readonly #errors = new ErrorTables();
   readonly #curveShares = new Map<string, Float64Array>();
   readonly #energy = new Float64Array(BINS);
+  /** The sums of energies over the bins before each, and the lowest bin that has any. */
+  readonly #before = new Float64Array(BINS + 1);
+  #lowest = 0;
   readonly #near = new Float64Array(BINS);
   readonly #counts = new Float64Array(BINS);
   readonly #error = [new Float64Array(BINS), new Float64Array(BINS)] as const;
   readonly #ratios = new Float64Array(RATIOS);
+  readonly #settled: Settled;
 
   constructor(sketch: Sketch) {
     this.#sketch = sketch;
+    this.#settled = new Settled(sketch.layers.length);
   }
 
   /** Σ (w − effective w)² of a layer. */
@@ -85,39 +93,89 @@ class Noise {
   }
 
   #grid(layer: LayerSketch, plan: Plan, fate: Fate, survivors: number): number {
+    // a cut moves with the sparsity; what else becomes of a layer recurs, and so does the error then
+    if (fate.cut) return survivors * this.#gridError(layer, plan, fate);
+    const known = this.#settled.of(plan, fate);
+    if (Number.isNaN(known[layer.index])) known[layer.index] = this.#gridError(layer, plan, fate);
+    return survivors * known[layer.index];
+  }
+
+  /** The mean relative error of rounding a layer's survivors to a linear grid. */
+  #gridError(layer: LayerSketch, plan: Plan, fate: Fate): number {
     const table = tableFor(this.#sketch, layer, plan.granularity);
     const energy = this.#surviving(layer, plan, fate, table, "Energy", this.#energy);
-    const ratios = survivingRatios(fate, table, this.#ratios);
-    const total = sum(energy); // 0 of weights whose squares float64 cannot hold
+    const total = this.#before[BINS]; // 0 of weights whose squares float64 cannot hold
     if (total <= 0) return 0;
-    const clip = this.#clip(layer, plan, fate, table, energy, ratios);
-    let noise = this.#errorsOf(plan, ratios, clip, energy);
-    if (triesEven(plan, ratios)) {
-      noise = Math.min(noise, dot(this.#errors.at(1 / (2 ** (plan.bits - 1) - 1), 1), energy));
+    const ratios = survivingRatios(fate, table, this.#ratios);
+    let noise = this.#range(layer, plan, fate, table, energy, ratios).error;
+    if (triesEven(plan, ratios)) noise = Math.min(noise, this.#dot(this.#errors.even(plan.bits), energy, 0));
+    return noise / total;
+  }
+
+  /** Σ ρ·energy over the bins, ρ being the relative errors of a grid; `openEnds`: the share of the groups with such an end. */
+  #dot(errors: GridErrors, energy: Float64Array, openEnds: number): number {
+    const { error, lost, more, unequal, openEnd } = errors;
+    const noise = this.#before[lost] + dot(error, energy, Math.max(lost, this.#lowest));
+    const clipped = more ? dot(more, this.#near, Math.max(unequal, this.#lowest)) : 0;
+    return noise + clipped + energy[ATOM] * openEnds * openEnd;
+  }
+
+  /** The range a plan's grid spans, in units of a group's range, and Σ ρ·energy then; `energy`: the survivors' per bin. */
+  #range(
+    layer: LayerSketch,
+    plan: Plan,
+    fate: Fate,
+    table: RelativeTable,
+    energy: Float64Array,
+    ratios: ArrayLike<number>,
+  ): { grid: LinearGrid; error: number } {
+    const span = spanOf(plan);
+    const ends = isSymmetric(plan) ? 0 : openEnds(plan, ratios);
+    const clip = typeof span === "number" ? this.#percentile(layer, plan, fate, table, energy, span) : 1;
+    if (!isSymmetric(plan) && span !== "absmax") nearEnergy(plan, ratios, energy, this.#lowest, this.#near);
+    if (span === "mse") return this.#leastError(plan, ratios, energy, ends);
+    const extent = isSymmetric(plan) ? 0 : extentOf(plan, ratios, clip);
+    const grid = gridOf(plan, extent, clip);
+    // those of percentiles never recur
+    const errors = typeof span === "number" ? gridErrors(grid, this.#error) : this.#errors.ofPlan(plan, extent)(16);
+    return { grid, error: this.#dot(errors, energy, ends) };
+  }
+
+  /** The range with the least error, found as `shrink/quantize.py` finds that of a group. */
+  #leastError(
+    plan: Plan,
+    ratios: ArrayLike<number>,
+    energy: Float64Array,
+    ends: number,
+  ): { grid: LinearGrid; error: number } {
+    const extent = isSymmetric(plan) ? 0 : extentOf(plan, ratios, 1);
+    const errorsAt = this.#errors.ofPlan(plan, extent);
+    let [best, error, middle] = [0, Number.POSITIVE_INFINITY, 0];
+    for (const round of CLIPS) {
+      for (const offset of round) {
+        const clip = Math.min(16, middle + offset);
+        if (clip === best) continue;
+        const found = this.#dot(errorsAt(clip), energy, ends);
+        if (found < error) [best, error] = [clip, found];
+      }
+      middle = best;
     }
-    return (noise * survivors) / total;
+    return { grid: gridOf(plan, (best / 16) * extent, best / 16), error };
   }
 
-  /** Σ ρ·energy over the bins, ρ being the relative error of rounding. */
-  #errorsOf(plan: Plan, ratios: ArrayLike<number>, clip: number, energy: Float64Array): number {
-    const grid = gridOf(plan, ratios, clip);
-    const { step, far, near } = grid;
-    const error = this.#errorTable(plan, step, far, 0);
-    const noise = dot(error, energy) + energy[ATOM] * outermostError(plan, ratios, grid);
-    if (near === far) return noise;
-    const other = this.#errorTable(plan, step, near, 1);
-    const first = firstAtLeast(HIGH, Math.min(near, far)); // the two agree below
-    const clipped = nearEnergy(plan, ratios, energy, first, this.#near);
-    let more = 0;
-    for (let bin = first; bin < BINS; bin++) more += (other[bin] - error[bin]) * clipped[bin];
-    return noise + more;
-  }
-
-  /** The relative errors of a grid; those of percentiles never recur. */
-  #errorTable(plan: Plan, step: number, end: number, which: 0 | 1): Float64Array {
-    return typeof clippingOf(plan) === "number"
-      ? relativeError(step, end, this.#error[which])
-      : this.#errors.at(step, end);
+  #percentile(
+    layer: LayerSketch,
+    plan: Plan,
+    fate: Fate,
+    table: RelativeTable,
+    energy: Float64Array,
+    percent: number,
+  ): number {
+    this.#surviving(layer, plan, fate, table, "Count", this.#counts);
+    const clip = percentile(this.#before.subarray(1), percent / 100);
+    this.#sumUp(energy);
+    this.#lowest = 0;
+    return clip;
   }
 
   /** Energy or count per bin of the survivors (of all weights, if the ranges say that none of them survives). */
@@ -130,13 +188,36 @@ class Noise {
     out: Float64Array,
   ): Float64Array {
     const all = table[`bin${what}`];
-    const shares = this.#shares(layer, plan, fate, table, what, out);
-    for (let bin = 0; bin < BINS; bin++) out[bin] = shares[bin] * all[bin];
-    if (what === "Count" && fate.cut?.threshold === 0) {
-      out[0] = Math.max(0, out[0] - (layer.n - fate.kept)); // only weights that were zero before are pruned
+    const threshold = fate.cut?.threshold ?? 0;
+    this.#lowest = 0;
+    if (threshold > 0) {
+      this.#lowest = survivingAbove(threshold, table, table[`range${what}`], all, out, this.#before);
+    } else {
+      const shares = this.#shares(layer, plan, fate, table, what, out);
+      for (let bin = 0; bin < BINS; bin++) out[bin] = shares[bin] * all[bin];
+      if (what === "Count" && fate.cut) {
+        out[0] = Math.max(0, out[0] - (layer.n - fate.kept)); // only weights that were zero before are pruned
+      }
+      this.#sumUp(out);
     }
-    if (sum(out) <= 0) out.set(all);
+    if (this.#before[BINS] <= 0) {
+      out.set(all);
+      this.#lowest = 0;
+      this.#sumUp(out);
+    }
     return out;
+  }
+
+  /** The sums over the bins before each, in `#before`; returns that over all. */
+  #sumUp(values: Float64Array): number {
+    const before = this.#before;
+    let total = 0;
+    for (let bin = 0; bin < BINS; bin++) {
+      before[bin] = total;
+      total += values[bin];
+    }
+    before[BINS] = total;
+    return total;
   }
 
   #shares(
@@ -159,27 +240,12 @@ class Noise {
     return shares;
   }
 
-  /** The range a plan's grid spans, in units of a group's range; `energy`: the survivors' per bin. */
-  #clip(
-    layer: LayerSketch,
-    plan: Plan,
-    fate: Fate,
-    table: RelativeTable,
-    energy: Float64Array,
-    ratios: ArrayLike<number>,
-  ): number {
-    const span = spanOf(plan);
-    if (span === "auto" || span === "absmax") return 1;
-    if (span === "mse") return leastErrorClip((clip) => this.#errorsOf(plan, ratios, clip, energy));
-    return percentile(this.#surviving(layer, plan, fate, table, "Count", this.#counts), span / 100);
-  }
-
   /** The grid of a plan, in units of a group's range. */
   grid(layer: LayerSketch, plan: Plan, fate: Fate): LinearGrid {
     const table = tableFor(this.#sketch, layer, plan.granularity);
     const energy = this.#surviving(layer, plan, fate, table, "Energy", this.#energy);
     const ratios = survivingRatios(fate, table, this.#ratios);
-    return gridOf(plan, ratios, this.#clip(layer, plan, fate, table, energy, ratios));
+    return this.#range(layer, plan, fate, table, energy, ratios).grid;
   }
 
   /** The share of the survivors' energy that sign × mean magnitude captures. */
@@ -217,6 +283,29 @@ class Noise {
       total += part * (layer.lossless ? m.lo[i] : (cut.threshold + m.hi[i]) / 2) - whole;
     }
     return { count: count * fate.density, sum: total * fate.density };
+  }
+}
+
+/** A number for every layer by what a plan asks of it, where the sparsity has no say; NaN until it is known. */
+class Settled {
+  readonly #known = new Map<string, Float64Array>();
+  #last: { plan: Plan; byCurve: boolean; numbers: Float64Array } | null = null;
+
+  constructor(readonly layers: number) {}
+
+  of(plan: Plan, fate: Fate): Float64Array {
+    const byCurve = fate.curve !== null;
+    if (this.#last?.plan === plan && this.#last.byCurve === byCurve) return this.#last.numbers;
+    const { bits, granularity, quantizer, structure } = plan;
+    const key = [bits, granularity, kindText(quantizer), byCurve ? structure : ""].join(" ");
+    let numbers = this.#known.get(key);
+    if (!numbers) {
+      if (this.#known.size >= MOST_SETTLED) this.#known.clear();
+      numbers = new Float64Array(this.layers).fill(Number.NaN);
+      this.#known.set(key, numbers);
+    }
+    this.#last = { plan, byCurve, numbers };
+    return numbers;
   }
 }
 

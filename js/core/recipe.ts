@@ -68,7 +68,8 @@ export function resolve(recipe: Recipe, names: readonly string[]): Plan[] {
 
 /** The plan of each layer, whether or not every override names one. */
 export function plansOf(recipe: Recipe, names: readonly string[]): Plan[] {
-  return decided(recipe.layers, names).own.map((own) => planUnder(recipe, own));
+  const common = planUnder(recipe, null);
+  return decided(recipe.layers, names).own.map((own) => (own ? planUnder(recipe, own) : common));
 }
 
 /** What the recipe asks of the layer of this name. */

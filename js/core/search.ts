@@ -62,14 +62,14 @@ export function sum(values: ArrayLike<number>): number {
   return s0 + s1 + (s2 + s3);
 }
 
-/** Σ a·b, summed in the same way. */
-export function dot(a: Float64Array, b: Float64Array): number {
+/** Σ a·b from an index on, summed in the same way. */
+export function dot(a: Float64Array, b: Float64Array, from = 0): number {
   const { length } = a;
   let s0 = 0;
   let s1 = 0;
   let s2 = 0;
   let s3 = 0;
-  let i = 0;
+  let i = from;
   for (; i + 3 < length; i += 4) {
     s0 += a[i] * b[i];
     s1 += a[i + 1] * b[i + 1];

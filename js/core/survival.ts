@@ -3,7 +3,7 @@
 import { ATOM, BINS, binOf, HIGH, LOW, RANGES, RATIOS } from "./bins";
 import { zerosDropped } from "./bytes";
 import { isRandom } from "./kinds";
-import { firstAtLeast, roundHalfEven } from "./search";
+import { firstAtLeast, firstAtLeastAround, roundHalfEven } from "./search";
 import { meanSquare } from "./sketch";
 import type { LayerSketch, Plan, Recipe, RelativeTable, Structure } from "./types";
 
@@ -136,7 +136,8 @@ function blockCount({ n: weights, rows }: LayerSketch, pattern: Structure): numb
 function below(layer: LayerSketch, cut: Cut, kept?: number): Fate {
   const m = layer.magnitudes;
   if (cut.lo === 0 && layer.zeros && cut.fraction * m.count[0] <= layer.zeros) return butZeros(layer, layer.zeros);
-  const i = firstAtLeast(m.bucket, cut.bucket);
+  const last = m.bucket.length - 1;
+  const i = firstAtLeastAround(m.bucket, cut.bucket, Math.max(0, last - (m.bucket[last] - cut.bucket))); // few are missing
   let count = m.countTo[i];
   let energy = m.energyTo[i];
   if (m.bucket[i] === cut.bucket) {
@@ -147,12 +148,44 @@ function below(layer: LayerSketch, cut: Cut, kept?: number): Fate {
   return { kept: kept ?? layer.n - roundHalfEven(count), prunedEnergy: energy, cut, curve: null, density: 1 };
 }
 
-const reached = new Float64Array(BINS + 1);
+const PER_WIDTH = HIGH.map((high, bin) => 1 / (high - LOW[bin]));
 
 /**
- * Per relative bin, the share of the groups in which its weights survive, `weight` being the shares of the runs of
- * groups; written to `out`.
+ * What survives a threshold of `all` that a table holds per relative bin, `weight` being the shares of the runs of groups.
+ * Written to `out`; the sums over the bins before each go to `before`. The weights of a run that lie above the threshold
+ * survive, so it cuts one bin in two; the larger its range, the lower that bin is. Returns the lowest.
  */
+export function survivingAbove(
+  threshold: number,
+  table: RelativeTable,
+  weight: Float32Array,
+  all: Float32Array,
+  out: Float64Array,
+  before: Float64Array,
+): number {
+  const ranges = table.rangeValue;
+  let run = RANGES - 1;
+  while (run >= 0 && !(ranges[run] > threshold)) run--; // runs that are not used come last, at 0
+  const lowest = run < 0 ? ATOM : Math.min(binOf(threshold / ranges[run]), ATOM);
+  out.fill(0, 0, lowest);
+  before.fill(0, 0, lowest);
+  let whole = 0; // the share of the groups in which all of a bin survives
+  let total = 0;
+  for (let bin = lowest; bin < BINS; bin++) {
+    let here = whole;
+    for (; run >= 0 && threshold < ranges[run] * HIGH[bin]; run--) {
+      here += weight[run] * (HIGH[bin] - threshold / ranges[run]) * PER_WIDTH[bin];
+      whole += weight[run];
+    }
+    before[bin] = total;
+    out[bin] = here * all[bin];
+    total += out[bin];
+  }
+  before[BINS] = total;
+  return lowest;
+}
+
+/** Per relative bin, the share of the groups in which its weights survive where no threshold decides; written to `out`. */
 export function survivingShares(
   fate: Fate,
   layer: LayerSketch,
@@ -161,7 +194,6 @@ export function survivingShares(
   out: Float64Array,
 ): Float64Array {
   if (fate.curve) return curveShares(fate.curve, layer, table, weight, out);
-  if (fate.cut && fate.cut.threshold > 0) return cutShares(fate.cut.threshold, table, weight, out);
   let total = 0;
   for (let run = 0; run < RANGES; run++) if (table.rangeValue[run] > 0) total += weight[run];
   return out.fill(total * fate.density);
@@ -187,27 +219,6 @@ export function survivingRatios(fate: Fate, table: RelativeTable, out: Float64Ar
   for (let i = 1; i < RATIOS; i++) {
     out[i] *= table.ratios[i] / alive;
     out[0] -= out[i];
-  }
-  return out;
-}
-
-/** Each run of groups cuts one bin in two: weights above it survive, those below do not. */
-function cutShares(threshold: number, table: RelativeTable, weight: Float32Array, out: Float64Array): Float64Array {
-  const ranges = table.rangeValue;
-  reached.fill(0);
-  out.fill(0);
-  for (let run = 0; run < RANGES; run++) {
-    const range = ranges[run];
-    if (!(range > threshold)) continue;
-    const start = threshold / range;
-    const bin = Math.min(binOf(start), ATOM - 1);
-    out[bin] += weight[run] * Math.max(0, (HIGH[bin] - start) / (HIGH[bin] - LOW[bin]));
-    reached[bin + 1] += weight[run];
-  }
-  let full = 0;
-  for (let bin = 0; bin < BINS; bin++) {
-    full += reached[bin];
-    out[bin] += full;
   }
   return out;
 }

@@ -113,7 +113,7 @@ def comb_factor(bars: Floats, left: Floats) -> float:
 def _quantile(layer: LayerSketch, share: float) -> float:
     """Return the magnitude below which a share of the layer's weights lies."""
     m = layer.magnitudes
-    i = int(np.searchsorted(m.before + m.count, share * layer.n))
+    i = int(np.searchsorted(m.before[1:], share * layer.n))
     return float(m.high[min(i, len(m.high) - 1)])
 
 

@@ -14,9 +14,8 @@ from .bins import ATOM, BINS, HIGH, LOW, MIDDLE, Floats, bin_of
 from .grids import (
     Moments,
     UniformPlan,
-    chosen_clip,
+    chosen_grid,
     codebook,
-    linear_grid,
     nearest_table,
     surviving,
     surviving_ratios,
@@ -154,8 +153,7 @@ def _grid(layer: LayerSketch, plan: UniformPlan, table: Table, survival: Surviva
     """Return (Δ, levels on either side) in units of a group's range."""
     energy = table.energy * survival.shares(table.values, table.range_energy, layer.absmax)
     ratios = surviving_ratios(table, survival)
-    clip = chosen_clip(layer, plan, survival, table, energy if energy.sum() > 0 else table.energy, ratios)
-    grid = linear_grid(plan, ratios, clip)
+    grid = chosen_grid(layer, plan, survival, table, energy if energy.sum() > 0 else table.energy, ratios)
     return grid.step, math.floor(min(grid.far, 1.0) / grid.step + 0.5)
 
 

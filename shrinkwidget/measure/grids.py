@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +27,7 @@ FEW_BITS: Final = 3
 EVEN: Final = 0.999
 """From this share on of groups on one side of zero, or equally far to both, a layer may be quantized already."""
 GRAIN: Final = 256
-"""Extents are rounded to 1/256 of the range, so that the layers of a model share their tables of errors."""
+"""Extents are rounded to 1/256 of the range, but for percentiles, so that layers share their tables of errors."""
 LLOYD: Final = 4
 """Iterations of Lloyd's algorithm an estimate can afford; from a good start they come within 0.3 dB of all."""
 
@@ -96,14 +98,13 @@ def uniform_noise(layer: LayerSketch, plan: UniformPlan, survival: Survival, sur
     if energy.sum() <= 0:
         energy = table.energy
     ratios = surviving_ratios(table, survival)
-    clip = chosen_clip(layer, plan, survival, table, energy, ratios)
     total = float(energy.sum())  # 0 of weights whose squares float32, in which tables are sent, cannot hold
     if total <= 0:
         return 0.0
-    noise = _errors(plan, ratios, clip, energy)
+    _, noise = _chosen_grid(layer, plan, survival, table, energy, ratios)
     if plan.clipping == "auto" and not plan.symmetric and (plan.bits == 2 or ratios[0] + ratios[-1] > EVEN):
-        even = 2 ** (plan.bits - 1) - 1  # as many levels on either side: exact where weights are on such a grid
-        noise = min(noise, float((relative_error(1 / even, 1.0) * energy).sum()))
+        # as many levels on either side: exact where weights are on such a grid
+        noise = min(noise, float(_grid_errors(_even_grid(plan.bits, 1.0)).error @ energy))
     return noise * survivors / total
 
 
@@ -119,27 +120,44 @@ def surviving_ratios(table: Table, survival: Survival) -> Floats:
     return shares
 
 
-def _errors(plan: UniformPlan, ratios: Floats, clip: float, energy: Floats) -> float:
-    """Return Σ ρ·energy over the bins, ρ being the relative error of rounding."""
-    grid = linear_grid(plan, ratios, clip)
-    noise = float((relative_error(grid.step, grid.far) * energy).sum())
-    if grid.near != grid.far:
-        more = relative_error(grid.step, grid.near) - relative_error(grid.step, grid.far)
-        noise += float((more * energy * _near_share(plan, ratios)).sum())
-    noise += float(energy[ATOM]) * _outermost_error(plan, ratios, grid)
-    return noise
+def chosen_grid(
+    layer: LayerSketch, plan: UniformPlan, survival: Survival, table: Table, energy: Floats, ratios: Floats
+) -> LinearGrid:
+    """Return the typical linear grid of a layer's groups; `energy`: the survivors' per bin, `ratios`: theirs."""
+    return _chosen_grid(layer, plan, survival, table, energy, ratios)[0]
 
 
-def _outermost_error(plan: UniformPlan, ratios: Floats, grid: LinearGrid) -> float:
-    """Return the mean relative error of the groups' outermost weights where a table of errors has none of it.
+def _chosen_grid(
+    layer: LayerSketch, plan: UniformPlan, survival: Survival, table: Table, energy: Floats, ratios: Floats
+) -> tuple[LinearGrid, float]:
+    """Return the grid and Σ ρ·energy over the bins, ρ being the relative error of rounding to it."""
+    clip = _percentile_clip(layer, plan, survival, table) if isinstance(plan.span, (int, float)) else 1.0
+    extent = _extent(plan, ratios, clip)
+    near = np.zeros(BINS) if plan.symmetric else energy * _near_share(plan, ratios)
+    outermost = 0.0 if plan.symmetric else float(energy[ATOM]) * _open_ends(plan, ratios)
+    if plan.span == "mse":
+        tables = _clip_errors(plan, extent)
+        noises = tables.error @ energy + tables.more @ near + tables.open_end * outermost
+        clip = _least_error_clip(noises)
+        return _linear_grid(plan, clip * extent, clip), float(noises[round(16 * clip) - 1])
+    grid = _linear_grid(plan, extent, clip)
+    errors = _grid_errors(grid)
+    noise = float(errors.error @ energy) + outermost * float(errors.open_end)
+    return grid, noise if grid.near == grid.far else noise + float(errors.more @ near)
 
-    On a grid that is spread from one end of a group to the other, zero being one of its levels, the ends lie anywhere
-    between two levels; of a group on one side of zero, and in the full range of an integer, they are levels.
+
+def _open_ends(plan: UniformPlan, ratios: Floats) -> float:
+    """Return the share of the groups whose outermost weight may lie anywhere between two levels.
+
+    So it does on a grid that is spread from one end of a group to the other, zero being one of its levels; of a group
+    on one side of zero, and in the full range of an integer, the ends are levels.
     """
-    if plan.symmetric or grid.far <= 1:
-        return 0.0
-    spread = full_range_near(plan) > RATIOS if plan.span == "auto" else RATIOS <= 1
-    return float(ratios[1:] @ spread[1:]) * grid.step**2 / 12
+    most = full_range_near(plan) if plan.span == "auto" else 2.0
+    return float(ratios[1:] @ (RATIOS[1:] < most))
+
+
+_NEAR: Final = np.clip((RATIOS - MIDDLE[:, None]) * (len(RATIOS) - 1) + 0.5, 0, 1) / 2
+"""Half of the weights of a bin that are within reach of groups at each of the ratios, shape (162, 9)."""
 
 
 def _near_share(plan: UniformPlan, ratios: Floats) -> Floats:
@@ -147,9 +165,8 @@ def _near_share(plan: UniformPlan, ratios: Floats) -> Floats:
 
     It is half of them as far out as the group reaches on that side.
     """
-    nodes = len(RATIOS) - 1
-    clipped = full_range_near(plan) < RATIOS if plan.span == "auto" else np.ones(len(RATIOS))
-    return np.asarray(np.clip((RATIOS - MIDDLE[:, None]) * nodes + 0.5, 0, 1) @ (ratios * clipped) / 2)
+    clipped = ratios * (full_range_near(plan) < RATIOS) if plan.span == "auto" else ratios
+    return np.asarray(_NEAR @ clipped)
 
 
 def full_range_near(plan: UniformPlan) -> float:
@@ -157,20 +174,24 @@ def full_range_near(plan: UniformPlan) -> float:
     return 1 - 0.5 ** (plan.bits - 1)
 
 
-def linear_grid(plan: UniformPlan, ratios: Floats, clip: float) -> LinearGrid:
-    """Return the typical linear grid of the groups that spans `clip`, in units of a group's range.
+def _extent(plan: UniformPlan, ratios: Floats, clip: float) -> float:
+    """Return how far the typical asymmetric grid reaches from end to end, its far side spanning `clip`.
 
-    Groups differ in their ratios, and an asymmetric grid in its steps with them; what counts is their mean square.
+    Groups differ in their ratios, and the steps of a grid with them; what counts is their mean square.
     """
     if plan.symmetric:
-        return LinearGrid(clip / (2 ** (plan.bits - 1) - 1), clip, clip)
-    steps = 2**plan.bits - 1
-    if plan.span == "auto":
-        near = np.minimum(RATIOS, full_range_near(plan))
-    else:
-        near = clip * RATIOS if plan.span in ("absmax", "mse") else np.minimum(clip, RATIOS)
+        return 0.0
+    near = np.minimum(RATIOS, full_range_near(plan) if plan.span == "auto" else clip)
     extent = math.sqrt(float(ratios @ (clip + near) ** 2))
-    step = math.floor(extent * GRAIN + 0.5) / GRAIN / steps
+    return extent if isinstance(plan.span, (int, float)) else math.floor(extent * GRAIN + 0.5) / GRAIN
+
+
+def _linear_grid(plan: UniformPlan, extent: float, clip: float) -> LinearGrid:
+    """Return the typical linear grid that spans `clip` and has this extent, in units of a group's range."""
+    if plan.symmetric:
+        return _even_grid(plan.bits, clip)
+    steps = 2**plan.bits - 1
+    step = extent / steps
     if plan.span == "auto" and plan.bits <= FEW_BITS + 2:
         return LinearGrid(step, 2.0, full_range_near(plan))
     if plan.span in ("auto", "absmax"):
@@ -181,27 +202,25 @@ def linear_grid(plan: UniformPlan, ratios: Floats, clip: float) -> LinearGrid:
     return LinearGrid(step, levels * step, (steps - levels) * step)
 
 
-def chosen_clip(
-    layer: LayerSketch, plan: UniformPlan, survival: Survival, table: Table, energy: Floats, ratios: Floats
-) -> float:
-    """Return the range a plan's grid spans, in units of a group's absmax; `energy`: the survivors' per bin."""
-    if plan.span in ("absmax", "auto"):
-        return 1.0
-    if plan.span == "mse":
-        return _least_error_clip(plan, ratios, energy)
+def _even_grid(bits: int, clip: float) -> LinearGrid:
+    """Return the grid with as many levels on either side of zero."""
+    return LinearGrid(clip / (2 ** (bits - 1) - 1), clip, clip)
+
+
+def _percentile_clip(layer: LayerSketch, plan: UniformPlan, survival: Survival, table: Table) -> float:
     counts = table.count * survival.shares(table.values, table.range_count, layer.absmax)
     if survival.curve is None and survival.cut.threshold == 0:  # only weights that were zero before are pruned
         counts[0] = max(0.0, counts[0] - (layer.n - survival.kept))
     return _percentile(counts if counts.sum() > 0 else table.count, float(plan.clipping) / 100)
 
 
-def _least_error_clip(plan: UniformPlan, ratios: Floats, energy: Floats) -> float:
-    """Return the range with the least error, found as `shrink/quantize.py` finds that of a group."""
+def _least_error_clip(noises: Floats) -> float:
+    """Return the range with the least noise of 1/16, 2/16, …, found as `shrink/quantize.py` finds that of a group."""
     best, least = 1.0, math.inf
     for width in (None, *CLIP_STEPS):
         for clip in CLIPS if width is None else (min(1.0, best + width), best - width):
-            if (error := _errors(plan, ratios, clip, energy)) < least:
-                best, least = clip, error
+            if (noise := float(noises[round(16 * clip) - 1])) < least:
+                best, least = clip, noise
     return best
 
 
@@ -215,15 +234,49 @@ def _percentile(counts: Floats, share: float) -> float:
     return float(LOW[i] + (HIGH[i] - LOW[i]) * (wanted - before) / counts[i])
 
 
+@dataclass(frozen=True, slots=True)
+class GridErrors:
+    """The relative errors of the bins on a grid, or on several, one to a row.
+
+    `error`: on the far side. `more`: by how much more the near side is wrong. `open_end`: of a group's outermost weight
+    that lies anywhere between two levels, beside `error`.
+    """
+
+    error: Floats
+    more: Floats
+    open_end: Floats
+
+
 @lru_cache(maxsize=4096)
-def relative_error(step: float, end: float) -> Floats:
-    """Return, per bin, the mean squared rounding error over the mean square, on a grid that ends at `end`."""
-    error = _error_integral(HIGH, step, end) - _error_integral(LOW, step, end)
-    ratio = np.ones(BINS)
-    ratio[1:ATOM] = 3 * error[1:ATOM] / (HIGH[1:ATOM] ** 3 - LOW[1:ATOM] ** 3)
-    outermost = min(1.0, end)
-    ratio[ATOM] = 0.0 if end > 1 else (1 - outermost + abs(outermost - round(outermost / step) * step)) ** 2
-    ratio.setflags(write=False)
+def _grid_errors(grid: LinearGrid) -> GridErrors:
+    errors = _errors_of([grid])
+    return GridErrors(errors.error[0], errors.more[0], errors.open_end[0])
+
+
+@lru_cache(maxsize=512)
+def _clip_errors(plan: UniformPlan, extent: float) -> GridErrors:
+    """Return the errors of the grids that span 1/16, 2/16, … of the range, and as much of its extent."""
+    return _errors_of([_linear_grid(plan, clip * extent, clip) for clip in np.arange(1, 17) / 16])
+
+
+def _errors_of(grids: Sequence[LinearGrid]) -> GridErrors:
+    step, far, near = (np.array([getattr(grid, name) for grid in grids])[:, None] for name in ("step", "far", "near"))
+    error = _relative_error(step, far)
+    more = np.zeros_like(error) if np.array_equal(near, far) else _relative_error(step, near) - error
+    return GridErrors(error, more, np.where(far > 1, step**2 / 12, 0.0)[:, 0])
+
+
+_CUBES: Final = np.diff(np.append(0.0, HIGH[:ATOM]) ** 3)
+
+
+def _relative_error(step: Floats, end: Floats) -> Floats:
+    """Return, per grid and bin, the mean squared rounding error over the mean square; `step`, `end`: shape (n, 1)."""
+    ratio = np.ones((len(step), BINS))
+    ratio[:, 1:ATOM] = 3 * np.diff(_error_integral(HIGH[:ATOM], step, end), axis=1) / _CUBES[1:]
+    outermost = np.minimum(1.0, end)
+    ratio[:, ATOM:] = np.where(
+        end > 1, 0.0, (1 - outermost + np.abs(outermost - np.rint(outermost / step) * step)) ** 2
+    )
     return ratio
 
 
@@ -253,8 +306,14 @@ def _mean_capture(layer: LayerSketch, survival: Survival, energy: float) -> floa
 def half_noise(layer: LayerSketch, survival: Survival) -> float:
     """Return the squared error of rounding the survivors to 16 bits."""
     count, _ = _surviving_counts(layer, survival)
-    low, high = bucket_edges(layer.buckets & 0x7FFF)
-    return float((count * half_errors(low, high, layer.half)).sum())
+    errors = _HALF_ERRORS.get(layer)
+    if errors is None:
+        errors = _HALF_ERRORS[layer] = half_errors(*bucket_edges(layer.buckets & 0x7FFF), layer.half)
+    return float(count @ errors)
+
+
+_HALF_ERRORS: WeakKeyDictionary[LayerSketch, Floats] = WeakKeyDictionary()
+"""The errors of each bucket of the layers whose 16 bits were estimated already: they recur while a slider moves."""
 
 
 def half_errors(low: Floats, high: Floats, half: str) -> Floats:

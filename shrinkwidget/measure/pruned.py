@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..recipe import Plan, Recipe
-from .bins import ATOM, HIGH, LOW, MIDDLE, Floats, bin_of, n_of_m
+from .bins import ATOM, BINS, HIGH, LOW, MIDDLE, Floats, bin_of, n_of_m
 from .bytes import zeros_dropped
-from .sketch import LayerSketch, Magnitudes, mean_square
+from .sketch import LayerSketch, Magnitudes, bucket_edges, mean_square
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +53,12 @@ class Survival:
             return np.asarray(weight @ self.curve[bin_of(np.outer(ranges, MIDDLE) / absmax)])
         if self.cut.threshold == 0:
             return np.full(len(LOW), weight.sum())
-        start = self.cut.threshold / ranges[:, None]
-        above = np.clip((HIGH[:ATOM] - start) / (HIGH[:ATOM] - LOW[:ATOM]), 0.0, 1.0)
-        return np.append(weight @ above, weight[ranges > self.cut.threshold].sum())
+        above = ranges > self.cut.threshold
+        start, weight = self.cut.threshold / ranges[above], weight[above]
+        bins = np.minimum(np.searchsorted(HIGH, start, side="right"), ATOM - 1)  # each run cuts one bin in two
+        part = weight * np.maximum(HIGH[bins] - start, 0.0) / (HIGH[bins] - LOW[bins])
+        whole = np.bincount(bins + 1, weight, BINS).cumsum()
+        return np.asarray(np.bincount(bins, part, BINS) + whole)
 
 
 def survivals(layers: Sequence[LayerSketch], plans: Sequence[Plan], recipe: Recipe) -> list[Survival | None]:
@@ -123,8 +126,7 @@ def _below(layer: LayerSketch, cut: Cut, kept: int | None = None) -> Survival:
     if cut.low == 0 and layer.zeros and cut.fraction * m.count[0] <= layer.zeros:
         return _but_zeros(layer, layer.zeros)
     i = int(np.searchsorted(m.low, cut.low))
-    energy = float((m.count[:i] * m.square[:i]).sum())
-    count = float(m.count[:i].sum())
+    count, energy = float(m.before[i]), float(m.energy[i])
     if i < len(m.low) and m.low[i] == cut.low:
         part = m.count[i] * cut.fraction
         square = m.low[i] ** 2 if layer.lossless else float(mean_square(m.low[i : i + 1], np.array([cut.threshold]))[0])
@@ -144,13 +146,12 @@ def _global_cut(layers: Sequence[LayerSketch], sparsity: float) -> Cut:
     k = round(sparsity * sum(layer.n for layer in layers))
     if k == 0:
         return NO_CUT
-    low = np.concatenate([layer.magnitudes.low for layer in layers])
-    high = np.concatenate([layer.magnitudes.high for layer in layers])
-    count = np.concatenate([layer.magnitudes.count for layer in layers])
-    lows, first, where = np.unique(low, return_index=True, return_inverse=True)
-    counts: Floats = np.bincount(where, weights=count).astype(np.float64)
-    before = np.concatenate([[0.0], np.cumsum(counts)[:-1]])
-    return cut_at(Magnitudes(lows, high[first], counts, lows, before), k)
+    buckets = np.concatenate([layer.buckets for layer in layers]) & 0x7FFF
+    counts = np.bincount(buckets, np.concatenate([layer.counts for layer in layers]))
+    before = np.cumsum(counts)
+    i = int(np.searchsorted(before, k, side="left"))
+    low, high = bucket_edges(np.array([i]))
+    return Cut(float(low[0]), float(high[0]), float(1 - (before[i] - k) / counts[i]))
 
 
 def block_count(matrix: tuple[int, int], pattern: str) -> int:

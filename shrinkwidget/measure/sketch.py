@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -32,7 +33,8 @@ _PATTERNS: Final = {2: torch.int16, 4: torch.int32, 8: torch.int64}  # integers 
 class Magnitudes:
     """The value table with both signs together, ascending: float64 arrays of one entry per bucket.
 
-    `low`, `high`: edges of the bucket. `square`: mean square of its weights. `before`: weights below it.
+    `low`, `high`: edges of the bucket. `square`: mean square of its weights. `before`: weights below it, and `energy`
+    their Σ w², both with one entry more for all weights.
     """
 
     low: Floats
@@ -40,6 +42,7 @@ class Magnitudes:
     count: Floats
     square: Floats
     before: Floats
+    energy: Floats
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,10 +73,10 @@ class LayerSketch:
     zeros: int
     negative_zeros: int
 
-    @property
+    @cached_property
     def n(self) -> int:
         """Number of weights."""
-        return int(np.prod(self.shape, dtype=np.int64))
+        return math.prod(self.shape)
 
     @property
     def matrix(self) -> tuple[int, int]:
@@ -85,7 +88,7 @@ class LayerSketch:
         """The name without its ``.weight``."""
         return layer_label(self.name)
 
-    @property
+    @cached_property
     def itemsize(self) -> int:
         """Bytes of one dense weight."""
         return int(getattr(torch, self.dtype).itemsize)
@@ -98,7 +101,7 @@ class LayerSketch:
     @cached_property
     def energy(self) -> float:
         """Σ w², from the value table."""
-        return float((self.magnitudes.count * self.magnitudes.square).sum())
+        return float(self.magnitudes.energy[-1])
 
 
 @dataclass(frozen=True, slots=True)
@@ -327,7 +330,8 @@ def _magnitudes(buckets: NDArray[np.uint16], counts: NDArray[np.int64], lossless
     count: Floats = np.bincount(where, weights=counts.astype(np.float64)).astype(np.float64)
     low, high = bucket_edges(ids)
     square = low * low if lossless else mean_square(low, high)
-    return Magnitudes(low, high, count, square, np.concatenate([[0.0], np.cumsum(count)[:-1]]))
+    before, energy = (np.append(0.0, np.cumsum(each)) for each in (count, count * square))
+    return Magnitudes(low, high, count, square, before, energy)
 
 
 def mean_square(low: Floats, high: Floats) -> Floats:
