@@ -2,7 +2,8 @@
 import { describe, expect, it } from "vitest";
 import { CODED_BITS, Estimator, totals } from "./estimate";
 import { DEFAULTS, withFields, withLayer } from "./recipe";
-import { gaussian, sketchOf, uniform, type Weights } from "./testing";
+import { decodeSketch } from "./sketch";
+import { encode, gaussian, sketchOf, uniform, type Weights } from "./testing";
 import type { Recipe } from "./types";
 
 const layers: Weights[] = [
@@ -143,9 +144,14 @@ describe("what must hold", () => {
 
   it("a recipe's figures do not depend on what was estimated before", () => {
     const recipes = (["auto", "mse", "absmax", 99] as const).flatMap((clipping) =>
-      [true, false].map((symmetric) => recipe({ bits: 4, quantizer: uniform({ clipping, symmetric }), sparsity: 0.6 })),
+      [true, false].flatMap((symmetric) =>
+        [{ sparsity: 0.6 }, {}, { structure: "2:4" as const }, { importance: "random", sparsity: 0.6 }].flatMap(
+          (rest) => [2, 4].map((bits) => recipe({ bits, quantizer: uniform({ clipping, symmetric }), ...rest })),
+        ),
+      ),
     );
-    const fresh = recipes.map((r) => new Estimator(sketchOf(layers)).estimate(r));
+    const bytes = encode(layers);
+    const fresh = recipes.map((r) => new Estimator(decodeSketch(bytes)).estimate(r));
     for (const r of recipes) estimator.estimate(withLayer(r, "a", { bits: 2, granularity: 64 }));
     expect(recipes.map((r) => estimator.estimate(r))).toEqual(fresh);
   });

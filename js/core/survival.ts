@@ -166,7 +166,7 @@ export function survivingAbove(
   const ranges = table.rangeValue;
   let run = RANGES - 1;
   while (run >= 0 && !(ranges[run] > threshold)) run--; // runs that are not used come last, at 0
-  const lowest = run < 0 ? ATOM : Math.min(binOf(threshold / ranges[run]), ATOM);
+  const lowest = run < 0 ? ATOM : Math.min(binOf(threshold / ranges[run]), ATOM - 1);
   out.fill(0, 0, lowest);
   before.fill(0, 0, lowest);
   let whole = 0; // the share of the groups in which all of a bin survives

@@ -129,3 +129,12 @@ def test_a_group_ten_million_times_smaller_than_the_largest_keeps_its_precision(
         ((_, after),) = effective(open_weights({"w": w}), Recipe(**fields))  # type: ignore[arg-type]
         noise = (after - w).double().square().sum(1) / w.double().square().sum(1)
         assert noise[1] < 1.5 * noise[0]
+
+
+@pytest.mark.parametrize("granularity", ["tensor", "channel"])
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+def test_a_percentile_of_next_to_nothing_leaves_a_grid_of_next_to_nothing(bits: int, granularity: Any) -> None:
+    weight = torch.randn(32, 64, generator=torch.Generator().manual_seed(1)) * 1e-4
+    weight[:, 0] = 1.0
+    found = estimate(sketch({"weight": weight}), Recipe(bits=bits, clipping=51.0, granularity=granularity)).layers[0]
+    assert 0.99 * found.signal < found.noise < found.signal
