@@ -196,7 +196,7 @@ export function survivingShares(
   if (fate.curve) return curveShares(fate.curve, layer, table, weight, out);
   let total = 0;
   for (let run = 0; run < RANGES; run++) if (table.rangeValue[run] > 0) total += weight[run];
-  return out.fill(total * fate.density);
+  return out.fill(total); // a density scales all alike, and what is made of the shares is in proportion to their sum
 }
 
 /**
