@@ -13,10 +13,9 @@ from ..measure.estimate import Estimate, assembled, layer_estimate
 from ..measure.layers import Entry, Weights, where_float64_is
 from ..measure.parallel import Watch, chunks, each
 from ..measure.sketch import Sketch, counted
-from ..measure.tables import sum_of_squares
 from ..recipe import Plan, Recipe
 from .grid import Grid, Layer, layer_of
-from .numeric import count_true
+from .numeric import count_true, energy
 from .prune import Selection, selections
 from .quantize import fit
 from .ranking import changed, working
@@ -111,20 +110,20 @@ def _signal_and_noise(chosen: Chosen) -> tuple[float, float]:
     signal = noise = 0.0
     for piece in layer.pieces():
         original = working(layer.flat[piece.weights])
-        signal += sum_of_squares(original)
-        noise += sum_of_squares(working(grid.effective(piece, layer)) - original)
+        signal += energy(original)
+        noise += energy(working(grid.effective(piece, layer)) - original)
     return signal, noise
 
 
 def energy_of(tensor: Tensor) -> float:
     """Return Σ w², in float64."""
-    return sum(sum_of_squares(working(piece)) for piece in chunks(_local(tensor)))
+    return sum(energy(working(piece)) for piece in chunks(_local(tensor)))
 
 
 def energy_and_error(before: Tensor, after: Tensor) -> tuple[float, float]:
     """Return (Σ w², Σ (w − w')²) of a tensor before and after, in float64."""
     pieces = zip(chunks(_local(before)), chunks(_local(after)), strict=True)
-    sums = [(sum_of_squares(working(a)), sum_of_squares(working(b) - working(a))) for a, b in pieces]
+    sums = [(energy(working(a)), energy(working(b) - working(a))) for a, b in pieces]
     return sum(signal for signal, _ in sums), sum(noise for _, noise in sums)
 
 

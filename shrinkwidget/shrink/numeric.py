@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import numpy as np
 import torch
 from torch import Tensor
+
+from ..measure.tables import sum_of_squares
+
+_RUN: Final = 4096
 
 
 def mark_above(values: Tensor, limit: float, out: Tensor) -> None:
@@ -25,6 +31,19 @@ def places_of(values: Tensor, wanted: float) -> Tensor:
 def count_true(values: Tensor) -> int:
     """Return how many of the truth values are true."""
     return int(np.count_nonzero(values.numpy()) if _on_cpu(values) else values.count_nonzero())
+
+
+def energy(values: Tensor) -> float:
+    """Return Σ x² of flat float32 or float64 values, summed in float64.
+
+    On a CPU by BLAS, twice as fast as a norm; in runs too short for it to start threads of its own.
+    """
+    if not _on_cpu(values):
+        return sum_of_squares(values)
+    numbers = values.numpy().astype(np.float64)
+    whole = len(numbers) // _RUN * _RUN
+    runs, rest = numbers[:whole].reshape(-1, _RUN), numbers[whole:]
+    return float((runs[:, None, :] @ runs[:, :, None]).sum()) + float(rest @ rest)
 
 
 def selected(values: Tensor, keep: Tensor) -> Tensor:
