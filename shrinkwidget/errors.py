@@ -37,6 +37,10 @@ class ModelError(ShrinkError, ValueError):
     """A model that cannot be looked at or compressed: NaN weights, meta tensors, nothing to compress."""
 
 
+class NoEstimateError(RecipeError):
+    """A recipe of which a sketch cannot tell what it comes to: one of its kinds has no estimate."""
+
+
 class MethodError(ShrinkError, ValueError):
     """An importance or a quantizer that fails on a layer, lacks calibration data, or returns what cannot be."""
 

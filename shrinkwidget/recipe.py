@@ -9,6 +9,7 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from decimal import Decimal
+from functools import cached_property, lru_cache
 from types import MappingProxyType
 from typing import Any, Final, Literal, TypeAlias, TypedDict, cast
 
@@ -88,7 +89,7 @@ class Plan:
         return {f.name: _json(getattr(self, f.name)) for f in fields(self)}
 
 
-@dataclass(frozen=True, slots=True, init=False, repr=False, eq=False)
+@dataclass(frozen=True, init=False, repr=False, eq=False)
 class Recipe:
     """What to do to every tensor of a model; frozen, validated, comparable, hashable, and JSON-able.
 
@@ -235,6 +236,10 @@ class Recipe:
 
     def to_json(self) -> str:
         """Return the canonical JSON text: no spaces, defaults left out; equal recipes give equal texts."""
+        return self._text
+
+    @cached_property
+    def _text(self) -> str:
         return canonical_json(self.to_dict())
 
     @classmethod
@@ -283,15 +288,13 @@ class Recipe:
         Raises:
             RecipeError: if an override matches none of the names.
         """
-        names = list(names)
-        own: list[Override] = [{}] * len(names)
-        for pattern, matched in zip(self.layers, _layers_named(self.layers, names), strict=True):
-            if not matched:
-                hint = _why_none(pattern, others or {}) or _nearest_layers(pattern, names)
-                raise RecipeError(f"Recipe(layers={{{quoted(pattern)}: …}}) matches no layer{hint}")
-            for i in matched:
-                own[i] = self.layers[pattern]
-        return [self._plan(override) for override in own]
+        names = tuple(names)
+        try:
+            return list(_resolved(self, names))
+        except _MatchesNone as unmatched:
+            pattern = str(unmatched)
+            hint = _why_none(pattern, others or {}) or _nearest_layers(pattern, names)
+            raise RecipeError(f"Recipe(layers={{{quoted(pattern)}: …}}) matches no layer{hint}") from None
 
     def _plan(self, own: Override) -> Plan:
         mine = {} if own is Keep else dict(cast(Mapping[str, Any], own))
@@ -348,6 +351,22 @@ def recipe_from(recipe: Recipe | float | None, given: Mapping[str, Any], default
         return Recipe(**fields_given)
     checked = checked_recipe(recipe)
     return checked.with_(**fields_given) if fields_given else checked
+
+
+class _MatchesNone(Exception):
+    """An override's key that matches no layer."""
+
+
+@lru_cache(maxsize=8)
+def _resolved(recipe: Recipe, names: tuple[str, ...]) -> tuple[Plan, ...]:
+    """Return the plan of each layer: resolved once, although ranking, figures, file and pictures all ask for it."""
+    own: list[Override] = [{}] * len(names)
+    for pattern, matched in zip(recipe.layers, _layers_named(recipe.layers, names), strict=True):
+        if not matched:
+            raise _MatchesNone(pattern)
+        for i in matched:
+            own[i] = recipe.layers[pattern]
+    return tuple(recipe._plan(override) for override in own)
 
 
 def checked_recipe(found: object) -> Recipe:

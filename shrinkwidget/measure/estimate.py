@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any, Unpack
 
 from ..arguments import public
-from ..errors import ArgumentError, RecipeError, quoted
-from ..kinds import every_setting
+from ..errors import ArgumentError, NoEstimateError, quoted
+from ..kinds import Kind, every_setting
 from ..recipe import Plan, Recipe, RecipeFields, layer_label, recipe_from
 from .bytes import counts_bytes, header_bytes, kept_bytes, layer_bytes
 from .grids import rounding_noise
@@ -204,9 +204,10 @@ def estimate(
     for layer, plan, fate in zip(look.layers, plans, fates, strict=True):
         found = None if fate is None else _layer(layer, plan, fate)
         if found is None:
-            kind = asked.importance if fate is None else plan.quantizer
-            raise RecipeError(
-                f"{kind.role} {kind.kind!r} has no estimate from a sketch (layer {quoted(layer.label)}): take "
+            kind: Kind = asked.importance if fate is None else plan.quantizer
+            of = " in each channel" if fate is None and plan.scope == "channel" else ""
+            raise NoEstimateError(
+                f"{kind.role} {kind.kind!r}{of} has no estimate from a sketch (layer {quoted(layer.label)}): take "
                 f"sw.compress(model, recipe).estimate, which is exact"
             )
         layers.append(found)

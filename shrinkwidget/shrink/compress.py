@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from itertools import chain
 from typing import Any, TypeAlias
@@ -22,7 +22,7 @@ from ..measure.sketch import Sketch, counted
 from ..measure.ties import clusters
 from ..recipe import Recipe
 from .coded import Coded, decode
-from .exact import Chosen, assemble, choose, effective, energy_and_error, energy_of
+from .exact import Chosen, assemble, choose, energy_and_error, energy_of
 from .quantize import code
 
 Write: TypeAlias = Callable[[str, Tensor], None]
@@ -60,15 +60,19 @@ def _code(chosen: Chosen, write: Write | None) -> tuple[Coded | None, tuple[floa
     return coded, energy_and_error(before, effective)
 
 
-def effective_state(
-    weights: Weights, recipe: Recipe, known: Sketch | None = None, cancelled: Watch | None = None
+def decoded_state(
+    weights: Weights, recipe: Recipe, coded: Mapping[str, Coded], cancelled: Watch | None = None
 ) -> Iterator[tuple[str, Tensor]]:
-    """Yield every saved tensor as the file would load it: effective weights first, then what is kept. One of its names.
+    """Yield every saved tensor as the file would load it, from the codes of `code_layers`. One of its names.
 
-    Raises as `exact` does.
+    Raises:
+        Cancelled: as soon as `cancelled` says so.
     """
-    for entry, tensor in effective(weights, recipe, known, cancelled):
-        yield entry.name, tensor
+    items = list(coded.values())
+    yield from zip(coded, each(decode, items, cancelled), strict=True)
+    for entry in weights.layers:
+        if entry.name not in coded:
+            yield entry.name, entry.load()
     for entry in weights.kept:
         yield entry.name, kept_value(entry, recipe.uncompressed_bits)
 

@@ -10,7 +10,7 @@ from typing import Any, Final, cast
 from torch import Tensor, nn
 
 from ..compressed import Compressed, compress
-from ..errors import Cancelled, DataError, ModelError, ShrinkError
+from ..errors import Cancelled, DataError, ModelError, NoEstimateError, ShrinkError
 from ..files import pack
 from ..learn.job import Job
 from ..learn.methods import Method
@@ -22,10 +22,11 @@ from ..measure.estimate import Estimate, estimate
 from ..measure.forward import watch
 from ..measure.layers import Source, open_weights
 from ..measure.layout import Stated
+from ..measure.parallel import never
 from ..measure.sketch import sketch
 from ..recipe import Recipe
-from ..shrink.compress import code_layers, copied, effective_state, fill
-from ..shrink.exact import exact
+from ..shrink.coded import Coded
+from ..shrink.compress import code_layers, copied, decoded_state, fill
 from ..train.batches import Batch, prepared, raw_batches, refuse_no_data
 from ..train.evaluate import MetricLike, Score, scores
 from ..train.labels import LabelRules
@@ -72,6 +73,7 @@ class Bench:
         self._rules = rules
         self._layout = layout
         self._scratch: nn.Module | None = None
+        self._coded: tuple[str, dict[str, Coded], Estimate] | None = None
         self._exact: OrderedDict[str, Estimate] = OrderedDict()
         self._scores: OrderedDict[str, Score] = OrderedDict()
 
@@ -92,24 +94,42 @@ class Bench:
             raise Stale(f"{differs}; look again, or run the cell again")
 
     def estimate(self, recipe: Recipe) -> Estimate:
-        """Return the exact figures if they have been counted, else the sketch's estimate."""
-        return self._exact.get(recipe.to_json()) or estimate(self.sketch, recipe)
+        """Return the exact figures if they have been counted, else the sketch's estimate.
+
+        They are counted now for a recipe of which a sketch cannot tell what it comes to.
+        """
+        known = self._exact.get(recipe.to_json())
+        try:
+            return known or estimate(self.sketch, recipe)
+        except NoEstimateError:
+            return self.exact(recipe, never)
 
     def exact(self, recipe: Recipe, cancelled: CancelCheck) -> Estimate:
         """Return the figures counted on the weights."""
         key = recipe.to_json()
         if key not in self._exact:
-            _remember(self._exact, key, exact(self.weights, recipe, self.sketch, cancelled))
+            self._encode(recipe, cancelled)
         return self._exact[key]
 
     def download(self, recipe: Recipe, cancelled: CancelCheck) -> Estimate:
         """Return the exact figures with the size of the entropy-coded file, which is coded to find out."""
         figures = self.exact(recipe, cancelled)
         if figures.download is None:
-            coded, _ = code_layers(self.weights, recipe, self.sketch, cancelled)
+            coded = self._encode(recipe, cancelled)
             figures = replace(figures, download=pack(self.weights, recipe, coded).download)
             _remember(self._exact, recipe.to_json(), figures)
         return figures
+
+    def _encode(self, recipe: Recipe, cancelled: CancelCheck) -> dict[str, Coded]:
+        """Return the codes of a recipe; of the last one they are at hand, as figures, score and file all follow."""
+        key = recipe.to_json()
+        if self._coded is None or self._coded[0] != key:
+            self._coded = None  # not the codes of two recipes at once
+            self._coded = (key, *code_layers(self.weights, recipe, self.sketch, cancelled))
+        _, coded, figures = self._coded
+        if key not in self._exact:
+            _remember(self._exact, key, figures)
+        return coded
 
     def known_score(self, recipe: Recipe) -> Score | None:
         """Return the final score of a recipe evaluated before."""
@@ -126,7 +146,7 @@ class Bench:
             yield known
             return
         model = self._scratch_model()
-        fill(model, effective_state(self.weights, recipe, self.sketch, cancelled))
+        fill(model, decoded_state(self.weights, recipe, self._encode(recipe, cancelled), cancelled))
         for score in scores(model, self.eval_data, self.metric, self._rules, cancelled, _PATIENCE_SECONDS):
             if score.done:
                 self.refuse_changed()  # it may have while it was copied, layer by layer

@@ -21,7 +21,7 @@ from shrinkwidget.measure.estimate import estimate
 from shrinkwidget.measure.layers import open_weights
 from shrinkwidget.measure.sketch import sketch
 from shrinkwidget.recipe import Keep, Recipe
-from shrinkwidget.shrink.compress import effective_state
+from shrinkwidget.shrink.compress import code_layers, decoded_state
 from shrinkwidget.shrink.exact import exact
 
 from .packing import Net, recipes, same, same_bits, state_dicts
@@ -107,7 +107,8 @@ def test_the_new_model_computes_with_the_effective_weights() -> None:
     model = Mixed()
     new = compress(model, RECIPE).model
     assert isinstance(new, Mixed)
-    for name, tensor in effective_state(open_weights(model), RECIPE):
+    weights = open_weights(model)
+    for name, tensor in decoded_state(weights, RECIPE, code_layers(weights, RECIPE)[0]):
         assert same_bits(new.state_dict()[name], tensor)
     x, w = torch.randn(2, 3, 5, 5), new.conv.weight
     assert torch.equal(new.conv(x), nn.functional.conv2d(x, w, new.conv.bias))
