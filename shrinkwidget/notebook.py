@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final, Unpack
+from typing import TYPE_CHECKING, Any, Final, Unpack
 
 from .arguments import public
 from .errors import MissingPackageError
@@ -74,7 +74,7 @@ def explore(
 
 
 @public()
-def monitor(run: Run) -> Monitor:
+def monitor(run: Run[Any]) -> Monitor:
     """Watch a training in the notebook: put the result last in a cell.
 
     Raises:

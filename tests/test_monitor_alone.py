@@ -90,15 +90,15 @@ def test_there_is_a_picture_before_and_after() -> None:
     for still in (before, after):
         assert still["image/png"].startswith(b"\x89PNG")
     assert "done after 2 of 2 epochs, 90" in after["text/plain"]
-    assert "test examples" in after["text/plain"]
+    assert "validation examples" in after["text/plain"]
     monitor.close()
 
 
 def test_curves_count_epochs_through_all_rounds() -> None:
     row = {"loss": 1.0, "train": 0.5, "test": None, "lr": 0.1, "sparsity": 0.2}
-    history = [row | {"round": 1, "epoch": 3}, row | {"round": 2, "epoch": 1}]
-    assert curves(history, 3)["at"] == [3, 4]
-    assert curves(history, 3)["test"] == [None, None]
+    history = [row | {"round": 1, "epoch": 1}, row | {"round": 1, "epoch": 2}, row | {"round": 2, "epoch": 1}]
+    assert curves(history)["at"] == [1, 2, 3]
+    assert curves(history)["test"] == [None, None, None]
 
 
 def test_an_offer_gives_the_method_that_was_asked_for() -> None:
@@ -145,15 +145,16 @@ def test_a_transfer_is_watched_and_a_stop_ends_all_of_it(monkeypatch: pytest.Mon
 
     def show(run: sw.Run) -> None:
         runs.append(run)
-        if len(runs) == 2:
-            run.observe(lambda run: run.stop() if run.history else None)
+        run.observe(lambda run: run.stop() if run.progress and run.progress.round == 2 and run.progress.epoch else None)
 
     monkeypatch.setattr("shrinkwidget.learn.run._hosts", [lambda: show])
     gradual = sw.methods.Gradual()
     taught = sw.transfer(sw.demo.model(), few, few, classes=10, strategy=gradual, baseline=True)
-    assert [run.state for run in runs] == ["done", "stopped"]
+    assert [run.state for run in runs] == ["stopped"]
+    assert runs[0].result is taught
     assert taught.baseline is None
-    assert {entry["round"] for entry in taught.history} == {1, 2}
+    assert runs[0].progress is not None
+    assert runs[0].progress.stage == "stage 2 of 3"
     assert taught.score is not None
 
 

@@ -123,7 +123,7 @@ it.each(cases.trainings)("a training that has done $done epochs", (one) => {
   const scores = [...scored, ...trained].filter((score) => score.value !== null) as Case[];
   const domains = [scoreDomain(scores, one.n, one.share), lossDomain(shown.loss), rateDomain(shown.lr)];
   near(domains, one.domains, "axes");
-  const xs: [number, number] = [0, one.progress.rounds * one.progress.epochs];
+  const xs: [number, number] = [0, one.epochs];
   const scales = domains.map((domain, i) => lineScales(one.frame, xs, domain, i === 2));
   near(scales[0].xTicks, one.x_ticks, "ticks across");
   near(

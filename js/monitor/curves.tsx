@@ -17,6 +17,7 @@ import { intervalText, type Metric, metricTick, metricValue } from "../charts/sc
 import { useSize } from "../explorer/hooks";
 import { hideTip, tipAt } from "../explorer/view";
 import type { Curves as Columns } from "./model";
+import { roundEnds } from "./state";
 import { useView } from "./view";
 
 const SCORE = 232;
@@ -83,7 +84,7 @@ export const epochWords = (at: number) => (at === 0 ? "as it came" : `epoch ${Nu
 function tipLines({ loss, train, test, low, high, lr }: Columns, i: number, metric: Metric): string[] {
   const interval = intervalText(metric, { low: low[i], high: high[i] });
   const lines: (string | false)[] = [
-    test[i] !== null && `${metric.name}, test: ${metricValue(metric, test[i])}${interval && ` (${interval})`}`,
+    test[i] !== null && `${metric.name}, validation: ${metricValue(metric, test[i])}${interval && ` (${interval})`}`,
     train[i] !== null && `${metric.name}, training: ${metricValue(metric, train[i])}`,
     loss[i] !== null && `loss: ${loss[i].toFixed(4)}`,
     lr[i] !== null && `learning rate: ${weight(lr[i])}`,
@@ -160,7 +161,7 @@ function Legend({ right, came }: { right: number; came: string | null }) {
           <>
             <tspan class="sw-key-came">┄ as it came {came}</tspan>
             <tspan class="sw-key-test" dx={10}>
-              ● test, 95 % interval
+              ● validation, 95 % interval
             </tspan>
           </>
         )}
@@ -242,10 +243,12 @@ interface SpanProps {
 function Rounds({ scales, top, bottom }: SpanProps) {
   const now = useView().state.progress.value;
   if (!now || now.rounds < 2) return null;
-  const path = Array.from({ length: now.rounds - 1 }, (_, i) => {
-    const at = scales.x((i + 1) * now.epochs).toFixed(1);
-    return `M${at} ${top}V${bottom}`;
-  });
+  const path = roundEnds(now)
+    .slice(0, -1)
+    .map((end) => {
+      const at = scales.x(end).toFixed(1);
+      return `M${at} ${top}V${bottom}`;
+    });
   return <path class="sw-rounds" d={path.join("")} />;
 }
 

@@ -54,7 +54,7 @@ function Headline() {
   const metric = state.metric.value;
   const baseline = state.baseline.value;
   const test = state.progress.value?.test ?? null;
-  if (!baseline && !test) return <p class="sw-note">Give it test data, and every epoch is scored on it.</p>;
+  if (!baseline && !test) return <p class="sw-note">Give it validation data, and every epoch is scored on it.</p>;
   const score = (found: TestScore | null) => (found ? metricValue(metric, found.value) : "…");
   return (
     <>
@@ -76,8 +76,9 @@ function Headline() {
         </span>
       </p>
       <p class="sw-hint">
-        {metric.name} on {count((test ?? baseline)?.n ?? 0)} test examples{test?.done === false && ", still counting"} ·
-        95 % interval{!(metric.percent && metric.higher) && ` · ${directionWords(metric)}`}
+        {metric.name} on {count((test ?? baseline)?.n ?? 0)} validation examples
+        {test?.done === false && ", still counting"} · 95 % interval
+        {!(metric.percent && metric.higher) && ` · ${directionWords(metric)}`}
       </p>
     </>
   );

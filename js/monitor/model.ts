@@ -39,7 +39,7 @@ export interface Settings {
 
 export type RunState = "ready" | "running" | "paused" | "stopping" | "done" | "stopped" | "failed";
 
-/** A score on the test data; `low` and `high` are the ends of its 95 % interval. */
+/** A score on the validation data; `low` and `high` are the ends of its 95 % interval. */
 export interface TestScore {
   value: number;
   low: number | null;
@@ -50,7 +50,7 @@ export interface TestScore {
 
 /** Where the training is; rounds, epochs and steps count from 1. */
 export interface Progress {
-  phase: "prune" | "train" | "test" | "checkpoint" | "norms";
+  phase: "prune" | "features" | "train" | "test" | "checkpoint" | "norms";
   round: number;
   rounds: number;
   epoch: number;
@@ -69,6 +69,10 @@ export interface Progress {
   rate: number | null;
   /** Seconds to the end. */
   eta: number | null;
+  /** What the round is called, where it is a stage of a transfer. */
+  stage?: string;
+  /** Epochs of every round, where they differ; none where all have as many. */
+  epochs_by_round?: readonly number[];
 }
 
 type Column = readonly (number | null)[];

@@ -52,7 +52,7 @@ export function Result() {
 function Buttons({ ask }: { ask(what: Asking): void }) {
   const { state } = useView();
   const gone = state.gone.value;
-  const regime = state.keeps.value.regime;
+  const { regime, variable } = state.keeps.value;
   return (
     <div class="sw-buttons">
       <button
@@ -63,7 +63,7 @@ function Buttons({ ask }: { ask(what: Asking): void }) {
         data-testid="keep"
         onClick={() => ask("keep")}
       >
-        Keep retrained model in a variable
+        Keep {variable} model in a variable
       </button>
       <button
         type="button"
@@ -73,7 +73,7 @@ function Buttons({ ask }: { ask(what: Asking): void }) {
         data-testid="save"
         onClick={() => ask("save")}
       >
-        Save retrained file
+        Save {variable} file
       </button>
     </div>
   );

@@ -66,6 +66,8 @@ describe("how far a training is", () => {
     [{ phase: "test" as const }, 14],
     [{ phase: "prune" as const, epoch: 0, step: 0 }, 10],
     [{ phase: "checkpoint" as const, epoch: 10 }, 20],
+    [{ round: 1, epochs_by_round: [10, 30, 5] }, 3.25],
+    [{ round: 3, epochs: 5, epochs_by_round: [10, 30, 5] }, 43.25],
   ])("counts epochs through all rounds: %o", (changes, epochs) => {
     expect(epochsDone({ ...NOW, ...changes })).toBe(epochs);
   });
@@ -77,9 +79,19 @@ describe("how far a training is", () => {
   it("is said in words, with what is known", () => {
     expect(placeWords(NOW)).toBe("round 2 of 3 · epoch 4 of 10 · step 5 of 20");
     expect(placeWords({ ...NOW, rounds: 1, round: 1, steps: null })).toBe("epoch 4 of 10 · step 5");
-    expect(placeWords({ ...NOW, phase: "test" })).toBe("round 2 of 3 · epoch 4 of 10 · testing");
+    expect(placeWords({ ...NOW, phase: "test" })).toBe("round 2 of 3 · epoch 4 of 10 · validating");
     expect(speedWords(NOW, "running")).toBe("3,410 examples a second · 2 min 5 s left");
     expect(speedWords({ ...NOW, rate: null }, "paused")).toBe("");
+    expect(placeWords({ ...NOW, stage: "stage 2 of 3" })).toBe("stage 2 of 3 · epoch 4 of 10 · step 5 of 20");
+  });
+
+  it("says before the first step what it will take", () => {
+    const first = { ...NOW, rate: null, eta: null, epoch: 0, step: 0, phase: "test" as const };
+    expect(speedWords(first, "running")).toBe("3 rounds × 10 epochs × 20 steps = 600 steps");
+    expect(speedWords({ ...first, rounds: 1 }, "running")).toBe("10 epochs × 20 steps = 200 steps");
+    expect(speedWords({ ...first, rounds: 1, epochs: 1, steps: null }, "running")).toBe("1 epoch");
+    const stages = { ...first, stage: "stage 1 of 3", epochs_by_round: [100, 15, 15] };
+    expect(speedWords(stages, "running")).toBe("3 stages of 100 + 15 + 15 epochs");
   });
 
   it.each([

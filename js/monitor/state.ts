@@ -55,7 +55,7 @@ export class MonitorState {
     const keeps = followed<Partial<Keeps>>("keeps", {});
     this.keeps = computed(() => ({ ...suggestions(this.title.value, "retrained"), ...keeps.value }));
     this.at = computed(() => epochsDone(this.progress.value));
-    this.all = computed(() => (this.progress.value ? this.progress.value.rounds * this.progress.value.epochs : 0));
+    this.all = computed(() => (this.progress.value ? (roundEnds(this.progress.value).at(-1) ?? 0) : 0));
     this.shown = computed(() =>
       withNow(withStart(this.curves.value, this.baseline.value), this.progress.value, this.at.value),
     );
@@ -86,10 +86,16 @@ export class MonitorState {
   }
 }
 
+/** The epoch, counted through all rounds, with which each of them ends. */
+export function roundEnds({ rounds, epochs, epochs_by_round }: Progress): number[] {
+  let end = 0;
+  return Array.from({ length: rounds }, (_, i) => (end += epochs_by_round?.[i] ?? epochs));
+}
+
 /** How many epochs of all rounds are behind a training, with the part of the one it is in. */
 export function epochsDone(now: Progress | null): number {
   if (!now) return 0;
-  const before = (now.round - 1) * now.epochs;
+  const before = now.round > 1 ? roundEnds(now)[now.round - 2] : 0;
   if (now.phase === "prune" || now.epoch === 0) return before + now.epoch;
   return before + now.epoch - 1 + (now.phase === "train" ? (now.steps ? now.step / now.steps : 0.5) : 1);
 }

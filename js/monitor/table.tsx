@@ -23,7 +23,15 @@ export function History() {
   return (
     <div class="sw-run-table sw-table-scroll">
       <DataTable
-        head={["epoch", "loss", `${metric.name}, training`, `${metric.name}, test`, "95 % interval", "rate", "pruned"]}
+        head={[
+          "epoch",
+          "loss",
+          `${metric.name}, training`,
+          `${metric.name}, validation`,
+          "95 % interval",
+          "rate",
+          "pruned",
+        ]}
         rows={rows.reverse()}
         testid="epochs"
       />

@@ -15,8 +15,14 @@ type Scored = Point & { test: TestScore };
 
 export function TradeOff() {
   const { state } = useView();
-  const rounds = state.progress.value?.rounds ?? 1;
-  if (rounds < 2 || (!state.baseline.value && state.points.value.every((point) => !point.test))) return null;
+  const now = state.progress.value;
+  if (
+    !now ||
+    now.rounds < 2 ||
+    now.stage ||
+    (!state.baseline.value && state.points.value.every((point) => !point.test))
+  )
+    return null;
   return (
     <section aria-label="Score against compression">
       <header class="sw-heading">

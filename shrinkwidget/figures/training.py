@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import accumulate
 from typing import Any, Final
 
 import numpy as np
@@ -51,7 +52,9 @@ def training_still(shown: Shown) -> bytes:
     """Return a PNG, 920 CSS pixels wide at double density, of what a monitor shows. Safe in any thread: no pyplot."""
     now = shown["progress"]
     points = [point for point in shown["points"] if point["test"] is not None]
-    trades = now is not None and now["rounds"] > 1 and (points or shown["baseline"] is not None)
+    trades = (
+        now is not None and now["rounds"] > 1 and not now.get("stage") and (points or shown["baseline"] is not None)
+    )
     side = _FIGURES + (_TRADE_OFF + 36 if trades else 0) + _RATE
     pen = Pen(_WIDTH, _TOP + max(_SCORE + 6 + _LOSS, side) + _MARGIN)
     _title(pen, shown)
@@ -74,11 +77,11 @@ def describe_training(shown: Shown) -> str:
     sentence = f"{shown['title']}, {shown['method']}: {shown['state']}"
     if now is not None:
         done = len(shown["curves"]["at"])
-        sentence += f" after {done} of {now['rounds'] * now['epochs']} epochs, "
+        sentence += f" after {done} of {round_ends(now)[-1]} epochs, "
         sentence += f"{percent_digit_text(now['sparsity'])} pruned"
         if now["test"] is not None:
             value = value_text(now["test"]["value"], metric["percent"])
-            sentence += f", {metric['name']} {value} on {now['test']['n']:,} test examples"
+            sentence += f", {metric['name']} {value} on {now['test']['n']:,} validation examples"
     return sentence + "."
 
 
@@ -103,11 +106,16 @@ def epochs_done(now: Mapping[str, Any] | None) -> float:
     """Return how many epochs of all rounds are behind a training, with the part of the one it is in."""
     if now is None:
         return 0.0
-    before = (now["round"] - 1) * now["epochs"]
+    before = [0, *round_ends(now)][now["round"] - 1]
     if now["phase"] == "prune" or now["epoch"] == 0:
         return float(before + now["epoch"])
     part = 1.0 if now["phase"] != "train" else now["step"] / now["steps"] if now["steps"] else 0.5
     return float(before + now["epoch"] - 1 + part)
+
+
+def round_ends(now: Mapping[str, Any]) -> list[int]:
+    """Return the epoch, counted through all rounds, with which each of them ends."""
+    return list(accumulate(now.get("epochs_by_round") or [now["epochs"]] * now["rounds"]))
 
 
 def _title(pen: Pen, shown: Shown) -> None:
@@ -126,7 +134,7 @@ def _place_text(shown: Shown) -> str:
     now = shown["progress"]
     if now is None:
         return "not begun"
-    return f"{len(shown['curves']['at'])} of {now['rounds'] * now['epochs']} epochs"
+    return f"{len(shown['curves']['at'])} of {round_ends(now)[-1]} epochs"
 
 
 def _figures(pen: Pen, x: float, y: float, shown: Shown) -> None:
@@ -139,7 +147,7 @@ def _figures(pen: Pen, x: float, y: float, shown: Shown) -> None:
         held = test and holds_up(metric["higher"], test["value"], worst, baseline and baseline["value"])
         at += pen.text(at, y + 6, _value(test, metric), size=19, bold=True, colour=ACCURACY if held else INK)
         interval = interval_text(test["low"], test["high"], metric["percent"]) if test else ""
-        basis = [f"{metric['name']} on {(test or baseline)['n']:,} test examples"]
+        basis = [f"{metric['name']} on {(test or baseline)['n']:,} validation examples"]
         beside = at + 8 + pen.measure(interval, size=12) <= x + _SIDE
         if beside:
             pen.text(at + 8, y + 7, interval, size=12, colour=MUTED)
@@ -253,7 +261,7 @@ def _trade_off(pen: Pen, x: float, y: float, points: Sequence[Mapping[str, Any]]
 
 def _epochs(shown: Shown) -> tuple[float, float]:
     now = shown["progress"]
-    return 0.0, float(max(1, now["rounds"] * now["epochs"])) if now is not None else 1.0
+    return 0.0, float(max(1, round_ends(now)[-1])) if now is not None else 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,8 +287,8 @@ class _Chart:
             text = "epoch" if tick == 0 else f"{tick:g}"
             pen.text(self.scales.x(tick), top + height + 12, text, size=10, colour=MUTED, align="center")
         now = shown["progress"]
-        for i in range(1, now["rounds"]) if now is not None else ():
-            x = self.scales.x(i * now["epochs"])
+        for end in round_ends(now)[:-1] if now is not None else ():
+            x = self.scales.x(end)
             pen.line(x, top, x, top + height, LINE)
 
     def band(self, at: Sequence[float], low: Column, high: Column) -> None:
@@ -329,15 +337,14 @@ class _Chart:
         """Name the lines at the right end of the title's line, where none of them runs."""
         frame = self.scales.frame
         right, y = frame.x + frame.width - frame.right, frame.y + 6
-        for text, colour in (
-            ("╌ training", ACCURACY),
-            *(
-                ()
-                if came is None
-                else (("● test, 95\N{NARROW NO-BREAK SPACE}% interval", ACCURACY), (f"┄ as it came {came}", MUTED))
-            ),
-        ):
+        lines = [("╌ training", ACCURACY)]
+        if came is not None:
+            lines += [
+                ("● validation, 95\N{NARROW NO-BREAK SPACE}% interval", ACCURACY),
+                (f"┄ as it came {came}", MUTED),
+            ]
+        for text, colour in lines:
             right -= self.pen.text(right, y, text, size=10, colour=colour, align="right") + 10
 
 
-_LEGEND_ROOM: Final = 330.0
+_LEGEND_ROOM: Final = 345.0

@@ -38,6 +38,7 @@ def retrain(
     options: Training | None = None,
     resume: str | os.PathLike[str] | bool | None = None,
     background: Literal[False] = False,
+    progress: bool = True,
     **fields: Unpack[TrainingFields],
 ) -> Compressed: ...
 @overload
@@ -50,8 +51,9 @@ def retrain(
     options: Training | None = None,
     resume: str | os.PathLike[str] | bool | None = None,
     background: Literal[True],
+    progress: bool = True,
     **fields: Unpack[TrainingFields],
-) -> Run: ...
+) -> Run[Compressed]: ...
 @public(fields_of=[TrainingFields], elsewhere=_ELSEWHERE)
 def retrain(
     model: Compressed | nn.Module,
@@ -62,8 +64,9 @@ def retrain(
     options: Training | None = None,
     resume: str | os.PathLike[str] | bool | None = None,
     background: bool = False,
+    progress: bool = True,
     **fields: Unpack[TrainingFields],
-) -> Compressed | Run:
+) -> Compressed | Run[Compressed]:
     """Return a compressed model trained further; the one given is untouched.
 
     >>> import shrinkwidget as sw
@@ -81,7 +84,9 @@ def retrain(
         options: all else that can be said of a training: loss, batches, seed, checkpoint.
         resume: the checkpoint of an interrupted training, asked for just so, to go on from; it goes on being written.
             True for that of the options, if it has been written yet.
-        background: True for a `Run` on a thread of its own, already started, instead of the result.
+        background: True for a `Run` on a thread of its own, already started, instead of the result; `monitor` shows it.
+        progress: while it blocks, a notebook shows its monitor, a terminal a bar, and any other stderr a line now and
+            then; False for nothing of these.
         fields: `epochs`, `lr` and `optimizer` change the method, all others the options.
 
     Raises:
@@ -95,7 +100,8 @@ def retrain(
         raise TrainingError(
             "GradualPruning prunes as it trains: give it to prune_and_retrain, with the recipe to reach"
         )
-    return _done(Job(model, train_data, eval_data, by, options_from(options, fields), resume=resume), background)
+    job = Job(model, train_data, eval_data, by, options_from(options, fields), resume=resume)
+    return _done(job, background, progress)
 
 
 @overload
@@ -112,6 +118,7 @@ def prune_and_retrain(
     options: Training | None = None,
     resume: str | os.PathLike[str] | bool | None = None,
     background: Literal[False] = False,
+    progress: bool = True,
     **fields: Unpack[TrainingFields],
 ) -> Compressed: ...
 @overload
@@ -128,8 +135,9 @@ def prune_and_retrain(
     options: Training | None = None,
     resume: str | os.PathLike[str] | bool | None = None,
     background: Literal[True],
+    progress: bool = True,
     **fields: Unpack[TrainingFields],
-) -> Run: ...
+) -> Run[Compressed]: ...
 @public(fields_of=[TrainingFields], elsewhere=_ELSEWHERE)
 def prune_and_retrain(
     model: nn.Module,
@@ -144,8 +152,9 @@ def prune_and_retrain(
     options: Training | None = None,
     resume: str | os.PathLike[str] | bool | None = None,
     background: bool = False,
+    progress: bool = True,
     **fields: Unpack[TrainingFields],
-) -> Compressed | Run:
+) -> Compressed | Run[Compressed]:
     """Return a trained model pruned and retrained in turns until it is what a recipe says; the one given is untouched.
 
     This is the procedure of Renda, Frankle, Carbin, "Comparing Rewinding and Fine-tuning in Neural Network Pruning",
@@ -165,7 +174,7 @@ def prune_and_retrain(
             training, `RewindLearningRate(Schedule(…))`. ``"gradual_pruning"`` prunes during a single one instead.
         sparsity, bits: of the recipe; beside one they change it. All else a recipe may say is said in a `Recipe`.
         rounds: how many; by default 20 % of what remains are pruned in each; 1 is one-shot.
-        options, resume, background, fields: see `retrain`. `seed` is that of the training.
+        options, resume, background, progress, fields: see `retrain`. `seed` is that of the training.
 
     Raises:
         as `retrain`, and RecipeError for what is no recipe or sparsity.
@@ -179,7 +188,7 @@ def prune_and_retrain(
     job = Job(model, train_data, eval_data, by, options_from(options, fields), recipes, resume)
     if isinstance(job.training_method, GradualPruning):
         check_gradual(recipes)
-    return _done(job, background)
+    return _done(job, background, progress)
 
 
 def _of_method(fields: TrainingFields) -> dict[str, Any]:
@@ -187,5 +196,8 @@ def _of_method(fields: TrainingFields) -> dict[str, Any]:
     return {name: fields.get(name) for name in OF_METHOD}
 
 
-def _done(job: Job, background: bool) -> Compressed | Run:
-    return Run(job).start() if background else watched(job)
+def _done(job: Job, background: bool, progress: bool) -> Compressed | Run[Compressed]:
+    if background:
+        return Run[Compressed](job).start()
+    done: Compressed = watched(job, progress)
+    return done

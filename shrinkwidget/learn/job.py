@@ -111,6 +111,16 @@ class Job:
         return words if self.source_regime == "no retraining" else f"{self.source_regime}, then {words}"
 
     @property
+    def kind(self) -> str:
+        """What it makes of a model, in a word."""
+        return "retrained"
+
+    @property
+    def words(self) -> str:
+        """The regime of the result."""
+        return self.regime(len(self.recipes) - 1, self.stage.epochs) if self.trains else "batch norm re-estimated"
+
+    @property
     def source_regime(self) -> str:
         """How the weights were obtained that it begins with."""
         return self.source.regime if isinstance(self.source, Compressed) else "no retraining"

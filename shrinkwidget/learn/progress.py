@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeAlias
 
 from ..train.evaluate import Score
 
-Phase: TypeAlias = Literal["prune", "train", "test", "checkpoint", "norms"]
+Phase: TypeAlias = Literal["prune", "features", "train", "test", "checkpoint", "norms"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +29,8 @@ class Progress:
         nbytes, ratio: of the file `save` would write, and by how much that is smaller than the dense one.
         rate: examples per second, in training.
         eta: seconds to the end of all rounds; None while nobody can tell.
+        stage: what the round is called, where it is a stage of a transfer; "" else.
+        epochs_by_round: of every round, where they differ; () where all have as many as this one.
     """
 
     phase: Phase
@@ -48,10 +50,37 @@ class Progress:
     ratio: float | None = None
     rate: float | None = None
     eta: float | None = None
+    stage: str = ""
+    epochs_by_round: tuple[int, ...] = ()
+
+    @property
+    def place(self) -> str:
+        """Where it is: ``"round 2/12, epoch 3/30"``."""
+        rounds = f"{self.stage}, " if self.stage else f"round {self.round}/{self.rounds}, " if self.rounds > 1 else ""
+        return f"{rounds}epoch {self.epoch}/{self.epochs}"
+
+    @property
+    def plan(self) -> str:
+        """What the whole training takes: ``"12 rounds × 30 epochs × 45 steps = 16,200 steps"``."""
+        if len(set(self.epochs_by_round)) > 1:
+            return f"{self.rounds} stages of {' + '.join(map(str, self.epochs_by_round))} epochs"
+        counts = [(self.rounds, "stage" if self.stage else "round"), (self.epochs, "epoch"), (self.steps, "step")]
+        factors = [f"{n:,} {what}{'s' * (n != 1)}" for n, what in counts if n and (n > 1 or what != "round")]
+        steps = self.rounds * self.epochs * (self.steps or 0)
+        return " × ".join(factors) + (f" = {steps:,} steps" if self.steps and len(factors) > 1 else "")
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON-able values."""
         return asdict(replace(self, test=None)) | {"test": self.test and self.test.to_dict()}
+
+
+def duration(seconds: float) -> str:
+    """Return a time as people say it: ``"48 s"``, ``"2 min"``, ``"1 h 12 min"``."""
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
 class Clock:

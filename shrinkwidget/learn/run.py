@@ -8,19 +8,19 @@ import threading
 import weakref
 from collections.abc import Callable
 from functools import cache
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar
 
-from ..compressed import Compressed
 from ..errors import ShrinkError, TrainingError
 from ..measure.call import reason
 from ..measure.parallel import before_exit
 from ..train.evaluate import Score
 from ..train.reader import wait_for_readers
 from .claim import claim, release
-from .drive import trainer_of
-from .job import Job
+from .drive import AnyJob, trainer_of
 from .progress import Progress
 
+Result = TypeVar("Result")
+"""What a run comes to: a `Compressed`, or what a transfer returns."""
 State: TypeAlias = Literal["ready", "running", "paused", "stopping", "done", "stopped", "failed"]
 
 log = logging.getLogger("shrinkwidget")
@@ -31,8 +31,8 @@ _PATIENCE_SECONDS: Final = 600.0
 _OVER: Final = ("done", "stopped", "failed")
 
 
-class Run:
-    """A training that `retrain` and `prune_and_retrain` start with ``background=True``.
+class Run(Generic[Result]):
+    """A training that `retrain`, `prune_and_retrain` and `transfer` start with ``background=True``.
 
     It may be asked and told everything from any thread. `stop` is acknowledged at once, and obeyed before the next step
     or the next batch of the evaluation data: the result is then the best weights so far. A run ends before the program
@@ -42,19 +42,19 @@ class Run:
     batch for ten minutes does, too.
     """
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: AnyJob) -> None:
         self.job = job
         self._process = os.getpid()
         self._trainer = trainer_of(job, self._is_stopping, _PATIENCE_SECONDS)
         self._changed = threading.Condition()
         self._state: State = "ready"
         self._progress: Progress | None = None
-        self._result: Compressed | None = None
+        self._result: Result | None = None
         self._error: Exception | None = None
-        self._observers: list[Callable[[Run], object]] = []
+        self._observers: list[Callable[[Run[Any]], object]] = []
         self._thread = threading.Thread(target=self._run, name="shrinkwidget-run", daemon=True)
 
-    def start(self) -> Run:
+    def start(self) -> Run[Result]:
         """Begin, and return the run.
 
         Raises:
@@ -92,7 +92,7 @@ class Run:
         with self._changed:
             return self._changed.wait_for(lambda: self.over, timeout)
 
-    def observe(self, callback: Callable[[Run], object]) -> Callable[[], None]:
+    def observe(self, callback: Callable[[Run[Any]], object]) -> Callable[[], None]:
         """Call back with the run whenever its progress or its state has changed; return a function that ends this.
 
         It is called on the run's thread, or on that which pauses or stops it. One that fails is logged, and called
@@ -147,9 +147,10 @@ class Run:
         return None if found is None else Score.from_dict(found)
 
     @property
-    def best(self) -> Compressed:
+    def best(self) -> Result:
         """The best weights so far; at any time, also after a failure."""
-        return self._trainer.best()
+        best: Result = self._trainer.best()
+        return best
 
     @property
     def error(self) -> Exception | None:
@@ -157,8 +158,8 @@ class Run:
         return self._error
 
     @property
-    def result(self) -> Compressed:
-        """The trained model.
+    def result(self) -> Result:
+        """What `retrain`, `prune_and_retrain` or `transfer` would have returned.
 
         Raises:
             TrainingError: while it is not over.
@@ -172,7 +173,11 @@ class Run:
 
     def __repr__(self) -> str:
         now = self._progress
-        where = "" if now is None else f", round {now.round} of {now.rounds}, epoch {now.epoch} of {now.epochs}"
+        where = (
+            ""
+            if now is None
+            else f", {now.stage or f'round {now.round} of {now.rounds}'}, epoch {now.epoch} of {now.epochs}"
+        )
         return f"Run({type(self.job.model).__name__}, {self._state}{where})"
 
     def _ipython_display_(self) -> None:
@@ -227,7 +232,7 @@ class Run:
                     raise  # Ctrl-C, of somebody who pauses or stops it
                 log.exception("what observes a training failed")
 
-    def _forget(self, callback: Callable[[Run], object]) -> None:
+    def _forget(self, callback: Callable[[Run[Any]], object]) -> None:
         with self._changed:
             if callback in self._observers:
                 self._observers.remove(callback)
@@ -238,7 +243,7 @@ class Run:
         wait_for_readers(_READ_SECONDS)
 
 
-Show: TypeAlias = Callable[[Run], object]
+Show: TypeAlias = Callable[[Run[Any]], object]
 """Puts a run before the user's eyes, and returns."""
 
 _hosts: Final[list[Callable[[], Show | None]]] = []
@@ -266,10 +271,10 @@ def _told(error: BaseException) -> Exception:
     return told
 
 
-_LIVE: Final[weakref.WeakSet[Run]] = weakref.WeakSet()
+_LIVE: Final[weakref.WeakSet[Run[Any]]] = weakref.WeakSet()
 
 
-def _end_before_exit(run: Run) -> None:
+def _end_before_exit(run: Run[Any]) -> None:
     """End a run before the program ends: torch must not be caught at work."""
     _LIVE.add(run)
     _register()

@@ -4,49 +4,27 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..compressed import Compressed
 from .bar import finished
-from .drive import trainer_of
-from .job import Job
+from .drive import AnyJob, trainer_of
 from .run import Run, host
 
 
-class Watched:
-    """One job that blocks: shown by the notebook it runs in, if there is one, where it can be paused and stopped."""
+def watched(job: AnyJob, progress: bool = True) -> Any:
+    """Do a job, and return its result; interrupting it ends it before the next step.
 
-    def __init__(self, job: Job) -> None:
-        show = host() if job.trains else None
-        self._show = show
-        self._run = None if show is None else Run(job)
-        self._trainer = trainer_of(job) if show is None else None
-
-    def result(self) -> Compressed:
-        """Do the job, and return its result; interrupting it ends it before the next step."""
-        if self._trainer is not None:
-            return finished(self._trainer)
-        assert self._run is not None
-        assert self._show is not None
-        self._show(self._run)
-        self._run.start()
-        try:
-            self._run.wait()
-        except KeyboardInterrupt:
-            self._run.stop()
-            self._run.wait()
-            raise
-        return self._run.result
-
-    @property
-    def history(self) -> list[dict[str, Any]]:
-        """An entry for every epoch that is complete; see `Run.history`."""
-        return self._run.history if self._run is not None else list(self._trainer.log.history if self._trainer else ())
-
-    @property
-    def stopped(self) -> bool:
-        """Whether it was ended early by whoever watched it."""
-        return self._run is not None and self._run.state == "stopped"
-
-
-def watched(job: Job) -> Compressed:
-    """Do a job, watched, and return its result."""
-    return Watched(job).result()
+    It is shown by the notebook it runs in, where it can be paused and stopped, else by a bar or lines on stderr; by
+    nothing at all without `progress`.
+    """
+    show = host() if progress and job.trains else None
+    if show is None:
+        return finished(trainer_of(job), progress)
+    run: Run[Any] = Run(job)
+    show(run)
+    run.start()
+    try:
+        run.wait()
+    except KeyboardInterrupt:
+        run.stop()
+        run.wait()
+        raise
+    return run.result

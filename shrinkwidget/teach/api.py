@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import Final, Unpack
+from typing import Final, Literal, Unpack, overload
 
 from torch import nn
 
@@ -13,19 +12,52 @@ from ..compressed import Compressed
 from ..errors import TrainingError
 from ..learn.methods import named
 from ..learn.options import OF_METHOD, Training, TrainingFields, options_from
+from ..learn.run import Run
 from ..learn.schedule import Schedule
+from ..learn.watched import watched
 from ..measure.call import keeping_random_state
-from ..train.evaluate import Score, evaluate
-from .lesson import Lesson
 from .result import Transferred
-from .scratch import Scratch, usual
-from .start import Start, module_of, start
+from .scratch import usual
+from .start import start
 from .strategies import STRATEGIES, FineTuneAll, Head, Strategy, StrategyName
 from .task import Task
+from .transfer_spec import TransferSpec
 
 _ELSEWHERE: Final = {kind: f"strategy={kind.__name__}({{}}=…)" for kind in STRATEGIES.values()}
 
 
+@overload
+def transfer(
+    model: Compressed | nn.Module,
+    train_data: object,
+    eval_data: object = None,
+    *,
+    classes: int | None = None,
+    targets: int | None = None,
+    head: str | Sequence[str] | None = None,
+    strategy: Strategy | StrategyName = "linear_probe",
+    options: Training | None = None,
+    baseline: bool | Schedule = False,
+    background: Literal[False] = False,
+    progress: bool = True,
+    **fields: Unpack[TrainingFields],
+) -> Transferred: ...
+@overload
+def transfer(
+    model: Compressed | nn.Module,
+    train_data: object,
+    eval_data: object = None,
+    *,
+    classes: int | None = None,
+    targets: int | None = None,
+    head: str | Sequence[str] | None = None,
+    strategy: Strategy | StrategyName = "linear_probe",
+    options: Training | None = None,
+    baseline: bool | Schedule = False,
+    background: Literal[True],
+    progress: bool = True,
+    **fields: Unpack[TrainingFields],
+) -> Run[Transferred]: ...
 @public(fields_of=[TrainingFields], elsewhere=_ELSEWHERE)
 def transfer(
     model: Compressed | nn.Module,
@@ -38,8 +70,10 @@ def transfer(
     strategy: Strategy | StrategyName = "linear_probe",
     options: Training | None = None,
     baseline: bool | Schedule = False,
+    background: bool = False,
+    progress: bool = True,
     **fields: Unpack[TrainingFields],
-) -> Transferred:
+) -> Transferred | Run[Transferred]:
     """Return a model taught another task, with a new head in place of the old; the one given is untouched.
 
     >>> import shrinkwidget as sw
@@ -47,7 +81,7 @@ def transfer(
     >>> taught.regime
     'transferred, new head trained 5 epochs'
 
-    In a notebook every stage is shown while it trains; stopping one ends the transfer with the best weights so far.
+    In a notebook it is shown while it lasts; stopping it ends it with the best weights so far.
 
     Args:
         model: a module, or a `Compressed`, whose pruned weights stay zero; its new head is dense, in as many bits as
@@ -64,6 +98,8 @@ def transfer(
         options: all else: loss, batches, seed. A regression has the loss ``"mse"`` unless it is given a function.
         baseline: True to train the same network from scratch, too, dense, on the same data, for comparison: for 30
             epochs or 300 steps, whichever is longer; or by a schedule.
+        background: True for a `Run` on a thread of its own, already started, instead of the result; `monitor` shows it.
+        progress: see `retrain`.
         fields: `epochs`, `lr` and `optimizer` change the strategy, all others the options.
 
     Raises:
@@ -84,24 +120,10 @@ def transfer(
     task = Task.of(train_data, eval_data, classes, targets, options_from(options, fields))
     with keeping_random_state():
         begun = start(model, task, head)
-    lesson = Lesson(begun, task, by)
-    done = _done(lesson, begun, task, model.regime if isinstance(model, Compressed) else "no retraining")
-    if baseline is False or lesson.stopped:
-        return done
-    schedule = usual(task) if baseline is True else baseline
-    fresh = begun.from_scratch(task.options.seed)
-    return replace(done, baseline=_done(Lesson(fresh, task, Scratch(schedule)), fresh, task))
-
-
-def _done(lesson: Lesson, begun: Start, task: Task, before: str = "no retraining") -> Transferred:
-    spent, result = lesson.run(), lesson.result()
-    regime = result.regime if before == "no retraining" else f"{before}, then {result.regime}"
-    result = replace(result, regime=regime)
-    score = None if task.eval_data is None else _scored(result, task.eval_data, task.options)
-    compressed = None if begun.recipe is None else result
-    return Transferred(module_of(result), ", ".join(begun.heads), regime, score, lesson.history, spent, compressed)
-
-
-def _scored(result: Compressed, eval_data: object, options: Training) -> Score:
-    rules = options.rules
-    return evaluate(result, eval_data, options.measured, ignore_index=rules.ignore_index, next_token=rules.next_token)
+    schedule = (usual(task) if baseline else None) if isinstance(baseline, bool) else baseline
+    regime = model.regime if isinstance(model, Compressed) else "no retraining"
+    spec = TransferSpec(begun, task, by, regime, schedule)
+    if background:
+        return Run[Transferred](spec).start()
+    found: Transferred = watched(spec, progress)
+    return found

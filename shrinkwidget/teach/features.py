@@ -10,12 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import DataError
+from ..errors import Cancelled, DataError
 from ..learn.chance import seeded
 from ..learn.options import Training
 from ..measure.call import device_of, keeping_random_state, run
+from ..measure.parallel import Watch, never
 from ..train.batches import Batch, prepared, raw_batches
 from ..train.outputs import only_prediction
+from ..train.reader import unblocked
 
 
 @dataclass(slots=True)
@@ -61,19 +63,24 @@ def head_is_last(network: nn.Module, head: str, batch: Batch, options: Training)
     )
 
 
-def features_of(network: nn.Module, head: str, data: object, seed: int) -> tuple[object, int]:
+def features_of(
+    network: nn.Module, head: str, data: object, seed: int, stopped: Watch = never, patience: float | None = None
+) -> tuple[object, int]:
     """Return the data with what goes into the head in place of the inputs, and how many examples there are.
 
     It is one pair of tensors, to be shuffled anew in every epoch, where all examples are of one shape, and else a list
     of batches.
 
     Raises:
+        Cancelled: when `stopped` says so between two batches; with `patience`, see `unblocked`.
         DataError: for data that fails, or a batch the network cannot run, naming it; for no data.
     """
     batches: list[tuple[Tensor, Tensor]] = []
     device = device_of(network)
     with seeded(device, seed), torch.no_grad(), _tapped(network.get_submodule(head)) as tap:
-        for number, raw in enumerate(raw_batches(data), start=1):
+        for number, raw in enumerate(unblocked(raw_batches(data), data, stopped, patience), start=1):
+            if stopped():
+                raise Cancelled(f"the features were not wanted any more before batch {number}")
             try:
                 batch = prepared(raw, network, device)
                 run(network, batch.args, batch.kwargs)

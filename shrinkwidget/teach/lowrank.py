@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from ..errors import ModelError
+from ..measure.computed import plain_weights
 
 _ADAPTED: Final = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
@@ -73,20 +74,7 @@ def _adaptable(network: nn.Module, heads: tuple[str, ...]) -> Iterator[tuple[str
 
 def merge(network: nn.Module) -> None:
     """Write every update into its weight: classes, parameters and their order are again what they were."""
-    for module in list(network.modules()):
-        if parametrize.is_parametrized(module, "weight") and _updated(module):
-            parametrize.remove_parametrizations(module, "weight", leave_parametrized=True)
-            _put_first(module, "weight")
-
-
-def _put_first(module: nn.Module, name: str) -> None:
-    """Put a parameter before the others, where torch's own layers have their weight."""
-    others = {other: parameter for other, parameter in module._parameters.items() if other != name}
-    weight = module._parameters[name]
-    module._parameters.clear()
-    module._parameters.update({name: weight, **others})
-
-
-def _updated(module: nn.Module) -> bool:
-    chain: Any = module.parametrizations
-    return any(isinstance(part, Update) for part in chain["weight"])
+    for module in network.modules():
+        if isinstance(module, Update):
+            module.merged_later = False
+    plain_weights(network)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import html
+import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from torch import nn
 
-from ..compressed import Compressed
+from ..compressed import Compressed, compress
+from ..recipe import Recipe
 from ..train.evaluate import Score
 from .spent import Spent, giga
 
@@ -37,6 +39,22 @@ class Transferred:
     spent: Spent
     compressed: Compressed | None = None
     baseline: Transferred | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of the file `save` writes."""
+        return self.packed.nbytes
+
+    @property
+    def packed(self) -> Compressed:
+        """The model as `save` writes it: compressed as the one given was; a dense one uncompressed."""
+        if self.compressed is not None:
+            return self.compressed
+        return replace(compress(self.model, Recipe()), regime=self.regime)
+
+    def save(self, path: str | os.PathLike[str], entropy: bool = False) -> int:
+        """Write the model into a file that `load` reads, and return its bytes; see `Compressed.save`."""
+        return self.packed.save(path, entropy)
 
     def __repr__(self) -> str:
         how = self.regime if self.score is None else repr(self.score)

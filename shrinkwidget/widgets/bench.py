@@ -186,7 +186,7 @@ class Bench:
         self.refuse_changed()
         return compressed
 
-    def retrain(self, compressed: Compressed, method: Method) -> Run:
+    def retrain(self, compressed: Compressed, method: Method) -> Run[Compressed]:
         """Return a run that retrains a compressed model, not yet started, scored by this bench's data and metric."""
         options = Training(metric=self.metric, ignore_index=self._rules.ignore_index, next_token=self._rules.next_token)
         return Run(Job(compressed, self.train_data, self.eval_data, method, options))

@@ -25,9 +25,9 @@ class Exists(ShrinkError):
     """Something of ours has that name already: it is replaced only when that is asked for."""
 
 
-def keeps(title: str, regime: str) -> dict[str, str]:
+def keeps(title: str, regime: str, kind: str = "retrained") -> dict[str, str]:
     """Return what the buttons keep: the regime of the model, and names to suggest for a variable and a file."""
-    kind = "small" if regime == PLAIN else "retrained"
+    kind = "small" if regime == PLAIN else kind
     file = re.sub(r"[^\w.-]+", "-", title).lower() or "model"
     return {"regime": regime, "variable": kind, "file": f"{file}-{kind}.safetensors"}
 

@@ -93,7 +93,7 @@ class Explorer(Hosted):
         self._bench: Bench | None = bench
         self._pictured: Recipe | None = None
         self._logged: set[str] = set()
-        self._run: Run | None = None
+        self._run: Run[Compressed] | None = None
         self._watching: Monitor | None = None
         self._retrained: dict[str, _Retrained] = {}
         super().__init__(
@@ -143,7 +143,7 @@ class Explorer(Hosted):
         return [{name: value for name, value in visit.items() if name != "result"} for visit in visits]
 
     @property
-    def run(self) -> Run | None:
+    def run(self) -> Run[Compressed] | None:
         """The training "Retrain…" started last, or None: ``ex.run.result`` is the retrained model."""
         return self._run
 
@@ -333,7 +333,7 @@ class Explorer(Hosted):
             raise
         return ""
 
-    def _on_run(self, run: Run) -> None:
+    def _on_run(self, run: Run[Compressed]) -> None:
         """Add what a run has come to, once it is over, to where you have been."""
         score = run.score
         if run.state in ("done", "stopped") and self._bench is not None and score is not None:

@@ -8,6 +8,7 @@ from typing import Any, Final
 import traitlets as t
 from IPython.display import display
 
+from ..compressed import Compressed
 from ..errors import ShrinkError, TrainingError, quoted
 from ..learn.methods import FineTune, Method, RewindLearningRate
 from ..learn.run import Run
@@ -47,22 +48,22 @@ class Monitor(Hosted):
     _keeps = kernel_owned(t.Dict())
 
     def __init__(self, title: str, metric: Metric) -> None:
-        self.run: Run | None = None
+        self.run: Run[Any] | None = None
         self._start: Callable[[Method], object] | None = None
         self._pace = Pace(_TELL_SECONDS)
         self._lasting = Pace(_STILL_SECONDS, at_once=False)
         self._forget: Callable[[], None] = _nothing
         super().__init__(
-            _title=title, _metric=metric_dict(metric), _curves=curves([], 1), _keeps=keeps(title, "retrained")
+            _title=title, _metric=metric_dict(metric), _curves=curves([]), _keeps=keeps(title, "retrained")
         )
         self.on_msg(self._on_command)
 
-    def watch(self, run: Run) -> Monitor:
+    def watch(self, run: Run[Any]) -> Monitor:
         """Show a run from now on."""
         job = run.job
         self._forget()
         self.run = run
-        self._tell(_offer=None, _method=job.regime(len(job.recipes) - 1, job.stage.epochs))
+        self._tell(_offer=None, _method=job.words, _keeps=keeps(self._title, job.kind, job.kind))
         self._forget = run.observe(self._on_run)
         self._show(run)
         return self
@@ -84,14 +85,14 @@ class Monitor(Hosted):
         self.run, self._start, self._forget = None, None, _nothing  # anywidget keeps the widget itself
         super().close()
 
-    def _on_run(self, run: Run) -> None:
+    def _on_run(self, run: Run[Any]) -> None:
         """Hear of every step, on the run's thread; speak a few times a second, and of every change of state."""
         if run.state != self._state or self._pace.due():
             self._show(run)
         if run.over or self._lasting.due():
             self._refresh_still()
 
-    def _show(self, run: Run) -> None:
+    def _show(self, run: Run[Any]) -> None:
         history = run.history
         with self._lock, self.hold_sync():
             self._tell(
@@ -102,7 +103,7 @@ class Monitor(Hosted):
                 _state=run.state,
             )
             if len(history) != len(self._curves["at"]):
-                self._tell(_curves=curves(history, run.job.stage.epochs))
+                self._tell(_curves=curves(history))
 
     def _on_command(self, _widget: object, content: Any, _buffers: object) -> None:
         """Do what a button asks for: each of these only leaves word, and returns."""
@@ -120,13 +121,14 @@ class Monitor(Hosted):
         else:
             self._refuse(f"the page asked for {quoted(what)}, which this monitor cannot do now")
 
-    def _keep(self, run: Run, asked: Mapping[str, Any]) -> None:
+    def _keep(self, run: Run[Any], asked: Mapping[str, Any]) -> None:
         replace, again = bool(asked.get("replace")), None
         try:
+            result: Compressed = run.result if isinstance(run.result, Compressed) else run.result.packed
             if asked["do"] == "keep":
-                text, failed = keep_in_notebook(asked.get("name"), run.result, replace), False
+                text, failed = keep_in_notebook(asked.get("name"), result, replace), False
             else:
-                text, failed = save_to(asked.get("path"), run.result, bool(asked.get("entropy")), replace), False
+                text, failed = save_to(asked.get("path"), result, bool(asked.get("entropy")), replace), False
         except Exists as found:
             text, failed, again = str(found), False, {**asked, "replace": True}
         except BaseException as error:  # noqa: BLE001  # whatever fails is told in the widget
@@ -151,9 +153,9 @@ _COLUMNS: Final = ("loss", "train", "lr", "sparsity")
 _SCORES: Final = {"test": "value", "low": "low", "high": "high"}
 
 
-def curves(history: list[dict[str, Any]], epochs: int) -> dict[str, list[Any]]:
-    """Return a run's history by columns; "at" counts epochs through all rounds, each of so many epochs, from 1."""
-    columns: dict[str, list[Any]] = {"at": [(row["round"] - 1) * epochs + row["epoch"] for row in history]}
+def curves(history: list[dict[str, Any]]) -> dict[str, list[Any]]:
+    """Return a run's history by columns; "at" counts epochs through all rounds, from 1."""
+    columns: dict[str, list[Any]] = {"at": list(range(1, len(history) + 1))}
     for name in _COLUMNS:
         columns[name] = [row[name] for row in history]
     for name, part in _SCORES.items():
@@ -174,7 +176,7 @@ def asked_method(content: Mapping[str, Any]) -> FineTune | RewindLearningRate:
     return FineTune(epochs=epochs, schedule=constant)  # type: ignore[arg-type]  # checked there
 
 
-def monitor_of(run: Run) -> Monitor:
+def monitor_of(run: Run[Any]) -> Monitor:
     """Return a monitor of a run; see `shrinkwidget.monitor`."""
     if not isinstance(run, Run):
         raise TrainingError(f"cannot watch a {type(run).__name__}: give the Run that background=True returns")
@@ -184,7 +186,7 @@ def monitor_of(run: Run) -> Monitor:
     return replace_in_cell(Monitor(title, metric).watch(run))
 
 
-def display_run(run: Run) -> None:
+def display_run(run: Run[Any]) -> None:
     """Show a run in the notebook: its monitor, or what it is if it does not train."""
     if run.job.trains:
         display(monitor_of(run))

@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, TensorDataset
 import shrinkwidget as sw
 from shrinkwidget.arguments import plain, refuse_unknown
 from shrinkwidget.kinds import every_setting
+from shrinkwidget.learn.job import Job
 from shrinkwidget.learn.options import Training, TrainingFields
 from shrinkwidget.recipe import RecipeFields
 
@@ -198,7 +199,8 @@ def test_help_and_completion_show_the_fields() -> None:
 # How to train
 
 
-def schedule_of(run: sw.Run) -> Any:
+def schedule_of(run: sw.Run[Any]) -> Any:
+    assert isinstance(run.job, Job)
     return run.job.stage.schedule
 
 

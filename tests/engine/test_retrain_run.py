@@ -166,7 +166,7 @@ def test_observers_are_told_of_every_change_and_cannot_harm(caplog: pytest.LogCa
     def failing(_: Run) -> None:
         raise ValueError("a broken chart")
 
-    run = Run(Job(mlp(), points(), TEST, FineTune(2, lr=0.05), Training(batch_size=32)))
+    run: Run[Any] = Run(Job(mlp(), points(), TEST, FineTune(2, lr=0.05), Training(batch_size=32)))
     assert run.state == "ready"
     stop = run.observe(lambda run: told.append((run.state, run.progress)))
     run.observe(lambda _: told.append(("more", None)))
@@ -195,7 +195,7 @@ def test_a_run_that_is_not_over_has_no_result_yet_but_a_best() -> None:
 
 
 def test_stopped_before_it_began() -> None:
-    run = Run(Job(mlp(), points(), None, FineTune(), Training()))
+    run: Run[Any] = Run(Job(mlp(), points(), None, FineTune(), Training()))
     run.stop()
     assert run.state == "stopped"
     assert run.wait(0)

@@ -366,7 +366,7 @@ def test_the_curves_of_a_training_are_its_history(monkeypatch: pytest.MonkeyPatc
     assert [value_at(y, upwards) for y in high] == pytest.approx([s["high"] for s in scores], abs=0.002)
     assert [value_at(y, upwards) for y in low] == pytest.approx([s["low"] for s in scores], abs=0.002)
     assert f"┄ as it came {100 * baseline.value:.1f} %" in drawn.all_words()
-    assert "● test, 95 % interval" in drawn.all_words()
+    assert "● validation, 95 % interval" in drawn.all_words()
     assert "╌ training" in drawn.all_words()
     loss_top, losses = chart_axes(drawn, "loss, training", MARGIN, 150)
     (line,) = [line for line, colour, _ in drawn.lines if colour == OUTLINE and line[0, 0] < 600]
@@ -383,7 +383,7 @@ def test_the_side_of_a_training_shows_its_figures_and_rounds(monkeypatch: pytest
     side = " ".join(text.words for text in drawn.within(600, 920))
     assert f"{100 * now.test.value:.1f} %" in side
     assert f"{100 * now.test.low:.1f}–{100 * now.test.high:.1f} %" in side
-    assert f"accuracy on {now.test.n} test examples" in side
+    assert f"accuracy on {now.test.n} validation examples" in side
     assert f"{100 * now.sparsity:.1f} %" in side
     assert plain(bytes_text(now.nbytes or 0)) in side
     points = trained.run.points

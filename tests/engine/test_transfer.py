@@ -408,7 +408,7 @@ def test_what_cannot_be_is_refused_in_one_sentence() -> None:
         ),
     ):
         with pytest.raises(error, match=words):
-            sw.transfer(**({"model": model, "train_data": data, "strategy": SHORT} | asked))  # type: ignore[arg-type]
+            sw.transfer(**({"model": model, "train_data": data, "strategy": SHORT} | asked))  # type: ignore[call-overload]
     assert sw.transfer(model, DataLoader(Stream(), 8), classes=3, strategy=SHORT).spent.examples == 5 * 96
 
 

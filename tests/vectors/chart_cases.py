@@ -191,6 +191,8 @@ def _trainings(rng: random.Random) -> list[dict[str, Any]]:
             "lr": 0.01,
             "sparsity": 0.6,
         }
+        if i % 4 == 3:  # stages of a transfer, each of its own length
+            now["epochs_by_round"] = [epochs + 2 * j for j in range(rounds)]
         baseline = rng.choice([None, {"value": 0.95, "low": 0.93, "high": 0.97, "n": 360}])
         shown = training.shown_curves({"curves": curves, "baseline": baseline, "progress": now})
         scored = [
@@ -203,13 +205,14 @@ def _trainings(rng: random.Random) -> list[dict[str, Any]]:
             lines.loss_domain(shown["loss"]),
             lines.rate_domain(shown["lr"]),
         ]
-        frame, xs = FRAMES[i % 2], (0.0, float(rounds * epochs))
+        frame, xs = FRAMES[i % 2], (0.0, float(training.round_ends(now)[-1]))
         scales = [lines.LineScales(frame, xs, domain, log=j == 2) for j, domain in enumerate(domains)]
         cases.append(
             {
                 "frame": _plain(frame),
                 "curves": curves,
                 "progress": now,
+                "epochs": xs[1],
                 "baseline": baseline,
                 "n": n,
                 "share": is_share,

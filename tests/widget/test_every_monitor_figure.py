@@ -143,7 +143,7 @@ def test_the_legend_names_each_line(page: BarePage, monitor: Monitor) -> None:
     assert baseline is not None
     assert keys == {
         "came": f"┄ as it came {100 * baseline.value:.1f} %",
-        "test": "● test, 95 % interval",
+        "test": "● validation, 95 % interval",
         "train": "╌ training",
     }
 
