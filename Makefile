@@ -30,7 +30,7 @@ compatibility: $(VENV)/ready-bench $(STATIC)  ## docs/compatibility.md: 60 archi
 	@$(BIN)/python -m benchmarks.compatibility $(ARGS)
 
 mutants: chromium $(VENV)/ready-test $(STATIC)  ## plant thirty faults, one at a time: do the tests notice?
-	@$(BIN)/python -m tests.mutation.run $(ARGS)
+	@$(BIN)/python -m tests.mutation.run_mutants $(ARGS)
 
 setup: $(VENV)/ready-dev $(STATIC)  ## .venv with everything a contributor needs
 

@@ -8,29 +8,29 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from . import core, engine, machine, page, processes, sizes
-from .figures import Row
-from .table import markdown
+from . import browser_drag, browser_estimator, engine_speed, file_sizes, machine_info, startup_time
+from .result_rows import Row
+from .results_table import markdown
 
 RESULTS: Final = Path(__file__).parent / "results.json"
-PARTS: Final[dict[str, Callable[[machine.Calm], Iterator[Row]]]] = {
-    "page": page.rows,
-    "processes": processes.rows,
-    "engine": engine.rows,
-    "sizes": sizes.rows,
-    "core": core.rows,
+PARTS: Final[dict[str, Callable[[machine_info.Calm], Iterator[Row]]]] = {
+    "page": browser_drag.rows,
+    "processes": startup_time.rows,
+    "engine": engine_speed.rows,
+    "sizes": file_sizes.rows,
+    "core": browser_estimator.rows,
 }
 
 
 def main() -> None:
     """Run the parts asked for, all by default; only a full run writes the results."""
     options = _options()
-    described = machine.describe()
+    described = machine_info.describe()
     print(", ".join(f"{name} {value}" for name, value in described.items()), flush=True)
     rows: list[Row] = []
     others: dict[str, Any] = {}
     for part in options.parts or PARTS:
-        calm = machine.Calm(options.patience)
+        calm = machine_info.Calm(options.patience)
         for row in PARTS[part](calm):
             rows.append(row)
             print("   ", row.what, f"{row.measured:.4g} {row.unit}", flush=True)

@@ -23,8 +23,8 @@ const SQUEEZED = { passes: 3, hoist_props: true, keep_fargs: false };
 const options = {
   absWorkingDir: root,
   entryPoints: [
-    { in: "js/widget/index.ts", out: "explorer" },
-    { in: "js/widget/widget.css", out: "explorer" },
+    { in: "js/widget/explorer.ts", out: "explorer" },
+    { in: "js/widget/explorer.css", out: "explorer" },
     { in: "js/widget/monitor.ts", out: "monitor" },
     { in: "js/widget/monitor.css", out: "monitor" },
   ],

@@ -13,29 +13,29 @@ How networks are trained is in `shrinkwidget.methods`, what can go wrong in `shr
 from __future__ import annotations
 
 from . import demo, errors, methods
-from .compressed import Compressed, compress, load
-from .learn.api import prune_and_retrain, retrain
-from .learn.custom_loop import constrain
-from .learn.run import Run
-from .measure.estimate import estimate
-from .measure.size import measure
-from .measure.sketch import sketch
+from .analysis.estimate import estimate
+from .analysis.model_summary import summary
+from .analysis.sketch import sketch
+from .compressed_model import CompressedModel, compress, load
+from .compression.batchnorm_folding import fold_batchnorm
+from .evaluation.evaluate import Score, evaluate
 from .notebook import explore, monitor
 from .recipe import Keep, Recipe
-from .shrink.fold import fold_batchnorm
-from .teach.api import transfer
-from .teach.result import Transferred
-from .train.evaluate import Score, evaluate
+from .training.custom_loop import constrain
+from .training.retrain import prune_and_retrain, retrain
+from .training.training_run import TrainingRun
+from .transfer_learning.transfer import transfer
+from .transfer_learning.transfer_result import TransferResult
 
 __version__ = "0.1.0"
 
 __all__ = [
-    "Compressed",
+    "CompressedModel",
     "Keep",
     "Recipe",
-    "Run",
     "Score",
-    "Transferred",
+    "TrainingRun",
+    "TransferResult",
     "compress",
     "constrain",
     "demo",
@@ -45,12 +45,12 @@ __all__ = [
     "explore",
     "fold_batchnorm",
     "load",
-    "measure",
     "methods",
     "monitor",
     "prune_and_retrain",
     "retrain",
     "sketch",
+    "summary",
     "transfer",
 ]
 

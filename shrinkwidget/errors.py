@@ -23,7 +23,7 @@ __all__ = [
 class ShrinkError(Exception):
     """Base of every error shrinkwidget raises on purpose.
 
-    `best` is the `Compressed` with the best weights of a training that failed, None for all other errors.
+    `best` is the `CompressedModel` with the best weights of a training that failed, None for all other errors.
     """
 
     best: Any = None

@@ -18,11 +18,11 @@ from .errors import MethodError, RecipeError, ShrinkError, nearest, quoted
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from .measure.pruned import Survival
-    from .measure.sketch import LayerSketch
+    from .analysis.pruning_estimate import PruningOutcome
+    from .analysis.sketch import LayerSketch
+    from .compression.calibration import Calibration
+    from .compression.quantization_grid import Grid, LayerWeights, Piece
     from .recipe import Plan
-    from .shrink.calibration import Calibration
-    from .shrink.grid import Grid, Layer, Piece
 
 Role: TypeAlias = Literal["importance", "structure", "quantizer"]
 ROLES: Final[tuple[Role, ...]] = ("importance", "structure", "quantizer")
@@ -186,7 +186,7 @@ class Importance(Kind):
         """Return a statistic for every weight tensor that calibration data reaches, by name, of the tensor's shape."""
         raise NotImplementedError
 
-    def survival(self, layer: LayerSketch, plan: Plan, shared: Any) -> Survival | None:
+    def survival(self, layer: LayerSketch, plan: Plan, shared: Any) -> PruningOutcome | None:
         """Return what becomes of a layer as far as a sketch can tell (``docs/estimate.md``); None if it cannot."""
         del layer, plan, shared
         return None
@@ -246,7 +246,7 @@ class Quantizer(Kind):
         """Return the largest code there is."""
         return int(2**bits - 1)
 
-    def fit(self, layer: Layer) -> Grid:
+    def fit(self, layer: LayerWeights) -> Grid:
         """Return the values that codes of this layer can stand for: its scales, zero points or codebook."""
         raise NotImplementedError
 
@@ -283,7 +283,7 @@ class Quantizer(Kind):
         del piece, grid
         return None
 
-    def noise(self, layer: LayerSketch, plan: Plan, survival: Survival, energy: float) -> float | None:
+    def noise(self, layer: LayerSketch, plan: Plan, survival: PruningOutcome, energy: float) -> float | None:
         """Return the squared error of rounding the survivors, whose squares sum to `energy`, from a sketch alone.
 
         None if a sketch cannot tell: the recipe is then counted exactly or not at all.
@@ -291,12 +291,12 @@ class Quantizer(Kind):
         del layer, plan, survival, energy
         return None
 
-    def bars(self, layer: LayerSketch, plan: Plan, survival: Survival, kept: int) -> tuple[Any, Any] | None:
+    def bars(self, layer: LayerSketch, plan: Plan, survival: PruningOutcome, kept: int) -> tuple[Any, Any] | None:
         """Return the values survivors are rounded to, and how many to each, for a picture; None if unknown."""
         del layer, plan, survival, kept
         return None
 
-    def levels(self, layer: LayerSketch, plan: Plan, survival: Survival) -> Any:
+    def levels(self, layer: LayerSketch, plan: Plan, survival: PruningOutcome) -> Any:
         """Return the values of a typical group, ascending, for the ticks of a picture; None if unknown."""
         del layer, plan, survival
         return None

@@ -2,40 +2,46 @@
 
 from __future__ import annotations
 
+from .compression.importances import Magnitude, Random
+from .compression.quantizers import KMeans, Uniform
+from .compression.structures import NM, Unstructured
+from .evaluation.metrics import Metric
 from .kinds import Choice, Importance, Number, Quantizer, register, setting
-from .learn.methods import FineTune, GradualPruning, ReestimateNorms, RewindLearningRate, RewindWeights
-from .learn.options import Distil, Training
-from .learn.schedule import Schedule
-from .shrink.importances import Magnitude, Random
-from .shrink.quantizers import KMeans, Uniform
-from .shrink.structures import NM, Unstructured
-from .teach.strategies import FineTuneAll, Gradual, Head, LowRank
-from .train.metrics import Metric
+from .training.options import Distillation, TrainingOptions
+from .training.retraining_methods import (
+    FineTune,
+    GradualPruning,
+    LearningRateRewinding,
+    RecalibrateBatchNorm,
+    WeightRewinding,
+)
+from .training.schedule import Schedule
+from .transfer_learning.strategies import FullFineTune, GradualUnfreezing, LinearProbe, LoRA
 
 __all__ = [
     "NM",
     "Choice",
-    "Distil",
+    "Distillation",
     "FineTune",
-    "FineTuneAll",
-    "Gradual",
+    "FullFineTune",
     "GradualPruning",
-    "Head",
+    "GradualUnfreezing",
     "Importance",
     "KMeans",
-    "LowRank",
+    "LearningRateRewinding",
+    "LinearProbe",
+    "LoRA",
     "Magnitude",
     "Metric",
     "Number",
     "Quantizer",
     "Random",
-    "ReestimateNorms",
-    "RewindLearningRate",
-    "RewindWeights",
+    "RecalibrateBatchNorm",
     "Schedule",
-    "Training",
+    "TrainingOptions",
     "Uniform",
     "Unstructured",
+    "WeightRewinding",
     "register",
     "setting",
 ]

@@ -7,15 +7,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, Unpack
 
+from .analysis.channel_layout import Stated
+from .analysis.model_tensors import Source
 from .arguments import public
 from .errors import MissingPackageError
+from .evaluation.evaluate import MetricLike
+from .evaluation.labels import LabelRules
 from .kinds import every_setting
-from .learn.run import Run, Show, host_with
-from .measure.layers import Source
-from .measure.layout import Stated
 from .recipe import Recipe, RecipeFields, recipe_from
-from .train.evaluate import MetricLike
-from .train.labels import LabelRules
+from .training.training_run import Show, TrainingRun, host_with
 
 if TYPE_CHECKING:
     from .widgets.explorer import Explorer
@@ -67,18 +67,18 @@ def explore(
     start = recipe_from(recipe, fields, default=Recipe())
     rules = LabelRules(ignore_index, next_token)
     with _needing_jupyter("explore"):
-        from .widgets.bench import Bench
-        from .widgets.cells import replace_in_cell
+        from .widgets.cell_registry import replace_in_cell
         from .widgets.explorer import Explorer
-    return replace_in_cell(Explorer(Bench(model, eval_data, metric, train_data, rules, layout), start))
+        from .widgets.explorer_session import ExplorerSession
+    return replace_in_cell(Explorer(ExplorerSession(model, eval_data, metric, train_data, rules, layout), start))
 
 
 @public()
-def monitor(run: Run[Any]) -> Monitor:
+def monitor(run: TrainingRun[Any]) -> Monitor:
     """Watch a training in the notebook: put the result last in a cell.
 
     Raises:
-        TrainingError: for what is no `Run`, or one that does not train.
+        TrainingError: for what is no `TrainingRun`, or one that does not train.
         MissingPackageError: where Jupyter's widgets are not installed; the message says how to install them.
     """
     with _needing_jupyter("monitor"):

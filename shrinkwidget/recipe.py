@@ -283,7 +283,8 @@ class Recipe:
     def resolve(self, names: Iterable[str], others: Mapping[str, str] | None = None) -> list[Plan]:
         """Return the plan of each layer, in the order of `names`.
 
-        `others` tells of names that are no layers of their own why they are none, for whoever tries to override them.
+        `others` tells of names that are no layers with per-layer values why they are none, for whoever tries to
+        override them.
 
         Raises:
             RecipeError: if an override matches none of the names.

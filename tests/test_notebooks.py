@@ -63,12 +63,12 @@ CLAIMS: dict[str, dict[str, str]] = {
         ),
         "one bit guesses, and batch norm brings it back": "by_bits[1][0].high < 0.25 and by_bits[1][1].low > 0.9",
         "folding changes no output": "difference < 1e-4",
-        "about a hundred times smaller": "90 < dense / small.download < 110",
+        "about a hundred times smaller": "90 < dense / small.nbytes_entropy_coded < 110",
         "as good as dense, as far as these images tell": "after.high > before.low",
-        "this notebook is larger than the network": "os.path.getsize('03-quantize.ipynb') > small.download",
+        "this notebook is larger than the network": "os.path.getsize('03-quantize.ipynb') > small.nbytes_entropy_coded",
     },
     "04-transfer.ipynb": {
-        "it reads print": "sw.evaluate(pretrained, sw.demo.glyphs(1_000, seed=1)).low > 0.95",
+        "it reads print": "sw.evaluate(pretrained, sw.demo.printed_digits(1_000, seed=1)).low > 0.95",
         "on handwriting it does something, and not enough": (
             "0.4 < sw.evaluate(pretrained, valid).low and sw.evaluate(pretrained, valid).high < 0.9"
         ),

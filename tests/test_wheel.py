@@ -107,7 +107,7 @@ def test_the_sdist_brings_the_javascript_sources_and_builds_without_node(tmp_pat
     archive = tmp_path / run(sys.executable, "-c", build).splitlines()[-1]
     listed = run("tar", "tzf", archive).splitlines()
     inside = {name.split("/", 1)[1] for name in listed}
-    assert_all_in(["js/widget/index.ts", "package-lock.json", "hatch_build.py", STATIC + "explorer.js"], inside)
+    assert_all_in(["js/widget/explorer.ts", "package-lock.json", "hatch_build.py", STATIC + "explorer.js"], inside)
     pip("wheel", archive, "--no-build-isolation", "--wheel-dir", tmp_path, env=without_node())
     assert STATIC + "explorer.js" in names(next(tmp_path.glob("*.whl")))
 

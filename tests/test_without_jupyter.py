@@ -47,7 +47,7 @@ def python(code: str, folder: Path) -> str:
 
 def test_from_compressing_to_the_still_picture_nothing_needs_jupyter(tmp_path: Path) -> None:
     code = """
-from shrinkwidget.figures.still import still
+from shrinkwidget.figures.explorer_snapshot import explorer_snapshot
 model, (images, labels) = sw.demo.model(), sw.demo.data("test")
 recipe = sw.Recipe(sparsity=0.5, bits=4)
 small = sw.compress(model, recipe)
@@ -57,14 +57,14 @@ score = sw.evaluate(again, (images[:100], labels[:100]))
 figures = sw.estimate(sw.sketch(model), recipe)
 few = images[:64], labels[:64]
 trained = sw.retrain(small, few, None, sw.methods.FineTune(1))
-picture = still(sw.sketch(model), figures, None, None, [])
-print([written == small.nbytes, score.n, picture[:4], trained.regime])
+picture = explorer_snapshot(sw.sketch(model), figures, None, None, [])
+print([written == small.nbytes, score.n, picture[:4], trained.provenance])
 """
-    exact, images, picture, regime = ast.literal_eval(python(WITHOUT + code, tmp_path))
+    exact, images, picture, provenance = ast.literal_eval(python(WITHOUT + code, tmp_path))
     assert exact
     assert images == 100
     assert picture == b"\x89PNG"
-    assert "fine-tuned 1 epoch" in regime
+    assert "fine-tuned 1 epoch" in provenance
 
 
 def test_the_widgets_say_what_to_install(tmp_path: Path) -> None:

@@ -108,7 +108,7 @@ def output_of(model: nn.Module, batch: object) -> Tensor:
 
 def _measure(model: nn.Module, batch: object, row: Row) -> None:
     args, kwargs = inputs_of(batch)
-    size = sw.measure(model, kwargs or args)
+    size = sw.summary(model, kwargs or args)
     row.layers = size.depth
     if not size.macs:
         raise WrongError("no multiply-accumulates were counted")
@@ -229,12 +229,12 @@ def _retrain(architecture: Architecture, model: nn.Module, data: list[Any]) -> N
     if architecture.task == "binary":
         loss = F.binary_cross_entropy
     result = sw.retrain(
-        small, data, None, sw.methods.FineTune(epochs=1, lr=0.01), options=sw.methods.Training(loss=loss)
+        small, data, None, sw.methods.FineTune(epochs=1, lr=0.01), options=sw.methods.TrainingOptions(loss=loss)
     )
     assert result.model is not None
     assert result.estimate is not None
     assert small.estimate is not None
-    for old, new in zip(small.coded.values(), result.coded.values(), strict=True):
+    for old, new in zip(small.encoded.values(), result.encoded.values(), strict=True):
         if old.keep is not None and (new.keep is None or not torch.equal(old.keep, new.keep)):
             raise WrongError(f"the mask of {old.name!r} did not hold")
     weights = result.state_dict()
@@ -273,7 +273,7 @@ def _transfer(task: str, model: nn.Module, data: list[Any]) -> None:
         else (b[0], b[1] % 3)  # three classes in place of five
         for b in data
     ]
-    found = sw.transfer(model, few, strategy=sw.methods.Head(epochs=1))
+    found = sw.transfer(model, few, strategy=sw.methods.LinearProbe(epochs=1))
     batch = {k: v for k, v in few[0].items() if k != "labels"} if isinstance(few[0], Mapping) else few[0]
     shape = tuple(output_of(found.model.eval(), batch).shape)
     if shape[-1] != 3:

@@ -1,6 +1,6 @@
-// Tells light from dark, reads the colours canvases draw with, and says when they change.
+// Tells light from dark, reads the colors canvases draw with, and says when they change.
 
-export interface Colours {
+export interface Colors {
   background: string;
   text: string;
   muted: string;
@@ -14,14 +14,14 @@ export interface Colours {
   font: string;
 }
 
-/** The colours of the root's custom properties as they compute now, mixtures and all. */
-export function readColours(root: HTMLElement): Colours {
+/** The colors of the root's custom properties as they compute now, mixtures and all. */
+export function readColors(root: HTMLElement): Colors {
   const probe = root.appendChild(document.createElement("i"));
   const read = (name: string) => {
     probe.style.color = `var(--sw-${name})`;
     return getComputedStyle(probe).color;
   };
-  const colours: Colours = {
+  const colors: Colors = {
     background: read("background"),
     text: read("text"),
     muted: read("muted"),
@@ -35,7 +35,7 @@ export function readColours(root: HTMLElement): Colours {
     font: getComputedStyle(root).fontFamily,
   };
   probe.remove();
-  return colours;
+  return colors;
 }
 
 /** Custom properties in which hosts publish their background: JupyterLab, VS Code. */
@@ -45,13 +45,13 @@ const HOST_BACKGROUNDS = ["--jp-layout-color1", "--vscode-editor-background"];
 export function isDark(element: HTMLElement): boolean {
   const style = getComputedStyle(element);
   for (const name of HOST_BACKGROUNDS) {
-    const colour = rgb(style.getPropertyValue(name));
-    if (colour) return luminance(colour) < 0.4;
+    const color = rgb(style.getPropertyValue(name));
+    if (color) return luminance(color) < 0.4;
   }
   return matchMedia("(prefers-color-scheme: dark)").matches;
 }
 
-/** Red, green and blue, 0…255, of any colour CSS knows; null for none. */
+/** Red, green and blue, 0…255, of any color CSS knows; null for none. */
 function rgb(text: string): number[] | null {
   const context = text.trim() === "" ? null : document.createElement("canvas").getContext("2d");
   if (!context) return null;
@@ -98,7 +98,7 @@ export function watchTheme(root: HTMLElement, changed: () => void): () => void {
     if (changes.some(isAboutStyles)) update();
   });
   sheets.observe(document.head, { childList: true });
-  // A host may attach the root only after it is made; until then nothing computes to a colour.
+  // A host may attach the root only after it is made; until then nothing computes to a color.
   const attached = new ResizeObserver(() => {
     attached.disconnect();
     update();

@@ -1,7 +1,8 @@
 // Codebooks of 2^b values for what survives of a tensor: start by Panter and Dite (1951), then Lloyd's algorithm.
-import { binOf } from "./bins";
-import { firstAtLeast, firstAtLeastAround, firstAtLeastNear } from "./search";
-import type { Cut } from "./survival";
+
+import { firstAtLeast, firstAtLeastAround, firstAtLeastNear } from "./array-search";
+import type { Cut } from "./pruning-estimate";
+import { binOf } from "./relative-bins";
 import type { LayerSketch } from "./types";
 
 const LLOYD = 4;

@@ -2,8 +2,8 @@
 import { describe, expect, it } from "vitest";
 import { CODED_BITS, Estimator, totals } from "./estimate";
 import { DEFAULTS, withFields, withLayer } from "./recipe";
-import { decodeSketch } from "./sketch";
-import { encode, gaussian, sketchOf, uniform, type Weights } from "./testing";
+import { decodeSketch } from "./sketch-decoder";
+import { encode, gaussian, sketchOf, uniform, type Weights } from "./test-sketches";
 import type { Recipe } from "./types";
 
 const layers: Weights[] = [
@@ -115,7 +115,7 @@ describe("what must hold", () => {
     const found = estimator.estimate(DEFAULTS);
     expect(found.sqnr).toBe(Number.POSITIVE_INFINITY);
     expect(found.codes).toBe(4 * sketch.parameters);
-    expect(found.kept_bytes).toBe(40);
+    expect(found.uncompressed_bytes).toBe(40);
   });
 
   it.each(["tensor", "channel", 32] as const)("more bits, less noise: scale per %s", (granularity) => {

@@ -1,12 +1,12 @@
-// The estimate: what a recipe would make of a model, from its sketch alone; the twin of shrinkwidget/measure/estimate.py.
+// The estimate: what a recipe would make of a model, from its sketch alone; the twin of shrinkwidget/analysis/estimate.py.
 
-import { countBytes, headerBytes, keptBytes, layerBytes } from "./bytes";
+import { roundHalfEven, sum } from "./array-search";
 import { tagOf } from "./kinds";
-import { noiseFor } from "./noise";
-import { layerNames } from "./overrides";
+import { layerNames } from "./layer-overrides";
+import { countBytes, headerBytes, layerBytes, uncompressedBytes } from "./packed-file-size";
+import { type Cut, cutAt, mergedRanking, type PruningOutcome, pruningOutcome, type Ranking } from "./pruning-estimate";
+import { noiseFor } from "./quantization-error";
 import { plansOf, recipeJson, resolve } from "./recipe";
-import { roundHalfEven, sum } from "./search";
-import { type Cut, cutAt, type Fate, fateOf, mergedRanking, type Ranking } from "./survival";
 import type { Estimate, Figures, LayerFigures, LayerSketch, Plan, Recipe, Sketch, Totals } from "./types";
 
 /** Bits for which `Estimator.layerSqnr` answers. */
@@ -34,17 +34,17 @@ export class Estimator {
     const shared = this.#sharedCut(recipe, plans);
     const columns = emptyColumns(layers.length);
     layers.forEach((layer, i) => {
-      const fate = fateOf(layer, plans[i], recipe, shared, patterns);
+      const fate = pruningOutcome(layer, plans[i], recipe, shared, patterns);
       fill(columns, i, layer, plans[i], fate, this.#noise.of(layer, plans[i], fate));
     });
     return this.#assembled(recipe, plans, columns);
   }
 
   /** What becomes of one layer's weights: which survive, and by what rule. */
-  fate(recipe: Recipe, index: number): Fate {
+  fate(recipe: Recipe, index: number): PruningOutcome {
     const plans = resolve(recipe, this.#names);
     const shared = this.#sharedCut(recipe, plans);
-    return fateOf(this.sketch.layers[index], plans[index], recipe, shared, this.sketch.patterns);
+    return pruningOutcome(this.sketch.layers[index], plans[index], recipe, shared, this.sketch.patterns);
   }
 
   /** The SQNR in dB of one layer as the recipe prunes it, if its weights had 1, 2, … 8 bits. */
@@ -70,15 +70,22 @@ export class Estimator {
   #assembled(recipe: Recipe, plans: readonly Plan[], columns: Columns): Estimate {
     const { sketch } = this;
     const text = recipeJson(recipe);
-    const kept = keptBytes(sketch.kept, recipe.uncompressed_bits);
+    const uncompressed = uncompressedBytes(sketch.uncompressed, recipe.uncompressed_bits);
     const header = headerBytes(text, sketch.structure, {
       counts: sum(sketch.layers.map((layer, i) => (plans[i].keep ? 0 : countBytes(layer.n)))),
       codes: sum(columns.codes),
       mask: sum(columns.mask),
       scales: sum(columns.scales),
-      kept: kept + sum(columns.as_is),
+      rest: uncompressed + sum(columns.as_is),
     });
-    const all = { recipe: text, exact: false, kept_bytes: kept, header, dense: sketch.dense, download: null };
+    const all = {
+      recipe: text,
+      exact: false,
+      uncompressed_bytes: uncompressed,
+      header,
+      original_nbytes: sketch.original_nbytes,
+      nbytes_entropy_coded: null,
+    };
     const figures: Figures = { ...all, layers: columns };
     return { ...figures, ...totals(figures, sketch) };
   }
@@ -88,7 +95,7 @@ function emptyColumns(length: number): Columns {
   return Object.fromEntries(COLUMNS.map((name) => [name, new Float64Array(length)])) as Columns;
 }
 
-function fill(columns: Columns, i: number, layer: LayerSketch, plan: Plan, fate: Fate, noise: number): void {
+function fill(columns: Columns, i: number, layer: LayerSketch, plan: Plan, fate: PruningOutcome, noise: number): void {
   const bytes = layerBytes(layer, plan, fate.kept);
   columns.kept[i] = fate.kept;
   columns.threshold[i] = fate.cut?.threshold ?? 0;
@@ -104,11 +111,11 @@ function fill(columns: Columns, i: number, layer: LayerSketch, plan: Plan, fate:
 export function totals(figures: Figures, sketch: Sketch): Totals {
   const { layers } = figures;
   const [codes, mask, scales, as_is] = [layers.codes, layers.mask, layers.scales, layers.as_is].map(sum);
-  const nbytes = codes + mask + scales + as_is + figures.kept_bytes + figures.header;
+  const nbytes = codes + mask + scales + as_is + figures.uncompressed_bytes + figures.header;
   const kept = sum(layers.kept);
   const sqnr = decibels(sum(layers.signal), sum(layers.noise));
   const sparsity = 1 - kept / sum(sketch.layers.map((layer) => layer.n));
-  return { nbytes, ratio: figures.dense / nbytes, sqnr, sparsity, kept, codes, mask, scales, as_is };
+  return { nbytes, ratio: figures.original_nbytes / nbytes, sqnr, sparsity, kept, codes, mask, scales, as_is };
 }
 
 /** Bytes of one layer in the file, without its share of the header. */

@@ -1,5 +1,5 @@
 // Kinds: an importance, a structure or a quantizer as a recipe holds it, and the settings the estimates here read of them.
-import { plainNumber } from "./json";
+import { plainNumber } from "./ordered-json";
 import type { Clipping, Kind, Plan, Recipe } from "./types";
 
 /** The kind of each role that a recipe has where it says nothing. */

@@ -3,7 +3,7 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { compileGlob, globMatches } from "./glob";
-import { parseOrdered, plainNumber } from "./json";
+import { parseOrdered, plainNumber } from "./ordered-json";
 import {
   DEFAULTS,
   layerMatches,
@@ -188,7 +188,7 @@ describe("edits", () => {
     [{ symmetric: true }],
     [{ structure: "2:4", sparsity: 0.9 }],
     [{ scope: "model" }],
-    [{ colour: "red" }],
+    [{ color: "red" }],
   ])("refuse %o", (changes) => expect(() => withFields(DEFAULTS, changes as object)).toThrow(RecipeError));
 });
 

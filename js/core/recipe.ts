@@ -1,8 +1,9 @@
 // The recipe in the browser: the twin of shrinkwidget/recipe.py, with the same canonical JSON and the same plans.
-import { type Json, type JsonMap, parseOrdered } from "./json";
+
 import { jsonText, PLAIN, sameKind } from "./kinds";
-import { decided, overrideOf } from "./overrides";
-import { quoted } from "./quoted";
+import { decided, overrideOf } from "./layer-overrides";
+import { type Json, type JsonMap, parseOrdered } from "./ordered-json";
+import { quoteName } from "./quote-name";
 import type { Kind, LayerFields, Override, Plan, Recipe, Structure } from "./types";
 
 export const BITS = [1, 2, 3, 4, 5, 6, 7, 8, 16, 32] as const;
@@ -31,7 +32,7 @@ export class RecipeError extends Error {
   override name = "RecipeError";
 }
 
-export { layerLabel, layerMatches } from "./overrides";
+export { layerLabel, layerMatches } from "./layer-overrides";
 
 /** The sparsity a structure fixes, 1 − n/m; 0 for an unstructured one. */
 export function structureSparsity(structure: Structure): number {
@@ -62,7 +63,7 @@ export function resolve(recipe: Recipe, names: readonly string[]): Plan[] {
         `${names.length} layers: name the layers instead`,
     );
   }
-  if (unmatched !== null) throw new RecipeError(`Recipe(layers={${quoted(unmatched)}: …}) matches no layer`);
+  if (unmatched !== null) throw new RecipeError(`Recipe(layers={${quoteName(unmatched)}: …}) matches no layer`);
   return plansOf(recipe, names);
 }
 
@@ -176,7 +177,7 @@ export function parseRecipe(text: string): Recipe {
     throw new RecipeError(`this is not a recipe: expected an object with "format": "${FORMAT}"`);
   }
   const version = found.get("version");
-  if (version !== VERSION) throw new RecipeError(`this recipe has version ${quoted(version)}; expected ${VERSION}`);
+  if (version !== VERSION) throw new RecipeError(`this recipe has version ${quoteName(version)}; expected ${VERSION}`);
   return fromMap(found);
 }
 
@@ -218,7 +219,7 @@ function checkedLayers(layers: Recipe["layers"]): Recipe["layers"] {
 
 function checkedOverride(name: string, own: unknown): Override {
   if (own === "keep") return own;
-  const where = `the override of ${quoted(name)}`;
+  const where = `the override of ${quoteName(name)}`;
   if (!name) throw new RecipeError('Recipe(layers=…) has the key ""; expected a layer\'s name or a pattern');
   if (typeof own !== "object" || own === null || Array.isArray(own)) {
     throw new RecipeError(`${where} must be "keep" or an object such as {"bits": 8}`);
@@ -229,7 +230,7 @@ function checkedOverride(name: string, own: unknown): Override {
 
 function checkFields(values: Partial<Recipe>, known: readonly string[], where: string): void {
   for (const [name, value] of Object.entries(values)) {
-    if (!known.includes(name)) throw new RecipeError(`${where} has no field ${quoted(name)}`);
+    if (!known.includes(name)) throw new RecipeError(`${where} has no field ${quoteName(name)}`);
     checkedField(name, value, where);
   }
   const { structure = "unstructured", sparsity } = values;
@@ -278,6 +279,6 @@ function isWhole(value: unknown): value is number {
 
 function checkedField(name: string, value: unknown, where: string): unknown {
   const { want, good } = CHECKS[name];
-  if (!good(value)) throw new RecipeError(`${where}(${name}=${quoted(value)}) must be ${want}`);
+  if (!good(value)) throw new RecipeError(`${where}(${name}=${quoteName(value)}) must be ${want}`);
   return value;
 }

@@ -107,7 +107,7 @@ export interface LayerSketch {
 }
 
 /** A tensor that no recipe compresses, and why. */
-export interface KeptTensor {
+export interface UncompressedTensor {
   readonly name: string;
   readonly shape: readonly number[];
   readonly dtype: string;
@@ -123,11 +123,11 @@ export interface Sketch {
   readonly title: string;
   readonly parameters: number;
   /** Bytes of the model as a plain .safetensors file. */
-  readonly dense: number;
+  readonly original_nbytes: number;
   /** Length in characters of the structure text of the packed file. */
   readonly structure: number;
   readonly layers: readonly LayerSketch[];
-  readonly kept: readonly KeptTensor[];
+  readonly uncompressed: readonly UncompressedTensor[];
   /** What was taken for granted, in a sentence each. */
   readonly warnings: readonly string[];
   readonly granularities: readonly Granularity[];
@@ -157,12 +157,12 @@ export interface Figures {
   readonly recipe: string;
   readonly exact: boolean;
   /** Bytes of the tensors that are never compressed. */
-  readonly kept_bytes: number;
+  readonly uncompressed_bytes: number;
   readonly header: number;
   /** Bytes of the uncompressed model. */
-  readonly dense: number;
+  readonly original_nbytes: number;
   /** Bytes of the entropy-coded file, where known. */
-  readonly download: number | null;
+  readonly nbytes_entropy_coded: number | null;
   readonly layers: LayerFigures;
 }
 

@@ -3,11 +3,11 @@
 import { useSignal } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
 import { recipeCode } from "../core/recipe";
-import { type Keeps, PLAIN, type Status } from "./model";
-import { AskName, AskPath, Replace } from "./questions";
-import { GONE, Spoken } from "./spoken";
-import type { State } from "./state";
-import { focusAfter, useView } from "./view";
+import { NamePrompt, PathPrompt, ReplacePrompt } from "../ui/save-prompts";
+import { type Keeps, PLAIN, type Status } from "./explorer-model";
+import type { State } from "./explorer-state";
+import { GONE, ScreenReaderStatus } from "./screen-reader";
+import { focusAfter, useView } from "./view-state";
 
 type Asking = "" | "compress" | "save";
 
@@ -29,9 +29,9 @@ export function Footer() {
   };
   return (
     <footer class="sw-footer">
-      {exists && <Replace text={status.value.text} answer={answer} />}
+      {exists && <ReplacePrompt text={status.value.text} answer={answer} />}
       {!exists && asking.value === "compress" && (
-        <AskName
+        <NamePrompt
           name={keeps.value.variable}
           action={wordsOf(keeps.value).compress}
           testid="compress"
@@ -40,7 +40,7 @@ export function Footer() {
         />
       )}
       {!exists && asking.value === "save" && (
-        <AskPath
+        <PathPrompt
           path={keeps.value.file}
           action={wordsOf(keeps.value).save}
           submit={(path, entropy) => state.send({ do: "save", path, entropy })}
@@ -49,14 +49,14 @@ export function Footer() {
       )}
       {!exists && asking.value === "" && <Buttons ask={(what) => (asking.value = what)} />}
       <StatusLine />
-      <Spoken />
+      <ScreenReaderStatus />
     </footer>
   );
 }
 
 /** What the buttons keep: the weights as they came, compressed, or those a training has made of them. */
-function wordsOf({ regime }: Keeps) {
-  return regime === PLAIN
+function wordsOf({ provenance }: Keeps) {
+  return provenance === PLAIN
     ? { compress: "Compress", save: "Save", variable: "Compress into a variable", file: "Save compressed file" }
     : { compress: "Keep", save: "Save", variable: "Keep retrained model in a variable", file: "Save retrained file" };
 }
@@ -71,7 +71,7 @@ function Buttons({ ask }: { ask(what: Asking): void }) {
   const gone = state.notice.value === "gone";
   const elsewhere = useSignal(false);
   const words = wordsOf(state.keeps.value);
-  const what = `${words.variable}: ${state.keeps.value.regime}`;
+  const what = `${words.variable}: ${state.keeps.value.provenance}`;
   return (
     <div class="sw-buttons">
       <button
@@ -88,7 +88,7 @@ function Buttons({ ask }: { ask(what: Asking): void }) {
         type="button"
         class="sw-button"
         disabled={gone}
-        title={`${words.file}: ${state.keeps.value.regime}`}
+        title={`${words.file}: ${state.keeps.value.provenance}`}
         data-testid="save"
         onClick={() => ask("save")}
       >

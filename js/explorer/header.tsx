@@ -1,8 +1,8 @@
 // The first line: which model this is, and the way back.
 
-import { count } from "../charts/format";
+import { count } from "../charts/number-format";
 import type { Sketch } from "../core/types";
-import { useView } from "./view";
+import { useView } from "./view-state";
 
 /** "269,722 parameters · 20 layers deep · 10–64 wide · float32". */
 export function modelWords(sketch: Sketch): string {

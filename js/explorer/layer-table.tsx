@@ -1,11 +1,11 @@
 // Every tensor of the model as tables: what becomes of each layer, and what is kept and why.
 
 import { type ReadonlySignal, useSignal, useSignalEffect } from "@preact/signals";
-import { bytes, count, decibels, estimated, share } from "../charts/format";
+import { bytes, count, decibels, estimated, share } from "../charts/number-format";
 import { layerTotal } from "../core/estimate";
-import { DataTable } from "./data-table";
-import { layerSqnr, ownOverride } from "./figures";
-import { useView } from "./view";
+import { DataTable } from "../ui/data-table";
+import { layerSqnr, ownOverride } from "./selectors";
+import { useView } from "./view-state";
 
 const REST_MS = 120;
 
@@ -46,10 +46,10 @@ export function LayerTable() {
       estimated(exact || plan.keep, decibels(layerSqnr(now, i))),
       bytes(layer.n * layer.itemsize),
       estimated(exact || plan.keep, bytes(layerTotal(now, i))),
-      plan.keep ? "kept" : own ? "own" : "all",
+      plan.keep ? "keep" : own ? "own" : "all",
     ];
   });
-  const kept = state.sketch.value.kept.map((tensor) => [
+  const uncompressed = state.sketch.value.uncompressed.map((tensor) => [
     tensor.name,
     tensor.shape.join("×") || "scalar",
     tensor.dtype,
@@ -59,13 +59,13 @@ export function LayerTable() {
   return (
     <section class="sw-table-scroll" aria-label="Layers as tables" data-testid="layer-tables">
       <DataTable head={HEAD} rows={rows} />
-      {kept.length > 0 && (
+      {uncompressed.length > 0 && (
         <DataTable
-          testid="kept-table"
+          testid="uncompressed-table"
           caption="Not compressed, and why"
           head={["tensor", "shape", "type", "bytes", "why"]}
           words={4}
-          rows={kept}
+          rows={uncompressed}
         />
       )}
     </section>

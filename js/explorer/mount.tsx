@@ -2,22 +2,22 @@
 
 import { render } from "preact";
 import { watchPixelRatio } from "../charts/pixel-ratio";
-import { readColours, watchTheme } from "../charts/theme";
-import { Accuracy, Stats } from "./accuracy";
-import { Been } from "./been";
-import { Controls } from "./controls";
+import { readColors, watchTheme } from "../charts/theme";
+import { guardKeys } from "../ui/keyboard";
+import { Tooltip } from "../ui/tooltip";
+import { AccuracyPanel, Stats } from "./accuracy-panel";
+import type { State } from "./explorer-state";
 import { Footer } from "./footer";
 import { Header } from "./header";
-import { bringIntoSight } from "./in-sight";
-import { guardKeys } from "./keys";
-import { Layers } from "./layers";
-import { Silhouette } from "./silhouette";
-import { Size } from "./size";
-import type { State } from "./state";
-import { Tooltip } from "./tooltip";
-import { createView, type View, ViewProvider } from "./view";
+import { HistoryPlot } from "./history-plot";
+import { LayersPanel } from "./layers-panel";
+import { RecipeControls } from "./recipe-controls";
+import { scrollIntoView } from "./scroll-into-view";
+import { SilhouettePlot } from "./silhouette-plot";
+import { SizePanel } from "./size-panel";
+import { createView, type View, ViewProvider } from "./view-state";
 
-export { createState, type State } from "./state";
+export { createState, type State } from "./explorer-state";
 
 /** Show an explorer in `element`; any number of them may share one state. Returns what takes it away again. */
 export function mount(element: HTMLElement, state: State): () => void {
@@ -27,9 +27,9 @@ export function mount(element: HTMLElement, state: State): () => void {
   root.dataset.lmSuppressShortcuts = "true";
   root.dataset.testid = "explorer";
   const listening = new AbortController();
-  const view = createView(state, root, readColours(root));
+  const view = createView(state, root, readColors(root));
   const unwatch = watchTheme(root, () => {
-    view.colours.value = readColours(root);
+    view.colors.value = readColors(root);
   });
   const unwatchRatio = watchPixelRatio(root, (ratio) => {
     view.pixelRatio.value = ratio;
@@ -38,7 +38,7 @@ export function mount(element: HTMLElement, state: State): () => void {
   render(<Explorer view={view} />, root);
   if (!state.page.value.shown) {
     state.remember({ shown: true });
-    bringIntoSight(root, listening.signal);
+    scrollIntoView(root, listening.signal);
   }
   return () => {
     listening.abort();
@@ -70,16 +70,16 @@ function Explorer({ view }: { view: View }) {
         data-stale={view.state.stale.value !== ""}
       >
         <Header />
-        <Controls />
+        <RecipeControls />
         <div class="sw-body">
-          <Layers />
+          <LayersPanel />
           <div class="sw-side">
-            <Size />
-            <Accuracy />
+            <SizePanel />
+            <AccuracyPanel />
             <Stats />
-            <Been />
+            <HistoryPlot />
           </div>
-          <Silhouette />
+          <SilhouettePlot />
         </div>
         <Footer />
       </article>

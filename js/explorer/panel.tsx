@@ -1,8 +1,8 @@
 // A section of the explorer: a heading, a few words, tools at its right end, and the choice of a table instead of a picture.
 
 import type { ComponentChildren } from "preact";
-import { Toggle } from "./inputs";
-import { type Table, toggled, useView } from "./view";
+import { Toggle } from "../ui/inputs";
+import { type Table, toggled, useView } from "./view-state";
 
 interface PanelProps {
   name: string;

@@ -1,11 +1,11 @@
 // The first lines: what is trained and how, its state, pause and stop, and how far it is.
 
-import { count } from "../charts/format";
-import { Toggle } from "../explorer/inputs";
-import type { RunState } from "./model";
-import type { MonitorState } from "./state";
-import { useView } from "./view";
-import { placeWords, STATE_WORDS, speedWords } from "./words";
+import { count } from "../charts/number-format";
+import { Toggle } from "../ui/inputs";
+import type { RunState } from "./monitor-model";
+import type { MonitorState } from "./monitor-state";
+import { placeWords, STATE_WORDS, speedWords } from "./progress-text";
+import { useView } from "./view-state";
 
 export function Header() {
   const { state } = useView();
@@ -35,7 +35,7 @@ function Badge() {
   const lost = gone.value && !over.value;
   return (
     <span class="sw-badge sw-run-state" data-state={lost ? "lost" : run.value} data-testid="run-state" role="status">
-      {lost ? "kernel gone" : STATE_WORDS[run.value]}
+      {lost ? "kernel disconnected" : STATE_WORDS[run.value]}
     </span>
   );
 }
@@ -131,5 +131,5 @@ function placeText(state: MonitorState) {
 /** How far a training came whose kernel went. */
 function goneWords({ progress }: MonitorState): string {
   const where = progress.value ? `, it came to ${placeWords(progress.value)}` : "";
-  return `kernel gone: nobody trains any more${where}`;
+  return `kernel disconnected: training stopped${where}`;
 }

@@ -2,19 +2,19 @@
 
 import { render } from "preact";
 import { watchTheme } from "../charts/theme";
-import { guardKeys } from "../explorer/keys";
-import { Tooltip } from "../explorer/tooltip";
-import { Curves, Rate } from "./curves";
-import { Figures } from "./figures";
+import { guardKeys } from "../ui/keyboard";
+import { Tooltip } from "../ui/tooltip";
+import { EpochTable } from "./epoch-table";
 import { Header } from "./header";
-import { Offer } from "./offer";
-import { Result } from "./result";
-import type { MonitorState } from "./state";
-import { History } from "./table";
-import { TradeOff } from "./trade-off";
-import { createView, useView, type View, ViewProvider } from "./view";
+import { KeepResult } from "./keep-result";
+import { MetricsPanel } from "./metrics-panel";
+import type { MonitorState } from "./monitor-state";
+import { RetrainForm } from "./retrain-form";
+import { TradeOffPlot } from "./trade-off-plot";
+import { Rate, TrainingCurves } from "./training-curves";
+import { createView, useView, type View, ViewProvider } from "./view-state";
 
-export { MonitorState } from "./state";
+export { MonitorState } from "./monitor-state";
 
 /** Show a monitor in `element`; any number of them may share one state. Returns what takes it away again. */
 export function mount(element: HTMLElement, state: MonitorState): () => void {
@@ -41,7 +41,7 @@ function Monitor({ view }: { view: View }) {
       <article class="sw-frame" aria-label={`Training ${view.state.title.value}`}>
         <Header />
         <Body />
-        <Result />
+        <KeepResult />
       </article>
       <Tips />
     </ViewProvider>
@@ -51,13 +51,13 @@ function Monitor({ view }: { view: View }) {
 function Body() {
   const { state, table } = useView();
   const offer = state.offer.value;
-  if (offer) return <Offer offer={offer} />;
+  if (offer) return <RetrainForm offer={offer} />;
   return (
     <div class="sw-run">
-      {table.value ? <History /> : <Curves />}
+      {table.value ? <EpochTable /> : <TrainingCurves />}
       <div class="sw-run-side">
-        <Figures />
-        <TradeOff />
+        <MetricsPanel />
+        <TradeOffPlot />
         <Rate />
       </div>
     </div>

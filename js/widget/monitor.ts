@@ -1,7 +1,7 @@
 // What anywidget loads for a monitor: one state for each model, any number of views on it.
 import type { AnyWidget, InitializeProps, RenderProps } from "@anywidget/types";
 import { MonitorState, mount } from "../monitor/mount";
-import { Host } from "./host";
+import { AnywidgetHost } from "./anywidget-host";
 
 /** The monitor's names of values and the names of the Python traits behind them. */
 const TRAITS: Record<string, string> = {
@@ -23,7 +23,7 @@ const monitor: AnyWidget = () => {
   let state: MonitorState;
   return {
     initialize({ model, signal }: InitializeProps) {
-      const host = new Host(model, TRAITS);
+      const host = new AnywidgetHost(model, TRAITS);
       state = new MonitorState(host);
       const end = () => {
         state.dispose();

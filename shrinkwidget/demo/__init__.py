@@ -11,11 +11,11 @@ from torch import Tensor
 
 from ..arguments import public
 from ..errors import DataError, MissingPackageError, nearest
-from .fit import fit
+from .font_digits import printed_digits
 from .network import DigitNet
-from .printed import glyphs
+from .training_loop import fit
 
-__all__ = ["DigitNet", "Split", "data", "few", "glyphs", "model", "pretrained"]
+__all__ = ["DigitNet", "Split", "data", "few", "model", "pretrained", "printed_digits"]
 
 Split: TypeAlias = Literal["train", "valid", "test"]
 
@@ -79,7 +79,7 @@ def few(per_class: int, seed: int = 0) -> tuple[Tensor, Tensor]:
 @public()
 def pretrained(examples: int = 20_000, epochs: int = 2, seed: int = 0) -> DigitNet:
     """Return a network that has learnt printed digits and never saw a handwritten one; takes about ten seconds."""
-    return fit(*glyphs(examples, seed), epochs, batch_size=128, seed=seed)
+    return fit(*printed_digits(examples, seed), epochs, batch_size=128, seed=seed)
 
 
 def _load_digits() -> Any:

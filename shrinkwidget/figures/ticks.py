@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from typing import Final
 
-from .words import weight_text
+from .formatting import weight_text
 
 _NICE: Final = (1.0, 2.0, 2.5, 5.0, 10.0)
 _MARKS: Final = (

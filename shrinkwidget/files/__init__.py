@@ -1,10 +1,10 @@
 """What is written and read: the packed format.
 
-`pack` puts a model's codes and kept tensors together, `Packed.nbytes` knows the file's size without writing it,
-`Packed.save` writes it, and `read` reads it back, as a `Packed` or into a model.
+`pack` puts a model's codes and kept tensors together, `PackedModel.nbytes` knows the file's size without writing it,
+`PackedModel.save` writes it, and `read` reads it back, as a `PackedModel` or into a model.
 """
 
-from .load import read
-from .packed import Packed, pack
+from .load_packed import read
+from .packed_model import PackedModel, pack
 
-__all__ = ["Packed", "pack", "read"]
+__all__ = ["PackedModel", "pack", "read"]

@@ -10,17 +10,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..analysis.packed_file_size import count_width
+from ..compression.encoded_tensor import EncodedTensor, decode, values_of, zero_codes
+from ..compression.numpy_kernels import selected
 from ..errors import FileError, quoted
-from ..measure.bytes import count_width
 from ..recipe import Plan
-from ..shrink.coded import Coded, decode, values_of, zero_codes
-from ..shrink.numeric import selected
-from .bits import Bytes
-from .forms import Entropy, Plain, believable
+from .bit_packing import Bytes
+from .encodings import EntropyEncoding, PlainEncoding, believable
 from .header import Header
-from .packed import Packed, section_lengths, unfolded_bytes
-from .scales import scale_pieces, unpack_scales
-from .structure import Slot
+from .packed_model import PackedModel, section_lengths, unfolded_bytes
+from .scale_bytes import scale_pieces, unpack_scales
+from .tensor_records import TensorRecord
 
 
 class _Cursor:
@@ -34,53 +34,55 @@ class _Cursor:
         return self._data[self._at - length : self._at]
 
 
-def unpack(header: Header, slots: Sequence[Slot], size: int) -> Packed:
-    """Return the packed model whose header and slots have been read from a file of `size` bytes.
+def unpack(header: Header, records: Sequence[TensorRecord], size: int) -> PackedModel:
+    """Return the packed model whose header and records have been read from a file of `size` bytes.
 
     Raises:
         FileError: for a section of the wrong length, a count, mask, code or scale that no model has.
     """
-    form = Entropy() if header.entropy else Plain()
-    kept = _counts(header.sections["counts"], slots)
-    if header.entropy and not believable(unfolded_bytes(slots, kept), size):
+    form = EntropyEncoding() if header.entropy else PlainEncoding()
+    kept = _counts(header.sections["counts"], records)
+    if header.entropy and not believable(unfolded_bytes(records, kept), size):
         raise FileError(f"its {size:,} bytes unfold to more than any model's would: this is a zip bomb")
-    sections = {name: _Cursor(data) for name, data in _unwrapped(header, slots, kept, form).items()}
-    masked = [(slot.numel, k) for slot, k in zip(slots, kept, strict=True) if _masked(slot, k)]
+    sections = {name: _Cursor(data) for name, data in _unwrapped(header, records, kept, form).items()}
+    masked = [(record.numel, k) for record, k in zip(records, kept, strict=True) if _masked(record, k)]
     sizes, total = [n for n, _ in masked], sum(k for _, k in masked)
     masks = iter(form.unmasks(sections["mask"].take(form.masks_length(sizes, total)[1]), sizes, total))
     stored = [
-        _coded(slot, slot.coded, k, next(masks) if _masked(slot, k) else None, sections, form)
-        if slot.coded
-        else _kept(slot, sections["kept"], form)
-        for slot, k in zip(slots, kept, strict=True)
+        _coded(record, record.encoded, k, next(masks) if _masked(record, k) else None, sections, form)
+        if record.encoded
+        else _uncompressed(record, sections["rest"], form)
+        for record, k in zip(records, kept, strict=True)
     ]
-    return Packed(header.recipe, header.structure, tuple(slots), tuple(stored))
+    return PackedModel(header.recipe, header.structure, tuple(records), tuple(stored))
 
 
-def _masked(slot: Slot, kept: int) -> bool:
-    return slot.coded is not None and not slot.nbytes(kept).dense
+def _masked(record: TensorRecord, kept: int) -> bool:
+    return record.encoded is not None and not record.nbytes(kept).dense
 
 
-def _counts(section: memoryview, slots: Sequence[Slot]) -> list[int]:
+def _counts(section: memoryview, records: Sequence[TensorRecord]) -> list[int]:
     """Return how many weights each tensor keeps."""
-    widths = [count_width(slot.numel) if slot.coded else 0 for slot in slots]
+    widths = [count_width(record.numel) if record.encoded else 0 for record in records]
     if sum(widths) != len(section):
         raise FileError(f"its section 'counts' has {len(section):,} bytes; its structure needs {sum(widths):,}")
     ends = np.cumsum([0, *widths]).tolist()
     kept = [
-        int.from_bytes(section[begin:end], "little") if slot.coded else slot.numel
-        for slot, (begin, end) in zip(slots, pairwise(ends), strict=True)
+        int.from_bytes(section[begin:end], "little") if record.encoded else record.numel
+        for record, (begin, end) in zip(records, pairwise(ends), strict=True)
     ]
-    for slot, k in zip(slots, kept, strict=True):
-        if k > slot.numel:
-            raise FileError(f"it says that {quoted(slot.name)} keeps {k:,} of its {slot.numel:,} weights")
+    for record, k in zip(records, kept, strict=True):
+        if k > record.numel:
+            raise FileError(f"it says that {quoted(record.name)} keeps {k:,} of its {record.numel:,} weights")
     return kept
 
 
-def _unwrapped(header: Header, slots: Sequence[Slot], kept: Sequence[int], form: Plain) -> dict[str, Bytes]:
+def _unwrapped(
+    header: Header, records: Sequence[TensorRecord], kept: Sequence[int], form: PlainEncoding
+) -> dict[str, Bytes]:
     """Return the sections with codes, masks, scales and kept tensors, each of exactly the length it must have."""
     found = {}
-    for name, (least, largest) in _expected(slots, kept, form).items():
+    for name, (least, largest) in _expected(records, kept, form).items():
         found[name] = form.unwrap(header.sections[name], largest)
         if not least <= len(found[name]) <= largest:
             than = f"fewer than the {least:,}" if len(found[name]) < least else f"more than the {largest:,}"
@@ -88,31 +90,31 @@ def _unwrapped(header: Header, slots: Sequence[Slot], kept: Sequence[int], form:
     return found
 
 
-def _expected(slots: Sequence[Slot], kept: Sequence[int], form: Plain) -> dict[str, tuple[int, int]]:
+def _expected(records: Sequence[TensorRecord], kept: Sequence[int], form: PlainEncoding) -> dict[str, tuple[int, int]]:
     """Return the least and largest right length of each of these sections, unwrapped."""
-    plain = section_lengths(slots, kept)
-    pairs = [(slot, k) for slot, k in zip(slots, kept, strict=True) if slot.coded]
-    masked = [(slot.numel, k) for slot, k in pairs if _masked(slot, k)]
-    codes = sum(_codes_length(slot, k, form) for slot, k in pairs)
+    plain = section_lengths(records, kept)
+    pairs = [(record, k) for record, k in zip(records, kept, strict=True) if record.encoded]
+    masked = [(record.numel, k) for record, k in pairs if _masked(record, k)]
+    codes = sum(_codes_length(record, k, form) for record, k in pairs)
     return {
         "codes": (codes, codes),
         "mask": form.masks_length([n for n, _ in masked], sum(k for _, k in masked)),
         "scales": (plain["scales"], plain["scales"]),
-        "kept": (plain["kept"], plain["kept"]),
+        "rest": (plain["rest"], plain["rest"]),
     }
 
 
-def _codes_length(slot: Slot, kept: int, form: Plain) -> int:
-    layer = slot.nbytes(kept)
-    return layer.codes if slot.bits > 8 else form.codes_length(slot.numel if layer.dense else kept, slot.bits)
+def _codes_length(record: TensorRecord, kept: int, form: PlainEncoding) -> int:
+    layer = record.nbytes(kept)
+    return layer.codes if record.bits > 8 else form.codes_length(record.numel if layer.dense else kept, record.bits)
 
 
-def _kept(slot: Slot, section: _Cursor, form: Plain) -> Tensor:
-    width = slot.stored_dtype.itemsize
-    raw = form.unnumbers(section.take(slot.numel * width), width)
-    if slot.stored_dtype == torch.bool and raw.max(initial=0) > 1:
-        raise FileError(f"it holds {quoted(slot.name)}, of truth values, with a byte that is neither 0 nor 1")
-    return _tensor(raw, slot.stored_dtype).reshape(slot.shape)
+def _uncompressed(record: TensorRecord, section: _Cursor, form: PlainEncoding) -> Tensor:
+    width = record.stored_dtype.itemsize
+    raw = form.unnumbers(section.take(record.numel * width), width)
+    if record.stored_dtype == torch.bool and raw.max(initial=0) > 1:
+        raise FileError(f"it holds {quoted(record.name)}, of truth values, with a byte that is neither 0 nor 1")
+    return _tensor(raw, record.stored_dtype).reshape(record.shape)
 
 
 def _tensor(raw: Bytes, dtype: torch.dtype) -> Tensor:
@@ -120,37 +122,44 @@ def _tensor(raw: Bytes, dtype: torch.dtype) -> Tensor:
 
 
 def _coded(
-    slot: Slot, plan: Plan, kept: int, mask: NDArray[np.bool_] | None, sections: dict[str, _Cursor], form: Plain
-) -> Coded:
-    pieces = [form.unnumbers(sections["scales"].take(n * width), width) for n, width in scale_pieces(slot)]
-    scales, zeros, codebook = unpack_scales(slot, pieces)
-    count = kept if mask is not None else slot.numel
-    codes = _read_codes(slot, plan, count, sections["codes"].take(_codes_length(slot, kept, form)), form)
+    record: TensorRecord,
+    plan: Plan,
+    kept: int,
+    mask: NDArray[np.bool_] | None,
+    sections: dict[str, _Cursor],
+    form: PlainEncoding,
+) -> EncodedTensor:
+    pieces = [form.unnumbers(sections["scales"].take(n * width), width) for n, width in scale_pieces(record)]
+    scales, zeros, codebook = unpack_scales(record, pieces)
+    count = kept if mask is not None else record.numel
+    codes = _read_codes(record, plan, count, sections["codes"].take(_codes_length(record, kept, form)), form)
     if mask is not None and np.count_nonzero(mask) != kept:
         raise FileError(
-            f"the mask of {quoted(slot.name)} keeps {np.count_nonzero(mask):,} weights, its count says {kept:,}"
+            f"the mask of {quoted(record.name)} keeps {np.count_nonzero(mask):,} weights, its count says {kept:,}"
         )
     keep = None if mask is None else torch.from_numpy(mask)
-    if keep is None and kept < slot.numel:
-        keep = _kept_of_dense(slot, kept, codes, _zero_codes(slot, plan, zeros))
+    if keep is None and kept < record.numel:
+        keep = _kept_of_dense(record, kept, codes, _zero_codes(record, plan, zeros))
         codes = selected(codes, keep)
-    coded = Coded(slot.name, slot.shape, slot.dtype, plan, keep, codes, scales, zeros, codebook, slot.layout)
-    _refuse_infinite(coded)
-    return coded
+    encoded = EncodedTensor(
+        record.name, record.shape, record.dtype, plan, keep, codes, scales, zeros, codebook, record.layout
+    )
+    _refuse_infinite(encoded)
+    return encoded
 
 
-def _refuse_infinite(coded: Coded) -> None:
+def _refuse_infinite(encoded: EncodedTensor) -> None:
     """Refuse scales and codebooks that are finite, but not what they make; where that cannot be, nothing is decoded.
 
     The outermost level of an asymmetric grid may lie half a step beyond the outermost weight; decoding limits it.
     """
-    limit = min(torch.finfo(coded.dtype).max, torch.finfo(torch.float32).max)
-    beyond = 1.5 if coded.zeros is not None else 1.001  # scales are rounded
-    if coded.scales is not None and float(coded.scales.max()) * 2**coded.plan.bits > limit:
-        values = values_of(coded, torch.float64)
-        _refuse_not_finite(coded.name, values.where(values.abs() <= beyond * limit, torch.inf))
-    elif coded.codebook is not None and float(coded.codebook.abs().max()) > 0.99 * limit:
-        _refuse_not_finite(coded.name, decode(coded))
+    limit = min(torch.finfo(encoded.dtype).max, torch.finfo(torch.float32).max)
+    beyond = 1.5 if encoded.zeros is not None else 1.001  # scales are rounded
+    if encoded.scales is not None and float(encoded.scales.max()) * 2**encoded.plan.bits > limit:
+        values = values_of(encoded, torch.float64)
+        _refuse_not_finite(encoded.name, values.where(values.abs() <= beyond * limit, torch.inf))
+    elif encoded.codebook is not None and float(encoded.codebook.abs().max()) > 0.99 * limit:
+        _refuse_not_finite(encoded.name, decode(encoded))
 
 
 def _refuse_not_finite(name: str, values: Tensor) -> None:
@@ -159,19 +168,19 @@ def _refuse_not_finite(name: str, values: Tensor) -> None:
         raise FileError(f"{quoted(name)} has {has} NaN or infinite, which no compressed layer has")
 
 
-def _read_codes(slot: Slot, plan: Plan, count: int, packed: Bytes, form: Plain) -> Tensor:
-    if slot.bits > 8:
-        values = _tensor(form.unnumbers(packed, slot.bits // 8), slot.stored_dtype)
-        _refuse_not_finite(slot.name, values)
+def _read_codes(record: TensorRecord, plan: Plan, count: int, packed: Bytes, form: PlainEncoding) -> Tensor:
+    if record.bits > 8:
+        values = _tensor(form.unnumbers(packed, record.bits // 8), record.stored_dtype)
+        _refuse_not_finite(record.name, values)
         return values
-    codes = form.uncodes(packed, slot.bits, count)
-    largest = plan.coder.largest_code(slot.bits)
+    codes = form.uncodes(packed, record.bits, count)
+    largest = plan.coder.largest_code(record.bits)
     if codes.max(initial=0) > largest:
-        raise FileError(f"{quoted(slot.name)} has the code {codes.max()}, beyond the largest of its grid, {largest}")
+        raise FileError(f"{quoted(record.name)} has the code {codes.max()}, beyond the largest of its grid, {largest}")
     return torch.from_numpy(codes)
 
 
-def _kept_of_dense(slot: Slot, kept: int, codes: Tensor, zero: Tensor | int) -> Tensor:
+def _kept_of_dense(record: TensorRecord, kept: int, codes: Tensor, zero: Tensor | int) -> Tensor:
     """Return which weights of a layer without a mask count as kept: those that are not zero, and the first that are.
 
     Which of the zeros were pruned and which rounded to zero is not stored: it makes no difference to any weight.
@@ -180,7 +189,7 @@ def _kept_of_dense(slot: Slot, kept: int, codes: Tensor, zero: Tensor | int) -> 
     missing = kept - int(keep.count_nonzero())
     if missing < 0:
         raise FileError(
-            f"{quoted(slot.name)} has {kept - missing:,} weights that are not zero, its count says {kept:,} kept"
+            f"{quoted(record.name)} has {kept - missing:,} weights that are not zero, its count says {kept:,} kept"
         )
     keep[(~keep).nonzero()[:missing, 0]] = True
     return keep
@@ -191,7 +200,7 @@ def _bit_patterns(codes: Tensor) -> Tensor:
     return codes if codes.dtype == torch.uint8 else codes.view({2: torch.int16, 4: torch.int32}[codes.dtype.itemsize])
 
 
-def _zero_codes(slot: Slot, plan: Plan, zeros: Tensor | None) -> Tensor | int:
-    if slot.bits > 8:
+def _zero_codes(record: TensorRecord, plan: Plan, zeros: Tensor | None) -> Tensor | int:
+    if record.bits > 8:
         return 0
-    return zero_codes(plan, slot.matrix, zeros)
+    return zero_codes(plan, record.matrix, zeros)

@@ -12,8 +12,8 @@ except ImportError:
     except ImportError as error:
         raise ImportError("this callback needs Lightning: pip install lightning") from error
 
-from ..compressed import Compressed
-from ..learn.custom_loop import ConstrainedTraining
+from ..compressed_model import CompressedModel
+from ..training.custom_loop import ConstrainedTraining
 
 
 class ConstraintCallback(Callback):  # type: ignore[misc]  # Lightning need not be installed
@@ -29,11 +29,11 @@ class ConstraintCallback(Callback):  # type: ignore[misc]  # Lightning need not 
         small = callback.compressed()
     """
 
-    def __init__(self, small: Compressed) -> None:
+    def __init__(self, small: CompressedModel) -> None:
         self._training = ConstrainedTraining(small)
         self._inside = False
 
-    def compressed(self) -> Compressed:
+    def compressed(self) -> CompressedModel:
         """Return the model as it has been trained, compressed; see `ConstrainedTraining.compressed`."""
         return self._training.compressed()
 

@@ -9,8 +9,8 @@ try:
 except ImportError as error:
     raise ImportError("this callback needs Hugging Face's trainer: pip install 'transformers[torch]'") from error
 
-from ..compressed import Compressed
-from ..learn.custom_loop import ConstrainedTraining
+from ..compressed_model import CompressedModel
+from ..training.custom_loop import ConstrainedTraining
 
 
 class ConstraintCallback(TrainerCallback):
@@ -29,10 +29,10 @@ class ConstraintCallback(TrainerCallback):
         small = callback.compressed()
     """
 
-    def __init__(self, small: Compressed) -> None:
+    def __init__(self, small: CompressedModel) -> None:
         self._training = ConstrainedTraining(small)
 
-    def compressed(self) -> Compressed:
+    def compressed(self) -> CompressedModel:
         """Return the model as it has been trained, compressed; see `ConstrainedTraining.compressed`."""
         return self._training.compressed()
 

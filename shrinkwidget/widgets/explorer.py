@@ -12,22 +12,22 @@ from typing import Any, Final
 
 import traitlets as t
 
+from ..analysis.estimate import Estimate
+from ..analysis.parallel import in_forked_children
+from ..analysis.sketch import Sketch
 from ..arguments import plain
-from ..compressed import Compressed
+from ..compressed_model import CompressedModel
 from ..errors import Cancelled, DataError, ShrinkError, TrainingError, quoted
-from ..figures.words import recipe_words
-from ..learn.methods import Method
-from ..learn.run import Run
-from ..measure.estimate import Estimate
-from ..measure.parallel import in_forked_children
-from ..measure.sketch import Sketch
+from ..evaluation.evaluate import Score
+from ..figures.formatting import recipe_sentence
 from ..recipe import Recipe
-from ..train.evaluate import Score
-from .bench import DENSE, Bench, CancelCheck, Stale
-from .commands import PLAIN, Exists, keep_in_notebook, keeps, save_to
-from .hosted import Hosted, built, kernel_owned, metric_dict, sentence
+from ..training.retraining_methods import Method
+from ..training.training_run import TrainingRun
+from .base_widget import BaseWidget, built, kernel_owned, metric_dict, sentence
+from .explorer_session import DENSE, CancelCheck, ExplorerSession, Stale
+from .keep_and_save import PLAIN, Exists, keep_in_notebook, keeps, save_to
 from .monitor import Monitor
-from .worker import Pace, Worker
+from .worker_thread import Pace, Worker
 
 log = logging.getLogger("shrinkwidget")
 
@@ -36,7 +36,7 @@ in_forked_children(_WORKER.forget_all)
 _SCORE_SECONDS: Final = 0.1
 _SILENT_SECONDS: Final = 3.0
 _LOOK_SECONDS: Final = 0.005
-_STILL_SECONDS: Final = 5.0
+_SNAPSHOT_SECONDS: Final = 5.0
 
 
 class _Float(t.Float[float, Any]):
@@ -54,7 +54,7 @@ class _Int(t.Int[int, Any]):
         return super().validate(obj, int(number) if isinstance(number, float) and number.is_integer() else number)
 
 
-class Explorer(Hosted):
+class Explorer(BaseWidget):
     """An instrument over one model. Make it with `explore`; read and set `recipe`, `sparsity` and `bits`.
 
     `recipe` (a `Recipe`), `sparsity` and `bits` are traits: observe them, link them, set them. `value` mirrors
@@ -89,11 +89,11 @@ class Explorer(Hosted):
 
     _from_page = ("_recipe", "sparsity", "bits", "_dragging", "_page")
 
-    def __init__(self, bench: Bench, recipe: Recipe) -> None:
-        self._bench: Bench | None = bench
+    def __init__(self, session: ExplorerSession, recipe: Recipe) -> None:
+        self._session: ExplorerSession | None = session
         self._pictured: Recipe | None = None
         self._logged: set[str] = set()
-        self._run: Run[Compressed] | None = None
+        self._run: TrainingRun[CompressedModel] | None = None
         self._watching: Monitor | None = None
         self._retrained: dict[str, _Retrained] = {}
         super().__init__(
@@ -103,13 +103,13 @@ class Explorer(Hosted):
             sparsity=recipe.sparsity,
             bits=recipe.bits,
             _recipe=recipe.to_json(),
-            _title=bench.sketch.title,
-            _sketch=bench.sketch.encode(),
-            _memory={"weights": bench.memory(), "activations": None},
-            _metric=metric_dict(bench.metric)
-            | {"has_data": bench.eval_data is not None, "has_train": bench.train_data is not None},
+            _title=session.sketch.title,
+            _sketch=session.sketch.encode(),
+            _memory={"weights": session.memory(), "activations": None},
+            _metric=metric_dict(session.metric)
+            | {"has_data": session.eval_data is not None, "has_train": session.train_data is not None},
             _status=_status_dict("idle", "", ""),
-            _keeps=keeps(bench.sketch.title, PLAIN),
+            _keeps=keeps(session.sketch.title, PLAIN),
         )
         self._mirror()
         self.observe(self._on_recipe, "recipe")
@@ -127,27 +127,27 @@ class Explorer(Hosted):
     @property
     def estimate(self) -> Estimate:
         """What the current recipe makes of the model: exact once counted, else estimated."""
-        bench, shown = self._open(), self._shown_result
-        return bench.estimate(self.recipe) if shown is None else shown.estimate
+        session, shown = self._open(), self._shown_result
+        return session.estimate(self.recipe) if shown is None else shown.estimate
 
     @property
     def score(self) -> Score | None:
         """The final score of the current recipe, or of the retrained result that is shown, None while there is none."""
-        bench, shown = self._open(), self._shown_result
-        return bench.known_score(self.recipe) if shown is None else shown.score
+        session, shown = self._open(), self._shown_result
+        return session.known_score(self.recipe) if shown is None else shown.score
 
     @property
     def history(self) -> list[dict[str, Any]]:
-        """Every recipe evaluated so far: dicts of recipe (a `Recipe`), nbytes, value, low, high, n, regime."""
+        """Every recipe evaluated so far: dicts of recipe (a `Recipe`), nbytes, value, low, high, n, provenance."""
         visits = [{**point, "recipe": Recipe.from_json(point["recipe"])} for point in self._history]
         return [{name: value for name, value in visit.items() if name != "result"} for visit in visits]
 
     @property
-    def run(self) -> Run[Compressed] | None:
+    def run(self) -> TrainingRun[CompressedModel] | None:
         """The training "Retrain…" started last, or None: ``ex.run.result`` is the retrained model."""
         return self._run
 
-    def compress(self) -> Compressed:
+    def compress(self) -> CompressedModel:
         """Return a new model compressed by the current recipe, or the retrained one that is shown; yours is untouched.
 
         Raises:
@@ -164,18 +164,18 @@ class Explorer(Hosted):
         """Stop all work, leave the page, and let go of the model."""
         _WORKER.forget(id(self))
         if self._pictured != self.recipe:
-            self._refresh_still()
-        self._bench = None
+            self._refresh_snapshot()
+        self._session = None
         if self._watching is not None:
             self._watching.close()
         self._run = self._watching = None  # anywidget keeps the widget itself
         self._retrained.clear()
         super().close()
 
-    def _open(self) -> Bench:
-        if self._bench is None:
+    def _open(self) -> ExplorerSession:
+        if self._session is None:
             raise ShrinkError("this explorer is closed: make a new one with sw.explore(model)")
-        return self._bench
+        return self._session
 
     # the recipe and its mirrors
 
@@ -213,28 +213,28 @@ class Explorer(Hosted):
     # work, on the worker's thread
 
     def _settle_soon(self) -> None:
-        if self._bench is not None:
+        if self._session is not None:
             _WORKER.latest(id(self), self._settle)
 
     def _settle(self, cancelled: CancelCheck) -> None:
         """Count the exact figures of the current recipe, then evaluate it, then see how small a download it makes."""
         self._rest(cancelled)
-        bench, recipe, shown = self._open(), self.recipe, self._shown_result
+        session, recipe, shown = self._open(), self.recipe, self._shown_result
         try:
             if shown is not None and shown.compressed.recipe == recipe:
                 self._tell_result(shown)
                 return
-            self._refuse_changed(bench)
-            self._count(bench.exact, recipe, cancelled)
-            if bench.eval_data is not None:
-                self._evaluate(bench, recipe, cancelled)
-            self._count(bench.download, recipe, cancelled)
+            self._refuse_changed(session)
+            self._count(session.exact, recipe, cancelled)
+            if session.eval_data is not None:
+                self._evaluate(session, recipe, cancelled)
+            self._count(session.nbytes_entropy_coded, recipe, cancelled)
         except Cancelled:
             raise
         except BaseException as error:  # noqa: BLE001  # whatever fails is told in the widget, and logged
             self._failed("estimate", error)
         finally:
-            self._refresh_still()
+            self._refresh_snapshot()
 
     def _rest(self, cancelled: CancelCheck) -> None:
         """Leave the cores to the browser while a drag moves; it tells when it rests, unless the page is gone."""
@@ -254,16 +254,16 @@ class Explorer(Hosted):
         known = before["seconds"] if before.get("recipe") == figures["recipe"] else time.perf_counter() - start
         self._tell(_exact={**figures, "seconds": known})
 
-    def _evaluate(self, bench: Bench, recipe: Recipe, cancelled: CancelCheck) -> None:
+    def _evaluate(self, session: ExplorerSession, recipe: Recipe, cancelled: CancelCheck) -> None:
         """Score the recipe first, so that its score counts up at once, then what is not there yet: MACs, baseline."""
         try:
-            self._run_scores(bench, recipe, cancelled, "_score")
-            self._visit(bench, recipe)
+            self._run_scores(session, recipe, cancelled, "_score")
+            self._visit(session, recipe)
             if self._baseline is None and not self._macs:
-                order, macs, peak = bench.forward(cancelled)
-                self._tell(_order=order, _macs=macs, _memory={"weights": bench.memory(), "activations": peak})
+                order, macs, peak = session.forward(cancelled)
+                self._tell(_order=order, _macs=macs, _memory={"weights": session.memory(), "activations": peak})
             if self._baseline is None:
-                self._run_scores(bench, DENSE, cancelled, "_baseline")
+                self._run_scores(session, DENSE, cancelled, "_baseline")
         except Cancelled:
             raise
         except Stale:
@@ -272,26 +272,26 @@ class Explorer(Hosted):
             self._log("evaluation", error)
             self._tell(_score={"recipe": recipe.to_json(), "state": "failed", "text": sentence(error)})
 
-    def _run_scores(self, bench: Bench, recipe: Recipe, cancelled: CancelCheck, trait: str) -> None:
+    def _run_scores(self, session: ExplorerSession, recipe: Recipe, cancelled: CancelCheck, trait: str) -> None:
         """Show a recipe's running score in a trait; the baseline's only when it is whole."""
-        pace, lasting = Pace(_SCORE_SECONDS), Pace(_STILL_SECONDS, at_once=False)
-        for score in bench.scores(recipe, cancelled):
+        pace, lasting = Pace(_SCORE_SECONDS), Pace(_SNAPSHOT_SECONDS, at_once=False)
+        for score in session.scores(recipe, cancelled):
             if score.done or (trait == "_score" and pace.due()):
                 state = "done" if score.done else "running"
                 self._tell(**{trait: {**score.to_dict(), "recipe": recipe.to_json(), "state": state}})
             if lasting.due():
-                self._refresh_still()
+                self._refresh_snapshot()
 
-    def _visit(self, bench: Bench, recipe: Recipe) -> None:
-        """Add the recipe to where you have been, once."""
-        score = bench.known_score(recipe)
+    def _visit(self, session: ExplorerSession, recipe: Recipe) -> None:
+        """Add the recipe to history, once."""
+        score = session.known_score(recipe)
         if score is not None:
-            self._add_visit(recipe, bench.estimate(recipe).nbytes, score.to_dict())
+            self._add_visit(recipe, session.estimate(recipe).nbytes, score.to_dict())
 
     def _add_visit(self, recipe: Recipe, nbytes: int, score: Mapping[str, Any], result: str | None = None) -> None:
-        """Add a score to where you have been, unless it is there; `result` is the key of what was retrained."""
+        """Add a score to history, unless it is there; `result` is the key of what was retrained."""
         point = {"recipe": recipe.to_json(), "nbytes": nbytes, "result": result}
-        point |= {k: score[k] for k in ("value", "low", "high", "n", "regime")}
+        point |= {k: score[k] for k in ("value", "low", "high", "n", "provenance")}
         with self._lock:
             if point not in self._history:
                 self._tell(_history=[*self._history, point])
@@ -299,8 +299,8 @@ class Explorer(Hosted):
     # retraining: offered in a monitor below the explorer, trained on a thread of its own
 
     def _offer_retraining(self, recipe: Recipe) -> str:
-        bench = self._open()
-        if bench.train_data is None:
+        session = self._open()
+        if session.train_data is None:
             raise DataError(
                 "there is nothing to train on: open the explorer with sw.explore(model, eval_data, train_data=…)"
             )
@@ -308,9 +308,9 @@ class Explorer(Hosted):
             return "a training is under way: it is shown below, stop it before you begin another"
         if self._watching is not None:
             self._watching.close()
-        self._watching = watching = Monitor(bench.sketch.title, bench.metric)
+        self._watching = watching = Monitor(session.sketch.title, session.metric)
         result = self._result
-        watching.offer(recipe_words(recipe), lambda method: self._retrain_soon(recipe, method, result))
+        watching.offer(recipe_sentence(recipe), lambda method: self._retrain_soon(recipe, method, result))
         self._tell(_monitor=watching.model_id or "")
         return ""
 
@@ -333,10 +333,10 @@ class Explorer(Hosted):
             raise
         return ""
 
-    def _on_run(self, run: Run[Compressed]) -> None:
-        """Add what a run has come to, once it is over, to where you have been."""
+    def _on_run(self, run: TrainingRun[CompressedModel]) -> None:
+        """Add what a run has come to, once it is over, to history."""
         score = run.score
-        if run.state in ("done", "stopped") and self._bench is not None and score is not None:
+        if run.state in ("done", "stopped") and self._session is not None and score is not None:
             with self._lock:
                 key = str(len(self._retrained) + 1)
                 self._retrained[key] = _Retrained(run.result, score)
@@ -360,34 +360,34 @@ class Explorer(Hosted):
 
     def _show_result(self, key: str) -> None:
         shown = self._retrained.get(key)
-        regime = PLAIN if shown is None else shown.compressed.regime
-        self._tell(_result=key, _keeps=keeps(self._title, regime))
+        provenance = PLAIN if shown is None else shown.compressed.provenance
+        self._tell(_result=key, _keeps=keeps(self._title, provenance))
 
     def _tell_result(self, shown: _Retrained) -> None:
         """Tell the figures and the score of a retrained result; it needs no work but the size of its download."""
         recipe = shown.compressed.recipe.to_json()
-        figures = replace(shown.estimate, download=shown.compressed.download).to_dict()
+        figures = replace(shown.estimate, nbytes_entropy_coded=shown.compressed.nbytes_entropy_coded).to_dict()
         self._tell(
             _exact={**figures, "seconds": 0.0}, _score={**shown.score.to_dict(), "recipe": recipe, "state": "done"}
         )
 
-    def _compressed(self, recipe: Recipe, result: str) -> Compressed:
+    def _compressed(self, recipe: Recipe, result: str) -> CompressedModel:
         """Return what a recipe makes of the model, or what was retrained."""
-        bench = self._open()
+        session = self._open()
         if result in self._retrained:
             return self._retrained[result].compressed
         try:
-            return bench.compress(recipe)
+            return session.compress(recipe)
         except Stale as error:
             self._tell(_stale=str(error))
             raise
 
     # a model that changed since it was looked at
 
-    def _refuse_changed(self, bench: Bench) -> None:
+    def _refuse_changed(self, session: ExplorerSession) -> None:
         """Tell whether the model is still the one that was looked at; raises a `Stale` if it is not."""
         try:
-            bench.refuse_changed()
+            session.refuse_changed()
         except Stale as error:
             self._tell(_stale=str(error))
             raise
@@ -396,18 +396,18 @@ class Explorer(Hosted):
 
     def _look_again(self) -> str:
         """Begin anew with the model as it is now: of all that was told, only what was retrained still holds."""
-        bench = self._open().anew()
+        session = self._open().anew()
         try:
-            bench.check(self.recipe)
+            session.check(self.recipe)
             recipe = self.recipe
         except ShrinkError:
             recipe = DENSE
         with self._lock:
             self._open()  # or it was closed meanwhile
-            self._bench = bench
+            self._session = session
             self._tell(
-                _title=bench.sketch.title,
-                _sketch=bench.sketch.encode(),
+                _title=session.sketch.title,
+                _sketch=session.sketch.encode(),
                 _exact=None,
                 _score=None,
                 _baseline=None,
@@ -451,10 +451,10 @@ class Explorer(Hosted):
         except ShrinkError as error:
             self._failed("", error)
 
-    def _do(self, what: str, job: Callable[[], str], command: Mapping[str, Any] | None = None) -> None:
+    def _do(self, what: str, spec: Callable[[], str], command: Mapping[str, Any] | None = None) -> None:
         self._say("busy", what, "")
         try:
-            self._say("done", what, job())
+            self._say("done", what, spec())
         except Exists as found:
             self._tell(_status={**_status_dict("exists", what, str(found)), "again": command})
         except BaseException as error:  # noqa: BLE001  # as above
@@ -485,19 +485,19 @@ class Explorer(Hosted):
 
     @property
     def _alive(self) -> bool:
-        return self._bench is not None
+        return self._session is not None
 
-    def _still(self) -> dict[str, Any]:
-        from ..figures.still import describe, still
+    def _snapshot(self) -> dict[str, Any]:
+        from ..figures.explorer_snapshot import describe, explorer_snapshot
 
         self._pictured = self.recipe
         figures = self.estimate
         known = (self._score, self._baseline, self._history)
-        picture = still(self.sketch, figures, *known, order=self._order, metric=self._metric)
+        picture = explorer_snapshot(self.sketch, figures, *known, order=self._order, metric=self._metric)
         return {"image/png": picture, "text/plain": describe(figures, self._score)}
 
     def __repr__(self) -> str:
-        return "Explorer(closed)" if self._bench is None else f"Explorer({self._title}, {self.recipe!r})"
+        return "Explorer(closed)" if self._session is None else f"Explorer({self._title}, {self.recipe!r})"
 
 
 @contextmanager
@@ -519,7 +519,7 @@ def _let_go(lock: RLock) -> Iterator[None]:
 class _Retrained:
     """A result of "Retrain…", and its score."""
 
-    compressed: Compressed
+    compressed: CompressedModel
     score: Score
 
     @property

@@ -8,25 +8,25 @@ from typing import Any, Final
 import traitlets as t
 from IPython.display import display
 
-from ..compressed import Compressed
+from ..compressed_model import CompressedModel
 from ..errors import ShrinkError, TrainingError, quoted
-from ..learn.methods import FineTune, Method, RewindLearningRate
-from ..learn.run import Run
-from ..learn.schedule import Schedule
-from ..train.metrics import Metric, resolve
-from .cells import replace_in_cell
-from .commands import Exists, keep_in_notebook, keeps, save_to
-from .hosted import Hosted, built, kernel_owned, metric_dict, sentence
-from .worker import Pace
+from ..evaluation.metrics import Metric, resolve
+from ..training.retraining_methods import FineTune, LearningRateRewinding, Method
+from ..training.schedule import Schedule
+from ..training.training_run import TrainingRun
+from .base_widget import BaseWidget, built, kernel_owned, metric_dict, sentence
+from .cell_registry import replace_in_cell
+from .keep_and_save import Exists, keep_in_notebook, keeps, save_to
+from .worker_thread import Pace
 
 _TELL_SECONDS: Final = 0.25
-_STILL_SECONDS: Final = 5.0
+_SNAPSHOT_SECONDS: Final = 5.0
 OFFER: Final = {"method": "fine-tune", "epochs": 10, "lr": 0.01, "optimizer": "sgd"}
 """What an offered training is set to at first."""
 
 
-class Monitor(Hosted):
-    """Shows a `Run` while it lasts, and pauses, resumes and stops it. Make it with `monitor`.
+class Monitor(BaseWidget):
+    """Shows a `TrainingRun` while it lasts, and pauses, resumes and stops it. Make it with `monitor`.
 
     It only looks on: closing it does not end the run. One that was made to `offer` a training asks how it shall go
     about it, and shows it once it has begun.
@@ -48,22 +48,22 @@ class Monitor(Hosted):
     _keeps = kernel_owned(t.Dict())
 
     def __init__(self, title: str, metric: Metric) -> None:
-        self.run: Run[Any] | None = None
+        self.run: TrainingRun[Any] | None = None
         self._start: Callable[[Method], object] | None = None
         self._pace = Pace(_TELL_SECONDS)
-        self._lasting = Pace(_STILL_SECONDS, at_once=False)
+        self._lasting = Pace(_SNAPSHOT_SECONDS, at_once=False)
         self._forget: Callable[[], None] = _nothing
         super().__init__(
             _title=title, _metric=metric_dict(metric), _curves=curves([]), _keeps=keeps(title, "retrained")
         )
         self.on_msg(self._on_command)
 
-    def watch(self, run: Run[Any]) -> Monitor:
+    def watch(self, run: TrainingRun[Any]) -> Monitor:
         """Show a run from now on."""
-        job = run.job
+        spec = run.spec
         self._forget()
         self.run = run
-        self._tell(_offer=None, _method=job.words, _keeps=keeps(self._title, job.kind, job.kind))
+        self._tell(_offer=None, _method=spec.words, _keeps=keeps(self._title, spec.kind, spec.kind))
         self._forget = run.observe(self._on_run)
         self._show(run)
         return self
@@ -81,18 +81,18 @@ class Monitor(Hosted):
     def close(self) -> None:
         """Leave the page and let go of the run, which goes on."""
         self._forget()
-        self._refresh_still()
+        self._refresh_snapshot()
         self.run, self._start, self._forget = None, None, _nothing  # anywidget keeps the widget itself
         super().close()
 
-    def _on_run(self, run: Run[Any]) -> None:
+    def _on_run(self, run: TrainingRun[Any]) -> None:
         """Hear of every step, on the run's thread; speak a few times a second, and of every change of state."""
         if run.state != self._state or self._pace.due():
             self._show(run)
         if run.over or self._lasting.due():
-            self._refresh_still()
+            self._refresh_snapshot()
 
-    def _show(self, run: Run[Any]) -> None:
+    def _show(self, run: TrainingRun[Any]) -> None:
         history = run.history
         with self._lock, self.hold_sync():
             self._tell(
@@ -121,10 +121,10 @@ class Monitor(Hosted):
         else:
             self._refuse(f"the page asked for {quoted(what)}, which this monitor cannot do now")
 
-    def _keep(self, run: Run[Any], asked: Mapping[str, Any]) -> None:
+    def _keep(self, run: TrainingRun[Any], asked: Mapping[str, Any]) -> None:
         replace, again = bool(asked.get("replace")), None
         try:
-            result: Compressed = run.result if isinstance(run.result, Compressed) else run.result.packed
+            result: CompressedModel = run.result if isinstance(run.result, CompressedModel) else run.result.packed
             if asked["do"] == "keep":
                 text, failed = keep_in_notebook(asked.get("name"), result, replace), False
             else:
@@ -138,12 +138,12 @@ class Monitor(Hosted):
     def _refuse(self, text: str) -> None:
         self._tell(_kept={"failed": True, "text": text, "again": None})
 
-    def _still(self) -> dict[str, Any]:
-        from ..figures.training import describe_training, training_still
+    def _snapshot(self) -> dict[str, Any]:
+        from ..figures.monitor_snapshot import describe_monitor, monitor_snapshot
 
         names = ("title", "method", "metric", "progress", "curves", "points", "baseline", "state", "error")
         shown = {name: getattr(self, f"_{name}") for name in names}
-        return {"image/png": training_still(shown), "text/plain": describe_training(shown)}
+        return {"image/png": monitor_snapshot(shown), "text/plain": describe_monitor(shown)}
 
     def __repr__(self) -> str:
         return f"Monitor({self._title if self.run is None else self.run!r})"
@@ -163,7 +163,7 @@ def curves(history: list[dict[str, Any]]) -> dict[str, list[Any]]:
     return columns
 
 
-def asked_method(content: Mapping[str, Any]) -> FineTune | RewindLearningRate:
+def asked_method(content: Mapping[str, Any]) -> FineTune | LearningRateRewinding:
     """Return the method that was asked for by its name, epochs, rate and optimizer.
 
     Raises:
@@ -171,24 +171,26 @@ def asked_method(content: Mapping[str, Any]) -> FineTune | RewindLearningRate:
     """
     epochs, lr, optimizer = content.get("epochs"), content.get("lr"), content.get("optimizer")
     if content.get("method") == "rewind":
-        return RewindLearningRate(Schedule(epochs=epochs, lr=lr, optimizer=optimizer))  # type: ignore[arg-type]  # checked there
+        return LearningRateRewinding(Schedule(epochs=epochs, lr=lr, optimizer=optimizer))  # type: ignore[arg-type]  # checked there
     constant = Schedule(lr=lr, optimizer=optimizer, decay="constant")  # type: ignore[arg-type]  # checked there
     return FineTune(epochs=epochs, schedule=constant)  # type: ignore[arg-type]  # checked there
 
 
-def monitor_of(run: Run[Any]) -> Monitor:
+def monitor_of(run: TrainingRun[Any]) -> Monitor:
     """Return a monitor of a run; see `shrinkwidget.monitor`."""
-    if not isinstance(run, Run):
-        raise TrainingError(f"cannot watch a {type(run).__name__}: give the Run that background=True returns")
-    if not run.job.trains:
-        raise TrainingError("ReestimateNorms is over in one pass, there are no curves to watch: .wait() for its result")
-    title, metric = type(run.job.model).__name__, resolve(run.job.options.measured)
+    if not isinstance(run, TrainingRun):
+        raise TrainingError(f"cannot watch a {type(run).__name__}: give the TrainingRun that background=True returns")
+    if not run.spec.trains:
+        raise TrainingError(
+            "RecalibrateBatchNorm is over in one pass, there are no curves to watch: .wait() for its result"
+        )
+    title, metric = type(run.spec.model).__name__, resolve(run.spec.options.measured)
     return replace_in_cell(Monitor(title, metric).watch(run))
 
 
-def display_run(run: Run[Any]) -> None:
+def display_run(run: TrainingRun[Any]) -> None:
     """Show a run in the notebook: its monitor, or what it is if it does not train."""
-    if run.job.trains:
+    if run.spec.trains:
         display(monitor_of(run))
     else:
         display({"text/plain": repr(run)}, raw=True)

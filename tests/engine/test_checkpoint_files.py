@@ -14,11 +14,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from shrinkwidget.compressed import compress
+from shrinkwidget.analysis.model_summary import summary
+from shrinkwidget.analysis.model_tensors import open_model
+from shrinkwidget.analysis.sketch import sketch
+from shrinkwidget.compressed_model import compress
 from shrinkwidget.errors import FileError
-from shrinkwidget.measure.layers import open_weights
-from shrinkwidget.measure.size import measure
-from shrinkwidget.measure.sketch import sketch
 from shrinkwidget.recipe import Recipe
 
 FIRST, SECOND = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
@@ -53,16 +53,16 @@ def test_a_sharded_checkpoint_opens_like_one_file(tmp_path: Path, path: str) -> 
     assert sharded.keys() == state.keys()
     for name, tensor in compress(state, recipe).state_dict().items():
         assert torch.equal(sharded[name], tensor)
-    assert measure(tmp_path / path).nbytes == measure(whole).nbytes == measure(state).nbytes
+    assert summary(tmp_path / path).nbytes == summary(whole).nbytes == summary(state).nbytes
     assert {layer.name for layer in sketch(tmp_path / path).layers} == set(state) - {"norm.weight"}
 
 
 def test_a_checkpoint_is_called_by_its_file_or_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save_sharded(tmp_path)
-    assert open_weights(tmp_path).title == tmp_path.name
-    assert open_weights(tmp_path / "model.safetensors.index.json").title == "model"
+    assert open_model(tmp_path).title == tmp_path.name
+    assert open_model(tmp_path / "model.safetensors.index.json").title == "model"
     monkeypatch.chdir(tmp_path)
-    assert open_weights(".").title == tmp_path.name
+    assert open_model(".").title == tmp_path.name
 
 
 def cut_map(**changes: str | None) -> Callable[[Path], None]:
@@ -106,25 +106,25 @@ def test_an_index_that_disagrees_with_its_shards_is_refused(tmp_path: Path, dama
     save_sharded(tmp_path)
     damage(tmp_path)
     with pytest.raises(FileError, match=sentence):
-        open_weights(tmp_path)
+        open_model(tmp_path)
 
 
 def test_a_folder_of_several_models_asks_which(tmp_path: Path) -> None:
     with pytest.raises(FileError, match=r"holds no .safetensors file; it is empty"):
-        open_weights(tmp_path)
+        open_model(tmp_path)
     (tmp_path / "pytorch_model.bin").write_bytes(b"")
     with pytest.raises(FileError, match=r"holds no .safetensors file; it holds 'pytorch_model.bin'"):
-        open_weights(tmp_path)
+        open_model(tmp_path)
     save_file({"a": torch.ones(2, 2)}, tmp_path / "adapter_model.safetensors")
-    assert [e.name for e in open_weights(tmp_path).entries] == ["a"]
+    assert [e.name for e in open_model(tmp_path).entries] == ["a"]
     save_file({"b": torch.ones(2, 2)}, tmp_path / "other.safetensors")
     with pytest.raises(FileError, match=r"several models, 'adapter_model.safetensors', 'other.safetensors': give the"):
-        open_weights(tmp_path)
+        open_model(tmp_path)
     save_file({"c": torch.ones(2, 2)}, tmp_path / "model.safetensors")
-    assert [e.name for e in open_weights(tmp_path).entries] == ["c"]
+    assert [e.name for e in open_model(tmp_path).entries] == ["c"]
     write_index(tmp_path, {"b": "other.safetensors"})
     with pytest.raises(FileError, match=r"several models"):
-        open_weights(tmp_path)
+        open_model(tmp_path)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float8_e4m3fn, torch.int64, torch.bool])
@@ -132,7 +132,7 @@ def test_a_folder_of_several_models_asks_which(tmp_path: Path) -> None:
 def test_every_tensor_is_read_as_it_was_written(tmp_path: Path, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
     state = {"first": torch.ones(3), "x": torch.randint(0, 2, shape).to(dtype), "w": torch.randn(3, 3)}
     save_file(state, tmp_path / "model.safetensors")
-    found = {entry.name: entry.load() for entry in open_weights(tmp_path).entries}
+    found = {entry.name: entry.load() for entry in open_model(tmp_path).entries}
     assert found.keys() == state.keys()
     for name, tensor in state.items():
         assert (found[name].dtype, found[name].shape) == (tensor.dtype, tensor.shape)
@@ -142,7 +142,7 @@ def test_every_tensor_is_read_as_it_was_written(tmp_path: Path, dtype: torch.dty
 def test_a_file_cut_short_while_it_is_looked_at_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     save_file({f"l{i}.weight": torch.randn(64, 64) for i in range(4)}, path)
-    weights = open_weights(path)
+    weights = open_model(path)
     os.truncate(path, path.stat().st_size // 2)
     for act in (sketch, lambda w: [entry.load() for entry in w.entries]):
         with pytest.raises(FileError, match=r"can no longer be read from .* the file has been changed since"):
@@ -152,7 +152,7 @@ def test_a_file_cut_short_while_it_is_looked_at_is_an_error(tmp_path: Path) -> N
 def test_a_file_written_over_in_place_with_the_same_shapes_is_noticed(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     save_file({"w": torch.zeros(8, 8)}, path)
-    (entry,) = open_weights(path).entries
+    (entry,) = open_model(path).entries
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     time.sleep(0.02)  # beyond the resolution of the clock of file times
@@ -168,7 +168,7 @@ def test_opening_and_reading_thousands_of_tensors_takes_time_in_proportion(tmp_p
         path = tmp_path / f"{count}.safetensors"
         save_file({f"layers.{i}.weight": torch.ones(2, 2) for i in range(count)}, path)
         start = time.process_time()
-        for entry in open_weights(path).entries:
+        for entry in open_model(path).entries:
             entry.load()
         costs.append((time.process_time() - start) / count)
     assert costs[1] < 3 * costs[0]

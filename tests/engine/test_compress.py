@@ -15,16 +15,16 @@ from torch import Tensor, nn
 from torch.nn.utils import prune
 
 from shrinkwidget import demo
-from shrinkwidget.compressed import Compressed, compress, load
+from shrinkwidget.analysis.estimate import estimate
+from shrinkwidget.analysis.model_tensors import open_model
+from shrinkwidget.analysis.sketch import sketch
+from shrinkwidget.compressed_model import CompressedModel, compress, load
+from shrinkwidget.compression.apply_recipe import decoded_state, encode_layers
+from shrinkwidget.compression.exact_statistics import exact
 from shrinkwidget.errors import FileError, ModelError, RecipeError
-from shrinkwidget.measure.estimate import estimate
-from shrinkwidget.measure.layers import open_weights
-from shrinkwidget.measure.sketch import sketch
 from shrinkwidget.recipe import Keep, Recipe
-from shrinkwidget.shrink.compress import code_layers, decoded_state
-from shrinkwidget.shrink.exact import exact
 
-from .packing import Net, recipes, same, same_bits, state_dicts
+from .packed_file_helpers import Net, recipes, same, same_bits, state_dicts
 
 RECIPE = Recipe(sparsity=0.5, bits=4, uncompressed_bits=16)
 
@@ -107,8 +107,8 @@ def test_the_new_model_computes_with_the_effective_weights() -> None:
     model = Mixed()
     new = compress(model, RECIPE).model
     assert isinstance(new, Mixed)
-    weights = open_weights(model)
-    for name, tensor in decoded_state(weights, RECIPE, code_layers(weights, RECIPE)[0]):
+    weights = open_model(model)
+    for name, tensor in decoded_state(weights, RECIPE, encode_layers(weights, RECIPE)[0]):
         assert same_bits(new.state_dict()[name], tensor)
     x, w = torch.randn(2, 3, 5, 5), new.conv.weight
     assert torch.equal(new.conv(x), nn.functional.conv2d(x, w, new.conv.bias))
@@ -136,12 +136,12 @@ def test_any_recipe_saves_and_loads_what_the_state_dict_says(
 def test_a_fresh_model_is_filled_with_what_was_saved(tmp_path: Path) -> None:
     small = compress(Net(seed=1), RECIPE)
     path = tmp_path / "small.safetensors"
-    assert small.save(path, entropy=True) == small.download
+    assert small.save(path, entropy=True) == small.nbytes_entropy_coded
     fresh = Net(seed=2)
     loaded = load(path, into=fresh)
     assert loaded.model is fresh
     assert loaded.recipe == RECIPE
-    assert (loaded.nbytes, loaded.dense) == (small.nbytes, small.dense)
+    assert (loaded.nbytes, loaded.original_nbytes) == (small.nbytes, small.original_nbytes)
     assert small.model is not None
     old, new = small.model.state_dict(), fresh.state_dict()
     assert same(old, new)
@@ -150,12 +150,12 @@ def test_a_fresh_model_is_filled_with_what_was_saved(tmp_path: Path) -> None:
 
 def test_the_figures_are_the_exact_ones(resnet20: Path) -> None:
     recipe = Recipe(sparsity=0.9, bits=4, layers={"conv1": Keep})
-    small, true = compress(resnet20, recipe), exact(open_weights(resnet20), recipe)
+    small, true = compress(resnet20, recipe), exact(open_model(resnet20), recipe)
     assert small.estimate is not None
     assert small.estimate.sqnr == pytest.approx(true.sqnr, rel=1e-9)
     assert [layer.kept for layer in small.estimate.layers] == [layer.kept for layer in true.layers]
     assert small.nbytes == true.nbytes
-    assert small.dense == true.dense
+    assert small.original_nbytes == true.original_nbytes
 
 
 def test_a_saved_file_is_that_of_the_moment_of_compression(tmp_path: Path) -> None:
@@ -190,17 +190,17 @@ def test_a_sketch_made_before_changes_nothing() -> None:
 
 def test_it_says_what_it_is() -> None:
     small = compress(Net(), Recipe(sparsity=0.5, bits=4))
-    assert repr(small).startswith(f"Compressed(Net, {small.nbytes:,} bytes")
+    assert repr(small).startswith(f"CompressedModel(Net, {small.nbytes:,} bytes")
     assert "50.0% sparse" in repr(small)
     html = small._repr_html_()
     assert f"{small.nbytes:,}" in html
-    assert all(f"<td>{part}</td>" in html for part in ("codes", "scales", "kept", "header"))
+    assert all(f"<td>{part}</td>" in html for part in ("codes", "scales", "uncompressed", "header"))
 
 
 def test_a_file_larger_than_the_plain_one_says_so() -> None:
     small = compress(nn.Linear(2, 2), Recipe())
-    assert small.nbytes > small.dense
-    assert f"{small.nbytes / small.dense:.1f}× larger than {small.dense:,}" in repr(small)
+    assert small.nbytes > small.original_nbytes
+    assert f"{small.nbytes / small.original_nbytes:.1f}× larger than {small.original_nbytes:,}" in repr(small)
     assert small.estimate is not None
     assert "× larger than" in repr(small.estimate)
 
@@ -223,7 +223,10 @@ def test_what_is_no_recipe_or_no_sketch_is_refused() -> None:
     [
         ("head", "'head.weight' is tied to 'embed': name that$"),
         ("embed2*", "the layers are 'embed', 'conv'$|did you mean 'embed'"),
-        ("norm.weight", r"'norm.weight' is kept anyway \(fewer than two dimensions \(a bias, a norm, a scalar\)\)$"),
+        (
+            "norm.weight",
+            r"'norm.weight' is never compressed anyway \(fewer than two dimensions \(a bias, a norm, a scalar\)\)$",
+        ),
     ],
 )
 def test_a_name_that_is_no_layer_of_its_own_says_why(name: str, why: str) -> None:
@@ -301,9 +304,9 @@ def test_nonsense_is_refused(tmp_path: Path) -> None:
 
 def test_results_are_compressed_objects(resnet20: Path) -> None:
     small = compress(resnet20, Recipe(sparsity=0.8, bits=4))
-    assert isinstance(small, Compressed)
-    assert set(small.coded) == {e.name for e in open_weights(resnet20).layers}
-    assert small.dense / small.nbytes > 10
+    assert isinstance(small, CompressedModel)
+    assert set(small.encoded) == {e.name for e in open_model(resnet20).layers}
+    assert small.original_nbytes / small.nbytes > 10
 
 
 @pytest.fixture
@@ -340,7 +343,7 @@ def test_zeros_that_are_there_are_stored_as_a_mask_and_cost_no_codes(
         if recipe.bits == 32 and recipe.structure.sparsity is None:
             assert torch.equal(loaded[name], weight)
             assert 98_000 < compressed.nbytes < 99_000
-        elif recipe.bits > 1 and name in compressed.coded and compressed.coded[name].keep is not None:
+        elif recipe.bits > 1 and name in compressed.encoded and compressed.encoded[name].keep is not None:
             assert not loaded[name][weight == 0].any()
     assert compressed.estimate.sparsity > 0.88
 
@@ -352,7 +355,7 @@ def test_a_few_zeros_keep_their_sign_where_plain_floats_need_no_mask(dtype: torc
     state = {"w": w.float().to(dtype)}
     compressed = compress(state, Recipe())
     assert same_bits(compressed.state_dict()["w"], state["w"])
-    assert compressed.coded["w"].kept == 2499
+    assert compressed.encoded["w"].kept == 2499
     assert estimate(sketch(state), Recipe()).nbytes == compressed.nbytes
 
 

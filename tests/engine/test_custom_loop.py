@@ -15,23 +15,23 @@ from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimize
 from torch.optim.swa_utils import AveragedModel
 
 import shrinkwidget as sw
-from shrinkwidget.compressed import Compressed
+from shrinkwidget.compressed_model import CompressedModel
 
-from .packing import same
-from .training import TEST, TRAIN, mlp, points
+from .packed_file_helpers import same
+from .training_helpers import TEST, TRAIN, mlp, points
 
 X, Y = points(192)
 Optimizers = Callable[[nn.Module], torch.optim.Optimizer]
 
 
-def compressed_mlp(**fields: Any) -> Compressed:
+def compressed_mlp(**fields: Any) -> CompressedModel:
     """Return a network for points that has learnt them, compressed."""
     dense = mlp()
     train(dense, torch.optim.SGD(dense.parameters(), 0.1, momentum=0.9), 40)
     return sw.compress(dense, sw.Recipe(**{"sparsity": 0.7} | fields))
 
 
-def module(small: Compressed) -> nn.Module:
+def module(small: CompressedModel) -> nn.Module:
     assert small.model is not None
     return small.model
 
@@ -101,7 +101,7 @@ OPTIMIZERS: dict[str, Optimizers] = {
 def test_every_zero_is_still_zero_after_every_step_of_every_optimizer(name: str, bits: int) -> None:
     small = compressed_mlp(bits=bits)
     network, zeros = module(small), pruned(module(small))
-    masks = [item.mask for item in small.coded.values()]
+    masks = [item.mask for item in small.encoded.values()]
     optimizer = OPTIMIZERS[name](network)
 
     def check() -> None:
@@ -146,7 +146,7 @@ def test_a_real_network_learns_what_pruning_cost_it_and_its_file_loads_the_same(
     assert score.value == inside.value > before.value + 0.3
     assert sum(int(zero.sum()) for zero in pruned(module(result)).values()) >= zeros
     aware = ", quantization-aware" if bits < 32 else ""
-    assert result.regime == score.regime == f"trained 20 steps in a custom loop{aware}"
+    assert result.provenance == score.provenance == f"trained 20 steps in a custom loop{aware}"
     assert result.save(tmp_path / "small.safetensors") == result.nbytes == small.nbytes
     again = sw.load(tmp_path / "small.safetensors", into=sw.demo.model())
     assert same(again.state_dict(), result.state_dict())
@@ -299,7 +299,7 @@ def test_weights_that_are_loaded_meanwhile_are_trained_on() -> None:
 
 
 def test_an_average_swapped_in_for_a_test_costs_nothing() -> None:
-    def trained(swap: bool) -> Compressed:
+    def trained(swap: bool) -> CompressedModel:
         small = compressed_mlp(bits=3)
         with sw.constrain(small) as training:
             average = AveragedModel(training.model)
@@ -332,7 +332,7 @@ def test_ctrl_c_leaves_no_hook_and_the_result_so_far() -> None:
         train(training.model, torch.optim.Adam(training.model.parameters(), 0.01), after=interrupt)
     assert not hooks_left(training.model)
     result = training.compressed()
-    assert result.regime.startswith("trained 5 steps in a custom loop")
+    assert result.provenance.startswith("trained 5 steps in a custom loop")
     assert same(weights(training.model), result.state_dict())
     with training:  # and on
         train(training.model, torch.optim.Adam(training.model.parameters(), 0.01), 3)
@@ -420,7 +420,7 @@ def test_hugging_faces_trainer_holds_every_zero(tmp_path: Path) -> None:
         report_to=[], save_strategy="no", use_cpu=True, disable_tqdm=True, logging_strategy="no", bf16=True,
     )  # fmt: skip
 
-    def trainer(small: Compressed, **callbacks: Any) -> Trainer:
+    def trainer(small: CompressedModel, **callbacks: Any) -> Trainer:
         return Trainer(module(small), arguments, train_dataset=data, **callbacks)
 
     def zeros(network: nn.Module) -> int:
@@ -436,7 +436,7 @@ def test_hugging_faces_trainer_holds_every_zero(tmp_path: Path) -> None:
         assert zeros(module(result)) >= before
         assert zeros(module(small)) >= before
         assert result.nbytes == small.nbytes
-        assert "32 steps in a custom loop" in result.regime
+        assert "32 steps in a custom loop" in result.provenance
         assert same(weights(module(small)), result.state_dict())
         assert not hooks_left(module(small))
 
@@ -479,9 +479,9 @@ def test_a_trainer_that_fails_leaves_no_hook_and_goes_on(tmp_path: Path) -> None
     with pytest.raises(OSError, match="full"):
         Trainer(module(small), arguments, train_dataset=data, callbacks=[callback, Failing()]).train()
     assert not hooks_left(module(small))
-    assert callback.compressed().regime.startswith("trained 3 steps")
+    assert callback.compressed().provenance.startswith("trained 3 steps")
     Trainer(module(small), arguments, train_dataset=data, callbacks=[callback]).train()
-    assert callback.compressed().regime.startswith("trained 9 steps")
+    assert callback.compressed().provenance.startswith("trained 9 steps")
     assert callback.compressed().nbytes == small.nbytes
 
 
@@ -503,7 +503,7 @@ def test_lightnings_trainer_holds_every_zero(tmp_path: Path) -> None:
         def configure_optimizers(self) -> torch.optim.Optimizer:
             return torch.optim.AdamW(self.parameters(), 0.01, weight_decay=0.1)
 
-    def fit(small: Compressed, callback: Any, fails: bool = False) -> None:
+    def fit(small: CompressedModel, callback: Any, fails: bool = False) -> None:
         loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(X, Y), 32)
         trainer = lightning.Trainer(
             max_epochs=3, callbacks=[callback], logger=False, enable_checkpointing=False, accelerator="cpu",
@@ -518,7 +518,7 @@ def test_lightnings_trainer_holds_every_zero(tmp_path: Path) -> None:
         fit(small, callback)
         assert not any(bool(p.detach()[zero].any()) for p, zero in zeros.items() if bits == 32)
         assert callback.compressed().nbytes == small.nbytes
-        assert "18 steps in a custom loop" in callback.compressed().regime
+        assert "18 steps in a custom loop" in callback.compressed().provenance
         assert accuracy(module(callback.compressed())) > 0.8
         assert not hooks_left(module(small))
     with pytest.raises(OSError, match="full"):
@@ -539,7 +539,7 @@ def test_a_loop_without_an_optimizer_keeps_its_zeros() -> None:
                     parameter.sub_(0.05 * parameter.grad + 1e-4 * parameter)
     result = training.compressed()
     assert not any(bool(p.detach()[zero].any()) for p, zero in zeros.items())
-    assert result.regime == "trained in a custom loop"
+    assert result.provenance == "trained in a custom loop"
     assert result.nbytes == small.nbytes
 
 

@@ -10,23 +10,23 @@ import pytest
 import torch
 
 import shrinkwidget as sw
+from shrinkwidget.analysis.estimate import Estimate, estimate
+from shrinkwidget.analysis.model_tensors import ModelTensors, open_model
+from shrinkwidget.analysis.sketch import Sketch, sketch
+from shrinkwidget.compression.exact_statistics import exact
 from shrinkwidget.errors import RecipeError
-from shrinkwidget.measure.estimate import Estimate, estimate
-from shrinkwidget.measure.layers import Weights, open_weights
-from shrinkwidget.measure.sketch import Sketch, sketch
 from shrinkwidget.recipe import Keep, Recipe
-from shrinkwidget.shrink.exact import exact
 
 SPARSITIES = (0.0, 0.3, 0.5, 0.8, 0.9, 0.95)
 
 
 @pytest.fixture(scope="module")
-def real(resnet20: Path) -> tuple[Weights, Sketch]:
-    weights = open_weights(resnet20)
+def real(resnet20: Path) -> tuple[ModelTensors, Sketch]:
+    weights = open_model(resnet20)
     return weights, sketch(weights)
 
 
-def both(real: tuple[Weights, Sketch], **fields: Any) -> tuple[Estimate, Estimate]:
+def both(real: tuple[ModelTensors, Sketch], **fields: Any) -> tuple[Estimate, Estimate]:
     recipe = Recipe(**fields)
     return estimate(real[1], recipe), exact(real[0], recipe, real[1])
 
@@ -40,7 +40,7 @@ def worst_layer(a: Estimate, b: Estimate) -> float:
 @pytest.mark.parametrize("sparsity", SPARSITIES)
 @pytest.mark.parametrize("bits", [2, 3, 4, 6, 8])
 def test_sqnr_of_symmetric_grids_is_within_a_third_of_a_decibel(
-    real: tuple[Weights, Sketch], sparsity: float, bits: int, granularity: Any
+    real: tuple[ModelTensors, Sketch], sparsity: float, bits: int, granularity: Any
 ) -> None:
     fields = dict(symmetric=True, clipping="absmax")
     guess, truth = both(real, sparsity=sparsity, bits=bits, granularity=granularity, **fields)
@@ -68,7 +68,7 @@ def test_sqnr_of_symmetric_grids_is_within_a_third_of_a_decibel(
 )
 @pytest.mark.parametrize("sparsity", [0.0, 0.5, 0.9])
 def test_other_grids_are_close(
-    real: tuple[Weights, Sketch], fields: dict[str, Any], layer: float, model: float, sparsity: float
+    real: tuple[ModelTensors, Sketch], fields: dict[str, Any], layer: float, model: float, sparsity: float
 ) -> None:
     guess, truth = both(real, sparsity=sparsity, **fields)
     assert worst_layer(guess, truth) < layer
@@ -76,7 +76,7 @@ def test_other_grids_are_close(
 
 
 @pytest.mark.parametrize("pattern", ["2:4", "1:4", "4:8"])
-def test_blocks_are_counted_exactly(real: tuple[Weights, Sketch], pattern: str) -> None:
+def test_blocks_are_counted_exactly(real: tuple[ModelTensors, Sketch], pattern: str) -> None:
     guess, truth = both(real, structure=pattern, bits=4)
     assert [x.kept for x in guess.layers] == [x.kept for x in truth.layers]
     assert guess.nbytes == truth.nbytes
@@ -84,7 +84,9 @@ def test_blocks_are_counted_exactly(real: tuple[Weights, Sketch], pattern: str) 
 
 
 @pytest.mark.parametrize("sparsity", SPARSITIES)
-def test_counts_of_each_layer_are_exact_and_so_are_the_bytes(real: tuple[Weights, Sketch], sparsity: float) -> None:
+def test_counts_of_each_layer_are_exact_and_so_are_the_bytes(
+    real: tuple[ModelTensors, Sketch], sparsity: float
+) -> None:
     guess, truth = both(real, sparsity=sparsity, bits=3, scope="layer")
     assert [x.kept for x in guess.layers] == [x.kept for x in truth.layers]
     assert guess.nbytes == truth.nbytes
@@ -92,14 +94,14 @@ def test_counts_of_each_layer_are_exact_and_so_are_the_bytes(real: tuple[Weights
 
 
 @pytest.mark.parametrize("sparsity", SPARSITIES)
-def test_counts_under_one_ranking_are_within_one_percent(real: tuple[Weights, Sketch], sparsity: float) -> None:
+def test_counts_under_one_ranking_are_within_one_percent(real: tuple[ModelTensors, Sketch], sparsity: float) -> None:
     guess, truth = both(real, sparsity=sparsity)
     assert all(abs(x.kept - y.kept) <= 0.01 * x.n for x, y in zip(guess.layers, truth.layers, strict=True))
     assert guess.nbytes == pytest.approx(truth.nbytes, rel=1e-3)
     assert sum(x.kept for x in truth.layers) == 268_336 - round(sparsity * 268_336)
 
 
-def test_keeping_a_layer_costs_its_own_bytes_and_no_error(real: tuple[Weights, Sketch]) -> None:
+def test_keeping_a_layer_costs_its_own_bytes_and_no_error(real: tuple[ModelTensors, Sketch]) -> None:
     guess, truth = both(real, sparsity=0.9, bits=2, layers={"conv1": Keep})
     for figures in (guess, truth):
         assert figures.layer("conv1").as_is == figures.layer("conv1").nbytes == 432 * 4
@@ -107,7 +109,7 @@ def test_keeping_a_layer_costs_its_own_bytes_and_no_error(real: tuple[Weights, S
     assert guess.nbytes == pytest.approx(truth.nbytes, rel=1e-3)
 
 
-def test_nothing_done_is_nothing_lost(real: tuple[Weights, Sketch]) -> None:
+def test_nothing_done_is_nothing_lost(real: tuple[ModelTensors, Sketch]) -> None:
     guess, truth = both(real)
     assert guess.sqnr == truth.sqnr == math.inf
     assert guess.nbytes == truth.nbytes
@@ -117,7 +119,7 @@ def test_nothing_done_is_nothing_lost(real: tuple[Weights, Sketch]) -> None:
 def test_all_zero_layers_and_channels_are_legal() -> None:
     half = torch.randn(8, 8)
     half[:4] = 0
-    weights = open_weights({"none": torch.zeros(8, 8), "half": half})
+    weights = open_model({"none": torch.zeros(8, 8), "half": half})
     choices: tuple[dict[str, Any], ...] = (
         {},
         {"symmetric": True},
@@ -133,14 +135,14 @@ def test_all_zero_layers_and_channels_are_legal() -> None:
                 assert all(math.isfinite(x.noise) and x.noise >= 0 for x in figures.layers)
 
 
-def test_an_override_that_matches_no_layer_is_refused(real: tuple[Weights, Sketch]) -> None:
+def test_an_override_that_matches_no_layer_is_refused(real: tuple[ModelTensors, Sketch]) -> None:
     with pytest.raises(RecipeError, match="did you mean 'conv1'"):
         estimate(real[1], Recipe(layers={"conv": Keep}))
 
 
 @pytest.mark.parametrize("range_", ["auto", "absmax", "mse", 99.0])
 def test_weights_too_small_to_square_in_float32_have_an_estimate(range_: Any) -> None:
-    weights = open_weights({"w": torch.randn(8, 40, generator=torch.Generator().manual_seed(1)) * 1e-30})
+    weights = open_model({"w": torch.randn(8, 40, generator=torch.Generator().manual_seed(1)) * 1e-30})
     looked = Sketch.decode(sketch(weights).encode())
     guess = estimate(looked, Recipe(sparsity=0.5, bits=4, clipping=range_))
     assert guess.nbytes == exact(weights, guess.recipe, looked).nbytes

@@ -21,13 +21,13 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 import shrinkwidget as sw
 from shrinkwidget import demo
-from shrinkwidget.compressed import compress
+from shrinkwidget.analysis.inference import moved
+from shrinkwidget.compressed_model import compress
 from shrinkwidget.errors import Cancelled, DataError, ModelError
-from shrinkwidget.measure.call import moved
+from shrinkwidget.evaluation.batches import prepared
+from shrinkwidget.evaluation.evaluate import Score, evaluate, scores
+from shrinkwidget.evaluation.metrics import Z, resolve, wilson
 from shrinkwidget.recipe import Recipe
-from shrinkwidget.train.batches import prepared
-from shrinkwidget.train.evaluate import Score, evaluate, scores
-from shrinkwidget.train.metrics import Z, resolve, wilson
 
 
 class Echo(nn.Module):
@@ -82,7 +82,7 @@ def test_every_form_of_the_same_data_gives_the_same_score(data: Callable[[], obj
     expected = (model(DIGITS[0]).argmax(1) == DIGITS[1]).double().mean().item()
     score = evaluate(model, data())
     assert score.value == pytest.approx(expected)
-    assert (score.n, score.done, score.regime) == (360, True, "no retraining")
+    assert (score.n, score.done, score.provenance) == (360, True, "no retraining")
 
 
 def test_several_inputs_come_as_a_tuple_or_a_dict() -> None:
@@ -535,14 +535,14 @@ def test_to_dict_is_json() -> None:
     score = Score(math.inf, math.nan, math.inf, 1, None, "perplexity")
     assert json.loads(json.dumps(score.to_dict(), allow_nan=False)) == {
         "value": None, "low": None, "high": None, "n": 1, "total": None, "metric": "perplexity",
-        "regime": "no retraining", "done": True, "percent": False, "higher": True, "warnings": [],
+        "provenance": "no retraining", "done": True, "percent": False, "higher": True, "warnings": [],
     }  # fmt: skip
 
 
 def test_a_compressed_model_is_scored_with_its_regime() -> None:
     small = compress(demo.model(), Recipe(sparsity=0.5))
-    assert evaluate(small, DIGITS).regime == "no retraining"
-    assert evaluate(replace(small, regime="retrained 3 epochs"), DIGITS).regime == "retrained 3 epochs"
+    assert evaluate(small, DIGITS).provenance == "no retraining"
+    assert evaluate(replace(small, provenance="retrained 3 epochs"), DIGITS).provenance == "retrained 3 epochs"
     with pytest.raises(ModelError, match=r"only weights: load the file with load\(path, into=model\)"):
         evaluate(replace(small, model=None), DIGITS)
 

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 import shrinkwidget as sw
 from shrinkwidget import demo
 from shrinkwidget.errors import DataError
-from shrinkwidget.train.evaluate import evaluate
+from shrinkwidget.evaluation.evaluate import evaluate
 
-from .training import mlp, points
+from .training_helpers import mlp, points
 
 
 class Echo(nn.Module):
@@ -66,7 +66,7 @@ def test_soft_labels_are_scored_as_torchs_cross_entropy_scores_them() -> None:
 def test_soft_one_hot_and_column_labels_train_alike() -> None:
     x, y = points()
     forms = (y, as_column(y), as_one_hot(y), as_float_one_hot(y))
-    options = sw.methods.Training(batch_size=32)
+    options = sw.methods.TrainingOptions(batch_size=32)
     trained = [sw.retrain(mlp(), (x, form), method=sw.methods.FineTune(1, lr=0.1), options=options) for form in forms]
     for other in trained[1:]:
         assert all(torch.equal(t, other.state_dict()[k]) for k, t in trained[0].state_dict().items())
@@ -101,10 +101,12 @@ def test_training_ignores_what_evaluation_ignores() -> None:
     marked = y.clone()
     marked[::3] = 77
     net = mlp()
-    options = sw.methods.Training(batch_size=96, ignore_index=77, distil=sw.methods.Distil(mlp(1), weight=0.5))
+    options = sw.methods.TrainingOptions(
+        batch_size=96, ignore_index=77, distillation=sw.methods.Distillation(mlp(1), weight=0.5)
+    )
     found = sw.retrain(net, (x, marked), method=sw.methods.FineTune(1, lr=0.1), options=options)
     minus = marked.masked_fill(marked == 77, -100)
-    plain = sw.methods.Training(batch_size=96, distil=sw.methods.Distil(mlp(1), weight=0.5))
+    plain = sw.methods.TrainingOptions(batch_size=96, distillation=sw.methods.Distillation(mlp(1), weight=0.5))
     wanted = sw.retrain(net, (x, minus), method=sw.methods.FineTune(1, lr=0.1), options=plain)
     assert all(torch.equal(t, wanted.state_dict()[k]) for k, t in found.state_dict().items())
 
@@ -122,7 +124,7 @@ def test_the_teacher_is_not_asked_about_labels_that_are_not_scored() -> None:
     teacher.weight.data = torch.randn(2, 3)
     x, labels = torch.randn(8, 5, 2), torch.randint(0, 3, (8, 5))
     labels[:, 3:] = -100
-    options = sw.methods.Training(batch_size=8, distil=sw.methods.Distil(teacher, weight=1.0))
+    options = sw.methods.TrainingOptions(batch_size=8, distillation=sw.methods.Distillation(teacher, weight=1.0))
     whole = sw.retrain(Sum(), (x, labels), method=sw.methods.FineTune(1, lr=1.0), options=options)
     short = sw.retrain(Sum(), (x[:, :3], labels[:, :3]), method=sw.methods.FineTune(1, lr=1.0), options=options)
     assert torch.allclose(whole.state_dict()["weight"], short.state_dict()["weight"], atol=1e-6)
@@ -340,7 +342,10 @@ def test_a_model_that_caches_can_be_trained_after_an_evaluation(inside: bool) ->
 
 def test_a_model_that_caches_can_be_trained_after_it_was_measured_and_transferred() -> None:
     x, y = points()
-    for look in (lambda m: sw.measure(m, x[:2]), lambda m: sw.transfer(m, (x, y), strategy=sw.methods.Head(epochs=1))):
+    for look in (
+        lambda m: sw.summary(m, x[:2]),
+        lambda m: sw.transfer(m, (x, y), strategy=sw.methods.LinearProbe(epochs=1)),
+    ):
         model = Caching()
         look(model)
         F.cross_entropy(model(x), y).backward()
@@ -384,8 +389,8 @@ def test_measuring_and_transferring_leave_random_numbers_where_they_were() -> No
 
     model, (x, y) = Noise(), points()
     state = torch.random.get_rng_state()
-    sw.measure(model, x[:1])
-    sw.transfer(model, (x, y), (x, y), strategy=sw.methods.Head(epochs=1))
+    sw.summary(model, x[:1])
+    sw.transfer(model, (x, y), (x, y), strategy=sw.methods.LinearProbe(epochs=1))
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
@@ -429,4 +434,4 @@ def test_answers_that_cannot_be_are_refused() -> None:
     with pytest.raises(DataError, match="ignore_index=True must be a class number"):
         evaluate(mlp(), points(), ignore_index=True)
     with pytest.raises(DataError, match="next_token='yes' must be True, False or None"):
-        sw.methods.Training(next_token="yes")  # type: ignore[arg-type]
+        sw.methods.TrainingOptions(next_token="yes")  # type: ignore[arg-type]

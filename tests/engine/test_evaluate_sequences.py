@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import shrinkwidget as sw
 from shrinkwidget.errors import DataError
-from shrinkwidget.train.evaluate import evaluate
+from shrinkwidget.evaluation.evaluate import evaluate
 
 VOCABULARY = 30
 IDS = (torch.arange(10)[None] * 3 + torch.arange(24)[:, None]) % VOCABULARY  # the next token is always three further
@@ -128,7 +128,7 @@ def test_retraining_pairs_as_evaluation_does(wrap: Callable[[Any], Any]) -> None
     model = fresh_gpt()
     before = evaluate(model, [{"input_ids": IDS, "labels": IDS}], "perplexity").value
     method = sw.methods.FineTune(25, schedule=sw.methods.Schedule(lr=0.01, optimizer="adamw", decay="constant"))
-    options = sw.methods.Training(metric="perplexity", batch_size=24)
+    options = sw.methods.TrainingOptions(metric="perplexity", batch_size=24)
     trained = sw.retrain(wrap(model), (IDS, IDS), method=method, options=options)
     after = evaluate(trained, (IDS, IDS), "perplexity").value
     assert after < 0.5 * before
@@ -166,7 +166,7 @@ def test_where_nothing_tells_you_are_asked_and_can_answer() -> None:
         model,
         (IDS, IDS),
         method=sw.methods.FineTune(20, lr=1.0),
-        options=sw.methods.Training(next_token=True, batch_size=24),
+        options=sw.methods.TrainingOptions(next_token=True, batch_size=24),
     )
     assert evaluate(trained, (IDS, IDS), next_token=True).value > 0.9
 

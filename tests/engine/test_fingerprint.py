@@ -18,10 +18,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
 
-from shrinkwidget.learn import fingerprint as module
-from shrinkwidget.learn.fingerprint import digest, fingerprint
+from shrinkwidget.training import fingerprint as module
+from shrinkwidget.training.fingerprint import digest, fingerprint
 
-from .training import points
+from .training_helpers import points
 
 X, Y = points()
 FACTOR = 2.0
@@ -105,7 +105,7 @@ def test_values_made_alike_are_equal_and_others_differ(make: Callable[[], list[A
 def test_in_another_process_they_are_the_same() -> None:
     code = (
         "import json\nfrom tests.engine.test_fingerprint import MAKERS\n"
-        "from shrinkwidget.learn.fingerprint import digest, fingerprint\n"
+        "from shrinkwidget.training.fingerprint import digest, fingerprint\n"
         "print(json.dumps([[digest(fingerprint(v)) for v in make()] for make in MAKERS.values()]))"
     )
     env = os.environ | {

@@ -20,11 +20,11 @@ from torch.utils.data import DataLoader, TensorDataset
 import shrinkwidget as sw
 from shrinkwidget.arguments import plain, refuse_unknown
 from shrinkwidget.kinds import every_setting
-from shrinkwidget.learn.job import Job
-from shrinkwidget.learn.options import Training, TrainingFields
 from shrinkwidget.recipe import RecipeFields
+from shrinkwidget.training.options import TrainingFields, TrainingOptions
+from shrinkwidget.training.training_spec import TrainingSpec
 
-from .training import mlp, points
+from .training_helpers import mlp, points
 
 HALF = sw.Recipe(sparsity=0.5)
 guess: Any = sw
@@ -136,7 +136,7 @@ def test_a_recipe_that_cannot_be_meant_is_answered(call: Callable[[nn.Module], o
         (lambda m: guess.retrain(m, points(), learning_rate=0.1), "did you mean 'lr'"),
         (lambda m: guess.retrain(m, points(), epoch=3), "did you mean 'epochs'"),
         (lambda m: guess.retrain(m, points(), test=points()), "did you mean 'eval_data'"),
-        (lambda m: guess.retrain(m, points(), batch=3), "did you mean 'batch_size'"),
+        (lambda m: guess.retrain(m, points(), batch_size=3), "did you mean 'batch_size'"),
         (lambda m: guess.retrain(m, points(), momentum=0.5), r"write method=\w+\(schedule=Schedule\(momentum=…\)\)"),
         (lambda m: guess.prune_and_retrain(m, points(), structure="2:4"), r"write recipe=Recipe\(structure=…\)"),
         (lambda m: guess.transfer(m, points(), rank=4), r"write strategy=\w+\(rank=…\)"),
@@ -171,7 +171,7 @@ def test_an_unknown_field_is_answered_with_the_nearest(kind: type) -> None:
 def test_batch_and_learning_rate_are_what_others_call_them() -> None:
     unknown: Any = {"batch": 32}
     with pytest.raises(sw.errors.TrainingError, match="Training has no field 'batch'; did you mean 'batch_size'"):
-        sw.methods.Training(**unknown)
+        sw.methods.TrainingOptions(**unknown)
     with pytest.raises(sw.errors.TrainingError, match="did you mean 'lr'"):
         guess.methods.Schedule(learning_rate=0.1)
 
@@ -186,7 +186,7 @@ def test_typed_keywords_are_the_fields() -> None:
     assert [*RecipeFields.__annotations__] == [*recipe, "symmetric", "clipping", "seed"]
     assert {"symmetric", "clipping", "seed"} == {*every_setting()} - {"n", "m"}
     options = {*TrainingFields.__annotations__} - {"epochs", "lr", "optimizer"}
-    assert options == {*inspect.signature(Training).parameters}
+    assert options == {*inspect.signature(TrainingOptions).parameters}
 
 
 def test_help_and_completion_show_the_fields() -> None:
@@ -199,9 +199,9 @@ def test_help_and_completion_show_the_fields() -> None:
 # How to train
 
 
-def schedule_of(run: sw.Run[Any]) -> Any:
-    assert isinstance(run.job, Job)
-    return run.job.stage.schedule
+def schedule_of(run: sw.TrainingRun[Any]) -> Any:
+    assert isinstance(run.spec, TrainingSpec)
+    return run.spec.stage.schedule
 
 
 @pytest.mark.parametrize("optimizer", ["SGD", "sgd", "Sgd", torch.optim.SGD])
@@ -218,7 +218,7 @@ def test_a_class_without_a_name_gets_the_rate_of_the_schedule() -> None:
 
 
 @pytest.mark.parametrize(
-    "method, regime",
+    "method, provenance",
     [
         ("finetune", "fine-tuned 2 epochs"),
         ("Fine-Tune", "fine-tuned 2 epochs"),
@@ -228,7 +228,7 @@ def test_a_class_without_a_name_gets_the_rate_of_the_schedule() -> None:
         ("Learning Rate Rewinding", "retrained 2 epochs, learning rate rewound"),
     ],
 )
-def test_a_method_is_named_and_its_settings_written_beside_it(method: Any, regime: str) -> None:
+def test_a_method_is_named_and_its_settings_written_beside_it(method: Any, provenance: str) -> None:
     small = sw.compress(mlp(), 0.5)
     run = guess.retrain(
         small,
@@ -242,22 +242,22 @@ def test_a_method_is_named_and_its_settings_written_beside_it(method: Any, regim
         background=True,
     )
     assert run.wait(60)
-    assert run.result.regime == regime
-    assert (schedule_of(run).optimizer, run.job.stage.rate(0.0), run.history[0]["step"]) == ("adam", 0.02, 2)
+    assert run.result.provenance == provenance
+    assert (schedule_of(run).optimizer, run.spec.stage.rate(0.0), run.history[0]["step"]) == ("adam", 0.02, 2)
 
 
 def test_batch_norm_is_reestimated_by_name() -> None:
     small = sw.compress(mlp(), 0.5)
-    assert sw.retrain(small, points(), method="reestimate_batchnorm").regime == "batch norm re-estimated"
+    assert sw.retrain(small, points(), method="reestimate_batchnorm").provenance == "batch norm re-estimated"
 
 
 def test_keywords_beside_options_change_them() -> None:
-    options = sw.methods.Training(batch_size=48, seed=3)
+    options = sw.methods.TrainingOptions(batch_size=48, seed=3)
     run = guess.retrain(
         mlp(), points(), epochs=1, options=options, seed=np.int64(5), metric="Accuracy", background=True
     )
     assert run.wait(60)
-    assert (run.job.options.batch_size, run.job.options.seed) == (48, 5)
+    assert (run.spec.options.batch_size, run.spec.options.seed) == (48, 5)
 
 
 @pytest.mark.parametrize(
@@ -267,13 +267,13 @@ def test_keywords_beside_options_change_them() -> None:
         ("Linear-Probe", "new head trained 2 epochs"),
         ("full_finetune", "all fine-tuned 2 epochs"),
         ("LoRA", "updates of rank 4 trained 2 epochs"),
-        (sw.methods.LowRank(rank=2), "updates of rank 2 trained 2 epochs"),
+        (sw.methods.LoRA(rank=2), "updates of rank 2 trained 2 epochs"),
         ("gradual_unfreezing", "unfrozen in 3 stages"),
     ],
 )
 def test_a_strategy_is_named(strategy: Any, words: str) -> None:
     taught = sw.transfer(mlp(), points(), points(30), strategy=strategy, epochs=2, lr=0.01, optimizer=torch.optim.Adam)
-    assert words in taught.regime
+    assert words in taught.provenance
     assert taught.score is not None
     assert 0 <= float(taught.score) <= 1
 
@@ -289,7 +289,7 @@ def test_a_strategy_is_named(strategy: Any, words: str) -> None:
         ),
         (
             lambda: guess.retrain(mlp(), points(), method="weight_rewinding"),
-            r"needs more than its name, write method=RewindWeights\(schedule=…, early=…\)",
+            r"needs more than its name, write method=WeightRewinding\(schedule=…, state_dict=…\)",
         ),
         (lambda: guess.retrain(mlp(), points(), method="gradual_pruning"), "give it to prune_and_retrain"),
         (
@@ -304,12 +304,12 @@ def test_a_strategy_is_named(strategy: Any, words: str) -> None:
         ),
         (
             lambda: guess.retrain(mlp(), points(), options={"batch_size": 3}),
-            r"options must be Training\(…\), got a dict",
+            r"options must be TrainingOptions\(…\), got a dict",
         ),
         (lambda: guess.transfer(mlp(), points(), strategy="linear"), "did you mean 'linear_probe'"),
         (lambda: guess.transfer(mlp(), points(), strategy=3), "must be a name such as 'linear_probe', or an object"),
         (lambda: guess.methods.Schedule(decay="cosin"), "did you mean 'cosine'"),
-        (lambda: guess.methods.Training(loss="crossentropi"), "did you mean 'cross_entropy'"),
+        (lambda: guess.methods.TrainingOptions(loss="crossentropi"), "did you mean 'cross_entropy'"),
     ],
 )
 def test_a_training_that_cannot_be_meant_is_answered(call: Callable[[], object], sentence: str) -> None:
@@ -325,7 +325,7 @@ def test_a_method_of_ones_own_keeps_its_settings() -> None:
         def words(self, epochs: str) -> str:
             return f"mine {epochs}"
 
-    assert sw.retrain(mlp(), points(), method=Mine()).regime == "mine 1 epoch"
+    assert sw.retrain(mlp(), points(), method=Mine()).provenance == "mine 1 epoch"
     with pytest.raises(sw.errors.TrainingError, match="Mine does not take lr=…: leave it out"):
         sw.retrain(mlp(), points(), method=Mine(), lr=0.1)
 
@@ -371,7 +371,7 @@ def test_numbers_of_numpy_are_numbers() -> None:
     assert (type(explorer.bits), type(explorer.sparsity)) == (int, float)
     explorer.close()
     assert guess.evaluate(mlp(), points(), ignore_index=np.int64(2), batch_size=np.int64(7)).n == 64
-    assert guess.methods.LowRank(rank=np.int64(4)).rank == 4
+    assert guess.methods.LoRA(rank=np.int64(4)).rank == 4
     assert len(guess.demo.few(np.int64(2))[1]) == 20
     assert (
         guess.transfer(mlp(), points(), classes=np.int64(5), epochs=np.int64(1)).model.get_submodule("4").out_features
@@ -414,7 +414,7 @@ def test_data_has_one_name_and_its_natural_place() -> None:
     for function in (guess.evaluate, guess.explore):
         assert [*inspect.signature(function).parameters][:2] == ["model", "eval_data"]
     loader = DataLoader(TensorDataset(*points()), batch_size=32)
-    assert sw.retrain(mlp(), loader, loader, epochs=1).regime == "fine-tuned 1 epoch"
+    assert sw.retrain(mlp(), loader, loader, epochs=1).provenance == "fine-tuned 1 epoch"
 
 
 def state_of(source: nn.Module) -> dict[str, torch.Tensor]:
@@ -462,7 +462,7 @@ def test_a_model_is_taken_in_every_form(form: Callable[[nn.Module, Path], Any], 
     assert all(torch.equal(tensor, small.state_dict()[name]) for name, tensor in whole.state_dict().items())
     assert sw.sketch(source).parameters == sum(p.numel() for p in network.parameters())
     assert sw.estimate(source, 0.5, bits=4).sparsity == whole.estimate.sparsity  # type: ignore[union-attr]
-    assert sw.measure(source).safetensors == sw.measure(network.state_dict()).safetensors
+    assert sw.summary(source).safetensors == sw.summary(network.state_dict()).safetensors
     explorer = sw.explore(source, sparsity=0.5)
     assert explorer.recipe == HALF
     explorer.close()

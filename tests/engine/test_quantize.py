@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor
 
-from shrinkwidget.measure.layers import Entry, open_weights
+from shrinkwidget.analysis.model_tensors import TensorEntry, open_model
+from shrinkwidget.compression.encoded_tensor import EncodedTensor, decode, dense_codes
+from shrinkwidget.compression.numpy_kernels import nearest
+from shrinkwidget.compression.quantize import quantize
+from shrinkwidget.compression.quantizers.kmeans import codebook_of
 from shrinkwidget.methods import KMeans, Uniform, Unstructured
 from shrinkwidget.recipe import Plan
-from shrinkwidget.shrink.coded import Coded, decode, dense_codes
-from shrinkwidget.shrink.numeric import nearest
-from shrinkwidget.shrink.quantize import quantize
-from shrinkwidget.shrink.quantizers.kmeans import codebook_of
 
 DTYPES = [torch.float32, torch.float16, torch.bfloat16, torch.float64]
 f = np.float32
@@ -42,8 +42,8 @@ def symmetric_(plan: Plan) -> bool:
     return plan.quantizer.symmetric
 
 
-def an_entry(w: Tensor) -> Entry:
-    return open_weights({"w.weight": w}).layers[0]
+def an_entry(w: Tensor) -> TensorEntry:
+    return open_model({"w.weight": w}).layers[0]
 
 
 def groups(shape: tuple[int, ...], granularity: str | int) -> list[range]:
@@ -163,15 +163,15 @@ def layers(draw: st.DrawFn) -> tuple[Tensor, Tensor | None]:
     return w.to(draw(st.sampled_from(DTYPES))), keep
 
 
-def check_against_reference(w: Tensor, keep: Tensor | None, plan: Plan) -> Coded:
-    coded = quantize(an_entry(w), keep, plan)
+def check_against_reference(w: Tensor, keep: Tensor | None, plan: Plan) -> EncodedTensor:
+    encoded = quantize(an_entry(w), keep, plan)
     flat = torch.ones(w.numel(), dtype=torch.bool) if keep is None else keep
     codes, effective = linear_reference(w.float().flatten().numpy(), flat.numpy(), tuple(w.shape), plan)
-    assert coded.codes.tolist() == codes.tolist()
-    found = decode(coded)
+    assert encoded.codes.tolist() == codes.tolist()
+    found = decode(encoded)
     assert (found.shape, found.dtype) == (w.shape, w.dtype)
     assert torch.equal(found.flatten(), torch.from_numpy(effective).to(w.dtype))
-    return coded
+    return encoded
 
 
 @pytest.mark.parametrize("symmetric", [True, False])
@@ -179,9 +179,9 @@ def test_a_percentile_cuts_off_no_more_than_its_share(symmetric: bool) -> None:
     w = torch.randn(1, 4000, generator=torch.Generator().manual_seed(0)).clamp(min=-2)
     w[0, 0] = 10
     plan = a_plan(bits=8, granularity="tensor", symmetric=symmetric, clipping=99.0)
-    coded = quantize(an_entry(w), None, plan)
-    assert coded.scales is not None
-    cut_off = (decode(coded) - w).abs() > coded.scales
+    encoded = quantize(an_entry(w), None, plan)
+    assert encoded.scales is not None
+    cut_off = (decode(encoded) - w).abs() > encoded.scales
     assert 0 < cut_off.sum() <= 40
 
 
@@ -212,28 +212,30 @@ def test_chosen_ranges_equal_the_reference(
 def test_dense_codes_stand_for_the_same_weights(
     layer: tuple[Tensor, Tensor | None], bits: int, symmetric: bool, granularity: str | int
 ) -> None:
-    coded = quantize(an_entry(layer[0]), layer[1], a_plan(bits=bits, symmetric=symmetric, granularity=granularity))
-    everything = dense_codes(coded)
+    encoded = quantize(an_entry(layer[0]), layer[1], a_plan(bits=bits, symmetric=symmetric, granularity=granularity))
+    everything = dense_codes(encoded)
     assert everything.numel() == layer[0].numel()
-    dense = Coded("w", coded.shape, coded.dtype, coded.plan, None, everything, coded.scales, coded.zeros)
-    assert torch.equal(decode(dense), decode(coded))
+    dense = EncodedTensor(
+        "w", encoded.shape, encoded.dtype, encoded.plan, None, everything, encoded.scales, encoded.zeros
+    )
+    assert torch.equal(decode(dense), decode(encoded))
 
 
 @given(layers(), st.sampled_from([16, 32]))
 def test_plain_floats_are_the_weights_in_that_precision(layer: tuple[Tensor, Tensor | None], bits: int) -> None:
     w, keep = layer
-    coded = quantize(an_entry(w), keep, a_plan(bits=bits))
+    encoded = quantize(an_entry(w), keep, a_plan(bits=bits))
     narrow = w if w.dtype.itemsize <= bits // 8 else w.to(torch.float16 if bits == 16 else torch.float32)
     expected = narrow.to(w.dtype) if keep is None else narrow.to(w.dtype) * keep.view(w.shape)
-    assert coded.codes.dtype == narrow.dtype
-    assert torch.equal(decode(coded), expected)
+    assert encoded.codes.dtype == narrow.dtype
+    assert torch.equal(decode(encoded), expected)
 
 
 def test_halves_beyond_float16_are_bfloat16() -> None:
     w = torch.tensor([[1.0, 70000.0], [3.140625, -2.5e9]])
-    coded = quantize(an_entry(w), None, a_plan(bits=16))
-    assert coded.codes.dtype == torch.bfloat16
-    assert torch.equal(decode(coded), w.bfloat16().float())
+    encoded = quantize(an_entry(w), None, a_plan(bits=16))
+    assert encoded.codes.dtype == torch.bfloat16
+    assert torch.equal(decode(encoded), w.bfloat16().float())
     assert quantize(an_entry(w[:, :1]), None, a_plan(bits=16)).codes.dtype == torch.float16
 
 
@@ -241,21 +243,21 @@ def test_halves_beyond_float16_are_bfloat16() -> None:
 @given(layers(), st.integers(1, 6))
 def test_a_codebook_is_a_fixed_point_of_k_means(layer: tuple[Tensor, Tensor | None], bits: int) -> None:
     w, keep = layer
-    coded = quantize(an_entry(w), keep, a_plan(bits=bits, quantizer=KMeans()))
+    encoded = quantize(an_entry(w), keep, a_plan(bits=bits, quantizer=KMeans()))
     flat = w.float().flatten()
     kept = flat if keep is None else flat[keep]
-    values = coded.codebook
+    values = encoded.codebook
     assert values is not None
     assert values.tolist() == sorted(values.tolist())
     assert len(values) == 2**bits
     distances = (kept[:, None].double() - values.double()).abs()
-    chosen = distances.gather(1, coded.codes.long()[:, None])[:, 0]
+    chosen = distances.gather(1, encoded.codes.long()[:, None])[:, 0]
     assert torch.allclose(chosen, distances.amin(1), rtol=1e-6, atol=1e-9)
-    for code in coded.codes.unique().tolist():
-        cell = kept[coded.codes == code].double()
+    for code in encoded.codes.unique().tolist():
+        cell = kept[encoded.codes == code].double()
         assert float(values[code]) == pytest.approx(float(cell.mean()), rel=1e-6, abs=1e-9)
     pruned = torch.zeros_like(flat, dtype=torch.bool) if keep is None else ~keep
-    assert not decode(coded).flatten()[pruned].any()
+    assert not decode(encoded).flatten()[pruned].any()
 
 
 def test_a_codebook_of_few_different_weights_is_exact() -> None:
@@ -285,9 +287,9 @@ def test_two_values_of_a_gaussian_are_its_half_means() -> None:
 def test_all_zero_and_all_pruned_layers_stay_zero(quantizer: Any, bits: int) -> None:
     for keep in (None, torch.zeros(12, dtype=torch.bool)):
         w = torch.zeros(3, 4) if keep is None else torch.randn(3, 4)
-        coded = quantize(an_entry(w), keep, a_plan(bits=bits, quantizer=quantizer))
-        assert torch.equal(decode(coded), torch.zeros(3, 4))
-        assert all(bool(x.isfinite().all()) for x in (coded.scales, coded.codebook) if x is not None)
+        encoded = quantize(an_entry(w), keep, a_plan(bits=bits, quantizer=quantizer))
+        assert torch.equal(decode(encoded), torch.zeros(3, 4))
+        assert all(bool(x.isfinite().all()) for x in (encoded.scales, encoded.codebook) if x is not None)
 
 
 def test_zero_is_exactly_zero_after_an_asymmetric_grid() -> None:
@@ -309,7 +311,7 @@ def test_the_size_of_pieces_makes_no_difference(shape: tuple[int, int], monkeypa
         for span in ("absmax", "mse", 95.0)
     ]
     whole = [decode(quantize(entry, keep, plan)) for plan in plans]
-    monkeypatch.setattr("shrinkwidget.shrink.grid.CHUNK", 100)
+    monkeypatch.setattr("shrinkwidget.compression.quantization_grid.CHUNK", 100)
     for plan, expected in zip(plans, whole, strict=True):
         assert torch.equal(decode(quantize(entry, keep, plan)), expected), plan
 

@@ -10,10 +10,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from shrinkwidget.compressed import compress
-from shrinkwidget.measure.layers import open_weights
-from shrinkwidget.measure.quantized_checkpoint import quantization_parts
-from shrinkwidget.measure.size import measure
+from shrinkwidget.analysis.model_summary import summary
+from shrinkwidget.analysis.model_tensors import open_model
+from shrinkwidget.analysis.quantized_checkpoint import quantization_parts
+from shrinkwidget.compressed_model import compress
 from shrinkwidget.recipe import Recipe
 
 
@@ -86,16 +86,16 @@ def test_what_decodes_quantized_weights_is_kept_and_says_so(state: dict[str, Ten
         state["layers.0.q.weight"] = torch.randn(64, 64)  # fake-quantized: the weights themselves may be compressed
     save_file(state, tmp_path / "model.safetensors")
     for source in (state, tmp_path):
-        weights = open_weights(source)
+        weights = open_model(source)
         layers = {entry.name for entry in weights.layers}
         assert layers == {n for n, t in state.items() if n.endswith(".weight") and t.dtype == torch.float32}
-        for entry in weights.kept:
+        for entry in weights.uncompressed:
             reason = "part of the quantized weights 'layers.0.q."
             assert entry.name.rpartition(".")[2] in OTHERS or entry.why.startswith(reason), entry.name
     after = compress(tmp_path, Recipe(sparsity=0.9, bits=2)).state_dict()
     for name in set(state) - layers:
         assert torch.equal(after[name].double(), state[name].double())
-    assert measure(tmp_path).nbytes == sum(t.numel() * t.itemsize for t in state.values())
+    assert summary(tmp_path).nbytes == sum(t.numel() * t.itemsize for t in state.values())
 
 
 def test_modules_of_quantized_weights_keep_their_scales() -> None:
@@ -105,7 +105,7 @@ def test_modules_of_quantized_weights_keep_their_scales() -> None:
             self.register_buffer("weight", ints(8, 8, dtype=torch.int8))
             self.scale = nn.Parameter(torch.rand(8, 1))
 
-    weights = open_weights(nn.Sequential(Int8Linear(), nn.Linear(8, 8)))
+    weights = open_model(nn.Sequential(Int8Linear(), nn.Linear(8, 8)))
     assert [entry.name for entry in weights.layers] == ["1.weight"]
 
 

@@ -17,17 +17,17 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from shrinkwidget import demo
-from shrinkwidget.compressed import compress
-from shrinkwidget.learn.api import retrain
-from shrinkwidget.learn.methods import FineTune, RewindLearningRate, RewindWeights
-from shrinkwidget.learn.options import Training
-from shrinkwidget.learn.schedule import Schedule
+from shrinkwidget.compressed_model import compress
+from shrinkwidget.evaluation.evaluate import evaluate
 from shrinkwidget.recipe import Keep, Recipe
-from shrinkwidget.train.evaluate import evaluate
+from shrinkwidget.training.options import TrainingOptions
+from shrinkwidget.training.retrain import retrain
+from shrinkwidget.training.retraining_methods import FineTune, LearningRateRewinding, WeightRewinding
+from shrinkwidget.training.schedule import Schedule
 
-from .packing import same, same_bits
+from .packed_file_helpers import same, same_bits
 from .test_compress import digest
-from .training import TEST, TRAIN, mlp, points, result, slowly, told, trainer
+from .training_helpers import TEST, TRAIN, mlp, points, result, slowly, told, trainer
 
 SHORT = Schedule(epochs=4, lr=0.05)
 
@@ -42,7 +42,7 @@ def test_a_pruned_network_learns_again_and_stays_pruned() -> None:
     again = retrain(small, TRAIN, TEST, FineTune(2, lr=0.02))
     after = evaluate(again, TEST)
     assert after.value > before.value + 0.3
-    assert after.regime == again.regime == "fine-tuned 2 epochs"
+    assert after.provenance == again.provenance == "fine-tuned 2 epochs"
     assert again.recipe == small.recipe
     assert again.nbytes == small.nbytes
     assert small.model is not None
@@ -57,12 +57,12 @@ def test_masks_hold_after_every_step_in_the_weights_and_in_what_the_optimizer_re
     small = compress(mlp(), Recipe(sparsity=0.7))
     assert small.model is not None
     zeros = pruned_places(small.model)
-    steps = trainer(small, RewindLearningRate(Schedule(epochs=2, lr=0.01, optimizer=optimizer)), batch_size=16)
+    steps = trainer(small, LearningRateRewinding(Schedule(epochs=2, lr=0.01, optimizer=optimizer)), batch_size=16)
     seen = 0
     for now in told(steps):
         if now.phase == "train":
             seen += 1
-            network, optimizer_now = steps.learner.network, steps.learner.optimizer
+            network, optimizer_now = steps.train_step.network, steps.train_step.optimizer
             parameters = dict(network.named_parameters())
             for name, places in zeros.items():
                 remembered = [x for x in optimizer_now.state[parameters[name]].values() if x.shape == places.shape]
@@ -82,14 +82,14 @@ def test_sparsity_is_exact_and_measured() -> None:
 def test_a_weight_that_lands_on_zero_is_still_a_survivor() -> None:
     small = compress(mlp(), Recipe(sparsity=0.5))
     assert small.model is not None
-    keep = {name: item.keep for name, item in small.coded.items()}
+    keep = {name: item.keep for name, item in small.encoded.items()}
     steps = trainer(small, FineTune(1, lr=1e-30))
     for now in told(steps):
         if now.phase == "train" and now.step == 2:
             with torch.no_grad():
-                steps.learner.network.get_parameter("0.weight").zero_()
+                steps.train_step.network.get_parameter("0.weight").zero_()
     again = steps.best()
-    for name, item in again.coded.items():
+    for name, item in again.encoded.items():
         assert item.keep is not None
         assert torch.equal(item.keep, keep[name])  # type: ignore[arg-type]
 
@@ -126,7 +126,7 @@ def test_the_same_seed_gives_the_same_weights_whatever_happens_between_the_steps
 
 
 def test_a_dense_module_is_trained_as_it_is() -> None:
-    dense = retrain(mlp(), points(), method=RewindLearningRate(SHORT))
+    dense = retrain(mlp(), points(), method=LearningRateRewinding(SHORT))
     assert dense.recipe == Recipe()
     assert evaluate(dense, points(60, seed=2)).value > 0.85
 
@@ -224,8 +224,8 @@ def test_tied_weights_recurrent_layers_and_attention_are_held() -> None:
     again = retrain(small, [(tokens, tokens)] * 3, method=FineTune(2, lr=0.1))
     assert again.model is not None
     assert again.model.head.weight is again.model.embed.weight  # type: ignore[union-attr]
-    for name, item in again.coded.items():
-        assert item.kept == small.coded[name].kept
+    for name, item in again.encoded.items():
+        assert item.kept == small.encoded[name].kept
     assert all(same_bits(tensor, again.state_dict()[name]) for name, tensor in again.model.state_dict().items())
 
 
@@ -235,7 +235,7 @@ def test_tied_weights_recurrent_layers_and_attention_are_held() -> None:
 def test_the_rate_of_every_step_is_that_of_the_schedule() -> None:
     schedule = Schedule(epochs=4, lr=0.2, warmup=1, milestones=(0.5, 3))
     rates = [
-        now.lr for now in told(trainer(mlp(), RewindLearningRate(schedule), batch_size=32)) if now.phase == "train"
+        now.lr for now in told(trainer(mlp(), LearningRateRewinding(schedule), batch_size=32)) if now.phase == "train"
     ]
     assert rates == pytest.approx([schedule.lr_at(step / 3) for step in range(12)])
     assert rates == pytest.approx([0, 0.2 / 3, 0.4 / 3, *[0.2] * 3, *[0.02] * 3, *[0.002] * 3])
@@ -243,7 +243,9 @@ def test_the_rate_of_every_step_is_that_of_the_schedule() -> None:
 
 def test_rewinding_to_an_epoch_replays_the_schedule_from_there() -> None:
     rates = [
-        now.lr for now in told(trainer(mlp(), RewindLearningRate(SHORT, to=2), batch_size=96)) if now.phase == "train"
+        now.lr
+        for now in told(trainer(mlp(), LearningRateRewinding(SHORT, epoch=2), batch_size=96))
+        if now.phase == "train"
     ]
     assert rates == pytest.approx([SHORT.lr_at(2), SHORT.lr_at(3)])
 
@@ -257,13 +259,13 @@ def test_fine_tuning_keeps_the_last_rate() -> None:
 def test_weight_rewinding_restores_early_weights_under_the_masks_of_now() -> None:
     early = mlp(seed=3)
     small = compress(mlp(), Recipe(sparsity=0.5))
-    steps = trainer(small, RewindWeights(SHORT, early.state_dict(), to=1))
+    steps = trainer(small, WeightRewinding(SHORT, early.state_dict(), epoch=1))
     next(steps.steps())
-    for name, item in small.coded.items():
+    for name, item in small.encoded.items():
         assert item.keep is not None
-        now = steps.learner.network.state_dict()[name]
+        now = steps.train_step.network.state_dict()[name]
         assert torch.equal(now, early.state_dict()[name] * item.keep.view(now.shape))
-    assert result(steps).regime == "retrained 3 epochs, weights rewound to epoch 1"
+    assert result(steps).provenance == "retrained 3 epochs, weights rewound to epoch 1"
 
 
 def test_an_optimizer_of_ones_own_keeps_the_rates_of_its_groups_relative_to_each_other() -> None:
@@ -271,15 +273,15 @@ def test_an_optimizer_of_ones_own_keeps_the_rates_of_its_groups_relative_to_each
         groups: list[dict[str, Any]] = [{"params": parameters[:2]}, {"params": parameters[2:], "lr": 0.01}]
         return torch.optim.SGD(groups, lr=0.1)
 
-    steps = trainer(mlp(), RewindLearningRate(Schedule(epochs=2, lr=0.1, optimizer=two_groups, milestones=(0.5,))))
-    rates = [[g["lr"] for g in steps.learner.optimizer.param_groups] for now in told(steps) if now.phase == "train"]
+    steps = trainer(mlp(), LearningRateRewinding(Schedule(epochs=2, lr=0.1, optimizer=two_groups, milestones=(0.5,))))
+    rates = [[g["lr"] for g in steps.train_step.optimizer.param_groups] for now in told(steps) if now.phase == "train"]
     assert rates == [pytest.approx([0.1, 0.01])] * 2 + [pytest.approx([0.01, 0.001])] * 2
 
 
 def test_options_take_numpys_numbers() -> None:
     assert Schedule(epochs=np.int64(4), lr=np.float32(0.5)) == Schedule(epochs=4, lr=0.5)  # type: ignore[arg-type]
     assert FineTune(epochs=np.arange(3)[2]) == FineTune(2)
-    assert type(Training(batch_size=np.int64(8)).batch_size) is int  # type: ignore[arg-type]
+    assert type(TrainingOptions(batch_size=np.int64(8)).batch_size) is int  # type: ignore[arg-type]
 
 
 def test_what_is_told_is_plain_and_counts_up() -> None:
@@ -301,7 +303,7 @@ def test_in_a_terminal_a_bar_tells_where_it_is(monkeypatch: pytest.MonkeyPatch) 
 
     screen = Terminal()
     monkeypatch.setattr(sys, "stderr", screen)
-    small, options = compress(mlp(), Recipe(sparsity=0.5)), Training(batch_size=8, augment=slowly)
+    small, options = compress(mlp(), Recipe(sparsity=0.5)), TrainingOptions(batch_size=8, augment=slowly)
     retrain(small, points(), points(30, seed=1), FineTune(2, lr=0.05), options=options)
     assert re.search(r"epoch 2/2: .*/24 .*50\.0% sparse, loss \d\.\d{3}, test accuracy \d+\.\d %", screen.getvalue())
 

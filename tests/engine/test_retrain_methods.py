@@ -11,28 +11,28 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from shrinkwidget import demo
-from shrinkwidget.compressed import compress
+from shrinkwidget.compressed_model import compress
 from shrinkwidget.errors import DataError, ModelError, TrainingError
-from shrinkwidget.learn.api import prune_and_retrain, retrain
-from shrinkwidget.learn.methods import FineTune, GradualPruning, ReestimateNorms
-from shrinkwidget.learn.options import Distil, Training
-from shrinkwidget.learn.rounds import recipes_to
-from shrinkwidget.learn.schedule import Schedule
+from shrinkwidget.evaluation.evaluate import evaluate
 from shrinkwidget.recipe import Recipe
-from shrinkwidget.train.evaluate import evaluate
+from shrinkwidget.training.iterative_pruning import iterative_recipes
+from shrinkwidget.training.options import Distillation, TrainingOptions
+from shrinkwidget.training.retrain import prune_and_retrain, retrain
+from shrinkwidget.training.retraining_methods import FineTune, GradualPruning, RecalibrateBatchNorm
+from shrinkwidget.training.schedule import Schedule
 
-from .packing import same
+from .packed_file_helpers import same
 from .test_compress import digest
-from .training import TEST, TRAIN, mlp, points, result, told, trainer
+from .training_helpers import TEST, TRAIN, mlp, points, result, told, trainer
 
 
 def test_measuring_batch_norm_anew_recovers_accuracy_without_a_label() -> None:
     small = compress(demo.model(), Recipe(sparsity=0.9, bits=4))
     assert small.model is not None
     before = digest(small.model)
-    again = retrain(small, TRAIN[0], TEST, ReestimateNorms())
+    again = retrain(small, TRAIN[0], TEST, RecalibrateBatchNorm())
     assert evaluate(again, TEST).value > evaluate(small, TEST).value + 0.3
-    assert again.regime == "batch norm re-estimated"
+    assert again.provenance == "batch norm re-estimated"
     assert again.nbytes == small.nbytes
     assert digest(small.model) == before
     for name, tensor in small.state_dict().items():
@@ -44,48 +44,48 @@ def test_the_new_statistics_are_the_mean_over_the_batches() -> None:
     x, _ = points()
     hidden = model.get_submodule("0")(x).detach()
     batches = [x[:32], x[32:64], x[64:]]
-    again = retrain(model, batches, method=ReestimateNorms())
+    again = retrain(model, batches, method=RecalibrateBatchNorm())
     expected = torch.stack([hidden[at : at + 32].mean(0) for at in (0, 32, 64)]).mean(0)
     torch.testing.assert_close(again.state_dict()["1.running_mean"], expected)
     assert again.model is not None
     assert [m.training for m in again.model.modules()] == [m.training for m in model.modules()]
     assert again.model.get_submodule("1").momentum == 0.1
-    one = retrain(model, batches, method=ReestimateNorms(batches=1))
+    one = retrain(model, batches, method=RecalibrateBatchNorm(batches=1))
     torch.testing.assert_close(one.state_dict()["1.running_mean"], hidden[:32].mean(0))
-    later = retrain(retrain(model, points(), method=FineTune(1)), points(), method=ReestimateNorms())
-    assert later.regime == "fine-tuned 1 epoch, then batch norm re-estimated"
+    later = retrain(retrain(model, points(), method=FineTune(1)), points(), method=RecalibrateBatchNorm())
+    assert later.provenance == "fine-tuned 1 epoch, then batch norm re-estimated"
 
 
 def test_one_sentence_where_there_is_nothing_to_measure() -> None:
     with pytest.raises(ModelError, match="no batch norm with running statistics in this Linear"):
-        retrain(nn.Linear(8, 3), points(), method=ReestimateNorms())
+        retrain(nn.Linear(8, 3), points(), method=RecalibrateBatchNorm())
     with pytest.raises(DataError, match="the data is empty: there is no batch to measure"):
-        retrain(mlp(), [], method=ReestimateNorms())
+        retrain(mlp(), [], method=RecalibrateBatchNorm())
     with pytest.raises(DataError, match="batch 2: the model cannot run input 4×7 float32"):
-        retrain(mlp(), [torch.ones(4, 8), *[torch.ones(4, 7)] * 2], method=ReestimateNorms())
+        retrain(mlp(), [torch.ones(4, 8), *[torch.ones(4, 7)] * 2], method=RecalibrateBatchNorm())
     with pytest.raises(DataError, match="takes no checkpoint"):
-        retrain(mlp(), points(), method=ReestimateNorms(), options=Training(checkpoint="x"))
-    with pytest.raises(TrainingError, match=r"ReestimateNorms\(\) does not train"):
-        prune_and_retrain(mlp(), points(), method=ReestimateNorms())
+        retrain(mlp(), points(), method=RecalibrateBatchNorm(), options=TrainingOptions(checkpoint="x"))
+    with pytest.raises(TrainingError, match=r"RecalibrateBatchNorm\(\) does not train"):
+        prune_and_retrain(mlp(), points(), method=RecalibrateBatchNorm())
 
 
 GRADUAL = GradualPruning(Schedule(epochs=8, lr=0.05, decay="cosine"), begin=0.25, end=0.75, every=0.5)
 
 
 def test_gradual_pruning_follows_its_cubic_to_the_recipe() -> None:
-    steps = trainer(mlp(), GRADUAL, batch_size=24, recipes=recipes_to(Recipe(sparsity=0.8, bits=4), 1))
+    steps = trainer(mlp(), GRADUAL, batch_size=24, recipes=iterative_recipes(Recipe(sparsity=0.8, bits=4), 1))
     seen = [(now.epoch - 1 + (now.step - 1) / 4, now.sparsity) for now in told(steps) if now.phase == "train"]
     for progress, sparsity in seen:
         past = min(1, max(0, (progress // 0.5 * 0.5 / 8 - 0.25) / 0.5))
         assert sparsity == pytest.approx(0.8 * (1 - (1 - past) ** 3), abs=0.5 / 176)
     small = steps.best()
-    assert small.regime == "pruned gradually over 8 epochs, quantization-aware"
+    assert small.provenance == "pruned gradually over 8 epochs, quantization-aware"
     assert small.estimate is not None
     assert small.estimate.sparsity == pytest.approx(141 / 176)
 
 
 def test_gradual_pruning_goes_on_from_its_checkpoints(tmp_path: Path) -> None:
-    asked: dict[str, Any] = dict(method=GRADUAL, batch_size=24, recipes=recipes_to(0.8, 1))
+    asked: dict[str, Any] = dict(method=GRADUAL, batch_size=24, recipes=iterative_recipes(0.8, 1))
     expected = result(trainer(mlp(), **asked))
     path = tmp_path / "checkpoint.safetensors"
     for now in told(trainer(mlp(), **asked, checkpoint=path)):
@@ -111,7 +111,10 @@ def test_the_distilled_loss_is_that_of_the_paper() -> None:
     teacher, model = nn.Linear(8, 3), nn.Linear(8, 3)
     x, y = points()
     steps = trainer(
-        model, FineTune(1, lr=1e-9), train_data=[(x, y)], distil=Distil(teacher, temperature=3.0, weight=0.7)
+        model,
+        FineTune(1, lr=1e-9),
+        train_data=[(x, y)],
+        distillation=Distillation(teacher, temperature=3.0, weight=0.7),
     )
     loss = next(now.loss for now in told(steps) if now.phase == "train")
     with torch.no_grad():
@@ -123,18 +126,22 @@ def test_the_distilled_loss_is_that_of_the_paper() -> None:
 def test_a_teacher_is_asked_in_eval_mode_and_stays_as_it_is() -> None:
     teacher = mlp(seed=4)
     before = digest(teacher)
-    small = retrain(mlp(), points(), method=FineTune(2, lr=0.05), options=Training(distil=Distil(teacher)))
+    small = retrain(
+        mlp(), points(), method=FineTune(2, lr=0.05), options=TrainingOptions(distillation=Distillation(teacher))
+    )
     assert digest(teacher) == before
-    assert small.regime == "fine-tuned 2 epochs, distilled"
+    assert small.provenance == "fine-tuned 2 epochs, distilled"
 
 
 def test_a_teacher_that_does_not_fit_says_so() -> None:
     with pytest.raises(DataError, match=r"epoch 1, step 1: the teacher's outputs are .*×4 float32, the student's .*×3"):
-        retrain(mlp(), points(), options=Training(distil=Distil(nn.Linear(8, 4))))
-    with pytest.raises(TrainingError, match=r"Distil\(teacher=…\) must be an nn\.Module, got a str"):
-        Distil("resnet")  # type: ignore[arg-type]
-    with pytest.raises(TrainingError, match=r"Distil\(temperature=0, weight=0\.9\): the temperature must be above 0"):
-        Distil(mlp(), temperature=0)
+        retrain(mlp(), points(), options=TrainingOptions(distillation=Distillation(nn.Linear(8, 4))))
+    with pytest.raises(TrainingError, match=r"Distillation\(teacher=…\) must be an nn\.Module, got a str"):
+        Distillation("resnet")  # type: ignore[arg-type]
+    with pytest.raises(
+        TrainingError, match=r"Distillation\(temperature=0, weight=0\.9\): the temperature must be above 0"
+    ):
+        Distillation(mlp(), temperature=0)
 
 
 def test_a_loss_of_ones_own_and_mean_squared_error() -> None:
@@ -156,7 +163,7 @@ def test_a_loss_of_ones_own_and_mean_squared_error() -> None:
 
 
 def test_channels_last_and_mixed_precision_train_and_leave_the_layout_as_it_was() -> None:
-    options = Training(channels_last=True, autocast=torch.bfloat16)
+    options = TrainingOptions(channels_last=True, autocast=torch.bfloat16)
     small = compress(demo.model(), Recipe(sparsity=0.8, bits=4))
     again = retrain(small, TRAIN, method=FineTune(1, lr=0.02), options=options)
     assert evaluate(again, TEST).value > 0.9

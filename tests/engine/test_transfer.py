@@ -17,14 +17,14 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 import shrinkwidget as sw
 from shrinkwidget import demo
 from shrinkwidget.errors import DataError, ModelError, TrainingError
-from shrinkwidget.teach.strategies import FineTuneAll, Gradual, Head, LowRank
+from shrinkwidget.transfer_learning.strategies import FullFineTune, GradualUnfreezing, LinearProbe, LoRA
 
-from .packing import same
+from .packed_file_helpers import same
 from .test_compress import digest
-from .training import TEST, TRAIN, mlp, points
+from .training_helpers import TEST, TRAIN, mlp, points
 
 PARITY = (TRAIN[0][:128], TRAIN[1][:128] % 2)
-SHORT = Head(epochs=5)
+SHORT = LinearProbe(epochs=5)
 
 
 class TwoInputs(nn.Module):
@@ -69,7 +69,7 @@ def test_the_head_learns_and_the_backbone_stays_bit_for_bit_with_its_statistics(
     assert same(without_head(done.model, "head"), without_head(model, "head"))
     assert done.score is not None
     assert done.score.value > 0.9
-    assert done.score.regime == done.regime == "transferred, new head trained 100 epochs"
+    assert done.score.provenance == done.provenance == "transferred, new head trained 100 epochs"
     assert done.score.value == done.history[-1]["test"]["value"]
     assert done.compressed is None
     assert done.baseline is None
@@ -92,7 +92,9 @@ def test_the_users_model_and_chance_are_as_they_were() -> None:
 def test_the_same_seed_gives_the_same_weights_and_another_one_others() -> None:
     first, again = (sw.transfer(demo.model(), PARITY, strategy=SHORT).model.state_dict() for _ in range(2))
     assert same(first, again)
-    other = sw.transfer(demo.model(), PARITY, strategy=SHORT, options=sw.methods.Training(seed=1)).model.state_dict()
+    other = sw.transfer(
+        demo.model(), PARITY, strategy=SHORT, options=sw.methods.TrainingOptions(seed=1)
+    ).model.state_dict()
     assert not same(first, other)
 
 
@@ -108,13 +110,13 @@ def test_features_are_computed_once_and_shuffled_in_every_epoch() -> None:
     sw.transfer(model, PARITY, strategy=SHORT, classes=2)
     few = ran
     ran = 0
-    sw.transfer(model, PARITY, strategy=Head(epochs=10), classes=2)
+    sw.transfer(model, PARITY, strategy=LinearProbe(epochs=10), classes=2)
     assert ran == few <= 5 * 128
 
 
 @pytest.mark.parametrize("augmented", [False, True])
 def test_computing_them_anew_comes_to_the_same(augmented: bool) -> None:
-    options = sw.methods.Training(augment=(lambda x: x) if augmented else None)
+    options = sw.methods.TrainingOptions(augment=(lambda x: x) if augmented else None)
     done = sw.transfer(demo.model(), PARITY, strategy=SHORT, options=options)
     again = sw.transfer(demo.model(), PARITY, strategy=SHORT)
     assert same(without_head(done.model, "head"), without_head(again.model, "head"))
@@ -133,7 +135,7 @@ def test_a_head_before_a_pooling_is_found_and_trained_and_norms_without_weights_
     assert done.history[-1]["loss"] < done.history[0]["loss"]
 
 
-@pytest.mark.parametrize("strategy", [SHORT, FineTuneAll(5), Gradual(2, epochs=2), LowRank(2, epochs=5)])
+@pytest.mark.parametrize("strategy", [SHORT, FullFineTune(5), GradualUnfreezing(2, epochs=2), LoRA(2, epochs=5)])
 def test_dict_batches_with_several_inputs_and_labels_of_the_model(strategy: Any) -> None:
     torch.manual_seed(0)
     x, y = points()
@@ -180,15 +182,15 @@ def test_classes_are_counted_in_every_form_of_data() -> None:
 
 
 def test_what_it_spent_is_counted() -> None:
-    done = sw.transfer(demo.model(), PARITY, strategy=Head(epochs=10))
-    whole = sw.measure(done.model, PARITY[0][:1]).macs
+    done = sw.transfer(demo.model(), PARITY, strategy=LinearProbe(epochs=10))
+    whole = sw.summary(done.model, PARITY[0][:1]).macs
     assert whole is not None
-    assert (done.spent.examples, done.spent.steps) == (1280, 10)
-    assert done.spent.macs == 128 * (whole - 2 * 64) + 1280 * 3 * 2 * 64
-    all_of_it = sw.transfer(demo.model(), PARITY, strategy=FineTuneAll(epochs=2)).spent
+    assert (done.cost.examples, done.cost.steps) == (1280, 10)
+    assert done.cost.macs == 128 * (whole - 2 * 64) + 1280 * 3 * 2 * 64
+    all_of_it = sw.transfer(demo.model(), PARITY, strategy=FullFineTune(epochs=2)).cost
     assert all_of_it.macs == 256 * 3 * whole
     assert all_of_it.seconds > 0
-    json.dumps(done.spent.to_dict() | {"history": done.history}, allow_nan=False)
+    json.dumps(done.cost.to_dict() | {"history": done.history}, allow_nan=False)
 
 
 def test_training_from_scratch_is_put_beside_it() -> None:
@@ -198,8 +200,8 @@ def test_training_from_scratch_is_put_beside_it() -> None:
     assert beside is not None
     assert type(beside.model) is type(model)
     assert not same(without_head(beside.model, "4"), without_head(model, "4"))
-    assert beside.spent.steps == 300
-    assert beside.regime == "trained from scratch 150 epochs"
+    assert beside.cost.steps == 300
+    assert beside.provenance == "trained from scratch 150 epochs"
     assert "trained from scratch 150 epochs" in repr(done)
     table = done._repr_html_()
     for text in ("new head trained 5 epochs", "trained from scratch 150 epochs", "MACs", "last epoch", "n=30"):
@@ -289,7 +291,7 @@ class Backbone(nn.Module):
 @pytest.mark.parametrize(
     ("model", "head"), [(Averaged(), "head, head_dist"), (Averaged(1), "head, head_dist"), (Beside(), "main, aux")]
 )
-@pytest.mark.parametrize("strategy", [SHORT, FineTuneAll(epochs=2), Gradual(epochs=2), LowRank(epochs=2)])
+@pytest.mark.parametrize("strategy", [SHORT, FullFineTune(epochs=2), GradualUnfreezing(epochs=2), LoRA(epochs=2)])
 def test_two_heads_are_replaced_together(model: nn.Module, head: str, strategy: Any) -> None:
     before = digest(model)
     done = sw.transfer(model, points(), strategy=strategy)
@@ -314,8 +316,8 @@ def test_two_pruned_heads_are_replaced_by_dense_ones() -> None:
     small = sw.compress(Averaged(), sw.Recipe(sparsity=0.5, bits=8))
     done = sw.transfer(small, points(), strategy=SHORT)
     assert done.compressed is not None
-    assert [done.compressed.coded[f"{name}.weight"].keep for name in ("head", "head_dist")] == [None, None]
-    assert done.compressed.coded["body.weight"].kept == small.coded["body.weight"].kept
+    assert [done.compressed.encoded[f"{name}.weight"].keep for name in ("head", "head_dist")] == [None, None]
+    assert done.compressed.encoded["body.weight"].kept == small.encoded["body.weight"].kept
 
 
 @pytest.mark.parametrize(
@@ -342,13 +344,13 @@ def test_both_heads_of_a_distilled_transformer_are_replaced() -> None:
     timm = pytest.importorskip("timm")
     model = timm.create_model("deit_tiny_distilled_patch16_224", num_classes=10, img_size=32, depth=1)
     data = torch.randn(3, 3, 32, 32), torch.tensor([0, 1, 2])
-    done = sw.transfer(model, data, strategy=Head(epochs=1))
+    done = sw.transfer(model, data, strategy=LinearProbe(epochs=1))
     assert done.head == "head, head_dist"
     with torch.no_grad():
         assert done.model.eval()(data[0]).shape == (3, 3)
     bare = timm.create_model("deit_tiny_patch16_224", num_classes=0, img_size=32, depth=1)
     with pytest.raises(ModelError, match="found no head"):
-        sw.transfer(bare, data, strategy=Head(epochs=1))
+        sw.transfer(bare, data, strategy=LinearProbe(epochs=1))
 
 
 def test_labels_out_of_range_are_named() -> None:
@@ -386,11 +388,15 @@ def test_what_cannot_be_is_refused_in_one_sentence() -> None:
         (TrainingError, "classes=1 must be a whole number from 2", {"classes": 1}),
         (
             TrainingError,
-            r"strategy=<.*> must be a name such as 'linear_probe', or an object such as Head\(\)",
+            r"strategy=<.*> must be a name such as 'linear_probe', or an object such as LinearProbe\(\)",
             {"strategy": mlp},
         ),
         (TrainingError, "strategy=… must be 'linear_probe', 'full_finetune', .* got 'head'", {"strategy": "head"}),
-        (TrainingError, "leave Training\\(checkpoint=…\\) out", {"options": sw.methods.Training(checkpoint="x")}),
+        (
+            TrainingError,
+            "leave Training\\(checkpoint=…\\) out",
+            {"options": sw.methods.TrainingOptions(checkpoint="x")},
+        ),
         (TrainingError, "baseline=3 must be True, False, or a Schedule", {"baseline": 3}),
         (DataError, "a generator can be read only once", {"train_data": (x for x in [data])}),
         (DataError, "the data is empty", {"train_data": [], "classes": 3}),
@@ -400,16 +406,16 @@ def test_what_cannot_be_is_refused_in_one_sentence() -> None:
             "the model cannot run",
             {"train_data": (torch.zeros(9, 5), torch.arange(9))},
         ),
-        (ModelError, "cannot teach a str", {"model": "resnet"}),
+        (ModelError, "cannot fine-tune a str", {"model": "resnet"}),
         (
             TrainingError,
             "epoch 1",
-            {"strategy": Head(3, lr=1e38, optimizer="sgd", least=8)},
+            {"strategy": LinearProbe(3, lr=1e38, optimizer="sgd", least=8)},
         ),
     ):
         with pytest.raises(error, match=words):
             sw.transfer(**({"model": model, "train_data": data, "strategy": SHORT} | asked))  # type: ignore[call-overload]
-    assert sw.transfer(model, DataLoader(Stream(), 8), classes=3, strategy=SHORT).spent.examples == 5 * 96
+    assert sw.transfer(model, DataLoader(Stream(), 8), classes=3, strategy=SHORT).cost.examples == 5 * 96
 
 
 def test_a_training_that_fails_keeps_the_best_weights_of_the_whole_network() -> None:
@@ -417,16 +423,21 @@ def test_a_training_that_fails_keeps_the_best_weights_of_the_whole_network() -> 
         return F.cross_entropy(outputs, targets) * (float("nan") if np.random.rand() < 0.2 else 1)  # noqa: NPY002
 
     with pytest.raises(TrainingError, match="the loss is nan") as caught:
-        sw.transfer(mlp(), points(), strategy=Head(50), options=sw.methods.Training(loss=failing))
+        sw.transfer(mlp(), points(), strategy=LinearProbe(50), options=sw.methods.TrainingOptions(loss=failing))
     best = caught.value.best
     assert [tuple(p.shape) for p in best.model.parameters()][-2:] == [(3, 16), (3,)]
-    assert "new head trained" in best.regime
+    assert "new head trained" in best.provenance
 
 
 def test_a_step_of_the_head_takes_more_examples_than_other_steps_unless_told_otherwise() -> None:
     data = tuple(x[:300] for x in TRAIN)
-    for strategy, batch, steps in ((SHORT, 64, 2), (Head(5, least=1), 64, 5), (SHORT, 300, 1), (FineTuneAll(1), 64, 5)):
-        done = sw.transfer(demo.model(), data, strategy=strategy, options=sw.methods.Training(batch_size=batch))
+    for strategy, batch, steps in (
+        (SHORT, 64, 2),
+        (LinearProbe(5, least=1), 64, 5),
+        (SHORT, 300, 1),
+        (FullFineTune(1), 64, 5),
+    ):
+        done = sw.transfer(demo.model(), data, strategy=strategy, options=sw.methods.TrainingOptions(batch_size=batch))
         assert done.history[-1]["step"] == steps
 
 
@@ -441,6 +452,6 @@ def test_a_layer_that_is_fed_a_view_of_a_parameter_is_taught_like_any() -> None:
             out: Tensor = self.head(x @ self.proj(self.query[:4]).t())
             return out
 
-    done = sw.transfer(Fed(), (torch.randn(24, 8), torch.arange(24) % 2), strategy=Head(epochs=1))
+    done = sw.transfer(Fed(), (torch.randn(24, 8), torch.arange(24) % 2), strategy=LinearProbe(epochs=1))
     assert done.head == "head"
-    assert done.spent.macs > 0
+    assert done.cost.macs > 0

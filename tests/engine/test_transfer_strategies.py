@@ -11,12 +11,12 @@ from torch import Tensor, nn
 import shrinkwidget as sw
 from shrinkwidget import demo
 from shrinkwidget.errors import ModelError, TrainingError
-from shrinkwidget.learn.learner import Learner
-from shrinkwidget.teach.strategies import FineTuneAll, Gradual, Head, LowRank
+from shrinkwidget.training.train_step import TrainStep
+from shrinkwidget.transfer_learning.strategies import FullFineTune, GradualUnfreezing, LinearProbe, LoRA
 
-from .packing import same
+from .packed_file_helpers import same
 from .test_transfer import PARITY, without_head
-from .training import mlp, points
+from .training_helpers import mlp, points
 
 STATISTICS = ("running_mean", "running_var")
 
@@ -32,22 +32,22 @@ def changed(before: nn.Module, after: nn.Module) -> set[str]:
 
 
 @pytest.fixture
-def learners(monkeypatch: pytest.MonkeyPatch) -> list[Learner]:
+def learners(monkeypatch: pytest.MonkeyPatch) -> list[TrainStep]:
     """Every learner of a training, in order."""
-    made: list[Learner] = []
-    first = Learner.__init__
+    made: list[TrainStep] = []
+    first = TrainStep.__init__
 
-    def noting(self: Learner, *args: Any) -> None:
+    def noting(self: TrainStep, *args: Any) -> None:
         first(self, *args)
         made.append(self)
 
-    monkeypatch.setattr(Learner, "__init__", noting)
+    monkeypatch.setattr(TrainStep, "__init__", noting)
     return made
 
 
-def test_all_learns_the_backbone_at_its_own_rate(learners: list[Learner]) -> None:
+def test_all_learns_the_backbone_at_its_own_rate(learners: list[TrainStep]) -> None:
     model = demo.model()
-    done = sw.transfer(model, PARITY, strategy=FineTuneAll(2, lr=0.04, backbone_lr=0.001))
+    done = sw.transfer(model, PARITY, strategy=FullFineTune(2, lr=0.04, backbone_lr=0.001))
     assert changed(model, done.model) == {"stem", "bn", "stage1", "stage2", "stage3"}
     assert not same(statistics(model), statistics(done.model))
     groups = learners[0].optimizer.param_groups
@@ -55,20 +55,20 @@ def test_all_learns_the_backbone_at_its_own_rate(learners: list[Learner]) -> Non
     head = {id(p) for p in learners[0].network.get_submodule("head").parameters()}
     assert {id(p) for p in groups[-1]["params"]} == head
     assert sum(len(g["params"]) for g in groups) == len(list(model.parameters()))
-    assert done.regime == "transferred, all fine-tuned 2 epochs"
+    assert done.provenance == "transferred, all fine-tuned 2 epochs"
 
 
-def test_a_backbone_rate_of_the_heads_makes_one_group(learners: list[Learner]) -> None:
-    sw.transfer(mlp(), points(), strategy=FineTuneAll(1, lr=0.04, backbone_lr=0.04))
+def test_a_backbone_rate_of_the_heads_makes_one_group(learners: list[TrainStep]) -> None:
+    sw.transfer(mlp(), points(), strategy=FullFineTune(1, lr=0.04, backbone_lr=0.04))
     assert len(learners[0].optimizer.param_groups) == 1
 
 
-def test_it_unfreezes_from_the_top_stage_by_stage(learners: list[Learner]) -> None:
+def test_it_unfreezes_from_the_top_stage_by_stage(learners: list[TrainStep]) -> None:
     model = demo.model()
-    strategy = Gradual(stages=4, epochs=1, first=Head(2))
+    strategy = GradualUnfreezing(stages=4, epochs=1, first=LinearProbe(2))
     done = sw.transfer(model, PARITY, strategy=strategy)
     assert [(e["round"], e["epoch"]) for e in done.history] == [(1, 1), (1, 2), (2, 1), (3, 1), (4, 1)]
-    assert done.regime == "transferred, unfrozen in 4 stages, 5 epochs"
+    assert done.provenance == "transferred, unfrozen in 4 stages, 5 epochs"
     assert len(learners) == 4
     assert type(learners[0].network) is nn.Linear  # on remembered features
     trained = [{n for n, p in x.network.named_parameters() if p.requires_grad} for x in learners[1:]]
@@ -76,22 +76,22 @@ def test_it_unfreezes_from_the_top_stage_by_stage(learners: list[Learner]) -> No
     order = [name for name, _ in model.named_parameters()]  # the demo network defines its layers as they run
     for names in trained:
         assert names == set(order[-len(names) :])
-    for learner, names in zip(learners[1:], trained, strict=True):
-        for name, module in learner.network.named_modules():
+    for train_step, names in zip(learners[1:], trained, strict=True):
+        for name, module in train_step.network.named_modules():
             if isinstance(module, nn.BatchNorm2d):
                 assert module.training == (f"{name}.weight" in names)
 
 
-def test_frozen_statistics_stay_until_their_stage(learners: list[Learner]) -> None:
+def test_frozen_statistics_stay_until_their_stage(learners: list[TrainStep]) -> None:
     model = demo.model()
-    sw.transfer(model, PARITY, strategy=Gradual(stages=3, epochs=2, first=Head(1)))
+    sw.transfer(model, PARITY, strategy=GradualUnfreezing(stages=3, epochs=2, first=LinearProbe(1)))
     assert changed(model, learners[1].network) == {"stage2", "stage3"}
     assert changed(model, learners[2].network) == {"stem", "bn", "stage1", "stage2", "stage3"}
 
 
 def test_an_update_has_at_most_its_rank_and_leaves_all_else() -> None:
     model = demo.model()
-    done = sw.transfer(model, PARITY, strategy=LowRank(rank=3, epochs=3, lr=0.02))
+    done = sw.transfer(model, PARITY, strategy=LoRA(rank=3, epochs=3, lr=0.02))
     assert type(done.model) is type(model)
     assert [n for n, _ in done.model.named_parameters()] == [n for n, _ in model.named_parameters()]
     assert [type(m) for m in done.model.modules()] == [type(m) for m in model.modules()]
@@ -109,14 +109,14 @@ def test_an_update_has_at_most_its_rank_and_leaves_all_else() -> None:
 
 def test_merged_updates_leave_parameters_in_their_order_and_modules_of_their_class() -> None:
     model = mlp()
-    done = sw.transfer(model, points(), strategy=LowRank(rank=2, epochs=1))
+    done = sw.transfer(model, points(), strategy=LoRA(rank=2, epochs=1))
     assert list(done.model.state_dict()) == list(model.state_dict())
     assert repr(done.model) == repr(model)
 
 
 def test_low_rank_updates_begin_as_the_network_is() -> None:
     model = mlp().eval()
-    done = sw.transfer(model, points(), strategy=LowRank(rank=2, epochs=1, lr=1e-30))
+    done = sw.transfer(model, points(), strategy=LoRA(rank=2, epochs=1, lr=1e-30))
     torch.testing.assert_close(done.model.get_parameter("0.weight"), model.get_parameter("0.weight"))
     assert same(statistics(model), statistics(done.model))
 
@@ -134,13 +134,15 @@ def test_a_rank_larger_than_a_weight_is_that_of_the_weight_and_shared_weights_st
 
     torch.manual_seed(0)
     model = Shared()
-    done = sw.transfer(model, points(), strategy=LowRank(rank=100, epochs=3))
+    done = sw.transfer(model, points(), strategy=LoRA(rank=100, epochs=3))
     assert done.model.b.weight is done.model.a.weight  # type: ignore[union-attr]
     assert torch.equal(done.model.get_parameter("a.weight"), model.a.weight)
     assert not torch.equal(done.model.get_parameter("first.weight"), model.first.weight)
 
 
-@pytest.mark.parametrize("strategy", [FineTuneAll(2), Gradual(2, epochs=1, first=Head(2)), LowRank(epochs=2)])
+@pytest.mark.parametrize(
+    "strategy", [FullFineTune(2), GradualUnfreezing(2, epochs=1, first=LinearProbe(2)), LoRA(epochs=2)]
+)
 def test_the_same_seed_gives_the_same_weights(strategy: Any) -> None:
     first, again = (sw.transfer(mlp(), points(), strategy=strategy).model.state_dict() for _ in range(2))
     assert same(first, again)
@@ -148,24 +150,24 @@ def test_the_same_seed_gives_the_same_weights(strategy: Any) -> None:
 
 def test_a_teacher_is_learned_from() -> None:
     x, y = points()
-    teacher = sw.transfer(mlp(1), (x, y), strategy=FineTuneAll(20)).model
-    options = sw.methods.Training(distil=sw.methods.Distil(teacher))
-    done = sw.transfer(mlp(), (x, y), (x, y), strategy=Head(20), options=options)
-    assert done.regime == "transferred, new head trained 20 epochs, distilled"
+    teacher = sw.transfer(mlp(1), (x, y), strategy=FullFineTune(20)).model
+    options = sw.methods.TrainingOptions(distillation=sw.methods.Distillation(teacher))
+    done = sw.transfer(mlp(), (x, y), (x, y), strategy=LinearProbe(20), options=options)
+    assert done.provenance == "transferred, new head trained 20 epochs, distilled"
     assert same(without_head(done.model, "4"), without_head(mlp(), "4"))
 
 
 @pytest.mark.parametrize(
     "words, asked",
     [
-        (r"Head\(epochs=0\) must be a whole number from 1", lambda: Head(0)),
-        (r"FineTuneAll\(lr=0\) must be a number above 0", lambda: FineTuneAll(lr=0)),
-        (r"FineTuneAll\(backbone_lr=-1\) must be a number above 0", lambda: FineTuneAll(backbone_lr=-1)),
-        (r"Gradual\(stages=1\) must be a whole number from 2", lambda: Gradual(1)),
-        (r"Gradual\(first=3\) must be a Head", lambda: Gradual(first=3)),  # type: ignore[arg-type]
-        (r"LowRank\(rank=0\) must be a whole number from 1", lambda: LowRank(0)),
-        (r"LowRank\(alpha=0\) must be a number above 0", lambda: LowRank(alpha=0)),
-        (r"Head\(optimizer=…\) must be .* got 'adm'; did you mean 'adam'", lambda: Head(optimizer="adm")),
+        (r"LinearProbe\(epochs=0\) must be a whole number from 1", lambda: LinearProbe(0)),
+        (r"FullFineTune\(lr=0\) must be a number above 0", lambda: FullFineTune(lr=0)),
+        (r"FullFineTune\(backbone_lr=-1\) must be a number above 0", lambda: FullFineTune(backbone_lr=-1)),
+        (r"GradualUnfreezing\(stages=1\) must be a whole number from 2", lambda: GradualUnfreezing(1)),
+        (r"GradualUnfreezing\(first=3\) must be a LinearProbe", lambda: GradualUnfreezing(first=3)),  # type: ignore[arg-type]
+        (r"LoRA\(rank=0\) must be a whole number from 1", lambda: LoRA(0)),
+        (r"LoRA\(alpha=0\) must be a number above 0", lambda: LoRA(alpha=0)),
+        (r"LinearProbe\(optimizer=…\) must be .* got 'adm'; did you mean 'adam'", lambda: LinearProbe(optimizer="adm")),
     ],
 )
 def test_a_strategy_that_cannot_be_says_so_at_once(words: str, asked: Any) -> None:
@@ -175,5 +177,5 @@ def test_a_strategy_that_cannot_be_says_so_at_once(words: str, asked: Any) -> No
 
 def test_nothing_to_update_is_said() -> None:
     model = nn.Sequential(nn.BatchNorm1d(8), nn.Linear(8, 3))
-    with pytest.raises(ModelError, match="LowRank finds no Linear layer or convolution below '1'"):
-        sw.transfer(model, points(), strategy=LowRank())
+    with pytest.raises(ModelError, match="LoRA finds no Linear layer or convolution below '1'"):
+        sw.transfer(model, points(), strategy=LoRA())

@@ -1,4 +1,4 @@
-"""What the still pictures and the live charts share, as vectors: numbers in words, axes, ticks, places, shapes."""
+"""What the snapshots and the live charts share, as vectors: numbers in words, axes, ticks, places, shapes."""
 
 from __future__ import annotations
 
@@ -7,9 +7,18 @@ from typing import Any
 
 import numpy as np
 
-from shrinkwidget.figures import labels, lines, picture, scatter, silhouette, ticks, training, words
+from shrinkwidget.figures import (
+    distribution_plot,
+    formatting,
+    label_placement,
+    line_scales,
+    model_silhouette,
+    monitor_snapshot,
+    scatter_scales,
+    ticks,
+)
 
-FRAMES = (scatter.Frame(400, 176, 44, 10, 16, 20), scatter.Frame(290, 116, 50, 14, 28, 20))
+FRAMES = (scatter_scales.Frame(400, 176, 44, 10, 16, 20), scatter_scales.Frame(290, 116, 50, 14, 28, 20))
 
 
 def charts() -> dict[str, list[dict[str, Any]]]:
@@ -35,16 +44,16 @@ def _numbers(rng: random.Random) -> list[dict[str, Any]]:
     return [
         {
             "value": value,
-            "bytes": words.bytes_text(round(abs(value))),
-            "bytes_tick": words.bytes_tick_text(round(abs(value))),
-            "share": words.share_text(value),
-            "percent": words.percent_digit_text(value),
-            "weight": words.weight_text(value),
-            "decibels": words.decibels_text(value),
-            "times": words.times_text(abs(value)),
-            "compared": words.compared_size_text(abs(value)) if value else None,
-            "typed": words.significant(value, 8),
-            "estimated": words.estimated_text(value > 1, words.weight_text(value)),
+            "bytes": formatting.bytes_text(round(abs(value))),
+            "bytes_tick": formatting.bytes_tick_text(round(abs(value))),
+            "share": formatting.share_text(value),
+            "percent": formatting.percent_digit_text(value),
+            "weight": formatting.weight_text(value),
+            "decibels": formatting.decibels_text(value),
+            "times": formatting.times_text(abs(value)),
+            "compared": formatting.compared_size_text(abs(value)) if value else None,
+            "typed": formatting.significant(value, 8),
+            "estimated": formatting.estimated_text(value > 1, formatting.weight_text(value)),
         }
         for value in values
     ]
@@ -65,13 +74,13 @@ def _scores(rng: random.Random) -> list[dict[str, Any]]:
             {
                 "metric": {"name": "m", "percent": percent, "higher": higher},
                 "score": {"value": value, "low": ends[0], "high": ends[1]},
-                "text": words.value_text(value, percent),
-                "tick": words.tick_text(round(value, 2), percent),
+                "text": formatting.value_text(value, percent),
+                "tick": formatting.tick_text(round(value, 2), percent),
                 "rounded": round(value, 2),
-                "interval": words.interval_text(ends[0], ends[1], percent),
-                "direction": words.direction_text(percent, higher),
+                "interval": formatting.interval_text(ends[0], ends[1], percent),
+                "direction": formatting.direction_text(percent, higher),
                 "now": now,
-                "holds": words.holds_up(higher, now, ends[0 if higher else 1], value),
+                "holds": formatting.holds_up(higher, now, ends[0 if higher else 1], value),
             }
         )
     return cases
@@ -121,11 +130,11 @@ def _histograms(rng: random.Random) -> list[dict[str, Any]]:
                 "sigma": sigma,
                 "span": span,
                 "pixels": pixels,
-                "bins": picture.bin_count(n, sigma, span, pixels),
+                "bins": distribution_plot.bin_count(n, sigma, span, pixels),
                 "counts": counts,
-                "top": picture.body_height(np.array(counts)),
+                "top": distribution_plot.body_height(np.array(counts)),
                 "bars": bars,
-                "comb": picture.comb_factor(np.array(bars), np.array(counts)),
+                "comb": distribution_plot.comb_factor(np.array(bars), np.array(counts)),
             }
         )
     return cases
@@ -138,10 +147,10 @@ def _scatters(rng: random.Random) -> list[dict[str, Any]]:
         values = [round(rng.uniform(0.2, 1) if is_share else rng.uniform(-5, 50), 3) for _ in range(i % 9)]
         trials = [(round(dense * rng.choice([1.2, rng.random(), 10 ** rng.uniform(-3, 0)])) + 1, v) for v in values]
         baseline = rng.choice([None, 0.98 if is_share else 3.0])
-        xs = scatter.byte_domain([nbytes for nbytes, _ in trials], dense)
-        ys = scatter.value_domain(values, baseline, is_share)
+        xs = scatter_scales.byte_domain([nbytes for nbytes, _ in trials], dense)
+        ys = scatter_scales.value_domain(values, baseline, is_share)
         frame = FRAMES[i % 2]
-        scales = scatter.Scales(frame, xs, ys)
+        scales = scatter_scales.Scales(frame, xs, ys)
         cases.append(
             {
                 "frame": _plain(frame),
@@ -154,14 +163,14 @@ def _scatters(rng: random.Random) -> list[dict[str, Any]]:
                 "places": [[scales.x(nbytes), scales.y(value)] for nbytes, value in trials],
                 "x_ticks": scales.x_ticks,
                 "y_ticks": scales.y_ticks,
-                "front_higher": [trials[j] for j in scatter.front(trials, True)],
-                "front_lower": [trials[j] for j in scatter.front(trials, False)],
+                "front_higher": [trials[j] for j in scatter_scales.pareto_front(trials, True)],
+                "front_lower": [trials[j] for j in scatter_scales.pareto_front(trials, False)],
             }
         )
     return cases
 
 
-def _plain(frame: scatter.Frame) -> dict[str, float]:
+def _plain(frame: scatter_scales.Frame) -> dict[str, float]:
     return {name: getattr(frame, name) for name in ("width", "height", "left", "right", "top", "bottom")}
 
 
@@ -194,19 +203,19 @@ def _trainings(rng: random.Random) -> list[dict[str, Any]]:
         if i % 4 == 3:  # stages of a transfer, each of its own length
             now["epochs_by_round"] = [epochs + 2 * j for j in range(rounds)]
         baseline = rng.choice([None, {"value": 0.95, "low": 0.93, "high": 0.97, "n": 360}])
-        shown = training.shown_curves({"curves": curves, "baseline": baseline, "progress": now})
+        shown = monitor_snapshot.shown_curves({"curves": curves, "baseline": baseline, "progress": now})
         scored = [
             *zip(shown["test"], shown["low"], shown["high"], strict=True),
             *((v, None, None) for v in shown["train"]),
         ]
         scores = [(value, a, b) for value, a, b in scored if value is not None]
         domains = [
-            lines.score_domain(scores, n, is_share),
-            lines.loss_domain(shown["loss"]),
-            lines.rate_domain(shown["lr"]),
+            line_scales.score_domain(scores, n, is_share),
+            line_scales.loss_domain(shown["loss"]),
+            line_scales.rate_domain(shown["lr"]),
         ]
-        frame, xs = FRAMES[i % 2], (0.0, float(training.round_ends(now)[-1]))
-        scales = [lines.LineScales(frame, xs, domain, log=j == 2) for j, domain in enumerate(domains)]
+        frame, xs = FRAMES[i % 2], (0.0, float(monitor_snapshot.round_ends(now)[-1]))
+        scales = [line_scales.LineScales(frame, xs, domain, log=j == 2) for j, domain in enumerate(domains)]
         cases.append(
             {
                 "frame": _plain(frame),
@@ -216,7 +225,7 @@ def _trainings(rng: random.Random) -> list[dict[str, Any]]:
                 "baseline": baseline,
                 "n": n,
                 "share": is_share,
-                "done": training.epochs_done(now),
+                "done": monitor_snapshot.epochs_done(now),
                 "shown": shown,
                 "domains": domains,
                 "x_ticks": scales[0].x_ticks,
@@ -241,7 +250,7 @@ def _silhouettes(rng: random.Random) -> list[dict[str, Any]]:
         chosen = sorted(rng.sample(range(len(names)), size))
         widths = [rng.choice([1, 16, 64, 512, 50_000]) for _ in chosen]
         nbytes = [4 * wide * rng.randint(1, 999) for wide in widths]
-        edges, tall = silhouette.blocks(np.array(widths, dtype=float), np.array(nbytes, dtype=float))
+        edges, tall = model_silhouette.blocks(np.array(widths, dtype=float), np.array(nbytes, dtype=float))
         labelled = [names[i] for i in chosen]
         cases.append(
             {
@@ -250,9 +259,9 @@ def _silhouettes(rng: random.Random) -> list[dict[str, Any]]:
                 "width": width,
                 "edges": (edges * width).tolist(),
                 "heights": tall.tolist(),
-                "stages": [[text, at] for text, at in silhouette.stages(labelled, edges * width)],
-                "blocks": [silhouette.block_of(label) for label in labelled],
-                "dead": words.dead_text(labelled[: size // 2]),
+                "stages": [[text, at] for text, at in model_silhouette.stages(labelled, edges * width)],
+                "blocks": [model_silhouette.block_of(label) for label in labelled],
+                "dead": formatting.dead_text(labelled[: size // 2]),
             }
         )
     return cases
@@ -265,19 +274,19 @@ def _labels(rng: random.Random) -> list[dict[str, Any]]:
         room = rng.randint(1, 40)
         points = [(rng.uniform(0, 300), rng.uniform(0, 150)) for _ in range(rng.randint(1, 9))]
         size, levels = (rng.uniform(20, 200), 15.0), [rng.uniform(0, 150)]
-        box = labels.place_label(points[0], size, labels.Box(0, 0, 300, 150), points, levels, 10)
+        box = label_placement.place_label(points[0], size, label_placement.Box(0, 0, 300, 150), points, levels, 10)
         row = sorted((rng.uniform(0, 300), rng.uniform(5, 60)) for _ in range(8))
         cases.append(
             {
                 "text": text,
                 "room": room,
-                "fitted": labels.fit_text(text, room, len),
+                "fitted": label_placement.fit_text(text, room, len),
                 "points": points,
                 "size": size,
                 "levels": levels,
                 "box": None if box is None else list(box),
                 "row": row,
-                "thin": labels.thin(row),
+                "thin": label_placement.thin(row),
             }
         )
     return cases

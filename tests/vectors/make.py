@@ -18,13 +18,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from shrinkwidget.figures.picture import picture_of, shared_span
-from shrinkwidget.figures.words import short_words
+from shrinkwidget.analysis.estimate import Estimate, estimate
+from shrinkwidget.analysis.pruning_estimate import survivals
+from shrinkwidget.analysis.sketch import Sketch, sketch
+from shrinkwidget.analysis.weight_distribution import effective, original, survivors
+from shrinkwidget.figures.distribution_plot import distribution_plot, shared_span
+from shrinkwidget.figures.formatting import recipe_label
 from shrinkwidget.kinds import schema
-from shrinkwidget.measure.distribution import effective, original, survivors
-from shrinkwidget.measure.estimate import Estimate, estimate
-from shrinkwidget.measure.pruned import survivals
-from shrinkwidget.measure.sketch import Sketch, sketch
 from shrinkwidget.methods import Uniform
 from shrinkwidget.recipe import BITS, Keep, Recipe, layer_matches
 from tests.vectors.chart_cases import charts
@@ -168,7 +168,7 @@ def drawn_rows(looked: Sketch, recipe: Recipe) -> list[dict[str, Any]]:
     span = shared_span(looked.layers)
     rows = []
     for layer, plan, fate, figures in zip(looked.layers, plans, fates, estimate(looked, recipe).layers, strict=True):
-        drawn = picture_of(layer, plan, fate, figures, span, PIXELS)
+        drawn = distribution_plot(layer, plan, fate, figures, span, PIXELS)
         row: dict[str, Any] = {"recipe": recipe.to_json(), "layer": layer.name, "span": span, "pixels": PIXELS}
         row |= {"bins": len(drawn.outline), "top": drawn.top, "threshold": drawn.threshold, "width": drawn.bars.width}
         row |= {"at": _short(drawn.bars.at), "height": _short(drawn.bars.height), "levels": _short(drawn.levels)}
@@ -189,7 +189,7 @@ def _case(estimated: Estimate, labels: list[str]) -> dict[str, Any]:
     return {
         "recipe": recipe.to_json(),
         "code": repr(recipe),
-        "label": short_words(recipe),
+        "label": recipe_label(recipe),
         "plans": [plan.to_dict() for plan in recipe.resolve(labels)],
         "estimate": estimated.to_dict(),
         "nbytes": estimated.nbytes,

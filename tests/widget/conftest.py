@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, BrowserContext, expect, sync_playwright
 
-from . import chromium, lab, notebook
-from .notebook import Notebook
+from . import chromium, jupyterlab_server, notebook_page
+from .notebook_page import Notebook
 
 Open = Callable[..., Notebook]
 PATIENCE = 30_000
@@ -19,9 +19,9 @@ expect.set_options(timeout=PATIENCE)
 
 
 @pytest.fixture(scope="session")
-def jupyterlab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[lab.Lab]:
+def jupyterlab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[jupyterlab_server.Lab]:
     """Start one JupyterLab for all browser tests."""
-    running = lab.start(tmp_path_factory.mktemp("jupyterlab"))
+    running = jupyterlab_server.start(tmp_path_factory.mktemp("jupyterlab"))
     yield running
     running.stop()
 
@@ -48,13 +48,13 @@ def new_context(browser: Browser) -> Iterator[BrowserContext]:
 
 
 @contextmanager
-def notebooks(jupyterlab: lab.Lab, context: BrowserContext, title: str) -> Iterator[Open]:
+def notebooks(jupyterlab: jupyterlab_server.Lab, context: BrowserContext, title: str) -> Iterator[Open]:
     """Give a function that writes cells into a notebook and opens it; in the end no page may have complained."""
     opened: list[Notebook] = []
 
     def open_(*cells: str) -> Notebook:
         name = re.sub(r"\W+", "-", title).strip("-") + f"-{len(opened)}.ipynb"
-        notebook.write(jupyterlab.folder / name, cells)
+        notebook_page.write(jupyterlab.folder / name, cells)
         book = Notebook(context.new_page())
         book.listen()
         book.open(jupyterlab.address(name))
@@ -75,14 +75,18 @@ def context(browser: Browser) -> Iterator[BrowserContext]:
 
 
 @pytest.fixture
-def open_notebook(jupyterlab: lab.Lab, context: BrowserContext, request: pytest.FixtureRequest) -> Iterator[Open]:
+def open_notebook(
+    jupyterlab: jupyterlab_server.Lab, context: BrowserContext, request: pytest.FixtureRequest
+) -> Iterator[Open]:
     """Return a function that writes cells into a notebook and opens it; the test fails if the page complained."""
     with notebooks(jupyterlab, context, request.node.name) as open_:
         yield open_
 
 
 @pytest.fixture(scope="module")
-def shared_notebook(jupyterlab: lab.Lab, browser: Browser, request: pytest.FixtureRequest) -> Iterator[Notebook]:
+def shared_notebook(
+    jupyterlab: jupyterlab_server.Lab, browser: Browser, request: pytest.FixtureRequest
+) -> Iterator[Notebook]:
     """Open the `SHARED` cells of a test module in one notebook for all its tests: a kernel takes seconds to start."""
     with new_context(browser) as context, notebooks(jupyterlab, context, request.node.name) as open_:
         yield open_(*request.module.SHARED)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from playwright.sync_api import Locator, expect
 
-from .notebook import Notebook
+from .notebook_page import Notebook
 
 EXPLORE = """
 import os, time

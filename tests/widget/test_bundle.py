@@ -10,7 +10,7 @@ from playwright.sync_api import Browser, BrowserContext
 import shrinkwidget as sw
 from shrinkwidget.widgets.explorer import Explorer
 
-from .bare_page import BarePage
+from .standalone_page import BarePage
 
 OUT_OF_SIGHT = {
     "not displayed": "display: none",

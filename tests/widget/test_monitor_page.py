@@ -9,8 +9,8 @@ from playwright.sync_api import Locator, expect
 
 from .conftest import Open
 from .explorer_page import ExplorerPage
-from .lab import Lab
-from .notebook import Notebook
+from .jupyterlab_server import Lab
+from .notebook_page import Notebook
 
 LONG = 60_000
 DIRTY = "window.jupyterapp.shell.currentWidget.context.model.dirty"
@@ -33,7 +33,7 @@ def part(monitor: Locator, name: str) -> Locator:
     return monitor.get_by_test_id(name)
 
 
-def begun(book: Notebook, epochs: int) -> Locator:
+def setup(book: Notebook, epochs: int) -> Locator:
     """Start a training from the explorer, and return its monitor once an epoch is complete."""
     page = ExplorerPage.first(book)
     page.score()
@@ -46,10 +46,10 @@ def begun(book: Notebook, epochs: int) -> Locator:
 
 
 def test_a_training_is_started_from_the_explorer_and_its_result_comes_back(book: Notebook) -> None:
-    monitor = begun(book, 4)
+    monitor = setup(book, 4)
     expect(part(monitor, "run-state")).to_have_text("done", timeout=LONG)
     book.until("len(ex.history) == 2")
-    plain, retrained = book.python("[(point['regime'], point['value'], point['nbytes']) for point in ex.history]")
+    plain, retrained = book.python("[(point['provenance'], point['value'], point['nbytes']) for point in ex.history]")
     assert (plain[0], retrained[0]) == ("no retraining", "fine-tuned 4 epochs, quantization-aware")
     assert plain[2] == retrained[2]
     assert retrained[1] > 0.95 > plain[1]
@@ -74,7 +74,7 @@ def test_a_training_is_started_from_the_explorer_and_its_result_comes_back(book:
 
 
 def test_a_training_is_paused_resumed_and_stopped(book: Notebook) -> None:
-    monitor = begun(book, 500)
+    monitor = setup(book, 500)
     part(monitor, "pause").click()
     expect(part(monitor, "run-state")).to_have_text("paused")
     where = "(ex.run.progress.epoch, ex.run.progress.step, ex.run.progress.phase)"
@@ -94,14 +94,14 @@ def test_a_training_is_paused_resumed_and_stopped(book: Notebook) -> None:
     book.until(f"{where} != {before}")
     part(monitor, "stop").click()
     expect(part(monitor, "run-state")).to_have_text("stopped early", timeout=LONG)
-    assert re.fullmatch(r"fine-tuned \d+ of 500 epochs, quantization-aware", book.python("ex.run.result.regime"))
+    assert re.fullmatch(r"fine-tuned \d+ of 500 epochs, quantization-aware", book.python("ex.run.result.provenance"))
     weights = "(p for p in ex.run.result.model.parameters() if p.ndim > 1)"
     nonzero = book.python(f"sum(p.count_nonzero().item() for p in {weights})")
     assert nonzero <= book.python("sum(layer.kept for layer in ex.estimate.layers)")
 
 
 def test_what_was_trained_is_kept_in_a_variable_and_in_a_file(book: Notebook, jupyterlab: Lab) -> None:
-    monitor = begun(book, 2)
+    monitor = setup(book, 2)
     expect(part(monitor, "run-state")).to_have_text("done", timeout=LONG)
     part(monitor, "keep").click()
     part(monitor, "keep-input").fill("kept")
@@ -126,7 +126,7 @@ def test_a_training_that_blocks_its_cell_is_paused_and_stopped_from_its_monitor(
     assert book.running(1)
     part(monitor, "stop").click()
     expect(part(monitor, "run-state")).to_have_text("stopped early", timeout=LONG)
-    book.until("'small' in globals() and small.regime.endswith('of 500 epochs, quantization-aware')")
+    book.until("'small' in globals() and small.provenance.endswith('of 500 epochs, quantization-aware')")
 
 
 def test_what_cannot_begin_says_why(open_notebook: Open) -> None:
@@ -145,10 +145,10 @@ def test_what_cannot_begin_says_why(open_notebook: Open) -> None:
 
 
 def test_a_kernel_that_goes_in_the_middle_of_a_training_is_told_at_once(book: Notebook) -> None:
-    monitor = begun(book, 500)
+    monitor = setup(book, 500)
     expect(part(monitor, "run-state")).to_have_text("running")
     book.restart_kernel()
-    expect(part(monitor, "run-state")).to_have_text("kernel gone", timeout=10_000)
+    expect(part(monitor, "run-state")).to_have_text("kernel disconnected", timeout=10_000)
     expect(part(monitor, "pause")).to_be_disabled()
     expect(part(monitor, "place")).to_contain_text("nobody trains any more")
     expect(monitor).not_to_contain_text("left")

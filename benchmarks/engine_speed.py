@@ -1,0 +1,128 @@
+"""The engine on ResNet-50's shapes: the exact mask against torch's own pruning, the sketch, and the packed file."""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import prune
+
+import shrinkwidget as sw
+from shrinkwidget.analysis.model_tensors import open_model
+from shrinkwidget.compression.exact_statistics import exact
+from shrinkwidget.compression.pruning_masks import keep_masks
+
+from .benchmark_models import compressible, resnet50
+from .machine_info import Calm
+from .result_rows import Figure, Row, seconds, side_by_side, timed
+
+SPARSITY = 0.9
+RUNS, THEIR_RUNS = 9, 3
+TORCH = "torch.nn.utils.prune.global_unstructured"
+
+
+def rows(calm: Calm) -> Iterator[Row]:
+    """Yield the rows of this part."""
+    model = resnet50()
+    yield from _mask_rows(model, calm)
+    yield from _figure_rows(model, calm)
+    yield from _file_rows(model, calm)
+
+
+def _mask_rows(model: nn.Module, calm: Calm) -> Iterator[Row]:
+    weights, recipe, known = open_model(model), sw.Recipe(sparsity=SPARSITY), sw.sketch(model)
+    with_sketch = partial(keep_masks, weights, recipe, known)
+    without = partial(keep_masks, weights, recipe)
+    with_sketch()
+    ours, alone, theirs = [], [], []
+    for turn in range(RUNS):
+        calm()
+        ours.append(seconds(with_sketch))
+        alone.append(seconds(without))
+        if turn < THEIR_RUNS:
+            victim = copy.deepcopy(model)
+            theirs.append(seconds(partial(torch_prune, victim)))
+    other = Figure(tuple(1e3 * t for t in theirs))
+    kept = _same_kept_set([mask for mask in with_sketch() if mask is not None], victim)
+    yield Row(
+        f"exact global mask at {SPARSITY:.0%}, sketch at hand",
+        Figure(tuple(1e3 * t for t in ours)),
+        "ms",
+        against=TORCH,
+        theirs=other,
+        faster=100,
+        note=f"the same {kept:,} weights kept",
+    )
+    yield Row(
+        f"exact global mask at {SPARSITY:.0%}, making the sketch too",
+        Figure(tuple(1e3 * t for t in alone)),
+        "ms",
+        against=TORCH,
+        theirs=other,
+    )
+
+
+def torch_prune(model: nn.Module) -> None:
+    """Prune a model globally as torch's documentation says."""
+    parameters = [(module, "weight") for module, _ in compressible(model)]
+    prune.global_unstructured(parameters, pruning_method=prune.L1Unstructured, amount=SPARSITY)
+
+
+def _same_kept_set(masks: list[Tensor], pruned: nn.Module) -> int:
+    """Return how many weights both keep; they may differ only among weights of the threshold's magnitude."""
+    theirs = [
+        (_of(module, "weight_orig").abs(), _of(module, "weight_mask").bool()) for module, _ in compressible(pruned)
+    ]
+    edge = max(float(weight[~mask].max()) for weight, mask in theirs)
+    for ours, (weight, mask) in zip(masks, theirs, strict=True):
+        if not bool((weight[ours != mask] == edge).all()):
+            raise RuntimeError("shrinkwidget and torch keep different weights")
+    counts = [sum(int(m.sum()) for m in kept) for kept in (masks, [mask for _, mask in theirs])]
+    if counts[0] != counts[1]:
+        raise RuntimeError(f"shrinkwidget keeps {counts[0]:,} weights, torch {counts[1]:,}")
+    return counts[0]
+
+
+def _of(module: nn.Module, name: str) -> Tensor:
+    """Return what torch's pruning left in a module, by name."""
+    found: Tensor = getattr(module, name)
+    return found.detach()
+
+
+def _figure_rows(model: nn.Module, calm: Calm) -> Iterator[Row]:
+    yield Row("sw.sketch, 25.5 M weights", timed(lambda: sw.sketch(model), RUNS, "ms", calm), "ms")
+    weights, known = open_model(model), sw.sketch(model)
+    for words, recipe in {
+        "90 % and 4 bits per channel": sw.Recipe(sparsity=SPARSITY, bits=4),
+        "4 bits in groups of 32": sw.Recipe(bits=4, granularity=32),
+        "a codebook of 4 bits": sw.Recipe(bits=4, quantizer="kmeans"),
+    }.items():
+        counted = timed(partial(exact, weights, recipe, known), RUNS, "ms", calm)
+        yield Row(f"exact size and error, {words}", counted, "ms")
+
+
+def _file_rows(model: nn.Module, calm: Calm) -> Iterator[Row]:
+    recipe = sw.Recipe(bits=4, granularity=32)
+    small = sw.compress(model, recipe)
+    with tempfile.TemporaryDirectory() as folder:
+        path, plain = Path(folder) / "small.safetensors", Path(folder) / "model.pt"
+        yield Row(
+            "compress at 4 bits in groups of 32, and save",
+            timed(lambda: sw.compress(model, recipe).save(path), 5, "ms", calm),
+            "ms",
+            more={"file MB": round(small.nbytes / 1e6, 3), "dense MB": round(small.original_nbytes / 1e6, 3)},
+        )
+        torch.save(model.state_dict(), plain)
+        fresh = copy.deepcopy(model)
+        ours, theirs = side_by_side(
+            [lambda: sw.load(path, into=fresh), lambda: fresh.load_state_dict(torch.load(plain, weights_only=True))],
+            RUNS,
+            "ms",
+            calm,
+        )
+        yield Row("load that file into a model", ours, "ms", against="torch.load of the dense model", theirs=theirs)

@@ -1,1 +1,0 @@
-"""What retraining is worth, measured: `python -m benchmarks.evidence PART`."""

@@ -1,0 +1,1 @@
+"""What retraining is worth, measured: `python -m benchmarks.retraining PART`."""

@@ -1,0 +1,215 @@
+// The accuracy section: dense baseline, the running score with its interval and sample count, how it was obtained, and
+// what it hides.
+
+import { bytes, count, decibels, estimated, perParameter, share, short } from "../charts/number-format";
+import { directionWords, holdsUp, intervalText, metricValue } from "../charts/score-format";
+import { layerTotal } from "../core/estimate";
+import { PLAIN, type Score } from "./explorer-model";
+import type { State } from "./explorer-state";
+import { Panel } from "./panel";
+import { deadWords, macsOf } from "./selectors";
+import { Approx, Arrow } from "./size-panel";
+import { useView } from "./view-state";
+
+export function AccuracyPanel() {
+  const { state } = useView();
+  const metric = state.metric.value;
+  return (
+    <Panel name="accuracy" title={metric.name} caption={metric.has_data && <Caption />}>
+      {metric.has_data ? <Running /> : <NoData />}
+      <Warnings />
+    </Panel>
+  );
+}
+
+/** How the accuracy was obtained, and which way is better where the name does not say it to everybody. */
+function Caption() {
+  const { state } = useView();
+  const metric = state.metric.value;
+  const provenance = state.shownScore.value?.provenance ?? state.baseline.value?.provenance ?? PLAIN;
+  return (
+    <>
+      <span class="sw-badge" title="how this accuracy was obtained" data-testid="provenance">
+        {provenance}
+      </span>
+      {!(metric.percent && metric.higher) && (
+        <span class="sw-direction" data-testid="direction">
+          {directionWords(metric)}
+        </span>
+      )}
+    </>
+  );
+}
+
+function NoData() {
+  return (
+    <p class="sw-note" data-testid="accuracy">
+      Pass a module and data to see accuracy: <code>sw.explore(model, eval_data=(x, y))</code>
+    </p>
+  );
+}
+
+/** Whether there is a number to show: none of an evaluation that failed, has no example yet, or came to no number. */
+export function isKnown(score: Score | null): score is Score {
+  return score !== null && score.state !== "failed" && score.n > 0 && Number.isFinite(score.value);
+}
+
+function Running() {
+  const { state } = useView();
+  const metric = state.metric.value;
+  const baseline = state.baseline.value;
+  const score = state.shownScore.value;
+  const failed = score?.state === "failed";
+  const known = isKnown(score);
+  const unknown = failed || (score?.state === "done" && score.n > 0) ? "–" : "…";
+  return (
+    <>
+      <p class="sw-headline">
+        <span class="sw-from">{isKnown(baseline) ? metricValue(metric, baseline.value) : unknown}</span>
+        <Arrow />
+        <strong
+          data-testid="accuracy"
+          data-state={score?.state ?? "waiting"}
+          data-value={known ? score.value : undefined}
+          data-holds={known && isEarned(state, score)}
+        >
+          {known ? metricValue(metric, score.value) : unknown}
+        </strong>
+        <span class="sw-beside" data-testid="interval">
+          {known && intervalText(metric, score)}
+        </span>
+      </p>
+      <p class={`sw-hint ${failed ? "sw-failed" : ""}`} title={failed ? score.text : undefined} data-testid="samples">
+        {progressWords(state)}
+        {(failed || score?.state === "cancelled") && (
+          <button type="button" class="sw-link" onClick={() => state.send({ do: "evaluate" })}>
+            try again
+          </button>
+        )}
+      </p>
+      <span class="sw-progress" data-state={score?.state ?? "waiting"} aria-hidden="true">
+        <i style={{ width: doneShare(score) }} />
+      </span>
+    </>
+  );
+}
+
+/** Whether a score deserves praise: something was done to the model, and it does as well as before for all one can tell. */
+function isEarned(state: State, score: Score): boolean {
+  const baseline = state.baseline.value;
+  const untouched = baseline?.recipe === score.recipe && score.provenance === PLAIN;
+  return !untouched && !score.warnings?.length && holdsUp(state.metric.value, score.value, baseline);
+}
+
+function doneShare(score: Score | null): string {
+  if (!score || score.state === "failed") return "0%";
+  if (score.state === "done") return "100%";
+  return score.total ? `${(100 * score.n) / score.total}%` : "50%";
+}
+
+/** What a score is based on, in words; while there is none, what it waits for. */
+export function progressWords(state: State): string {
+  const score = state.shownScore.value;
+  const notice = state.notice.value;
+  if (!score) {
+    if (notice === "gone") return "not evaluated: the kernel is disconnected";
+    if (notice === "busy") return "waiting for the kernel";
+    if (state.dragging.value) return "evaluated when the slider stops";
+    return state.figures.value.exact ? "measuring…" : "evaluated next: the kernel counts bytes first";
+  }
+  if (score.state === "failed") return score.text ?? "the evaluation failed";
+  const of = score.total && score.total !== score.n ? ` of ${count(score.total)}` : "";
+  const running = notice === "gone" ? ", not finished: the kernel is disconnected" : ", still counting";
+  const words = { running, cancelled: ", stopped", done: "" }[score.state];
+  const interval = score.low === null || score.high === null ? "too few for an interval" : "95 % interval";
+  return `${count(score.n)}${of} examples${words} · ${interval}`;
+}
+
+/** What the numbers above hide, said where they stand. */
+function Warnings() {
+  const { state } = useView();
+  const stale = state.stale.value;
+  const sketch = state.sketch.value;
+  const dead = deadWords(sketch, state.figures.value);
+  const score = state.shownScore.value;
+  const all = [...(isKnown(score) ? (score.warnings ?? []) : []), ...(dead ? [dead] : []), ...sketch.warnings];
+  if (!stale && all.length === 0) return null;
+  return (
+    <ul class="sw-warnings" data-testid="warnings">
+      {stale && (
+        <li key="stale" data-testid="stale">
+          {stale}
+          <button
+            type="button"
+            class="sw-link"
+            disabled={state.notice.value === "gone"}
+            data-testid="look"
+            onClick={() => state.send({ do: "look" })}
+          >
+            Look again
+          </button>
+        </li>
+      )}
+      {all.map((text) => (
+        <li key={text}>{text}</li>
+      ))}
+    </ul>
+  );
+}
+
+/** What else a recipe does to a model: error, density, multiply-accumulates. */
+export function Stats() {
+  const { state } = useView();
+  const figures = state.figures.value;
+  const sketch = state.sketch.value;
+  const macs = macsOf(sketch, figures, state.macs.value);
+  return (
+    <dl class="sw-stats">
+      <div title="signal-to-quantization-noise ratio over all compressible weights">
+        <dt>error, SQNR</dt>
+        <dd data-testid="sqnr">
+          <Approx exact={figures.exact} />
+          {decibels(figures.sqnr)}
+        </dd>
+      </div>
+      <div title="share of the compressible weights that is pruned">
+        <dt>pruned</dt>
+        <dd data-testid="pruned">
+          <Approx exact={figures.exact} />
+          {share(figures.sparsity)}
+        </dd>
+      </div>
+      <div title="bits in the file, its header among them, for each parameter of the model">
+        <dt>bits per parameter</dt>
+        <dd data-testid="bits-per-parameter">
+          <Approx exact={figures.exact} />
+          {perParameter(figures.nbytes, sketch.parameters)}
+        </dd>
+      </div>
+      <div
+        title={
+          macs === null
+            ? "multiply-accumulates are known if you give an example input"
+            : "multiply-accumulates per example, if pruned weights are skipped"
+        }
+      >
+        <dt>{macs === null ? "largest layer" : "MACs"}</dt>
+        <dd data-testid={macs === null ? "largest-layer" : "macs"}>
+          {macs === null ? <Largest /> : `${short(macs.dense)} → ${estimated(figures.exact, short(macs.now))}`}
+        </dd>
+      </div>
+    </dl>
+  );
+}
+
+function Largest() {
+  const { state } = useView();
+  const { exact, layers } = state.figures.value;
+  const most = Math.max(0, ...state.sketch.value.layers.map((_, i) => layerTotal(layers, i)));
+  return (
+    <>
+      <Approx exact={exact} />
+      {bytes(most)}
+    </>
+  );
+}

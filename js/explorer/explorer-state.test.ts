@@ -1,0 +1,302 @@
+// @vitest-environment happy-dom
+// The shared state: previews at once, tells the kernel seldom, believes the kernel where it speaks of this recipe.
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { Estimator } from "../core/estimate";
+import { parseRecipe, recipeJson, withFields } from "../core/recipe";
+import { decodeSketch } from "../core/sketch-decoder";
+import type { Command, ExplorerModel, Visit } from "./explorer-model";
+import { createState } from "./explorer-state";
+
+const { sketch } = JSON.parse(readFileSync(join(import.meta.dirname, "../../tests/vectors/conv.json"), "utf8"));
+const BLOB = Uint8Array.from(Buffer.from(sketch, "base64"));
+const START = '{"format":"shrinkwidget-recipe","version":2,"sparsity":0.5,"bits":4}';
+
+const VISIT: Visit = {
+  recipe: START,
+  nbytes: 900,
+  value: 0.35,
+  low: 0.3,
+  high: 0.4,
+  n: 360,
+  provenance: "no retraining",
+  result: null,
+};
+
+/** A model that remembers, with a kernel that answers only when told to. */
+class Recorder implements ExplorerModel {
+  readonly values = new Map<string, unknown>([
+    ["sketch_data", BLOB],
+    ["recipe_json", START],
+  ]);
+  /** What the kernel was told: a recipe, and whether the drag still moves. */
+  readonly told: [recipe: string, moving: boolean][] = [];
+  readonly commands: Command[] = [];
+  readonly listeners = new Map<string, Set<() => void>>();
+  readonly watchers = new Set<() => void>();
+  living = true;
+
+  get(name: string): unknown {
+    return this.values.get(name);
+  }
+
+  set(name: string, value: unknown): void {
+    this.values.set(name, value);
+  }
+
+  save(): void {
+    this.told.push([String(this.values.get("recipe_json")), Boolean(this.values.get("dragging"))]);
+  }
+
+  on(name: string, callback: () => void): () => void {
+    const all = this.listeners.get(name) ?? new Set();
+    this.listeners.set(name, all.add(callback));
+    return () => all.delete(callback);
+  }
+
+  alive(): boolean {
+    return this.living;
+  }
+
+  onAlive(callback: () => void): () => void {
+    this.watchers.add(callback);
+    return () => this.watchers.delete(callback);
+  }
+
+  /** The kernel dies, or comes back. */
+  live(living: boolean): void {
+    this.living = living;
+    for (const callback of this.watchers) callback();
+  }
+
+  send(command: Command): void {
+    this.commands.push(command);
+  }
+
+  /** The kernel sets a value. */
+  answer(name: string, value: unknown): void {
+    this.values.set(name, value);
+    for (const callback of this.listeners.get(name) ?? []) callback();
+  }
+}
+
+const nextFrame = () => vi.advanceTimersByTime(20);
+const sparsity = (value: number) => (recipe: ReturnType<typeof parseRecipe>) => withFields(recipe, { sparsity: value });
+
+describe("the shared state", () => {
+  let model: Recorder;
+  let state: ReturnType<typeof createState>;
+
+  beforeEach(() => {
+    vi.useFakeTimers({
+      toFake: ["setTimeout", "clearTimeout", "requestAnimationFrame", "cancelAnimationFrame", "performance"],
+    });
+    model = new Recorder();
+    state = createState(model);
+    vi.advanceTimersByTime(1000);
+  });
+
+  afterEach(() => {
+    state.dispose();
+    vi.useRealTimers();
+  });
+
+  function drag(...values: number[]): void {
+    for (const value of values) state.edit(sparsity(value), "sparsity");
+    nextFrame();
+  }
+
+  it("shows what is asked for as soon as figures come, or a slider drawn anew would fall back", () => {
+    state.edit(sparsity(0.9), "sparsity");
+    const exact = { ...state.figures.value, exact: true };
+    model.answer("exact", exact);
+    expect(state.recipe.value.sparsity).toBe(0.9);
+    expect(state.figures.value.exact).toBe(false);
+    nextFrame();
+    expect(state.recipe.value.sparsity).toBe(0.9);
+  });
+
+  it("previews in the next frame, without the kernel", () => {
+    drag(0.6, 0.7, 0.8);
+    const estimate = new Estimator(decodeSketch(BLOB)).estimate(state.recipe.value);
+    expect(state.recipe.value.sparsity).toBe(0.8);
+    expect(state.figures.value.nbytes).toBe(estimate.nbytes);
+    expect(state.figures.value.exact).toBe(false);
+  });
+
+  it("tells the kernel once a second while a drag moves, and at its end", () => {
+    for (let i = 0; i < 150; i++) drag(0.5 + i / 500);
+    expect(model.told.length).toBe(3);
+    expect(model.told.every(([, moving]) => moving)).toBe(true);
+    state.settle();
+    expect(model.told.slice(3)).toEqual([[recipeJson(state.recipe.value), false]]);
+    vi.advanceTimersByTime(1000);
+    expect(model.told.length).toBe(4);
+  });
+
+  it("tells the kernel when a drag is held, and again when it goes on", () => {
+    drag(0.6, 0.7);
+    expect(model.told.map(([, moving]) => moving)).toEqual([true]);
+    vi.advanceTimersByTime(200);
+    expect(model.told.at(-1)).toEqual([recipeJson(state.recipe.value), false]);
+    vi.advanceTimersByTime(1000);
+    drag(0.8);
+    expect(model.told.length).toBe(3);
+    expect(model.told.at(-1)).toEqual([recipeJson(state.recipe.value), true]);
+    expect(state.dragging.value).toBe(true);
+  });
+
+  it("lets what is linked in the page follow every frame of a drag", () => {
+    for (const value of [0.6, 0.7, 0.8]) {
+      drag(value);
+      expect(parseRecipe(String(model.get("recipe_json"))).sparsity).toBe(value);
+    }
+    expect(model.told.length).toBe(1);
+  });
+
+  it("undoes a drag in one step and tells the kernel so", () => {
+    drag(0.6, 0.7, 0.8);
+    state.settle();
+    state.undo();
+    nextFrame();
+    expect(state.recipeText.value).toBe(START);
+    expect(model.told.at(-1)).toEqual([START, false]);
+    expect(state.canUndo.value).toBe(false);
+    state.redo();
+    nextFrame();
+    expect(state.recipe.value.sparsity).toBe(0.8);
+  });
+
+  it("shows the kernel's figures for this recipe, and the preview for any other", () => {
+    const exact = {
+      ...new Estimator(decodeSketch(BLOB)).estimate(parseRecipe(START)),
+      exact: true,
+      header: 4242,
+      seconds: 0.07,
+    };
+    model.answer("exact", exact);
+    expect(state.figures.value.exact).toBe(true);
+    expect(state.figures.value.header).toBe(4242);
+    drag(0.6);
+    expect(state.figures.value.exact).toBe(false);
+  });
+
+  it("follows a recipe that comes from the kernel, and can undo it", () => {
+    const other = START.replace("0.5", "0.9");
+    model.answer("recipe_json", other);
+    nextFrame();
+    expect(state.recipeText.value).toBe(other);
+    expect(model.told).toEqual([]);
+    state.undo();
+    nextFrame();
+    expect(state.recipeText.value).toBe(START);
+  });
+
+  it("says so when the kernel does not answer, until it does", () => {
+    drag(0.6);
+    state.settle();
+    vi.advanceTimersByTime(3000);
+    expect(state.notice.value).toBe("busy");
+    model.answer("exact", { ...new Estimator(decodeSketch(BLOB)).estimate(state.recipe.value), exact: true });
+    expect(state.notice.value).toBe("");
+  });
+
+  it("keeps the news of how a command went until the recipe changes", () => {
+    model.answer("status", { state: "failed", what: "save", text: "the disk is full", id: 1 });
+    expect(state.status.value.text).toBe("the disk is full");
+    drag(0.6);
+    expect(state.status.value.state).toBe("idle");
+  });
+
+  it("says so when the kernel is disconnected", () => {
+    model.living = false;
+    state.send({ do: "compress", name: "small" });
+    expect(state.notice.value).toBe("gone");
+  });
+
+  it("says so at once when the kernel goes and nobody asks, and believes no late word of it", () => {
+    model.live(false);
+    expect(state.notice.value).toBe("gone");
+    model.answer("exact", { ...new Estimator(decodeSketch(BLOB)).estimate(state.recipe.value), exact: true });
+    expect(state.notice.value).toBe("gone");
+    model.live(true);
+    expect(state.notice.value).toBe("");
+  });
+
+  it("undoes a drag that was held for seconds in one step", () => {
+    drag(0.6);
+    vi.advanceTimersByTime(3000);
+    drag(0.7, 0.8);
+    state.settle();
+    state.undo();
+    nextFrame();
+    expect(state.recipeText.value).toBe(START);
+    expect(state.canUndo.value).toBe(false);
+  });
+
+  it("asks for a retrained model by its name, and leaves the recipe to the kernel", () => {
+    const retrained = { ...VISIT, provenance: "fine-tuned 2 epochs", result: "1" };
+    state.goTo(retrained);
+    nextFrame();
+    expect(model.commands).toEqual([{ do: "goto", result: "1" }]);
+    expect(state.recipeText.value).toBe(START);
+  });
+
+  it("leaves a retrained model for the weights as they came, also where the recipe is the same", () => {
+    model.answer("result", "1");
+    state.goTo({ ...VISIT, result: null });
+    expect(model.commands).toEqual([{ do: "goto", result: null }]);
+    model.answer("result", "");
+    state.goTo({ ...VISIT, recipe: START.replace("0.5", "0.9"), result: null });
+    nextFrame();
+    expect(model.commands).toHaveLength(1);
+    expect(state.recipe.value.sparsity).toBe(0.9);
+  });
+
+  it("shows the score of the retrained model it shows, and never that of the other", () => {
+    const retrained = { ...VISIT, value: 0.99, provenance: "fine-tuned 2 epochs", result: "1" };
+    model.answer("history", [VISIT, retrained]);
+    expect(state.shownScore.value?.value).toBe(VISIT.value);
+    model.answer("result", "1");
+    expect(state.shownScore.value).toMatchObject({ value: 0.99, provenance: "fine-tuned 2 epochs", state: "done" });
+    model.answer("result", "2");
+    expect(state.shownScore.value).toBe(null);
+  });
+
+  it("puts a question of the kernel's until it is answered, left, or the recipe changes", () => {
+    const again: Command = { do: "save", path: "a.safetensors", entropy: false, replace: true };
+    const status = { state: "exists", what: "save", text: "a.safetensors is there", id: 7, again };
+    model.answer("status", status);
+    expect(state.status.value).toEqual(status);
+    state.dismiss();
+    expect(state.status.value.state).toBe("idle");
+    model.answer("status", { ...status, id: 8 });
+    expect(state.status.value.state).toBe("exists");
+    drag(0.6);
+    expect(state.status.value.state).toBe("idle");
+  });
+
+  it("suggests names of its own only where the kernel suggests none", () => {
+    model.answer("title", "Digit Net");
+    expect(state.keeps.value).toEqual({
+      provenance: "no retraining",
+      variable: "small",
+      file: "digit-net-small.safetensors",
+    });
+    model.answer("keeps", { provenance: "fine-tuned", variable: "retrained", file: "r.safetensors" });
+    expect(state.keeps.value.variable).toBe("retrained");
+  });
+
+  it("tells the kernel the recipe before it asks for anything", () => {
+    state.edit(sparsity(0.7), "sparsity");
+    state.send({ do: "compress", name: "small" });
+    expect(parseRecipe(model.told.at(-1)?.[0] ?? "").sparsity).toBe(0.7);
+    expect(model.commands).toEqual([{ do: "compress", name: "small" }]);
+  });
+
+  it("listens to nothing once it is disposed of", () => {
+    state.dispose();
+    expect([...model.listeners.values()].every((callbacks) => callbacks.size === 0)).toBe(true);
+  });
+});

@@ -1,0 +1,385 @@
+// What every view of one explorer shares: the recipe being edited, its preview, and what the kernel says of it.
+
+import { batch, computed, type ReadonlySignal, type Signal, signal } from "@preact/signals";
+import { Estimator, totals } from "../core/estimate";
+import { layerNames } from "../core/layer-overrides";
+import { parseRecipe, plansOf, recipeJson } from "../core/recipe";
+import { decodeSketch } from "../core/sketch-decoder";
+import type { Estimate, Figures, Plan, Recipe, Sketch } from "../core/types";
+import { modelSignal } from "../ui/model-signal";
+import {
+  type Command,
+  type ExplorerModel,
+  type Keeps,
+  type Memory,
+  type Metric,
+  type Page,
+  PLAIN,
+  type Score,
+  type Status,
+  type Visit,
+} from "./explorer-model";
+import { UndoStack } from "./undo";
+
+/** While a drag moves, how often the kernel hears of it; and how long it must rest for the kernel to begin. */
+const MOVING_MS = 1000;
+const HELD_MS = 150;
+const PATIENCE_MS = 1500;
+const NO_METRIC: Metric = { name: "accuracy", higher: true, percent: true, has_data: false };
+const IDLE: Status = { state: "idle", what: "", text: "", id: 0 };
+const UNKNOWN: Memory = { weights: null, activations: null };
+
+/** `busy`: the kernel has not answered for a while; `gone`: nobody will. */
+export type Notice = "" | "busy" | "gone";
+
+export interface State {
+  readonly sketch: ReadonlySignal<Sketch>;
+  readonly title: ReadonlySignal<string>;
+  readonly recipe: ReadonlySignal<Recipe>;
+  readonly recipeText: ReadonlySignal<string>;
+  /** What the recipe asks of each layer. */
+  readonly plans: ReadonlySignal<readonly Plan[]>;
+  /** The kernel's figures where they belong to this recipe, else the preview. */
+  readonly figures: ReadonlySignal<Estimate>;
+  /** True between the first and the last event of a drag. */
+  readonly dragging: ReadonlySignal<boolean>;
+  readonly seconds: ReadonlySignal<number | null>;
+  readonly score: ReadonlySignal<Score | null>;
+  readonly baseline: ReadonlySignal<Score | null>;
+  readonly metric: ReadonlySignal<Metric>;
+  readonly history: ReadonlySignal<readonly Visit[]>;
+  /** Which retrained model is shown; "" for the weights as they came. */
+  readonly result: ReadonlySignal<string>;
+  /** The score of what is shown; null while there is none. */
+  readonly shownScore: ReadonlySignal<Score | null>;
+  /** What the buttons keep. */
+  readonly keeps: ReadonlySignal<Keeps>;
+  readonly memory: ReadonlySignal<Memory>;
+  /** Why the figures are no longer those of the model; "" while they are. */
+  readonly stale: ReadonlySignal<string>;
+  /** Multiply-accumulates of each layer for one example; empty while unknown. */
+  readonly macs: ReadonlySignal<readonly (number | null)[]>;
+  /** Indices of the layers in the order of the forward pass, as far as that is known. */
+  readonly order: ReadonlySignal<readonly number[]>;
+  readonly status: ReadonlySignal<Status>;
+  readonly notice: ReadonlySignal<Notice>;
+  readonly page: ReadonlySignal<Page>;
+  readonly canUndo: ReadonlySignal<boolean>;
+  readonly canRedo: ReadonlySignal<boolean>;
+  /** Change the recipe; the preview follows in the next frame. Edits of one named gesture undo together. */
+  edit(change: (recipe: Recipe) => Recipe, gesture?: string): void;
+  /** Tell the kernel now; the next edit is a new step of the history, unless the gesture is not `over`. */
+  settle(over?: boolean): void;
+  /** Go back to a recipe as it was tried: a retrained one comes back as it was trained. */
+  goTo(visit: Visit): void;
+  /** SQNR of a layer in dB at 1, 2 … 8 bits, pruned as it is now. */
+  layerSqnr(layer: number): Float64Array;
+  undo(): void;
+  redo(): void;
+  reset(): void;
+  /** Whether the monitor of a training can be shown inside. */
+  readonly nests: boolean;
+  send(command: Command): void;
+  /** Leave a question of the kernel unanswered. */
+  dismiss(): void;
+  /** Let the page remember something of itself. */
+  remember(changes: Page): void;
+  dispose(): void;
+}
+
+interface Exact extends Figures {
+  seconds?: number;
+}
+
+/** Make the state of a model; `mount` any number of views on it, and dispose of it when the model goes. */
+export function createState(model: ExplorerModel): State {
+  return new Shared(model);
+}
+
+class Shared implements State {
+  readonly #blob: Signal<unknown>;
+  readonly #exact: Signal<Exact | null>;
+  readonly #preview: Signal<Estimate>;
+  readonly #newsOf = signal("");
+  readonly #dismissed = signal(-1);
+  readonly #past = new UndoStack<Recipe>();
+  readonly #stops: (() => void)[] = [];
+  readonly #start: Recipe;
+  #estimator: Estimator;
+  #wanted: Recipe;
+  #published: string;
+  #moving = false;
+  #frame = 0;
+  #heldTimer: ReturnType<typeof setTimeout> | undefined;
+  #patienceTimer: ReturnType<typeof setTimeout> | undefined;
+  #lastPublish = Number.NEGATIVE_INFINITY;
+
+  readonly recipe: Signal<Recipe>;
+  readonly dragging = signal(false);
+  readonly notice = signal<Notice>("");
+  readonly canUndo = signal(false);
+  readonly canRedo = signal(false);
+  readonly sketch: ReadonlySignal<Sketch>;
+  readonly recipeText: ReadonlySignal<string>;
+  readonly plans: ReadonlySignal<readonly Plan[]>;
+  readonly figures: ReadonlySignal<Estimate>;
+  readonly seconds: ReadonlySignal<number | null>;
+  readonly title: Signal<string>;
+  readonly score: Signal<Score | null>;
+  readonly baseline: Signal<Score | null>;
+  readonly metric: Signal<Metric>;
+  readonly history: Signal<readonly Visit[]>;
+  readonly result: ReadonlySignal<string>;
+  readonly shownScore: ReadonlySignal<Score | null>;
+  readonly keeps: ReadonlySignal<Keeps>;
+  readonly memory: ReadonlySignal<Memory>;
+  readonly stale: ReadonlySignal<string>;
+  readonly macs: Signal<readonly (number | null)[]>;
+  readonly order: ReadonlySignal<readonly number[]>;
+  readonly status: ReadonlySignal<Status>;
+  readonly page: Signal<Page>;
+
+  constructor(private readonly model: ExplorerModel) {
+    this.#blob = this.#follow<unknown>("sketch_data", undefined, () => this.#reload());
+    this.sketch = computed(() => decodeSketch(this.#blob.value as DataView));
+    this.title = this.#follow("title", "");
+    this.#exact = this.#follow<Exact | null>("exact", null, () => this.#catchUp());
+    this.score = this.#follow<Score | null>("score", null);
+    this.baseline = this.#follow<Score | null>("baseline", null);
+    this.metric = this.#follow("metric", NO_METRIC);
+    this.history = this.#follow<readonly Visit[]>("history", []);
+    this.result = this.#follow("result", "");
+    const keeps = this.#follow<Partial<Keeps>>("keeps", {});
+    this.keeps = computed(() => ({ ...suggestions(this.title.value), ...keeps.value }));
+    this.memory = this.#follow("memory", UNKNOWN);
+    this.stale = this.#follow("stale", "");
+    this.macs = this.#follow<readonly (number | null)[]>("macs", []);
+    const order = this.#follow<readonly number[]>("order", []);
+    this.order = computed(() => {
+      const { layers } = this.sketch.value;
+      return order.value.length === layers.length ? order.value : layers.map((_, i) => i);
+    });
+    const news = this.#follow("status", IDLE, () => {
+      this.#newsOf.value = recipeJson(this.#wanted);
+      this.#heard();
+    });
+    this.status = computed(() => this.#fresh(news.value));
+    this.page = this.#follow<Page>("page", {});
+    this.#published = String(model.get("recipe_json"));
+    this.#newsOf.value = this.#published;
+    this.#start = parseRecipe(this.#published);
+    this.#wanted = this.#start;
+    this.recipe = signal(this.#start);
+    this.#estimator = new Estimator(this.sketch.value);
+    this.#preview = signal(this.#estimator.estimate(this.#start));
+    this.recipeText = computed(() => recipeJson(this.recipe.value));
+    this.plans = computed(() => plansOf(this.recipe.value, layerNames(this.sketch.value)));
+    this.figures = computed(() => this.#best());
+    this.seconds = computed(() => (this.figures.value.exact ? (this.#exact.value?.seconds ?? null) : null));
+    this.shownScore = computed(() => this.#scoreNow());
+    this.#checkAlive();
+    this.#stops.push(
+      model.on("recipe_json", () => this.#incoming()),
+      model.onAlive?.(() => this.#checkAlive()) ?? (() => {}),
+    );
+  }
+
+  edit(change: (recipe: Recipe) => Recipe, gesture = ""): void {
+    const next = change(this.#wanted);
+    if (recipeJson(next) === recipeJson(this.#wanted)) return;
+    this.#past.record(this.#wanted, gesture, this.dragging.value);
+    this.#show(next);
+    if (gesture === "") this.settle();
+    else this.#drag();
+  }
+
+  settle(over = true): void {
+    if (over) this.#past.pause();
+    this.dragging.value = false;
+    this.#publish();
+  }
+
+  goTo({ recipe, result }: Visit): void {
+    if (result) {
+      this.send({ do: "goto", result });
+      return;
+    }
+    if (this.result.value) this.send({ do: "goto", result: null });
+    this.edit(() => parseRecipe(recipe));
+  }
+
+  get nests(): boolean {
+    return this.model.nests ?? true;
+  }
+
+  layerSqnr(layer: number): Float64Array {
+    return this.#estimator.layerSqnr(this.recipe.value, layer);
+  }
+
+  undo(): void {
+    this.#travel(this.#past.undo(this.#wanted));
+  }
+
+  redo(): void {
+    this.#travel(this.#past.redo(this.#wanted));
+  }
+
+  reset(): void {
+    this.edit(() => this.#start);
+  }
+
+  send(command: Command): void {
+    this.#publish();
+    this.#checkAlive();
+    this.model.send(command);
+  }
+
+  dismiss(): void {
+    this.#dismissed.value = this.status.value.id;
+  }
+
+  remember(changes: Page): void {
+    this.page.value = { ...this.page.value, ...changes };
+    this.model.set("page", this.page.value);
+    this.model.save();
+  }
+
+  dispose(): void {
+    cancelAnimationFrame(this.#frame);
+    clearTimeout(this.#heldTimer);
+    clearTimeout(this.#patienceTimer);
+    for (const stop of this.#stops) stop();
+  }
+
+  /** How a command went is news until the recipe changes. */
+  #fresh(status: Status): Status {
+    if (status.id === this.#dismissed.value) return IDLE;
+    const over = ["done", "failed", "exists"].includes(status.state);
+    return over && this.#newsOf.value !== this.recipeText.value ? IDLE : status;
+  }
+
+  #scoreNow(): Score | null {
+    const [score, result, recipe] = [this.score.value, this.result.value, this.recipeText.value];
+    if (score?.recipe === recipe) return score;
+    const visit = this.history.value.findLast((v) => v.recipe === recipe && isShown(v, result));
+    return visit ? { ...visit, total: null, state: "done", metric: this.metric.value.name } : null;
+  }
+
+  #follow<T>(name: string, missing: T, changed?: () => void): Signal<T> {
+    return modelSignal(this.model, name, missing, this.#stops, changed);
+  }
+
+  #best(): Estimate {
+    const exact = this.#exact.value;
+    if (
+      exact &&
+      exact.recipe === this.recipeText.value &&
+      exact.layers.kept.length === this.sketch.value.layers.length
+    ) {
+      return { ...exact, ...totals(exact, this.sketch.value), exact: true };
+    }
+    return this.#preview.value;
+  }
+
+  #travel(recipe: Recipe | undefined): void {
+    if (!recipe) return;
+    this.#show(recipe);
+    this.settle();
+  }
+
+  /** Estimate and paint once per frame, however many events came in between. */
+  #show(recipe: Recipe): void {
+    this.#wanted = recipe;
+    this.canUndo.value = this.#past.canUndo;
+    this.canRedo.value = this.#past.canRedo;
+    if (this.#frame === 0) this.#frame = requestAnimationFrame(() => this.#paint());
+  }
+
+  #paint(): void {
+    this.#frame = 0;
+    batch(() => {
+      this.#preview.value = this.#estimator.estimate(this.#wanted);
+      this.recipe.value = this.#wanted;
+    });
+    this.model.set("recipe_json", this.recipeText.value);
+  }
+
+  /**
+   * A drag moves: the kernel hears of it seldom and rests meanwhile. Each message costs the page two frames of
+   * JupyterLab's own, and counting would take the very cores that paint.
+   */
+  #drag(): void {
+    this.dragging.value = true;
+    clearTimeout(this.#heldTimer);
+    this.#heldTimer = setTimeout(() => this.#publish(), HELD_MS);
+    if (performance.now() - this.#lastPublish >= MOVING_MS) this.#publish(true);
+  }
+
+  #publish(moving = false): void {
+    if (!moving) clearTimeout(this.#heldTimer);
+    const text = recipeJson(this.#wanted);
+    if (text === this.#published && moving === this.#moving) return;
+    this.#published = text;
+    this.#moving = moving;
+    this.#lastPublish = performance.now();
+    this.model.set("recipe_json", text);
+    this.model.set("dragging", moving);
+    this.model.save();
+    clearTimeout(this.#patienceTimer);
+    if (!this.#checkAlive() || moving) return;
+    this.#patienceTimer = setTimeout(() => this.#doubt(), PATIENCE_MS);
+  }
+
+  #incoming(): void {
+    const text = String(this.model.get("recipe_json"));
+    if (text === this.#published || text === recipeJson(this.#wanted)) return;
+    this.#published = text;
+    this.#past.record(this.#wanted, "kernel");
+    this.#show(parseRecipe(text));
+  }
+
+  #reload(): void {
+    this.#estimator = new Estimator(this.sketch.value);
+    this.#show(this.#wanted);
+  }
+
+  /**
+   * Figures came. They draw the slider anew, and between an edit and its frame that would be where it stood before: the
+   * next arrow key would go on from there, and a step be lost.
+   */
+  #catchUp(): void {
+    if (this.#frame !== 0) {
+      cancelAnimationFrame(this.#frame);
+      this.#paint();
+    }
+    this.#heard();
+  }
+
+  /** The kernel spoke: it is not busy. A late word of one that is gone brings nobody back. */
+  #heard(): void {
+    if (this.notice.value === "busy") this.notice.value = "";
+  }
+
+  #doubt(): void {
+    if (!this.#checkAlive()) return;
+    if (this.#exact.value?.recipe !== this.#published && this.status.value.state !== "busy") this.notice.value = "busy";
+  }
+
+  #checkAlive(): boolean {
+    const alive = this.model.alive?.() ?? true;
+    if (!alive) this.notice.value = "gone";
+    else if (this.notice.value === "gone") this.notice.value = "";
+    return alive;
+  }
+}
+
+/** Whether a visit is of the weights that are shown: a retrained model by its name, or those that came. */
+export function isShown(visit: Visit, result: string): boolean {
+  return result ? visit.result === result : !visit.result && visit.provenance === PLAIN;
+}
+
+/** What the buttons suggest where the kernel does not say: a variable, and a file named after the model. */
+export function suggestions(title: string, variable = "small"): Keeps {
+  const name = title.replace(/[^\p{L}\p{N}._-]+/gu, "-").toLowerCase() || "model";
+  return { provenance: PLAIN, variable, file: `${name}-${variable}.safetensors` };
+}

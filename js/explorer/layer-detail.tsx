@@ -1,0 +1,194 @@
+// One layer enlarged: its distribution with an axis, its error against bits, and its per-layer values.
+
+import { bytes, count, decibels, estimated, share } from "../charts/number-format";
+import { layerTotal } from "../core/estimate";
+import { structureSparsity, withLayer } from "../core/recipe";
+import type { LayerFields, LayerSketch, Override, Plan, Recipe } from "../core/types";
+import { Choice, options, SparsitySlider } from "../ui/inputs";
+import { LargeDistributionPlot } from "./large-distribution-plot";
+import { BITS_OPTIONS, granularityOptions, STRUCTURE_OPTIONS, scalesIdle, structureSentence } from "./recipe-controls";
+import { layerSqnr, namedByPattern, ownOverride, zeroWords } from "./selectors";
+import { SqnrPlot } from "./sqnr-plot";
+import { focusAfter, useView } from "./view-state";
+
+export function LayerDetail({ layer: index }: { layer: number }) {
+  const view = useView();
+  const layer = view.state.sketch.value.layers[index];
+  if (!layer) return null;
+  return (
+    <section class="sw-detail" aria-label={`Layer ${layer.label}`} data-testid="detail">
+      <Title index={index} layer={layer} />
+      <div class="sw-detail-charts">
+        <LargeDistributionPlot index={index} layer={layer} />
+        <SqnrPlot index={index} layer={layer} />
+      </div>
+      <OwnValues index={index} layer={layer} />
+    </section>
+  );
+}
+
+interface Props {
+  index: number;
+  layer: LayerSketch;
+}
+
+function Title({ index, layer }: Props) {
+  const view = useView();
+  const order = view.state.order.value;
+  const place = order.indexOf(index);
+  const go = (to: number) => () => {
+    view.selected.value = to;
+  };
+  const close = () => {
+    view.selected.value = -1;
+    focusAfter(view.root, "[data-testid=ridge], [data-testid=layer-tables] button");
+  };
+  return (
+    <header class="sw-heading">
+      <h4 title={layer.name}>{layer.label}</h4>
+      <span class="sw-caption">
+        {layer.shape.join(" × ")} · {layer.dtype}
+        {layer.zeros > 0 && ` · ${zeroWords(layer.zeros, layer.n)}`}
+        {layer.aliases.length > 0 && ` · tied to ${layer.aliases.join(", ")}`}
+      </span>
+      <span class="sw-tools">
+        <button
+          type="button"
+          class="sw-icon"
+          aria-label="layer before"
+          disabled={place === 0}
+          onClick={go(order[place - 1])}
+        >
+          ↑
+        </button>
+        <button
+          type="button"
+          class="sw-icon"
+          aria-label="next layer"
+          disabled={place === order.length - 1}
+          onClick={go(order[place + 1])}
+        >
+          ↓
+        </button>
+        <button type="button" class="sw-icon" aria-label="close" data-testid="close-detail" onClick={close}>
+          ×
+        </button>
+      </span>
+    </header>
+  );
+}
+
+/** The override to edit: what the layer is asked to do now, as per-layer values. */
+function asOwn(recipe: Recipe, layer: LayerSketch, plan: Plan, sparsityNow: number): Partial<LayerFields> {
+  const own = ownOverride(recipe, layer);
+  if (own && own !== "keep") return own;
+  const sparsity =
+    plan.structure === "unstructured" ? Number(sparsityNow.toFixed(4)) : structureSparsity(plan.structure);
+  return { sparsity: Math.min(sparsity, 0.9999), bits: plan.bits };
+}
+
+/** A recipe in which this one layer is treated so; null goes back to the global value, past any pattern that names it. */
+function withOwn(recipe: Recipe, layer: LayerSketch, own: Override | null): Recipe {
+  const cleared = withLayer(withLayer(recipe, layer.name, null), layer.label, null);
+  if (own !== null) return withLayer(cleared, layer.label, own);
+  return namedByPattern(cleared, layer) ? withLayer(cleared, layer.label, {}) : cleared;
+}
+
+type Way = "global" | "own" | "keep";
+
+function OwnValues({ index, layer }: Props) {
+  const { state } = useView();
+  const recipe = state.recipe.value;
+  const plan = state.plans.value[index];
+  const figures = state.figures.value;
+  const override = ownOverride(recipe, layer);
+  const way: Way = override === null ? "global" : override === "keep" ? "keep" : "own";
+  const pruned = 1 - figures.layers.kept[index] / layer.n;
+  const about = (text: string) => estimated(figures.exact || plan.keep, text);
+  const set = (own: Override | null) => state.edit((r) => withOwn(r, layer, own));
+  const change = (changes: Partial<LayerFields>, gesture?: string) =>
+    state.edit((r) => withOwn(r, layer, { ...asOwn(r, layer, plan, pruned), ...changes }), gesture);
+  const choose: Record<Way, () => void> = {
+    global: () => set(null),
+    own: () => set(asOwn(recipe, layer, plan, pruned)),
+    keep: () => set("keep"),
+  };
+  return (
+    <div class="sw-own" data-way={way}>
+      <div class="sw-own-way">
+        <Choice<Way>
+          legend="this layer"
+          testid="way"
+          options={options(
+            ["global", "global values", "back to the global value"],
+            ["own", "per-layer values", "locked at per-layer values"],
+            ["keep", "uncompressed", "this layer is not compressed"],
+          )}
+          value={way}
+          choose={(value) => choose[value]()}
+        />
+        <Outcome index={index} layer={layer} />
+      </div>
+      <SparsitySlider
+        label="Sparsity"
+        value={plan.keep ? 0 : pruned}
+        valueText={`${about(share(pruned))} of ${layer.label} pruned`}
+        hint={
+          plan.structure === "unstructured"
+            ? `keeps ${about(count(figures.layers.kept[index]))} of ${count(layer.n)} weights`
+            : structureSentence(plan.structure)
+        }
+        disabled={plan.keep || plan.structure !== "unstructured"}
+        testid="own-sparsity"
+        change={(sparsity) => change({ sparsity }, `own ${layer.name}`)}
+        settle={(over) => state.settle(over)}
+      />
+      <div class="sw-own-choices">
+        <Choice
+          legend="bits"
+          testid="own-bits"
+          options={BITS_OPTIONS}
+          value={plan.bits}
+          choose={(bits) => change({ bits })}
+          idle={plan.keep ? "uncompressed" : ""}
+        />
+        <Choice
+          legend="structure"
+          options={STRUCTURE_OPTIONS}
+          value={plan.structure}
+          choose={(structure) =>
+            change({ structure, sparsity: structure === "unstructured" ? pruned : structureSparsity(structure) })
+          }
+          idle={plan.keep ? "uncompressed" : ""}
+        />
+        <Choice
+          legend="granularity"
+          testid="own-granularity"
+          options={granularityOptions(plan.granularity)}
+          value={plan.granularity}
+          choose={(granularity) => change({ granularity })}
+          idle={plan.keep ? "uncompressed" : scalesIdle(plan.bits, plan.quantizer)}
+        />
+      </div>
+    </div>
+  );
+}
+
+/** What becomes of the layer, in one line. */
+function Outcome({ index, layer }: Props) {
+  const { state } = useView();
+  const { exact, layers } = state.figures.value;
+  const about = (text: string) => estimated(exact || state.plans.value[index].keep, text);
+  const parts = (["codes", "mask", "scales"] as const)
+    .filter((part) => layers[part][index] > 0)
+    .map((part) => `${part} ${about(bytes(layers[part][index]))}`);
+  return (
+    <p class="sw-outcome" data-testid="outcome">
+      <b>
+        {bytes(layer.n * layer.itemsize)} → {about(bytes(layerTotal(layers, index)))}
+      </b>
+      {parts.length > 1 && <span> = {parts.join(" + ")}</span>}
+      <span> · SQNR {about(decibels(layerSqnr(layers, index)))}</span>
+    </p>
+  );
+}

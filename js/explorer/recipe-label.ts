@@ -1,0 +1,64 @@
+// A recipe in a few words, for labels and tips: two recipes that differ never read the same.
+
+import { withoutNoise } from "../charts/number-format";
+import { jsonText, PLAIN } from "../core/kinds";
+import { parseRecipe, recipeFields } from "../core/recipe";
+import type { Kind, LayerFields, Override } from "../core/types";
+
+/** So many overrides are named one by one; more are counted, and told apart by a checksum. */
+const NAMED = 2;
+const SPACE = "\u00a0";
+
+/** "80 %, 4 bits, tensor", from a recipe's canonical JSON (the twin of Python's `short_words`, held by the vectors). */
+export function recipeLabel(text: string): string {
+  const recipe = parseRecipe(text);
+  const { sparsity: _sparsity, bits: _bits, structure: _structure, ...others } = recipeFields(recipe);
+  const pruning = recipe.structure === "unstructured" ? percentWords(recipe.sparsity) : recipe.structure;
+  const words = [pruning, bitsWords(recipe.bits)];
+  for (const [name, value] of Object.entries(others)) words.push(fieldWords(name, value));
+  if (recipe.layers.length > NAMED)
+    words.push(`${recipe.layers.length} layers with per-layer values (${checksum(text)})`);
+  else words.push(...recipe.layers.map(([name, own]) => overrideWords(name, own)));
+  return words.join(", ");
+}
+
+function overrideWords(name: string, own: Override): string {
+  if (own === "keep") return `${name} kept`;
+  const fields = Object.entries(own as Partial<LayerFields>);
+  return `${name} (${fields.map(([field, value]) => fieldWords(field, value)).join(", ")})`;
+}
+
+/** One field that is not at its default. */
+function fieldWords(name: string, value: unknown): string {
+  if (name === "sparsity") return percentWords(value as number);
+  if (name === "bits") return bitsWords(value as number);
+  if (name === "scope") return `each ${value}`;
+  if (name === "granularity") return typeof value === "number" ? `groups of ${value}` : `scale per ${value}`;
+  if (name === "uncompressed_bits") return `the rest ${bitsWords(value as number)}`;
+  if (name === "importance" || name === "quantizer" || name === "structure") return kindWords(name, value as Kind);
+  return settingWords(name, value);
+}
+
+/** A kind by its tag, unless that goes without saying, and its settings. */
+function kindWords(role: keyof typeof PLAIN, kind: Kind): string {
+  if (typeof kind === "string") return kind;
+  const { kind: tag, ...settings } = kind;
+  const words = Object.entries(settings).map(([name, value]) => settingWords(name, value));
+  return (tag === PLAIN[role] ? words : [tag, ...words]).join(", ");
+}
+
+function settingWords(name: string, value: unknown): string {
+  if (typeof value === "boolean") return value ? name : `not ${name}`;
+  if (typeof value === "number") return `${name} ${withoutNoise(value)}`;
+  return typeof value === "string" ? `${name} ${value}` : `${name} (${checksum(jsonText(value))})`;
+}
+
+const bitsWords = (bits: number) => `${bits} ${bits === 1 ? "bit" : "bits"}`;
+const percentWords = (share: number) => `${withoutNoise(100 * share)}${SPACE}%`;
+
+/** Four hexadecimal digits that tell one text from another (FNV-1a of its UTF-8). */
+function checksum(text: string): string {
+  let hash = 0x811c9dc5;
+  for (const byte of new TextEncoder().encode(text)) hash = Math.imul(hash ^ byte, 0x01000193) >>> 0;
+  return hash.toString(16).padStart(8, "0").slice(0, 4);
+}

@@ -1,0 +1,109 @@
+// The silhouette in the page: dense outline, what is left of it filled, names below, hover and click.
+
+import { useMemo } from "preact/hooks";
+import { type Block, blockAt, blocksPath, contourPath, silhouette, stages } from "../charts/model-silhouette";
+import { bytes, estimated, share } from "../charts/number-format";
+import { layerTotal } from "../core/estimate";
+import type { Sketch } from "../core/types";
+import { useSize } from "../ui/hooks";
+import { Panel } from "./panel";
+import { hideTip, tipAt, useView } from "./view-state";
+
+const HEIGHT = 60;
+const LABELS = 16;
+/** Pixels per layer below which blocks are not told apart. */
+const CROWDED = 5;
+
+export function SilhouettePlot() {
+  const view = useView();
+  const [frame, { width }] = useSize<HTMLDivElement>({ width: 400, height: HEIGHT });
+  const { sketch, figures, order } = view.state;
+  const { layers } = sketch.value;
+  const blocks = useMemo(
+    () =>
+      silhouette(
+        layers.map((layer) => ({ width: layer.width, bytes: layer.n * layer.itemsize })),
+        order.value,
+        width - 2,
+        HEIGHT,
+      ),
+    [layers, order.value, width],
+  );
+  const dense = useMemo(() => {
+    const crowded = layers.length > width / CROWDED;
+    return crowded ? contourPath(blocks, HEIGHT / 2) : blocksPath(blocks, HEIGHT / 2, () => 1);
+  }, [blocks]);
+  const now = figures.value;
+  const left = (i: number) => Math.min(1, layerTotal(now.layers, i) / (layers[i].n * layers[i].itemsize));
+  const find = (event: MouseEvent) => {
+    const box = (event.currentTarget as Element).getBoundingClientRect();
+    return blockAt(blocks, ((event.clientX - box.left) / box.width) * width);
+  };
+  const hover = (event: PointerEvent) => {
+    const block = find(event);
+    if (!block) return;
+    const layer = layers[block.layer];
+    const was = layer.n * layer.itemsize;
+    tipAt(view, event, layer.label, [
+      layer.shape.join(" × "),
+      `${bytes(was)} → ${estimated(now.exact, bytes(layerTotal(now.layers, block.layer)))}`,
+      `${estimated(now.exact, share(left(block.layer)))} of its bytes left`,
+    ]);
+  };
+  const chosen = blocks.find((block) => block.layer === view.selected.value);
+  return (
+    <Panel
+      name="silhouette"
+      title="Depth × width"
+      label="Depth and width"
+      caption="area is bytes: outline dense, filled now"
+    >
+      <div ref={frame}>
+        {/* biome-ignore lint/a11y/useKeyWithClickEvents: the ridge is the way to a layer by keyboard */}
+        <svg
+          width={width}
+          height={HEIGHT + LABELS + 2}
+          viewBox={`-1 -1 ${width} ${HEIGHT + LABELS + 2}`}
+          role="img"
+          aria-label={`Silhouette of ${layers.length} layers: ${bytes(now.original_nbytes)} dense, ${estimated(now.exact, bytes(now.nbytes))} now`}
+          data-testid="silhouette"
+          onPointerMove={hover}
+          onPointerLeave={() => hideTip(view)}
+          onClick={(event) => {
+            view.selected.value = find(event)?.layer ?? -1;
+          }}
+        >
+          <path class="sw-silhouette-dense" d={dense} />
+          <path class="sw-silhouette-now" d={blocksPath(blocks, HEIGHT / 2, left)} />
+          {chosen && <Chosen block={chosen} />}
+          <Names sketch={sketch.value} blocks={blocks} />
+        </svg>
+      </div>
+    </Panel>
+  );
+}
+
+function Chosen({ block }: { block: Block }) {
+  return <path class="sw-silhouette-chosen" d={blocksPath([block], HEIGHT / 2, () => 1)} />;
+}
+
+/** The stages of the model, named once each where there is room. */
+function Names({ sketch, blocks }: { sketch: Sketch; blocks: Block[] }) {
+  const labels = useMemo(
+    () =>
+      stages(
+        sketch.layers.map((layer) => layer.label),
+        blocks,
+      ),
+    [sketch, blocks],
+  );
+  return (
+    <g class="sw-axis-text" text-anchor="middle">
+      {labels.map((label) => (
+        <text key={label.x} x={label.x} y={HEIGHT + LABELS - 2}>
+          {label.text}
+        </text>
+      ))}
+    </g>
+  );
+}

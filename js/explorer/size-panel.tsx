@@ -1,0 +1,227 @@
+// The size section: dense against now on one scale, the file's parts enlarged, and sizes people know.
+
+import { thin } from "../charts/label-placement";
+import { bytes, comparedSize, count, estimated } from "../charts/number-format";
+import { memoryFor, type SizeMark, sizeMarks, storeFor } from "../charts/ticks";
+import type { Estimate } from "../core/types";
+import { DataTable } from "../ui/data-table";
+import { useSize } from "../ui/hooks";
+import { Panel } from "./panel";
+import { type Part, partsOf } from "./selectors";
+import { useView } from "./view-state";
+
+export function SizePanel() {
+  const view = useView();
+  const figures = view.state.figures.value;
+  const parts = partsOf(figures);
+  const download =
+    figures.nbytes_entropy_coded !== null && `download ${bytes(figures.nbytes_entropy_coded)}, entropy-coded`;
+  const table = view.tables.value.has("size");
+  return (
+    <Panel name="size" title="Size" caption={download} table="size" tableTitle="the parts of the file as a table">
+      <Headline figures={figures} />
+      {table ? <SizeTable figures={figures} parts={parts} /> : <Bars figures={figures} parts={parts} />}
+      <Device figures={figures} />
+    </Panel>
+  );
+}
+
+function Headline({ figures }: { figures: Estimate }) {
+  return (
+    <p class="sw-headline">
+      <span class="sw-from">{bytes(figures.original_nbytes)}</span>
+      <Arrow />
+      <Approx exact={figures.exact} />
+      <strong data-testid="size-now" data-bytes={figures.nbytes} data-exact={figures.exact}>
+        {bytes(figures.nbytes)}
+      </strong>
+      <span class="sw-beside">
+        <span data-testid="ratio">{estimated(figures.exact, comparedSize(figures.ratio))}</span>
+      </span>
+    </p>
+  );
+}
+
+/** From one figure to the next. */
+export function Arrow() {
+  return (
+    <span class="sw-arrow">
+      <span aria-hidden="true">→</span>
+      <span class="sw-unseen">becomes</span>
+    </span>
+  );
+}
+
+/** Marks a figure as a preview; keeps its place when it is not. */
+export function Approx({ exact }: { exact: boolean }) {
+  return (
+    <span class="sw-approx" data-exact={exact} title={exact ? undefined : "a preview: the exact figure follows"}>
+      <span aria-hidden="true">≈</span>
+      {!exact && <span class="sw-unseen">about</span>}
+    </span>
+  );
+}
+
+const percentOf = (part: number, whole: number) => `${(100 * part) / whole}%`;
+
+function Bars({ figures, parts }: { figures: Estimate; parts: Part[] }) {
+  const [frame, { width }] = useSize<HTMLDivElement>({ width: 400, height: 0 });
+  const scale = Math.max(figures.original_nbytes, figures.nbytes);
+  const summary = `${estimated(figures.exact, bytes(figures.nbytes))} of ${bytes(figures.original_nbytes)}: ${parts.map((p) => `${p.label} ${bytes(p.bytes)}`).join(", ")}`;
+  return (
+    <>
+      <div class="sw-bars" ref={frame} role="img" aria-label={summary}>
+        <div class="sw-scale">
+          <Marks figures={figures} scale={scale} width={width} />
+          <div class="sw-dense" style={{ width: percentOf(figures.original_nbytes, scale) }}>
+            <span>dense</span>
+          </div>
+          <div class="sw-now">
+            <Segments figures={figures} parts={parts} whole={scale} />
+          </div>
+        </div>
+        <svg class="sw-lens" viewBox="0 0 100 10" preserveAspectRatio="none" aria-hidden="true">
+          <path d={`M0 0H${(100 * figures.nbytes) / scale}L100 10H0Z`} />
+        </svg>
+        <div class="sw-enlarged">
+          <Segments figures={figures} parts={parts} whole={figures.nbytes} />
+        </div>
+      </div>
+      <ul class="sw-parts">
+        {parts.map((part) => (
+          <li key={part.key} title={part.title}>
+            <i class={`sw-part sw-part-${part.key}`} />
+            {part.key === "uncompressed" ? <WhyUncompressed /> : part.label}
+            <b data-testid={`part-${part.key}`}>
+              {part.bytes > 0 ? estimated(figures.exact || part.key === "uncompressed", bytes(part.bytes)) : "–"}
+            </b>
+          </li>
+        ))}
+      </ul>
+    </>
+  );
+}
+
+/** Leads to the list of what is not compressed. */
+function WhyUncompressed() {
+  const view = useView();
+  const show = () => {
+    view.tables.value = new Set([...view.tables.value, "layers"]);
+    requestAnimationFrame(() =>
+      view.root.querySelector("[data-testid=uncompressed-table]")?.scrollIntoView({ block: "nearest" }),
+    );
+  };
+  return (
+    <button
+      type="button"
+      class="sw-link"
+      title="what is left uncompressed, and why"
+      data-testid="why-uncompressed"
+      onClick={show}
+    >
+      uncompressed
+    </button>
+  );
+}
+
+function Segments({ figures, parts, whole }: { figures: Estimate; parts: Part[]; whole: number }) {
+  return (
+    <>
+      {parts.map((part) => (
+        <i
+          key={part.key}
+          class={`sw-part sw-part-${part.key}`}
+          style={{ width: percentOf(part.bytes, whole) }}
+          title={`${part.label} ${estimated(figures.exact, bytes(part.bytes))}`}
+        />
+      ))}
+    </>
+  );
+}
+
+const LETTER = 6;
+
+interface MarksProps {
+  figures: Estimate;
+  scale: number;
+  width: number;
+}
+
+/**
+ * What a device needs: flash for the file, memory for the model while it runs. The two differ: a packed file is
+ * unpacked when it is loaded, and runs with all its weights.
+ */
+function Device({ figures }: { figures: Estimate }) {
+  const { state } = useView();
+  const { weights, activations } = state.memory.value;
+  const whole = weights === null || activations === null ? null : weights + activations;
+  const parts = [
+    weights === null ? "weights unknown" : `weights as they run ${bytes(weights)}`,
+    activations === null ? "activations unknown: they need data to run on" : `peak activation ${bytes(activations)}`,
+  ];
+  return (
+    <dl class="sw-device">
+      <div title="what the file takes where it is stored">
+        <dt>flash</dt>
+        <dd data-testid="flash">
+          <b>{estimated(figures.exact, bytes(figures.nbytes))}</b> the file{fitWords(storeFor(figures.nbytes))}
+        </dd>
+      </div>
+      <div title="what the model takes while it runs on one example, pruned and rounded weights in full">
+        <dt>memory</dt>
+        <dd data-testid="memory">
+          <b>{whole === null ? "unknown" : bytes(whole)}</b> {parts.join(" + ")}
+          {whole !== null && fitWords(memoryFor(whole))}
+        </dd>
+      </div>
+    </dl>
+  );
+}
+
+const fitWords = (mark: SizeMark | null) => (mark ? ` · fits ${mark.label}` : "");
+
+/** Sizes people know, each with its name on the side where there is room, if there is. */
+function Marks({ figures, scale, width }: MarksProps) {
+  const marks = sizeMarks(figures.original_nbytes).map((mark) => {
+    const place = (mark.bytes / scale) * width;
+    const room = LETTER * mark.label.length + 22;
+    const left = place + room > width;
+    return { ...mark, left, x: left ? place - room / 2 : place + room / 2, width: room };
+  });
+  const named = new Set(thin(marks, 0));
+  return (
+    <>
+      {marks.map((mark) => (
+        <span
+          key={mark.bytes}
+          class={`sw-mark ${mark.left ? "sw-mark-left" : ""}`}
+          data-fits={figures.nbytes <= mark.bytes}
+          style={{ left: percentOf(mark.bytes, scale) }}
+          title={`${mark.label}: the file ${figures.nbytes <= mark.bytes ? "fits" : "is larger"}`}
+        >
+          {named.has(mark) && (
+            <span>
+              {figures.nbytes <= mark.bytes && <i class="sw-tick" />}
+              {mark.label}
+            </span>
+          )}
+        </span>
+      ))}
+    </>
+  );
+}
+
+function SizeTable({ figures, parts }: { figures: Estimate; parts: Part[] }) {
+  const exactly = figures.exact ? "exactly" : "about, until the kernel has counted";
+  return (
+    <DataTable
+      head={["part", "what it holds", "bytes"]}
+      words={1}
+      rows={parts.map((part) => [part.label, part.title, estimated(figures.exact, count(part.bytes))])}
+      foot={[
+        ["file", exactly, estimated(figures.exact, count(figures.nbytes))],
+        ["dense", "the model as a plain .safetensors file", count(figures.original_nbytes)],
+      ]}
+    />
+  );
+}

@@ -1,0 +1,29 @@
+// Signals that follow the values of whatever hosts a component.
+
+import { type Signal, signal } from "@preact/signals";
+
+/** What can be followed. */
+export interface Observable {
+  get(name: string): unknown;
+  /** Call back when a value changes from outside; returns what stops it. */
+  on(name: string, callback: () => void): () => void;
+}
+
+/** A signal that follows one value, `missing` while there is none; what stops it is added to `stops`. */
+export function modelSignal<T>(
+  model: Observable,
+  name: string,
+  missing: T,
+  stops: (() => void)[],
+  changed: () => void = () => {},
+): Signal<T> {
+  const read = () => (model.get(name) ?? missing) as T;
+  const value = signal(read());
+  stops.push(
+    model.on(name, () => {
+      value.value = read();
+      changed();
+    }),
+  );
+  return value;
+}

@@ -1,0 +1,79 @@
+// Makes anywidget's model the explorer's model, and keeps the traits that mirror the recipe in step with it.
+import type { AnyModel } from "@anywidget/types";
+import { parseRecipe, RecipeError, recipeJson, withFields } from "../core/recipe";
+import type { Recipe } from "../core/types";
+import type { ExplorerModel } from "../explorer/explorer-model";
+import { AnywidgetHost } from "./anywidget-host";
+
+/** The explorer's names of values and the names of the Python traits behind them. */
+const TRAITS: Record<string, string> = {
+  sketch_data: "_sketch",
+  recipe_json: "_recipe",
+  title: "_title",
+  exact: "_exact",
+  score: "_score",
+  baseline: "_baseline",
+  metric: "_metric",
+  history: "_history",
+  result: "_result",
+  keeps: "_keeps",
+  memory: "_memory",
+  stale: "_stale",
+  macs: "_macs",
+  order: "_order",
+  dragging: "_dragging",
+  status: "_status",
+  page: "_page",
+};
+
+/** Adapt a model until `signal` aborts. */
+export function adapt(model: AnyModel, signal: AbortSignal): ExplorerModel {
+  const adapter = new Adapter(model);
+  signal.addEventListener("abort", () => adapter.dispose(), { once: true });
+  return adapter;
+}
+
+class Adapter extends AnywidgetHost implements ExplorerModel {
+  constructor(model: AnyModel) {
+    super(model, TRAITS);
+    this.listen("change:_recipe", () => this.#mirrorRecipe());
+    this.listen("change:sparsity", () => this.#takeMirror("sparsity"));
+    this.listen("change:bits", () => this.#takeMirror("bits"));
+    this.#mirrorRecipe();
+  }
+
+  set(name: string, value: unknown): void {
+    this.model.set(this.trait(name), value);
+  }
+
+  save(): void {
+    this.model.save_changes();
+  }
+
+  get #recipe(): Recipe {
+    return parseRecipe(String(this.model.get("_recipe")));
+  }
+
+  /** The recipe changed: its mirrors follow, so that widgets linked to them do. */
+  #mirrorRecipe(): void {
+    const { sparsity, bits } = this.#recipe;
+    if (this.model.get("sparsity") === sparsity && this.model.get("bits") === bits) return;
+    this.model.set("sparsity", sparsity);
+    this.model.set("bits", bits);
+  }
+
+  /** A linked widget changed a mirror: the recipe follows; a value no recipe can have is put back. */
+  #takeMirror(name: "sparsity" | "bits"): void {
+    const recipe = this.#recipe;
+    const value = this.model.get(name);
+    if (value === recipe[name]) return;
+    const structure = name === "sparsity" ? ({ structure: "unstructured" } as const) : {};
+    try {
+      this.model.set("_recipe", recipeJson(withFields(recipe, { ...structure, [name]: value })));
+    } catch (error) {
+      if (!(error instanceof RecipeError)) throw error;
+      this.model.set(name, recipe[name]);
+    }
+    this.model.save_changes();
+  }
+}

@@ -1,0 +1,251 @@
+"""The estimate: what a recipe would make of a model, from its sketch alone, without touching a weight."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Unpack
+
+from ..arguments import public
+from ..errors import ArgumentError, NoEstimateError, quoted
+from ..kinds import Kind, every_setting
+from ..recipe import Plan, Recipe, RecipeFields, layer_label, recipe_from
+from .channel_layout import Stated
+from .model_tensors import Source
+from .packed_file_size import counts_bytes, header_bytes, layer_bytes, uncompressed_bytes
+from .pruning_estimate import PruningOutcome, survivals
+from .quantization_estimate import rounding_noise
+from .sketch import LayerSketch, Sketch
+from .sketch import sketch as sketch_of
+
+_FIELDS = ("kept", "threshold", "signal", "noise", "codes", "mask", "scales", "as_is")
+
+
+@dataclass(frozen=True, slots=True)
+class LayerEstimate:
+    """What a recipe makes of one layer of n weights.
+
+    `kept`: weights that survive pruning. `threshold`: magnitude below which weights are pruned (0 where no threshold
+    decides). `signal`: Σ w². `noise`: Σ (w − effective w)². Then bytes in the packed file: `codes`, `mask`, `scales`
+    (codebooks and zero points with them), and `as_is` for a layer under Keep.
+    """
+
+    name: str
+    n: int
+    kept: int
+    threshold: float
+    signal: float
+    noise: float
+    codes: int
+    mask: int
+    scales: int
+    as_is: int
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of this layer in the packed file, without its share of the header."""
+        return self.codes + self.mask + self.scales + self.as_is
+
+    @property
+    def sparsity(self) -> float:
+        """Fraction of the weights that is pruned."""
+        return 1 - self.kept / self.n
+
+    @property
+    def sqnr(self) -> float:
+        """Signal to noise ratio in dB: 10·log₁₀(Σ w² / Σ (w − effective w)²); infinite without noise."""
+        return decibels(self.signal, self.noise)
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What a recipe makes of a model: per layer, and in all.
+
+    `uncompressed_bytes`: bytes of the tensors no recipe compresses. `header`: the rest of the file (names, shapes,
+    recipe).
+    `dense`: bytes of the plain ``.safetensors`` file. `download`: bytes of the entropy-coded file, where known.
+    `exact` tells whether the figures were counted on the weights or estimated from the sketch. `assumed` are the
+    warnings of the sketch.
+    """
+
+    recipe: Recipe
+    layers: tuple[LayerEstimate, ...]
+    uncompressed_bytes: int
+    header: int
+    original_nbytes: int
+    exact: bool = False
+    nbytes_entropy_coded: int | None = None
+    assumed: tuple[str, ...] = ()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the packed file."""
+        return sum(layer.nbytes for layer in self.layers) + self.uncompressed_bytes + self.header
+
+    @property
+    def ratio(self) -> float:
+        """Compression ratio: dense bytes / bytes now."""
+        return self.original_nbytes / self.nbytes
+
+    @property
+    def sparsity(self) -> float:
+        """Fraction of all compressible weights that is pruned."""
+        return 1 - sum(layer.kept for layer in self.layers) / sum(layer.n for layer in self.layers)
+
+    @property
+    def sqnr(self) -> float:
+        """Signal to noise ratio of all compressible weights together, in dB."""
+        return decibels(sum(layer.signal for layer in self.layers), sum(layer.noise for layer in self.layers))
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What the totals hide: what was assumed, and layers whose outputs no longer depend on their inputs."""
+        return (*nothing_left(layer.name for layer in self.layers if not layer.kept), *self.assumed)
+
+    def layer(self, name: str) -> LayerEstimate:
+        """Return the layer of this name, with or without its ``.weight``.
+
+        Raises:
+            KeyError: if there is none.
+        """
+        for layer in self.layers:
+            if name in (layer.name, layer_label(layer.name)):
+                return layer
+        raise KeyError(name)
+
+    def parts(self) -> dict[str, int]:
+        """Return the bytes of the file by part: codes, mask, scales, kept (with layers under Keep) and header."""
+        sums = {
+            part: sum(getattr(layer, part) for layer in self.layers) for part in ("codes", "mask", "scales", "as_is")
+        }
+        return {
+            "codes": sums["codes"],
+            "mask": sums["mask"],
+            "scales": sums["scales"],
+            "uncompressed": sums["as_is"] + self.uncompressed_bytes,
+            "header": self.header,
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON-able dict: totals, and per layer one list for each figure."""
+        return {
+            "recipe": self.recipe.to_json(),
+            "exact": self.exact,
+            "uncompressed_bytes": self.uncompressed_bytes,
+            "header": self.header,
+            "original_nbytes": self.original_nbytes,
+            "nbytes_entropy_coded": self.nbytes_entropy_coded,
+            "layers": {field: [getattr(layer, field) for layer in self.layers] for field in _FIELDS},
+        }
+
+    def __repr__(self) -> str:
+        sign = "" if self.exact else "≈ "
+        about = (
+            f"{sign}{self.nbytes:,} bytes, {compared(self.ratio)} {self.original_nbytes:,}; "
+            f"{self.sparsity:.1%} sparse; SQNR {self.sqnr:.1f} dB"
+        )
+        return f"Estimate({'; '.join([about, *self.warnings])})"
+
+
+def nothing_left(layers: Iterable[str]) -> tuple[str, ...]:
+    """Return a sentence that names the layers of which no weight survives, or nothing for none."""
+    names = [repr(layer_label(name)) for name in layers]
+    if not names:
+        return ()
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return (f"no weight survives in {', '.join(names[:3])}{more}",)
+
+
+def decibels(signal: float, noise: float) -> float:
+    """Return 10·log₁₀(signal / noise), infinite without noise."""
+    return 10 * math.log10(signal / noise) if noise > 0 and signal > 0 else math.inf
+
+
+def compared(ratio: float) -> str:
+    """Return a compression ratio in words: "14.9× smaller than"; a tiny model's file may be "1.4× larger than"."""
+    return f"{ratio:.1f}× smaller than" if ratio >= 1 else f"{1 / ratio:.1f}× larger than"
+
+
+@public(fields_of=[RecipeFields], also=every_setting)
+def estimate(
+    model: Source | Sketch,
+    recipe: Recipe | float | None = None,
+    *,
+    layout: Stated = None,
+    **fields: Unpack[RecipeFields],
+) -> Estimate:
+    """Return what a recipe would make of a model, from its sketch alone.
+
+    >>> import shrinkwidget as sw
+    >>> look = sw.sketch(sw.demo.model())
+    >>> sw.estimate(look, sparsity=0.9, bits=4).ratio > sw.estimate(look, 0.5).ratio
+    True
+
+    Args:
+        model: a `Sketch`, or what one is made of: a module, a state dict, the path of a checkpoint. Make the sketch
+            once where several recipes are tried: it takes longer than all of them.
+        recipe: a `Recipe`, or a number: the sparsity.
+        layout: of what is no sketch yet; see `sketch`.
+        fields: of a `Recipe`; beside a recipe they change it.
+
+    Raises:
+        RecipeError: for what is no recipe, if one of its overrides matches no layer, or for a kind of which a sketch
+            cannot tell what it comes to: `compress` counts it.
+        ModelError, FileError: for a model that cannot be looked at; see `sketch`.
+        ArgumentError: for an unknown keyword, or a `layout` beside a sketch, which has its own.
+    """
+    asked = recipe_from(recipe, fields)
+    if isinstance(model, Sketch) and layout is not None:
+        raise ArgumentError("a sketch has its layout already: give layout=… to sketch(…), or the model in its place")
+    look = model if isinstance(model, Sketch) else sketch_of(model, layout=layout)
+    plans = look.plans(asked)
+    fates = survivals(look.layers, plans, asked)
+    layers = []
+    for layer, plan, fate in zip(look.layers, plans, fates, strict=True):
+        found = None if fate is None else _layer(layer, plan, fate)
+        if found is None:
+            kind: Kind = asked.importance if fate is None else plan.quantizer
+            of = " in each channel" if fate is None and plan.scope == "channel" else ""
+            raise NoEstimateError(
+                f"{kind.role} {kind.kind!r}{of} has no estimate from a sketch (layer {quoted(layer.label)}): take "
+                f"sw.compress(model, recipe).estimate, which is exact"
+            )
+        layers.append(found)
+    return assembled(look, asked, plans, layers)
+
+
+def assembled(
+    sketch: Sketch, recipe: Recipe, plans: Sequence[Plan], layers: Iterable[LayerEstimate], **more: Any
+) -> Estimate:
+    """Return the estimate of these layers together with what the rest of the file takes."""
+    layers = tuple(layers)
+    uncompressed = uncompressed_bytes(
+        ((t.nbytes, t.itemsize, t.floating) for t in sketch.uncompressed), recipe.uncompressed_bits
+    )
+    lengths = {
+        "counts": counts_bytes(layer.n for layer, plan in zip(layers, plans, strict=True) if not plan.keep),
+        "codes": sum(layer.codes for layer in layers),
+        "mask": sum(layer.mask for layer in layers),
+        "scales": sum(layer.scales for layer in layers),
+        "rest": uncompressed + sum(layer.as_is for layer in layers),
+    }
+    header = header_bytes(recipe.to_json(), sketch.structure, lengths)
+    return Estimate(recipe, layers, uncompressed, header, sketch.original_nbytes, assumed=sketch.warnings, **more)
+
+
+def _layer(layer: LayerSketch, plan: Plan, fate: PruningOutcome) -> LayerEstimate | None:
+    rounding = rounding_noise(layer, plan, fate, layer.energy - fate.pruned_energy)
+    if rounding is None:
+        return None
+    return layer_estimate(layer, plan, fate.kept, fate.cut.threshold, layer.energy, fate.pruned_energy + rounding)
+
+
+def layer_estimate(
+    layer: LayerSketch, plan: Plan, kept: int, threshold: float, signal: float, noise: float
+) -> LayerEstimate:
+    """Return a layer's figures with the bytes that follow from its kept count."""
+    size = layer_bytes(layer.matrix, kept, plan, layer.itemsize)
+    return LayerEstimate(
+        layer.name, layer.n, kept, threshold, signal, noise, size.codes, size.mask, size.scales, size.as_is
+    )

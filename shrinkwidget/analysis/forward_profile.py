@@ -1,0 +1,279 @@
+"""Watches one forward pass: the order of the modules, multiply-accumulates per weight, and live activation bytes."""
+
+from __future__ import annotations
+
+import sys
+import weakref
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from itertools import accumulate, pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from ..errors import DataError, ModelError
+from .inference import as_inputs, device_of, moved, reason, run
+from .mac_counts import known, macs_of
+from .model_tensors import TensorEntry
+from .tied_weights import extent
+from .unsupported_tensors import plain_tensors
+
+
+@dataclass(frozen=True, slots=True)
+class ForwardProfile:
+    """What one forward pass did.
+
+    Attributes:
+        order: names of the modules in the order of their first call.
+        macs: multiply-accumulates by the name of the weight that was multiplied.
+        loose: multiply-accumulates of two activations (attention), by the innermost module that ran them.
+        outputs: bytes of a module's output, at the call where it was largest.
+        peak: the most bytes of inputs and results alive at one moment.
+    """
+
+    order: tuple[str, ...]
+    macs: Mapping[str, int]
+    loose: Mapping[str, int]
+    outputs: Mapping[str, int]
+    peak: int
+
+
+def profile_forward(model: nn.Module, entries: Iterable[TensorEntry], example: object) -> ForwardProfile:
+    """Run the model once on an example, in eval mode and without gradients, and return what it did.
+
+    Args:
+        model: any module; the example is moved to its device.
+        entries: its tensors (`open_weights`).
+        example: a tensor, a tuple of positional or a dict of keyword arguments.
+
+    Multiply-accumulates are those of matrix products, convolutions, attention and recurrent layers (`macs_of`), also
+    where weights are computed from others first. The peak counts a tensor from the operation that makes it until
+    nothing refers to it; weights, buffers and the scratch memory inside a kernel are not counted.
+
+    Raises:
+        DataError: if the model cannot run the example.
+        ModelError: if it runs, but not while it is watched.
+    """
+    args, kwargs = moved(as_inputs(example), device_of(model))
+    with torch.no_grad():
+        try:
+            with _calls(model) as calls, _in_separate_steps():
+                watcher = _Watcher(calls, entries, tensors_in((args, kwargs)))
+                with watcher:
+                    run(model, args, kwargs)
+        except DataError as error:
+            run(model, args, kwargs)  # raises for an example that does not fit; the watcher is to blame if it runs
+            raise ModelError(
+                f"this {type(model).__name__} runs, but not while its operations are counted "
+                f"({reason(error.__cause__ or error)}): measure it without an example"
+            ) from error
+    return ForwardProfile(tuple(calls.order), dict(watcher.macs), dict(watcher.loose), calls.outputs, watcher.live.peak)
+
+
+class _Calls:
+    """Which module is running, which ran before, and how much each gave."""
+
+    def __init__(self) -> None:
+        self.order: dict[str, None] = {}
+        self.stack: list[str] = [""]
+        self.outputs: dict[str, int] = {}
+        self.hookless: set[str] = set()
+
+    def enter(self, name: str, *_: object) -> None:
+        """Note that a module starts (a forward pre-hook)."""
+        self.order.setdefault(name)
+        self.stack.append(name)
+
+    def leave(self, name: str, _module: object, _inputs: object, output: object) -> None:
+        """Note that a module returned (a forward hook)."""
+        self.stack.pop()
+        nbytes = sum(tensor.nbytes for tensor in tensors_in(output))
+        self.outputs[name] = max(nbytes, self.outputs.get(name, 0))
+
+    def used(self, name: str) -> None:
+        """Note that a weight was multiplied whose module takes no hooks (a scripted one)."""
+        owner = name.rpartition(".")[0]
+        if owner in self.hookless and owner not in self.order:
+            self.order.setdefault(owner)
+
+
+@contextmanager
+def _calls(model: nn.Module) -> Iterator[_Calls]:
+    """Hook every module that can be, and unhook it at the end."""
+    calls = _Calls()
+    with ExitStack() as hooks:
+        for name, module in model.named_modules():
+            try:
+                hooks.enter_context(module.register_forward_pre_hook(partial(calls.enter, name)))
+                hooks.enter_context(module.register_forward_hook(partial(calls.leave, name)))
+            except RuntimeError:  # scripted modules take no hooks
+                calls.hookless.add(name)
+        yield calls
+
+
+class _Live:
+    """Bytes of the storages that are alive, noticed when one is made and when it goes."""
+
+    def __init__(self) -> None:
+        self.now = 0
+        self.peak = 0
+        self._known: dict[int, weakref.ref[Any] | None] = {}
+
+    def ignore(self, tensor: Tensor) -> None:
+        """Leave the tensor's storage out of the count."""
+        self._known[tensor.untyped_storage().data_ptr()] = None
+
+    def add(self, tensor: Tensor, gone: Callable[[int], None]) -> None:
+        """Count the tensor's storage if it is new, and call `gone` with its address when it is freed."""
+        storage = tensor.untyped_storage()
+        address, nbytes = storage.data_ptr(), storage.nbytes()
+        if address in self._known or not nbytes:
+            return
+        self.now += nbytes
+        self.peak = max(self.peak, self.now)
+
+        def forget(_: object) -> None:
+            self.now -= nbytes
+            del self._known[address]
+            gone(address)
+
+        self._known[address] = weakref.ref(storage, forget)
+
+
+class _Watcher(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves its modes unannotated
+    """Sees every operation, and books its multiply-accumulates to the weights it used."""
+
+    supports_higher_order_operators = True
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Leave the method below as it is: torch would wrap it, and for that import its compiler, which takes 1.5 s."""
+        return False
+
+    def __init__(self, calls: _Calls, entries: Iterable[TensorEntry], inputs: Iterable[Tensor]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.macs: defaultdict[str, int] = defaultdict(int)
+        self.loose: defaultdict[str, int] = defaultdict(int)
+        self.live = _Live()
+        self._calls = calls
+        self._parts: dict[int, list[_Part]] = defaultdict(list)  # by address of the storage
+        by_name = {entry.name: entry for entry in entries if entry.role != "other"}
+        for entry in by_name.values():
+            weight = by_name.get(entry.part_of, entry)  # what is computed from parts is what multiplies
+            for tensor in plain_tensors(entry.load()):
+                self.live.ignore(tensor)
+                if entry.role != "buffer" and tensor.numel():
+                    self._parts[_address(tensor)].append(_Part(weight, *extent(tensor)))
+        for tensor in inputs:
+            self.live.add(tensor, self._forget)
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if not isinstance(func, torch._ops.OpOverload):  # torch.cond and its like: what is inside is not seen
+            return func(*args, **kwargs)
+        if not known(func):  # under inference mode some operations arrive whole that are made of others
+            with self:
+                out = func.decompose(*args, **kwargs)
+            if out is not NotImplemented:
+                return out
+        out = func(*args, **kwargs)
+        given = [tensor for tensor in tensors_in((args, kwargs)) if tensor.numel()]
+        if (macs := macs_of(func, args, kwargs, out)) and not self._within_one_weight(given):
+            self._book(macs, given)
+        elif given and all(_address(tensor) in self._parts for tensor in given):
+            self._derive(given, out)
+        for tensor in tensors_in(out):
+            self.live.add(tensor, self._forget)
+        return out
+
+    def _book(self, macs: int, given: list[Tensor]) -> None:
+        """Book on the weights among the operands, in proportion to their sizes; or on the module that is running.
+
+        Of a layer that is fed another module's parameter (a learnt query), its own weights are the weights.
+        """
+        running = self._calls.stack[-1]
+        used = {p.entry.name: p.entry.numel for t in given for p in self._within(t) if len(p.entry.shape) >= 2}
+        used = {name: n for name, n in used.items() if name.rpartition(".")[0] == running} or used
+        if not used:
+            self.loose[running] += macs
+            return
+        shares = _shares(macs, list(used.values()))
+        for name, share in zip(used, shares, strict=True):
+            self._calls.used(name)
+            self.macs[name] += share
+
+    def _within_one_weight(self, given: list[Tensor]) -> bool:
+        """Tell whether all of it belongs to one weight that is computed: that does not depend on the example."""
+        entries = [[part.entry for part in self._within(tensor)] for tensor in given]
+        return all(entries) and all(e.parts and e is entries[0][0] for found in entries for e in found)
+
+    def _within(self, tensor: Tensor) -> Iterator[_Part]:
+        """Yield the parameters that a view of their storage touches."""
+        start, stop = extent(tensor)
+        for part in self._parts.get(_address(tensor), ()):
+            if part.start < stop and start < part.stop:
+                yield part
+
+    def _derive(self, given: list[Tensor], out: object) -> None:
+        """Take what is computed from parameters alone (a cast, a weight norm) for those parameters."""
+        parts = [part for tensor in given for part in self._within(tensor)]
+        for tensor in tensors_in(out):
+            if tensor.numel() and _address(tensor) not in self._parts:
+                self._parts[_address(tensor)] = [_Part(p.entry, *extent(tensor)) for p in parts]
+
+    def _forget(self, address: int) -> None:
+        self._parts.pop(address, None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A parameter's place in its storage, in elements."""
+
+    entry: TensorEntry
+    start: int
+    stop: int
+
+
+def _shares(total: int, sizes: list[int]) -> list[int]:
+    """Split a whole number in proportion to sizes, so that the shares add up to it."""
+    ends = [total * end // sum(sizes) for end in accumulate(sizes, initial=0)]
+    return [after - before for before, after in pairwise(ends)]
+
+
+def _address(tensor: Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()
+
+
+def tensors_in(value: object) -> Iterator[Tensor]:
+    """Yield the tensors anywhere in tuples, lists, dicts, and objects with attributes (the outputs of models)."""
+    if isinstance(value, Tensor):
+        yield from plain_tensors(value)
+    elif isinstance(value, Mapping):
+        for part in value.values():
+            yield from tensors_in(part)
+    elif isinstance(value, tuple | list):
+        for part in value:
+            yield from tensors_in(part)
+    elif hasattr(value, "__dict__") and not isinstance(value, type | nn.Module):
+        yield from tensors_in([part for part in vars(value).values() if isinstance(part, Tensor)])
+
+
+@contextmanager
+def _in_separate_steps() -> Iterator[None]:
+    """Turn off what hides operations and changes no result: MultiheadAttention's fused kernel, and compilation."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    # a compiled module has imported the compiler already; nobody else should wait for it
+    stance = torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
+    try:
+        with stance:
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)

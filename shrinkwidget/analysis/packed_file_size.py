@@ -1,0 +1,250 @@
+"""How many bytes every part of a packed file takes: docs/format.md as arithmetic, for the estimate and the files."""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+import zlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from ..recipe import Granularity, Plan
+from .channel_layout import FIRST
+from .model_tensors import ModelTensors, TensorEntry, dtype_name
+
+FORMAT: Final = "shrinkwidget"
+ENTROPY: Final = "shrinkwidget-z"
+VERSION: Final = 3
+SECTIONS: Final = ("counts", "codes", "mask", "scales", "rest")
+WORD_ZERO_BITS: Final = 5
+"""Zero points of up to so many bits share the 16-bit word of their scale; larger ones would blur it."""
+HALF_MAX: Final = 65504.0
+"""The largest finite float16; a tensor with magnitudes beyond it has bfloat16 as its 16-bit form."""
+
+COMPRESSIBLE: Final = 1
+BFLOAT16: Final = 2
+_WIDE: Final = (torch.float32, torch.float64)
+
+
+@dataclass(frozen=True, slots=True)
+class LayerBytes:
+    """What one compressible tensor takes in a packed file, in bytes, and whether its codes cover all its weights."""
+
+    codes: int
+    mask: int
+    scales: int
+    as_is: int
+    dense: bool
+
+    @property
+    def nbytes(self) -> int:
+        """All of it."""
+        return self.codes + self.mask + self.scales + self.as_is
+
+
+def layer_bytes(matrix: tuple[int, int], kept: int, plan: Plan, itemsize: int) -> LayerBytes:
+    """Return the bytes of a layer of rows × columns weights of `itemsize` bytes, `kept` of which survive."""
+    n = math.prod(matrix)
+    if plan.keep:
+        return LayerBytes(codes=0, mask=0, scales=0, as_is=n * itemsize, dense=True)
+    bits = stored_bits(plan.bits, itemsize)
+    dense = is_dense(n, kept, plan, bits)
+    return LayerBytes(
+        codes=ceil_div((n if dense else kept) * bits, 8),
+        mask=0 if dense else ceil_div(n, 8),
+        scales=scale_bytes(plan, matrix),
+        as_is=0,
+        dense=dense,
+    )
+
+
+def stored_bits(bits: int, itemsize: int) -> int:
+    """Return the bits of one code: those asked for, but plain floats (16, 32) are never wider than the tensor."""
+    return min(bits, 8 * itemsize)
+
+
+def is_dense(n: int, kept: int, plan: Plan, bits: int) -> bool:
+    """Tell whether all n weights have a code (pruned ones that of zero), or only the kept ones beside a bit mask."""
+    return kept == n or (zero_on_grid(plan, bits) and n * bits <= n + kept * bits)
+
+
+def zero_on_grid(plan: Plan, bits: int) -> bool:
+    """Tell whether codes of so many bits can say zero: plain floats can, and those of most quantizers."""
+    return bits >= 16 or plan.coder.has_zero(bits)
+
+
+def zeros_dropped(n: int, zeros: int, negative: int, plan: Plan, itemsize: int) -> int:
+    """Return how many of the zeros a layer came with count as pruned under a plan that prunes nothing itself.
+
+    They do wherever that changes no value: a file of them holds a mask and the other weights. Two cases ask for more:
+    a grid without zero needs the mask for them alone, which pays where most of them are zero; and plain floats keep
+    the sign of a zero as long as they need no mask.
+
+    Args:
+        n: weights of the layer.
+        zeros: how many of them are zero, of either sign.
+        negative: how many of those are -0.0.
+        plan: what the recipe asks.
+        itemsize: bytes of one weight.
+    """
+    if plan.keep:
+        return 0
+    bits = stored_bits(plan.bits, itemsize)
+    width = max(bits, 2)  # one bit beside a mask is never smaller, but ternary where most is zero
+    masked = n + (n - zeros) * width < n * width
+    if masked or (bits < 16 and zero_on_grid(plan, bits)):
+        return zeros
+    return zeros - negative if bits >= 16 else 0
+
+
+def scale_bytes(plan: Plan, matrix: tuple[int, int]) -> int:
+    """Return the bytes of a layer's codebook, or of its scales and zero points."""
+    if plan.bits > 8:
+        return 0
+    codebook = 4 << plan.bits if plan.coder.has_codebook else 0
+    if not plan.coder.has_scales:
+        return codebook
+    groups = group_count(plan.granularity, matrix)
+    return codebook + (4 if groups == 1 else 4 + 2 * groups) + (groups if has_zero_bytes(plan, groups) else 0)
+
+
+def has_zero_points(plan: Plan) -> bool:
+    """Tell whether each group of a layer has a zero point beside its scale."""
+    return plan.bits <= 8 and plan.coder.has_zero_points(plan.bits)
+
+
+def has_zero_bytes(plan: Plan, groups: int) -> bool:
+    """Tell whether the zero points have bytes of their own: of a single scale, or of more than `WORD_ZERO_BITS`."""
+    return has_zero_points(plan) and (groups == 1 or plan.bits > WORD_ZERO_BITS)
+
+
+def group_count(granularity: Granularity, matrix: tuple[int, int]) -> int:
+    """Return how many scales a non-empty matrix has: one, one a row, or ⌈columns/g⌉ a row."""
+    rows, columns = matrix
+    if granularity == "tensor":
+        return 1
+    if granularity == "channel":
+        return rows
+    return rows * ceil_div(columns, int(granularity))
+
+
+def ceil_div(a: int, b: int) -> int:
+    """Return a / b rounded up, exactly."""
+    return -(-a // b)
+
+
+def uncompressed_width(itemsize: int, floating: bool, kept_bits: int) -> int:
+    """Return the bytes per element of a kept tensor: floats take at most `kept_bits`, everything else its own width."""
+    return min(itemsize, kept_bits // 8) if floating else itemsize
+
+
+def uncompressed_bytes(kept: Iterable[tuple[int, int, bool]], kept_bits: int) -> int:
+    """Return the bytes of all kept tensors, each given as (bytes, bytes per element, whether real floating point)."""
+    return sum(
+        nbytes // itemsize * uncompressed_width(itemsize, floating, kept_bits) for nbytes, itemsize, floating in kept
+    )
+
+
+def stored_dtype(dtype: torch.dtype, bits: int, bfloat16: bool) -> torch.dtype:
+    """Return the dtype in which a tensor is stored that may take `bits` = 16 or 32 bits per element."""
+    if dtype not in _WIDE or dtype.itemsize <= bits // 8:
+        return dtype
+    return torch.float32 if bits == 32 else torch.bfloat16 if bfloat16 else torch.float16
+
+
+def rounded(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return the tensor in a narrower dtype; a finite value beyond its range becomes its largest one, not infinite."""
+    if dtype == tensor.dtype:
+        return tensor
+    narrow, limit = tensor.to(dtype), torch.finfo(dtype).max
+    overflown = torch.isinf(narrow) & torch.isfinite(tensor)
+    return torch.where(overflown, tensor.clamp(-limit, limit).to(dtype), narrow) if bool(overflown.any()) else narrow
+
+
+def needs_bfloat16(dtype: torch.dtype, peak: float) -> bool:
+    """Tell whether a tensor's 16-bit form is bfloat16, `peak` being its largest finite magnitude."""
+    return dtype == torch.bfloat16 or (dtype in _WIDE and peak > HALF_MAX)
+
+
+def peak(tensor: Tensor) -> float:
+    """Return the largest finite magnitude of a float tensor, 0 if there is none."""
+    if not tensor.numel():
+        return 0.0
+    low, high = (float(x) for x in torch.aminmax(tensor))
+    if math.isfinite(low) and math.isfinite(high):
+        return max(-low, high)
+    finite = tensor[torch.isfinite(tensor)]
+    return float(finite.abs().max()) if finite.numel() else 0.0
+
+
+def structure_text(weights: ModelTensors, peaks: Mapping[str, float] | None = None) -> str:
+    """Return the compact description of a model's tensors that the header carries, independent of any recipe.
+
+    Its length is what `header_bytes` wants. `peaks`: largest magnitudes by name, as far as they are known already;
+    those of other float32 and float64 tensors are looked up in the values.
+    """
+    return encode_structure([describe(e, (peaks or {}).get(e.name)) for e in weights.entries if e.saved])
+
+
+def describe(entry: TensorEntry, known_peak: float | None = None) -> list[object]:
+    """Return ``[name, shape, dtype, flags, aliases…]`` of one tensor; before its aliases its layout, if it has one.
+
+    An alias that looks at the tensor otherwise is ``[name, axes, shape]``.
+    """
+    if known_peak is None:
+        known_peak = peak(entry.load()) if entry.dtype in _WIDE else 0.0
+    flags = COMPRESSIBLE * entry.compressible | BFLOAT16 * needs_bfloat16(entry.dtype, known_peak)
+    own = entry.compressible and entry.layout != FIRST  # of what is kept no file asks
+    layout = [[entry.layout.groups, *entry.layout.channels]] if own else []
+    return [entry.name, list(entry.shape), dtype_name(entry.dtype), flags, *layout, *_aliases(entry)]
+
+
+def _aliases(entry: TensorEntry) -> list[object]:
+    views = entry.views
+    return [[a, list(views[a].axes), list(views[a].shape)] if a in views else a for a in entry.aliases]
+
+
+def encode_structure(described: list[list[object]]) -> str:
+    """Return base64 of zlib of the JSON text of the tensors' descriptions."""
+    return base64.b64encode(zlib.compress(structure_json(described), 9)).decode()
+
+
+def structure_json(described: object) -> bytes:
+    """Return the JSON text of the tensors' descriptions."""
+    return json.dumps(described, separators=(",", ":"), ensure_ascii=True).encode()
+
+
+def header_text(recipe_json: str, structure: str, lengths: Mapping[str, int], crc: int = 0, fmt: str = FORMAT) -> bytes:
+    """Return the JSON header of a packed file as UTF-8, padded with spaces to a multiple of 8 bytes."""
+    about = {"format": fmt, "version": str(VERSION), "crc32": f"{crc:08x}"}
+    header: dict[str, object] = {"__metadata__": {**about, "recipe": recipe_json, "structure": structure}}
+    end = 0
+    for section in SECTIONS:
+        begin, end = end, end + lengths[section]
+        header[section] = {"dtype": "U8", "shape": [end - begin], "data_offsets": [begin, end]}
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    return text.ljust(8 * ceil_div(len(text), 8))
+
+
+def header_bytes(recipe_json: str, structure_length: int, lengths: Mapping[str, int]) -> int:
+    """Return the bytes of a packed file that are not codes, mask, scales or uncompressed tensors, exactly.
+
+    That is the length field (8), the JSON header, and the section of kept counts. `lengths` are the bytes of the five
+    `SECTIONS` by name.
+    """
+    return 8 + len(header_text(recipe_json, "A" * structure_length, lengths)) + lengths["counts"]
+
+
+def counts_bytes(sizes: Iterable[int]) -> int:
+    """Return the bytes of the section of kept counts: 4 per compressible layer not under Keep, 8 where n ≥ 2³²."""
+    return sum(count_width(n) for n in sizes)
+
+
+def count_width(n: int) -> int:
+    """Return the bytes of the kept count of a layer of n weights."""
+    return 4 if n < 2**32 else 8

@@ -1,0 +1,127 @@
+"""Work on all layers at once in pieces that fit a CPU's cache, and stop when told to."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from typing import Final, TypeAlias, TypeVar
+
+from torch import Tensor
+
+from ..errors import Cancelled
+
+CHUNK: Final = 1 << 18
+"""Weights looked at together: few enough for a CPU's cache, enough that Python's part of the work does not count."""
+
+_THREADS: Final = 4
+
+Watch: TypeAlias = Callable[[], bool]
+"""Polled between layers; true means stop."""
+
+
+def never() -> bool:
+    """Watch for nothing."""
+    return False
+
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+
+
+def check(cancelled: Watch | None) -> None:
+    """Raise `Cancelled` if there is something newer to do."""
+    if cancelled is not None and cancelled():
+        raise Cancelled("cancelled: something newer was asked for")
+
+
+def each(
+    function: Callable[[_Item], _Result], items: Sequence[_Item], cancelled: Watch | None = None
+) -> Iterator[_Result]:
+    """Yield what a function makes of each item, in order, computed by a thread per core (four at most).
+
+    Layers share the cores, not only the operations on each: torch's own threads wait for each other after every
+    operation, and where a browser wants the same cores every wait is a time slice (docs/compression.md). For the same
+    reason even a single item is not computed on the caller's thread. At most two results a thread wait to be taken.
+
+    Raises:
+        Cancelled: as soon as `cancelled` says so, which is asked before every item.
+    """
+
+    def one(item: _Item) -> _Result:
+        check(cancelled)
+        return function(item)
+
+    threads = min(_THREADS, os.cpu_count() or 1)
+    with ThreadPoolExecutor(threads) as pool:
+        waiting: deque[Future[_Result]] = deque()
+        for item in items:
+            waiting.append(pool.submit(one, item))
+            if len(waiting) > 2 * threads:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def before_exit(stop: Callable[[], None]) -> None:
+    """Call this when the program ends, while thread pools still take work; plain atexit comes after they are closed.
+
+    Only in this process: a forked child, such as a DataLoader's worker, inherits the hooks, but not the threads that
+    they stop. Where such a thread forked it, the child even takes itself for that thread, and cannot join itself.
+
+    Ctrl-C does not cut `stop` short. Python ends the threads that are left as soon as they ask for its lock again, and
+    one that is inside torch then takes the process down with SIGABRT.
+    """
+    process = os.getpid()
+
+    def stop_here() -> None:
+        while os.getpid() == process:
+            with suppress(KeyboardInterrupt), _interrupts_ignored():
+                stop()
+                return
+
+    getattr(threading, "_register_atexit", atexit.register)(stop_here)
+
+
+@contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    """Ignore Ctrl-C; to catch it would not do: a `Thread.join` that it ends takes the thread for ended, too."""
+    before = signal.getsignal(signal.SIGINT)
+    if before is None or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    try:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def in_forked_children(forget: Callable[[], None]) -> None:
+    """Call this in every process that is forked from this one: locks that other threads held would stay locked."""
+    if hasattr(os, "register_at_fork"):  # Windows never forks
+        os.register_at_fork(after_in_child=forget)
+
+
+def uninterrupted(put_back: Callable[[], None]) -> None:
+    """Do what has to be done whole, again if Ctrl-C falls into it, and only then let the interrupt through."""
+    interrupt = None
+    while True:
+        try:
+            put_back()
+            break
+        except KeyboardInterrupt as error:
+            interrupt = error
+    if interrupt is not None:
+        raise interrupt
+
+
+def chunks(flat: Tensor) -> list[Tensor]:
+    """Return a flat tensor in pieces of `CHUNK`; whole on other devices than the CPU, where a call costs more."""
+    size = CHUNK if flat.device.type == "cpu" else max(1, len(flat))
+    return [flat[start : start + size] for start in range(0, len(flat), size)]

@@ -1,0 +1,160 @@
+"""Which weights survive, as far as a sketch can tell: ranks, thresholds and survival functions (docs/estimate.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..recipe import Plan, Recipe
+from .packed_file_size import zeros_dropped
+from .relative_bins import ATOM, BINS, HIGH, LOW, MIDDLE, Floats, bin_of, n_of_m
+from .sketch import LayerSketch, Magnitudes, bucket_edges, mean_square
+
+
+@dataclass(frozen=True, slots=True)
+class BucketCut:
+    """Where a magnitude ranking is cut: `fraction` of the bucket [low, high) is pruned and all below it."""
+
+    low: float
+    high: float
+    fraction: float
+
+    @property
+    def threshold(self) -> float:
+        """The magnitude below which weights are pruned."""
+        return self.low + (self.high - self.low) * self.fraction
+
+
+NO_CUT = BucketCut(0.0, 0.0, 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class PruningOutcome:
+    """What becomes of one layer: how many weights are kept, what energy goes, and who survives.
+
+    `cut` for magnitude pruning; otherwise `curve`, the kept fraction per bin of the tensor's relative magnitude.
+    """
+
+    kept: int
+    pruned_energy: float
+    cut: BucketCut
+    curve: Floats | None
+
+    def shares(self, u_range: Floats, weight: Floats, absmax: float) -> Floats:
+        """Return, per relative bin, the share of the groups with ranges `u_range` in which its weights survive.
+
+        `weight`: the share of each run of groups, shape (64,).
+        """
+        used = u_range > 0
+        ranges, weight = u_range[used], weight[used]
+        if self.curve is not None:
+            return np.asarray(weight @ self.curve[bin_of(np.outer(ranges, MIDDLE) / absmax)])
+        if self.cut.threshold == 0:
+            return np.full(len(LOW), weight.sum())
+        above = ranges > self.cut.threshold
+        start, weight = self.cut.threshold / ranges[above], weight[above]
+        bins = np.minimum(np.searchsorted(HIGH, start, side="right"), ATOM - 1)  # each run cuts one bin in two
+        part = weight * np.maximum(HIGH[bins] - start, 0.0) / (HIGH[bins] - LOW[bins])
+        whole = np.bincount(bins + 1, weight, BINS).cumsum()
+        return np.asarray(np.bincount(bins, part, BINS) + whole)
+
+
+def survivals(layers: Sequence[LayerSketch], plans: Sequence[Plan], recipe: Recipe) -> list[PruningOutcome | None]:
+    """Return what becomes of each layer under its plan; None where the importance cannot be estimated."""
+    magnitude = recipe.importance.of_magnitude
+    ranked = [layer for layer, plan in zip(layers, plans, strict=True) if plan.scope == "global"] if magnitude else []
+    shared = _global_cut(ranked, recipe.sparsity)
+    return [
+        untouched(layer) if plan.keep else recipe.importance.survival(layer, plan, shared)
+        for layer, plan in zip(layers, plans, strict=True)
+    ]
+
+
+def untouched(layer: LayerSketch) -> PruningOutcome:
+    """Return the survival of a layer of which all is kept."""
+    return PruningOutcome(layer.n, 0.0, NO_CUT, None)
+
+
+def by_magnitude(layer: LayerSketch, plan: Plan, shared: BucketCut) -> PruningOutcome | None:
+    """Return the survival of the largest magnitudes; `shared` is the cut of all layers that are ranked together."""
+    if plan.structure.sparsity is not None:
+        return _blocks(layer, plan.structure.kind) if plan.structure.kind in layer.survival else None
+    if plan.scope == "global":
+        return _nothing_asked(layer, plan) if shared == NO_CUT else _below(layer, shared)
+    k = round(plan.sparsity * layer.n)
+    if plan.scope == "channel" and round(plan.sparsity * layer.matrix[1]):
+        return None  # the tables do not say which weights share a channel
+    return _below(layer, cut_at(layer.magnitudes, k), layer.n - k) if k else _nothing_asked(layer, plan)
+
+
+def at_random(layer: LayerSketch, plan: Plan) -> PruningOutcome | None:
+    """Return the survival by chance; how many of the zeros that were there it takes is an expectation."""
+    if plan.structure.sparsity is not None:
+        left = block_count(layer.matrix, plan.structure.kind)
+    elif plan.scope == "channel":
+        return None
+    else:
+        left = layer.n - round(plan.sparsity * layer.n)
+    density = left / layer.n
+    kept = _nothing_asked(layer, plan).kept if left == layer.n else round(left * (layer.n - layer.zeros) / layer.n)
+    return PruningOutcome(kept, (1 - density) * layer.energy, NO_CUT, np.full(len(LOW), density))
+
+
+def _nothing_asked(layer: LayerSketch, plan: Plan) -> PruningOutcome:
+    """Return the survival where the recipe prunes nothing: zeros that are there may count as pruned."""
+    return _but_zeros(layer, zeros_dropped(layer.n, layer.zeros, layer.negative_zeros, plan, layer.itemsize))
+
+
+def _but_zeros(layer: LayerSketch, zeros: int) -> PruningOutcome:
+    if not zeros:
+        return PruningOutcome(layer.n, 0.0, NO_CUT, None)
+    return PruningOutcome(layer.n - zeros, 0.0, BucketCut(0.0, 0.0, zeros / float(layer.magnitudes.count[0])), None)
+
+
+def _blocks(layer: LayerSketch, pattern: str) -> PruningOutcome:
+    curve = layer.survival[pattern]
+    energy = layer.tables["tensor"].energy
+    pruned = float(((1 - curve) * energy).sum()) * layer.energy
+    return PruningOutcome(layer.blocks[pattern], pruned, NO_CUT, curve)
+
+
+def _below(layer: LayerSketch, cut: BucketCut, kept: int | None = None) -> PruningOutcome:
+    """Return the survival of the weights at or above a cut; zeros are always below it."""
+    m = layer.magnitudes
+    if cut.low == 0 and layer.zeros and cut.fraction * m.count[0] <= layer.zeros:
+        return _but_zeros(layer, layer.zeros)
+    i = int(np.searchsorted(m.low, cut.low))
+    count, energy = float(m.before[i]), float(m.energy[i])
+    if i < len(m.low) and m.low[i] == cut.low:
+        part = m.count[i] * cut.fraction
+        square = m.low[i] ** 2 if layer.lossless else float(mean_square(m.low[i : i + 1], np.array([cut.threshold]))[0])
+        count, energy = count + part, energy + part * square
+    return PruningOutcome(layer.n - round(count) if kept is None else kept, energy, cut, None)
+
+
+def cut_at(m: Magnitudes, k: int) -> BucketCut:
+    """Return the cut that prunes the k smallest magnitudes."""
+    if k <= 0:
+        return NO_CUT
+    i = int(np.searchsorted(m.before, k, side="left")) - 1
+    return BucketCut(float(m.low[i]), float(m.high[i]), float((k - m.before[i]) / m.count[i]))
+
+
+def _global_cut(layers: Sequence[LayerSketch], sparsity: float) -> BucketCut:
+    k = round(sparsity * sum(layer.n for layer in layers))
+    if k == 0:
+        return NO_CUT
+    buckets = np.concatenate([layer.buckets for layer in layers]) & 0x7FFF
+    counts = np.bincount(buckets, np.concatenate([layer.counts for layer in layers]))
+    before = np.cumsum(counts)
+    i = int(np.searchsorted(before, k, side="left"))
+    low, high = bucket_edges(np.array([i]))
+    return BucketCut(float(low[0]), float(high[0]), float(1 - (before[i] - k) / counts[i]))
+
+
+def block_count(matrix: tuple[int, int], pattern: str) -> int:
+    """Return how many weights an n:m pattern keeps: n of every m along a row, min(n, rest) of a shorter block."""
+    (n, m), (rows, row) = n_of_m(pattern), matrix
+    return rows * (row // m * n + min(n, row % m))

@@ -1,0 +1,452 @@
+"""What rounding costs, as far as a sketch can tell: relative errors of bins, clipping, codebooks (docs/estimate.md)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
+from weakref import WeakKeyDictionary
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..recipe import Granularity, Plan
+from .group_tables import Table
+from .pruning_estimate import PruningOutcome
+from .relative_bins import ATOM, BINS, HIGH, LOW, MIDDLE, RATIOS, Floats, bin_of
+from .sketch import LayerSketch, bucket_edges
+
+CLIPS: Final = 1.0, 0.75, 0.5, 0.25
+"""Ranges tried first for the least squared error, in units of a group's absmax."""
+CLIP_STEPS: Final = 1 / 8, 1 / 16
+"""How far on either side of the best range so far the next two are tried. All sixteenths gain 0.05 dB at most."""
+FEW_BITS: Final = 3
+"""Bits up to which a clipped asymmetric grid is estimated to end on a level; above, where the range is cut."""
+EVEN: Final = 0.999
+"""From this share on of groups on one side of zero, or equally far to both, a layer may be quantized already."""
+GRAIN: Final = 256
+"""Extents are rounded to 1/256 of the range, but for percentiles, so that layers share their tables of errors."""
+LLOYD: Final = 4
+"""Iterations of Lloyd's algorithm an estimate can afford; from a good start they come within 0.3 dB of all."""
+
+
+@dataclass(frozen=True, slots=True)
+class UniformPlan:
+    """How a layer is quantized to evenly spaced values, 2 to 8 bits: what exact fits and estimates of it have to know.
+
+    `clipping` is what the values span: ``"auto"``, ``"absmax"``, ``"mse"``, or a percentile.
+    """
+
+    bits: int
+    granularity: Granularity
+    symmetric: bool
+    clipping: str | float
+
+    @property
+    def span(self) -> str | float:
+        """What the values span; ``"auto"`` means the least squared error at 2 bits.
+
+        There it gains 2 to 5 dB. Above, clipping would gain less, and cost accuracy: it shrinks the large weights of a
+        network that is not retrained (ResNet-20, 80 % sparse, 3 bits: 18 % against 32 %).
+        """
+        return "mse" if self.clipping == "auto" and self.bits == 2 else self.clipping
+
+
+def rounding_noise(layer: LayerSketch, plan: Plan, survival: PruningOutcome, survivors: float) -> float | None:
+    """Return the energy of the rounding errors of a layer's survivors, whose own energy is `survivors`.
+
+    It is never more than theirs: zero, or a mean, is among the values of every quantizer. None if a sketch cannot tell.
+    """
+    if plan.keep or survivors <= 0 or plan.bits == 32:
+        return 0.0
+    if plan.bits == 16:
+        return 0.0 if layer.itemsize == 2 else min(half_noise(layer, survival), survivors)
+    noise = plan.coder.noise(layer, plan, survival, survivors)
+    return None if noise is None else min(noise, survivors)
+
+
+def nearest_table(layer: LayerSketch, granularity: Granularity) -> Table:
+    """Return the table of a granularity, or the nearest a sketch has of a group size it has none of."""
+    if granularity in layer.tables:
+        return layer.tables[granularity]
+    wanted = int(granularity)
+    if wanted >= layer.matrix[1]:
+        return layer.tables["channel"]
+    sizes = [g for g in layer.tables if isinstance(g, int)]
+    nearest: int = min(sizes, key=lambda size: abs(math.log(size / wanted)))
+    return layer.tables[nearest]
+
+
+@dataclass(frozen=True, slots=True)
+class LinearGrid:
+    """A linear grid in units of a group's range: its step, and where it ends on either side of zero.
+
+    `far`: on the side of the group's outermost weight; `near`: on the other one.
+    """
+
+    step: float
+    far: float
+    near: float
+
+
+def uniform_noise(layer: LayerSketch, plan: UniformPlan, survival: PruningOutcome, survivors: float) -> float:
+    """Return the squared error of rounding a layer's survivors to evenly spaced values."""
+    table = nearest_table(layer, plan.granularity)
+    energy = table.energy * survival.shares(table.values, table.range_energy, layer.absmax)
+    if energy.sum() <= 0:
+        energy = table.energy
+    ratios = surviving_ratios(table, survival)
+    total = float(energy.sum())  # 0 of weights whose squares float32, in which tables are sent, cannot hold
+    if total <= 0:
+        return 0.0
+    _, noise = _chosen_grid(layer, plan, survival, table, energy, ratios)
+    if plan.clipping == "auto" and not plan.symmetric and (plan.bits == 2 or ratios[0] + ratios[-1] > EVEN):
+        # as many levels on either side: exact where weights are on such a grid
+        noise = min(noise, float(_grid_errors(_even_grid(plan.bits, 1.0)).error @ energy))
+    return noise * survivors / total
+
+
+def surviving_ratios(table: Table, survival: PruningOutcome) -> Floats:
+    """Return the shares of Σa² by ratio, as `Table.ratios`, of the survivors: an end below the threshold is pruned."""
+    threshold = survival.cut.threshold
+    alive = (table.values > threshold) * table.range_energy
+    if threshold == 0 or survival.curve is not None or alive.sum() <= 0:
+        return table.ratios
+    both = (table.values * RATIOS[1:, None] > threshold) @ table.range_energy / alive.sum()
+    shares: Floats = table.ratios * np.append(0.0, both)
+    shares[0] = 1 - shares.sum()
+    return shares
+
+
+def chosen_grid(
+    layer: LayerSketch, plan: UniformPlan, survival: PruningOutcome, table: Table, energy: Floats, ratios: Floats
+) -> LinearGrid:
+    """Return the typical linear grid of a layer's groups; `energy`: the survivors' per bin, `ratios`: theirs."""
+    return _chosen_grid(layer, plan, survival, table, energy, ratios)[0]
+
+
+def _chosen_grid(
+    layer: LayerSketch, plan: UniformPlan, survival: PruningOutcome, table: Table, energy: Floats, ratios: Floats
+) -> tuple[LinearGrid, float]:
+    """Return the grid and Σ ρ·energy over the bins, ρ being the relative error of rounding to it."""
+    clip = _percentile_clip(layer, plan, survival, table) if isinstance(plan.span, (int, float)) else 1.0
+    extent = _extent(plan, ratios, clip)
+    near = np.zeros(BINS) if plan.symmetric else energy * _near_share(plan, ratios)
+    outermost = 0.0 if plan.symmetric else float(energy[ATOM]) * _open_ends(plan, ratios)
+    if plan.span == "mse":
+        tables = _clip_errors(plan, extent)
+        noises = tables.error @ energy + tables.more @ near + tables.open_end * outermost
+        clip = _least_error_clip(noises)
+        return _linear_grid(plan, clip * extent, clip), float(noises[round(16 * clip) - 1])
+    grid = _linear_grid(plan, extent, clip)
+    errors = _grid_errors(grid)
+    noise = float(errors.error @ energy) + outermost * float(errors.open_end)
+    return grid, noise if grid.near == grid.far else noise + float(errors.more @ near)
+
+
+def _open_ends(plan: UniformPlan, ratios: Floats) -> float:
+    """Return the share of the groups whose outermost weight may lie anywhere between two levels.
+
+    So it does on a grid that is spread from one end of a group to the other, zero being one of its levels; of a group
+    on one side of zero, and in the full range of an integer, the ends are levels.
+    """
+    most = full_range_near(plan) if plan.span == "auto" else 2.0
+    return float(ratios[1:] @ (RATIOS[1:] < most))
+
+
+_NEAR: Final = np.clip((RATIOS - MIDDLE[:, None]) * (len(RATIOS) - 1) + 0.5, 0, 1) / 2
+"""Half of the weights of a bin that are within reach of groups at each of the ratios, shape (162, 9)."""
+
+
+def _near_share(plan: UniformPlan, ratios: Floats) -> Floats:
+    """Return, per bin, the share of the weights on the near side of zero, shape (162,), of groups that clip there.
+
+    It is half of them as far out as the group reaches on that side.
+    """
+    clipped = ratios * (full_range_near(plan) < RATIOS) if plan.span == "auto" else ratios
+    return np.asarray(_NEAR @ clipped)
+
+
+def full_range_near(plan: UniformPlan) -> float:
+    """Return where the full range of a signed integer ends on the near side, its far end being 1."""
+    return 1 - 0.5 ** (plan.bits - 1)
+
+
+def _extent(plan: UniformPlan, ratios: Floats, clip: float) -> float:
+    """Return how far the typical asymmetric grid reaches from end to end, its far side spanning `clip`.
+
+    Groups differ in their ratios, and the steps of a grid with them; what counts is their mean square.
+    """
+    if plan.symmetric:
+        return 0.0
+    near = np.minimum(RATIOS, full_range_near(plan) if plan.span == "auto" else clip)
+    extent = math.sqrt(float(ratios @ (clip + near) ** 2))
+    return extent if isinstance(plan.span, (int, float)) else math.floor(extent * GRAIN + 0.5) / GRAIN
+
+
+def _linear_grid(plan: UniformPlan, extent: float, clip: float) -> LinearGrid:
+    """Return the typical linear grid that spans `clip` and has this extent, in units of a group's range."""
+    if plan.symmetric:
+        return _even_grid(plan.bits, clip)
+    steps = 2**plan.bits - 1
+    step = extent / steps
+    if plan.span == "auto" and plan.bits <= FEW_BITS + 2:
+        return LinearGrid(step, 2.0, full_range_near(plan))
+    if plan.span in ("auto", "absmax"):
+        return LinearGrid(step, 2.0, 2.0)
+    if plan.bits > FEW_BITS:  # of a tensor's one group the ratio is known
+        return LinearGrid(step, clip, extent - clip if plan.granularity == "tensor" else clip)
+    levels = min(math.floor(clip / step + 0.5), steps)
+    return LinearGrid(step, levels * step, (steps - levels) * step)
+
+
+def _even_grid(bits: int, clip: float) -> LinearGrid:
+    """Return the grid with as many levels on either side of zero."""
+    return LinearGrid(clip / (2 ** (bits - 1) - 1), clip, clip)
+
+
+def _percentile_clip(layer: LayerSketch, plan: UniformPlan, survival: PruningOutcome, table: Table) -> float:
+    counts = table.count * survival.shares(table.values, table.range_count, layer.absmax)
+    if survival.curve is None and survival.cut.threshold == 0:  # only weights that were zero before are pruned
+        counts[0] = max(0.0, counts[0] - (layer.n - survival.kept))
+    return _percentile(counts if counts.sum() > 0 else table.count, float(plan.clipping) / 100)
+
+
+def _least_error_clip(noises: Floats) -> float:
+    """Return the range with the least noise of 1/16, 2/16, …, found as `compression/quantize.py` finds that of a
+    group."""
+    best, least = 1.0, math.inf
+    for width in (None, *CLIP_STEPS):
+        for clip in CLIPS if width is None else (min(1.0, best + width), best - width):
+            if (noise := float(noises[round(16 * clip) - 1])) < least:
+                best, least = clip, noise
+    return best
+
+
+def _percentile(counts: Floats, share: float) -> float:
+    total = np.cumsum(counts)
+    wanted = share * total[-1]
+    i = int(np.searchsorted(total, wanted, side="left"))
+    if i >= ATOM:
+        return 1.0
+    before = total[i - 1] if i else 0.0
+    return float(LOW[i] + (HIGH[i] - LOW[i]) * (wanted - before) / counts[i])
+
+
+@dataclass(frozen=True, slots=True)
+class GridErrors:
+    """The relative errors of the bins on a grid, or on several, one to a row.
+
+    `error`: on the far side. `more`: by how much more the near side is wrong. `open_end`: of a group's outermost weight
+    that lies anywhere between two levels, beside `error`.
+    """
+
+    error: Floats
+    more: Floats
+    open_end: Floats
+
+
+@lru_cache(maxsize=4096)
+def _grid_errors(grid: LinearGrid) -> GridErrors:
+    errors = _errors_of([grid])
+    return GridErrors(errors.error[0], errors.more[0], errors.open_end[0])
+
+
+@lru_cache(maxsize=512)
+def _clip_errors(plan: UniformPlan, extent: float) -> GridErrors:
+    """Return the errors of the grids that span 1/16, 2/16, … of the range, and as much of its extent."""
+    return _errors_of([_linear_grid(plan, clip * extent, clip) for clip in np.arange(1, 17) / 16])
+
+
+def _errors_of(grids: Sequence[LinearGrid]) -> GridErrors:
+    step, far, near = (np.array([getattr(grid, name) for grid in grids])[:, None] for name in ("step", "far", "near"))
+    error = _relative_error(step, far)
+    more = np.zeros_like(error) if np.array_equal(near, far) else _relative_error(step, near) - error
+    return GridErrors(error, more, np.where(far > 1, step**2 / 12, 0.0)[:, 0])
+
+
+_CUBES: Final = np.diff(np.append(0.0, HIGH[:ATOM]) ** 3)
+
+
+def _relative_error(step: Floats, end: Floats) -> Floats:
+    """Return, per grid and bin, the mean squared rounding error over the mean square; `step`, `end`: shape (n, 1)."""
+    ratio = np.ones((len(step), BINS))
+    ratio[:, 1:ATOM] = 3 * np.diff(_error_integral(HIGH[:ATOM], step, end), axis=1) / _CUBES[1:]
+    outermost = np.minimum(1.0, end)
+    ratio[:, ATOM:] = np.where(
+        end > 1, 0.0, (1 - outermost + np.abs(outermost - np.rint(outermost / step) * step)) ** 2
+    )
+    return ratio
+
+
+def _error_integral(x: Floats, step: Floats | float, end: Floats | float) -> Floats:
+    """Return ∫₀ˣ (y − q(y))² dy."""
+    inside = np.minimum(x, end)
+    k = np.rint(inside / step)
+    return np.asarray(k * step**3 / 12 + (inside - k * step) ** 3 / 3 + np.maximum(x - end, 0.0) ** 3 / 3)
+
+
+def one_bit_capture(layer: LayerSketch, plan: Plan, survival: PruningOutcome, survivors: float) -> float:
+    """Return the share of the survivors' energy that sign × mean magnitude captures."""
+    everyone = _mean_capture(layer, PruningOutcome(layer.n, 0.0, survival.cut, np.ones(BINS)), layer.energy)
+    captured = _mean_capture(layer, survival, survivors)
+    if plan.granularity == "tensor" or everyone >= 1:
+        return captured
+    finer = min(max((nearest_table(layer, plan.granularity).captured - everyone) / (1 - everyone), 0.0), 1.0)
+    return captured + (1 - captured) * finer
+
+
+def _mean_capture(layer: LayerSketch, survival: PruningOutcome, energy: float) -> float:
+    parts = surviving(layer, survival)
+    total, count = float((parts.count * np.abs(parts.low + parts.high) / 2).sum()), float(parts.count.sum())
+    return min(total**2 / (count * energy), 1.0) if count > 0 and energy > 0 else 1.0
+
+
+def half_noise(layer: LayerSketch, survival: PruningOutcome) -> float:
+    """Return the squared error of rounding the survivors to 16 bits."""
+    count, _ = _surviving_counts(layer, survival)
+    errors = _HALF_ERRORS.get(layer)
+    if errors is None:
+        errors = _HALF_ERRORS[layer] = half_errors(*bucket_edges(layer.buckets & 0x7FFF), layer.half)
+    return float(count @ errors)
+
+
+_HALF_ERRORS: WeakKeyDictionary[LayerSketch, Floats] = WeakKeyDictionary()
+"""The errors of each bucket of the layers whose 16 bits were estimated already: they recur while a slider moves."""
+
+
+def half_errors(low: Floats, high: Floats, half: str) -> Floats:
+    """Return the mean squared error of rounding magnitudes, uniform in [low, high), to float16 or bfloat16.
+
+    Where a bucket holds many of its numbers that is ulp²/12. Below float16's normal numbers its steps are wider than
+    buckets; what is less than half of the smallest becomes zero.
+    """
+    digits, least = (7, -126) if half == "bfloat16" else (10, -14)
+    ulp = 2.0 ** (np.maximum(np.frexp(low)[1] - 1.0, least) - digits)  # of the bucket's leading bit
+    end = np.full(len(low), np.inf)
+    error = _error_integral(high, ulp, end) - _error_integral(low, ulp, end)
+    return np.where(high - low > ulp, ulp * ulp / 12, error / np.where(high > low, high - low, 1.0))
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What is left of each bucket of a value table, ascending in value, signs kept: edges, count, and `reach`.
+
+    `reach` is the width a part stands for: half the distance between the middles of its neighbours.
+    """
+
+    low: Floats
+    high: Floats
+    count: Floats
+    reach: Floats
+
+
+def surviving(layer: LayerSketch, survival: PruningOutcome) -> Parts:
+    """Return what a layer's survival leaves of its value table."""
+    low, high = bucket_edges(layer.buckets & 0x7FFF)
+    high = low if layer.lossless else high
+    negative = layer.buckets >= 0x8000
+    wide = reach(*signed(low, high, negative))
+    count, share = _surviving_counts(layer, survival)
+    if not layer.lossless and survival.curve is None and survival.cut.threshold > 0:
+        low = np.where(low == survival.cut.low, survival.cut.threshold, low)
+    low, high = signed(low, high, negative)
+    alive = count > 0
+    return Parts(low[alive], high[alive], count[alive], (wide * share)[alive])
+
+
+def _surviving_counts(layer: LayerSketch, survival: PruningOutcome) -> tuple[Floats, Floats]:
+    """Return how many weights survive of each bucket of the value table, and the share of it that a cut leaves."""
+    magnitudes = layer.buckets & 0x7FFF
+    low, high = bucket_edges(magnitudes)
+    count, share = layer.counts.astype(np.float64), np.ones(len(low))
+    if survival.curve is not None:
+        middle = (low + high) / 2
+        count = count * survival.curve[bin_of(middle / layer.absmax if layer.absmax > 0 else middle)]
+    elif survival.cut.threshold > 0 or survival.cut.fraction > 0:
+        inside = low == survival.cut.low
+        share = np.where(low < survival.cut.low, 0.0, np.where(inside, 1 - survival.cut.fraction, 1.0))
+    return count * share, share
+
+
+def signed(low: Floats, high: Floats, negative: NDArray[np.bool_]) -> tuple[Floats, Floats]:
+    """Return the edges of buckets of magnitude as edges of values."""
+    return np.where(negative, -high, low), np.where(negative, -low, high)
+
+
+def reach(low: Floats, high: Floats) -> Floats:
+    """Return the width each part stands for, its own at least: in a sparse tail the gaps belong to the parts."""
+    middle = (low + high) / 2
+    if len(middle) < 2:
+        return high - low
+    gaps = np.diff(middle)
+    around = np.concatenate([[2 * gaps[0]], gaps[1:] + gaps[:-1], [2 * gaps[-1]]]) / 2
+    return np.maximum(around, high - low)
+
+
+def codebook_noise(layer: LayerSketch, survival: PruningOutcome, bits: int) -> float:
+    """Return the squared error of the survivors about the nearest of 2^bits k-means values."""
+    parts = surviving(layer, survival)
+    if survival.kept <= 2**bits or (layer.lossless and len(parts.count) <= 2**bits) or not len(parts.count):
+        return 0.0  # every weight has a value of its own
+    moments = Moments(parts)
+    return moments.noise(codebook(moments, bits))
+
+
+def codebook(moments: Moments, bits: int) -> Floats:
+    """Return 2^bits ascending values: Panter and Dite's quantiles (1951), then Lloyd's algorithm."""
+    values = moments.companded(2**bits)
+    for _ in range(LLOYD):
+        count, total, _squares = moments.cells(values)
+        values = np.where(count > 0, total / np.maximum(count, 1e-300), values)
+    return values
+
+
+class Moments:
+    """Running counts, sums and sums of squares of parts of buckets, each uniform between its edges."""
+
+    def __init__(self, parts: Parts) -> None:
+        self.parts = parts
+        low, high, count = parts.low, parts.high, parts.count
+        total, squares = count * (low + high) / 2, count * (low * low + low * high + high * high) / 3
+        self._before = [np.concatenate([[0.0], np.cumsum(x)]) for x in (count, total, squares)]
+
+    def companded(self, levels: int) -> Floats:
+        """Return ascending values at the quantiles (i + ½)/levels of the mass count^(1/3)·reach^(2/3)."""
+        parts = self.parts
+        if not len(parts.count):
+            return np.zeros(levels)
+        mass = np.cbrt(parts.count) * np.cbrt(parts.reach) ** 2
+        after = np.cumsum(mass)
+        wanted = (np.arange(levels) + 0.5) / levels * after[-1]
+        i = np.minimum(np.searchsorted(after, wanted, side="left"), len(mass) - 1)
+        inside = np.clip((wanted - (after[i] - mass[i])) / np.where(mass[i] > 0, mass[i], 1.0), 0.0, 1.0)
+        # neighbours that reach over each other can be out of order
+        return np.sort((parts.low[i] + parts.high[i]) / 2 + (inside - 0.5) * parts.reach[i])
+
+    def cells(self, values: Floats) -> tuple[Floats, Floats, Floats]:
+        """Return (count, Σx, Σx²) of the weights nearest to each value."""
+        n, s, q = self._below((values[1:] + values[:-1]) / 2)
+        ends = [x[-1] for x in self._before]
+        n, s, q = (np.diff(np.concatenate([[0.0], x, [end]])) for x, end in zip((n, s, q), ends, strict=True))
+        return n, s, q
+
+    def noise(self, values: Floats) -> float:
+        """Return Σ (x − nearest value)²."""
+        count, total, squares = self.cells(values)
+        return max(0.0, float((squares - 2 * values * total + values * values * count).sum()))
+
+    def _below(self, x: Floats) -> tuple[Floats, Floats, Floats]:
+        parts = self.parts
+        if not len(parts.count):
+            return np.zeros(len(x)), np.zeros(len(x)), np.zeros(len(x))
+        i = np.searchsorted(parts.high, x, side="left")
+        j = np.minimum(i, len(parts.low) - 1)
+        low, width = parts.low[j], parts.high[j] - parts.low[j]
+        at = np.clip(x, low, parts.high[j])
+        inside = np.where(width > 0, (at - low) / np.where(width > 0, width, 1.0), x > low)
+        part = np.where(i < len(parts.low), parts.count[j] * inside, 0.0)
+        n, s, q = (before[i] for before in self._before)
+        return n + part, s + part * (low + at) / 2, q + part * (low * low + low * at + at * at) / 3

@@ -1,0 +1,216 @@
+"""A compressed model: the new module, the exact bytes of its file, and how to save and load it."""
+
+from __future__ import annotations
+
+import html
+import os
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Unpack
+
+from torch import Tensor, nn
+
+from .analysis.channel_layout import Stated
+from .analysis.estimate import Estimate, compared, nothing_left
+from .analysis.model_summary import safetensors_bytes
+from .analysis.model_tensors import ModelTensors, Source, TensorEntry, open_model
+from .analysis.sketch import Sketch
+from .arguments import public
+from .compression.apply_recipe import copied, encode_layers, fill, writer
+from .compression.encoded_tensor import EncodedTensor
+from .errors import ModelError, quoted
+from .files import PackedModel, pack, read
+from .files.packed_model import section_lengths
+from .kinds import every_setting
+from .recipe import Recipe, RecipeFields, recipe_from
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class CompressedModel:
+    """What `compress` and `load` return.
+
+    Args:
+        packed: the model as its file holds it, independent of `model`, which may be trained on.
+        model: a module of the same class as the one compressed, with effective weights; None where there was only a
+            state dict or a file.
+        estimate: the exact figures, with each layer's error; None for a model loaded from a file, which no longer
+            knows what it was.
+        provenance: how its weights were obtained, such as "retrained 30 epochs, learning rate rewound".
+    """
+
+    packed: PackedModel
+    model: nn.Module | None
+    estimate: Estimate | None = None
+    provenance: str = "no retraining"
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe it was made by."""
+        return self.packed.recipe
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of the file `save` writes, to the byte."""
+        return self.packed.nbytes
+
+    @property
+    def nbytes_entropy_coded(self) -> int:
+        """The bytes of the file ``save(path, entropy=True)`` writes, to the byte; it is coded to find out."""
+        return self.packed.nbytes_entropy_coded
+
+    @property
+    def original_nbytes(self) -> int:
+        """The bytes of a plain ``.safetensors`` file of the uncompressed model."""
+        records = self.packed.records
+        entries = (TensorEntry(s.name, s.shape, s.dtype, "tensor", "", s.aliases, True, _nothing) for s in records)
+        return safetensors_bytes(entries)
+
+    @property
+    def encoded(self) -> dict[str, EncodedTensor]:
+        """The masks, codes and scales of every layer that was compressed, by name."""
+        return {item.name: item for item in self.packed.stored if isinstance(item, EncodedTensor)}
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What the totals hide: what was assumed, and layers whose outputs no longer depend on their inputs."""
+        assumed = self.estimate.assumed if self.estimate else ()
+        return (*nothing_left(name for name, item in self.encoded.items() if not item.kept), *assumed)
+
+    def parts(self) -> dict[str, int]:
+        """Return the bytes of the file by part: codes, mask, scales, uncompressed, and the header with names and
+        counts."""
+        lengths = section_lengths(self.packed.records, self.packed.kept)
+        lengths["uncompressed"] = lengths.pop("rest")
+        lengths["header"] = self.nbytes - sum(lengths.values()) + lengths.pop("counts")
+        return lengths
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return all tensors with their effective values, by name, as `save` and `load` would: new ones each time."""
+        return {name: tensor.clone() for name, tensor in self.packed.state_dict().items()}
+
+    def with_uncompressed_from(self, model: nn.Module) -> CompressedModel:
+        """Return the same codes beside what another module of the class keeps: its norms, biases and buffers."""
+        packed = pack(_snapshot(open_model(model), self.encoded), self.recipe, self.encoded)
+        new = copied(model)
+        fill(new, packed.state_dict().items())
+        return replace(self, packed=packed, model=new)
+
+    @public()
+    def save(self, path: str | os.PathLike[str], entropy: bool = False) -> int:
+        """Write the packed file, whole or not at all, and return its bytes.
+
+        With ``entropy=True`` masks and codes are entropy-coded too: smaller to download, slower to load.
+
+        Raises:
+            FileError: if the path cannot be written; what was there before is unchanged.
+        """
+        return self.packed.save(path, entropy)
+
+    def __repr__(self) -> str:
+        what = f"{type(self.model).__name__}, " if self.model is not None else ""
+        figures = f"{self.nbytes:,} bytes, {compared(self.original_nbytes / self.nbytes)} {self.original_nbytes:,}"
+        sparse = f"; {self.estimate.sparsity:.1%} sparse" if self.estimate else ""
+        return f"CompressedModel({what}{figures}{sparse}{self._how()}{''.join(f'; {told}' for told in self.warnings)})"
+
+    def _how(self) -> str:
+        """Return how near the weights are to those they were made of, or, where these were trained for it, how."""
+        if self.provenance != "no retraining":
+            return f"; {self.provenance}"
+        return f"; SQNR {self.estimate.sqnr:.1f} dB" if self.estimate else ""
+
+    def _repr_html_(self) -> str:
+        """Return a small table of where the bytes are."""
+        rows = "".join(f"<tr><td>{part}</td><td>{size:,}</td></tr>" for part, size in self.parts().items() if size)
+        total = f"<tr><th>file</th><th>{self.nbytes:,}</th></tr>"
+        title = f"{html.escape(repr(self))}<br><code>{html.escape(repr(self.recipe))}</code>"
+        return (
+            f'<div class="shrinkwidget">{title}'
+            '<table style="margin: 0.5em 0; font-variant-numeric: tabular-nums">'
+            f"<tr><th>part</th><th>bytes</th></tr>{rows}{total}</table></div>"
+        )
+
+
+@public(fields_of=[RecipeFields], also=every_setting)
+def compress(
+    model: Source,
+    recipe: Recipe | float | None = None,
+    *,
+    sketch: Sketch | None = None,
+    layout: Stated = None,
+    **fields: Unpack[RecipeFields],
+) -> CompressedModel:
+    """Return a model compressed by a recipe; the one given is untouched.
+
+    The new module is of the same class; its training modes, devices, dtypes, ties and hooks are those of the old one,
+    and its weights are bit for bit those the saved file loads. Weights the old one computes before it uses them (weight
+    norm, masks, parametrizations) are plain parameters of the new one.
+
+    >>> import shrinkwidget as sw
+    >>> small = sw.compress(sw.demo.model(), sparsity=0.9, bits=4)
+    >>> small.recipe
+    Recipe(sparsity=0.9, bits=4)
+
+    Args:
+        model: a module, a state dict, or the path of a checkpoint (see `sketch`).
+        recipe: a `Recipe`, or a number: the sparsity.
+        sketch: the model's sketch, if there is one already.
+        layout: which axis of a state dict's or a file's tensors is the output channels, where nothing tells (see
+            `sketch`).
+        fields: of a `Recipe`; beside a recipe they change it.
+
+    Raises:
+        RecipeError: for what is no recipe, or if one of its overrides matches no layer.
+        ModelError: for NaN or infinite weights, nothing to compress, a module that cannot be copied, a `layout` that is
+            none, or a `sketch` of another layout.
+        FileError: for a path that is not a safetensors file, or a tensor that no file can hold.
+        ArgumentError: for an unknown keyword.
+    """
+    made_by = recipe_from(recipe, fields)
+    weights = open_model(model, layout=layout)
+    if sketch is not None:
+        _refuse_other_layout(weights, sketch)
+    new = copied(model) if isinstance(model, nn.Module) else None
+    encoded, estimate = encode_layers(weights, made_by, sketch, write=None if new is None else writer(new))
+    packed = pack(_snapshot(weights, encoded), made_by, encoded)
+    if new is not None:
+        fill(new, packed.uncoded().items())
+    return CompressedModel(packed, new, estimate)
+
+
+@public()
+def load(path: str | os.PathLike[str], into: nn.Module | None = None) -> CompressedModel:
+    """Return the compressed model in a file that `CompressedModel.save` wrote, plain or entropy-coded.
+
+    With `into`, a fresh model of the right class, that model is filled with the effective weights and is the result's
+    `model`; without, the weights are in ``.state_dict()``.
+
+    Raises:
+        FileError: if the file is missing, is no packed model, is damaged or newer than this version, or if the model
+            does not match it; the model is then unchanged.
+    """
+    return CompressedModel(read(path, into), into, provenance="as loaded")
+
+
+def _refuse_other_layout(weights: ModelTensors, sketch: Sketch) -> None:
+    for entry, look in zip(weights.layers, sketch.layers, strict=False):  # of another model it is refused later
+        if entry.name == look.name and entry.shape == look.shape and entry.matrix != look.matrix:
+            raise ModelError(
+                f"the sketch reads {quoted(entry.name)} as {look.rows:,} output channels, and here it has "
+                f"{entry.matrix[0]:,}: give sketch and compress the same layout"
+            )
+
+
+def _snapshot(weights: ModelTensors, encoded: dict[str, EncodedTensor]) -> ModelTensors:
+    """Return the weights with what is not coded copied, so that training the old model changes no saved file."""
+    return ModelTensors(
+        weights.title,
+        tuple(e if e.name in encoded or not e.saved else replace(e, load=partial(_copy, e)) for e in weights.entries),
+    )
+
+
+def _copy(entry: TensorEntry) -> Tensor:
+    return entry.load().clone()
+
+
+def _nothing() -> Tensor:
+    raise ValueError("the dense weights of a compressed model are gone")

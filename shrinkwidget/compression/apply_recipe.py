@@ -1,0 +1,161 @@
+"""Every tensor of a model as a recipe makes it: coded for the file, or its effective values for a running model."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
+from itertools import chain
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from ..analysis.estimate import Estimate
+from ..analysis.inference import reason
+from ..analysis.model_tensors import ModelTensors, TensorEntry
+from ..analysis.packed_file_size import needs_bfloat16, peak, rounded, stored_dtype
+from ..analysis.parallel import Watch, each
+from ..analysis.parametrizations import plain_weights
+from ..analysis.sketch import Sketch, counted
+from ..analysis.tied_weights import clusters
+from ..errors import ModelError
+from ..recipe import Recipe
+from .encoded_tensor import EncodedTensor, decode
+from .exact_statistics import SelectedLayer, assemble, energy_and_error, energy_of, select_layers
+from .quantize import code
+
+Write: TypeAlias = Callable[[str, Tensor], None]
+"""Takes a tensor's name and its values."""
+
+
+def encode_layers(
+    weights: ModelTensors,
+    recipe: Recipe,
+    known: Sketch | None = None,
+    cancelled: Watch | None = None,
+    write: Write | None = None,
+) -> tuple[dict[str, EncodedTensor], Estimate]:
+    """Return the codes of every compressible layer that is not under Keep, by name, and the exact figures.
+
+    Nothing in the codes shares memory with the model. The effective weights, decoded for the figures, are given to
+    `write` under the layer's name, from any thread. Raises as `exact` does.
+    """
+    known = known or counted(weights)
+    chosen = select_layers(weights, recipe, known, cancelled)
+    done = list(each(partial(_code, write=write), chosen, cancelled))
+    estimate = assemble(known, recipe, chosen, (sums for _, sums in done))
+    return {encoded.name: encoded for encoded, _ in done if encoded is not None}, estimate
+
+
+def _code(chosen: SelectedLayer, write: Write | None) -> tuple[EncodedTensor | None, tuple[float, float]]:
+    """Return the codes of one layer (None under Keep) and its (signal, noise)."""
+    before = chosen.entry.load()
+    if chosen.plan.keep:
+        return None, (energy_of(before), 0.0)
+    encoded = code(chosen.layer())
+    effective = decode(encoded)
+    if write is not None:
+        write(encoded.name, effective)
+    return encoded, energy_and_error(before, effective)
+
+
+def decoded_state(
+    weights: ModelTensors, recipe: Recipe, encoded: Mapping[str, EncodedTensor], cancelled: Watch | None = None
+) -> Iterator[tuple[str, Tensor]]:
+    """Yield every saved tensor as the file would load it, from the codes of `encode_layers`. One of its names.
+
+    Raises:
+        Cancelled: as soon as `cancelled` says so.
+    """
+    items = list(encoded.values())
+    yield from zip(encoded, each(decode, items, cancelled), strict=True)
+    for entry in weights.layers:
+        if entry.name not in encoded:
+            yield entry.name, entry.load()
+    for entry in weights.uncompressed:
+        yield entry.name, uncompressed_value(entry, recipe.uncompressed_bits)
+
+
+def uncompressed_value(entry: TensorEntry, bits: int) -> Tensor:
+    """Return a tensor that is not compressed as `bits` bits leave it, in its own dtype."""
+    tensor = entry.load()
+    wide = tensor.dtype in (torch.float32, torch.float64)
+    halved = wide and bits == 16 and needs_bfloat16(tensor.dtype, peak(tensor))
+    return rounded(tensor, stored_dtype(tensor.dtype, bits, halved)).to(tensor.dtype)
+
+
+def copied(model: nn.Module) -> nn.Module:
+    """Return a deep copy of a model: its class, hooks, ties, devices, dtypes and training modes, but no gradients.
+
+    What the model holds besides its parameters and buffers is copied as well, computed tensors without their history.
+    Weights that modules compute (masks, weight norm, parametrizations) are plain parameters of the copy.
+
+    Raises:
+        ModelError: if it cannot be copied.
+    """
+    try:
+        with torch.inference_mode(False), torch.no_grad():
+            # deepcopy refuses these: weights that a hook makes anew before each call, activations that are remembered
+            memo = {id(tensor): tensor.detach().clone() for tensor in _computed(model)}
+            new = copy.deepcopy(model, memo | _sharing(model))
+    except Exception as error:
+        raise ModelError(
+            f"this {type(model).__name__} cannot be copied ({reason(error)}), and your own model is "
+            f"never changed: remove what copy.deepcopy does not accept, or compress model.state_dict() instead"
+        ) from error
+    for parameter, original in zip(new.parameters(), model.parameters(), strict=True):
+        parameter.grad = None
+        if original.requires_grad and not parameter.requires_grad:  # a scripted module's copy forgets it
+            parameter.requires_grad_()
+    plain_weights(new)
+    return new
+
+
+def _sharing(model: nn.Module) -> dict[int, Tensor]:
+    """Return copies, by the id of the original, of all parameters and buffers that look at memory of each other.
+
+    They look at one another's memory in the same way; deepcopy gives a parameter that is a view memory of its own.
+    """
+    named = chain(model.named_parameters(), model.named_buffers())
+    copies: dict[int, Tensor] = {}
+    for cluster in clusters((name, tensor) for name, tensor in named if type(tensor) in (Tensor, nn.Parameter)):
+        first, last = min(start for start, *_ in cluster), max(stop for _, stop, *_ in cluster)
+        memory = cluster[0][3].detach().as_strided((last - first,), (1,), first).clone()
+        for start, _, _, tensor in cluster:
+            view = memory.as_strided(tensor.shape, tensor.stride(), start - first)
+            own = nn.Parameter(view, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else view
+            own.__dict__.update(vars(tensor))
+            copies[id(tensor)] = own
+    return copies
+
+
+def _computed(model: nn.Module) -> Iterator[Tensor]:
+    """Yield the tensors with a history that a model's modules hold, in lists and dicts too."""
+    held: list[Any] = [vars(module) for module in model.modules()]
+    seen: set[int] = set()
+    while held:
+        value = held.pop()
+        if isinstance(value, Tensor) and not value.is_leaf:
+            yield value
+        elif isinstance(value, list | tuple | dict) and id(value) not in seen:
+            seen.add(id(value))
+            held.extend(value.values() if isinstance(value, dict) else value)
+
+
+def writer(model: nn.Module) -> Write:
+    """Return what writes tensors over a model's parameters and buffers, by name; on another device they are moved."""
+    places = dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers(remove_duplicate=False))
+
+    def write(name: str, tensor: Tensor) -> None:
+        with torch.inference_mode(False), torch.no_grad():
+            places[name].copy_(tensor)
+
+    return write
+
+
+def fill(model: nn.Module, state: Iterable[tuple[str, Tensor]]) -> None:
+    """Write tensors over a model's parameters and buffers; see `writer`."""
+    write = writer(model)
+    for name, tensor in state:
+        write(name, tensor)

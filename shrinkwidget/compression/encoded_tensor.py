@@ -1,0 +1,194 @@
+"""A coded tensor: the mask, codes and scales a packed file holds of one layer, and the weights they stand for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from ..analysis.channel_layout import FIRST, Layout
+from ..analysis.parallel import CHUNK
+from ..recipe import Granularity, Plan
+from .numpy_kernels import scatter_
+
+
+@dataclass(frozen=True, slots=True)
+class Groups:
+    """How the weights of a tensor share scales: `per_row` groups in each of `rows` rows of `width` weights.
+
+    A group holds `size` neighbours along its row; the last of a row may be shorter.
+    """
+
+    rows: int
+    width: int
+    size: int
+
+    @property
+    def per_row(self) -> int:
+        """Groups in a row."""
+        return -(-self.width // self.size)
+
+    @property
+    def count(self) -> int:
+        """Groups in the tensor, row by row."""
+        return self.rows * self.per_row
+
+    @property
+    def padding(self) -> int:
+        """Weights a row lacks for its last group to be whole."""
+        return self.per_row * self.size - self.width
+
+    def blocks(self, flat: Tensor) -> Tensor:
+        """Return whole groups, given flat, as ``[groups, size]``: a view, or a copy whose short groups end in zeros.
+
+        Where rows end in a short group whole rows must be given; where there is one group, any part of it may be.
+        """
+        if not self.padding:
+            return flat.view(1, -1) if self.count == 1 else flat.view(-1, self.size)
+        return pad(flat.view(-1, self.width), (0, self.padding)).view(-1, self.size)
+
+    def pieces(self, at_most: int) -> Iterator[tuple[slice, slice]]:
+        """Cut the tensor into (weights, groups) that `blocks` can take, of about `at_most` weights each."""
+        if self.count == 1:
+            for start in range(0, self.width, at_most):
+                yield slice(start, min(start + at_most, self.width)), slice(0, 1)
+            return
+        step, groups = (self.width, self.per_row) if self.padding else (self.size, 1)
+        for start in range(0, self.rows * self.width, at_once := step * max(1, at_most // step)):
+            stop = min(start + at_once, self.rows * self.width)
+            yield slice(start, stop), slice(start // step * groups, stop // step * groups)
+
+    def flat(self, blocks: Tensor) -> Tensor:
+        """Undo `blocks`: return the weights row by row."""
+        if not self.padding:
+            return blocks.reshape(-1)
+        return blocks.view(-1, self.per_row * self.size)[:, : self.width].reshape(-1)
+
+
+def groups_of(matrix: tuple[int, int], granularity: Granularity) -> Groups:
+    """Return how a matrix of so many rows and columns is cut into groups that share a scale."""
+    rows, width = matrix
+    if granularity == "tensor":
+        return Groups(1, rows * width, rows * width)
+    return Groups(rows, width, width if granularity == "channel" else min(int(granularity), width))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EncodedTensor:
+    """One layer as the packed file holds it (``docs/format.md``).
+
+    Args:
+        name, shape, dtype: of the dense tensor; n is its size.
+        plan: what the recipe asked of it.
+        keep: bool ``[n]``, true where a weight is kept; None if all are. K of them are.
+        codes: uint8 ``[K]`` for up to 8 bits, else the kept weights themselves, as float16, bfloat16 or float32.
+        scales: float32 ``[groups]``, exactly as the file reproduces them; None for a codebook and for plain floats.
+        zeros: uint8 ``[groups]``, the code of zero; None but for asymmetric grids.
+        codebook: float32 ``[2^bits]``, ascending; None but for codebooks.
+        layout: how the tensor is read as a matrix, row by row: the order of everything here.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    plan: Plan
+    keep: Tensor | None
+    codes: Tensor
+    scales: Tensor | None = None
+    zeros: Tensor | None = None
+    codebook: Tensor | None = None
+    layout: Layout = FIRST
+
+    @property
+    def n(self) -> int:
+        """Number of weights."""
+        return torch.Size(self.shape).numel()
+
+    @property
+    def kept(self) -> int:
+        """Number of weights kept."""
+        return self.codes.numel()
+
+    @property
+    def mask(self) -> Tensor | None:
+        """Which weights are kept, bool of the tensor's own shape; None if all are."""
+        return None if self.keep is None else self.layout.restored(self.keep, self.shape)
+
+
+def spread(encoded: EncodedTensor, codes: Tensor, fill: Tensor | float = 0) -> Tensor:
+    """Return `codes` of the kept weights in their places among all n, flat; `fill` (a number or ``[n]``) elsewhere."""
+    if encoded.keep is None:
+        return codes
+    full = torch.empty(encoded.n, dtype=codes.dtype, device=codes.device)
+    full.copy_(torch.as_tensor(fill))
+    return scatter_(full, encoded.keep, codes)
+
+
+def dense_codes(encoded: EncodedTensor) -> Tensor:
+    """Return the codes of all n weights, flat; a pruned weight has the code of zero.
+
+    Only a quantizer that has zero has such a code (`Quantizer.has_zero`), and plain floats.
+    """
+    if encoded.keep is None or encoded.plan.bits > 8:
+        return spread(encoded, encoded.codes)
+    return spread(encoded, encoded.codes, zero_codes(encoded.plan, encoded.layout.matrix(encoded.shape), encoded.zeros))
+
+
+def zero_codes(plan: Plan, matrix: tuple[int, int], zeros: Tensor | None) -> Tensor | int:
+    """Return the code of zero: one for all weights of a layer with codes of up to 8 bits, or one for each, ``[n]``."""
+    if zeros is None:
+        code = plan.coder.zero_code(plan.bits)
+        if code is None:
+            raise ValueError(f"{plan.quantizer!r} has no code for zero at {plan.bits} bits")
+        return code
+    groups = groups_of(matrix, plan.granularity)
+    return groups.flat(zeros[:, None].expand(-1, groups.size).contiguous())
+
+
+def decode(encoded: EncodedTensor) -> Tensor:
+    """Return the effective weights: a new tensor of the layer's shape and dtype, computed in float32, then rounded."""
+    if encoded.plan.bits > 8:
+        values = spread(encoded, encoded.codes).to(encoded.dtype, copy=encoded.keep is None)
+        return encoded.layout.restored(values, encoded.shape)
+    plan, coder, groups = encoded.plan, encoded.plan.coder, _groups(encoded)
+    has_zero = coder.has_zero(plan.bits)  # the code of zero, of a pruned weight, then gives the value zero
+    codes = dense_codes(encoded) if has_zero else spread(encoded, encoded.codes)
+    flat = torch.empty(encoded.n, dtype=encoded.dtype, device=codes.device)
+    for weights, some in groups.pieces(CHUNK if codes.device.type == "cpu" else encoded.n):
+        scales = None if encoded.scales is None else encoded.scales[some, None]
+        zeros = None if encoded.zeros is None else encoded.zeros[some, None].to(torch.float32)
+        values = groups.flat(coder.decode(groups.blocks(codes[weights]), scales, zeros, encoded.codebook, plan.bits))
+        if encoded.keep is not None and not has_zero:
+            values = values.masked_fill_(~encoded.keep[weights], 0)
+        flat[weights] = finite(values, scales, plan, encoded.dtype)
+    return encoded.layout.restored(flat, encoded.shape)
+
+
+def _groups(encoded: EncodedTensor) -> Groups:
+    """Return how a coded layer's weights share scales: all of them share a codebook alone."""
+    granularity = encoded.plan.granularity if encoded.plan.coder.has_scales else "tensor"
+    return groups_of(encoded.layout.matrix(encoded.shape), granularity)
+
+
+def finite(values: Tensor, scales: Tensor | None, plan: Plan, dtype: torch.dtype) -> Tensor:
+    """Return effective weights in their own dtype, what lies beyond its range as its largest number.
+
+    The outermost level of a grid may lie up to half a step beyond the outermost weight. `scales`: those of these
+    weights, None where their values are weights or means of weights; `values` may be changed.
+    """
+    limit = min(torch.finfo(dtype).max, torch.finfo(torch.float32).max)
+    if scales is not None and float(scales.max()) * 2**plan.bits > limit:
+        values = values.clamp_(-limit, limit)
+    return values.to(dtype)
+
+
+def values_of(encoded: EncodedTensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Return what the codes stand for, flat, computed in `dtype`; anything where a weight is pruned."""
+    plan, groups = encoded.plan, _groups(encoded)
+    scales = None if encoded.scales is None else encoded.scales[:, None].to(dtype)
+    zeros = None if encoded.zeros is None else encoded.zeros[:, None].to(dtype)
+    codes = groups.blocks(spread(encoded, encoded.codes))
+    return groups.flat(plan.coder.decode(codes, scales, zeros, encoded.codebook, plan.bits))

@@ -1,0 +1,34 @@
+"""Prune the smallest weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from ...analysis.pruning_estimate import PruningOutcome, by_magnitude
+from ...analysis.sketch import LayerSketch
+from ...kinds import Importance, register
+from ...recipe import Plan
+from ..magnitude_ranking import magnitude
+
+
+@register
+@dataclass(frozen=True, repr=False)
+class Magnitude(Importance):
+    """The magnitude of a weight."""
+
+    kind: ClassVar[str] = "magnitude"
+    label: ClassVar[str] = "magnitude"
+    title: ClassVar[str] = "the smallest go first"
+    of_magnitude: ClassVar[bool] = True
+
+    def scores(self, name: str, rows: Tensor, statistic: Tensor | None) -> Tensor:
+        """Return |w|."""
+        del name, statistic
+        return magnitude(rows)
+
+    def survival(self, layer: LayerSketch, plan: Plan, shared: Any) -> PruningOutcome | None:
+        """Return what becomes of a layer, from its value table alone."""
+        return by_magnitude(layer, plan, shared)

@@ -1,0 +1,44 @@
+"""Prune any weights: the baseline that every comparison needs."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from ...analysis.pruning_estimate import PruningOutcome, at_random
+from ...analysis.sketch import LayerSketch
+from ...kinds import Importance, Number, register, setting
+from ...recipe import Plan
+
+
+@register
+@dataclass(frozen=True, repr=False)
+class Random(Importance):
+    """A random number for each weight, from the seed and the layer's name.
+
+    Drawn on the CPU: every device, and every process, prunes the same weights.
+
+    >>> Random(seed=3).to_json()
+    {'kind': 'random', 'seed': 3}
+    """
+
+    kind: ClassVar[str] = "random"
+    label: ClassVar[str] = "random"
+    title: ClassVar[str] = "the baseline every comparison needs"
+
+    seed: int = setting(0, Number("seed", "another seed prunes other weights"))
+
+    def scores(self, name: str, rows: Tensor, statistic: Tensor | None) -> Tensor:
+        """Return random numbers in [0, 1)."""
+        del statistic
+        own = (self.seed << 10 ^ zlib.crc32(name.encode())) % 2**63
+        return torch.rand(rows.numel(), generator=torch.Generator().manual_seed(own)).view(rows.shape)
+
+    def survival(self, layer: LayerSketch, plan: Plan, shared: Any) -> PruningOutcome | None:
+        """Return what becomes of a layer: all magnitudes alike."""
+        del shared
+        return at_random(layer, plan)

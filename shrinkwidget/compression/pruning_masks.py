@@ -1,0 +1,281 @@
+"""Which weights survive: those with the largest scores, of all layers, one, or a row, or n of every m neighbours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from ..analysis.group_tables import times_beaten
+from ..analysis.model_tensors import ModelTensors, TensorEntry
+from ..analysis.packed_file_size import zeros_dropped
+from ..analysis.parallel import Watch, chunks, each
+from ..analysis.pruning_estimate import block_count
+from ..analysis.sketch import LayerSketch, Sketch, counted
+from ..errors import MethodError, ModelError, quoted
+from ..kinds import Importance, doing
+from ..recipe import Plan, Recipe, layer_label
+from .magnitude_ranking import ExactCut, Ranked, magnitude, prune_smallest
+from .numpy_kernels import count_true
+from .structures import NM
+
+
+class Selection(Protocol):
+    """Which weights of one layer survive: how many, above what magnitude (0 if that says nothing), and which."""
+
+    @property
+    def kept(self) -> int:
+        """Number of survivors."""
+
+    @property
+    def threshold(self) -> float:
+        """The largest magnitude pruned by a magnitude cut, 0 for other selections."""
+
+    def mask(self, rows: Tensor) -> Tensor:
+        """Return which weights of a matrix are kept, bool ``[n]`` row by row, on its device."""
+
+
+def keep_masks(weights: ModelTensors, recipe: Recipe, known: Sketch | None = None) -> list[Tensor | None]:
+    """Return the exact mask of every compressible layer, true where a weight is kept; None where none is pruned.
+
+    Of n weights k = round(s·n) are pruned (half to even), smallest magnitude first; of equal magnitudes the one that
+    comes first row by row, and of equal ones in scope "global" that of the earlier layer. Weights that are zero already
+    are pruned as well, beyond k where there are more of them; where k is 0 `zeros_dropped` says which. Masks have the
+    shapes of their tensors and lie on their devices. `known` is the weights' sketch, if there is one already.
+
+    Raises:
+        RecipeError: if an override matches no layer.
+        ModelError: for NaN or infinite weights.
+    """
+    return list(each(_mask, list(zip(weights.layers, selections(weights, recipe, known), strict=True))))
+
+
+def _mask(layer: tuple[TensorEntry, Selection]) -> Tensor | None:
+    entry, selection = layer
+    return entry.layout.restored(selection.mask(entry.rows()), entry.shape) if selection.kept < entry.numel else None
+
+
+def selections(
+    weights: ModelTensors,
+    recipe: Recipe,
+    known: Sketch | None = None,
+    cancelled: Watch | None = None,
+    statistics: Mapping[str, Tensor] | None = None,
+) -> list[Selection]:
+    """Return which weights of every compressible layer survive, in order; see `keep_masks`.
+
+    `statistics` is what the importance found in calibration data, by the names of the tensors.
+
+    Raises:
+        Cancelled: as soon as `cancelled` says so.
+        ModelError: if `known` is the sketch of another model.
+    """
+    known = known or counted(weights)
+    if [(k.name, k.shape, k.rows) for k in known.layers] != [(e.name, e.shape, e.matrix[0]) for e in weights.layers]:
+        raise ModelError("the sketch given is of another model: leave it out, or make it of this one")
+    layers = [_Layer(*item) for item in zip(weights.layers, known.layers, known.plans(recipe), strict=True)]
+    rank = Ranking(recipe.importance, statistics)
+    shared = iter(_cuts([layer for layer in layers if layer.plan.scope == "global"], rank, recipe.sparsity, cancelled))
+    alone = each(partial(_own, rank=rank), [layer for layer in layers if layer.plan.scope != "global"], cancelled)
+    return [next(shared if layer.plan.scope == "global" else alone) for layer in layers]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Layer:
+    """One layer to be pruned."""
+
+    entry: TensorEntry
+    look: LayerSketch
+    plan: Plan
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """An importance, with what it found in calibration data: what layers are ranked by."""
+
+    importance: Importance
+    statistics: Mapping[str, Tensor] | None = None
+
+    def ranked(self, layer: _Layer) -> Ranked:
+        """Return the scores of a layer as a ranking needs them; magnitudes come with a table of them already."""
+        entry, look = layer.entry, layer.look
+        if self.importance.of_magnitude:
+            histogram = np.bincount(look.buckets & 0x7FFF, weights=look.counts).astype(np.float64)
+            lossless, load = look.lossless, entry.rows
+        else:
+            load, lossless = partial(self.scores, entry), False
+            histogram = np.zeros(1 << 15)
+            for piece in chunks(load().reshape(-1)):
+                patterns = (piece.float().view(torch.int32) >> 16).bitwise_and_(0x7FFF)
+                histogram += np.bincount(patterns.cpu().numpy(), minlength=1 << 15)
+        buckets = np.flatnonzero(histogram)
+        return Ranked(entry.name, entry.numel, load, buckets, histogram[buckets].astype(np.int64), lossless)
+
+    def scores(self, entry: TensorEntry) -> Tensor:
+        """Return the score of every weight of a layer, of the shape of its matrix.
+
+        Raises:
+            MethodError: for an importance that fails, or returns what is no score for every weight.
+        """
+        importance, rows = self.importance, entry.rows()
+        statistic = None
+        if self.statistics is not None:
+            if entry.name not in self.statistics:
+                raise MethodError(
+                    f"importance {importance.kind!r} needs the inputs of every layer it prunes, and the calibration "
+                    f"data reached none of {quoted(layer_label(entry.name))}: leave it as it is with "
+                    f"layers={{{quoted(layer_label(entry.name))}: sw.Keep}}, or dict(sparsity=0)"
+                )
+            statistic = entry.layout.rows(self.statistics[entry.name].to(rows.device))
+        with torch.no_grad(), doing(importance, entry.name):
+            found = importance.scores(entry.name, rows, statistic)
+        refuse_no_scores(importance, entry.name, found, rows)
+        return found
+
+
+def refuse_no_scores(importance: Importance, name: str, found: object, rows: Tensor) -> None:
+    """Raise a `MethodError` for what is not a score, finite and not negative, for every weight."""
+    wrong = ""
+    if not isinstance(found, Tensor) or not found.is_floating_point():
+        wrong = f"a {type(found).__name__}" if not isinstance(found, Tensor) else f"a tensor of {found.dtype}"
+        wrong = f"returned {wrong}, expected a float tensor"
+    elif found.shape != rows.shape:
+        wrong = f"returned scores of shape {list(found.shape)}, expected {list(rows.shape)}"
+    elif not bool((found >= 0).all()) or bool(found.isinf().any()):
+        wrong = "returned scores that are NaN, infinite or negative"
+    if wrong:
+        raise MethodError(f"importance {importance.kind!r} failed on {quoted(layer_label(name))}: it {wrong}")
+
+
+def _own(layer: _Layer, rank: Ranking) -> Selection:
+    """Return the selection of a layer that is pruned by itself."""
+    entry, look, plan = layer.entry, layer.look, layer.plan
+    if plan.keep:
+        return _nothing_asked(layer)
+    if isinstance(plan.structure, NM):
+        n, m = plan.structure.n, plan.structure.m
+        if rank.importance.of_magnitude:
+            return BlockSelection(n, m, look.blocks[plan.structure.kind], some_zero=look.zeros > 0)
+        kept = block_count(entry.matrix, plan.structure.kind)
+        return _scored(layer, BlockSelection(n, m, kept), partial(rank.scores, entry))
+    if plan.scope == "channel":
+        rows, columns = entry.matrix
+        each_row = round(plan.sparsity * columns)
+        by = InEachRow(each_row, rows * (columns - each_row))
+        return _scored(layer, by, partial(rank.scores, entry)) if each_row else _nothing_asked(layer)
+    return _cuts([layer], rank, plan.sparsity)[0]
+
+
+def _nothing_asked(layer: _Layer) -> Selection:
+    """Return the selection of a layer that nothing is to be pruned of: all of it, or all but zeros that are there."""
+    look, plan = layer.look, layer.plan
+    dropped = zeros_dropped(look.n, look.zeros, look.negative_zeros, plan, look.itemsize)
+    if dropped < look.zeros:
+        return SignedSelection(look.n - dropped) if dropped else ExactCut(look.n, look.n, 0.0, 0)
+    return _not_zero(look)
+
+
+def _not_zero(look: LayerSketch) -> ExactCut:
+    """Return the cut that prunes all zeros and nothing else."""
+    return ExactCut(look.n, look.n - look.zeros, 0.0, look.n if look.zeros else 0)
+
+
+def _cuts(layers: Sequence[_Layer], rank: Ranking, sparsity: float, cancelled: Watch | None = None) -> list[Selection]:
+    """Return the cuts of layers that are ranked together."""
+    k = round(sparsity * sum(layer.entry.numel for layer in layers))
+    if k == 0:
+        return [_nothing_asked(layer) for layer in layers]
+    ranked = list(each(rank.ranked, layers, cancelled))
+    cuts = prune_smallest(ranked, k, cancelled)
+    if rank.importance.of_magnitude:
+        return [cut if cut.threshold > 0 else _not_zero(layer.look) for cut, layer in zip(cuts, layers, strict=True)]
+    return [_scored(layer, cut, r.load) for layer, cut, r in zip(layers, cuts, ranked, strict=True)]
+
+
+def _scored(layer: _Layer, by: Selection, load: Callable[[], Tensor]) -> Selection:
+    """Return a selection by scores without the zeros it may have kept, which are counted."""
+    if not layer.look.zeros:
+        return Scored(by, load, by.kept)
+    drawn = Scored(by, load, 0, some_zero=True)
+    return replace(drawn, kept=count_true(drawn.mask(layer.entry.rows())))
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """A selection by scores: what another would select if they were the weights."""
+
+    by: Selection
+    load: Callable[[], Tensor]
+    kept: int
+    some_zero: bool = False
+    threshold: float = 0.0
+
+    def mask(self, rows: Tensor) -> Tensor:
+        """Return which weights are kept, bool ``[n]`` row by row: those with the largest scores, but for zeros."""
+        selected = self.by.mask(self.load().view(rows.shape)).to(rows.device)
+        return selected & (rows.reshape(-1) != 0) if self.some_zero else selected
+
+
+@dataclass(frozen=True, slots=True)
+class InEachRow:
+    """All but the smallest `pruned` of each row; of equal ones the first go."""
+
+    pruned: int
+    kept: int
+    threshold: float = 0.0
+
+    def mask(self, rows: Tensor) -> Tensor:
+        """Return which weights are kept, bool ``[n]`` row by row."""
+        at_once = max(1, (1 << 20) // rows.shape[1])
+        parts = (rows[start : start + at_once] for start in range(0, len(rows), at_once))
+        return torch.cat([self._mask_rows(magnitude(part)).reshape(-1) for part in parts])
+
+    def _mask_rows(self, scores: Tensor) -> Tensor:
+        limit = scores.kthvalue(self.pruned, dim=1, keepdim=True).values
+        keep = scores > limit
+        ties = scores == limit
+        spare = self.pruned - (scores < limit).sum(1, keepdim=True)  # how many of the equal ones go
+        return keep | (ties & (ties.cumsum(1) > spare))
+
+
+@dataclass(frozen=True, slots=True)
+class SignedSelection:
+    """All weights but those that are +0.0: what is left of a layer of plain floats that keeps the sign of a zero."""
+
+    kept: int
+    threshold: float = 0.0
+
+    def mask(self, rows: Tensor) -> Tensor:
+        """Return which weights are kept, bool ``[n]`` row by row."""
+        flat = rows.reshape(-1)
+        return (flat != 0) | flat.signbit()
+
+
+@dataclass(frozen=True, slots=True)
+class BlockSelection:
+    """The n largest of every m neighbours along a row, but for zeros among them."""
+
+    n: int
+    m: int
+    kept: int
+    some_zero: bool = False
+    threshold: float = 0.0
+
+    def mask(self, rows: Tensor) -> Tensor:
+        """Return which weights are kept, bool ``[n]`` row by row; of equal magnitudes the later ones."""
+        at_once = max(1, (1 << 20) // rows.shape[1])
+        parts = (rows[start : start + at_once] for start in range(0, len(rows), at_once))
+        return torch.cat([self._mask_rows(part).reshape(-1) for part in parts])
+
+    def _mask_rows(self, rows: Tensor) -> Tensor:
+        width = rows.shape[1]
+        padded = pad(magnitude(rows), (0, -width % self.m), value=-1.0)
+        beaten = times_beaten(list(padded.view(-1, self.m).t().contiguous()))
+        kept = (beaten < self.n).t().reshape(padded.shape)[:, :width]
+        return kept & (rows != 0) if self.some_zero else kept

@@ -1,0 +1,251 @@
+"""Evaluation data as users have it (loaders, iterables, datasets, pairs of tensors), read batch by batch."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from dataclasses import dataclass
+from typing import Any, Final, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset
+
+from ..analysis.inference import as_inputs, describe, moved, reason
+from ..errors import DataError
+
+TARGET_KEYS: Final = ("labels", "label", "targets", "target", "y")
+MOST_ROWS: Final = 128
+MOST_BYTES: Final = 16_000_000
+_WRAPPED: Final = ("_orig_mod", "module", "model", "base_model")
+"""Under which names a wrapper holds its model: torch.compile, parallel and averaged models, PEFT, and most people."""
+
+_MOST_WRAPPERS: Final = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One batch, ready to run: ``model(*args, **kwargs)`` is to be compared with `targets` (N×…)."""
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    targets: Tensor
+
+
+def raw_batches(data: object, seed: int = 0, batch_size: int | None = None) -> Iterator[Any]:
+    """Yield the batches of a loader, an iterable, a map-style dataset, or a pair of tensors cut into batches.
+
+    A loader is not read itself, but a copy of it (`own_loader`), whose order follows from the seed. `batch_size` is
+    that of datasets and pairs.
+
+    Raises:
+        DataError: for data that is none of these, or that fails while it gives a batch.
+    """
+    if (pair := as_pair(data)) is not None:
+        yield from _cut(*pair, batch_size)
+    elif isinstance(data, Dataset) and not isinstance(data, IterableDataset):
+        yield from _taken(
+            DataLoader(data, batch_size=batch_size or MOST_ROWS, generator=torch.Generator().manual_seed(seed))
+        )
+    else:
+        yield from _taken(own_loader(data, seed) if isinstance(data, DataLoader) else data)
+
+
+def own_loader(loader: DataLoader[Any], seed: int) -> DataLoader[Any]:
+    """Return a loader over the same dataset, by the same sampler, workers and collate function, that shares no state.
+
+    torch gives a loader with persistent workers one iterator for all who read it, and each would get a part of the
+    batches. The copy's workers end with each pass, and what is random in it (the order, the workers' seeds) comes from
+    a generator of its own, so that neither the loader's nor the process's is drawn from. A sampler that keeps no
+    ``generator``, an iterable dataset, and whatever a subclass of DataLoader holds is shared with the caller's loader.
+    """
+    own = copy.copy(loader)
+    generator = torch.Generator().manual_seed(seed)
+    changed: dict[str, Any] = {"_iterator": None, "persistent_workers": False, "generator": generator}
+    changed["sampler"] = sampler = _own_sampler(loader.sampler, generator)
+    batches = loader.batch_sampler
+    if isinstance(batches, BatchSampler):
+        batches = _own_sampler(batches, generator)
+        batches.sampler = sampler if batches.sampler is loader.sampler else _own_sampler(batches.sampler, generator)
+    changed["batch_sampler"] = batches
+    vars(own).update(changed)  # DataLoader refuses to be changed attribute by attribute
+    return own
+
+
+def _own_sampler(sampler: Any, generator: torch.Generator) -> Any:
+    own = copy.copy(sampler)
+    if isinstance(getattr(own, "generator", generator), torch.Generator | None) and hasattr(own, "generator"):
+        own.generator = generator
+    return own
+
+
+def refuse_no_data(data: object, purpose: str = "evaluate") -> None:
+    """Raise a `DataError` for what gives no batches to evaluate (or to train) on, without asking it for one."""
+    if isinstance(data, Dataset) and not isinstance(data, IterableDataset):
+        return
+    if isinstance(data, str | bytes | Tensor | np.ndarray | Mapping) or not isinstance(data, Iterable):
+        raise DataError(
+            f"cannot {purpose} on {'nothing' if data is None else f'data of type {type(data).__name__}'}: "
+            f"give a DataLoader, a list of (inputs, targets) batches, or a pair of tensors"
+        )
+
+
+def _taken(data: object) -> Iterator[Any]:
+    """Iterate, so that an error of the user's data names the batch it was to give."""
+    refuse_no_data(data)
+    try:
+        batches, number = iter(cast(Iterable[Any], data)), 0
+    except Exception as error:  # a loader's workers start here
+        raise DataError(f"the data cannot be read: {reason(error)}") from error
+    while True:
+        number += 1
+        try:
+            raw = next(batches)
+        except StopIteration:
+            return
+        except Exception as error:
+            raise DataError(f"the data failed to give batch {number}: {reason(error)}") from error
+        yield raw
+
+
+def as_pair(data: object) -> tuple[Tensor, Tensor] | None:
+    """Return (inputs, targets) if the data is a pair of tensors (or arrays) of one length, None if it is no pair.
+
+    Raises:
+        DataError: for a pair of different lengths.
+    """
+    if not isinstance(data, tuple | list) or [isinstance(d, Tensor | np.ndarray) for d in data] != [True, True]:
+        return None
+    inputs, targets = torch.as_tensor(data[0]), torch.as_tensor(data[1])
+    if inputs.ndim == 0 or targets.ndim == 0 or len(inputs) != len(targets):
+        raise DataError(
+            f"inputs ({describe(inputs)}) and targets ({describe(targets)}) must have the same number of rows"
+        )
+    return inputs, targets
+
+
+def _cut(inputs: Tensor, targets: Tensor, rows: int | None) -> Iterator[tuple[Tensor, Tensor]]:
+    """Cut into batches of so many rows, or small enough for a first result soon and large enough to run well."""
+    if rows is None:
+        row_bytes = max(1, inputs.nbytes // max(1, len(inputs)))
+        rows = max(1, min(MOST_ROWS, MOST_BYTES // row_bytes))
+    for start in range(0, len(inputs), rows):
+        yield inputs[start : start + rows], targets[start : start + rows]
+
+
+def count(data: object) -> int | None:
+    """Return how many examples the data holds, or None where only reading it would tell."""
+    if (pair := as_pair(data)) is not None:
+        return len(pair[1])
+    if isinstance(data, DataLoader):
+        return _count_loader(data)
+    if isinstance(data, list | tuple):
+        lengths = [_rows(raw) for raw in data]
+        return None if None in lengths else sum(n for n in lengths if n is not None)
+    return len(data) if isinstance(data, Dataset) and hasattr(data, "__len__") else None
+
+
+def _rows(raw: object) -> int | None:
+    """Return the number of examples in a raw batch, if its targets say so."""
+    if isinstance(raw, Mapping):
+        targets: object = next((raw[k] for k in TARGET_KEYS if k in raw), None)
+    else:
+        targets = raw[1] if isinstance(raw, Sequence) and len(raw) == 2 else None
+    return len(targets) if isinstance(targets, Tensor | np.ndarray) and targets.ndim else None
+
+
+def _count_loader(loader: DataLoader[Any]) -> int | None:
+    if isinstance(loader.dataset, IterableDataset) or loader.batch_size is None:
+        return None  # the loader itself does not know
+    if not isinstance(loader.sampler, Sized):
+        return None
+    n = len(loader.sampler)
+    return n - n % loader.batch_size if loader.drop_last else n
+
+
+def prepared(raw: object, model: nn.Module, device: torch.device | None) -> Batch:
+    """Return a raw batch, (inputs, targets) or a dict, as the model wants it, on its device.
+
+    A dict's targets are under one of `TARGET_KEYS`; what the model's ``forward`` does not accept is left out, as a
+    dict of a single input is given by position where its name is not one of the model's. Targets are also passed on
+    under their name if the model, or the one it wraps, accepts it (Hugging Face models then return their loss).
+
+    Raises:
+        DataError: for a batch that is neither, without targets, or with nothing that the model accepts.
+    """
+    if isinstance(raw, Mapping):
+        args, kwargs, targets = _from_mapping(raw, model)
+    elif isinstance(raw, tuple | list) and len(raw) == 2:
+        args, kwargs, targets = *as_inputs(raw[0]), raw[1]
+    else:
+        what, hint = f"a {type(raw).__name__}", ""
+        if isinstance(raw, tuple | list):
+            what = f"{what} of {len(raw)}"
+            hint = "; several inputs go as ((a, b), targets); leave out what is neither, in collate_fn or the dataset"
+        raise DataError(
+            f"a batch is {what}; expected (inputs, targets) or a dict with inputs and targets"
+            f"{hint if isinstance(raw, tuple | list) and len(raw) > 2 else ''}"
+        )
+    args, kwargs, targets = moved((args, kwargs, _targets(targets)), device)
+    return Batch(args, kwargs, targets)
+
+
+def _targets(targets: object) -> Tensor:
+    try:
+        found = torch.as_tensor(targets)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise DataError(f"targets must be a tensor, got a {type(targets).__name__} ({reason(error)})") from error
+    if found.ndim == 0:
+        raise DataError("targets are a single number; expected one row per example (is the batch dimension missing?)")
+    return found
+
+
+def _from_mapping(raw: Mapping[str, Any], model: nn.Module) -> tuple[tuple[Any, ...], dict[str, Any], Any]:
+    key = next((k for k in TARGET_KEYS if k in raw), None)
+    if key is None:
+        raise DataError(f"a batch has the keys {', '.join(map(repr, raw))}; targets must be under one of {TARGET_KEYS}")
+    inputs = {k: v for k, v in raw.items() if k != key}
+    accepted, anything = _accepts(model)
+    if len(inputs) == 1 and not accepted & set(inputs):
+        return tuple(inputs.values()), {}, raw[key]
+    wanted = {k: v for k, v in raw.items() if (k in accepted) or (anything and k != key)}
+    if not wanted.keys() & inputs.keys():
+        raise DataError(
+            f"a batch has the inputs {', '.join(map(repr, inputs)) or 'none'}, but {type(model).__name__}.forward "
+            f"takes {', '.join(sorted(accepted)) or 'none'}: rename them, or give (inputs, targets)"
+        )
+    return (), wanted, raw[key]
+
+
+def _accepts(model: nn.Module) -> tuple[set[str], bool]:
+    """Return the names the model's ``forward`` takes by keyword, and whether it takes any name.
+
+    One that takes any passes them on: what the module it wraps takes is accepted as well.
+    """
+    named: set[str] = set()
+    anything, inner = False, model
+    for _ in range(_MOST_WRAPPERS):
+        parameters = inspect.signature(inner.forward).parameters.values()
+        named |= {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+            break
+        anything = True
+        wrapped = (getattr(inner, name, None) for name in _WRAPPED)
+        found = next((module for module in wrapped if isinstance(module, nn.Module) and module is not inner), None)
+        if found is None:
+            break
+        inner = found
+    return named, anything
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """Return the module that `torch.compile` or a parallel wrapper runs, else the model itself."""
+    for _ in range(_MOST_WRAPPERS):
+        parallel = isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel)
+        inner = model.module if parallel else getattr(model, "_orig_mod", None)
+        if not isinstance(inner, nn.Module):
+            break
+        model = inner
+    return model

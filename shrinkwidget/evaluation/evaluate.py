@@ -1,0 +1,312 @@
+"""Anytime evaluation: a score with its sample count and interval, from the first batch to the last."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal, Protocol, TypeAlias, overload, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from ..analysis.inference import RandomState, device_of, preserve_rng_state, run
+from ..analysis.parallel import never
+from ..arguments import public
+from ..errors import ArgumentError, Cancelled, DataError, ModelError
+from .batches import Batch, as_pair, count, prepared, raw_batches
+from .labels import LabelRules
+from .metrics import Metric, RunningMean, Sums, resolve
+from .per_class_counts import ClassCounts, PerClassCounter, collapse_warning
+from .predictions import OutputReader
+from .reader_thread import read_in_thread
+
+MetricLike: TypeAlias = str | Metric | Callable[[Any, Tensor], object]
+
+
+@runtime_checkable
+class CompressedLike(Protocol):
+    """What carries a model and says how it was obtained, as a `CompressedModel` does."""
+
+    @property
+    def model(self) -> nn.Module | None:
+        """The module to run, None where there are only weights."""
+
+    @property
+    def provenance(self) -> str:
+        """How its weights were obtained."""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Score:
+    """How well a model does, and how sure that is.
+
+    `low` and `high` are the ends of a 95 % interval, NaN where too few examples can tell; `n` is the number of
+    examples scored so far, out of `total` (None if the data does not say); `done` is False while more is to come.
+    `provenance` says how the model was obtained.
+
+    `percent` and `higher` are the metric's: whether values are shares, 0…1, shown in per cent, and whether more is
+    better. An accuracy also counts its classes, once it is done: ``by_class[3].predicted`` says how often class 3 was
+    predicted, beside `labels` and `correct`; it is empty beyond 1,000 classes, and for other metrics. `warnings` are
+    sentences about what the mean hides: a class that is never predicted, an interval that covers chance.
+
+    A score is a number where one is needed; scores of one metric compare by value.
+
+    >>> score = Score(0.975, 0.95, 0.99, n=200, total=200, metric="accuracy", percent=True)
+    >>> float(score), score > 0.9, f"{score:.1%}"
+    (0.975, True, '97.5%')
+    """
+
+    value: float
+    low: float
+    high: float
+    n: int
+    total: int | None
+    metric: str
+    provenance: str = "no retraining"
+    done: bool = True
+    percent: bool = False
+    higher: bool = True
+    warnings: tuple[str, ...] = ()
+    by_class: tuple[ClassCounts, ...] = ()
+
+    def __float__(self) -> float:
+        return self.value
+
+    def __format__(self, spec: str) -> str:
+        return format(self.value, spec) if spec else str(self)
+
+    def __lt__(self, other: Score | float) -> bool:
+        return self.value < self._comparable(other)
+
+    def __le__(self, other: Score | float) -> bool:
+        return self.value <= self._comparable(other)
+
+    def __gt__(self, other: Score | float) -> bool:
+        return self.value > self._comparable(other)
+
+    def __ge__(self, other: Score | float) -> bool:
+        return self.value >= self._comparable(other)
+
+    def _comparable(self, other: Score | float) -> float:
+        if isinstance(other, Score) and other.metric != self.metric:
+            raise ArgumentError(f"{self.metric} and {other.metric} cannot be compared: they are scores of two metrics")
+        return float(other)
+
+    @classmethod
+    def from_dict(cls, found: Mapping[str, Any]) -> Score:
+        """Return what `to_dict` told, without the counts of classes; more keys are left out."""
+        known = {f.name: found[f.name] for f in fields(cls) if f.name in found}
+        unknown = {name: math.nan for name in ("value", "low", "high") if known[name] is None}  # JSON has no NaN
+        return cls(**{**known, **unknown, "warnings": tuple(known["warnings"])})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON-able values but for the counts of classes; what is not finite is None."""
+        plain = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "by_class"}
+        plain["warnings"] = list(self.warnings)
+        return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in plain.items()}
+
+    def __repr__(self) -> str:
+        interval = "" if math.isnan(self.low) else f" [{self._number(self.low)}, {self._number(self.high)}]"
+        so_far = "" if self.done else " so far" if self.total is None else f" of {self.total:,} so far"
+        about = f"{self.metric} {self.text}{interval} n={self.n:,}{so_far}, {self.provenance}"
+        return "; ".join([about, *self.warnings])
+
+    @property
+    def text(self) -> str:
+        """The value in the metric's own unit: "98.3 %"."""
+        return self._number(self.value) + (" %" if self.percent else "")
+
+    def _number(self, x: float) -> str:
+        return f"{100 * x:.1f}" if self.percent else f"{x:.4g}"
+
+
+@overload
+def evaluate(
+    model: nn.Module | CompressedLike,
+    eval_data: object,
+    metric: MetricLike = "accuracy",
+    *,
+    batch_size: int | None = None,
+    ignore_index: int | None = None,
+    next_token: bool | None = None,
+    stream: Literal[False] = False,
+) -> Score: ...
+@overload
+def evaluate(
+    model: nn.Module | CompressedLike,
+    eval_data: object,
+    metric: MetricLike = "accuracy",
+    *,
+    batch_size: int | None = None,
+    ignore_index: int | None = None,
+    next_token: bool | None = None,
+    stream: Literal[True],
+) -> Iterator[Score]: ...
+@public()
+def evaluate(
+    model: nn.Module | CompressedLike,
+    eval_data: object,
+    metric: MetricLike = "accuracy",
+    *,
+    batch_size: int | None = None,
+    ignore_index: int | None = None,
+    next_token: bool | None = None,
+    stream: bool = False,
+) -> Score | Iterator[Score]:
+    """Return the score of a model on data.
+
+    The model's weights, buffers and training modes stay as they are, and so do the generators of random numbers; of a
+    DataLoader a copy is read, never the loader itself.
+
+    >>> import shrinkwidget as sw
+    >>> score = sw.evaluate(sw.demo.model(), sw.demo.data("test"))
+    >>> score.n, score > 0.9
+    (360, True)
+
+    Args:
+        model: any module, or a `CompressedModel`, whose provenance the score then carries; batches are moved to its
+            device.
+        eval_data: a DataLoader, an iterable of ``(inputs, targets)`` or dict batches, a map-style dataset, or a pair of
+            tensors ``(inputs, targets)``. Several inputs go as ``((a, b), targets)``. Of a dict, the targets are under
+            "labels", "label", "targets", "target" or "y".
+        metric: ``"accuracy"`` (top-1, Wilson interval), ``"mse"``, ``"perplexity"`` (exp of the mean cross entropy
+            per label), a function of (outputs, targets) that gives one number per example, or one per batch, or a
+            `Metric`. Of a function more is taken to be better, and its values are shown as they are, unless its
+            attributes ``higher_is_better`` and ``percent`` (or `Metric.of`) say otherwise; torch's losses are known.
+        batch_size: examples per batch, where the data is a pair of tensors or a dataset; loaders bring their own.
+        ignore_index: a label that is not scored, such as 255 in segmentation; -100 never is.
+        next_token: for sequences, whether the output at position i predicts label i + 1 (a causal language model whose
+            labels are its inputs) or label i. By default the model's own loss tells; without one, you are asked.
+        stream: True for an iterator of scores instead, one after every batch, and at last the same with ``done=True``.
+            Leave the loop when you are sure enough: the model is as it was, and no more batches are run.
+
+    Labels may be class numbers (N×…, or N×1), one-hot, or shares of the classes that sum to 1, as torch's cross entropy
+    takes them. Outputs may be a tensor N×C×…, one logit (or the probability a sigmoid gives) per label, a tuple, a
+    dict, or an object with ``logits``.
+
+    Raises:
+        DataError: for data, targets or a metric that do not fit the model, naming the batch; for empty data. With
+            `stream`, for the metric's name and the model at once, for the rest on the way.
+        ModelError: for what is no module, or has no values (the meta device).
+        ArgumentError: for an unknown keyword.
+    """
+    provenance: str | None = None
+    module: object = model
+    if not isinstance(model, nn.Module) and isinstance(model, CompressedLike):
+        if model.model is None:
+            raise ModelError("there is no model to run, only weights: load the file with load(path, into=model)")
+        module, provenance = model.model, model.provenance
+    if batch_size is not None and (type(batch_size) is not int or batch_size < 1):
+        raise DataError(f"batch_size={batch_size!r} must be a whole number from 1, or None")
+    found = scores(module, eval_data, metric, LabelRules(ignore_index, next_token), batch_size=batch_size)
+    if provenance is not None:
+        found = (replace(score, provenance=provenance) for score in found)
+    if stream:  # tensors draw nothing, but datasets may
+        return _aside(found, RandomState(torch_only=as_pair(eval_data) is not None))
+    with preserve_rng_state():
+        *_, last = found
+    return last
+
+
+def _aside(found: Iterator[Score], state: RandomState) -> Iterator[Score]:
+    """Let an evaluation draw random numbers from a stream of its own, as the caller's goes on between two scores."""
+    while True:
+        with state.entered():
+            score = next(found, None)
+        if score is None:
+            return
+        yield score
+
+
+def scores(
+    model: object,
+    data: object,
+    metric: MetricLike,
+    rules: LabelRules = LabelRules(),
+    cancelled: Callable[[], bool] | None = None,
+    patience: float | None = None,
+    batch_size: int | None = None,
+) -> Iterator[Score]:
+    """Yield what `evaluate` does with ``stream=True``, but leave the generators of random numbers alone.
+
+    They are the process's own: a thread that put them back would undo what another has drawn meanwhile. `cancelled` is
+    asked before every batch is run; between two scores the model is as the caller left it. With `patience`, data is
+    read on another thread, so that `cancelled` is obeyed while a batch is waited for, and data that gives none for so
+    many seconds is given up.
+
+    Raises:
+        Cancelled: when `cancelled` says so.
+    """
+    module, device = _runnable(model)
+    reader = OutputReader(module, rules)
+    batches = read_in_thread(raw_batches(data, batch_size=batch_size), data, cancelled or never, patience)
+    return _scores(reader, module, device, data, resolve(metric), cancelled or never, batches)
+
+
+def _runnable(model: object) -> tuple[nn.Module, torch.device | None]:
+    """Return a module with values, and its device; refuse all else."""
+    if not isinstance(model, nn.Module):
+        inside = "its .model" if isinstance(getattr(model, "model", None), nn.Module) else "an nn.Module"
+        raise ModelError(f"cannot run a {type(model).__name__}: give {inside}")
+    if (device := device_of(model)) is not None and device.type == "meta":
+        raise ModelError("the model is on the meta device and has no values: load its weights first")
+    return model, device
+
+
+def _scores(
+    reader: OutputReader,
+    model: nn.Module,
+    device: torch.device | None,
+    data: object,
+    metric: Metric,
+    cancelled: Callable[[], bool],
+    batches: Iterator[Any],
+) -> Iterator[Score]:
+    tally, classes, total, number = RunningMean(), PerClassCounter(), count(data), 0
+    for number, raw in enumerate(batches, start=1):
+        if cancelled():
+            raise Cancelled(f"the evaluation was cancelled before batch {number}")
+        try:
+            sums = _sums(reader, model, prepared(raw, model, device), metric)
+        except DataError as error:
+            raise DataError(f"batch {number}: {error}") from error.__cause__
+        tally.add(sums)
+        classes.add(sums.guesses)
+        if tally.clusters:
+            yield _score(tally, metric, total, done=False)
+    if not tally.clusters:
+        raise DataError(_empty(data) if number == 0 else f"none of the {number} batches has a label to score")
+    score, counts = _score(tally, metric, total, done=True), classes.counts()
+    yield replace(score, by_class=counts, warnings=collapse_warning(counts, score.low, score.high))
+
+
+def _sums(reader: OutputReader, model: nn.Module, batch: Batch, metric: Metric) -> Sums:
+    """Run one batch and score it, without gradients.
+
+    Not in inference mode: what a model remembers of its batches (a table of positions) could never be trained with
+    again. The modes are entered here because they are thread-local and must not outlive a yield.
+    """
+    with torch.inference_mode(False), torch.no_grad():
+        return metric.sums(reader.read(run(model, batch.args, batch.kwargs), batch))
+
+
+def _score(tally: RunningMean, metric: Metric, total: int | None, done: bool) -> Score:
+    value, low, high = metric.conclude(tally)
+    return Score(
+        value,
+        low,
+        high,
+        n=tally.examples,
+        total=total,
+        metric=metric.name,
+        done=done,
+        percent=metric.percent,
+        higher=metric.higher,
+    )
+
+
+def _empty(data: object) -> str:
+    if isinstance(data, Iterator):
+        return "the data gave no batch: an iterator can be read only once; pass a list of batches or a DataLoader"
+    return "the data is empty: there is no batch to evaluate on"

@@ -1,0 +1,264 @@
+"""What an evaluation measures: accuracy, mean squared error, perplexity, or the user's own, each with its interval.
+
+A metric is an object: its name is only shown, and says nothing about its unit or its direction.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final, TypeAlias
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..analysis.inference import describe, reason
+from ..analysis.model_tensors import where_float64_is
+from ..arguments import checked_fields, meant, public
+from ..errors import DataError, ShrinkError, nearest
+from .labels import IGNORED, are_shares
+from .model_outputs import no_nan
+from .predictions import Predictions
+
+Z: Final = 1.959963984540054
+"""Standard deviations on either side of a 95 % interval."""
+
+Interval: TypeAlias = tuple[float, float, float]
+"""A value, and the ends of its 95 % interval: NaN where too few examples can tell them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sums:
+    """One batch, scored: per cluster, `total` is the sum of what is averaged and `terms` how many were added, both [N].
+
+    A cluster is an example, or the whole batch where only its mean is known; `examples` is how many were scored.
+    `guesses` are the classes predicted and the labels, N×…, where the metric compares classes.
+    """
+
+    total: Tensor
+    terms: Tensor
+    examples: int
+    guesses: ClassPredictions | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ClassPredictions:
+    """The classes a batch was predicted to be of, and is of (-100 where that is not scored), of so many there are."""
+
+    predicted: Tensor
+    labels: Tensor
+    classes: int
+
+
+class RunningMean:
+    """All batches so far: their mean, and its standard error.
+
+    An example with several labels (tokens, pixels) is one cluster: its labels are not independent, so the error is
+    that of a ratio of sums over examples (Cochran 1977, Sampling Techniques, section 6.4), not over labels.
+    """
+
+    def __init__(self) -> None:
+        self.examples = 0
+        self.clusters = 0
+        self.terms = 0.0
+        self._total = 0.0
+        self._squares = [0.0, 0.0, 0.0]  # Σt², Σt·m, Σm²
+
+    def add(self, sums: Sums) -> None:
+        """Add one batch."""
+        t, m = sums.total.cpu().double(), sums.terms.cpu().double()
+        self.examples += sums.examples
+        self.clusters += int((m > 0).sum())
+        self.terms += float(m.sum())
+        self._total += float(t.sum())
+        for i, product in enumerate((t * t, t * m, m * m)):
+            self._squares[i] += float(product.sum())
+
+    @property
+    def mean(self) -> float:
+        """Mean over all terms."""
+        return self._total / self.terms
+
+    @property
+    def spread(self) -> float:
+        """Sum over clusters of (total − mean · terms)²."""
+        tt, tm, mm = self._squares
+        return max(0.0, tt - 2 * self.mean * tm + self.mean**2 * mm)
+
+    @property
+    def error(self) -> float:
+        """Standard error of the mean; NaN for a single cluster."""
+        if self.clusters < 2:
+            return math.nan
+        return math.sqrt(self.spread * self.clusters / (self.clusters - 1)) / self.terms
+
+
+@checked_fields(DataError)
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A metric: `sums` scores the answers of one batch, `conclude` sums up a tally.
+
+    `higher` says whether more is better, `percent` whether values are shares, 0…1, to be written in per cent.
+
+        wer = sw.methods.Metric.of(word_errors, name="WER", higher=False, percent=True)
+        sw.evaluate(model, data, wer)
+    """
+
+    name: str
+    higher: bool
+    percent: bool
+    sums: Callable[[Predictions], Sums]
+    conclude: Callable[[RunningMean], Interval]
+
+    @classmethod
+    @public()
+    def of(
+        cls,
+        function: Callable[[Any, Tensor], object],
+        name: str | None = None,
+        higher: bool | None = None,
+        percent: bool | None = None,
+    ) -> Metric:
+        """Return the metric that averages a function of (outputs, targets).
+
+        Args:
+            function: gets what the model returned and the targets, and gives a tensor with one number per example, or
+                one number: the mean over the batch.
+            name: by default the function's own.
+            higher: whether more is better; by default the function's attribute ``higher_is_better``, False for torch's
+                own losses, else True.
+            percent: whether it gives shares, 0…1; by default the function's attribute ``percent``, else False.
+        """
+        inner = function.func if isinstance(function, partial) else function
+        called = name or str(getattr(inner, "__name__", type(inner).__name__))
+        if higher is None:
+            declared = getattr(function, "higher_is_better", None)
+            higher = not _is_torch_loss(inner) if declared is None else bool(declared)
+        if percent is None:
+            percent = bool(getattr(function, "percent", False))
+        return cls(called, higher, percent, partial(_own_sums, function, called), _mean_interval)
+
+
+def _is_torch_loss(function: object) -> bool:
+    """Tell whether a function or module is one of torch's losses."""
+    return isinstance(function, nn.modules.loss._Loss) or getattr(function, "__module__", "") == F.__name__
+
+
+def resolve(metric: str | Metric | Callable[[Any, Tensor], object]) -> Metric:
+    """Return the metric of this name, the metric itself, or what `Metric.of` makes of a function.
+
+    Raises:
+        DataError: for an unknown name, naming the nearest.
+    """
+    if isinstance(metric, Metric):
+        return metric
+    if callable(metric):
+        return Metric.of(metric)
+    if (name := meant(metric, METRICS)) is None:
+        raise DataError(
+            f"there is no metric {metric!r}{nearest(str(metric), METRICS) or '.'} "
+            f"Take one of {', '.join(map(repr, METRICS))}, or a function of (outputs, targets)"
+        )
+    return METRICS[name]
+
+
+def wilson(share: float, n: float) -> tuple[float, float]:
+    """Return the 95 % interval of a share of n trials (Wilson 1927, JASA 22:209-212)."""
+    centre = (share + Z**2 / (2 * n)) / (1 + Z**2 / n)
+    reach = Z / (1 + Z**2 / n) * math.sqrt(share * (1 - share) / n + Z**2 / (4 * n**2))
+    return max(0.0, min(share, centre - reach)), min(1.0, max(share, centre + reach))
+
+
+def _share_interval(tally: RunningMean) -> Interval:
+    """Wilson's interval for as many independent trials as the clusters are worth: with one label each, all of them."""
+    share = min(1.0, tally.mean)
+    worth = share * (1 - share) * tally.terms**2 / tally.spread if tally.spread > 0 else float(tally.clusters)
+    return share, *wilson(share, min(worth, tally.terms))
+
+
+def _mean_interval(tally: RunningMean) -> Interval:
+    reach = Z * tally.error
+    return tally.mean, tally.mean - reach, tally.mean + reach
+
+
+def _squared_interval(tally: RunningMean) -> Interval:
+    value, low, high = _mean_interval(tally)
+    return value, low if math.isnan(low) else max(0.0, low), high
+
+
+def _exponential_interval(tally: RunningMean) -> Interval:
+    value, low, high = (_exp(x) for x in _mean_interval(tally))
+    return value, low, high
+
+
+def _exp(x: float) -> float:
+    return math.inf if x > 709 else math.exp(x)
+
+
+def _accuracy_sums(answers: Predictions) -> Sums:
+    scores, labels = answers.classes
+    predicted = scores.argmax(1)
+    if are_shares(scores, labels):
+        labels = labels.argmax(1)
+    scored = labels != IGNORED
+    right = (predicted == labels) & scored
+    guesses = None if answers.of_next_tokens else ClassPredictions(predicted, labels, scores.shape[1])
+    return _by_example(right, scored, guesses)
+
+
+def _perplexity_sums(answers: Predictions) -> Sums:
+    return _by_example(*answers.losses())
+
+
+def _squared_sums(answers: Predictions) -> Sums:
+    found, wanted = answers.values
+    errors = (_double(found) - _double(wanted)).square()
+    return _by_example(no_nan(errors), torch.ones_like(errors))
+
+
+def _own_sums(metric: Callable[[Any, Tensor], object], name: str, answers: Predictions) -> Sums:
+    """Score by the user's function: one number per example, or one for the batch."""
+    output, targets = answers.output, answers.targets
+    try:
+        given = metric(output, targets)
+    except ShrinkError:
+        raise
+    except Exception as error:
+        raise DataError(f"the metric {name!r} failed: {reason(error)}") from error
+    n, found = len(targets), _numbers(given)
+    if found is not None and found.numel() == 1 and (found.ndim == 0 or n == 1):
+        return Sums(_double(no_nan(found.reshape(1), name)) * n, torch.tensor([float(n)]), n)
+    if found is None or found.shape != (n,):
+        raise DataError(
+            f"the metric {name!r} returned {describe(given if found is None else found)} for {n} examples; "
+            f"expected one number per example, or one for all"
+        )
+    return Sums(no_nan(found, name), torch.ones(n), n)
+
+
+def _numbers(given: object) -> Tensor | None:
+    """Return what a user's metric gave as a tensor, None if it is no numbers."""
+    try:
+        return torch.as_tensor(given).detach()
+    except (TypeError, ValueError, RuntimeError):
+        return None
+
+
+def _by_example(values: Tensor, scored: Tensor, guesses: ClassPredictions | None = None) -> Sums:
+    total, terms = (_double(x).reshape(len(x), -1).sum(1) for x in (values, scored))
+    return Sums(total, terms, int((terms > 0).sum()), guesses)
+
+
+def _double(values: Tensor) -> Tensor:
+    return where_float64_is(values).double()
+
+
+METRICS: Final = {
+    "accuracy": Metric("accuracy", True, True, _accuracy_sums, _share_interval),
+    "mse": Metric("mse", False, False, _squared_sums, _squared_interval),
+    "perplexity": Metric("perplexity", False, False, _perplexity_sums, _exponential_interval),
+}
+"""The metrics with a name."""

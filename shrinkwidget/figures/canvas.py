@@ -1,0 +1,200 @@
+"""A canvas for pictures in CSS pixels: one matplotlib Axes, few artists, no pyplot, nothing shared between threads."""
+
+from __future__ import annotations
+
+import io
+from collections import defaultdict
+from collections.abc import Sequence
+from functools import lru_cache, partial
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..analysis.relative_bins import Floats
+from .label_placement import fit_text
+from .text_outlines import MIDDLE, outline_of, width_of
+
+PAPER: Final = "#ffffff"
+INK: Final = "#1f2328"
+MUTED: Final = "#5f6772"
+LINE: Final = "#d5dae0"
+FAINT: Final = "#eef0f3"
+OUTLINE: Final = "#57606a"
+HATCH: Final = "#9aa2ac"
+KEPT: Final = "#0072B2"
+GRID: Final = "#D55E00"
+ACCURACY: Final = "#009E73"
+SCALES: Final = "#CC79A7"
+MASK: Final = "#b3bac3"
+AS_IS: Final = "#69717b"
+DENSE: Final = "#e6e9ed"
+LENS: Final = "#f4f5f7"
+
+_POINTS: Final = 0.72  # in a CSS pixel, at 100 pixels to the inch
+
+
+class Canvas:
+    """Draws on a white sheet of `width` × `height` CSS pixels, y downwards, at `density` dots a pixel."""
+
+    def __init__(self, width: float, height: float, density: float = 2.0) -> None:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+
+        self.width, self.height = width, height
+        figure = Figure(figsize=(width / 100, height / 100), dpi=100 * density, facecolor="white")
+        self._canvas: Any = FigureCanvasAgg(figure)
+        self._axes: Any = figure.add_axes((0, 0, 1, 1))
+        self._axes.set_axis_off()
+        self._axes.set(xlim=(0, width), ylim=(height, 0), autoscale_on=False)
+        self._density = density
+        self._written: dict[str, list[tuple[Floats, NDArray[np.uint8]]]] = defaultdict(list)
+
+    def text(
+        self,
+        x: float,
+        y: float,
+        text: str,
+        *,
+        size: float = 11,
+        color: str = INK,
+        bold: bool = False,
+        align: str = "left",
+    ) -> float:
+        """Write on the middle line y, aligned to x ("left", "right", "center"), and return the width in pixels."""
+        width = self.measure(text, size=size, bold=bold)
+        left = x - width * {"left": 0.0, "center": 0.5, "right": 1.0}[align]
+        vertices, codes = outline_of(text, bold)
+        self._written[color].append((vertices * (size, -size) + (left, y + MIDDLE * size), codes))
+        return width
+
+    @staticmethod
+    def measure(text: str, *, size: float = 11, bold: bool = False) -> float:
+        """Return the width of a text in pixels."""
+        return width_of(text, bold) * size
+
+    def fitted(self, text: str, width: float, *, size: float = 11, bold: bool = False) -> str:
+        """Return a text shortened in its middle until it fits."""
+        return fit_text(text, width, partial(self.measure, size=size, bold=bold))
+
+    def lines(
+        self, lines: Sequence[Floats], color: str, width: float = 1.0, dashes: Any = "solid", **more: Any
+    ) -> None:
+        """Draw open lines, each of shape (points, 2)."""
+        from matplotlib.collections import LineCollection
+
+        if len(lines):
+            style = {"colors": color, "linewidths": width * _POINTS, "linestyles": dashes, "capstyle": "butt"}
+            self._add(LineCollection(list(lines), **style, **more))
+
+    def line(self, x0: float, y0: float, x1: float, y1: float, color: str, **style: Any) -> None:
+        """Draw one straight line."""
+        self.lines([np.array([[x0, y0], [x1, y1]])], color, **style)
+
+    def fill(self, shapes: Sequence[Floats], color: str, **more: Any) -> None:
+        """Fill closed shapes, each of shape (points, 2)."""
+        from matplotlib.patches import PathPatch
+
+        if len(shapes):
+            self._add(PathPatch(outline_path(shapes), facecolor=color, linewidth=0, **more))
+
+    def rectangles(self, left: Floats, top: Floats, width: Floats | float, bottom: Floats | float, color: str) -> None:
+        """Fill rectangles given by arrays of one length, their edges on whole dots so that they are crisp."""
+        d = self._density
+        left, right = np.round(left * d) / d, np.round((left + width) * d) / d
+        top, bottom = np.round(top * d) / d, np.round(np.broadcast_to(bottom, left.shape) * d) / d
+        right = np.maximum(right, left + 1 / d)
+        corners = np.stack([left, bottom, left, top, right, top, right, bottom], axis=-1).reshape(-1, 4, 2)
+        self.fill(list(corners), color, antialiased=False)
+
+    def hatch(self, shapes: Sequence[Floats], color: str, spacing: float = 5.0, width: float = 0.8) -> None:
+        """Fill closed shapes with thin diagonal lines, all on one lattice."""
+        if not len(shapes):
+            return
+        points = np.concatenate(shapes)
+        (x0, y0), (x1, y1) = points.min(0), points.max(0)
+        starts = np.arange(np.floor((x0 + y0) / spacing), np.ceil((x1 + y1) / spacing) + 1) * spacing
+        across = [np.array([[s - y1, y1], [s - y0, y0]]) for s in starts]
+        self.lines(across, color, width, clip_path=(outline_path(shapes), self._axes.transData))
+
+    def dots(self, x: Floats, y: Floats, color: str, size: float = 7.0, marker: str = "o") -> None:
+        """Draw points of `size` pixels across, with one of matplotlib's markers."""
+        from matplotlib.lines import Line2D
+
+        dots = Line2D(x, y, linestyle="none", marker=marker, markersize=size * _POINTS, markeredgewidth=0)
+        dots.set(markerfacecolor=color)
+        self._add(dots)
+
+    def png(self) -> bytes:
+        """Return what was drawn as a PNG of few colors, which is small and quick to write."""
+        from PIL import Image
+
+        self._write()
+        self._canvas.draw()
+        pixels = np.asarray(self._canvas.buffer_rgba()).view("<u4")[:, :, 0]
+        image = Image.fromarray(np.concatenate([_nearest_colors(part) for part in np.array_split(pixels, 16)]), "P")
+        image.putpalette(_palette().tobytes())
+        stream = io.BytesIO()
+        image.save(stream, "png", compress_level=6)
+        return stream.getvalue()
+
+    def _add(self, artist: Any) -> None:
+        # what is drawn later lies above, whatever kind of artist it is
+        artist.set_zorder(len(self._axes.get_children()))
+        self._axes.add_artist(artist)
+
+    def _write(self) -> None:
+        from matplotlib.patches import PathPatch
+        from matplotlib.path import Path
+
+        for color, texts in self._written.items():
+            path = Path(np.concatenate([v for v, _ in texts]), np.concatenate([c for _, c in texts]))
+            self._add(PathPatch(path, facecolor=color, linewidth=0, snap=False))
+        self._written.clear()
+
+
+def outline_path(shapes: Sequence[Floats]) -> Any:
+    """Return one matplotlib Path around all shapes, each of shape (points, 2)."""
+    from matplotlib.path import Path
+
+    points, codes = [], []
+    for shape in shapes:
+        points.append(np.concatenate([shape, shape[:1]]))
+        code = np.full(len(shape) + 1, Path.LINETO, dtype=Path.code_type)
+        code[0], code[-1] = Path.MOVETO, Path.CLOSEPOLY
+        codes.append(code)
+    return Path(np.concatenate(points), np.concatenate(codes))
+
+
+def _nearest_colors(pixels: NDArray[np.uint32]) -> NDArray[np.uint8]:
+    """Return the index into the palette for pixels of red, green, blue in the three low bytes."""
+    key = (pixels >> 3) & 0x1F
+    key |= (pixels >> 6) & 0x3E0
+    key |= (pixels >> 9) & 0x7C00
+    return np.asarray(_lookup()[key])
+
+
+@lru_cache(maxsize=1)
+def _palette() -> NDArray[np.uint8]:
+    """Return all colors as red, green, blue, and for soft edges the steps from white to those that draw lines."""
+    steps = {INK: 24, KEPT: 8, GRID: 8, ACCURACY: 8, SCALES: 2}
+    flat = [_rgb(color) for color in (MUTED, LINE, FAINT, OUTLINE, HATCH, MASK, AS_IS, DENSE, LENS)]
+    ramps = [255 + (_rgb(c) - 255.0) * i / n for c, n in steps.items() for i in range(1, n + 1)]
+    return np.asarray(np.rint(np.array([[255.0] * 3, *flat, *ramps]))).astype(np.uint8)
+
+
+@lru_cache(maxsize=1)
+def _lookup() -> NDArray[np.uint8]:
+    """Return the nearest color of the palette for each color of 5 bits a channel; its own for those of surfaces."""
+    key = np.arange(1 << 15)
+    five = np.stack([key & 31, (key >> 5) & 31, key >> 10], axis=1)
+    colors = (five << 3 | five >> 2).astype(np.float32)
+    palette = _palette()
+    nearest = ((colors[:, None] - palette.astype(np.float32)) ** 2).sum(2).argmin(1)
+    own = (palette >> 3).astype(np.intp) @ (1, 1 << 5, 1 << 10)
+    nearest[own[::-1]] = np.arange(len(palette))[::-1]  # of colors in one cell the first, a surface's, is taken
+    return np.asarray(nearest, dtype=np.uint8)
+
+
+def _rgb(color: str) -> NDArray[np.float64]:
+    return np.array([int(color[i : i + 2], 16) for i in (1, 3, 5)], dtype=np.float64)

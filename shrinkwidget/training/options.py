@@ -1,0 +1,148 @@
+"""Everything about a training that is not its method: the loss, the batches, the seed, where it is saved."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias, TypedDict
+
+import torch
+from torch import Tensor, nn
+
+from ..arguments import checked_fields
+from ..errors import TrainingError
+from ..evaluation.evaluate import MetricLike
+from ..evaluation.labels import LabelRules
+from ..evaluation.metrics import resolve
+from .schedule import OptimizerLike, check_whole, checked_choice
+
+Loss: TypeAlias = str | Callable[[Any, Tensor], Tensor]
+
+
+@checked_fields(TrainingError)
+@dataclass(frozen=True, slots=True, eq=False)
+class Distillation:
+    """Learn from a teacher, too: its outputs, softened by a temperature (Hinton, Vinyals, Dean, arXiv 1503.02531).
+
+    The loss is weight · T² · KL(teacher's softmax(z/T) ‖ student's) + (1 − weight) · the loss of the labels.
+
+    Args:
+        teacher: the dense model, usually; it is copied, and runs in eval mode.
+        temperature: T, above 0.
+        weight: 0…1.
+    """
+
+    teacher: nn.Module
+    temperature: float = 4.0
+    weight: float = 0.9
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.teacher, nn.Module):
+            raise TrainingError(f"Distillation(teacher=…) must be an nn.Module, got a {type(self.teacher).__name__}")
+        if not self.temperature > 0 or not 0 <= self.weight <= 1:
+            raise TrainingError(
+                f"Distillation(temperature={self.temperature!r}, weight={self.weight!r}): "
+                f"the temperature must be above 0, the weight from 0 to 1"
+            )
+
+
+@checked_fields(TrainingError)
+@dataclass(frozen=True, slots=True, eq=False)
+class TrainingOptions:
+    """How any method trains.
+
+    Args:
+        loss: ``"cross_entropy"``, ``"mse"``, or a function of (outputs, targets) that gives one number, the mean over
+            the batch.
+        metric: what is measured on training batches and on `eval_data`, see `evaluate`; by default what goes with the
+            loss, ``"mse"`` or ``"accuracy"``.
+        batch_size: examples per step, where the data is a pair of tensors or a dataset; loaders bring their own.
+        augment: a function of a batch of inputs, applied in training only.
+        distillation: a teacher to learn from.
+        seed: of the order of the examples, dropout, augmentation: of all chance. Same seed, same result on the CPU.
+        checkpoint: the file that is written after every epoch, from which ``resume`` goes on. A file that is there
+            already is replaced only if it is an earlier checkpoint of the same training, or with `overwrite`.
+        overwrite: replace whatever stands at `checkpoint`.
+        autocast: ``torch.bfloat16``, for mixed precision where the device has it.
+        channels_last: lay images out channels last in training, which convolutions on GPUs prefer.
+        ignore_index, next_token: how labels are read, by the loss and the metric; see `evaluate`.
+
+    Raises:
+        TrainingError: for a value out of range or an unknown name.
+        DataError: for an unknown metric, or an ignore_index or next_token that cannot be.
+    """
+
+    loss: Loss = "cross_entropy"
+    metric: MetricLike | None = None
+    batch_size: int = 64
+    augment: Callable[[Any], Any] | None = None
+    distillation: Distillation | None = None
+    seed: int = 0
+    checkpoint: str | os.PathLike[str] | None = None
+    overwrite: bool = False
+    autocast: torch.dtype | None = None
+    channels_last: bool = False
+    ignore_index: int | None = None
+    next_token: bool | None = None
+
+    def __post_init__(self) -> None:
+        if not callable(self.loss):
+            names, function = ("cross_entropy", "mse"), "or a function of (outputs, targets)"
+            object.__setattr__(self, "loss", checked_choice(self.loss, names, "TrainingOptions(loss=…)", function))
+        resolve(self.measured)
+        _ = self.rules
+        check_whole(self.batch_size, "TrainingOptions", "batch_size")
+        if self.autocast not in (None, torch.bfloat16):
+            raise TrainingError(
+                f"TrainingOptions(autocast={self.autocast!r}) must be torch.bfloat16 or None: "
+                f"float16 would underflow without loss scaling"
+            )
+
+    @property
+    def rules(self) -> LabelRules:
+        """How labels are read."""
+        return LabelRules(self.ignore_index, self.next_token)
+
+    @property
+    def measured(self) -> MetricLike:
+        """The metric that was asked for, or the one that goes with the loss."""
+        return self.metric or ("mse" if self.loss == "mse" else "accuracy")
+
+
+class TrainingFields(TypedDict, total=False):
+    """The keywords of everything that trains: three of its method, and the fields of `TrainingOptions`."""
+
+    epochs: int
+    lr: float
+    optimizer: OptimizerLike
+    loss: Loss
+    metric: MetricLike | None
+    batch_size: int
+    augment: Callable[[Any], Any] | None
+    distillation: Distillation | None
+    seed: int
+    checkpoint: str | os.PathLike[str] | None
+    overwrite: bool
+    autocast: torch.dtype | None
+    channels_last: bool
+    ignore_index: int | None
+    next_token: bool | None
+
+
+OF_METHOD = ("epochs", "lr", "optimizer")
+"""The keywords that change the method; all others change the options."""
+
+
+def options_from(options: TrainingOptions | None, given: Mapping[str, Any]) -> TrainingOptions:
+    """Return the options that an argument and keywords mean together: keywords beside options change them.
+
+    Raises:
+        TrainingError: for what are no options, and for values that cannot be.
+    """
+    changes = {name: value for name, value in given.items() if name not in OF_METHOD}
+    if options is None:
+        return TrainingOptions(**changes)
+    if not isinstance(options, TrainingOptions):
+        raise TrainingError(f"options must be TrainingOptions(…), got a {type(options).__name__}")
+    return replace(options, **changes) if changes else options

@@ -1,0 +1,290 @@
+"""A training under way on a thread of its own: watched, paused, resumed, stopped."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import weakref
+from collections.abc import Callable
+from functools import cache
+from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar
+
+from ..analysis.inference import reason
+from ..analysis.parallel import before_exit
+from ..errors import ShrinkError, TrainingError
+from ..evaluation.evaluate import Score
+from ..evaluation.reader_thread import wait_for_readers
+from .make_trainer import AnyJob, make_trainer
+from .progress import Progress
+from .training_lock import lock_model, unlock_model
+
+Result = TypeVar("Result")
+"""What a run comes to: a `CompressedModel`, or what a transfer returns."""
+State: TypeAlias = Literal["ready", "running", "paused", "stopping", "done", "stopped", "failed"]
+
+log = logging.getLogger("shrinkwidget")
+_STOP_SECONDS: Final = 30.0
+_READ_SECONDS: Final = 5.0
+_PATIENCE_SECONDS: Final = 600.0
+"""A training whose data gives no batch for so long is over: as long as torch's process groups wait for each other."""
+_OVER: Final = ("done", "stopped", "failed")
+
+
+class TrainingRun(Generic[Result]):
+    """A training that `retrain`, `prune_and_retrain` and `transfer` start with ``background=True``.
+
+    It may be asked and told everything from any thread. `stop` is acknowledged at once, and obeyed before the next step
+    or the next batch of the evaluation data: the result is then the best weights so far. A run ends before the program
+    does.
+
+    Whatever its data, model, loss or metric raise ends it, with state "failed", and frees the model; data that gives no
+    batch for ten minutes does, too.
+    """
+
+    def __init__(self, spec: AnyJob) -> None:
+        self.spec = spec
+        self._process = os.getpid()
+        self._trainer = make_trainer(spec, self._is_stopping, _PATIENCE_SECONDS)
+        self._changed = threading.Condition()
+        self._state: State = "ready"
+        self._progress: Progress | None = None
+        self._result: Result | None = None
+        self._error: Exception | None = None
+        self._observers: list[Callable[[TrainingRun[Any]], object]] = []
+        self._thread = threading.Thread(target=self._run, name="shrinkwidget-run", daemon=True)
+
+    def start(self) -> TrainingRun[Result]:
+        """Begin, and return the run.
+
+        Raises:
+            TrainingError: if it was started before, or if another training of the same model is under way.
+        """
+        with self._changed:
+            if self._state != "ready":
+                raise TrainingError(f"this run is {self._state}, and cannot be started again: ask for a new one")
+            lock_model(self.spec.model)
+            self._state = "running"
+        try:
+            _end_before_exit(self)
+            self._thread.start()
+        except BaseException:  # Ctrl-C, or no more threads
+            unlock_model(self.spec.model)
+            self._become("failed")
+            raise
+        return self
+
+    def pause(self) -> None:
+        """Rest after the step that is being taken, until `resume` or `stop`."""
+        self._become("paused", "running")
+
+    def resume(self) -> None:
+        """Go on after a pause."""
+        self._become("running", "paused")
+
+    def stop(self) -> None:
+        """End early, with the best weights so far; one that was never started has none."""
+        self._become("stopped", "ready")
+        self._become("stopping", "running", "paused")
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Block until it is over, paused or not; return False if `timeout` seconds pass first."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self.over, timeout)
+
+    def observe(self, callback: Callable[[TrainingRun[Any]], object]) -> Callable[[], None]:
+        """Call back with the run whenever its progress or its state has changed; return a function that ends this.
+
+        It is called on the run's thread, or on that which pauses or stops it. One that fails is logged, and called
+        again: it harms no training.
+        """
+        with self._changed:
+            self._observers.append(callback)
+        return lambda: self._forget(callback)
+
+    @property
+    def state(self) -> State:
+        """Where it is: ready, running, paused, stopping, and in the end done, stopped or failed."""
+        return self._state
+
+    @property
+    def over(self) -> bool:
+        """Whether it is done, stopped or failed."""
+        return self._state in _OVER
+
+    @property
+    def progress(self) -> Progress | None:
+        """What it last told; None before the first step."""
+        return self._progress
+
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """An entry for every epoch, of plain values: round, epoch, loss, train, test, lr, sparsity, seconds.
+
+        Its `step` and `examples` are how many steps it took, and how many examples it saw.
+        """
+        return list(self._trainer.log.history)
+
+    @property
+    def points(self) -> list[dict[str, Any]]:
+        """An entry for every round: round, nbytes, ratio, sparsity, test; plain values."""
+        return list(self._trainer.log.points)
+
+    @property
+    def baseline(self) -> Score | None:
+        """The score of the model as it came; None without evaluation data."""
+        found = self._trainer.log.baseline
+        return None if found is None else Score.from_dict(found)
+
+    @property
+    def score(self) -> Score | None:
+        """The score of the best weights so far; None without evaluation data or a complete epoch."""
+        best = self._trainer.log.best
+        if best is None:
+            return None
+        scores = (row["test"] for row in self.history if (row["round"], row["epoch"]) == (best.round + 1, best.epoch))
+        found = next(scores, None)
+        return None if found is None else Score.from_dict(found)
+
+    @property
+    def best(self) -> Result:
+        """The best weights so far; at any time, also after a failure."""
+        best: Result = self._trainer.best()
+        return best
+
+    @property
+    def error(self) -> Exception | None:
+        """What it failed with, if it did."""
+        return self._error
+
+    @property
+    def result(self) -> Result:
+        """What `retrain`, `prune_and_retrain` or `transfer` would have returned.
+
+        Raises:
+            TrainingError: while it is not over.
+            ShrinkError: what it failed with, if it did.
+        """
+        if self._error is not None:
+            raise self._error
+        if self._result is None:
+            raise TrainingError(f"this run is {self._state}: .wait() for its result, or take .best")
+        return self._result
+
+    def __repr__(self) -> str:
+        now = self._progress
+        where = (
+            ""
+            if now is None
+            else f", {now.stage or f'round {now.round} of {now.rounds}'}, epoch {now.epoch} of {now.epochs}"
+        )
+        return f"TrainingRun({type(self.spec.model).__name__}, {self._state}{where})"
+
+    def _ipython_display_(self) -> None:
+        """Show its monitor where it is last in a cell of a notebook; elsewhere IPython goes on to its `repr`."""
+        show = host()
+        if show is None:
+            raise NotImplementedError
+        show(self)
+
+    def _run(self) -> None:
+        steps = self._trainer.steps()
+        over: State = "failed"
+        try:
+            while True:
+                self._rest_while_paused()
+                self._progress = next(steps)
+                self._tell()
+        except StopIteration as end:
+            self._result = end.value
+            over = "stopped" if self._is_stopping() else "done"
+        except BaseException as error:
+            self._error = _told(error)
+            if not isinstance(error, ShrinkError):
+                log.exception("a training failed")
+        finally:
+            unlock_model(self.spec.model)
+            self._become(over)
+
+    def _become(self, state: State, *only_from: State) -> None:
+        with self._changed:
+            if only_from and self._state not in only_from:
+                return
+            self._state = state
+            self._changed.notify_all()
+        self._tell()
+
+    def _rest_while_paused(self) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._state != "paused")
+
+    def _is_stopping(self) -> bool:
+        return self._state == "stopping"
+
+    def _tell(self) -> None:
+        if os.getpid() != self._process:
+            return  # a forked child has a copy of the run, and of what observes it, but the training is not in it
+        for callback in list(self._observers):
+            try:
+                callback(self)
+            except BaseException as error:
+                if not isinstance(error, Exception) and threading.current_thread() is not self._thread:
+                    raise  # Ctrl-C, of somebody who pauses or stops it
+                log.exception("what observes a training failed")
+
+    def _forget(self, callback: Callable[[TrainingRun[Any]], object]) -> None:
+        with self._changed:
+            if callback in self._observers:
+                self._observers.remove(callback)
+
+    def _end(self) -> None:
+        self.stop()
+        self._thread.join(_STOP_SECONDS)
+        wait_for_readers(_READ_SECONDS)
+
+
+Show: TypeAlias = Callable[[TrainingRun[Any]], object]
+"""Puts a run before the user's eyes, and returns."""
+
+_hosts: Final[list[Callable[[], Show | None]]] = []
+
+
+def host_with(host: Callable[[], Show | None]) -> None:
+    """Ask `host`, before every training that blocks, how to show it; it returns None where it cannot.
+
+    So the engine is watched in a notebook, and knows of none.
+    """
+    _hosts.append(host)
+
+
+def host() -> Show | None:
+    """Return how to show a run here: in the notebook, or None where nobody can."""
+    return next((show for ask in _hosts if (show := ask()) is not None), None)
+
+
+def _told(error: BaseException) -> Exception:
+    """Return what a run failed with, in a form that can be raised again: a SystemExit would end the user's program."""
+    if isinstance(error, Exception):
+        return error
+    told = TrainingError(f"{reason(error)}, raised by its data, model, loss or metric, ended the training")
+    told.__cause__ = error
+    return told
+
+
+_LIVE: Final[weakref.WeakSet[TrainingRun[Any]]] = weakref.WeakSet()
+
+
+def _end_before_exit(run: TrainingRun[Any]) -> None:
+    """End a run before the program ends: torch must not be caught at work."""
+    _LIVE.add(run)
+    _register()
+
+
+@cache
+def _register() -> None:
+    before_exit(_end_all)
+
+
+def _end_all() -> None:
+    for run in list(_LIVE):
+        run._end()

@@ -1,0 +1,96 @@
+"""What a frozen backbone makes of the data, computed once: what goes into the head."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..analysis.inference import device_of, preserve_rng_state, run
+from ..analysis.parallel import Watch, never
+from ..errors import Cancelled, DataError
+from ..evaluation.batches import Batch, prepared, raw_batches
+from ..evaluation.model_outputs import only_prediction
+from ..evaluation.reader_thread import read_in_thread
+from ..training.options import TrainingOptions
+from ..training.rng import fork_rng
+
+
+@dataclass(slots=True)
+class _Tap:
+    """What went into a module and what came out, call by call."""
+
+    inputs: list[tuple[Any, ...]] = field(default_factory=list)
+    outputs: list[Any] = field(default_factory=list)
+
+    def note(self, _module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        """Note one call (a forward hook)."""
+        self.inputs.append(inputs)
+        self.outputs.append(output)
+
+
+@contextmanager
+def _tapped(module: nn.Module) -> Iterator[_Tap]:
+    tap = _Tap()
+    handle = module.register_forward_hook(tap.note)
+    try:
+        yield tap
+    finally:
+        handle.remove()
+
+
+def head_is_last(network: nn.Module, head: str, batch: Batch, options: TrainingOptions) -> bool:
+    """Tell whether the head alone, given what goes into it, does for training all the network does.
+
+    That is so if it runs once, takes one tensor, and what it returns is the prediction itself; if the inputs do not
+    change from epoch to epoch and no teacher wants to see them; and if the loss and the metric look at the prediction.
+    """
+    with torch.no_grad(), preserve_rng_state(), _tapped(network.get_submodule(head)) as tap:
+        output = run(network, batch.args, batch.kwargs)
+    if len(tap.inputs) != 1 or [isinstance(x, Tensor) for x in tap.inputs[0]] != [True]:
+        return False
+    plain = isinstance(output, Tensor)
+    named = isinstance(options.loss, str) and isinstance(options.measured, str) and batch.targets.ndim == 1
+    return (
+        only_prediction(output) is tap.outputs[0]
+        and options.augment is None
+        and not options.distillation
+        and (plain or named)
+    )
+
+
+def frozen_features(
+    network: nn.Module, head: str, data: object, seed: int, stopped: Watch = never, patience: float | None = None
+) -> tuple[object, int]:
+    """Return the data with what goes into the head in place of the inputs, and how many examples there are.
+
+    It is one pair of tensors, to be shuffled anew in every epoch, where all examples are of one shape, and else a list
+    of batches.
+
+    Raises:
+        Cancelled: when `stopped` says so between two batches; with `patience`, see `read_in_thread`.
+        DataError: for data that fails, or a batch the network cannot run, naming it; for no data.
+    """
+    batches: list[tuple[Tensor, Tensor]] = []
+    device = device_of(network)
+    with fork_rng(device, seed), torch.no_grad(), _tapped(network.get_submodule(head)) as tap:
+        for number, raw in enumerate(read_in_thread(raw_batches(data), data, stopped, patience), start=1):
+            if stopped():
+                raise Cancelled(f"the features were not wanted any more before batch {number}")
+            try:
+                batch = prepared(raw, network, device)
+                run(network, batch.args, batch.kwargs)
+            except DataError as error:
+                raise DataError(f"batch {number}: {error}") from error.__cause__
+            batches.append((tap.inputs.pop()[0], batch.targets))
+            tap.outputs.clear()
+    if not batches:
+        raise DataError("the data is empty: there is no batch to train on")
+    if len({(x.shape[1:], y.shape[1:]) for x, y in batches}) > 1:
+        return batches, sum(len(y) for _, y in batches)
+    inputs, targets = (torch.cat(parts) for parts in zip(*batches, strict=True))
+    return (inputs, targets), len(targets)

@@ -1,0 +1,216 @@
+"""What learns when a network is taught another task: its head, all of it, more and more of it, or low-rank updates."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal, Protocol, TypeAlias, runtime_checkable
+
+from ..arguments import checked_fields
+from ..errors import TrainingError
+from ..training.retraining_methods import Stage
+from ..training.schedule import OptimizerLike, Schedule, check_rate, check_whole
+from .layer_groups import LayerGroups
+
+
+@dataclass(frozen=True, slots=True)
+class TransferStage:
+    """One training of a strategy; `least` is how many examples a step takes where the options say fewer."""
+
+    stage: Stage
+    least: int = 1
+
+
+@runtime_checkable
+class Strategy(Protocol):
+    """What every strategy is to the engine."""
+
+    def trainings(self, layers: LayerGroups) -> Sequence[TransferStage]:
+        """Return the trainings, one after the other."""
+
+    def words(self, epochs: str) -> str:
+        """Return what a provenance says of so many epochs of it."""
+
+
+@checked_fields(TrainingError)
+@dataclass(frozen=True, slots=True)
+class LinearProbe:
+    """Train the new head alone. The backbone is frozen, in eval mode, its batch-norm statistics too.
+
+    What the backbone makes of every example is computed once and remembered (in memory: an example is as large as what
+    goes into the head), so that an epoch costs milliseconds. It is computed anew in every epoch where it must be: with
+    `TrainingOptions(augment=…)` or a teacher, where the output is made of more than the head's, and where a loss or a
+    metric of your own wants other outputs than a tensor.
+
+    Args:
+        epochs, lr: the rate falls to zero along half a cosine.
+        optimizer: a name or a function, as of a `Schedule`.
+        weight_decay: of the optimizers with a name.
+        least: examples per step where the options' batch is smaller: what goes into a head is small, and calls to torch
+            would cost more than what they compute.
+    """
+
+    epochs: int = 100
+    lr: float = 0.01
+    optimizer: OptimizerLike = "adam"
+    weight_decay: float = 0.0
+    least: int = 256
+
+    def __post_init__(self) -> None:
+        _schedule(self)
+        check_whole(self.least, "LinearProbe", "least")
+
+    def trainings(self, layers: LayerGroups) -> Sequence[TransferStage]:
+        """Return its only training."""
+        return [TransferStage(_stage(self, layers.only(*layers.heads)), self.least)]
+
+    def words(self, epochs: str) -> str:
+        """Return what a provenance says of so many epochs of it."""
+        return f"transferred, new head trained {epochs}"
+
+
+@checked_fields(TrainingError)
+@dataclass(frozen=True, slots=True)
+class FullFineTune:
+    """Train the head and, at a smaller rate, all below it.
+
+    Args:
+        epochs, lr: of the head; the rate falls to zero along half a cosine.
+        backbone_lr: of all else, by default a tenth of `lr`.
+        optimizer: a name or a function, as of a `Schedule`; a function is given groups of parameters.
+        weight_decay: of the optimizers with a name.
+    """
+
+    epochs: int = 30
+    lr: float = 0.02
+    backbone_lr: float | None = None
+    optimizer: OptimizerLike = "sgd"
+    weight_decay: float = 5e-4
+
+    def __post_init__(self) -> None:
+        _schedule(self)
+        _share(self.lr, self.backbone_lr, "FullFineTune")
+
+    def trainings(self, layers: LayerGroups) -> Sequence[TransferStage]:
+        """Return its only training."""
+        return [TransferStage(_stage(self, layers.all_at(_share(self.lr, self.backbone_lr, "FullFineTune"))))]
+
+    def words(self, epochs: str) -> str:
+        """Return what a provenance says of so many epochs of it."""
+        return f"transferred, all fine-tuned {epochs}"
+
+
+@checked_fields(TrainingError)
+@dataclass(frozen=True, slots=True)
+class GradualUnfreezing:
+    """Train the head first, then unfreeze what is below it, from the top (Howard, Ruder, arXiv 1801.06146).
+
+    The layers, in the order they run, are cut into parts of nearly equal number, one for each stage after the first; in
+    the last stage all is trained. Two stages are linear probing, then fine-tuning (Kumar et al., arXiv 2202.10054).
+
+    Args:
+        stages: how many, from 2.
+        epochs, lr: of every stage but the first, of the head; the rate falls to zero along half a cosine.
+        backbone_lr: of what is unfrozen, by default a tenth of `lr`.
+        optimizer, weight_decay: as of `FullFineTune`.
+        first: the first stage.
+    """
+
+    stages: int = 3
+    epochs: int = 15
+    lr: float = 0.02
+    backbone_lr: float | None = None
+    optimizer: OptimizerLike = "sgd"
+    weight_decay: float = 5e-4
+    first: LinearProbe = field(default_factory=LinearProbe)
+
+    def __post_init__(self) -> None:
+        _schedule(self)
+        _share(self.lr, self.backbone_lr, "GradualUnfreezing")
+        if not isinstance(self.stages, int) or self.stages < 2:
+            raise TrainingError(f"GradualUnfreezing(stages={self.stages!r}) must be a whole number from 2")
+        if not isinstance(self.first, LinearProbe):
+            raise TrainingError(f"GradualUnfreezing(first={self.first!r}) must be a LinearProbe(…)")
+
+    def trainings(self, layers: LayerGroups) -> Sequence[TransferStage]:
+        """Return the trainings, each of more layers than the one before."""
+        share = _share(self.lr, self.backbone_lr, "GradualUnfreezing")
+        counts = [round(len(layers.below) * i / (self.stages - 1)) for i in range(1, self.stages)]
+        return [
+            *self.first.trainings(layers),
+            *(TransferStage(_stage(self, layers.top(count, share))) for count in counts),
+        ]
+
+    def words(self, epochs: str) -> str:
+        """Return what a provenance says of so many epochs of it."""
+        return f"transferred, unfrozen in {self.stages} stages, {epochs}"
+
+
+@checked_fields(TrainingError)
+@dataclass(frozen=True, slots=True)
+class LoRA:
+    """Train the head, and beside every frozen weight a product of two thin matrices (LoRA, arXiv 2106.09685).
+
+    In the end the product is added to the weight: the result has the parameters the model had. Biases and norms stay as
+    they are, batch norm's statistics too. Under the masks of a pruned model the product is masked.
+
+    Args:
+        rank: of the updates.
+        alpha: they are multiplied by alpha / rank.
+        epochs, lr: the rate falls to zero along half a cosine.
+        optimizer, weight_decay: as of `FullFineTune`.
+    """
+
+    rank: int = 4
+    alpha: float = 8.0
+    epochs: int = 30
+    lr: float = 0.003
+    optimizer: OptimizerLike = "adam"
+    weight_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        _schedule(self)
+        if not isinstance(self.rank, int) or isinstance(self.rank, bool) or self.rank < 1:
+            raise TrainingError(f"LoRA(rank={self.rank!r}) must be a whole number from 1")
+        if not isinstance(self.alpha, int | float) or not self.alpha > 0:
+            raise TrainingError(f"LoRA(alpha={self.alpha!r}) must be a number above 0")
+
+    def trainings(self, layers: LayerGroups) -> Sequence[TransferStage]:
+        """Return its only training."""
+        return [TransferStage(_stage(self, layers.only(*layers.heads, *layers.updates)))]
+
+    def words(self, epochs: str) -> str:
+        """Return what a provenance says of so many epochs of it."""
+        return f"transferred, updates of rank {self.rank} trained {epochs}"
+
+
+StrategyName: TypeAlias = Literal["linear_probe", "full_finetune", "gradual_unfreezing", "lora"]
+
+STRATEGIES: Final[Mapping[str, type[Any]]] = {
+    "linear_probe": LinearProbe,
+    "full_finetune": FullFineTune,
+    "gradual_unfreezing": GradualUnfreezing,
+    "lora": LoRA,
+}
+"""The strategies by their names."""
+
+
+def _schedule(asked: LinearProbe | FullFineTune | GradualUnfreezing | LoRA) -> Schedule:
+    """Return the schedule of a strategy's epochs and rate; refuse what it refuses, in the strategy's name."""
+    try:
+        return Schedule(asked.epochs, asked.lr, asked.optimizer, weight_decay=asked.weight_decay, decay="cosine")
+    except TrainingError as error:
+        raise TrainingError(str(error).replace("Schedule(", f"{type(asked).__name__}(", 1)) from None
+
+
+def _stage(asked: LinearProbe | FullFineTune | GradualUnfreezing | LoRA, relative: dict[str, float]) -> Stage:
+    schedule = _schedule(asked)
+    return Stage(schedule.epochs, schedule.lr_at, schedule, relative=relative)
+
+
+def _share(lr: float, backbone_lr: float | None, where: str) -> float:
+    """Return the backbone's rate as a share of the head's."""
+    if backbone_lr is None:
+        return 0.1
+    check_rate(backbone_lr, where, "backbone_lr")
+    return backbone_lr / lr

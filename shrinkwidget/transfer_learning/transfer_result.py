@@ -1,0 +1,111 @@
+"""What a transfer returns: the taught model, how well it does, and what that took."""
+
+from __future__ import annotations
+
+import html
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from torch import nn
+
+from ..compressed_model import CompressedModel, compress
+from ..evaluation.evaluate import Score
+from ..recipe import Recipe
+from .training_cost import TrainingCost, giga
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class TransferResult:
+    """A model that has learnt another task.
+
+    Args:
+        model: of the class of the one given, with a new head.
+        head: the head's name; of several their names with commas between.
+        provenance: how its weights were obtained.
+        score: of the test data; None without.
+        history: an entry for every epoch, as of a `TrainingRun`; ``round`` counts the strategy's stages.
+        spent: examples, steps, multiply-accumulates and seconds.
+        compressed: the same model compressed, where the one given was.
+        baseline: the same network trained from scratch on the same data, where that was asked for.
+    """
+
+    model: nn.Module
+    head: str
+    provenance: str
+    score: Score | None
+    history: list[dict[str, Any]]
+    cost: TrainingCost
+    compressed: CompressedModel | None = None
+    baseline: TransferResult | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of the file `save` writes."""
+        return self.packed.nbytes
+
+    @property
+    def packed(self) -> CompressedModel:
+        """The model as `save` writes it: compressed as the one given was; a dense one uncompressed."""
+        if self.compressed is not None:
+            return self.compressed
+        return replace(compress(self.model, Recipe()), provenance=self.provenance)
+
+    def save(self, path: str | os.PathLike[str], entropy: bool = False) -> int:
+        """Write the model into a file that `load` reads, and return its bytes; see `CompressedModel.save`."""
+        return self.packed.save(path, entropy)
+
+    def __repr__(self) -> str:
+        how = self.provenance if self.score is None else repr(self.score)
+        packed = "" if self.compressed is None else f"; {self.compressed.nbytes:,} bytes"
+        beside = "" if self.baseline is None else f"; beside it {self.baseline!r}"
+        return f"TransferResult({type(self.model).__name__}, {how}; {self.cost!r}{packed}{beside})"
+
+    def _repr_html_(self) -> str:
+        """Return a small table of what was reached and spent, beside training from scratch if that was done."""
+        columns = [self] if self.baseline is None else [self, self.baseline]
+        titles = "".join(f"<th>{html.escape(column.provenance)}</th>" for column in columns)
+        rows = "".join(_row(name, [figure(column) for column in columns]) for name, figure in _FIGURES.items())
+        return (
+            '<div class="shrinkwidget"><table style="margin: 0.5em 0; font-variant-numeric: tabular-nums">'
+            f"<tr><th>{html.escape(type(self.model).__name__)}</th>{titles}</tr>{rows}</table></div>"
+        )
+
+
+def _row(name: str, figures: list[str]) -> str:
+    if not any(figures):
+        return ""
+    return f"<tr><td>{name}</td>{''.join(f'<td>{html.escape(figure)}</td>' for figure in figures)}</tr>"
+
+
+def _test(found: TransferResult) -> str:
+    if found.score is None:
+        return ""
+    return repr(found.score).removesuffix(f", {found.score.provenance}")
+
+
+def _last(name: str) -> Callable[[TransferResult], str]:
+    """Return what shows the last value of a learning curve."""
+
+    def figure(found: TransferResult) -> str:
+        value = found.history[-1][name] if found.history else None
+        if value is None:
+            return ""
+        percent = found.score is not None and getattr(found.score, "percent", found.score.metric == "accuracy")
+        return f"{100 * value:.1f} %" if name == "train" and percent else f"{value:.4g}"
+
+    return figure
+
+
+_FIGURES: Final[dict[str, Callable[[TransferResult], str]]] = {
+    "test": _test,
+    "training loss, last epoch": _last("loss"),
+    "training score, last epoch": _last("train"),
+    "epochs": lambda found: f"{len(found.history):,}",
+    "examples seen": lambda found: f"{found.cost.examples:,}",
+    "steps": lambda found: f"{found.cost.steps:,}",
+    "MACs in training": lambda found: giga(found.cost.macs),
+    "seconds": lambda found: f"{found.cost.seconds:.1f}",
+    "bytes": lambda found: "" if found.compressed is None else f"{found.compressed.nbytes:,}",
+}

@@ -1,0 +1,97 @@
+"""The benchmarks of retraining run at their smallest setting, and go on where they were interrupted."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.retraining import accuracy_curves, overhead, plot, results_tables, smallest_file
+from benchmarks.retraining.result_cells import Store, Task, run
+from shrinkwidget import demo
+from shrinkwidget.demo.train_weights import train
+
+
+@pytest.fixture(autouse=True)
+def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(smallest_file, "FOLDS", 2)
+
+
+def test_the_headline_counts_every_image_once_and_resumes(tmp_path: Path) -> None:
+    asked = smallest_file.settings(quick=True)
+    store = Store(tmp_path / "headline.json", asked)
+    todo = list(smallest_file.tasks(asked, 1, quick=True))
+    other = Task(
+        smallest_file.cells, (asked, 0, 1, list(asked["compressed"])), tuple({**key, "fold": 1} for key in todo[0].keys)
+    )
+    run([*todo, other], store, 1)
+    row = smallest_file.summary(store.cells)[0]
+    assert row["images"] == 1797
+    low, high = row["difference, 95 % over images"]
+    assert low <= row["difference"]["mean"] <= high
+    lost = row["only compressed right"] - row["only dense right"]
+    assert row["difference"]["mean"] == pytest.approx(lost / 1797, abs=1e-5)
+    assert "×" in results_tables.markdown("headline", [row])
+    again = Store(tmp_path / "headline.json", asked)
+    run([Task(_never, (), todo[0].keys)], again, 1)
+    with pytest.raises(SystemExit, match="other settings"):
+        Store(tmp_path / "headline.json", smallest_file.settings(quick=False))
+
+
+def test_the_dense_network_is_trained_as_the_demo_is() -> None:
+    ours, theirs = smallest_file.dense(demo.data("train"), 1, seed=0), train(1)
+    assert all(map(torch.equal, ours.state_dict().values(), theirs.state_dict().values()))
+
+
+def test_no_image_is_in_both_parts_of_a_split() -> None:
+    train_part, test_part, places = smallest_file.split(0, 1)
+    assert len(train_part[1]) + len(test_part[1]) == 1797
+    everything = torch.cat([smallest_file.split(0, fold)[2] for fold in range(smallest_file.FOLDS)])
+    assert sorted(everything.tolist()) == list(range(1797))
+    assert len(places) == len(test_part[1])
+
+
+@pytest.mark.parametrize("part", ["lenet", "fashion"])
+def test_curves_reach_the_ratios_over_all_parameters(part: str, tmp_path: Path) -> None:
+    setup = replace(accuracy_curves.setup_of(part, quick=True), images=200)
+    _as_npz(tmp_path / setup.data)
+    store = Store(tmp_path / f"{part}.json", accuracy_curves.settings(setup))
+    run(accuracy_curves.tasks(setup, tmp_path, 1, quick=True), store, 1)
+    summary = accuracy_curves.summary(store.cells)
+    assert {row["method"] for row in summary} == {
+        "dense",
+        "dense, trained again",
+        *accuracy_curves.ONE_SHOT,
+        accuracy_curves.ITERATIVE,
+    }
+    for row in summary:
+        assert row["compression"]["mean"] == pytest.approx(row["ratio"], rel=0.01)
+    store.close(summary, 1.0)
+    plot.write(tmp_path)
+    assert (tmp_path / "accuracy_curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_overhead_is_that_over_the_plain_loop(tmp_path: Path) -> None:
+    _as_npz(tmp_path / "mnist")
+    found = overhead.cells("LeNet", tmp_path, 1, epochs=1)
+    assert found[0]["way"] == "plain loop"
+    assert found[0]["overhead"] == 0
+    assert len(json.dumps(overhead.summary(found))) > 100
+
+
+def _as_npz(folder: Path) -> None:
+    """Write the digits as 28×28 pixels."""
+    folder.mkdir(parents=True)
+    for part in ("train", "test"):
+        images, labels = demo.data("train" if part == "train" else "test")
+        pixels = torch.nn.functional.pad(images[:300, 0] * 255, (10, 10, 10, 10)).byte().numpy()
+        np.savez(folder / f"{part}.npz", images=pixels, labels=labels[:300].numpy())
+
+
+def _never() -> Any:
+    raise AssertionError("what is known is not done again")

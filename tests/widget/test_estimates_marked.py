@@ -1,0 +1,184 @@
+"""What the explorer says is true: estimates are marked wherever they stand, and every word is one Python would say."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from playwright.sync_api import Locator, expect
+
+from .conftest import Open
+from .explorer_page import EXPLORE, ExplorerPage
+from .notebook_page import Notebook
+
+SHARED = (
+    """
+import os, time
+import shrinkwidget as sw
+model, data = sw.demo.model(), sw.demo.data()
+ex = sw.explore(model, data, sw.Recipe(sparsity=0.8, bits=4))
+ex
+""",
+)
+
+
+def text(part: Locator) -> str:
+    return re.sub(r"\s+", " ", part.inner_text().replace("\u00a0", " ")).strip()
+
+
+def shows(sign: Locator) -> bool:
+    """Tell whether an element is painted: none of those around it cuts it off."""
+    return bool(
+        sign.evaluate("""sign => {
+            const box = sign.getBoundingClientRect();
+            for (let around = sign.parentElement; around; around = around.parentElement) {
+                if (getComputedStyle(around).overflowX === "visible") continue;
+                const edge = around.getBoundingClientRect();
+                if (box.left < edge.left - 0.5 || box.right > edge.right + 0.5) return false;
+            }
+            return box.width > 0 && getComputedStyle(sign).visibility === "visible";
+        }""")
+    )
+
+
+FIGURES = ("ratio", "sqnr", "pruned", "bits-per-parameter", "macs", "flash", "part-codes", "part-header")
+
+
+def test_every_estimate_is_marked_and_a_kernel_that_goes_is_told_at_once(book: Notebook) -> None:
+    page = ExplorerPage.first(book)
+    page.settled_bytes()
+    page.score()
+    for name in FIGURES:
+        assert "≈" not in page.part(name).inner_text(), name
+    page.press("layers-table")
+    table = page.part("layer-tables").locator("table").first
+    expect(table).not_to_contain_text("≈")
+    expect(page.part("status")).to_have_attribute("data-kind", "exact")
+    book.restart_kernel()
+    for said in ("status", "spoken"):
+        expect(page.part(said)).to_contain_text("kernel disconnected", timeout=10_000)
+    for button in ("save", "compress"):
+        expect(page.part(button)).to_be_disabled()
+    page.slide_to(90)
+    expect(page.part("size-now")).to_have_attribute("data-exact", "false")
+    for name in FIGURES:
+        expect(page.part(name)).to_contain_text("≈")
+    for name in ("sqnr", "pruned", "bits-per-parameter"):
+        assert shows(page.part(name).locator(".sw-approx")), name
+    rows = table.locator("tbody tr")
+    expect(rows.first.locator("td").nth(2)).to_contain_text("≈")
+    for row in rows.all():
+        cells = [cell.inner_text() for cell in row.locator("td").all()]
+        assert [cells[i].startswith("≈") for i in (2, 4, 6)] == [True] * 3, cells
+    page.press("layers-table")
+    page.open_layer(1)
+    assert text(page.part("outcome")).count("≈") >= 3
+
+
+def test_figures_are_those_of_python_praise_is_earned_and_what_is_dead_is_said(book: Notebook) -> None:
+    page = ExplorerPage.first(book)
+    page.settled_bytes()
+    assert page.score() == book.python("ex.score.value")
+    low, high, n = book.python("(ex.score.low, ex.score.high, ex.score.n)")
+    assert text(page.part("interval")) == f"{100 * low:.1f}–{100 * high:.1f} %"
+    assert text(page.part("samples")) == f"{n} examples · 95 % interval"
+    assert text(page.part("sqnr")) == f"{book.python('ex.estimate.sqnr'):.1f} dB"
+    ratio = book.python("ex.estimate.ratio")
+    assert text(page.part("ratio")) == f"{ratio:.1f}× smaller"
+    bits = book.python("8 * ex.estimate.nbytes / sum(p.numel() for p in model.parameters())")
+    assert float(text(page.part("bits-per-parameter"))) == pytest.approx(bits, abs=0.005)
+    peak, weights = (
+        book.python("sw.summary(model, data[0][:1]).peak_activation"),
+        book.python("sw.summary(model).nbytes"),
+    )
+    memory = text(page.part("memory"))
+    assert memory.startswith(f"{(peak + weights) / 1000:.0f} kB weights as they run {weights / 1000:.0f} kB + peak")
+    assert f"{peak / 1000:.0f} kB · fits 1 MB RAM" in memory
+    assert re.fullmatch(r"[\d.]+ kB the file · fits 256 kB flash", text(page.part("flash")))
+    score = page.part("accuracy")
+    page.slide_to(50)
+    page.settled_bytes()
+    page.score()
+    expect(score).to_have_attribute("data-holds", "true")
+    green = score.evaluate("e => getComputedStyle(e).color")
+    book.python("setattr(ex, 'recipe', sw.Recipe(sparsity=0.93, bits=2))")
+    expect(score).to_have_attribute("data-holds", "false")
+    assert score.evaluate("e => getComputedStyle(e).color") != green
+    assert page.score() < book.python("ex._baseline['low']")
+    book.python("setattr(ex, 'recipe', sw.Recipe(layers={'head': dict(sparsity=0.9999)}))")
+    page.settled_bytes()
+    expect(page.part("warnings")).to_contain_text("head: all weights pruned")
+    assert book.python("next(l.kept for l in ex.estimate.layers if l.name.startswith('head'))") == 0
+
+
+def test_a_lower_is_better_metric_says_so_and_has_its_front(open_notebook: Open) -> None:
+    metric = """
+import torch
+def miss(outputs, targets):
+    return torch.nn.functional.cross_entropy(outputs, targets, reduction="none")
+miss.higher_is_better = False
+"""
+    book = open_notebook(metric + EXPLORE.replace("explore(model, data)", "explore(model, data, metric=miss)"))
+    book.run_all()
+    page = ExplorerPage.first(book)
+    for percent in (0, 80, 90):
+        page.slide_to(percent)
+        page.settled_bytes()
+        page.score()
+    expect(page.part("direction")).to_have_text("lower is better")
+    points = page.part("scatter").locator("[role=button]")
+    expect(points).to_have_count(3)
+    assert (page.part("scatter").locator(".sw-front").get_attribute("d") or "").count("L") >= 1
+    low, high = book.python("(ex.score.low, ex.score.high)")
+    assert text(page.part("interval")) == f"{low:.4g}–{high:.4g}"
+
+
+def test_a_settled_state_is_spoken_once_and_the_focus_stays_in_the_explorer(book: Notebook) -> None:
+    page = ExplorerPage.first(book)
+    page.settled_bytes()
+    page.score()
+    spoken = page.part("spoken")
+    expect(spoken).to_contain_text("accuracy", timeout=5_000)
+    spoken.evaluate("""region => {
+        window.heard = [];
+        new MutationObserver(() => window.heard.push(region.textContent)).observe(
+            region, {childList: true, characterData: true, subtree: true});
+    }""")
+    page.slider.focus()
+    for _ in range(6):
+        book.page.keyboard.press("ArrowLeft")
+    page.settled_bytes()
+    page.score()
+    book.page.wait_for_timeout(1500)
+    heard = book.page.evaluate("window.heard")
+    assert 1 <= len(heard) <= 2
+    assert f"{100 * book.python('ex.score.value'):.1f}" in heard[-1]
+    inside = "document.activeElement.dataset.testid"
+    held = page.part("save").evaluate(f"button => {{ button.click(); return Promise.resolve().then(() => {inside}); }}")
+    assert held == "save-input", "a key pressed before the question is painted must reach it"
+    book.page.keyboard.press("Escape")
+    book.page.wait_for_function(f"{inside} === 'save'")
+    page.ask("compress", "little")
+    book.page.wait_for_function(f"{inside} === 'compress'")
+    page.open_layer(1)
+    page.press("close-detail")
+    book.page.wait_for_function(f"{inside} === 'ridge'")
+
+
+def test_a_drag_held_for_long_is_one_step_back(book: Notebook) -> None:
+    page = ExplorerPage.first(book)
+    before = page.settled_bytes()
+    expect(page.part("undo")).to_be_disabled()
+    box = page.slider.bounding_box()
+    assert box is not None
+    mouse, middle = book.page.mouse, box["y"] + box["height"] / 2
+    mouse.move(box["x"] + box["width"] * 0.8, middle)
+    mouse.down()
+    mouse.move(box["x"] + box["width"] * 0.6, middle, steps=5)
+    book.page.wait_for_timeout(1300)
+    mouse.move(box["x"] + box["width"] * 0.4, middle, steps=5)
+    mouse.up()
+    assert page.settled_bytes() > before
+    page.press("undo")
+    assert page.settled_bytes() == before
+    expect(page.part("undo")).to_be_disabled()
