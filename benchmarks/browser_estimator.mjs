@@ -49,7 +49,7 @@ function time(what, work, steps = STEPS) {
 
 /** Another sparsity at every step, as a drag gives. */
 function dragged(step, changes) {
-  return withFields(DEFAULTS, changes.pattern ? changes : { ...changes, sparsity: 0.02 + (step % 100) / 105 });
+  return withFields(DEFAULTS, changes.structure ? changes : { ...changes, sparsity: 0.02 + (step % 100) / 105 });
 }
 
 const blob = encode(manyLayers());
@@ -58,19 +58,24 @@ const estimator = new Estimator(sketch);
 const buckets = sketch.layers.reduce((sum, layer) => sum + layer.values.count.length, 0);
 
 const NAMED = sketch.layers.map((layer, i) => [layer.name, { bits: 3 + (i % 5) }]);
+const uniform = (settings) => ({ bits: 4, quantizer: { kind: "uniform", ...settings } });
 const RECIPES = {
   "4 bits per channel": { bits: 4 },
   "4 bits per channel, scope layer": { bits: 4, scope: "layer" },
   "32 bits": {},
   "1 bit": { bits: 1 },
+  "2 bits": { bits: 2 },
+  "8 bits, 2:4": { bits: 8, structure: "2:4" },
   "4 bits, groups of 32": { bits: 4, granularity: 32 },
-  "4 bits, asymmetric": { bits: 4, symmetric: false },
-  "4 bits, least squared error": { bits: 4, range: "mse" },
-  "4 bits, asymmetric, least squared error": { bits: 4, symmetric: false, range: "mse" },
-  "4 bits, 99th percentile": { bits: 4, range: 99 },
-  "codebook of 4 bits": { bits: 4, grid: "codebook" },
-  "codebook of 8 bits": { bits: 8, grid: "codebook" },
-  "2:4, 4 bits": { bits: 4, pattern: "2:4" },
+  "4 bits, symmetric": uniform({ symmetric: true, clipping: "absmax" }),
+  "4 bits, symmetric, groups of 32": { ...uniform({ symmetric: true, clipping: "absmax" }), granularity: 32 },
+  "4 bits, asymmetric, largest magnitude": uniform({ clipping: "absmax" }),
+  "4 bits, symmetric, least squared error": uniform({ symmetric: true, clipping: "mse" }),
+  "4 bits, least squared error": uniform({ clipping: "mse" }),
+  "4 bits, symmetric, 99th percentile": uniform({ symmetric: true, clipping: 99 }),
+  "codebook of 4 bits": { bits: 4, quantizer: "kmeans" },
+  "codebook of 8 bits": { bits: 8, quantizer: "kmeans" },
+  "2:4, 4 bits": { bits: 4, structure: "2:4" },
   "4 bits, an override for every layer": { bits: 4, layers: NAMED },
 };
 
@@ -86,7 +91,7 @@ const rows = sketch.layers.slice(0, ROWS);
 const sets = {
   "4 bits per channel": { bits: 4 },
   "8 bits per channel": { bits: 8 },
-  codebook: { bits: 4, grid: "codebook" },
+  codebook: { bits: 4, quantizer: "kmeans" },
 };
 figures.push(time(`pictures of ${ROWS} layers as they were`, () => rows.map((layer) => original(layer, edges))));
 for (const [name, changes] of Object.entries(sets)) {
