@@ -105,7 +105,8 @@ def public(
 
     def decorate(function: F) -> F:
         shown = _expanded(inspect.signature(function), more)
-        known = [p.name for p in shown.parameters.values() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+        by_name = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+        known = [p.name for p in shown.parameters.values() if p.kind in by_name and p.name not in ("self", "cls")]
 
         @wraps(function)
         def checked(*args: Any, **given: Any) -> Any:

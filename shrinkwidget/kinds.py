@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, TypeAlias, TypeVar
 
-from .arguments import checked_fields, plain
+from .arguments import checked_fields, meant, plain
 from .errors import MethodError, RecipeError, ShrinkError, nearest, quoted
 
 if TYPE_CHECKING:
@@ -412,6 +412,7 @@ def parsed(role: Role, value: Any, where: str) -> Kind:
     tag = value
     if isinstance(value, Mapping) and isinstance(value.get("kind"), str):
         tag, settings = value["kind"], {k: v for k, v in value.items() if k != "kind"}
+    tag = meant(tag, _REGISTER[role]) or tag
     if not isinstance(tag, str) or tag not in _REGISTER[role]:
         known = names(role)
         hint = nearest(tag, known) if isinstance(tag, str) else ""

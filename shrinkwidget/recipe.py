@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Any, Final, Literal, TypeAlias, TypedDict, cast
 
 from . import strict_json
-from .arguments import plain, refuse_unknown
+from .arguments import meant, plain, refuse_unknown
 from .errors import RecipeError, nearest, quoted
 from .kinds import (
     PLAIN,
@@ -378,6 +378,8 @@ def checked_recipe(found: object) -> Recipe:
     """
     if not isinstance(found, Recipe):
         what = f"expected a Recipe or a sparsity, got a {type(found).__name__}"
+        if isinstance(getattr(found, "recipe", None), Recipe):
+            raise RecipeError(f"{what}: give its .recipe")
         if isinstance(found, Mapping):
             raise RecipeError(f"{what}: write Recipe(**fields), or Recipe.from_dict(…) of what to_dict wrote")
         if isinstance(found, str | bytes):
@@ -551,6 +553,7 @@ def _number(value: Any) -> bool:
 
 def _check_choice(name: str, value: Any, where: str) -> Any:
     choices, value = _CHOICES[name], _whole_if_it_is(value)
+    value = meant(value, (choice for choice in choices if isinstance(choice, str))) or value
     if isinstance(value, bool) or not isinstance(value, int | str) or value not in choices:
         hint = nearest(str(value), (choice for choice in choices if isinstance(choice, str)))
         if isinstance(value, str) and value in map(str, choices):
@@ -572,7 +575,7 @@ def _whole_if_it_is(value: Any) -> Any:
 
 
 def _check_granularity(value: Any, where: str) -> Granularity:
-    value = _whole_if_it_is(value)
+    value = meant(value, ("tensor", "channel")) or _whole_if_it_is(value)
     if value in ("tensor", "channel") or (_whole(value) and 2 <= value <= MAX_GROUP):
         return cast(Granularity, value)
     hint = nearest(str(value), ("tensor", "channel"))

@@ -174,8 +174,7 @@ def recipe(network: nn.Module, method: str, ratio: float, seed: int) -> sw.Recip
     return sw.Recipe(
         1 - ((weights + others) / ratio - others) / weights,
         scope="layer" if method.endswith("layer-wise magnitude") else "global",
-        importance="random" if method.endswith("random") else "magnitude",
-        seed=seed,
+        importance=sw.methods.Random(seed) if method.endswith("random") else "magnitude",
     )
 
 

@@ -34,4 +34,5 @@ def as_tensor(name: str, value: Any) -> Tensor:
             warnings.simplefilter("ignore")  # of arrays that cannot be written to: nobody does
             return torch.from_numpy(array)
     except TypeError as error:
-        raise ModelError(f"{name!r} is an array of {array.dtype}, for which torch has no type: leave it out") from error
+        cure = "convert it with .astype('float64')" if array.dtype.kind == "f" else "leave it out"
+        raise ModelError(f"{name!r} is an array of {array.dtype}, for which torch has no type: {cure}") from error

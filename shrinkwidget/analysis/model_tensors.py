@@ -177,6 +177,10 @@ def _no_model(found: object) -> str:
     compressed = hasattr(found, "model") and hasattr(found, "state_dict")
     usual = "an nn.Module, a state dict, or the path of a .safetensors file"
     give = "its .model, or its .state_dict()" if compressed else usual
+    if isinstance(found, type) and issubclass(found, nn.Module):
+        return f"cannot look at the class {found.__name__}: give a model made of it, {found.__name__}(…)"
+    if isinstance(found, Tensor) or is_array(found):
+        give = 'a state dict with its name, {"weight": …}'
     return f"cannot look at a {type(found).__name__}: give {give}"
 
 
@@ -270,7 +274,8 @@ def _state_entries(state: Mapping[str, Any]) -> Iterator[TensorEntry]:
     for name, value in state.items():
         if name not in names:
             kind = type(value).__name__
-            told = f"the state dict holds {quoted(name)}, of type {kind}; expected tensors only: leave it out"
+            cure = "convert it with np.array(…)" if isinstance(value, list | tuple) else "leave it out"
+            told = f"the state dict holds {quoted(name)}, of type {kind}; expected tensors only: {cure}"
             yield _other(name, value, told)
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, TypeAlias
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from ..analysis.inference import describe, reason
 from ..analysis.model_tensors import where_float64_is
 from ..arguments import checked_fields, meant, public
-from ..errors import DataError, ShrinkError, nearest
+from ..errors import DataError, ShrinkError, nearest, quoted
 from .labels import IGNORED, are_shares
 from .model_outputs import no_nan
 from .predictions import Predictions
@@ -155,11 +156,15 @@ def resolve(metric: str | Metric | Callable[[Any, Tensor], object]) -> Metric:
     """
     if isinstance(metric, Metric):
         return metric
+    if isinstance(metric, type):
+        raise DataError(f"metric={metric.__name__} is a class: give an object of it, metric={metric.__name__}()")
+    if isinstance(metric, Tensor | np.ndarray):
+        raise DataError("inputs and targets go together: give (inputs, targets) as the data, and the metric after it")
     if callable(metric):
         return Metric.of(metric)
     if (name := meant(metric, METRICS)) is None:
         raise DataError(
-            f"there is no metric {metric!r}{nearest(str(metric), METRICS) or '.'} "
+            f"there is no metric {quoted(metric)}{nearest(str(metric), METRICS) or '.'} "
             f"Take one of {', '.join(map(repr, METRICS))}, or a function of (outputs, targets)"
         )
     return METRICS[name]

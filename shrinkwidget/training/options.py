@@ -87,6 +87,9 @@ class TrainingOptions:
     next_token: bool | None = None
 
     def __post_init__(self) -> None:
+        if isinstance(self.loss, type):
+            kind = self.loss.__name__
+            raise TrainingError(f"TrainingOptions(loss={kind}) is a class: give an object of it, loss={kind}()")
         if not callable(self.loss):
             names, function = ("cross_entropy", "mse"), "or a function of (outputs, targets)"
             object.__setattr__(self, "loss", checked_choice(self.loss, names, "TrainingOptions(loss=…)", function))

@@ -24,8 +24,8 @@ _SPARSITY: Final = 0.9
 
 _ELSEWHERE: Final = {kind: f"method={kind.__name__}({{}}=…)" for kind in METHODS.values()} | {
     Schedule: f"method={FineTune.__name__}(schedule={Schedule.__name__}({{}}=…))",
-    Recipe: f"recipe={Recipe.__name__}({{}}=…)",
 }
+"""Fields of methods and schedules, which may be taken for keywords, and how they are written."""
 
 
 @overload
@@ -54,7 +54,7 @@ def retrain(
     progress: bool = True,
     **fields: Unpack[TrainingFields],
 ) -> TrainingRun[CompressedModel]: ...
-@public(fields_of=[TrainingFields], elsewhere=_ELSEWHERE)
+@public(fields_of=[TrainingFields], elsewhere=_ELSEWHERE | {Recipe: "retrain(compress(model, {}=…), …)"})
 def retrain(
     model: CompressedModel | nn.Module,
     train_data: object,
@@ -139,7 +139,7 @@ def prune_and_retrain(
     progress: bool = True,
     **fields: Unpack[TrainingFields],
 ) -> TrainingRun[CompressedModel]: ...
-@public(fields_of=[TrainingFields], elsewhere=_ELSEWHERE)
+@public(fields_of=[TrainingFields], elsewhere=_ELSEWHERE | {Recipe: f"recipe={Recipe.__name__}({{}}=…)"})
 def prune_and_retrain(
     model: nn.Module,
     train_data: object,

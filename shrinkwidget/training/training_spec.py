@@ -143,4 +143,5 @@ def _recipe_of(source: object) -> Recipe:
         return source.recipe
     if isinstance(source, nn.Module):
         return Recipe()
-    raise ModelError(f"cannot train a {type(source).__name__}: give an nn.Module or a CompressedModel")
+    give = "what its .compress() returns" if hasattr(source, "compress") else "an nn.Module or a CompressedModel"
+    raise ModelError(f"cannot train a {type(source).__name__}: give {give}")

@@ -64,6 +64,13 @@ def test_a_recipe_is_said_in_one_way_everywhere(
     explorer.close()
 
 
+def test_names_in_a_recipe_are_taken_in_any_case() -> None:
+    names: dict[str, Any] = dict(scope="Layer", structure="Unstructured", importance="Random", granularity="TENSOR")
+    assert sw.Recipe(0.5, 4, quantizer="K-Means", **names) == sw.Recipe(
+        0.5, 4, "layer", "unstructured", "random", "tensor", "kmeans"
+    )
+
+
 def test_pruning_and_retraining_takes_a_recipe_the_same_way() -> None:
     said: list[dict[str, Any]] = [
         {"recipe": 0.6, "bits": 4},
@@ -112,6 +119,38 @@ def test_a_recipe_that_cannot_be_meant_is_answered(call: Callable[[nn.Module], o
         call(mlp())
 
 
+@pytest.mark.parametrize(
+    "call, sentence",
+    [
+        (lambda m: guess.evaluate(m, *points()), r"inputs and targets go together: give \(inputs, targets\)"),
+        (
+            lambda m: guess.evaluate(m, points(), nn.MSELoss),
+            r"metric=MSELoss is a class: give an object of it",
+        ),
+        (lambda m: guess.retrain(m, points(), loss=nn.MSELoss), r"loss=MSELoss\) is a class: give an object of it"),
+        (lambda m: guess.compress(m, guess.estimate(m, 0.5)), r"got a Estimate: give its \.recipe"),
+        (
+            lambda m: guess.retrain(guess.explore(m), points()),
+            r"cannot train a Explorer: give what its \.compress\(\)",
+        ),
+        (lambda _: guess.sketch(nn.Linear), r"cannot look at the class Linear: give a model made of it, Linear\(…\)"),
+        (lambda _: guess.sketch(np.ones((2, 2))), r'give a state dict with its name, {"weight": …}'),
+        (
+            lambda _: guess.compress({"w": np.ones((2, 2), np.longdouble)}, 0.5),
+            r"with \.astype\('float64'\)",
+        ),
+        (
+            lambda _: guess.compress({"w": [[1.0, 2.0], [3.0, 4.0]]}, 0.5),
+            r"of type list; .* with np\.array",
+        ),
+    ],
+)
+def test_what_is_nearly_right_is_told_how_it_is_right(call: Callable[[nn.Module], object], sentence: str) -> None:
+    with pytest.raises(sw.errors.ShrinkError, match=sentence) as caught:
+        call(mlp())
+    assert "\n" not in str(caught.value)
+
+
 # Keywords
 
 
@@ -138,6 +177,7 @@ def test_a_recipe_that_cannot_be_meant_is_answered(call: Callable[[nn.Module], o
         (lambda m: guess.retrain(m, points(), test=points()), "did you mean 'eval_data'"),
         (lambda m: guess.retrain(m, points(), batch_size=3), "did you mean 'batch_size'"),
         (lambda m: guess.retrain(m, points(), momentum=0.5), r"write method=\w+\(schedule=Schedule\(momentum=…\)\)"),
+        (lambda m: guess.retrain(m, points(), sparsity=0.9), r"write retrain\(compress\(model, sparsity=…\), …\)"),
         (lambda m: guess.prune_and_retrain(m, points(), structure="2:4"), r"write recipe=Recipe\(structure=…\)"),
         (lambda m: guess.transfer(m, points(), rank=4), r"write strategy=\w+\(rank=…\)"),
         (lambda _: guess.demo.few(perclass=3), "did you mean 'per_class'"),
