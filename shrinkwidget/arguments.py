@@ -78,8 +78,8 @@ def refuse_unknown(
     for name in given:
         if name not in known:
             usual = [quoted(other) for other in _ALSO_CALLED.get(str(name), ()) if other in known]
-            near = f"; did you mean {' or '.join(usual)}?" if usual else (hint and hint(str(name)))
-            near = near or nearest(str(name), known, cutoff=0.6)
+            near = f"; did you mean {' or '.join(usual)}?" if usual else nearest(str(name), known, cutoff=0.85)
+            near = near or (hint(str(name)) if hint else "") or nearest(str(name), known, cutoff=0.6)
             listed = f" Its {what}s: {', '.join(known)}" if known else " It has none"
             if near and len(known) > _LISTED:
                 listed = ""

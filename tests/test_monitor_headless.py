@@ -125,7 +125,7 @@ def test_measuring_batch_norm_anew_is_over_before_it_could_be_watched(monkeypatc
     shown: list[sw.TrainingRun] = []
     monkeypatch.setattr("shrinkwidget.training.training_run._hosts", [lambda: shown.append])
     small, train = sw.compress(sw.demo.model(), sw.Recipe(sparsity=0.9)), sw.demo.data("train")
-    assert sw.retrain(small, train, None, sw.methods.RecalibrateBatchNorm()).provenance == "batch norm re-estimated"
+    assert sw.retrain(small, train, None, sw.methods.RecalibrateBatchNorm()).provenance == "batch norm recalibrated"
     assert not shown
     run = sw.retrain(small, train, None, sw.methods.RecalibrateBatchNorm(), background=True)
     with pytest.raises(TrainingError, match=r"RecalibrateBatchNorm .* there are no curves to watch"):

@@ -75,7 +75,7 @@ class BatchNormRecalibration:
                 yield Progress("norms", 1, 1, 1, 1, number)
         if not number:
             raise DataError("the data is empty: there is no batch to measure")
-        provenance = "batch norm re-estimated"
+        provenance = "batch norm recalibrated"
         if self._source.provenance != "no retraining":
             provenance = f"{self._source.provenance}, then {provenance}"
         self._result = replace(self._source.with_uncompressed_from(network), provenance=provenance)

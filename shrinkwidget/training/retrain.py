@@ -79,7 +79,7 @@ def retrain(
             that the result is exactly what was trained; or a module, which is trained as it is (the dense control).
         train_data: a pair of tensors (inputs, targets), a dataset, a DataLoader, or an iterable of batches.
         eval_data: as `train_data`; scored after every epoch.
-        method: how: ``"finetune"``, ``"learning_rate_rewinding"``, ``"reestimate_batchnorm"`` (it wants no labels), or
+        method: how: ``"finetune"``, ``"learning_rate_rewinding"``, ``"recalibrate_batchnorm"`` (it wants no labels), or
             an object of `shrinkwidget.methods` with settings of its own, such as ``WeightRewinding(schedule, early)``.
         options: all else that can be said of a training: loss, batches, seed, checkpoint.
         resume: the checkpoint of an interrupted training, asked for just so, to go on from; it goes on being written.

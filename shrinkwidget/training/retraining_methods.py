@@ -182,14 +182,14 @@ class RecalibrateBatchNorm:
 
 
 Method: TypeAlias = TrainingMethod | RecalibrateBatchNorm
-MethodName: TypeAlias = Literal["finetune", "learning_rate_rewinding", "gradual_pruning", "reestimate_batchnorm"]
+MethodName: TypeAlias = Literal["finetune", "learning_rate_rewinding", "gradual_pruning", "recalibrate_batchnorm"]
 
 METHODS: Final[Mapping[str, type[Any]]] = {
     "finetune": FineTune,
     "learning_rate_rewinding": LearningRateRewinding,
     "weight_rewinding": WeightRewinding,
     "gradual_pruning": GradualPruning,
-    "reestimate_batchnorm": RecalibrateBatchNorm,
+    "recalibrate_batchnorm": RecalibrateBatchNorm,
 }
 """The methods by the names under which they have their defaults."""
 

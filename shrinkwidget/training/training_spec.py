@@ -120,7 +120,7 @@ class TrainingSpec:
     @property
     def words(self) -> str:
         """The provenance of the result."""
-        return self.provenance(len(self.recipes) - 1, self.stage.epochs) if self.trains else "batch norm re-estimated"
+        return self.provenance(len(self.recipes) - 1, self.stage.epochs) if self.trains else "batch norm recalibrated"
 
     @property
     def source_provenance(self) -> str:

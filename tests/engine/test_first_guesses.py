@@ -19,10 +19,13 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import shrinkwidget as sw
 from shrinkwidget.arguments import plain, refuse_unknown
+from shrinkwidget.errors import folded
 from shrinkwidget.kinds import every_setting
 from shrinkwidget.recipe import RecipeFields
 from shrinkwidget.training.options import TrainingFields, TrainingOptions
+from shrinkwidget.training.retraining_methods import METHODS
 from shrinkwidget.training.training_spec import TrainingSpec
+from shrinkwidget.transfer_learning.strategies import STRATEGIES
 
 from .training_helpers import mlp, points
 
@@ -175,7 +178,7 @@ def test_what_is_nearly_right_is_told_how_it_is_right(call: Callable[[nn.Module]
         (lambda m: guess.retrain(m, points(), learning_rate=0.1), "did you mean 'lr'"),
         (lambda m: guess.retrain(m, points(), epoch=3), "did you mean 'epochs'"),
         (lambda m: guess.retrain(m, points(), test=points()), "did you mean 'eval_data'"),
-        (lambda m: guess.retrain(m, points(), batch_size=3), "did you mean 'batch_size'"),
+        (lambda m: guess.retrain(m, points(), batch=3), "did you mean 'batch_size'"),
         (lambda m: guess.retrain(m, points(), momentum=0.5), r"write method=\w+\(schedule=Schedule\(momentum=…\)\)"),
         (lambda m: guess.retrain(m, points(), sparsity=0.9), r"write retrain\(compress\(model, sparsity=…\), …\)"),
         (lambda m: guess.prune_and_retrain(m, points(), structure="2:4"), r"write recipe=Recipe\(structure=…\)"),
@@ -210,7 +213,9 @@ def test_an_unknown_field_is_answered_with_the_nearest(kind: type) -> None:
 
 def test_batch_and_learning_rate_are_what_others_call_them() -> None:
     unknown: Any = {"batch": 32}
-    with pytest.raises(sw.errors.TrainingError, match="Training has no field 'batch'; did you mean 'batch_size'"):
+    with pytest.raises(
+        sw.errors.TrainingError, match="TrainingOptions has no field 'batch'; did you mean 'batch_size'"
+    ):
         sw.methods.TrainingOptions(**unknown)
     with pytest.raises(sw.errors.TrainingError, match="did you mean 'lr'"):
         guess.methods.Schedule(learning_rate=0.1)
@@ -286,9 +291,15 @@ def test_a_method_is_named_and_its_settings_written_beside_it(method: Any, prove
     assert (schedule_of(run).optimizer, run.spec.stage.rate(0.0), run.history[0]["step"]) == ("adam", 0.02, 2)
 
 
-def test_batch_norm_is_reestimated_by_name() -> None:
+@pytest.mark.parametrize("name, kind", [*METHODS.items(), *STRATEGIES.items()])
+def test_a_name_is_that_of_the_class(name: str, kind: type) -> None:
+    assert folded(name) == folded(kind.__name__)
+    assert getattr(sw.methods, kind.__name__) is kind
+
+
+def test_batch_norm_is_recalibrated_by_name() -> None:
     small = sw.compress(mlp(), 0.5)
-    assert sw.retrain(small, points(), method="reestimate_batchnorm").provenance == "batch norm re-estimated"
+    assert sw.retrain(small, points(), method="recalibrate_batchnorm").provenance == "batch norm recalibrated"
 
 
 def test_keywords_beside_options_change_them() -> None:
@@ -333,7 +344,7 @@ def test_a_strategy_is_named(strategy: Any, words: str) -> None:
         ),
         (lambda: guess.retrain(mlp(), points(), method="gradual_pruning"), "give it to prune_and_retrain"),
         (
-            lambda: guess.retrain(mlp(), points(), method="reestimate_batchnorm", epochs=2),
+            lambda: guess.retrain(mlp(), points(), method="recalibrate_batchnorm", epochs=2),
             "does not take epochs=…: leave it out",
         ),
         (lambda: guess.retrain(mlp(), points(), epochs=0), r"FineTune\(epochs=0\) must be a whole number from 1"),

@@ -32,7 +32,7 @@ def test_measuring_batch_norm_anew_recovers_accuracy_without_a_label() -> None:
     before = digest(small.model)
     again = retrain(small, TRAIN[0], TEST, RecalibrateBatchNorm())
     assert evaluate(again, TEST).value > evaluate(small, TEST).value + 0.3
-    assert again.provenance == "batch norm re-estimated"
+    assert again.provenance == "batch norm recalibrated"
     assert again.nbytes == small.nbytes
     assert digest(small.model) == before
     for name, tensor in small.state_dict().items():
@@ -53,7 +53,7 @@ def test_the_new_statistics_are_the_mean_over_the_batches() -> None:
     one = retrain(model, batches, method=RecalibrateBatchNorm(batches=1))
     torch.testing.assert_close(one.state_dict()["1.running_mean"], hidden[:32].mean(0))
     later = retrain(retrain(model, points(), method=FineTune(1)), points(), method=RecalibrateBatchNorm())
-    assert later.provenance == "fine-tuned 1 epoch, then batch norm re-estimated"
+    assert later.provenance == "fine-tuned 1 epoch, then batch norm recalibrated"
 
 
 def test_one_sentence_where_there_is_nothing_to_measure() -> None:
