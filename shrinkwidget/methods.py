@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .compression.importances import Magnitude, Random
-from .compression.quantizers import KMeans, Uniform
+from .compression.quantizers import NF4, KMeans, Table, Uniform
 from .compression.structures import NM, Unstructured
 from .evaluation.metrics import Metric
 from .kinds import Choice, Importance, Number, Quantizer, register, setting
@@ -19,6 +19,7 @@ from .training.schedule import Schedule
 from .transfer_learning.strategies import FullFineTune, GradualUnfreezing, LinearProbe, LoRA
 
 __all__ = [
+    "NF4",
     "NM",
     "Choice",
     "Distillation",
@@ -38,6 +39,7 @@ __all__ = [
     "Random",
     "RecalibrateBatchNorm",
     "Schedule",
+    "Table",
     "TrainingOptions",
     "Uniform",
     "Unstructured",
