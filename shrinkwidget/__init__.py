@@ -15,9 +15,9 @@ from __future__ import annotations
 from . import demo, errors, methods
 from .analysis.estimate import estimate
 from .analysis.model_summary import summary
-from .analysis.sketch import sketch
 from .compressed_model import CompressedModel, compress, load
 from .compression.batchnorm_folding import fold_batchnorm
+from .evaluation.calibration import sketch
 from .evaluation.evaluate import Score, evaluate
 from .notebook import explore, monitor
 from .recipe import Keep, Recipe

@@ -14,11 +14,12 @@ from .analysis.channel_layout import Stated
 from .analysis.estimate import Estimate, compared, nothing_left
 from .analysis.model_summary import safetensors_bytes
 from .analysis.model_tensors import ModelTensors, Source, TensorEntry, open_model
-from .analysis.sketch import Sketch
+from .analysis.sketch import Sketch, counted
 from .arguments import public
 from .compression.apply_recipe import copied, encode_layers, fill, writer
 from .compression.encoded_tensor import EncodedTensor
 from .errors import ModelError, quoted
+from .evaluation.calibration import calibrated
 from .files import PackedModel, pack, read
 from .files.packed_model import section_lengths
 from .kinds import every_setting
@@ -137,6 +138,7 @@ def compress(
     *,
     sketch: Sketch | None = None,
     layout: Stated = None,
+    calibration: object = None,
     **fields: Unpack[RecipeFields],
 ) -> CompressedModel:
     """Return a model compressed by a recipe; the one given is untouched.
@@ -156,10 +158,13 @@ def compress(
         sketch: the model's sketch, if there is one already.
         layout: which axis of a state dict's or a file's tensors is the output channels, where nothing tells (see
             `sketch`).
+        calibration: examples for an importance that needs them, ``"wanda"`` or ``"taylor"``; see `sketch`.
         fields: of a `Recipe`; beside a recipe they change it.
 
     Raises:
         RecipeError: for what is no recipe, or if one of its overrides matches no layer.
+        MethodError: for an importance or a quantizer that fails, or that needs calibration data and has none.
+        DataError: for calibration data that does not fit the model.
         ModelError: for NaN or infinite weights, nothing to compress, a module that cannot be copied, a `layout` that is
             none, or a `sketch` of another layout.
         FileError: for a path that is not a safetensors file, or a tensor that no file can hold.
@@ -169,9 +174,25 @@ def compress(
     weights = open_model(model, layout=layout)
     if sketch is not None:
         _refuse_other_layout(weights, sketch)
+    if calibration is not None:
+        sketch = replace(sketch or counted(weights), calibration=calibrated(model, calibration))
+    return _compressed(model, weights, made_by, sketch)
+
+
+def compress_trained(model: nn.Module, recipe: Recipe) -> CompressedModel:
+    """Return a network that was trained under the masks and grids of a recipe, compressed by it.
+
+    Pruned weights are its zeros: an importance that needs calibration data is not asked again.
+    """
+    return _compressed(model, open_model(model), recipe, None, pruned=True)
+
+
+def _compressed(
+    model: Source, weights: ModelTensors, recipe: Recipe, known: Sketch | None, pruned: bool = False
+) -> CompressedModel:
     new = copied(model) if isinstance(model, nn.Module) else None
-    encoded, estimate = encode_layers(weights, made_by, sketch, write=None if new is None else writer(new))
-    packed = pack(_snapshot(weights, encoded), made_by, encoded)
+    encoded, estimate = encode_layers(weights, recipe, known, write=None if new is None else writer(new), pruned=pruned)
+    packed = pack(_snapshot(weights, encoded), recipe, encoded)
     if new is not None:
         fill(new, packed.uncoded().items())
     return CompressedModel(packed, new, estimate)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, is_dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Protocol, TypeAlias, TypeVar
 
 from .arguments import checked_fields, meant, plain
 from .errors import MethodError, RecipeError, ShrinkError, nearest, quoted
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from .analysis.pruning_estimate import PruningOutcome
     from .analysis.sketch import LayerSketch
-    from .compression.calibration import Calibration
     from .compression.quantization_grid import Grid, LayerWeights, Piece
+    from .evaluation.calibration import CalibrationRun
     from .recipe import Plan
 
 Role: TypeAlias = Literal["importance", "structure", "quantizer"]
@@ -182,7 +182,7 @@ class Importance(Kind):
         """
         raise NotImplementedError
 
-    def observe(self, calibration: Calibration) -> Mapping[str, Tensor]:
+    def observe(self, calibration: CalibrationRun) -> Mapping[str, Tensor]:
         """Return a statistic for every weight tensor that calibration data reaches, by name, of the tensor's shape."""
         raise NotImplementedError
 
@@ -318,6 +318,13 @@ def doing(kind: Kind, name: str) -> Iterator[None]:
         raise MethodError(
             f"{kind.role} {kind.kind!r} failed on {quoted(label)}: {type(error).__name__}: {error}"
         ) from error
+
+
+class Statistics(Protocol):
+    """Where an importance's statistics of calibration data come from (`evaluation.calibration.Calibration`)."""
+
+    def statistics(self, importance: Importance) -> Mapping[str, Tensor]:
+        """Return what it finds, by the names of the weights."""
 
 
 # --------------------------------------------------------------------------------------------------------- the register

@@ -35,6 +35,7 @@ def explore(
     ignore_index: int | None = None,
     next_token: bool | None = None,
     layout: Stated = None,
+    calibration: object = None,
     **fields: Unpack[RecipeFields],
 ) -> Explorer:
     """Open the explorer on a model.
@@ -53,6 +54,7 @@ def explore(
         metric: see `evaluate`.
         ignore_index, next_token: how labels are read; see `evaluate`.
         layout: which axis of a state dict's or a file's tensors is the output channels; see `sketch`.
+        calibration: examples for an importance that needs them, ``"wanda"`` or ``"taylor"``; see `sketch`.
         fields: of a `Recipe`; beside a recipe they change it.
 
     Raises:
@@ -70,7 +72,9 @@ def explore(
         from .widgets.cell_registry import replace_in_cell
         from .widgets.explorer import Explorer
         from .widgets.explorer_session import ExplorerSession
-    return replace_in_cell(Explorer(ExplorerSession(model, eval_data, metric, train_data, rules, layout), start))
+    return replace_in_cell(
+        Explorer(ExplorerSession(model, eval_data, metric, train_data, rules, layout, calibration), start)
+    )
 
 
 @public()

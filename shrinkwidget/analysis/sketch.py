@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..arguments import public
 from ..errors import ModelError, quoted
+from ..kinds import Statistics
 from ..recipe import Granularity, Plan, Recipe, layer_label
 from .channel_layout import Stated
 from .group_tables import (
@@ -141,6 +142,7 @@ class Sketch:
 
     `dense` is the size of a plain ``.safetensors`` file; `structure` the length of the packed file's structure text.
     `warnings` say in a sentence each what was taken for granted: which axis is the output channels where nothing tells.
+    `calibration` is where importances find statistics of calibration data; it stays in this process.
     """
 
     title: str
@@ -150,6 +152,7 @@ class Sketch:
     layers: tuple[LayerSketch, ...]
     uncompressed: tuple[UncompressedTensor, ...]
     warnings: tuple[str, ...] = ()
+    calibration: Statistics | None = None
 
     def __repr__(self) -> str:
         buckets = sum(len(layer.buckets) for layer in self.layers)

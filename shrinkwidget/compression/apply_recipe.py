@@ -35,14 +35,15 @@ def encode_layers(
     known: Sketch | None = None,
     cancelled: Watch | None = None,
     write: Write | None = None,
+    pruned: bool = False,
 ) -> tuple[dict[str, EncodedTensor], Estimate]:
     """Return the codes of every compressible layer that is not under Keep, by name, and the exact figures.
 
     Nothing in the codes shares memory with the model. The effective weights, decoded for the figures, are given to
-    `write` under the layer's name, from any thread. Raises as `exact` does.
+    `write` under the layer's name, from any thread. `pruned`: see `selections`. Raises as `exact` does.
     """
     known = known or counted(weights)
-    chosen = select_layers(weights, recipe, known, cancelled)
+    chosen = select_layers(weights, recipe, known, cancelled, pruned)
     done = list(each(partial(_code, write=write), chosen, cancelled))
     estimate = assemble(known, recipe, chosen, (sums for _, sums in done))
     return {encoded.name: encoded for encoded, _ in done if encoded is not None}, estimate

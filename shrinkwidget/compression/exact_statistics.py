@@ -42,10 +42,10 @@ class SelectedLayer:
 
 
 def select_layers(
-    weights: ModelTensors, recipe: Recipe, known: Sketch, cancelled: Watch | None = None
+    weights: ModelTensors, recipe: Recipe, known: Sketch, cancelled: Watch | None = None, pruned: bool = False
 ) -> list[SelectedLayer]:
-    """Return every compressible layer with its plan and survivors."""
-    chosen = selections(weights, recipe, known, cancelled)
+    """Return every compressible layer with its plan and survivors; see `selections`."""
+    chosen = selections(weights, recipe, known, cancelled, pruned)
     return [SelectedLayer(*item) for item in zip(weights.layers, known.plans(recipe), chosen, strict=True)]
 
 

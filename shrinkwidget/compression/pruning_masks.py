@@ -66,24 +66,45 @@ def selections(
     recipe: Recipe,
     known: Sketch | None = None,
     cancelled: Watch | None = None,
-    statistics: Mapping[str, Tensor] | None = None,
+    pruned: bool = False,
 ) -> list[Selection]:
     """Return which weights of every compressible layer survive, in order; see `keep_masks`.
 
-    `statistics` is what the importance found in calibration data, by the names of the tensors.
+    With `pruned`, weights that are zero are what an importance that needs calibration data pruned before: a network
+    that was trained under its masks is not ranked anew.
 
     Raises:
         Cancelled: as soon as `cancelled` says so.
         ModelError: if `known` is the sketch of another model.
+        MethodError: for an importance that fails, or that needs calibration data and has none.
     """
     known = known or counted(weights)
     if [(k.name, k.shape, k.rows) for k in known.layers] != [(e.name, e.shape, e.matrix[0]) for e in weights.layers]:
         raise ModelError("the sketch given is of another model: leave it out, or make it of this one")
     layers = [_Layer(*item) for item in zip(weights.layers, known.layers, known.plans(recipe), strict=True)]
-    rank = Ranking(recipe.importance, statistics)
+    if pruned and recipe.importance.calibrated:
+        return [_not_zero(layer.look) if _asks(layer.plan) else _nothing_asked(layer) for layer in layers]
+    rank = Ranking(recipe.importance, _statistics(recipe.importance, layers, known))
     shared = iter(_cuts([layer for layer in layers if layer.plan.scope == "global"], rank, recipe.sparsity, cancelled))
     alone = each(partial(_own, rank=rank), [layer for layer in layers if layer.plan.scope != "global"], cancelled)
     return [next(shared if layer.plan.scope == "global" else alone) for layer in layers]
+
+
+def _asks(plan: Plan) -> bool:
+    """Tell whether a plan prunes."""
+    return not plan.keep and (plan.sparsity > 0 or plan.structure.sparsity is not None)
+
+
+def _statistics(importance: Importance, layers: Sequence[_Layer], known: Sketch) -> Mapping[str, Tensor] | None:
+    """Return what an importance found in calibration data, if it needs any and something is pruned."""
+    if not importance.calibrated or not any(_asks(layer.plan) for layer in layers):
+        return None
+    if known.calibration is None:
+        raise MethodError(
+            f"importance {importance.kind!r} needs calibration data: give it with sw.compress(model, recipe, "
+            f"calibration=data), sw.explore(model, data, calibration=…) or sw.sketch(model, calibration=data)"
+        )
+    return known.calibration.statistics(importance)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from ..analysis.model_tensors import open_model
-from ..compressed_model import CompressedModel, compress
+from ..compressed_model import CompressedModel, compress_trained
 from ..compression.apply_recipe import copied, fill
 from ..errors import ModelError, TrainingError
 from .training_lock import lock_model, unlock_model
@@ -211,7 +211,7 @@ class ConstrainedTraining:
         steps = f" {self.steps:,} step{'' if self.steps == 1 else 's'}" if self.steps else ""
         provenance = f"trained{steps} in a custom loop" + (", quantization-aware" if quantizes(recipe) else "")
         return replace(
-            compress(self._trained, recipe),
+            compress_trained(self._trained, recipe),
             provenance=provenance if before == "no retraining" else f"{before}, then {provenance}",
         )
 

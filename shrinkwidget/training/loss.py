@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +14,7 @@ from ..compression.apply_recipe import copied
 from ..errors import DataError, ShrinkError, TrainingError
 from ..evaluation.batches import Batch
 from ..evaluation.labels import IGNORED, are_shares
+from ..evaluation.losses import LOSSES
 from ..evaluation.predictions import OutputReader, Predictions
 from .options import TrainingOptions
 
@@ -22,7 +23,7 @@ class TrainingLoss:
     """The loss of a batch: one number with a gradient."""
 
     def __init__(self, options: TrainingOptions, model: nn.Module) -> None:
-        self._loss = _LOSSES[options.loss] if isinstance(options.loss, str) else _own(options.loss)
+        self._loss = LOSSES[options.loss] if isinstance(options.loss, str) else _own(options.loss)
         self._distillation = options.distillation
         self._teacher = (
             None if options.distillation is None else copied(options.distillation.teacher).eval().to(device_of(model))
@@ -55,16 +56,6 @@ def _distance(student: Tensor, teacher: Tensor, labels: Tensor, temperature: flo
     return apart.mean() * temperature**2
 
 
-def _cross_entropy(answers: Predictions) -> Tensor:
-    logits, labels = answers.logits
-    return F.cross_entropy(logits.float(), labels, ignore_index=IGNORED)
-
-
-def _mse(answers: Predictions) -> Tensor:
-    found, wanted = answers.values
-    return F.mse_loss(found.float(), wanted.float())
-
-
 def _own(loss: Callable[[Any, Tensor], Tensor]) -> Callable[[Predictions], Tensor]:
     """Return the user's loss, with one sentence for what goes wrong in it."""
     name = getattr(loss, "__name__", type(loss).__name__)
@@ -83,6 +74,3 @@ def _own(loss: Callable[[Any, Tensor], Tensor]) -> Callable[[Predictions], Tenso
         return found.reshape(())
 
     return checked
-
-
-_LOSSES: Final[dict[str, Callable[[Predictions], Tensor]]] = {"cross_entropy": _cross_entropy, "mse": _mse}

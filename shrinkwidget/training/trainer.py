@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ..analysis.inference import device_of
 from ..analysis.model_tensors import check_refused, open_model
 from ..analysis.parallel import Watch, never
-from ..compressed_model import CompressedModel, compress
+from ..compressed_model import CompressedModel, compress, compress_trained
 from ..compression.apply_recipe import copied, fill
 from ..compression.pruning_masks import keep_masks
 from ..errors import Cancelled, DataError, ShrinkError, TrainingError
@@ -99,7 +99,8 @@ class Trainer:
         model = copied(self._original)
         fill(model, best.state.items())
         return replace(
-            compress(model, self.spec.recipes[best.round]), provenance=self.spec.provenance(best.round, best.epoch)
+            compress_trained(model, self.spec.recipes[best.round]),
+            provenance=self.spec.provenance(best.round, best.epoch),
         )
 
     def _rounds(self) -> Iterator[Progress]:
@@ -139,7 +140,7 @@ class Trainer:
         return without_untaught(masks, weights, recipe)
 
     def _setup(self, number: int, train_step: TrainStep) -> Progress:
-        packed = compress(self._network, self.spec.recipes[number])
+        packed = compress_trained(self._network, self.spec.recipes[number])
         self._now = replace(
             self._now,
             round=number + 1,

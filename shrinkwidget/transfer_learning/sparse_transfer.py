@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..analysis.model_tensors import open_model
-from ..compressed_model import CompressedModel, compress
+from ..compressed_model import CompressedModel, compress_trained
 from ..compression.apply_recipe import fill
 from ..recipe import Plan, Recipe, layer_label, layer_matches
 
@@ -71,7 +71,7 @@ def packed(network: nn.Module, recipe: Recipe, masks: Mapping[str, Tensor]) -> C
             weight = parameters[name].detach()
             zero = (weight == 0) & keep.to(weight.device)
             fill(network, [(name, weight.masked_fill(zero, torch.finfo(weight.dtype).smallest_normal))])
-    return compress(network, recipe)
+    return compress_trained(network, recipe)
 
 
 def recipe_of_layer(recipe: Recipe, names: list[str], weight: str) -> Recipe:

@@ -20,6 +20,7 @@ from ..compressed_model import CompressedModel
 from ..errors import Cancelled, DataError, ShrinkError, TrainingError, quoted
 from ..evaluation.evaluate import Score
 from ..figures.formatting import recipe_sentence
+from ..kinds import schema
 from ..recipe import Recipe
 from ..training.retraining_methods import Method
 from ..training.training_run import TrainingRun
@@ -84,6 +85,7 @@ class Explorer(BaseWidget):
     _monitor = kernel_owned(t.Unicode())
     _status = kernel_owned(t.Dict())
     _keeps = kernel_owned(t.Dict())
+    _kinds = kernel_owned(t.Dict())
     _result = kernel_owned(t.Unicode())
     _stale = kernel_owned(t.Unicode())
 
@@ -110,6 +112,7 @@ class Explorer(BaseWidget):
             | {"has_data": session.eval_data is not None, "has_train": session.train_data is not None},
             _status=_status_dict("idle", "", ""),
             _keeps=keeps(session.sketch.title, PLAIN),
+            _kinds=schema(session.unavailable),
         )
         self._mirror()
         self.observe(self._on_recipe, "recipe")

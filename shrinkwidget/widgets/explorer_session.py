@@ -20,13 +20,15 @@ from ..analysis.sketch import sketch
 from ..compressed_model import CompressedModel, compress
 from ..compression.apply_recipe import copied, decoded_state, encode_layers, fill
 from ..compression.encoded_tensor import EncodedTensor
-from ..errors import Cancelled, DataError, ModelError, NoEstimateError, ShrinkError
+from ..errors import Cancelled, DataError, ModelError, NoEstimateError, RecipeError, ShrinkError
 from ..evaluation.batches import Batch, prepared, raw_batches, refuse_no_data
+from ..evaluation.calibration import calibrated
 from ..evaluation.evaluate import MetricLike, Score, scores
 from ..evaluation.labels import LabelRules
 from ..evaluation.metrics import resolve
 from ..evaluation.reader_thread import read_in_thread
 from ..files import pack
+from ..kinds import Importance, kinds
 from ..recipe import Recipe
 from ..training.options import TrainingOptions
 from ..training.retraining_methods import Method
@@ -59,6 +61,7 @@ class ExplorerSession:
         train_data: object = None,
         rules: LabelRules = LabelRules(),
         layout: Stated = None,
+        calibration: object = None,
     ) -> None:
         self.weights = open_model(source, layout=layout)
         for name, given in (("eval_data", eval_data), ("train_data", train_data)):
@@ -70,16 +73,29 @@ class ExplorerSession:
         self.train_data = train_data
         self._looked = ModelChecksum.of(source)
         self.sketch = sketch(self.weights)
+        if calibration is not None:
+            self.sketch = replace(self.sketch, calibration=calibrated(source, calibration))
         self._rules = rules
         self._layout = layout
+        self._calibration = calibration
         self._scratch: nn.Module | None = None
         self._coded: tuple[str, dict[str, EncodedTensor], Estimate] | None = None
         self._exact: OrderedDict[str, Estimate] = OrderedDict()
         self._scores: OrderedDict[str, Score] = OrderedDict()
 
     def check(self, recipe: Recipe) -> None:
-        """Raise a `RecipeError` for a recipe that does not fit the model's layers."""
+        """Raise a `RecipeError` for a recipe that does not fit the model's layers, or lacks calibration data."""
         self.sketch.plans(recipe)
+        if why := self.unavailable.get(recipe.importance.kind):
+            raise RecipeError(f"importance {recipe.importance.kind!r} {why}")
+
+    @property
+    def unavailable(self) -> dict[str, str]:
+        """Why importances cannot be chosen here, by tag: they need calibration data, and there is none."""
+        if self.sketch.calibration is not None:
+            return {}
+        why = "needs calibration data: open the explorer with sw.explore(model, data, calibration=…)"
+        return {kind.kind: why for kind in kinds("importance") if isinstance(kind, Importance) and kind.calibrated}
 
     def changed(self) -> str:
         """Return in a sentence what has changed in the model since its sketch was made, nothing if nothing has.
@@ -195,7 +211,9 @@ class ExplorerSession:
 
     def anew(self) -> ExplorerSession:
         """Return a new bench for the model as it is now; raises as the first one did."""
-        return ExplorerSession(self.source, self.eval_data, self.metric, self.train_data, self._rules, self._layout)
+        return ExplorerSession(
+            self.source, self.eval_data, self.metric, self.train_data, self._rules, self._layout, self._calibration
+        )
 
     def _scratch_model(self) -> nn.Module:
         if self._scratch is None:

@@ -1,0 +1,208 @@
+"""Calibration data: examples that tell an importance what flows through a network, and what it found in them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any, Final
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..analysis.channel_layout import Stated
+from ..analysis.inference import as_inputs, call, describe, device_of, eval_mode, moved, preserve_rng_state
+from ..analysis.model_tensors import Source
+from ..analysis.sketch import Sketch
+from ..analysis.sketch import sketch as _sketch
+from ..arguments import public
+from ..compression.apply_recipe import copied
+from ..errors import DataError, MethodError, ModelError, quoted
+from ..kinds import Importance, doing
+from .batches import Batch, prepared, raw_batches
+from .labels import LabelRules
+from .losses import LOSSES
+from .predictions import OutputReader
+
+_NO_TARGETS: Final = torch.empty(0)
+_LABELLED_ROWS: Final = 8
+"""Examples whose gradients are taken together, of data that is no loader: in larger batches they cancel. On the
+embedded network, 80 % pruned, ``"taylor"`` keeps 86 % accuracy with single examples, 67 % with 8, 26 % with 128."""
+
+
+class Calibration:
+    """A module with calibration data: every importance takes its statistic when a recipe first asks for it.
+
+    Args:
+        model: the module that is sketched or compressed; a copy of it is run, in eval mode.
+        data: as for `evaluate`, or inputs alone: a tensor of them, or batches of one tensor each.
+
+    Raises:
+        ModelError: for what is no module.
+        DataError: for no data.
+    """
+
+    def __init__(self, model: object, data: object) -> None:
+        if not isinstance(model, nn.Module):
+            raise ModelError(
+                f"calibration=… needs a module to run, and this is a {type(model).__name__}: give the nn.Module"
+            )
+        if data is None or isinstance(data, str | bytes):
+            raise DataError(f"calibration={quoted(data)} is no data: give a DataLoader, batches, or a tensor of inputs")
+        self._model, self._data = model, data
+        self._known: dict[str, Mapping[str, Tensor]] = {}
+        self._lock = threading.Lock()
+
+    def statistics(self, importance: Importance) -> Mapping[str, Tensor]:
+        """Return what an importance finds in the data: a tensor of the weights' shape for each it reached, by name.
+
+        Raises:
+            DataError: for data that is empty, holds NaN, or does not fit the model, naming the batch.
+            MethodError: for an importance that fails, or returns what is no statistic.
+            ModelError: if the model cannot be copied.
+        """
+        key = repr(importance)
+        with self._lock:
+            if key not in self._known:
+                self._known[key] = self._observed(importance)
+            return self._known[key]
+
+    def check(self) -> None:
+        """Run the first batch through the network, so that data that does not fit is refused at once."""
+        with eval_mode(self._model), preserve_rng_state():
+            next(CalibrationRun(self._model, self._data).forward())
+
+    def _observed(self, importance: Importance) -> Mapping[str, Tensor]:
+        network = copied(self._model).eval()
+        parameters = dict(network.named_parameters(remove_duplicate=False))
+        with preserve_rng_state(), doing(importance, "the calibration data"):
+            found = importance.observe(CalibrationRun(network, self._data))
+        if not isinstance(found, Mapping):
+            raise MethodError(
+                f"importance {importance.kind!r} observed a {type(found).__name__}; expected tensors by the names of "
+                f"weights"
+            )
+        for name, value in found.items():
+            expected = parameters[name].shape if name in parameters else None
+            if not isinstance(value, Tensor) or value.shape != expected or not bool(value.isfinite().all()):
+                wanted = "no weight of the model" if expected is None else f"expected {list(expected)}, all finite"
+                raise MethodError(
+                    f"importance {importance.kind!r} failed on {quoted(name.removesuffix('.weight'))}: it observed "
+                    f"{describe(value)}; {wanted}"
+                )
+        return {name: value.detach() for name, value in found.items()}
+
+
+@public()
+def sketch(source: Source, *, layout: Stated = None, calibration: object = None) -> Sketch:
+    """Look at every weight of a module, a state dict or a checkpoint on disk once.
+
+    A checkpoint is a ``.safetensors`` file, the ``….safetensors.index.json`` of a sharded one, or a model's folder.
+
+    >>> import shrinkwidget as sw
+    >>> look = sw.sketch(sw.demo.model(), calibration=sw.demo.data("train"))
+    >>> sw.compress(sw.demo.model(), 0.5, importance="wanda", sketch=look).estimate.sparsity > 0.49
+    True
+
+    Args:
+        source: the model.
+        layout: of a state dict or a checkpoint, which axis of a tensor is its output channels, where neither names nor
+            biases nor the tensors beside it tell: ``"out_in"``, the first, as PyTorch has them, or ``"in_out"``, the
+            last, as Keras and JAX have them. A dict of these by name or wildcard, ``{"W*": "in_out"}``, holds for the
+            tensors it names, whatever else tells. Where nothing tells and nothing is said, the first axis is taken, and
+            `warnings` say so.
+        calibration: examples for an importance that looks at more than weights (``"wanda"``, ``"taylor"``): data as
+            `evaluate` takes it, or inputs alone, where no labels are needed. Such an importance looks at them when a
+            recipe first asks for it; their first batch is tried now.
+
+    Raises:
+        ModelError: for NaN or infinite weights (naming the layer), meta tensors, nothing to compress, a `layout` that
+            is none or names no tensor, or calibration data without a module to run.
+        FileError: for a path that is not a safetensors file.
+        DataError: for calibration data that is none, holds NaN, or does not fit the model.
+    """
+    found = _sketch(source, layout=layout)
+    return found if calibration is None else replace(found, calibration=calibrated(source, calibration))
+
+
+def calibrated(model: object, data: object) -> Calibration:
+    """Return a model's calibration data, once its first batch has been tried."""
+    calibration = Calibration(model, data)
+    calibration.check()
+    return calibration
+
+
+class CalibrationRun:
+    """What `Importance.observe` is given: a copy of the network, in eval mode, and ways to run the data through it.
+
+    The copy may be hooked and changed: it is thrown away.
+    """
+
+    def __init__(self, network: nn.Module, data: object) -> None:
+        self.network = network
+        self._data = data
+
+    def forward(self) -> Iterator[None]:
+        """Run the network on each batch, without gradients, and yield after each."""
+        for number, batch in self._batches(labelled=False):
+            with _batch_named(number), torch.no_grad():
+                call(self.network, batch.args, batch.kwargs)
+            yield
+
+    def losses(self, loss: str) -> Iterator[Tensor]:
+        """Yield the loss of each batch, a number with a gradient; `loss` is ``"cross_entropy"`` or ``"mse"``."""
+        reader = OutputReader(self.network, LabelRules())
+        for number, batch in self._batches(labelled=True):
+            with _batch_named(number), torch.enable_grad():
+                outputs = call(self.network, batch.args, batch.kwargs)
+                found = LOSSES[loss](reader.read(outputs, batch))
+            yield found
+
+    def _batches(self, labelled: bool) -> Iterator[tuple[int, Batch]]:
+        device, number = device_of(self.network), 0
+        for number, raw in enumerate(self._raw(labelled), start=1):
+            with _batch_named(number):
+                batch = _batch(raw, self.network, device, labelled)
+                if not all(bool(x.isfinite().all()) for x in _floats((batch.args, batch.kwargs))):
+                    raise DataError("it holds NaN or infinite values: clean it first")
+            yield number, batch
+        if not number:
+            raise DataError("the calibration data is empty: give at least one batch")
+
+    def _raw(self, labelled: bool) -> Iterator[Any]:
+        if isinstance(self._data, Tensor | np.ndarray):
+            inputs = torch.as_tensor(self._data)
+            pairs = raw_batches((inputs, inputs))  # cut as evaluation cuts them
+            return (inputs for inputs, _ in pairs)
+        return raw_batches(self._data, batch_size=_LABELLED_ROWS if labelled else None)
+
+
+@contextmanager
+def _batch_named(number: int) -> Iterator[None]:
+    """Let an error say in which batch it happened."""
+    try:
+        yield
+    except DataError as error:
+        raise DataError(f"calibration batch {number}: {error}") from error.__cause__
+
+
+def _batch(raw: Any, network: nn.Module, device: torch.device | None, labelled: bool) -> Batch:
+    """Return a batch with its targets, or, where nobody asks for them, without."""
+    bare = isinstance(raw, Tensor | np.ndarray) or (isinstance(raw, tuple | list) and len(raw) == 1)
+    if bare and not labelled:
+        args, kwargs = as_inputs(raw)
+        args, kwargs = moved((args, kwargs), device)
+        return Batch(args, kwargs, _NO_TARGETS)
+    return prepared(raw, network, device)
+
+
+def _floats(value: Any) -> Iterator[Tensor]:
+    """Yield the float tensors in tuples, lists and dicts."""
+    if isinstance(value, Tensor):
+        if value.is_floating_point():
+            yield value
+    elif isinstance(value, Mapping | tuple | list):
+        for part in value.values() if isinstance(value, Mapping) else value:
+            yield from _floats(part)
