@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .compression.importances import Magnitude, Random
+from .compression.importances import Magnitude, Random, Wanda
 from .compression.quantizers import NF4, KMeans, Table, Uniform
 from .compression.structures import NM, Unstructured
 from .evaluation.metrics import Metric
@@ -43,6 +43,7 @@ __all__ = [
     "TrainingOptions",
     "Uniform",
     "Unstructured",
+    "Wanda",
     "WeightRewinding",
     "register",
     "setting",

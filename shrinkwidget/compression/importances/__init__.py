@@ -2,5 +2,6 @@
 
 from .magnitude import Magnitude
 from .random import Random
+from .wanda import Wanda
 
-__all__ = ["Magnitude", "Random"]
+__all__ = ["Magnitude", "Random", "Wanda"]
