@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .compression.importances import Magnitude, Random, Wanda
+from .compression.importances import Magnitude, Random, Taylor, Wanda
 from .compression.quantizers import NF4, KMeans, Table, Uniform
 from .compression.structures import NM, Unstructured
 from .evaluation.metrics import Metric
@@ -40,6 +40,7 @@ __all__ = [
     "RecalibrateBatchNorm",
     "Schedule",
     "Table",
+    "Taylor",
     "TrainingOptions",
     "Uniform",
     "Unstructured",

@@ -2,6 +2,7 @@
 
 from .magnitude import Magnitude
 from .random import Random
+from .taylor import Taylor
 from .wanda import Wanda
 
-__all__ = ["Magnitude", "Random", "Wanda"]
+__all__ = ["Magnitude", "Random", "Taylor", "Wanda"]

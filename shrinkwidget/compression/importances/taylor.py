@@ -1,0 +1,66 @@
+"""Prune what the loss feels least: |w · ∂L/∂w| (Molchanov et al., arXiv 1906.10771)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from torch import Tensor
+
+from ...errors import DataError
+from ...kinds import Choice, Importance, register, setting
+from ..magnitude_ranking import magnitude
+
+if TYPE_CHECKING:
+    from ...evaluation.calibration import CalibrationRun
+
+
+@register
+@dataclass(frozen=True, repr=False)
+class Taylor(Importance):
+    """How much the loss would change without a weight, to first order, as the root mean square over the batches.
+
+    The squares are taken batch by batch (equation 8 of the paper): over all examples of a trained network the gradients
+    would cancel. Smaller batches tell more. The calibration data needs labels.
+
+    Args:
+        loss: ``"cross_entropy"``, or ``"mse"`` for a regression.
+    """
+
+    kind: ClassVar[str] = "taylor"
+    label: ClassVar[str] = "Taylor"
+    title: ClassVar[str] = "weight times the gradient of the loss: needs calibration data with labels"
+    calibrated: ClassVar[bool] = True
+
+    loss: str = setting(
+        "cross_entropy",
+        Choice(
+            "loss", (("cross_entropy", "cross entropy", "of class labels"), ("mse", "squared error", "of a regression"))
+        ),
+    )
+
+    def scores(self, name: str, rows: Tensor, statistic: Tensor | None) -> Tensor:
+        """Return |w| times the root mean square of its gradient."""
+        del name
+        return magnitude(rows) if statistic is None else magnitude(rows) * statistic
+
+    def observe(self, calibration: CalibrationRun) -> Mapping[str, Tensor]:
+        """Return the root mean square over the batches of the gradient at each weight."""
+        network = calibration.network
+        named = {n: p.requires_grad_() for n, p in network.named_parameters() if p.is_floating_point()}
+        sums: dict[str, Tensor] = {}
+        batches = 0
+        for loss in calibration.losses(self.loss):
+            if not bool(loss.isfinite()):
+                raise DataError("the loss is not finite: look at the labels, and at outputs that overflow")
+            gradients = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
+            batches += 1
+            for name, gradient in zip(named, gradients, strict=True):
+                if gradient is not None:
+                    square = gradient.detach().float().square()
+                    sums[name] = sums[name] + square if name in sums else square
+        found = {name: (total / batches).sqrt() for name, total in sums.items()}
+        tied = {id(p): found[n] for n, p in named.items() if n in found}
+        return {n: tied[id(p)] for n, p in network.named_parameters(remove_duplicate=False) if id(p) in tied}
