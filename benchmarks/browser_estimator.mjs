@@ -1,23 +1,25 @@
 // What one move of a slider costs in the browser's core, without drawing: `npm run bench [-- figures.json]`.
+// With `--once` every row runs once, to see that it does.
 import { mkdtempSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
 import { build } from "esbuild";
 
-const LAYERS = 300;
 const CHANNELS = 256;
 const ROW = 288;
-const ROWS = 30;
-const WARM_UP = 40;
-const STEPS = 120;
+const ONCE = process.argv.includes("--once");
+const LAYERS = ONCE ? 3 : 300;
+const ROWS = ONCE ? 3 : 30;
+const WARM_UP = ONCE ? 0 : 40;
+const STEPS = ONCE ? 1 : 120;
 
 const { DEFAULTS, Estimator, decodeSketch, effective, encode, gaussian, original, planOf, survivors, withFields } =
   await core();
 
 /** The core as it is shipped: bundled and minified. */
 async function core() {
-  const modules = ["distribution", "estimate", "recipe", "sketch", "testing"];
+  const modules = ["weight-distribution", "estimate", "recipe", "sketch-decoder", "test-sketches"];
   const contents = modules.map((name) => `export * from "./js/core/${name}";`).join("\n");
   const resolveDir = dirname(dirname(fileURLToPath(import.meta.url)));
   const outfile = join(mkdtempSync(join(tmpdir(), "shrinkwidget-")), "core.mjs");
@@ -84,7 +86,13 @@ const figures = Object.entries(RECIPES).map(([name, changes]) => {
   return time(name, (step) => estimator.estimate(dragged(step, changes)));
 });
 figures.push(time("bits changed", (step) => estimator.estimate(dragged(step, { bits: 2 + (step % 7) }))));
-figures.push(time("decode the sketch, first estimate", () => new Estimator(decodeSketch(blob)).estimate(DEFAULTS), 12));
+figures.push(
+  time(
+    "decode the sketch, first estimate",
+    () => new Estimator(decodeSketch(blob)).estimate(DEFAULTS),
+    Math.min(STEPS, 12),
+  ),
+);
 
 const edges = Float64Array.from({ length: 122 }, (_, i) => -0.1 + i / 605);
 const rows = sketch.layers.slice(0, ROWS);
@@ -108,5 +116,5 @@ for (const [name, changes] of Object.entries(sets)) {
     }),
   );
 }
-if (process.argv[2])
+if (process.argv[2] && !ONCE)
   writeFileSync(process.argv[2], `${JSON.stringify({ layers: LAYERS, buckets, figures }, null, 2)}\n`);

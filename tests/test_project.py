@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import tomllib
 from pathlib import Path
 
@@ -28,3 +29,11 @@ def test_the_public_ci_runs_every_python_the_project_names() -> None:
     matrix = re.search(r"python: \[(.*)\]", (ROOT / ".github/workflows/ci.yml").read_text())
     assert matrix is not None
     assert set(re.findall(r"3\.\d+", matrix[1])) == named
+
+
+def test_the_benchmark_of_the_browsers_core_still_runs() -> None:
+    ran = subprocess.run(
+        ["node", "benchmarks/browser_estimator.mjs", "--once"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert ran.returncode == 0, ran.stderr[-600:]
+    assert "codebook of 4 bits" in ran.stdout
