@@ -21,6 +21,7 @@ _ALSO_CALLED: Final[Mapping[str, tuple[str, ...]]] = {
     "criterion": ("importance", "loss"),
     "data": ("eval_data", "train_data"),
     "dataset": ("train_data", "eval_data"),
+    "epoch": ("epochs",),
     "kept_bits": ("uncompressed_bits",),
     "learning_rate": ("lr",),
     "n_epochs": ("epochs",),

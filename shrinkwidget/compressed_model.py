@@ -37,6 +37,14 @@ class CompressedModel:
         estimate: the exact figures, with each layer's error; None for a model loaded from a file, which no longer
             knows what it was.
         provenance: how its weights were obtained, such as "retrained 30 epochs, learning rate rewound".
+
+    Example:
+        >>> import shrinkwidget as sw
+        >>> small = sw.compress(sw.demo.model(), sparsity=0.9, bits=4)
+        >>> small.recipe
+        Recipe(sparsity=0.9, bits=4)
+        >>> small.save("small.safetensors") == small.nbytes
+        True
     """
 
     packed: PackedModel
@@ -79,18 +87,49 @@ class CompressedModel:
 
     def parts(self) -> dict[str, int]:
         """Return the bytes of the file by part: codes, mask, scales, uncompressed, and the header with names and
-        counts."""
+        counts.
+
+        Example:
+            >>> import shrinkwidget as sw
+            >>> small = sw.compress(sw.demo.model(), sparsity=0.9, bits=4)
+            >>> small.parts()
+            {'codes': 8577, 'mask': 21392, 'scales': 1004, 'uncompressed': 7568, 'header': 1080}
+            >>> sum(small.parts().values()) == small.nbytes
+            True
+        """
         lengths = section_lengths(self.packed.records, self.packed.kept)
         lengths["uncompressed"] = lengths.pop("rest")
         lengths["header"] = self.nbytes - sum(lengths.values()) + lengths.pop("counts")
         return lengths
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return all tensors with their effective values, by name, as `save` and `load` would: new ones each time."""
+        """Return all tensors with their effective values, by name, as `save` and `load` would: new ones each time.
+
+        Example:
+            >>> import shrinkwidget as sw
+            >>> small = sw.compress(sw.demo.model(), bits=4)
+            >>> weights = small.state_dict()["stem.weight"]
+            >>> weights.shape, weights.dtype
+            (torch.Size([16, 1, 3, 3]), torch.float32)
+            >>> len(weights[0].unique()) <= 2**4
+            True
+        """
         return {name: tensor.clone() for name, tensor in self.packed.state_dict().items()}
 
     def with_uncompressed_from(self, model: nn.Module) -> CompressedModel:
-        """Return the same codes beside what another module of the class keeps: its norms, biases and buffers."""
+        """Return the same codes beside what another module of the class keeps: its norms, biases and buffers.
+
+        Example:
+            >>> import torch, shrinkwidget as sw
+            >>> model = sw.demo.model()
+            >>> small = sw.compress(model, bits=4)
+            >>> model.head.bias.data += 1  # a bias is not compressed: only the file's float changes
+            >>> other = small.with_uncompressed_from(model)
+            >>> torch.equal(other.state_dict()["head.weight"], small.state_dict()["head.weight"])
+            True
+            >>> torch.equal(other.state_dict()["head.bias"], model.head.bias)
+            True
+        """
         packed = pack(_snapshot(open_model(model), self.encoded), self.recipe, self.encoded)
         new = copied(model)
         fill(new, packed.state_dict().items())
@@ -104,6 +143,14 @@ class CompressedModel:
 
         Raises:
             FileError: if the path cannot be written; what was there before is unchanged.
+
+        Example:
+            >>> import shrinkwidget as sw
+            >>> small = sw.compress(sw.demo.model(), sparsity=0.9, bits=4)
+            >>> small.save("small.safetensors")
+            39621
+            >>> small.save("download.safetensors", entropy=True)
+            24652
         """
         return self.packed.save(path, entropy)
 
@@ -208,6 +255,15 @@ def load(path: str | os.PathLike[str], into: nn.Module | None = None) -> Compres
     Raises:
         FileError: if the file is missing, is no packed model, is damaged or newer than this version, or if the model
             does not match it; the model is then unchanged.
+
+    Example:
+        >>> import shrinkwidget as sw
+        >>> small = sw.compress(sw.demo.model(), sparsity=0.9, bits=4)
+        >>> small.save("small.safetensors")
+        39621
+        >>> again = sw.load("small.safetensors", into=sw.demo.model())
+        >>> again.recipe == small.recipe, type(again.model).__name__
+        (True, 'DigitNet')
     """
     return CompressedModel(read(path, into), into, provenance="as loaded")
 

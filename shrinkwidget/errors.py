@@ -24,17 +24,43 @@ class ShrinkError(Exception):
     """Base of every error shrinkwidget raises on purpose.
 
     `best` is the `CompressedModel` with the best weights of a training that failed, None for all other errors.
+
+    Example:
+        >>> import shrinkwidget as sw
+        >>> try:
+        ...     sw.compress(sw.demo.model(), bits=0)
+        ... except sw.errors.ShrinkError as error:
+        ...     print(type(error).__name__)
+        RecipeError
     """
 
     best: Any = None
 
 
 class RecipeError(ShrinkError, ValueError):
-    """A recipe that cannot be: an unknown name, a value out of range, a pattern that matches nothing."""
+    """A recipe that cannot be: an unknown name, a value out of range, a pattern that matches nothing.
+
+    Example:
+        >>> import shrinkwidget as sw
+        >>> sw.Recipe(bits=9)
+        Traceback (most recent call last):
+        ...
+        shrinkwidget.errors.RecipeError: Recipe(bits=9) must be one of 1, 2, 3, 4, 5, 6, 7, 8, 16, 32
+    """
 
 
 class ModelError(ShrinkError, ValueError):
-    """A model that cannot be looked at or compressed: NaN weights, meta tensors, nothing to compress."""
+    """A model that cannot be looked at or compressed: NaN weights, meta tensors, nothing to compress.
+
+    Example:
+        >>> import shrinkwidget as sw
+        >>> model = sw.demo.model()
+        >>> model.stem.weight.data[0] = float("nan")
+        >>> sw.compress(model, sparsity=0.5)
+        Traceback (most recent call last):
+        ...
+        shrinkwidget.errors.ModelError: layer 'stem.weight' has 9 weights that are NaN or infinite: ...
+    """
 
 
 class NoEstimateError(RecipeError):
@@ -46,23 +72,63 @@ class MethodError(ShrinkError, ValueError):
 
 
 class FileError(ShrinkError, ValueError):
-    """A file that cannot be read as what it claims to be, or does not fit the model it is loaded into."""
+    """A file that cannot be read as what it claims to be, or does not fit the model it is loaded into.
+
+    Example:
+        >>> import shrinkwidget as sw
+        >>> sw.load("nowhere.safetensors")
+        Traceback (most recent call last):
+        ...
+        shrinkwidget.errors.FileError: there is no file 'nowhere.safetensors'
+    """
 
 
 class DataError(ShrinkError, ValueError):
-    """Evaluation data or a metric that does not fit the model."""
+    """Evaluation data or a metric that does not fit the model.
+
+    Example:
+        >>> import shrinkwidget as sw
+        >>> sw.demo.data("trian")
+        Traceback (most recent call last):
+        ...
+        shrinkwidget.errors.DataError: there is no split 'trian': take 'train', 'valid' or 'test'; did you mean 'train'?
+    """
 
 
 class TrainingError(ShrinkError, ValueError):
-    """A training that cannot be (an option out of range), or cannot go on (a loss that is not finite)."""
+    """A training that cannot be (an option out of range), or cannot go on (a loss that is not finite).
+
+    Example:
+        >>> import shrinkwidget as sw
+        >>> sw.methods.FineTune(epochs=0)
+        Traceback (most recent call last):
+        ...
+        shrinkwidget.errors.TrainingError: FineTune(epochs=0) must be a whole number from 1
+    """
 
 
 class ArgumentError(ShrinkError, TypeError):
-    """A keyword that a function does not have, or arguments that contradict each other."""
+    """A keyword that a function does not have, or arguments that contradict each other.
+
+    Example:
+        >>> import shrinkwidget as sw
+        >>> sw.retrain(sw.demo.model(), sw.demo.few(per_class=5), epocs=3)
+        Traceback (most recent call last):
+        ...
+        shrinkwidget.errors.ArgumentError: retrain() has no argument 'epocs'; did you mean 'epochs'?
+    """
 
 
 class MissingPackageError(ShrinkError, ImportError):
-    """An optional package that is not installed: the message names the extra that brings it."""
+    """An optional package that is not installed: the message names the extra that brings it.
+
+    Example:
+        >>> import shrinkwidget as sw
+        >>> raise sw.errors.MissingPackageError('sw.explore needs anywidget: pip install "shrinkwidget[jupyter]"')
+        Traceback (most recent call last):
+        ...
+        shrinkwidget.errors.MissingPackageError: sw.explore needs anywidget: pip install "shrinkwidget[jupyter]"
+    """
 
 
 class Cancelled(ShrinkError):

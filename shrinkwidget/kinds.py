@@ -36,7 +36,14 @@ PLAIN: Final[Mapping[Role, str]] = {"importance": "magnitude", "structure": "uns
 @checked_fields(RecipeError)
 @dataclass(frozen=True, slots=True)
 class Number:
-    """A setting that is a number, or one more option of a `Choice`: limits, step and unit, as a number box has them."""
+    """A setting that is a number, or one more option of a `Choice`: limits, step and unit, as a number box has them.
+
+    Example:
+        >>> import shrinkwidget as sw
+        >>> control = sw.methods.Number("power", "of the magnitude", min=0, max=4, step=0.5)
+        >>> control.checked(1), control.checked(5)
+        (1.0, None)
+    """
 
     label: str
     title: str = ""
@@ -77,7 +84,14 @@ class Number:
 @checked_fields(RecipeError)
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A setting that is one of a few values: its label, its options as (value, label, title), and when it is idle."""
+    """A setting that is one of a few values: its label, its options as (value, label, title), and when it is idle.
+
+    Example:
+        >>> import shrinkwidget as sw
+        >>> control = sw.methods.Choice("norm", ((1, "L1", "sum of magnitudes"), (2, "L2", "root of the squares")))
+        >>> control.checked(2), control.checked(3)
+        (2, None)
+    """
 
     label: str
     options: tuple[tuple[Any, str, str], ...]
@@ -109,7 +123,21 @@ class Choice:
 
 
 def setting(default: Any, control: Choice | Number) -> Any:
-    """Return the dataclass field of a setting: its default, and the control it has on the page."""
+    """Return the dataclass field of a setting: its default, and the control it has on the page.
+
+    Example:
+        >>> from dataclasses import dataclass
+        >>> import shrinkwidget as sw
+        >>> @sw.methods.register
+        ... @dataclass(frozen=True, repr=False)
+        ... class Power(sw.methods.Importance):
+        ...     kind, label, title = "power", "power", "the smallest powers of the magnitude go first"
+        ...     power: float = sw.methods.setting(1.0, sw.methods.Number("power", min=0, max=4, step=0.5))
+        ...     def scores(self, name, rows, statistic):
+        ...         return rows.abs() ** self.power
+        >>> sw.Recipe(sparsity=0.5, importance=Power(power=2))
+        Recipe(sparsity=0.5, importance=Power(power=2.0))
+    """
     return field(default=default, metadata={"control": control})
 
 
@@ -162,6 +190,18 @@ class Importance(Kind):
     A subclass gives `scores`. If these need to know what flows through the network, it sets `calibrated` and gives
     `observe` too. `survival`, the estimate from a sketch, may be left out: such a recipe is counted exactly or not at
     all.
+
+    Example:
+        >>> from dataclasses import dataclass
+        >>> import torch, shrinkwidget as sw
+        >>> @sw.methods.register
+        ... @dataclass(frozen=True, repr=False)
+        ... class Relative(sw.methods.Importance):
+        ...     kind, label, title = "relative", "relative", "the smallest of each channel go first"
+        ...     def scores(self, name, rows, statistic):
+        ...         return rows.abs() / (rows.norm(dim=1, keepdim=True) + 1e-12)
+        >>> sw.compress(sw.demo.model(), sparsity=0.8, importance="relative").recipe
+        Recipe(sparsity=0.8, importance='relative')
     """
 
     role: ClassVar[Role] = "importance"
@@ -211,6 +251,25 @@ class Quantizer(Kind):
     A layer's codes stand for values with the help of at most three arrays that the file stores: a scale for each group
     of weights, the code of zero in each group, and a codebook. Which of them there are is all that the file's size, its
     writer and its reader have to know of a quantizer.
+
+    Example:
+        >>> from dataclasses import dataclass
+        >>> import torch, shrinkwidget as sw
+        >>> from shrinkwidget.compression.quantization_grid import Grid
+        >>> @sw.methods.register
+        ... @dataclass(frozen=True, repr=False)
+        ... class Quarters(sw.methods.Quantizer):
+        ...     kind, label, title = "quarters", "quarters", "multiples of 1/4, the same for all layers"
+        ...     widths, has_scales, has_codebook = (3,), False, True
+        ...     def fit(self, layer):
+        ...         return Grid(layer.plan, codebook=torch.arange(-4, 4) / 4)
+        ...     def encode(self, piece, grid):
+        ...         return (piece.x * 4 + 4).round().clamp(0, 7).to(torch.uint8)
+        ...     def decode(self, codes, scales, zeros, codebook, bits):
+        ...         return codebook[codes.int()]
+        >>> small = sw.compress(sw.demo.model(), bits=3, quantizer="quarters")
+        >>> small.state_dict()["stem.weight"].unique().numel() <= 8
+        True
     """
 
     role: ClassVar[Role] = "quantizer"

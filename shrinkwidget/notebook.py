@@ -84,6 +84,14 @@ def monitor(run: TrainingRun[Any]) -> Monitor:
     Raises:
         TrainingError: for what is no `TrainingRun`, or one that does not train.
         MissingPackageError: where Jupyter's widgets are not installed; the message says how to install them.
+
+    Example:
+        >>> import shrinkwidget as sw
+        >>> run = sw.retrain(sw.demo.model(), sw.demo.few(per_class=8), epochs=1, background=True)
+        >>> sw.monitor(run)  # last in a cell of a notebook it is a live chart
+        Monitor(TrainingRun(DigitNet, ...))
+        >>> run.wait()
+        True
     """
     with _needing_jupyter("monitor"):
         from .widgets.monitor import monitor_of

@@ -42,7 +42,13 @@ Granularity: TypeAlias = Literal["tensor", "channel"] | int
 
 
 class _Keep:
-    """The override that leaves a layer exactly as it is."""
+    """The override that leaves a layer exactly as it is.
+
+    Example:
+        >>> import shrinkwidget as sw
+        >>> sw.Recipe(bits=4, layers={"stem": sw.Keep})  # the first layer stays as it is
+        Recipe(bits=4, layers={'stem': Keep})
+    """
 
     _instance: _Keep | None = None
 
@@ -216,6 +222,11 @@ class Recipe:
 
         Raises:
             RecipeError: if both an override and changes are given.
+
+        Example:
+            >>> import shrinkwidget as sw
+            >>> sw.Recipe(bits=4).with_layer("head", bits=8).with_layer("stem", sw.Keep)
+            Recipe(bits=4, layers={'head': {'bits': 8}, 'stem': Keep})
         """
         if override is not None and changes:
             raise RecipeError(f"with_layer({quoted(name)}, …) takes an override or single fields, not both")
@@ -228,14 +239,26 @@ class Recipe:
         return self.with_(layers=layers)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return a plain dict of the fields that differ from the defaults, with a format name and version."""
+        """Return a plain dict of the fields that differ from the defaults, with a format name and version.
+
+        Example:
+            >>> import shrinkwidget as sw
+            >>> sw.Recipe(sparsity=0.9, bits=4).to_dict()
+            {'format': 'shrinkwidget-recipe', 'version': 2, 'sparsity': 0.9, 'bits': 4}
+        """
         changed = {name: _json(value) for name, value in self._changed() if name != "layers"}
         if self.layers:
             changed["layers"] = {name: _json(own) for name, own in self.layers.items()}
         return {"format": FORMAT, "version": VERSION, **changed}
 
     def to_json(self) -> str:
-        """Return the canonical JSON text: no spaces, defaults left out; equal recipes give equal texts."""
+        """Return the canonical JSON text: no spaces, defaults left out; equal recipes give equal texts.
+
+        Example:
+            >>> import shrinkwidget as sw
+            >>> sw.Recipe(sparsity=0.9, bits=4).to_json()
+            '{"format":"shrinkwidget-recipe","version":2,"sparsity":0.9,"bits":4}'
+        """
         return self._text
 
     @cached_property
@@ -248,6 +271,11 @@ class Recipe:
 
         Raises:
             RecipeError: if the text is not JSON, not a recipe, or of a newer version.
+
+        Example:
+            >>> import shrinkwidget as sw
+            >>> sw.Recipe.from_json(sw.Recipe(sparsity=0.9, bits=4).to_json())
+            Recipe(sparsity=0.9, bits=4)
         """
         try:
             found = strict_json.parse(text)
@@ -257,7 +285,13 @@ class Recipe:
 
     @classmethod
     def from_dict(cls, found: Mapping[str, Any]) -> Recipe:
-        """Read what `to_dict` wrote; see `from_json`."""
+        """Read what `to_dict` wrote; see `from_json`.
+
+        Example:
+            >>> import shrinkwidget as sw
+            >>> sw.Recipe.from_dict(sw.Recipe(bits=8).to_dict())
+            Recipe(bits=8)
+        """
         if not isinstance(found, Mapping) or found.get("format") != FORMAT:
             raise RecipeError(f'this is not a recipe: expected an object with "format": "{FORMAT}"')
         version = found.get("version")
@@ -288,6 +322,12 @@ class Recipe:
 
         Raises:
             RecipeError: if an override matches none of the names.
+
+        Example:
+            >>> import shrinkwidget as sw
+            >>> recipe = sw.Recipe(bits=4, layers={"conv*": dict(bits=8)})
+            >>> [plan.bits for plan in recipe.resolve(["conv1.weight", "conv2.weight", "fc.weight"])]
+            [8, 8, 4]
         """
         names = tuple(names)
         try:

@@ -67,6 +67,14 @@ class Estimate:
     `dense`: bytes of the plain ``.safetensors`` file. `download`: bytes of the entropy-coded file, where known.
     `exact` tells whether the figures were counted on the weights or estimated from the sketch. `assumed` are the
     warnings of the sketch.
+
+    Example:
+        >>> import shrinkwidget as sw
+        >>> estimate = sw.estimate(sw.demo.model(), sparsity=0.9, bits=4)
+        >>> estimate.nbytes, round(estimate.ratio, 1), estimate.exact
+        (39619, 17.7, False)
+        >>> estimate.layer("stem").kept
+        125
     """
 
     recipe: Recipe
@@ -108,6 +116,12 @@ class Estimate:
 
         Raises:
             KeyError: if there is none.
+
+        Example:
+            >>> import shrinkwidget as sw
+            >>> stem = sw.estimate(sw.demo.model(), sparsity=0.9, bits=4).layer("stem")
+            >>> stem.name, stem.n, stem.kept
+            ('stem.weight', 144, 125)
         """
         for layer in self.layers:
             if name in (layer.name, layer_label(layer.name)):
@@ -115,7 +129,14 @@ class Estimate:
         raise KeyError(name)
 
     def parts(self) -> dict[str, int]:
-        """Return the bytes of the file by part: codes, mask, scales, kept (with layers under Keep) and header."""
+        """Return the bytes of the file by part: codes, mask, scales, kept (with layers under Keep) and header.
+
+        Example:
+            >>> import shrinkwidget as sw
+            >>> estimate = sw.estimate(sw.demo.model(), bits=4)
+            >>> sum(estimate.parts().values()) == estimate.nbytes
+            True
+        """
         sums = {
             part: sum(getattr(layer, part) for layer in self.layers) for part in ("codes", "mask", "scales", "as_is")
         }
@@ -128,7 +149,14 @@ class Estimate:
         }
 
     def to_dict(self) -> dict[str, Any]:
-        """Return a JSON-able dict: totals, and per layer one list for each figure."""
+        """Return a JSON-able dict: totals, and per layer one list for each figure.
+
+        Example:
+            >>> import shrinkwidget as sw
+            >>> estimate = sw.estimate(sw.demo.model(), bits=4)
+            >>> sorted(estimate.to_dict())
+            ['exact', 'header', 'layers', 'nbytes_entropy_coded', 'original_nbytes', 'recipe', 'uncompressed_bytes']
+        """
         return {
             "recipe": self.recipe.to_json(),
             "exact": self.exact,

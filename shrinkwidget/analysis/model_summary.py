@@ -36,6 +36,12 @@ class ModelSummary:
         peak_activation: with an example, the most bytes of inputs and results alive at one moment of the forward
             pass in eval mode, without weights, buffers and the scratch memory inside kernels; else None.
         warnings: what was taken for granted, in a sentence each: which axis is the width where nothing tells.
+
+    Example:
+        >>> import shrinkwidget as sw
+        >>> found = sw.summary(sw.demo.model())
+        >>> found.nbytes, found.parameters, found.width
+        (692688, 172218, (10, 64))
     """
 
     title: str
@@ -91,7 +97,13 @@ class ModelSummary:
         return sum(known) if self.peak_activation is not None else None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON-able values: the totals, and the layers with their tensors."""
+        """Return plain JSON-able values: the totals, and the layers with their tensors.
+
+        Example:
+            >>> import shrinkwidget as sw
+            >>> sw.summary(sw.demo.model()).to_dict()["nbytes"]
+            692688
+        """
         names = ("title", "parameters", "buffers", "nbytes", "dtypes", "depth", "width", "torch_save", "safetensors")
         totals = {name: getattr(self, name) for name in (*names, "macs", "peak_activation")}
         lists = {"width": list(self.width), "warnings": list(self.warnings)}
@@ -120,6 +132,12 @@ def summary(source: Source, example: object = None, *, layout: Stated = None) ->
         ModelError: for what is no model, for tensors without values, an example without a module, or a layout with one.
         DataError: if the model cannot run the example.
         FileError: for a path that cannot be read.
+
+    Example:
+        >>> import torch, shrinkwidget as sw
+        >>> found = sw.summary(sw.demo.model(), torch.zeros(1, 1, 8, 8))
+        >>> found.parameters, found.depth, found.macs
+        (172218, 14, 1631872)
     """
     entries = open_model(source, layout=layout, only_to_look=True)
     forward = None

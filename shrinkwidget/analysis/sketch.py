@@ -143,6 +143,12 @@ class Sketch:
     `dense` is the size of a plain ``.safetensors`` file; `structure` the length of the packed file's structure text.
     `warnings` say in a sentence each what was taken for granted: which axis is the output channels where nothing tells.
     `calibration` is where importances find statistics of calibration data; it stays in this process.
+
+    Example:
+        >>> import shrinkwidget as sw
+        >>> sketch = sw.sketch(sw.demo.model())
+        >>> sketch.title, len(sketch.layers), sketch.layer("stem").n
+        ('DigitNet', 14, 144)
     """
 
     title: str
@@ -172,6 +178,11 @@ class Sketch:
 
         Raises:
             KeyError: if there is none.
+
+        Example:
+            >>> import shrinkwidget as sw
+            >>> sw.sketch(sw.demo.model()).layer("stem").shape
+            (16, 1, 3, 3)
         """
         for layer in self.layers:
             if name in (layer.name, layer.label):
@@ -183,20 +194,43 @@ class Sketch:
 
         Raises:
             RecipeError: if an override matches no layer, saying why where it names a tied or a kept tensor.
+
+        Example:
+            >>> import shrinkwidget as sw
+            >>> sketch = sw.sketch(sw.demo.model())
+            >>> plans = sketch.plans(sw.Recipe(bits=4, layers={"stem": sw.Keep}))
+            >>> [plan.keep for plan in plans][:3]
+            [True, False, False]
         """
         tied = {other: f"is tied to {layer.label!r}: name that" for layer in self.layers for other in layer.aliases}
         kept = {tensor.name: f"is never compressed anyway ({tensor.why})" for tensor in self.uncompressed}
         return recipe.resolve([layer.name for layer in self.layers], tied | kept)
 
     def encode(self) -> bytes:
-        """Return the sketch as one self-contained blob (a safetensors file), the form in which charts receive it."""
+        """Return the sketch as one self-contained blob (a safetensors file), the form in which charts receive it.
+
+        Example:
+            >>> import shrinkwidget as sw
+            >>> sketch = sw.sketch(sw.demo.model())
+            >>> from shrinkwidget.analysis.sketch import Sketch
+            >>> Sketch.decode(sketch.encode()).title
+            'DigitNet'
+        """
         from .sketch_io import encode
 
         return encode(self)
 
     @classmethod
     def decode(cls, blob: bytes) -> Sketch:
-        """Read what `encode` wrote."""
+        """Read what `encode` wrote.
+
+        Example:
+            >>> import shrinkwidget as sw
+            >>> from shrinkwidget.analysis.sketch import Sketch
+            >>> sketch = Sketch.decode(sw.sketch(sw.demo.model()).encode())
+            >>> sw.estimate(sketch, bits=4) == sw.estimate(sw.demo.model(), bits=4)
+            True
+        """
         from .sketch_io import decode
 
         return decode(blob)
@@ -220,6 +254,14 @@ def sketch(source: Source | ModelTensors, *, layout: Stated = None) -> Sketch:
         ModelError: for NaN or infinite weights (naming the layer), meta tensors, nothing to compress, or a `layout`
             that is none or names no tensor.
         FileError: for a path that is not a safetensors file.
+
+    Example:
+        >>> import shrinkwidget as sw
+        >>> sketch = sw.sketch(sw.demo.model())
+        >>> len(sketch.layers)
+        14
+        >>> sw.estimate(sketch, sw.Recipe(bits=4)).nbytes  # touches no weight any more
+        95268
     """
     weights = source if isinstance(source, ModelTensors) else open_model(source, layout=layout)
     return _assembled(weights, tuple(each(sketch_layer, weights.layers)))

@@ -80,6 +80,16 @@ def fold_batchnorm(model: nn.Module, example: object = None) -> nn.Module:
         ModelError: for a model that cannot be traced where there is no example, or in which there is nothing to fold,
             with the reason; or if the example's outputs would change.
         DataError: if the model cannot run the example.
+
+    Example:
+        >>> import torch, shrinkwidget as sw
+        >>> model = sw.demo.model()
+        >>> folded = sw.fold_batchnorm(model)
+        >>> sw.summary(folded).parameters < sw.summary(model).parameters
+        True
+        >>> images, _ = sw.demo.data("valid")
+        >>> torch.allclose(folded(images), model(images), atol=1e-4)
+        True
     """
     if not isinstance(model, nn.Module):
         raise ModelError(f"cannot fold a {type(model).__name__}: give {_inside(model)}")

@@ -13,7 +13,13 @@ from ..kinds import Structure, register
 @register
 @dataclass(frozen=True, repr=False)
 class Unstructured(Structure):
-    """Any weight may go."""
+    """Any weight may go.
+
+    Example:
+        >>> import shrinkwidget as sw
+        >>> sw.Recipe(sparsity=0.9, structure=sw.methods.Unstructured())  # the default
+        Recipe(sparsity=0.9)
+    """
 
     kind: ClassVar[str] = "unstructured"
     label: ClassVar[str] = "any"
@@ -24,8 +30,11 @@ class Unstructured(Structure):
 class NM(Structure):
     """Of every `m` neighbours along a row, the `n` most important are kept; a recipe calls it ``"2:4"``.
 
-    >>> NM(1, 4).sparsity
-    0.75
+    Example:
+        >>> import shrinkwidget as sw
+        >>> recipe = sw.Recipe(bits=4, structure=sw.methods.NM(1, 4))
+        >>> recipe, recipe.sparsity
+        (Recipe(bits=4, structure='1:4'), 0.75)
     """
 
     n: int = 2

@@ -33,7 +33,16 @@ _BOUNDS: Final[dict[str, tuple[int, int | None]]] = {
 
 @public()
 def model() -> DigitNet:
-    """Return a fresh copy of the demo network with its trained weights, in eval mode on the CPU."""
+    """Return a fresh copy of the demo network with its trained weights, in eval mode on the CPU.
+
+    Example:
+        >>> import shrinkwidget as sw
+        >>> model = sw.demo.model()
+        >>> model.training
+        False
+        >>> sum(weights.numel() for weights in model.parameters())
+        172218
+    """
     network = DigitNet()
     network.load_state_dict(load_file(WEIGHTS))
     return network.eval()
@@ -49,6 +58,12 @@ def data(split: Split = "test") -> tuple[Tensor, Tensor]:
     Raises:
         MissingPackageError: without scikit-learn, which carries the images; the extra "demo" brings it.
         DataError: for another name of a split.
+
+    Example:
+        >>> import shrinkwidget as sw
+        >>> images, labels = sw.demo.data("train")
+        >>> images.shape, labels.shape
+        (torch.Size([1150, 1, 8, 8]), torch.Size([1150]))
     """
     if split not in _BOUNDS:
         raise DataError(f"there is no split {split!r}: take 'train', 'valid' or 'test'{nearest(str(split), _BOUNDS)}")
@@ -66,6 +81,12 @@ def few(per_class: int, seed: int = 0) -> tuple[Tensor, Tensor]:
 
     Raises:
         DataError: for more than there are, or fewer than one.
+
+    Example:
+        >>> import shrinkwidget as sw
+        >>> images, labels = sw.demo.few(per_class=5)
+        >>> labels.bincount().tolist()
+        [5, 5, 5, 5, 5, 5, 5, 5, 5, 5]
     """
     images, labels = data("train")
     most = int(labels.bincount().min())
@@ -78,7 +99,14 @@ def few(per_class: int, seed: int = 0) -> tuple[Tensor, Tensor]:
 
 @public()
 def pretrained(examples: int = 20_000, epochs: int = 2, seed: int = 0) -> DigitNet:
-    """Return a network that has learnt printed digits and never saw a handwritten one; takes about ten seconds."""
+    """Return a network that has learnt printed digits and never saw a handwritten one; takes about ten seconds.
+
+    Example:
+        >>> import shrinkwidget as sw
+        >>> printed_only = sw.demo.pretrained(examples=256, epochs=1)  # the defaults take ten seconds
+        >>> type(printed_only).__name__
+        'DigitNet'
+    """
     return fit(*printed_digits(examples, seed), epochs, batch_size=128, seed=seed)
 
 

@@ -36,6 +36,12 @@ def printed_digits(n: int, seed: int = 0) -> tuple[Tensor, Tensor]:
 
     Raises:
         DataError: for a number below 1.
+
+    Example:
+        >>> import shrinkwidget as sw
+        >>> images, labels = sw.demo.printed_digits(100)
+        >>> images.shape, images.min() >= 0, images.max() <= 1
+        (torch.Size([100, 1, 8, 8]), tensor(True), tensor(True))
     """
     if not isinstance(n, int) or n < 1:
         raise DataError(f"glyphs({n!r}): expected how many digits to draw, a whole number from 1")

@@ -27,7 +27,14 @@ class Block(nn.Module):
 
 
 class DigitNet(nn.Module):
-    """A ResNet-14 for 8×8 digits: a stem, three stages 16, 32 and 64 channels wide, a head; 172,218 parameters."""
+    """A ResNet-14 for 8×8 digits: a stem, three stages 16, 32 and 64 channels wide, a head; 172,218 parameters.
+
+    Example:
+        >>> import torch, shrinkwidget as sw
+        >>> untrained = sw.demo.DigitNet()
+        >>> untrained(torch.zeros(2, 1, 8, 8)).shape
+        torch.Size([2, 10])
+    """
 
     def __init__(self) -> None:
         super().__init__()

@@ -95,13 +95,27 @@ class Score:
 
     @classmethod
     def from_dict(cls, found: Mapping[str, Any]) -> Score:
-        """Return what `to_dict` told, without the counts of classes; more keys are left out."""
+        """Return what `to_dict` told, without the counts of classes; more keys are left out.
+
+        Example:
+            >>> import shrinkwidget as sw
+            >>> score = sw.evaluate(sw.demo.model(), sw.demo.data("valid"))
+            >>> sw.Score.from_dict(score.to_dict()).text == score.text
+            True
+        """
         known = {f.name: found[f.name] for f in fields(cls) if f.name in found}
         unknown = {name: math.nan for name in ("value", "low", "high") if known[name] is None}  # JSON has no NaN
         return cls(**{**known, **unknown, "warnings": tuple(known["warnings"])})
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON-able values but for the counts of classes; what is not finite is None."""
+        """Return plain JSON-able values but for the counts of classes; what is not finite is None.
+
+        Example:
+            >>> import shrinkwidget as sw
+            >>> score = sw.evaluate(sw.demo.model(), sw.demo.data("valid"))
+            >>> score.to_dict()["metric"], score.to_dict()["n"]
+            ('accuracy', 287)
+        """
         plain = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "by_class"}
         plain["warnings"] = list(self.warnings)
         return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in plain.items()}

@@ -106,6 +106,14 @@ class Metric:
 
         wer = sw.methods.Metric.of(word_errors, name="WER", higher=False, percent=True)
         sw.evaluate(model, data, wer)
+
+    Example:
+        >>> import shrinkwidget as sw
+        >>> def confidence(outputs, targets):
+        ...     return outputs.softmax(1).max(1).values  # one number per example
+        >>> metric = sw.methods.Metric.of(confidence, higher=True, percent=True)
+        >>> sw.evaluate(sw.demo.model(), sw.demo.data("valid"), metric).value > 0.9
+        True
     """
 
     name: str
@@ -132,6 +140,13 @@ class Metric:
             higher: whether more is better; by default the function's attribute ``higher_is_better``, False for torch's
                 own losses, else True.
             percent: whether it gives shares, 0…1; by default the function's attribute ``percent``, else False.
+
+        Example:
+            >>> import shrinkwidget as sw
+            >>> def error_rate(outputs, targets):
+            ...     return (outputs.argmax(1) != targets).float()
+            >>> sw.methods.Metric.of(error_rate, higher=False, percent=True).name
+            'error_rate'
         """
         inner = function.func if isinstance(function, partial) else function
         called = name or str(getattr(inner, "__name__", type(inner).__name__))

@@ -66,6 +66,17 @@ class ConstrainedTraining:
 
     Rounded weights: between steps the module holds what its file would, so that forward passes, evaluations and
     checkpoints see that; for a step it gets back the weights that are trained (`WeightConstraints.effective`).
+
+    Example:
+        >>> import torch, shrinkwidget as sw
+        >>> small = sw.compress(sw.demo.model(), sparsity=0.9)
+        >>> images, labels = sw.demo.few(per_class=5)
+        >>> with sw.constrain(small) as training:
+        ...     optimizer = torch.optim.SGD(training.model.parameters(), lr=0.01)
+        ...     torch.nn.functional.cross_entropy(training.model(images), labels).backward()
+        ...     optimizer.step()
+        >>> training.steps
+        1
     """
 
     def __init__(self, small: CompressedModel) -> None:
@@ -198,6 +209,17 @@ class ConstrainedTraining:
         Raises:
             TrainingError: if nothing has trained the model, or if its parameters were replaced by others.
             ModelError: for weights that are NaN or infinite.
+
+        Example:
+            >>> import torch, shrinkwidget as sw
+            >>> images, labels = sw.demo.few(per_class=5)
+            >>> with sw.constrain(sw.compress(sw.demo.model(), sparsity=0.9)) as training:
+            ...     optimizer = torch.optim.SGD(training.model.parameters(), lr=0.01)
+            ...     torch.nn.functional.cross_entropy(training.model(images), labels).backward()
+            ...     optimizer.step()
+            >>> small = training.compressed()
+            >>> small.recipe.sparsity, small.provenance
+            (0.9, 'trained 1 step in a custom loop')
         """
         if self._held is not None:
             self._take()

@@ -31,6 +31,14 @@ class Distillation:
         teacher: the dense model, usually; it is copied, and runs in eval mode.
         temperature: T, above 0.
         weight: 0…1.
+
+    Example:
+        >>> import shrinkwidget as sw
+        >>> dense = sw.demo.model()
+        >>> distillation = sw.methods.Distillation(dense, temperature=2)
+        >>> small = sw.compress(dense, sparsity=0.95)
+        >>> sw.retrain(small, sw.demo.few(per_class=8), epochs=1, distillation=distillation).provenance
+        'fine-tuned 1 epoch, distilled'
     """
 
     teacher: nn.Module
@@ -71,6 +79,13 @@ class TrainingOptions:
     Raises:
         TrainingError: for a value out of range or an unknown name.
         DataError: for an unknown metric, or an ignore_index or next_token that cannot be.
+
+    Example:
+        >>> import shrinkwidget as sw
+        >>> options = sw.methods.TrainingOptions(batch_size=16, seed=1, checkpoint="training.safetensors")
+        >>> small = sw.compress(sw.demo.model(), sparsity=0.9)
+        >>> sw.retrain(small, sw.demo.few(per_class=8), epochs=1, options=options).provenance
+        'fine-tuned 1 epoch'
     """
 
     loss: Loss = "cross_entropy"

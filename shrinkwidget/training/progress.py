@@ -31,6 +31,12 @@ class Progress:
         eta: seconds to the end of all rounds; None while nobody can tell.
         stage: what the round is called, where it is a stage of a transfer; "" else.
         epochs_by_round: of every round, where they differ; () where all have as many as this one.
+
+    Example:
+        >>> import shrinkwidget as sw
+        >>> run = sw.retrain(sw.demo.model(), sw.demo.few(per_class=8), epochs=1, background=True)
+        >>> run.wait(), run.progress.epoch, run.progress.steps
+        (True, 1, 2)
     """
 
     phase: Phase
@@ -70,7 +76,14 @@ class Progress:
         return " × ".join(factors) + (f" = {steps:,} steps" if self.steps and len(factors) > 1 else "")
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON-able values."""
+        """Return plain JSON-able values.
+
+        Example:
+            >>> import shrinkwidget as sw
+            >>> run = sw.retrain(sw.demo.model(), sw.demo.few(per_class=8), epochs=1, background=True)
+            >>> run.wait(), run.progress.to_dict()["epoch"]
+            (True, 1)
+        """
         return asdict(replace(self, test=None)) | {"test": self.test and self.test.to_dict()}
 
 

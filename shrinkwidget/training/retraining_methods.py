@@ -51,6 +51,13 @@ class FineTune:
         epochs: for how long.
         lr: the rate; by default the last one of the schedule.
         schedule: of the original training, for its optimizer and its last rate.
+
+    Example:
+        >>> import shrinkwidget as sw
+        >>> small = sw.compress(sw.demo.model(), sparsity=0.9)
+        >>> method = sw.methods.FineTune(epochs=2, lr=0.01)
+        >>> sw.retrain(small, sw.demo.few(per_class=8), method=method).provenance
+        'fine-tuned 2 epochs'
     """
 
     epochs: int = 10
@@ -79,6 +86,14 @@ class LearningRateRewinding:
 
     As in Renda, Frankle, Carbin, "Comparing Rewinding and Fine-tuning in Neural Network Pruning", arXiv 2003.02389,
     which rewinds to the start.
+
+    Example:
+        >>> import shrinkwidget as sw
+        >>> schedule = sw.methods.Schedule(epochs=2, lr=0.05)  # that of the original training
+        >>> small = sw.compress(sw.demo.model(), sparsity=0.9)
+        >>> method = sw.methods.LearningRateRewinding(schedule)
+        >>> sw.retrain(small, sw.demo.few(per_class=8), method=method).provenance
+        'retrained 2 epochs, learning rate rewound'
     """
 
     schedule: Schedule = field(default_factory=Schedule)
@@ -107,6 +122,15 @@ class WeightRewinding:
         schedule: of the original training.
         state_dict: the state dict of its epoch `to`; what it does not name keeps its value.
         epoch: the epoch.
+
+    Example:
+        >>> import shrinkwidget as sw
+        >>> schedule = sw.methods.Schedule(epochs=2, lr=0.05)
+        >>> early = sw.demo.DigitNet().state_dict()  # as saved early in the original training
+        >>> method = sw.methods.WeightRewinding(schedule, early)
+        >>> small = sw.compress(sw.demo.model(), sparsity=0.9)
+        >>> sw.retrain(small, sw.demo.few(per_class=8), method=method).provenance
+        'retrained 2 epochs, weights rewound to epoch 0'
     """
 
     schedule: Schedule
@@ -136,6 +160,13 @@ class GradualPruning:
         schedule: of the whole training, from the dense model.
         begin, end: fractions of the training between which is pruned; after them what remains recovers.
         every: epochs between two prunings.
+
+    Example:
+        >>> import shrinkwidget as sw
+        >>> method = sw.methods.GradualPruning(sw.methods.Schedule(epochs=2, lr=0.05))
+        >>> small = sw.prune_and_retrain(sw.demo.model(), sw.demo.few(per_class=8), sparsity=0.9, method=method)
+        >>> small.provenance, round(small.estimate.sparsity, 3)
+        ('pruned gradually over 2 epochs', 0.9)
     """
 
     schedule: Schedule = field(default_factory=Schedule)
@@ -155,7 +186,14 @@ class GradualPruning:
         return Stage(self.schedule.epochs, self.schedule.lr_at, self.schedule, share=self.share_at)
 
     def share_at(self, progress: float) -> float:
-        """Return which share of the final sparsity is pruned after `progress` epochs: equation 1 of the paper."""
+        """Return which share of the final sparsity is pruned after `progress` epochs: equation 1 of the paper.
+
+        Example:
+            >>> import shrinkwidget as sw
+            >>> method = sw.methods.GradualPruning(sw.methods.Schedule(epochs=10), end=1.0)
+            >>> [round(method.share_at(epoch), 3) for epoch in (0, 5, 10)]
+            [0.0, 0.875, 1.0]
+        """
         last = progress // self.every * self.every / self.schedule.epochs
         past = min(1.0, max(0.0, (last - self.begin) / (self.end - self.begin)))
         return 1 - (1 - past) ** 3
@@ -172,6 +210,12 @@ class RecalibrateBatchNorm:
 
     Args:
         batches: at most so many are run; None for all.
+
+    Example:
+        >>> import shrinkwidget as sw
+        >>> small = sw.compress(sw.demo.model(), sparsity=0.9)
+        >>> sw.retrain(small, sw.demo.data("train"), method=sw.methods.RecalibrateBatchNorm(batches=4)).provenance
+        'batch norm recalibrated'
     """
 
     batches: int | None = None

@@ -41,6 +41,12 @@ class Schedule:
 
     Raises:
         TrainingError: for a value out of range or an unknown name.
+
+    Example:
+        >>> import shrinkwidget as sw
+        >>> schedule = sw.methods.Schedule(epochs=30, lr=0.1, milestones=(0.5, 0.75))
+        >>> [round(schedule.lr_at(epoch), 4) for epoch in (0, 15, 29)]
+        [0.1, 0.01, 0.001]
     """
 
     epochs: int = 30
@@ -69,7 +75,14 @@ class Schedule:
             )
 
     def lr_at(self, progress: float) -> float:
-        """Return the learning rate when `progress` epochs of the schedule are over: nothing but this sets the rate."""
+        """Return the learning rate when `progress` epochs of the schedule are over: nothing but this sets the rate.
+
+        Example:
+            >>> import shrinkwidget as sw
+            >>> schedule = sw.methods.Schedule(epochs=10, lr=0.1, decay="cosine")
+            >>> schedule.lr_at(5)
+            0.05
+        """
         if progress < self.warmup:
             return self.lr * progress / self.warmup
         if self.decay == "cosine":
@@ -90,6 +103,12 @@ class Schedule:
 
         Raises:
             TrainingError: if the function given as `optimizer` fails, or returns something else.
+
+        Example:
+            >>> import shrinkwidget as sw
+            >>> schedule = sw.methods.Schedule(optimizer="adam", lr=0.001)
+            >>> type(schedule.optimizer_of(sw.demo.model().parameters())).__name__
+            'Adam'
         """
         if not callable(self.optimizer):
             return _NAMED[self.optimizer](self, parameters)

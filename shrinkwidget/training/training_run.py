@@ -40,6 +40,16 @@ class TrainingRun(Generic[Result]):
 
     Whatever its data, model, loss or metric raise ends it, with state "failed", and frees the model; data that gives no
     batch for ten minutes does, too.
+
+    Example:
+        >>> import shrinkwidget as sw
+        >>> run = sw.retrain(sw.demo.model(), sw.demo.few(per_class=8), epochs=2, background=True)
+        >>> run.wait()
+        True
+        >>> run
+        TrainingRun(DigitNet, done, round 1 of 1, epoch 2 of 2)
+        >>> run.result.provenance
+        'fine-tuned 2 epochs'
     """
 
     def __init__(self, spec: AnyJob) -> None:
@@ -59,6 +69,16 @@ class TrainingRun(Generic[Result]):
 
         Raises:
             TrainingError: if it was started before, or if another training of the same model is under way.
+
+        Example:
+            >>> import shrinkwidget as sw
+            >>> run = sw.retrain(sw.demo.model(), sw.demo.few(per_class=8), epochs=1, background=True)
+            >>> run.wait(), run.state
+            (True, 'done')
+            >>> run.start()  # retrain started it already
+            Traceback (most recent call last):
+            ...
+            shrinkwidget.errors.TrainingError: this run is done, and cannot be started again: ask for a new one
         """
         with self._changed:
             if self._state != "ready":
@@ -75,20 +95,58 @@ class TrainingRun(Generic[Result]):
         return self
 
     def pause(self) -> None:
-        """Rest after the step that is being taken, until `resume` or `stop`."""
+        """Rest after the step that is being taken, until `resume` or `stop`.
+
+        Example:
+            >>> import shrinkwidget as sw
+            >>> run = sw.retrain(sw.demo.model(), sw.demo.few(per_class=8), epochs=1000, background=True)
+            >>> run.pause()
+            >>> run.state
+            'paused'
+            >>> run.stop()
+            >>> run.wait()
+            True
+        """
         self._become("paused", "running")
 
     def resume(self) -> None:
-        """Go on after a pause."""
+        """Go on after a pause.
+
+        Example:
+            >>> import shrinkwidget as sw
+            >>> run = sw.retrain(sw.demo.model(), sw.demo.few(per_class=8), epochs=1, background=True)
+            >>> run.pause()
+            >>> run.resume()
+            >>> run.wait(), run.state
+            (True, 'done')
+        """
         self._become("running", "paused")
 
     def stop(self) -> None:
-        """End early, with the best weights so far; one that was never started has none."""
+        """End early, with the best weights so far; one that was never started has none.
+
+        Example:
+            >>> import shrinkwidget as sw
+            >>> run = sw.retrain(sw.demo.model(), sw.demo.few(per_class=8), epochs=1000, background=True)
+            >>> run.stop()
+            >>> run.wait(), run.state
+            (True, 'stopped')
+        """
         self._become("stopped", "ready")
         self._become("stopping", "running", "paused")
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Block until it is over, paused or not; return False if `timeout` seconds pass first."""
+        """Block until it is over, paused or not; return False if `timeout` seconds pass first.
+
+        Example:
+            >>> import shrinkwidget as sw
+            >>> run = sw.retrain(sw.demo.model(), sw.demo.few(per_class=8), epochs=1000, background=True)
+            >>> run.wait(timeout=0.1)
+            False
+            >>> run.stop()
+            >>> run.wait()
+            True
+        """
         with self._changed:
             return self._changed.wait_for(lambda: self.over, timeout)
 
@@ -97,6 +155,13 @@ class TrainingRun(Generic[Result]):
 
         It is called on the run's thread, or on that which pauses or stops it. One that fails is logged, and called
         again: it harms no training.
+
+        Example:
+            >>> import shrinkwidget as sw
+            >>> run = sw.retrain(sw.demo.model(), sw.demo.few(per_class=8), epochs=1000, background=True)
+            >>> forget = run.observe(lambda run: run.stop() if len(run.history) == 2 else None)
+            >>> run.wait(), run.state
+            (True, 'stopped')
         """
         with self._changed:
             self._observers.append(callback)

@@ -48,6 +48,12 @@ class LinearProbe:
         weight_decay: of the optimizers with a name.
         least: examples per step where the options' batch is smaller: what goes into a head is small, and calls to torch
             would cost more than what they compute.
+
+    Example:
+        >>> import shrinkwidget as sw
+        >>> strategy = sw.methods.LinearProbe(epochs=5, lr=0.02)
+        >>> sw.transfer(sw.demo.model(), sw.demo.few(per_class=5), strategy=strategy).provenance
+        'transferred, new head trained 5 epochs'
     """
 
     epochs: int = 100
@@ -79,6 +85,12 @@ class FullFineTune:
         backbone_lr: of all else, by default a tenth of `lr`.
         optimizer: a name or a function, as of a `Schedule`; a function is given groups of parameters.
         weight_decay: of the optimizers with a name.
+
+    Example:
+        >>> import shrinkwidget as sw
+        >>> strategy = sw.methods.FullFineTune(epochs=1, lr=0.02, backbone_lr=0.001)
+        >>> sw.transfer(sw.demo.model(), sw.demo.few(per_class=5), strategy=strategy).provenance
+        'transferred, all fine-tuned 1 epoch'
     """
 
     epochs: int = 30
@@ -114,6 +126,12 @@ class GradualUnfreezing:
         backbone_lr: of what is unfrozen, by default a tenth of `lr`.
         optimizer, weight_decay: as of `FullFineTune`.
         first: the first stage.
+
+    Example:
+        >>> import shrinkwidget as sw
+        >>> strategy = sw.methods.GradualUnfreezing(stages=2, epochs=1, first=sw.methods.LinearProbe(epochs=5))
+        >>> sw.transfer(sw.demo.model(), sw.demo.few(per_class=5), strategy=strategy).provenance
+        'transferred, unfrozen in 2 stages, 6 epochs'
     """
 
     stages: int = 3
@@ -159,6 +177,12 @@ class LoRA:
         alpha: they are multiplied by alpha / rank.
         epochs, lr: the rate falls to zero along half a cosine.
         optimizer, weight_decay: as of `FullFineTune`.
+
+    Example:
+        >>> import shrinkwidget as sw
+        >>> strategy = sw.methods.LoRA(rank=2, epochs=1)
+        >>> sw.transfer(sw.demo.model(), sw.demo.few(per_class=5), strategy=strategy).provenance
+        'transferred, updates of rank 2 trained 1 epoch'
     """
 
     rank: int = 4

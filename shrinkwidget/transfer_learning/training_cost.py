@@ -26,6 +26,12 @@ class TrainingCost:
         macs: multiply-accumulates of training, tests left out; a pass backward counts as two forward, and a frozen
             layer has none.
         seconds: from beginning to end, tests among them.
+
+    Example:
+        >>> import shrinkwidget as sw
+        >>> cost = sw.transfer(sw.demo.model(), sw.demo.few(per_class=5), epochs=2).cost
+        >>> cost.steps, cost.examples
+        (2, 100)
     """
 
     examples: int
@@ -34,7 +40,14 @@ class TrainingCost:
     seconds: float
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON-able values."""
+        """Return plain JSON-able values.
+
+        Example:
+            >>> import shrinkwidget as sw
+            >>> cost = sw.transfer(sw.demo.model(), sw.demo.few(per_class=5), epochs=2).cost
+            >>> sorted(cost.to_dict())
+            ['examples', 'macs', 'seconds', 'steps']
+        """
         return {"examples": self.examples, "steps": self.steps, "macs": self.macs, "seconds": self.seconds}
 
     def __repr__(self) -> str:

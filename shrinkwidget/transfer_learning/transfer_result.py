@@ -29,6 +29,14 @@ class TransferResult:
         spent: examples, steps, multiply-accumulates and seconds.
         compressed: the same model compressed, where the one given was.
         baseline: the same network trained from scratch on the same data, where that was asked for.
+
+    Example:
+        >>> import shrinkwidget as sw
+        >>> other = sw.transfer(sw.demo.model(), sw.demo.few(per_class=5), epochs=2)
+        >>> other.head, other.provenance
+        ('head', 'transferred, new head trained 2 epochs')
+        >>> other.cost.steps
+        2
     """
 
     model: nn.Module
@@ -53,7 +61,15 @@ class TransferResult:
         return replace(compress(self.model, Recipe()), provenance=self.provenance)
 
     def save(self, path: str | os.PathLike[str], entropy: bool = False) -> int:
-        """Write the model into a file that `load` reads, and return its bytes; see `CompressedModel.save`."""
+        """Write the model into a file that `load` reads, and return its bytes; see `CompressedModel.save`.
+
+        Example:
+            >>> import shrinkwidget as sw
+            >>> sparse = sw.compress(sw.demo.model(), sparsity=0.9)
+            >>> other = sw.transfer(sparse, sw.demo.few(per_class=5), epochs=2)
+            >>> other.save("other.safetensors") == other.compressed.nbytes
+            True
+        """
         return self.packed.save(path, entropy)
 
     def __repr__(self) -> str:

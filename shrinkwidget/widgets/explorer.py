@@ -60,6 +60,18 @@ class Explorer(BaseWidget):
 
     `recipe` (a `Recipe`), `sparsity` and `bits` are traits: observe them, link them, set them. `value` mirrors
     `recipe`, so that ``interactive_output`` works. All work runs on one worker thread; nothing here blocks.
+
+    Example:
+        >>> import shrinkwidget as sw
+        >>> ex = sw.explore(sw.demo.model(), sw.demo.data("valid"))
+        >>> ex.sparsity, ex.bits = 0.9, 4  # as if dragged
+        >>> ex.recipe
+        Recipe(sparsity=0.9, bits=4)
+        >>> ex.wait()  # for exact figures and the accuracy
+        True
+        >>> ex.estimate.exact, ex.score.n
+        (True, 287)
+        >>> ex.close()
     """
 
     _esm = built("explorer.js")
@@ -155,16 +167,43 @@ class Explorer(BaseWidget):
 
         Raises:
             ModelError: if your model has changed since the explorer looked at it.
+
+        Example:
+            >>> import shrinkwidget as sw
+            >>> ex = sw.explore(sw.demo.model(), sparsity=0.9, bits=4)
+            >>> small = ex.compress()
+            >>> small.recipe == ex.recipe
+            True
+            >>> ex.close()
         """
         return self._compressed(self.recipe, self._result)
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Block until all figures of the current recipe are there; return False after `timeout` seconds."""
+        """Block until all figures of the current recipe are there; return False after `timeout` seconds.
+
+        Example:
+            >>> import shrinkwidget as sw
+            >>> ex = sw.explore(sw.demo.model())
+            >>> ex.bits = 4
+            >>> ex.wait()
+            True
+            >>> ex.estimate.exact
+            True
+            >>> ex.close()
+        """
         with _let_go(self._lock):
             return _WORKER.wait(id(self), timeout)
 
     def close(self) -> None:
-        """Stop all work, leave the page, and let go of the model."""
+        """Stop all work, leave the page, and let go of the model.
+
+        Example:
+            >>> import shrinkwidget as sw
+            >>> ex = sw.explore(sw.demo.model())
+            >>> ex.close()
+            >>> ex
+            Explorer(closed)
+        """
         _WORKER.forget(id(self))
         if self._pictured != self.recipe:
             self._refresh_snapshot()

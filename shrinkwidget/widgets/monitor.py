@@ -30,6 +30,14 @@ class Monitor(BaseWidget):
 
     It only looks on: closing it does not end the run. One that was made to `offer` a training asks how it shall go
     about it, and shows it once it has begun.
+
+    Example:
+        >>> import shrinkwidget as sw
+        >>> run = sw.retrain(sw.demo.model(), sw.demo.few(per_class=8), epochs=1, background=True)
+        >>> monitor = sw.monitor(run)
+        >>> run.wait(), monitor.run is run
+        (True, True)
+        >>> monitor.close()
     """
 
     _esm = built("monitor.js")
@@ -59,7 +67,20 @@ class Monitor(BaseWidget):
         self.on_msg(self._on_command)
 
     def watch(self, run: TrainingRun[Any]) -> Monitor:
-        """Show a run from now on."""
+        """Show a run from now on.
+
+        Example:
+            >>> import shrinkwidget as sw
+            >>> few = sw.demo.few(per_class=8)
+            >>> first = sw.retrain(sw.demo.model(), few, epochs=1, background=True)
+            >>> monitor = sw.monitor(first)
+            >>> second = sw.retrain(sw.demo.model(), few, epochs=1, background=True)
+            >>> monitor.watch(second).run is second  # the next training in the same place
+            True
+            >>> first.wait(), second.wait()
+            (True, True)
+            >>> monitor.close()
+        """
         spec = run.spec
         self._forget()
         self.run = run
@@ -79,7 +100,16 @@ class Monitor(BaseWidget):
         self._tell(_error=text)
 
     def close(self) -> None:
-        """Leave the page and let go of the run, which goes on."""
+        """Leave the page and let go of the run, which goes on.
+
+        Example:
+            >>> import shrinkwidget as sw
+            >>> run = sw.retrain(sw.demo.model(), sw.demo.few(per_class=8), epochs=1, background=True)
+            >>> monitor = sw.monitor(run)
+            >>> monitor.close()  # the run goes on
+            >>> run.wait(), run.state
+            (True, 'done')
+        """
         self._forget()
         self._refresh_snapshot()
         self.run, self._start, self._forget = None, None, _nothing  # anywidget keeps the widget itself

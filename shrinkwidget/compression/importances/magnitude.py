@@ -17,7 +17,13 @@ from ..magnitude_ranking import magnitude
 @register
 @dataclass(frozen=True, repr=False)
 class Magnitude(Importance):
-    """The magnitude of a weight."""
+    """The magnitude of a weight.
+
+    Example:
+        >>> import shrinkwidget as sw
+        >>> sw.Recipe(sparsity=0.9, importance=sw.methods.Magnitude())  # the default
+        Recipe(sparsity=0.9)
+    """
 
     kind: ClassVar[str] = "magnitude"
     label: ClassVar[str] = "magnitude"

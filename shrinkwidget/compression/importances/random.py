@@ -22,8 +22,10 @@ class Random(Importance):
 
     Drawn on the CPU: every device, and every process, prunes the same weights.
 
-    >>> Random(seed=3).to_json()
-    {'kind': 'random', 'seed': 3}
+    Example:
+        >>> import shrinkwidget as sw
+        >>> sw.Recipe(sparsity=0.9, importance="random", seed=3)
+        Recipe(sparsity=0.9, importance=Random(seed=3))
     """
 
     kind: ClassVar[str] = "random"

@@ -27,6 +27,12 @@ class Taylor(Importance):
 
     Args:
         loss: ``"cross_entropy"``, or ``"mse"`` for a regression.
+
+    Example:
+        >>> import shrinkwidget as sw
+        >>> small = sw.compress(sw.demo.model(), 0.8, importance="taylor", calibration=sw.demo.few(per_class=8))
+        >>> round(small.estimate.sparsity, 2)
+        0.8
     """
 
     kind: ClassVar[str] = "taylor"

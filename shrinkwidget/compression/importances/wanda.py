@@ -26,8 +26,11 @@ class Wanda(Importance):
     The paper compares weights within an output row, which is the scope it brings: ``"channel"``. No labels are needed.
     Reached are linear layers and convolutions, of which it is the norm of the input under each weight of the kernel.
 
-    >>> Wanda.scope
-    'channel'
+    Example:
+        >>> import shrinkwidget as sw
+        >>> small = sw.compress(sw.demo.model(), 0.8, importance="wanda", calibration=sw.demo.few(per_class=8))
+        >>> small.recipe.scope
+        'channel'
     """
 
     kind: ClassVar[str] = "wanda"

@@ -27,8 +27,11 @@ ITERATIONS: Final = 300
 class KMeans(Quantizer):
     """2^bits values wherever the weights are: the means that k-means settles on, one codebook for each tensor.
 
-    >>> KMeans().to_json()
-    'kmeans'
+    Example:
+        >>> import shrinkwidget as sw
+        >>> small = sw.compress(sw.demo.model(), bits=2, quantizer="kmeans")
+        >>> len(small.state_dict()["head.weight"].unique())
+        4
     """
 
     kind: ClassVar[str] = "kmeans"

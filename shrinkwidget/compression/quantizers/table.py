@@ -76,8 +76,11 @@ class _FixedTable(Quantizer):
 class NF4(_FixedTable):
     """4-bit NormalFloat: 16 values that are equally likely where weights are normally distributed.
 
-    >>> NF4().table()[7]
-    0.0
+    Example:
+        >>> import shrinkwidget as sw
+        >>> small = sw.compress(sw.demo.model(), quantizer="nf4", granularity=64)
+        >>> small.recipe.bits
+        4
     """
 
     kind: ClassVar[str] = "nf4"
@@ -95,8 +98,12 @@ class NF4(_FixedTable):
 class Table(_FixedTable):
     """Any table of 2 to 256 values in [−1, 1], such as those of another number format, in as many bits as it needs.
 
-    >>> Table(values=(-1, 0, 1)).widths
-    (2,)
+    Example:
+        >>> import shrinkwidget as sw
+        >>> ternary = sw.methods.Table(values=(-1, 0, 1))
+        >>> small = sw.compress(sw.demo.model(), quantizer=ternary)
+        >>> len(small.state_dict()["head.weight"][0].unique())  # one output channel, one scale
+        3
     """
 
     kind: ClassVar[str] = "table"

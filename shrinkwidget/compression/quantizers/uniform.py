@@ -35,8 +35,10 @@ class Uniform(Quantizer):
             p-th percentile of the magnitudes, 50 < p ≤ 100, or ``"auto"``: the least squared error at 2 bits; above,
             all weights or the full range of a signed integer, whichever promises the smaller error.
 
-    >>> Uniform(clipping="mse")
-    Uniform(clipping='mse')
+    Example:
+        >>> import shrinkwidget as sw
+        >>> sw.Recipe(bits=4, clipping="mse")  # a setting of the quantizer may stand beside it
+        Recipe(bits=4, quantizer=Uniform(clipping='mse'))
     """
 
     kind: ClassVar[str] = "uniform"
