@@ -12,6 +12,8 @@ How networks are trained is in `shrinkwidget.methods`, what can go wrong in `shr
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from . import demo, errors, methods
 from .analysis.estimate import estimate
 from .analysis.model_summary import summary
@@ -53,6 +55,24 @@ __all__ = [
     "summary",
     "transfer",
 ]
+
+
+_ELSEWHERE = {
+    "finetune": "retrain",
+    "measure": "summary",
+    "prune": "compress",
+    "quantize": "compress",
+    "train": "retrain",
+}
+"""What is looked for at the top under another name."""
+
+if not TYPE_CHECKING:  # a module's __getattr__ makes type checkers take any name for one that is there
+
+    def __getattr__(name: str) -> object:
+        """Say where a name is that is not here."""
+        place = next((module.__name__ for module in (methods, errors, demo) if name in module.__all__), None)
+        hint = f"; it is {place}.{name}" if place else errors.nearest(_ELSEWHERE.get(name, name), __all__, cutoff=0.7)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}{hint}")
 
 
 def __dir__() -> list[str]:

@@ -362,7 +362,9 @@ class RecipeFields(TypedDict, total=False):
     layers: Mapping[str, Override]
     symmetric: bool
     clipping: str | float
+    values: Sequence[float]
     seed: int
+    loss: str
 
 
 def recipe_from(recipe: Recipe | float | None, given: Mapping[str, Any], default: Recipe | None = None) -> Recipe:

@@ -23,7 +23,7 @@ class Progress:
         examples: seen in the epoch so far.
         loss: mean over the epoch so far; None before the first step.
         train: the metric on the training batches of the epoch so far; None before there is a label to score.
-        test: the score of the test data, so far while the phase is "test"; None without test data.
+        test: the score of `eval_data`, so far while the phase is "test"; None without it.
         lr: the learning rate of the last step.
         sparsity: fraction of the compressible weights that is pruned.
         nbytes, ratio: of the file `save` would write, and by how much that is smaller than the dense one.

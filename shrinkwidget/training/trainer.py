@@ -197,7 +197,7 @@ class Trainer:
                 return (yield from self._score(self._network, self.spec.provenance(number, epoch + 1), number, epoch))
 
     def _score(self, model: nn.Module, provenance: str, *place: int) -> Generator[Progress, None, Score | None]:
-        """Score a model on the test data, if there is any."""
+        """Score a model on `eval_data`, if there is any."""
         last = None
         for score in self._scores(model, *place):
             last = replace(score, provenance=provenance)

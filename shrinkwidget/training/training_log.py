@@ -19,7 +19,7 @@ class BestWeights:
     """Weights that a stop returns: those a round ended with, or the best epoch of the round after it.
 
     `state` holds every parameter and buffer by name, as they are trained: not yet rounded to their grid. They have
-    trained `epoch` epochs of round `round` (from 0); `value` is their score, None without test data.
+    trained `epoch` epochs of round `round` (from 0); `value` is their score, None without `eval_data`.
     """
 
     state: dict[str, Tensor]

@@ -24,7 +24,7 @@ class TransferResult:
         model: of the class of the one given, with a new head.
         head: the head's name; of several their names with commas between.
         provenance: how its weights were obtained.
-        score: of the test data; None without.
+        score: on `eval_data`; None without.
         history: an entry for every epoch, as of a `TrainingRun`; ``round`` counts the strategy's stages.
         spent: examples, steps, multiply-accumulates and seconds.
         compressed: the same model compressed, where the one given was.

@@ -228,8 +228,8 @@ def test_a_name_like_none_is_answered_with_all() -> None:
 
 def test_typed_keywords_are_the_fields() -> None:
     recipe = [name for name in inspect.signature(sw.Recipe).parameters if name != "settings"]
-    assert [*RecipeFields.__annotations__] == [*recipe, "symmetric", "clipping", "seed"]
-    assert {"symmetric", "clipping", "seed"} == {*every_setting()} - {"n", "m"}
+    typed = {*RecipeFields.__annotations__}
+    assert {*recipe} < typed <= {*recipe, *every_setting()}, "settings of kinds need not be typed, but may"
     options = {*TrainingFields.__annotations__} - {"epochs", "lr", "optimizer"}
     assert options == {*inspect.signature(TrainingOptions).parameters}
 
@@ -545,6 +545,22 @@ def test_the_top_of_the_package_is_short_and_says_the_same_to_everyone() -> None
     for module in (sw.methods, sw.errors):
         assert all(hasattr(module, name) for name in module.__all__)
         assert importlib.import_module(module.__name__) is module
+
+
+@pytest.mark.parametrize(
+    "name, words",
+    [
+        ("LoRA", r"; it is shrinkwidget\.methods\.LoRA$"),
+        ("RecipeError", r"; it is shrinkwidget\.errors\.RecipeError$"),
+        ("prune", r"; did you mean 'compress'\?$"),
+        ("retrian", r"; did you mean 'retrain'\?$"),
+        ("zzz", "has no attribute 'zzz'$"),
+    ],
+)
+def test_a_name_that_is_not_at_the_top_says_where_it_is(name: str, words: str) -> None:
+    with pytest.raises(AttributeError, match=words):
+        getattr(sw, name)
+    assert not hasattr(sw, name)
 
 
 def test_every_error_is_where_its_name_is_looked_for() -> None:
