@@ -15,7 +15,7 @@ from .evaluation.evaluate import MetricLike
 from .evaluation.labels import LabelRules
 from .kinds import every_setting
 from .recipe import Recipe, RecipeFields, recipe_from
-from .training.training_run import Show, TrainingRun, host_with
+from .training.training_run import Show, TrainingRun, register_display
 
 if TYPE_CHECKING:
     from .widgets.explorer import Explorer
@@ -123,4 +123,4 @@ def _notebook() -> Show | None:
     return display_run
 
 
-host_with(_notebook)
+register_display(_notebook)

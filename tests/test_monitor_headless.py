@@ -123,7 +123,7 @@ def test_what_cannot_be_asked_for_is_told_in_the_monitor() -> None:
 
 def test_measuring_batch_norm_anew_is_over_before_it_could_be_watched(monkeypatch: pytest.MonkeyPatch) -> None:
     shown: list[sw.TrainingRun] = []
-    monkeypatch.setattr("shrinkwidget.training.training_run._hosts", [lambda: shown.append])
+    monkeypatch.setattr("shrinkwidget.training.training_run._displays", [lambda: shown.append])
     small, train = sw.compress(sw.demo.model(), sw.Recipe(sparsity=0.9)), sw.demo.data("train")
     assert sw.retrain(small, train, None, sw.methods.RecalibrateBatchNorm()).provenance == "batch norm recalibrated"
     assert not shown
@@ -147,7 +147,7 @@ def test_a_transfer_is_watched_and_a_stop_ends_all_of_it(monkeypatch: pytest.Mon
         runs.append(run)
         run.observe(lambda run: run.stop() if run.progress and run.progress.round == 2 and run.progress.epoch else None)
 
-    monkeypatch.setattr("shrinkwidget.training.training_run._hosts", [lambda: show])
+    monkeypatch.setattr("shrinkwidget.training.training_run._displays", [lambda: show])
     gradual = sw.methods.GradualUnfreezing()
     taught = sw.transfer(sw.demo.model(), few, few, classes=10, strategy=gradual, baseline=True)
     assert [run.state for run in runs] == ["stopped"]
@@ -161,7 +161,7 @@ def test_a_transfer_is_watched_and_a_stop_ends_all_of_it(monkeypatch: pytest.Mon
 def test_outside_a_terminal_a_line_tells_how_far_a_training_is(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("shrinkwidget.training.progress_bar._LINE_SECONDS", 0.0)
+    monkeypatch.setattr("shrinkwidget.training.progress_display._LINE_SECONDS", 0.0)
     images, labels = sw.demo.data("train")
     sw.retrain(sw.demo.model(), (images[:64], labels[:64]), None, sw.methods.FineTune(1))
     assert "epoch 1/1: 0.0% sparse, loss" in capfd.readouterr().err

@@ -19,10 +19,9 @@ from ..errors import DataError, ModelError
 from ..evaluation.batches import prepared
 from ..evaluation.reader_thread import read_in_thread
 from ..recipe import Recipe
-from .progress import Progress
+from .progress import Progress, TrainingLog
 from .retraining_methods import RecalibrateBatchNorm
 from .training_batches import unlabelled
-from .training_log import TrainingLog
 from .training_spec import TrainingSpec
 
 _Norm: TypeAlias = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d | nn.SyncBatchNorm

@@ -22,7 +22,7 @@ from ..errors import FileError, TrainingError, quoted
 from ..files.atomic_write import write_whole
 from ..files.packed_model import raw_bytes
 from .fingerprint import digest, fingerprint, tensors_crc
-from .training_log import TrainingLog
+from .progress import TrainingLog
 from .training_spec import TrainingSpec
 
 FORMAT: Final = "shrinkwidget-checkpoint"

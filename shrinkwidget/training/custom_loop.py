@@ -18,7 +18,7 @@ from ..analysis.model_tensors import open_model
 from ..compressed_model import CompressedModel, compress_trained
 from ..compression.apply_recipe import copied, fill
 from ..errors import ModelError, TrainingError
-from .training_lock import lock_model, unlock_model
+from .training_run import lock_model, unlock_model
 from .training_spec import quantizes
 from .weight_constraints import WeightConstraints, masks_of
 

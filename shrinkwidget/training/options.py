@@ -23,7 +23,7 @@ Loss: TypeAlias = str | Callable[[Any, Tensor], Tensor]
 @checked_fields(TrainingError)
 @dataclass(frozen=True, slots=True, eq=False)
 class Distillation:
-    """Learn from a teacher, too: its outputs, softened by a temperature (Hinton, Vinyals, Dean, arXiv 1503.02531).
+    """Knowledge distillation from a teacher (Hinton, Vinyals, Dean, arXiv 1503.02531).
 
     The loss is weight · T² · KL(teacher's softmax(z/T) ‖ student's) + (1 − weight) · the loss of the labels.
 
@@ -68,7 +68,7 @@ class TrainingOptions:
         batch_size: examples per step, where the data is a pair of tensors or a dataset; loaders bring their own.
         augment: a function of a batch of inputs, applied in training only.
         distillation: a teacher to learn from.
-        seed: of the order of the examples, dropout, augmentation: of all chance. Same seed, same result on the CPU.
+        seed: for shuffling, dropout and augmentation. Same seed, same result on the CPU.
         checkpoint: the file that is written after every epoch, from which ``resume`` goes on. A file that is there
             already is replaced only if it is an earlier checkpoint of the same training, or with `overwrite`.
         overwrite: replace whatever stands at `checkpoint`.

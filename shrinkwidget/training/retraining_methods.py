@@ -82,7 +82,7 @@ class FineTune:
 @checked_fields(TrainingError)
 @dataclass(frozen=True, slots=True)
 class LearningRateRewinding:
-    """Keep the weights, turn the learning rate back to epoch `to` of the schedule, and train to its end again.
+    """Keep the weights, turn the learning rate back to `epoch` of the schedule, and train to its end again.
 
     As in Renda, Frankle, Carbin, "Comparing Rewinding and Fine-tuning in Neural Network Pruning", arXiv 2003.02389,
     which rewinds to the start.
@@ -114,14 +114,14 @@ class LearningRateRewinding:
 @checked_fields(TrainingError)
 @dataclass(frozen=True, slots=True, eq=False)
 class WeightRewinding:
-    """Turn the learning rate and the surviving weights back to epoch `to` of the schedule, and train to its end again.
+    """Turn the learning rate and the surviving weights back to `epoch` of the schedule, and train to its end again.
 
     As in Frankle et al., "Linear Mode Connectivity and the Lottery Ticket Hypothesis", arXiv 1912.05671.
 
     Args:
         schedule: of the original training.
-        state_dict: the state dict of its epoch `to`; what it does not name keeps its value.
-        epoch: the epoch.
+        state_dict: the state dict of that epoch; what it does not name keeps its value.
+        epoch: the epoch to rewind to.
 
     Example:
         >>> import shrinkwidget as sw
@@ -158,7 +158,7 @@ class GradualPruning:
 
     Args:
         schedule: of the whole training, from the dense model.
-        begin, end: fractions of the training between which is pruned; after them what remains recovers.
+        begin, end: start and end of pruning, as fractions of the training; what remains recovers after the end.
         every: epochs between two prunings.
 
     Example:
@@ -206,7 +206,7 @@ class GradualPruning:
 @checked_fields(TrainingError)
 @dataclass(frozen=True, slots=True)
 class RecalibrateBatchNorm:
-    """Measure batch norm's statistics anew for the weights there are now; needs no labels and no gradient.
+    """Recompute BatchNorm running statistics for the current weights; needs no labels and no gradient.
 
     Args:
         batches: at most so many are run; None for all.
@@ -279,4 +279,4 @@ def _from(schedule: Schedule, to: int, state_dict: Mapping[str, Tensor] | None =
 
 def _check_epoch(to: int, schedule: Schedule, where: str) -> None:
     if not isinstance(to, int) or not 0 <= to < schedule.epochs:
-        raise TrainingError(f"{where}(to={to!r}) must be an epoch of the schedule, 0 to {schedule.epochs - 1}")
+        raise TrainingError(f"{where}(epoch={to!r}) must be an epoch of the schedule, 0 to {schedule.epochs - 1}")

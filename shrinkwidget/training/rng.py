@@ -1,4 +1,4 @@
-"""All chance of a training comes from its seed and from where it is, and the caller's own is left as it was."""
+"""Random numbers of a training: a function of its seed and its place alone, the caller's generators untouched."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The loop: a generator that trains, tells where it is after every step, and at last returns the compressed model."""
+"""The training loop: a generator that yields progress after every step and finally returns the compressed model."""
 
 from __future__ import annotations
 
@@ -23,10 +23,20 @@ from ..evaluation.metrics import RunningMean, resolve
 from ..recipe import Recipe
 from .checkpoint import Checkpoint, LoadedCheckpoint
 from .iterative_pruning import thinned
-from .progress import Phase, Progress, StepTimer
+from .progress import (
+    HISTORY_ROW,
+    POINT_ROW,
+    BestWeights,
+    Phase,
+    Progress,
+    StepTimer,
+    TrainingLog,
+    check_finite,
+    copy_state,
+    restore_state,
+)
 from .rng import fork_rng, seed_at
 from .train_step import TrainStep
-from .training_log import HISTORY_ROW, POINT_ROW, BestWeights, TrainingLog, check_finite, copy_state, restore_state
 from .training_spec import TrainingSpec
 from .weight_constraints import WeightConstraints, masks_of, without_untaught
 
@@ -34,11 +44,11 @@ _TEST: Final = -1  # in place of a step: chance in a test must not be that of a 
 
 
 class Trainer:
-    """Trains as a spec asks. `steps` is a generator: who advances it decides about threads, pauses, and the end.
+    """Trains what a spec describes. `steps` is a generator: the caller controls threading, pausing and stopping.
 
     Between two of its steps the caller may do anything; `stopped` is polled before every step and every test batch,
-    and when it says so, the generator ends with the best weights so far; with `patience`, see `unblocked`, it is
-    polled while data is waited for, too. `learner` is what trains in this round.
+    and when it says so, the generator ends with the best weights so far; with `patience`, see `read_in_thread`, it is
+    polled while data is waited for, too. `train_step` is what trains in this round.
     """
 
     train_step: TrainStep

@@ -1,4 +1,4 @@
-"""A training under way on a thread of its own: watched, paused, resumed, stopped."""
+"""Run a training on a background thread: observe, pause, resume, stop; at most one training of a model at a time."""
 
 from __future__ import annotations
 
@@ -6,18 +6,129 @@ import logging
 import os
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from functools import cache
-from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar
+from typing import Any, Final, Generic, Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
+
+from torch import nn
 
 from ..analysis.inference import reason
-from ..analysis.parallel import before_exit
+from ..analysis.parallel import Watch, before_exit, in_forked_children, never
 from ..errors import ShrinkError, TrainingError
 from ..evaluation.evaluate import Score
 from ..evaluation.reader_thread import wait_for_readers
-from .make_trainer import AnyJob, make_trainer
-from .progress import Progress
-from .training_lock import lock_model, unlock_model
+from .batchnorm import BatchNormRecalibration
+from .options import TrainingOptions
+from .progress import Progress, TrainingLog
+from .retraining_methods import RecalibrateBatchNorm
+from .trainer import Trainer
+from .training_spec import TrainingSpec
+
+_LOCK = threading.Lock()
+_CLAIMED: Final[set[int]] = set()
+"""The ids of the models that are being trained: while they are, their trainings hold on to them."""
+
+
+def _forget() -> None:
+    """Forget the claims in a forked child: the trainings go on in its parent."""
+    global _LOCK
+    _LOCK = threading.Lock()
+    _CLAIMED.clear()
+
+
+in_forked_children(_forget)
+
+
+def lock_model(model: nn.Module) -> None:
+    """Claim a model for a training.
+
+    Raises:
+        TrainingError: if it is claimed already.
+    """
+    with _LOCK:
+        if id(model) in _CLAIMED:
+            raise TrainingError(
+                f"this {type(model).__name__} is being trained already: wait() for that run, stop() it, or give a copy"
+            )
+        _CLAIMED.add(id(model))
+
+
+def unlock_model(model: nn.Module) -> None:
+    """Release a model that `lock_model` claimed."""
+    with _LOCK:
+        _CLAIMED.discard(id(model))
+
+
+@contextmanager
+def locked_model(model: nn.Module) -> Iterator[None]:
+    """Claim a model for as long as the context lasts; raises as `lock_model`."""
+    lock_model(model)
+    try:
+        yield
+    finally:
+        unlock_model(model)
+
+
+class AnySpec(Protocol):
+    """What a run can be given: a `TrainingSpec`, or a transfer."""
+
+    @property
+    def model(self) -> nn.Module:
+        """The module that is trained a copy of."""
+
+    @property
+    def options(self) -> TrainingOptions:
+        """How it is trained."""
+
+    @property
+    def trains(self) -> bool:
+        """Whether it trains, epoch by epoch."""
+
+    @property
+    def kind(self) -> str:
+        """What it does to a model, in one word: "retrained"."""
+
+    @property
+    def words(self) -> str:
+        """What will have been done to the weights in the end."""
+
+
+@runtime_checkable
+class OwnTrainer(Protocol):
+    """A spec that brings its own trainer."""
+
+    def trainer(self, stopped: Watch, patience: float | None) -> AnyTrainer:
+        """Return it."""
+
+
+class AnyTrainer(Protocol):
+    """A trainer, advanced step by step by a `TrainingRun` or by a progress bar."""
+
+    @property
+    def spec(self) -> AnySpec:
+        """What was asked for."""
+
+    @property
+    def log(self) -> TrainingLog:
+        """What it has done so far."""
+
+    def steps(self) -> Generator[Progress, None, Any]:
+        """Train, and return the result."""
+
+    def best(self) -> Any:
+        """Return the best result so far."""
+
+
+def make_trainer(spec: AnySpec, stopped: Watch = never, patience: float | None = None) -> AnyTrainer:
+    """Return the trainer of a spec; `stopped` is polled between its steps; `patience` as in `read_in_thread`."""
+    if isinstance(spec, OwnTrainer):
+        return spec.trainer(stopped, patience)
+    assert isinstance(spec, TrainingSpec)
+    if isinstance(spec.method, RecalibrateBatchNorm):
+        return BatchNormRecalibration(spec, spec.method, stopped, patience)
+    return Trainer(spec, stopped, patience)
+
 
 Result = TypeVar("Result")
 """What a run comes to: a `CompressedModel`, or what a transfer returns."""
@@ -34,9 +145,8 @@ _OVER: Final = ("done", "stopped", "failed")
 class TrainingRun(Generic[Result]):
     """A training that `retrain`, `prune_and_retrain` and `transfer` start with ``background=True``.
 
-    It may be asked and told everything from any thread. `stop` is acknowledged at once, and obeyed before the next step
-    or the next batch of the evaluation data: the result is then the best weights so far. A run ends before the program
-    does.
+    Every method may be called from any thread. `stop` returns at once and takes effect before the next step or the next
+    batch of the evaluation data; the result is then the best weights so far. A run ends before the program does.
 
     Whatever its data, model, loss or metric raise ends it, with state "failed", and frees the model; data that gives no
     batch for ten minutes does, too.
@@ -52,7 +162,7 @@ class TrainingRun(Generic[Result]):
         'fine-tuned 2 epochs'
     """
 
-    def __init__(self, spec: AnyJob) -> None:
+    def __init__(self, spec: AnySpec) -> None:
         self.spec = spec
         self._process = os.getpid()
         self._trainer = make_trainer(spec, self._is_stopping, _PATIENCE_SECONDS)
@@ -247,7 +357,7 @@ class TrainingRun(Generic[Result]):
 
     def _ipython_display_(self) -> None:
         """Show its monitor where it is last in a cell of a notebook; elsewhere IPython goes on to its `repr`."""
-        show = host()
+        show = find_display()
         if show is None:
             raise NotImplementedError
         show(self)
@@ -311,20 +421,20 @@ class TrainingRun(Generic[Result]):
 Show: TypeAlias = Callable[[TrainingRun[Any]], object]
 """Puts a run before the user's eyes, and returns."""
 
-_hosts: Final[list[Callable[[], Show | None]]] = []
+_displays: Final[list[Callable[[], Show | None]]] = []
 
 
-def host_with(host: Callable[[], Show | None]) -> None:
-    """Ask `host`, before every training that blocks, how to show it; it returns None where it cannot.
+def register_display(find: Callable[[], Show | None]) -> None:
+    """Register a function that tells how to show a blocking training here, or returns None where it cannot.
 
-    So the engine is watched in a notebook, and knows of none.
+    The notebook registers itself this way, so the engine can be watched in one without importing it.
     """
-    _hosts.append(host)
+    _displays.append(find)
 
 
-def host() -> Show | None:
-    """Return how to show a run here: in the notebook, or None where nobody can."""
-    return next((show for ask in _hosts if (show := ask()) is not None), None)
+def find_display() -> Show | None:
+    """Return how to show a run here, or None outside a notebook."""
+    return next((show for ask in _displays if (show := ask()) is not None), None)
 
 
 def _told(error: BaseException) -> Exception:

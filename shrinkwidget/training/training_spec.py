@@ -1,4 +1,4 @@
-"""A training as it was asked for, checked before anything is done."""
+"""Everything one training was asked to do (model, data, method, options, recipes), checked before it starts."""
 
 from __future__ import annotations
 

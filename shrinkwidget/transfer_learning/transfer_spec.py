@@ -10,9 +10,8 @@ from torch import nn
 from ..analysis.parallel import Watch, never
 from ..evaluation.evaluate import scores
 from ..training.options import TrainingOptions
-from ..training.progress import Progress
+from ..training.progress import Progress, TrainingLog
 from ..training.schedule import Schedule
-from ..training.training_log import TrainingLog
 from .from_scratch import FromScratch
 from .strategies import Strategy
 from .transfer_result import TransferResult

@@ -18,11 +18,10 @@ from ..compression.apply_recipe import copied, fill
 from ..errors import Cancelled, ShrinkError, TrainingError
 from ..recipe import Recipe
 from ..training.options import TrainingOptions
-from ..training.progress import Progress
+from ..training.progress import BestWeights, Progress
 from ..training.retraining_methods import Stage
 from ..training.rng import fork_rng
 from ..training.trainer import Trainer
-from ..training.training_log import BestWeights
 from ..training.training_spec import TrainingSpec
 from .frozen_features import frozen_features, head_is_last
 from .layer_groups import LayerGroups

@@ -166,7 +166,7 @@ def closure_wanted(parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
         (lambda: Schedule(warmup=30), r"Schedule\(warmup=30\) must be at least 0 and less than the 30 epochs"),
         (
             lambda: LearningRateRewinding(epoch=30),
-            r"LearningRateRewinding\(to=30\) must be an epoch of the schedule, 0 to 29",
+            r"LearningRateRewinding\(epoch=30\) must be an epoch of the schedule, 0 to 29",
         ),
         (
             lambda: WeightRewinding(Schedule(), cast(Any, {"a": 3})),
