@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import time
 import weakref
+from pathlib import Path
 
 import pytest
 
@@ -156,6 +157,23 @@ def test_a_transfer_is_watched_and_a_stop_ends_all_of_it(monkeypatch: pytest.Mon
     assert runs[0].progress is not None
     assert runs[0].progress.stage == "stage 2 of 3"
     assert taught.score is not None
+
+
+def test_the_monitor_of_a_transfer_follows_its_stages_and_saves_its_result(tmp_path: Path) -> None:
+    strategy = sw.methods.GradualUnfreezing(epochs=1, first=sw.methods.LinearProbe(epochs=3))
+    run = sw.transfer(sw.demo.model(), sw.demo.few(2), sw.demo.few(3), strategy=strategy, background=True)
+    monitor = sw.monitor(run)
+    assert run.wait(SECONDS)
+    assert monitor._state == "done"
+    assert monitor._method == "transferred, unfrozen in 3 stages"
+    assert monitor._curves["at"] == [1, 2, 3, 4, 5]
+    assert (monitor._progress["stage"], monitor._progress["epochs_by_round"]) == ("stage 3 of 3", (3, 1, 1))
+    assert monitor._keeps["variable"] == "transferred"
+    assert "done after 5 of 5 epochs" in monitor._snapshot()["text/plain"]
+    path = tmp_path / "transferred.safetensors"
+    monitor._on_command(monitor, {"do": "save", "path": str(path), "entropy": False}, [])
+    assert monitor._kept == {"failed": False, "text": f"saved {path}, {run.result.nbytes:,} bytes", "again": None}
+    monitor.close()
 
 
 def test_outside_a_terminal_a_line_tells_how_far_a_training_is(

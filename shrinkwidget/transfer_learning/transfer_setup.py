@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from ..compressed_model import CompressedModel
 from ..compression.apply_recipe import copied
 from ..errors import DataError, ModelError
 from ..evaluation.batches import TARGET_KEYS, Batch
-from ..evaluation.model_outputs import only_prediction, tensors
+from ..evaluation.model_outputs import Place, only_prediction, tensors
 from ..recipe import Recipe
 from ..training.rng import fork_rng
 from .classifier_head import Heads, count_outputs, find_heads, no_head, outputs_of, put_heads, put_module
@@ -24,6 +24,9 @@ from .from_scratch import reinitialized
 from .sparse_transfer import masks_of, recipe_for
 from .training_cost import CostModel, profile_cost
 from .transfer_task import TransferTask
+
+_FEATURES: Final = frozenset({"last_hidden_state", "pooler_output"})
+"""What Hugging Face calls the outputs of a model without a head."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -77,14 +80,20 @@ def _replaced(
         ModelError: if there are none, or if the network does not run with them.
         DataError: if the network cannot run the batch as it is.
     """
-    seen, before = _run(network, batch)
+    seen, before, places = _run(network, batch)
+    if named is None and places and set(places) <= _FEATURES:
+        why = (
+            f"it returns features ({', '.join(map(repr, places))}) and no predictions: load it with a head, by "
+            f"AutoModelForImageClassification or its like"
+        )
+        raise no_head(network, why, seen.order)
     found = find_heads(network, seen.order, named)
     for heads in found:
         with fork_rng(device_of(network), task.options.seed):
             old = put_heads(network, heads, task.outputs)
         outputs = outputs_of(old[-1])
         try:
-            with_new, after = _run(network, batch)
+            with_new, after, _ = _run(network, batch)
         except DataError as error:
             why = f"the model no longer runs ({reason(error.__cause__ or error)})"
         else:
@@ -98,16 +107,16 @@ def _replaced(
     raise no_head(network, f"with {task.outputs} outputs instead of {outputs} of {tried}, {why}", seen.order)
 
 
-def _run(network: nn.Module, batch: Batch) -> tuple[ForwardProfile, list[torch.Size]]:
-    """Return what a forward pass did, and the shape of the prediction, or of all outputs if it may be any of them."""
+def _run(network: nn.Module, batch: Batch) -> tuple[ForwardProfile, list[torch.Size], list[Place]]:
+    """Return what a forward pass did, the shape of the prediction (of all outputs if it may be any), and all names."""
     outputs: list[Any] = []
     hook = network.register_forward_hook(lambda _module, _inputs, output: outputs.append(output))
     try:
         seen = profile_cost(network, batch)
     finally:
         hook.remove()
-    found = only_prediction(outputs[-1])
-    return seen, [x.shape for x in (tensors(outputs[-1]).values() if found is None else (found,))]
+    found, all_of_them = only_prediction(outputs[-1]), tensors(outputs[-1])
+    return seen, [x.shape for x in (all_of_them.values() if found is None else (found,))], list(all_of_them)
 
 
 def module_of(source: object) -> nn.Module:
