@@ -440,8 +440,9 @@ def _add(kind: type[Kind], tag: str, make: Callable[[], Kind]) -> None:
     if before is not None:
         other = type(before())
         if (other.__module__, other.__qualname__) != (kind.__module__, kind.__qualname__):  # a cell that is run again
+            article = "an" if kind.role == "importance" else "a"
             raise RecipeError(
-                f"there is a {kind.role} {tag!r} already ({other.__module__}.{other.__qualname__}): give "
+                f"there is {article} {kind.role} {tag!r} already ({other.__module__}.{other.__qualname__}): give "
                 f"{kind.__name__} another kind"
             )
         _CLASSES.pop(other, None)
@@ -451,13 +452,13 @@ def _add(kind: type[Kind], tag: str, make: Callable[[], Kind]) -> None:
 
 def names(role: Role) -> list[str]:
     """Return the tags of a role, built-in ones first."""
-    return list(_REGISTER[role])
+    return sorted(_REGISTER[role], key=lambda tag: tag != PLAIN[role])  # the plain one first, the others as they came
 
 
 def kinds(role: Role) -> Iterator[Kind]:
     """Yield the kinds of a role with default settings, built-in ones first."""
-    for make in _REGISTER[role].values():
-        yield make()
+    for tag in names(role):
+        yield _REGISTER[role][tag]()
 
 
 def parsed(role: Role, value: Any, where: str) -> Kind:
@@ -482,9 +483,8 @@ def parsed(role: Role, value: Any, where: str) -> Kind:
     if not isinstance(tag, str) or tag not in _REGISTER[role]:
         known = names(role)
         hint = nearest(tag, known) if isinstance(tag, str) else ""
-        more = (
-            "" if hint or not isinstance(tag, str) else "; it may need a newer shrinkwidget, or the package that has it"
-        )
+        newer = "; it may need a newer shrinkwidget, or the package that registers it"
+        more = newer if isinstance(tag, str) and not hint else ""
         raise RecipeError(f"{where}({role}={quoted(value)}) must be one of {', '.join(map(repr, known))}{hint}{more}")
     return with_settings(_REGISTER[role][tag](), settings, where)
 
@@ -544,4 +544,4 @@ def _entry(kind: Kind, unavailable: str) -> dict[str, Any]:
 def _control(name: str, default: Any, control: Choice | Number | None) -> dict[str, Any]:
     kind = {Choice: "choice", Number: "number", type(None): "value"}[type(control)]
     drawn = control.to_dict() if control else {"label": name}
-    return {"name": name, **drawn, "type": kind, "default": default}
+    return {"name": name, **drawn, "type": kind, "default": list(default) if isinstance(default, tuple) else default}

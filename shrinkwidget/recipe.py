@@ -9,7 +9,7 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from decimal import Decimal
-from functools import cached_property, lru_cache
+from functools import cached_property
 from types import MappingProxyType
 from typing import Any, Final, Literal, TypeAlias, TypedDict, cast
 
@@ -330,12 +330,21 @@ class Recipe:
             [8, 8, 4]
         """
         names = tuple(names)
-        try:
-            return list(_resolved(self, names))
-        except _MatchesNone as unmatched:
-            pattern = str(unmatched)
-            hint = _why_none(pattern, others or {}) or _nearest_layers(pattern, names)
-            raise RecipeError(f"Recipe(layers={{{quoted(pattern)}: …}}) matches no layer{hint}") from None
+        if names not in self._plans:
+            own: list[Override] = [{}] * len(names)
+            for pattern, matched in zip(self.layers, _layers_named(self.layers, names), strict=True):
+                if not matched:
+                    hint = _why_none(pattern, others or {}) or _nearest_layers(pattern, names)
+                    raise RecipeError(f"Recipe(layers={{{quoted(pattern)}: …}}) matches no layer{hint}")
+                for i in matched:
+                    own[i] = self.layers[pattern]
+            self._plans[names] = tuple(self._plan(override) for override in own)
+        return list(self._plans[names])
+
+    @cached_property
+    def _plans(self) -> dict[tuple[str, ...], tuple[Plan, ...]]:
+        """Plans by the layers they are for: ranking, figures, file and pictures all ask for the same ones."""
+        return {}
 
     def _plan(self, own: Override) -> Plan:
         mine = {} if own is Keep else dict(cast(Mapping[str, Any], own))
@@ -394,22 +403,6 @@ def recipe_from(recipe: Recipe | float | None, given: Mapping[str, Any], default
         return Recipe(**fields_given)
     checked = checked_recipe(recipe)
     return checked.with_(**fields_given) if fields_given else checked
-
-
-class _MatchesNone(Exception):
-    """An override's key that matches no layer."""
-
-
-@lru_cache(maxsize=8)
-def _resolved(recipe: Recipe, names: tuple[str, ...]) -> tuple[Plan, ...]:
-    """Return the plan of each layer: resolved once, although ranking, figures, file and pictures all ask for it."""
-    own: list[Override] = [{}] * len(names)
-    for pattern, matched in zip(recipe.layers, _layers_named(recipe.layers, names), strict=True):
-        if not matched:
-            raise _MatchesNone(pattern)
-        for i in matched:
-            own[i] = recipe.layers[pattern]
-    return tuple(recipe._plan(override) for override in own)
 
 
 def checked_recipe(found: object) -> Recipe:

@@ -10,8 +10,11 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from ..analysis.channel_layout import FIRST, Layout
+from ..analysis.inference import describe
 from ..analysis.parallel import CHUNK
-from ..recipe import Granularity, Plan
+from ..errors import MethodError, quoted
+from ..kinds import doing
+from ..recipe import Granularity, Plan, layer_label
 from .numpy_kernels import scatter_
 
 
@@ -160,7 +163,15 @@ def decode(encoded: EncodedTensor) -> Tensor:
     for weights, some in groups.pieces(CHUNK if codes.device.type == "cpu" else encoded.n):
         scales = None if encoded.scales is None else encoded.scales[some, None]
         zeros = None if encoded.zeros is None else encoded.zeros[some, None].to(torch.float32)
-        values = groups.flat(coder.decode(groups.blocks(codes[weights]), scales, zeros, encoded.codebook, plan.bits))
+        blocks = groups.blocks(codes[weights])
+        with doing(coder, encoded.name):
+            values = coder.decode(blocks, scales, zeros, encoded.codebook, plan.bits)
+        if values.shape != blocks.shape:
+            raise MethodError(
+                f"quantizer {coder.kind!r} failed on {quoted(layer_label(encoded.name))}: it decoded codes of "
+                f"{describe(blocks)} as {describe(values)}"
+            )
+        values = groups.flat(values)
         if encoded.keep is not None and not has_zero:
             values = values.masked_fill_(~encoded.keep[weights], 0)
         flat[weights] = finite(values, scales, plan, encoded.dtype)

@@ -15,6 +15,7 @@ from ..analysis.parallel import CHUNK
 from ..recipe import Plan
 from .encoded_tensor import Groups, finite, groups_of
 from .numpy_kernels import selected, zeroed
+from .scale_rounding import as_stored
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,6 +54,10 @@ class LayerWeights:
     def survivors(self) -> Tensor:
         """Return the kept weights row by row, of the tensor's own dtype."""
         return self.flat if self.keep is None else selected(self.flat, self.keep)
+
+    def grid(self, scales: Tensor | None = None, zeros: Tensor | None = None, codebook: Tensor | None = None) -> Grid:
+        """Return the grid a quantizer fits, its scales rounded as the file stores them; see `Grid`."""
+        return Grid(self.plan, None if scales is None else as_stored(scales.float(), self.plan), zeros, codebook)
 
     @property
     def stored(self) -> torch.dtype:

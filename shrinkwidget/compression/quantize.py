@@ -5,9 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..analysis.model_tensors import TensorEntry
+from ..analysis.inference import describe
+from ..analysis.model_tensors import TensorEntry, dtype_name
 from ..analysis.packed_file_size import rounded
-from ..recipe import Plan
+from ..errors import MethodError, quoted
+from ..kinds import Quantizer, doing
+from ..recipe import Plan, layer_label
 from .encoded_tensor import EncodedTensor
 from .numpy_kernels import selected
 from .quantization_grid import Grid, LayerWeights, Piece, layer_of
@@ -30,7 +33,7 @@ def code(layer: LayerWeights) -> EncodedTensor:
         codes = rounded(layer.survivors(), grid.floats)
         codes = codes.clone() if codes is layer.flat else codes  # the model's own memory may change later
     else:
-        codes = torch.cat([_kept_codes(grid.codes(piece), piece, layer) for piece in layer.pieces()])
+        codes = torch.cat([_kept_codes(grid, piece, layer) for piece in layer.pieces()])
     return EncodedTensor(
         layer.name,
         layer.shape,
@@ -45,7 +48,16 @@ def code(layer: LayerWeights) -> EncodedTensor:
     )
 
 
-def _kept_codes(codes: Tensor, piece: Piece, layer: LayerWeights) -> Tensor:
+def _kept_codes(grid: Grid, piece: Piece, layer: LayerWeights) -> Tensor:
+    plan = layer.plan
+    with doing(plan.coder, layer.name):
+        codes = grid.codes(piece)
+    if codes.shape != piece.x.shape or codes.dtype != torch.uint8:
+        wanted = f"{describe(piece.x).split()[0]} uint8"
+        raise _failed(plan.coder, layer, f"encoded {wanted} weights as {describe(codes)}")
+    largest = plan.coder.largest_code(plan.bits)
+    if largest < 255 and int(codes.max()) > largest:
+        raise _failed(plan.coder, layer, f"has the code {int(codes.max())}, beyond its largest, {largest}")
     flat = layer.groups.flat(codes)
     return flat if layer.keep is None else selected(flat, layer.keep[piece.weights])
 
@@ -56,7 +68,27 @@ def fit(layer: LayerWeights) -> Grid:
     Raises:
         MethodError: for a quantizer that fails, or fits what no file can hold.
     """
-    plan = layer.plan
+    plan, coder = layer.plan, layer.plan.coder
     if plan.bits > 8:
         return Grid(plan, floats=layer.stored)
-    return plan.coder.fit(layer)
+    with doing(coder, layer.name):
+        grid = coder.fit(layer)
+    expected = {
+        "scales": (torch.float32, layer.groups.count if coder.has_scales else None),
+        "zeros": (torch.uint8, layer.groups.count if coder.has_zero_points(plan.bits) else None),
+        "codebook": (torch.float32, 2**plan.bits if coder.has_codebook else None),
+    }
+    for name, (dtype, length) in expected.items():
+        found = getattr(grid, name, None)
+        if length is None and found is None:
+            continue
+        if length is None or not isinstance(found, Tensor) or found.shape != (length,) or found.dtype != dtype:
+            wanted = "none" if length is None else f"{length} {dtype_name(dtype)}"
+            raise _failed(coder, layer, f"fitted {describe(found)} as {name}, expected {wanted}")
+        if name != "zeros" and not bool(found.isfinite().all()):
+            raise _failed(coder, layer, f"fitted {name} that are NaN or infinite")
+    return grid
+
+
+def _failed(coder: Quantizer, layer: LayerWeights, what: str) -> MethodError:
+    return MethodError(f"quantizer {coder.kind!r} failed on {quoted(layer_label(layer.name))}: it {what}")

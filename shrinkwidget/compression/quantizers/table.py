@@ -14,7 +14,6 @@ from ...errors import RecipeError, quoted
 from ...kinds import Quantizer, register
 from ..numpy_kernels import nearest
 from ..quantization_grid import Grid, LayerWeights, Piece
-from ..scale_rounding import as_stored
 
 NF4_VALUES: Final = (
     -1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635, -0.18477343022823334,
@@ -48,7 +47,7 @@ class _FixedTable(Quantizer):
         reach = torch.zeros(layer.groups.count, device=layer.flat.device)
         for piece in layer.pieces():
             reach[piece.groups] = torch.maximum(reach[piece.groups], piece.x.abs().amax(1))
-        return Grid(layer.plan, as_stored(reach, layer.plan))
+        return layer.grid(reach)
 
     def encode(self, piece: Piece, grid: Grid) -> Tensor:
         """Return the index of the value nearest to each weight in units of its group's scale, the lower one halfway.
