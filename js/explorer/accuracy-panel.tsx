@@ -4,7 +4,8 @@
 import { bytes, count, decibels, estimated, perParameter, share, short } from "../charts/number-format";
 import { directionWords, holdsUp, intervalText, metricValue } from "../charts/score-format";
 import { layerTotal } from "../core/estimate";
-import { PLAIN, type Score } from "./explorer-model";
+import { PLAIN } from "../ui/save-names";
+import type { Score } from "./explorer-model";
 import type { State } from "./explorer-state";
 import { Panel } from "./panel";
 import { deadWords, macsOf } from "./selectors";

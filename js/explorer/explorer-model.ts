@@ -49,9 +49,6 @@ export interface Metric extends ScoreMetric {
   has_train?: boolean;
 }
 
-/** The provenance of the weights as they came. */
-export const PLAIN = "no retraining";
-
 /** One recipe that was evaluated to the end, or retrained and scored. */
 export interface Visit {
   recipe: string;
@@ -64,13 +61,6 @@ export interface Visit {
   provenance: string;
   /** Which retrained model this is, for the way back to it; null for weights as they came. */
   result?: string | null;
-}
-
-/** What the buttons keep, and the names they suggest for it. */
-export interface Keeps {
-  provenance: string;
-  variable: string;
-  file: string;
 }
 
 /** What a model takes while it runs on one example, in bytes; null where that is not known. */

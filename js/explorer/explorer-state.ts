@@ -7,18 +7,8 @@ import { parseRecipe, plansOf, recipeJson } from "../core/recipe";
 import { decodeSketch } from "../core/sketch-decoder";
 import type { Estimate, Figures, Plan, Recipe, Sketch } from "../core/types";
 import { modelSignal } from "../ui/model-signal";
-import {
-  type Command,
-  type ExplorerModel,
-  type Keeps,
-  type Memory,
-  type Metric,
-  type Page,
-  PLAIN,
-  type Score,
-  type Status,
-  type Visit,
-} from "./explorer-model";
+import { type Keeps, PLAIN, suggestions } from "../ui/save-names";
+import type { Command, ExplorerModel, Memory, Metric, Page, Score, Status, Visit } from "./explorer-model";
 import { UndoStack } from "./undo";
 
 /** While a drag moves, how often the kernel hears of it; and how long it must rest for the kernel to begin. */
@@ -376,10 +366,4 @@ class Shared implements State {
 /** Whether a visit is of the weights that are shown: a retrained model by its name, or those that came. */
 export function isShown(visit: Visit, result: string): boolean {
   return result ? visit.result === result : !visit.result && visit.provenance === PLAIN;
-}
-
-/** What the buttons suggest where the kernel does not say: a variable, and a file named after the model. */
-export function suggestions(title: string, variable = "small"): Keeps {
-  const name = title.replace(/[^\p{L}\p{N}._-]+/gu, "-").toLowerCase() || "model";
-  return { provenance: PLAIN, variable, file: `${name}-${variable}.safetensors` };
 }

@@ -3,11 +3,13 @@
 import { useSignal } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
 import { recipeCode } from "../core/recipe";
+import { focusAfter } from "../ui/keyboard";
+import { type Keeps, PLAIN } from "../ui/save-names";
 import { NamePrompt, PathPrompt, ReplacePrompt } from "../ui/save-prompts";
-import { type Keeps, PLAIN, type Status } from "./explorer-model";
+import type { Status } from "./explorer-model";
 import type { State } from "./explorer-state";
 import { GONE, ScreenReaderStatus } from "./screen-reader";
-import { focusAfter, useView } from "./view-state";
+import { useView } from "./view-state";
 
 type Asking = "" | "compress" | "save";
 

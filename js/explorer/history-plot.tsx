@@ -8,11 +8,13 @@ import { byteDomain, type Frame, paretoFront, type Scales, scatterScales, valueD
 import { directionWords, intervalText, metricTick, metricValue, scoreWords } from "../charts/score-format";
 import { DataTable } from "../ui/data-table";
 import { useHeld, useSize } from "../ui/hooks";
-import { PLAIN, type Visit } from "./explorer-model";
+import { PLAIN } from "../ui/save-names";
+import { hideTip, tipAt } from "../ui/tooltip";
+import type { Visit } from "./explorer-model";
 import { isShown } from "./explorer-state";
 import { Panel } from "./panel";
 import { recipeLabel } from "./recipe-label";
-import { hideTip, tipAt, useView } from "./view-state";
+import { useView } from "./view-state";
 
 const HEIGHT = 196;
 /** The widest a letter of a tick gets: the last label moves inward rather than being cut. */

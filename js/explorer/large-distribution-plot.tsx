@@ -9,10 +9,11 @@ import type { Colors } from "../charts/theme";
 import { mirroredTicks } from "../charts/ticks";
 import type { LayerSketch } from "../core/types";
 import { useDrawing } from "../ui/hooks";
+import { hideTip, tipAt } from "../ui/tooltip";
 import { detailSpan } from "./ridge-cache";
 import { binWords } from "./ridge-tooltips";
 import { outcomeOf } from "./selectors";
-import { hideTip, tipAt, useView, type View } from "./view-state";
+import { useView, type View } from "./view-state";
 
 const AXIS = 29;
 const TOP = 4;

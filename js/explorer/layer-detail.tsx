@@ -5,11 +5,12 @@ import { layerTotal } from "../core/estimate";
 import { structureSparsity, withLayer } from "../core/recipe";
 import type { LayerFields, LayerSketch, Override, Plan, Recipe } from "../core/types";
 import { Choice, options, SparsitySlider } from "../ui/inputs";
+import { focusAfter } from "../ui/keyboard";
 import { LargeDistributionPlot } from "./large-distribution-plot";
 import { BITS_OPTIONS, granularityOptions, STRUCTURE_OPTIONS, scalesIdle, structureSentence } from "./recipe-controls";
 import { layerSqnr, namedByPattern, ownOverride, zeroWords } from "./selectors";
 import { SqnrPlot } from "./sqnr-plot";
-import { focusAfter, useView } from "./view-state";
+import { useView } from "./view-state";
 
 export function LayerDetail({ layer: index }: { layer: number }) {
   const view = useView();

@@ -6,9 +6,10 @@ import { type Row, ridgeRows } from "../charts/layer-rows";
 import { drawRidge, type RidgeScene } from "../charts/ridge-canvas";
 import { AXIS, HEADER, ROW, ridgeHeight, rowHeight } from "../charts/ridge-columns-and-axis";
 import { useDrawing, useUnique } from "../ui/hooks";
+import { hideTip, tipAt } from "../ui/tooltip";
 import { RidgeCache } from "./ridge-cache";
 import { describeRow, ridgeTip } from "./ridge-tooltips";
-import { hideTip, tipAt, toggled, useView, type View } from "./view-state";
+import { toggled, useView, type View } from "./view-state";
 
 interface Pointer {
   row: number;

@@ -6,8 +6,9 @@ import { bytes, estimated, share } from "../charts/number-format";
 import { layerTotal } from "../core/estimate";
 import type { Sketch } from "../core/types";
 import { useSize } from "../ui/hooks";
+import { hideTip, tipAt } from "../ui/tooltip";
 import { Panel } from "./panel";
-import { hideTip, tipAt, useView } from "./view-state";
+import { useView } from "./view-state";
 
 const HEIGHT = 60;
 const LABELS = 16;

@@ -74,24 +74,3 @@ export function toggled<T>(set: ReadonlySet<T>, member: T): ReadonlySet<T> {
   if (!next.delete(member)) next.add(member);
   return next;
 }
-
-/** Show a tip beside the pointer, in the root's coordinates. */
-export function tipAt(
-  view: Pick<View, "root" | "tip">,
-  event: { clientX: number; clientY: number },
-  title: string,
-  lines: string[],
-): void {
-  const box = view.root.getBoundingClientRect();
-  view.tip.value = { x: event.clientX - box.left, y: event.clientY - box.top, title, lines };
-}
-
-/** Move the focus once what had it is gone, so that it never falls back to the page; `where` is a selector. */
-export function focusAfter(root: HTMLElement, where: string): void {
-  requestAnimationFrame(() => root.querySelector<HTMLElement>(where)?.focus({ preventScroll: true }));
-}
-
-/** Take the tip away. */
-export function hideTip(view: Pick<View, "tip">): void {
-  view.tip.value = null;
-}

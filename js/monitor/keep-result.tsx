@@ -1,7 +1,7 @@
 // The last line, once a training is over: keep its result in a variable or a file.
 
 import { useSignal } from "@preact/signals";
-import { focusAfter } from "../explorer/view-state";
+import { focusAfter } from "../ui/keyboard";
 import { NamePrompt, PathPrompt, ReplacePrompt } from "../ui/save-prompts";
 import { useView } from "./view-state";
 

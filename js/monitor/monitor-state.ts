@@ -2,9 +2,8 @@
 
 import { computed, type ReadonlySignal, type Signal, signal } from "@preact/signals";
 import type { Metric } from "../charts/score-format";
-import type { Keeps } from "../explorer/explorer-model";
-import { suggestions } from "../explorer/explorer-state";
 import { modelSignal } from "../ui/model-signal";
+import { type Keeps, suggestions } from "../ui/save-names";
 import type {
   Curves,
   Kept,

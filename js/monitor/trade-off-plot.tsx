@@ -4,8 +4,8 @@ import { placeLabel } from "../charts/label-placement";
 import { comparedSize, times } from "../charts/number-format";
 import { type Frame, scatterScales, valueDomain } from "../charts/scatter-scales";
 import { metricTick, scoreWords } from "../charts/score-format";
-import { hideTip, tipAt } from "../explorer/view-state";
 import { useSize } from "../ui/hooks";
+import { hideTip, tipAt } from "../ui/tooltip";
 import type { Point, TestScore } from "./monitor-model";
 import { useView } from "./view-state";
 

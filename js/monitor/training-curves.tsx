@@ -14,8 +14,8 @@ import {
 import { weight } from "../charts/number-format";
 import type { Frame } from "../charts/scatter-scales";
 import { intervalText, type Metric, metricTick, metricValue } from "../charts/score-format";
-import { hideTip, tipAt } from "../explorer/view-state";
 import { useSize } from "../ui/hooks";
+import { hideTip, tipAt } from "../ui/tooltip";
 import type { Curves as Columns } from "./monitor-model";
 import { roundEnds } from "./monitor-state";
 import { useView } from "./view-state";

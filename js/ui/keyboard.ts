@@ -1,4 +1,4 @@
-// Which keys pressed inside a component are its own, and which are the notebook's around it.
+// Keyboard and focus: which keys pressed inside a component are its own, and where the focus goes next.
 
 /** Keys the notebook must hear wherever the focus is: save, and run the cell in any of its ways. */
 function isNotebookKey({ key, ctrlKey, metaKey, shiftKey, altKey }: KeyboardEvent): boolean {
@@ -37,4 +37,9 @@ export function guardKeys(root: HTMLElement, event: KeyboardEvent): void {
     const heard = !target.dispatchEvent(new KeyboardEvent("keydown", event));
     if (heard || event.key === "Enter") event.preventDefault();
   }
+}
+
+/** Move the focus once what had it is gone, so that it never falls back to the page; `where` is a selector. */
+export function focusAfter(root: HTMLElement, where: string): void {
+  requestAnimationFrame(() => root.querySelector<HTMLElement>(where)?.focus({ preventScroll: true }));
 }

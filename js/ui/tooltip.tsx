@@ -1,4 +1,6 @@
-// The tip beside the pointer.
+// The tip beside the pointer, and what shows and hides it.
+
+import type { Signal } from "@preact/signals";
 
 const WIDTH = 350;
 
@@ -23,4 +25,26 @@ export function Tooltip({ tip, within }: { tip: Tip | null; within: number }) {
       ))}
     </div>
   );
+}
+
+/** What a tip needs of a view: the element it is placed in, and the signal that holds it. */
+interface TipHolder {
+  readonly root: HTMLElement;
+  readonly tip: Signal<Tip | null>;
+}
+
+/** Show a tip beside the pointer, in the root's coordinates. */
+export function tipAt(
+  view: TipHolder,
+  event: { clientX: number; clientY: number },
+  title: string,
+  lines: string[],
+): void {
+  const box = view.root.getBoundingClientRect();
+  view.tip.value = { x: event.clientX - box.left, y: event.clientY - box.top, title, lines };
+}
+
+/** Take the tip away. */
+export function hideTip(view: Pick<TipHolder, "tip">): void {
+  view.tip.value = null;
 }
