@@ -122,12 +122,15 @@ def test_what_cannot_be_asked_for_is_told_in_the_monitor() -> None:
     monitor.close()
 
 
-def test_measuring_batch_norm_anew_is_over_before_it_could_be_watched(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_measuring_batch_norm_anew_is_over_before_it_could_be_watched(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     shown: list[sw.TrainingRun] = []
     monkeypatch.setattr("shrinkwidget.training.training_run._displays", [lambda: shown.append])
     small, train = sw.compress(sw.demo.model(), sw.Recipe(sparsity=0.9)), sw.demo.data("train")
     assert sw.retrain(small, train, None, sw.methods.RecalibrateBatchNorm()).provenance == "batch norm recalibrated"
     assert not shown
+    assert capsys.readouterr().err == "", "a notebook is not told of epochs where there are none"
     run = sw.retrain(small, train, None, sw.methods.RecalibrateBatchNorm(), background=True)
     with pytest.raises(TrainingError, match=r"RecalibrateBatchNorm .* there are no curves to watch"):
         sw.monitor(run)

@@ -112,9 +112,10 @@ def run_displayed(spec: AnySpec, progress: bool = True) -> Any:
     It is shown by the notebook it runs in, where it can be paused and stopped, else by a bar or lines on stderr; by
     nothing at all without `progress`.
     """
-    show = find_display() if progress and spec.trains else None
-    if show is None:
-        return run_with_progress_bar(make_trainer(spec), progress)
+    show = find_display() if progress else None
+    if show is None or not spec.trains:
+        # what does not train is over in one pass: lines about epochs would only clutter a notebook
+        return run_with_progress_bar(make_trainer(spec), progress and show is None)
     run: TrainingRun[Any] = TrainingRun(spec)
     show(run)
     run.start()
