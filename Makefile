@@ -9,7 +9,7 @@ STAGE   := @sh scripts/stage.sh
 # two processes of one thread each are quicker than one of two: what is tested is small
 APART   := env OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist
 
-.PHONY: help demo test bench compatibility mutants clean setup lint types layers typescript python notebooks browser chromium pins
+.PHONY: help demo test bench compatibility mutants pictures clean setup lint types layers typescript python notebooks browser chromium pins
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
@@ -31,6 +31,9 @@ compatibility: $(VENV)/ready-bench $(STATIC)  ## docs/compatibility.md: 60 archi
 
 mutants: chromium $(VENV)/ready-test $(STATIC)  ## plant thirty faults, one at a time: do the tests notice?
 	@$(BIN)/python -m tests.mutation.run_mutants $(ARGS)
+
+pictures: chromium $(VENV)/ready-test $(STATIC)  ## docs/images anew, from a real JupyterLab, light and dark
+	@$(BIN)/python -m tests.widget.readme_pictures
 
 setup: $(VENV)/ready-dev $(STATIC)  ## .venv with everything a contributor needs
 

@@ -7,6 +7,8 @@ import subprocess
 import tomllib
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
@@ -37,3 +39,33 @@ def test_the_benchmark_of_the_browsers_core_still_runs() -> None:
     )
     assert ran.returncode == 0, ran.stderr[-600:]
     assert "codebook of 4 bits" in ran.stdout
+
+
+PAGES = sorted(path.relative_to(ROOT).as_posix() for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+
+
+def anchors(page: Path) -> set[str]:
+    """Return what a link may name in a page: its headings as GitHub writes them."""
+    titles = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_link_of_a_page_leads_somewhere(page: str) -> None:
+    text = (ROOT / page).read_text()
+    links = re.findall(r"\]\(([^)\s]+)\)", text) + re.findall(r'(?:src|srcset|href)="([^"]+)"', text)
+    for link in links:
+        path, _, anchor = link.partition("#")
+        if "://" in link or link.startswith("mailto:"):
+            continue
+        target = (ROOT / page).parent / path if path else ROOT / page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page != "CHANGELOG.md"])
+def test_every_file_that_a_page_names_is_there(page: str) -> None:
+    named = re.findall(r"`([\w./-]+/[\w.-]+\.(?:py|tsx?|json|md|ipynb|sh|css))`", (ROOT / page).read_text())
+    roots = [ROOT, ROOT / "shrinkwidget", ROOT / "shrinkwidget/compression"]
+    missing = [name for name in named if "NAME" not in name and not any((root / name).exists() for root in roots)]
+    assert [name for name in missing if "LIBRARY" not in name] == []

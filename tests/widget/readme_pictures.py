@@ -17,11 +17,11 @@ CELLS = (
     """
 import shrinkwidget as sw
 model, data = sw.demo.model(), sw.demo.data("valid")
-ex = sw.explore(model, data)
+ex = sw.explore(model, data, train_data=sw.demo.data("train"))
 ex
 """,
     """
-run = sw.prune_and_retrain(model, sw.demo.data("train"), data, 0.97, rounds=8, epochs=6, background=True)
+run = sw.prune_and_retrain(model, sw.demo.data("train"), data, 0.985, rounds=8, epochs=6, background=True)
 monitor = sw.monitor(run)
 monitor
 """,
@@ -76,7 +76,7 @@ def main() -> None:
         browser = playwright.chromium.launch(executable_path=path, headless=True, args=list(chromium.FLAGS))
         try:
             notebook_page.write(server.folder / "pictures.ipynb", CELLS)
-            book = Notebook(browser.new_page(viewport={"width": 1400, "height": 1400}))
+            book = Notebook(browser.new_page(viewport={"width": 1500, "height": 1400}))
             book.page.set_default_timeout(60_000)
             book.open(server.address("pictures.ipynb"))
             explorer(book)
