@@ -104,7 +104,17 @@ def _statistics(importance: Importance, layers: Sequence[_Layer], known: Sketch)
             f"importance {importance.kind!r} needs calibration data: give it with sw.compress(model, recipe, "
             f"calibration=data), sw.explore(model, data, calibration=…) or sw.sketch(model, calibration=data)"
         )
-    return known.calibration.statistics(importance)
+    found = known.calibration.statistics(importance)
+    if missed := [
+        layer_label(layer.entry.name) for layer in layers if _asks(layer.plan) and layer.entry.name not in found
+    ]:
+        names = ", ".join(map(quoted, missed[:3])) + (f" and {len(missed) - 3} more" if len(missed) > 3 else "")
+        raise MethodError(
+            f"importance {importance.kind!r} needs the inputs of every layer it prunes, and the calibration data "
+            f"reached none of {names}: leave such layers as they are with layers={{{quoted(missed[0])}: sw.Keep}}, or "
+            f"dict(sparsity=0)"
+        )
+    return found
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -147,12 +157,6 @@ class Ranking:
         importance, rows = self.importance, entry.rows()
         statistic = None
         if self.statistics is not None:
-            if entry.name not in self.statistics:
-                raise MethodError(
-                    f"importance {importance.kind!r} needs the inputs of every layer it prunes, and the calibration "
-                    f"data reached none of {quoted(layer_label(entry.name))}: leave it as it is with "
-                    f"layers={{{quoted(layer_label(entry.name))}: sw.Keep}}, or dict(sparsity=0)"
-                )
             statistic = entry.layout.rows(self.statistics[entry.name].to(rows.device))
         with torch.no_grad(), doing(importance, entry.name):
             found = importance.scores(entry.name, rows, statistic)

@@ -21,7 +21,7 @@ from ..arguments import public
 from ..compression.apply_recipe import copied
 from ..errors import DataError, MethodError, ModelError, quoted
 from ..kinds import Importance, doing
-from .batches import Batch, prepared, raw_batches
+from .batches import TARGET_KEYS, Batch, prepared, raw_batches
 from .labels import LabelRules
 from .losses import LOSSES
 from .predictions import OutputReader
@@ -51,9 +51,17 @@ class Calibration:
             )
         if data is None or isinstance(data, str | bytes):
             raise DataError(f"calibration={quoted(data)} is no data: give a DataLoader, batches, or a tensor of inputs")
+        if isinstance(data, Iterator):
+            raise DataError(
+                f"calibration=… can be read only once ({type(data).__name__}), and every importance reads it: give a "
+                f"DataLoader or a list of batches"
+            )
         self._model, self._data = model, data
         self._known: dict[str, Mapping[str, Tensor]] = {}
         self._lock = threading.Lock()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Calibration, (self._model, self._data))
 
     def statistics(self, importance: Importance) -> Mapping[str, Tensor]:
         """Return what an importance finds in the data: a tensor of the weights' shape for each it reached, by name.
@@ -191,6 +199,7 @@ def _batch_named(number: int) -> Iterator[None]:
 def _batch(raw: Any, network: nn.Module, device: torch.device | None, labelled: bool) -> Batch:
     """Return a batch with its targets, or, where nobody asks for them, without."""
     bare = isinstance(raw, Tensor | np.ndarray) or (isinstance(raw, tuple | list) and len(raw) == 1)
+    bare = bare or (isinstance(raw, Mapping) and not any(key in raw for key in TARGET_KEYS))
     if bare and not labelled:
         args, kwargs = as_inputs(raw)
         args, kwargs = moved((args, kwargs), device)

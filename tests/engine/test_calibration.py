@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -180,6 +181,22 @@ def bad(data: Any, model: Any = None, importance: str = "wanda") -> str:
     return str(caught.value)
 
 
+def test_inputs_by_name_need_no_labels_and_a_sketch_with_data_can_be_sent() -> None:
+    class Named(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(4, 3)
+
+        def forward(self, x: Tensor, scale: Tensor) -> Tensor:
+            return self.fc(x) * scale  # type: ignore[no-any-return]
+
+    batches = [{"x": torch.randn(5, 4), "scale": torch.ones(1)} for _ in range(2)]
+    found = Calibration(Named(), batches).statistics(Wanda())["fc.weight"]
+    assert torch.allclose(found[0], torch.cat([b["x"] for b in batches]).norm(dim=0))
+    look = pickle.loads(pickle.dumps(sw.sketch(mlp(), calibration=points())))
+    assert sw.compress(mlp(), 0.5, importance="wanda", sketch=look).recipe.scope == "channel"
+
+
 def test_calibration_data_that_does_not_fit_is_refused_by_its_batch() -> None:
     x, y = points()
     broken = x.clone()
@@ -191,6 +208,7 @@ def test_calibration_data_that_does_not_fit_is_refused_by_its_batch() -> None:
     assert "the calibration data is empty" in bad((x[:0], y[:0]))
     assert "calibration batch 1: a batch is a Tensor; expected (inputs, targets)" in bad([x], importance="taylor")
     assert "no data" in bad("train")
+    assert "can be read only once (list_iterator)" in bad(iter([(x, y)]))
     assert "needs a module to run, and this is a dict" in bad(x, model=dict(mlp().state_dict()))
 
 

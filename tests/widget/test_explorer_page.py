@@ -48,7 +48,7 @@ def test_every_choice_reaches_python_and_its_bytes_the_page(book: Notebook) -> N
     ):
         page.choose(setting, value)
         assert page.settled_bytes() == book.python(COMPRESSED)
-        assert book.python(f"ex.recipe.{setting}") == value
+        assert book.python(f"ex.recipe == ex.recipe.with_({setting}={value!r})")
 
 
 def test_a_drag_on_the_trained_resnet_shows_the_bytes_of_its_file(open_notebook: Open, resnet20: Path) -> None:
