@@ -22,6 +22,8 @@ export interface DistributionPlot {
   threshold: number;
   /** Height that fills the plot; taller spikes are clipped. */
   top: number;
+  /** Why nothing but the outline is drawn. */
+  unknown?: string;
 }
 
 export interface PlotStyle {

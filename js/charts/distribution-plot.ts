@@ -108,6 +108,13 @@ export function distributionPlot(
   };
 }
 
+/** DistributionPlot a layer of which a sketch cannot tell what becomes: as it was, and nothing over it; `unknown` says why. */
+export function bareOutline({ span, edges, outline, top }: Outline, unknown: string): DistributionPlot {
+  const none = new Float64Array();
+  const bars = { barAt: none, barHeight: none, barWidth: edges[1] - edges[0] };
+  return { span, edges, outline, survivors: outline, ...bars, levels: none, threshold: 0, top, unknown };
+}
+
 type PictureBars = Pick<DistributionPlot, "barAt" | "barHeight" | "barWidth">;
 
 /** A bar for each level, as high as its weights would be over the bins of its cell. */

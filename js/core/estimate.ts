@@ -1,12 +1,14 @@
 // The estimate: what a recipe would make of a model, from its sketch alone; the twin of shrinkwidget/analysis/estimate.py.
 
 import { roundHalfEven, sum } from "./array-search";
+import { exactOnly } from "./exact-only";
 import { tagOf } from "./kinds";
 import { layerNames } from "./layer-overrides";
 import { countBytes, headerBytes, layerBytes, uncompressedBytes } from "./packed-file-size";
 import { type Cut, cutAt, mergedRanking, type PruningOutcome, pruningOutcome, type Ranking } from "./pruning-estimate";
 import { noiseFor } from "./quantization-error";
-import { plansOf, recipeJson, resolve } from "./recipe";
+import { quoteName } from "./quote-name";
+import { plansOf, RecipeError, recipeJson, resolve } from "./recipe";
 import type { Estimate, Figures, LayerFigures, LayerSketch, Plan, Recipe, Sketch, Totals } from "./types";
 
 /** Bits for which `Estimator.layerSqnr` answers. */
@@ -27,10 +29,16 @@ export class Estimator {
     this.#noise = noiseFor(sketch);
   }
 
-  /** What the recipe would make of the model; throws a RecipeError if an override matches no layer. */
+  /**
+   * What the recipe would make of the model; throws a RecipeError if an override matches no layer, and for what has no
+   * estimate.
+   */
   estimate(recipe: Recipe): Estimate {
     const { layers, patterns } = this.sketch;
     const plans = resolve(recipe, this.#names);
+    const unknown = exactOnly(this.sketch, recipe, plans);
+    if (unknown)
+      throw new RecipeError(`${quoteName(unknown)} has no estimate: only the kernel can count what it makes`);
     const shared = this.#sharedCut(recipe, plans);
     const columns = emptyColumns(layers.length);
     layers.forEach((layer, i) => {

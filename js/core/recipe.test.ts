@@ -16,6 +16,7 @@ import {
   withFields,
   withLayer,
 } from "./recipe";
+import { BUILT_IN, pythonClasses } from "./schema";
 
 const HEAD = '"format":"shrinkwidget-recipe","version":2';
 
@@ -206,19 +207,23 @@ describe("reading", () => {
   ])("refuses %s", (text) => expect(() => parseRecipe(text)).toThrow(RecipeError));
 });
 
+const CLASSES = pythonClasses(BUILT_IN);
+
 it("the code is Python that rebuilds the recipe", () => {
-  expect(recipeCode(DEFAULTS)).toBe("sw.Recipe()");
+  expect(recipeCode(DEFAULTS, CLASSES)).toBe("sw.Recipe()");
   const recipe = withFields(DEFAULTS, {
     sparsity: 0.9,
     bits: 4,
     granularity: 64,
     quantizer: { kind: "uniform", symmetric: true },
   });
-  expect(recipeCode(recipe)).toBe(
+  expect(recipeCode(recipe, CLASSES)).toBe(
     "sw.Recipe(sparsity=0.9, bits=4, granularity=64, quantizer=sw.methods.Uniform(symmetric=True))",
   );
   const other = withFields(DEFAULTS, { quantizer: { kind: "mine", values: [0, 0.5], on: false } });
-  expect(recipeCode(other)).toBe('sw.Recipe(quantizer={"kind": "mine", "values": [0, 0.5], "on": False})');
+  expect(recipeCode(other, CLASSES)).toBe('sw.Recipe(quantizer={"kind": "mine", "values": [0, 0.5], "on": False})');
   const layered = withLayer(withLayer(recipe, "conv1", "keep"), 'a"b', { bits: 8, quantizer: "kmeans" });
-  expect(recipeCode(layered)).toContain('"conv1": sw.Keep,\n        "a\\"b": dict(bits=8, quantizer="kmeans"),\n');
+  expect(recipeCode(layered, CLASSES)).toContain(
+    '"conv1": sw.Keep,\n        "a\\"b": dict(bits=8, quantizer="kmeans"),\n',
+  );
 });

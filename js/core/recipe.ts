@@ -7,7 +7,6 @@ import { quoteName } from "./quote-name";
 import type { Kind, LayerFields, Override, Plan, Recipe, Structure } from "./types";
 
 export const BITS = [1, 2, 3, 4, 5, 6, 7, 8, 16, 32] as const;
-export const STRUCTURES = ["unstructured", "2:4", "1:4", "4:8"] as const;
 
 export const DEFAULTS: Recipe = {
   sparsity: 0,
@@ -34,11 +33,10 @@ export class RecipeError extends Error {
 
 export { layerLabel, layerMatches } from "./layer-overrides";
 
-/** The sparsity a structure fixes, 1 − n/m; 0 for an unstructured one. */
+/** The sparsity a structure fixes, 1 − n/m; 0 for any other. */
 export function structureSparsity(structure: Structure): number {
-  if (structure === "unstructured") return 0;
-  const [n, m] = structure.split(":").map(Number);
-  return 1 - n / m;
+  const [, n, m] = /^(\d+):(\d+)$/.exec(structure)?.map(Number) ?? [];
+  return m > 0 ? 1 - n / m : 0;
 }
 
 /** A recipe with some fields changed; a new structure brings its own sparsity unless one is given. */
@@ -135,34 +133,34 @@ function givenFields(own: Partial<LayerFields>) {
   return LAYER_FIELDS.filter((name) => own[name] !== undefined);
 }
 
-/** Python code that rebuilds the recipe, `sw` being the package: `sw.Recipe(sparsity=0.9, bits=4)`. */
-export function recipeCode(recipe: Recipe): string {
+/**
+ * Python code that rebuilds the recipe, `sw` being the package: `sw.Recipe(sparsity=0.9, bits=4)`. `classes` make kinds with
+ * settings; others are written as the object they are.
+ */
+export function recipeCode(recipe: Recipe, classes: Readonly<Record<string, string>>): string {
+  const pythonText = (value: unknown) => inPython(value, classes);
   const parts = changedFields(recipe).map((name) => `${name}=${pythonText(recipe[name])}`);
   const oneLine = `sw.Recipe(${parts.join(", ")})`;
+  const override = (own: Override) =>
+    own === "keep"
+      ? "sw.Keep"
+      : `dict(${givenFields(own)
+          .map((name) => `${name}=${pythonText(own[name])}`)
+          .join(", ")})`;
   if (!recipe.layers.length) return oneLine;
-  const layers = recipe.layers.map(([name, own]) => `        ${JSON.stringify(name)}: ${pythonOverride(own)},\n`);
+  const layers = recipe.layers.map(([name, own]) => `        ${JSON.stringify(name)}: ${override(own)},\n`);
   return `sw.Recipe(\n${parts.map((part) => `    ${part},\n`).join("")}    layers={\n${layers.join("")}    },\n)`;
 }
 
-function pythonOverride(own: Override): string {
-  if (own === "keep") return "sw.Keep";
-  return `dict(${givenFields(own)
-    .map((name) => `${name}=${pythonText(own[name])}`)
-    .join(", ")})`;
-}
-
-/** The classes of kinds with settings; other kinds are written as the object they are. */
-const PYTHON: Record<string, string> = { random: "Random", uniform: "Uniform" };
-
-function pythonText(value: unknown): string {
+function inPython(value: unknown, classes: Readonly<Record<string, string>>): string {
   if (typeof value === "boolean") return value ? "True" : "False";
-  if (Array.isArray(value)) return `[${value.map(pythonText).join(", ")}]`;
+  if (Array.isArray(value)) return `[${value.map((each) => inPython(each, classes)).join(", ")}]`;
   if (typeof value !== "object" || value === null) return valueText(value);
   const { kind = "", ...settings } = value as { kind?: string };
-  const own = PYTHON[kind];
+  const own = Object.hasOwn(classes, kind) ? classes[kind] : undefined;
   const pairs = Object.entries(own ? settings : value);
-  if (own) return `sw.methods.${own}(${pairs.map(([name, x]) => `${name}=${pythonText(x)}`).join(", ")})`;
-  return `{${pairs.map(([name, x]) => `${JSON.stringify(name)}: ${pythonText(x)}`).join(", ")}}`;
+  if (own) return `${own}(${pairs.map(([name, x]) => `${name}=${inPython(x, classes)}`).join(", ")})`;
+  return `{${pairs.map(([name, x]) => `${JSON.stringify(name)}: ${inPython(x, classes)}`).join(", ")}}`;
 }
 
 /** Read what `recipeJson` or Python's `to_json` wrote; throws a RecipeError for what is no recipe. */
@@ -234,8 +232,9 @@ function checkFields(values: Partial<Recipe>, known: readonly string[], where: s
     checkedField(name, value, where);
   }
   const { structure = "unstructured", sparsity } = values;
-  if (structure !== "unstructured" && sparsity !== undefined && sparsity !== structureSparsity(structure)) {
-    throw new RecipeError(`${where}: structure ${structure} fixes the sparsity at ${structureSparsity(structure)}`);
+  const fixed = structureSparsity(structure);
+  if (fixed > 0 && sparsity !== undefined && sparsity !== fixed) {
+    throw new RecipeError(`${where}: structure ${structure} fixes the sparsity at ${fixed}`);
   }
 }
 
@@ -243,7 +242,7 @@ const CHECKS: Record<string, { want: string; good: (value: unknown) => boolean }
   sparsity: { want: "a fraction, 0 <= sparsity < 1", good: (v) => isNumber(v) && v >= 0 && v < 1 },
   bits: oneOf(BITS),
   scope: oneOf(["global", "layer", "channel"]),
-  structure: oneOf(STRUCTURES),
+  structure: { want: "the name of a structure", good: (v) => typeof v === "string" },
   importance: aKind("importance"),
   granularity: {
     want: `"tensor", "channel" or a group size from 2 to ${MAX_GROUP}`,

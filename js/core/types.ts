@@ -1,7 +1,8 @@
 // The shapes of everything the core passes around: recipes and plans, the sketch, estimates.
 
 export type Scope = "global" | "layer" | "channel";
-export type Structure = "unstructured" | "2:4" | "1:4" | "4:8";
+/** "unstructured", n:m, or what only the kernel knows. */
+export type Structure = string;
 /** An importance, a structure or a quantizer: its tag, or an object of the tag and the settings that are not at their defaults. */
 export type Kind = string | { readonly kind: string; readonly [setting: string]: unknown };
 /** How many weights share a scale: a tensor, an output channel, or groups of a number of neighbours. */

@@ -116,7 +116,9 @@ export function progressWords(state: State): string {
     if (notice === "gone") return "not evaluated: the kernel is disconnected";
     if (notice === "busy") return "waiting for the kernel";
     if (state.dragging.value) return "evaluated when the slider stops";
-    return state.figures.value.exact ? "measuring…" : "evaluated next: the kernel counts bytes first";
+    return state.figures.value.exact && !state.exactOnly.value.waiting
+      ? "measuring…"
+      : "evaluated next: the kernel counts bytes first";
   }
   if (score.state === "failed") return score.text ?? "the evaluation failed";
   const of = score.total && score.total !== score.n ? ` of ${count(score.total)}` : "";

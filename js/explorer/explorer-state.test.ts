@@ -300,3 +300,69 @@ describe("the shared state", () => {
     expect([...model.listeners.values()].every((callbacks) => callbacks.size === 0)).toBe(true);
   });
 });
+
+describe("a recipe that only the kernel can count", () => {
+  let model: Recorder;
+  let state: ReturnType<typeof createState>;
+  const nf4 = (sparsity: number) =>
+    `{"format":"shrinkwidget-recipe","version":2,"sparsity":${sparsity},"bits":4,"quantizer":"nf4"}`;
+  /** Figures as the kernel would send them; `kept` of each layer tells them apart. */
+  const counted = (recipe: string, share: number) => {
+    const figures = new Estimator(decodeSketch(BLOB)).estimate(parseRecipe(START));
+    const lists = Object.entries(figures.layers).map(([name, values]) => [name, Array.from(values as Float64Array)]);
+    const layers = { ...Object.fromEntries(lists), kept: decodeSketch(BLOB).layers.map((layer) => share * layer.n) };
+    return { ...figures, recipe, exact: true, layers, seconds: 0.1 };
+  };
+
+  beforeEach(() => {
+    vi.useFakeTimers({
+      toFake: ["setTimeout", "clearTimeout", "requestAnimationFrame", "cancelAnimationFrame", "performance"],
+    });
+    model = new Recorder();
+    model.values.set("kinds", { quantizer: [{ kind: "nf4", label: "NF4", title: "", bits: [4], controls: [] }] });
+    state = createState(model);
+    vi.advanceTimersByTime(1000);
+  });
+
+  afterEach(() => {
+    state.dispose();
+    vi.useRealTimers();
+  });
+
+  it("shows the last figures that were counted until its own are, and says that it waits", () => {
+    model.answer("exact", counted(START, 0.25));
+    state.edit(() => parseRecipe(nf4(0.7)));
+    nextFrame();
+    expect(state.exactOnly.value).toEqual({ name: "NF4", waiting: true });
+    expect(state.figures.value.sparsity).toBeCloseTo(0.75, 9);
+    expect(state.seconds.value).toBeNull();
+    model.answer("exact", counted(nf4(0.7), 0.5));
+    expect(state.exactOnly.value).toEqual({ name: "NF4", waiting: false });
+    expect([state.figures.value.exact, state.seconds.value]).toEqual([true, 0.1]);
+    expect(state.figures.value.sparsity).toBeCloseTo(0.5, 9);
+  });
+
+  it("waits while a drag moves on, with the figures of before", () => {
+    model.answer("exact", counted(START, 0.25));
+    state.edit(() => parseRecipe(nf4(0.7)));
+    nextFrame();
+    model.answer("exact", counted(nf4(0.7), 0.5));
+    state.edit(() => parseRecipe(nf4(0.8)), "sparsity");
+    nextFrame();
+    expect(state.recipe.value.sparsity).toBe(0.8);
+    expect(state.exactOnly.value.waiting).toBe(true);
+    expect(state.figures.value.sparsity).toBeCloseTo(0.5, 9);
+    state.edit(() => parseRecipe(START));
+    nextFrame();
+    expect(state.exactOnly.value).toEqual({ name: "", waiting: false });
+    expect(state.figures.value.exact).toBe(false);
+  });
+
+  it("opens with it before anything was counted", () => {
+    model.values.set("recipe_json", nf4(0.7));
+    const opened = createState(model);
+    expect(opened.exactOnly.value).toEqual({ name: "NF4", waiting: true });
+    expect(opened.figures.value.sparsity).toBe(0);
+    opened.dispose();
+  });
+});

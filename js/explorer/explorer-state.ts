@@ -2,8 +2,10 @@
 
 import { batch, computed, type ReadonlySignal, type Signal, signal } from "@preact/signals";
 import { Estimator, totals } from "../core/estimate";
+import { exactOnly, withoutEstimate } from "../core/exact-only";
 import { layerNames } from "../core/layer-overrides";
-import { parseRecipe, plansOf, recipeJson } from "../core/recipe";
+import { DEFAULTS, parseRecipe, plansOf, recipeJson } from "../core/recipe";
+import { type Kinds, labelOf, offered } from "../core/schema";
 import { decodeSketch } from "../core/sketch-decoder";
 import type { Estimate, Figures, Plan, Recipe, Sketch } from "../core/types";
 import { modelSignal } from "../ui/model-signal";
@@ -29,8 +31,12 @@ export interface State {
   readonly recipeText: ReadonlySignal<string>;
   /** What the recipe asks of each layer. */
   readonly plans: ReadonlySignal<readonly Plan[]>;
-  /** The kernel's figures where they belong to this recipe, else the preview. */
+  /** The kernel's figures where they belong to this recipe, else the preview; while that waits, those of an earlier one. */
   readonly figures: ReadonlySignal<Estimate>;
+  /** The kinds a recipe can choose from. */
+  readonly kinds: ReadonlySignal<Kinds>;
+  /** What the recipe asks for that has no estimate, as the page calls it, and whether the kernel has yet to count it. */
+  readonly exactOnly: ReadonlySignal<{ readonly name: string; readonly waiting: boolean }>;
   /** True between the first and the last event of a drag. */
   readonly dragging: ReadonlySignal<boolean>;
   readonly seconds: ReadonlySignal<number | null>;
@@ -62,6 +68,8 @@ export interface State {
   settle(over?: boolean): void;
   /** Go back to a recipe as it was tried: a retrained one comes back as it was trained. */
   goTo(visit: Visit): void;
+  /** What a layer is asked for that has no estimate; "" if all of it has. */
+  unknownOf(layer: number): string;
   /** SQNR of a layer in dB at 1, 2 … 8 bits, pruned as it is now. */
   layerSqnr(layer: number): Float64Array;
   undo(): void;
@@ -113,6 +121,8 @@ class Shared implements State {
   readonly recipeText: ReadonlySignal<string>;
   readonly plans: ReadonlySignal<readonly Plan[]>;
   readonly figures: ReadonlySignal<Estimate>;
+  readonly kinds: ReadonlySignal<Kinds>;
+  readonly exactOnly: ReadonlySignal<{ readonly name: string; readonly waiting: boolean }>;
   readonly seconds: ReadonlySignal<number | null>;
   readonly title: Signal<string>;
   readonly score: Signal<Score | null>;
@@ -161,11 +171,18 @@ class Shared implements State {
     this.#wanted = this.#start;
     this.recipe = signal(this.#start);
     this.#estimator = new Estimator(this.sketch.value);
-    this.#preview = signal(this.#estimator.estimate(this.#start));
+    this.#preview = signal(this.#estimated(this.#start) ?? this.#estimator.estimate(DEFAULTS));
+    const kinds = this.#follow<Partial<Kinds>>("kinds", {});
+    this.kinds = computed(() => offered(kinds.value));
     this.recipeText = computed(() => recipeJson(this.recipe.value));
     this.plans = computed(() => plansOf(this.recipe.value, layerNames(this.sketch.value)));
+    const unknown = computed(() => exactOnly(this.sketch.value, this.recipe.value, this.plans.value));
+    this.exactOnly = computed(() => {
+      const name = unknown.value && labelOf(this.kinds.value, unknown.value);
+      return { name, waiting: name !== "" && !this.#counted() };
+    });
     this.figures = computed(() => this.#best());
-    this.seconds = computed(() => (this.figures.value.exact ? (this.#exact.value?.seconds ?? null) : null));
+    this.seconds = computed(() => (this.#counted() ? (this.#exact.value?.seconds ?? null) : null));
     this.shownScore = computed(() => this.#scoreNow());
     this.#checkAlive();
     this.#stops.push(
@@ -200,6 +217,10 @@ class Shared implements State {
 
   get nests(): boolean {
     return this.model.nests ?? true;
+  }
+
+  unknownOf(layer: number): string {
+    return withoutEstimate(this.sketch.value, this.recipe.value, this.plans.value[layer]);
   }
 
   layerSqnr(layer: number): Float64Array {
@@ -259,16 +280,29 @@ class Shared implements State {
     return modelSignal(this.model, name, missing, this.#stops, changed);
   }
 
-  #best(): Estimate {
+  /** The kernel's figures, whatever recipe they are of; null before the first, or if they are of another model. */
+  #lastExact(): Exact | null {
     const exact = this.#exact.value;
-    if (
-      exact &&
-      exact.recipe === this.recipeText.value &&
-      exact.layers.kept.length === this.sketch.value.layers.length
-    ) {
+    return exact && exact.layers.kept.length === this.sketch.value.layers.length ? exact : null;
+  }
+
+  /** Whether the kernel has counted this very recipe. */
+  #counted(): boolean {
+    return this.#lastExact()?.recipe === this.recipeText.value;
+  }
+
+  #best(): Estimate {
+    const exact = this.#lastExact();
+    if (exact && (this.#counted() || this.exactOnly.value.waiting)) {
       return { ...exact, ...totals(exact, this.sketch.value), exact: true };
     }
     return this.#preview.value;
+  }
+
+  /** The preview of a recipe; null where it can only be counted. */
+  #estimated(recipe: Recipe): Estimate | null {
+    const sketch = this.sketch.value;
+    return exactOnly(sketch, recipe, plansOf(recipe, layerNames(sketch))) ? null : this.#estimator.estimate(recipe);
   }
 
   #travel(recipe: Recipe | undefined): void {
@@ -288,7 +322,8 @@ class Shared implements State {
   #paint(): void {
     this.#frame = 0;
     batch(() => {
-      this.#preview.value = this.#estimator.estimate(this.#wanted);
+      const preview = this.#estimated(this.#wanted);
+      if (preview) this.#preview.value = preview;
       this.recipe.value = this.#wanted;
     });
     this.model.set("recipe_json", this.recipeText.value);

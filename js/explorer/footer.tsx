@@ -3,6 +3,7 @@
 import { useSignal } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
 import { recipeCode } from "../core/recipe";
+import { pythonClasses } from "../core/schema";
 import { focusAfter } from "../ui/keyboard";
 import { type Keeps, PLAIN } from "../ui/save-names";
 import { NamePrompt, PathPrompt, ReplacePrompt } from "../ui/save-prompts";
@@ -124,7 +125,7 @@ function CopyCode() {
   const { state } = useView();
   const copied = useSignal<"" | "copied" | "failed">("");
   const fallback = useRef<HTMLInputElement>(null);
-  const code = recipeCode(state.recipe.value);
+  const code = recipeCode(state.recipe.value, pythonClasses(state.kinds.value));
   const copy = async () => {
     copied.value = (await writeClipboard(code)) ? "copied" : "failed";
     if (copied.value === "copied") setTimeout(() => (copied.value = ""), 1600);
@@ -190,6 +191,7 @@ function statusWords(state: State): { kind: string; text: string } {
     return { kind: "busy", text: status.text || BUSY_WORDS[status.what] };
   if (status.state === "exists") return { kind: "waiting", text: "" };
   if (status.state === "done" && status.text) return { kind: "done", text: status.text };
+  if (state.exactOnly.value.waiting) return { kind: "waiting", text: "exact only: counting…" };
   if (!exact) return { kind: "preview", text: "≈ preview" };
   const seconds = state.seconds.value;
   return { kind: "exact", text: seconds === null ? "exact" : `exact · ${Math.max(1, Math.round(1000 * seconds))} ms` };

@@ -2,7 +2,7 @@
 
 import { useEffect, useRef } from "preact/hooks";
 import { type DistributionPlot, drawDistribution, hatchPattern } from "../charts/distribution-canvas";
-import { distributionPlot, outlineOf } from "../charts/distribution-plot";
+import { bareOutline, distributionPlot, outlineOf } from "../charts/distribution-plot";
 import { type Box, thin } from "../charts/label-placement";
 import { weight } from "../charts/number-format";
 import type { Colors } from "../charts/theme";
@@ -10,7 +10,7 @@ import { mirroredTicks } from "../charts/ticks";
 import type { LayerSketch } from "../core/types";
 import { useDrawing } from "../ui/hooks";
 import { hideTip, tipAt } from "../ui/tooltip";
-import { detailSpan } from "./ridge-cache";
+import { detailSpan, notDrawn } from "./ridge-cache";
 import { binWords } from "./ridge-tooltips";
 import { outcomeOf } from "./selectors";
 import { useView, type View } from "./view-state";
@@ -79,7 +79,10 @@ function drawLarge(view: View, canvas: HTMLCanvasElement, index: number, layer: 
   const colors = view.colors.value;
   const plan = plans.value[index];
   const outline = outlineOf(layer, detailSpan(layer), width);
-  const picture = distributionPlot(sketch.value, layer, plan, outcomeOf(figures.value, index), outline);
+  const unknown = notDrawn(view.state, index);
+  const picture = unknown
+    ? bareOutline(outline, unknown)
+    : distributionPlot(sketch.value, layer, plan, outcomeOf(figures.value, index), outline);
   const box = { x: 0, y: TOP, width, height: height - AXIS - TOP - 6 };
   const hatch = hatchPattern(ctx, colors.hatch, ratio);
   drawDistribution(ctx, picture, box, { colors, hatch, log: view.log.value, tick: 5 });

@@ -6,22 +6,23 @@ import { structureSparsity, withLayer } from "../core/recipe";
 import type { LayerFields, LayerSketch, Override, Plan, Recipe } from "../core/types";
 import { Choice, options, SparsitySlider } from "../ui/inputs";
 import { focusAfter } from "../ui/keyboard";
+import { bitsOptions, KindChoice, KindSettings, quantizerFields, scalesIdle } from "./kind-controls";
 import { LargeDistributionPlot } from "./large-distribution-plot";
-import { BITS_OPTIONS, granularityOptions, STRUCTURE_OPTIONS, scalesIdle, structureSentence } from "./recipe-controls";
+import { granularityOptions, quantizerIdle, structureTitle } from "./recipe-controls";
 import { layerSqnr, namedByPattern, ownOverride, zeroWords } from "./selectors";
 import { SqnrPlot } from "./sqnr-plot";
 import { useView } from "./view-state";
 
 export function LayerDetail({ layer: index }: { layer: number }) {
-  const view = useView();
-  const layer = view.state.sketch.value.layers[index];
+  const { state } = useView();
+  const layer = state.sketch.value.layers[index];
   if (!layer) return null;
   return (
     <section class="sw-detail" aria-label={`Layer ${layer.label}`} data-testid="detail">
       <Title index={index} layer={layer} />
       <div class="sw-detail-charts">
         <LargeDistributionPlot index={index} layer={layer} />
-        <SqnrPlot index={index} layer={layer} />
+        {state.unknownOf(index) === "" && <SqnrPlot index={index} layer={layer} />}
       </div>
       <OwnValues index={index} layer={layer} />
     </section>
@@ -137,9 +138,9 @@ function OwnValues({ index, layer }: Props) {
         hint={
           plan.structure === "unstructured"
             ? `keeps ${about(count(figures.layers.kept[index]))} of ${count(layer.n)} weights`
-            : structureSentence(plan.structure)
+            : structureTitle(state, plan.structure)
         }
-        disabled={plan.keep || plan.structure !== "unstructured"}
+        disabled={plan.keep || structureSparsity(plan.structure) > 0}
         testid="own-sparsity"
         change={(sparsity) => change({ sparsity }, `own ${layer.name}`)}
         settle={(over) => state.settle(over)}
@@ -148,16 +149,17 @@ function OwnValues({ index, layer }: Props) {
         <Choice
           legend="bits"
           testid="own-bits"
-          options={BITS_OPTIONS}
+          options={bitsOptions(state.kinds.value, plan.quantizer)}
           value={plan.bits}
           choose={(bits) => change({ bits })}
           idle={plan.keep ? "uncompressed" : ""}
         />
-        <Choice
+        <KindChoice
+          of="structure"
           legend="structure"
-          options={STRUCTURE_OPTIONS}
-          value={plan.structure}
-          choose={(structure) =>
+          testid="own-structure"
+          chosen={plan.structure}
+          choose={({ kind: structure }) =>
             change({ structure, sparsity: structure === "unstructured" ? pruned : structureSparsity(structure) })
           }
           idle={plan.keep ? "uncompressed" : ""}
@@ -168,7 +170,23 @@ function OwnValues({ index, layer }: Props) {
           options={granularityOptions(plan.granularity)}
           value={plan.granularity}
           choose={(granularity) => change({ granularity })}
-          idle={plan.keep ? "uncompressed" : scalesIdle(plan.bits, plan.quantizer)}
+          idle={plan.keep ? "uncompressed" : scalesIdle(state.kinds.value, plan.bits, plan.quantizer)}
+        />
+        <KindChoice
+          of="quantizer"
+          legend="quantizer"
+          testid="own-quantizer"
+          chosen={plan.quantizer}
+          choose={(entry) => change(quantizerFields(entry, plan.bits))}
+          idle={plan.keep ? "uncompressed" : quantizerIdle(plan.bits)}
+        />
+        <KindSettings
+          of="quantizer"
+          kind={plan.quantizer}
+          change={(quantizer) => change({ quantizer })}
+          bits={plan.bits}
+          idle={plan.keep ? "uncompressed" : quantizerIdle(plan.bits)}
+          testid={(name) => `own-${name}`}
         />
       </div>
     </div>

@@ -67,7 +67,7 @@ function Explorer({ view }: { view: View }) {
       <article
         class="sw-frame"
         aria-label={`Compress ${view.state.title.value}`}
-        data-stale={view.state.stale.value !== ""}
+        data-stale={view.state.stale.value !== "" || view.state.exactOnly.value.waiting}
       >
         <Header />
         <RecipeControls />

@@ -1,38 +1,24 @@
 // The recipe's own controls: sparsity and bits, and everything else behind "Options".
 
-import { useState } from "preact/hooks";
-import { bytes, count, estimated, percent, withoutNoise } from "../charts/number-format";
-import { clippingOf, hasCodebook, sameKind, settingOf, tagOf, UNIFORM, withSetting } from "../core/kinds";
-import { BITS, DEFAULTS, STRUCTURES, withFields } from "../core/recipe";
-import type { Granularity, Kind, Recipe, Structure } from "../core/types";
+import { bytes, count, estimated, withoutNoise } from "../charts/number-format";
+import { sameKind } from "../core/kinds";
+import { DEFAULTS, structureSparsity, withFields } from "../core/recipe";
+import { entryOf } from "../core/schema";
+import type { Granularity, Kind, Recipe, Scope, Structure } from "../core/types";
 import { useUnique } from "../ui/hooks";
 import { Choice, type Option, options, SparsitySlider } from "../ui/inputs";
+import type { State } from "./explorer-state";
+import {
+  bitsOptions,
+  KindChoice,
+  KindSettings,
+  quantizerFields,
+  scalesIdle,
+  withImportance,
+  withStructure,
+} from "./kind-controls";
 import { zeroWords } from "./selectors";
 import { useView } from "./view-state";
-
-export const STRUCTURE_OPTIONS: Option<Structure>[] = STRUCTURES.map((structure) =>
-  structure === "unstructured"
-    ? { value: structure, label: "unstructured", title: "any weight may be pruned" }
-    : { value: structure, label: structure, title: structureSentence(structure) },
-);
-
-export const BITS_OPTIONS: Option<number>[] = BITS.map((bits) => ({
-  value: bits,
-  label: bits,
-  title: bitsTitle(bits),
-}));
-
-function bitsTitle(bits: number): string {
-  if (bits === 32) return "32 bits: as they are";
-  if (bits === 16) return "16 bits: half precision";
-  return bits === 1 ? "1 bit: a sign, times a scale" : `${bits} bits`;
-}
-
-/** What an n:m structure does, in words. */
-export function structureSentence(structure: Structure): string {
-  const [n, m] = structure.split(":").map(Number);
-  return `${structure} keeps the ${n === 1 ? "largest" : `${n} largest`} of every ${m} neighbours: always ${percent(1 - n / m)} sparse`;
-}
 
 /** The scales a recipe may choose, with its own group size among them. */
 export function granularityOptions(chosen: Granularity): Option<Granularity>[] {
@@ -43,12 +29,6 @@ export function granularityOptions(chosen: Granularity): Option<Granularity>[] {
     { value: "channel", label: "channel", title: "one scale for each output channel" },
     ...groups.map((size) => ({ value: size, label: size, title: `one scale for each group of ${size} weights` })),
   ];
-}
-
-/** Why the choice of scales has no effect, or "". */
-export function scalesIdle(bits: number, quantizer: Kind): string {
-  if (bits > 8) return `${bits} bits need no scales`;
-  return tagOf(quantizer) === "kmeans" ? "a codebook is always one for each tensor" : "";
 }
 
 /** How many of the options differ from their defaults. */
@@ -68,6 +48,7 @@ export function RecipeControls() {
     <section class="sw-controls" aria-label="Recipe">
       <Sparsity />
       <Bits />
+      <ExactOnly />
       <button
         type="button"
         class="sw-button sw-options-button"
@@ -94,18 +75,25 @@ function Sparsity() {
   const { state } = useView();
   const recipe = state.recipe.value;
   const figures = state.figures.value;
+  const fixed = structureSparsity(recipe.structure) > 0;
   return (
     <SparsitySlider
       label="Sparsity"
       value={recipe.sparsity}
       valueText={`${percentText(recipe.sparsity)} sparse, ${estimated(figures.exact, bytes(figures.nbytes))}`}
-      hint={recipe.structure === "unstructured" ? <KeptHint /> : structureSentence(recipe.structure)}
-      disabled={recipe.structure !== "unstructured"}
+      hint={fixed ? structureTitle(state, recipe.structure) : <KeptHint />}
+      disabled={fixed}
       testid="sparsity"
       change={(sparsity) => state.edit((r) => withFields(r, { sparsity }), "sparsity")}
       settle={(over) => state.settle(over)}
     />
   );
+}
+
+/** What a structure does, in words. */
+export function structureTitle(state: State, structure: Structure): string {
+  const { title, label } = entryOf(state.kinds.value, "structure", structure);
+  return title || label;
 }
 
 /** A sparsity with the digits it was given. */
@@ -126,12 +114,13 @@ function KeptHint() {
 
 function Bits() {
   const { state } = useView();
+  const { quantizer } = state.recipe.value;
   return (
     <Choice
       legend="Bits"
       className="sw-bits"
       testid="bits"
-      options={BITS_OPTIONS}
+      options={bitsOptions(state.kinds.value, quantizer)}
       value={state.recipe.value.bits}
       choose={(bits) => state.edit((r) => withFields(r, { bits }))}
     />
@@ -145,38 +134,33 @@ function useField<K extends keyof Recipe>(field: K): [Recipe[K], (value: Recipe[
   return [state.recipe.value[field], choose];
 }
 
-/** A recipe with another structure; from n:m back to any weight the slider stays where n:m held it. */
-export function withStructure(recipe: Recipe, structure: Structure): Recipe {
-  const held = structure === "unstructured" ? { sparsity: recipe.sparsity } : {};
-  return withFields(recipe, { structure, ...held });
-}
-
 function Settings() {
   const { state } = useView();
   const [scope, setScope] = useField("scope");
   const { structure } = state.recipe.value;
   const [granularity, setGranularity] = useField("granularity");
-  const [quantizer, setQuantizer] = useField("quantizer");
+  const [quantizer] = useField("quantizer");
   const [bits] = useField("bits");
   return (
     <>
       <Choice
         legend="scope"
         testid="scope"
-        options={options(
-          ["global", "global", "one ranking of all layers by magnitude"],
+        options={options<Scope>(
+          ["global", "global", "one ranking of all layers"],
           ["layer", "each layer", "the same sparsity in each layer"],
+          ["channel", "each channel", "the same sparsity in each output channel"],
         )}
         value={scope}
         choose={setScope}
         idle={structure === "unstructured" ? "" : `${structure} is the same in every layer`}
       />
-      <Choice
+      <KindChoice
+        of="structure"
         legend="structure"
         testid="structure"
-        options={STRUCTURE_OPTIONS}
-        value={structure}
-        choose={(next) => state.edit((r) => withStructure(r, next))}
+        chosen={structure}
+        choose={({ kind }) => state.edit((r) => withStructure(r, kind))}
       />
       <Choice
         legend="granularity"
@@ -184,70 +168,40 @@ function Settings() {
         options={granularityOptions(granularity)}
         value={granularity}
         choose={setGranularity}
-        idle={scalesIdle(bits, quantizer)}
+        idle={scalesIdle(state.kinds.value, bits, quantizer)}
       />
-      <Choice<string>
+      <KindChoice
+        of="quantizer"
         legend="quantizer"
         testid="quantizer"
-        options={options(
-          ["uniform", "uniform", "evenly spaced values"],
-          ["kmeans", "k-means", "k-means values, one codebook for each tensor"],
-        )}
-        value={tagOf(quantizer)}
-        choose={(tag) => setQuantizer(tag)}
-        idle={bits > 8 ? `${bits} bits need no quantizer` : ""}
+        chosen={quantizer}
+        choose={(entry) => state.edit((r) => withFields(r, quantizerFields(entry, r.bits)))}
+        idle={quantizerIdle(bits)}
       />
     </>
   );
 }
 
+/** Why there is no quantizer to choose or to set, or "". */
+export const quantizerIdle = (bits: number) => (bits > 8 ? `${bits} bits need no quantizer` : "");
+
 function RareSettings() {
+  const { state } = useView();
   const [quantizer, setQuantizer] = useField("quantizer");
   const [importance, setImportance] = useField("importance");
   const [uncompressedBits, setUncompressedBits] = useField("uncompressed_bits");
   const [bits] = useField("bits");
-  const symmetric = settingOf(quantizer, "symmetric", UNIFORM.symmetric);
-  const clipping = clippingOf({ quantizer });
-  const set = (name: string) => (value: unknown) => setQuantizer(withSetting(quantizer, name, value, UNIFORM));
-  const gridIdle = bits > 8 || hasCodebook({ quantizer }) ? "only for a uniform quantizer of up to 8 bits" : "";
-  const coarseIdle = gridIdle || (bits === 1 ? "1 bit is a sign: it has no range" : "");
   return (
     <>
-      <Choice
-        legend="clipping"
-        testid="clipping"
-        options={options(
-          ["auto", "auto", "the least squared error at 2 bits; above, what promises the smaller error"],
-          ["absmax", "largest", "the largest magnitude of the group"],
-          ["mse", "least error", "the end with the least squared error"],
-          ["percentile", "percentile", "a percentile of the magnitudes"],
-        )}
-        value={typeof clipping === "number" ? "percentile" : clipping}
-        choose={(value) => set("clipping")(value === "percentile" ? 99.9 : value)}
-        idle={coarseIdle}
-      />
-      {typeof clipping === "number" && <Percentile value={clipping} choose={set("clipping")} />}
-      <Choice
-        legend="zero point"
-        testid="symmetric"
-        options={options(
-          [false, "asymmetric", "levels where the weights of the group are"],
-          [true, "symmetric", "as many levels below zero as above"],
-        )}
-        value={symmetric}
-        choose={set("symmetric")}
-        idle={coarseIdle}
-      />
-      <Choice<string>
+      <KindSettings of="quantizer" kind={quantizer} change={setQuantizer} bits={bits} idle={quantizerIdle(bits)} />
+      <KindChoice
+        of="importance"
         legend="prune by"
         testid="importance"
-        options={options(
-          ["magnitude", "magnitude", "the smallest go first"],
-          ["random", "random", "the baseline every comparison needs"],
-        )}
-        value={tagOf(importance)}
-        choose={(tag) => setImportance(tag)}
+        chosen={importance}
+        choose={(entry) => state.edit((r) => withImportance(r, entry))}
       />
+      <KindSettings of="importance" kind={importance} change={setImportance} />
       <Choice
         legend="biases, norms"
         testid="uncompressed-bits"
@@ -262,31 +216,16 @@ function RareSettings() {
   );
 }
 
-function Percentile({ value, choose }: { value: number; choose(value: number): void }) {
-  const [refused, setRefused] = useState("");
+/** Said of a recipe that the page cannot estimate: that figures are counted, and while they are not of this recipe yet. */
+function ExactOnly() {
+  const { state } = useView();
+  const { name, waiting } = state.exactOnly.value;
+  const gone = state.notice.value === "gone";
+  const counted = `exact only: ${name} has no estimate, so figures follow when the kernel has counted`;
+  const words = gone ? `exact only: ${name} needs the kernel` : "exact only: waits for the kernel";
   return (
-    <span class="sw-box sw-percentile">
-      <input
-        type="number"
-        min={50.1}
-        max={100}
-        step={0.1}
-        value={value}
-        aria-label="Clipping percentile"
-        onChange={(event) => {
-          const typed = event.currentTarget.valueAsNumber;
-          const fits = typed > 50 && typed <= 100;
-          setRefused(fits ? "" : `${event.currentTarget.value} % is not possible: above 50, at most 100`);
-          if (fits) choose(typed);
-          else event.currentTarget.value = String(value);
-        }}
-      />
-      <span aria-hidden="true">%</span>
-      {refused && (
-        <span class="sw-failed" role="alert">
-          {refused}
-        </span>
-      )}
-    </span>
+    <p class="sw-hint sw-exact-only" role="status" data-testid="exact-only" data-waiting={waiting}>
+      {name && (waiting ? `${words}; shown are the last figures counted` : counted)}
+    </p>
   );
 }

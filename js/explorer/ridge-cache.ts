@@ -1,13 +1,22 @@
 // Gathers what the ridge draws from the view's signals, and remembers pictures until something changes them.
 
 import { type DistributionPlot, hatchPattern, type PlotStyle } from "../charts/distribution-canvas";
-import { distributionPlot, type Outline, outlineOf, quantile, sharedSpan } from "../charts/distribution-plot";
+import {
+  bareOutline,
+  distributionPlot,
+  type Outline,
+  outlineOf,
+  quantile,
+  sharedSpan,
+} from "../charts/distribution-plot";
 import type { Row } from "../charts/layer-rows";
 import { count } from "../charts/number-format";
 import type { RidgeScene, RowFigures } from "../charts/ridge-canvas";
 import { type Columns, ridgeColumns } from "../charts/ridge-columns-and-axis";
 import type { Colors } from "../charts/theme";
+import { labelOf } from "../core/schema";
 import type { Estimate, LayerSketch, Plan } from "../core/types";
+import type { State } from "./explorer-state";
 import { outcomeOf, ownOverride, rankedThreshold, rowFigures } from "./selectors";
 import type { Axis, View } from "./view-state";
 
@@ -31,6 +40,12 @@ const AXIS_NOTES: Record<Axis, string> = {
 /** The least picture axis that still shows something of a layer. */
 export function detailSpan(layer: LayerSketch): number {
   return Math.max(quantile(layer, 0.9995), 0.5 * layer.absmax) || 1;
+}
+
+/** Why there is no picture of what becomes of a layer; "" where there is. */
+export function notDrawn(state: State, index: number): string {
+  const tag = state.unknownOf(index);
+  return tag && `${labelOf(state.kinds.value, tag)}: the distribution is not drawn`;
 }
 
 /** Pictures of layers, made once for each set of figures and axis. */
@@ -143,7 +158,10 @@ export class RidgeCache {
       let outline = this.#outlines.get(layer);
       outline ??= outlineOf(layer, spanOf(axis, layer, this.sharedSpan()), pixels);
       this.#outlines.set(layer, outline);
-      picture = distributionPlot(sketch.value, layer, plan, outcomeOf(figures, index), outline);
+      const unknown = notDrawn(this.view.state, index);
+      picture = unknown
+        ? bareOutline(outline, unknown)
+        : distributionPlot(sketch.value, layer, plan, outcomeOf(figures, index), outline);
       this.#pictures.set(index, picture);
     }
     return picture;

@@ -67,12 +67,11 @@ function blockWords(scene: RidgeScene, row: BlockRow): Words {
 
 /** What a picture holds at a place given as a fraction of its width. */
 export function binWords(picture: DistributionPlot, place: number): string[] {
-  const { edges, outline, survivors, threshold, span } = picture;
+  const { edges, outline, survivors, threshold, span, unknown } = picture;
   const bin = Math.max(0, Math.min(outline.length - 1, Math.floor(place * outline.length)));
-  const lines = [
-    `from ${weight(edges[bin])} to ${weight(edges[bin + 1])}`,
-    `≈ ${count(outline[bin])} weights, ≈ ${count(survivors[bin])} kept`,
-  ];
+  const from = `from ${weight(edges[bin])} to ${weight(edges[bin + 1])}`;
+  if (unknown) return [from, `≈ ${count(outline[bin])} weights`, unknown];
+  const lines = [from, `≈ ${count(outline[bin])} weights, ≈ ${count(survivors[bin])} kept`];
   if (threshold > 0 && threshold < span) lines.push(`pruned within ≈ ±${weight(threshold)}`);
   return lines;
 }

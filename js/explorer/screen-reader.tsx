@@ -19,7 +19,7 @@ export function screenReaderText(state: State): string {
   const figures = state.figures.value;
   const metric = state.metric.value;
   const score = state.shownScore.value;
-  if (state.dragging.value || !figures.exact) return "";
+  if (state.dragging.value || !figures.exact || state.exactOnly.value.waiting) return ""; // the page says that it waits
   const size = `${bytes(figures.nbytes)}, ${comparedSize(figures.ratio)}, SQNR ${decibels(figures.sqnr)}`;
   const sketch = state.sketch.value;
   const hidden = [...(score?.warnings ?? []), deadWords(sketch, figures), ...sketch.warnings].filter(Boolean);

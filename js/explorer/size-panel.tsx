@@ -27,12 +27,13 @@ export function SizePanel() {
 }
 
 function Headline({ figures }: { figures: Estimate }) {
+  const { waiting } = useView().state.exactOnly.value;
   return (
     <p class="sw-headline">
       <span class="sw-from">{bytes(figures.original_nbytes)}</span>
       <Arrow />
       <Approx exact={figures.exact} />
-      <strong data-testid="size-now" data-bytes={figures.nbytes} data-exact={figures.exact}>
+      <strong data-testid="size-now" data-bytes={figures.nbytes} data-exact={figures.exact && !waiting}>
         {bytes(figures.nbytes)}
       </strong>
       <span class="sw-beside">

@@ -9,6 +9,8 @@ export interface Option<T> {
   label: string | number;
   /** What it means, where the label is short: what screen readers and the tooltip say beside it. */
   title?: string;
+  /** Why it cannot be chosen at present; empty when it can. */
+  missing?: string;
 }
 
 /** Options from [value, label, title] each. */
@@ -36,13 +38,14 @@ export function Choice<T extends string | number | boolean>(props: ChoiceProps<T
       <legend>{legend}</legend>
       <span class="sw-segments">
         {options.map((option) => (
-          <label key={String(option.value)} title={idle || option.title}>
+          <label key={String(option.value)} title={idle || option.missing || option.title}>
             <input
               type="radio"
               name={name}
               value={String(option.value)}
               checked={option.value === value}
-              title={idle || option.title} // describes what the visible word names
+              disabled={Boolean(option.missing) && option.value !== value}
+              title={idle || option.missing || option.title} // describes what the visible word names
               onChange={() => choose(option.value)}
             />
             <span>{option.label}</span>
