@@ -3,6 +3,7 @@
 import { bytes, count, decibels, estimated, share } from "../charts/number-format";
 import { layerTotal } from "../core/estimate";
 import { structureSparsity, withLayer } from "../core/recipe";
+import { labelOf } from "../core/schema";
 import type { LayerFields, LayerSketch, Override, Plan, Recipe } from "../core/types";
 import { Choice, options, SparsitySlider } from "../ui/inputs";
 import { focusAfter } from "../ui/keyboard";
@@ -17,12 +18,19 @@ export function LayerDetail({ layer: index }: { layer: number }) {
   const { state } = useView();
   const layer = state.sketch.value.layers[index];
   if (!layer) return null;
+  const unknown = state.unknownOf(index);
   return (
     <section class="sw-detail" aria-label={`Layer ${layer.label}`} data-testid="detail">
       <Title index={index} layer={layer} />
       <div class="sw-detail-charts">
         <LargeDistributionPlot index={index} layer={layer} />
-        {state.unknownOf(index) === "" && <SqnrPlot index={index} layer={layer} />}
+        {unknown ? (
+          <p class="sw-note" data-testid="no-curve">
+            No curve of error against bits: {labelOf(state.kinds.value, unknown)} has no estimate.
+          </p>
+        ) : (
+          <SqnrPlot index={index} layer={layer} />
+        )}
       </div>
       <OwnValues index={index} layer={layer} />
     </section>

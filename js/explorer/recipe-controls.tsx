@@ -76,11 +76,12 @@ function Sparsity() {
   const recipe = state.recipe.value;
   const figures = state.figures.value;
   const fixed = structureSparsity(recipe.structure) > 0;
+  const { waiting } = state.exactOnly.value;
   return (
     <SparsitySlider
       label="Sparsity"
       value={recipe.sparsity}
-      valueText={`${percentText(recipe.sparsity)} sparse, ${estimated(figures.exact, bytes(figures.nbytes))}`}
+      valueText={`${percentText(recipe.sparsity)} sparse${waiting ? "" : `, ${estimated(figures.exact, bytes(figures.nbytes))}`}`}
       hint={fixed ? structureTitle(state, recipe.structure) : <KeptHint />}
       disabled={fixed}
       testid="sparsity"
@@ -102,11 +103,12 @@ const percentText = (share: number) => `${withoutNoise(100 * share)}\u00a0%`;
 function KeptHint() {
   const { state } = useView();
   const figures = state.figures.value;
+  const kept = state.exactOnly.value.waiting ? "…" : estimated(figures.exact, count(figures.kept));
   const { layers } = state.sketch.value;
   const [n, zeros] = layers.reduce(([all, zero], layer) => [all + layer.n, zero + layer.zeros], [0, 0]);
   return (
     <>
-      keeps {estimated(figures.exact, count(figures.kept))} of {count(n)} weights
+      keeps {kept} of {count(n)} weights
       {zeros > 0 && `; ${zeroWords(zeros, n)}`}
     </>
   );
@@ -225,7 +227,7 @@ function ExactOnly() {
   const words = gone ? `exact only: ${name} needs the kernel` : "exact only: waits for the kernel";
   return (
     <p class="sw-hint sw-exact-only" role="status" data-testid="exact-only" data-waiting={waiting}>
-      {name && (waiting ? `${words}; shown are the last figures counted` : counted)}
+      {name && (waiting ? `${words}; the figures are the last ones it counted` : counted)}
     </p>
   );
 }

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ..recipe import Granularity, Plan
 from .group_tables import Table
-from .pruning_estimate import PruningOutcome
+from .pruning_estimate import NO_CUT, PruningOutcome
 from .relative_bins import ATOM, BINS, HIGH, LOW, MIDDLE, RATIOS, Floats, bin_of
 from .sketch import LayerSketch, bucket_edges
 
@@ -93,6 +93,24 @@ class LinearGrid:
 
 def uniform_noise(layer: LayerSketch, plan: UniformPlan, survival: PruningOutcome, survivors: float) -> float:
     """Return the squared error of rounding a layer's survivors to evenly spaced values."""
+    pattern = next((name for name, curve in layer.survival.items() if curve is survival.curve), "")
+    if survival.cut != NO_CUT or (survival.curve is not None and not pattern):
+        return survivors * _relative_noise(layer, plan, survival)
+    # no sparsity moves who survives: what was found once holds
+    known = _SETTLED.setdefault(layer, {})
+    if (plan, pattern) not in known:
+        if len(known) >= MOST_SETTLED:
+            known.clear()
+        known[plan, pattern] = _relative_noise(layer, plan, survival)
+    return survivors * known[plan, pattern]
+
+
+_SETTLED: WeakKeyDictionary[LayerSketch, dict[tuple[UniformPlan, str], float]] = WeakKeyDictionary()
+MOST_SETTLED: Final = 256
+
+
+def _relative_noise(layer: LayerSketch, plan: UniformPlan, survival: PruningOutcome) -> float:
+    """Return the squared error of rounding over the energy of what is rounded."""
     table = nearest_table(layer, plan.granularity)
     energy = table.energy * survival.shares(table.values, table.range_energy, layer.absmax)
     if energy.sum() <= 0:
@@ -105,7 +123,7 @@ def uniform_noise(layer: LayerSketch, plan: UniformPlan, survival: PruningOutcom
     if plan.clipping == "auto" and not plan.symmetric and (plan.bits == 2 or ratios[0] + ratios[-1] > EVEN):
         # as many levels on either side: exact where weights are on such a grid
         noise = min(noise, float(_grid_errors(_even_grid(plan.bits, 1.0)).error @ energy))
-    return noise * survivors / total
+    return noise / total
 
 
 def surviving_ratios(table: Table, survival: PruningOutcome) -> Floats:

@@ -22,8 +22,8 @@ class Unstructured(Structure):
     """
 
     kind: ClassVar[str] = "unstructured"
-    label: ClassVar[str] = "any"
-    title: ClassVar[str] = "any weight may go (unstructured)"
+    label: ClassVar[str] = "unstructured"
+    title: ClassVar[str] = "any weight may be pruned"
 
 
 @dataclass(frozen=True, repr=False)

@@ -239,6 +239,8 @@ class Explorer(BaseWidget):
         """Bring every mirror of the recipe in step; those that already are stay silent."""
         with self.hold_sync():
             recipe = self.recipe
+            if self._session is not None:
+                self._kinds = schema(self._session.unavailable)  # one may have been registered since
             self._recipe, self.value, self.sparsity, self.bits = recipe.to_json(), recipe, recipe.sparsity, recipe.bits
 
     def _on_mirror(self, change: Mapping[str, Any]) -> None:

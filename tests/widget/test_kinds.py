@@ -151,7 +151,7 @@ def test_while_a_drag_moves_the_last_exact_figures_stay_and_the_page_says_that_i
     expect(size).to_have_attribute("data-bytes", str(before.nbytes))
     page.part("sparsity").fill("90")
     page.painted()
-    assert page.words("exact-only") == "exact only: waits for the kernel; shown are the last figures counted"
+    assert page.words("exact-only") == "exact only: waits for the kernel; the figures are the last ones it counted"
     expect(size).to_have_attribute("data-bytes", str(before.nbytes))
     expect(size).to_have_attribute("data-exact", "false")
     assert page.view.locator(".sw-size").evaluate("(size) => getComputedStyle(size).opacity") == "0.5"
@@ -175,6 +175,7 @@ def test_a_layer_of_its_own_may_have_another_quantizer_and_only_its_outline_is_d
     page.settle()
     assert page.widget.recipe.layers["stem"]["quantizer"] == Octaves()
     assert page.part("curve").count() == 0
+    assert page.words("no-curve") == "No curve of error against bits: octaves has no estimate."
     page.part("large").hover(position={"x": 60, "y": 60})
     assert "octaves: the distribution is not drawn" in page.view.locator(".sw-tip").inner_text()
     page.part("close-detail").click()
