@@ -22,7 +22,7 @@ from shrinkwidget.analysis.sketch import Sketch
 from shrinkwidget.kinds import Choice, Kind, Number
 from shrinkwidget.training.custom_loop import ConstrainedTraining
 from shrinkwidget.training.progress import Progress
-from shrinkwidget.transfer_learning.training_cost import TrainingCost
+from shrinkwidget.transfer_learning.transfer_result import TrainingCost
 from shrinkwidget.widgets.explorer import Explorer
 from shrinkwidget.widgets.monitor import Monitor
 

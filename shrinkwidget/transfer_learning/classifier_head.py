@@ -1,4 +1,4 @@
-"""Finds the classifier, or the two, that a network ends with, and puts new ones in their place."""
+"""Find a network's classification head, and replace it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a frozen backbone makes of the data, computed once: what goes into the head."""
+"""Compute once what a frozen backbone makes of the data, so that the head trains on remembered features."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Low-rank updates: every weight stays as it is, and a product of two thin matrices learns beside it (LoRA)."""
+"""LoRA: freeze the weights and train a low-rank update beside each (arXiv 2106.09685)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sparse transfer: the recipe under which a pruned model keeps its masks while its head is another."""
+"""Sparse transfer: keep the masks of a pruned model while it gets another head."""
 
 from __future__ import annotations
 

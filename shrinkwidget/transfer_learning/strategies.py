@@ -1,7 +1,8 @@
-"""What learns when a network is taught another task: its head, all of it, more and more of it, or low-rank updates."""
+"""Transfer-learning strategies: which layers train, stage by stage; and training from scratch, to compare with."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, Protocol, TypeAlias, runtime_checkable
@@ -10,7 +11,8 @@ from ..arguments import checked_fields
 from ..errors import TrainingError
 from ..training.retraining_methods import Stage
 from ..training.schedule import OptimizerLike, Schedule, check_rate, check_whole
-from .layer_groups import LayerGroups
+from ..training.training_batches import TrainingBatches
+from .transfer_setup import LayerGroups, TransferTask
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,3 +240,31 @@ def _share(lr: float, backbone_lr: float | None, where: str) -> float:
         return 0.1
     check_rate(backbone_lr, where, "backbone_lr")
     return backbone_lr / lr
+
+
+_EPOCHS: Final = 30
+_STEPS: Final = 300
+
+
+@dataclass(frozen=True, slots=True)
+class FromScratch:
+    """Train everything by one schedule."""
+
+    schedule: Schedule
+
+    def trainings(self, layers: LayerGroups) -> Sequence[TransferStage]:
+        """Return its only training."""
+        return [
+            TransferStage(Stage(self.schedule.epochs, self.schedule.lr_at, self.schedule, relative=layers.all_at(1.0)))
+        ]
+
+    def words(self, epochs: str) -> str:
+        """Return what a provenance says of so many epochs of it."""
+        return f"trained from scratch {epochs}"
+
+
+def default_schedule(task: TransferTask) -> Schedule:
+    """Return a schedule by which most networks learn: 30 epochs, or 300 steps where the data is small."""
+    steps = TrainingBatches(task.train_data, task.options).steps
+    epochs = max(_EPOCHS, math.ceil(_STEPS / steps)) if steps else _EPOCHS
+    return Schedule(epochs, lr=0.05, decay="cosine", warmup=epochs / 10)

@@ -1,27 +1,159 @@
-"""What a user calls: teach a model another task."""
+"""`transfer`: retrain a model for another task, in the foreground or as a background run."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, replace
 from typing import Final, Literal, Unpack, overload
 
 from torch import nn
 
 from ..analysis.inference import preserve_rng_state
+from ..analysis.parallel import Watch, never
 from ..arguments import public
 from ..compressed_model import CompressedModel
 from ..errors import TrainingError
+from ..evaluation.evaluate import scores
 from ..training.options import OF_METHOD, TrainingFields, TrainingOptions, options_from
+from ..training.progress import Progress, TrainingLog
 from ..training.progress_display import run_displayed
 from ..training.retraining_methods import named
 from ..training.schedule import Schedule
 from ..training.training_run import TrainingRun
-from .from_scratch import default_schedule
-from .strategies import STRATEGIES, FullFineTune, LinearProbe, Strategy, StrategyName
+from .strategies import STRATEGIES, FromScratch, FullFineTune, LinearProbe, Strategy, StrategyName, default_schedule
 from .transfer_result import TransferResult
-from .transfer_setup import set_up_transfer
-from .transfer_spec import TransferSpec
-from .transfer_task import TransferTask
+from .transfer_setup import TransferSetup, TransferTask, module_of, set_up_transfer
+from .transfer_trainer import TransferTrainer
+
+
+@dataclass(frozen=True, eq=False)
+class TransferSpec:
+    """What a `TrainingRun` is asked for, as a `Job` is: a network with a new head, its task, and how it learns it.
+
+    `provenance` is how the weights were obtained that it begins with; `baseline` the schedule of the same network
+    trained from scratch, if that is wanted.
+    """
+
+    setup: TransferSetup
+    task: TransferTask
+    strategy: Strategy
+    provenance: str
+    baseline: Schedule | None
+
+    @property
+    def model(self) -> nn.Module:
+        """The network with its new head: a copy of the user's, so that several can be taught at once."""
+        return self.setup.network
+
+    @property
+    def options(self) -> TrainingOptions:
+        """How it is trained."""
+        return self.task.options
+
+    @property
+    def trains(self) -> bool:
+        """Whether it trains, epoch by epoch."""
+        return True
+
+    @property
+    def kind(self) -> str:
+        """What it makes of a model, in a word."""
+        return "transferred"
+
+    @property
+    def words(self) -> str:
+        """What the strategy is."""
+        return self.strategy.words("").rstrip(" ,")
+
+    def trainer(self, stopped: Watch = never, patience: float | None = None) -> TransferSession:
+        """Return what does it."""
+        return TransferSession(self, stopped, patience)
+
+
+class TransferSession:
+    """Does a transfer step by step: its stages are the rounds of its progress, training from scratch is the last."""
+
+    def __init__(self, spec: TransferSpec, stopped: Watch, patience: float | None) -> None:
+        self.spec = spec
+        self._stopped, self._patience = stopped, patience
+        self._trainers = [TransferTrainer(spec.setup, spec.task, spec.strategy, stopped, patience)]
+        counts = [part.stage.epochs for part in self._trainers[0].parts]
+        names = [f"stage {i} of {len(counts)}" if len(counts) > 1 else "" for i in range(1, len(counts) + 1)]
+        if spec.baseline is not None:
+            counts, names = [*counts, spec.baseline.epochs], [*(name or "transfer" for name in names), "from scratch"]
+        self._epochs, self._names = tuple(counts), names
+
+    @property
+    def log(self) -> TrainingLog:
+        """All epochs so far, those of training from scratch after those of the transfer."""
+        history = [
+            entry | {"round": entry["round"] + before}
+            for trainer, before in zip(self._trainers, self._before(), strict=True)
+            for entry in trainer.history
+        ]
+        return TrainingLog(history=history, baseline=self._trainers[0].baseline, best=self._trainers[0].best)
+
+    def best(self) -> TransferResult:
+        """Return the network as it has been trained so far, without a score."""
+        return self._found(self._trainers[0])
+
+    def steps(self) -> Generator[Progress, None, TransferResult]:
+        """Do it, and return the result; when it is stopped, the best so far.
+
+        Raises:
+            ShrinkError: for whatever goes wrong, its `best` the best weights so far.
+        """
+        done = yield from self._train(self._trainers[0])
+        if self.spec.baseline is None or self._stopped():
+            return done
+        fresh = self.spec.setup.from_scratch(self.spec.options.seed)
+        scratch = TransferTrainer(fresh, self.spec.task, FromScratch(self.spec.baseline), self._stopped, self._patience)
+        self._trainers.append(scratch)
+        beside = yield from self._train(scratch)
+        return done if self._stopped() else replace(done, baseline=beside)
+
+    def _train(self, trainer: TransferTrainer) -> Generator[Progress, None, TransferResult]:
+        """Teach one network, score it, and return what came of it."""
+        before = self._before()[self._trainers.index(trainer)]
+        last = None
+        for now in trainer.steps():
+            last = self._placed(now, before)
+            yield last
+        found = self._found(trainer)
+        data, options = self.spec.task.eval_data, self.spec.options
+        if data is None:
+            return found
+        for score in scores(found.model, data, options.measured, options.rules, patience=self._patience):
+            found = replace(found, score=replace(score, provenance=found.provenance))
+            if last is not None:
+                yield replace(last, phase="test", test=found.score)
+        return found
+
+    def _placed(self, now: Progress, before: int) -> Progress:
+        """Return the progress of a trainer as that of the whole transfer."""
+        number, rounds = before + now.round, len(self._names)
+        return replace(
+            now,
+            round=number,
+            rounds=rounds,
+            stage=self._names[number - 1],
+            epochs_by_round=self._epochs if rounds > 1 else (),
+            eta=now.eta if number == rounds else None,  # how long a step of the stages to come takes is not known
+        )
+
+    def _found(self, trainer: TransferTrainer) -> TransferResult:
+        result, before = trainer.result(), self.spec.provenance if trainer is self._trainers[0] else "no retraining"
+        provenance = result.provenance if before == "no retraining" else f"{before}, then {result.provenance}"
+        result = replace(result, provenance=provenance)
+        heads, compressed = ", ".join(self.spec.setup.heads), None
+        if trainer is self._trainers[0] and self.spec.setup.recipe is not None:
+            compressed = result
+        return TransferResult(module_of(result), heads, provenance, None, trainer.history, trainer.cost, compressed)
+
+    def _before(self) -> list[int]:
+        """Return how many stages come before each network."""
+        return [0, len(self._trainers[0].parts)][: len(self._trainers)]
+
 
 _ELSEWHERE: Final = {kind: f"strategy={kind.__name__}({{}}=…)" for kind in STRATEGIES.values()}
 
@@ -74,11 +206,11 @@ def transfer(
     progress: bool = True,
     **fields: Unpack[TrainingFields],
 ) -> TransferResult | TrainingRun[TransferResult]:
-    """Return a model taught another task, with a new head in place of the old; the one given is untouched.
+    """Return a model fine-tuned for another task, with a new head in place of the old; the one given is untouched.
 
     >>> import shrinkwidget as sw
-    >>> taught = sw.transfer(sw.demo.model(), sw.demo.few(per_class=8), epochs=5)
-    >>> taught.provenance
+    >>> result = sw.transfer(sw.demo.model(), sw.demo.few(per_class=8), epochs=5)
+    >>> result.provenance
     'transferred, new head trained 5 epochs'
 
     In a notebook it is shown while it lasts; stopping it ends it with the best weights so far.

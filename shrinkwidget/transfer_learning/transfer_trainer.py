@@ -1,4 +1,4 @@
-"""Teaches a network with a new head, stage by stage, told step by step."""
+"""Train a network with a new head, stage by stage."""
 
 from __future__ import annotations
 
@@ -24,13 +24,11 @@ from ..training.rng import fork_rng
 from ..training.trainer import Trainer
 from ..training.training_spec import TrainingSpec
 from .frozen_features import frozen_features, head_is_last
-from .layer_groups import LayerGroups
 from .lora import add_lora, merge_lora
 from .sparse_transfer import packed, recipe_of_layer
 from .strategies import LoRA, Strategy, TransferStage
-from .training_cost import TrainingCost
-from .transfer_setup import TransferSetup, module_of
-from .transfer_task import TransferTask
+from .transfer_result import TrainingCost
+from .transfer_setup import LayerGroups, TransferSetup, TransferTask, module_of
 
 Taken = tuple[nn.Module, CompressedModel | None]
 """A network, and the same compressed where that is known."""

@@ -101,7 +101,7 @@ MUTANTS: Final = (
            "(1 - past) ** 3", "(1 - past) ** 2", ("methods",)),
     Mutant("distillation without the temperature's square", "shrinkwidget/training/loss.py",
            "apart.mean() * temperature**2", "apart.mean() * temperature", ("methods",)),
-    Mutant("transfer: a trained layer costs two passes", "shrinkwidget/transfer_learning/training_cost.py",
+    Mutant("transfer: a trained layer costs two passes", "shrinkwidget/transfer_learning/transfer_result.py",
            "_WITH_BACKWARD = 3", "_WITH_BACKWARD = 2", ("transfer",)),
     Mutant("pruning: one weight too few", "shrinkwidget/analysis/pruning_estimate.py",
            "k = round(sparsity * sum(layer.n for layer in layers))",

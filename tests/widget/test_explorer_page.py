@@ -248,7 +248,7 @@ def test_a_metric_that_raises_is_said_where_the_accuracy_would_be(open_notebook:
 def test_without_data_it_says_how_to_add_it(open_notebook: Open) -> None:
     book = open_notebook(EXPLORE.replace("explore(model, data)", "explore(model)"))
     book.run_all()
-    expect(ExplorerPage.first(book).part("accuracy")).to_contain_text("sw.explore(model, data")
+    expect(ExplorerPage.first(book).part("accuracy")).to_contain_text("sw.explore(model, eval_data")
 
 
 def test_the_first_example_runs_in_the_browser(open_notebook: Open) -> None:

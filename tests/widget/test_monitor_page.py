@@ -150,5 +150,5 @@ def test_a_kernel_that_goes_in_the_middle_of_a_training_is_told_at_once(book: No
     book.restart_kernel()
     expect(part(monitor, "run-state")).to_have_text("kernel disconnected", timeout=10_000)
     expect(part(monitor, "pause")).to_be_disabled()
-    expect(part(monitor, "place")).to_contain_text("nobody trains any more")
+    expect(part(monitor, "place")).to_contain_text("training stopped")
     expect(monitor).not_to_contain_text("left")
