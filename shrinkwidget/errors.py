@@ -173,5 +173,6 @@ def nearest(name: str, known: Iterable[str], cutoff: float = 0.5) -> str:
     for other in islice(known, _MOST_COMPARED):
         if len(other) <= _QUOTED:
             short.setdefault(folded(other), other)
-    close = difflib.get_close_matches(folded(name), short, n=2, cutoff=cutoff)
+    wanted = folded(name)
+    close = [wanted] if wanted in short else difflib.get_close_matches(wanted, short, n=2, cutoff=cutoff)
     return f"; did you mean {' or '.join(quoted(short[c]) for c in close)}?" if close else ""

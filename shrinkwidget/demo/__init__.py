@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from ..arguments import public
-from ..errors import DataError, MissingPackageError, nearest
+from ..arguments import meant, public
+from ..errors import DataError, MissingPackageError, nearest, quoted
 from .font_digits import printed_digits
 from .network import DigitNet
 from .training_loop import fit
@@ -65,12 +65,14 @@ def data(split: Split = "test") -> tuple[Tensor, Tensor]:
         >>> images.shape, labels.shape
         (torch.Size([1150, 1, 8, 8]), torch.Size([1150]))
     """
-    if split not in _BOUNDS:
-        raise DataError(f"there is no split {split!r}: take 'train', 'valid' or 'test'{nearest(str(split), _BOUNDS)}")
+    if (name := meant(split, _BOUNDS)) is None:
+        raise DataError(
+            f"there is no split {quoted(split)}: take 'train', 'valid' or 'test'{nearest(str(split), _BOUNDS)}"
+        )
     digits = _load_digits()
     images = torch.from_numpy(digits.images).float().div(16).unsqueeze(1)
     labels = torch.from_numpy(digits.target).long()
-    first, end = _BOUNDS[split]
+    first, end = _BOUNDS[name]
     chosen = torch.from_numpy(_shuffled(len(labels)))[first:end]
     return images[chosen], labels[chosen]
 

@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from ..analysis.model_tensors import open_model
+from ..arguments import public
 from ..compressed_model import CompressedModel, compress_trained
 from ..compression.apply_recipe import copied, fill
 from ..errors import ModelError, TrainingError
@@ -23,6 +24,7 @@ from .training_spec import quantizes
 from .weight_constraints import WeightConstraints, masks_of
 
 
+@public()
 def constrain(small: CompressedModel) -> ConstrainedTraining:
     """Keep a compressed model compressed while a loop of your own trains it.
 

@@ -196,6 +196,19 @@ def test_an_unknown_keyword_is_answered_with_the_nearest(call: Callable[[nn.Modu
     assert isinstance(caught.value, TypeError), "what Python itself raises, so that code written for it goes on working"
 
 
+def public_functions() -> list[Callable[..., object]]:
+    found = [getattr(module, name) for module in (sw, sw.demo) for name in module.__all__]
+    return [one for one in found if inspect.isfunction(one)]
+
+
+@pytest.mark.parametrize("function", public_functions(), ids=lambda function: function.__name__)
+def test_every_public_function_answers_a_keyword_it_does_not_have(function: Callable[..., object]) -> None:
+    with pytest.raises(sw.errors.ArgumentError, match=rf"{function.__name__}\(\) has no argument 'zzz'"):
+        function(zzz=1)
+    names = set(inspect.signature(function).parameters)
+    assert not names & {"data", "train", "test", "valid", "batch", "batches", "learning_rate"}, "one word for one thing"
+
+
 def dataclasses_to_make() -> list[type]:
     found: list[Any] = [getattr(sw.methods, name) for name in sw.methods.__all__] + [sw.Recipe]
     bases = (sw.methods.Importance, sw.methods.Quantizer)
@@ -532,6 +545,14 @@ def test_float64_arrays_are_compressed() -> None:
             sw.errors.DataError, match=r"the weights are float32: convert the inputs with \.astype\('float32'\)"
         ):
             action(mlp(), doubles)
+
+
+def test_names_of_layouts_and_splits_are_understood() -> None:
+    with pytest.raises(sw.errors.ModelError, match=r"did you mean 'in_out'\?$"):
+        sw.sketch({"w": np.ones((3, 4), np.float32)}, layout="In-Out")
+    assert torch.equal(guess.demo.data("Test")[1], sw.demo.data("test")[1])
+    with pytest.raises(sw.errors.DataError, match="did you mean 'valid'"):
+        guess.demo.data("validation")
 
 
 # What is public
