@@ -38,7 +38,7 @@ class ShrinkError(Exception):
 
 
 class RecipeError(ShrinkError, ValueError):
-    """A recipe that cannot be: an unknown name, a value out of range, a pattern that matches nothing.
+    """Invalid recipe: an unknown name, a value out of range, a pattern that matches nothing.
 
     Example:
         >>> import shrinkwidget as sw
@@ -50,7 +50,7 @@ class RecipeError(ShrinkError, ValueError):
 
 
 class ModelError(ShrinkError, ValueError):
-    """A model that cannot be looked at or compressed: NaN weights, meta tensors, nothing to compress.
+    """A model that cannot be sketched or compressed: NaN weights, meta tensors, nothing to compress.
 
     Example:
         >>> import shrinkwidget as sw
@@ -64,11 +64,11 @@ class ModelError(ShrinkError, ValueError):
 
 
 class NoEstimateError(RecipeError):
-    """A recipe of which a sketch cannot tell what it comes to: one of its kinds has no estimate."""
+    """A recipe that cannot be estimated from a sketch: one of its kinds has no estimate."""
 
 
 class MethodError(ShrinkError, ValueError):
-    """An importance or a quantizer that fails on a layer, lacks calibration data, or returns what cannot be."""
+    """An importance or a quantizer that fails on a layer, lacks calibration data, or returns an invalid result."""
 
 
 class FileError(ShrinkError, ValueError):
@@ -96,7 +96,7 @@ class DataError(ShrinkError, ValueError):
 
 
 class TrainingError(ShrinkError, ValueError):
-    """A training that cannot be (an option out of range), or cannot go on (a loss that is not finite).
+    """Invalid training configuration (an option out of range), or a training that failed (a loss that is not finite).
 
     Example:
         >>> import shrinkwidget as sw

@@ -1,4 +1,4 @@
-// Every tensor of the model as tables: what becomes of each layer, and what is kept and why.
+// Every tensor of the model as tables: what becomes of each layer, and what is uncompressed and why.
 
 import { type ReadonlySignal, useSignal, useSignalEffect } from "@preact/signals";
 import { bytes, count, decibels, estimated, share } from "../charts/number-format";

@@ -23,7 +23,7 @@ export function recipeLabel(text: string): string {
 }
 
 function overrideWords(name: string, own: Override): string {
-  if (own === "keep") return `${name} kept`;
+  if (own === "keep") return `${name} uncompressed`;
   const fields = Object.entries(own as Partial<LayerFields>);
   return `${name} (${fields.map(([field, value]) => fieldWords(field, value)).join(", ")})`;
 }

@@ -1,4 +1,4 @@
-"""Watches one forward pass: the order of the modules, multiply-accumulates per weight, and live activation bytes."""
+"""Profile one forward pass: the order of the modules, multiply-accumulates per weight, and live activation bytes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a model is run without being changed: on its device, in eval mode, with one sentence when it fails."""
+"""Run a model without changing it: on its device, in eval mode, its random state and its modes restored."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which weights survive, as far as a sketch can tell: ranks, thresholds and survival functions (docs/estimate.md)."""
+"""Estimate from a sketch which weights survive pruning: ranks, thresholds, survival curves (docs/estimate.md)."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ NO_CUT = BucketCut(0.0, 0.0, 0.0)
 
 @dataclass(frozen=True, slots=True)
 class PruningOutcome:
-    """What becomes of one layer: how many weights are kept, what energy goes, and who survives.
+    """Pruning outcome of one layer: kept count, pruned energy, survival curve.
 
     `cut` for magnitude pruning; otherwise `curve`, the kept fraction per bin of the tensor's relative magnitude.
     """

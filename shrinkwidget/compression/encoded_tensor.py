@@ -1,4 +1,4 @@
-"""A coded tensor: the mask, codes and scales a packed file holds of one layer, and the weights they stand for."""
+"""An encoded tensor: the mask, codes and scales of one layer in a packed file, and the weights they decode to."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Groups:
     def blocks(self, flat: Tensor) -> Tensor:
         """Return whole groups, given flat, as ``[groups, size]``: a view, or a copy whose short groups end in zeros.
 
-        Where rows end in a short group whole rows must be given; where there is one group, any part of it may be.
+        If the last group of a row is short, pass whole rows; if there is only one group, pass any part of it.
         """
         if not self.padding:
             return flat.view(1, -1) if self.count == 1 else flat.view(-1, self.size)

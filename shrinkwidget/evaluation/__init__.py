@@ -1,1 +1,1 @@
-"""Evaluating (and, to come, retraining and transfer)."""
+"""Evaluation: data, predictions, labels, metrics with intervals."""

@@ -188,7 +188,7 @@ def recipe_label(recipe: Recipe) -> str:
 
 def _override(name: str, override: str | dict[str, Any]) -> str:
     if isinstance(override, str):
-        return f"{name} kept"
+        return f"{name} uncompressed"
     return f"{name} ({', '.join(_field(field, value) for field, value in override.items())})"
 
 

@@ -42,7 +42,7 @@ class TransferSpec:
 
     @property
     def model(self) -> nn.Module:
-        """The network with its new head: a copy of the user's, so that several can be taught at once."""
+        """The network with its new head: a copy of the user's, so that several can be trained at once."""
         return self.setup.network
 
     @property

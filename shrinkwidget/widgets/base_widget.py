@@ -1,4 +1,4 @@
-"""What every widget of ours is: traits told from any thread, and a picture wherever no widget can live."""
+"""Base widget: thread-safe traits, and a static fallback image where no widget can be shown."""
 
 from __future__ import annotations
 

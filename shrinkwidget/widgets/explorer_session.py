@@ -1,4 +1,4 @@
-"""The bench an explorer works at: one model opened, sketched, and a scratch copy to try recipes on. Knows no widget."""
+"""The model session behind an Explorer: one model, its sketch, and a scratch copy to try recipes on; no widgets."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ def test_two_recipes_never_share_a_label(file: Path) -> None:
 def test_a_label_keeps_the_digits_a_recipe_was_given() -> None:
     assert recipe_label(sw.Recipe(sparsity=0.9925, bits=4)) == "99.25\u202f%, 4 bits"
     assert recipe_label(sw.Recipe(sparsity=0.99, bits=4)) == "99\u202f%, 4 bits"
-    assert recipe_label(sw.Recipe(bits=1, layers={"stem": sw.Keep})) == "0\u202f%, 1 bit, stem kept"
+    assert recipe_label(sw.Recipe(bits=1, layers={"stem": sw.Keep})) == "0\u202f%, 1 bit, stem uncompressed"
 
 
 def test_a_still_never_praises_a_file_that_grew() -> None:
