@@ -240,8 +240,15 @@ class Structure(Kind):
 
     @property
     def sparsity(self) -> float | None:
-        """The sparsity it fixes; None where that is free."""
+        """The sparsity it fixes; None where that is free, and weights are cut off at a rank."""
         return None
+
+    def keeps(self, scores: Tensor) -> Tensor:
+        """Return which weights are kept, bool ``[rows, columns]`` as their scores; for a structure that fixes sparsity.
+
+        It is given some rows at a time: each is decided by itself.
+        """
+        raise NotImplementedError
 
 
 @dataclass(frozen=True, repr=False)

@@ -6,7 +6,7 @@ from .compression.importances import Magnitude, Random, Taylor, Wanda
 from .compression.quantizers import NF4, KMeans, Table, Uniform
 from .compression.structures import NM, Unstructured
 from .evaluation.metrics import Metric
-from .kinds import Choice, Importance, Number, Quantizer, register, setting
+from .kinds import Choice, Importance, Number, Quantizer, Structure, register, setting
 from .training.options import Distillation, TrainingOptions
 from .training.retraining_methods import (
     FineTune,
@@ -39,6 +39,7 @@ __all__ = [
     "Random",
     "RecalibrateBatchNorm",
     "Schedule",
+    "Structure",
     "Table",
     "Taylor",
     "TrainingOptions",

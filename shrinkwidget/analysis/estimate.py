@@ -233,7 +233,8 @@ def estimate(
     for layer, plan, fate in zip(look.layers, plans, fates, strict=True):
         found = None if fate is None else _layer(layer, plan, fate)
         if found is None:
-            kind: Kind = asked.importance if fate is None else plan.quantizer
+            own = plan.structure.sparsity is not None and plan.structure.kind not in layer.survival
+            kind: Kind = plan.quantizer if fate is not None else plan.structure if own else asked.importance
             of = " in each channel" if fate is None and plan.scope == "channel" else ""
             raise NoEstimateError(
                 f"{kind.role} {kind.kind!r}{of} has no estimate from a sketch (layer {quoted(layer.label)}): take "

@@ -92,6 +92,8 @@ def by_magnitude(layer: LayerSketch, plan: Plan, shared: BucketCut) -> PruningOu
 def at_random(layer: LayerSketch, plan: Plan) -> PruningOutcome | None:
     """Return the survival by chance; how many of the zeros that were there it takes is an expectation."""
     if plan.structure.sparsity is not None:
+        if plan.structure.kind not in layer.survival:
+            return None
         left = block_count(layer.matrix, plan.structure.kind)
     elif plan.scope == "channel":
         return None

@@ -10,20 +10,18 @@ from typing import Protocol
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
-from ..analysis.group_tables import times_beaten
+from ..analysis.inference import describe
 from ..analysis.model_tensors import ModelTensors, TensorEntry
 from ..analysis.packed_file_size import zeros_dropped
 from ..analysis.parallel import Watch, chunks, each
 from ..analysis.pruning_estimate import block_count
 from ..analysis.sketch import LayerSketch, Sketch, counted
 from ..errors import MethodError, ModelError, quoted
-from ..kinds import Importance, doing
+from ..kinds import Importance, Structure, doing
 from ..recipe import Plan, Recipe, layer_label
 from .magnitude_ranking import ExactCut, Ranked, magnitude, prune_smallest
 from .numpy_kernels import count_true
-from .structures import NM
 
 
 class Selection(Protocol):
@@ -180,21 +178,32 @@ def refuse_no_scores(importance: Importance, name: str, found: object, rows: Ten
 
 def _own(layer: _Layer, rank: Ranking) -> Selection:
     """Return the selection of a layer that is pruned by itself."""
-    entry, look, plan = layer.entry, layer.look, layer.plan
+    entry, plan = layer.entry, layer.plan
     if plan.keep:
         return _nothing_asked(layer)
-    if isinstance(plan.structure, NM):
-        n, m = plan.structure.n, plan.structure.m
-        if rank.importance.of_magnitude:
-            return BlockSelection(n, m, look.blocks[plan.structure.kind], some_zero=look.zeros > 0)
-        kept = block_count(entry.matrix, plan.structure.kind)
-        return _scored(layer, BlockSelection(n, m, kept), partial(rank.scores, entry))
+    if plan.structure.sparsity is not None:
+        return _structured(layer, rank)
     if plan.scope == "channel":
         rows, columns = entry.matrix
         each_row = round(plan.sparsity * columns)
         by = InEachRow(each_row, rows * (columns - each_row))
         return _scored(layer, by, partial(rank.scores, entry)) if each_row else _nothing_asked(layer)
     return _cuts([layer], rank, plan.sparsity)[0]
+
+
+def _structured(layer: _Layer, rank: Ranking) -> Selection:
+    """Return the selection of a layer whose structure says which weights go together."""
+    entry, look, structure = layer.entry, layer.look, layer.plan.structure
+    magnitudes = rank.importance.of_magnitude
+    by = StructuredSelection(structure, entry.name, 0, some_zero=magnitudes and look.zeros > 0)
+    if magnitudes and structure.kind in look.blocks:
+        return replace(by, kept=look.blocks[structure.kind])
+    if magnitudes:
+        return replace(by, kept=count_true(by.mask(entry.rows())))
+    load = partial(rank.scores, entry)
+    known = structure.kind in look.blocks
+    kept = block_count(entry.matrix, structure.kind) if known else count_true(by.mask(load()))
+    return _scored(layer, replace(by, kept=kept), load)
 
 
 def _nothing_asked(layer: _Layer) -> Selection:
@@ -283,24 +292,31 @@ class SignedSelection:
 
 
 @dataclass(frozen=True, slots=True)
-class BlockSelection:
-    """The n largest of every m neighbours along a row, but for zeros among them."""
+class StructuredSelection:
+    """What a structure keeps of each row, but for zeros among it."""
 
-    n: int
-    m: int
+    structure: Structure
+    name: str
     kept: int
     some_zero: bool = False
     threshold: float = 0.0
 
     def mask(self, rows: Tensor) -> Tensor:
-        """Return which weights are kept, bool ``[n]`` row by row; of equal magnitudes the later ones."""
+        """Return which weights are kept, bool ``[n]`` row by row.
+
+        Raises:
+            MethodError: for a structure that fails, or does not say of every weight whether it is kept.
+        """
         at_once = max(1, (1 << 20) // rows.shape[1])
         parts = (rows[start : start + at_once] for start in range(0, len(rows), at_once))
         return torch.cat([self._mask_rows(part).reshape(-1) for part in parts])
 
     def _mask_rows(self, rows: Tensor) -> Tensor:
-        width = rows.shape[1]
-        padded = pad(magnitude(rows), (0, -width % self.m), value=-1.0)
-        beaten = times_beaten(list(padded.view(-1, self.m).t().contiguous()))
-        kept = (beaten < self.n).t().reshape(padded.shape)[:, :width]
+        with doing(self.structure, self.name):
+            kept = self.structure.keeps(magnitude(rows))
+        if not isinstance(kept, Tensor) or kept.shape != rows.shape or kept.dtype != torch.bool:
+            raise MethodError(
+                f"structure {self.structure.kind!r} failed on {quoted(layer_label(self.name))}: it returned "
+                f"{describe(kept)}, expected {describe(rows).split()[0]} bool"
+            )
         return kept & (rows != 0) if self.some_zero else kept

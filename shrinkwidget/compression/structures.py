@@ -5,6 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from torch import Tensor
+from torch.nn.functional import pad
+
+from ..analysis.group_tables import times_beaten
 from ..analysis.relative_bins import NM_PATTERNS, n_of_m
 from ..errors import RecipeError
 from ..kinds import Structure, register
@@ -67,6 +71,13 @@ class NM(Structure):
     def sparsity(self) -> float:
         """The sparsity it fixes, 1 − n/m."""
         return 1 - self.n / self.m
+
+    def keeps(self, scores: Tensor) -> Tensor:
+        """Return which weights are kept: of equal scores the later ones, of a shorter last block min(n, length)."""
+        width = scores.shape[1]
+        padded = pad(scores, (0, -width % self.m), value=-1.0)
+        beaten = times_beaten(list(padded.view(-1, self.m).t().contiguous()))
+        return (beaten < self.n).t().reshape(padded.shape)[:, :width]
 
     def to_json(self) -> str:
         """Return its tag."""

@@ -17,7 +17,18 @@ import shrinkwidget as sw
 from shrinkwidget import kinds
 from shrinkwidget.errors import FileError, MethodError, NoEstimateError, RecipeError
 from shrinkwidget.kinds import schema
-from shrinkwidget.methods import Choice, Importance, KMeans, Number, Quantizer, Random, Uniform, register, setting
+from shrinkwidget.methods import (
+    Choice,
+    Importance,
+    KMeans,
+    Number,
+    Quantizer,
+    Random,
+    Structure,
+    Uniform,
+    register,
+    setting,
+)
 
 from .packed_file_helpers import same_bits
 from .training_helpers import mlp, points
@@ -189,6 +200,59 @@ def test_a_quantizer_that_fails_is_named_with_its_layer(
         monkeypatch.setattr(made, name, method)
     with pytest.raises(MethodError, match=f"quantizer 'powers' failed on '0'.*{sentence}"):
         sw.compress(mlp(), bits=4, quantizer="powers")
+
+
+def halves(keeps: Any = None) -> None:
+    """Register a structure of one's own: the larger of every two neighbours stays."""
+
+    @register
+    @dataclass(frozen=True, repr=False)
+    class Halves(Structure):
+        kind, label, title = "halves", "halves", "the larger of two"
+        sparsity = 0.5
+
+        def keeps(self, scores: Tensor) -> Tensor:
+            if keeps is not None:
+                return keeps(scores)  # type: ignore[no-any-return]
+            pairs = scores.view(len(scores), -1, 2)
+            first = pairs[..., 0] > pairs[..., 1]
+            return torch.stack([first, ~first], -1).view(scores.shape)
+
+
+@pytest.mark.parametrize("importance", ["magnitude", "random", "wanda"])
+def test_a_structure_of_ones_own_decides_what_goes_together(importance: str, tmp_path: Path) -> None:
+    halves()
+    recipe = sw.Recipe(structure="halves", bits=4, importance=importance)
+    assert recipe.sparsity == 0.5
+    data = points() if importance == "wanda" else None
+    small = sw.compress(mlp(), recipe, calibration=data)
+    for item in small.encoded.values():
+        assert item.mask is not None
+        assert (item.mask.view(-1, 2).sum(1) == 1).all()
+    if importance == "magnitude":
+        before = dict(mlp().named_parameters())["0.weight"].abs().view(-1, 2)
+        mask = small.encoded["0.weight"].mask
+        assert mask is not None
+        assert (before[mask.view(-1, 2)] >= before[~mask.view(-1, 2)]).all()
+    assert small.save(tmp_path / "x") == small.nbytes
+    assert all(same_bits(t, small.state_dict()[n]) for n, t in sw.load(tmp_path / "x").state_dict().items())
+    assert sw.retrain(small, points(), epochs=1, lr=0.05).recipe == recipe
+    with pytest.raises(NoEstimateError, match="structure 'halves' has no estimate"):
+        sw.estimate(sw.sketch(mlp()), recipe)
+
+
+@pytest.mark.parametrize(
+    "keeps, sentence",
+    [
+        (lambda scores: scores[:1] > 0, r"it returned 1×8 bool, expected 16×8 bool"),
+        (lambda scores: scores, "it returned 16×8 float32, expected 16×8 bool"),
+        (lambda scores: 1 / 0, "ZeroDivisionError"),
+    ],
+)
+def test_a_structure_that_fails_is_named_with_its_layer(keeps: Any, sentence: str) -> None:
+    halves(keeps)
+    with pytest.raises(MethodError, match=f"structure 'halves' failed on '0': .*{sentence}"):
+        sw.compress(mlp(), structure="halves")
 
 
 def test_two_kinds_of_one_name_are_refused_but_a_cell_may_run_again() -> None:
