@@ -7,11 +7,15 @@ import threading
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Final
 
 import numpy as np
 import torch
 
 from ..analysis.parallel import in_forked_children, uninterrupted
+
+EVALUATION: Final = -1
+"""In place of a step: an evaluation must not draw what a training step draws."""
 
 _ONE_AT_A_TIME = threading.RLock()
 """The generators are the process's own: two runs must not draw from them in turns."""

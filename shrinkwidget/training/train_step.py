@@ -14,10 +14,10 @@ from ..errors import DataError, TrainingError
 from ..evaluation.batches import Batch
 from ..evaluation.metrics import Sums, resolve
 from ..evaluation.predictions import OutputReader, Predictions
-from .loss import TrainingLoss
 from .options import TrainingOptions
 from .retraining_methods import Stage
 from .schedule import Trained
+from .training_loss import TrainingLoss
 from .weight_constraints import WeightConstraints
 
 _HINT: Final = "; the best weights so far are kept: try a lower rate, or a warm-up"

@@ -6,7 +6,7 @@ from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import count
-from typing import Any, Final
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -35,12 +35,10 @@ from .progress import (
     copy_state,
     restore_state,
 )
-from .rng import fork_rng, seed_at
+from .rng import EVALUATION, fork_rng, seed_at
 from .train_step import TrainStep
 from .training_spec import TrainingSpec
 from .weight_constraints import WeightConstraints, masks_of, without_untaught
-
-_TEST: Final = -1  # in place of a step: chance in a test must not be that of a training step
 
 
 class Trainer:
@@ -223,7 +221,7 @@ class Trainer:
             if self._stopped():
                 return
             try:
-                with fork_rng(self._device, self.spec.options.seed, *place, _TEST, step):
+                with fork_rng(self._device, self.spec.options.seed, *place, EVALUATION, step):
                     score = next(found, None)
             except DataError as error:
                 raise DataError(f"eval_data: {error}") from error.__cause__

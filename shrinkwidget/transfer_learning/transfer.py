@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
+from itertools import count
 from typing import Final, Literal, Unpack, overload
 
 from torch import nn
 
-from ..analysis.inference import preserve_rng_state
+from ..analysis.inference import device_of, preserve_rng_state
 from ..analysis.parallel import Watch, never
 from ..arguments import public
 from ..compressed_model import CompressedModel
@@ -18,6 +19,7 @@ from ..training.options import OF_METHOD, TrainingFields, TrainingOptions, optio
 from ..training.progress import Progress, TrainingLog
 from ..training.progress_display import run_displayed
 from ..training.retraining_methods import named
+from ..training.rng import EVALUATION, fork_rng
 from ..training.schedule import Schedule
 from ..training.training_run import TrainingRun
 from .strategies import STRATEGIES, FromScratch, FullFineTune, LinearProbe, Strategy, StrategyName, default_schedule
@@ -113,7 +115,7 @@ class TransferSession:
         return done if self._stopped() else replace(done, baseline=beside)
 
     def _train(self, trainer: TransferTrainer) -> Generator[Progress, None, TransferResult]:
-        """Teach one network, score it, and return what came of it."""
+        """Train one network, score it, and return the result."""
         before = self._before()[self._trainers.index(trainer)]
         last = None
         for now in trainer.steps():
@@ -123,7 +125,13 @@ class TransferSession:
         data, options = self.spec.task.eval_data, self.spec.options
         if data is None:
             return found
-        for score in scores(found.model, data, options.measured, options.rules, patience=self._patience):
+        scored = scores(found.model, data, options.measured, options.rules, patience=self._patience)
+        device = device_of(found.model)
+        for step in count():
+            with fork_rng(device, options.seed, EVALUATION, step):  # leaves the caller's random numbers alone
+                score = next(scored, None)
+            if score is None:
+                break
             found = replace(found, score=replace(score, provenance=found.provenance))
             if last is not None:
                 yield replace(last, phase="test", test=found.score)

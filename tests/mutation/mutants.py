@@ -99,7 +99,7 @@ MUTANTS: Final = (
            "gradient.masked_fill_(layer.beyond & (gradient * layer.parameter < 0), 0)", "pass", ("grids",)),
     Mutant("gradual pruning along a square", "shrinkwidget/training/retraining_methods.py",
            "(1 - past) ** 3", "(1 - past) ** 2", ("methods",)),
-    Mutant("distillation without the temperature's square", "shrinkwidget/training/loss.py",
+    Mutant("distillation without the temperature's square", "shrinkwidget/training/training_loss.py",
            "apart.mean() * temperature**2", "apart.mean() * temperature", ("methods",)),
     Mutant("transfer: a trained layer costs two passes", "shrinkwidget/transfer_learning/transfer_result.py",
            "_WITH_BACKWARD = 3", "_WITH_BACKWARD = 2", ("transfer",)),
