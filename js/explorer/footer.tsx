@@ -4,53 +4,34 @@ import { useSignal } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
 import { recipeCode } from "../core/recipe";
 import { pythonClasses } from "../core/schema";
-import { focusAfter } from "../ui/keyboard";
 import { type Keeps, PLAIN } from "../ui/save-names";
-import { NamePrompt, PathPrompt, ReplacePrompt } from "../ui/save-prompts";
+import { SavePrompts } from "../ui/save-prompts";
 import type { Status } from "./explorer-model";
 import type { State } from "./explorer-state";
 import { GONE, ScreenReaderStatus } from "./screen-reader";
 import { useView } from "./view-state";
 
-type Asking = "" | "compress" | "save";
-
 export function Footer() {
   const { state, root } = useView();
-  const asking = useSignal<Asking>("");
-  const { status, keeps } = state;
-  const backTo = (button: string) => focusAfter(root, `footer [data-testid=${button}]`);
-  const done = () => {
-    backTo(asking.value);
-    asking.value = "";
-  };
-  const exists = status.value.state === "exists" && status.value.again !== undefined;
-  const answer = (replace: boolean) => {
-    const { again, what } = status.value;
-    state.dismiss();
-    if (replace && again) state.send(again);
-    backTo(what);
-  };
+  const { keeps } = state;
+  const { again, text, what, state: status } = state.status.value;
+  const words = wordsOf(keeps.value);
   return (
     <footer class="sw-footer">
-      {exists && <ReplacePrompt text={status.value.text} answer={answer} />}
-      {!exists && asking.value === "compress" && (
-        <NamePrompt
-          name={keeps.value.variable}
-          action={wordsOf(keeps.value).compress}
-          testid="compress"
-          submit={(name) => state.send({ do: "compress", name })}
-          done={done}
-        />
-      )}
-      {!exists && asking.value === "save" && (
-        <PathPrompt
-          path={keeps.value.file}
-          action={wordsOf(keeps.value).save}
-          submit={(path, entropy) => state.send({ do: "save", path, entropy })}
-          done={done}
-        />
-      )}
-      {!exists && asking.value === "" && <Buttons ask={(what) => (asking.value = what)} />}
+      <SavePrompts
+        root={root}
+        keep="compress"
+        actions={{ keep: words.compress, save: words.save }}
+        names={keeps.value}
+        question={status === "exists" && again ? { text, button: what } : null}
+        answer={(replace) => {
+          state.dismiss();
+          if (replace && again) state.send(again);
+        }}
+        keepAs={(name) => state.send({ do: "compress", name })}
+        saveTo={(path, entropy) => state.send({ do: "save", path, entropy })}
+        buttons={(ask) => <Buttons ask={ask} />}
+      />
       <StatusLine />
       <ScreenReaderStatus />
     </footer>
@@ -69,7 +50,7 @@ const ELSEWHERE =
   "a training cannot be shown in this host: run = sw.retrain(ex.compress(), train, data, background=True), " +
   "then sw.monitor(run)";
 
-function Buttons({ ask }: { ask(what: Asking): void }) {
+function Buttons({ ask }: { ask(button: string): void }) {
   const { state } = useView();
   const gone = state.notice.value === "gone";
   const elsewhere = useSignal(false);

@@ -1,55 +1,35 @@
 // The last line, once a training is over: keep its result in a variable or a file.
 
-import { useSignal } from "@preact/signals";
-import { focusAfter } from "../ui/keyboard";
-import { NamePrompt, PathPrompt, ReplacePrompt } from "../ui/save-prompts";
+import { SavePrompts } from "../ui/save-prompts";
 import { useView } from "./view-state";
-
-type Asking = "" | "keep" | "save";
 
 export function KeepResult() {
   const { state, root } = useView();
-  const asking = useSignal<Asking>("");
-  const backTo = (button: string) => focusAfter(root, `footer [data-testid=${button}]`);
-  const done = () => {
-    backTo(asking.value);
-    asking.value = "";
-  };
   const { again, text } = state.kept.value;
-  const answer = (replace: boolean) => {
-    state.dismiss();
-    if (replace && again) state.ask(again);
-    if (again) backTo(again.do);
-  };
   if (state.run.value !== "done" && state.run.value !== "stopped") return null;
   return (
     <footer class="sw-footer">
-      {again && <ReplacePrompt text={text} answer={answer} />}
-      {!again && asking.value === "keep" && (
-        <NamePrompt
-          name={state.keeps.value.variable}
-          action="Keep"
-          testid="keep"
-          submit={(name) => state.ask({ do: "keep", name })}
-          done={done}
-        />
-      )}
-      {!again && asking.value === "save" && (
-        <PathPrompt
-          path={state.keeps.value.file}
-          action="Save"
-          submit={(path, entropy) => state.ask({ do: "save", path, entropy })}
-          done={done}
-        />
-      )}
-      {!again && asking.value === "" && <Buttons ask={(what) => (asking.value = what)} />}
+      <SavePrompts
+        root={root}
+        keep="keep"
+        actions={{ keep: "Keep", save: "Save" }}
+        names={state.keeps.value}
+        question={again ? { text, button: again.do } : null}
+        answer={(replace) => {
+          state.dismiss();
+          if (replace && again) state.ask(again);
+        }}
+        keepAs={(name) => state.ask({ do: "keep", name })}
+        saveTo={(path, entropy) => state.ask({ do: "save", path, entropy })}
+        buttons={(ask) => <Buttons ask={ask} />}
+      />
       <Told />
     </footer>
   );
 }
 
 /** What they keep is said on them: below an explorer stand two pairs of such buttons. */
-function Buttons({ ask }: { ask(what: Asking): void }) {
+function Buttons({ ask }: { ask(button: string): void }) {
   const { state } = useView();
   const gone = state.gone.value;
   const { provenance, variable } = state.keeps.value;

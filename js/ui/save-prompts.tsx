@@ -3,7 +3,7 @@
 import { useSignal } from "@preact/signals";
 import type { ComponentChildren } from "preact";
 import { useLayoutEffect, useRef } from "preact/hooks";
-import { onEscape } from "./keyboard";
+import { focusAfter, onEscape } from "./keyboard";
 
 interface FormProps {
   label: string;
@@ -72,7 +72,7 @@ interface NameProps {
 }
 
 /** Ask for the name of a variable. */
-export function NamePrompt({ name, action, testid, submit, done }: NameProps) {
+function NamePrompt({ name, action, testid, submit, done }: NameProps) {
   return (
     <Question
       label="variable"
@@ -95,7 +95,7 @@ interface PathProps {
 }
 
 /** Ask for the path of a file, and whether it is to be entropy-coded. */
-export function PathPrompt({ path, action, submit, done }: PathProps) {
+function PathPrompt({ path, action, submit, done }: PathProps) {
   const entropy = useSignal(false);
   return (
     <Question
@@ -128,7 +128,7 @@ interface ReplaceProps {
 }
 
 /** What stands under a name already, and whether it may go. The safe answer has the focus. */
-export function ReplacePrompt({ text, answer }: ReplaceProps) {
+function ReplacePrompt({ text, answer }: ReplaceProps) {
   const cancel = useRef<HTMLButtonElement>(null);
   useLayoutEffect(() => cancel.current?.focus(), []);
   return (
@@ -136,11 +136,55 @@ export function ReplacePrompt({ text, answer }: ReplaceProps) {
     <div class="sw-buttons sw-question" role="group" aria-label={text} onKeyDown={onEscape(() => answer(false))}>
       <p data-testid="exists">{text}</p>
       <button type="button" class="sw-button" data-testid="replace" onClick={() => answer(true)}>
-        ReplacePrompt
+        Replace
       </button>
       <button ref={cancel} type="button" class="sw-button" data-testid="cancel-replace" onClick={() => answer(false)}>
         Cancel
       </button>
     </div>
+  );
+}
+
+interface SavePromptsProps {
+  root: HTMLElement;
+  /** The test id of the button that keeps a variable. */
+  keep: string;
+  actions: { keep: string; save: string };
+  names: { variable: string; file: string };
+  /** What the kernel asks: something stands under that name already; `button` is the one it answers. */
+  question: { text: string; button: string } | null;
+  answer(replace: boolean): void;
+  keepAs(name: string): void;
+  saveTo(path: string, entropy: boolean): void;
+  /** What stands there while nothing is asked. */
+  buttons(ask: (button: string) => void): ComponentChildren;
+}
+
+/** Buttons that keep or save, and in their place what is asked first: a name, a path, or whether to replace. */
+export function SavePrompts(props: SavePromptsProps) {
+  const { root, keep, actions, names, question, answer, keepAs, saveTo, buttons } = props;
+  const asking = useSignal("");
+  const backTo = (button: string) => focusAfter(root, `footer [data-testid=${button}]`);
+  const done = () => {
+    backTo(asking.value);
+    asking.value = "";
+  };
+  if (question) {
+    const answered = (replace: boolean) => {
+      answer(replace);
+      backTo(question.button);
+    };
+    return <ReplacePrompt text={question.text} answer={answered} />;
+  }
+  if (asking.value === keep)
+    return <NamePrompt name={names.variable} action={actions.keep} testid={keep} submit={keepAs} done={done} />;
+  if (asking.value === "save")
+    return <PathPrompt path={names.file} action={actions.save} submit={saveTo} done={done} />;
+  return (
+    <>
+      {buttons((button) => {
+        asking.value = button;
+      })}
+    </>
   );
 }

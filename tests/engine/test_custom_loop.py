@@ -387,12 +387,14 @@ def test_loops_that_cannot_be_held_are_told_so_in_a_sentence() -> None:
 
 
 def test_weights_that_are_no_longer_finite_are_told_and_leave_nothing_behind() -> None:
-    small = compressed_mlp(bits=4)
-    with sw.constrain(small) as training:
-        train(training.model, torch.optim.SGD(training.model.parameters(), float("nan")), 2)
-    assert not hooks_left(module(small))
-    with pytest.raises(sw.errors.ModelError, match="NaN"):
-        training.compressed()
+    for bits in (32, 4):
+        small = compressed_mlp(bits=bits)
+        training = sw.constrain(small)
+        with training:
+            train(training.model, torch.optim.SGD(training.model.parameters(), float("nan")), 2)
+        assert not hooks_left(module(small))
+        with pytest.raises(sw.errors.ModelError, match="NaN"):
+            training.compressed()
 
 
 def test_hugging_faces_trainer_holds_every_zero(tmp_path: Path) -> None:
