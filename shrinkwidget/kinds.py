@@ -404,8 +404,8 @@ _BASES: Final[Mapping[Role, type[Kind]]] = {"importance": Importance, "structure
 def register(kind: type[K], **named: Mapping[str, Any]) -> type[K]:
     """Make a kind known under its tag; a class decorator.
 
-    ``@register`` above a frozen dataclass derived from `Importance`, `Structure` or `Quantizer` is all it takes: recipes,
-    files, the explorer and training then know it by its tag. A file that names a kind is read where it is registered.
+    ``@register`` above a frozen dataclass derived from `Importance`, `Structure` or `Quantizer` is all it takes:
+    recipes, files, the explorer and training then know it by its tag. A file that names it is read where it is known.
 
     Raises:
         RecipeError: for a class that is no kind, lacks a tag or a label, is not a frozen dataclass, has a setting

@@ -189,7 +189,7 @@ class Recipe:
 
         What a kind brings (the bits of ``"nf4"``) is written all the same: a text means one thing, whoever reads it.
         """
-        plain = {**_PLAIN, "sparsity": self.structure.sparsity or 0.0}
+        plain = {**_PLAIN, "sparsity": _told_by_tag(self.structure)}
         for f in fields(self):
             value = getattr(self, f.name)
             if value if f.name == "layers" else _json(value) != plain[f.name]:
@@ -529,6 +529,12 @@ def _short(value: Any) -> Any:
     return {name: _short(own) for name, own in value.items()} if isinstance(value, Mapping) else value
 
 
+def _told_by_tag(structure: Structure) -> float:
+    """Return the sparsity that whoever reads a structure's tag knows: 1 − n/m of ``"n:m"``."""
+    n_of_m = re.fullmatch(r"(\d+):(\d+)", structure.kind)
+    return 1 - int(n_of_m[1]) / int(n_of_m[2]) if n_of_m else 0.0
+
+
 def _own_bits(quantizer: Quantizer) -> int:
     return quantizer.widths[0] if len(quantizer.widths) == 1 else cast(int, _PLAIN["bits"])
 
@@ -648,6 +654,9 @@ def _checked_override(name: str, value: Any, quantizer: Quantizer, bits: int) ->
             own[role] = parsed(role, own[role], where)
     settings = {field: found for field, found in value.items() if field not in _LAYER_FIELDS}
     own |= _settled({"quantizer": own.get("quantizer", quantizer)}, settings, _LAYER_FIELDS, where)
+    structure = own.get("structure")
+    if structure is not None and structure.sparsity not in (None, _told_by_tag(structure)):
+        own.setdefault("sparsity", structure.sparsity)
     mine = own.get("quantizer", quantizer)
     if "bits" not in own and bits <= 8 and bits not in mine.widths and len(mine.widths) == 1:
         own["bits"] = mine.widths[0]

@@ -224,6 +224,8 @@ def test_a_structure_of_ones_own_decides_what_goes_together(importance: str, tmp
     halves()
     recipe = sw.Recipe(structure="halves", bits=4, importance=importance)
     assert recipe.sparsity == 0.5
+    assert '"sparsity":0.5,"bits":4' in recipe.to_json()  # the page knows no such structure
+    assert sw.Recipe(layers={"0": dict(structure="halves")}).layers["0"]["sparsity"] == 0.5  # type: ignore[index]
     data = points() if importance == "wanda" else None
     small = sw.compress(mlp(), recipe, calibration=data)
     for item in small.encoded.values():
