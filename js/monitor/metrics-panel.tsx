@@ -48,7 +48,7 @@ function Stat({ term, testid, children }: { term: string; testid: string; childr
   );
 }
 
-/** The score of the model as it came, and that of now, with its interval. */
+/** The score before training and now, with its interval. */
 function Headline() {
   const { state } = useView();
   const metric = state.metric.value;

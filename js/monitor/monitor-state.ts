@@ -30,7 +30,7 @@ export class MonitorState {
   readonly progress: ReadonlySignal<Progress | null>;
   readonly curves: ReadonlySignal<Curves>;
   readonly points: ReadonlySignal<readonly Point[]>;
-  /** The score of the model as it came. */
+  /** The score before training. */
   readonly baseline: ReadonlySignal<TestScore | null>;
   /** What the training failed with. */
   readonly error: ReadonlySignal<string>;

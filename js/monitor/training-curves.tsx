@@ -159,7 +159,7 @@ function Legend({ right, came }: { right: number; came: string | null }) {
       <text class="sw-legend-line" x={right} y={11} text-anchor="end" data-testid="legend">
         {came !== null && (
           <>
-            <tspan class="sw-key-came">┄ as it came {came}</tspan>
+            <tspan class="sw-key-came">┄ before {came}</tspan>
             <tspan class="sw-key-test" dx={10}>
               ● validation, 95 % interval
             </tspan>

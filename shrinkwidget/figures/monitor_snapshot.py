@@ -343,7 +343,7 @@ class _Chart:
         if came is not None:
             lines += [
                 ("● validation, 95\N{NARROW NO-BREAK SPACE}% interval", ACCURACY),
-                (f"┄ as it came {came}", MUTED),
+                (f"┄ before {came}", MUTED),
             ]
         for text, color in lines:
             right -= self.canvas.text(right, y, text, size=10, color=color, align="right") + 10

@@ -157,7 +157,7 @@ class TrainingLog:
     """What a training has done: `epoch` epochs of round `round` (from 0) are complete.
 
     `history` has an entry for every epoch, `points` one for every round, plain and JSON-able both; `baseline` is the
-    score of the model as it came.
+    score before training.
     """
 
     round: int = 0

@@ -307,7 +307,7 @@ class TrainingRun(Generic[Result]):
 
     @property
     def baseline(self) -> Score | None:
-        """The score of the model as it came; None without evaluation data."""
+        """The score before training; None without evaluation data."""
         found = self._trainer.log.baseline
         return None if found is None else Score.from_dict(found)
 

@@ -365,7 +365,7 @@ def test_the_curves_of_a_training_are_its_history(monkeypatch: pytest.MonkeyPatc
     high, low = band[:7, 1], band[:6:-1, 1]
     assert [value_at(y, upwards) for y in high] == pytest.approx([s["high"] for s in scores], abs=0.002)
     assert [value_at(y, upwards) for y in low] == pytest.approx([s["low"] for s in scores], abs=0.002)
-    assert f"┄ as it came {100 * baseline.value:.1f} %" in drawn.all_words()
+    assert f"┄ before {100 * baseline.value:.1f} %" in drawn.all_words()
     assert "● validation, 95 % interval" in drawn.all_words()
     assert "╌ training" in drawn.all_words()
     loss_top, losses = chart_axes(drawn, "loss, training", MARGIN, 150)

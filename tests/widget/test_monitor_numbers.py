@@ -142,7 +142,7 @@ def test_the_legend_names_each_line(page: BarePage, monitor: Monitor) -> None:
     baseline = run_of(monitor).baseline
     assert baseline is not None
     assert keys == {
-        "came": f"┄ as it came {100 * baseline.value:.1f} %",
+        "came": f"┄ before {100 * baseline.value:.1f} %",
         "test": "● validation, 95 % interval",
         "train": "╌ training",
     }

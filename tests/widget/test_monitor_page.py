@@ -62,7 +62,7 @@ def test_a_training_is_started_from_the_explorer_and_its_result_comes_back(book:
     assert sum("fine-tuned 4 epochs" in label for label in labels) == 1
     came = book.python("ex.run.baseline.value")
     assert came == plain[1]
-    assert f"as it came {100 * came:.1f}" in part(monitor, "legend").text_content().replace("\u00a0", " ")  # type: ignore[union-attr]
+    assert f"before {100 * came:.1f}" in part(monitor, "legend").text_content().replace("\u00a0", " ")  # type: ignore[union-attr]
     dots = monitor.locator(".sw-line-dots circle")
     expect(dots).to_have_count(5)  # the start, and four epochs
     assert (part(monitor, "band").get_attribute("d") or "").count("L") == 9
