@@ -1,7 +1,7 @@
 // Turns one layer of a sketch and its plan into a picture of its distribution, before and after.
 // The twin of shrinkwidget/figures/distribution_plot.py; tests/vectors holds the two together.
 
-import { hasCodebook } from "../core/kinds";
+import { quantizerOf } from "../core/quantizers";
 import type { LayerSketch, Plan, Sketch } from "../core/types";
 import { effective, levels, type Outcome, original, survivors } from "../core/weight-distribution";
 import type { DistributionPlot } from "./distribution-canvas";
@@ -90,7 +90,7 @@ export function distributionPlot(
 ): DistributionPlot {
   const left = survivors(sketch, layer, plan, outcome, edges);
   const values = levels(sketch, layer, plan, outcome);
-  const oneGrid = hasCodebook(plan) || plan.granularity === "tensor";
+  const oneGrid = !plan.keep && plan.bits <= 8 && quantizerOf(plan).oneGrid(plan);
   const apart = (values[1] - values[0]) * (pixels / (2 * span)) >= LEVEL_PIXELS;
   const bars =
     oneGrid && apart

@@ -2,11 +2,11 @@
 
 import { roundHalfEven, sum } from "./array-search";
 import { exactOnly } from "./exact-only";
-import { tagOf } from "./kinds";
+import { importanceOf, pruningOutcome } from "./importances";
 import { layerNames } from "./layer-overrides";
 import { countBytes, headerBytes, layerBytes, uncompressedBytes } from "./packed-file-size";
-import { type Cut, cutAt, mergedRanking, type PruningOutcome, pruningOutcome, type Ranking } from "./pruning-estimate";
-import { noiseFor } from "./quantization-error";
+import { type Cut, cutAt, mergedRanking, type PruningOutcome, type Ranking } from "./pruning-estimate";
+import { noiseOf } from "./quantization-error";
 import { quoteName } from "./quote-name";
 import { plansOf, RecipeError, recipeJson, resolve } from "./recipe";
 import type { Estimate, Figures, LayerFigures, LayerSketch, Plan, Recipe, Sketch, Totals } from "./types";
@@ -20,13 +20,11 @@ type Columns = Record<(typeof COLUMNS)[number], Float64Array>;
 /** Estimates recipes for one sketch; keeps what recurs from one move of a slider to the next. */
 export class Estimator {
   readonly #names: readonly string[];
-  readonly #noise: ReturnType<typeof noiseFor>;
   #ranked = "";
   #ranking: Ranking | null = null;
 
   constructor(readonly sketch: Sketch) {
     this.#names = layerNames(sketch);
-    this.#noise = noiseFor(sketch);
   }
 
   /**
@@ -40,10 +38,11 @@ export class Estimator {
     if (unknown)
       throw new RecipeError(`${quoteName(unknown)} has no estimate: only the kernel can count what it makes`);
     const shared = this.#sharedCut(recipe, plans);
+    const importance = importanceOf(recipe.importance);
     const columns = emptyColumns(layers.length);
     layers.forEach((layer, i) => {
-      const fate = pruningOutcome(layer, plans[i], recipe, shared, patterns);
-      fill(columns, i, layer, plans[i], fate, this.#noise.of(layer, plans[i], fate));
+      const fate = pruningOutcome(importance, layer, plans[i], shared, patterns);
+      fill(columns, i, layer, plans[i], fate, noiseOf(this.sketch, layer, plans[i], fate));
     });
     return this.#assembled(recipe, plans, columns);
   }
@@ -52,7 +51,8 @@ export class Estimator {
   fate(recipe: Recipe, index: number): PruningOutcome {
     const plans = resolve(recipe, this.#names);
     const shared = this.#sharedCut(recipe, plans);
-    return pruningOutcome(this.sketch.layers[index], plans[index], recipe, shared, this.sketch.patterns);
+    const importance = importanceOf(recipe.importance);
+    return pruningOutcome(importance, this.sketch.layers[index], plans[index], shared, this.sketch.patterns);
   }
 
   /** The SQNR in dB of one layer as the recipe prunes it, if its weights had 1, 2, … 8 bits. */
@@ -60,13 +60,13 @@ export class Estimator {
     const layer = this.sketch.layers[index];
     const plan = plansOf(recipe, this.#names)[index];
     const fate = this.fate(recipe, index);
-    const noises = CODED_BITS.map((bits) => this.#noise.of(layer, { ...plan, keep: false, bits }, fate));
+    const noises = CODED_BITS.map((bits) => noiseOf(this.sketch, layer, { ...plan, keep: false, bits }, fate));
     return Float64Array.from(noises, (noise) => decibels(layer.energy, noise));
   }
 
   /** The cut of all ranked layers together; their ranking stays as long as the same layers take part. */
   #sharedCut(recipe: Recipe, plans: readonly Plan[]): Cut | null {
-    if (tagOf(recipe.importance) !== "magnitude") return null;
+    if (!importanceOf(recipe.importance)?.ranks) return null;
     const who = plans.map((plan) => (plan.scope === "global" ? "1" : "0")).join("");
     if (who !== this.#ranked || !this.#ranking) {
       this.#ranked = who;

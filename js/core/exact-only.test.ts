@@ -3,6 +3,7 @@ import { describe, expect, it } from "vitest";
 import { Estimator } from "./estimate";
 import { exactOnly } from "./exact-only";
 import { DEFAULTS, parseRecipe, plansOf, recipeJson, withFields, withLayer } from "./recipe";
+import { BUILT_IN } from "./schema";
 import { gaussian, sketchOf } from "./test-sketches";
 import type { Recipe } from "./types";
 
@@ -30,6 +31,18 @@ describe("exact only", () => {
     { bits: 4, importance: { kind: "random", seed: 3 }, sparsity: 0.5 },
     { bits: 4, quantizer: { kind: "uniform", clipping: 99.9 } },
   ])("not %o", (changes) => expect(unknown(recipe(changes))).toBe(""));
+
+  it("none of the kinds that have a module here", () => {
+    for (const { kind: importance } of BUILT_IN.importance) {
+      for (const { kind: structure, sparsity } of BUILT_IN.structure) {
+        for (const { kind: quantizer, bits = [] } of BUILT_IN.quantizer) {
+          const asked = recipe({ importance, structure, quantizer, bits: bits[3], sparsity: sparsity ?? 0.5 });
+          expect(unknown(asked)).toBe("");
+          expect(new Estimator(sketch).estimate(asked).sqnr).toBeGreaterThan(0);
+        }
+      }
+    }
+  });
 
   it("decided by the layers: what is left uncompressed needs no estimate, and one layer of its own is enough", () => {
     const nf4 = recipe({ bits: 4, quantizer: "nf4" });

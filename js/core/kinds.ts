@@ -44,11 +44,6 @@ export function jsonText(value: unknown): string {
 
 export const UNIFORM: { symmetric: boolean; clipping: Clipping } = { symmetric: false, clipping: "auto" };
 
-/** Whether a layer has a codebook of its own. */
-export function hasCodebook({ quantizer }: { readonly quantizer: Kind }): boolean {
-  return tagOf(quantizer) === "kmeans";
-}
-
 /** Whether a uniform quantizer has as many values below zero as above. */
 export function isSymmetric({ quantizer }: Plan): boolean {
   return settingOf(quantizer, "symmetric", UNIFORM.symmetric);

@@ -1,6 +1,6 @@
 // How many bytes every part of a packed file takes: docs/format.md as arithmetic.
-import { hasCodebook, isSymmetric } from "./kinds";
-import type { Granularity, Plan, UncompressedTensor } from "./types";
+import { quantizerOf } from "./quantizers";
+import type { Plan, UncompressedTensor } from "./types";
 
 export interface LayerBytes {
   readonly codes: number;
@@ -19,7 +19,6 @@ export interface SectionLengths {
 }
 
 const SECTIONS = ["counts", "codes", "mask", "scales", "rest"] as const;
-const WORD_ZERO_BITS = 5;
 const utf8 = new TextEncoder();
 
 /** The bytes of a layer of n weights of `itemsize` bytes, `kept` of which survive. */
@@ -35,7 +34,7 @@ export function layerBytes(
   return {
     codes: Math.ceil(((dense ? n : kept) * bits) / 8),
     mask: dense ? 0 : Math.ceil(n / 8),
-    scales: scaleBytes(plan, rows, n / rows),
+    scales: plan.bits > 8 ? 0 : quantizerOf(plan).sideBytes(plan, rows, n / rows),
     as_is: 0,
   };
 }
@@ -47,7 +46,7 @@ function isDense(n: number, kept: number, plan: Plan, bits: number): boolean {
 
 /** Whether codes of so many bits can say zero: plain floats can, and linear grids but for one bit. */
 function zeroOnGrid(plan: Plan, bits: number): boolean {
-  return bits >= 16 || (!hasCodebook(plan) && bits >= 2);
+  return bits >= 16 || quantizerOf(plan).hasZero(bits);
 }
 
 /** How many of the zeros a layer came with count as pruned under a plan that prunes nothing itself (docs/estimate.md). */
@@ -62,22 +61,6 @@ export function zerosDropped(
   const masked = n + (n - zeros) * width < n * width;
   if (masked || (bits < 16 && zeroOnGrid(plan, bits))) return zeros;
   return bits >= 16 ? zeros - negative_zeros : 0;
-}
-
-function scaleBytes(plan: Plan, rows: number, columns: number): number {
-  if (plan.bits > 8) return 0;
-  if (hasCodebook(plan)) return 4 * 2 ** plan.bits;
-  const groups = groupCount(plan.granularity, rows, columns);
-  // zero points of few bits share the words of their scales
-  const zeroBytes = !isSymmetric(plan) && plan.bits >= 2 && (groups === 1 || plan.bits > WORD_ZERO_BITS) ? groups : 0;
-  return (groups === 1 ? 4 : 4 + 2 * groups) + zeroBytes;
-}
-
-/** How many scales a matrix has: one, one to a row, or ⌈columns/g⌉ to a row. */
-export function groupCount(granularity: Granularity, rows: number, columns: number): number {
-  if (granularity === "tensor") return 1;
-  if (granularity === "channel") return rows;
-  return rows * Math.ceil(columns / granularity);
 }
 
 /** Bytes of the tensors that are never compressed: floats take at most `keptBits`, everything else its own width. */

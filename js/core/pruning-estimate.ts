@@ -1,11 +1,9 @@
 // Which weights survive, as far as a sketch can tell: ranks, thresholds and survival functions (docs/estimate.md).
 
 import { firstAtLeast, firstAtLeastAround, roundHalfEven } from "./array-search";
-import { isRandom } from "./kinds";
-import { zerosDropped } from "./packed-file-size";
 import { ATOM, BINS, binOf, HIGH, LOW, RANGES, RATIOS } from "./relative-bins";
 import { meanSquare } from "./sketch-decoder";
-import type { LayerSketch, Plan, Recipe, RelativeTable, Structure } from "./types";
+import type { LayerSketch, RelativeTable } from "./types";
 
 /** Where a ranking by magnitude is cut: all below bucket [lo, hi) is pruned, and `fraction` of that bucket. */
 export interface Cut {
@@ -75,29 +73,8 @@ export function cutBelow(layer: LayerSketch, threshold: number): Cut | null {
   return { bucket: m.bucket[i], lo, fraction: m.hi[i] > lo ? (threshold - lo) / (m.hi[i] - lo) : 0, threshold };
 }
 
-/** What becomes of a layer under its plan; `shared` is the cut of all ranked layers together. */
-export function pruningOutcome(
-  layer: LayerSketch,
-  plan: Plan,
-  recipe: Recipe,
-  shared: Cut | null,
-  patterns: readonly Structure[],
-): PruningOutcome {
-  if (plan.keep) return untouched(layer);
-  if (isRandom(recipe)) return chance(layer, plan);
-  if (plan.structure !== "unstructured") return blocks(layer, patterns.indexOf(plan.structure));
-  if (plan.scope === "global") return shared ? below(layer, shared) : nothingAsked(layer, plan);
-  const k = roundHalfEven(plan.sparsity * layer.n);
-  const cut = cutAt(layer.magnitudes, k);
-  return cut ? below(layer, cut, layer.n - k) : nothingAsked(layer, plan);
-}
-
-/** The fate where a recipe prunes nothing: zeros that are there may count as pruned. */
-function nothingAsked(layer: LayerSketch, plan: Plan): PruningOutcome {
-  return butZeros(layer, zerosDropped(layer, plan));
-}
-
-function butZeros(layer: LayerSketch, zeros: number): PruningOutcome {
+/** The outcome where a recipe prunes nothing but so many of the zeros that are there. */
+export function butZeros(layer: LayerSketch, zeros: number): PruningOutcome {
   if (!zeros) return untouched(layer);
   const cut = { bucket: 0, lo: 0, fraction: zeros / layer.magnitudes.count[0], threshold: 0 };
   return { kept: layer.n - zeros, prunedEnergy: 0, cut, curve: null, density: 1 };
@@ -107,16 +84,8 @@ export function untouched(layer: LayerSketch): PruningOutcome {
   return { kept: layer.n, prunedEnergy: 0, cut: null, curve: null, density: 1 };
 }
 
-function chance(layer: LayerSketch, plan: Plan): PruningOutcome {
-  const unstructured = plan.structure === "unstructured";
-  const left = unstructured ? layer.n - roundHalfEven(plan.sparsity * layer.n) : blockCount(layer, plan.structure);
-  const density = left / layer.n;
-  const kept =
-    left === layer.n ? nothingAsked(layer, plan).kept : roundHalfEven((left * (layer.n - layer.zeros)) / layer.n);
-  return { kept, prunedEnergy: (1 - density) * layer.energy, cut: null, curve: null, density };
-}
-
-function blocks(layer: LayerSketch, pattern: number): PruningOutcome {
+/** The outcome of an n:m pattern, by its number in the sketch. */
+export function blocks(layer: LayerSketch, pattern: number): PruningOutcome {
   const curve = layer.survival[pattern];
   const energy = layer.relative[0].binEnergy;
   let prunedEnergy = 0;
@@ -125,15 +94,8 @@ function blocks(layer: LayerSketch, pattern: number): PruningOutcome {
   return { kept: layer.blocks[pattern], prunedEnergy, cut: null, curve, density: 1 };
 }
 
-/** How many weights an n:m pattern keeps: n of every m along a row, min(n, rest) of a shorter block. */
-function blockCount({ n: weights, rows }: LayerSketch, pattern: Structure): number {
-  const [n, m] = pattern.split(":").map(Number);
-  const row = weights / rows;
-  return rows * (Math.floor(row / m) * n + Math.min(n, row % m));
-}
-
-/** The fate of the weights at or above a cut; zeros are always below it. */
-function below(layer: LayerSketch, cut: Cut, kept?: number): PruningOutcome {
+/** The outcome of the weights at or above a cut; zeros are always below it. */
+export function below(layer: LayerSketch, cut: Cut, kept?: number): PruningOutcome {
   const m = layer.magnitudes;
   if (cut.lo === 0 && layer.zeros && cut.fraction * m.count[0] <= layer.zeros) return butZeros(layer, layer.zeros);
   const last = m.bucket.length - 1;

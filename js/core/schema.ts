@@ -1,6 +1,8 @@
 // What the page can offer of kinds: their labels, their controls, and what choosing one brings, as the kernel sends it.
 import { IN_CHANNELS } from "./exact-only";
+import { IMPORTANCES } from "./importances";
 import { jsonText, PLAIN, settingOf, tagOf } from "./kinds";
+import { QUANTIZERS } from "./quantizers";
 import type { Kind, Scope } from "./types";
 
 export type Role = keyof typeof PLAIN;
@@ -134,79 +136,20 @@ export function offered(sent: Partial<Kinds> | null | undefined): Kinds {
   };
 }
 
-const EVERY = [1, 2, 3, 4, 5, 6, 7, 8] as const;
-const CODED = { bits: EVERY.slice(1), idle: "1 bit is a sign: it has no range" };
-
 function pattern(n: number, m: number): KindEntry {
   const kept = n === 1 ? "largest" : `${n} largest`;
   const title = `${n}:${m} keeps the ${kept} of every ${m} neighbours: always ${100 * (1 - n / m)}% sparse`;
   return { kind: `${n}:${m}`, label: `${n}:${m}`, title, sparsity: 1 - n / m, controls: [] };
 }
 
-/** The kinds that come with the package: for a page whose kernel sends none. */
+/** The kinds that the page can estimate: for a page whose kernel sends none. */
 export const BUILT_IN: Kinds = {
-  importance: [
-    { kind: "magnitude", label: "magnitude", title: "the smallest go first", scope: "global", controls: [] },
-    {
-      kind: "random",
-      label: "random",
-      title: "the baseline every comparison needs",
-      python: "sw.methods.Random",
-      scope: "global",
-      controls: [
-        {
-          ...{ name: "seed", label: "seed", title: "another seed prunes other weights", type: "number", default: 0 },
-          ...{ min: 0, max: Number.MAX_SAFE_INTEGER, step: 1, unit: "" },
-        },
-      ],
-    },
-  ],
+  importance: IMPORTANCES.map(({ entry }) => entry),
   structure: [
     { kind: "unstructured", label: "unstructured", title: "any weight may be pruned", controls: [] },
     pattern(2, 4),
     pattern(1, 4),
     pattern(4, 8),
   ],
-  quantizer: [
-    {
-      kind: "uniform",
-      label: "uniform",
-      title: "evenly spaced values",
-      python: "sw.methods.Uniform",
-      bits: EVERY,
-      scales: true,
-      controls: [
-        {
-          ...{ name: "symmetric", label: "zero point", type: "choice", default: false, ...CODED },
-          options: [
-            { value: false, label: "asymmetric", title: "levels where the weights of the group are" },
-            { value: true, label: "symmetric", title: "as many levels below zero as above" },
-          ],
-        },
-        {
-          ...{ name: "clipping", label: "clipping", type: "choice", default: "auto", ...CODED },
-          options: [
-            {
-              ...{ value: "auto", label: "auto" },
-              title: "the least squared error at 2 bits; above, what promises the smaller error",
-            },
-            { value: "absmax", label: "largest", title: "the largest magnitude of the group" },
-            { value: "mse", label: "least error", title: "the end with the least squared error" },
-          ],
-          number: {
-            ...{ label: "percentile", title: "a percentile of the magnitudes", default: 99.9 },
-            ...{ min: 50.1, max: 100, step: 0.1, unit: "%" },
-          },
-        },
-      ],
-    },
-    {
-      kind: "kmeans",
-      label: "k-means",
-      title: "k-means values, one codebook for each tensor",
-      bits: EVERY,
-      scales: false,
-      controls: [],
-    },
-  ],
+  quantizer: QUANTIZERS.map(({ entry }) => entry),
 };
