@@ -234,7 +234,23 @@ class Importance(Kind):
 
 @dataclass(frozen=True, repr=False)
 class Structure(Kind):
-    """Which sets of weights may go: any, or a fixed number of every few neighbours."""
+    """Which sets of weights may go: any, or a fixed number of every few neighbours.
+
+    Example:
+        >>> from dataclasses import dataclass
+        >>> import torch, shrinkwidget as sw
+        >>> @sw.methods.register
+        ... @dataclass(frozen=True, repr=False)
+        ... class Half(sw.methods.Structure):
+        ...     kind, label, title = "half", "half of each", "the better half of every output channel is kept"
+        ...     sparsity = 0.5
+        ...     def keeps(self, scores):
+        ...         best = scores.argsort(dim=1, descending=True)[:, : -(-scores.shape[1] // 2)]
+        ...         return torch.zeros_like(scores, dtype=torch.bool).scatter_(1, best, True)
+        >>> small = sw.compress(sw.demo.model(), structure="half")
+        >>> small.encoded["head.weight"].mask.sum(dim=1).tolist()
+        [32, 32, 32, 32, 32, 32, 32, 32, 32, 32]
+    """
 
     role: ClassVar[Role] = "structure"
 
@@ -262,14 +278,13 @@ class Quantizer(Kind):
     Example:
         >>> from dataclasses import dataclass
         >>> import torch, shrinkwidget as sw
-        >>> from shrinkwidget.compression.quantization_grid import Grid
         >>> @sw.methods.register
         ... @dataclass(frozen=True, repr=False)
         ... class Quarters(sw.methods.Quantizer):
         ...     kind, label, title = "quarters", "quarters", "multiples of 1/4, the same for all layers"
         ...     widths, has_scales, has_codebook = (3,), False, True
         ...     def fit(self, layer):
-        ...         return Grid(layer.plan, codebook=torch.arange(-4, 4) / 4)
+        ...         return layer.grid(codebook=torch.arange(-4, 4) / 4)
         ...     def encode(self, piece, grid):
         ...         return (piece.x * 4 + 4).round().clamp(0, 7).to(torch.uint8)
         ...     def decode(self, codes, scales, zeros, codebook, bits):
