@@ -19,7 +19,7 @@ const { DEFAULTS, Estimator, decodeSketch, effective, encode, gaussian, original
 
 /** The core as it is shipped: bundled and minified. */
 async function core() {
-  const modules = ["weight-distribution", "estimate", "recipe", "sketch-decoder", "test-sketches"];
+  const modules = ["chart-distribution", "estimate", "recipe", "sketch-decoder", "test-sketches"];
   const contents = modules.map((name) => `export * from "./js/core/${name}";`).join("\n");
   const resolveDir = dirname(dirname(fileURLToPath(import.meta.url)));
   const outfile = join(mkdtempSync(join(tmpdir(), "shrinkwidget-")), "core.mjs");

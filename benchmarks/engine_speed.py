@@ -14,7 +14,7 @@ from torch.nn.utils import prune
 
 import shrinkwidget as sw
 from shrinkwidget.analysis.model_tensors import open_model
-from shrinkwidget.compression.exact_statistics import exact
+from shrinkwidget.compression.exact_size_and_error import exact
 from shrinkwidget.compression.pruning_masks import keep_masks
 
 from .benchmark_models import compressible, resnet50

@@ -24,8 +24,8 @@ from torch import Tensor, nn
 
 import shrinkwidget as sw
 from shrinkwidget import demo
+from shrinkwidget.transfer_learning.prepare_model import TransferTask
 from shrinkwidget.transfer_learning.strategies import Strategy, default_schedule
-from shrinkwidget.transfer_learning.transfer_setup import TransferTask
 
 RESULTS: Final = Path(__file__).with_suffix(".json")
 SEEDS: Final = (0, 1, 2)

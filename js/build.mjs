@@ -24,9 +24,9 @@ const options = {
   absWorkingDir: root,
   entryPoints: [
     { in: "js/widget/explorer.ts", out: "explorer" },
-    { in: "js/widget/explorer.css", out: "explorer" },
+    { in: "js/widget/explorer-in-jupyter.css", out: "explorer" },
     { in: "js/widget/monitor.ts", out: "monitor" },
-    { in: "js/widget/monitor.css", out: "monitor" },
+    { in: "js/widget/monitor-in-jupyter.css", out: "monitor" },
   ],
   outdir,
   bundle: true,

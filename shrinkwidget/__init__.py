@@ -21,11 +21,11 @@ from .compressed_model import CompressedModel, compress, load
 from .compression.batchnorm_folding import fold_batchnorm
 from .evaluation.calibration import sketch
 from .evaluation.evaluate import Score, evaluate
-from .notebook import explore, monitor
+from .explore_and_monitor import explore, monitor
 from .recipe import Keep, Recipe
+from .training.background_run import TrainingRun
 from .training.custom_loop import constrain
 from .training.retrain import prune_and_retrain, retrain
-from .training.training_run import TrainingRun
 from .transfer_learning.transfer import transfer
 from .transfer_learning.transfer_result import TransferResult
 

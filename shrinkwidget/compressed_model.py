@@ -15,14 +15,14 @@ from .analysis.estimate import Estimate, compared, nothing_left
 from .analysis.model_summary import safetensors_bytes
 from .analysis.model_tensors import ModelTensors, Source, TensorEntry, open_model
 from .analysis.sketch import Sketch, counted
-from .arguments import public
+from .argument_checks import public
 from .compression.apply_recipe import copied, encode_layers, fill, writer
 from .compression.encoded_tensor import EncodedTensor
 from .errors import ModelError, quoted
 from .evaluation.calibration import calibrated
 from .files import PackedModel, pack, read
-from .files.packed_model import section_lengths
-from .kinds import every_setting
+from .files.packed_file_writer import section_lengths
+from .method_registry import every_setting
 from .recipe import Recipe, RecipeFields, recipe_from
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from .compression.importances import Magnitude, Random, Taylor, Wanda
 from .compression.quantizers import NF4, KMeans, Table, Uniform
-from .compression.structures import NM, Unstructured
+from .compression.sparsity_structures import NM, Unstructured
 from .evaluation.metrics import Metric
-from .kinds import Choice, Importance, Number, Quantizer, Structure, register, setting
+from .method_registry import Choice, Importance, Number, Quantizer, Structure, register, setting
 from .training.options import Distillation, TrainingOptions
 from .training.retraining_methods import (
     FineTune,
@@ -15,7 +15,7 @@ from .training.retraining_methods import (
     RecalibrateBatchNorm,
     WeightRewinding,
 )
-from .training.schedule import Schedule
+from .training.training_schedule import Schedule
 from .transfer_learning.strategies import FullFineTune, GradualUnfreezing, LinearProbe, LoRA
 
 __all__ = [

@@ -14,9 +14,9 @@ from types import MappingProxyType
 from typing import Any, Final, Literal, TypeAlias, TypedDict, cast
 
 from . import strict_json
-from .arguments import meant, plain, refuse_unknown
+from .argument_checks import meant, plain, refuse_unknown
 from .errors import RecipeError, nearest, quoted
-from .kinds import (
+from .method_registry import (
     PLAIN,
     ROLES,
     Importance,

@@ -14,7 +14,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from IPython.utils.capture import capture_output
 
 import shrinkwidget as sw
-from shrinkwidget.widgets import explorer_session
+from shrinkwidget.widgets import explorer_backend as explorer_session
 
 SECONDS = 60
 

@@ -126,7 +126,7 @@ def test_measuring_batch_norm_anew_is_over_before_it_could_be_watched(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shown: list[sw.TrainingRun] = []
-    monkeypatch.setattr("shrinkwidget.training.training_run._displays", [lambda: shown.append])
+    monkeypatch.setattr("shrinkwidget.training.background_run._displays", [lambda: shown.append])
     small, train = sw.compress(sw.demo.model(), sw.Recipe(sparsity=0.9)), sw.demo.data("train")
     assert sw.retrain(small, train, None, sw.methods.RecalibrateBatchNorm()).provenance == "batch norm recalibrated"
     assert not shown
@@ -151,7 +151,7 @@ def test_a_transfer_is_watched_and_a_stop_ends_all_of_it(monkeypatch: pytest.Mon
         runs.append(run)
         run.observe(lambda run: run.stop() if run.progress and run.progress.round == 2 and run.progress.epoch else None)
 
-    monkeypatch.setattr("shrinkwidget.training.training_run._displays", [lambda: show])
+    monkeypatch.setattr("shrinkwidget.training.background_run._displays", [lambda: show])
     gradual = sw.methods.GradualUnfreezing()
     taught = sw.transfer(sw.demo.model(), few, few, classes=10, strategy=gradual, baseline=True)
     assert [run.state for run in runs] == ["stopped"]

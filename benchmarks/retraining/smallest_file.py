@@ -14,7 +14,7 @@ from torch import Tensor, nn
 import shrinkwidget as sw
 from shrinkwidget import demo
 from shrinkwidget.demo.network import DigitNet
-from shrinkwidget.demo.train_weights import augmented
+from shrinkwidget.demo.write_weights import augmented
 
 from .result_cells import Cell, Task, mean_and_sd
 
@@ -35,7 +35,7 @@ QUICK: Final = {"epochs": 1, "rounds": 1, "quantized epochs": 1}
 def settings(quick: bool) -> dict[str, Any]:
     return {
         "folds": FOLDS,
-        "dense": {"epochs": 1 if quick else DENSE_EPOCHS, "recipe": "that of shrinkwidget.demo.train_weights"},
+        "dense": {"epochs": 1 if quick else DENSE_EPOCHS, "recipe": "that of shrinkwidget.demo.write_weights"},
         "compressed": {name: {**found, **(QUICK if quick else {})} for name, found in SETTINGS.items()},
     }
 
@@ -93,7 +93,7 @@ def split(seed: int, fold: int) -> tuple[Pair, Pair, Tensor]:
 
 
 def dense(train: Pair, epochs: int, seed: int, batch: int = 64) -> DigitNet:
-    """Return a network trained on these images as `shrinkwidget.demo.train_weights` trains it on its own."""
+    """Return a network trained on these images as `shrinkwidget.demo.write_weights` trains it on its own."""
     torch.manual_seed(seed)
     network, (images, labels) = DigitNet(), train
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=5e-4)

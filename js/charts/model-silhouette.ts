@@ -2,7 +2,7 @@
 // The twin of shrinkwidget/figures/model_silhouette.py; tests/vectors/charts holds the two together.
 
 import { thin } from "./label-placement";
-import { blockOf } from "./layer-rows";
+import { blockOf } from "./layer-tree-rows";
 
 export interface Block {
   layer: number;

@@ -2,7 +2,7 @@
 
 import { type DistributionPlot, drawDistribution, type PlotStyle } from "./distribution-canvas";
 import { type Box, fitText } from "./label-placement";
-import { type BlockRow, type LayerRow, type Row, visibleRows } from "./layer-rows";
+import { type BlockRow, type LayerRow, type Row, visibleRows } from "./layer-tree-rows";
 import { bytes, count, estimated, share, weight } from "./number-format";
 import {
   AXIS,

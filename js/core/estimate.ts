@@ -1,7 +1,6 @@
 // The estimate: what a recipe would make of a model, from its sketch alone; the twin of shrinkwidget/analysis/estimate.py.
 
 import { roundHalfEven, sum } from "./array-search";
-import { exactOnly } from "./exact-only";
 import { importanceOf, pruningOutcome } from "./importances";
 import { layerNames } from "./layer-overrides";
 import { countBytes, headerBytes, layerBytes, uncompressedBytes } from "./packed-file-size";
@@ -9,6 +8,7 @@ import { type Cut, cutAt, mergedRanking, type PruningOutcome, type Ranking } fro
 import { noiseOf } from "./quantization-error";
 import { quoteName } from "./quote-name";
 import { plansOf, RecipeError, recipeJson, resolve } from "./recipe";
+import { exactOnly } from "./recipes-without-estimate";
 import type { Estimate, Figures, LayerFigures, LayerSketch, Plan, Recipe, Sketch, Totals } from "./types";
 
 /** Bits for which `Estimator.layerSqnr` answers. */

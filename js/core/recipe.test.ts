@@ -2,6 +2,7 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
+import { BUILT_IN, pythonClasses } from "./control-schema";
 import { compileGlob, globMatches } from "./glob";
 import { parseOrdered, plainNumber } from "./ordered-json";
 import {
@@ -16,7 +17,6 @@ import {
   withFields,
   withLayer,
 } from "./recipe";
-import { BUILT_IN, pythonClasses } from "./schema";
 
 const HEAD = '"format":"shrinkwidget-recipe","version":2';
 

@@ -1,7 +1,7 @@
 // The recipe in the browser: the twin of shrinkwidget/recipe.py, with the same canonical JSON and the same plans.
 
-import { jsonText, PLAIN, sameKind } from "./kinds";
 import { decided, overrideOf } from "./layer-overrides";
+import { jsonText, PLAIN, sameKind } from "./method-settings";
 import { type Json, type JsonMap, parseOrdered } from "./ordered-json";
 import { quoteName } from "./quote-name";
 import type { Kind, LayerFields, Override, Plan, Recipe, Structure } from "./types";

@@ -1,5 +1,5 @@
 // Decodes the sketch the kernel sends once, and prepares the running sums that make every later question cheap.
-import { BINS, RANGES, RATIOS } from "./relative-bins";
+import { BINS, RANGES, RATIOS } from "./log-histogram-bins";
 import { readSafetensors, type Table } from "./safetensors-reader";
 import type {
   Granularity,

@@ -1,7 +1,7 @@
 // For tests and benchmarks: sketches made from weights here, by the page (docs/estimate.md) and not by the codec's code.
 
-import type { UNIFORM } from "./kinds";
-import { BINS, binOf, HIGH, LOW, RANGES, RATIOS } from "./relative-bins";
+import { BINS, binOf, HIGH, LOW, RANGES, RATIOS } from "./log-histogram-bins";
+import type { UNIFORM } from "./method-settings";
 import { decodeSketch } from "./sketch-decoder";
 import type { Granularity, Kind, Sketch, Structure } from "./types";
 

@@ -1,8 +1,8 @@
 // What rounding to a linear grid costs: relative errors of bins, clipping ranges, one bit (docs/estimate.md).
 
 import { firstAtLeast } from "./array-search";
-import { clippingOf, isSymmetric } from "./kinds";
-import { ATOM, BINS, binOf, HIGH, LOW, RATIOS } from "./relative-bins";
+import { ATOM, BINS, binOf, HIGH, LOW, RATIOS } from "./log-histogram-bins";
+import { clippingOf, isSymmetric } from "./method-settings";
 import type { Clipping, Plan } from "./types";
 
 /** Ranges tried for the least squared error, in sixteenths of a group's absmax: round by round, on from the best one so far. */

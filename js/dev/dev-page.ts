@@ -4,7 +4,7 @@ import { Estimator } from "../core/estimate";
 import { parseRecipe } from "../core/recipe";
 import { decodeSketch } from "../core/sketch-decoder";
 import type { Sketch } from "../core/types";
-import type { Command, ExplorerModel, Visit } from "../explorer/explorer-model";
+import type { Command, ExplorerModel, Visit } from "../explorer/host-interface";
 import { createState, mount } from "../explorer/mount";
 
 const START = '{"format":"shrinkwidget-recipe","version":2,"sparsity":0.8,"bits":4}';

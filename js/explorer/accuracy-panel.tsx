@@ -5,12 +5,12 @@ import { bytes, count, decibels, estimated, perParameter, share, short } from ".
 import { directionWords, holdsUp, intervalText, metricValue } from "../charts/score-format";
 import { layerTotal } from "../core/estimate";
 import { PLAIN } from "../ui/save-names";
-import type { Score } from "./explorer-model";
+import { deadWords, macsOf } from "./derived-state";
 import type { State } from "./explorer-state";
-import { Panel } from "./panel";
-import { deadWords, macsOf } from "./selectors";
+import type { Score } from "./host-interface";
+import { useView } from "./open-and-hover-state";
+import { Panel } from "./section-frame";
 import { Approx, Arrow } from "./size-panel";
-import { useView } from "./view-state";
 
 export function AccuracyPanel() {
   const { state } = useView();

@@ -6,8 +6,8 @@ import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { Estimator } from "../core/estimate";
 import { parseRecipe, recipeJson, withFields } from "../core/recipe";
 import { decodeSketch } from "../core/sketch-decoder";
-import type { Command, ExplorerModel, Visit } from "./explorer-model";
 import { createState } from "./explorer-state";
+import type { Command, ExplorerModel, Visit } from "./host-interface";
 
 const { sketch } = JSON.parse(readFileSync(join(import.meta.dirname, "../../tests/vectors/conv.json"), "utf8"));
 const BLOB = Uint8Array.from(Buffer.from(sketch, "base64"));

@@ -1,16 +1,16 @@
 // What every view of one explorer shares: the recipe being edited, its preview, and what the kernel says of it.
 
 import { batch, computed, type ReadonlySignal, type Signal, signal } from "@preact/signals";
+import { type Kinds, labelOf, offered } from "../core/control-schema";
 import { Estimator, totals } from "../core/estimate";
-import { exactOnly, withoutEstimate } from "../core/exact-only";
 import { layerNames } from "../core/layer-overrides";
 import { DEFAULTS, parseRecipe, plansOf, recipeJson } from "../core/recipe";
-import { type Kinds, labelOf, offered } from "../core/schema";
+import { exactOnly, withoutEstimate } from "../core/recipes-without-estimate";
 import { decodeSketch } from "../core/sketch-decoder";
 import type { Estimate, Figures, Plan, Recipe, Sketch } from "../core/types";
-import { modelSignal } from "../ui/model-signal";
 import { type Keeps, PLAIN, suggestions } from "../ui/save-names";
-import type { Command, ExplorerModel, Memory, Metric, Page, Score, Status, Visit } from "./explorer-model";
+import { modelSignal } from "../ui/trait-signal";
+import type { Command, ExplorerModel, Memory, Metric, Page, Score, Status, Visit } from "./host-interface";
 import { UndoStack } from "./undo";
 
 /** While a drag moves, how often the kernel hears of it; and how long it must rest for the kernel to begin. */

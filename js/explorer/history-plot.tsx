@@ -7,14 +7,14 @@ import { bytes, count } from "../charts/number-format";
 import { byteDomain, type Frame, paretoFront, type Scales, scatterScales, valueDomain } from "../charts/scatter-scales";
 import { directionWords, intervalText, metricTick, metricValue, scoreWords } from "../charts/score-format";
 import { DataTable } from "../ui/data-table";
-import { useHeld, useSize } from "../ui/hooks";
 import { PLAIN } from "../ui/save-names";
+import { useHeld, useSize } from "../ui/size-and-drawing-hooks";
 import { hideTip, tipAt } from "../ui/tooltip";
-import type { Visit } from "./explorer-model";
 import { isShown } from "./explorer-state";
-import { Panel } from "./panel";
+import type { Visit } from "./host-interface";
+import { useView } from "./open-and-hover-state";
 import { recipeLabel } from "./recipe-label";
-import { useView } from "./view-state";
+import { Panel } from "./section-frame";
 
 const HEIGHT = 196;
 /** The widest a letter of a tick gets: the last label moves inward rather than being cut. */

@@ -2,18 +2,18 @@
 
 import { useEffect, useRef } from "preact/hooks";
 import { type DistributionPlot, drawDistribution, hatchPattern } from "../charts/distribution-canvas";
-import { bareOutline, distributionPlot, outlineOf } from "../charts/distribution-plot";
+import { bareOutline, distributionPlot, outlineOf } from "../charts/distribution-geometry";
 import { type Box, thin } from "../charts/label-placement";
 import { weight } from "../charts/number-format";
 import type { Colors } from "../charts/theme";
 import { mirroredTicks } from "../charts/ticks";
 import type { LayerSketch } from "../core/types";
-import { useDrawing } from "../ui/hooks";
+import { useDrawing } from "../ui/size-and-drawing-hooks";
 import { hideTip, tipAt } from "../ui/tooltip";
+import { outcomeOf } from "./derived-state";
+import { useView, type View } from "./open-and-hover-state";
 import { detailSpan, notDrawn } from "./ridge-cache";
 import { binWords } from "./ridge-tooltips";
-import { outcomeOf } from "./selectors";
-import { useView, type View } from "./view-state";
 
 const AXIS = 29;
 const TOP = 4;

@@ -1,18 +1,18 @@
 // One layer enlarged: its distribution with an axis, its error against bits, and its per-layer values.
 
 import { bytes, count, decibels, estimated, share } from "../charts/number-format";
+import { labelOf } from "../core/control-schema";
 import { layerTotal } from "../core/estimate";
 import { structureSparsity, withLayer } from "../core/recipe";
-import { labelOf } from "../core/schema";
 import type { LayerFields, LayerSketch, Override, Plan, Recipe } from "../core/types";
 import { Choice, options, SparsitySlider } from "../ui/inputs";
 import { focusAfter } from "../ui/keyboard";
-import { bitsOptions, KindChoice, KindSettings, quantizerFields, scalesIdle } from "./kind-controls";
+import { layerSqnr, namedByPattern, ownOverride, zeroWords } from "./derived-state";
 import { LargeDistributionPlot } from "./large-distribution-plot";
+import { bitsOptions, KindChoice, KindSettings, quantizerFields, scalesIdle } from "./method-controls";
+import { useView } from "./open-and-hover-state";
 import { granularityOptions, quantizerIdle, structureTitle } from "./recipe-controls";
-import { layerSqnr, namedByPattern, ownOverride, zeroWords } from "./selectors";
 import { SqnrPlot } from "./sqnr-plot";
-import { useView } from "./view-state";
 
 export function LayerDetail({ layer: index }: { layer: number }) {
   const { state } = useView();

@@ -4,8 +4,8 @@ import { type ReadonlySignal, useSignal, useSignalEffect } from "@preact/signals
 import { bytes, count, decibels, estimated, share } from "../charts/number-format";
 import { layerTotal } from "../core/estimate";
 import { DataTable } from "../ui/data-table";
-import { layerSqnr, ownOverride } from "./selectors";
-import { useView } from "./view-state";
+import { layerSqnr, ownOverride } from "./derived-state";
+import { useView } from "./open-and-hover-state";
 
 const REST_MS = 120;
 

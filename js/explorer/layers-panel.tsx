@@ -3,9 +3,9 @@
 import { Choice, options, Toggle } from "../ui/inputs";
 import { LayerDetail } from "./layer-detail";
 import { LayerTable } from "./layer-table";
-import { Panel } from "./panel";
+import { type Axis, useView } from "./open-and-hover-state";
 import { Ridge } from "./ridge-plot";
-import { type Axis, useView } from "./view-state";
+import { Panel } from "./section-frame";
 
 const AXES = options<Axis>(
   ["shared", "shared", "one axis of weight values for all layers"],

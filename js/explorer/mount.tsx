@@ -7,15 +7,15 @@ import { guardKeys } from "../ui/keyboard";
 import { Tooltip } from "../ui/tooltip";
 import { AccuracyPanel, Stats } from "./accuracy-panel";
 import type { State } from "./explorer-state";
-import { Footer } from "./footer";
 import { Header } from "./header";
 import { HistoryPlot } from "./history-plot";
+import { Footer } from "./keep-and-status-bar";
 import { LayersPanel } from "./layers-panel";
+import { createView, type View, ViewProvider } from "./open-and-hover-state";
 import { RecipeControls } from "./recipe-controls";
 import { scrollIntoView } from "./scroll-into-view";
 import { SilhouettePlot } from "./silhouette-plot";
 import { SizePanel } from "./size-panel";
-import { createView, type View, ViewProvider } from "./view-state";
 
 export { createState, type State } from "./explorer-state";
 

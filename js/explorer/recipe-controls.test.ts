@@ -1,7 +1,7 @@
 // What the controls make of a recipe.
 import { describe, expect, it } from "vitest";
 import { parseRecipe, recipeJson, withFields } from "../core/recipe";
-import { withStructure } from "./kind-controls";
+import { withStructure } from "./method-controls";
 
 const START = parseRecipe('{"format":"shrinkwidget-recipe","version":2,"sparsity":0.6,"bits":4}');
 

@@ -1,12 +1,13 @@
 // The recipe's own controls: sparsity and bits, and everything else behind "Options".
 
 import { bytes, count, estimated, withoutNoise } from "../charts/number-format";
-import { sameKind } from "../core/kinds";
+import { entryOf } from "../core/control-schema";
+import { sameKind } from "../core/method-settings";
 import { DEFAULTS, structureSparsity, withFields } from "../core/recipe";
-import { entryOf } from "../core/schema";
 import type { Granularity, Kind, Recipe, Scope, Structure } from "../core/types";
-import { useUnique } from "../ui/hooks";
 import { Choice, type Option, options, SparsitySlider } from "../ui/inputs";
+import { useUnique } from "../ui/size-and-drawing-hooks";
+import { zeroWords } from "./derived-state";
 import type { State } from "./explorer-state";
 import {
   bitsOptions,
@@ -16,9 +17,8 @@ import {
   scalesIdle,
   withImportance,
   withStructure,
-} from "./kind-controls";
-import { zeroWords } from "./selectors";
-import { useView } from "./view-state";
+} from "./method-controls";
+import { useView } from "./open-and-hover-state";
 
 /** The scales a recipe may choose, with its own group size among them. */
 export function granularityOptions(chosen: Granularity): Option<Granularity>[] {

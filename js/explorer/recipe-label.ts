@@ -1,7 +1,7 @@
 // A recipe in a few words, for labels and tips: two recipes that differ never read the same.
 
 import { withoutNoise } from "../charts/number-format";
-import { jsonText, PLAIN } from "../core/kinds";
+import { jsonText, PLAIN } from "../core/method-settings";
 import { parseRecipe, recipeFields } from "../core/recipe";
 import type { Kind, LayerFields, Override } from "../core/types";
 

@@ -8,17 +8,17 @@ import {
   outlineOf,
   quantile,
   sharedSpan,
-} from "../charts/distribution-plot";
-import type { Row } from "../charts/layer-rows";
+} from "../charts/distribution-geometry";
+import type { Row } from "../charts/layer-tree-rows";
 import { count } from "../charts/number-format";
 import type { RidgeScene, RowFigures } from "../charts/ridge-canvas";
 import { type Columns, ridgeColumns } from "../charts/ridge-columns-and-axis";
 import type { Colors } from "../charts/theme";
-import { labelOf } from "../core/schema";
+import { labelOf } from "../core/control-schema";
 import type { Estimate, LayerSketch, Plan } from "../core/types";
+import { outcomeOf, ownOverride, rankedThreshold, rowFigures } from "./derived-state";
 import type { State } from "./explorer-state";
-import { outcomeOf, ownOverride, rankedThreshold, rowFigures } from "./selectors";
-import type { Axis, View } from "./view-state";
+import type { Axis, View } from "./open-and-hover-state";
 
 /** How many times wider than the shared axis a layer must be to get one of its own there, too: an embedding, say. */
 const FAR_WIDER = 8;

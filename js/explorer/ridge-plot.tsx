@@ -2,14 +2,14 @@
 
 import { useSignal } from "@preact/signals";
 import { useEffect, useMemo, useRef } from "preact/hooks";
-import { type Row, ridgeRows } from "../charts/layer-rows";
+import { type Row, ridgeRows } from "../charts/layer-tree-rows";
 import { drawRidge, type RidgeScene } from "../charts/ridge-canvas";
 import { AXIS, HEADER, ROW, ridgeHeight, rowHeight } from "../charts/ridge-columns-and-axis";
-import { useDrawing, useUnique } from "../ui/hooks";
+import { useDrawing, useUnique } from "../ui/size-and-drawing-hooks";
 import { hideTip, tipAt } from "../ui/tooltip";
+import { toggled, useView, type View } from "./open-and-hover-state";
 import { RidgeCache } from "./ridge-cache";
 import { describeRow, ridgeTip } from "./ridge-tooltips";
-import { toggled, useView, type View } from "./view-state";
 
 interface Pointer {
   row: number;

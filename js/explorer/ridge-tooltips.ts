@@ -1,12 +1,12 @@
 // Says in words what the ridge shows: of a row, and of the place in a row the pointer is at.
 
 import type { DistributionPlot } from "../charts/distribution-canvas";
-import type { BlockRow, Row } from "../charts/layer-rows";
+import type { BlockRow, Row } from "../charts/layer-tree-rows";
 import { bytes, count, decibels, estimated, share, weight } from "../charts/number-format";
 import type { RidgeScene } from "../charts/ridge-canvas";
 import { layerTotal } from "../core/estimate";
-import { layerSqnr, ownOverride, zeroWords } from "./selectors";
-import type { View } from "./view-state";
+import { layerSqnr, ownOverride, zeroWords } from "./derived-state";
+import type { View } from "./open-and-hover-state";
 
 interface Words {
   title: string;

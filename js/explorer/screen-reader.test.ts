@@ -7,9 +7,9 @@ import { Estimator } from "../core/estimate";
 import { parseRecipe } from "../core/recipe";
 import { decodeSketch } from "../core/sketch-decoder";
 import { progressWords } from "./accuracy-panel";
+import { deadWords } from "./derived-state";
 import { createState, type State } from "./explorer-state";
 import { screenReaderText } from "./screen-reader";
-import { deadWords } from "./selectors";
 
 const { sketch } = JSON.parse(readFileSync(join(import.meta.dirname, "../../tests/vectors/conv.json"), "utf8"));
 const BLOB = Uint8Array.from(Buffer.from(sketch, "base64"));

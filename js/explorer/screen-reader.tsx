@@ -4,9 +4,9 @@ import { useSignal, useSignalEffect } from "@preact/signals";
 import { bytes, comparedSize, decibels } from "../charts/number-format";
 import { scoreWords } from "../charts/score-format";
 import { isKnown } from "./accuracy-panel";
+import { deadWords } from "./derived-state";
 import type { State } from "./explorer-state";
-import { deadWords } from "./selectors";
-import { useView } from "./view-state";
+import { useView } from "./open-and-hover-state";
 
 /** Keys in a burst settle one after the other; only what stays for so long is read out. */
 const REST_MS = 600;

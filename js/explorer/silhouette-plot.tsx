@@ -5,10 +5,10 @@ import { type Block, blockAt, blocksPath, contourPath, silhouette, stages } from
 import { bytes, estimated, share } from "../charts/number-format";
 import { layerTotal } from "../core/estimate";
 import type { Sketch } from "../core/types";
-import { useSize } from "../ui/hooks";
+import { useSize } from "../ui/size-and-drawing-hooks";
 import { hideTip, tipAt } from "../ui/tooltip";
-import { Panel } from "./panel";
-import { useView } from "./view-state";
+import { useView } from "./open-and-hover-state";
+import { Panel } from "./section-frame";
 
 const HEIGHT = 60;
 const LABELS = 16;

@@ -5,10 +5,10 @@ import { bytes, comparedSize, count, estimated } from "../charts/number-format";
 import { memoryFor, type SizeMark, sizeMarks, storeFor } from "../charts/ticks";
 import type { Estimate } from "../core/types";
 import { DataTable } from "../ui/data-table";
-import { useSize } from "../ui/hooks";
-import { Panel } from "./panel";
-import { type Part, partsOf } from "./selectors";
-import { useView } from "./view-state";
+import { useSize } from "../ui/size-and-drawing-hooks";
+import { type Part, partsOf } from "./derived-state";
+import { useView } from "./open-and-hover-state";
+import { Panel } from "./section-frame";
 
 export function SizePanel() {
   const view = useView();

@@ -3,8 +3,8 @@
 import { decibels, estimated } from "../charts/number-format";
 import { linearTicks } from "../charts/ticks";
 import type { LayerSketch } from "../core/types";
-import { useHeld, useSize } from "../ui/hooks";
-import { useView } from "./view-state";
+import { useHeld, useSize } from "../ui/size-and-drawing-hooks";
+import { useView } from "./open-and-hover-state";
 
 const [LEFT, RIGHT, TOP, BOTTOM] = [26, 8, 24, 18];
 

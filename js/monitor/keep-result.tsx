@@ -1,7 +1,7 @@
 // The last line, once a training is over: keep its result in a variable or a file.
 
 import { SavePrompts } from "../ui/save-prompts";
-import { useView } from "./view-state";
+import { useView } from "./hover-state";
 
 export function KeepResult() {
   const { state, root } = useView();

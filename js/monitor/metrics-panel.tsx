@@ -2,8 +2,8 @@
 
 import { bytes, comparedSize, count, percent, weight } from "../charts/number-format";
 import { directionWords, holdsUp, intervalText, metricValue } from "../charts/score-format";
-import type { TestScore } from "./monitor-model";
-import { useView } from "./view-state";
+import type { TestScore } from "./host-interface";
+import { useView } from "./hover-state";
 
 const NONE = "–";
 

@@ -1,6 +1,6 @@
 // The monitor's state: how far a training is, what it is told, and that a stop shows at once.
 import { describe, expect, it } from "vitest";
-import type { MonitorModel, Progress, RunCommand } from "./monitor-model";
+import type { MonitorModel, Progress, RunCommand } from "./host-interface";
 import { epochsDone, MonitorState, withNow, withStart } from "./monitor-state";
 import { duration, placeWords, speedWords } from "./progress-text";
 

@@ -2,8 +2,8 @@
 
 import { computed, type ReadonlySignal, type Signal, signal } from "@preact/signals";
 import type { Metric } from "../charts/score-format";
-import { modelSignal } from "../ui/model-signal";
 import { type Keeps, suggestions } from "../ui/save-names";
+import { modelSignal } from "../ui/trait-signal";
 import type {
   Curves,
   Kept,
@@ -14,7 +14,7 @@ import type {
   RunState,
   Settings,
   TestScore,
-} from "./monitor-model";
+} from "./host-interface";
 
 const ACCURACY: Metric = { name: "accuracy", higher: true, percent: true };
 const NOTHING: Curves = { at: [], loss: [], train: [], test: [], low: [], high: [], lr: [], sparsity: [] };

@@ -1,7 +1,7 @@
 // Where a training is, in words.
 
 import { count } from "../charts/number-format";
-import type { Progress, RunState } from "./monitor-model";
+import type { Progress, RunState } from "./host-interface";
 
 /** "2 min 5 s", "48 s", "1 h 12 min". */
 export function duration(seconds: number): string {

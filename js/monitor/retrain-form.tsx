@@ -2,8 +2,8 @@
 
 import { useSignal } from "@preact/signals";
 import { Choice, options } from "../ui/inputs";
-import type { Settings } from "./monitor-model";
-import { useView } from "./view-state";
+import type { Settings } from "./host-interface";
+import { useView } from "./hover-state";
 
 const METHODS = options<Settings["method"]>(
   ["fine-tune", "fine-tune", "keep training at a constant rate"],

@@ -4,10 +4,10 @@ import { placeLabel } from "../charts/label-placement";
 import { comparedSize, times } from "../charts/number-format";
 import { type Frame, scatterScales, valueDomain } from "../charts/scatter-scales";
 import { metricTick, scoreWords } from "../charts/score-format";
-import { useSize } from "../ui/hooks";
+import { useSize } from "../ui/size-and-drawing-hooks";
 import { hideTip, tipAt } from "../ui/tooltip";
-import type { Point, TestScore } from "./monitor-model";
-import { useView } from "./view-state";
+import type { Point, TestScore } from "./host-interface";
+import { useView } from "./hover-state";
 
 const HEIGHT = 190;
 

@@ -2,7 +2,7 @@
 
 import type { ComponentChildren } from "preact";
 import { useRef, useState } from "preact/hooks";
-import { useUnique } from "./hooks";
+import { useUnique } from "./size-and-drawing-hooks";
 
 export interface Option<T> {
   value: T;

@@ -2,7 +2,7 @@
 import type { AnyModel } from "@anywidget/types";
 import { parseRecipe, RecipeError, recipeJson, withFields } from "../core/recipe";
 import type { Recipe } from "../core/types";
-import type { ExplorerModel } from "../explorer/explorer-model";
+import type { ExplorerModel } from "../explorer/host-interface";
 import { AnywidgetHost } from "./anywidget-host";
 
 /** The explorer's names of values and the names of the Python traits behind them. */

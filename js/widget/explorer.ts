@@ -2,7 +2,7 @@
 import type { AnyWidget, InitializeProps, RenderProps } from "@anywidget/types";
 import { createState, mount, type State } from "../explorer/mount";
 import { adapt } from "./explorer-adapter";
-import { showNestedView } from "./nested-view";
+import { showNestedView } from "./nested-widget-view";
 
 /** anywidget calls this once for every model, so that `state` is shared by the views of one explorer and no others. */
 const explorer: AnyWidget = () => {

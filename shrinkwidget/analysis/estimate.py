@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Unpack
 
-from ..arguments import public
+from ..argument_checks import public
 from ..errors import ArgumentError, NoEstimateError, quoted
-from ..kinds import Kind, every_setting
+from ..method_registry import Kind, every_setting
 from ..recipe import Plan, Recipe, RecipeFields, layer_label, recipe_from
 from .channel_layout import Stated
 from .model_tensors import Source

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..errors import DataError, ModelError
-from .inference import as_inputs, device_of, moved, reason, run
 from .mac_counts import known, macs_of
 from .model_tensors import TensorEntry
+from .run_without_side_effects import as_inputs, device_of, moved, reason, run
 from .tied_weights import extent
 from .unsupported_tensors import plain_tensors
 

@@ -11,13 +11,13 @@ from typing import Any, Final
 import torch
 from torch import nn
 
-from ..arguments import public
+from ..argument_checks import public
 from ..errors import ModelError, quoted
 from .channel_layout import Stated
 from .forward_profile import profile_forward
-from .inference import preserve_rng_state
 from .layer_sizes import LayerSize, TensorSize, layer_sizes
 from .model_tensors import Source, TensorEntry, dtype_name, open_model
+from .run_without_side_effects import preserve_rng_state
 from .safetensors_file import FILE_DTYPES
 from .summary_table import html_table, text_table
 

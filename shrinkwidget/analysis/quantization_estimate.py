@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..recipe import Granularity, Plan
-from .group_tables import Table
+from .log_histogram_bins import ATOM, BINS, HIGH, LOW, MIDDLE, RATIOS, Floats, bin_of
 from .pruning_estimate import NO_CUT, PruningOutcome
-from .relative_bins import ATOM, BINS, HIGH, LOW, MIDDLE, RATIOS, Floats, bin_of
+from .quantization_group_histograms import Table
 from .sketch import LayerSketch, bucket_edges
 
 CLIPS: Final = 1.0, 0.75, 0.5, 0.25
@@ -233,7 +233,7 @@ def _percentile_clip(layer: LayerSketch, plan: UniformPlan, survival: PruningOut
 
 
 def _least_error_clip(noises: Floats) -> float:
-    """Return the range with the least noise of 1/16, 2/16, …, found as `compression/quantize.py` finds that of a
+    """Return the range with the least noise of 1/16, 2/16, …, found as `compression/encode_layer.py` finds that of a
     group."""
     best, least = 1.0, math.inf
     for width in (None, *CLIP_STEPS):

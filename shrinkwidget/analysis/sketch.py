@@ -13,22 +13,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..arguments import public
+from ..argument_checks import public
 from ..errors import ModelError, quoted
-from ..kinds import Statistics
+from ..method_registry import Statistics
 from ..recipe import Granularity, Plan, Recipe, layer_label
 from .channel_layout import Stated
-from .group_tables import (
-    CHUNK,
-    Table,
-    as_sent,
-    block_counts,
-    ratio_shares,
-    relative_tables,
-    survival_curves,
-    tensor_table,
-)
-from .inference import reason
+from .log_histogram_bins import Floats
 from .model_summary import safetensors_bytes
 from .model_tensors import (
     COMPRESSIBLE_DTYPES,
@@ -41,7 +31,17 @@ from .model_tensors import (
 )
 from .packed_file_size import needs_bfloat16, structure_text
 from .parallel import each
-from .relative_bins import Floats
+from .quantization_group_histograms import (
+    CHUNK,
+    Table,
+    as_sent,
+    block_counts,
+    ratio_shares,
+    relative_tables,
+    survival_curves,
+    tensor_table,
+)
+from .run_without_side_effects import reason
 
 _NOT_FINITE: Final = 0x7F80  # magnitude buckets from here on hold infinities and NaNs
 _PATTERNS: Final = {2: torch.int16, 4: torch.int32, 8: torch.int64}  # integers as wide as a float

@@ -14,8 +14,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load
 
 from ..errors import FileError, quoted
-from .group_tables import Table
-from .relative_bins import GRANULARITIES, NM_PATTERNS, Floats
+from .log_histogram_bins import GRANULARITIES, NM_PATTERNS, Floats
+from .quantization_group_histograms import Table
 from .safetensors_file import serialized
 from .sketch import LayerSketch, Sketch, UncompressedTensor
 

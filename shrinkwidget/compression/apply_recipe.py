@@ -12,18 +12,18 @@ import torch
 from torch import Tensor, nn
 
 from ..analysis.estimate import Estimate
-from ..analysis.inference import reason
 from ..analysis.model_tensors import ModelTensors, TensorEntry
 from ..analysis.packed_file_size import needs_bfloat16, peak, rounded, stored_dtype
 from ..analysis.parallel import Watch, each
 from ..analysis.parametrizations import plain_weights
+from ..analysis.run_without_side_effects import reason
 from ..analysis.sketch import Sketch, counted
 from ..analysis.tied_weights import clusters
 from ..errors import ModelError
 from ..recipe import Recipe
+from .encode_layer import code
 from .encoded_tensor import EncodedTensor, decode
-from .exact_statistics import SelectedLayer, assemble, energy_and_error, energy_of, select_layers
-from .quantize import code
+from .exact_size_and_error import SelectedLayer, assemble, energy_and_error, energy_of, select_layers
 
 Write: TypeAlias = Callable[[str, Tensor], None]
 """Takes a tensor's name and its values."""

@@ -15,8 +15,17 @@ from torch.nn.utils.parametrize import is_parametrized
 
 from ..analysis.channel_layout import FIRST, layout_by_class
 from ..analysis.forward_profile import tensors_in
-from ..analysis.inference import Inputs, as_inputs, device_of, eval_mode, moved, preserve_rng_state, reason, run
-from ..arguments import public
+from ..analysis.run_without_side_effects import (
+    Inputs,
+    as_inputs,
+    device_of,
+    eval_mode,
+    moved,
+    preserve_rng_state,
+    reason,
+    run,
+)
+from ..argument_checks import public
 from ..errors import ModelError
 from .apply_recipe import copied
 from .module_graph import ModuleCalls, seen, traced

@@ -10,12 +10,12 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from ..analysis.channel_layout import FIRST, Layout
-from ..analysis.inference import describe
 from ..analysis.parallel import CHUNK
+from ..analysis.run_without_side_effects import describe
 from ..errors import MethodError, quoted
-from ..kinds import doing
+from ..method_registry import doing
 from ..recipe import Granularity, Plan, layer_label
-from .numpy_kernels import scatter_
+from .fast_cpu_ops import scatter_
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from torch import Tensor, fx, nn
 from torch.overrides import TorchFunctionMode
 
 from ..analysis.forward_profile import tensors_in
-from ..analysis.inference import Inputs, run
+from ..analysis.run_without_side_effects import Inputs, run
 
 IsWhole: TypeAlias = Callable[[nn.Module], bool]
 """Tells the modules whose calls matter, and into which nobody looks."""

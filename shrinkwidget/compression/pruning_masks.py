@@ -11,17 +11,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..analysis.inference import describe
 from ..analysis.model_tensors import ModelTensors, TensorEntry
 from ..analysis.packed_file_size import zeros_dropped
 from ..analysis.parallel import Watch, chunks, each
 from ..analysis.pruning_estimate import block_count
+from ..analysis.run_without_side_effects import describe
 from ..analysis.sketch import LayerSketch, Sketch, counted
 from ..errors import MethodError, ModelError, quoted
-from ..kinds import Importance, Structure, doing
+from ..method_registry import Importance, Structure, doing
 from ..recipe import Plan, Recipe, layer_label
-from .magnitude_ranking import ExactCut, Ranked, magnitude, prune_smallest
-from .numpy_kernels import count_true
+from .fast_cpu_ops import count_true
+from .smallest_k_selection import ExactCut, Ranked, magnitude, prune_smallest
 
 
 class Selection(Protocol):

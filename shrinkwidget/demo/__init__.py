@@ -9,11 +9,11 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from ..arguments import meant, public
+from ..argument_checks import meant, public
 from ..errors import DataError, MissingPackageError, nearest, quoted
 from .font_digits import printed_digits
 from .network import DigitNet
-from .training_loop import fit
+from .train_network import fit
 
 __all__ = ["DigitNet", "Split", "data", "few", "model", "pretrained", "printed_digits"]
 

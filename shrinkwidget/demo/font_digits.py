@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..arguments import public
+from ..argument_checks import public
 from ..errors import DataError
 
 _FONTS: Final = (

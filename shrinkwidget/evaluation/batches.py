@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset
 
-from ..analysis.inference import as_inputs, describe, moved, reason
+from ..analysis.run_without_side_effects import as_inputs, describe, moved, reason
 from ..errors import DataError
 
 TARGET_KEYS: Final = ("labels", "label", "targets", "target", "y")

@@ -13,17 +13,25 @@ import torch
 from torch import Tensor, nn
 
 from ..analysis.channel_layout import Stated
-from ..analysis.inference import as_inputs, call, describe, device_of, eval_mode, moved, preserve_rng_state
 from ..analysis.model_tensors import Source
+from ..analysis.run_without_side_effects import (
+    as_inputs,
+    call,
+    describe,
+    device_of,
+    eval_mode,
+    moved,
+    preserve_rng_state,
+)
 from ..analysis.sketch import Sketch
 from ..analysis.sketch import sketch as _sketch
-from ..arguments import public
+from ..argument_checks import public
 from ..compression.apply_recipe import copied
 from ..errors import DataError, MethodError, ModelError, quoted
-from ..kinds import Importance, doing
+from ..method_registry import Importance, doing
 from .batches import TARGET_KEYS, Batch, prepared, raw_batches
 from .labels import LabelRules
-from .losses import LOSSES
+from .named_losses import LOSSES
 from .predictions import OutputReader
 
 _NO_TARGETS: Final = torch.empty(0)

@@ -10,9 +10,9 @@ from typing import Any, Literal, Protocol, TypeAlias, overload, runtime_checkabl
 import torch
 from torch import Tensor, nn
 
-from ..analysis.inference import RandomState, device_of, preserve_rng_state, run
 from ..analysis.parallel import never
-from ..arguments import public
+from ..analysis.run_without_side_effects import RandomState, device_of, preserve_rng_state, run
+from ..argument_checks import public
 from ..errors import ArgumentError, Cancelled, DataError, ModelError
 from .batches import Batch, as_pair, count, prepared, raw_batches
 from .labels import LabelRules

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..analysis.inference import describe
+from ..analysis.run_without_side_effects import describe
 from ..errors import DataError
 from .model_outputs import Fit
 

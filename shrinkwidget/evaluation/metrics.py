@@ -16,9 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..analysis.inference import describe, reason
 from ..analysis.model_tensors import where_float64_is
-from ..arguments import checked_fields, meant, public
+from ..analysis.run_without_side_effects import describe, reason
+from ..argument_checks import checked_fields, meant, public
 from ..errors import DataError, ShrinkError, nearest, quoted
 from .labels import IGNORED, are_shares
 from .model_outputs import no_nan

@@ -8,7 +8,7 @@ from typing import Any, Final, NoReturn, TypeAlias
 
 from torch import Tensor
 
-from ..analysis.inference import describe
+from ..analysis.run_without_side_effects import describe
 from ..errors import DataError
 
 Place: TypeAlias = str | int

@@ -9,9 +9,10 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
-from ..analysis.inference import describe
+from ..analysis.run_without_side_effects import describe
 from ..errors import DataError, ShrinkError
 from .batches import Batch
+from .detect_output_convention import ends_in_probability, outputs_with_labels
 from .labels import (
     IGNORED,
     LabelRules,
@@ -33,7 +34,6 @@ from .model_outputs import (
     refuse_ambiguous,
     tensors,
 )
-from .output_probing import ends_in_probability, outputs_with_labels
 
 _CLOSE: Final = 0.02
 """How far, relatively, a model's own loss may be from the cross entropy it is told by: half precision, a small term."""

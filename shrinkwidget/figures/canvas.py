@@ -11,9 +11,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ..analysis.relative_bins import Floats
+from ..analysis.log_histogram_bins import Floats
+from .glyph_outlines import MIDDLE, outline_of, width_of
 from .label_placement import fit_text
-from .text_outlines import MIDDLE, outline_of, width_of
 
 PAPER: Final = "#ffffff"
 INK: Final = "#1f2328"

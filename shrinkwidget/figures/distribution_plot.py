@@ -1,6 +1,6 @@
 """One layer's distribution as a picture: outline, survivors and bars as counts on an axis.
 
-The twin of ``js/charts/distribution-plot.ts``; ``tests/vectors`` holds the two together.
+The twin of ``js/charts/distribution-geometry.ts``; ``tests/vectors`` holds the two together.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from typing import Final
 
 import numpy as np
 
+from ..analysis.chart_distribution import effective, levels, original, survivors
 from ..analysis.estimate import LayerEstimate
+from ..analysis.log_histogram_bins import Floats
 from ..analysis.pruning_estimate import PruningOutcome
-from ..analysis.relative_bins import Floats
 from ..analysis.sketch import LayerSketch
-from ..analysis.weight_distribution import effective, levels, original, survivors
 from ..recipe import Plan
 
 _BIN_PIXELS: Final = 3

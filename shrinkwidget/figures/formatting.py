@@ -16,7 +16,7 @@ from typing import Any, Final, cast
 
 from ..analysis import summary_table
 from ..analysis.summary_table import fixed
-from ..kinds import PLAIN, Role
+from ..method_registry import PLAIN, Role
 from ..recipe import Keep, Recipe, canonical_json, layer_label
 
 _SPACE: Final = "\N{NARROW NO-BREAK SPACE}"

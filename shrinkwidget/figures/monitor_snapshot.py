@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from ..analysis.relative_bins import Floats
+from ..analysis.log_histogram_bins import Floats
 from ..analysis.summary_table import fixed
 from .canvas import ACCURACY, FAINT, INK, LINE, MUTED, OUTLINE, Canvas
 from .formatting import (

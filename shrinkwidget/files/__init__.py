@@ -5,6 +5,6 @@
 """
 
 from .load_packed import read
-from .packed_model import PackedModel, pack
+from .packed_file_writer import PackedModel, pack
 
 __all__ = ["PackedModel", "pack", "read"]

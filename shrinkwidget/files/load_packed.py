@@ -15,9 +15,9 @@ from ..analysis.tied_weights import expanded, overlapping
 from ..analysis.unsupported_tensors import unsupported_class
 from ..errors import FileError, ModelError, quoted
 from .header import read_header
-from .packed_model import PackedModel
+from .packed_file_parser import unpack
+from .packed_file_writer import PackedModel
 from .tensor_records import TensorRecord, read_records
-from .unpack import unpack
 
 
 def read(path: str | os.PathLike[str], into: nn.Module | None = None) -> PackedModel:

@@ -20,10 +20,10 @@ from ..analysis.model_tensors import dtype_name
 from ..analysis.safetensors_file import FILE_DTYPES, SafetensorsFile, read_header_text
 from ..errors import FileError, TrainingError, quoted
 from ..files.atomic_write import write_whole
-from ..files.packed_model import raw_bytes
-from .fingerprint import digest, fingerprint, tensors_crc
+from ..files.packed_file_writer import raw_bytes
+from .input_validation import TrainingSpec
 from .progress import TrainingLog
-from .training_spec import TrainingSpec
+from .resume_fingerprint import digest, fingerprint, tensors_crc
 
 FORMAT: Final = "shrinkwidget-checkpoint"
 VERSION: Final = 2

@@ -15,12 +15,12 @@ from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from ..analysis.model_tensors import open_model
-from ..arguments import public
+from ..argument_checks import public
 from ..compressed_model import CompressedModel, compress_trained
 from ..compression.apply_recipe import copied, fill
 from ..errors import ModelError, TrainingError
-from .training_run import lock_model, unlock_model
-from .training_spec import quantizes
+from .background_run import lock_model, unlock_model
+from .input_validation import quantizes
 from .weight_constraints import WeightConstraints, masks_of
 
 

@@ -10,12 +10,12 @@ from typing import Any, TypeAlias, TypedDict
 import torch
 from torch import Tensor, nn
 
-from ..arguments import checked_fields
+from ..argument_checks import checked_fields
 from ..errors import TrainingError
 from ..evaluation.evaluate import MetricLike
 from ..evaluation.labels import LabelRules
 from ..evaluation.metrics import resolve
-from .schedule import OptimizerLike, check_whole, checked_choice
+from .training_schedule import OptimizerLike, check_whole, checked_choice
 
 Loss: TypeAlias = str | Callable[[Any, Tensor], Tensor]
 

@@ -9,8 +9,8 @@ from typing import Any, Final
 
 from tqdm import tqdm
 
+from .background_run import AnySpec, AnyTrainer, TrainingRun, find_display, locked_model, make_trainer
 from .progress import Progress, duration
-from .training_run import AnySpec, AnyTrainer, TrainingRun, find_display, locked_model, make_trainer
 
 _LINE_SECONDS: Final = 10.0
 """Between two lines about complete epochs."""

@@ -7,17 +7,17 @@ from typing import Any, Final, Literal, Unpack, overload
 
 from torch import nn
 
-from ..arguments import public
+from ..argument_checks import public
 from ..compressed_model import CompressedModel
 from ..errors import ModelError, TrainingError
 from ..recipe import Recipe, recipe_from
+from .background_run import TrainingRun
+from .input_validation import TrainingSpec
 from .iterative_pruning import check_gradual, iterative_recipes
 from .options import OF_METHOD, TrainingFields, TrainingOptions, options_from
 from .progress_display import run_displayed
 from .retraining_methods import METHODS, FineTune, GradualPruning, Method, MethodName, named
-from .schedule import Schedule
-from .training_run import TrainingRun
-from .training_spec import TrainingSpec
+from .training_schedule import Schedule
 
 _SPARSITY: Final = 0.9
 """What `prune_and_retrain` arrives at where nothing is said."""

@@ -8,9 +8,9 @@ from typing import Any, Final, Literal, Protocol, TypeAlias, runtime_checkable
 
 from torch import Tensor
 
-from ..arguments import checked_fields
+from ..argument_checks import checked_fields
 from ..errors import TrainingError
-from .schedule import Schedule, check_rate, check_whole, checked_choice
+from .training_schedule import Schedule, check_rate, check_whole, checked_choice
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,15 +9,15 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
-from ..analysis.inference import call, device_of, reason
+from ..analysis.run_without_side_effects import call, device_of, reason
 from ..errors import DataError, TrainingError
 from ..evaluation.batches import Batch
 from ..evaluation.metrics import Sums, resolve
 from ..evaluation.predictions import OutputReader, Predictions
 from .options import TrainingOptions
 from .retraining_methods import Stage
-from .schedule import Trained
 from .training_loss import TrainingLoss
+from .training_schedule import Trained
 from .weight_constraints import WeightConstraints
 
 _HINT: Final = "; the best weights so far are kept: try a lower rate, or a warm-up"

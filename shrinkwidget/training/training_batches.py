@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from ..analysis.inference import device_of, reason
 from ..analysis.parallel import Watch, never
+from ..analysis.run_without_side_effects import device_of, reason
 from ..errors import DataError
 from ..evaluation.batches import Batch, as_pair, prepared, raw_batches, refuse_no_data
 from ..evaluation.reader_thread import read_in_thread

@@ -9,12 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..analysis.inference import call, describe, device_of, reason
+from ..analysis.run_without_side_effects import call, describe, device_of, reason
 from ..compression.apply_recipe import copied
 from ..errors import DataError, ShrinkError, TrainingError
 from ..evaluation.batches import Batch
 from ..evaluation.labels import IGNORED, are_shares
-from ..evaluation.losses import LOSSES
+from ..evaluation.named_losses import LOSSES
 from ..evaluation.predictions import OutputReader, Predictions
 from .options import TrainingOptions
 

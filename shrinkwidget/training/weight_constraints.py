@@ -13,10 +13,10 @@ from torch.optim import Optimizer
 from ..analysis.model_tensors import ModelTensors, TensorEntry, open_model
 from ..compressed_model import CompressedModel
 from ..compression.apply_recipe import uncompressed_value
-from ..compression.exact_statistics import on_grid
-from ..compression.numpy_kernels import nearest
-from ..compression.quantization_grid import Grid, LayerWeights, layer_of
-from ..compression.quantize import fit
+from ..compression.encode_layer import fit
+from ..compression.exact_size_and_error import on_grid
+from ..compression.fast_cpu_ops import nearest
+from ..compression.quantization_levels import Grid, LayerWeights, layer_of
 from ..errors import TrainingError
 from ..recipe import Plan, Recipe
 

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..analysis.inference import device_of, preserve_rng_state, run
 from ..analysis.parallel import Watch, never
+from ..analysis.run_without_side_effects import device_of, preserve_rng_state, run
 from ..errors import Cancelled, DataError
 from ..evaluation.batches import Batch, prepared, raw_batches
 from ..evaluation.model_outputs import only_prediction

@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, Protocol, TypeAlias, runtime_checkable
 
-from ..arguments import checked_fields
+from ..argument_checks import checked_fields
 from ..errors import TrainingError
 from ..training.retraining_methods import Stage
-from ..training.schedule import OptimizerLike, Schedule, check_rate, check_whole
 from ..training.training_batches import TrainingBatches
-from .transfer_setup import LayerGroups, TransferTask
+from ..training.training_schedule import OptimizerLike, Schedule, check_rate, check_whole
+from .prepare_model import LayerGroups, TransferTask
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,22 +9,22 @@ from typing import Final, Literal, Unpack, overload
 
 from torch import nn
 
-from ..analysis.inference import device_of, preserve_rng_state
 from ..analysis.parallel import Watch, never
-from ..arguments import public
+from ..analysis.run_without_side_effects import device_of, preserve_rng_state
+from ..argument_checks import public
 from ..compressed_model import CompressedModel
 from ..errors import TrainingError
 from ..evaluation.evaluate import scores
+from ..training.background_run import TrainingRun
 from ..training.options import OF_METHOD, TrainingFields, TrainingOptions, options_from
 from ..training.progress import Progress, TrainingLog
 from ..training.progress_display import run_displayed
 from ..training.retraining_methods import named
 from ..training.rng import EVALUATION, fork_rng
-from ..training.schedule import Schedule
-from ..training.training_run import TrainingRun
+from ..training.training_schedule import Schedule
+from .prepare_model import TransferSetup, TransferTask, module_of, set_up_transfer
 from .strategies import STRATEGIES, FromScratch, FullFineTune, LinearProbe, Strategy, StrategyName, default_schedule
 from .transfer_result import TransferResult
-from .transfer_setup import TransferSetup, TransferTask, module_of, set_up_transfer
 from .transfer_trainer import TransferTrainer
 
 

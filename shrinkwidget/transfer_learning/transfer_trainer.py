@@ -10,25 +10,25 @@ from typing import Any
 
 from torch import nn
 
-from ..analysis.inference import device_of
 from ..analysis.model_tensors import open_model
 from ..analysis.parallel import Watch, never
+from ..analysis.run_without_side_effects import device_of
 from ..compressed_model import CompressedModel, compress
 from ..compression.apply_recipe import copied, fill
 from ..errors import Cancelled, ShrinkError, TrainingError
 from ..recipe import Recipe
+from ..training.input_validation import TrainingSpec
 from ..training.options import TrainingOptions
 from ..training.progress import BestWeights, Progress
 from ..training.retraining_methods import Stage
 from ..training.rng import fork_rng
-from ..training.trainer import Trainer
-from ..training.training_spec import TrainingSpec
+from ..training.training_loop import Trainer
 from .frozen_features import frozen_features, head_is_last
 from .lora import add_lora, merge_lora
+from .prepare_model import LayerGroups, TransferSetup, TransferTask, module_of
 from .sparse_transfer import packed, recipe_of_layer
 from .strategies import LoRA, Strategy, TransferStage
 from .transfer_result import TrainingCost
-from .transfer_setup import LayerGroups, TransferSetup, TransferTask, module_of
 
 Taken = tuple[nn.Module, CompressedModel | None]
 """A network, and the same compressed where that is known."""

@@ -15,17 +15,17 @@ import traitlets as t
 from ..analysis.estimate import Estimate
 from ..analysis.parallel import in_forked_children
 from ..analysis.sketch import Sketch
-from ..arguments import plain
+from ..argument_checks import plain
 from ..compressed_model import CompressedModel
 from ..errors import Cancelled, DataError, ShrinkError, TrainingError, quoted
 from ..evaluation.evaluate import Score
 from ..figures.formatting import recipe_sentence
-from ..kinds import schema
+from ..method_registry import schema
 from ..recipe import Recipe
+from ..training.background_run import TrainingRun
 from ..training.retraining_methods import Method
-from ..training.training_run import TrainingRun
 from .base_widget import BaseWidget, built, kernel_owned, metric_dict, sentence
-from .explorer_session import DENSE, CancelCheck, ExplorerSession, Stale
+from .explorer_backend import DENSE, CancelCheck, ExplorerSession, Stale
 from .keep_and_save import PLAIN, Exists, keep_in_notebook, keeps, save_to
 from .monitor import Monitor
 from .worker_thread import Pace, Worker

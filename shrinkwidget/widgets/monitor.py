@@ -11,12 +11,12 @@ from IPython.display import display
 from ..compressed_model import CompressedModel
 from ..errors import ShrinkError, TrainingError, quoted
 from ..evaluation.metrics import Metric, resolve
+from ..training.background_run import TrainingRun
 from ..training.retraining_methods import FineTune, LearningRateRewinding, Method
-from ..training.schedule import Schedule
-from ..training.training_run import TrainingRun
+from ..training.training_schedule import Schedule
 from .base_widget import BaseWidget, built, kernel_owned, metric_dict, sentence
-from .cell_registry import replace_in_cell
 from .keep_and_save import Exists, keep_in_notebook, keeps, save_to
+from .notebook_cell_registry import replace_in_cell
 from .worker_thread import Pace
 
 _TELL_SECONDS: Final = 0.25

@@ -13,11 +13,11 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from shrinkwidget.analysis.log_histogram_bins import NM_PATTERNS
 from shrinkwidget.analysis.model_tensors import Source, open_model
 from shrinkwidget.analysis.packed_file_size import SECTIONS, header_text
-from shrinkwidget.analysis.relative_bins import NM_PATTERNS
+from shrinkwidget.compression.encode_layer import quantize
 from shrinkwidget.compression.pruning_masks import keep_masks
-from shrinkwidget.compression.quantize import quantize
 from shrinkwidget.files import PackedModel, pack
 from shrinkwidget.files.header import file_crc
 from shrinkwidget.methods import Uniform

@@ -20,7 +20,7 @@ from shrinkwidget.analysis.model_tensors import open_model
 from shrinkwidget.analysis.sketch import sketch
 from shrinkwidget.compressed_model import CompressedModel, compress, load
 from shrinkwidget.compression.apply_recipe import decoded_state, encode_layers
-from shrinkwidget.compression.exact_statistics import exact
+from shrinkwidget.compression.exact_size_and_error import exact
 from shrinkwidget.errors import FileError, ModelError, RecipeError
 from shrinkwidget.recipe import Keep, Recipe
 

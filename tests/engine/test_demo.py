@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from shrinkwidget import demo
-from shrinkwidget.demo.train_weights import accuracy, augmented, train
+from shrinkwidget.demo.write_weights import accuracy, augmented, train
 from shrinkwidget.errors import DataError
 
 

@@ -12,7 +12,7 @@ import shrinkwidget as sw
 from shrinkwidget.analysis.parallel import never
 from shrinkwidget.compression import apply_recipe, pruning_masks
 from shrinkwidget.recipe import Recipe
-from shrinkwidget.widgets.explorer_session import ExplorerSession
+from shrinkwidget.widgets.explorer_backend import ExplorerSession
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import shrinkwidget as sw
 from shrinkwidget.analysis.estimate import Estimate, estimate
 from shrinkwidget.analysis.model_tensors import ModelTensors, open_model
 from shrinkwidget.analysis.sketch import Sketch, sketch
-from shrinkwidget.compression.exact_statistics import exact
+from shrinkwidget.compression.exact_size_and_error import exact
 from shrinkwidget.errors import RecipeError
 from shrinkwidget.recipe import Keep, Recipe
 

@@ -17,10 +17,10 @@ import torch
 from PIL import Image
 from torch import nn
 
+from shrinkwidget.analysis.chart_distribution import effective
 from shrinkwidget.analysis.estimate import Estimate, estimate
 from shrinkwidget.analysis.pruning_estimate import survivals
 from shrinkwidget.analysis.sketch import Sketch, sketch
-from shrinkwidget.analysis.weight_distribution import effective
 from shrinkwidget.figures.distribution_plot import comb_factor, distribution_plot
 from shrinkwidget.figures.explorer_snapshot import describe, explorer_snapshot
 from shrinkwidget.figures.formatting import bytes_text, recipe_sentence, share_text, weight_text

@@ -18,13 +18,13 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import shrinkwidget as sw
-from shrinkwidget.arguments import plain, refuse_unknown
+from shrinkwidget.argument_checks import plain, refuse_unknown
 from shrinkwidget.errors import folded
-from shrinkwidget.kinds import every_setting
+from shrinkwidget.method_registry import every_setting
 from shrinkwidget.recipe import RecipeFields
+from shrinkwidget.training.input_validation import TrainingSpec
 from shrinkwidget.training.options import TrainingFields, TrainingOptions
 from shrinkwidget.training.retraining_methods import METHODS
-from shrinkwidget.training.training_spec import TrainingSpec
 from shrinkwidget.transfer_learning.strategies import STRATEGIES
 
 from .training_helpers import mlp, points

@@ -17,7 +17,7 @@ from shrinkwidget.recipe import Keep, Recipe
 from shrinkwidget.training.iterative_pruning import iterative_recipes
 from shrinkwidget.training.retrain import prune_and_retrain
 from shrinkwidget.training.retraining_methods import FineTune, LearningRateRewinding, WeightRewinding
-from shrinkwidget.training.schedule import Schedule
+from shrinkwidget.training.training_schedule import Schedule
 
 from .training_helpers import TEST, TRAIN, mlp, points, told, trainer
 

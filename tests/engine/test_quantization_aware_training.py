@@ -17,7 +17,7 @@ from shrinkwidget.evaluation.evaluate import evaluate
 from shrinkwidget.recipe import Keep, Recipe
 from shrinkwidget.training.retrain import retrain
 from shrinkwidget.training.retraining_methods import FineTune
-from shrinkwidget.training.trainer import Trainer
+from shrinkwidget.training.training_loop import Trainer
 
 from .packed_file_helpers import recipes, same_bits
 from .training_helpers import TEST, TRAIN, mlp, points, told, trainer

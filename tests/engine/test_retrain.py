@@ -23,7 +23,7 @@ from shrinkwidget.recipe import Keep, Recipe
 from shrinkwidget.training.options import TrainingOptions
 from shrinkwidget.training.retrain import retrain
 from shrinkwidget.training.retraining_methods import FineTune, LearningRateRewinding, WeightRewinding
-from shrinkwidget.training.schedule import Schedule
+from shrinkwidget.training.training_schedule import Schedule
 
 from .packed_file_helpers import same, same_bits
 from .test_compress import digest

@@ -28,12 +28,12 @@ from shrinkwidget.errors import FileError, TrainingError
 from shrinkwidget.recipe import Recipe
 from shrinkwidget.training import checkpoint as checkpoint_module
 from shrinkwidget.training.checkpoint import Checkpoint
+from shrinkwidget.training.input_validation import TrainingSpec
 from shrinkwidget.training.iterative_pruning import iterative_recipes
 from shrinkwidget.training.options import Distillation, TrainingOptions
 from shrinkwidget.training.retrain import prune_and_retrain, retrain
 from shrinkwidget.training.retraining_methods import FineTune, LearningRateRewinding, Method, WeightRewinding
-from shrinkwidget.training.schedule import Schedule
-from shrinkwidget.training.training_spec import TrainingSpec
+from shrinkwidget.training.training_schedule import Schedule
 
 from .packed_file_helpers import same
 from .training_helpers import mlp, points, result, slowly, told, trainer

@@ -19,7 +19,7 @@ from shrinkwidget.training.iterative_pruning import iterative_recipes
 from shrinkwidget.training.options import Distillation, TrainingOptions
 from shrinkwidget.training.retrain import prune_and_retrain, retrain
 from shrinkwidget.training.retraining_methods import FineTune, GradualPruning, RecalibrateBatchNorm
-from shrinkwidget.training.schedule import Schedule
+from shrinkwidget.training.training_schedule import Schedule
 
 from .packed_file_helpers import same
 from .test_compress import digest

@@ -14,7 +14,7 @@ import torch
 from benchmarks.retraining import accuracy_curves, overhead, plot, results_tables, smallest_file
 from benchmarks.retraining.result_cells import Store, Task, run
 from shrinkwidget import demo
-from shrinkwidget.demo.train_weights import train
+from shrinkwidget.demo.write_weights import train
 
 
 @pytest.fixture(autouse=True)

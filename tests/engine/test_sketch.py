@@ -13,8 +13,17 @@ from hypothesis import strategies as st
 from safetensors.numpy import load
 from torch import Tensor, nn
 
-from shrinkwidget.analysis.group_tables import coprime_step, some_runs
-from shrinkwidget.analysis.relative_bins import ATOM, BINS, GRANULARITIES, HIGH, LOW, NM_PATTERNS, RATIOS, bin_index
+from shrinkwidget.analysis.log_histogram_bins import (
+    ATOM,
+    BINS,
+    GRANULARITIES,
+    HIGH,
+    LOW,
+    NM_PATTERNS,
+    RATIOS,
+    bin_index,
+)
+from shrinkwidget.analysis.quantization_group_histograms import coprime_step, some_runs
 from shrinkwidget.analysis.sketch import LayerSketch, Sketch, sketch
 from shrinkwidget.errors import FileError, ModelError
 

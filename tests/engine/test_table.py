@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import shrinkwidget as sw
-from shrinkwidget.compression.quantizers.table import NF4_VALUES
+from shrinkwidget.compression.quantizers.nf4_and_tables import NF4_VALUES
 from shrinkwidget.errors import NoEstimateError, RecipeError
 from shrinkwidget.methods import NF4, Table
 

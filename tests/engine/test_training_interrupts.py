@@ -21,16 +21,16 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from shrinkwidget.analysis.inference import eval_mode
+from shrinkwidget.analysis.run_without_side_effects import eval_mode
 from shrinkwidget.errors import DataError, TrainingError
 from shrinkwidget.evaluation.evaluate import scores
 from shrinkwidget.evaluation.reader_thread import read_in_thread
-from shrinkwidget.training import training_run as run_module
+from shrinkwidget.training import background_run as run_module
+from shrinkwidget.training.background_run import TrainingRun
 from shrinkwidget.training.options import TrainingOptions
 from shrinkwidget.training.retrain import retrain
 from shrinkwidget.training.retraining_methods import FineTune, RecalibrateBatchNorm
 from shrinkwidget.training.rng import fork_rng
-from shrinkwidget.training.training_run import TrainingRun
 
 from .training_helpers import mlp, points
 

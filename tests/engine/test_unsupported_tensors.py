@@ -17,7 +17,7 @@ from shrinkwidget.errors import ModelError
 from shrinkwidget.recipe import Recipe
 from shrinkwidget.training.retrain import retrain
 from shrinkwidget.transfer_learning.transfer import transfer
-from shrinkwidget.widgets.explorer_session import ExplorerSession
+from shrinkwidget.widgets.explorer_backend import ExplorerSession
 
 DATA = (torch.randn(12, 8), torch.arange(12) % 2)
 

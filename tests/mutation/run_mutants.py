@@ -33,7 +33,7 @@ SUITES: Final[dict[str, tuple[str, ...]]] = {
     "monitor": (*PYTEST, "tests/widget/test_monitor_numbers.py"),
     "prune": (*PYTEST, "tests/engine/test_pruning_masks.py"),
     "rounds": (*PYTEST, "tests/engine/test_iterative_pruning.py"),
-    "run": (*PYTEST, "tests/engine/test_training_run.py"),
+    "run": (*PYTEST, "tests/engine/test_background_run.py"),
     "transfer": (*PYTEST, "tests/engine/test_transfer.py"),
     "snapshots": (*PYTEST, "tests/engine/test_snapshot_numbers.py", "tests/engine/test_chart_vectors.py"),
     "page": (*PYTEST, "tests/widget/test_explorer_numbers.py"),

@@ -18,13 +18,13 @@ import numpy as np
 import torch
 from torch import nn
 
+from shrinkwidget.analysis.chart_distribution import effective, original, survivors
 from shrinkwidget.analysis.estimate import Estimate, estimate
 from shrinkwidget.analysis.pruning_estimate import survivals
 from shrinkwidget.analysis.sketch import Sketch, sketch
-from shrinkwidget.analysis.weight_distribution import effective, original, survivors
 from shrinkwidget.figures.distribution_plot import distribution_plot, shared_span
 from shrinkwidget.figures.formatting import recipe_label
-from shrinkwidget.kinds import schema
+from shrinkwidget.method_registry import schema
 from shrinkwidget.methods import Uniform
 from shrinkwidget.recipe import BITS, Keep, Recipe, layer_matches
 from tests.vectors.chart_cases import charts

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 import shrinkwidget as sw
 from shrinkwidget.analysis.sketch import Sketch
-from shrinkwidget.widgets import base_widget, cell_registry, keep_and_save
+from shrinkwidget.widgets import base_widget, keep_and_save
+from shrinkwidget.widgets import notebook_cell_registry as cell_registry
 from shrinkwidget.widgets.explorer import Explorer
 
 SECONDS = 60

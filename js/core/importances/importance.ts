@@ -1,7 +1,8 @@
 // What an importance gives for the page to estimate what it prunes, and what they have in common.
+
+import type { KindEntry } from "../control-schema";
 import { zerosDropped } from "../packed-file-size";
 import { butZeros, type Cut, type PruningOutcome } from "../pruning-estimate";
-import type { KindEntry } from "../schema";
 import type { LayerSketch, Plan, Structure } from "../types";
 
 export interface ImportanceEstimate {

@@ -1,5 +1,5 @@
 // The importances the page can estimate, a module each; what any other prunes is counted by the kernel.
-import { tagOf } from "../kinds";
+import { tagOf } from "../method-settings";
 import { type Cut, type PruningOutcome, untouched } from "../pruning-estimate";
 import type { Kind, LayerSketch, Plan, Structure } from "../types";
 import type { ImportanceEstimate } from "./importance";

@@ -1,5 +1,5 @@
 // The quantizers the page can estimate, a module each; what any other costs is counted by the kernel.
-import { tagOf } from "../kinds";
+import { tagOf } from "../method-settings";
 import type { Kind } from "../types";
 import { kmeans } from "./kmeans";
 import type { QuantizerEstimate } from "./quantizer";

@@ -1,11 +1,18 @@
 // The uniform quantizer: evenly spaced values, a scale for each tensor, channel or group; of 1 bit a sign times a mean.
 import { dot, firstAtLeast, sum } from "../array-search";
 import { type Bars, survivorsBelow } from "../bars";
-import { spreadOf } from "../codebook";
-import { countLevels, levelsOfBins, meanBelow, positiveShares, runCounts, typicalRange } from "../group-histogram";
-import { isSymmetric, kindText } from "../kinds";
+import { spreadOf } from "../codebook-quantization";
+import { ATOM, BINS, binOf, RANGES, RATIOS } from "../log-histogram-bins";
+import { isSymmetric, kindText } from "../method-settings";
 import { type PruningOutcome, survivingAbove, survivingRatios, survivingShares, untouched } from "../pruning-estimate";
-import { ATOM, BINS, binOf, RANGES, RATIOS } from "../relative-bins";
+import {
+  countLevels,
+  levelsOfBins,
+  meanBelow,
+  positiveShares,
+  runCounts,
+  typicalRange,
+} from "../quantization-group-histogram";
 import { tableFor, tableIndex } from "../sketch-decoder";
 import type { Granularity, LayerSketch, Plan, RelativeTable, Sketch } from "../types";
 import {
@@ -187,7 +194,7 @@ class GridNoise {
     return { grid, error: this.#dot(errors, energy, ends) };
   }
 
-  /** The range with the least error, found as `compression/quantize.py` finds that of a group. */
+  /** The range with the least error, found as `compression/encode_layer.py` finds that of a group. */
   #leastError(
     plan: Plan,
     ratios: ArrayLike<number>,

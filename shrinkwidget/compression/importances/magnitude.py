@@ -9,9 +9,9 @@ from torch import Tensor
 
 from ...analysis.pruning_estimate import PruningOutcome, by_magnitude
 from ...analysis.sketch import LayerSketch
-from ...kinds import Importance, register
+from ...method_registry import Importance, register
 from ...recipe import Plan
-from ..magnitude_ranking import magnitude
+from ..smallest_k_selection import magnitude
 
 
 @register

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ...analysis.pruning_estimate import PruningOutcome, at_random
 from ...analysis.sketch import LayerSketch
-from ...kinds import Importance, Number, register, setting
+from ...method_registry import Importance, Number, register, setting
 from ...recipe import Plan
 
 

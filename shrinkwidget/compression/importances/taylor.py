@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from ...errors import DataError
-from ...kinds import Choice, Importance, register, setting
-from ..magnitude_ranking import magnitude
+from ...method_registry import Choice, Importance, register, setting
+from ..smallest_k_selection import magnitude
 
 if TYPE_CHECKING:
     from ...evaluation.calibration import CalibrationRun

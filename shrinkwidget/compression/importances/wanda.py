@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from ...kinds import Importance, register
-from ..magnitude_ranking import magnitude
+from ...method_registry import Importance, register
+from ..smallest_k_selection import magnitude
 
 if TYPE_CHECKING:
     from ...evaluation.calibration import CalibrationRun

@@ -9,14 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...analysis.chart_distribution import codebook_bars
 from ...analysis.pruning_estimate import PruningOutcome
 from ...analysis.quantization_estimate import Moments, Parts, codebook_noise, reach, signed
 from ...analysis.sketch import LayerSketch, bucket_edges
-from ...analysis.weight_distribution import codebook_bars
-from ...kinds import Quantizer, register
+from ...method_registry import Quantizer, register
 from ...recipe import Plan
-from ..numpy_kernels import ascending, midpoints, nearest
-from ..quantization_grid import Grid, LayerWeights, Piece
+from ..fast_cpu_ops import ascending, midpoints, nearest
+from ..quantization_levels import Grid, LayerWeights, Piece
 
 ITERATIONS: Final = 300
 """Most iterations of Lloyd's algorithm; few bits converge long before."""

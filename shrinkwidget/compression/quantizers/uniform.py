@@ -9,14 +9,14 @@ from typing import Any, ClassVar, Final
 import torch
 from torch import Tensor
 
+from ...analysis.chart_distribution import sign_bars, sign_levels, uniform_bars, uniform_levels
 from ...analysis.pruning_estimate import PruningOutcome
 from ...analysis.quantization_estimate import CLIP_STEPS, CLIPS, UniformPlan, one_bit_capture, uniform_noise
 from ...analysis.sketch import LayerSketch
-from ...analysis.weight_distribution import sign_bars, sign_levels, uniform_bars, uniform_levels
-from ...kinds import Choice, Number, Quantizer, register, setting
+from ...method_registry import Choice, Number, Quantizer, register, setting
 from ...recipe import Plan
-from ..numpy_kernels import count_true, round_half_even_
-from ..quantization_grid import Grid, LayerWeights, Piece, column
+from ..fast_cpu_ops import count_true, round_half_even_
+from ..quantization_levels import Grid, LayerWeights, Piece, column
 from ..scale_rounding import as_stored
 
 _SEVERAL: Final = (2, 3, 4, 5, 6, 7, 8)

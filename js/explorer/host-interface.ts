@@ -1,0 +1,89 @@
+// The line between the explorer and whatever hosts it: a handful of named values, and commands for the kernel.
+
+import type { Metric as ScoreMetric } from "../charts/score-format";
+import type { Observable } from "../ui/trait-signal";
+
+/** What the host offers. `js/widget` makes one of anywidget's model; a plain page can make one of an object. */
+export interface ExplorerModel extends Observable {
+  /** Set a value here; whatever is linked to it in the page follows. */
+  set(name: string, value: unknown): void;
+  /** Tell the kernel what was set since last told. */
+  save(): void;
+  send(command: Command): void;
+  /** False once nobody answers any more (the kernel is disconnected, or there never was one); left out: always true. */
+  alive?(): boolean;
+  /** Call back when that may have changed; returns what stops it. */
+  onAlive?(callback: () => void): () => void;
+  /** Whether another widget, such as the monitor of a training, can be shown inside; left out: yes. */
+  readonly nests?: boolean;
+}
+
+export type Command =
+  | { do: "compress"; name: string; replace?: boolean }
+  | { do: "save"; path: string; entropy: boolean; replace?: boolean }
+  | { do: "retrain" }
+  | { do: "goto"; result: string | null }
+  | { do: "look" }
+  | { do: "evaluate" };
+
+/** One measured (or still running) score of one recipe. */
+export interface Score {
+  recipe: string;
+  value: number;
+  /** Ends of the 95 % interval; null where too few examples can tell them. */
+  low: number | null;
+  high: number | null;
+  n: number;
+  total: number | null;
+  state: "running" | "done" | "failed" | "cancelled";
+  metric: string;
+  provenance: string;
+  text?: string;
+  /** Sentences about what the value hides: a class that is never predicted, an interval that covers chance. */
+  warnings?: readonly string[];
+}
+
+export interface Metric extends ScoreMetric {
+  has_data: boolean;
+  /** Whether there is something to train on. */
+  has_train?: boolean;
+}
+
+/** One recipe that was evaluated to the end, or retrained and scored. */
+export interface Visit {
+  recipe: string;
+  nbytes: number;
+  value: number;
+  /** Ends of the 95 % interval; null where too few examples can tell them. */
+  low: number | null;
+  high: number | null;
+  n: number;
+  provenance: string;
+  /** Which retrained model this is, for the way back to it; null for weights as they came. */
+  result?: string | null;
+}
+
+/** What a model takes while it runs on one example, in bytes; null where that is not known. */
+export interface Memory {
+  weights: number | null;
+  /** The most bytes of inputs and results alive at one moment. */
+  activations: number | null;
+}
+
+/** What the page remembers of itself, from one view to the next and over a reload. */
+export interface Page {
+  /** Whether the options are unfolded; left out until somebody folds or unfolds them. */
+  options?: boolean;
+  /** Whether it was shown before: only what is new scrolls itself into sight. */
+  shown?: boolean;
+}
+
+/** What the kernel is doing, or how the last thing asked of it went. */
+export interface Status {
+  /** `exists`: something stands under the name asked for; `again` is what to send if it is to be replaced. */
+  state: "idle" | "busy" | "done" | "failed" | "exists";
+  what: "compress" | "save" | "retrain" | "evaluate" | "estimate" | "recipe" | "look" | "goto" | "";
+  text: string;
+  id: number;
+  again?: Command;
+}

@@ -1,0 +1,190 @@
+// The last line: keep what you found (a variable, a file, code), and what the kernel is doing.
+
+import { useSignal } from "@preact/signals";
+import { useEffect, useRef } from "preact/hooks";
+import { pythonClasses } from "../core/control-schema";
+import { recipeCode } from "../core/recipe";
+import { type Keeps, PLAIN } from "../ui/save-names";
+import { SavePrompts } from "../ui/save-prompts";
+import type { State } from "./explorer-state";
+import type { Status } from "./host-interface";
+import { useView } from "./open-and-hover-state";
+import { GONE, ScreenReaderStatus } from "./screen-reader";
+
+export function Footer() {
+  const { state, root } = useView();
+  const { keeps } = state;
+  const { again, text, what, state: status } = state.status.value;
+  const words = wordsOf(keeps.value);
+  return (
+    <footer class="sw-footer">
+      <SavePrompts
+        root={root}
+        keep="compress"
+        actions={{ keep: words.compress, save: words.save }}
+        names={keeps.value}
+        question={status === "exists" && again ? { text, button: what } : null}
+        answer={(replace) => {
+          state.dismiss();
+          if (replace && again) state.send(again);
+        }}
+        keepAs={(name) => state.send({ do: "compress", name })}
+        saveTo={(path, entropy) => state.send({ do: "save", path, entropy })}
+        buttons={(ask) => <Buttons ask={ask} />}
+      />
+      <StatusLine />
+      <ScreenReaderStatus />
+    </footer>
+  );
+}
+
+/** What the buttons keep: the weights as they came, compressed, or those a training has made of them. */
+function wordsOf({ provenance }: Keeps) {
+  return provenance === PLAIN
+    ? { compress: "Compress", save: "Save", variable: "Compress into a variable", file: "Save compressed file" }
+    : { compress: "Keep", save: "Save", variable: "Keep retrained model in a variable", file: "Save retrained file" };
+}
+
+/** Where no training can be shown, how to have one all the same. */
+const ELSEWHERE =
+  "a training cannot be shown in this host: run = sw.retrain(ex.compress(), train, data, background=True), " +
+  "then sw.monitor(run)";
+
+function Buttons({ ask }: { ask(button: string): void }) {
+  const { state } = useView();
+  const gone = state.notice.value === "gone";
+  const elsewhere = useSignal(false);
+  const words = wordsOf(state.keeps.value);
+  const what = `${words.variable}: ${state.keeps.value.provenance}`;
+  return (
+    <div class="sw-buttons">
+      <button
+        type="button"
+        class="sw-primary"
+        disabled={gone}
+        title={what}
+        data-testid="compress"
+        onClick={() => ask("compress")}
+      >
+        {words.variable}
+      </button>
+      <button
+        type="button"
+        class="sw-button"
+        disabled={gone}
+        title={`${words.file}: ${state.keeps.value.provenance}`}
+        data-testid="save"
+        onClick={() => ask("save")}
+      >
+        {words.file}
+      </button>
+      {state.metric.value.has_train && (
+        <button
+          type="button"
+          class="sw-button"
+          disabled={gone}
+          data-testid="retrain"
+          onClick={() => {
+            elsewhere.value = !state.nests;
+            if (state.nests) state.send({ do: "retrain" });
+          }}
+        >
+          Retrain…
+        </button>
+      )}
+      <CopyCode />
+      {elsewhere.value && (
+        <p class="sw-hint" role="alert" data-testid="elsewhere">
+          {ELSEWHERE}
+        </p>
+      )}
+    </div>
+  );
+}
+
+function CopyCode() {
+  const { state } = useView();
+  const copied = useSignal<"" | "copied" | "failed">("");
+  const fallback = useRef<HTMLInputElement>(null);
+  const code = recipeCode(state.recipe.value, pythonClasses(state.kinds.value));
+  const copy = async () => {
+    copied.value = (await writeClipboard(code)) ? "copied" : "failed";
+    if (copied.value === "copied") setTimeout(() => (copied.value = ""), 1600);
+  };
+  useEffect(() => {
+    if (copied.value === "failed") fallback.current?.select();
+  }, [copied.value]);
+  return (
+    <>
+      <button type="button" class="sw-button sw-copy" title={code} data-testid="copy" onClick={copy}>
+        {copied.value === "copied" ? "Copied" : "Copy as code"}
+      </button>
+      {copied.value === "failed" && (
+        <input
+          ref={fallback}
+          class="sw-code"
+          readOnly
+          value={code}
+          aria-label="The recipe as code: copy it from here"
+        />
+      )}
+    </>
+  );
+}
+
+/** Copy by the clipboard interface, or the old way where a page may not use it. */
+async function writeClipboard(text: string): Promise<boolean> {
+  try {
+    await navigator.clipboard.writeText(text);
+    return true;
+  } catch {
+    const area = document.createElement("textarea");
+    area.value = text;
+    area.style.cssText = "position:fixed;opacity:0";
+    document.body.append(area);
+    area.select();
+    const done = document.execCommand("copy");
+    area.remove();
+    return done;
+  }
+}
+
+const BUSY_WORDS: Record<Status["what"], string> = {
+  compress: "compressing…",
+  save: "saving…",
+  retrain: "about to train…",
+  evaluate: "evaluating…",
+  estimate: "counting…",
+  look: "looking again…",
+  goto: "going back…",
+  recipe: "",
+  "": "",
+};
+
+/** What the right end of the footer says: trouble first, then work, then how exact the figures are. */
+function statusWords(state: State): { kind: string; text: string } {
+  const status = state.status.value;
+  const exact = state.figures.value.exact;
+  if (state.notice.value === "gone") return { kind: "failed", text: GONE };
+  if (status.state === "failed") return { kind: "failed", text: status.text };
+  if (state.notice.value === "busy") return { kind: "waiting", text: "kernel busy: preview only" };
+  if (status.state === "busy" && status.what !== "estimate")
+    return { kind: "busy", text: status.text || BUSY_WORDS[status.what] };
+  if (status.state === "exists") return { kind: "waiting", text: "" };
+  if (status.state === "done" && status.text) return { kind: "done", text: status.text };
+  if (state.exactOnly.value.waiting) return { kind: "waiting", text: "exact only: counting…" };
+  if (!exact) return { kind: "preview", text: "≈ preview" };
+  const seconds = state.seconds.value;
+  return { kind: "exact", text: seconds === null ? "exact" : `exact · ${Math.max(1, Math.round(1000 * seconds))} ms` };
+}
+
+function StatusLine() {
+  const { state } = useView();
+  const { kind, text } = statusWords(state);
+  return (
+    <p class="sw-status" data-kind={kind} data-testid="status" title={text}>
+      <i aria-hidden="true" />
+      <span>{text}</span>
+    </p>
+  );
+}

@@ -1,0 +1,335 @@
+"""The relative tables and survival curves of one tensor: what rounding in groups will cost (docs/estimate.md)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..recipe import Granularity
+from .log_histogram_bins import ATOM, BINS, HIGH, NM_PATTERNS, RANGES, RATIOS, Floats, bin_index, n_of_m
+
+CHUNK: Final = 1 << 17
+"""Weights looked at together. Beside them a layer needs memory for its groups of 32 alone, never a copy of itself."""
+SAMPLE: Final = 1 << 16
+"""Weights a relative table is taken from, at most (about: whole columns and groups are taken)."""
+_BLOCK_SAMPLE: Final = 1 << 15  # for survival curves, which are smooth
+_UNIT: Final = 32  # the smallest group; all others are made of whole ones
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Table:
+    """One relative table: what grids of one granularity see of a tensor.
+
+    `count`: weights per bin, shape (162,). `energy`: the share of Σw² per bin. `values`, `range_energy`, `range_count`:
+    per run of groups, shape (64,). `ratios`: how lopsided the groups are, shape (9,), see `ratio_shares`.
+    """
+
+    count: Floats
+    energy: Floats
+    values: Floats
+    range_energy: Floats
+    range_count: Floats
+    ratios: Floats
+    captured: float
+
+    def as_sent(self) -> Table:
+        """Return the table rounded to float32, so that an estimate here equals one made from the encoded sketch."""
+        return Table(
+            as_sent(self.count),
+            as_sent(self.energy),
+            as_sent(self.values),
+            as_sent(self.range_energy),
+            as_sent(self.range_count),
+            as_sent(self.ratios),
+            float(np.float32(self.captured)),
+        )
+
+
+def as_sent(values: Floats) -> Floats:
+    """Return float64 values rounded to float32."""
+    return values.astype(np.float32).astype(np.float64)
+
+
+@dataclass(frozen=True, slots=True)
+class _Groups:
+    """Statistics of groups of `size` neighbours along rows of `length` weights, each of shape (rows, groups per row).
+
+    The minimum `low` and the maximum `high` include zero; `total` is the sum of magnitudes.
+    """
+
+    low: Tensor
+    high: Tensor
+    total: Tensor
+    size: int
+    length: int
+
+    def merged(self, factor: int) -> _Groups:
+        """Return the statistics of groups `factor` times as long."""
+        pad = (0, -self.low.shape[1] % factor)
+        low, high, total = (
+            torch.nn.functional.pad(x, pad).reshape(len(x), -1, factor) for x in (self.low, self.high, self.total)
+        )
+        return _Groups(low.amin(2), high.amax(2), total.sum(2), min(self.size * factor, self.length), self.length)
+
+    @property
+    def absmax(self) -> Tensor:
+        return torch.maximum(-self.low, self.high)
+
+    @property
+    def counts(self) -> Tensor:
+        """Weights in each group of a row; the last may be shorter."""
+        ends = torch.arange(1, self.low.shape[1] + 1, device=self.low.device) * self.size
+        return self.size - (ends - self.length).clamp_(min=0)
+
+    @classmethod
+    def of(cls, rows: Tensor) -> _Groups:
+        """Return the statistics of runs of 32 weights along each row, a bounded number of rows at a time."""
+        parts = [_unit_statistics(chunk.float()) for chunk in torch.split(rows, max(1, CHUNK // rows.shape[1]))]
+        low, high, total = (torch.cat([part[i] for part in parts]) for i in range(3))
+        return cls(low, high, total, min(_UNIT, rows.shape[1]), rows.shape[1])
+
+
+def _unit_statistics(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return (minimum or 0, maximum or 0, sum of magnitudes) of runs of 32 along each row, the last maybe shorter."""
+    whole = rows.shape[1] // _UNIT * _UNIT
+    parts = [rows[:, :whole].reshape(len(rows), -1, _UNIT)] if whole else []
+    if whole < rows.shape[1]:
+        parts.append(rows[:, whole:].unsqueeze(1))
+    return (
+        torch.cat([p.amin(2) for p in parts], 1).clamp_max_(0),
+        torch.cat([p.amax(2) for p in parts], 1).clamp_min_(0),
+        torch.cat([p.abs().sum(2) for p in parts], 1),
+    )
+
+
+def relative_tables(rows: Tensor, energy: float) -> dict[Granularity, Table]:
+    """Return the tables of the granularities below "tensor" for a matrix (channels × the flattened rest)."""
+    units = _Groups.of(rows)
+    grouped: dict[Granularity, tuple[_Groups, int]] = {
+        "channel": (units.merged(units.low.shape[1]), rows.shape[1]),
+        32: (units, 32),
+        64: (units.merged(2), 64),
+        128: (units.merged(4), 128),
+    }
+    return {key: _table(rows, groups, size, energy) for key, (groups, size) in grouped.items()}
+
+
+def _table(rows: Tensor, groups: _Groups, size: int, energy: float) -> Table:
+    count, squares = _scaled(*_histogram(rows, groups.absmax, size), groups.absmax, rows.numel(), energy)
+    return Table(
+        count,
+        _shares(squares),
+        *range_runs(groups.absmax.flatten()),
+        ratios=ratio_shares(groups.low.flatten(), groups.high.flatten()),
+        captured=sum_of_squares(groups.total / groups.counts.sqrt()) / energy if energy > 0 else 1.0,
+    )
+
+
+def _scaled(count: Floats, squares: Floats, absmax: Tensor, weights: int, energy: float) -> tuple[Floats, Floats]:
+    """Return a sample's counts and energies per bin scaled up to those of all `weights`, whose energy is given.
+
+    The atom needs no sample: in every group its range is the magnitude of one weight.
+    """
+    if count.sum() < weights:
+        count[ATOM] = float((absmax > 0).sum())
+        squares[ATOM] = sum_of_squares(absmax)
+        count[:ATOM] *= (weights - count[ATOM]) / max(count[:ATOM].sum(), 1.0)
+        if (rest := squares[:ATOM].sum()) > 0:
+            squares[:ATOM] *= max(0.0, energy - squares[ATOM]) / rest
+    return count, squares
+
+
+def _shares(parts: Floats) -> Floats:
+    """Return parts of their sum: unlike the squares of weights, float32, in which tables are sent, holds these."""
+    total = parts.sum()
+    return np.asarray(parts / total if total > 0 else parts)
+
+
+def ratio_shares(low: Tensor, high: Tensor) -> Floats:
+    """Return how Σa² is shared out among the ratios of the groups' smaller to their larger end, shape (9,).
+
+    `low` ≤ 0 and `high` ≥ 0 are the ends, the larger of which is a; a ratio between two of the `RATIOS` is shared
+    between them, in linear proportion. Of more than `SAMPLE` groups an evenly spaced subset is taken.
+    """
+    step = coprime_step(math.ceil(len(low) / SAMPLE), len(low))
+    below, above = (-low[::step]).double().cpu().numpy(), high[::step].double().cpu().numpy()
+    far, near = np.maximum(below, above), np.minimum(below, above)
+    place = near / np.where(far > 0, far, 1.0) * (len(RATIOS) - 1)
+    node = np.minimum(place.astype(np.intp), len(RATIOS) - 2)
+    upper, squares = place - node, far**2
+    shares = np.bincount(node, (1 - upper) * squares, len(RATIOS))
+    shares += np.bincount(node + 1, upper * squares, len(RATIOS))
+    total = squares.sum()
+    return np.asarray(shares / total) if total > 0 else np.eye(1, len(RATIOS))[0]
+
+
+def sum_of_squares(values: Tensor) -> float:
+    """Return Σ x², summed in float64, which holds the squares of all float32 numbers."""
+    return float(torch.linalg.vector_norm(values, dtype=torch.float64)) ** 2
+
+
+def _histogram(rows: Tensor, absmax: Tensor, size: int) -> tuple[Floats, Floats]:
+    """Return counts and energies per bin over an evenly spaced subset of the groups (of the columns, for channels)."""
+    count, energy = np.zeros(BINS), np.zeros(BINS)
+    for values, ranges in _sampled(rows, absmax, size):
+        magnitudes = values.float().abs()
+        index = bin_index(torch.where(ranges > 0, magnitudes / ranges, 0)).flatten()
+        squares = magnitudes.double().square_().flatten()
+        count += torch.bincount(index, minlength=BINS).cpu().numpy()
+        energy += torch.bincount(index, weights=squares, minlength=BINS).cpu().numpy()
+    return count, energy
+
+
+def _sampled(rows: Tensor, absmax: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield weights with their groups' ranges, broadcastable, about `SAMPLE` of them, evenly spaced."""
+    length = rows.shape[1]
+    if size >= length:
+        across = coprime_step(math.ceil(rows.numel() / SAMPLE), length)
+        down = max(1, math.ceil(rows.numel() / across / SAMPLE))
+        yield rows[::down, ::across], absmax[::down]
+        return
+    step = max(1, math.ceil(rows.numel() / SAMPLE))
+    whole = length // size
+    yield some_runs(rows, size, step), some_runs(absmax[:, :whole], 1, step)
+    if rest := length % size:
+        yield some_runs(rows[:, -rest:], rest, step), some_runs(absmax[:, whole:], 1, step)
+
+
+def some_runs(rows: Tensor, size: int, step: int) -> Tensor:
+    """Return about every `step`-th whole run of `size` weights along the rows, ``[runs, size]``, copying no others."""
+    per_row = rows.shape[1] // size
+    runs = len(rows) * per_row
+    step = coprime_step(step, runs)
+    if rows.is_contiguous() and per_row * size == rows.shape[1]:
+        return rows.view(runs, size)[::step]
+    chosen = torch.arange(0, runs, step, device=rows.device)
+    return rows[:, : per_row * size].view(len(rows), per_row, size)[chosen // per_row, chosen % per_row]
+
+
+def coprime_step(step: int, length: int) -> int:
+    """Return the least number ≥ `step` that shares no factor with `length`, so that no kernel position is favoured.
+
+    Never more than `length`.
+    """
+    while step < length and math.gcd(step, length) > 1:
+        step += 1
+    return min(step, max(1, length))
+
+
+def range_runs(absmax: Tensor) -> tuple[Floats, Floats, Floats]:
+    """Return (values, shares of Σa², shares of groups) of the sorted ranges cut into 64 runs of equal length."""
+    ordered = np.sort(absmax.cpu().numpy()).astype(np.float64)
+    edges = np.arange(min(RANGES, len(ordered)) + 1) * len(ordered) // min(RANGES, len(ordered))
+    squares = np.add.reduceat(ordered**2, edges[:-1])
+    lengths = np.diff(edges).astype(np.float64)
+    total = squares.sum()
+    runs = (np.sqrt(squares / lengths), squares / total if total > 0 else squares, lengths / len(ordered))
+    values, energies, counts = (np.pad(x, (0, RANGES - len(x))) for x in runs)
+    return values, energies, counts
+
+
+def tensor_table(
+    low: Floats, high: Floats, count: Floats, squares: Floats, absmax: float, total: float, ratios: Floats
+) -> Table:
+    """Return the table of one group for the whole tensor, rebinned from its buckets of magnitude.
+
+    `low`, `high`, `count`, `squares`: per bucket, ascending, squares being the energy inside. `total` is Σ|w|.
+    """
+    energy = squares.sum()
+    captured = total**2 / (count.sum() * energy) if energy > 0 else 1.0
+    one = np.zeros(RANGES)
+    one[0] = 1.0
+    if absmax == 0:
+        none = np.zeros(BINS)
+        none[0] = count.sum()
+        return Table(none, np.zeros(BINS), np.zeros(RANGES), np.zeros(RANGES), one, ratios, captured)
+    edges = np.concatenate([[0.0], HIGH[:ATOM]]) * absmax
+    edges[-1] = np.inf  # the top bucket reaches beyond the largest weight; nothing lies there
+    binned = [np.diff(_cumulative(edges, low, high, x)) for x in (count, squares)]
+    counts, energies = (np.append(x, 0.0) for x in binned)
+    # the top bucket stands in the atom: the largest weight, and in layers of few values all that are as large
+    counts[ATOM], energies[ATOM] = count[-1], squares[-1]
+    counts[ATOM - 1] = max(0.0, counts[ATOM - 1] - counts[ATOM])
+    energies[ATOM - 1] = max(0.0, energies[ATOM - 1] - energies[ATOM])
+    return Table(counts, _shares(energies), one * absmax, one, one, ratios, captured)
+
+
+def _cumulative(x: Floats, low: Floats, high: Floats, mass: Floats) -> Floats:
+    """Return the mass below each x, linear inside a bucket."""
+    before = np.concatenate([[0.0], np.cumsum(mass)])
+    i = np.clip(np.searchsorted(low, x, side="right") - 1, 0, len(low) - 1)
+    inside = np.clip((np.minimum(x, high[i]) - low[i]) / np.maximum(high[i] - low[i], 1e-300), 0.0, 1.0)
+    return np.where(x < low[0], 0.0, before[i] + mass[i] * inside)
+
+
+def survival_curves(rows: Tensor, absmax: float) -> dict[str, Floats]:
+    """Return, per n:m pattern, the fraction of weights kept in each bin of magnitude relative to the tensor's."""
+    return {pattern: _survival(rows, absmax, *n_of_m(pattern)) for pattern in NM_PATTERNS}
+
+
+def block_counts(rows: Tensor, some_zero: bool) -> dict[str, int]:
+    """Return, per n:m pattern, how many weights that are not zero it keeps, exactly."""
+    return {pattern: _kept_of_blocks(rows, *n_of_m(pattern), some_zero) for pattern in NM_PATTERNS}
+
+
+def _kept_of_blocks(rows: Tensor, n: int, m: int, some_zero: bool) -> int:
+    height, width = rows.shape
+    whole = width - width % m
+    if not some_zero:
+        return height * (width // m * n + min(n, width % m))
+    at_once = max(1, CHUNK // width)
+    kept = 0
+    for start in range(0, height, at_once):
+        filled = rows[start : start + at_once] != 0
+        blocks = filled[:, :whole].reshape(-1, m).sum(1), filled[:, whole:].sum(1)
+        kept += sum(int(block.clamp(max=n).sum()) for block in blocks)
+    return kept
+
+
+def _survival(rows: Tensor, absmax: float, n: int, m: int) -> Floats:
+    if absmax == 0:
+        return np.ones(BINS)
+    step, rest = math.ceil(rows.numel() / _BLOCK_SAMPLE), rows.shape[1] % m
+    count, survivors = np.zeros(BINS), np.zeros(BINS)
+    for part, size in ((rows, m), (rows[:, rows.shape[1] - rest :], rest)):
+        if 0 < size <= part.shape[1]:
+            sample = some_runs(part, size, step).float().abs()
+            index = bin_index(sample.flatten() / absmax)
+            count += torch.bincount(index, minlength=BINS).cpu().numpy()
+            survivors += torch.bincount(index, weights=_largest(sample, n), minlength=BINS).cpu().numpy()
+    for total in (count, survivors):  # in the value table one bucket covers both
+        total[ATOM - 1 :] = total[ATOM - 1 :].sum()
+    return _filled(survivors, count)
+
+
+def _largest(blocks: Tensor, n: int) -> Tensor:
+    """Return 1.0 for the n largest of each block of magnitudes, 0.0 for the others, flat."""
+    return (times_beaten(list(blocks.t().contiguous())) < n).t().float().flatten()
+
+
+def times_beaten(columns: list[Tensor]) -> Tensor:
+    """Return how many others of its block are larger than each magnitude (of equal ones the later counts as larger).
+
+    Column i holds the i-th magnitude of every block. Comparing whole columns is several times as fast as sorting
+    millions of blocks of four.
+    """
+    beaten = torch.zeros((len(columns), len(columns[0])), dtype=torch.uint8, device=columns[0].device)
+    for j, later in enumerate(columns):
+        for i in range(j):
+            lost = columns[i] <= later
+            beaten[i] += lost
+            beaten[j] += ~lost
+    return beaten
+
+
+def _filled(part: Floats, whole: Floats) -> Floats:
+    """Return part / whole, with the value of the nearest non-empty bin below where whole is zero."""
+    nearest = np.maximum.accumulate(np.where(whole > 0, np.arange(BINS), -1))
+    ratio = part / np.maximum(whole, 1.0)
+    return np.where(nearest >= 0, ratio[np.maximum(nearest, 0)], 0.0)

@@ -1,0 +1,126 @@
+"""What a notebook calls, `explore` and `monitor`: the first call imports Jupyter, and the engine runs without it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final, Unpack
+
+from .analysis.channel_layout import Stated
+from .analysis.model_tensors import Source
+from .argument_checks import public
+from .errors import MissingPackageError
+from .evaluation.evaluate import MetricLike
+from .evaluation.labels import LabelRules
+from .method_registry import every_setting
+from .recipe import Recipe, RecipeFields, recipe_from
+from .training.background_run import Show, TrainingRun, register_display
+
+if TYPE_CHECKING:
+    from .widgets.explorer import Explorer
+    from .widgets.monitor import Monitor
+
+_JUPYTER: Final = {"IPython", "anywidget", "comm", "ipywidgets", "psygnal", "traitlets"}
+
+
+@public(fields_of=[RecipeFields], also=every_setting)
+def explore(
+    model: Source,
+    eval_data: object = None,
+    recipe: Recipe | float | None = None,
+    *,
+    train_data: object = None,
+    metric: MetricLike = "accuracy",
+    ignore_index: int | None = None,
+    next_token: bool | None = None,
+    layout: Stated = None,
+    calibration: object = None,
+    **fields: Unpack[RecipeFields],
+) -> Explorer:
+    """Open the explorer on a model.
+
+    >>> import shrinkwidget as sw
+    >>> ex = sw.explore(sw.demo.model(), sparsity=0.9, bits=4)
+    >>> ex.recipe
+    Recipe(sparsity=0.9, bits=4)
+    >>> ex.close()
+
+    Args:
+        model: an ``nn.Module``, a state dict, or the path of a checkpoint (see `sketch`). It is never changed.
+        eval_data: what to evaluate on, see `evaluate`; without it there is no accuracy. Needs a module.
+        recipe: where to start: a `Recipe`, or a number: the sparsity. By default nothing is pruned or quantized.
+        train_data: what "Retrain…" trains on; see `retrain`.
+        metric: see `evaluate`.
+        ignore_index, next_token: how labels are read; see `evaluate`.
+        layout: which axis of a state dict's or a file's tensors is the output channels; see `sketch`.
+        calibration: examples for an importance that needs them, ``"wanda"`` or ``"taylor"``; see `sketch`.
+        fields: of a `Recipe`; beside a recipe they change it.
+
+    Raises:
+        ModelError: for a model that cannot be looked at (NaN weights, meta tensors, nothing to compress), or a `layout`
+            that is none.
+        FileError: for a path that is not a safetensors file.
+        DataError: for an unknown metric, or data that is none or can be read only once.
+        RecipeError: for what is no recipe, or does not fit the model.
+        ArgumentError: for an unknown keyword.
+        MissingPackageError: where Jupyter's widgets are not installed; the message says how to install them.
+    """
+    start = recipe_from(recipe, fields, default=Recipe())
+    rules = LabelRules(ignore_index, next_token)
+    with _needing_jupyter("explore"):
+        from .widgets.explorer import Explorer
+        from .widgets.explorer_backend import ExplorerSession
+        from .widgets.notebook_cell_registry import replace_in_cell
+    return replace_in_cell(
+        Explorer(ExplorerSession(model, eval_data, metric, train_data, rules, layout, calibration), start)
+    )
+
+
+@public()
+def monitor(run: TrainingRun[Any]) -> Monitor:
+    """Watch a training in the notebook: put the result last in a cell.
+
+    Raises:
+        TrainingError: for what is no `TrainingRun`, or one that does not train.
+        MissingPackageError: where Jupyter's widgets are not installed; the message says how to install them.
+
+    Example:
+        >>> import shrinkwidget as sw
+        >>> run = sw.retrain(sw.demo.model(), sw.demo.few(per_class=8), epochs=1, background=True)
+        >>> sw.monitor(run)  # last in a cell of a notebook it is a live chart
+        Monitor(TrainingRun(DigitNet, ...))
+        >>> run.wait()
+        True
+    """
+    with _needing_jupyter("monitor"):
+        from .widgets.monitor import monitor_of
+    return monitor_of(run)
+
+
+@contextmanager
+def _needing_jupyter(what: str) -> Iterator[None]:
+    """Say which extra brings the widgets, if importing them fails because they are not installed."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] not in _JUPYTER:
+            raise
+        raise MissingPackageError(
+            f'sw.{what} needs Jupyter\'s widgets ({error.name} is not installed): pip install "shrinkwidget[jupyter]"'
+        ) from error
+
+
+def _notebook() -> Show | None:
+    """Return how to show a run in the notebook there is, or None where there is none, or one without widgets."""
+    ipython = sys.modules.get("IPython")  # a kernel has loaded it; elsewhere it is not worth its 50 ms
+    if ipython is None or getattr(ipython.get_ipython(), "kernel", None) is None:
+        return None
+    try:
+        from .widgets.monitor import display_run
+    except ModuleNotFoundError:
+        return None
+    return display_run
+
+
+register_display(_notebook)

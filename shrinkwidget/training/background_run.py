@@ -1,0 +1,465 @@
+"""Run a training on a background thread: observe, pause, resume, stop; at most one training of a model at a time."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import weakref
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import Any, Final, Generic, Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
+
+from torch import nn
+
+from ..analysis.parallel import Watch, before_exit, in_forked_children, never
+from ..analysis.run_without_side_effects import reason
+from ..errors import ShrinkError, TrainingError
+from ..evaluation.evaluate import Score
+from ..evaluation.reader_thread import wait_for_readers
+from .batchnorm_recalibration import BatchNormRecalibration
+from .input_validation import TrainingSpec
+from .options import TrainingOptions
+from .progress import Progress, TrainingLog
+from .retraining_methods import RecalibrateBatchNorm
+from .training_loop import Trainer
+
+_LOCK = threading.Lock()
+_CLAIMED: Final[set[int]] = set()
+"""The ids of the models that are being trained: while they are, their trainings hold on to them."""
+
+
+def _forget() -> None:
+    """Forget the claims in a forked child: the trainings go on in its parent."""
+    global _LOCK
+    _LOCK = threading.Lock()
+    _CLAIMED.clear()
+
+
+in_forked_children(_forget)
+
+
+def lock_model(model: nn.Module) -> None:
+    """Claim a model for a training.
+
+    Raises:
+        TrainingError: if it is claimed already.
+    """
+    with _LOCK:
+        if id(model) in _CLAIMED:
+            raise TrainingError(
+                f"this {type(model).__name__} is being trained already: wait() for that run, stop() it, or give a copy"
+            )
+        _CLAIMED.add(id(model))
+
+
+def unlock_model(model: nn.Module) -> None:
+    """Release a model that `lock_model` claimed."""
+    with _LOCK:
+        _CLAIMED.discard(id(model))
+
+
+@contextmanager
+def locked_model(model: nn.Module) -> Iterator[None]:
+    """Claim a model for as long as the context lasts; raises as `lock_model`."""
+    lock_model(model)
+    try:
+        yield
+    finally:
+        unlock_model(model)
+
+
+class AnySpec(Protocol):
+    """What a run can be given: a `TrainingSpec`, or a transfer."""
+
+    @property
+    def model(self) -> nn.Module:
+        """The module that is trained a copy of."""
+
+    @property
+    def options(self) -> TrainingOptions:
+        """How it is trained."""
+
+    @property
+    def trains(self) -> bool:
+        """Whether it trains, epoch by epoch."""
+
+    @property
+    def kind(self) -> str:
+        """What it does to a model, in one word: "retrained"."""
+
+    @property
+    def words(self) -> str:
+        """What will have been done to the weights in the end."""
+
+
+@runtime_checkable
+class OwnTrainer(Protocol):
+    """A spec that brings its own trainer."""
+
+    def trainer(self, stopped: Watch, patience: float | None) -> AnyTrainer:
+        """Return it."""
+
+
+class AnyTrainer(Protocol):
+    """A trainer, advanced step by step by a `TrainingRun` or by a progress bar."""
+
+    @property
+    def spec(self) -> AnySpec:
+        """What was asked for."""
+
+    @property
+    def log(self) -> TrainingLog:
+        """What it has done so far."""
+
+    def steps(self) -> Generator[Progress, None, Any]:
+        """Train, and return the result."""
+
+    def best(self) -> Any:
+        """Return the best result so far."""
+
+
+def make_trainer(spec: AnySpec, stopped: Watch = never, patience: float | None = None) -> AnyTrainer:
+    """Return the trainer of a spec; `stopped` is polled between its steps; `patience` as in `read_in_thread`."""
+    if isinstance(spec, OwnTrainer):
+        return spec.trainer(stopped, patience)
+    assert isinstance(spec, TrainingSpec)
+    if isinstance(spec.method, RecalibrateBatchNorm):
+        return BatchNormRecalibration(spec, spec.method, stopped, patience)
+    return Trainer(spec, stopped, patience)
+
+
+Result = TypeVar("Result")
+"""What a run comes to: a `CompressedModel`, or what a transfer returns."""
+State: TypeAlias = Literal["ready", "running", "paused", "stopping", "done", "stopped", "failed"]
+
+log = logging.getLogger("shrinkwidget")
+_STOP_SECONDS: Final = 30.0
+_READ_SECONDS: Final = 5.0
+_PATIENCE_SECONDS: Final = 600.0
+"""A training whose data gives no batch for so long is over: as long as torch's process groups wait for each other."""
+_OVER: Final = ("done", "stopped", "failed")
+
+
+class TrainingRun(Generic[Result]):
+    """A training that `retrain`, `prune_and_retrain` and `transfer` start with ``background=True``.
+
+    Every method may be called from any thread. `stop` returns at once and takes effect before the next step or the next
+    batch of the evaluation data; the result is then the best weights so far. A run ends before the program does.
+
+    Whatever its data, model, loss or metric raise ends it, with state "failed", and frees the model; data that gives no
+    batch for ten minutes does, too.
+
+    Example:
+        >>> import shrinkwidget as sw
+        >>> run = sw.retrain(sw.demo.model(), sw.demo.few(per_class=8), epochs=2, background=True)
+        >>> run.wait()
+        True
+        >>> run
+        TrainingRun(DigitNet, done, round 1 of 1, epoch 2 of 2)
+        >>> run.result.provenance
+        'fine-tuned 2 epochs'
+    """
+
+    def __init__(self, spec: AnySpec) -> None:
+        self.spec = spec
+        self._process = os.getpid()
+        self._trainer = make_trainer(spec, self._is_stopping, _PATIENCE_SECONDS)
+        self._changed = threading.Condition()
+        self._state: State = "ready"
+        self._progress: Progress | None = None
+        self._result: Result | None = None
+        self._error: Exception | None = None
+        self._observers: list[Callable[[TrainingRun[Any]], object]] = []
+        self._thread = threading.Thread(target=self._run, name="shrinkwidget-run", daemon=True)
+
+    def start(self) -> TrainingRun[Result]:
+        """Begin, and return the run.
+
+        Raises:
+            TrainingError: if it was started before, or if another training of the same model is under way.
+
+        Example:
+            >>> import shrinkwidget as sw
+            >>> run = sw.retrain(sw.demo.model(), sw.demo.few(per_class=8), epochs=1, background=True)
+            >>> run.wait(), run.state
+            (True, 'done')
+            >>> run.start()  # retrain started it already
+            Traceback (most recent call last):
+            ...
+            shrinkwidget.errors.TrainingError: this run is done, and cannot be started again: ask for a new one
+        """
+        with self._changed:
+            if self._state != "ready":
+                raise TrainingError(f"this run is {self._state}, and cannot be started again: ask for a new one")
+            lock_model(self.spec.model)
+            self._state = "running"
+        try:
+            _end_before_exit(self)
+            self._thread.start()
+        except BaseException:  # Ctrl-C, or no more threads
+            unlock_model(self.spec.model)
+            self._become("failed")
+            raise
+        return self
+
+    def pause(self) -> None:
+        """Rest after the step that is being taken, until `resume` or `stop`.
+
+        Example:
+            >>> import shrinkwidget as sw
+            >>> run = sw.retrain(sw.demo.model(), sw.demo.few(per_class=8), epochs=1000, background=True)
+            >>> run.pause()
+            >>> run.state
+            'paused'
+            >>> run.stop()
+            >>> run.wait()
+            True
+        """
+        self._become("paused", "running")
+
+    def resume(self) -> None:
+        """Go on after a pause.
+
+        Example:
+            >>> import shrinkwidget as sw
+            >>> run = sw.retrain(sw.demo.model(), sw.demo.few(per_class=8), epochs=1, background=True)
+            >>> run.pause()
+            >>> run.resume()
+            >>> run.wait(), run.state
+            (True, 'done')
+        """
+        self._become("running", "paused")
+
+    def stop(self) -> None:
+        """End early, with the best weights so far; one that was never started has none.
+
+        Example:
+            >>> import shrinkwidget as sw
+            >>> run = sw.retrain(sw.demo.model(), sw.demo.few(per_class=8), epochs=1000, background=True)
+            >>> run.stop()
+            >>> run.wait(), run.state
+            (True, 'stopped')
+        """
+        self._become("stopped", "ready")
+        self._become("stopping", "running", "paused")
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Block until it is over, paused or not; return False if `timeout` seconds pass first.
+
+        Example:
+            >>> import shrinkwidget as sw
+            >>> run = sw.retrain(sw.demo.model(), sw.demo.few(per_class=8), epochs=1000, background=True)
+            >>> run.wait(timeout=0.1)
+            False
+            >>> run.stop()
+            >>> run.wait()
+            True
+        """
+        with self._changed:
+            return self._changed.wait_for(lambda: self.over, timeout)
+
+    def observe(self, callback: Callable[[TrainingRun[Any]], object]) -> Callable[[], None]:
+        """Call back with the run whenever its progress or its state has changed; return a function that ends this.
+
+        It is called on the run's thread, or on that which pauses or stops it. One that fails is logged, and called
+        again: it harms no training.
+
+        Example:
+            >>> import shrinkwidget as sw
+            >>> run = sw.retrain(sw.demo.model(), sw.demo.few(per_class=8), epochs=1000, background=True)
+            >>> forget = run.observe(lambda run: run.stop() if len(run.history) == 2 else None)
+            >>> run.wait(), run.state
+            (True, 'stopped')
+        """
+        with self._changed:
+            self._observers.append(callback)
+        return lambda: self._forget(callback)
+
+    @property
+    def state(self) -> State:
+        """Where it is: ready, running, paused, stopping, and in the end done, stopped or failed."""
+        return self._state
+
+    @property
+    def over(self) -> bool:
+        """Whether it is done, stopped or failed."""
+        return self._state in _OVER
+
+    @property
+    def progress(self) -> Progress | None:
+        """What it last told; None before the first step."""
+        return self._progress
+
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """An entry for every epoch, of plain values: round, epoch, loss, train, test, lr, sparsity, seconds.
+
+        Its `step` and `examples` are how many steps it took, and how many examples it saw.
+        """
+        return list(self._trainer.log.history)
+
+    @property
+    def points(self) -> list[dict[str, Any]]:
+        """An entry for every round: round, nbytes, ratio, sparsity, test; plain values."""
+        return list(self._trainer.log.points)
+
+    @property
+    def baseline(self) -> Score | None:
+        """The score before training; None without evaluation data."""
+        found = self._trainer.log.baseline
+        return None if found is None else Score.from_dict(found)
+
+    @property
+    def score(self) -> Score | None:
+        """The score of the best weights so far; None without evaluation data or a complete epoch."""
+        best = self._trainer.log.best
+        if best is None:
+            return None
+        scores = (row["test"] for row in self.history if (row["round"], row["epoch"]) == (best.round + 1, best.epoch))
+        found = next(scores, None)
+        return None if found is None else Score.from_dict(found)
+
+    @property
+    def best(self) -> Result:
+        """The best weights so far; at any time, also after a failure."""
+        best: Result = self._trainer.best()
+        return best
+
+    @property
+    def error(self) -> Exception | None:
+        """What it failed with, if it did."""
+        return self._error
+
+    @property
+    def result(self) -> Result:
+        """What `retrain`, `prune_and_retrain` or `transfer` would have returned.
+
+        Raises:
+            TrainingError: while it is not over.
+            ShrinkError: what it failed with, if it did.
+        """
+        if self._error is not None:
+            raise self._error
+        if self._result is None:
+            raise TrainingError(f"this run is {self._state}: .wait() for its result, or take .best")
+        return self._result
+
+    def __repr__(self) -> str:
+        now = self._progress
+        where = (
+            ""
+            if now is None
+            else f", {now.stage or f'round {now.round} of {now.rounds}'}, epoch {now.epoch} of {now.epochs}"
+        )
+        return f"TrainingRun({type(self.spec.model).__name__}, {self._state}{where})"
+
+    def _ipython_display_(self) -> None:
+        """Show its monitor where it is last in a cell of a notebook; elsewhere IPython goes on to its `repr`."""
+        show = find_display()
+        if show is None:
+            raise NotImplementedError
+        show(self)
+
+    def _run(self) -> None:
+        steps = self._trainer.steps()
+        over: State = "failed"
+        try:
+            while True:
+                self._rest_while_paused()
+                self._progress = next(steps)
+                self._tell()
+        except StopIteration as end:
+            self._result = end.value
+            over = "stopped" if self._is_stopping() else "done"
+        except BaseException as error:
+            self._error = _told(error)
+            if not isinstance(error, ShrinkError):
+                log.exception("a training failed")
+        finally:
+            unlock_model(self.spec.model)
+            self._become(over)
+
+    def _become(self, state: State, *only_from: State) -> None:
+        with self._changed:
+            if only_from and self._state not in only_from:
+                return
+            self._state = state
+            self._changed.notify_all()
+        self._tell()
+
+    def _rest_while_paused(self) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._state != "paused")
+
+    def _is_stopping(self) -> bool:
+        return self._state == "stopping"
+
+    def _tell(self) -> None:
+        if os.getpid() != self._process:
+            return  # a forked child has a copy of the run, and of what observes it, but the training is not in it
+        for callback in list(self._observers):
+            try:
+                callback(self)
+            except BaseException as error:
+                if not isinstance(error, Exception) and threading.current_thread() is not self._thread:
+                    raise  # Ctrl-C, of somebody who pauses or stops it
+                log.exception("what observes a training failed")
+
+    def _forget(self, callback: Callable[[TrainingRun[Any]], object]) -> None:
+        with self._changed:
+            if callback in self._observers:
+                self._observers.remove(callback)
+
+    def _end(self) -> None:
+        self.stop()
+        self._thread.join(_STOP_SECONDS)
+        wait_for_readers(_READ_SECONDS)
+
+
+Show: TypeAlias = Callable[[TrainingRun[Any]], object]
+"""Puts a run before the user's eyes, and returns."""
+
+_displays: Final[list[Callable[[], Show | None]]] = []
+
+
+def register_display(find: Callable[[], Show | None]) -> None:
+    """Register a function that tells how to show a blocking training here, or returns None where it cannot.
+
+    The notebook registers itself this way, so the engine can be watched in one without importing it.
+    """
+    _displays.append(find)
+
+
+def find_display() -> Show | None:
+    """Return how to show a run here, or None outside a notebook."""
+    return next((show for ask in _displays if (show := ask()) is not None), None)
+
+
+def _told(error: BaseException) -> Exception:
+    """Return what a run failed with, in a form that can be raised again: a SystemExit would end the user's program."""
+    if isinstance(error, Exception):
+        return error
+    told = TrainingError(f"{reason(error)}, raised by its data, model, loss or metric, ended the training")
+    told.__cause__ = error
+    return told
+
+
+_LIVE: Final[weakref.WeakSet[TrainingRun[Any]]] = weakref.WeakSet()
+
+
+def _end_before_exit(run: TrainingRun[Any]) -> None:
+    """End a run before the program ends: torch must not be caught at work."""
+    _LIVE.add(run)
+    _register()
+
+
+@cache
+def _register() -> None:
+    before_exit(_end_all)
+
+
+def _end_all() -> None:
+    for run in list(_LIVE):
+        run._end()

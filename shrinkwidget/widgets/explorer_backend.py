@@ -1,0 +1,259 @@
+"""The model session behind an Explorer: one model, its sketch, and a scratch copy to try recipes on; no widgets."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any, Final, cast
+
+from torch import Tensor, nn
+
+from ..analysis.channel_layout import Stated
+from ..analysis.estimate import Estimate, estimate
+from ..analysis.forward_profile import profile_forward
+from ..analysis.model_checksum import ModelChecksum
+from ..analysis.model_tensors import Source, open_model
+from ..analysis.parallel import never
+from ..analysis.run_without_side_effects import device_of
+from ..analysis.sketch import sketch
+from ..compressed_model import CompressedModel, compress
+from ..compression.apply_recipe import copied, decoded_state, encode_layers, fill
+from ..compression.encoded_tensor import EncodedTensor
+from ..errors import Cancelled, DataError, ModelError, NoEstimateError, RecipeError, ShrinkError
+from ..evaluation.batches import Batch, prepared, raw_batches, refuse_no_data
+from ..evaluation.calibration import calibrated
+from ..evaluation.evaluate import MetricLike, Score, scores
+from ..evaluation.labels import LabelRules
+from ..evaluation.metrics import resolve
+from ..evaluation.reader_thread import read_in_thread
+from ..files import pack
+from ..method_registry import Importance, kinds
+from ..recipe import Recipe
+from ..training.background_run import TrainingRun
+from ..training.input_validation import TrainingSpec
+from ..training.options import TrainingOptions
+from ..training.retraining_methods import Method
+
+CancelCheck = Callable[[], bool]
+DENSE: Final = Recipe()
+_REMEMBERED: Final = 512
+_PATIENCE_SECONDS: Final = 20.0
+"""An evaluation whose data gives no batch for so long is given up, until it is asked for again."""
+
+
+class Stale(ModelError):
+    """The model is no longer the one that was looked at."""
+
+
+class ExplorerSession:
+    """Looks at a model once, then answers what any recipe makes of it: estimate, exact figures, scores, a new model.
+
+    Scores are taken on a scratch copy (made when first needed), so that the user's model is never touched, not even
+    its training mode, and can be trained on meanwhile.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        eval_data: object = None,
+        metric: MetricLike = "accuracy",
+        train_data: object = None,
+        rules: LabelRules = LabelRules(),
+        layout: Stated = None,
+        calibration: object = None,
+    ) -> None:
+        self.weights = open_model(source, layout=layout)
+        for name, given in (("eval_data", eval_data), ("train_data", train_data)):
+            if given is not None:
+                _check_data(source, given, name)
+        self.metric = resolve(metric)
+        self.source = source
+        self.eval_data = eval_data
+        self.train_data = train_data
+        self._looked = ModelChecksum.of(source)
+        self.sketch = sketch(self.weights)
+        if calibration is not None:
+            self.sketch = replace(self.sketch, calibration=calibrated(source, calibration))
+        self._rules = rules
+        self._layout = layout
+        self._calibration = calibration
+        self._scratch: nn.Module | None = None
+        self._coded: tuple[str, dict[str, EncodedTensor], Estimate] | None = None
+        self._exact: OrderedDict[str, Estimate] = OrderedDict()
+        self._scores: OrderedDict[str, Score] = OrderedDict()
+
+    def check(self, recipe: Recipe) -> None:
+        """Raise a `RecipeError` for a recipe that does not fit the model's layers, or lacks calibration data."""
+        self.sketch.plans(recipe)
+        if why := self.unavailable.get(recipe.importance.kind):
+            raise RecipeError(f"importance {recipe.importance.kind!r} {why}")
+
+    @property
+    def unavailable(self) -> dict[str, str]:
+        """Why importances cannot be chosen here, by tag: they need calibration data, and there is none."""
+        if self.sketch.calibration is not None:
+            return {}
+        why = "needs calibration data: open the explorer with sw.explore(model, data, calibration=…)"
+        return {kind.kind: why for kind in kinds("importance") if isinstance(kind, Importance) and kind.calibrated}
+
+    def changed(self) -> str:
+        """Return in a sentence what has changed in the model since its sketch was made, nothing if nothing has.
+
+        Sketch, figures and scores are then those of weights that are gone. 25 million weights are looked at in 25 ms.
+        """
+        return self._looked.difference(self.source)
+
+    def refuse_changed(self) -> None:
+        """Raise a `Stale` if the model has changed since its sketch was made."""
+        if differs := self.changed():
+            raise Stale(f"{differs}; look again, or run the cell again")
+
+    def estimate(self, recipe: Recipe) -> Estimate:
+        """Return the exact figures if they have been counted, else the sketch's estimate.
+
+        They are counted now for a recipe of which a sketch cannot tell what it comes to.
+        """
+        known = self._exact.get(recipe.to_json())
+        try:
+            return known or estimate(self.sketch, recipe)
+        except NoEstimateError:
+            return self.exact(recipe, never)
+
+    def exact(self, recipe: Recipe, cancelled: CancelCheck) -> Estimate:
+        """Return the figures counted on the weights."""
+        key = recipe.to_json()
+        if key not in self._exact:
+            self._encode(recipe, cancelled)
+        return self._exact[key]
+
+    def nbytes_entropy_coded(self, recipe: Recipe, cancelled: CancelCheck) -> Estimate:
+        """Return the exact figures with the size of the entropy-coded file, which is coded to find out."""
+        figures = self.exact(recipe, cancelled)
+        if figures.nbytes_entropy_coded is None:
+            encoded = self._encode(recipe, cancelled)
+            figures = replace(figures, nbytes_entropy_coded=pack(self.weights, recipe, encoded).nbytes_entropy_coded)
+            _remember(self._exact, recipe.to_json(), figures)
+        return figures
+
+    def _encode(self, recipe: Recipe, cancelled: CancelCheck) -> dict[str, EncodedTensor]:
+        """Return the codes of a recipe; of the last one they are at hand, as figures, score and file all follow."""
+        key = recipe.to_json()
+        if self._coded is None or self._coded[0] != key:
+            self._coded = None  # not the codes of two recipes at once
+            self._coded = (key, *encode_layers(self.weights, recipe, self.sketch, cancelled))
+        _, encoded, figures = self._coded
+        if key not in self._exact:
+            _remember(self._exact, key, figures)
+        return encoded
+
+    def known_score(self, recipe: Recipe) -> Score | None:
+        """Return the final score of a recipe evaluated before."""
+        return self._scores.get(recipe.to_json())
+
+    def forget_score(self, recipe: Recipe) -> None:
+        """Forget the score of a recipe, so that it is evaluated again."""
+        self._scores.pop(recipe.to_json(), None)
+
+    def scores(self, recipe: Recipe, cancelled: CancelCheck) -> Iterator[Score]:
+        """Yield running scores of the model under a recipe, the last one with ``done=True``."""
+        known = self.known_score(recipe)
+        if known is not None:
+            yield known
+            return
+        model = self._scratch_model()
+        fill(model, decoded_state(self.weights, recipe, self._encode(recipe, cancelled), cancelled))
+        for score in scores(model, self.eval_data, self.metric, self._rules, cancelled, _PATIENCE_SECONDS):
+            if score.done:
+                self.refuse_changed()  # it may have while it was copied, layer by layer
+                _remember(self._scores, recipe.to_json(), score)
+            yield score
+
+    def forward(self, cancelled: CancelCheck) -> tuple[list[int], list[int], int | None]:
+        """Run the first example of the data: return the layers in the order of their first use, and what it took.
+
+        That is the multiply-accumulates of each layer, and the peak of activation bytes. It is run on the scratch copy.
+        They are empty and None if it cannot be run; the evaluation, which needs the same batch, says why.
+        """
+        model = self._scratch_model()
+        try:
+            batches = read_in_thread(raw_batches(self.eval_data), self.eval_data, cancelled, _PATIENCE_SECONDS)
+            batch = prepared(next(batches), model, device_of(model))
+            seen = profile_forward(model, open_model(model).entries, _first_example(batch))
+        except Cancelled:
+            raise
+        except (ShrinkError, StopIteration):
+            return [], [], None
+        names = [layer.name for layer in self.sketch.layers]
+        return forward_order(names, seen.order), [seen.macs.get(name, 0) for name in names], seen.peak
+
+    def memory(self) -> int:
+        """Return the bytes of weights and buffers as they run: pruning and rounding leave them as large as they are."""
+        return sum(entry.nbytes for entry in self.weights.entries)
+
+    def compress(self, recipe: Recipe) -> CompressedModel:
+        """Return the compressed model; the user's is untouched.
+
+        Raises:
+            Stale: if that has changed since its sketch was made, before or meanwhile.
+        """
+        self.refuse_changed()
+        compressed = compress(self.source, recipe, sketch=self.sketch, layout=self._layout)
+        self.refuse_changed()
+        return compressed
+
+    def retrain(self, compressed: CompressedModel, method: Method) -> TrainingRun[CompressedModel]:
+        """Return a run that retrains a compressed model, not yet started, scored by this bench's data and metric."""
+        options = TrainingOptions(
+            metric=self.metric, ignore_index=self._rules.ignore_index, next_token=self._rules.next_token
+        )
+        return TrainingRun(TrainingSpec(compressed, self.train_data, self.eval_data, method, options))
+
+    def anew(self) -> ExplorerSession:
+        """Return a new bench for the model as it is now; raises as the first one did."""
+        return ExplorerSession(
+            self.source, self.eval_data, self.metric, self.train_data, self._rules, self._layout, self._calibration
+        )
+
+    def _scratch_model(self) -> nn.Module:
+        if self._scratch is None:
+            self._scratch = copied(cast(nn.Module, self.source))  # data was refused for anything else
+        return self._scratch
+
+
+def forward_order(names: Sequence[str], modules: Sequence[str]) -> list[int]:
+    """Return the indices of parameters in the order in which their modules were first called.
+
+    A parameter whose module was never called itself (its parent uses it) goes where the one defined before it went.
+    """
+    called = {module: place for place, module in enumerate(modules)}
+    places, place = [], -1
+    for name in names:
+        place = called.get(name.rpartition(".")[0], place)
+        places.append(place)
+    return sorted(range(len(names)), key=places.__getitem__)
+
+
+def _check_data(source: Source, data: object, name: str) -> None:
+    if not isinstance(source, nn.Module):
+        raise DataError(
+            f"accuracy needs a module that can run: give the nn.Module instead of its weights, or leave {name} out"
+        )
+    if isinstance(data, Iterator):
+        raise DataError(
+            f"{name} is a {type(data).__name__}, which can be read only once, and every recipe needs it again: "
+            f"pass a DataLoader, a list of batches, or a pair of tensors"
+        )
+    refuse_no_data(data)
+
+
+def _first_example(batch: Batch) -> object:
+    """Return the inputs of a batch's first example, as `profile_forward` takes them."""
+    args = tuple(a[:1] if isinstance(a, Tensor) else a for a in batch.args)
+    return args or {k: v[:1] if isinstance(v, Tensor) else v for k, v in batch.kwargs.items()}
+
+
+def _remember(cache: OrderedDict[str, Any], key: str, value: object) -> None:
+    cache[key] = value
+    if len(cache) > _REMEMBERED:
+        cache.popitem(last=False)
