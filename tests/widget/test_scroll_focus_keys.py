@@ -9,7 +9,7 @@ from .conftest import Open
 from .explorer_page import EXPLORE, ExplorerPage
 from .notebook_page import Notebook
 
-LOADED = "import shrinkwidget as sw\nsw.measure(sw.demo.model())"
+LOADED = "import shrinkwidget as sw\nsw.summary(sw.demo.model())"
 SHARED = ("times = globals().get('times', 0) + 1" + EXPLORE, *["1 + 1"] * 30)
 SCROLLER = ".jp-WindowedPanel-outer"
 ACTIVE = "window.jupyterapp.shell.currentWidget.content.activeCellIndex"
