@@ -211,7 +211,7 @@ def test_every_public_function_answers_a_keyword_it_does_not_have(function: Call
 
 def dataclasses_to_make() -> list[type]:
     found: list[Any] = [getattr(sw.methods, name) for name in sw.methods.__all__] + [sw.Recipe]
-    bases = (sw.methods.Importance, sw.methods.Quantizer)
+    bases = (sw.methods.Importance, sw.methods.Quantizer, sw.methods.Structure)
     return [kind for kind in found if isinstance(kind, type) and is_dataclass(kind) and kind not in bases]
 
 
