@@ -26,6 +26,10 @@ SHARED = (EXPLORE,)
 BLOCK = """
 small = sw.retrain(sw.compress(model, recipe), sw.demo.data("train"), sw.demo.data(), sw.methods.FineTune(epochs=500))
 """
+TRANSFER = """
+strategy = sw.methods.GradualUnfreezing(epochs=3000, first=sw.methods.LinearProbe(epochs=10))
+found = sw.transfer(model, sw.demo.few(3), sw.demo.data("valid"), strategy=strategy)
+"""
 SHOTS = Path(__file__).parents[2] / "build" / "screenshots"
 
 
@@ -127,6 +131,29 @@ def test_a_training_that_blocks_its_cell_is_paused_and_stopped_from_its_monitor(
     part(monitor, "stop").click()
     expect(part(monitor, "run-state")).to_have_text("stopped early", timeout=LONG)
     book.until("'small' in globals() and small.provenance.endswith('of 500 epochs, quantization-aware')")
+
+
+def test_a_transfer_is_watched_through_its_stages_stopped_and_saved(open_notebook: Open) -> None:
+    book = open_notebook("\n".join(EXPLORE.splitlines()[:-2]), TRANSFER)
+    book.run(0)
+    book.start(1)
+    monitor = book.cell(1).get_by_test_id("monitor")
+    expect(part(monitor, "place")).to_contain_text(re.compile(r"stage 2 of 3 · epoch \d+ of 3,?000"), timeout=LONG)
+    expect(monitor).to_have_count(1)  # not one a stage
+    rounds = monitor.locator(".sw-rounds").first.get_attribute("d") or ""
+    assert rounds.count("M") == 2
+    expect(part(monitor, "trade-off")).to_have_count(0)  # its stages are no rounds of pruning
+    assert float(monitor.get_by_role("progressbar").get_attribute("aria-valuemax") or 0) == 6010
+    SHOTS.mkdir(parents=True, exist_ok=True)
+    monitor.screenshot(path=SHOTS / "monitor-transfer.png")
+    part(monitor, "stop").click()
+    expect(part(monitor, "run-state")).to_have_text("stopped early", timeout=LONG)
+    book.until("found.score is not None")
+    assert re.fullmatch(r"transferred, unfrozen in 3 stages, \d+ epochs", book.python("found.provenance"))
+    expect(part(monitor, "keep")).to_have_text("Keep transferred model in a variable")
+    part(monitor, "save").click()
+    part(monitor, "save-go").click()
+    expect(part(monitor, "kept")).to_contain_text(f"{book.python('found.nbytes'):,} bytes")
 
 
 def test_what_cannot_begin_says_why(open_notebook: Open) -> None:
