@@ -104,7 +104,7 @@ def test_values_made_alike_are_equal_and_others_differ(make: Callable[[], list[A
 
 def test_in_another_process_they_are_the_same() -> None:
     code = (
-        "import json\nfrom tests.engine.test_fingerprint import MAKERS\n"
+        "import json\nfrom tests.engine.test_resume_fingerprint import MAKERS\n"
         "from shrinkwidget.training.resume_fingerprint import digest, fingerprint\n"
         "print(json.dumps([[digest(fingerprint(v)) for v in make()] for make in MAKERS.values()]))"
     )
