@@ -106,6 +106,8 @@ def test_keys_of_the_notebook_work_inside_the_explorer_and_escape_leaves_it(shar
     page.slider.focus()
     book.page.keyboard.press("ArrowRight")
     page.settled_bytes()
+    page.score()
+    book.page.wait_for_timeout(1000)  # the picture in the output follows the score; what changes meanwhile is not saved
     assert book.page.evaluate(DIRTY) is True
     page.slider.focus()
     book.page.keyboard.press("Control+s")
