@@ -14,7 +14,7 @@ from torch.nn.utils import prune
 
 import shrinkwidget as sw
 from shrinkwidget.analysis.model_tensors import open_model
-from shrinkwidget.compression.exact_size_and_error import exact
+from shrinkwidget.compression.apply_recipe import encode_layers
 from shrinkwidget.compression.pruning_masks import keep_masks
 
 from .benchmark_models import compressible, resnet50
@@ -102,7 +102,7 @@ def _figure_rows(model: nn.Module, calm: Calm) -> Iterator[Row]:
         "4 bits in groups of 32": sw.Recipe(bits=4, granularity=32),
         "a codebook of 4 bits": sw.Recipe(bits=4, quantizer="kmeans"),
     }.items():
-        counted = timed(partial(exact, weights, recipe, known), RUNS, "ms", calm)
+        counted = timed(partial(encode_layers, weights, recipe, known), RUNS, "ms", calm)
         yield Row(f"exact size and error, {words}", counted, "ms")
 
 

@@ -40,7 +40,12 @@ def encode_layers(
     """Return the codes of every compressible layer that is not under Keep, by name, and the exact figures.
 
     Nothing in the codes shares memory with the model. The effective weights, decoded for the figures, are given to
-    `write` under the layer's name, from any thread. `pruned`: see `selections`. Raises as `exact` does.
+    `write` under the layer's name, from any thread. `pruned`: see `selections`.
+
+    Raises:
+        Cancelled: as soon as `cancelled`, polled between layers, says so.
+        RecipeError: if an override matches no layer.
+        ModelError: for NaN or infinite weights, and for weights that changed since they were sketched.
     """
     known = known or counted(weights)
     chosen = select_layers(weights, recipe, known, cancelled, pruned)

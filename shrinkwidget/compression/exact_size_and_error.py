@@ -1,9 +1,9 @@
-"""The exact figures of a recipe, counted on the weights without writing a file, and the effective weights."""
+"""Exact figures of a recipe: which weights of each layer survive, and the error of the values they are rounded to."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,10 +11,9 @@ from torch import Tensor
 
 from ..analysis.estimate import Estimate, assembled, layer_estimate
 from ..analysis.model_tensors import ModelTensors, TensorEntry, where_float64_is
-from ..analysis.parallel import Watch, chunks, each
-from ..analysis.sketch import Sketch, counted
+from ..analysis.parallel import Watch, chunks
+from ..analysis.sketch import Sketch
 from ..recipe import Plan, Recipe
-from .encode_layer import fit
 from .fast_cpu_ops import count_true, energy
 from .pruning_masks import Selection, selections
 from .quantization_levels import Grid, LayerWeights, layer_of
@@ -49,24 +48,6 @@ def select_layers(
     return [SelectedLayer(*item) for item in zip(weights.layers, known.plans(recipe), chosen, strict=True)]
 
 
-def exact(
-    weights: ModelTensors, recipe: Recipe, known: Sketch | None = None, cancelled: Watch | None = None
-) -> Estimate:
-    """Return the figures of the file that `compress` would lead to: counts, thresholds, bytes, signal and noise.
-
-    Every weight is pruned and rounded, a cache-sized piece at a time, and nothing is kept. `known` is the weights'
-    sketch, if there is one already; `cancelled` is polled between layers.
-
-    Raises:
-        Cancelled: as soon as `cancelled` says so.
-        RecipeError: if an override matches no layer.
-        ModelError: for NaN or infinite weights, and for weights that changed since they were sketched.
-    """
-    known = known or counted(weights)
-    chosen = select_layers(weights, recipe, known, cancelled)
-    return assemble(known, recipe, chosen, each(_signal_and_noise, chosen, cancelled))
-
-
 def assemble(
     known: Sketch, recipe: Recipe, chosen: Sequence[SelectedLayer], sums: Iterable[tuple[float, float]]
 ) -> Estimate:
@@ -79,46 +60,12 @@ def assemble(
     return assembled(known, recipe, [item.plan for item in chosen], layers, exact=True)
 
 
-def effective(
-    weights: ModelTensors, recipe: Recipe, known: Sketch | None = None, cancelled: Watch | None = None
-) -> Iterator[tuple[TensorEntry, Tensor]]:
-    """Yield every compressible layer with its effective weights: new tensors, of its shape, dtype and device.
-
-    They are bit for bit what a saved file loads. A layer under Keep is yielded as it is, not copied. Raises as
-    `exact` does.
-    """
-    chosen = select_layers(weights, recipe, known or counted(weights), cancelled)
-    for item, tensor in zip(chosen, each(_effective, chosen, cancelled), strict=True):
-        yield item.entry, tensor
-
-
-def _effective(chosen: SelectedLayer) -> Tensor:
-    if chosen.plan.keep:
-        return chosen.entry.load()
-    layer = chosen.layer()
-    return on_grid(layer, fit(layer)).to(chosen.entry.load().device)
-
-
 def on_grid(layer: LayerWeights, grid: Grid) -> Tensor:
     """Return a layer's effective weights, rounded to its grid: a new tensor of its shape and dtype."""
     out = torch.empty_like(layer.flat)
     for piece in layer.pieces():
         out[piece.weights] = grid.effective(piece, layer)
     return layer.layout.restored(out, layer.shape)
-
-
-def _signal_and_noise(chosen: SelectedLayer) -> tuple[float, float]:
-    """Return (Σ w², Σ (w − effective w)²) of one layer."""
-    if chosen.plan.keep:
-        return energy_of(chosen.entry.load()), 0.0
-    layer = chosen.layer()
-    grid = fit(layer)
-    signal = noise = 0.0
-    for piece in layer.pieces():
-        original = working(layer.flat[piece.weights])
-        signal += energy(original)
-        noise += energy(working(grid.effective(piece, layer)) - original)
-    return signal, noise
 
 
 def energy_of(tensor: Tensor) -> float:

@@ -18,9 +18,10 @@ from shrinkwidget.analysis.log_histogram_bins import Floats
 from shrinkwidget.analysis.model_tensors import ModelTensors, open_model
 from shrinkwidget.analysis.pruning_estimate import PruningOutcome, survivals
 from shrinkwidget.analysis.sketch import LayerSketch, Sketch, sketch
-from shrinkwidget.compression.exact_size_and_error import effective as really
 from shrinkwidget.compression.pruning_masks import keep_masks
 from shrinkwidget.recipe import Plan, Recipe
+
+from .exact_helpers import effective as really
 
 VECTORS = Path(__file__).parents[1] / "vectors"
 BINS = 41

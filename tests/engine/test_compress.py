@@ -20,10 +20,10 @@ from shrinkwidget.analysis.model_tensors import open_model
 from shrinkwidget.analysis.sketch import sketch
 from shrinkwidget.compressed_model import CompressedModel, compress, load
 from shrinkwidget.compression.apply_recipe import decoded_state, encode_layers
-from shrinkwidget.compression.exact_size_and_error import exact
 from shrinkwidget.errors import FileError, ModelError, RecipeError
 from shrinkwidget.recipe import Keep, Recipe
 
+from .exact_helpers import exact
 from .packed_file_helpers import Net, recipes, same, same_bits, state_dicts
 
 RECIPE = Recipe(sparsity=0.5, bits=4, uncompressed_bits=16)

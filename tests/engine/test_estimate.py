@@ -13,9 +13,10 @@ import shrinkwidget as sw
 from shrinkwidget.analysis.estimate import Estimate, estimate
 from shrinkwidget.analysis.model_tensors import ModelTensors, open_model
 from shrinkwidget.analysis.sketch import Sketch, sketch
-from shrinkwidget.compression.exact_size_and_error import exact
 from shrinkwidget.errors import RecipeError
 from shrinkwidget.recipe import Keep, Recipe
+
+from .exact_helpers import exact
 
 SPARSITIES = (0.0, 0.3, 0.5, 0.8, 0.9, 0.95)
 

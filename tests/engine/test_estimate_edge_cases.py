@@ -16,9 +16,10 @@ from shrinkwidget.analysis.estimate import estimate
 from shrinkwidget.analysis.log_histogram_bins import NM_PATTERNS
 from shrinkwidget.analysis.model_tensors import open_model
 from shrinkwidget.analysis.sketch import Sketch, sketch
-from shrinkwidget.compression.exact_size_and_error import exact
 from shrinkwidget.methods import Uniform
 from shrinkwidget.recipe import BITS, Recipe
+
+from .exact_helpers import exact
 
 KINDS = ("normal", "binary", "ternary", "constant", "zero", "one large", "positive", "tiny", "huge")
 
@@ -121,7 +122,7 @@ def test_weights_next_to_the_top_of_their_dtype_stay_finite(dtype: torch.dtype, 
 
 
 def test_a_group_ten_million_times_smaller_than_the_largest_keeps_its_precision() -> None:
-    from shrinkwidget.compression.exact_size_and_error import effective
+    from .exact_helpers import effective
 
     w = torch.randn(2, 256, generator=torch.Generator().manual_seed(0))
     w[1] *= 1e-7

@@ -17,10 +17,10 @@ from shrinkwidget.analysis.model_tensors import ModelTensors, open_model
 from shrinkwidget.analysis.sketch import Sketch, sketch
 from shrinkwidget.compression.apply_recipe import encode_layers
 from shrinkwidget.compression.encoded_tensor import decode
-from shrinkwidget.compression.exact_size_and_error import effective, exact
 from shrinkwidget.errors import Cancelled, ModelError
 from shrinkwidget.recipe import Keep, Recipe
 
+from .exact_helpers import effective, exact
 from .packed_file_helpers import recipes, same_bits, state_dicts
 
 RECIPES: list[dict[str, Any]] = [
