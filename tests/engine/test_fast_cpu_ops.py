@@ -1,0 +1,27 @@
+"""What numpy does for torch on a CPU is what torch would do."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shrinkwidget.compression.fast_cpu_ops import energy, scatter_, selected
+
+
+@pytest.mark.parametrize("n", [0, 1, 4095, 4096, 4097, 3 * 4096 + 17])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("scale", [1e-30, 1.0, 1e30])
+def test_energy_is_the_sum_of_squares_in_float64(n: int, dtype: torch.dtype, scale: float) -> None:
+    values = (torch.randn(n, generator=torch.Generator().manual_seed(n), dtype=torch.float64) * scale).to(dtype)
+    assert energy(values) == pytest.approx(float(values.double().square().sum()), rel=1e-12)
+
+
+@given(st.lists(st.booleans(), max_size=70), st.sampled_from([torch.uint8, torch.float32, torch.bfloat16]))
+def test_values_are_taken_and_put_back_where_the_mask_is_true(mask: list[bool], dtype: torch.dtype) -> None:
+    keep, values = torch.tensor(mask, dtype=torch.bool), torch.arange(len(mask)).to(dtype)
+    taken = selected(values, keep)
+    assert torch.equal(taken, values[keep])
+    filled = scatter_(torch.full_like(values, 99), keep, taken)
+    assert torch.equal(filled, torch.where(keep, values, torch.full_like(values, 99)))
