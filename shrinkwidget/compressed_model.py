@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from .analysis.channel_layout import Stated
 from .analysis.estimate import Estimate, compared, nothing_left
-from .analysis.model_summary import safetensors_bytes
+from .analysis.file_size import safetensors_bytes
 from .analysis.model_tensors import ModelTensors, Source, TensorEntry, open_model
 from .analysis.sketch import Sketch, counted
 from .argument_checks import public

@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..recipe import Plan
-from .log_histogram_bins import ATOM, BINS, HIGH, LOW, MIDDLE, Floats, bin_of
 from .pruning_estimate import NO_CUT, PruningOutcome
 from .quantization_estimate import (
     Moments,
@@ -21,7 +20,7 @@ from .quantization_estimate import (
     surviving,
     surviving_ratios,
 )
-from .quantization_group_histograms import Table
+from .quantization_group_histograms import ATOM, BINS, HIGH, LOW, MIDDLE, Floats, Table, bin_of
 from .sketch import LayerSketch
 
 _EVERYONE: Final = PruningOutcome(0, 0.0, NO_CUT, None)

@@ -12,8 +12,8 @@ from ..errors import ArgumentError, NoEstimateError, quoted
 from ..method_registry import Kind, every_setting
 from ..recipe import Plan, Recipe, RecipeFields, layer_label, recipe_from
 from .channel_layout import Stated
+from .file_size import counts_bytes, header_bytes, layer_bytes, uncompressed_bytes
 from .model_tensors import Source
-from .packed_file_size import counts_bytes, header_bytes, layer_bytes, uncompressed_bytes
 from .pruning_estimate import PruningOutcome, survivals
 from .quantization_estimate import rounding_noise
 from .sketch import LayerSketch, Sketch

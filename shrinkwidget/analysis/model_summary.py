@@ -1,25 +1,201 @@
-"""What a model weighs: parameters, bytes, depth and width, and the sizes of its plain files."""
+"""What a model weighs: parameters, bytes, depth and width, the sizes of its plain files, and the table of it all."""
 
 from __future__ import annotations
 
-import json
+import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, Final
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from decimal import ROUND_HALF_UP, Decimal
+from html import escape
+from typing import Any, Final, Literal, TypeAlias
 
 import torch
 from torch import nn
 
 from ..argument_checks import public
-from ..errors import ModelError, quoted
-from .channel_layout import Stated
-from .forward_profile import profile_forward
-from .layer_sizes import LayerSize, TensorSize, layer_sizes
-from .model_tensors import Source, TensorEntry, dtype_name, open_model
+from ..errors import ModelError
+from .channel_layout import PYTORCH_NAME, Stated, bias_names, leaf_of
+from .file_size import fits_safetensors, safetensors_bytes
+from .macs_and_activation_memory import ForwardProfile, profile_forward
+from .model_tensors import Role, Source, TensorEntry, dtype_name, open_model
 from .run_without_side_effects import preserve_rng_state
-from .safetensors_file import FILE_DTYPES
-from .summary_table import html_table, text_table
+
+Status: TypeAlias = Literal["compressible", "uncompressed", "part", "not saved"]
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSize:
+    """One parameter or buffer: what it weighs, and what a recipe may do with it.
+
+    `why` says why a tensor is kept; `aliases` are the other names of tied weights; `macs` are the multiply-accumulates
+    of the example that used it, None without an example. `parts` are the tensors a weight is computed from, where it
+    is: they are what is in memory, and the weight is what counts as parameters.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    role: Role
+    numel: int
+    nbytes: int
+    status: Status
+    why: str
+    aliases: tuple[str, ...]
+    macs: int | None
+    parts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class LayerSize:
+    """A module that holds tensors or multiplies: its class (empty if unknown), and what it weighs and does.
+
+    `channels` is its output width if it has weights; `tied` names the weights it shares with an earlier layer, which
+    count there. With an example: `macs`, and the bytes of its output (None if it was not called as a module).
+    """
+
+    name: str
+    kind: str
+    tensors: tuple[TensorSize, ...]
+    tied: tuple[str, ...]
+    channels: int | None
+    macs: int | None
+    output_bytes: int | None
+
+    @property
+    def parameters(self) -> int:
+        """Number of parameters, tied ones at their first layer only."""
+        return sum(t.numel for t in self.tensors if t.role in ("parameter", "tensor"))
+
+    @property
+    def buffers(self) -> int:
+        """Number of elements in buffers."""
+        return sum(t.numel for t in self.tensors if t.role == "buffer")
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of parameters and buffers."""
+        return sum(t.nbytes for t in self.tensors if not t.parts)
+
+    @property
+    def weighted(self) -> bool:
+        """Whether the layer has a parameter of two or more dimensions, its own or tied."""
+        return self.channels is not None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON-able values, tensors included."""
+        totals = {"parameters": self.parameters, "buffers": self.buffers, "nbytes": self.nbytes}
+        lists = ("shape", "aliases", "parts")
+        tensors = [asdict(t) | {name: list(getattr(t, name)) for name in lists} for t in self.tensors]
+        return asdict(self) | totals | {"tied": list(self.tied), "tensors": tensors}
+
+
+def layer_sizes(
+    source: Source, entries: Iterable[TensorEntry], forward: ForwardProfile | None
+) -> tuple[LayerSize, ...]:
+    """Group the tensors by the module they belong to, in the order of the forward pass if there was one."""
+    modules = dict(source.named_modules()) if isinstance(source, nn.Module) else {}
+    own: dict[str, list[TensorEntry]] = {}
+    tied: dict[str, list[TensorEntry]] = {}
+    entries = tuple(entries)
+    paired = {} if modules else _layers_in_one_place({entry.name: entry.shape for entry in entries})
+    for entry in entries:
+        name = entry.part_of or entry.name
+        own.setdefault(paired.get(name, _owner(name)), []).append(entry)
+        for alias in entry.aliases:
+            tied.setdefault(_owner(alias), []).append(entry)
+    names = _in_order({**own, **tied}, modules, forward)
+    return tuple(_layer(name, modules.get(name), own.get(name, []), tied.get(name, []), forward) for name in names)
+
+
+def _owner(name: str) -> str:
+    """Return the name of the layer a tensor belongs to; JAX and Keras write paths with slashes."""
+    return name[: max(name.rfind("."), name.rfind("/"), 0)]
+
+
+def _layers_in_one_place(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, str]:
+    """Return the layers of tensors whose names have no path to tell them apart, such as W1, b1, W2, b2.
+
+    Each weight is a layer there, with the bias and the norms that share its name. Names that PyTorch's own layers use
+    (weight_ih_l0 and its like) are the parts of one layer, and stay together.
+    """
+    places = {_owner(name) for name in shapes}
+    here = [name for name in shapes if not _owner(name) or len(places) == 1]
+    weights = [name for name in here if len(shapes[name]) > 1 and not PYTORCH_NAME.search(leaf_of(name))]
+    if len(weights) < 2:
+        return {}
+    found: dict[str, str] = {}
+    for name in weights:
+        layer = re.sub(r"_(kernel|weights?|w)$", "", name, flags=re.IGNORECASE)
+        found[name] = layer
+        beside = [other for other in here if len(shapes[other]) < 2 and other.startswith(f"{layer}_")]
+        found |= dict.fromkeys([bias for bias in bias_names(name) if bias in shapes] + beside, layer)
+    return found
+
+
+def _in_order(held: Iterable[str], modules: Mapping[str, object], forward: ForwardProfile | None) -> list[str]:
+    """Return the names of the layers in forward order; those that never ran as a module stay beside their parent."""
+    order = {name: i for i, name in enumerate(modules)}
+    defined = sorted(held, key=lambda name: order.get(name, 0))
+    if forward is None:
+        return defined
+    rank = {name: i for i, name in enumerate(forward.order)}
+
+    def place(name: str) -> int:
+        while name not in rank and name:
+            name = _owner(name)
+        return rank.get(name, 0)
+
+    loose = [name for name in forward.loose if name not in defined]
+    return sorted([*defined, *loose], key=place)
+
+
+def _layer(
+    name: str, module: nn.Module | None, own: list[TensorEntry], tied: list[TensorEntry], forward: ForwardProfile | None
+) -> LayerSize:
+    tensors = tuple(_tensor(entry, forward) for entry in own)
+    weights = [e for e in own + tied if e.role in ("parameter", "tensor") and len(e.shape) >= 2]
+    macs = None if forward is None else sum(t.macs or 0 for t in tensors) + forward.loose.get(name, 0)
+    return LayerSize(
+        name=name,
+        kind="" if module is None else type(module).__name__,
+        tensors=tensors,
+        tied=tuple(entry.name for entry in tied),
+        channels=_channels(module, weights[0]) if weights else None,
+        macs=macs,
+        output_bytes=None if forward is None else forward.outputs.get(name),
+    )
+
+
+def _tensor(entry: TensorEntry, forward: ForwardProfile | None) -> TensorSize:
+    return TensorSize(
+        name=entry.name,
+        shape=entry.shape,
+        dtype=entry.kind or dtype_name(entry.dtype),
+        role=entry.role,
+        numel=entry.numel - entry.shared,
+        nbytes=entry.nbytes,
+        status=_status(entry),
+        why=entry.why,
+        aliases=entry.aliases,
+        macs=None if forward is None else forward.macs.get(entry.name, 0),
+        parts=entry.parts,
+    )
+
+
+def _status(entry: TensorEntry) -> Status:
+    if entry.compressible:
+        return "compressible"
+    return "uncompressed" if entry.saved else "part" if entry.part_of else "not saved"
+
+
+_WIDTHS: Final = ("out_channels", "out_features", "embedding_dim", "embed_dim", "hidden_size", "nf")
+
+
+def _channels(module: nn.Module | None, weight: TensorEntry) -> int:
+    """Return the output width a layer states, or that its first weight has."""
+    stated = (getattr(module, name, None) for name in _WIDTHS)
+    return next((width for width in stated if isinstance(width, int)), weight.layout.width(weight.shape))
 
 
 @dataclass(frozen=True, repr=False)
@@ -150,7 +326,7 @@ def summary(source: Source, example: object = None, *, layout: Stated = None) ->
         title=entries.title,
         layers=layer_sizes(source, entries.entries, forward),
         torch_save=_torch_save_bytes(source, entries.entries),
-        safetensors=safetensors_bytes(entries.entries) if _fits_safetensors(entries.entries) else None,
+        safetensors=safetensors_bytes(entries.entries) if fits_safetensors(entries.entries) else None,
         peak_activation=None if forward is None else forward.peak,
         warnings=entries.warnings,
     )
@@ -183,37 +359,161 @@ def _torch_save_bytes(source: Source, entries: Iterable[TensorEntry]) -> int:
     return counted.nbytes
 
 
-_RANKS: Final = {name: rank for rank, name in enumerate(FILE_DTYPES)}
+TEXT_ROWS: Final = 32
+HTML_ROWS: Final = 400
 
 
-def safetensors_bytes(entries: Iterable[TensorEntry]) -> int:
-    """Return the bytes of a plain ``.safetensors`` file of the saved entries, tied tensors written once, no metadata.
+def bytes_text(nbytes: int) -> str:
+    """Return a byte count to three digits: ``"17 B"``, ``"68.1 kB"``, ``"1.08 MB"`` (kB = 1000 B)."""
+    return f"{nbytes} B" if nbytes < 1000 else f"{_scaled(nbytes)}B"
 
-    Equal to ``len(safetensors.torch.save({e.name: tensor for e in saved}))``, computed without reading a weight:
-    8 bytes, a JSON header padded to a multiple of 8, and the tensors' own bytes.
 
-    Raises:
-        ModelError: for a dtype that no safetensors file can hold.
+def count_text(n: int) -> str:
+    """Return a count to three digits: ``"640"``, ``"1.72 M"``."""
+    return str(n) if n < 1000 else _scaled(n)
+
+
+def _scaled(n: int) -> str:
+    value = float(n)
+    for prefix in ("", "k", "M", "G", "T"):
+        digits = fixed(value, 2 if value < 9.995 else 1 if value < 99.95 else 0)
+        if float(digits) < 1000:
+            return f"{digits} {prefix}"
+        value /= 1000
+    return f"{value:.0f} P"
+
+
+def fixed(value: float, digits: int) -> str:
+    """Return a finite number with so many digits after the point, halves away from zero: 12.5 is "13", as on the page.
+
+    Python's own formatting rounds halves to even.
     """
-    saved = sorted((e for e in entries if e.saved), key=lambda e: (_rank(e), e.name.encode()))
-    header: dict[str, object] = {}
-    end = 0
-    for entry in saved:
-        start, end = end, end + (entry.nbytes if entry.kind else entry.numel * entry.dtype.itemsize)
-        code = "U8" if entry.kind else FILE_DTYPES[dtype_name(entry.dtype)]
-        header[entry.name] = {"dtype": code, "shape": list(entry.shape), "data_offsets": [start, end]}
-    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    return 8 + -(-len(text) // 8) * 8 + end
+    return f"{Decimal(value).quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP):f}"
 
 
-def _fits_safetensors(entries: Iterable[TensorEntry]) -> bool:
-    return all(dtype_name(e.dtype) in _RANKS or e.kind for e in entries if e.saved)
+def text_table(size: ModelSummary, rows: int = TEXT_ROWS) -> str:
+    """Return totals and one line per layer; of many layers the first and the last, `rows` in all."""
+    head, body = _table(size)
+    widths = [max(map(len, column)) for column in zip(head, *body, strict=True)]
+    lines = [_aligned(row, widths) for row in body]
+    if len(lines) > rows:
+        last = rows // 3
+        left_out = f"  … {len(lines) - rows + 1} more layers: see .layers …"
+        lines = [*lines[: rows - last - 1], left_out, *lines[-last:]]
+    totals = [f"  {name:<12} {value}" for name, value in _totals(size)]
+    warnings = [f"  ! {warning}" for warning in size.warnings]
+    return "\n".join([_title(size), *totals, *warnings, "", _aligned(head, widths), *lines])
 
 
-def _rank(entry: TensorEntry) -> int:
-    name = "uint8" if entry.kind else dtype_name(entry.dtype)  # a quantized tensor counts as the bytes it is
-    if name not in _RANKS:
-        raise ModelError(
-            f"{quoted(entry.name)} is {name}, which a .safetensors file cannot hold: convert it to a float type"
+_LEFT: Final = 3
+"""The first columns hold words and stand left; the others hold numbers and stand right."""
+
+
+def _aligned(row: Sequence[str], widths: Sequence[int]) -> str:
+    cells = [c.ljust(w) if i < _LEFT else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))]
+    return "  " + "  ".join(cells).rstrip()
+
+
+def _title(size: ModelSummary) -> str:
+    low, high = size.width
+    channels = f"{low}" if low == high else f"{low}–{high}"
+    deep = f"{size.depth} layer{'s' * (size.depth != 1)} deep"
+    shape = f"{deep}, {channels} channel{'s' * (high != 1)} wide" if size.depth else "no layer with a weight"
+    return f"{size.title}: {size.parameters:,} parameters, {shape}"
+
+
+def _totals(size: ModelSummary) -> list[tuple[str, str]]:
+    """Return name and value of what there is to say about the whole model."""
+    buffers = f", {bytes_text(sum(t.nbytes for t in size.tensors if t.role == 'buffer'))} of it buffers"
+    dtypes = " + ".join(f"{bytes_text(n)} {name}" for name, n in size.dtypes.items())
+    small = [t for t in size.tensors if t.status == "compressible"]
+    tensors = [t for t in size.tensors if t.status != "part"]
+    totals = [
+        ("in memory", bytes_text(size.nbytes) + (buffers if size.buffers else "")),
+        ("compressible", f"{bytes_text(sum(t.nbytes for t in small))} in {len(small)} of {len(tensors)} tensors"),
+        ("dtypes", dtypes),
+        ("torch.save", _exactly(size.torch_save)),
+        (".safetensors", _exactly(size.safetensors) if size.safetensors is not None else "cannot hold its dtypes"),
+    ]
+    if others := [t for t in size.tensors if t.role == "other"]:
+        names = f"{others[0].name}" + (f" and {len(others) - 1} more" if len(others) > 1 else "")
+        nbytes = bytes_text(sum(t.nbytes for t in others))
+        totals.insert(1, ("besides", f"{nbytes} neither in parameters nor in buffers: {names}"))
+    if size.macs is not None and size.peak_activation is not None:
+        totals.append(
+            ("one forward", f"{count_text(size.macs)} MACs, {bytes_text(size.peak_activation)} of activations")
         )
-    return _RANKS[name]
+    return totals
+
+
+def _exactly(nbytes: int) -> str:
+    return f"{bytes_text(nbytes)} ({nbytes:,} bytes)"
+
+
+def _table(size: ModelSummary) -> tuple[list[str], list[list[str]]]:
+    """Return the heads of the columns and the cells of every layer; columns without anything to say are left out."""
+    ran = size.macs is not None
+    typed = any(layer.kind for layer in size.layers)
+    columns = ["layer", "type", "weight", "parameters", "bytes", "share"] + ["MACs", "output"] * ran
+    rows = [_cells(layer, size.nbytes) + _activity(layer) * ran for layer in size.layers]
+    if not typed:
+        columns[1], rows = "", [[row[0], "", *row[2:]] for row in rows]
+    return columns, rows
+
+
+def _cells(layer: LayerSize, whole: int) -> list[str]:
+    weight = max((t for t in layer.tensors if t.role in ("parameter", "tensor")), key=lambda t: t.numel, default=None)
+    shape = "×".join(map(str, weight.shape)) if weight else ""
+    if layer.tied:
+        shape = f"{shape} tied to {', '.join(layer.tied)}".strip()
+    share = f"{layer.nbytes / max(1, whole):.1%}".replace("%", " %")
+    return [layer.name or "(model)", layer.kind, shape, f"{layer.parameters:,}", bytes_text(layer.nbytes), share]
+
+
+def _activity(layer: LayerSize) -> list[str]:
+    macs = count_text(layer.macs) if layer.macs else "–"
+    return [macs, "–" if layer.output_bytes is None else bytes_text(layer.output_bytes)]
+
+
+_STYLE: Final = """<style>
+.shrinkwidget-size table {color: inherit; font: inherit; border-collapse: collapse;
+  font-variant-numeric: tabular-nums; margin: 0.5em 0}
+.shrinkwidget-size :is(th, td) {padding: 0.15em 0.8em; text-align: right; white-space: nowrap}
+.shrinkwidget-size :is(th, td):nth-child(-n+3) {text-align: left}
+.shrinkwidget-size tbody tr {border-top: 1px solid rgba(128, 128, 128, 0.3); background: none}
+.shrinkwidget-size th {font-weight: 600}
+.shrinkwidget-size .layers {width: max-content; max-width: 100%; max-height: 30em; overflow: auto;
+  scrollbar-gutter: stable}
+@media print {.shrinkwidget-size .layers {max-height: none}}
+</style>"""
+
+
+def html_table(size: ModelSummary) -> str:
+    """Return the same as a fragment of HTML in the colors of the page, with every tensor's status to unfold."""
+    head, body = _table(size)
+    totals = "".join(f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in _totals(size))
+    return (
+        f'<div class="shrinkwidget-size">{_STYLE}<strong>{escape(_title(size))}</strong>'
+        f"<table><tbody>{totals}</tbody></table>{''.join(f'<p>{escape(text)}</p>' for text in size.warnings)}"
+        f'<div class="layers">{_html(head, body)}</div>'
+        f"<details><summary>every tensor and its status</summary>"
+        f'<div class="layers">{_html(_TENSOR_HEAD, map(_tensor_cells, size.tensors))}</div></details></div>'
+    )
+
+
+_TENSOR_HEAD: Final = ["tensor", "status", "shape", "dtype", "bytes"]
+
+
+def _tensor_cells(tensor: TensorSize) -> list[str]:
+    status = f"{tensor.status}: {tensor.why}" if tensor.why else tensor.status
+    name = " = ".join((tensor.name, *tensor.aliases))
+    return [name, status, "×".join(map(str, tensor.shape)) or "scalar", tensor.dtype, bytes_text(tensor.nbytes)]
+
+
+def _html(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    rows = list(rows)
+    cells = ["".join(f"<td>{escape(cell)}</td>" for cell in row) for row in rows[:HTML_ROWS]]
+    if len(rows) > HTML_ROWS:
+        cells.append(f'<td colspan="{len(head)}">… {len(rows) - HTML_ROWS:,} more</td>')
+    titles = "".join(f"<th>{escape(title)}</th>" for title in head)
+    return f"<table><thead><tr>{titles}</tr></thead><tbody>{''.join(f'<tr>{c}</tr>' for c in cells)}</tbody></table>"

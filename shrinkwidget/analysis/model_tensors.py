@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import pickle
+import re
+import sys
+import warnings
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any, Final, Literal, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ..errors import ModelError, quoted
-from .array_conversion import as_tensor, is_array
 from .channel_layout import FIRST, Layout, Stated, guesses, layouts
-from .checkpoint_files import open_checkpoint
-from .parametrizations import computed_by
-from .quantized_checkpoint import quantization_parts
-from .safetensors_file import SafetensorsFile, impossible_shape
-from .tied_weights import View, expanded, overlapping, places, same_memory, view_of
-from .unsupported_tensors import nbytes_of, others_in, plain_tensors, unsupported_class
+from .safetensors_checkpoint import SafetensorsFile, impossible_shape, open_checkpoint
+from .tied_and_parametrized_weights import View, computed_by, expanded, overlapping, places, same_memory, view_of
 
 Source: TypeAlias = nn.Module | Mapping[str, Any] | str | os.PathLike[str]
 Role: TypeAlias = Literal["parameter", "buffer", "tensor", "part", "other"]
@@ -385,3 +386,205 @@ def _file_entries(files: Iterable[SafetensorsFile]) -> Iterator[TensorEntry]:
             role = _role(name)
             why = _why_kept(info.shape, info.dtype, role)
             yield TensorEntry(name, info.shape, info.dtype, role, why, (), True, partial(file.read, name))
+
+
+_QUANTIZED: Final = ("quant_state", "quant_type", "bnb_quantized")
+"""Attributes by which bitsandbytes, GGUF and others mark a parameter that holds packed codes."""
+
+
+def plain_tensors(tensor: Tensor) -> Iterator[Tensor]:
+    """Yield the tensors that hold a tensor's values: itself, or what a subclass (torchao's, DTensor) keeps inside."""
+    if type(tensor) in (Tensor, nn.Parameter) or not hasattr(tensor, "__tensor_flatten__"):
+        yield tensor
+        return
+    for name in tensor.__tensor_flatten__()[0]:
+        yield from plain_tensors(getattr(tensor, name))
+
+
+def unsupported_class(name: str, tensor: Tensor) -> tuple[str, str]:
+    """Return the class of a tensor that is not a plain one, and why no recipe can be applied; empty for plain ones.
+
+    Subclasses that keep their values in the tensor itself, as many libraries have them, are plain.
+    """
+    kind = type(tensor).__name__
+    if kind == "DTensor":
+        return kind, f"{name!r} is a DTensor, spread over processes: gather it first, with .full_tensor()"
+    if tensor.is_quantized:
+        kind = str(tensor.dtype).removeprefix("torch.")
+    elif not (hasattr(tensor, "__tensor_flatten__") or any(hasattr(tensor, mark) for mark in _QUANTIZED)):
+        return "", ""
+    return kind, (
+        f"{name!r} is a quantized tensor already ({kind}): give the model as it was before it was quantized; a recipe "
+        f"quantizes it"
+    )
+
+
+def others_in(module: nn.Module, known: Collection[str], memory: Collection[object]) -> Iterator[tuple[str, Any, str]]:
+    """Yield (name, value, why it is refused) of what a state dict holds besides parameters and buffers.
+
+    `known` are the names of those, `memory` what identifies theirs (`same_memory`): hooks may list them twice.
+    """
+    try:
+        state = module.state_dict()
+    except Exception:  # noqa: BLE001  # a module's own hooks may raise anything; then there is no state dict to lose
+        return
+    modules = dict(module.named_modules(remove_duplicate=False))
+    for name, value in state.items():
+        twice = isinstance(value, Tensor) and same_memory(value.detach()) in memory
+        if name not in known and not twice and not _nothing(value):
+            # torch keeps a quantized Linear's weights in a holder of that name inside the layer
+            layer, inside, _ = name.partition("._packed_params")
+            layer = layer if inside else name.rpartition(".")[0]
+            yield name, value, _why_refused(name, layer, modules.get(layer, module))
+
+
+def _why_refused(name: str, layer: str, owner: nn.Module) -> str:
+    kind, library = type(owner).__name__, type(owner).__module__
+    if "quantized" in library:
+        return (
+            f"{layer!r} is quantized already (a {kind} of {library}), and no packed file can hold {name!r}: give the "
+            f"model as it was before it was quantized; a recipe quantizes it"
+        )
+    if name.endswith("_extra_state"):
+        return (
+            f"{name!r} is what {kind}.get_extra_state adds to the state dict, and no packed file can hold it: register "
+            f"it as a buffer, or remove get_extra_state"
+        )
+    return (
+        f"{name!r} is in the state dict of this {kind}, but neither a parameter nor a buffer, and no packed file can "
+        f"hold it: register it as a buffer, or take it out"
+    )
+
+
+def _nothing(value: Any) -> bool:
+    """Tell whether there is nothing in it to lose."""
+    if isinstance(value, Tensor):
+        return value.numel() == 0
+    return value is None or (isinstance(value, bytes | str | tuple | list | dict) and not value)
+
+
+def nbytes_of(value: object) -> int:
+    """Return about how many bytes something takes: its tensors', or those of its pickle."""
+    if isinstance(value, Tensor):
+        return sum(plain.nbytes for plain in plain_tensors(value))
+    if isinstance(value, tuple | list):
+        return sum(map(nbytes_of, value))
+    try:
+        return len(pickle.dumps(value))
+    except Exception:  # noqa: BLE001  # an object of others may raise anything
+        return sys.getsizeof(value)
+
+
+_STORED_AS: Final = tuple(
+    getattr(torch, name)
+    for name in (
+        *("int8", "uint8", "int16", "uint16", "int32", "uint32", "float4_e2m1fn_x2"),
+        *("float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float8_e5m2fnuz", "float8_e8m0fnu"),
+    )
+    if hasattr(torch, name)
+)
+"""The dtypes of quantized weights. Not int64 and bool: those are indices and masks, of ordinary models too."""
+
+_PART: Final = re.compile(
+    r"(^|_)(q?scales?|scale_?(inv|\d|max)|q?zeros?|zero_?points?|g_idx|absmax|quant_?(map|state)|scb|codebooks?"
+    r"|lookup_table|centroids|shape)$",
+    re.IGNORECASE,
+)
+_NO_WEIGHTS: Final = re.compile(r"ind(ex|ices)|idx|ids|position|mask|bias|bucket|coord|len|step|batches", re.IGNORECASE)
+_FEWER: Final = 4  # times fewer numbers than quantized weights has what decodes them, if only its place says so
+_BOUNDARIES: Final = 6  # of a name that are tried as the end of another's: "weight.quant_state.bitsandbytes__nf4"
+
+Described: TypeAlias = tuple[str, tuple[int, ...], torch.dtype]
+
+
+def quantization_parts(tensors: Collection[Described]) -> dict[str, str]:
+    """Return the names of all scales, zero points and indices, each with the name of the tensor it belongs to.
+
+    Args:
+        tensors: (name, shape, dtype) of every tensor of a model.
+    """
+    sizes = {name: math.prod(shape) for name, shape, _ in tensors}
+    stored = {name: shape for name, shape, dtype in tensors if dtype in _STORED_AS and sizes[name] > 1}
+    siblings: dict[str, list[str]] = {}
+    for name in stored:
+        siblings.setdefault(_split(name)[0], []).append(name)
+    weights = {owner: _weights(names, stored, sizes) for owner, names in siblings.items()}
+    parts = {}
+    for name, shape, _ in tensors:
+        owner, leaf = _split(name)
+        above, last = _split(owner)
+        beside = weights.get(owner, "")
+        of = _stem(name, stored) or _stem_of_floats(name, leaf, sizes)
+        if not of and beside and _PART.search(leaf) and (owner or (len(shape) >= 2 and sizes[name] > 1)):
+            of = beside
+        if not of and _PART.search(last):  # "centroids.weight", "weight_quantizer.scale"
+            of = weights.get(above, "")
+        if not of and owner and _is_weights(beside) and name not in stored and leaf != "bias":
+            of = beside if _FEWER * sizes[name] <= sizes[beside] else ""  # whatever it is called
+        if of and of != name:
+            parts[name] = of
+    return parts
+
+
+def _split(name: str) -> tuple[str, str]:
+    """Return what a tensor's name says of its module, and its own name there."""
+    at = max(name.rfind("."), name.rfind("/"))
+    return (name[:at], name[at + 1 :]) if at >= 0 else ("", name)
+
+
+def _weights(names: list[str], stored: dict[str, tuple[int, ...]], sizes: dict[str, int]) -> str:
+    """Return the quantized weights among the integer tensors of one module: the largest, if possible no part itself."""
+    wide = [n for n in names if len(stored[n]) >= 2]
+    return max([n for n in wide if _is_weights(n)] or wide, key=sizes.__getitem__, default="")
+
+
+def _is_weights(name: str) -> bool:
+    """Tell whether a name may be that of quantized weights, and not of indices, masks, or parts of others."""
+    leaf = _split(name)[1]
+    return bool(leaf) and not _NO_WEIGHTS.search(leaf) and not _PART.search(leaf)
+
+
+def _stem(name: str, stored: dict[str, tuple[int, ...]]) -> str:
+    """Return the quantized weights that the name goes on from: "weight" of "weight_scale" and "weight.absmax"."""
+    end = len(name)
+    for _ in range(_BOUNDARIES):
+        end = max(name.rfind(".", 0, end), name.rfind("_", 0, end))
+        if end <= 0:
+            break
+        stem = name[:end]
+        if stem in stored and len(stored[stem]) >= 2 and _is_weights(stem):
+            return stem
+    return ""
+
+
+def _stem_of_floats(name: str, leaf: str, sizes: dict[str, int]) -> str:
+    """Return the float weights that a name says it is the scale of, as fake-quantized checkpoints have them."""
+    found = re.fullmatch(r"(.*[^_])_(scales?|scale_inv|zero_?points?)", leaf)
+    stem = name[: len(name) - len(leaf)] + found[1] if found else ""
+    return stem if found and sizes.get(stem, 0) > sizes[name] else ""
+
+
+def is_array(value: object) -> bool:
+    """Tell whether something is an array, but no tensor."""
+    return not isinstance(value, Tensor) and hasattr(value, "__array__") and hasattr(value, "dtype")
+
+
+def as_tensor(name: str, value: Any) -> Tensor:
+    """Return an array as a tensor, without a copy where torch can use its memory.
+
+    Raises:
+        ModelError: for numbers torch has no type for, naming the array.
+    """
+    array = np.asarray(value)
+    if array.dtype.name == "bfloat16":  # of ml_dtypes: numpy has none of its own
+        return as_tensor(name, array.view(np.uint16)).view(torch.bfloat16)
+    array = array.astype(array.dtype.newbyteorder("="), copy=False)
+    if min(array.strides, default=0) < 0:
+        array = array.copy()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of arrays that cannot be written to: nobody does
+            return torch.from_numpy(array)
+    except TypeError as error:
+        cure = "convert it with .astype('float64')" if array.dtype.kind == "f" else "leave it out"
+        raise ModelError(f"{name!r} is an array of {array.dtype}, for which torch has no type: {cure}") from error

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..recipe import Plan, Recipe
-from .log_histogram_bins import ATOM, BINS, HIGH, LOW, MIDDLE, Floats, bin_of, n_of_m
-from .packed_file_size import zeros_dropped
+from .file_size import zeros_dropped
+from .quantization_group_histograms import ATOM, BINS, HIGH, LOW, MIDDLE, Floats, bin_of, n_of_m
 from .sketch import LayerSketch, Magnitudes, bucket_edges, mean_square
 
 

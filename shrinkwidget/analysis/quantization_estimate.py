@@ -13,9 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..recipe import Granularity, Plan
-from .log_histogram_bins import ATOM, BINS, HIGH, LOW, MIDDLE, RATIOS, Floats, bin_of
 from .pruning_estimate import NO_CUT, PruningOutcome
-from .quantization_group_histograms import Table
+from .quantization_group_histograms import ATOM, BINS, HIGH, LOW, MIDDLE, RATIOS, Floats, Table, bin_of
 from .sketch import LayerSketch, bucket_edges
 
 CLIPS: Final = 1.0, 0.75, 0.5, 0.25

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from functools import cached_property, partial
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load
 from torch import Tensor
 
 from ..argument_checks import public
-from ..errors import ModelError, quoted
+from ..errors import FileError, ModelError, quoted
 from ..method_registry import Statistics
 from ..recipe import Granularity, Plan, Recipe, layer_label
 from .channel_layout import Stated
-from .log_histogram_bins import Floats
-from .model_summary import safetensors_bytes
+from .file_size import needs_bfloat16, safetensors_bytes, structure_text
 from .model_tensors import (
     COMPRESSIBLE_DTYPES,
     ModelTensors,
@@ -29,10 +31,12 @@ from .model_tensors import (
     open_model,
     where_float64_is,
 )
-from .packed_file_size import needs_bfloat16, structure_text
 from .parallel import each
 from .quantization_group_histograms import (
     CHUNK,
+    GRANULARITIES,
+    NM_PATTERNS,
+    Floats,
     Table,
     as_sent,
     block_counts,
@@ -42,6 +46,7 @@ from .quantization_group_histograms import (
     tensor_table,
 )
 from .run_without_side_effects import reason
+from .safetensors_checkpoint import serialized
 
 _NOT_FINITE: Final = 0x7F80  # magnitude buckets from here on hold infinities and NaNs
 _PATTERNS: Final = {2: torch.int16, 4: torch.int32, 8: torch.int64}  # integers as wide as a float
@@ -216,8 +221,6 @@ class Sketch:
             >>> Sketch.decode(sketch.encode()).title
             'DigitNet'
         """
-        from .sketch_io import encode
-
         return encode(self)
 
     @classmethod
@@ -231,8 +234,6 @@ class Sketch:
             >>> sw.estimate(sketch, bits=4) == sw.estimate(sw.demo.model(), bits=4)
             True
         """
-        from .sketch_io import decode
-
         return decode(blob)
 
 
@@ -399,3 +400,128 @@ def _magnitudes(buckets: NDArray[np.uint16], counts: NDArray[np.int64], lossless
 def mean_square(low: Floats, high: Floats) -> Floats:
     """Return the mean of x² over [low, high], x uniform."""
     return (low * low + low * high + high * high) / 3
+
+
+FORMAT = "shrinkwidget-sketch"
+VERSION = "2"
+
+
+def encode(sketch: Sketch) -> bytes:
+    """Return the blob; layers L, granularities G, patterns P, 162 bins, 64 runs: see docs/estimate.md."""
+    layers = sketch.layers
+    counts = np.concatenate([layer.counts for layer in layers])
+    tensors: dict[str, NDArray[Any]] = {
+        "value_buckets": np.concatenate([layer.buckets for layer in layers]),
+        "value_counts": counts.astype(np.uint32 if counts.max() < 2**32 else np.float64),
+        "value_starts": np.cumsum([0, *(len(layer.buckets) for layer in layers)], dtype=np.uint32),
+        "bin_count": _stacked(sketch, lambda t: t.count),
+        "bin_energy": _stacked(sketch, lambda t: t.energy),
+        "range_value": _stacked(sketch, lambda t: t.values),
+        "range_energy": _stacked(sketch, lambda t: t.range_energy),
+        "range_count": _stacked(sketch, lambda t: t.range_count),
+        "ratios": _stacked(sketch, lambda t: t.ratios),
+        "captured": _stacked(sketch, lambda t: t.captured),
+        "absmax": np.array([layer.absmax for layer in layers], dtype=np.float32),
+        "survival": np.array([[layer.survival[p] for layer in layers] for p in NM_PATTERNS], dtype=np.float32),
+    }
+    return serialized(
+        tensors, {"format": FORMAT, "version": VERSION, "model": json.dumps(_model_fields(sketch), ensure_ascii=False)}
+    )
+
+
+def _stacked(sketch: Sketch, part: Callable[[Table], Floats | float]) -> NDArray[np.float32]:
+    return np.array([[part(layer.tables[g]) for layer in sketch.layers] for g in GRANULARITIES], dtype=np.float32)
+
+
+def _model_fields(sketch: Sketch) -> dict[str, Any]:
+    return {
+        "title": sketch.title,
+        "parameters": sketch.parameters,
+        "original_nbytes": sketch.original_nbytes,
+        "structure": sketch.structure,
+        "layers": [_layer_fields(layer) for layer in sketch.layers],
+        "uncompressed": [asdict(tensor) for tensor in sketch.uncompressed],
+        "warnings": list(sketch.warnings),
+        "granularities": list(GRANULARITIES),
+        "patterns": list(NM_PATTERNS),
+    }
+
+
+_LAYER_FIELDS = (
+    "name", "label", "shape", "rows", "width", "n", "dtype", "itemsize", "lossless", "half", "aliases", "zeros",
+    "negative_zeros",
+)  # fmt: skip
+
+
+def _layer_fields(layer: LayerSketch) -> dict[str, Any]:
+    fields = {field: getattr(layer, field) for field in _LAYER_FIELDS}
+    return {**fields, "blocks": [layer.blocks[p] for p in NM_PATTERNS]}
+
+
+def decode(blob: bytes) -> Sketch:
+    """Read what `encode` wrote.
+
+    Raises:
+        FileError: if the blob is not a sketch of this version.
+    """
+    try:
+        tensors = load(blob)
+        header = json.loads(blob[8 : 8 + int.from_bytes(blob[:8], "little")])["__metadata__"]
+        if header.get("format") != FORMAT or header.get("version") != VERSION:
+            raise FileError(
+                f"this is not a shrinkwidget sketch of version {VERSION}; make a new one with sw.sketch(model)"
+            )
+        return _decoded(json.loads(header["model"]), tensors)
+    except (SafetensorError, KeyError, TypeError, IndexError, ValueError) as error:
+        if isinstance(error, FileError):
+            raise
+        raise FileError(f"this sketch is damaged ({error}); make a new one with sw.sketch(model)") from error
+
+
+def _decoded(model: dict[str, Any], tensors: dict[str, NDArray[Any]]) -> Sketch:
+    layers = tuple(_layer_sketch(i, layer, tensors) for i, layer in enumerate(model["layers"]))
+    kept = tuple(UncompressedTensor(**{**tensor, "shape": tuple(tensor["shape"])}) for tensor in model["uncompressed"])
+    warnings = tuple(model["warnings"])
+    return Sketch(
+        model["title"], model["parameters"], model["original_nbytes"], model["structure"], layers, kept, warnings
+    )
+
+
+def _layer_sketch(i: int, layer: dict[str, Any], tensors: dict[str, NDArray[Any]]) -> LayerSketch:
+    start, end = (int(x) for x in tensors["value_starts"][i : i + 2])
+    counts = tensors["value_counts"][start:end].astype(np.int64)
+    if int(counts.sum()) != math.prod(layer["shape"]):
+        raise ValueError(f"the counts of {quoted(layer['name'])} do not add up to its size")
+    return LayerSketch(
+        name=layer["name"],
+        shape=tuple(layer["shape"]),
+        rows=layer["rows"],
+        width=layer["width"],
+        dtype=layer["dtype"],
+        lossless=layer["lossless"],
+        half=layer["half"],
+        aliases=tuple(layer["aliases"]),
+        buckets=tensors["value_buckets"][start:end],
+        counts=counts,
+        absmax=float(tensors["absmax"][i]),
+        tables={g: _decoded_table(gi, i, tensors) for gi, g in enumerate(GRANULARITIES)},
+        survival={p: tensors["survival"][pi, i].astype(np.float64) for pi, p in enumerate(NM_PATTERNS)},
+        blocks=dict(zip(NM_PATTERNS, layer["blocks"], strict=True)),
+        zeros=layer["zeros"],
+        negative_zeros=layer["negative_zeros"],
+    )
+
+
+def _decoded_table(g: int, i: int, tensors: dict[str, NDArray[Any]]) -> Table:
+    def row(name: str) -> Floats:
+        return np.asarray(tensors[name][g, i], dtype=np.float64)
+
+    return Table(
+        row("bin_count"),
+        row("bin_energy"),
+        row("range_value"),
+        row("range_energy"),
+        row("range_count"),
+        row("ratios"),
+        float(tensors["captured"][g, i]),
+    )

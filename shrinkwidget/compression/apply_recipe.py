@@ -12,13 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from ..analysis.estimate import Estimate
+from ..analysis.file_size import needs_bfloat16, peak, rounded, stored_dtype
 from ..analysis.model_tensors import ModelTensors, TensorEntry
-from ..analysis.packed_file_size import needs_bfloat16, peak, rounded, stored_dtype
 from ..analysis.parallel import Watch, each
-from ..analysis.parametrizations import plain_weights
 from ..analysis.run_without_side_effects import reason
 from ..analysis.sketch import Sketch, counted
-from ..analysis.tied_weights import clusters
+from ..analysis.tied_and_parametrized_weights import clusters, plain_weights
 from ..errors import ModelError
 from ..recipe import Recipe
 from .encode_layer import code

@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.parametrize import is_parametrized
 
 from ..analysis.channel_layout import FIRST, layout_by_class
-from ..analysis.forward_profile import tensors_in
+from ..analysis.macs_and_activation_memory import tensors_in
 from ..analysis.run_without_side_effects import (
     Inputs,
     as_inputs,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..analysis.file_size import rounded
 from ..analysis.model_tensors import TensorEntry, dtype_name
-from ..analysis.packed_file_size import rounded
 from ..analysis.run_without_side_effects import describe
 from ..errors import MethodError, quoted
 from ..method_registry import Quantizer, doing

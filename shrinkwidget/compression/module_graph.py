@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.overrides import TorchFunctionMode
 
-from ..analysis.forward_profile import tensors_in
+from ..analysis.macs_and_activation_memory import tensors_in
 from ..analysis.run_without_side_effects import Inputs, run
 
 IsWhole: TypeAlias = Callable[[nn.Module], bool]

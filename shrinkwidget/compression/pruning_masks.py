@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..analysis.file_size import zeros_dropped
 from ..analysis.model_tensors import ModelTensors, TensorEntry
-from ..analysis.packed_file_size import zeros_dropped
 from ..analysis.parallel import Watch, chunks, each
 from ..analysis.pruning_estimate import block_count
 from ..analysis.run_without_side_effects import describe

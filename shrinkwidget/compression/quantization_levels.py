@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from ..analysis.channel_layout import Layout
+from ..analysis.file_size import needs_bfloat16, peak, rounded, stored_dtype
 from ..analysis.model_tensors import TensorEntry, where_float64_is
-from ..analysis.packed_file_size import needs_bfloat16, peak, rounded, stored_dtype
 from ..analysis.parallel import CHUNK
 from ..recipe import Plan
 from .encoded_tensor import Groups, finite, groups_of

@@ -7,7 +7,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from ..analysis.packed_file_size import has_zero_bytes, has_zero_points
+from ..analysis.file_size import has_zero_bytes, has_zero_points
 from ..recipe import Plan
 
 UNIT: Final = 2.0**15

@@ -8,8 +8,7 @@ from typing import ClassVar
 from torch import Tensor
 from torch.nn.functional import pad
 
-from ..analysis.log_histogram_bins import NM_PATTERNS, n_of_m
-from ..analysis.quantization_group_histograms import times_beaten
+from ..analysis.quantization_group_histograms import NM_PATTERNS, n_of_m, times_beaten
 from ..errors import RecipeError
 from ..method_registry import Structure, register
 

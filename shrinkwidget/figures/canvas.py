@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ..analysis.log_histogram_bins import Floats
+from ..analysis.quantization_group_histograms import Floats
 from .glyph_outlines import MIDDLE, outline_of, width_of
 from .label_placement import fit_text
 

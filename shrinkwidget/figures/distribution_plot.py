@@ -14,8 +14,8 @@ import numpy as np
 
 from ..analysis.chart_distribution import effective, levels, original, survivors
 from ..analysis.estimate import LayerEstimate
-from ..analysis.log_histogram_bins import Floats
 from ..analysis.pruning_estimate import PruningOutcome
+from ..analysis.quantization_group_histograms import Floats
 from ..analysis.sketch import LayerSketch
 from ..recipe import Plan
 

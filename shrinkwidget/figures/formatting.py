@@ -14,8 +14,8 @@ from collections.abc import Iterable
 from decimal import ROUND_HALF_UP, Context, Decimal
 from typing import Any, Final, cast
 
-from ..analysis import summary_table
-from ..analysis.summary_table import fixed
+from ..analysis import model_summary
+from ..analysis.model_summary import fixed
 from ..method_registry import PLAIN, Role
 from ..recipe import Keep, Recipe, canonical_json, layer_label
 
@@ -28,7 +28,7 @@ _NAMED_OVERRIDES: Final = 2
 
 def bytes_text(value: float) -> str:
     """Return bytes with a decimal unit, kB = 1000 B: "72.8 kB"."""
-    return summary_table.bytes_text(math.floor(value + 0.5)).replace(" ", _SPACE)
+    return model_summary.bytes_text(math.floor(value + 0.5)).replace(" ", _SPACE)
 
 
 def bytes_tick_text(value: float) -> str:

@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ..analysis.log_histogram_bins import Floats
+from ..analysis.quantization_group_histograms import Floats
 
 FAMILY: Final = "DejaVu Sans"  # comes with matplotlib, so that a picture looks the same everywhere
 _SIZE: Final = 1000

@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 
 from ..analysis.estimate import Estimate
-from ..analysis.log_histogram_bins import Floats
+from ..analysis.quantization_group_histograms import Floats
 from ..analysis.sketch import Sketch
 from .canvas import KEPT, MUTED, OUTLINE, Canvas
 from .label_placement import thin

@@ -11,8 +11,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from ..analysis.log_histogram_bins import Floats
-from ..analysis.summary_table import fixed
+from ..analysis.model_summary import fixed
+from ..analysis.quantization_group_histograms import Floats
 from .canvas import ACCURACY, FAINT, INK, LINE, MUTED, OUTLINE, Canvas
 from .formatting import (
     bytes_text,

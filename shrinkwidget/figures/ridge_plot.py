@@ -10,8 +10,8 @@ from typing import Final
 import numpy as np
 
 from ..analysis.estimate import Estimate, LayerEstimate
-from ..analysis.log_histogram_bins import Floats
 from ..analysis.pruning_estimate import survivals
+from ..analysis.quantization_group_histograms import Floats
 from ..analysis.sketch import LayerSketch, Sketch
 from ..recipe import Plan
 from .canvas import FAINT, GRID, HATCH, INK, KEPT, LINE, MUTED, OUTLINE, PAPER, Canvas

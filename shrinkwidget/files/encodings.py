@@ -10,7 +10,7 @@ import numpy as np
 import zstandard
 from numpy.typing import NDArray
 
-from ..analysis.packed_file_size import ENTROPY, FORMAT, ceil_div
+from ..analysis.file_size import ENTROPY, FORMAT, ceil_div
 from ..errors import FileError
 from . import bit_packing as bit
 from .bit_packing import Bytes

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import Any, BinaryIO, Final
 
-from ..analysis.packed_file_size import ENTROPY, FORMAT, SECTIONS, VERSION, header_text
-from ..analysis.safetensors_file import header_object, read_exactly, read_header_text
+from ..analysis.file_size import ENTROPY, FORMAT, SECTIONS, VERSION, header_text
+from ..analysis.safetensors_checkpoint import header_object, read_exactly, read_header_text
 from ..errors import FileError, RecipeError, quoted
 from ..recipe import Recipe
 

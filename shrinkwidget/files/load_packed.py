@@ -8,11 +8,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from ..analysis.file_type_detection import open_plain_file, refuse_other_formats
-from ..analysis.model_tensors import dtype_name
-from ..analysis.parametrizations import computed_by, plain_weights
-from ..analysis.tied_weights import expanded, overlapping
-from ..analysis.unsupported_tensors import unsupported_class
+from ..analysis.model_tensors import dtype_name, unsupported_class
+from ..analysis.safetensors_checkpoint import open_plain_file, refuse_other_formats
+from ..analysis.tied_and_parametrized_weights import computed_by, expanded, overlapping, plain_weights
 from ..errors import FileError, ModelError, quoted
 from .header import read_header
 from .packed_file_parser import unpack

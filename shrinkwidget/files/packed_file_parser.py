@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..analysis.packed_file_size import count_width
+from ..analysis.file_size import count_width
 from ..compression.encoded_tensor import EncodedTensor, decode, values_of, zero_codes
 from ..compression.fast_cpu_ops import selected
 from ..errors import FileError, quoted

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..analysis.file_size import SECTIONS, count_width, header_bytes, header_text, rounded, structure_text
 from ..analysis.model_tensors import ModelTensors
-from ..analysis.packed_file_size import SECTIONS, count_width, header_bytes, header_text, rounded, structure_text
 from ..compression.encoded_tensor import EncodedTensor, decode, dense_codes
 from ..errors import FileError, quoted
 from ..recipe import Recipe

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..analysis.packed_file_size import group_count, has_zero_bytes
+from ..analysis.file_size import group_count, has_zero_bytes
 from ..compression.encoded_tensor import EncodedTensor
 from ..compression.scale_rounding import packed, split, unpacked, with_zero_points
 from ..errors import FileError, quoted

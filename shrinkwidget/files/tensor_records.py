@@ -16,8 +16,7 @@ from torch import Tensor
 
 from .. import strict_json
 from ..analysis.channel_layout import FIRST, Layout
-from ..analysis.model_tensors import COMPRESSIBLE_DTYPES
-from ..analysis.packed_file_size import (
+from ..analysis.file_size import (
     BFLOAT16,
     COMPRESSIBLE,
     LayerBytes,
@@ -26,8 +25,9 @@ from ..analysis.packed_file_size import (
     stored_dtype,
     structure_json,
 )
-from ..analysis.safetensors_file import DTYPES, impossible_shape
-from ..analysis.tied_weights import View
+from ..analysis.model_tensors import COMPRESSIBLE_DTYPES
+from ..analysis.safetensors_checkpoint import DTYPES, impossible_shape
+from ..analysis.tied_and_parametrized_weights import View
 from ..errors import FileError, RecipeError, quoted
 from ..recipe import Plan, Recipe
 
@@ -101,7 +101,7 @@ def read_records(structure: str, recipe: Recipe) -> tuple[TensorRecord, ...]:
     """Return the tensors a structure text describes, in model order, each with its plan.
 
     Raises:
-        FileError: unless the text is what ``summary.bytes.structure_text`` writes, for a model this recipe fits.
+        FileError: unless the text is what `structure_text` writes, for a model this recipe fits.
     """
     described = [_checked(item) for item in _json(structure)]
     if twice := [n for n, times in Counter(n for d in described for n in (d[0], *d[5])).items() if times > 1]:

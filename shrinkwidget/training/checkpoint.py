@@ -15,9 +15,8 @@ from typing import Any, Final
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ..analysis.file_type_detection import open_plain_file
 from ..analysis.model_tensors import dtype_name
-from ..analysis.safetensors_file import FILE_DTYPES, SafetensorsFile, read_header_text
+from ..analysis.safetensors_checkpoint import FILE_DTYPES, SafetensorsFile, open_plain_file, read_header_text
 from ..errors import FileError, TrainingError, quoted
 from ..files.atomic_write import write_whole
 from ..files.packed_file_writer import raw_bytes

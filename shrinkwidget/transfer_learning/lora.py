@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from ..analysis.parametrizations import plain_weights
+from ..analysis.tied_and_parametrized_weights import plain_weights
 from ..errors import ModelError
 
 _ADAPTED: Final = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
-from ..analysis.forward_profile import ForwardProfile
+from ..analysis.macs_and_activation_memory import ForwardProfile
 from ..analysis.model_tensors import check_refused, open_model
 from ..analysis.run_without_side_effects import describe, device_of, reason
 from ..compressed_model import CompressedModel

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from torch import nn
 
-from ..analysis.forward_profile import ForwardProfile, profile_forward
+from ..analysis.macs_and_activation_memory import ForwardProfile, profile_forward
 from ..analysis.model_tensors import open_model
 from ..compressed_model import CompressedModel, compress
 from ..evaluation.batches import Batch

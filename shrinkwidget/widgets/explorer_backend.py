@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..analysis.channel_layout import Stated
 from ..analysis.estimate import Estimate, estimate
-from ..analysis.forward_profile import profile_forward
+from ..analysis.macs_and_activation_memory import profile_forward
 from ..analysis.model_checksum import ModelChecksum
 from ..analysis.model_tensors import Source, open_model
 from ..analysis.parallel import never

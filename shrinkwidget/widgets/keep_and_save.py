@@ -10,8 +10,8 @@ from typing import Any, Final
 
 from IPython.core.getipython import get_ipython
 
-from ..analysis.packed_file_size import ENTROPY, FORMAT
-from ..analysis.safetensors_file import SafetensorsFile
+from ..analysis.file_size import ENTROPY, FORMAT
+from ..analysis.safetensors_checkpoint import SafetensorsFile
 from ..compressed_model import CompressedModel
 from ..errors import FileError, ShrinkError, quoted
 from ..figures.formatting import recipe_sentence

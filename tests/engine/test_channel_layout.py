@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 import shrinkwidget as sw
 from shrinkwidget.analysis.channel_layout import Layout, layouts
+from shrinkwidget.analysis.file_size import encode_structure
 from shrinkwidget.analysis.model_tensors import open_model
-from shrinkwidget.analysis.packed_file_size import encode_structure
 from shrinkwidget.analysis.sketch import Sketch
 from shrinkwidget.errors import FileError, ModelError
 from shrinkwidget.files.tensor_records import read_records

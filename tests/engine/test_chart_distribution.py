@@ -14,9 +14,9 @@ from torch import nn
 
 from shrinkwidget.analysis.chart_distribution import effective, levels, original, survivors
 from shrinkwidget.analysis.estimate import LayerEstimate, estimate
-from shrinkwidget.analysis.log_histogram_bins import Floats
 from shrinkwidget.analysis.model_tensors import ModelTensors, open_model
 from shrinkwidget.analysis.pruning_estimate import PruningOutcome, survivals
+from shrinkwidget.analysis.quantization_group_histograms import Floats
 from shrinkwidget.analysis.sketch import LayerSketch, Sketch, sketch
 from shrinkwidget.compression.pruning_masks import keep_masks
 from shrinkwidget.recipe import Plan, Recipe

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from shrinkwidget.analysis.estimate import estimate
-from shrinkwidget.analysis.log_histogram_bins import NM_PATTERNS
 from shrinkwidget.analysis.model_tensors import open_model
+from shrinkwidget.analysis.quantization_group_histograms import NM_PATTERNS
 from shrinkwidget.analysis.sketch import Sketch, sketch
 from shrinkwidget.methods import Uniform
 from shrinkwidget.recipe import BITS, Recipe

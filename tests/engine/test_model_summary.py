@@ -22,9 +22,9 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from shrinkwidget import demo
-from shrinkwidget.analysis.model_summary import ModelSummary, safetensors_bytes, summary
+from shrinkwidget.analysis.file_size import safetensors_bytes
+from shrinkwidget.analysis.model_summary import ModelSummary, bytes_text, count_text, summary
 from shrinkwidget.analysis.model_tensors import open_model
-from shrinkwidget.analysis.summary_table import bytes_text, count_text
 from shrinkwidget.errors import DataError, FileError, ModelError
 
 DTYPES = [

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import load
 from torch import Tensor, nn
 
-from shrinkwidget.analysis.log_histogram_bins import (
+from shrinkwidget.analysis.quantization_group_histograms import (
     ATOM,
     BINS,
     GRANULARITIES,
@@ -22,8 +22,9 @@ from shrinkwidget.analysis.log_histogram_bins import (
     NM_PATTERNS,
     RATIOS,
     bin_index,
+    coprime_step,
+    some_runs,
 )
-from shrinkwidget.analysis.quantization_group_histograms import coprime_step, some_runs
 from shrinkwidget.analysis.sketch import LayerSketch, Sketch, sketch
 from shrinkwidget.errors import FileError, ModelError
 

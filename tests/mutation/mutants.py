@@ -110,7 +110,7 @@ MUTANTS: Final = (
            "10 * math.log10(signal / noise)", "20 * math.log10(signal / noise)", ("estimate",)),
     Mutant("metric: shares that nobody called so", "shrinkwidget/evaluation/metrics.py",
            'bool(getattr(function, "percent", False))', 'bool(getattr(function, "percent", True))', ("metrics",)),
-    Mutant("n:m: what is to go is kept", "shrinkwidget/analysis/log_histogram_bins.py",
+    Mutant("n:m: what is to go is kept", "shrinkwidget/analysis/quantization_group_histograms.py",
            'n, m = map(int, pattern.split(":"))\n    return n, m',
            'n, m = map(int, pattern.split(":"))\n    return m - n, m', ("prune",)),
     Mutant("fold: without the norm's epsilon", "shrinkwidget/compression/batchnorm_folding.py",

@@ -1,4 +1,4 @@
-"""How many bytes every part of a packed file takes: docs/format.md as arithmetic, for the estimate and the files."""
+"""How many bytes files take: every part of a packed one (docs/format.md as arithmetic), and a plain .safetensors."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from ..errors import ModelError, quoted
 from ..recipe import Granularity, Plan
 from .channel_layout import FIRST
 from .model_tensors import ModelTensors, TensorEntry, dtype_name
+from .safetensors_checkpoint import FILE_DTYPES
 
 FORMAT: Final = "shrinkwidget"
 ENTROPY: Final = "shrinkwidget-z"
@@ -248,3 +250,40 @@ def counts_bytes(sizes: Iterable[int]) -> int:
 def count_width(n: int) -> int:
     """Return the bytes of the kept count of a layer of n weights."""
     return 4 if n < 2**32 else 8
+
+
+_RANKS: Final = {name: rank for rank, name in enumerate(FILE_DTYPES)}
+
+
+def safetensors_bytes(entries: Iterable[TensorEntry]) -> int:
+    """Return the bytes of a plain ``.safetensors`` file of the saved entries, tied tensors written once, no metadata.
+
+    Equal to ``len(safetensors.torch.save({e.name: tensor for e in saved}))``, computed without reading a weight:
+    8 bytes, a JSON header padded to a multiple of 8, and the tensors' own bytes.
+
+    Raises:
+        ModelError: for a dtype that no safetensors file can hold.
+    """
+    saved = sorted((e for e in entries if e.saved), key=lambda e: (_rank(e), e.name.encode()))
+    header: dict[str, object] = {}
+    end = 0
+    for entry in saved:
+        start, end = end, end + (entry.nbytes if entry.kind else entry.numel * entry.dtype.itemsize)
+        code = "U8" if entry.kind else FILE_DTYPES[dtype_name(entry.dtype)]
+        header[entry.name] = {"dtype": code, "shape": list(entry.shape), "data_offsets": [start, end]}
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    return 8 + -(-len(text) // 8) * 8 + end
+
+
+def fits_safetensors(entries: Iterable[TensorEntry]) -> bool:
+    """Tell whether a plain ``.safetensors`` file can hold every saved entry: it has no complex128, for instance."""
+    return all(dtype_name(e.dtype) in _RANKS or e.kind for e in entries if e.saved)
+
+
+def _rank(entry: TensorEntry) -> int:
+    name = "uint8" if entry.kind else dtype_name(entry.dtype)  # a quantized tensor counts as the bytes it is
+    if name not in _RANKS:
+        raise ModelError(
+            f"{quoted(entry.name)} is {name}, which a .safetensors file cannot hold: convert it to a float type"
+        )
+    return _RANKS[name]
