@@ -1,12 +1,18 @@
-"""Evaluation data as users have it (loaders, iterables, datasets, pairs of tensors), read batch by batch."""
+"""Data as users have it (loaders, iterables, datasets, pairs of tensors), read batch by batch.
+
+First how it is cut and read, then how a batch is made to fit a model, then the thread that reads data which may block.
+"""
 
 from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
-from typing import Any, Final, cast
+from queue import Empty, SimpleQueue
+from typing import Any, Final, Literal, TypeAlias, cast
 
 import numpy as np
 import torch
@@ -14,15 +20,26 @@ from torch import Tensor, nn
 from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset
 
 from ..analysis.run_without_side_effects import as_inputs, describe, moved, reason
-from ..errors import DataError
+from ..errors import Cancelled, DataError
 
 TARGET_KEYS: Final = ("labels", "label", "targets", "target", "y")
+
+# Batches of a pair of tensors: a small network runs no faster with more rows, and large inputs (a photo of 4 MB) should
+# give a first score after seconds.
 MOST_ROWS: Final = 128
 MOST_BYTES: Final = 16_000_000
-_WRAPPED: Final = ("_orig_mod", "module", "model", "base_model")
-"""Under which names a wrapper holds its model: torch.compile, parallel and averaged models, PEFT, and most people."""
 
-_MOST_WRAPPERS: Final = 8
+# Under which names a wrapper holds its model: torch.compile, parallel and averaged models, PEFT, and most people.
+_WRAPPED: Final = ("_orig_mod", "module", "model", "base_model")
+_MOST_WRAPPERS: Final = 8  # a module may name itself among its own, and would be unwrapped for ever
+
+_LOOK_SECONDS: Final = 0.05  # how long Stop may go unnoticed while data blocks
+_CLOSE_SECONDS: Final = 1.0  # how long a loader's workers are given to end
+
+_Answer: TypeAlias = tuple[Literal["batch", "end", "error"], Any]
+
+# The readers whose threads have not ended, the blocked ones that were given up among them.
+_LIVE: Final[set[_Reader]] = set()
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +61,33 @@ def raw_batches(data: object, seed: int = 0, batch_size: int | None = None) -> I
         DataError: for data that is none of these, or that fails while it gives a batch.
     """
     if (pair := as_pair(data)) is not None:
-        yield from _cut(*pair, batch_size)
+        inputs, targets = pair
+        if batch_size is None:  # small enough for a first result soon, and large enough to run well
+            row_bytes = max(1, inputs.nbytes // max(1, len(inputs)))
+            batch_size = max(1, min(MOST_ROWS, MOST_BYTES // row_bytes))
+        for start in range(0, len(inputs), batch_size):
+            yield inputs[start : start + batch_size], targets[start : start + batch_size]
+        return
+    if isinstance(data, DataLoader):
+        data = own_loader(data, seed)
     elif isinstance(data, Dataset) and not isinstance(data, IterableDataset):
-        yield from _taken(
-            DataLoader(data, batch_size=batch_size or MOST_ROWS, generator=torch.Generator().manual_seed(seed))
-        )
-    else:
-        yield from _taken(own_loader(data, seed) if isinstance(data, DataLoader) else data)
+        # A generator of its own: torch's would draw a seed for workers from the process's generator.
+        generator = torch.Generator().manual_seed(seed)
+        data = DataLoader(data, batch_size=batch_size or MOST_ROWS, generator=generator)
+    refuse_no_data(data)
+    try:
+        batches, number = iter(cast(Iterable[Any], data)), 0
+    except Exception as error:  # a loader's workers start here
+        raise DataError(f"the data cannot be read: {reason(error)}") from error
+    while True:  # by hand, so that an error of the user's data names the batch it was to give
+        number += 1
+        try:
+            raw = next(batches)
+        except StopIteration:
+            return
+        except Exception as error:
+            raise DataError(f"the data failed to give batch {number}: {reason(error)}") from error
+        yield raw
 
 
 def own_loader(loader: DataLoader[Any], seed: int) -> DataLoader[Any]:
@@ -70,7 +107,7 @@ def own_loader(loader: DataLoader[Any], seed: int) -> DataLoader[Any]:
         batches = _own_sampler(batches, generator)
         batches.sampler = sampler if batches.sampler is loader.sampler else _own_sampler(batches.sampler, generator)
     changed["batch_sampler"] = batches
-    vars(own).update(changed)  # DataLoader refuses to be changed attribute by attribute
+    vars(own).update(changed)  # DataLoader refuses to have its attributes set
     return own
 
 
@@ -92,24 +129,6 @@ def refuse_no_data(data: object, purpose: str = "evaluate") -> None:
         )
 
 
-def _taken(data: object) -> Iterator[Any]:
-    """Iterate, so that an error of the user's data names the batch it was to give."""
-    refuse_no_data(data)
-    try:
-        batches, number = iter(cast(Iterable[Any], data)), 0
-    except Exception as error:  # a loader's workers start here
-        raise DataError(f"the data cannot be read: {reason(error)}") from error
-    while True:
-        number += 1
-        try:
-            raw = next(batches)
-        except StopIteration:
-            return
-        except Exception as error:
-            raise DataError(f"the data failed to give batch {number}: {reason(error)}") from error
-        yield raw
-
-
 def as_pair(data: object) -> tuple[Tensor, Tensor] | None:
     """Return (inputs, targets) if the data is a pair of tensors (or arrays) of one length, None if it is no pair.
 
@@ -126,21 +145,16 @@ def as_pair(data: object) -> tuple[Tensor, Tensor] | None:
     return inputs, targets
 
 
-def _cut(inputs: Tensor, targets: Tensor, rows: int | None) -> Iterator[tuple[Tensor, Tensor]]:
-    """Cut into batches of so many rows, or small enough for a first result soon and large enough to run well."""
-    if rows is None:
-        row_bytes = max(1, inputs.nbytes // max(1, len(inputs)))
-        rows = max(1, min(MOST_ROWS, MOST_BYTES // row_bytes))
-    for start in range(0, len(inputs), rows):
-        yield inputs[start : start + rows], targets[start : start + rows]
-
-
 def count(data: object) -> int | None:
     """Return how many examples the data holds, or None where only reading it would tell."""
     if (pair := as_pair(data)) is not None:
         return len(pair[1])
     if isinstance(data, DataLoader):
-        return _count_loader(data)
+        # Neither an iterable dataset nor a batch sampler of the user's need say how many they give.
+        if isinstance(data.dataset, IterableDataset) or data.batch_size is None or not isinstance(data.sampler, Sized):
+            return None
+        n = len(data.sampler)
+        return n - n % data.batch_size if data.drop_last else n
     if isinstance(data, list | tuple):
         lengths = [_rows(raw) for raw in data]
         return None if None in lengths else sum(n for n in lengths if n is not None)
@@ -154,15 +168,6 @@ def _rows(raw: object) -> int | None:
     else:
         targets = raw[1] if isinstance(raw, Sequence) and len(raw) == 2 else None
     return len(targets) if isinstance(targets, Tensor | np.ndarray) and targets.ndim else None
-
-
-def _count_loader(loader: DataLoader[Any]) -> int | None:
-    if isinstance(loader.dataset, IterableDataset) or loader.batch_size is None:
-        return None  # the loader itself does not know
-    if not isinstance(loader.sampler, Sized):
-        return None
-    n = len(loader.sampler)
-    return n - n % loader.batch_size if loader.drop_last else n
 
 
 def prepared(raw: object, model: nn.Module, device: torch.device | None) -> Batch:
@@ -188,18 +193,13 @@ def prepared(raw: object, model: nn.Module, device: torch.device | None) -> Batc
             f"a batch is {what}; expected (inputs, targets) or a dict with inputs and targets"
             f"{hint if isinstance(raw, tuple | list) and len(raw) > 2 else ''}"
         )
-    args, kwargs, targets = moved((args, kwargs, _targets(targets)), device)
-    return Batch(args, kwargs, targets)
-
-
-def _targets(targets: object) -> Tensor:
     try:
         found = torch.as_tensor(targets)
     except (TypeError, ValueError, RuntimeError) as error:
         raise DataError(f"targets must be a tensor, got a {type(targets).__name__} ({reason(error)})") from error
     if found.ndim == 0:
         raise DataError("targets are a single number; expected one row per example (is the batch dimension missing?)")
-    return found
+    return Batch(*moved((args, kwargs, found), device))
 
 
 def _from_mapping(raw: Mapping[str, Any], model: nn.Module) -> tuple[tuple[Any, ...], dict[str, Any], Any]:
@@ -249,3 +249,124 @@ def unwrapped(model: nn.Module) -> nn.Module:
             break
         model = inner
     return model
+
+
+# Reading on a thread of its own
+
+
+def read_in_thread(
+    batches: Iterator[Any], data: object, stopped: Callable[[], bool], patience: float | None
+) -> Iterator[Any]:
+    """Return the batches of `data`, read one at a time on another thread, until `stopped` says so.
+
+    No thread can be ended from outside. So where a loader waits for ever, for a lock, a socket, a worker that died, its
+    reader is left to wait, and the thread that works is free again. As long as it waits, the same data is not read
+    anew: a second reader would only be the second to wait. Tensors do not block; nor is there another thread without
+    `patience`: on the main thread Ctrl-C ends the wait.
+
+    Raises:
+        Cancelled: as soon as `stopped` says so, also while a batch is waited for.
+        DataError: for data that gives no batch for `patience` seconds.
+    """
+    if patience is None or as_pair(data) is not None:
+        return batches
+    return _unblocked(batches, data, stopped, patience)
+
+
+def _unblocked(batches: Iterator[Any], data: object, stopped: Callable[[], bool], patience: float) -> Iterator[Any]:
+    end = time.monotonic() + patience
+    while any(reader.left and reader.data is data for reader in list(_LIVE)):  # one that was given up reads it still
+        if stopped():
+            raise Cancelled("cancelled while the data was blocked")
+        if time.monotonic() > end:
+            raise DataError(_blocked("is still blocked: it has given nothing", patience))
+        time.sleep(_LOOK_SECONDS)
+    reader = _Reader(batches, data)
+    number = 0
+    try:
+        while True:
+            number += 1
+            kind, value = reader.next(number, stopped, patience)
+            if kind == "error":
+                raise value
+            if kind == "end":
+                return
+            yield value
+            del value  # or two batches would be held while the next is read
+    finally:
+        reader.leave()
+
+
+class _Reader:
+    """A thread that takes one batch from an iterator each time it is asked to.
+
+    It never reads ahead: a batch that nobody asked for would have drawn random numbers and moved the caller's iterator.
+    """
+
+    def __init__(self, batches: Iterator[Any], data: object) -> None:
+        self.data = data
+        self.left = False
+        self._asked: SimpleQueue[bool] = SimpleQueue()
+        self._given: SimpleQueue[_Answer] = SimpleQueue()
+        self._waiting = False
+        # A daemon: a thread that waits for ever must not keep the interpreter from ending.
+        self.thread = threading.Thread(target=self._read, args=(batches,), name="shrinkwidget-reader", daemon=True)
+        _LIVE.add(self)
+        self.thread.start()
+
+    def next(self, number: int, stopped: Callable[[], bool], patience: float) -> _Answer:
+        """Ask for the batch of this number and return what came."""
+        self._waiting = True
+        self._asked.put(True)
+        end = time.monotonic() + patience
+        while True:
+            try:
+                answer = self._given.get(timeout=_LOOK_SECONDS)
+            except Empty:
+                if stopped():
+                    raise Cancelled(f"cancelled while batch {number} was waited for") from None
+                if time.monotonic() > end:
+                    raise DataError(_blocked(f"has given no batch {number}", patience)) from None
+            else:
+                self._waiting = False
+                return answer
+
+    def leave(self) -> None:
+        """Let the thread close the iterator and end, as soon as it is not blocked."""
+        self.left = True
+        self._asked.put(False)
+        if not self._waiting:
+            self.thread.join(_CLOSE_SECONDS)  # a loader's workers end before somebody reads it anew
+
+    def _read(self, batches: Iterator[Any]) -> None:
+        try:
+            while self._asked.get():
+                try:
+                    self._given.put(("batch", next(batches)))
+                except StopIteration:
+                    break
+            # Closed and let go on this thread: what its end runs (a loader's workers that are joined) may block, too.
+            close = getattr(batches, "close", None)
+            if close is not None:
+                close()
+            del batches
+            self._given.put(("end", None))
+        except BaseException as error:  # noqa: BLE001  # told on the thread that asked
+            self._given.put(("error", error))
+        finally:
+            _LIVE.discard(self)
+
+
+def wait_for_readers(seconds: float) -> None:
+    """Wait for readers that were given up, once, and so long at most: none should be caught in torch at the end."""
+    end = time.monotonic() + seconds
+    for reader in list(_LIVE):
+        reader.thread.join(max(0.0, end - time.monotonic()))
+        _LIVE.discard(reader)
+
+
+def _blocked(what: str, patience: float) -> str:
+    return (
+        f"the data {what} for {patience:g} s: it waits for something that does not come, or is very slow; "
+        f"look for a lock, a download or a worker that has died"
+    )

@@ -31,13 +31,14 @@ from ..errors import DataError, MethodError, ModelError, quoted
 from ..method_registry import Importance, doing
 from .batches import TARGET_KEYS, Batch, prepared, raw_batches
 from .labels import LabelRules
-from .named_losses import LOSSES
+from .metrics import LOSSES
 from .predictions import OutputReader
 
-_NO_TARGETS: Final = torch.empty(0)
+# Examples whose gradients are taken together, of data that is no loader: in larger batches they cancel. On the
+# embedded network, 80 % pruned, "taylor" keeps 86 % accuracy with single examples, 67 % with 8, 26 % with 128.
 _LABELLED_ROWS: Final = 8
-"""Examples whose gradients are taken together, of data that is no loader: in larger batches they cancel. On the
-embedded network, 80 % pruned, ``"taylor"`` keeps 86 % accuracy with single examples, 67 % with 8, 26 % with 128."""
+
+_NO_TARGETS: Final = torch.empty(0)
 
 
 class Calibration:
@@ -79,7 +80,7 @@ class Calibration:
             MethodError: for an importance that fails, or returns what is no statistic.
             ModelError: if the model cannot be copied.
         """
-        key = repr(importance)
+        key = repr(importance)  # two of one kind with other settings look at the data differently
         with self._lock:
             if key not in self._known:
                 self._known[key] = self._observed(importance)
@@ -178,21 +179,25 @@ class CalibrationRun:
 
     def _batches(self, labelled: bool) -> Iterator[tuple[int, Batch]]:
         device, number = device_of(self.network), 0
-        for number, raw in enumerate(self._raw(labelled), start=1):
+        if isinstance(self._data, Tensor | np.ndarray):  # inputs alone: cut as pairs are, each beside itself
+            inputs = torch.as_tensor(self._data)
+            batches: Iterator[Any] = (cut for cut, _ in raw_batches((inputs, inputs)))
+        else:
+            batches = raw_batches(self._data, batch_size=_LABELLED_ROWS if labelled else None)
+        for number, raw in enumerate(batches, start=1):
             with _batch_named(number):
-                batch = _batch(raw, self.network, device, labelled)
+                bare = isinstance(raw, Tensor | np.ndarray) or (isinstance(raw, tuple | list) and len(raw) == 1)
+                bare = bare or (isinstance(raw, Mapping) and not any(key in raw for key in TARGET_KEYS))
+                if bare and not labelled:
+                    args, kwargs = moved(as_inputs(raw), device)
+                    batch = Batch(args, kwargs, _NO_TARGETS)
+                else:
+                    batch = prepared(raw, self.network, device)
                 if not all(bool(x.isfinite().all()) for x in _floats((batch.args, batch.kwargs))):
                     raise DataError("it holds NaN or infinite values: clean it first")
             yield number, batch
         if not number:
             raise DataError("the calibration data is empty: give at least one batch")
-
-    def _raw(self, labelled: bool) -> Iterator[Any]:
-        if isinstance(self._data, Tensor | np.ndarray):
-            inputs = torch.as_tensor(self._data)
-            pairs = raw_batches((inputs, inputs))  # cut as evaluation cuts them
-            return (inputs for inputs, _ in pairs)
-        return raw_batches(self._data, batch_size=_LABELLED_ROWS if labelled else None)
 
 
 @contextmanager
@@ -202,17 +207,6 @@ def _batch_named(number: int) -> Iterator[None]:
         yield
     except DataError as error:
         raise DataError(f"calibration batch {number}: {error}") from error.__cause__
-
-
-def _batch(raw: Any, network: nn.Module, device: torch.device | None, labelled: bool) -> Batch:
-    """Return a batch with its targets, or, where nobody asks for them, without."""
-    bare = isinstance(raw, Tensor | np.ndarray) or (isinstance(raw, tuple | list) and len(raw) == 1)
-    bare = bare or (isinstance(raw, Mapping) and not any(key in raw for key in TARGET_KEYS))
-    if bare and not labelled:
-        args, kwargs = as_inputs(raw)
-        args, kwargs = moved((args, kwargs), device)
-        return Batch(args, kwargs, _NO_TARGETS)
-    return prepared(raw, network, device)
 
 
 def _floats(value: Any) -> Iterator[Tensor]:

@@ -14,12 +14,10 @@ from ..analysis.parallel import never
 from ..analysis.run_without_side_effects import RandomState, device_of, preserve_rng_state, run
 from ..argument_checks import public
 from ..errors import ArgumentError, Cancelled, DataError, ModelError
-from .batches import Batch, as_pair, count, prepared, raw_batches
+from .batches import Batch, as_pair, count, prepared, raw_batches, read_in_thread
 from .labels import LabelRules
-from .metrics import Metric, RunningMean, Sums, resolve
-from .per_class_counts import ClassCounts, PerClassCounter, collapse_warning
+from .metrics import ClassCounts, Metric, PerClassCounter, RunningMean, Sums, collapse_warning, resolve
 from .predictions import OutputReader
-from .reader_thread import read_in_thread
 
 MetricLike: TypeAlias = str | Metric | Callable[[Any, Tensor], object]
 
@@ -104,7 +102,8 @@ class Score:
             True
         """
         known = {f.name: found[f.name] for f in fields(cls) if f.name in found}
-        unknown = {name: math.nan for name in ("value", "low", "high") if known[name] is None}  # JSON has no NaN
+        # JSON has no NaN: `to_dict` told None.
+        unknown = {name: math.nan for name in ("value", "low", "high") if known[name] is None}
         return cls(**{**known, **unknown, "warnings": tuple(known["warnings"])})
 
     def to_dict(self) -> dict[str, Any]:
@@ -216,7 +215,9 @@ def evaluate(
     found = scores(module, eval_data, metric, LabelRules(ignore_index, next_token), batch_size=batch_size)
     if provenance is not None:
         found = (replace(score, provenance=provenance) for score in found)
-    if stream:  # tensors draw nothing, but datasets may
+    # A dataset may draw random numbers (augmentation): the caller's must go on as if nothing had. Tensors draw none
+    # from Python's and numpy's generators, whose states are slow to copy.
+    if stream:
         return _aside(found, RandomState(torch_only=as_pair(eval_data) is not None))
     with preserve_rng_state():
         *_, last = found
@@ -252,47 +253,41 @@ def scores(
     Raises:
         Cancelled: when `cancelled` says so.
     """
-    module, device = _runnable(model)
-    reader = OutputReader(module, rules)
-    batches = read_in_thread(raw_batches(data, batch_size=batch_size), data, cancelled or never, patience)
-    return _scores(reader, module, device, data, resolve(metric), cancelled or never, batches)
-
-
-def _runnable(model: object) -> tuple[nn.Module, torch.device | None]:
-    """Return a module with values, and its device; refuse all else."""
     if not isinstance(model, nn.Module):
         inside = "its .model" if isinstance(getattr(model, "model", None), nn.Module) else "an nn.Module"
         raise ModelError(f"cannot run a {type(model).__name__}: give {inside}")
     if (device := device_of(model)) is not None and device.type == "meta":
         raise ModelError("the model is on the meta device and has no values: load its weights first")
-    return model, device
+    module, scored_by, stop = model, resolve(metric), cancelled or never
+    reader = OutputReader(module, rules)
+    batches = read_in_thread(raw_batches(data, batch_size=batch_size), data, stop, patience)
 
+    # A generator inside, so that a wrong name or model is refused by the call and not by the first score.
+    def each() -> Iterator[Score]:
+        tally, classes, total, number = RunningMean(), PerClassCounter(), count(data), 0
+        for number, raw in enumerate(batches, start=1):
+            if stop():
+                raise Cancelled(f"the evaluation was cancelled before batch {number}")
+            try:
+                sums = _sums(reader, module, prepared(raw, module, device), scored_by)
+            except DataError as error:
+                raise DataError(f"batch {number}: {error}") from error.__cause__
+            tally.add(sums)
+            classes.add(sums.guesses)
+            if tally.clusters:  # a batch may have no label that is scored
+                yield _score(tally, scored_by, total, done=False)
+        if number == 0 and isinstance(data, Iterator):
+            raise DataError(
+                "the data gave no batch: an iterator can be read only once; pass a list of batches or a DataLoader"
+            )
+        if number == 0:
+            raise DataError("the data is empty: there is no batch to evaluate on")
+        if not tally.clusters:
+            raise DataError(f"none of the {number} batches has a label to score")
+        score, counts = _score(tally, scored_by, total, done=True), classes.counts()
+        yield replace(score, by_class=counts, warnings=collapse_warning(counts, score.low, score.high))
 
-def _scores(
-    reader: OutputReader,
-    model: nn.Module,
-    device: torch.device | None,
-    data: object,
-    metric: Metric,
-    cancelled: Callable[[], bool],
-    batches: Iterator[Any],
-) -> Iterator[Score]:
-    tally, classes, total, number = RunningMean(), PerClassCounter(), count(data), 0
-    for number, raw in enumerate(batches, start=1):
-        if cancelled():
-            raise Cancelled(f"the evaluation was cancelled before batch {number}")
-        try:
-            sums = _sums(reader, model, prepared(raw, model, device), metric)
-        except DataError as error:
-            raise DataError(f"batch {number}: {error}") from error.__cause__
-        tally.add(sums)
-        classes.add(sums.guesses)
-        if tally.clusters:
-            yield _score(tally, metric, total, done=False)
-    if not tally.clusters:
-        raise DataError(_empty(data) if number == 0 else f"none of the {number} batches has a label to score")
-    score, counts = _score(tally, metric, total, done=True), classes.counts()
-    yield replace(score, by_class=counts, warnings=collapse_warning(counts, score.low, score.high))
+    return each()
 
 
 def _sums(reader: OutputReader, model: nn.Module, batch: Batch, metric: Metric) -> Sums:
@@ -318,9 +313,3 @@ def _score(tally: RunningMean, metric: Metric, total: int | None, done: bool) ->
         percent=metric.percent,
         higher=metric.higher,
     )
-
-
-def _empty(data: object) -> str:
-    if isinstance(data, Iterator):
-        return "the data gave no batch: an iterator can be read only once; pass a list of batches or a DataLoader"
-    return "the data is empty: there is no batch to evaluate on"

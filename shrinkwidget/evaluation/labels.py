@@ -11,7 +11,6 @@ from torch import Tensor
 
 from ..analysis.run_without_side_effects import describe
 from ..errors import DataError
-from .model_outputs import Fit
 
 IGNORED: Final = -100
 """The label that is never scored, as in ``torch.nn.functional.cross_entropy``."""
@@ -45,24 +44,6 @@ class LabelRules:
             raise DataError(f"next_token={self.next_token!r} must be True, False or None")
 
 
-def fits_classes(labels: Tensor, rules: LabelRules) -> Fit:
-    """Return how well a tensor may score the classes of labels: 2 with just as many classes as there are labels."""
-    whole = labels[labels != rules.ignore_index] if rules.ignore_index is not None else labels
-    classes = int(whole.max()) + 1 if whole.numel() and not labels.is_complex() else 0
-
-    def fit(tensor: Tensor) -> int:
-        if tensor.shape == labels.shape:  # one-hot, or one logit a label
-            return 2 if tensor.ndim > 1 or classes <= 2 else 0
-        plain = labels.squeeze(1) if labels.ndim > 1 and labels.shape[1] == 1 else labels
-        shape = tuple(tensor.shape)
-        sizes = [shape[1]] if shape[:1] + shape[2:] == plain.shape and len(shape) > 1 else []
-        sizes += [shape[-1]] if shape[:-1] == plain.shape else []
-        known = [max(size, 2) for size in sizes]  # one logit tells two classes apart
-        return 2 if classes in known else int(any(size > classes for size in known))
-
-    return fit
-
-
 def paired(scores: Tensor, labels: Tensor, classes_last: bool) -> tuple[Tensor, Tensor]:
     """Return scores N×C×… and labels: N×… of classes, or N×C×… of shares; one score a label is N×1×….
 
@@ -73,7 +54,8 @@ def paired(scores: Tensor, labels: Tensor, classes_last: bool) -> tuple[Tensor, 
     """
     if scores.shape == labels.shape and scores.ndim > 1 and scores.shape[1] > 1:
         return _shares(scores, labels, classes_last)
-    if labels.ndim == scores.ndim > 1 and scores.numel() != labels.numel():  # N×1
+    # A column of labels, N×1, is what a table gives; beside scores N×1 it is as it should be, one label a score.
+    if labels.ndim == scores.ndim > 1 and scores.numel() != labels.numel():
         if labels.shape[1] == 1:
             labels = labels.squeeze(1)
         elif labels.shape[-1] == 1:
@@ -93,6 +75,7 @@ def _shares(scores: Tensor, labels: Tensor, classes_last: bool) -> tuple[Tensor,
     """Return labels that give each class its share; as class numbers where the whole share is that of one."""
     if labels.is_complex():
         raise DataError(f"labels are {describe(labels)}; expected class numbers, or a share of each class")
+    # Several labels of one row (multi-label) look the same but for their sum: they would be scored by their largest.
     shares = labels.float()
     within = bool(((shares >= 0) & (shares <= 1)).all())
     one, last = (bool(((shares.sum(dim) - 1).abs() < 1e-3).all()) for dim in (1, -1))
@@ -106,7 +89,7 @@ def _shares(scores: Tensor, labels: Tensor, classes_last: bool) -> tuple[Tensor,
         )
     if last and (classes_last or not one):
         scores, shares = scores.movedim(-1, 1), shares.movedim(-1, 1)
-    if bool((shares.amax(1) == 1).all()):  # one-hot
+    if bool((shares.amax(1) == 1).all()):  # one-hot: as class numbers they are compared in less time and memory
         return scores, shares.argmax(1)
     return scores, shares
 

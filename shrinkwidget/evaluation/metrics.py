@@ -1,15 +1,18 @@
 """What an evaluation measures: accuracy, mean squared error, perplexity, or the user's own, each with its interval.
 
-A metric is an object: its name is only shown, and says nothing about its unit or its direction.
+A metric is an object: its name is only shown, and says nothing about its unit or its direction. Beside an accuracy
+stands what its mean hides: how often each class was the label, was predicted, and rightly. At the end are the losses
+that go by a name, made of the same predictions.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -21,11 +24,18 @@ from ..analysis.run_without_side_effects import describe, reason
 from ..argument_checks import checked_fields, meant, public
 from ..errors import DataError, ShrinkError, nearest, quoted
 from .labels import IGNORED, are_shares
-from .model_outputs import no_nan
-from .predictions import Predictions
+from .predictions import Predictions, no_nan
 
 Z: Final = 1.959963984540054
 """Standard deviations on either side of a 95 % interval."""
+
+MOST_CLASSES: Final = 1000
+"""More classes than this are a vocabulary: most of them are never predicted, and rightly."""
+
+# Labels from which it counts that a class is never predicted: of fewer, chance may miss all.
+_ENOUGH: Final = 5
+_NAMED: Final = 6  # classes a warning lists before it says "and n more"
+_MOST_HELD: Final = 1 << 20  # labels: some megabytes
 
 Interval: TypeAlias = tuple[float, float, float]
 """A value, and the ends of its 95 % interval: NaN where too few examples can tell them."""
@@ -87,7 +97,7 @@ class RunningMean:
     def spread(self) -> float:
         """Sum over clusters of (total − mean · terms)²."""
         tt, tm, mm = self._squares
-        return max(0.0, tt - 2 * self.mean * tm + self.mean**2 * mm)
+        return max(0.0, tt - 2 * self.mean * tm + self.mean**2 * mm)  # rounding may leave less than nothing
 
     @property
     def error(self) -> float:
@@ -95,6 +105,73 @@ class RunningMean:
         if self.clusters < 2:
             return math.nan
         return math.sqrt(self.spread * self.clusters / (self.clusters - 1)) / self.terms
+
+
+class ClassCounts(NamedTuple):
+    """Of one class: how many labels, how many predictions, and how many predictions that were right."""
+
+    labels: int
+    predicted: int
+    correct: int
+
+
+class PerClassCounter:
+    """Counts over all batches so far, taken of many at once: one by one they would take a small network's time."""
+
+    def __init__(self) -> None:
+        self._counts: Tensor | None = None
+        self._waiting: list[ClassPredictions] = []
+        self._held = 0
+
+    def add(self, guesses: ClassPredictions | None) -> None:
+        """Take note of one batch; None, or more than `MOST_CLASSES`, is not counted."""
+        if guesses is None or guesses.classes > MOST_CLASSES:
+            return
+        self._waiting.append(guesses)
+        self._held += guesses.labels.numel()
+        if self._held > _MOST_HELD:
+            self._count()
+
+    def counts(self) -> tuple[ClassCounts, ...]:
+        """Return the counts of every class, by its number."""
+        self._count()
+        return () if self._counts is None else tuple(ClassCounts(*row) for row in self._counts.T.tolist())
+
+    def _count(self) -> None:
+        waiting, self._waiting, self._held = self._waiting, [], 0
+        if not waiting:
+            return
+        labels, predicted = (
+            torch.cat([part.flatten() for part in parts])
+            for parts in zip(*((guesses.labels, guesses.predicted) for guesses in waiting), strict=True)
+        )
+        scored = labels != IGNORED
+        labels, predicted = labels[scored], predicted[scored]
+        most = max(guesses.classes for guesses in waiting)
+        kinds = (labels, predicted, labels[labels == predicted])
+        found = torch.stack([torch.bincount(kind, minlength=most) for kind in kinds]).cpu()
+        if self._counts is not None:
+            found[:, : self._counts.shape[1]] += self._counts  # a model tells as many classes apart every time
+        self._counts = found
+
+
+def collapse_warning(counts: tuple[ClassCounts, ...], low: float, high: float) -> tuple[str, ...]:
+    """Return what is to be said beside an accuracy: classes never predicted, and whether it beats chance."""
+    total = sum(count.labels for count in counts)
+    if not total:
+        return ()
+    warnings = []
+    never = [(i, count.labels) for i, count in enumerate(counts) if count.labels >= _ENOUGH and not count.predicted]
+    if never:
+        named = ", ".join(f"{i} ({n:,} labels)" for i, n in never[:_NAMED])
+        more = f" and {len(never) - _NAMED} more" if len(never) > _NAMED else ""
+        warnings.append(f"never predicted: class {named}{more}")
+    most = max(range(len(counts)), key=lambda i: counts[i].labels)
+    chance = counts[most].labels / total
+    if low <= chance:
+        how = "the interval covers chance" if high >= chance else "below chance"
+        warnings.append(f"{how}: always answering class {most} scores {100 * chance:.1f} %")
+    return tuple(warnings)
 
 
 @checked_fields(DataError)
@@ -210,12 +287,9 @@ def _squared_interval(tally: RunningMean) -> Interval:
 
 
 def _exponential_interval(tally: RunningMean) -> Interval:
-    value, low, high = (_exp(x) for x in _mean_interval(tally))
+    # Beyond e^709 math.exp raises instead of saying infinity.
+    value, low, high = (math.inf if x > 709 else math.exp(x) for x in _mean_interval(tally))
     return value, low, high
-
-
-def _exp(x: float) -> float:
-    return math.inf if x > 709 else math.exp(x)
 
 
 def _accuracy_sums(answers: Predictions) -> Sums:
@@ -225,6 +299,7 @@ def _accuracy_sums(answers: Predictions) -> Sums:
         labels = labels.argmax(1)
     scored = labels != IGNORED
     right = (predicted == labels) & scored
+    # Classes that are tokens are a vocabulary: that some are never predicted says nothing.
     guesses = None if answers.of_next_tokens else ClassPredictions(predicted, labels, scores.shape[1])
     return _by_example(right, scored, guesses)
 
@@ -248,7 +323,10 @@ def _own_sums(metric: Callable[[Any, Tensor], object], name: str, answers: Predi
         raise
     except Exception as error:
         raise DataError(f"the metric {name!r} failed: {reason(error)}") from error
-    n, found = len(targets), _numbers(given)
+    n = len(targets)
+    found: Tensor | None = None
+    with suppress(TypeError, ValueError, RuntimeError):  # it may be no numbers at all
+        found = torch.as_tensor(given).detach()
     if found is not None and found.numel() == 1 and (found.ndim == 0 or n == 1):
         return Sums(_double(no_nan(found.reshape(1), name)) * n, torch.tensor([float(n)]), n)
     if found is None or found.shape != (n,):
@@ -259,15 +337,8 @@ def _own_sums(metric: Callable[[Any, Tensor], object], name: str, answers: Predi
     return Sums(no_nan(found, name), torch.ones(n), n)
 
 
-def _numbers(given: object) -> Tensor | None:
-    """Return what a user's metric gave as a tensor, None if it is no numbers."""
-    try:
-        return torch.as_tensor(given).detach()
-    except (TypeError, ValueError, RuntimeError):
-        return None
-
-
 def _by_example(values: Tensor, scored: Tensor, guesses: ClassPredictions | None = None) -> Sums:
+    # In float64: millions of tokens are summed, and a variance is the small difference of two such sums.
     total, terms = (_double(x).reshape(len(x), -1).sum(1) for x in (values, scored))
     return Sums(total, terms, int((terms > 0).sum()), guesses)
 
@@ -282,3 +353,16 @@ METRICS: Final = {
     "perplexity": Metric("perplexity", False, False, _perplexity_sums, _exponential_interval),
 }
 """The metrics with a name."""
+
+
+def _cross_entropy(answers: Predictions) -> Tensor:
+    logits, labels = answers.logits
+    return F.cross_entropy(logits.float(), labels, ignore_index=IGNORED)
+
+
+def _mse(answers: Predictions) -> Tensor:
+    found, wanted = answers.values
+    return F.mse_loss(found.float(), wanted.float())
+
+
+LOSSES: Final[dict[str, Callable[[Predictions], Tensor]]] = {"cross_entropy": _cross_entropy, "mse": _mse}

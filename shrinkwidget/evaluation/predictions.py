@@ -1,216 +1,41 @@
-"""Reads a model's outputs as answers to the targets, and settles once what the shapes leave open."""
+"""Reads a model's outputs as answers to the targets, and settles once what the shapes leave open.
+
+From top to bottom: the predictions of a batch, the reader that pairs them with labels, how the tensor that predicts is
+found among several outputs, and what the model itself is asked where shapes cannot tell.
+"""
 
 from __future__ import annotations
 
-from dataclasses import replace
+import inspect
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import fields, is_dataclass, replace
 from functools import cached_property
-from typing import Any, Final
+from typing import Any, Final, NoReturn, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
-from ..analysis.run_without_side_effects import describe
+from ..analysis.run_without_side_effects import describe, eval_mode, preserve_rng_state
 from ..errors import DataError, ShrinkError
-from .batches import Batch
-from .detect_output_convention import ends_in_probability, outputs_with_labels
-from .labels import (
-    IGNORED,
-    LabelRules,
-    ahead,
-    are_shares,
-    checked_classes,
-    cross_entropy,
-    fits_classes,
-    mean_loss,
-    paired,
-)
-from .model_outputs import (
-    Place,
-    find_prediction,
-    fits_values,
-    no_nan,
-    own_loss,
-    paired_values,
-    refuse_ambiguous,
-    tensors,
-)
+from .batches import Batch, unwrapped
+from .labels import IGNORED, LabelRules, ahead, are_shares, checked_classes, cross_entropy, mean_loss, paired
 
+# How far, relatively, a model's own loss may be from the cross entropy it is told by: computed in half precision, or
+# with a small term of its own, such as a router's.
 _CLOSE: Final = 0.02
-"""How far, relatively, a model's own loss may be from the cross entropy it is told by: half precision, a small term."""
 
+# Probabilities are raised to this before their logarithm is taken, so that it and its gradient stay finite.
 _LEAST: Final = torch.finfo(torch.float32).tiny
-"""The least probability: its logarithm is finite, and its gradient too."""
 
+Place: TypeAlias = str | int
+"""Where a tensor is in a model's outputs: a key or attribute, or a place in a tuple."""
 
-class OutputReader:
-    """Reads the outputs of one model, batch after batch.
+Fit: TypeAlias = Callable[[Tensor], int]
+"""How well a tensor may predict the targets: 0 it cannot, 1 it can, 2 it is of just their kind."""
 
-    What it settles on the first batch that tells holds for all: which of several outputs predicts, whether they are
-    probabilities, and whether those of a sequence predict the next position.
-    """
-
-    def __init__(self, model: nn.Module, rules: LabelRules) -> None:
-        self.rules = rules
-        self.next_token = rules.next_token
-        self._model = model
-        self._place: Place | None = None
-        self._sigmoid: bool | None = None
-        self._softmax: bool | None = None
-
-    def read(self, output: Any, batch: Batch) -> Predictions:
-        """Return a model's outputs for a batch, to be read as the metric or the loss wants them."""
-        return Predictions(self, output, batch)
-
-    def values(self, output: Any, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return the prediction of a regression and the targets, of one shape."""
-        targets = batch.targets
-        if isinstance(output, Tensor) and output.ndim:
-            return paired_values(output, targets)
-        places = find_prediction(output, fits_values(targets), targets)
-        if len(places) > 1:
-            refuse_ambiguous(output, places)
-        return paired_values(tensors(output)[places[0]], targets)
-
-    def classes(self, output: Any, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return scores N×C×… of the classes and the labels: class numbers N×…, or shares N×C×…."""
-        scores = output if isinstance(output, Tensor) and output.ndim else self._scores(output, batch)
-        labels = batch.targets.to(scores.device)
-        last = not isinstance(output, Tensor) or self.rules.next_token is not None or _tokens(batch, labels) is not None
-        found, (scores, labels) = scores, paired(scores, labels, last)
-        classes_last = scores is not found
-        if scores.dtype.is_floating_point:
-            no_nan(scores)
-        if scores.shape[1] == 1:
-            scores = self._two(scores, batch)
-        if are_shares(scores, labels):
-            return scores, labels
-        labels = checked_classes(labels, scores.shape[1], self.rules)
-        if labels.ndim == 2:
-            return self._in_step(scores, labels, output, batch, classes_last)
-        return scores, labels
-
-    def log_scores(self, scores: Tensor) -> Tensor:
-        """Return the scores of classes as logits, up to a constant of each example: those of a softmax by their log."""
-        if self._softmax is None:
-            self._softmax = scores.dtype.is_floating_point and _sum_to_one(scores)
-        return scores.float().clamp(min=_LEAST).log() if self._softmax else scores
-
-    def _scores(self, output: Any, batch: Batch) -> Tensor:
-        """Return the one of several outputs that predicts."""
-        found = tensors(output)
-        if self._place is None or self._place not in found:
-            places = find_prediction(output, fits_classes(batch.targets, self.rules), batch.targets)
-            if len(places) > 1:
-                places = self._told_by_loss(output, batch, places)
-            self._place = places[0]
-        return found[self._place]
-
-    def _told_by_loss(self, output: Any, batch: Batch, places: list[Place]) -> list[Place]:
-        """Return the one of several outputs of which the model's own loss is the cross entropy."""
-        found, loss, told = tensors(output), own_loss(output), list[Place]()
-        if loss is None:
-            refuse_ambiguous(output, places)
-        for place in places:
-            scores, labels = paired(found[place], batch.targets.to(found[place].device), classes_last=True)
-            if scores.shape[1] == 1 or are_shares(scores, labels):
-                continue
-            pair = scores, checked_classes(labels, scores.shape[1], self.rules)
-            pairs = [pair, ahead(*pair)] if labels.ndim == 2 else [pair]
-            told += [place] if any(abs(mean_loss(*p) - loss) <= 1e-3 * abs(loss) for p in pairs) else []
-        if len(told) != 1:
-            refuse_ambiguous(output, places)
-        return told
-
-    # one score a label: is it a logit, or the probability of class 1?
-
-    def _two(self, scores: Tensor, batch: Batch) -> Tensor:
-        """Return logits of two classes, given that of class 1 or its probability, N×1×…."""
-        if self._sigmoid is None:
-            self._sigmoid = self._is_probability(scores, batch)
-        if not self._sigmoid:
-            return torch.cat([torch.zeros_like(scores), scores], 1)
-        one = scores.float()
-        return torch.cat([1 - one, one], 1).clamp(min=_LEAST).log()
-
-    def _is_probability(self, scores: Tensor, batch: Batch) -> bool:
-        if not scores.dtype.is_floating_point or not bool(((scores >= 0) & (scores <= 1)).all()):
-            return False
-        told = ends_in_probability(self._model, batch, scores)
-        if told is None:
-            raise DataError(
-                f"the outputs, {describe(scores)}, one a label, all lie between 0 and 1 and look like probabilities, "
-                f"but a logit is expected: end the model in the logit (without sigmoid, trained with "
-                f"nn.BCEWithLogitsLoss()), or give metric=lambda out, y: ((out > 0.5) == (y > 0.5)).float().mean() "
-                f"and, to train, loss=nn.BCELoss()"
-            )
-        return told
-
-    # sequences: does position i predict label i, or label i + 1?
-
-    def _in_step(
-        self, scores: Tensor, labels: Tensor, output: Any, batch: Batch, classes_last: bool
-    ) -> tuple[Tensor, Tensor]:
-        """Return scores and labels of sequences paired as the model's own loss pairs them, or as the caller says."""
-        if self.next_token is None:
-            if (loss := own_loss(output)) is not None and loss == loss:
-                self.next_token, next_token = self._told(loss, scores, labels)
-                return ahead(scores, labels) if next_token else (scores, labels)
-            if not classes_last:
-                return scores, labels  # N×C×L is the layout of torch's cross entropy, and paired as that pairs it
-            self.next_token = self._asked(batch, labels)
-        return ahead(scores, labels) if self.next_token else (scores, labels)
-
-    def _told(self, loss: float, scores: Tensor, labels: Tensor) -> tuple[bool | None, bool]:
-        """Return what a loss tells for good, and for this batch.
-
-        Raises:
-            DataError: if it is that of neither pairing.
-        """
-        here, there = mean_loss(scores, labels), mean_loss(*ahead(scores, labels))
-        near = [abs(found - loss) <= _CLOSE * abs(loss) + 1e-3 for found in (here, there)]
-        if near == [False, False]:
-            raise DataError(
-                f"the model's own loss is {loss:.4g}, but the cross entropy is {here:.4g} if position i predicts "
-                f"label i, and {there:.4g} if it predicts label i + 1: say which, next_token=False or next_token=True"
-            )
-        if near != [True, True]:
-            return near[1], near[1]
-        nearer = abs(there - loss) < abs(here - loss)
-        sure = abs(here - there) > 1e-3 * abs(loss) and min(abs(here - loss), abs(there - loss)) < 1e-4 * abs(loss)
-        return (nearer if sure else None), nearer
-
-    def _asked(self, batch: Batch, labels: Tensor) -> bool:
-        """Return how the model, or one inside it, pairs tokens when it is given labels.
-
-        Raises:
-            DataError: if nothing tells, or the labels are those of the next position already.
-        """
-        told = None
-        for output in outputs_with_labels(self._model, batch, labels):
-            loss = own_loss(output)
-            if loss is None or loss != loss:
-                continue
-            try:
-                scores = OutputReader(self._model, self.rules)._scores(output, batch)
-                some = labels[: len(scores)]
-                pair = paired(scores, some, classes_last=True)
-                told = self._told(loss, *pair)[1]
-            except ShrinkError:
-                continue
-            break
-        tokens = _tokens(batch, labels)
-        if told is None:
-            raise DataError(
-                f"outputs for every position of a sequence, labels {describe(batch.targets)}, and no loss of the "
-                f"model's own: nothing tells whether position i predicts label i or label i + 1. Say "
-                f"next_token=True (a causal language model whose labels are its inputs) or next_token=False"
-            )
-        if told and tokens is not None and _already_ahead(tokens, labels):
-            raise DataError(
-                "the labels are the inputs of the next position already, but the model's own loss compares position "
-                "i with label i + 1: give the inputs as labels, or say next_token=False"
-            )
-        return told
+_NAMES: Final = ("logits", "out")  # Hugging Face's name, and torchvision's
 
 
 class Predictions:
@@ -269,9 +94,181 @@ class Predictions:
         return losses, torch.ones_like(losses, dtype=torch.bool) if are_shares(logits, labels) else labels != IGNORED
 
 
-def _sum_to_one(scores: Tensor) -> bool:
-    scores = scores.float()
-    return bool((scores >= 0).all()) and bool(((scores.sum(1) - 1).abs() < 1e-3).all())
+class OutputReader:
+    """Reads the outputs of one model, batch after batch.
+
+    What it settles on the first batch that tells holds for all: which of several outputs predicts, whether they are
+    probabilities, and whether those of a sequence predict the next position.
+    """
+
+    def __init__(self, model: nn.Module, rules: LabelRules) -> None:
+        self.rules = rules
+        self.next_token = rules.next_token
+        self._model = model
+        self._place: Place | None = None
+        self._sigmoid: bool | None = None
+        self._softmax: bool | None = None
+
+    def read(self, output: Any, batch: Batch) -> Predictions:
+        """Return a model's outputs for a batch, to be read as the metric or the loss wants them."""
+        return Predictions(self, output, batch)
+
+    def values(self, output: Any, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return the prediction of a regression and the targets, of one shape."""
+        targets = batch.targets
+        if isinstance(output, Tensor) and output.ndim:
+            return paired_values(output, targets)
+        places = find_prediction(output, fits_values(targets), targets)
+        if len(places) > 1:
+            refuse_ambiguous(output, places)
+        return paired_values(tensors(output)[places[0]], targets)
+
+    def classes(self, output: Any, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return scores N×C×… of the classes and the labels: class numbers N×…, or shares N×C×…."""
+        scores = output if isinstance(output, Tensor) and output.ndim else self._scores(output, batch)
+        labels = batch.targets.to(scores.device)
+        # Language models put classes last, N×L×C, torch's losses second, N×C×L. Where L = C the shape cannot tell:
+        # then whatever speaks for a language model (a named output, tokens among the inputs) decides.
+        last = not isinstance(output, Tensor) or self.rules.next_token is not None or _tokens(batch, labels) is not None
+        found, (scores, labels) = scores, paired(scores, labels, last)
+        classes_last = scores is not found
+        if scores.dtype.is_floating_point:
+            no_nan(scores)
+        if scores.shape[1] == 1:
+            scores = self._two_classes(scores, batch)
+        if are_shares(scores, labels):
+            return scores, labels
+        labels = checked_classes(labels, scores.shape[1], self.rules)
+        if labels.ndim == 2:
+            return self._paired_sequence(scores, labels, output, batch, classes_last)
+        return scores, labels
+
+    def log_scores(self, scores: Tensor) -> Tensor:
+        """Return the scores of classes as logits, up to a constant of each example: those of a softmax by their log."""
+        if self._softmax is None:
+            self._softmax = False
+            if scores.dtype.is_floating_point:
+                shares = scores.float()
+                sums_to_one = bool(((shares.sum(1) - 1).abs() < 1e-3).all())
+                self._softmax = sums_to_one and bool((shares >= 0).all())
+        return scores.float().clamp(min=_LEAST).log() if self._softmax else scores
+
+    def _scores(self, output: Any, batch: Batch) -> Tensor:
+        """Return the one of several outputs that predicts: where shapes cannot tell, that of the model's own loss."""
+        found = tensors(output)
+        if self._place is None or self._place not in found:
+            places = find_prediction(output, fits_classes(batch.targets, self.rules), batch.targets)
+            self._place = places[0] if len(places) == 1 else self._place_by_loss(output, batch, places)
+        return found[self._place]
+
+    def _place_by_loss(self, output: Any, batch: Batch, places: list[Place]) -> Place:
+        """Return the one of several outputs of which the model's own loss is the cross entropy."""
+        found, loss, told = tensors(output), own_loss(output), list[Place]()
+        if loss is None:
+            refuse_ambiguous(output, places)
+        for place in places:
+            scores, labels = paired(found[place], batch.targets.to(found[place].device), classes_last=True)
+            if scores.shape[1] == 1 or are_shares(scores, labels):
+                continue
+            pair = scores, checked_classes(labels, scores.shape[1], self.rules)
+            pairs = [pair, ahead(*pair)] if labels.ndim == 2 else [pair]
+            if any(abs(mean_loss(*p) - loss) <= 1e-3 * abs(loss) for p in pairs):
+                told.append(place)
+        if len(told) != 1:
+            refuse_ambiguous(output, places)
+        return told[0]
+
+    # one score a label: is it a logit, or the probability of class 1?
+
+    def _two_classes(self, scores: Tensor, batch: Batch) -> Tensor:
+        """Return logits of two classes, given that of class 1 or its probability, N×1×…."""
+        if self._sigmoid is None:
+            between = scores.dtype.is_floating_point and bool(((scores >= 0) & (scores <= 1)).all())
+            # Logits may all lie within 0…1 by chance, and be taken for probabilities: so the last operation decides.
+            self._sigmoid = ends_in_probability(self._model, batch, scores) if between else False
+            if self._sigmoid is None:
+                raise DataError(
+                    f"the outputs, {describe(scores)}, one a label, all lie between 0 and 1 and look like "
+                    f"probabilities, but a logit is expected: end the model in the logit (without sigmoid, trained "
+                    f"with nn.BCEWithLogitsLoss()), or give metric=lambda out, y: ((out > 0.5) == (y > 0.5)).float()"
+                    f".mean() and, to train, loss=nn.BCELoss()"
+                )
+        if not self._sigmoid:
+            return torch.cat([torch.zeros_like(scores), scores], 1)
+        one = scores.float()
+        return torch.cat([1 - one, one], 1).clamp(min=_LEAST).log()
+
+    # sequences: does position i predict label i, or label i + 1?
+
+    def _paired_sequence(
+        self, scores: Tensor, labels: Tensor, output: Any, batch: Batch, classes_last: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Return scores and labels of sequences paired as the model's own loss pairs them, or as the caller says."""
+        if self.next_token is None:
+            if (loss := own_loss(output)) is not None and not math.isnan(loss):
+                self.next_token, next_token = self._pairing_of(loss, scores, labels)
+                return ahead(scores, labels) if next_token else (scores, labels)
+            if not classes_last:
+                return scores, labels  # N×C×L is the layout of torch's cross entropy, and paired as that pairs it
+            self.next_token = self._ask_model(batch, labels)
+        return ahead(scores, labels) if self.next_token else (scores, labels)
+
+    def _pairing_of(self, loss: float, scores: Tensor, labels: Tensor) -> tuple[bool | None, bool]:
+        """Return whether a loss is that of the next tokens: for good (None if another batch must tell), and here.
+
+        Raises:
+            DataError: if it is that of neither pairing.
+        """
+        here, there = mean_loss(scores, labels), mean_loss(*ahead(scores, labels))
+        near = [abs(found - loss) <= _CLOSE * abs(loss) + 1e-3 for found in (here, there)]
+        if near == [False, False]:
+            raise DataError(
+                f"the model's own loss is {loss:.4g}, but the cross entropy is {here:.4g} if position i predicts "
+                f"label i, and {there:.4g} if it predicts label i + 1: say which, next_token=False or next_token=True"
+            )
+        if near != [True, True]:
+            return near[1], near[1]
+        # An untrained model is about as wrong either way. The nearer one serves this batch, but holds for good only
+        # where the two differ by more than the loss's own rounding.
+        nearer = abs(there - loss) < abs(here - loss)
+        sure = abs(here - there) > 1e-3 * abs(loss) and min(abs(here - loss), abs(there - loss)) < 1e-4 * abs(loss)
+        return (nearer if sure else None), nearer
+
+    def _ask_model(self, batch: Batch, labels: Tensor) -> bool:
+        """Return how the model, or one inside it, pairs tokens when it is given labels.
+
+        Raises:
+            DataError: if nothing tells, or the labels are those of the next position already.
+        """
+        told = None
+        for output in outputs_with_labels(self._model, batch, labels):
+            loss = own_loss(output)
+            if loss is None or math.isnan(loss):
+                continue
+            try:  # with a reader of its own: a module inside may name its outputs otherwise
+                scores = OutputReader(self._model, self.rules)._scores(output, batch)
+                pair = paired(scores, labels[: len(scores)], classes_last=True)
+                told = self._pairing_of(loss, *pair)[1]
+            except ShrinkError:
+                continue
+            break
+        if told is None:
+            raise DataError(
+                f"outputs for every position of a sequence, labels {describe(batch.targets)}, and no loss of the "
+                f"model's own: nothing tells whether position i predicts label i or label i + 1. Say "
+                f"next_token=True (a causal language model whose labels are its inputs) or next_token=False"
+            )
+        tokens = _tokens(batch, labels)
+        if told and tokens is not None:
+            # Labels that were moved on by the data already would be moved on twice, and every answer be wrong.
+            scored = labels != IGNORED
+            following = (labels[:, :-1] == tokens[:, 1:]) | ~scored[:, :-1]
+            if bool(following.all()) and bool((labels != tokens)[scored].any()):
+                raise DataError(
+                    "the labels are the inputs of the next position already, but the model's own loss compares "
+                    "position i with label i + 1: give the inputs as labels, or say next_token=False"
+                )
+        return told
 
 
 def _tokens(batch: Batch, labels: Tensor) -> Tensor | None:
@@ -282,8 +279,237 @@ def _tokens(batch: Batch, labels: Tensor) -> Tensor | None:
     return None
 
 
-def _already_ahead(tokens: Tensor, labels: Tensor) -> bool:
-    """Tell whether every label is the token of the next position, and not that of its own."""
-    scored = labels != IGNORED
-    following = (labels[:, :-1] == tokens[:, 1:]) | ~scored[:, :-1]
-    return bool(following.all()) and bool((labels != tokens)[scored].any())
+# What a model returns, and the tensor of it that predicts
+
+
+def parts(output: Any) -> dict[Place, Any]:
+    """Return what a model returned by key, by attribute or by place: a tensor has the only place 0."""
+    if isinstance(output, Tensor):
+        return {0: output}
+    if isinstance(output, Mapping):
+        return dict(output)
+    if isinstance(output, tuple) and hasattr(output, "_fields"):
+        return dict(zip(output._fields, output, strict=True))
+    if isinstance(output, tuple | list):
+        return dict(enumerate(output))
+    if is_dataclass(output) and not isinstance(output, type):
+        return {field.name: getattr(output, field.name) for field in fields(output)}
+    named = {name: getattr(output, name, None) for name in (*_NAMES, "loss")}  # properties and slots
+    return named | getattr(output, "__dict__", {})
+
+
+def tensors(output: Any) -> dict[Place, Tensor]:
+    """Return the tensors of what a model returned that have a batch dimension; a loss has none."""
+    return {place: part for place, part in parts(output).items() if isinstance(part, Tensor) and part.ndim}
+
+
+def own_loss(output: Any) -> float | None:
+    """Return the loss a model computed itself: what it calls so, or a scalar at the head of a tuple."""
+    found = parts(output)
+    loss = found.get("loss", found.get(0))
+    if isinstance(loss, Tensor) and (loss.ndim == 0 or (loss.ndim == 1 and "loss" in found)):
+        return float(loss.detach().mean())  # a parallel model gives one for each device
+    return None
+
+
+def only_prediction(output: Any) -> Tensor | None:
+    """Return the tensor that predicts, whatever the targets are; None where they would have to tell."""
+    found = tensors(output)
+    named = next((found[name] for name in _NAMES if name in found), None)
+    return named if named is not None or len(found) != 1 else next(iter(found.values()))
+
+
+def find_prediction(output: Any, fit: Fit, targets: Tensor) -> list[Place]:
+    """Return the places of the tensors that may predict the targets: one, unless nothing tells several apart.
+
+    It is the output itself, or what is called ``logits`` or ``out``, or the only tensor with a batch dimension. Of
+    several, those that fit the targets best.
+
+    Raises:
+        DataError: if there is none.
+    """
+    found = tensors(output)
+    for name in _NAMES:
+        if name in found:
+            return [name]
+    if not found:
+        what = describe(output)
+        if isinstance(output, tuple | list):
+            what += f" of {', '.join(map(describe, output)) or 'nothing'}"
+        raise DataError(
+            f"the model returned {what}; expected a tensor of N×…, or logits; else pass a function as metric"
+        )
+    if len(found) == 1:
+        return list(found)
+    ranks = {place: fit(tensor) for place, tensor in found.items()}
+    best = max(ranks.values())
+    if not best:
+        raise DataError(f"of what the model returned ({_listed(found)}) nothing fits the targets, {describe(targets)}")
+    return [place for place, rank in ranks.items() if rank == best]
+
+
+def refuse_ambiguous(output: Any, places: Sequence[Place]) -> NoReturn:
+    """Raise a `DataError` for several tensors that fit equally well."""
+    found = tensors(output)
+    raise DataError(
+        f"the model returned several tensors that fit the targets ({_listed({p: found[p] for p in places})}): "
+        f"let it return one of them, or under the name 'logits'; or pass functions of (outputs, targets) "
+        f"as metric and as loss"
+    )
+
+
+def _listed(found: Mapping[Place, Tensor]) -> str:
+    return ", ".join(f"{place!r} {describe(tensor)}" for place, tensor in found.items())
+
+
+def fits_classes(labels: Tensor, rules: LabelRules) -> Fit:
+    """Return how well a tensor may score the classes of labels: 2 with just as many classes as there are labels."""
+    whole = labels[labels != rules.ignore_index] if rules.ignore_index is not None else labels
+    classes = int(whole.max()) + 1 if whole.numel() and not labels.is_complex() else 0
+
+    def fit(tensor: Tensor) -> int:
+        if tensor.shape == labels.shape:  # one-hot, or one logit a label
+            return 2 if tensor.ndim > 1 or classes <= 2 else 0
+        plain = labels.squeeze(1) if labels.ndim > 1 and labels.shape[1] == 1 else labels
+        shape = tuple(tensor.shape)
+        sizes = [shape[1]] if shape[:1] + shape[2:] == plain.shape and len(shape) > 1 else []
+        sizes += [shape[-1]] if shape[:-1] == plain.shape else []
+        known = [max(size, 2) for size in sizes]  # one logit tells two classes apart
+        # A batch need not hold the last class: more classes than labels may fit, but not as well.
+        return 2 if classes in known else int(any(size > classes for size in known))
+
+    return fit
+
+
+def fits_values(targets: Tensor) -> Fit:
+    """Return the fit of a regression: the targets' shape, and N×1 fits N."""
+
+    def sizes(tensor: Tensor) -> list[int]:
+        return [size for size in tensor.shape[1:] if size != 1]  # those that count: N×2×3 does not fit N×3×2
+
+    def fit(tensor: Tensor) -> int:
+        same = tensor.numel() == targets.numel() and len(tensor) == len(targets)
+        return 2 if same and sizes(tensor) == sizes(targets) else 0
+
+    return fit
+
+
+def paired_values(found: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the prediction of a regression and the targets, both of the prediction's shape and on its device.
+
+    Raises:
+        DataError: for shapes that do not fit; N×1 fits N.
+    """
+    if not fits_values(targets)(found):
+        raise DataError(f"outputs are {describe(found)}, targets {describe(targets)}; expected the same shape")
+    return found, targets.to(found.device).reshape(found.shape)
+
+
+def no_nan(values: Tensor, name: str = "") -> Tensor:
+    """Return the values, or raise a `DataError` if one is NaN, naming the metric that made them."""
+    if bool(values.isnan().any()):
+        raise DataError(f"the metric {name!r} returned NaN" if name else "the outputs or the targets hold NaN")
+    return values
+
+
+# What the model is asked where its outputs do not tell: its last operation, and how its own loss pairs tokens
+
+# Operations whose results within 0…1 are probabilities, by the names autograd gives them.
+_SQUASH: Final = ("Sigmoid", "Hardsigmoid", "Softmax", "Clamp", "Hardtanh")
+
+# Operations whose results are not bounded, so that they are logits.
+_AFFINE: Final = (
+    "Addmm", "Mm", "Bmm", "Addbmm", "Baddbmm", "Mv", "Addmv", "Convolution", "MkldnnConvolution", "Linear",
+)  # fmt: skip
+
+# Operations that only pass values on, or keep a probability from being just 0 or 1: what is before them decides.
+_LIKENESS: Final = (
+    "View", "UnsafeView", "ReshapeAlias", "Squeeze", "Unsqueeze", "Slice", "Select", "Transpose", "T", "Permute",
+    "Clone", "ToCopy", "Alias", "AsStrided", "Expand", "Index", "Unbind", "Split", "ClampMin", "ClampMax",
+)  # fmt: skip
+
+_STEPS: Final = 32  # how far back: heads end in a handful of such operations
+_EXAMPLES: Final = 4  # enough to tell one pairing's loss from the other's, and cheap for a large model
+
+
+def ends_in_probability(model: nn.Module, batch: Batch, scores: Tensor) -> bool | None:
+    """Tell whether scores are made by a sigmoid or by an affine layer; None if by anything else.
+
+    Autograd's graph tells; where the scores have none, as in an evaluation, the model is run once more on one example.
+    """
+    if scores.grad_fn is not None:
+        return _made_by_squashing(scores.grad_fn)
+
+    def with_gradient(value: Any) -> Any:  # a graph is made even if all parameters are frozen
+        floating = isinstance(value, Tensor) and value.dtype.is_floating_point
+        return value.detach().clone().requires_grad_() if floating else value
+
+    inner = unwrapped(model)  # a compiled model would be compiled anew for one example
+    args, kwargs = _first_rows(batch, 1)
+    try:
+        with torch.inference_mode(False), torch.enable_grad(), preserve_rng_state(), eval_mode(inner):
+            output = inner(*map(with_gradient, args), **{name: with_gradient(x) for name, x in kwargs.items()})
+            nodes = [x.grad_fn for x in tensors(output).values() if x.dtype.is_floating_point]
+    except Exception:  # noqa: BLE001  # it ran before; whatever fails here only tells nothing
+        return None
+    return next((_made_by_squashing(node) for node in nodes if node is not None), None)
+
+
+def _made_by_squashing(node: Any) -> bool | None:
+    """Walk autograd's graph backwards, over what only passes values on, to the operation that made them."""
+    for _ in range(_STEPS):
+        name = re.sub(r"Backward\d*$", "", node.name())
+        if name in _SQUASH:
+            return True
+        if name in _AFFINE:
+            return False
+        before = [parent for parent, _ in node.next_functions if parent is not None]
+        if name not in _LIKENESS or len(before) != 1:
+            return None
+        node = before[0]
+    return None
+
+
+def outputs_with_labels(model: nn.Module, batch: Batch, labels: Tensor) -> Iterator[Any]:
+    """Yield what the model, and modules inside it that take ``labels``, return when they are given these too.
+
+    A few examples are run once more for each. Nothing is yielded for a module that fails with labels.
+    """
+    whole, some = unwrapped(model), labels[:_EXAMPLES]
+    args, kwargs = _first_rows(batch, _EXAMPLES)
+    for inner in [module for module in whole.modules() if _takes_labels(module)]:
+        seen: list[Any] = []
+
+        def give(_module: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
+            return args, {**kwargs, "labels": some}
+
+        def note(_module: nn.Module, _args: Any, output: Any, seen: list[Any] = seen) -> None:
+            seen.append(output)
+
+        # The whole model is run, and the inner one given labels by a hook: nobody else knows what inputs it gets.
+        hooks = [inner.register_forward_pre_hook(give, with_kwargs=True), inner.register_forward_hook(note)]
+        try:
+            with torch.inference_mode(False), torch.no_grad(), preserve_rng_state(), eval_mode(whole):
+                whole(*args, **kwargs)
+        except Exception:  # noqa: BLE001  # as above
+            seen.clear()
+        finally:
+            for hook in hooks:
+                hook.remove()
+        yield from seen
+
+
+def _takes_labels(module: nn.Module) -> bool:
+    try:
+        return "labels" in inspect.signature(module.forward).parameters
+    except (TypeError, ValueError):  # scripted
+        return False
+
+
+def _first_rows(batch: Batch, rows: int) -> tuple[list[Any], dict[str, Any]]:
+    """Return a batch's inputs, cut to its first examples."""
+
+    def cut(value: Any) -> Any:
+        return value[:rows] if isinstance(value, Tensor) and value.ndim else value
+
+    return [cut(x) for x in batch.args], {name: cut(x) for name, x in batch.kwargs.items()}

@@ -16,8 +16,8 @@ from torch import nn
 from ..analysis.parallel import Watch, before_exit, in_forked_children, never
 from ..analysis.run_without_side_effects import reason
 from ..errors import ShrinkError, TrainingError
+from ..evaluation.batches import wait_for_readers
 from ..evaluation.evaluate import Score
-from ..evaluation.reader_thread import wait_for_readers
 from .batchnorm_recalibration import BatchNormRecalibration
 from .input_validation import TrainingSpec
 from .options import TrainingOptions

@@ -16,8 +16,7 @@ from ..analysis.run_without_side_effects import call, device_of
 from ..compressed_model import CompressedModel, compress
 from ..compression.apply_recipe import copied
 from ..errors import DataError, ModelError
-from ..evaluation.batches import prepared
-from ..evaluation.reader_thread import read_in_thread
+from ..evaluation.batches import prepared, read_in_thread
 from ..recipe import Recipe
 from .input_validation import TrainingSpec
 from .progress import Progress, TrainingLog

@@ -14,8 +14,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 from ..analysis.parallel import Watch, never
 from ..analysis.run_without_side_effects import device_of, reason
 from ..errors import DataError
-from ..evaluation.batches import Batch, as_pair, prepared, raw_batches, refuse_no_data
-from ..evaluation.reader_thread import read_in_thread
+from ..evaluation.batches import Batch, as_pair, prepared, raw_batches, read_in_thread, refuse_no_data
 from .options import TrainingOptions
 
 

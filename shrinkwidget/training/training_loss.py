@@ -14,7 +14,7 @@ from ..compression.apply_recipe import copied
 from ..errors import DataError, ShrinkError, TrainingError
 from ..evaluation.batches import Batch
 from ..evaluation.labels import IGNORED, are_shares
-from ..evaluation.named_losses import LOSSES
+from ..evaluation.metrics import LOSSES
 from ..evaluation.predictions import OutputReader, Predictions
 from .options import TrainingOptions
 

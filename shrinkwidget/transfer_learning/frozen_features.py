@@ -13,9 +13,8 @@ from torch import Tensor, nn
 from ..analysis.parallel import Watch, never
 from ..analysis.run_without_side_effects import device_of, preserve_rng_state, run
 from ..errors import Cancelled, DataError
-from ..evaluation.batches import Batch, prepared, raw_batches
-from ..evaluation.model_outputs import only_prediction
-from ..evaluation.reader_thread import read_in_thread
+from ..evaluation.batches import Batch, prepared, raw_batches, read_in_thread
+from ..evaluation.predictions import only_prediction
 from ..training.options import TrainingOptions
 from ..training.rng import fork_rng
 

@@ -19,7 +19,7 @@ from ..compression.apply_recipe import copied
 from ..errors import DataError, ModelError, TrainingError
 from ..evaluation.batches import TARGET_KEYS, Batch, as_pair, prepared, raw_batches, refuse_no_data
 from ..evaluation.labels import IGNORED
-from ..evaluation.model_outputs import Place, only_prediction, tensors
+from ..evaluation.predictions import Place, only_prediction, tensors
 from ..recipe import Recipe
 from ..training.options import TrainingOptions
 from ..training.rng import fork_rng

@@ -21,12 +21,11 @@ from ..compressed_model import CompressedModel, compress
 from ..compression.apply_recipe import copied, decoded_state, encode_layers, fill
 from ..compression.encoded_tensor import EncodedTensor
 from ..errors import Cancelled, DataError, ModelError, NoEstimateError, RecipeError, ShrinkError
-from ..evaluation.batches import Batch, prepared, raw_batches, refuse_no_data
+from ..evaluation.batches import Batch, prepared, raw_batches, read_in_thread, refuse_no_data
 from ..evaluation.calibration import calibrated
 from ..evaluation.evaluate import MetricLike, Score, scores
 from ..evaluation.labels import LabelRules
 from ..evaluation.metrics import resolve
-from ..evaluation.reader_thread import read_in_thread
 from ..files import pack
 from ..method_registry import Importance, kinds
 from ..recipe import Recipe

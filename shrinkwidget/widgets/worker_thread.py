@@ -13,7 +13,7 @@ from typing import Final, TypeAlias
 
 from ..analysis.parallel import before_exit
 from ..errors import Cancelled
-from ..evaluation.reader_thread import wait_for_readers
+from ..evaluation.batches import wait_for_readers
 
 log = logging.getLogger("shrinkwidget")
 

@@ -23,8 +23,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from shrinkwidget.analysis.run_without_side_effects import eval_mode
 from shrinkwidget.errors import DataError, TrainingError
+from shrinkwidget.evaluation.batches import read_in_thread
 from shrinkwidget.evaluation.evaluate import scores
-from shrinkwidget.evaluation.reader_thread import read_in_thread
 from shrinkwidget.training import background_run as run_module
 from shrinkwidget.training.background_run import TrainingRun
 from shrinkwidget.training.options import TrainingOptions
