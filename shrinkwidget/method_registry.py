@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from .analysis.pruning_estimate import PruningOutcome
     from .analysis.sketch import LayerSketch
-    from .compression.quantization_levels import Grid, LayerWeights, Piece
+    from .compression.encode_layer import Grid, LayerWeights, Piece
     from .evaluation.calibration import CalibrationRun
     from .recipe import Plan
 

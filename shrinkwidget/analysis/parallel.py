@@ -10,8 +10,11 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from functools import cache
 from typing import Final, TypeAlias, TypeVar
 
+import torch
+from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
 from ..errors import Cancelled
@@ -58,7 +61,7 @@ def each(
         return function(item)
 
     threads = min(_THREADS, os.cpu_count() or 1)
-    with ThreadPoolExecutor(threads) as pool:
+    with ThreadPoolExecutor(threads, initializer=_work_alone) as pool:
         waiting: deque[Future[_Result]] = deque()
         for item in items:
             waiting.append(pool.submit(one, item))
@@ -66,6 +69,21 @@ def each(
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
+
+
+def _work_alone() -> None:
+    """Let torch use no threads beside this one, without a word to any other thread.
+
+    `torch.set_num_threads` would do it for threads of the user's, too, that start in the meantime. OpenMP has a count
+    for each thread, but torch sets that of a new thread when it first asks for it: so it is asked before.
+    """
+    torch.get_num_threads()
+    _thread_pools().limit(limits=1, user_api="openmp")
+
+
+@cache
+def _thread_pools() -> ThreadpoolController:
+    return ThreadpoolController()  # looks through the libraries that are loaded, which takes a few ms
 
 
 def before_exit(stop: Callable[[], None]) -> None:

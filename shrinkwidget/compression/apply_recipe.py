@@ -1,31 +1,61 @@
-"""Every tensor of a model as a recipe makes it: coded for the file, or its effective values for a running model."""
+"""A recipe carried out on a whole model: every layer in codes, exact figures, and the weights of the new model."""
 
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import partial
+from dataclasses import dataclass
 from itertools import chain
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
-from ..analysis.estimate import Estimate
+from ..analysis.estimate import Estimate, assembled, layer_estimate
 from ..analysis.file_size import needs_bfloat16, peak, rounded, stored_dtype
-from ..analysis.model_tensors import ModelTensors, TensorEntry
-from ..analysis.parallel import Watch, each
+from ..analysis.model_tensors import ModelTensors, TensorEntry, where_float64_is
+from ..analysis.parallel import Watch, chunks, each
 from ..analysis.run_without_side_effects import reason
 from ..analysis.sketch import Sketch, counted
 from ..analysis.tied_and_parametrized_weights import clusters, plain_weights
 from ..errors import ModelError
-from ..recipe import Recipe
-from .encode_layer import code
+from ..recipe import Plan, Recipe
+from .encode_layer import LayerWeights, encode_layer, layer_of
 from .encoded_tensor import EncodedTensor, decode
-from .exact_size_and_error import SelectedLayer, assemble, energy_and_error, energy_of, select_layers
+from .fast_cpu_ops import count_true, energy, working
+from .pruning_masks import Selection, changed, selections
 
 Write: TypeAlias = Callable[[str, Tensor], None]
 """Takes a tensor's name and its values."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SelectedLayer:
+    """One layer with its plan, and which of its weights survive."""
+
+    entry: TensorEntry
+    plan: Plan
+    selection: Selection
+
+    def weights(self) -> LayerWeights:
+        """Return the weights with their survivors marked, ready for rounding.
+
+        Raises:
+            ModelError: if not as many weights survive as the sketch says.
+        """
+        keep = self.selection.mask(self.entry.rows()) if self.selection.kept < self.entry.numel else None
+        if keep is not None and count_true(keep) != self.selection.kept:
+            raise changed(self.entry.name)
+        return layer_of(self.entry, keep, self.plan)
+
+
+def select_layers(
+    weights: ModelTensors, recipe: Recipe, known: Sketch, cancelled: Watch | None = None, pruned: bool = False
+) -> list[SelectedLayer]:
+    """Return every compressible layer with its plan and survivors; see `selections`."""
+    chosen = selections(weights, recipe, known, cancelled, pruned)
+    return [SelectedLayer(*item) for item in zip(weights.layers, known.plans(recipe), chosen, strict=True)]
 
 
 def encode_layers(
@@ -48,21 +78,26 @@ def encode_layers(
     """
     known = known or counted(weights)
     chosen = select_layers(weights, recipe, known, cancelled, pruned)
-    done = list(each(partial(_code, write=write), chosen, cancelled))
-    estimate = assemble(known, recipe, chosen, (sums for _, sums in done))
-    return {encoded.name: encoded for encoded, _ in done if encoded is not None}, estimate
 
+    def one(layer: SelectedLayer) -> tuple[EncodedTensor | None, float, float]:
+        if layer.plan.keep:
+            flat = where_float64_is(layer.entry.load()).reshape(-1)
+            return None, sum(energy(working(piece)) for piece in chunks(flat)), 0.0
+        done = encode_layer(layer.weights(), want_effective=write is not None)
+        if write is not None and done.effective is not None:
+            write(layer.entry.name, done.effective)
+        return done.encoded, done.signal, done.noise
 
-def _code(chosen: SelectedLayer, write: Write | None) -> tuple[EncodedTensor | None, tuple[float, float]]:
-    """Return the codes of one layer (None under Keep) and its (signal, noise)."""
-    before = chosen.entry.load()
-    if chosen.plan.keep:
-        return None, (energy_of(before), 0.0)
-    encoded = code(chosen.layer())
-    effective = decode(encoded)
-    if write is not None:
-        write(encoded.name, effective)
-    return encoded, energy_and_error(before, effective)
+    encoded: dict[str, EncodedTensor] = {}
+    figures = []
+    for look, layer, (codes, signal, noise) in zip(known.layers, chosen, each(one, chosen, cancelled), strict=True):
+        if not math.isfinite(signal):  # those of a sketch are: they have changed since
+            raise changed(layer.entry.name)
+        if codes is not None:
+            encoded[codes.name] = codes
+        kept, threshold = layer.selection.kept, layer.selection.threshold
+        figures.append(layer_estimate(look, layer.plan, kept, threshold, signal, noise))
+    return encoded, assembled(known, recipe, [layer.plan for layer in chosen], figures, exact=True)
 
 
 def decoded_state(

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Final
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
 from ..analysis.channel_layout import FIRST, Layout
+from ..analysis.file_size import has_zero_bytes, has_zero_points
 from ..analysis.parallel import CHUNK
 from ..analysis.run_without_side_effects import describe
 from ..errors import MethodError, quoted
@@ -161,21 +163,34 @@ def decode(encoded: EncodedTensor) -> Tensor:
     codes = dense_codes(encoded) if has_zero else spread(encoded, encoded.codes)
     flat = torch.empty(encoded.n, dtype=encoded.dtype, device=codes.device)
     for weights, some in groups.pieces(CHUNK if codes.device.type == "cpu" else encoded.n):
-        scales = None if encoded.scales is None else encoded.scales[some, None]
-        zeros = None if encoded.zeros is None else encoded.zeros[some, None].to(torch.float32)
+        scales = None if encoded.scales is None else encoded.scales[some]
+        zeros = None if encoded.zeros is None else encoded.zeros[some]
         blocks = groups.blocks(codes[weights])
-        with doing(coder, encoded.name):
-            values = coder.decode(blocks, scales, zeros, encoded.codebook, plan.bits)
-        if values.shape != blocks.shape:
-            raise MethodError(
-                f"quantizer {coder.kind!r} failed on {quoted(layer_label(encoded.name))}: it decoded codes of "
-                f"{describe(blocks)} as {describe(values)}"
-            )
-        values = groups.flat(values)
+        values = groups.flat(decode_blocks(blocks, scales, zeros, encoded.codebook, plan, encoded.name))
         if encoded.keep is not None and not has_zero:
             values = values.masked_fill_(~encoded.keep[weights], 0)
         flat[weights] = finite(values, scales, plan, encoded.dtype)
     return encoded.layout.restored(flat, encoded.shape)
+
+
+def decode_blocks(
+    codes: Tensor, scales: Tensor | None, zeros: Tensor | None, codebook: Tensor | None, plan: Plan, name: str
+) -> Tensor:
+    """Return what the codes of some groups of a layer stand for, a new tensor of their shape, ``[groups, size]``.
+
+    `scales`, `zeros`: of these groups, ``[groups]``, None if they store none.
+    """
+    coder = plan.coder
+    scales = None if scales is None else scales[:, None]
+    zeros = None if zeros is None else zeros[:, None].to(torch.float32)
+    with doing(coder, name):
+        values = coder.decode(codes, scales, zeros, codebook, plan.bits)
+    if values.shape != codes.shape:
+        raise MethodError(
+            f"quantizer {coder.kind!r} failed on {quoted(layer_label(name))}: it decoded codes of "
+            f"{describe(codes)} as {describe(values)}"
+        )
+    return values
 
 
 def _groups(encoded: EncodedTensor) -> Groups:
@@ -203,3 +218,71 @@ def values_of(encoded: EncodedTensor, dtype: torch.dtype = torch.float32) -> Ten
     zeros = None if encoded.zeros is None else encoded.zeros[:, None].to(dtype)
     codes = groups.blocks(spread(encoded, encoded.codes))
     return groups.flat(plan.coder.decode(codes, scales, zeros, encoded.codebook, plan.bits))
+
+
+UNIT: Final = 2.0**15
+"""What the largest scale is stored as. Fractions of 1 would leave half of float16's exponents unused, and make groups
+that are 10⁷ times smaller than the largest fade away; these reach down to 2⁻³⁹ of it."""
+
+
+def as_stored(scales: Tensor, plan: Plan, short: Tensor | None = None) -> Tensor:
+    """Return scales, float32 ``[groups]``, as a file reproduces them: a single one as it is, of more the words'.
+
+    `short`: bool ``[groups]``, whether a scale may be shortened (see `_short`) if it is the largest; None for no.
+    """
+    scales = scales + 0.0  # no -0.0, whose sign would show in the zeros it scales
+    top = scales.amax()
+    if short is not None:
+        top = torch.where(short[scales.argmax()], _short(top), top)
+    if len(scales) == 1:
+        return top[None]
+    return unpacked(packed(scales, top, plan), top, plan)
+
+
+def packed(scales: Tensor, top: Tensor, plan: Plan) -> Tensor:
+    """Return scales in units of `top`, the largest, as the integers that a file holds, int32 ``[groups]``.
+
+    They are the bit patterns of float16 numbers, whose sign is never set; for a zero point in the same word the last
+    bits of the mantissa are left out. Steps of an asymmetric grid are rounded down: then the outermost weights take the
+    first and the last of its codes, and effective weights, compressed once more, stay what they are.
+    """
+    wanted = scales / torch.where(top > 0, top, 1.0) * UNIT
+    halves = wanted.to(torch.float16)
+    patterns = halves.view(torch.int16).int()
+    if has_zero_points(plan):
+        patterns -= (halves.float() > wanted * (1 + 2.0**-18)).int()  # but what is one, to the last bits, is not
+    return patterns >> _spare_bits(plan)
+
+
+def unpacked(words: Tensor, top: Tensor, plan: Plan) -> Tensor:
+    """Undo `packed`, but for what it rounded."""
+    return (words << _spare_bits(plan)).to(torch.int16).view(torch.float16).float().div_(UNIT).mul_(top)
+
+
+def with_zero_points(words: Tensor, zeros: Tensor | None, plan: Plan) -> Tensor:
+    """Return words that hold the zero points in their lowest bits, where they have no bytes of their own."""
+    if zeros is None or has_zero_bytes(plan, len(words)):
+        return words
+    return words << plan.bits | zeros.int()
+
+
+def split(words: Tensor, plan: Plan) -> tuple[Tensor, Tensor | None]:
+    """Undo `with_zero_points`: return the words of the scales alone, and the zero points, uint8, if they were there."""
+    if not has_zero_points(plan) or has_zero_bytes(plan, len(words)):
+        return words, None
+    return words >> plan.bits, (words & (1 << plan.bits) - 1).to(torch.uint8)
+
+
+def _short(top: Tensor) -> Tensor:
+    """Return a float32 number rounded down to 13 bits, unless all but its last bits say the next one.
+
+    Products of such a number with words and codes lose next to nothing to rounding, so that the step found in effective
+    weights is, to the bit, the step they were rounded to.
+    """
+    nudged = (top * (1 + 2.0**-20)).clamp(max=torch.finfo(torch.float32).max)
+    return (nudged.view(torch.int32) & ~0x7FF).view(torch.float32)
+
+
+def _spare_bits(plan: Plan) -> int:
+    """Return how many bits of a float16 pattern, beside its sign, give way to a zero point in the same word."""
+    return plan.bits - 1 if has_zero_points(plan) and not has_zero_bytes(plan, 2) else 0

@@ -65,6 +65,31 @@ def zeroed(values: Tensor, keep: Tensor) -> Tensor:
     return torch.from_numpy(np.multiply(values.numpy(), keep.numpy())) if _on_cpu(values) else values * keep
 
 
+def zeroed_(values: Tensor, keep: Tensor) -> Tensor:
+    """Set finite float32 values to zero (+0.0) in place where `keep` is false, and return them."""
+    if not _on_cpu(values):
+        return values.masked_fill_(~keep, 0)
+    numbers = values.numpy()
+    np.multiply(numbers, keep.numpy(), out=numbers)
+    np.add(numbers, 0.0, out=numbers)  # -0.0 + 0.0 is 0.0
+    return values
+
+
+def codes_of(values: Tensor) -> Tensor:
+    """Return whole numbers from 0 to 255 as uint8."""
+    return torch.from_numpy(values.numpy().astype(np.uint8)) if _on_cpu(values) else values.to(torch.uint8)
+
+
+def working(piece: Tensor) -> Tensor:
+    """Return the values in the dtype magnitudes are compared in: float64 as it is, everything else as float32."""
+    return piece if piece.dtype == torch.float64 else piece.float()
+
+
+def magnitude(piece: Tensor) -> Tensor:
+    """Return the magnitudes in the dtype they are compared in."""
+    return working(piece).abs()
+
+
 def round_half_even_(values: Tensor) -> Tensor:
     """Round the values in place, halves to the even neighbour, and return them."""
     if not _on_cpu(values):

@@ -7,8 +7,7 @@ import torch
 from torch import Tensor
 
 from ..analysis.file_size import group_count, has_zero_bytes
-from ..compression.encoded_tensor import EncodedTensor
-from ..compression.scale_rounding import packed, split, unpacked, with_zero_points
+from ..compression.encoded_tensor import EncodedTensor, packed, split, unpacked, with_zero_points
 from ..errors import FileError, quoted
 from .bit_packing import Bytes
 from .tensor_records import TensorRecord

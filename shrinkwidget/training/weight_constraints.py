@@ -13,10 +13,8 @@ from torch.optim import Optimizer
 from ..analysis.model_tensors import ModelTensors, TensorEntry, open_model
 from ..compressed_model import CompressedModel
 from ..compression.apply_recipe import uncompressed_value
-from ..compression.encode_layer import fit
-from ..compression.exact_size_and_error import on_grid
+from ..compression.encode_layer import Grid, LayerWeights, fit, layer_of, on_grid
 from ..compression.fast_cpu_ops import nearest
-from ..compression.quantization_levels import Grid, LayerWeights, layer_of
 from ..errors import TrainingError
 from ..recipe import Plan, Recipe
 

@@ -9,9 +9,8 @@ from torch import Tensor
 from shrinkwidget.analysis.estimate import Estimate
 from shrinkwidget.analysis.model_tensors import ModelTensors, TensorEntry
 from shrinkwidget.analysis.sketch import Sketch, counted
-from shrinkwidget.compression.apply_recipe import encode_layers
-from shrinkwidget.compression.encode_layer import fit
-from shrinkwidget.compression.exact_size_and_error import on_grid, select_layers
+from shrinkwidget.compression.apply_recipe import encode_layers, select_layers
+from shrinkwidget.compression.encode_layer import fit, on_grid
 from shrinkwidget.recipe import Recipe
 
 
@@ -30,5 +29,5 @@ def effective(
         if chosen.plan.keep:
             yield chosen.entry, chosen.entry.load()
         else:
-            layer = chosen.layer()
+            layer = chosen.weights()
             yield chosen.entry, on_grid(layer, fit(layer)).to(chosen.entry.load().device)

@@ -311,7 +311,7 @@ def test_the_size_of_pieces_makes_no_difference(shape: tuple[int, int], monkeypa
         for span in ("absmax", "mse", 95.0)
     ]
     whole = [decode(quantize(entry, keep, plan)) for plan in plans]
-    monkeypatch.setattr("shrinkwidget.compression.quantization_levels.CHUNK", 100)
+    monkeypatch.setattr("shrinkwidget.compression.encode_layer.CHUNK", 100)
     for plan, expected in zip(plans, whole, strict=True):
         assert torch.equal(decode(quantize(entry, keep, plan)), expected), plan
 

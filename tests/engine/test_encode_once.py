@@ -31,7 +31,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
     counting(Recipe, "_plan")
     counting(pruning_masks, "prune_smallest")
-    counting(apply_recipe, "code")
+    counting(apply_recipe, "encode_layer")
     return counted
 
 
@@ -48,7 +48,7 @@ def test_a_settled_recipe_is_resolved_ranked_and_coded_once(calls: Counter[str])
     layers = len(session.sketch.layers)
     recipe = sw.Recipe(sparsity=0.9, bits=4, layers={"stem": dict(bits=8)})
     figures, score = settled(session, recipe)
-    assert calls == {"_plan": layers, "prune_smallest": 1, "code": layers}
+    assert calls == {"_plan": layers, "prune_smallest": 1, "encode_layer": layers}
     small = sw.compress(sw.demo.model(), recipe)
     assert (figures.nbytes, figures.nbytes_entropy_coded) == (small.nbytes, small.nbytes_entropy_coded)
     assert score.value == sw.evaluate(small, sw.demo.data()).value
@@ -61,11 +61,11 @@ def test_a_recipe_that_was_left_and_comes_back_is_coded_anew_only_for_its_score(
     settled(session, second)
     calls.clear()
     assert settled(session, first) == before
-    assert calls["code"] == 0  # all of it was remembered
+    assert calls["encode_layer"] == 0  # all of it was remembered
 
 
 def test_a_state_dict_is_coded_once_for_its_figures_and_its_download(calls: Counter[str]) -> None:
     session = ExplorerSession({"w": torch.randn(20, 30, generator=torch.Generator().manual_seed(0))})
     recipe = sw.Recipe(sparsity=0.5, bits=3)
     assert session.nbytes_entropy_coded(recipe, never).nbytes == session.exact(recipe, never).nbytes
-    assert calls["code"] == calls["prune_smallest"] == 1
+    assert calls["encode_layer"] == calls["prune_smallest"] == 1

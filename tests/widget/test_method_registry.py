@@ -14,8 +14,8 @@ from torch import Tensor
 
 import shrinkwidget as sw
 from shrinkwidget import method_registry as kinds
+from shrinkwidget.compression.encode_layer import Grid, LayerWeights, Piece
 from shrinkwidget.compression.fast_cpu_ops import nearest
-from shrinkwidget.compression.quantization_levels import Grid, LayerWeights, Piece
 from shrinkwidget.widgets.explorer import Explorer
 
 from .standalone_page import BarePage

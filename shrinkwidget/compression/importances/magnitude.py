@@ -11,7 +11,7 @@ from ...analysis.pruning_estimate import PruningOutcome, by_magnitude
 from ...analysis.sketch import LayerSketch
 from ...method_registry import Importance, register
 from ...recipe import Plan
-from ..smallest_k_selection import magnitude
+from ..fast_cpu_ops import magnitude
 
 
 @register

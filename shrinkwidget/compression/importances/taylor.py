@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ...errors import DataError
 from ...method_registry import Choice, Importance, register, setting
-from ..smallest_k_selection import magnitude
+from ..fast_cpu_ops import magnitude
 
 if TYPE_CHECKING:
     from ...evaluation.calibration import CalibrationRun

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from ...method_registry import Importance, register
-from ..smallest_k_selection import magnitude
+from ..fast_cpu_ops import magnitude
 
 if TYPE_CHECKING:
     from ...evaluation.calibration import CalibrationRun

@@ -15,8 +15,8 @@ from ...analysis.quantization_estimate import Moments, Parts, codebook_noise, re
 from ...analysis.sketch import LayerSketch, bucket_edges
 from ...method_registry import Quantizer, register
 from ...recipe import Plan
+from ..encode_layer import Grid, LayerWeights, Piece
 from ..fast_cpu_ops import ascending, midpoints, nearest
-from ..quantization_levels import Grid, LayerWeights, Piece
 
 ITERATIONS: Final = 300
 """Most iterations of Lloyd's algorithm; few bits converge long before."""

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from ...errors import RecipeError, quoted
 from ...method_registry import Quantizer, register
+from ..encode_layer import Grid, LayerWeights, Piece
 from ..fast_cpu_ops import nearest
-from ..quantization_levels import Grid, LayerWeights, Piece
 
 NF4_VALUES: Final = (
     -1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635, -0.18477343022823334,

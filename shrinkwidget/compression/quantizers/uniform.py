@@ -15,9 +15,9 @@ from ...analysis.quantization_estimate import CLIP_STEPS, CLIPS, UniformPlan, on
 from ...analysis.sketch import LayerSketch
 from ...method_registry import Choice, Number, Quantizer, register, setting
 from ...recipe import Plan
-from ..fast_cpu_ops import count_true, round_half_even_
-from ..quantization_levels import Grid, LayerWeights, Piece, column
-from ..scale_rounding import as_stored
+from ..encode_layer import Grid, LayerWeights, Piece, column
+from ..encoded_tensor import as_stored
+from ..fast_cpu_ops import codes_of, count_true, round_half_even_
 
 _SEVERAL: Final = (2, 3, 4, 5, 6, 7, 8)
 _SIGN: Final = "1 bit is a sign: it has no range"
@@ -107,8 +107,8 @@ class Uniform(Quantizer):
     def encode(self, piece: Piece, grid: Grid) -> Tensor:
         """Return how many steps from the least value each weight is, rounded half to even."""
         zero = grid.zero(piece)
-        steps_ = steps(piece.x, grid.scale(piece), zero, grid.plan.bits)
-        return (steps_ + (offset(grid.plan.bits) if zero is None else zero)).to(torch.uint8)
+        q = steps(piece.x, grid.scale(piece), zero, grid.plan.bits)
+        return codes_of(q.add_(offset(grid.plan.bits) if zero is None else zero))
 
     def decode(
         self, codes: Tensor, scales: Tensor | None, zeros: Tensor | None, codebook: Tensor | None, bits: int
