@@ -70,9 +70,7 @@ class CompressedModel:
     @property
     def original_nbytes(self) -> int:
         """The bytes of a plain ``.safetensors`` file of the uncompressed model."""
-        records = self.packed.records
-        entries = (TensorEntry(s.name, s.shape, s.dtype, "tensor", "", s.aliases, True, _nothing) for s in records)
-        return safetensors_bytes(entries)
+        return safetensors_bytes(self.packed.records)
 
     @property
     def encoded(self) -> dict[str, EncodedTensor]:
@@ -287,7 +285,3 @@ def _snapshot(weights: ModelTensors, encoded: dict[str, EncodedTensor]) -> Model
 
 def _copy(entry: TensorEntry) -> Tensor:
     return entry.load().clone()
-
-
-def _nothing() -> Tensor:
-    raise ValueError("the dense weights of a compressed model are gone")

@@ -16,7 +16,7 @@ from torch import Tensor
 from ..errors import ModelError, quoted
 from ..recipe import Granularity, Plan
 from .channel_layout import FIRST
-from .model_tensors import ModelTensors, TensorEntry, dtype_name
+from .model_tensors import ModelTensors, TensorEntry, TensorSpec, dtype_name
 from .safetensors_checkpoint import FILE_DTYPES
 
 FORMAT: Final = "shrinkwidget"
@@ -184,31 +184,33 @@ def peak(tensor: Tensor) -> float:
     return float(finite.abs().max()) if finite.numel() else 0.0
 
 
-def structure_text(weights: ModelTensors, peaks: Mapping[str, float] | None = None) -> str:
+def structure_text(weights: ModelTensors, peaks: Mapping[str, float]) -> str:
     """Return the compact description of a model's tensors that the header carries, independent of any recipe.
 
-    Its length is what `header_bytes` wants. `peaks`: largest magnitudes by name, as far as they are known already;
-    those of other float32 and float64 tensors are looked up in the values.
+    Its length is what `header_bytes` wants. `peaks`: see `half_is_bfloat16`.
     """
-    return encode_structure([describe(e, (peaks or {}).get(e.name)) for e in weights.entries if e.saved])
+    described = (describe(e, e.compressible, half_is_bfloat16(e, peaks.get(e.name))) for e in weights.saved)
+    return encode_structure(list(described))
 
 
-def describe(entry: TensorEntry, known_peak: float | None = None) -> list[object]:
+def half_is_bfloat16(entry: TensorEntry, known_peak: float | None = None) -> bool:
+    """Tell whether the 16-bit form of a tensor is bfloat16; its largest magnitude is looked up if it is not known."""
+    if entry.dtype in _WIDE and known_peak is None:
+        known_peak = peak(entry.load())
+    return needs_bfloat16(entry.dtype, known_peak or 0.0)
+
+
+def describe(tensor: TensorSpec, compressible: bool, bfloat16: bool) -> list[object]:
     """Return ``[name, shape, dtype, flags, aliases…]`` of one tensor; before its aliases its layout, if it has one.
 
     An alias that looks at the tensor otherwise is ``[name, axes, shape]``.
     """
-    if known_peak is None:
-        known_peak = peak(entry.load()) if entry.dtype in _WIDE else 0.0
-    flags = COMPRESSIBLE * entry.compressible | BFLOAT16 * needs_bfloat16(entry.dtype, known_peak)
-    own = entry.compressible and entry.layout != FIRST  # of what is kept no file asks
-    layout = [[entry.layout.groups, *entry.layout.channels]] if own else []
-    return [entry.name, list(entry.shape), dtype_name(entry.dtype), flags, *layout, *_aliases(entry)]
-
-
-def _aliases(entry: TensorEntry) -> list[object]:
-    views = entry.views
-    return [[a, list(views[a].axes), list(views[a].shape)] if a in views else a for a in entry.aliases]
+    flags = COMPRESSIBLE * compressible | BFLOAT16 * bfloat16
+    layout, views = tensor.layout, tensor.views
+    # nobody needs to know the rows of what is stored as it is
+    own = [[layout.groups, *layout.channels]] if compressible and layout != FIRST else []
+    aliases = [[a, list(views[a].axes), list(views[a].shape)] if a in views else a for a in tensor.aliases]
+    return [tensor.name, list(tensor.shape), dtype_name(tensor.dtype), flags, *own, *aliases]
 
 
 def encode_structure(described: list[list[object]]) -> str:
@@ -255,35 +257,29 @@ def count_width(n: int) -> int:
 _RANKS: Final = {name: rank for rank, name in enumerate(FILE_DTYPES)}
 
 
-def safetensors_bytes(entries: Iterable[TensorEntry]) -> int:
-    """Return the bytes of a plain ``.safetensors`` file of the saved entries, tied tensors written once, no metadata.
+def safetensors_bytes(tensors: Iterable[TensorSpec]) -> int:
+    """Return the bytes of a plain ``.safetensors`` file of these tensors, tied ones written once, without metadata.
 
-    Equal to ``len(safetensors.torch.save({e.name: tensor for e in saved}))``, computed without reading a weight:
-    8 bytes, a JSON header padded to a multiple of 8, and the tensors' own bytes.
+    Equal to ``len(safetensors.torch.save({t.name: …}))``, computed without reading a weight: 8 bytes, a JSON header
+    padded to a multiple of 8, and the tensors' own bytes. What is no plain tensor counts as the bytes it is stored in.
 
     Raises:
         ModelError: for a dtype that no safetensors file can hold.
     """
-    saved = sorted((e for e in entries if e.saved), key=lambda e: (_rank(e), e.name.encode()))
+
+    def rank(tensor: TensorSpec) -> int:
+        dtype = "uint8" if tensor.kind else dtype_name(tensor.dtype)
+        if dtype not in _RANKS:
+            raise ModelError(
+                f"{quoted(tensor.name)} is {dtype}, which a .safetensors file cannot hold: convert it to a float type"
+            )
+        return _RANKS[dtype]
+
     header: dict[str, object] = {}
     end = 0
-    for entry in saved:
-        start, end = end, end + (entry.nbytes if entry.kind else entry.numel * entry.dtype.itemsize)
-        code = "U8" if entry.kind else FILE_DTYPES[dtype_name(entry.dtype)]
-        header[entry.name] = {"dtype": code, "shape": list(entry.shape), "data_offsets": [start, end]}
+    for tensor in sorted(tensors, key=lambda tensor: (rank(tensor), tensor.name.encode())):  # as the library does
+        start, end = end, end + (tensor.stored if tensor.kind else tensor.numel * tensor.dtype.itemsize)
+        code = "U8" if tensor.kind else FILE_DTYPES[dtype_name(tensor.dtype)]
+        header[tensor.name] = {"dtype": code, "shape": list(tensor.shape), "data_offsets": [start, end]}
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    return 8 + -(-len(text) // 8) * 8 + end
-
-
-def fits_safetensors(entries: Iterable[TensorEntry]) -> bool:
-    """Tell whether a plain ``.safetensors`` file can hold every saved entry: it has no complex128, for instance."""
-    return all(dtype_name(e.dtype) in _RANKS or e.kind for e in entries if e.saved)
-
-
-def _rank(entry: TensorEntry) -> int:
-    name = "uint8" if entry.kind else dtype_name(entry.dtype)  # a quantized tensor counts as the bytes it is
-    if name not in _RANKS:
-        raise ModelError(
-            f"{quoted(entry.name)} is {name}, which a .safetensors file cannot hold: convert it to a float type"
-        )
-    return _RANKS[name]
+    return 8 + 8 * ceil_div(len(text), 8) + end

@@ -16,7 +16,7 @@ from torch import nn
 from ..argument_checks import public
 from ..errors import ModelError
 from .channel_layout import PYTORCH_NAME, Stated, bias_names, leaf_of
-from .file_size import fits_safetensors, safetensors_bytes
+from .file_size import safetensors_bytes
 from .macs_and_activation_memory import ForwardProfile, profile_forward
 from .model_tensors import Role, Source, TensorEntry, dtype_name, open_model
 from .run_without_side_effects import preserve_rng_state
@@ -315,20 +315,24 @@ def summary(source: Source, example: object = None, *, layout: Stated = None) ->
         >>> found.parameters, found.depth, found.macs
         (172218, 14, 1631872)
     """
-    entries = open_model(source, layout=layout, only_to_look=True)
+    weights = open_model(source, layout=layout, only_to_look=True)
     forward = None
     if example is not None:
         if not isinstance(source, nn.Module):
             raise ModelError("an example can only be run on an nn.Module: leave it out for a state dict or a file")
         with preserve_rng_state():
-            forward = profile_forward(source, entries.entries, example)
+            forward = profile_forward(source, weights.entries, example)
+    try:
+        plain = safetensors_bytes(weights.saved)
+    except ModelError:  # a dtype that no such file can hold
+        plain = None
     return ModelSummary(
-        title=entries.title,
-        layers=layer_sizes(source, entries.entries, forward),
-        torch_save=_torch_save_bytes(source, entries.entries),
-        safetensors=safetensors_bytes(entries.entries) if fits_safetensors(entries.entries) else None,
+        title=weights.title,
+        layers=layer_sizes(source, weights.entries, forward),
+        torch_save=_torch_save_bytes(source, weights.entries),
+        safetensors=plain,
         peak_activation=None if forward is None else forward.peak,
-        warnings=entries.warnings,
+        warnings=weights.warnings,
     )
 
 

@@ -30,54 +30,76 @@ _STATISTICS: Final = ("running_mean", "running_var", "num_batches_tracked")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class TensorEntry:
-    """One tensor of a model.
+class TensorSpec:
+    """What a tensor is, in a model as in a packed file.
 
-    `why` is empty for a compressible tensor and says why another is kept. `aliases` are the other names of tied
-    weights, which count once; where one looks at them transposed or in another shape, `views` says how. `saved` is
-    False for buffers that are not part of the state dict. `layout` says which axes index output channels. `refused`
-    says why no recipe can be applied to a model that has it: a tensor quantized already, something that is no tensor
-    (role "other"), memory shared in part. `kind` names its class where it is no plain tensor, and `stored` are the
-    bytes it then takes. `shared` of its elements are in memory that is counted already. `parts` are the names of what a
-    module computes it from, whose entries have the role "part" and say so in `part_of`.
+    `layout` says which axes index output channels. `aliases` are the other names of tied weights, which count once;
+    where one looks at them transposed or in another shape, `views` says how. `kind` names its class where it is no
+    plain tensor, and `stored` are the bytes it then takes.
     """
 
     name: str
     shape: tuple[int, ...]
     dtype: torch.dtype
+    layout: Layout = FIRST
+    aliases: tuple[str, ...] = ()
+    views: Mapping[str, View] = field(default_factory=dict)
+    kind: str = ""
+    stored: int = 0
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Its name and those of its aliases."""
+        return self.name, *self.aliases
+
+    @property
+    def numel(self) -> int:
+        """Number of elements."""
+        return math.prod(self.shape)
+
+    @property
+    def matrix(self) -> tuple[int, int]:
+        """Rows (output channels) and columns of the tensor as recipes see it, and as codes and scales are stored."""
+        return self.layout.matrix(self.shape)
+
+    def shape_of(self, name: str) -> tuple[int, ...]:
+        """Return the shape it has under one of its names."""
+        return self.views[name].shape if name in self.views else self.shape
+
+    def seen_as(self, name: str, tensor: Tensor) -> Tensor:
+        """Return the tensor as one of its names shows it: an alias may look at it transposed."""
+        return self.views[name].of(tensor) if name in self.views else tensor
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class TensorEntry(TensorSpec):
+    """One tensor of a model that was opened, and how to load it.
+
+    `why` is empty for a compressible tensor and says why another is kept. `saved` is False for buffers that are not
+    part of the state dict. `refused` says why no recipe can be applied to a model that has it: a tensor quantized
+    already, something that is no tensor (role "other"), memory shared in part. `shared` of its elements are in memory
+    that is counted already. `parts` are the names of what a module computes it from, whose entries have the role "part"
+    and say so in `part_of`.
+    """
+
     role: Role
     why: str
-    aliases: tuple[str, ...]
-    saved: bool
     load: Callable[[], Tensor]
-    layout: Layout = FIRST
-    views: Mapping[str, View] = field(default_factory=dict)
+    saved: bool = True
     refused: str = ""
-    kind: str = ""
-    stored: int | None = None
     shared: int = 0
     parts: tuple[str, ...] = ()
     part_of: str = ""
 
     @property
-    def numel(self) -> int:
-        """Number of elements."""
-        return int(torch.Size(self.shape).numel())
-
-    @property
     def nbytes(self) -> int:
         """Bytes of the dense tensor, in its own dtype, or of what it is stored as."""
-        return (self.numel - self.shared) * self.dtype.itemsize if self.stored is None else self.stored
+        return self.stored if self.kind else (self.numel - self.shared) * self.dtype.itemsize
 
     @property
     def compressible(self) -> bool:
         """Whether a recipe may change this tensor."""
         return not self.why
-
-    @property
-    def matrix(self) -> tuple[int, int]:
-        """Rows (output channels) and columns of the tensor as recipes see it."""
-        return self.layout.matrix(self.shape)
 
     def rows(self) -> Tensor:
         """Return the tensor as its matrix, contiguous ``[rows, columns]``; a view of it where memory allows one."""
@@ -101,9 +123,14 @@ class ModelTensors:
         return tuple(e for e in self.entries if e.compressible)
 
     @cached_property
+    def saved(self) -> tuple[TensorEntry, ...]:
+        """The entries that are part of the state dict, in order."""
+        return tuple(e for e in self.entries if e.saved)
+
+    @cached_property
     def uncompressed(self) -> tuple[TensorEntry, ...]:
         """The entries no recipe changes, as far as they are saved."""
-        return tuple(e for e in self.entries if not e.compressible and e.saved)
+        return tuple(e for e in self.saved if not e.compressible)
 
 
 def open_model(source: Source, *, layout: Stated = None, only_to_look: bool = False) -> ModelTensors:
@@ -228,7 +255,9 @@ def _other(name: str, value: object, refused: str) -> TensorEntry:
     nbytes, kind = nbytes_of(value), type(value).__name__
     why = "neither a parameter nor a buffer"
     load = partial(_no_tensor, name)
-    return TensorEntry(name, (nbytes,), torch.uint8, "other", why, (), True, load, refused=refused, kind=kind)
+    return TensorEntry(
+        name, (nbytes,), torch.uint8, kind=kind, stored=nbytes, role="other", why=why, load=load, refused=refused
+    )
 
 
 def _no_tensor(name: str) -> Tensor:
@@ -349,7 +378,7 @@ def _entry(group: list[_Found], in_module: bool) -> TensorEntry:
         views={other: view for other, view in views.items() if view is not None and not view.plain(tensor.shape)},
         refused=refused,
         kind=kind,
-        stored=sum(plain.nbytes for plain in plain_tensors(tensor)) if kind else None,
+        stored=sum(plain.nbytes for plain in plain_tensors(tensor)) if kind else 0,
         shared=0 if kind else tensor.numel() - places(tensor),
     )
 
@@ -385,7 +414,7 @@ def _file_entries(files: Iterable[SafetensorsFile]) -> Iterator[TensorEntry]:
         for name, info in file.tensors.items():
             role = _role(name)
             why = _why_kept(info.shape, info.dtype, role)
-            yield TensorEntry(name, info.shape, info.dtype, role, why, (), True, partial(file.read, name))
+            yield TensorEntry(name, info.shape, info.dtype, role=role, why=why, load=partial(file.read, name))
 
 
 _QUANTIZED: Final = ("quant_state", "quant_type", "bnb_quantized")

@@ -281,7 +281,7 @@ def _assembled(weights: ModelTensors, layers: tuple[LayerSketch, ...]) -> Sketch
     return Sketch(
         title=weights.title,
         parameters=sum(e.numel for e in weights.entries if e.role in ("parameter", "tensor")),
-        original_nbytes=safetensors_bytes(weights.entries),
+        original_nbytes=safetensors_bytes(weights.saved),
         structure=len(structure),
         layers=layers,
         uncompressed=tuple(_uncompressed(e) for e in weights.uncompressed),

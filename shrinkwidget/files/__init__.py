@@ -4,7 +4,7 @@
 `PackedModel.save` writes it, and `read` reads it back, as a `PackedModel` or into a model.
 """
 
-from .load_packed import read
+from .packed_file_reader import read
 from .packed_file_writer import PackedModel, pack
 
 __all__ = ["PackedModel", "pack", "read"]

@@ -1,28 +1,40 @@
-"""The two forms of a packed file: plain, its size known from counts alone, and entropy-coded, the smaller download."""
+"""How numbers become the bytes of a packed file, and back (docs/format.md).
+
+First the two forms of a file: plain, its size known from counts alone, and entropy-coded, the smaller download. Then
+what they are made of: bits, runs and byte planes. Then the scales, zero points and codebook of a layer.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final, TypeAlias
 
 import numpy as np
+import torch
 import zstandard
 from numpy.typing import NDArray
+from torch import Tensor
 
-from ..analysis.file_size import ENTROPY, FORMAT, ceil_div
-from ..errors import FileError
-from . import bit_packing as bit
-from .bit_packing import Bytes
+from ..analysis.file_size import ENTROPY, FORMAT, ceil_div, group_count, has_zero_bytes
+from ..compression.encoded_tensor import EncodedTensor, with_zero_points
+from ..compression.encoded_tensor import packed as scale_words
+from ..compression.encoded_tensor import split as split_words
+from ..compression.encoded_tensor import unpacked as scales_of_words
+from ..errors import FileError, quoted
+from ..recipe import Plan
 
+Bytes: TypeAlias = NDArray[np.uint8]
+
+# Codes are noise but for their histogram: levels 1 and 3 come as close to its entropy as level 19, in a hundredth of
+# the time. Level 19 gains where something repeats, as n:m masks do, and is tried where it costs no noticeable time.
 _LEVELS: Final = (1, 3)
 _LEVELS_IF_SMALL: Final = (1, 3, 19)
 _SMALL: Final = 1 << 20
-_WINDOW_LOG: Final = 23
-_MOST_UNFOLDED: Final = (
-    1 << 15
-)  # times its length, of a zstd block: four bytes say that one byte is repeated 2**17 times
-_SLACK: Final = 1 << 20
+_WINDOW_LOG: Final = 23  # 8 MiB, more than these levels ask for: no file makes a reader reserve more memory
+# A zstd block may unfold to this many times its length: four bytes say that one byte is repeated 2**17 times.
+_MOST_UNFOLDED: Final = 1 << 15
+_SLACK: Final = 1 << 20  # what a reader unfolds at once at least, lest it goes byte by byte towards the end
 
 
 class PlainEncoding:
@@ -36,7 +48,7 @@ class PlainEncoding:
 
     def codes(self, codes: Bytes, bits: int) -> Bytes:
         """Return codes of 1…8 bits as bytes."""
-        return bit.pack_codes(codes, bits)
+        return pack_codes(codes, bits)
 
     def uncodes(self, packed: Bytes, bits: int, count: int) -> Bytes:
         """Undo `codes`.
@@ -45,7 +57,7 @@ class PlainEncoding:
             FileError: if bits follow the last code.
         """
         _refuse_spare_bits(packed, count * bits % 8, "codes")
-        return bit.unpack_codes(packed, bits, count)
+        return unpack_codes(packed, bits, count)
 
     def numbers(self, packed: Bytes, width: int) -> Bytes:
         """Return the bytes of little-endian numbers of `width` bytes, in the order that suits this form."""
@@ -59,7 +71,7 @@ class PlainEncoding:
 
     def masks(self, keeps: Sequence[NDArray[np.bool_]]) -> list[Bytes]:
         """Return the mask section of these layers."""
-        return [bit.pack_mask(keep) for keep in keeps]
+        return [pack_mask(keep) for keep in keeps]
 
     def masks_length(self, sizes: Sequence[int], kept: int) -> tuple[int, int]:
         """Return the least and the largest length of the mask section of layers that keep `kept` weights in all."""
@@ -78,7 +90,7 @@ class PlainEncoding:
         masks = [packed[begin:end] for begin, end in pairwise(ends)]
         for mask, n in zip(masks, sizes, strict=True):
             _refuse_spare_bits(mask, n % 8, "masks")
-        return [bit.unpack_mask(mask, n) for mask, n in zip(masks, sizes, strict=True)]
+        return [unpack_mask(mask, n) for mask, n in zip(masks, sizes, strict=True)]
 
     def wrap(self, pieces: list[Bytes]) -> list[Bytes]:
         """Return a whole section as it is written."""
@@ -109,39 +121,39 @@ class EntropyEncoding(PlainEncoding):
 
     def codes(self, codes: Bytes, bits: int) -> Bytes:
         """Return whole codes, as many per byte as fit."""
-        return bit.tuples(codes, bits)
+        return pack_whole_codes(codes, bits)
 
     def uncodes(self, packed: Bytes, bits: int, count: int) -> Bytes:
         """Undo `codes`; a byte with bits too many gives a code beyond its range, for the caller to refuse."""
         _refuse_spare_bits(packed, count % (8 // bits) * bits, "codes")
-        return bit.untuples(packed, bits, count)
+        return unpack_whole_codes(packed, bits, count)
 
     def numbers(self, packed: Bytes, width: int) -> Bytes:
         """Return first bytes, then second bytes, …"""
-        return bit.planes(packed, width)
+        return to_byte_planes(packed, width)
 
     def unnumbers(self, packed: Bytes, width: int) -> Bytes:
         """Undo `numbers`."""
-        return bit.unplanes(packed, width)
+        return from_byte_planes(packed, width)
 
     def masks(self, keeps: Sequence[NDArray[np.bool_]]) -> list[Bytes]:
         """Return the masks, one after the other, as runs where they are sparse in all, else as bits."""
         kept = sum(int(np.count_nonzero(keep)) for keep in keeps)
         if not _as_runs([len(keep) for keep in keeps], kept):
             return super().masks(keeps)
-        return [bit.gaps(np.concatenate(keeps))] if keeps else []
+        return [pack_runs(np.concatenate(keeps))] if keeps else []
 
     def masks_length(self, sizes: Sequence[int], kept: int) -> tuple[int, int]:
         """Return the least and the largest length: a byte per run, and one more for every 255 zeros in it."""
         if not _as_runs(sizes, kept):
             return super().masks_length(sizes, kept)
-        return kept, kept + sum(sizes) // bit.ESCAPE
+        return kept, kept + sum(sizes) // _ESCAPE
 
     def unmasks(self, packed: Bytes, sizes: Sequence[int], kept: int) -> list[NDArray[np.bool_]]:
         """Undo `masks`."""
         if not _as_runs(sizes, kept):
             return super().unmasks(packed, sizes, kept)
-        keep = bit.ungaps(packed, sum(sizes))
+        keep = unpack_runs(packed, sum(sizes))
         if keep is None:
             raise FileError("its masks reach beyond the weights")
         return np.split(keep, np.cumsum(sizes)[:-1]) if sizes else []
@@ -191,13 +203,10 @@ def _compress(raw: bytes, level: int) -> bytes:
         format=zstandard.FORMAT_ZSTD1_MAGICLESS,
         write_content_size=False,
         write_checksum=False,
+        # short matches in noise are chance, and cost more than the Huffman codes of what they replace
         min_match=7 if level == _LEVELS_IF_SMALL[-1] else 0,
     )
     return zstandard.ZstdCompressor(compression_params=parameters).compress(raw)
-
-
-_FREE: Final = 1 << 26
-_RATIO: Final = 2000
 
 
 def believable(unfolded: int, stored: int) -> bool:
@@ -205,4 +214,195 @@ def believable(unfolded: int, stored: int) -> bool:
 
     Real models stay far below: 99 % sparsity at 4 bits is a ratio of about 270. What goes beyond it is written plain.
     """
-    return unfolded <= _FREE + _RATIO * stored
+    return unfolded <= (64 << 20) + 2000 * stored
+
+
+_ESCAPE: Final = 255  # in a mask written as runs: "255 zeros, and the run goes on in the next byte"
+_BLOCK: Final = 1 << 20  # codes packed at once: their 64-bit words stay in the cache
+
+
+def pack_codes(codes: Bytes, bits: int) -> Bytes:
+    """Return `bits`-bit codes (uint8, each below ``2**bits``) as one stream, least significant bit first.
+
+    Eight codes make `bits` whole bytes, so they meet in one uint64; a block at a time keeps that in the cache.
+    """
+    if bits == 8:
+        return codes
+    packed = np.empty((-(-len(codes) // 8), bits), np.uint8)
+    for begin in range(0, len(codes), _BLOCK):
+        block = _whole(codes[begin : begin + _BLOCK], 8).reshape(-1, 8)
+        words = np.zeros(len(block), "<u8")
+        for i in range(8):
+            words |= block[:, i].astype("<u8") << np.uint64(bits * i)
+        packed[begin // 8 : begin // 8 + len(block)] = words.view(np.uint8).reshape(-1, 8)[:, :bits]
+    return packed.reshape(-1)[: -(-len(codes) * bits // 8)]
+
+
+def unpack_codes(packed: Bytes, bits: int, count: int) -> Bytes:
+    """Undo `pack_codes` for `count` codes."""
+    if bits == 8:
+        return packed.copy()
+    codes = np.empty((-(-count // 8), 8), np.uint8)
+    for begin in range(0, len(codes), _BLOCK // 8):
+        rows = _whole(packed[begin * bits : (begin + _BLOCK // 8) * bits], bits).reshape(-1, bits)
+        words = np.zeros((len(rows), 8), np.uint8)
+        words[:, :bits] = rows
+        word = words.view("<u8")[:, 0]
+        for i in range(8):
+            codes[begin : begin + len(rows), i] = (word >> np.uint64(bits * i)) & np.uint64(2**bits - 1)
+    return codes.reshape(-1)[:count]
+
+
+def pack_mask(keep: NDArray[np.bool_]) -> Bytes:
+    """Return a mask as bits, least significant first."""
+    return np.packbits(keep, bitorder="little")
+
+
+def unpack_mask(packed: Bytes, count: int) -> NDArray[np.bool_]:
+    """Undo `pack_mask` for `count` weights."""
+    return np.unpackbits(packed, count=count, bitorder="little").view(np.bool_)
+
+
+def pack_whole_codes(codes: Bytes, bits: int) -> Bytes:
+    """Return as many whole codes per byte as fit, so that an entropy coder's symbols are whole codes."""
+    per = 8 // bits
+    if per == 1:
+        return codes
+    rows = _whole(codes, per).reshape(-1, per)
+    out = rows[:, 0].copy()
+    for i in range(1, per):
+        out |= rows[:, i] << np.uint8(bits * i)
+    return out
+
+
+def unpack_whole_codes(packed: Bytes, bits: int, count: int) -> Bytes:
+    """Undo `pack_whole_codes` for `count` codes; a byte's bits beyond its last code stay in it: callers refuse them."""
+    per = 8 // bits
+    if per == 1:
+        return packed.copy()
+    codes = np.empty((len(packed), per), np.uint8)
+    for i in range(per):
+        codes[:, i] = packed >> np.uint8(bits * i)
+        if i < per - 1:
+            codes[:, i] &= np.uint8(2**bits - 1)
+    return codes.reshape(-1)[:count]
+
+
+def pack_runs(keep: NDArray[np.bool_]) -> Bytes:
+    """Return a mask as the runs of zeros before each one: a byte below 255 each, with 255 for "255 more zeros"."""
+    runs = np.diff(np.flatnonzero(keep), prepend=-1) - 1
+    escapes = runs // _ESCAPE
+    out = np.full(len(runs) + int(escapes.sum()), _ESCAPE, np.uint8)
+    out[np.cumsum(escapes + 1) - 1] = runs % _ESCAPE
+    return out
+
+
+def unpack_runs(packed: Bytes, count: int) -> NDArray[np.bool_] | None:
+    """Undo `pack_runs` for `count` weights; None if the runs reach beyond them."""
+    ends = packed != _ESCAPE
+    places = np.cumsum(packed.astype(np.int64) + ends)[ends] - 1
+    if len(places) and places[-1] >= count:
+        return None
+    keep = np.zeros(count, np.bool_)
+    keep[places] = True
+    return keep
+
+
+def to_byte_planes(packed: Bytes, width: int) -> Bytes:
+    """Return the bytes of `width`-byte numbers plane by plane: all first bytes, all second bytes, …"""
+    return packed if width == 1 else np.ascontiguousarray(packed.reshape(-1, width).T).reshape(-1)
+
+
+def from_byte_planes(packed: Bytes, width: int) -> Bytes:
+    """Undo `to_byte_planes`."""
+    return packed if width == 1 else np.ascontiguousarray(packed.reshape(width, -1).T).reshape(-1)
+
+
+def _whole(values: NDArray[Any], size: int) -> NDArray[Any]:
+    """Return the values with zeros at the end, so that `size` divides their number."""
+    short = -len(values) % size
+    return np.concatenate([values, np.zeros(short, values.dtype)]) if short else values
+
+
+def raw_bytes(tensor: Tensor) -> Bytes:
+    """Return the tensor's own little-endian bytes."""
+    found: Bytes = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+    return found
+
+
+def from_raw_bytes(raw: Bytes, dtype: torch.dtype) -> Tensor:
+    """Undo `raw_bytes`: return a flat tensor in memory of its own."""
+    return torch.from_numpy(np.array(raw)).view(dtype) if len(raw) else torch.empty(0, dtype=dtype)
+
+
+def scale_pieces(plan: Plan, matrix: tuple[int, int]) -> list[tuple[int, int]]:
+    """Return the pieces that a layer's scales consist of, each as (numbers, bytes per number), in the file's order."""
+    if plan.bits > 8:  # plain floats
+        return []
+    codebook = [(1 << plan.bits, 4)] * plan.coder.has_codebook
+    if not plan.coder.has_scales:
+        return codebook
+    groups = group_count(plan.granularity, matrix)
+    return codebook + [(1, 4)] + [(groups, 2)] * (groups > 1) + [(groups, 1)] * has_zero_bytes(plan, groups)
+
+
+def pack_scales(encoded: EncodedTensor) -> list[Bytes]:
+    """Return the bytes of the pieces `scale_pieces` lists.
+
+    Raises:
+        FileError: if the scales are not those that the largest of them and 16-bit words reproduce.
+    """
+    codebook = [] if encoded.codebook is None else [raw_bytes(encoded.codebook)]
+    if encoded.scales is None:
+        return codebook
+    pieces, groups = [raw_bytes(encoded.scales)], encoded.scales.numel()
+    if groups > 1:
+        scales = encoded.scales.cpu()
+        words = scale_words(scales, top := scales.max(), encoded.plan)
+        # what is loaded must be what was measured and trained through, to the bit
+        if not torch.equal(scales_of_words(words, top, encoded.plan), scales):
+            raise FileError(f"cannot save {quoted(encoded.name)}: 16-bit words do not reproduce its scales")
+        zeros = None if encoded.zeros is None else encoded.zeros.cpu()
+        pieces = [raw_bytes(top), raw_bytes(with_zero_points(words, zeros, encoded.plan).to(torch.int16))]
+    if encoded.zeros is not None and has_zero_bytes(encoded.plan, groups):
+        pieces.append(raw_bytes(encoded.zeros))
+    return codebook + pieces
+
+
+def unpack_scales(
+    name: str, plan: Plan, matrix: tuple[int, int], pieces: Sequence[Bytes]
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """Return scales, zero points and codebook of the layer `name` from the bytes of the pieces.
+
+    Raises:
+        FileError: for a number that no layer has: not finite, negative, beyond the grid.
+    """
+
+    def check(what: str, good: Tensor | bool) -> None:
+        if not good:
+            raise FileError(
+                f"the {what} of {quoted(name)} hold what cannot be: negative, not finite, too large or out of order"
+            )
+
+    scales = zeros = codebook = None
+    left = list(pieces)
+    if left and plan.coder.has_codebook:
+        codebook = from_raw_bytes(left.pop(0), torch.float32)
+        check("codebook", codebook.isfinite().all() and (codebook[1:] >= codebook[:-1]).all())
+    if not left:
+        return None, None, codebook
+    groups = group_count(plan.granularity, matrix)
+    scales = from_raw_bytes(left[0], torch.float32)
+    # a negative zero would be another file of the same weights
+    check("scales", scales.isfinite().all() and ((scales >= 0) & ~scales.signbit()).all())
+    if groups > 1:
+        top = scales[0]
+        words, zeros = split_words(from_raw_bytes(left[1], torch.int16).int() & 0xFFFF, plan)
+        largest = scale_words(scales, top, plan)  # what the largest is in its own unit
+        check("scales", (words <= largest).all() and words.max() == largest)
+        scales = scales_of_words(words, top, plan)
+    if has_zero_bytes(plan, groups):
+        zeros = from_raw_bytes(left[-1], torch.uint8)
+    if zeros is not None:
+        check("zero points", int(zeros.max()) < 2**plan.bits and not zeros[scales == 0].any())
+    return scales, zeros, codebook

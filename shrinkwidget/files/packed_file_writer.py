@@ -1,33 +1,82 @@
-"""A model as a packed file holds it: coded layers and kept tensors, and the bytes they become (docs/format.md)."""
+"""A model as a packed file holds it: encoded layers, uncompressed tensors, and their bytes (docs/format.md)."""
 
 from __future__ import annotations
 
 import os
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..analysis.file_size import SECTIONS, count_width, header_bytes, header_text, rounded, structure_text
-from ..analysis.model_tensors import ModelTensors
+from ..analysis.channel_layout import FIRST
+from ..analysis.file_size import (
+    SECTIONS,
+    LayerBytes,
+    count_width,
+    describe,
+    encode_structure,
+    half_is_bfloat16,
+    header_bytes,
+    header_text,
+    layer_bytes,
+    rounded,
+    stored_bits,
+    stored_dtype,
+)
+from ..analysis.model_tensors import ModelTensors, TensorSpec, dtype_name
+from ..analysis.safetensors_checkpoint import DTYPES
 from ..compression.encoded_tensor import EncodedTensor, decode, dense_codes
 from ..errors import FileError, quoted
-from ..recipe import Recipe
+from ..recipe import Plan, Recipe
 from .atomic_write import write_whole
-from .bit_packing import Bytes
-from .encodings import EntropyEncoding, PlainEncoding, believable
-from .header import file_crc
-from .scale_bytes import pack_scales, scale_pieces
-from .tensor_records import TensorRecord, read_records
+from .encodings import Bytes, EntropyEncoding, PlainEncoding, believable, pack_scales, raw_bytes, scale_pieces
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class TensorRecord(TensorSpec):
+    """The place of one tensor in a packed file: what it is, and what the recipe asked of it (None: uncompressed).
+
+    `bfloat16` tells whether its 16-bit form is bfloat16. Of what is uncompressed the `layout` is not stored.
+    """
+
+    bfloat16: bool
+    plan: Plan | None
+    uncompressed_bits: int
+
+    @property
+    def encoded(self) -> Plan | None:
+        """The plan, where the tensor is stored as codes; None where it is stored as it is."""
+        return None if self.plan is None or self.plan.keep else self.plan
+
+    @property
+    def stored_dtype(self) -> torch.dtype:
+        """The dtype of its stored values: of plain codes (16 and 32 bits), or of the tensor left uncompressed."""
+        if self.plan is None:
+            return stored_dtype(self.dtype, self.uncompressed_bits, self.bfloat16)
+        return self.dtype if self.plan.keep else stored_dtype(self.dtype, self.plan.bits, self.bfloat16)
+
+    @property
+    def bits(self) -> int:
+        """Bits per code of a coded tensor."""
+        return stored_bits(self.plan.bits, self.dtype.itemsize) if self.plan else 8 * self.stored_dtype.itemsize
+
+    def nbytes(self, kept: int) -> LayerBytes:
+        """Return the bytes of the tensor in a plain packed file, `kept` of its weights being kept."""
+        if self.plan is None:
+            return LayerBytes(0, 0, 0, as_is=self.numel * self.stored_dtype.itemsize, dense=True)
+        return layer_bytes(self.matrix, kept, self.plan, self.dtype.itemsize)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PackedModel:
     """Everything a packed file says: the recipe, and each saved tensor's place and content.
 
-    `stored` holds, beside each record, the layer's codes or the kept tensor in the dtype it is stored in.
+    `stored` holds, beside each record, the layer's codes or the uncompressed tensor in the dtype it is stored in.
+    `structure` is the text that describes all records.
     """
 
     recipe: Recipe
@@ -83,11 +132,42 @@ class PackedModel:
         could not tell it from a zip bomb.
         """
         if entropy:
-            parts = _parts(self, EntropyEncoding())
+            parts = self._parts(EntropyEncoding())
             size, plain = sum(len(part) for part in parts), self.nbytes
             if size < plain and believable(unfolded_bytes(self.records, self.kept), size):
                 return parts
-        return _parts(self, PlainEncoding())
+        return self._parts(PlainEncoding())
+
+    def _parts(self, form: PlainEncoding) -> list[bytes | Bytes]:
+        """Return the length of the header, the header, and the pieces of the five sections."""
+        sections: dict[str, list[Bytes]] = {name: [] for name in SECTIONS}
+        masks = []
+        for record, item in self.items():
+            if not isinstance(item, EncodedTensor):
+                sections["rest"].append(form.numbers(raw_bytes(item), item.dtype.itemsize))
+                continue
+            dense = record.nbytes(item.kept).dense
+            count = item.kept.to_bytes(count_width(record.numel), "little")
+            sections["counts"].append(np.frombuffer(count, np.uint8))
+            codes = raw_bytes(dense_codes(item) if dense else item.codes)
+            sections["codes"].append(
+                form.numbers(codes, record.stored_dtype.itemsize)
+                if item.plan.bits > 8
+                else form.codes(codes, item.plan.bits)
+            )
+            if item.keep is not None and not dense:
+                masks.append(item.keep.cpu().numpy())
+            widths = (width for _, width in scale_pieces(item.plan, record.matrix))
+            sections["scales"] += [form.numbers(*piece) for piece in zip(pack_scales(item), widths, strict=True)]
+        sections["mask"] = form.masks(masks)  # all at once: as runs they are one stream
+        for name in SECTIONS[1:]:  # the counts stay as they are: a reader needs them to know how long the others may be
+            sections[name] = form.wrap(sections[name])
+        body = [piece for name in SECTIONS for piece in sections[name]]
+        lengths = {name: sum(len(piece) for piece in sections[name]) for name in SECTIONS}
+        recipe = self.recipe.to_json()
+        crc = file_crc(recipe, self.structure, *body)
+        header = header_text(recipe, self.structure, lengths, crc, form.format)
+        return [len(header).to_bytes(8, "little"), header, *body]
 
 
 def pack(weights: ModelTensors, recipe: Recipe, encoded: Mapping[str, EncodedTensor]) -> PackedModel:
@@ -95,25 +175,40 @@ def pack(weights: ModelTensors, recipe: Recipe, encoded: Mapping[str, EncodedTen
 
     Raises:
         FileError: for a tensor that no packed file can hold.
+        RecipeError: if an override matches no layer.
     """
-    structure = structure_text(weights)
-    try:
-        records = read_records(structure, recipe)
-    except FileError as error:
-        raise FileError(f"no packed file can hold this model: {error}") from error
-    saved = {entry.name: entry for entry in weights.entries if entry.saved}
-    stored = (
-        encoded[s.name] if s.encoded else rounded(_strided(s, saved[s.name].load()), s.stored_dtype) for s in records
-    )
-    return PackedModel(recipe, structure, records, tuple(stored))
-
-
-def _strided(record: TensorRecord, tensor: Tensor) -> Tensor:
-    if tensor.layout != torch.strided:
-        raise FileError(
-            f"cannot save {quoted(record.name)}: it is stored as {tensor.layout}; make it dense with .to_dense()"
+    plans = iter(recipe.resolve(entry.name for entry in weights.saved if entry.compressible))
+    records: list[TensorRecord] = []
+    stored: list[EncodedTensor | Tensor] = []
+    for entry in weights.saved:
+        if dtype_name(entry.dtype) not in DTYPES:
+            raise FileError(
+                f"no packed file can hold this model: {quoted(entry.name)} is {dtype_name(entry.dtype)}; convert it to "
+                f"a float type"
+            )
+        record = TensorRecord(
+            entry.name,
+            entry.shape,
+            entry.dtype,
+            entry.layout if entry.compressible else FIRST,
+            entry.aliases,
+            entry.views,
+            bfloat16=half_is_bfloat16(entry),
+            plan=next(plans) if entry.compressible else None,
+            uncompressed_bits=recipe.uncompressed_bits,
         )
-    return tensor
+        records.append(record)
+        if record.encoded:
+            stored.append(encoded[entry.name])
+            continue
+        tensor = entry.load()
+        if tensor.layout != torch.strided:
+            raise FileError(
+                f"cannot save {quoted(entry.name)}: it is stored as {tensor.layout}; make it dense with .to_dense()"
+            )
+        stored.append(rounded(tensor, record.stored_dtype))
+    structure = encode_structure([describe(record, record.plan is not None, record.bfloat16) for record in records])
+    return PackedModel(recipe, structure, tuple(records), tuple(stored))
 
 
 def section_lengths(records: Sequence[TensorRecord], kept: Sequence[int]) -> dict[str, int]:
@@ -134,44 +229,9 @@ def unfolded_bytes(records: Sequence[TensorRecord], kept: Sequence[int]) -> int:
     return sum(section_lengths(records, kept).values()) + sum(s.numel * s.dtype.itemsize for s in records)
 
 
-def raw_bytes(tensor: Tensor) -> Bytes:
-    """Return the tensor's own little-endian bytes."""
-    found: Bytes = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
-    return found
-
-
-def _parts(packed: PackedModel, form: PlainEncoding) -> list[bytes | Bytes]:
-    sections = _sections(packed, form)
-    body = [piece for name in SECTIONS for piece in sections[name]]
-    lengths = {name: sum(len(piece) for piece in sections[name]) for name in SECTIONS}
-    recipe = packed.recipe.to_json()
-    crc = file_crc(recipe, packed.structure, *body)
-    header = header_text(recipe, packed.structure, lengths, crc, form.format)
-    return [len(header).to_bytes(8, "little"), header, *body]
-
-
-def _sections(packed: PackedModel, form: PlainEncoding) -> dict[str, list[Bytes]]:
-    """Return the pieces of every section, counts as they are and the others wrapped as the form wants them."""
-    encoded = [(record, item) for record, item in packed.items() if isinstance(item, EncodedTensor)]
-    counts = [np.frombuffer(c.kept.to_bytes(count_width(s.numel), "little"), np.uint8) for s, c in encoded]
-    masked = [c.keep.cpu().numpy() for s, c in encoded if c.keep is not None and not s.nbytes(c.kept).dense]
-    scales = [
-        form.numbers(piece, width)
-        for record, layer in encoded
-        for piece, (_, width) in zip(pack_scales(layer), scale_pieces(record), strict=True)
-    ]
-    kept = [
-        form.numbers(raw_bytes(item), item.dtype.itemsize)
-        for item in packed.stored
-        if not isinstance(item, EncodedTensor)
-    ]
-    codes = [_codes(record, layer, form) for record, layer in encoded]
-    wrapped = {"codes": codes, "mask": form.masks(masked), "scales": scales, "rest": kept}
-    return {"counts": counts, **{name: form.wrap(pieces) for name, pieces in wrapped.items()}}
-
-
-def _codes(record: TensorRecord, encoded: EncodedTensor, form: PlainEncoding) -> Bytes:
-    codes = dense_codes(encoded) if record.nbytes(encoded.kept).dense else encoded.codes
-    if encoded.plan.bits > 8:
-        return form.numbers(raw_bytes(codes), record.stored_dtype.itemsize)
-    return form.codes(raw_bytes(codes), encoded.plan.bits)
+def file_crc(recipe: str, structure: str, *data: Any) -> int:
+    """Return the CRC-32 of a file's recipe text, structure text and data, one buffer after the other."""
+    crc = 0
+    for part in (recipe.encode(), structure.encode(), *data):
+        crc = zlib.crc32(part, crc)
+    return crc

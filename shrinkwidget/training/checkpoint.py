@@ -19,7 +19,7 @@ from ..analysis.model_tensors import dtype_name
 from ..analysis.safetensors_checkpoint import FILE_DTYPES, SafetensorsFile, open_plain_file, read_header_text
 from ..errors import FileError, TrainingError, quoted
 from ..files.atomic_write import write_whole
-from ..files.packed_file_writer import raw_bytes
+from ..files.encodings import raw_bytes
 from .input_validation import TrainingSpec
 from .progress import TrainingLog
 from .resume_fingerprint import digest, fingerprint, tensors_crc

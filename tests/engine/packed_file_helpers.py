@@ -19,7 +19,7 @@ from shrinkwidget.analysis.quantization_group_histograms import NM_PATTERNS
 from shrinkwidget.compression.encode_layer import quantize
 from shrinkwidget.compression.pruning_masks import keep_masks
 from shrinkwidget.files import PackedModel, pack
-from shrinkwidget.files.header import file_crc
+from shrinkwidget.files.packed_file_writer import file_crc
 from shrinkwidget.methods import Uniform
 from shrinkwidget.recipe import Keep, Recipe
 

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from shrinkwidget.files import bit_packing as bit
-from shrinkwidget.files.bit_packing import Bytes
+from shrinkwidget.files import encodings as bit
+from shrinkwidget.files.encodings import Bytes
 
 WIDTHS = st.integers(1, 8)
 
@@ -30,7 +30,7 @@ def test_codes_are_packed_least_significant_bit_first(data: bytes, bits: int) ->
 def test_codes_come_back(data: bytes, bits: int) -> None:
     codes = codes_of(data, bits)
     assert np.array_equal(bit.unpack_codes(bit.pack_codes(codes, bits), bits, len(codes)), codes)
-    assert np.array_equal(bit.untuples(bit.tuples(codes, bits), bits, len(codes)), codes)
+    assert np.array_equal(bit.unpack_whole_codes(bit.pack_whole_codes(codes, bits), bits, len(codes)), codes)
 
 
 @pytest.mark.parametrize("bits", range(1, 9))
@@ -42,11 +42,11 @@ def test_codes_come_back_across_blocks(bits: int) -> None:
 
 
 def test_a_byte_of_whole_codes_keeps_bits_that_are_not_ours() -> None:
-    assert bit.untuples(np.array([0b11_010_001], np.uint8), 3, 2).tolist() == [1, 0b11_010]
+    assert bit.unpack_whole_codes(np.array([0b11_010_001], np.uint8), 3, 2).tolist() == [1, 0b11_010]
 
 
 def assert_runs_come_back(keep: NDArray[np.bool_]) -> None:
-    back = bit.ungaps(bit.gaps(keep), len(keep))
+    back = bit.unpack_runs(bit.pack_runs(keep), len(keep))
     assert back is not None
     assert np.array_equal(back, keep)
 
@@ -63,18 +63,18 @@ def test_masks_come_back_as_bits_and_as_runs(mask: list[bool]) -> None:
 @given(st.lists(st.integers(0, 2000), max_size=20), st.integers(0, 600))
 def test_long_runs_come_back(runs: list[int], rest: int) -> None:
     keep = np.array([b for run in runs for b in (*[False] * run, True)] + [False] * rest, np.bool_)
-    packed = bit.gaps(keep)
+    packed = bit.pack_runs(keep)
     assert len(packed) == len(runs) + sum(run // 255 for run in runs)
     assert_runs_come_back(keep)
 
 
 def test_runs_beyond_the_weights_are_noticed() -> None:
-    assert bit.ungaps(np.array([3, 3], np.uint8), 7) is None
+    assert bit.unpack_runs(np.array([3, 3], np.uint8), 7) is None
 
 
 @given(st.binary(max_size=40), st.sampled_from((1, 2, 4, 8)))
 def test_byte_planes_come_back(data: bytes, width: int) -> None:
     numbers = np.frombuffer(data[: len(data) // width * width], np.uint8)
-    split = bit.planes(numbers, width)
+    split = bit.to_byte_planes(numbers, width)
     assert split.tobytes() == b"".join(numbers[i::width].tobytes() for i in range(width))
-    assert np.array_equal(bit.unplanes(split, width), numbers)
+    assert np.array_equal(bit.from_byte_planes(split, width), numbers)

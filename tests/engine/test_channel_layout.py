@@ -20,7 +20,7 @@ from shrinkwidget.analysis.file_size import encode_structure
 from shrinkwidget.analysis.model_tensors import open_model
 from shrinkwidget.analysis.sketch import Sketch
 from shrinkwidget.errors import FileError, ModelError
-from shrinkwidget.files.tensor_records import read_records
+from shrinkwidget.files.packed_file_reader import read_records
 from shrinkwidget.recipe import Recipe
 from shrinkwidget.training.retraining_methods import FineTune
 

@@ -45,7 +45,7 @@ def state_dicts(draw: st.DrawFn) -> dict[str, Tensor]:
 
 @given(state_dicts())
 def test_safetensors_bytes_equal_the_file_for_any_state_dict(state: dict[str, Tensor]) -> None:
-    assert safetensors_bytes(open_model(state).entries) == len(save(state))
+    assert safetensors_bytes(open_model(state).saved) == len(save(state))
 
 
 def test_safetensors_bytes_counts_tied_weights_once() -> None:
@@ -53,13 +53,13 @@ def test_safetensors_bytes_counts_tied_weights_once() -> None:
     head.weight = embedding.weight
     model = nn.Sequential(embedding, head)
     once = {"0.weight": embedding.weight.detach()}
-    assert safetensors_bytes(open_model(model).entries) == len(save(once))
+    assert safetensors_bytes(open_model(model).saved) == len(save(once))
 
 
 def test_safetensors_bytes_names_a_tensor_no_file_can_hold() -> None:
     state = {"weight": torch.zeros(2, 2), "spectrum": torch.zeros(2, dtype=torch.complex128)}
     with pytest.raises(ModelError, match="'spectrum' is complex128"):
-        safetensors_bytes(open_model(state).entries)
+        safetensors_bytes(open_model(state).saved)
 
 
 def tied() -> nn.Module:

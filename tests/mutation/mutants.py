@@ -115,7 +115,7 @@ MUTANTS: Final = (
            'n, m = map(int, pattern.split(":"))\n    return m - n, m', ("prune",)),
     Mutant("fold: without the norm's epsilon", "shrinkwidget/compression/batchnorm_folding.py",
            'norm.running_var + getattr(norm, "eps", 1e-5)', "norm.running_var", ("fold",)),
-    Mutant("files: a checksum of the data alone", "shrinkwidget/files/header.py",
+    Mutant("files: a checksum of the data alone", "shrinkwidget/files/packed_file_writer.py",
            "for part in (recipe.encode(), structure.encode(), *data):", "for part in data:", ("files",)),
     Mutant("provenance: rounds that are not over count as all", "shrinkwidget/training/input_validation.py",
            "{rounds if number + 1 == rounds else", "{rounds if number + 1 <= rounds else", ("rounds",)),
