@@ -13,7 +13,7 @@ const MAX_GZIP = 70_000;
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
 const watch = process.argv.includes("--watch");
 const outdir = join(root, "shrinkwidget", "widgets", "static");
-const scripts = ["explorer.js", "monitor.js"];
+const scripts = ["explorer.js", "monitor.js", "explorer-page.js", "monitor-page.js"];
 
 // Nothing that assumes what code does not promise. `pure_getters` would delete every bare `signal.value`, which is how an
 // effect subscribes: the ridge then stood still wherever it was mounted out of sight.
@@ -27,6 +27,10 @@ const options = {
     { in: "js/widget/explorer-in-jupyter.css", out: "explorer" },
     { in: "js/widget/monitor.ts", out: "monitor" },
     { in: "js/widget/monitor-in-jupyter.css", out: "monitor" },
+    { in: "js/live/explorer-page.ts", out: "explorer-page" },
+    { in: "js/live/explorer-page.css", out: "explorer-page" },
+    { in: "js/live/monitor-page.ts", out: "monitor-page" },
+    { in: "js/live/monitor-page.css", out: "monitor-page" },
   ],
   outdir,
   bundle: true,

@@ -14,6 +14,7 @@ const BELOW: Record<string, readonly string[]> = {
   explorer: ["core", "charts", "ui"],
   monitor: ["core", "charts", "ui"],
   widget: ["core", "charts", "ui", "explorer", "monitor"],
+  live: ["core", "charts", "ui", "explorer", "monitor"],
   dev: ["core", "charts", "ui", "explorer", "monitor"],
 };
 

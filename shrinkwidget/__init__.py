@@ -22,6 +22,7 @@ from .compression.batchnorm_folding import fold_batchnorm
 from .evaluation.calibration import sketch
 from .evaluation.evaluate import Score, evaluate
 from .explore_and_monitor import explore, monitor
+from .live_page import to_html
 from .recipe import Keep, Recipe
 from .training.background_run import TrainingRun
 from .training.custom_loop import constrain
@@ -53,6 +54,7 @@ __all__ = [
     "retrain",
     "sketch",
     "summary",
+    "to_html",
     "transfer",
 ]
 

@@ -153,6 +153,16 @@ def quoted(value: object) -> str:
     return text if len(text) <= 2 * _QUOTED else f"{text[:_QUOTED]} … {text[-_QUOTED:]}"
 
 
+def sentence(error: BaseException) -> str:
+    """Return one line for the user: our own errors are sentences already, others are named."""
+    text = str(error).strip().splitlines()[0] if str(error).strip() else ""
+    if isinstance(error, ShrinkError):
+        return text
+    # SystemExit and its like are raised on purpose, by argparse or sys.exit in the user's own metric or dataset
+    whose = "" if isinstance(error, Exception) else ", raised by your data, model or metric"
+    return f"{type(error).__name__}: {text or 'no message'}{whose}; see the log"
+
+
 def folded(name: str) -> str:
     """Return a name as it is compared: whatever its case, without hyphens, underscores and spaces."""
     return name.casefold().translate(_NO_SEPARATORS)

@@ -12,7 +12,8 @@ import pytest
 import shrinkwidget as sw
 from shrinkwidget.errors import TrainingError
 from shrinkwidget.evaluation.metrics import resolve
-from shrinkwidget.widgets.monitor import Monitor, asked_method, curves
+from shrinkwidget.figures.monitor_snapshot import curves
+from shrinkwidget.widgets.monitor import Monitor, asked_method
 
 SECONDS = 120
 

@@ -43,9 +43,11 @@ function Caption() {
 }
 
 function NoData() {
+  const { kernel } = useView().state;
   return (
     <p class="sw-note" data-testid="accuracy">
-      Pass a module and data to see accuracy: <code>sw.explore(model, eval_data=(x, y))</code>
+      {kernel ? "Pass" : "This page was made without data. In a notebook, pass"} a module and data to see accuracy:{" "}
+      <code>sw.explore(model, eval_data=(x, y))</code>
     </p>
   );
 }
@@ -62,7 +64,7 @@ function Running() {
   const score = state.shownScore.value;
   const failed = score?.state === "failed";
   const known = isKnown(score);
-  const unknown = failed || (score?.state === "done" && score.n > 0) ? "–" : "…";
+  const unknown = !state.kernel || failed || (score?.state === "done" && score.n > 0) ? "–" : "…";
   return (
     <>
       <p class="sw-headline">
@@ -82,7 +84,7 @@ function Running() {
       </p>
       <p class={`sw-hint ${failed ? "sw-failed" : ""}`} title={failed ? score.text : undefined} data-testid="samples">
         {progressWords(state)}
-        {(failed || score?.state === "cancelled") && (
+        {state.kernel && (failed || score?.state === "cancelled") && (
           <button type="button" class="sw-link" onClick={() => state.send({ do: "evaluate" })}>
             try again
           </button>
@@ -113,6 +115,7 @@ export function progressWords(state: State): string {
   const score = state.shownScore.value;
   const notice = state.notice.value;
   if (!score) {
+    if (!state.kernel) return "not evaluated: needs the kernel";
     if (notice === "gone") return "not evaluated: the kernel is disconnected";
     if (notice === "busy") return "waiting for the kernel";
     if (state.dragging.value) return "evaluated when the slider stops";
@@ -142,15 +145,17 @@ function Warnings() {
       {stale && (
         <li key="stale" data-testid="stale">
           {stale}
-          <button
-            type="button"
-            class="sw-link"
-            disabled={state.notice.value === "gone"}
-            data-testid="look"
-            onClick={() => state.send({ do: "look" })}
-          >
-            Look again
-          </button>
+          {state.kernel && (
+            <button
+              type="button"
+              class="sw-link"
+              disabled={state.notice.value === "gone"}
+              data-testid="look"
+              onClick={() => state.send({ do: "look" })}
+            >
+              Look again
+            </button>
+          )}
         </li>
       )}
       {all.map((text) => (

@@ -75,6 +75,8 @@ export interface State {
   undo(): void;
   redo(): void;
   reset(): void;
+  /** False on a page that stands alone: what is not known yet stays unknown. */
+  readonly kernel: boolean;
   /** Whether the monitor of a training can be shown inside. */
   readonly nests: boolean;
   send(command: Command): void;
@@ -215,6 +217,10 @@ class Shared implements State {
     this.edit(() => parseRecipe(recipe));
   }
 
+  get kernel(): boolean {
+    return this.model.kernel ?? true;
+  }
+
   get nests(): boolean {
     return this.model.nests ?? true;
   }
@@ -351,7 +357,7 @@ class Shared implements State {
     this.model.set("dragging", moving);
     this.model.save();
     clearTimeout(this.#patienceTimer);
-    if (!this.#checkAlive() || moving) return;
+    if (!this.#checkAlive() || moving || !this.kernel) return;
     this.#patienceTimer = setTimeout(() => this.#doubt(), PATIENCE_MS);
   }
 

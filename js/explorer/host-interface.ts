@@ -14,6 +14,8 @@ export interface ExplorerModel extends Observable {
   alive?(): boolean;
   /** Call back when that may have changed; returns what stops it. */
   onAlive?(callback: () => void): () => void;
+  /** False where there never is a kernel, as on a page that was saved to stand alone; left out: there is one. */
+  readonly kernel?: boolean;
   /** Whether another widget, such as the monitor of a training, can be shown inside; left out: yes. */
   readonly nests?: boolean;
 }

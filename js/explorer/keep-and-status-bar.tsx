@@ -16,6 +16,17 @@ export function Footer() {
   const { keeps } = state;
   const { again, text, what, state: status } = state.status.value;
   const words = wordsOf(keeps.value);
+  if (!state.kernel) {
+    return (
+      <footer class="sw-footer">
+        <div class="sw-buttons">
+          <CopyCode />
+        </div>
+        <StatusLine />
+        <ScreenReaderStatus />
+      </footer>
+    );
+  }
   return (
     <footer class="sw-footer">
       <SavePrompts
@@ -172,8 +183,11 @@ function statusWords(state: State): { kind: string; text: string } {
     return { kind: "busy", text: status.text || BUSY_WORDS[status.what] };
   if (status.state === "exists") return { kind: "waiting", text: "" };
   if (status.state === "done" && status.text) return { kind: "done", text: status.text };
+  if (!state.kernel && (!exact || state.exactOnly.value.waiting))
+    return { kind: "preview", text: "≈ estimate: exact figures need the kernel" };
   if (state.exactOnly.value.waiting) return { kind: "waiting", text: "exact only: counting…" };
   if (!exact) return { kind: "preview", text: "≈ preview" };
+  if (!state.kernel) return { kind: "exact", text: "exact, as the kernel counted" };
   const seconds = state.seconds.value;
   return { kind: "exact", text: seconds === null ? "exact" : `exact · ${Math.max(1, Math.round(1000 * seconds))} ms` };
 }

@@ -222,7 +222,7 @@ function RareSettings() {
 function ExactOnly() {
   const { state } = useView();
   const { name, waiting } = state.exactOnly.value;
-  const gone = state.notice.value === "gone";
+  const gone = !state.kernel || state.notice.value === "gone";
   const counted = `exact only: ${name} has no estimate, so figures follow when the kernel has counted`;
   const words = gone ? `exact only: ${name} needs the kernel` : "exact only: waits for the kernel";
   return (

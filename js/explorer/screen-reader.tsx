@@ -19,13 +19,16 @@ export function screenReaderText(state: State): string {
   const figures = state.figures.value;
   const metric = state.metric.value;
   const score = state.shownScore.value;
-  if (state.dragging.value || !figures.exact || state.exactOnly.value.waiting) return ""; // the page says that it waits
-  const size = `${bytes(figures.nbytes)}, ${comparedSize(figures.ratio)}, SQNR ${decibels(figures.sqnr)}`;
+  const settled = figures.exact || !state.kernel;
+  if (state.dragging.value || !settled || state.exactOnly.value.waiting) return ""; // the page says that it waits
+  const about = figures.exact ? "" : "about ";
+  const size = `${about}${bytes(figures.nbytes)}, ${comparedSize(figures.ratio)}, SQNR ${decibels(figures.sqnr)}`;
   const sketch = state.sketch.value;
   const hidden = [...(score?.warnings ?? []), deadWords(sketch, figures), ...sketch.warnings].filter(Boolean);
   const rest = [size, ...hidden].join(". ");
   if (!metric.has_data) return rest;
   if (score?.state === "failed") return `The evaluation failed: ${score.text}. ${rest}`;
+  if (!score && !state.kernel) return `${metric.name} not evaluated. ${rest}`;
   if (score?.state !== "done" || !isKnown(score)) return "";
   return `${metric.name} ${scoreWords(metric, score)}. ${rest}`;
 }

@@ -56,7 +56,7 @@ export function Arrow() {
 /** Marks a figure as a preview; keeps its place when it is not. */
 export function Approx({ exact }: { exact: boolean }) {
   return (
-    <span class="sw-approx" data-exact={exact} title={exact ? undefined : "a preview: the exact figure follows"}>
+    <span class="sw-approx" data-exact={exact} title={exact ? undefined : "estimated, not counted on the weights"}>
       <span aria-hidden="true">≈</span>
       {!exact && <span class="sw-unseen">about</span>}
     </span>
@@ -213,7 +213,8 @@ function Marks({ figures, scale, width }: MarksProps) {
 }
 
 function SizeTable({ figures, parts }: { figures: Estimate; parts: Part[] }) {
-  const exactly = figures.exact ? "exactly" : "about, until the kernel has counted";
+  const { kernel } = useView().state;
+  const exactly = figures.exact ? "exactly" : kernel ? "about, until the kernel has counted" : "about";
   return (
     <DataTable
       head={["part", "what it holds", "bytes"]}

@@ -31,11 +31,12 @@ export function Header() {
 }
 
 function Badge() {
-  const { run, gone, over } = useView().state;
+  const { run, gone, over, kernel } = useView().state;
+  const words = kernel || over.value ? STATE_WORDS[run.value] : `${STATE_WORDS[run.value]} when this was saved`;
   const lost = gone.value && !over.value;
   return (
     <span class="sw-badge sw-run-state" data-state={lost ? "lost" : run.value} data-testid="run-state" role="status">
-      {lost ? "kernel disconnected" : STATE_WORDS[run.value]}
+      {lost ? "kernel disconnected" : words}
     </span>
   );
 }
@@ -45,7 +46,7 @@ const STOPPABLE: RunState[] = ["running", "paused"];
 function Buttons() {
   const { state } = useView();
   const run = state.run.value;
-  if (state.over.value) return null;
+  if (state.over.value || !state.kernel) return null;
   const paused = run === "paused";
   const idle = state.gone.value || !STOPPABLE.includes(run);
   return (
@@ -113,7 +114,7 @@ function Place() {
     <p class="sw-run-place">
       <span data-testid="place">{placeText(state)}</span>
       <span class="sw-caption">
-        {state.progress.value && !state.gone.value && speedWords(state.progress.value, state.run.value)}
+        {state.progress.value && !state.gone.value && state.kernel && speedWords(state.progress.value, state.run.value)}
       </span>
     </p>
   );

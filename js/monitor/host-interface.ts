@@ -9,6 +9,8 @@ export interface MonitorModel extends Observable {
   alive?(): boolean;
   /** Call back when that may have changed; returns what stops it. */
   onAlive?(callback: () => void): () => void;
+  /** False where there never is a kernel, as on a page that was saved to stand alone; left out: there is one. */
+  readonly kernel?: boolean;
 }
 
 export type RunCommand =

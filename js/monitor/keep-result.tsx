@@ -6,7 +6,7 @@ import { useView } from "./hover-state";
 export function KeepResult() {
   const { state, root } = useView();
   const { again, text } = state.kept.value;
-  if (state.run.value !== "done" && state.run.value !== "stopped") return null;
+  if (!state.kernel || (state.run.value !== "done" && state.run.value !== "stopped")) return null;
   return (
     <footer class="sw-footer">
       <SavePrompts

@@ -73,6 +73,11 @@ export class MonitorState {
     this.#checkAlive();
   }
 
+  /** False on a page that stands alone: it shows the training as it was when the page was written. */
+  get kernel(): boolean {
+    return this.model.kernel ?? true;
+  }
+
   /** Leave a question of the kernel unanswered. */
   dismiss(): void {
     this.kept.value = { failed: false, text: "" };

@@ -136,7 +136,11 @@ function ScoreChart({ curves, epochs, width }: ChartProps) {
         data-testid="test-line"
       />
       {curves.at.length < 60 && <Dots x={curves.at} y={curves.test} scales={scales} />}
-      <Legend right={right} came={baseline && metricValue(metric, baseline.value)} />
+      <Legend
+        right={right}
+        came={baseline && metricValue(metric, baseline.value)}
+        whole={width > LEGEND + TITLE_LETTER * metric.name.length}
+      />
     </Chart>
   );
 }
@@ -152,16 +156,20 @@ function Dots({ x, y, scales }: { x: readonly number[]; y: Columns["test"]; scal
   );
 }
 
-/** Names the lines at the right end of the title's line, where none of them runs. */
-function Legend({ right, came }: { right: number; came: string | null }) {
+/** As wide as the whole legend gets, and a letter of the title beside it. */
+const LEGEND = 350;
+const TITLE_LETTER = 7;
+
+/** Names the lines at the right end of the title's line, where none of them runs; on a phone, without what they mean. */
+function Legend({ right, came, whole }: { right: number; came: string | null; whole: boolean }) {
   return (
     <g class="sw-axis-text">
       <text class="sw-legend-line" x={right} y={11} text-anchor="end" data-testid="legend">
         {came !== null && (
           <>
-            <tspan class="sw-key-came">┄ before {came}</tspan>
+            {whole && <tspan class="sw-key-came">┄ before {came}</tspan>}
             <tspan class="sw-key-test" dx={10}>
-              ● validation, 95 % interval
+              ● validation{whole && ", 95 % interval"}
             </tspan>
           </>
         )}

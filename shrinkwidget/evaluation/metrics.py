@@ -199,6 +199,16 @@ class Metric:
     sums: Callable[[Predictions], Sums]
     conclude: Callable[[RunningMean], Interval]
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return what it takes to write its values: name, higher, percent.
+
+        Example:
+            >>> import shrinkwidget as sw
+            >>> sw.methods.Metric.of(lambda outputs, targets: outputs.sum(), name="sum").to_dict()
+            {'name': 'sum', 'higher': True, 'percent': False}
+        """
+        return {"name": self.name, "higher": self.higher, "percent": self.percent}
+
     @classmethod
     @public()
     def of(

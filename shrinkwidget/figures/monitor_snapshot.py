@@ -13,6 +13,8 @@ import numpy as np
 
 from ..analysis.model_summary import fixed
 from ..analysis.quantization_group_histograms import Floats
+from ..errors import sentence
+from ..training.background_run import TrainingRun
 from .canvas import ACCURACY, FAINT, INK, LINE, MUTED, OUTLINE, Canvas
 from .formatting import (
     bytes_text,
@@ -46,6 +48,32 @@ _FIGURES: Final = 170.0
 _BAND: Final = "#cfe9e1"
 """The color of an accuracy on paper, at a fifth."""
 _DASHES: Final = (0, (3, 2))
+
+
+_COLUMNS: Final = ("loss", "train", "lr", "sparsity")
+_SCORES: Final = {"test": "value", "low": "low", "high": "high"}
+
+
+def values_of(run: TrainingRun[Any]) -> dict[str, Any]:
+    """Return what a monitor shows of how far a training is, as plain values."""
+    return {
+        "progress": None if run.progress is None else run.progress.to_dict(),
+        "baseline": None if run.baseline is None else run.baseline.to_dict(),
+        "points": run.points,
+        "error": "" if run.error is None else sentence(run.error),
+        "state": run.state,
+        "curves": curves(run.history),
+    }
+
+
+def curves(history: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """Return a run's history by columns; "at" counts epochs through all rounds, from 1."""
+    columns: dict[str, list[Any]] = {"at": list(range(1, len(history) + 1))}
+    for name in _COLUMNS:
+        columns[name] = [row[name] for row in history]
+    for name, part in _SCORES.items():
+        columns[name] = [row["test"] and row["test"][part] for row in history]
+    return columns
 
 
 def monitor_snapshot(shown: Shown) -> bytes:

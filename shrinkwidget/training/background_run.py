@@ -277,6 +277,27 @@ class TrainingRun(Generic[Result]):
             self._observers.append(callback)
         return lambda: self._forget(callback)
 
+    def to_html(self, path: str | os.PathLike[str]) -> int:
+        """Write its curves, rounds and table as one HTML file that needs no kernel and no network; return its bytes.
+
+        Of a training that goes on, the page shows how far it has come.
+
+        Raises:
+            FileError: if the path cannot be written or does not end in ".html"; what was there before is unchanged.
+            TrainingError: if no epoch is complete yet, or it is one that does not train.
+
+        Example:
+            >>> import shrinkwidget as sw
+            >>> run = sw.retrain(sw.demo.model(), sw.demo.few(per_class=8), epochs=1, background=True)
+            >>> run.wait()
+            True
+            >>> run.to_html("training.html") < 200_000
+            True
+        """
+        from ..live_page import run_page, write_page  # what shows a training knows of trainings, not they of it
+
+        return write_page(path, run_page(self))
+
     @property
     def state(self) -> State:
         """Where it is: ready, running, paused, stopping, and in the end done, stopped or failed."""

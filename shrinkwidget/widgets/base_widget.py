@@ -11,7 +11,6 @@ import traitlets as t
 from IPython.display import display
 
 from ..errors import ShrinkError, quoted
-from ..evaluation.metrics import Metric
 
 STATIC: Final = Path(__file__).parent / "static"
 
@@ -27,21 +26,6 @@ def built(name: str) -> str | Path:
 def kernel_owned(trait: Any) -> Any:
     """Tag a trait as synced to the browser and never taken from there."""
     return trait.tag(sync=True, echo_update=False)
-
-
-def sentence(error: BaseException) -> str:
-    """Return one line for the user: our own errors are sentences already, others are named."""
-    text = str(error).strip().splitlines()[0] if str(error).strip() else ""
-    if isinstance(error, ShrinkError):
-        return text
-    # SystemExit and its like are raised on purpose, by argparse or sys.exit in the user's own metric or dataset
-    whose = "" if isinstance(error, Exception) else ", raised by your data, model or metric"
-    return f"{type(error).__name__}: {text or 'no message'}{whose}; see the log"
-
-
-def metric_dict(metric: Metric) -> dict[str, Any]:
-    """Return what the browser needs to know of a metric to write its values."""
-    return {"name": metric.name, "higher": metric.higher, "percent": metric.percent}
 
 
 class BaseWidget(anywidget.AnyWidget):
@@ -138,7 +122,7 @@ class BaseWidget(anywidget.AnyWidget):
             display(data | {"text/plain": self._caption}, raw=True)
             one = self._shown.display_id if self._shown is not None else True
             picture = self._snapshot()
-            self._shown = display(picture, metadata=_alt(picture), raw=True, display_id=one)
+            self._shown = display(picture, metadata=alt_text(picture), raw=True, display_id=one)
 
     @property
     def _caption(self) -> str:
@@ -154,10 +138,10 @@ class BaseWidget(anywidget.AnyWidget):
         """Bring the picture under the widget up to date, so that a saved notebook shows the last state."""
         if self._shown is not None and self._alive:
             picture = self._snapshot()
-            self._shown.update(picture, metadata=_alt(picture), raw=True)
+            self._shown.update(picture, metadata=alt_text(picture), raw=True)
 
 
-def _alt(picture: dict[str, Any]) -> dict[str, Any]:
+def alt_text(picture: dict[str, Any]) -> dict[str, Any]:
     """Return the metadata that gives a picture its words, for those who do not see it."""
     return {"image/png": {"alt": picture["text/plain"]}}
 

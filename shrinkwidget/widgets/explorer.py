@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -11,20 +12,22 @@ from threading import RLock
 from typing import Any, Final
 
 import traitlets as t
+from IPython.display import display
 
 from ..analysis.estimate import Estimate
 from ..analysis.parallel import in_forked_children
 from ..analysis.sketch import Sketch
 from ..argument_checks import plain
 from ..compressed_model import CompressedModel
-from ..errors import Cancelled, DataError, ShrinkError, TrainingError, quoted
+from ..errors import Cancelled, DataError, ShrinkError, TrainingError, quoted, sentence
 from ..evaluation.evaluate import Score
 from ..figures.formatting import recipe_sentence
+from ..live_page import explorer_page, in_frame, write_page
 from ..method_registry import schema
 from ..recipe import Recipe
 from ..training.background_run import TrainingRun
 from ..training.retraining_methods import Method
-from .base_widget import BaseWidget, built, kernel_owned, metric_dict, sentence
+from .base_widget import BaseWidget, alt_text, built, kernel_owned
 from .explorer_backend import DENSE, CancelCheck, ExplorerSession, Stale
 from .keep_and_save import PLAIN, Exists, keep_in_notebook, keeps, save_to
 from .monitor import Monitor
@@ -38,6 +41,10 @@ _SCORE_SECONDS: Final = 0.1
 _SILENT_SECONDS: Final = 3.0
 _LOOK_SECONDS: Final = 0.005
 _SNAPSHOT_SECONDS: Final = 5.0
+_NOT_ON_PAGE: Final = frozenset({"sketch", "exact", "score", "status", "monitor", "keeps"})
+"""What a page that stands alone has no use for: its buttons' words, or what it is given by recipe."""
+_PAGE_HEIGHT: Final = 860
+"""The height of an embedded page in pixels until it has set its own."""
 
 
 class _Float(t.Float[float, Any]):
@@ -120,7 +127,7 @@ class Explorer(BaseWidget):
             _title=session.sketch.title,
             _sketch=session.sketch.encode(),
             _memory={"weights": session.memory(), "activations": None},
-            _metric=metric_dict(session.metric)
+            _metric=session.metric.to_dict()
             | {"has_data": session.eval_data is not None, "has_train": session.train_data is not None},
             _status=_status_dict("idle", "", ""),
             _keeps=keeps(session.sketch.title, PLAIN),
@@ -193,6 +200,70 @@ class Explorer(BaseWidget):
         """
         with _let_go(self._lock):
             return _WORKER.wait(id(self), timeout)
+
+    def to_html(self, path: str | os.PathLike[str], *, history: bool = True) -> int:
+        """Write the explorer as one HTML file that needs no kernel and no network, and return its bytes.
+
+        Sliders, layers, size, overrides and undo work as they do here, and so does the way back to what was tried. The
+        figures of the recipes in `history` and of the present one are exact and have their accuracy, as far as the
+        kernel has got: `wait` for it first. All others are estimates, marked with ≈, and not evaluated.
+
+        A link opens the page with another recipe: ``"page.html#recipe=" + urllib.parse.quote(recipe.to_json())``.
+
+        Args:
+            path: where to write; its name ends in ".html". The file appears whole or not at all.
+            history: whether the recipes tried so far go with it.
+
+        Raises:
+            FileError: if the path cannot be written or is no HTML file's, or the page would be larger than 25 MB; what
+                was there before is unchanged.
+            ShrinkError: if the explorer is closed.
+
+        Example:
+            >>> import shrinkwidget as sw
+            >>> ex = sw.explore(sw.demo.model(), sw.demo.data("valid"), sparsity=0.9, bits=4)
+            >>> ex.wait()
+            True
+            >>> ex.to_html("digits.html") < 500_000
+            True
+            >>> ex.close()
+        """
+        return write_page(path, self._page_html(history))
+
+    def embed(self, *, history: bool = True) -> None:
+        """Show the explorer, as it is now, as a page in the output of this cell, which stays alive without a kernel.
+
+        It is for notebooks that are published: ``nbconvert --to html`` keeps it alive. Where no page can be shown, as
+        on GitHub or in a PDF, a picture is. It is the page that `to_html` writes, and does not follow `recipe`.
+
+        Raises:
+            FileError: if the page would be larger than 25 MB.
+            ShrinkError: if the explorer is closed.
+
+        Example:
+            >>> import shrinkwidget as sw
+            >>> ex = sw.explore(sw.demo.model(), sparsity=0.9, bits=4)
+            >>> ex.embed()  # doctest: +SKIP
+            >>> ex.close()
+        """
+        page = in_frame(self._page_html(history), self._title, _PAGE_HEIGHT)
+        picture = self._snapshot()
+        display({"text/html": page, "text/plain": self._caption}, raw=True)
+        display(picture, metadata=alt_text(picture), raw=True)
+
+    def _page_html(self, history: bool) -> str:
+        session = self._open()
+        with self._lock:
+            values = {name[1:]: getattr(self, name) for name in self.traits(echo_update=False)}
+            retrained = dict(self._retrained)
+        values = {name: value for name, value in values.items() if name not in _NOT_ON_PAGE}
+        if not history:
+            values["history"] = [point for point in values["history"] if point["recipe"] == self._recipe]
+        tried = {self.recipe, *(Recipe.from_json(point["recipe"]) for point in values["history"])}
+        known = {recipe: session.known(recipe) for recipe in tried}
+        kept = {point["result"] for point in values["history"]} | {self._result}
+        results = {key: result.to_dict() for key, result in retrained.items() if key in kept}
+        return explorer_page(session.sketch, self.recipe, values, known, results)
 
     def close(self) -> None:
         """Stop all work, leave the page, and let go of the model.
@@ -409,11 +480,8 @@ class Explorer(BaseWidget):
 
     def _tell_result(self, shown: _Retrained) -> None:
         """Tell the figures and the score of a retrained result; it needs no work but the size of its download."""
-        recipe = shown.compressed.recipe.to_json()
-        figures = replace(shown.estimate, nbytes_entropy_coded=shown.compressed.nbytes_entropy_coded).to_dict()
-        self._tell(
-            _exact={**figures, "seconds": 0.0}, _score={**shown.score.to_dict(), "recipe": recipe, "state": "done"}
-        )
+        news = shown.to_dict()
+        self._tell(_exact=news["exact"], _score=news["score"])
 
     def _compressed(self, recipe: Recipe, result: str) -> CompressedModel:
         """Return what a recipe makes of the model, or what was retrained."""
@@ -571,6 +639,16 @@ class _Retrained:
         found = self.compressed.estimate
         assert found is not None  # only a file that is loaded has none
         return found
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what the page shows of it: its recipe, exact figures, and score."""
+        recipe = self.compressed.recipe.to_json()
+        figures = replace(self.estimate, nbytes_entropy_coded=self.compressed.nbytes_entropy_coded).to_dict()
+        return {
+            "recipe": recipe,
+            "exact": {**figures, "seconds": 0.0},
+            "score": {**self.score.to_dict(), "recipe": recipe, "state": "done"},
+        }
 
 
 def _from_mirror(recipe: Recipe, name: str, new: Any) -> Recipe:

@@ -150,6 +150,14 @@ class ExplorerSession:
         """Return the final score of a recipe evaluated before."""
         return self._scores.get(recipe.to_json())
 
+    def known(self, recipe: Recipe) -> dict[str, Any]:
+        """Return what has been found out about a recipe so far: ``exact`` figures and a final ``score``."""
+        figures, score = self._exact.get(recipe.to_json()), self.known_score(recipe)
+        found: dict[str, Any] = {} if figures is None else {"exact": figures.to_dict()}
+        if score is not None:
+            found["score"] = {**score.to_dict(), "recipe": recipe.to_json(), "state": "done"}
+        return found
+
     def forget_score(self, recipe: Recipe) -> None:
         """Forget the score of a recipe, so that it is evaluated again."""
         self._scores.pop(recipe.to_json(), None)

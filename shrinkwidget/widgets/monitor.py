@@ -9,12 +9,13 @@ import traitlets as t
 from IPython.display import display
 
 from ..compressed_model import CompressedModel
-from ..errors import ShrinkError, TrainingError, quoted
+from ..errors import ShrinkError, TrainingError, quoted, sentence
 from ..evaluation.metrics import Metric, resolve
+from ..figures.monitor_snapshot import curves, values_of
 from ..training.background_run import TrainingRun
 from ..training.retraining_methods import FineTune, LearningRateRewinding, Method
 from ..training.training_schedule import Schedule
-from .base_widget import BaseWidget, built, kernel_owned, metric_dict, sentence
+from .base_widget import BaseWidget, built, kernel_owned
 from .keep_and_save import Exists, keep_in_notebook, keeps, save_to
 from .notebook_cell_registry import replace_in_cell
 from .worker_thread import Pace
@@ -61,9 +62,7 @@ class Monitor(BaseWidget):
         self._pace = Pace(_TELL_SECONDS)
         self._lasting = Pace(_SNAPSHOT_SECONDS, at_once=False)
         self._forget: Callable[[], None] = _nothing
-        super().__init__(
-            _title=title, _metric=metric_dict(metric), _curves=curves([]), _keeps=keeps(title, "retrained")
-        )
+        super().__init__(_title=title, _metric=metric.to_dict(), _curves=curves([]), _keeps=keeps(title, "retrained"))
         self.on_msg(self._on_command)
 
     def watch(self, run: TrainingRun[Any]) -> Monitor:
@@ -123,17 +122,11 @@ class Monitor(BaseWidget):
             self._refresh_snapshot()
 
     def _show(self, run: TrainingRun[Any]) -> None:
-        history = run.history
+        news = values_of(run)
+        if len(news["curves"]["at"]) == len(self._curves["at"]):
+            del news["curves"]
         with self._lock, self.hold_sync():
-            self._tell(
-                _progress=None if run.progress is None else run.progress.to_dict(),
-                _baseline=None if run.baseline is None else run.baseline.to_dict(),
-                _points=run.points,
-                _error="" if run.error is None else sentence(run.error),
-                _state=run.state,
-            )
-            if len(history) != len(self._curves["at"]):
-                self._tell(_curves=curves(history))
+            self._tell(**{f"_{name}": value for name, value in news.items()})
 
     def _on_command(self, _widget: object, content: Any, _buffers: object) -> None:
         """Do what a button asks for: each of these only leaves word, and returns."""
@@ -177,20 +170,6 @@ class Monitor(BaseWidget):
 
     def __repr__(self) -> str:
         return f"Monitor({self._title if self.run is None else self.run!r})"
-
-
-_COLUMNS: Final = ("loss", "train", "lr", "sparsity")
-_SCORES: Final = {"test": "value", "low": "low", "high": "high"}
-
-
-def curves(history: list[dict[str, Any]]) -> dict[str, list[Any]]:
-    """Return a run's history by columns; "at" counts epochs through all rounds, from 1."""
-    columns: dict[str, list[Any]] = {"at": list(range(1, len(history) + 1))}
-    for name in _COLUMNS:
-        columns[name] = [row[name] for row in history]
-    for name, part in _SCORES.items():
-        columns[name] = [row["test"] and row["test"][part] for row in history]
-    return columns
 
 
 def asked_method(content: Mapping[str, Any]) -> FineTune | LearningRateRewinding:

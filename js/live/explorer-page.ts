@@ -1,0 +1,22 @@
+// A page with an explorer on it that needs no kernel and no network: what `to_html` writes runs this.
+
+import { createState, mount } from "../explorer/mount";
+import { fitIntoFrame } from "./frame";
+import { type ExplorerData, KernellessExplorer } from "./kernelless-explorer";
+import { open, readPageData } from "./page-data";
+import { addressWriter, recipeInAddress } from "./recipe-in-address";
+
+open(async (here) => {
+  const { data, bytes } = await readPageData<ExplorerData>();
+  const write = addressWriter();
+  const host = new KernellessExplorer(data, bytes, (recipe) => write(recipe === data.recipe ? null : recipe));
+  const state = createState(host);
+  const goToAddress = () => {
+    const recipe = recipeInAddress();
+    if (recipe !== null) host.go(recipe, state.sketch.value);
+  };
+  goToAddress();
+  mount(here, state);
+  fitIntoFrame();
+  addEventListener("hashchange", goToAddress);
+});
