@@ -20,7 +20,9 @@ from .analysis.model_summary import summary
 from .compressed_model import CompressedModel, compress, load
 from .compression.batchnorm_folding import fold_batchnorm
 from .evaluation.calibration import sketch
+from .evaluation.compare_predictions import PredictionComparison, compare_predictions
 from .evaluation.evaluate import Score, evaluate
+from .evaluation.sensitivity import Sensitivity, sensitivity
 from .explore_and_monitor import explore, monitor
 from .live_page import to_html
 from .recipe import Keep, Recipe
@@ -35,10 +37,13 @@ __version__ = "0.1.0"
 __all__ = [
     "CompressedModel",
     "Keep",
+    "PredictionComparison",
     "Recipe",
     "Score",
+    "Sensitivity",
     "TrainingRun",
     "TransferResult",
+    "compare_predictions",
     "compress",
     "constrain",
     "demo",
@@ -52,6 +57,7 @@ __all__ = [
     "monitor",
     "prune_and_retrain",
     "retrain",
+    "sensitivity",
     "sketch",
     "summary",
     "to_html",

@@ -16,7 +16,16 @@ from ..argument_checks import public
 from ..errors import ArgumentError, Cancelled, DataError, ModelError
 from .batches import Batch, as_pair, count, prepared, raw_batches, read_in_thread
 from .labels import LabelRules
-from .metrics import ClassCounts, Metric, PerClassCounter, RunningMean, Sums, collapse_warning, resolve
+from .metrics import (
+    ClassCounts,
+    ClassPredictions,
+    Metric,
+    PerClassCounter,
+    RunningMean,
+    Sums,
+    collapse_warning,
+    resolve,
+)
 from .predictions import OutputReader
 
 MetricLike: TypeAlias = str | Metric | Callable[[Any, Tensor], object]
@@ -204,12 +213,7 @@ def evaluate(
         ModelError: for what is no module, or has no values (the meta device).
         ArgumentError: for an unknown keyword.
     """
-    provenance: str | None = None
-    module: object = model
-    if not isinstance(model, nn.Module) and isinstance(model, CompressedLike):
-        if model.model is None:
-            raise ModelError("there is no model to run, only weights: load the file with load(path, into=model)")
-        module, provenance = model.model, model.provenance
+    module, provenance = runnable(model)
     if batch_size is not None and (type(batch_size) is not int or batch_size < 1):
         raise DataError(f"batch_size={batch_size!r} must be a whole number from 1, or None")
     found = scores(module, eval_data, metric, LabelRules(ignore_index, next_token), batch_size=batch_size)
@@ -222,6 +226,25 @@ def evaluate(
     with preserve_rng_state():
         *_, last = found
     return last
+
+
+def runnable(model: object) -> tuple[nn.Module, str | None]:
+    """Return the module to run, and what a compressed model says of how its weights were obtained, else None.
+
+    Raises:
+        ModelError: for what is no module, or has no values.
+    """
+    provenance: str | None = None
+    if not isinstance(model, nn.Module) and isinstance(model, CompressedLike):
+        provenance, model = model.provenance, model.model
+        if model is None:
+            raise ModelError("there is no model to run, only weights: load the file with load(path, into=model)")
+    if not isinstance(model, nn.Module):
+        inside = "its .model" if isinstance(getattr(model, "model", None), nn.Module) else "an nn.Module"
+        raise ModelError(f"cannot run a {type(model).__name__}: give {inside}")
+    if (device := device_of(model)) is not None and device.type == "meta":
+        raise ModelError("the model is on the meta device and has no values: load its weights first")
+    return model, provenance
 
 
 def _aside(found: Iterator[Score], state: RandomState) -> Iterator[Score]:
@@ -242,23 +265,20 @@ def scores(
     cancelled: Callable[[], bool] | None = None,
     patience: float | None = None,
     batch_size: int | None = None,
+    observe: Callable[[Batch, ClassPredictions | None], None] | None = None,
 ) -> Iterator[Score]:
     """Yield what `evaluate` does with ``stream=True``, but leave the generators of random numbers alone.
 
     They are the process's own: a thread that put them back would undo what another has drawn meanwhile. `cancelled` is
     asked before every batch is run; between two scores the model is as the caller left it. With `patience`, data is
     read on another thread, so that `cancelled` is obeyed while a batch is waited for, and data that gives none for so
-    many seconds is given up.
+    many seconds is given up. `observe` gets every batch with the classes predicted, None of a metric without classes.
 
     Raises:
         Cancelled: when `cancelled` says so.
     """
-    if not isinstance(model, nn.Module):
-        inside = "its .model" if isinstance(getattr(model, "model", None), nn.Module) else "an nn.Module"
-        raise ModelError(f"cannot run a {type(model).__name__}: give {inside}")
-    if (device := device_of(model)) is not None and device.type == "meta":
-        raise ModelError("the model is on the meta device and has no values: load its weights first")
-    module, scored_by, stop = model, resolve(metric), cancelled or never
+    module, _ = runnable(model)
+    device, scored_by, stop = device_of(module), resolve(metric), cancelled or never
     reader = OutputReader(module, rules)
     batches = read_in_thread(raw_batches(data, batch_size=batch_size), data, stop, patience)
 
@@ -269,7 +289,10 @@ def scores(
             if stop():
                 raise Cancelled(f"the evaluation was cancelled before batch {number}")
             try:
-                sums = _sums(reader, module, prepared(raw, module, device), scored_by)
+                batch = prepared(raw, module, device)
+                sums = _sums(reader, module, batch, scored_by)
+                if observe is not None:
+                    observe(batch, sums.guesses)
             except DataError as error:
                 raise DataError(f"batch {number}: {error}") from error.__cause__
             tally.add(sums)

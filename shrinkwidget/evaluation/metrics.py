@@ -114,6 +114,11 @@ class ClassCounts(NamedTuple):
     predicted: int
     correct: int
 
+    @property
+    def accuracy(self) -> float:
+        """The share of the class's labels that was predicted rightly (its recall); NaN without any."""
+        return self.correct / self.labels if self.labels else math.nan
+
 
 class PerClassCounter:
     """Counts over all batches so far, taken of many at once: one by one they would take a small network's time."""
