@@ -82,7 +82,7 @@ def test_the_wheel_says_what_it_needs(wheel: Path) -> None:
         fields = Parser().parsestr(archive.read(metadata).decode())
         licenses = [name for name in archive.namelist() if name.endswith("licenses/LICENSE")]
     needs = {need.split(";")[0].split(">")[0] for need in fields.get_all("Requires-Dist", []) if "extra" not in need}
-    expected = "torch anywidget ipywidgets jupyterlab matplotlib pillow safetensors numpy tqdm zstandard"
+    expected = "torch anywidget ipywidgets jupyterlab matplotlib pillow safetensors numpy threadpoolctl tqdm zstandard"
     assert needs == set(expected.split())
     assert fields["Requires-Python"] == ">=3.11"
     assert fields["License-Expression"] == "BSD-3-Clause"
