@@ -92,11 +92,12 @@ def read(path: str | os.PathLike[str], into: nn.Module | None = None) -> PackedM
             raise FileError(f"cannot load {quoted(path)}: {error}") from error
     if into is not None:
         plain_weights(into)
-        targets = _match(records, into)  # anew: weights that were computed have become parameters
+        tensors = _tensors(into)  # anew: weights that were computed have become parameters
         with torch.no_grad():
-            for (record, values), tensors in zip(packed.tensors(), targets, strict=True):
-                for name, tensor in tensors.items():
-                    tensor.copy_(record.seen_as(name, values))
+            for record, values in packed.tensors():
+                for name in record.names:
+                    if name in tensors:
+                        tensors[name].copy_(record.seen_as(name, values))
     return packed
 
 
@@ -477,12 +478,8 @@ def _kept_of_dense(record: TensorRecord, kept: int, codes: Tensor, zero: Tensor 
 # ---- the model to fill ----
 
 
-def _match(records: Sequence[TensorRecord], model: nn.Module) -> list[dict[str, Tensor]]:
-    """Return the model's tensors that each record is to fill, by name.
-
-    Raises:
-        FileError: if the model does not match, naming the first three differences.
-    """
+def _match(records: Sequence[TensorRecord], model: nn.Module) -> None:
+    """Raise a `FileError` that names the first three differences, if a file's tensors are not those of a model."""
     tensors = _tensors(model)
     differences = list(_differences(records, tensors, model))
     if differences:
@@ -496,7 +493,6 @@ def _match(records: Sequence[TensorRecord], model: nn.Module) -> list[dict[str, 
         elif in_file and not in_model:
             hint = ": its batch norm was not folded, load into the model as it was"
         raise FileError(f"this {type(model).__name__} is another model: {'; '.join(differences[:3])}{more}{hint}")
-    return [{name: tensors[name] for name in record.names if name in tensors} for record in records]
 
 
 def _tensors(model: nn.Module) -> dict[str, Tensor]:
