@@ -7,15 +7,15 @@ from .compression.quantizers import NF4, KMeans, Table, Uniform
 from .compression.sparsity_structures import NM, Unstructured
 from .evaluation.metrics import Metric
 from .method_registry import Choice, Importance, Number, Quantizer, Structure, register, setting
-from .training.options import Distillation, TrainingOptions
-from .training.retraining_methods import (
+from .training.schedules_and_methods import (
     FineTune,
     GradualPruning,
     LearningRateRewinding,
     RecalibrateBatchNorm,
+    Schedule,
     WeightRewinding,
 )
-from .training.training_schedule import Schedule
+from .training.training_options import Distillation, TrainingOptions
 from .transfer_learning.strategies import FullFineTune, GradualUnfreezing, LinearProbe, LoRA
 
 __all__ = [

@@ -183,7 +183,7 @@ def test_the_monitor_of_a_transfer_follows_its_stages_and_saves_its_result(tmp_p
 def test_outside_a_terminal_a_line_tells_how_far_a_training_is(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("shrinkwidget.training.progress_display._LINE_SECONDS", 0.0)
+    monkeypatch.setattr("shrinkwidget.training.progress._LINE_SECONDS", 0.0)
     images, labels = sw.demo.data("train")
     sw.retrain(sw.demo.model(), (images[:64], labels[:64]), None, sw.methods.FineTune(1))
     assert "epoch 1/1: 0.0% sparse, loss" in capfd.readouterr().err

@@ -1,4 +1,7 @@
-"""Run a training on a background thread: observe, pause, resume, stop; at most one training of a model at a time."""
+"""Run a training: on a background thread (observe, pause, resume, stop), or blocking, shown while it lasts.
+
+At most one training of a model runs at a time.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,12 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import cache
 from typing import Any, Final, Generic, Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 from torch import nn
+from tqdm import tqdm
 
 from ..analysis.parallel import Watch, before_exit, in_forked_children, never
 from ..analysis.run_without_side_effects import reason
@@ -19,15 +23,32 @@ from ..errors import ShrinkError, TrainingError
 from ..evaluation.batches import wait_for_readers
 from ..evaluation.evaluate import Score
 from .batchnorm_recalibration import BatchNormRecalibration
-from .input_validation import TrainingSpec
-from .options import TrainingOptions
-from .progress import Progress, TrainingLog
-from .retraining_methods import RecalibrateBatchNorm
+from .progress import Progress, ProgressLines, TrainingLog
+from .schedules_and_methods import RecalibrateBatchNorm
 from .training_loop import Trainer
+from .training_options import TrainingOptions, TrainingSpec
+
+log = logging.getLogger("shrinkwidget")
 
 _LOCK = threading.Lock()
-_CLAIMED: Final[set[int]] = set()
-"""The ids of the models that are being trained: while they are, their trainings hold on to them."""
+_CLAIMED: Final[set[int]] = set()  # ids of the models that are being trained: their trainings hold on to them
+
+_STOP_SECONDS: Final = 30.0  # how long the end of the program waits for a step to end
+_READ_SECONDS: Final = 5.0  # and for data that blocks
+
+# A training whose data gives no batch for so long is over: as long as torch's process groups wait for each other.
+_PATIENCE_SECONDS: Final = 600.0
+
+Result = TypeVar("Result")
+"""What a run comes to: a `CompressedModel`, or what a transfer returns."""
+
+State: TypeAlias = Literal["ready", "running", "paused", "stopping", "done", "stopped", "failed"]
+_OVER: Final = ("done", "stopped", "failed")
+
+Show: TypeAlias = "Callable[[TrainingRun[Any]], object]"
+"""Puts a run before the user's eyes, and returns."""
+
+_displays: Final[list[Callable[[], Show | None]]] = []
 
 
 def _forget() -> None:
@@ -130,18 +151,6 @@ def make_trainer(spec: AnySpec, stopped: Watch = never, patience: float | None =
     return Trainer(spec, stopped, patience)
 
 
-Result = TypeVar("Result")
-"""What a run comes to: a `CompressedModel`, or what a transfer returns."""
-State: TypeAlias = Literal["ready", "running", "paused", "stopping", "done", "stopped", "failed"]
-
-log = logging.getLogger("shrinkwidget")
-_STOP_SECONDS: Final = 30.0
-_READ_SECONDS: Final = 5.0
-_PATIENCE_SECONDS: Final = 600.0
-"""A training whose data gives no batch for so long is over: as long as torch's process groups wait for each other."""
-_OVER: Final = ("done", "stopped", "failed")
-
-
 class TrainingRun(Generic[Result]):
     """A training that `retrain`, `prune_and_retrain` and `transfer` start with ``background=True``.
 
@@ -196,7 +205,8 @@ class TrainingRun(Generic[Result]):
             lock_model(self.spec.model)
             self._state = "running"
         try:
-            _end_before_exit(self)
+            _LIVE.add(self)
+            _end_runs_before_exit()
             self._thread.start()
         except BaseException:  # Ctrl-C, or no more threads
             unlock_model(self.spec.model)
@@ -273,9 +283,15 @@ class TrainingRun(Generic[Result]):
             >>> run.wait(), run.state
             (True, 'stopped')
         """
+
+        def forget() -> None:
+            with self._changed:
+                if callback in self._observers:
+                    self._observers.remove(callback)
+
         with self._changed:
             self._observers.append(callback)
-        return lambda: self._forget(callback)
+        return forget
 
     def to_html(self, path: str | os.PathLike[str]) -> int:
         """Write its curves, rounds and table as one HTML file that needs no kernel and no network; return its bytes.
@@ -338,6 +354,7 @@ class TrainingRun(Generic[Result]):
         best = self._trainer.log.best
         if best is None:
             return None
+        # a row's round counts from 1, the best weights' from 0
         scores = (row["test"] for row in self.history if (row["round"], row["epoch"]) == (best.round + 1, best.epoch))
         found = next(scores, None)
         return None if found is None else Score.from_dict(found)
@@ -388,14 +405,21 @@ class TrainingRun(Generic[Result]):
         over: State = "failed"
         try:
             while True:
-                self._rest_while_paused()
+                with self._changed:
+                    self._changed.wait_for(lambda: self._state != "paused")
                 self._progress = next(steps)
                 self._tell()
         except StopIteration as end:
             self._result = end.value
             over = "stopped" if self._is_stopping() else "done"
         except BaseException as error:
-            self._error = _told(error)
+            if isinstance(error, Exception):
+                self._error = error
+            else:  # of the user's code, such as SystemExit: raised again by `result`, it would end the user's program
+                self._error = TrainingError(
+                    f"{reason(error)}, raised by its data, model, loss or metric, ended the training"
+                )
+                self._error.__cause__ = error
             if not isinstance(error, ShrinkError):
                 log.exception("a training failed")
         finally:
@@ -409,10 +433,6 @@ class TrainingRun(Generic[Result]):
             self._state = state
             self._changed.notify_all()
         self._tell()
-
-    def _rest_while_paused(self) -> None:
-        with self._changed:
-            self._changed.wait_for(lambda: self._state != "paused")
 
     def _is_stopping(self) -> bool:
         return self._state == "stopping"
@@ -428,21 +448,66 @@ class TrainingRun(Generic[Result]):
                     raise  # Ctrl-C, of somebody who pauses or stops it
                 log.exception("what observes a training failed")
 
-    def _forget(self, callback: Callable[[TrainingRun[Any]], object]) -> None:
-        with self._changed:
-            if callback in self._observers:
-                self._observers.remove(callback)
 
-    def _end(self) -> None:
-        self.stop()
-        self._thread.join(_STOP_SECONDS)
-        wait_for_readers(_READ_SECONDS)
+_LIVE: Final[weakref.WeakSet[TrainingRun[Any]]] = weakref.WeakSet()
 
 
-Show: TypeAlias = Callable[[TrainingRun[Any]], object]
-"""Puts a run before the user's eyes, and returns."""
+@cache
+def _end_runs_before_exit() -> None:
+    """Let the program end all runs before it ends itself: torch must not be caught at work."""
 
-_displays: Final[list[Callable[[], Show | None]]] = []
+    def end() -> None:
+        for run in list(_LIVE):
+            run.stop()
+            run._thread.join(_STOP_SECONDS)
+            wait_for_readers(_READ_SECONDS)
+
+    before_exit(end)
+
+
+# A training that blocks, and where it is shown
+
+
+def run_displayed(spec: AnySpec, progress: bool = True) -> Any:
+    """Do a spec, and return its result; interrupting it ends it before the next step.
+
+    It is shown by the notebook it runs in, where it can be paused and stopped, else by a bar or lines on stderr; by
+    nothing at all without `progress`.
+    """
+    show = find_display() if progress else None
+    if show is None or not spec.trains:
+        # what does not train is over in one pass: lines about epochs would only clutter a notebook
+        return run_with_progress_bar(make_trainer(spec), progress and show is None)
+    run: TrainingRun[Any] = TrainingRun(spec)
+    show(run)
+    run.start()
+    try:
+        run.wait()
+    except KeyboardInterrupt:
+        run.stop()
+        run.wait()
+        raise
+    return run.result
+
+
+def run_with_progress_bar(trainer: AnyTrainer, progress: bool = True) -> Any:
+    """Train to the end and return the result; with `progress`, tell on stderr what it takes and how far it is."""
+    # closed at once when it is interrupted: the traceback would keep it as it is, in the middle of something
+    with (
+        locked_model(trainer.spec.model),
+        closing(trainer.steps()) as steps,
+        tqdm(total=0, unit="step", disable=None if progress else True, leave=False, dynamic_ncols=True) as bar,
+    ):
+        lines = ProgressLines(type(trainer.spec.model).__name__, bar) if progress else None
+        while True:
+            try:
+                now = next(steps)
+            except StopIteration as end:
+                if lines is not None:
+                    lines.end()
+                return end.value
+            if lines is not None:
+                lines.tell(now)
 
 
 def register_display(find: Callable[[], Show | None]) -> None:
@@ -456,31 +521,3 @@ def register_display(find: Callable[[], Show | None]) -> None:
 def find_display() -> Show | None:
     """Return how to show a run here, or None outside a notebook."""
     return next((show for ask in _displays if (show := ask()) is not None), None)
-
-
-def _told(error: BaseException) -> Exception:
-    """Return what a run failed with, in a form that can be raised again: a SystemExit would end the user's program."""
-    if isinstance(error, Exception):
-        return error
-    told = TrainingError(f"{reason(error)}, raised by its data, model, loss or metric, ended the training")
-    told.__cause__ = error
-    return told
-
-
-_LIVE: Final[weakref.WeakSet[TrainingRun[Any]]] = weakref.WeakSet()
-
-
-def _end_before_exit(run: TrainingRun[Any]) -> None:
-    """End a run before the program ends: torch must not be caught at work."""
-    _LIVE.add(run)
-    _register()
-
-
-@cache
-def _register() -> None:
-    before_exit(_end_all)
-
-
-def _end_all() -> None:
-    for run in list(_LIVE):
-        run._end()

@@ -6,22 +6,21 @@ from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import islice
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..analysis.parallel import Watch, never
 from ..analysis.run_without_side_effects import call, device_of
 from ..compressed_model import CompressedModel, compress
 from ..compression.apply_recipe import copied
 from ..errors import DataError, ModelError
-from ..evaluation.batches import prepared, read_in_thread
+from ..evaluation.batches import prepared, raw_batches, read_in_thread
 from ..recipe import Recipe
-from .input_validation import TrainingSpec
 from .progress import Progress, TrainingLog
-from .retraining_methods import RecalibrateBatchNorm
-from .training_batches import unlabelled
+from .schedules_and_methods import RecalibrateBatchNorm
+from .training_options import TrainingSpec
 
 _Norm: TypeAlias = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d | nn.SyncBatchNorm
 
@@ -60,7 +59,7 @@ class BatchNormRecalibration:
         device, number = device_of(network), 0
         with recalibrating(network):
             data = self.spec.train_data
-            batches = read_in_thread(unlabelled(data), data, self._stopped, self._patience)
+            batches = read_in_thread(_unlabelled(data), data, self._stopped, self._patience)
             for number, raw in enumerate(islice(batches, self._most), start=1):
                 if self._stopped():
                     return self.best()
@@ -88,7 +87,7 @@ def recalibrating(network: nn.Module) -> Iterator[None]:
     network.eval()
     for norm, _ in norms:
         norm.reset_running_stats()
-        norm.momentum = None
+        norm.momentum = None  # torch's sign for the plain mean: a moving average would forget the first batches
         norm.training = True
     try:
         yield
@@ -102,3 +101,13 @@ def recalibrating(network: nn.Module) -> Iterator[None]:
 def _norms(network: nn.Module) -> list[_Norm]:
     """Return every batch norm that has running statistics."""
     return [norm for norm in network.modules() if isinstance(norm, _Norm) and norm.running_mean is not None]
+
+
+def _unlabelled(data: object) -> Iterator[Any]:
+    """Yield the batches of data in any form, also of inputs alone: a tensor, or an iterable of tensors.
+
+    Targets that are missing are zeros, at which nobody looks. A list of two tensors is a pair of inputs and targets.
+    """
+    batches = raw_batches((data, torch.zeros(len(data))) if isinstance(data, Tensor) and data.ndim else data)
+    for raw in batches:
+        yield (raw, torch.zeros(len(raw))) if isinstance(raw, Tensor) and raw.ndim else raw

@@ -20,7 +20,7 @@ from ..compressed_model import CompressedModel, compress_trained
 from ..compression.apply_recipe import copied, fill
 from ..errors import ModelError, TrainingError
 from .background_run import lock_model, unlock_model
-from .input_validation import quantizes
+from .training_options import quantizes
 from .weight_constraints import WeightConstraints, masks_of
 
 

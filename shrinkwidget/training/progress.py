@@ -1,16 +1,20 @@
-"""Progress of a training: where it is now, its log of epochs and rounds, and the best weights so far."""
+"""Progress of a training: where it is now, its log of epochs and rounds, the best weights so far, and how it is shown.
+
+A notebook has a monitor for it (`widgets/monitor.py`); here is what a terminal, or a file that stderr goes to, is told.
+"""
 
 from __future__ import annotations
 
+import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Final, Literal, TypeAlias
 
-from torch import Tensor, nn
+from torch import Tensor
+from tqdm import tqdm
 
-from ..compression.apply_recipe import fill
-from ..errors import FileError, TrainingError
+from ..errors import FileError
 from ..evaluation.evaluate import Score
 from ..evaluation.metrics import Metric
 
@@ -182,6 +186,7 @@ class TrainingLog:
         if not isinstance(found, dict) or set(found) != {f.name for f in fields(cls)}:
             raise FileError("its log is not that of a training")
         round_, epoch, history, points = (found[name] for name in ("round", "epoch", "history", "points"))
+        # A file may be forged or cut by hand: a log is taken only if it is what so many epochs would have written.
         places = [(r + 1, e + 1) for r in range(rounds) for e in range(epochs)]
         done = type(round_) is int and type(epoch) is int and round_ * epochs + epoch
         if not (
@@ -238,31 +243,69 @@ def _is_best(found: Any, places: Sequence[tuple[int, ...]]) -> bool:
     return type(found[0]) is int and (found[0] + 1, found[1]) in places
 
 
-def copy_state(network: nn.Module) -> dict[str, Tensor]:
-    """Return copies of all parameters and buffers, by name, contiguous."""
-    named = [*network.named_parameters(), *network.named_buffers()]
-    return {name: tensor.detach().clone().contiguous() for name, tensor in named}
+# What a terminal shows: a bar, or lines where stderr is no terminal
+
+_LINE_SECONDS: Final = 10.0  # between two lines about complete epochs
+_LONG_SECONDS: Final = 60.0  # after so long within an epoch a line tells that it goes on
+
+# After so many seconds or steps the time that a training takes is known well enough to say it: the first steps are
+# slower than the rest, by a factor of ten where memory is allocated or kernels are compiled.
+_PLAN_SECONDS: Final = 1.0
+_PLAN_STEPS: Final = 20
 
 
-def restore_state(network: nn.Module, early: Mapping[str, Tensor]) -> None:
-    """Write the weights of an earlier epoch over a network's.
+class ProgressLines:
+    """Says once what a training takes, then how far it is: in a bar, or in lines where there is no terminal."""
 
-    Raises:
-        TrainingError: for a name or a shape the network does not have.
-    """
-    now = dict(network.named_parameters(remove_duplicate=False)) | dict(network.named_buffers(remove_duplicate=False))
-    for name, tensor in early.items():
-        if name not in now or now[name].shape != tensor.shape:
-            found = f"its shape is {list(now[name].shape)}" if name in now else "there is none"
-            raise TrainingError(
-                f"WeightRewinding(state_dict=…) holds {name!r} of shape {list(tensor.shape)}, but in this "
-                f"{type(network).__name__} {found}"
-            )
-    fill(network, early.items())
+    def __init__(self, title: str, bar: tqdm[None]) -> None:
+        self._title, self._bar = title, bar
+        self._began = self._told = time.monotonic()
+        self._first_step: float | None = None
+        self._steps = 0
+        self._planned = False
+        self._last: Progress | None = None
+
+    def tell(self, now: Progress) -> None:
+        """Take note of progress, and tell what is due."""
+        last, self._last = self._last, now
+        if now.phase == "train":
+            self._steps += 1
+            self._first_step = self._first_step or time.monotonic()
+            known = self._steps >= _PLAN_STEPS or time.monotonic() - self._first_step >= _PLAN_SECONDS
+            if not self._planned and (known or now.step == now.steps):
+                self._planned = True
+                about = "" if now.eta is None else f", about {duration(now.eta)}"
+                tqdm.write(f"training {self._title}: {now.plan}{about}", file=sys.stderr)
+        if not self._bar.disable:
+            # Stages of a transfer differ in their steps, and nobody knows yet how many the later ones have.
+            known = now.steps is not None and len(set(now.epochs_by_round)) < 2
+            self._bar.total = now.rounds * now.epochs * (now.steps or 0) if known else None
+            if now.phase == "train":
+                self._bar.update()
+            self._bar.set_description(now.place, refresh=False)
+            self._bar.set_postfix_str(", ".join(_figures(now)), refresh=False)
+        elif last is not None and last.epoch and (last.round, last.epoch) != (now.round, now.epoch):
+            self._line(last, _LINE_SECONDS)
+        else:
+            self._line(now, _LONG_SECONDS)
+
+    def end(self) -> None:
+        """Tell what came of it."""
+        if self._bar.disable and self._last is not None:
+            seconds = duration(time.monotonic() - self._began)
+            sys.stderr.write(f"{self._last.place}: {', '.join(_figures(self._last))}, done in {seconds}\n")
+
+    def _line(self, now: Progress, after: float) -> None:
+        if time.monotonic() - self._told >= after:
+            self._told = time.monotonic()
+            left = "" if not now.eta else f", about {duration(now.eta)} left"
+            sys.stderr.write(f"{now.place}: {', '.join(_figures(now))}{left}\n")
 
 
-def check_finite(network: nn.Module) -> None:
-    """Raise a `TrainingError` for a weight or a buffer that is NaN or infinite."""
-    for name, tensor in [*network.named_parameters(), *network.named_buffers()]:
-        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
-            raise TrainingError(f"{name!r} is no longer finite: the learning rate is too high, or a batch is broken")
+def _figures(now: Progress) -> list[str]:
+    figures = [f"{now.sparsity:.1%} sparse"]
+    if now.loss is not None:
+        figures.append(f"loss {now.loss:.3f}")
+    if now.test is not None:
+        figures.append(f"validation {now.test.metric} {now.test.text}")
+    return figures

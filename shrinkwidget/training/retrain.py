@@ -1,8 +1,10 @@
-"""What a user calls: retrain a model, or prune and retrain it round by round."""
+"""What a user calls: `retrain` a model, or `prune_and_retrain` it round by round (iterative pruning)."""
 
 from __future__ import annotations
 
+import math
 import os
+from collections.abc import Mapping
 from typing import Any, Final, Literal, Unpack, overload
 
 from torch import nn
@@ -10,22 +12,20 @@ from torch import nn
 from ..argument_checks import public
 from ..compressed_model import CompressedModel
 from ..errors import ModelError, TrainingError
-from ..recipe import Recipe, recipe_from
-from .background_run import TrainingRun
-from .input_validation import TrainingSpec
-from .iterative_pruning import check_gradual, iterative_recipes
-from .options import OF_METHOD, TrainingFields, TrainingOptions, options_from
-from .progress_display import run_displayed
-from .retraining_methods import METHODS, FineTune, GradualPruning, Method, MethodName, named
-from .training_schedule import Schedule
+from ..recipe import Recipe, checked_recipe, recipe_from
+from .background_run import TrainingRun, run_displayed
+from .schedules_and_methods import METHODS, FineTune, GradualPruning, Method, MethodName, Schedule, named
+from .training_options import OF_METHOD, TrainingFields, TrainingOptions, TrainingSpec, options_from
 
-_SPARSITY: Final = 0.9
-"""What `prune_and_retrain` arrives at where nothing is said."""
+REMAINING: Final = 0.8
+"""The density of a round divided by that of the one before (Renda, Frankle, Carbin, arXiv 2003.02389)."""
 
+_SPARSITY: Final = 0.9  # what `prune_and_retrain` arrives at where nothing is said
+
+# Fields of methods and schedules, which may be taken for keywords, and how they are written.
 _ELSEWHERE: Final = {kind: f"method={kind.__name__}({{}}=…)" for kind in METHODS.values()} | {
     Schedule: f"method={FineTune.__name__}(schedule={Schedule.__name__}({{}}=…))",
 }
-"""Fields of methods and schedules, which may be taken for keywords, and how they are written."""
 
 
 @overload
@@ -188,7 +188,7 @@ def prune_and_retrain(
     recipes = iterative_recipes(target, 1 if isinstance(by, GradualPruning) and rounds is None else rounds)
     spec = TrainingSpec(model, train_data, eval_data, by, options_from(options, fields), recipes, resume)
     if isinstance(spec.training_method, GradualPruning):
-        check_gradual(recipes)
+        _check_gradual(recipes)
     return _done(spec, background, progress)
 
 
@@ -202,3 +202,73 @@ def _done(spec: TrainingSpec, background: bool, progress: bool) -> CompressedMod
         return TrainingRun[CompressedModel](spec).start()
     done: CompressedModel = run_displayed(spec, progress)
     return done
+
+
+# The recipes of iterative pruning, one for every round
+
+
+def iterative_recipes(target: Recipe | float, rounds: int | None = None) -> tuple[Recipe, ...]:
+    """Return the recipes of the rounds that lead to a recipe, or to a sparsity; the last is the recipe itself.
+
+    By default each round prunes 20 % of the weights that remain, and the last what is missing. A given number of
+    rounds prunes the same fraction in each; 1 is one-shot. Layers with a sparsity of their own follow at the same pace.
+    Rounds before the last stay at 32 bits: weights are rounded once it is known which remain.
+
+    Raises:
+        RecipeError: for what is neither a recipe nor a sparsity.
+        TrainingError: for a number of rounds that cannot be.
+    """
+    if isinstance(target, int | float) and not isinstance(target, bool):
+        target = Recipe(sparsity=target)
+    target = checked_recipe(target)
+    if rounds is not None and (not isinstance(rounds, int) or rounds < 1):
+        raise TrainingError(f"rounds={rounds!r} must be a whole number from 1, or None to prune a fifth in each")
+    own = [override.get("sparsity", 0.0) for override in target.layers.values() if isinstance(override, Mapping)]
+    density = 1 - max([target.sparsity, *own])
+    if density == 1 or _has_pattern(target):
+        if rounds is not None and rounds > 1:
+            why = "prunes nothing" if density == 1 else "has an n:m pattern, which is all or nothing"
+            raise TrainingError(f"rounds={rounds}: {target!r} {why}: take rounds=1")
+        return (target,)
+    # How far each round but the last has come, from 0 to 1, counted in logarithms of the density, since that falls by
+    # the same factor in every round.
+    if rounds is None:
+        step = math.log(REMAINING) / math.log(density)
+        last = math.ceil(1 / step - 1e-9)  # a last round for a rounding error would be a training for nothing
+        shares = [r * step for r in range(1, last)]
+    else:
+        shares = [r / rounds for r in range(1, rounds)]
+    return (*(_on_the_way(target, share) for share in shares), target)
+
+
+def _on_the_way(target: Recipe, share: float) -> Recipe:
+    """Return the recipe of a round that has come so far to another."""
+
+    def part(sparsity: float) -> float:
+        return float(1 - (1 - sparsity) ** share)
+
+    layers: dict[str, Any] = {}
+    for name, override in target.layers.items():
+        if isinstance(override, Mapping):
+            override = {field: value for field, value in override.items() if field != "bits"}
+            if "sparsity" in override:
+                override["sparsity"] = part(override["sparsity"])
+        layers[name] = override
+    return target.with_(sparsity=part(target.sparsity), bits=32, uncompressed_bits=32, layers=layers)
+
+
+def _check_gradual(recipes: tuple[Recipe, ...]) -> None:
+    """Raise a `TrainingError` for what cannot be pruned gradually: several rounds, n:m patterns, codebooks."""
+    own = [o["quantizer"] for o in recipes[-1].layers.values() if isinstance(o, Mapping) and "quantizer" in o]
+    if len(recipes) > 1:
+        raise TrainingError(f"GradualPruning prunes in one round, not in {len(recipes)}: leave rounds out")
+    if _has_pattern(recipes[-1]) or any(quantizer.shares_values for quantizer in (recipes[-1].quantizer, *own)):
+        raise TrainingError(
+            "GradualPruning can do neither n:m patterns nor codebooks: compress to them first, then retrain"
+        )
+
+
+def _has_pattern(recipe: Recipe) -> bool:
+    """Tell whether a recipe has an n:m pattern anywhere."""
+    own = [o["structure"] for o in recipe.layers.values() if isinstance(o, Mapping) and "structure" in o]
+    return any(structure.sparsity is not None for structure in (recipe.structure, *own))

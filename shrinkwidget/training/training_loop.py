@@ -1,44 +1,44 @@
-"""The training loop: a generator that yields progress after every step and finally returns the compressed model."""
+"""The training loop: a generator that yields progress after every step and finally returns the compressed model.
+
+From top to bottom: `Trainer` goes through rounds and epochs, `TrainStep` takes one step, `TrainingLoss` is what a step
+minimizes, `TrainingBatches` is what it is taken on.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping, Sized
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import count
-from typing import Any
+from math import ceil
+from typing import Any, Final
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from ..analysis.model_tensors import check_refused, open_model
 from ..analysis.parallel import Watch, never
-from ..analysis.run_without_side_effects import device_of
+from ..analysis.run_without_side_effects import call, describe, device_of, reason
 from ..compressed_model import CompressedModel, compress, compress_trained
 from ..compression.apply_recipe import copied, fill
 from ..compression.pruning_masks import keep_masks
 from ..errors import Cancelled, DataError, ShrinkError, TrainingError
+from ..evaluation.batches import Batch, as_pair, prepared, raw_batches, read_in_thread, refuse_no_data
 from ..evaluation.evaluate import Score, scores
-from ..evaluation.metrics import RunningMean, resolve
+from ..evaluation.labels import IGNORED, are_shares
+from ..evaluation.metrics import LOSSES, RunningMean, Sums, resolve
+from ..evaluation.predictions import OutputReader, Predictions
 from ..recipe import Recipe
-from .checkpoint import Checkpoint, LoadedCheckpoint
-from .input_validation import TrainingSpec
-from .iterative_pruning import thinned
-from .progress import (
-    HISTORY_ROW,
-    POINT_ROW,
-    BestWeights,
-    Phase,
-    Progress,
-    StepTimer,
-    TrainingLog,
-    check_finite,
-    copy_state,
-    restore_state,
-)
+from .checkpoint import Checkpoint
+from .progress import HISTORY_ROW, POINT_ROW, BestWeights, Phase, Progress, StepTimer, TrainingLog
 from .rng import EVALUATION, fork_rng, seed_at
-from .train_step import TrainStep
+from .schedules_and_methods import Stage
+from .training_options import TrainingOptions, TrainingSpec
 from .weight_constraints import WeightConstraints, masks_of, without_untaught
+
+_HINT: Final = "; the best weights so far are kept: try a lower rate, or a warm-up"
 
 
 class Trainer:
@@ -64,18 +64,17 @@ class Trainer:
         self._checkpoint = None if spec.checkpoint is None else Checkpoint(spec, self._original)
         self._remembered: dict[int, dict[str, Any]] = {}
         if self._checkpoint is not None and (earlier := spec.resumes_from) is not None:
-            self._go_on(self._checkpoint.read(earlier))
+            saved = self._checkpoint.read(earlier)
+            fill(self._network, saved.now.items())
+            self.log, self._remembered = saved.log, saved.optimizer
         if self._checkpoint is not None and spec.checkpoint is not None and not spec.options.overwrite:
-            self._checkpoint.refuse_to_replace(spec.checkpoint)
+            self._checkpoint.refuse_to_replace(spec.checkpoint)  # now, not after the first epoch
         if spec.options.channels_last:
             self._network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._device = device_of(self._network)
         self._metric = resolve(spec.options.measured)
-        self._now = Progress("test", 1, len(spec.recipes), spec.stage.epochs, steps=spec.feed.steps)
-
-    def _go_on(self, saved: LoadedCheckpoint) -> None:
-        fill(self._network, saved.now.items())
-        self.log, self._remembered = saved.log, saved.optimizer
+        self._batches = TrainingBatches(spec.train_data, spec.options)
+        self._now = Progress("test", 1, len(spec.recipes), spec.stage.epochs, steps=self._batches.steps)
 
     def steps(self) -> Generator[Progress, None, CompressedModel]:
         """Train, and return the result.
@@ -88,7 +87,7 @@ class Trainer:
             while True:
                 self._clock.go()
                 progress = next(rounds, None)
-                self._clock.rest()
+                self._clock.rest()  # a pause is no time at work, and would make the time left longer
                 if progress is None:
                     return self.best()
                 yield progress
@@ -116,65 +115,76 @@ class Trainer:
             score = yield from self._score(self._original, self.spec.source_provenance)
             self.log.baseline = None if score is None else score.to_dict()
         for number in range(self.log.round, len(self.spec.recipes)):
-            self.train_step = train_step = self._train_step(number)
-            yield self._setup(number, train_step)
-            for epoch in range(self.log.epoch, train_step.stage.epochs):
-                yield from self._train(train_step, number, epoch)
+            yield self._begin(number)
+            for epoch in range(self.log.epoch, self.train_step.stage.epochs):
+                yield from self._train(number, epoch)
                 if self._stopped():
                     return
-                score = yield from self._test(train_step, number, epoch)
+                score = yield from self._test(number, epoch)
                 if self._stopped():
                     return
-                yield from self._ended(train_step, number, epoch + 1, score)
+                yield from self._end_epoch(number, epoch + 1, score)
 
-    def _train_step(self, number: int) -> TrainStep:
-        """Return the network, pruned to the recipe of a round, ready for its stage."""
+    def _begin(self, number: int) -> Progress:
+        """Prune the network to the recipe of a round, and get it ready for its stage."""
         recipe, stage = self.spec.recipes[number], self.spec.stage
-        masks = self._masks(recipe, self.log.epoch)
+        masks = self._masks(recipe, self.log.epoch)  # ranked before weights are rewound, as in the paper
         if stage.state_dict is not None and not self.log.epoch:
-            restore_state(self._network, stage.state_dict)
-        train_step = TrainStep(self._network, WeightConstraints(self._network, recipe, masks), stage, self.spec.options)
-        if self.log.epoch:
-            train_step.remember(self._remembered)
-        return train_step
-
-    def _masks(self, recipe: Recipe, progress: float) -> list[Tensor | None]:
-        """Return the mask of every layer after so many epochs of a round."""
-        weights = open_model(self._network)
-        if isinstance(self.spec.source, CompressedModel):
-            return masks_of(self.spec.source, weights)
-        share = self.spec.stage.share
-        masks = keep_masks(weights, recipe if share is None else thinned(recipe, share(progress)))
-        return without_untaught(masks, weights, recipe)
-
-    def _setup(self, number: int, train_step: TrainStep) -> Progress:
-        packed = compress_trained(self._network, self.spec.recipes[number])
+            _rewind(self._network, stage.state_dict)
+        held = WeightConstraints(self._network, recipe, masks)
+        self.train_step = TrainStep(self._network, held, stage, self.spec.options)
+        if self.log.epoch:  # a checkpoint was written within this round
+            optimizer = self.train_step.optimizer
+            optimizer.load_state_dict({**optimizer.state_dict(), "state": self._remembered})
+        packed = compress_trained(self._network, recipe)
         self._now = replace(
             self._now,
             round=number + 1,
-            sparsity=train_step.held.sparsity(),
+            sparsity=held.sparsity(),
             nbytes=packed.nbytes,
             ratio=packed.original_nbytes / packed.nbytes,
         )
         return self._tell("prune", epoch=self.log.epoch, step=0, loss=None, train=None)
 
-    def _train(self, train_step: TrainStep, number: int, epoch: int) -> Iterator[Progress]:
+    def _masks(self, recipe: Recipe, progress: float) -> list[Tensor | None]:
+        """Return the mask of every layer after so many epochs of a round."""
+        weights = open_model(self._network)
+        if isinstance(self.spec.source, CompressedModel):  # ranked once, when it was compressed
+            return masks_of(self.spec.source, weights)
+        now, share_at = recipe, self.spec.stage.share
+        if share_at is not None:  # so far a share of what the recipe prunes, of layers with a sparsity of their own too
+            share = share_at(progress)
+            layers = {
+                name: {**own, "sparsity": share * own["sparsity"]}
+                if isinstance(own, Mapping) and "sparsity" in own
+                else own
+                for name, own in recipe.layers.items()
+            }
+            now = recipe.with_(sparsity=share * recipe.sparsity, layers=layers)
+        return without_untaught(keep_masks(weights, now), weights, recipe)
+
+    def _train(self, number: int, epoch: int) -> Iterator[Progress]:
         """Train for one epoch."""
-        seed = seed_at(self.spec.options.seed, number, epoch)
-        batches = self.spec.feed.epoch(self._network, seed, self._stopped, self._patience)
-        steps, tally, losses = self.spec.feed.steps, RunningMean(), 0.0
+        train_step, seed = self.train_step, self.spec.options.seed
+        batches = self._batches.epoch(self._network, seed_at(seed, number, epoch), self._stopped, self._patience)
+        steps, tally, losses = self._batches.steps, RunningMean(), 0.0
         self._began = self._clock.seconds
         for step in count(1):
             if self._stopped():
                 return
             progress = epoch + ((step - 1) / steps if steps else 0.0)
-            self._prune(train_step, number, progress)
-            with self._placed(number, epoch, step), fork_rng(self._device, self.spec.options.seed, number, epoch, step):
+            share = train_step.stage.share
+            if share is not None and share(progress) > self._share:  # gradual pruning goes on
+                self._share = share(progress)
+                train_step.held.prune(self._masks(self.spec.recipes[number], progress))
+                self._now = replace(self._now, sparsity=train_step.held.sparsity())
+            # The batch is read inside, too: a dataset's augmentation draws from the step's generators.
+            with self._placed(number, epoch, step), fork_rng(self._device, seed, number, epoch, step):
                 if (batch := next(batches, None)) is None:
                     return
-                done = train_step.step(batch, progress)
-            tally.add(done.sums)
-            losses += done.loss
+                loss, sums = train_step.step(batch, progress)
+            tally.add(sums)
+            losses += loss
             self._clock.stepped()
             yield self._tell(
                 "train",
@@ -187,54 +197,48 @@ class Trainer:
                 rate=tally.examples / (self._clock.seconds - self._began),
             )
 
-    def _prune(self, train_step: TrainStep, number: int, progress: float) -> None:
-        """Prune on, where the method prunes as it trains and the share has grown since the last step."""
-        share = train_step.stage.share
-        if share is not None and share(progress) > self._share:
-            self._share = share(progress)
-            train_step.held.prune(self._masks(self.spec.recipes[number], progress))
-            self._now = replace(self._now, sparsity=train_step.held.sparsity())
-
-    def _test(self, train_step: TrainStep, number: int, epoch: int) -> Generator[Progress, None, Score | None]:
+    def _test(self, number: int, epoch: int) -> Generator[Progress, None, Score | None]:
         """Check what an epoch has made, and score it."""
+        held = self.train_step.held
         with self._placed(number, epoch):
-            train_step.held.settle()
-            check_finite(self._network)
-            self._now = replace(self._now, sparsity=train_step.held.sparsity())
-            with train_step.held.as_saved():
+            held.settle()
+            for name, tensor in [*self._network.named_parameters(), *self._network.named_buffers()]:
+                if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+                    raise TrainingError(
+                        f"{name!r} is no longer finite: the learning rate is too high, or a batch is broken"
+                    )
+            self._now = replace(self._now, sparsity=held.sparsity())
+            with held.as_saved():  # what is scored is what the file will hold
                 return (yield from self._score(self._network, self.spec.provenance(number, epoch + 1), number, epoch))
 
     def _score(self, model: nn.Module, provenance: str, *place: int) -> Generator[Progress, None, Score | None]:
         """Score a model on `eval_data`, if there is any."""
-        last = None
-        for score in self._scores(model, *place):
-            last = replace(score, provenance=provenance)
-            yield self._tell("test", test=last)
-        return last
-
-    def _scores(self, model: nn.Module, *place: int) -> Iterator[Score]:
         if self.spec.eval_data is None:
-            return
-        options = self.spec.options
+            return None
+        last, options = None, self.spec.options
         found = scores(model, self.spec.eval_data, options.measured, options.rules, self._stopped, self._patience)
         for step in count():
             if self._stopped():
-                return
+                break
             try:
-                with fork_rng(self._device, self.spec.options.seed, *place, EVALUATION, step):
+                with fork_rng(self._device, options.seed, *place, EVALUATION, step):
                     score = next(found, None)
             except DataError as error:
                 raise DataError(f"eval_data: {error}") from error.__cause__
             if score is None:
-                return
-            yield score
+                break
+            last = replace(score, provenance=provenance)
+            yield self._tell("test", test=last)
+        return last
 
-    def _ended(self, train_step: TrainStep, number: int, epoch: int, score: Score | None) -> Iterator[Progress]:
+    def _end_epoch(self, number: int, epoch: int, score: Score | None) -> Iterator[Progress]:
         """Write down what an epoch has brought."""
         done = epoch == self.spec.stage.epochs
         now = copy_state(self._network)
         best = BestWeights(now, number, epoch, None if score is None else score.value)
-        if done or train_step.stage.share is not None or best.beats(self.log.best, self._metric):
+        # A round ends with its last epoch, whatever is best, as in the papers. Under gradual pruning earlier epochs
+        # only look better: they are less sparse than was asked for.
+        if done or self.train_step.stage.share is not None or best.beats(self.log.best, self._metric):
             self.log.best = best
         plain = self._now.to_dict() | {"seconds": round(self._clock.seconds - self._began, 3)}
         self.log.history.append({name: plain[name] for name in HISTORY_ROW})
@@ -243,7 +247,7 @@ class Trainer:
         self.log.round, self.log.epoch = (number + 1, 0) if done else (number, epoch)
         if self._checkpoint is not None and self.spec.checkpoint is not None:
             yield self._tell("checkpoint")
-            self._checkpoint.write(self.spec.checkpoint, now, train_step.optimizer, self.log)
+            self._checkpoint.write(self.spec.checkpoint, now, self.train_step.optimizer, self.log)
 
     def _tell(self, phase: Phase, **changes: Any) -> Progress:
         now = replace(self._now, phase=phase, **changes)
@@ -261,3 +265,257 @@ class Trainer:
             rounds = f"round {number + 1}, " if len(self.spec.recipes) > 1 else ""
             place = f"{rounds}epoch {epoch + 1}" + (f", step {step}" if step else "")
             raise type(error)(f"{place}: {error}") from error.__cause__
+
+
+def copy_state(network: nn.Module) -> dict[str, Tensor]:
+    """Return copies of all parameters and buffers, by name, contiguous."""
+    named = [*network.named_parameters(), *network.named_buffers()]
+    return {name: tensor.detach().clone().contiguous() for name, tensor in named}
+
+
+def _rewind(network: nn.Module, early: Mapping[str, Tensor]) -> None:
+    """Write the weights of an earlier epoch over a network's.
+
+    Raises:
+        TrainingError: for a name or a shape the network does not have.
+    """
+    now = dict(network.named_parameters(remove_duplicate=False)) | dict(network.named_buffers(remove_duplicate=False))
+    for name, tensor in early.items():
+        if name not in now or now[name].shape != tensor.shape:
+            found = f"its shape is {list(now[name].shape)}" if name in now else "there is none"
+            raise TrainingError(
+                f"WeightRewinding(state_dict=…) holds {name!r} of shape {list(tensor.shape)}, but in this "
+                f"{type(network).__name__} {found}"
+            )
+    fill(network, early.items())
+
+
+class TrainStep:
+    """A network with its masks and its optimizer, for one stage of training: a batch goes in, the weights move."""
+
+    def __init__(self, network: nn.Module, held: WeightConstraints, stage: Stage, options: TrainingOptions) -> None:
+        self.network = network
+        self.held = held
+        self.stage = stage
+        relative = stage.relative
+        modules = [(name, module, list(module.parameters(recurse=False))) for name, module in network.named_modules()]
+        for name, _, own in modules:
+            if relative.get(name) == 0:
+                for parameter in own:
+                    parameter.requires_grad_(False)
+
+        # A group for each rate; only now, since tied parameters are frozen with any of the modules that have them.
+        groups: dict[float, list[nn.Parameter]] = {}
+        seen: set[int] = set()
+        for name, _, own in modules:
+            for parameter in own:
+                if parameter.requires_grad and id(parameter) not in seen:
+                    seen.add(id(parameter))
+                    groups.setdefault(relative.get(name, 1.0), []).append(parameter)
+        if not groups:
+            raise TrainingError(f"nothing to train in this {type(network).__name__}: no parameter requires a gradient")
+        lr = stage.schedule.lr
+        self.optimizer = stage.schedule.optimizer_of(
+            groups[1.0]
+            if list(groups) == [1.0]
+            else [{"params": parameters, "lr": lr * share} for share, parameters in groups.items()]
+        )
+        self._rates = [group["lr"] for group in self.optimizer.param_groups]
+
+        # Frozen modules stay in eval mode, or batch norm's statistics would move: those the stage freezes, and those
+        # that came with parameters of which none requires a gradient.
+        for name, module, own in modules:
+            module.training = relative.get(name) != 0 and (not own or any(p.requires_grad for p in own))
+
+        self._loss = TrainingLoss(options, network)
+        self._reader = OutputReader(network, options.rules)
+        self._metric = resolve(options.measured)
+        self._autocast = options.autocast
+        self._device = (device_of(network) or torch.device("cpu")).type
+
+    def step(self, batch: Batch, progress: float) -> tuple[float, Sums]:
+        """Take one step at the rate the stage has after `progress` epochs.
+
+        Returns the loss before it, and the batch's score as the metric counts it.
+
+        Raises:
+            DataError: for a batch that does not fit.
+            TrainingError: if the loss is not finite, before a weight has moved; if the optimizer fails.
+        """
+        share = self.stage.rate(progress) / self.stage.schedule.lr
+        for group, at_its_highest in zip(self.optimizer.param_groups, self._rates, strict=True):
+            group["lr"] = at_its_highest * share
+        self.optimizer.zero_grad(set_to_none=True)
+        with torch.enable_grad(), self.held.effective():
+            with torch.autocast(self._device, self._autocast, enabled=self._autocast is not None):
+                outputs = call(self.network, batch.args, batch.kwargs)
+            answers = self._reader.read(outputs, batch)
+            try:
+                loss = self._loss(answers, batch)
+            except DataError:
+                if answers.has_nan():  # the cause, and more to the point than that NaN is no label or probability
+                    raise TrainingError(f"the outputs are NaN{_HINT}") from None
+                raise
+            if not bool(loss.detach().isfinite()):
+                raise TrainingError(f"the loss is {loss.item()}{_HINT}")
+            torch.autograd.backward(loss)
+        self.held.straight_through()
+        try:
+            self.optimizer.step()
+        except Exception as error:
+            raise TrainingError(f"{type(self.optimizer).__name__} failed to take a step: {reason(error)}") from error
+        self.held.hold(self.optimizer)
+        with torch.no_grad():
+            return float(loss.detach()), self._metric.sums(answers)
+
+
+class TrainingLoss:
+    """The loss of a batch, one number with a gradient: that of the labels and, with a teacher, the distance to it."""
+
+    def __init__(self, options: TrainingOptions, model: nn.Module) -> None:
+        self._loss = LOSSES[options.loss] if isinstance(options.loss, str) else _checked_loss(options.loss)
+        self._distillation = options.distillation
+        self._teacher = (
+            None if options.distillation is None else copied(options.distillation.teacher).eval().to(device_of(model))
+        )
+
+    def __call__(self, answers: Predictions, batch: Batch) -> Tensor:
+        """Return the loss of a model's answers to a batch.
+
+        Raises:
+            DataError: for outputs and targets that do not fit the loss.
+        """
+        if self._distillation is None or self._teacher is None:
+            return self._loss(answers)
+        student, labels = answers.logits
+        with torch.no_grad():
+            taught = call(self._teacher, batch.args, batch.kwargs)
+            teacher, _ = OutputReader(self._teacher, answers.rules).read(taught, batch).logits
+        soft = _distance(student, teacher, labels, self._distillation.temperature)
+        return self._distillation.weight * soft + (1 - self._distillation.weight) * self._loss(answers)
+
+
+def _distance(student: Tensor, teacher: Tensor, labels: Tensor, temperature: float) -> Tensor:
+    """Return T² · KL(softmax(teacher/T) ‖ softmax(student/T)) of logits N×C×…, the mean over the labels scored."""
+    if student.shape != teacher.shape:
+        raise DataError(f"the teacher's outputs are {describe(teacher)}, the student's {describe(student)}")
+    found, wanted = (F.log_softmax(x.float() / temperature, 1) for x in (student, teacher))
+    apart = F.kl_div(found, wanted, reduction="none", log_target=True).sum(1)
+    if not are_shares(student, labels) and bool((labels == IGNORED).any()):
+        apart = apart[labels != IGNORED]
+    # Gradients of soft targets shrink as 1/T²: so multiplied, their weight stays what it is when T changes.
+    return apart.mean() * temperature**2
+
+
+def _checked_loss(loss: Callable[[Any, Tensor], Tensor]) -> Callable[[Predictions], Tensor]:
+    """Return the user's loss, with one sentence for what goes wrong in it."""
+    name = getattr(loss, "__name__", type(loss).__name__)
+
+    def checked(answers: Predictions) -> Tensor:
+        try:
+            found: object = loss(answers.output, answers.targets)
+        except ShrinkError:
+            raise
+        except Exception as error:
+            raise DataError(f"the loss {name!r} failed: {reason(error)}") from error
+        if not isinstance(found, Tensor) or found.numel() != 1:
+            raise TrainingError(f"the loss {name!r} returned {describe(found)}; expected one number: take its mean()")
+        if not found.requires_grad:
+            raise TrainingError(f"the loss {name!r} returned a number without a gradient: compute it from the outputs")
+        return found.reshape(())
+
+    return checked
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrainingBatches:
+    """The batches a model is trained on, epoch by epoch: shuffled by a seed, augmented, on the model's device.
+
+    Raises:
+        DataError: for what gives no batches.
+    """
+
+    data: object
+    options: TrainingOptions
+
+    def __post_init__(self) -> None:
+        if as_pair(self.data) is None:
+            refuse_no_data(self.data, "train")
+
+    @property
+    def steps(self) -> int | None:
+        """Batches in an epoch, None where only reading them would tell."""
+        if (pair := as_pair(self.data)) is not None:
+            return ceil(len(pair[1]) / self.options.batch_size)
+        if (dataset := _mapped(self.data)) is not None:
+            return ceil(len(dataset) / self.options.batch_size)
+        try:
+            return len(self.data) if isinstance(self.data, Sized) else None
+        except TypeError:  # a loader of an iterable dataset has the method, and no answer
+            return None
+
+    def epoch(
+        self, model: nn.Module, seed: int, stopped: Watch = never, patience: float | None = None
+    ) -> Iterator[Batch]:
+        """Yield the batches of one epoch, ready to run; the order of a pair or a dataset follows from the seed.
+
+        With `patience`, see `read_in_thread`.
+
+        Raises:
+            Cancelled: when `stopped` says so while a batch is waited for.
+            DataError: for data that fails, or a batch that does not fit the model, naming the batch.
+        """
+        device = device_of(model)
+        number = 0
+        for number, raw in enumerate(read_in_thread(self._raw(seed), self.data, stopped, patience), start=1):
+            try:
+                yield self._augmented(prepared(raw, model, device))
+            except DataError as error:
+                raise DataError(f"batch {number}: {error}") from error.__cause__
+        if not number and isinstance(self.data, Iterator):
+            raise DataError(
+                "the data gave no batch: an iterator can be read only once; pass a list of batches or a DataLoader"
+            )
+        if not number:
+            raise DataError("the data is empty: there is no batch to train on")
+
+    def _raw(self, seed: int) -> Iterator[Any]:
+        generator = torch.Generator().manual_seed(seed)
+        if (pair := as_pair(self.data)) is not None:
+            inputs, targets = pair
+            order = _shuffled(len(targets), self.options.batch_size, generator)
+            return ((inputs[places.to(inputs.device)], targets[places.to(targets.device)]) for places in order)
+        if (dataset := _mapped(self.data)) is not None:
+            order = _shuffled(len(dataset), self.options.batch_size, generator)
+            return raw_batches(DataLoader(dataset, batch_sampler=[places.tolist() for places in order]), seed)
+        return raw_batches(self.data, seed)
+
+    def _augmented(self, batch: Batch) -> Batch:
+        """Return a batch augmented, and laid out as the options want it."""
+        if self.options.augment is not None:
+            if len(batch.args) != 1 or batch.kwargs:
+                raise DataError(
+                    "TrainingOptions(augment=…) takes the model's only input, but the batch has several or named ones"
+                )
+            try:
+                batch = replace(batch, args=(self.options.augment(batch.args[0]),))
+            except Exception as error:
+                raise DataError(f"TrainingOptions(augment=…) failed: {reason(error)}") from error
+        if self.options.channels_last:  # of images, N×C×H×W; anything else stays as it is
+            args = (
+                x.contiguous(memory_format=torch.channels_last) if isinstance(x, Tensor) and x.ndim == 4 else x
+                for x in batch.args
+            )
+            batch = replace(batch, args=tuple(args))
+        return batch
+
+
+def _mapped(data: object) -> Any:
+    """Return a dataset that can be shuffled and counted, None for all other data."""
+    mapped = isinstance(data, Dataset) and not isinstance(data, IterableDataset) and hasattr(data, "__len__")
+    return data if mapped else None
+
+
+def _shuffled(n: int, batch: int, generator: torch.Generator) -> tuple[Tensor, ...]:
+    """Return the indices of n examples in batches of nearly equal size: a single example cannot be normalized over."""
+    return torch.randperm(n, generator=generator).tensor_split(ceil(n / batch)) if n else ()

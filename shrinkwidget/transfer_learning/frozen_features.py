@@ -15,8 +15,8 @@ from ..analysis.run_without_side_effects import device_of, preserve_rng_state, r
 from ..errors import Cancelled, DataError
 from ..evaluation.batches import Batch, prepared, raw_batches, read_in_thread
 from ..evaluation.predictions import only_prediction
-from ..training.options import TrainingOptions
 from ..training.rng import fork_rng
+from ..training.training_options import TrainingOptions
 
 
 @dataclass(slots=True)

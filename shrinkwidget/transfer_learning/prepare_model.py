@@ -21,8 +21,8 @@ from ..evaluation.batches import TARGET_KEYS, Batch, as_pair, prepared, raw_batc
 from ..evaluation.labels import IGNORED
 from ..evaluation.predictions import Place, only_prediction, tensors
 from ..recipe import Recipe
-from ..training.options import TrainingOptions
 from ..training.rng import fork_rng
+from ..training.training_options import TrainingOptions
 from .classifier_head import Heads, count_outputs, find_heads, no_head, outputs_of, put_heads, put_module
 from .lora import LowRankUpdate
 from .sparse_transfer import masks_of, recipe_for

@@ -9,9 +9,8 @@ from typing import Any, Final, Literal, Protocol, TypeAlias, runtime_checkable
 
 from ..argument_checks import checked_fields
 from ..errors import TrainingError
-from ..training.retraining_methods import Stage
-from ..training.training_batches import TrainingBatches
-from ..training.training_schedule import OptimizerLike, Schedule, check_rate, check_whole
+from ..training.schedules_and_methods import OptimizerLike, Schedule, Stage, check_rate, check_whole
+from ..training.training_loop import TrainingBatches
 from .prepare_model import LayerGroups, TransferTask
 
 

@@ -15,13 +15,11 @@ from ..argument_checks import public
 from ..compressed_model import CompressedModel
 from ..errors import TrainingError
 from ..evaluation.evaluate import scores
-from ..training.background_run import TrainingRun
-from ..training.options import OF_METHOD, TrainingFields, TrainingOptions, options_from
+from ..training.background_run import TrainingRun, run_displayed
 from ..training.progress import Progress, TrainingLog
-from ..training.progress_display import run_displayed
-from ..training.retraining_methods import named
 from ..training.rng import EVALUATION, fork_rng
-from ..training.training_schedule import Schedule
+from ..training.schedules_and_methods import Schedule, named
+from ..training.training_options import OF_METHOD, TrainingFields, TrainingOptions, options_from
 from .prepare_model import TransferSetup, TransferTask, module_of, set_up_transfer
 from .strategies import STRATEGIES, FromScratch, FullFineTune, LinearProbe, Strategy, StrategyName, default_schedule
 from .transfer_result import TransferResult

@@ -17,12 +17,11 @@ from ..compressed_model import CompressedModel, compress
 from ..compression.apply_recipe import copied, fill
 from ..errors import Cancelled, ShrinkError, TrainingError
 from ..recipe import Recipe
-from ..training.input_validation import TrainingSpec
-from ..training.options import TrainingOptions
 from ..training.progress import BestWeights, Progress
-from ..training.retraining_methods import Stage
 from ..training.rng import fork_rng
+from ..training.schedules_and_methods import Stage
 from ..training.training_loop import Trainer
+from ..training.training_options import TrainingOptions, TrainingSpec
 from .frozen_features import frozen_features, head_is_last
 from .lora import add_lora, merge_lora
 from .prepare_model import LayerGroups, TransferSetup, TransferTask, module_of

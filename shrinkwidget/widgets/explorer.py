@@ -26,7 +26,7 @@ from ..live_page import explorer_page, in_frame, write_page
 from ..method_registry import schema
 from ..recipe import Recipe
 from ..training.background_run import TrainingRun
-from ..training.retraining_methods import Method
+from ..training.schedules_and_methods import Method
 from .base_widget import BaseWidget, alt_text, built, kernel_owned
 from .explorer_backend import DENSE, CancelCheck, ExplorerSession, Stale
 from .keep_and_save import PLAIN, Exists, keep_in_notebook, keeps, save_to

@@ -30,9 +30,8 @@ from ..files import pack
 from ..method_registry import Importance, kinds
 from ..recipe import Recipe
 from ..training.background_run import TrainingRun
-from ..training.input_validation import TrainingSpec
-from ..training.options import TrainingOptions
-from ..training.retraining_methods import Method
+from ..training.schedules_and_methods import Method
+from ..training.training_options import TrainingOptions, TrainingSpec
 
 CancelCheck = Callable[[], bool]
 DENSE: Final = Recipe()

@@ -13,8 +13,7 @@ from ..errors import ShrinkError, TrainingError, quoted, sentence
 from ..evaluation.metrics import Metric, resolve
 from ..figures.monitor_snapshot import curves, values_of
 from ..training.background_run import TrainingRun
-from ..training.retraining_methods import FineTune, LearningRateRewinding, Method
-from ..training.training_schedule import Schedule
+from ..training.schedules_and_methods import FineTune, LearningRateRewinding, Method, Schedule
 from .base_widget import BaseWidget, built, kernel_owned
 from .keep_and_save import Exists, keep_in_notebook, keeps, save_to
 from .notebook_cell_registry import replace_in_cell

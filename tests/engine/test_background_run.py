@@ -19,11 +19,9 @@ from shrinkwidget.compressed_model import compress
 from shrinkwidget.errors import DataError, TrainingError
 from shrinkwidget.recipe import Recipe
 from shrinkwidget.training.background_run import TrainingRun
-from shrinkwidget.training.input_validation import TrainingSpec
-from shrinkwidget.training.options import TrainingOptions
 from shrinkwidget.training.retrain import prune_and_retrain, retrain
-from shrinkwidget.training.retraining_methods import FineTune, LearningRateRewinding
-from shrinkwidget.training.training_schedule import Schedule
+from shrinkwidget.training.schedules_and_methods import FineTune, LearningRateRewinding, Schedule
+from shrinkwidget.training.training_options import TrainingOptions, TrainingSpec
 
 from .packed_file_helpers import same
 from .training_helpers import mlp, points, slowly, told, trainer
@@ -206,7 +204,7 @@ def test_stopped_before_it_began() -> None:
 def test_a_program_ends_while_a_run_is_under_way() -> None:
     code = """
 from shrinkwidget.training.retrain import retrain
-from shrinkwidget.training.retraining_methods import FineTune
+from shrinkwidget.training.schedules_and_methods import FineTune
 from tests.engine.training_helpers import mlp, points
 import time
 run = retrain(mlp(), points(), method=FineTune(100000), background=True)

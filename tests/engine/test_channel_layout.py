@@ -22,7 +22,7 @@ from shrinkwidget.analysis.sketch import Sketch
 from shrinkwidget.errors import FileError, ModelError
 from shrinkwidget.files.packed_file_reader import read_records
 from shrinkwidget.recipe import Recipe
-from shrinkwidget.training.retraining_methods import FineTune
+from shrinkwidget.training.schedules_and_methods import FineTune
 
 RECIPES = {
     "2:4": Recipe(structure="2:4"),

@@ -22,9 +22,8 @@ from shrinkwidget.argument_checks import plain, refuse_unknown
 from shrinkwidget.errors import folded
 from shrinkwidget.method_registry import every_setting
 from shrinkwidget.recipe import RecipeFields
-from shrinkwidget.training.input_validation import TrainingSpec
-from shrinkwidget.training.options import TrainingFields, TrainingOptions
-from shrinkwidget.training.retraining_methods import METHODS
+from shrinkwidget.training.schedules_and_methods import METHODS
+from shrinkwidget.training.training_options import TrainingFields, TrainingOptions, TrainingSpec
 from shrinkwidget.transfer_learning.strategies import STRATEGIES
 
 from .training_helpers import mlp, points

@@ -14,10 +14,8 @@ from shrinkwidget.compressed_model import compress
 from shrinkwidget.errors import ModelError, RecipeError, TrainingError
 from shrinkwidget.evaluation.evaluate import evaluate
 from shrinkwidget.recipe import Keep, Recipe
-from shrinkwidget.training.iterative_pruning import iterative_recipes
-from shrinkwidget.training.retrain import prune_and_retrain
-from shrinkwidget.training.retraining_methods import FineTune, LearningRateRewinding, WeightRewinding
-from shrinkwidget.training.training_schedule import Schedule
+from shrinkwidget.training.retrain import iterative_recipes, prune_and_retrain
+from shrinkwidget.training.schedules_and_methods import FineTune, LearningRateRewinding, Schedule, WeightRewinding
 
 from .training_helpers import TEST, TRAIN, mlp, points, told, trainer
 

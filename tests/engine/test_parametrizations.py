@@ -18,7 +18,7 @@ from shrinkwidget.compressed_model import compress, load
 from shrinkwidget.errors import FileError
 from shrinkwidget.recipe import Recipe
 from shrinkwidget.training.retrain import retrain
-from shrinkwidget.training.retraining_methods import FineTune
+from shrinkwidget.training.schedules_and_methods import FineTune
 from shrinkwidget.transfer_learning.strategies import LinearProbe, LoRA
 from shrinkwidget.transfer_learning.transfer import transfer
 

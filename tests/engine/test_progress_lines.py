@@ -11,7 +11,7 @@ from torch import Tensor
 
 import shrinkwidget as sw
 from shrinkwidget.training.progress import Progress, duration
-from shrinkwidget.training.retraining_methods import FineTune, RecalibrateBatchNorm
+from shrinkwidget.training.schedules_and_methods import FineTune, RecalibrateBatchNorm
 from shrinkwidget.transfer_learning.strategies import GradualUnfreezing, LinearProbe
 
 from .training_helpers import TEST, TRAIN, mlp, points, slowly
@@ -50,7 +50,7 @@ def test_rounds_are_counted_in_and_the_time_is_about_right(capfd: pytest.Capture
 def test_complete_epochs_are_told_now_and_then_and_none_twice(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("shrinkwidget.training.progress_display._LINE_SECONDS", 0.0)
+    monkeypatch.setattr("shrinkwidget.training.progress._LINE_SECONDS", 0.0)
     sw.retrain(mlp(), POINTS, points(48), FineTune(4), batch_size=16)
     plan, *told = lines(capfd)
     assert plan.startswith("training Sequential: 4 epochs")
@@ -60,7 +60,7 @@ def test_complete_epochs_are_told_now_and_then_and_none_twice(
 
 
 def test_a_transfer_tells_its_stages(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr("shrinkwidget.training.progress_display._LINE_SECONDS", 0.0)
+    monkeypatch.setattr("shrinkwidget.training.progress._LINE_SECONDS", 0.0)
     strategy = GradualUnfreezing(epochs=1, first=LinearProbe(epochs=2))
     sw.transfer(sw.demo.model(), sw.demo.few(2), TEST, strategy=strategy)
     plan, *told = lines(capfd)

@@ -16,7 +16,7 @@ from shrinkwidget.compression.apply_recipe import copied
 from shrinkwidget.evaluation.evaluate import evaluate
 from shrinkwidget.recipe import Keep, Recipe
 from shrinkwidget.training.retrain import retrain
-from shrinkwidget.training.retraining_methods import FineTune
+from shrinkwidget.training.schedules_and_methods import FineTune
 from shrinkwidget.training.training_loop import Trainer
 
 from .packed_file_helpers import recipes, same_bits

@@ -20,10 +20,9 @@ from shrinkwidget import demo
 from shrinkwidget.compressed_model import compress
 from shrinkwidget.evaluation.evaluate import evaluate
 from shrinkwidget.recipe import Keep, Recipe
-from shrinkwidget.training.options import TrainingOptions
 from shrinkwidget.training.retrain import retrain
-from shrinkwidget.training.retraining_methods import FineTune, LearningRateRewinding, WeightRewinding
-from shrinkwidget.training.training_schedule import Schedule
+from shrinkwidget.training.schedules_and_methods import FineTune, LearningRateRewinding, Schedule, WeightRewinding
+from shrinkwidget.training.training_options import TrainingOptions
 
 from .packed_file_helpers import same, same_bits
 from .test_compress import digest

@@ -28,12 +28,15 @@ from shrinkwidget.errors import FileError, TrainingError
 from shrinkwidget.recipe import Recipe
 from shrinkwidget.training import checkpoint as checkpoint_module
 from shrinkwidget.training.checkpoint import Checkpoint
-from shrinkwidget.training.input_validation import TrainingSpec
-from shrinkwidget.training.iterative_pruning import iterative_recipes
-from shrinkwidget.training.options import Distillation, TrainingOptions
-from shrinkwidget.training.retrain import prune_and_retrain, retrain
-from shrinkwidget.training.retraining_methods import FineTune, LearningRateRewinding, Method, WeightRewinding
-from shrinkwidget.training.training_schedule import Schedule
+from shrinkwidget.training.retrain import iterative_recipes, prune_and_retrain, retrain
+from shrinkwidget.training.schedules_and_methods import (
+    FineTune,
+    LearningRateRewinding,
+    Method,
+    Schedule,
+    WeightRewinding,
+)
+from shrinkwidget.training.training_options import Distillation, TrainingOptions, TrainingSpec
 
 from .packed_file_helpers import same
 from .training_helpers import mlp, points, result, slowly, told, trainer
@@ -96,7 +99,7 @@ SCRIPT = """
 import sys
 from shrinkwidget.training import checkpoint as checkpoint_module
 from shrinkwidget.training.retrain import prune_and_retrain
-from shrinkwidget.training.options import TrainingOptions
+from shrinkwidget.training.training_options import TrainingOptions
 from tests.engine.test_retrain_checkpoints import KILLED
 from tests.engine.training_helpers import mlp, points, slowly
 

@@ -13,10 +13,9 @@ from torch.utils.data import Dataset
 from shrinkwidget.compressed_model import CompressedModel, compress
 from shrinkwidget.errors import DataError, ModelError, ShrinkError, TrainingError
 from shrinkwidget.recipe import Recipe
-from shrinkwidget.training.options import TrainingOptions
 from shrinkwidget.training.retrain import retrain
-from shrinkwidget.training.retraining_methods import FineTune, LearningRateRewinding, WeightRewinding
-from shrinkwidget.training.training_schedule import Schedule
+from shrinkwidget.training.schedules_and_methods import FineTune, LearningRateRewinding, Schedule, WeightRewinding
+from shrinkwidget.training.training_options import TrainingOptions
 
 from .packed_file_helpers import same
 from .training_helpers import mlp, points

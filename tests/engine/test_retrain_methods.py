@@ -15,11 +15,9 @@ from shrinkwidget.compressed_model import compress
 from shrinkwidget.errors import DataError, ModelError, TrainingError
 from shrinkwidget.evaluation.evaluate import evaluate
 from shrinkwidget.recipe import Recipe
-from shrinkwidget.training.iterative_pruning import iterative_recipes
-from shrinkwidget.training.options import Distillation, TrainingOptions
-from shrinkwidget.training.retrain import prune_and_retrain, retrain
-from shrinkwidget.training.retraining_methods import FineTune, GradualPruning, RecalibrateBatchNorm
-from shrinkwidget.training.training_schedule import Schedule
+from shrinkwidget.training.retrain import iterative_recipes, prune_and_retrain, retrain
+from shrinkwidget.training.schedules_and_methods import FineTune, GradualPruning, RecalibrateBatchNorm, Schedule
+from shrinkwidget.training.training_options import Distillation, TrainingOptions
 
 from .packed_file_helpers import same
 from .test_compress import digest

@@ -18,7 +18,7 @@ from shrinkwidget.compressed_model import compress, load
 from shrinkwidget.errors import FileError, ModelError
 from shrinkwidget.recipe import Recipe
 from shrinkwidget.training.retrain import retrain
-from shrinkwidget.training.retraining_methods import FineTune
+from shrinkwidget.training.schedules_and_methods import FineTune
 
 from .packed_file_helpers import same_bits
 

@@ -27,10 +27,10 @@ from shrinkwidget.evaluation.batches import read_in_thread
 from shrinkwidget.evaluation.evaluate import scores
 from shrinkwidget.training import background_run as run_module
 from shrinkwidget.training.background_run import TrainingRun
-from shrinkwidget.training.options import TrainingOptions
 from shrinkwidget.training.retrain import retrain
-from shrinkwidget.training.retraining_methods import FineTune, RecalibrateBatchNorm
 from shrinkwidget.training.rng import fork_rng
+from shrinkwidget.training.schedules_and_methods import FineTune, RecalibrateBatchNorm
+from shrinkwidget.training.training_options import TrainingOptions
 
 from .training_helpers import mlp, points
 
@@ -209,8 +209,8 @@ AT_THE_END = """
 import os, signal, threading, time
 from shrinkwidget import explore
 from shrinkwidget.training.retrain import retrain
-from shrinkwidget.training.retraining_methods import FineTune
-from shrinkwidget.training.options import TrainingOptions
+from shrinkwidget.training.schedules_and_methods import FineTune
+from shrinkwidget.training.training_options import TrainingOptions
 from tests.engine.training_helpers import mlp, points
 many = points(30_000)
 run = retrain(mlp(), many, method=FineTune(1000), options=TrainingOptions(batch_size=30_000), background=True)

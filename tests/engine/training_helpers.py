@@ -13,11 +13,10 @@ from torch import Tensor, nn
 from shrinkwidget import demo
 from shrinkwidget.compressed_model import CompressedModel
 from shrinkwidget.recipe import Recipe
-from shrinkwidget.training.input_validation import TrainingSpec
-from shrinkwidget.training.options import TrainingOptions
 from shrinkwidget.training.progress import Progress
-from shrinkwidget.training.retraining_methods import FineTune, Method
+from shrinkwidget.training.schedules_and_methods import FineTune, Method
 from shrinkwidget.training.training_loop import Trainer
+from shrinkwidget.training.training_options import TrainingOptions, TrainingSpec
 
 TRAIN = tuple(x[:320] for x in demo.data("train"))
 TEST = tuple(x[:128] for x in demo.data("test"))

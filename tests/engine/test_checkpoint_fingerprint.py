@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
 
-from shrinkwidget.training import resume_fingerprint as module
-from shrinkwidget.training.resume_fingerprint import digest, fingerprint
+from shrinkwidget.training import checkpoint as module
+from shrinkwidget.training.checkpoint import digest, fingerprint
 
 from .training_helpers import points
 
@@ -104,8 +104,8 @@ def test_values_made_alike_are_equal_and_others_differ(make: Callable[[], list[A
 
 def test_in_another_process_they_are_the_same() -> None:
     code = (
-        "import json\nfrom tests.engine.test_resume_fingerprint import MAKERS\n"
-        "from shrinkwidget.training.resume_fingerprint import digest, fingerprint\n"
+        "import json\nfrom tests.engine.test_checkpoint_fingerprint import MAKERS\n"
+        "from shrinkwidget.training.checkpoint import digest, fingerprint\n"
         "print(json.dumps([[digest(fingerprint(v)) for v in make()] for make in MAKERS.values()]))"
     )
     env = os.environ | {

@@ -1,16 +1,152 @@
-"""How a pruned network is retrained: each method says for how long, at what rate, and from which weights."""
+"""How a network is trained: the schedule (optimizer, learning rate, epochs), and the methods of retraining it by one.
+
+A method says for how long, at what rate, and from which weights a pruned network is retrained. The schedule is that of
+the original training, given once, so that rewinding can replay it.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields, replace
-from typing import Any, Final, Literal, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Final, Literal, Protocol, TypeAlias, get_args, runtime_checkable
 
-from torch import Tensor
+from torch import Tensor, nn, optim
+from torch.optim import Optimizer
 
-from ..argument_checks import checked_fields
-from ..errors import TrainingError
-from .training_schedule import Schedule, check_rate, check_whole, checked_choice
+from ..argument_checks import checked_fields, meant
+from ..errors import TrainingError, nearest, quoted
+
+Decay: TypeAlias = Literal["step", "cosine", "constant"]
+Trained: TypeAlias = list[nn.Parameter] | list[dict[str, Any]]
+"""The parameters an optimizer is made of; in groups, as torch has them, where some have a rate of their own."""
+OptimizerFactory: TypeAlias = Callable[[Any], Optimizer]
+OptimizerLike: TypeAlias = str | type[Optimizer] | OptimizerFactory
+
+_NAMED: Final[dict[str, Any]] = {
+    "sgd": optim.SGD,
+    "adam": optim.Adam,
+    "adamw": optim.AdamW,
+    "rmsprop": optim.RMSprop,
+}
+
+
+@checked_fields(TrainingError)
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """How a network is trained from beginning to end.
+
+    Args:
+        epochs: passes over the training data.
+        lr: the learning rate at its highest.
+        optimizer: ``"sgd"``, ``"adam"``, ``"adamw"``, ``"rmsprop"``, a class such as ``torch.optim.NAdam``, or a
+            function that makes an optimizer of a list of parameters; its groups keep their rates relative to each
+            other.
+        momentum, nesterov: of ``"sgd"``; momentum also of ``"rmsprop"``.
+        weight_decay: of the optimizers with a name.
+        decay: ``"step"`` multiplies the rate by `gamma` at every milestone, ``"cosine"`` lets it fall to zero along
+            half a cosine (arXiv 1608.03983), ``"constant"`` leaves it.
+        milestones: of ``"step"``; below 1 as a fraction of the epochs, from 1 on as an epoch.
+        gamma: of ``"step"``.
+        warmup: epochs in which the rate rises from zero in a straight line (arXiv 1706.02677).
+
+    Raises:
+        TrainingError: for a value out of range or an unknown name.
+
+    Example:
+        >>> import shrinkwidget as sw
+        >>> schedule = sw.methods.Schedule(epochs=30, lr=0.1, milestones=(0.5, 0.75))
+        >>> [round(schedule.lr_at(epoch), 4) for epoch in (0, 15, 29)]
+        [0.1, 0.01, 0.001]
+    """
+
+    epochs: int = 30
+    lr: float = 0.1
+    optimizer: OptimizerLike = "sgd"
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    nesterov: bool = True
+    decay: Decay = "step"
+    milestones: tuple[float, ...] = (0.5, 0.75)
+    gamma: float = 0.1
+    warmup: float = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "milestones", tuple(map(float, self.milestones)))
+        check_whole(self.epochs, "Schedule", "epochs")
+        check_rate(self.lr, "Schedule")
+        given: object = self.optimizer
+        if isinstance(given, Optimizer):
+            kind = type(given).__name__
+            raise TrainingError(
+                f"Schedule(optimizer=…) is a {kind} of your own parameters, and a copy of the model is trained: give "
+                f"the class, optimizer=torch.optim.{kind}, or a function, optimizer=lambda p: torch.optim.{kind}(p, "
+                f"lr=0.1)"
+            )
+        # A class that has a name is taken for the name: momentum and weight decay of the schedule are to count for it.
+        found = next((name for name, torch_class in _NAMED.items() if given is torch_class), given)
+        if not callable(found):
+            others = "a class of torch.optim, or a function of the parameters"
+            object.__setattr__(self, "optimizer", checked_choice(found, tuple(_NAMED), "Schedule(optimizer=…)", others))
+        object.__setattr__(self, "decay", checked_choice(self.decay, get_args(Decay), "Schedule(decay=…)"))
+        if not 0 <= self.warmup < self.epochs:
+            raise TrainingError(
+                f"Schedule(warmup={self.warmup!r}) must be at least 0 and less than the {self.epochs} epochs"
+            )
+
+    def lr_at(self, progress: float) -> float:
+        """Return the learning rate when `progress` epochs of the schedule are over: nothing but this sets the rate.
+
+        Example:
+            >>> import shrinkwidget as sw
+            >>> schedule = sw.methods.Schedule(epochs=10, lr=0.1, decay="cosine")
+            >>> schedule.lr_at(5)
+            0.05
+        """
+        if progress < self.warmup:
+            return self.lr * progress / self.warmup
+        if self.decay == "cosine":
+            share = min(1.0, (progress - self.warmup) / (self.epochs - self.warmup))
+            return self.lr * (1 + math.cos(math.pi * share)) / 2
+        if self.decay == "step":
+            epochs = (m * self.epochs if m < 1 else m for m in self.milestones)
+            return self.lr * self.gamma ** sum(progress >= m for m in epochs)
+        return self.lr
+
+    @property
+    def last_lr(self) -> float:
+        """The rate it ends with, or, where that is zero, the one its last epoch begins with."""
+        return self.lr_at(self.epochs) or self.lr_at(self.epochs - 1)
+
+    def optimizer_of(self, parameters: Trained) -> Optimizer:
+        """Return a new optimizer of these parameters, its rate that of the schedule at its highest.
+
+        Raises:
+            TrainingError: if the function given as `optimizer` fails, or returns something else.
+
+        Example:
+            >>> import shrinkwidget as sw
+            >>> schedule = sw.methods.Schedule(optimizer="adam", lr=0.001)
+            >>> type(schedule.optimizer_of(sw.demo.model().parameters())).__name__
+            'Adam'
+        """
+        if not callable(self.optimizer):
+            settings: dict[str, Any] = {"lr": self.lr, "weight_decay": self.weight_decay}
+            if self.optimizer in ("sgd", "rmsprop"):
+                settings["momentum"] = self.momentum
+            if self.optimizer == "sgd":
+                settings["nesterov"] = self.nesterov and self.momentum > 0  # torch refuses the one without the other
+            made: Optimizer = _NAMED[self.optimizer](parameters, **settings)
+            return made
+        try:
+            make: Callable[..., Optimizer] = self.optimizer
+            # A class is given the rate; a function has chosen its own, which `TrainStep` scales as the schedule does.
+            made = make(parameters, lr=self.lr) if isinstance(make, type) else make(parameters)
+        except Exception as error:
+            raise TrainingError(f"Schedule(optimizer=…) failed: {type(error).__name__}: {error}") from error
+        if not isinstance(made, Optimizer):
+            raise TrainingError(f"Schedule(optimizer=…) returned a {type(made).__name__}; expected an optimizer")
+        return made
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +207,7 @@ class FineTune:
 
     def stage(self) -> Stage:
         """Return its training."""
+        # The last rate: the weights have settled, and a larger one would shake them as the training began to.
         rate = self.schedule.last_lr if self.lr is None else self.lr
         return Stage(self.epochs, lambda _: rate, self.schedule)
 
@@ -194,6 +331,7 @@ class GradualPruning:
             >>> [round(method.share_at(epoch), 3) for epoch in (0, 5, 10)]
             [0.0, 0.875, 1.0]
         """
+        # The share grows in stairs: ranking all weights at every step would cost more than the step.
         last = progress // self.every * self.every / self.schedule.epochs
         past = min(1.0, max(0.0, (last - self.begin) / (self.end - self.begin)))
         return 1 - (1 - past) ** 3
@@ -259,7 +397,7 @@ def named(found: Any, classes: Mapping[str, type[Any]], argument: str, changes: 
             example = f"{found.__name__}({', '.join(f'{name}=…' for name in needed)})"
             raise TrainingError(f"{argument}: {found.__name__} needs more than its name, write {argument}={example}")
         found = found()
-    changes = {name: value for name, value in changes.items() if value is not None}
+    changes = {name: value for name, value in changes.items() if value is not None}  # None: not given
     if not changes:
         return found
     own = [f.name for f in fields(found)] if type(found) in classes.values() else []
@@ -280,3 +418,23 @@ def _from(schedule: Schedule, to: int, state_dict: Mapping[str, Tensor] | None =
 def _check_epoch(to: int, schedule: Schedule, where: str) -> None:
     if not isinstance(to, int) or not 0 <= to < schedule.epochs:
         raise TrainingError(f"{where}(epoch={to!r}) must be an epoch of the schedule, 0 to {schedule.epochs - 1}")
+
+
+def check_whole(found: Any, where: str, name: str) -> None:
+    """Raise a `TrainingError` unless it is a whole number from 1."""
+    if not isinstance(found, int) or isinstance(found, bool) or found < 1:
+        raise TrainingError(f"{where}({name}={found!r}) must be a whole number from 1")
+
+
+def check_rate(lr: Any, where: str, name: str = "lr") -> None:
+    """Raise a `TrainingError` unless it is a finite number above zero."""
+    if not isinstance(lr, int | float) or not 0 < lr < math.inf:
+        raise TrainingError(f"{where}({name}={lr!r}) must be a number above 0")
+
+
+def checked_choice(found: Any, choices: tuple[str, ...], where: str, otherwise: str = "") -> str:
+    """Return the choice that is meant, in whatever case it is written; raise a `TrainingError` naming the nearest."""
+    if (choice := meant(found, choices)) is None:
+        names = ", ".join(map(repr, choices)) + (f", {otherwise}" if otherwise else "")
+        raise TrainingError(f"{where} must be {names}, got {quoted(found)}{nearest(str(found), choices)}")
+    return choice
