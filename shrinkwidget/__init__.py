@@ -7,14 +7,15 @@ small = sw.compress(model, ex.recipe)                  # a new model; yours is u
 small = sw.retrain(small, train_data, eval_data)       # what it lost, learnt again
 small.save("small.safetensors")                        # exactly as small as the screen said
 
-How networks are trained is in `shrinkwidget.methods`, what can go wrong in `shrinkwidget.errors`.
+How networks are trained is in `shrinkwidget.methods`, figures for reports in `shrinkwidget.figures`, what can
+go wrong in `shrinkwidget.errors`.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from . import demo, errors, methods
+from . import demo, errors, figures, methods
 from .analysis.estimate import estimate
 from .analysis.model_summary import summary
 from .compressed_model import CompressedModel, compress, load
@@ -51,6 +52,7 @@ __all__ = [
     "estimate",
     "evaluate",
     "explore",
+    "figures",
     "fold_batchnorm",
     "load",
     "methods",

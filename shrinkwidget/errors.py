@@ -11,6 +11,7 @@ from typing import Any, Final
 __all__ = [
     "ArgumentError",
     "DataError",
+    "FigureError",
     "FileError",
     "MissingPackageError",
     "ModelError",
@@ -92,6 +93,18 @@ class DataError(ShrinkError, ValueError):
         Traceback (most recent call last):
         ...
         shrinkwidget.errors.DataError: there is no split 'trian': take 'train', 'valid' or 'test'; did you mean 'train'?
+    """
+
+
+class FigureError(ShrinkError, ValueError):
+    """A figure that cannot be drawn: an unknown kind, width or style, or data that shows nothing.
+
+    Example:
+        >>> import shrinkwidget as sw
+        >>> sw.figures.draw("trade-of", [])
+        Traceback (most recent call last):
+        ...
+        shrinkwidget.errors.FigureError: there is no figure 'trade-of'; did you mean 'tradeoff'? The kinds: ...
     """
 
 

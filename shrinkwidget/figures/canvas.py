@@ -1,19 +1,23 @@
-"""A canvas for pictures in CSS pixels: one matplotlib Axes, few artists, no pyplot, nothing shared between threads."""
+"""A canvas for pictures in pixels, y downwards: on any matplotlib Axes with real text, or as a snapshot of its own.
+
+No pyplot, few artists, nothing shared between threads.
+"""
 
 from __future__ import annotations
 
 import io
 from collections import defaultdict
 from collections.abc import Sequence
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..analysis.quantization_group_histograms import Floats
-from .glyph_outlines import MIDDLE, outline_of, width_of
+from .glyph_outlines import FAMILY, MIDDLE, outline_of, width_of
 from .label_placement import fit_text
+from .page import SCREEN, Page
 
 PAPER: Final = "#ffffff"
 INK: Final = "#1f2328"
@@ -31,24 +35,22 @@ AS_IS: Final = "#69717b"
 DENSE: Final = "#e6e9ed"
 LENS: Final = "#f4f5f7"
 
-_POINTS: Final = 0.72  # in a CSS pixel, at 100 pixels to the inch
+PRUNED: Final = "#d9dde2"
+"""The pruned band where it is not hatched."""
+
+_CSS: Final = Page(width=0, height=None, families=(FAMILY,), size=7.92, style=SCREEN)
+"""CSS pixels, at 100 to the inch: 0.72 points each."""
+_TOUCHING: Final = 1e-6
 
 
 class Canvas:
-    """Draws on a white sheet of `width` × `height` CSS pixels, y downwards, at `density` dots a pixel."""
+    """Draws on matplotlib Axes, `width` × `height` pixels of a page large, y downwards; text is text."""
 
-    def __init__(self, width: float, height: float, density: float = 2.0) -> None:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-
-        self.width, self.height = width, height
-        figure = Figure(figsize=(width / 100, height / 100), dpi=100 * density, facecolor="white")
-        self._canvas: Any = FigureCanvasAgg(figure)
-        self._axes: Any = figure.add_axes((0, 0, 1, 1))
-        self._axes.set_axis_off()
-        self._axes.set(xlim=(0, width), ylim=(height, 0), autoscale_on=False)
-        self._density = density
-        self._written: dict[str, list[tuple[Floats, NDArray[np.uint8]]]] = defaultdict(list)
+    def __init__(self, axes: Any, width: float, height: float, page: Page) -> None:
+        self.width, self.height, self.page = width, height, page
+        self._axes = axes
+        axes.set_axis_off()
+        axes.set(xlim=(0, width), ylim=(height, 0), autoscale_on=False)
 
     def text(
         self,
@@ -62,20 +64,28 @@ class Canvas:
         align: str = "left",
     ) -> float:
         """Write on the middle line y, aligned to x ("left", "right", "center"), and return the width in pixels."""
-        width = self.measure(text, size=size, bold=bold)
-        left = x - width * {"left": 0.0, "center": 0.5, "right": 1.0}[align]
-        vertices, codes = outline_of(text, bold)
-        self._written[color].append((vertices * (size, -size) + (left, y + MIDDLE * size), codes))
-        return width
+        written = self._axes.text(
+            x,
+            y + MIDDLE * size,
+            text,
+            fontsize=size * self.page.unit,
+            family=list(self.page.families),
+            color=color,
+            weight="bold" if bold else "normal",
+            ha=align,
+            va="baseline",
+            parse_math=False,  # the name of a layer may have a $
+        )
+        written.set_zorder(len(self._axes.get_children()))
+        return self.measure(text, size=size, bold=bold)
 
-    @staticmethod
-    def measure(text: str, *, size: float = 11, bold: bool = False) -> float:
+    def measure(self, text: str, *, size: float = 11, bold: bool = False) -> float:
         """Return the width of a text in pixels."""
-        return width_of(text, bold) * size
+        return self.page.measure(text, size, bold)
 
     def fitted(self, text: str, width: float, *, size: float = 11, bold: bool = False) -> str:
         """Return a text shortened in its middle until it fits."""
-        return fit_text(text, width, partial(self.measure, size=size, bold=bold))
+        return fit_text(text, width, lambda part: self.measure(part, size=size, bold=bold))
 
     def lines(
         self, lines: Sequence[Floats], color: str, width: float = 1.0, dashes: Any = "solid", **more: Any
@@ -84,7 +94,7 @@ class Canvas:
         from matplotlib.collections import LineCollection
 
         if len(lines):
-            style = {"colors": color, "linewidths": width * _POINTS, "linestyles": dashes, "capstyle": "butt"}
+            style = {"colors": color, "linewidths": width * self.page.unit, "linestyles": dashes, "capstyle": "butt"}
             self._add(LineCollection(list(lines), **style, **more))
 
     def line(self, x0: float, y0: float, x1: float, y1: float, color: str, **style: Any) -> None:
@@ -99,13 +109,16 @@ class Canvas:
             self._add(PathPatch(outline_path(shapes), facecolor=color, linewidth=0, **more))
 
     def rectangles(self, left: Floats, top: Floats, width: Floats | float, bottom: Floats | float, color: str) -> None:
-        """Fill rectangles given by arrays of one length, their edges on whole dots so that they are crisp."""
-        d = self._density
-        left, right = np.round(left * d) / d, np.round((left + width) * d) / d
-        top, bottom = np.round(top * d) / d, np.round(np.broadcast_to(bottom, left.shape) * d) / d
-        right = np.maximum(right, left + 1 / d)
-        corners = np.stack([left, bottom, left, top, right, top, right, bottom], axis=-1).reshape(-1, 4, 2)
-        self.fill(list(corners), color, antialiased=False)
+        """Fill rectangles given by arrays of one length; those that touch are one shape, with no seam between them."""
+        right, bottom = left + width, np.broadcast_to(bottom, left.shape)
+        x, y = np.stack([left, right], axis=1), np.stack([top, top], axis=1)
+        apart = (np.abs(left[1:] - right[:-1]) > _TOUCHING) | (bottom[1:] != bottom[:-1])
+        runs = np.split(np.arange(len(left)), np.flatnonzero(apart) + 1) if len(left) else []
+        shapes = []
+        for run in runs:
+            ends = [[x[run[-1], 1], bottom[run[0]]], [x[run[0], 0], bottom[run[0]]]]
+            shapes.append(np.concatenate([np.stack([x[run].ravel(), y[run].ravel()], axis=1), ends]))
+        self.fill(shapes, color)
 
     def hatch(self, shapes: Sequence[Floats], color: str, spacing: float = 5.0, width: float = 0.8) -> None:
         """Fill closed shapes with thin diagonal lines, all on one lattice."""
@@ -121,9 +134,55 @@ class Canvas:
         """Draw points of `size` pixels across, with one of matplotlib's markers."""
         from matplotlib.lines import Line2D
 
-        dots = Line2D(x, y, linestyle="none", marker=marker, markersize=size * _POINTS, markeredgewidth=0)
+        dots = Line2D(x, y, linestyle="none", marker=marker, markersize=size * self.page.unit, markeredgewidth=0)
         dots.set(markerfacecolor=color)
         self._add(dots)
+
+    def _add(self, artist: Any) -> None:
+        # what is drawn later lies above, whatever kind of artist it is
+        artist.set_zorder(len(self._axes.get_children()))
+        self._axes.add_artist(artist)
+
+
+class Snapshot(Canvas):
+    """A white sheet of `width` × `height` CSS pixels at `density` dots a pixel, its text as outlines, for a PNG."""
+
+    def __init__(self, width: float, height: float, density: float = 2.0) -> None:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(width / 100, height / 100), dpi=100 * density, facecolor="white")
+        self._canvas: Any = FigureCanvasAgg(figure)
+        super().__init__(figure.add_axes((0, 0, 1, 1)), width, height, _CSS)
+        self._density = density
+        self._written: dict[str, list[tuple[Floats, NDArray[np.uint8]]]] = defaultdict(list)
+
+    def text(
+        self,
+        x: float,
+        y: float,
+        text: str,
+        *,
+        size: float = 11,
+        color: str = INK,
+        bold: bool = False,
+        align: str = "left",
+    ) -> float:
+        """Write on the middle line y, as `Canvas.text` does; all of one color become one shape."""
+        width = measure(text, size=size, bold=bold)
+        left = x - width * {"left": 0.0, "center": 0.5, "right": 1.0}[align]
+        vertices, codes = outline_of(text, bold)
+        self._written[color].append((vertices * (size, -size) + (left, y + MIDDLE * size), codes))
+        return width
+
+    def rectangles(self, left: Floats, top: Floats, width: Floats | float, bottom: Floats | float, color: str) -> None:
+        """Fill rectangles given by arrays of one length, their edges on whole dots so that they are crisp."""
+        d = self._density
+        left, right = np.round(left * d) / d, np.round((left + width) * d) / d
+        top, bottom = np.round(top * d) / d, np.round(np.broadcast_to(bottom, left.shape) * d) / d
+        right = np.maximum(right, left + 1 / d)
+        corners = np.stack([left, bottom, left, top, right, top, right, bottom], axis=-1).reshape(-1, 4, 2)
+        self.fill(list(corners), color, antialiased=False)
 
     def png(self) -> bytes:
         """Return what was drawn as a PNG of few colors, which is small and quick to write."""
@@ -138,11 +197,6 @@ class Canvas:
         image.save(stream, "png", compress_level=6)
         return stream.getvalue()
 
-    def _add(self, artist: Any) -> None:
-        # what is drawn later lies above, whatever kind of artist it is
-        artist.set_zorder(len(self._axes.get_children()))
-        self._axes.add_artist(artist)
-
     def _write(self) -> None:
         from matplotlib.patches import PathPatch
         from matplotlib.path import Path
@@ -151,6 +205,11 @@ class Canvas:
             path = Path(np.concatenate([v for v, _ in texts]), np.concatenate([c for _, c in texts]))
             self._add(PathPatch(path, facecolor=color, linewidth=0, snap=False))
         self._written.clear()
+
+
+def measure(text: str, *, size: float = 11, bold: bool = False) -> float:
+    """Return the width of a text in a snapshot's pixels."""
+    return width_of(text, bold) * size
 
 
 def outline_path(shapes: Sequence[Floats]) -> Any:

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from ..analysis.estimate import Estimate
 from ..analysis.sketch import Sketch
-from .canvas import INK, LINE, MUTED, Canvas
+from .canvas import INK, LINE, MUTED, Canvas, Snapshot, measure
 from .formatting import bytes_text, compared_size_text, estimated_text, recipe_sentence, share_text, value_text
 from .label_placement import wrap
 from .model_silhouette import draw_silhouette
@@ -80,11 +80,11 @@ def explorer_snapshot(
     order = order if sorted(order) == list(range(len(sketch.layers))) else range(len(sketch.layers))
     rows = len(chosen_layers(sketch, order))
     side = _side_of(estimate, score, baseline, history, metric)
-    title = wrap(recipe_sentence(estimate.recipe).split(" · "), _WIDTH - 2 * MARGIN, partial(Canvas.measure, size=13))
+    title = wrap(recipe_sentence(estimate.recipe).split(" · "), _WIDTH - 2 * MARGIN, partial(measure, size=13))
     top = _LINE_TOP + LINE_HEIGHT * (len(title) - 1) + 9
     row = min(30.0, max(22.0, (side.height - _AROUND) / rows))
     body = max(side.height, rows * row + _AROUND)
-    canvas = Canvas(_WIDTH, top + body + MARGIN)
+    canvas = Snapshot(_WIDTH, top + body + MARGIN)
     _title(canvas, sketch, estimate, title)
     draw_ridge(canvas, Frame(MARGIN, top, _WIDTH - 2 * MARGIN - _SIDE - _GAP, row), sketch, estimate, order)
     _draw_side(canvas, top, body, sketch, estimate, order, side)

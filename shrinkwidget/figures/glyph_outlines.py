@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 from ..analysis.quantization_group_histograms import Floats
 
 FAMILY: Final = "DejaVu Sans"  # comes with matplotlib, so that a picture looks the same everywhere
+Families = tuple[str, ...]
+"""Fonts by name, the first that has a letter draws it; the last is to have them all."""
 _SIZE: Final = 1000
-_MISSING: Final = "□"
+MISSING: Final = "□"
 MIDDLE: Final = 0.36
 """Height of a line's middle above its baseline, in units of the font size: half of a capital letter's."""
 
@@ -28,27 +30,36 @@ class Glyph:
 
 
 @lru_cache(maxsize=4096)
-def glyph(letter: str, bold: bool) -> Glyph:
-    """Return the outline of one character, an empty box for one that the font does not have."""
-    font = _font(bold)
+def glyph(letter: str, bold: bool, families: Families = (FAMILY,)) -> Glyph:
+    """Return the outline of one character, an empty box for one that no font has."""
+    for family in families:
+        font = _font(family, bold)
+        if font.get_char_index(ord(letter)):
+            break
     font.set_size(_SIZE, 72)
-    code = ord(letter) if font.get_char_index(ord(letter)) else ord(_MISSING)
+    code = ord(letter) if font.get_char_index(ord(letter)) else ord(MISSING)
     advance = font.load_char(code).linearHoriAdvance / 65536 / _SIZE
     vertices, codes = font.get_path()
     return Glyph(np.asarray(vertices) / _SIZE, np.asarray(codes, dtype=np.uint8), advance)
 
 
-def _font(bold: bool) -> Any:
+@lru_cache(maxsize=4096)
+def has_glyph(letter: str, families: Families) -> bool:
+    """Tell whether one of the fonts has a letter."""
+    return any(_font(family, False).get_char_index(ord(letter)) for family in families)
+
+
+def _font(family: str, bold: bool) -> Any:
     # matplotlib keeps one font object for each thread
     from matplotlib.font_manager import FontProperties, findfont, get_font
 
-    return get_font(findfont(FontProperties(family=FAMILY, weight="bold" if bold else "normal")))
+    return get_font(findfont(FontProperties(family=family, weight="bold" if bold else "normal")))
 
 
 @lru_cache(maxsize=4096)
-def width_of(text: str, bold: bool = False) -> float:
+def width_of(text: str, bold: bool = False, families: Families = (FAMILY,)) -> float:
     """Return the width of a text in units of the font size."""
-    return sum(glyph(letter, bold).advance for letter in text)
+    return sum(glyph(letter, bold, families).advance for letter in text)
 
 
 @lru_cache(maxsize=1024)

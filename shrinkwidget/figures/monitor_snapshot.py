@@ -15,7 +15,7 @@ from ..analysis.model_summary import fixed
 from ..analysis.quantization_group_histograms import Floats
 from ..errors import sentence
 from ..training.background_run import TrainingRun
-from .canvas import ACCURACY, FAINT, INK, LINE, MUTED, OUTLINE, Canvas
+from .canvas import ACCURACY, FAINT, INK, LINE, MUTED, OUTLINE, Canvas, Snapshot
 from .formatting import (
     bytes_text,
     compared_size_text,
@@ -84,7 +84,7 @@ def monitor_snapshot(shown: Shown) -> bytes:
         now is not None and now["rounds"] > 1 and not now.get("stage") and (points or shown["baseline"] is not None)
     )
     side = _FIGURES + (_TRADE_OFF + 36 if trades else 0) + _RATE
-    canvas = Canvas(_WIDTH, _TOP + max(_SCORE + 6 + _LOSS, side) + _MARGIN)
+    canvas = Snapshot(_WIDTH, _TOP + max(_SCORE + 6 + _LOSS, side) + _MARGIN)
     _title(canvas, shown)
     curves = shown_curves(shown)
     _score_chart(canvas, _MARGIN, _TOP, curves, shown)

@@ -14,7 +14,7 @@ from ..analysis.pruning_estimate import survivals
 from ..analysis.quantization_group_histograms import Floats
 from ..analysis.sketch import LayerSketch, Sketch
 from ..recipe import Plan
-from .canvas import FAINT, GRID, HATCH, INK, KEPT, LINE, MUTED, OUTLINE, PAPER, Canvas
+from .canvas import FAINT, GRID, HATCH, INK, KEPT, LINE, MUTED, OUTLINE, PAPER, PRUNED, Canvas
 from .distribution_plot import DistributionPlot, distribution_plot, shared_span
 from .formatting import bytes_text, estimated_text, share_text, weight_text
 from .ticks import axis_ticks
@@ -59,19 +59,37 @@ def draw_ridge(canvas: Canvas, frame: Frame, sketch: Sketch, estimate: Estimate,
     label = min(max(canvas.measure(name) for name in names) + 14, 0.3 * frame.width)
     plot = Frame(frame.left + label, frame.top + 40, frame.width - label - _NUMBERS, frame.row)
     span = shared_span(sketch.layers)
-    plans = sketch.plans(estimate.recipe)
-    fates = survivals(sketch.layers, plans, estimate.recipe)
-    rows = [
-        Row(layer, plans[i], figures, distribution_plot(layer, plans[i], fates[i], figures, span, plot.width))
-        for i, layer, figures in ((i, sketch.layers[i], estimate.layers[i]) for i in chosen)
-    ]
+    rows = layer_rows(sketch, estimate, chosen, span, plot.width)
     _title(canvas, frame, sketch, len(rows))
     _axis(canvas, plot, span, len(rows))
     for i, row in enumerate(rows):
         _numbers(canvas, frame, plot, i, row, label, estimate.exact)
-    _distributions(canvas, plot, [row.picture for row in rows])
-    ranked = (e.threshold for e, p in zip(estimate.layers, plans, strict=True) if p.scope == "global")
-    _threshold(canvas, plot, rows, next(ranked, 0.0))
+    draw_distributions(canvas, plot, [row.picture for row in rows])
+    draw_thresholds(canvas, plot, [row.picture for row in rows])
+    if (ranked := global_threshold(sketch, estimate)) > 0:
+        text = f"pruned within ±{weight_text(ranked)}"
+        canvas.text(plot.left + plot.width / 2, plot.top - 12, text, size=10, color=GRID, align="center")
+
+
+def layer_rows(
+    sketch: Sketch, estimate: Estimate, chosen: Sequence[int], span: float | None, pixels: float
+) -> list[Row]:
+    """Return the chosen layers as rows on an axis from −span to span, `pixels` wide; None: each on its own."""
+    plans = sketch.plans(estimate.recipe)
+    fates = survivals(sketch.layers, plans, estimate.recipe)
+    rows = []
+    for i in chosen:
+        layer, figures = sketch.layers[i], estimate.layers[i]
+        own = shared_span([layer]) if span is None else span
+        picture = distribution_plot(layer, plans[i], fates[i], figures, own, pixels)
+        rows.append(Row(layer, plans[i], figures, picture))
+    return rows
+
+
+def global_threshold(sketch: Sketch, estimate: Estimate) -> float:
+    """Return the threshold below which the weights of all layers ranked together are pruned; 0 if there is none."""
+    plans = sketch.plans(estimate.recipe)
+    return next((e.threshold for e, p in zip(estimate.layers, plans, strict=True) if p.scope == "global"), 0.0)
 
 
 def _title(canvas: Canvas, frame: Frame, sketch: Sketch, rows: int) -> None:
@@ -114,9 +132,14 @@ def _numbers(canvas: Canvas, frame: Frame, plot: Frame, index: int, row: Row, la
         canvas.text(right, y, text, color=MUTED if heading == "weights" else INK, align="right")
 
 
-def _distributions(canvas: Canvas, plot: Frame, pictures: Sequence[DistributionPlot]) -> None:
+def draw_distributions(canvas: Canvas, plot: Frame, pictures: Sequence[DistributionPlot]) -> None:
+    """Draw pictures one below the other: pruned band, bars of effective weights, outline, and levels of the grid."""
     placed = [_Placed(plot, i, picture) for i, picture in enumerate(pictures)]
-    canvas.hatch([shape for p in placed for shape in p.pruned()], HATCH)
+    pruned = [shape for p in placed for shape in p.pruned()]
+    if canvas.page.style.hatch:
+        canvas.hatch(pruned, HATCH)
+    else:
+        canvas.fill(pruned, PRUNED)
     left, top, wide, base = (np.concatenate(x) for x in zip(*(p.bars() for p in placed), strict=True))
     canvas.rectangles(left, top, wide, base, KEPT)
     canvas.lines([p.outline() for p in placed], OUTLINE, 0.9)
@@ -124,20 +147,17 @@ def _distributions(canvas: Canvas, plot: Frame, pictures: Sequence[DistributionP
     canvas.lines([tick for p in placed for tick in p.ticks()], GRID, 1.0)
 
 
-def _threshold(canvas: Canvas, plot: Frame, rows: Sequence[Row], ranked: float) -> None:
-    """Draw the ends of the pruned bands; of one threshold for all `ranked` layers say the value."""
+def draw_thresholds(canvas: Canvas, plot: Frame, pictures: Sequence[DistributionPlot]) -> None:
+    """Draw the ends of the pruned bands."""
     dashes = []
-    for i, row in enumerate(rows):
-        reach = row.picture.threshold / row.picture.span
+    for i, picture in enumerate(pictures):
+        reach = picture.threshold / picture.span
         if 0 < reach <= 1:
             top = plot.top + i * plot.row
             middle = plot.left + plot.width / 2
             half = reach * plot.width / 2
             dashes += [np.array([[x, top], [x, top + plot.row]]) for x in (middle - half, middle + half)]
     canvas.lines(dashes, GRID, 1.1, (0, (1.6, 2.0)))
-    if ranked > 0:
-        text = f"pruned within ±{weight_text(ranked)}"
-        canvas.text(plot.left + plot.width / 2, plot.top - 12, text, size=10, color=GRID, align="center")
 
 
 class _Placed:

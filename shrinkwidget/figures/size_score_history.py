@@ -12,7 +12,7 @@ import numpy as np
 
 from ..analysis.estimate import Estimate
 from ..recipe import Recipe, layer_label
-from .canvas import ACCURACY, AS_IS, DENSE, FAINT, INK, KEPT, LENS, LINE, MASK, MUTED, PAPER, SCALES, Canvas
+from .canvas import ACCURACY, AS_IS, DENSE, FAINT, INK, KEPT, LENS, LINE, MASK, MUTED, PAPER, SCALES, Canvas, measure
 from .formatting import (
     bytes_text,
     bytes_tick_text,
@@ -77,7 +77,8 @@ def draw_size(canvas: Canvas, x: float, y: float, width: float, estimate: Estima
     at = x + canvas.text(x, y + 32, f"{bytes_text(estimate.original_nbytes)} → ", size=17, color=MUTED)
     at += canvas.text(at, y + 32, about(bytes_text(estimate.nbytes)), size=19, bold=True)
     canvas.text(at + 10, y + 33, about(compared_size_text(estimate.ratio)), size=12, color=MUTED)
-    _bars(canvas, x, y + 54, width, estimate)
+    size_bars(canvas, x, y + 54, width, estimate)
+    _legend(canvas, x, y + 54 + SIZE_BARS + 16, width, estimate)
     below = [f"SQNR {about(decibels_text(estimate.sqnr))}", f"{about(share_text(estimate.sparsity))} of weights pruned"]
     if estimate.nbytes_entropy_coded is not None:
         below.insert(0, f"{bytes_text(estimate.nbytes_entropy_coded)} to download")
@@ -85,9 +86,14 @@ def draw_size(canvas: Canvas, x: float, y: float, width: float, estimate: Estima
         canvas.text(x, y + 186 + i * LINE_HEIGHT, line, size=_SMALL, color=MUTED)
 
 
-def _bars(canvas: Canvas, x: float, y: float, width: float, estimate: Estimate) -> None:
+SIZE_BARS: Final = 76.0
+"""Pixels that `size_bars` takes."""
+
+
+def size_bars(canvas: Canvas, x: float, y: float, width: float, estimate: Estimate) -> None:
+    """Draw the dense bytes, the file's on the same scale, and, as through a lens, the parts of the file."""
     scale = width / max(estimate.original_nbytes, estimate.nbytes)
-    _bar(canvas, x, y, estimate.original_nbytes * scale, 16, DENSE)
+    fill_bar(canvas, x, y, estimate.original_nbytes * scale, 16, DENSE)
     canvas.text(x + 7, y + 8.5, "dense", size=10.5)
     _segments(canvas, x, y + 20, scale, 14, estimate)
     _marks(canvas, x, y, width, estimate)
@@ -95,10 +101,10 @@ def _bars(canvas: Canvas, x: float, y: float, width: float, estimate: Estimate) 
     lens = np.array([[x, y + 36], [x + now, y + 36], [x + width, y + 58], [x, y + 58]])
     canvas.fill([lens], LENS)
     _segments(canvas, x, y + 60, width / estimate.nbytes, 16, estimate)
-    _legend(canvas, x, y + 92, width, estimate)
 
 
-def _bar(canvas: Canvas, x: float, y: float, width: float, height: float, color: str) -> None:
+def fill_bar(canvas: Canvas, x: float, y: float, width: float, height: float, color: str) -> None:
+    """Fill a bar by its upper left corner and size."""
     canvas.rectangles(np.array([x]), np.array([y]), width, y + height, color)
 
 
@@ -106,7 +112,7 @@ def _segments(canvas: Canvas, x: float, y: float, scale: float, height: float, e
     sizes = estimate.parts()
     for part, color in PARTS:
         if sizes[part]:
-            _bar(canvas, x, y, sizes[part] * scale, height, color)
+            fill_bar(canvas, x, y, sizes[part] * scale, height, color)
         x += sizes[part] * scale
 
 
@@ -129,7 +135,7 @@ def _legend(canvas: Canvas, x: float, y: float, width: float, estimate: Estimate
     sizes = estimate.parts()
     for i, (part, color) in enumerate(PARTS):
         left, top = x + i % 3 * width / 3, y + i // 3 * 18
-        _bar(canvas, left, top - 4.5, 9, 9, color)
+        fill_bar(canvas, left, top - 4.5, 9, 9, color)
         at = left + 14 + canvas.text(left + 14, top, part, size=10.5, color=MUTED) + 5
         text = estimated_text(estimate.exact or part == "uncompressed", bytes_text(sizes[part])) if sizes[part] else "–"
         canvas.text(at, top, text, size=10.5)
@@ -192,8 +198,8 @@ class ScorePanel:
         value, before = value_of(self.score), value_of(self.baseline)
         dense = "" if before is None else f"{value_text(before, self.metric.percent)} → "
         now = "" if value is None else value_text(value, self.metric.percent)
-        used = Canvas.measure(dense, size=17) + Canvas.measure(now, size=19, bold=True) + 8
-        return used + Canvas.measure(self._interval(), size=12) > self.width
+        used = measure(dense, size=17) + measure(now, size=19, bold=True) + 8
+        return used + measure(self._interval(), size=12) > self.width
 
     def _basis(self) -> list[str]:
         if self.score is None or value_of(self.score) is None:
@@ -201,7 +207,7 @@ class ScorePanel:
         words = sample_words(self.score).split(" · ")
         if interval := self._interval():
             words.append(f"95\N{NARROW NO-BREAK SPACE}% interval{f' {interval}' if self._wraps() else ''}")
-        return wrap(words, self.width, partial(Canvas.measure, size=_SMALL))
+        return wrap(words, self.width, partial(measure, size=_SMALL))
 
     def _warnings(self) -> list[str]:
         told = (self.score or {}).get("warnings") or () if value_of(self.score) is not None else ()
@@ -210,8 +216,8 @@ class ScorePanel:
 
 def warning_lines(sentences: Iterable[str], width: float) -> list[str]:
     """Return warnings as lines of a width."""
-    measure = partial(Canvas.measure, size=_SMALL)
-    return [line for text in sentences for line in wrap([f"! {text}"], width, measure)]
+    small = partial(measure, size=_SMALL)
+    return [line for text in sentences for line in wrap([f"! {text}"], width, small)]
 
 
 def dead_words(estimate: Estimate) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from shrinkwidget.figures.canvas import Canvas
+from shrinkwidget.figures.canvas import Snapshot
 
 SPACES = dict.fromkeys(("\N{NARROW NO-BREAK SPACE}", "\N{NO-BREAK SPACE}"), " ")
 
@@ -72,10 +72,10 @@ def plain(text: str) -> str:
 
 
 def drawn_by(monkeypatch: pytest.MonkeyPatch, module: str, draw: Callable[[], object]) -> Drawn:
-    """Return what a function draws with the `Canvas` of a module."""
+    """Return what a function draws with the `Snapshot` of a module."""
     sheets: list[Drawn] = []
 
-    class Recorder(Canvas):
+    class Recorder(Snapshot):
         def __init__(self, width: float, height: float) -> None:
             super().__init__(width, height)
             self.sheet = Drawn(width, height)
@@ -105,7 +105,7 @@ def drawn_by(monkeypatch: pytest.MonkeyPatch, module: str, draw: Callable[[], ob
         def png(self) -> bytes:
             return b"drawn"
 
-    monkeypatch.setattr(f"{module}.Canvas", Recorder)
+    monkeypatch.setattr(f"{module}.Snapshot", Recorder)
     draw()
     (sheet,) = sheets
     return sheet
