@@ -79,7 +79,8 @@ PYTORCH_NAME: Final = re.compile(r"(^|_)weight(_|$)")
 _TABLE_NAME: Final = re.compile(r"(embed(s|dings?)?|emb|wte|wpe|table|tokens?|codebook|bias(es)?)$", re.IGNORECASE)
 """What holds one vector in each row, such as the biases of experts."""
 _LONGEST_FILTER: Final = 32
-"""A last axis up to this long is that of a filter in one dimension, if only a name like "…weight" is known."""
+"""A last axis up to this long is that of a filter in one dimension, if only a name like "…weight" is known: filters are
+odd and short, and the matrices that experts are stacked of are larger."""
 
 
 def layouts(shapes: Mapping[str, Shape], modules: Mapping[str, nn.Module], stated: Stated = None) -> dict[str, Layout]:
@@ -100,7 +101,9 @@ def layouts(shapes: Mapping[str, Shape], modules: Mapping[str, nn.Module], state
     for name, shape in shapes.items():
         if len(shape) < 2:
             continue
-        owner = modules.get(_owner(name)) if modules else None
+        # a parametrized weight belongs to the module that it is a weight of, not to the chain that computes it
+        computed = ".parametrizations." in name
+        owner = modules.get(name.partition(".parametrizations.")[0] if computed else name.rpartition(".")[0])
         kind = type(owner) if owner is not None else None
         layout = layout_by_class(owner, shape) or _by_name(name, shape, shapes)
         if layout is None and (layout := _by_bias(name, shape, shapes)) and len(shape) == 2:
@@ -108,8 +111,11 @@ def layouts(shapes: Mapping[str, Shape], modules: Mapping[str, nn.Module], state
         layout = layout or _by_neighbours(name, shape, shapes, owner)
         if layout is None:
             undecided[name] = kind
-        found[name] = layout or _usual(name, shape, owner)
+        # nothing tells: as PyTorch has it, three dimensions are a stack of matrices or the filters of a Conv1d
+        stacked = len(shape) == 3 and not _is_filter(name, shape, owner)
+        found[name] = layout or (_STACK if stacked else FIRST)
     by_name, of_the_rest = _stated(stated, list(found))
+    # last, as it takes all that is decided: square matrices go with their like
     for name, kind in undecided.items():
         shape, bias = shapes[name], _bias(name, shapes)
         if len(shape) == 2 and bias and kind in in_out:
@@ -199,14 +205,9 @@ def leaf_of(name: str) -> str:
     return re.split(r"[./]", name)[-1]
 
 
-def _owner(name: str) -> str:
-    """Return the name of the module a parameter belongs to; a parametrized one to the module it parametrizes."""
-    return name.partition(".parametrizations.")[0] if ".parametrizations." in name else name.rpartition(".")[0]
-
-
 def layout_by_class(owner: Any, shape: Shape) -> Layout | None:
     """Return what the owner's class says of a parameter, None if it says nothing."""
-    if isinstance(owner, _TRANSPOSED):  # weight: inputs × outputs of a group × filter
+    if isinstance(owner, _TRANSPOSED):  # in × (out / groups) × filter
         split = owner.groups > 1 and shape[0] % owner.groups == 0
         return Layout((0, 2), owner.groups) if split else Layout((1,))
     if isinstance(owner, _CHANNELS_FIRST):
@@ -220,11 +221,11 @@ def layout_by_class(owner: Any, shape: Shape) -> Layout | None:
 
 def _by_name(name: str, shape: Shape, shapes: Mapping[str, Shape]) -> Layout | None:
     """Return the layout of a kernel of Keras, flax, haiku or TensorFlow, None for any other name."""
-    last = leaf_of(name).removesuffix(":0")
+    last = leaf_of(name).removesuffix(":0")  # of TensorFlow's names
     foreign = "/" in name and (last in ("w", "weights") or re.search(r"/vars/0$", name))
     if not (last.endswith("kernel") or foreign):
         return None
-    if "embedding" in _parent(name).rstrip("/").rpartition("/")[2]:
+    if "embedding" in _parent(name).rstrip("/").rpartition("/")[2]:  # a table, with a vector in each row
         return FIRST
     axes, bias = len(shape), _bias(name, shapes)
     if last == "depthwise_kernel":
@@ -244,51 +245,43 @@ def _by_bias(name: str, shape: Shape, shapes: Mapping[str, Shape]) -> Layout | N
     bias = _bias(name, shapes)
     if len(bias) != 1:
         return None
-    if len(shape) > 2 and "weight" in leaf_of(name):
-        return _convolution(name, shape, bias[0])
-    if (shape[0] == bias[0]) == (shape[-1] == bias[0]):
-        return None
-    return FIRST if shape[0] == bias[0] else Layout((len(shape) - 1,))
+    (outputs,) = bias
+    if len(shape) == 2 or "weight" not in leaf_of(name):
+        if (shape[0] == outputs) == (shape[-1] == outputs):
+            return None
+        return FIRST if shape[0] == outputs else Layout((len(shape) - 1,))
+    # "weight" with more axes is a convolution's: out × in × filter, or in × out × filter if it is transposed
+    square = shape[0] == shape[1]
+    if outputs == shape[0] and not (square and re.search("transpose|deconv", name, re.IGNORECASE)):
+        return FIRST
+    if outputs == shape[1]:
+        return Layout((1,))
+    if len(shape) > 3 and outputs == shape[-1] != shape[-2]:  # filter × in × out, as TensorFlow has it
+        return Layout((len(shape) - 1,))
+    groups, rest = divmod(outputs, shape[1])  # transposed, with groups: in × (out / groups) × filter
+    return Layout((0, 2), groups) if groups and not rest and shape[0] % groups == 0 else None
 
 
 def _by_neighbours(name: str, shape: Shape, shapes: Mapping[str, Shape], owner: nn.Module | None) -> Layout | None:
     """Return the layout of a table of vectors, or of a stack that the stacks beside it explain."""
     last = leaf_of(name)
     holder = leaf_of(_parent(name)[:-1]) if last == "weight" else last
-    if _TABLE_NAME.search(holder) and len(shape) < 4:
-        return FIRST if len(shape) == 2 else _first_that_counts(shape) if shape[0] == 1 else _STACK
+    table = _TABLE_NAME.search(holder) and len(shape) < 4
+    if table and len(shape) == 2:
+        return FIRST
     if len(shape) == 2:
         return None
-    if shape[0] == 1 and "weight" not in last:  # position embeddings 1 × N × D
-        return _first_that_counts(shape)
+    if shape[0] == 1 and (table or "weight" not in last):  # position embeddings 1 × N × D: a row for each position
+        return Layout((next((axis for axis, size in enumerate(shape) if size > 1), 0),))
+    if table:
+        return _STACK
     return None if len(shape) > 3 or _is_filter(name, shape, owner) else _stack(name, shape, shapes)
-
-
-def _first_that_counts(shape: Shape) -> Layout:
-    return Layout((next((axis for axis, size in enumerate(shape) if size > 1), 0),))
-
-
-def _usual(name: str, shape: Shape, owner: nn.Module | None) -> Layout:
-    """Return the layout that a tensor of which nothing tells has in PyTorch."""
-    return _STACK if len(shape) == 3 and not _is_filter(name, shape, owner) else FIRST
 
 
 def _is_filter(name: str, shape: Shape, owner: nn.Module | None) -> bool:
     """Tell whether a tensor of three dimensions is a convolution's, by what it is called and how long it is."""
     short = shape[1] == 1 or shape[2] <= _LONGEST_FILTER
     return "weight" in leaf_of(name) and owner is None and short and not re.search("expert|moe", name, re.IGNORECASE)
-
-
-def _convolution(name: str, shape: Shape, outputs: int) -> Layout | None:
-    """Return the layout of a convolution, maybe a transposed one, with a bias of so many numbers."""
-    if outputs == shape[0] and not (shape[0] == shape[1] and re.search("transpose|deconv", name, re.IGNORECASE)):
-        return FIRST
-    if outputs == shape[1]:
-        return Layout((1,))
-    if len(shape) > 3 and outputs == shape[-1] != shape[-2]:  # filter × inputs × outputs
-        return Layout((len(shape) - 1,))
-    groups, rest = divmod(outputs, shape[1])
-    return Layout((0, 2), groups) if groups and not rest and shape[0] % groups == 0 else None
 
 
 def _stack(name: str, shape: Shape, shapes: Mapping[str, Shape]) -> Layout | None:

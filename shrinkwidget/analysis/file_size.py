@@ -28,6 +28,7 @@ WORD_ZERO_BITS: Final = 5
 HALF_MAX: Final = 65504.0
 """The largest finite float16; a tensor with magnitudes beyond it has bfloat16 as its 16-bit form."""
 
+# flags of a tensor in the structure text
 COMPRESSIBLE: Final = 1
 BFLOAT16: Final = 2
 _WIDE: Final = (torch.float32, torch.float64)
@@ -43,11 +44,6 @@ class LayerBytes:
     as_is: int
     dense: bool
 
-    @property
-    def nbytes(self) -> int:
-        """All of it."""
-        return self.codes + self.mask + self.scales + self.as_is
-
 
 def layer_bytes(matrix: tuple[int, int], kept: int, plan: Plan, itemsize: int) -> LayerBytes:
     """Return the bytes of a layer of rows × columns weights of `itemsize` bytes, `kept` of which survive."""
@@ -55,11 +51,22 @@ def layer_bytes(matrix: tuple[int, int], kept: int, plan: Plan, itemsize: int) -
     if plan.keep:
         return LayerBytes(codes=0, mask=0, scales=0, as_is=n * itemsize, dense=True)
     bits = stored_bits(plan.bits, itemsize)
-    dense = is_dense(n, kept, plan, bits)
+    # Either all n weights have a code, pruned ones that of zero, or only the kept ones, beside a mask, a bit a weight:
+    # whatever is smaller. Both sides of the inequality are in bits, so that no rounding to bytes decides.
+    dense = kept == n or (zero_on_grid(plan, bits) and n * bits <= n + kept * bits)
+    scales = 0
+    if plan.bits <= 8:
+        if plan.coder.has_codebook:
+            scales += 4 << plan.bits
+        if plan.coder.has_scales:
+            groups = group_count(plan.granularity, matrix)
+            # the largest scale as a float32; where there are several, all of them as 16-bit fractions of it
+            scales += 4 if groups == 1 else 4 + 2 * groups
+            scales += groups if has_zero_bytes(plan, groups) else 0
     return LayerBytes(
         codes=ceil_div((n if dense else kept) * bits, 8),
         mask=0 if dense else ceil_div(n, 8),
-        scales=scale_bytes(plan, matrix),
+        scales=scales,
         as_is=0,
         dense=dense,
     )
@@ -68,11 +75,6 @@ def layer_bytes(matrix: tuple[int, int], kept: int, plan: Plan, itemsize: int) -
 def stored_bits(bits: int, itemsize: int) -> int:
     """Return the bits of one code: those asked for, but plain floats (16, 32) are never wider than the tensor."""
     return min(bits, 8 * itemsize)
-
-
-def is_dense(n: int, kept: int, plan: Plan, bits: int) -> bool:
-    """Tell whether all n weights have a code (pruned ones that of zero), or only the kept ones beside a bit mask."""
-    return kept == n or (zero_on_grid(plan, bits) and n * bits <= n + kept * bits)
 
 
 def zero_on_grid(plan: Plan, bits: int) -> bool:
@@ -104,17 +106,6 @@ def zeros_dropped(n: int, zeros: int, negative: int, plan: Plan, itemsize: int) 
     return zeros - negative if bits >= 16 else 0
 
 
-def scale_bytes(plan: Plan, matrix: tuple[int, int]) -> int:
-    """Return the bytes of a layer's codebook, or of its scales and zero points."""
-    if plan.bits > 8:
-        return 0
-    codebook = 4 << plan.bits if plan.coder.has_codebook else 0
-    if not plan.coder.has_scales:
-        return codebook
-    groups = group_count(plan.granularity, matrix)
-    return codebook + (4 if groups == 1 else 4 + 2 * groups) + (groups if has_zero_bytes(plan, groups) else 0)
-
-
 def has_zero_points(plan: Plan) -> bool:
     """Tell whether each group of a layer has a zero point beside its scale."""
     return plan.bits <= 8 and plan.coder.has_zero_points(plan.bits)
@@ -140,15 +131,14 @@ def ceil_div(a: int, b: int) -> int:
     return -(-a // b)
 
 
-def uncompressed_width(itemsize: int, floating: bool, kept_bits: int) -> int:
-    """Return the bytes per element of a kept tensor: floats take at most `kept_bits`, everything else its own width."""
-    return min(itemsize, kept_bits // 8) if floating else itemsize
+def uncompressed_bytes(tensors: Iterable[tuple[int, int, bool]], bits: int) -> int:
+    """Return the bytes of all uncompressed tensors, floats taking at most `bits` an element.
 
-
-def uncompressed_bytes(kept: Iterable[tuple[int, int, bool]], kept_bits: int) -> int:
-    """Return the bytes of all kept tensors, each given as (bytes, bytes per element, whether real floating point)."""
+    Each is given as (bytes, bytes per element, whether real floating point).
+    """
     return sum(
-        nbytes // itemsize * uncompressed_width(itemsize, floating, kept_bits) for nbytes, itemsize, floating in kept
+        nbytes // itemsize * (min(itemsize, bits // 8) if floating else itemsize)
+        for nbytes, itemsize, floating in tensors
     )
 
 
@@ -164,6 +154,7 @@ def rounded(tensor: Tensor, dtype: torch.dtype) -> Tensor:
     if dtype == tensor.dtype:
         return tensor
     narrow, limit = tensor.to(dtype), torch.finfo(dtype).max
+    # looked for first, as hardly any tensor has such values: clamping all of them would be another pass
     overflown = torch.isinf(narrow) & torch.isfinite(tensor)
     return torch.where(overflown, tensor.clamp(-limit, limit).to(dtype), narrow) if bool(overflown.any()) else narrow
 
@@ -177,6 +168,7 @@ def peak(tensor: Tensor) -> float:
     """Return the largest finite magnitude of a float tensor, 0 if there is none."""
     if not tensor.numel():
         return 0.0
+    # one pass where all is finite, as nearly always: aminmax hands on NaN and infinities
     low, high = (float(x) for x in torch.aminmax(tensor))
     if math.isfinite(low) and math.isfinite(high):
         return max(-low, high)
@@ -214,7 +206,10 @@ def describe(tensor: TensorSpec, compressible: bool, bfloat16: bool) -> list[obj
 
 
 def encode_structure(described: list[list[object]]) -> str:
-    """Return base64 of zlib of the JSON text of the tensors' descriptions."""
+    """Return base64 of zlib of the JSON text of the tensors' descriptions.
+
+    Names of layers repeat: uncompressed they would be most of a small model's file.
+    """
     return base64.b64encode(zlib.compress(structure_json(described), 9)).decode()
 
 
@@ -227,6 +222,7 @@ def header_text(recipe_json: str, structure: str, lengths: Mapping[str, int], cr
     """Return the JSON header of a packed file as UTF-8, padded with spaces to a multiple of 8 bytes."""
     about = {"format": fmt, "version": str(VERSION), "crc32": f"{crc:08x}"}
     header: dict[str, object] = {"__metadata__": {**about, "recipe": recipe_json, "structure": structure}}
+    # five sections of bytes in place of a tensor each: names, shapes and offsets would weigh more than small layers
     end = 0
     for section in SECTIONS:
         begin, end = end, end + lengths[section]
@@ -241,6 +237,7 @@ def header_bytes(recipe_json: str, structure_length: int, lengths: Mapping[str, 
     That is the length field (8), the JSON header, and the section of kept counts. `lengths` are the bytes of the five
     `SECTIONS` by name.
     """
+    # only the length of the structure matters, and neither base64 nor a checksum has letters that JSON escapes
     return 8 + len(header_text(recipe_json, "A" * structure_length, lengths)) + lengths["counts"]
 
 

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -26,7 +26,6 @@ Source: TypeAlias = nn.Module | Mapping[str, Any] | str | os.PathLike[str]
 Role: TypeAlias = Literal["parameter", "buffer", "tensor", "part", "other"]
 
 COMPRESSIBLE_DTYPES: Final = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
-_STATISTICS: Final = ("running_mean", "running_var", "num_batches_tracked")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -143,24 +142,30 @@ def open_model(source: Source, *, layout: Stated = None, only_to_look: bool = Fa
             compressible or something is `refused`.
         FileError: for a path that does not exist, is not safetensors, or leads to several models.
     """
-    if isinstance(source, nn.Module):
-        weights = ModelTensors(type(source).__name__, tuple(_module_entries(source)))
+    module = source if isinstance(source, nn.Module) else None
+    if module is not None:
+        title, entries = type(module).__name__, tuple(_module_entries(module))
     elif isinstance(source, Mapping):
-        weights = ModelTensors("state dict", tuple(_state_entries(source)))
+        title, entries = "state dict", tuple(_state_entries(source))
     elif isinstance(source, str | os.PathLike):
         checkpoint = open_checkpoint(source)
-        weights = ModelTensors(checkpoint.title, tuple(_file_entries(checkpoint.files)))
+        title, entries = checkpoint.title, tuple(_file_entries(checkpoint.files))
     else:
         raise ModelError(_no_model(source))
-    for entry in weights.entries:
-        _refuse_unwritable(entry)
-    if layout is not None and isinstance(source, nn.Module):
+    _refuse_unwritable(entries)
+    if layout is not None and module is not None:
         raise ModelError(
             f"layout={quoted(layout)} is for state dicts and files, where no class tells: give it model.state_dict()"
         )
-    entries = _laid_out(_with_reasons(weights.entries), source, layout)
+    shapes = {entry.name: entry.shape for entry in entries}
+    laid_out = layouts(shapes, dict(module.named_modules()) if module is not None else {}, layout)
+    parts = quantization_parts([(e.name, e.shape, e.dtype) for e in entries if not e.kind])
+    parts_why = {
+        name: f"part of the quantized weights {quoted(of)} (scales, zero points, indices)" for name, of in parts.items()
+    }
+    entries = tuple(replace(e, layout=laid_out.get(e.name, FIRST), why=parts_why.get(e.name, e.why)) for e in entries)
     read = ((entry.name, entry.shape, entry.layout) for entry in entries if entry.compressible)
-    weights = ModelTensors(weights.title, entries, guesses(read, answerable=not isinstance(source, nn.Module)))
+    weights = ModelTensors(title, entries, guesses(read, answerable=module is None))
     if not only_to_look:
         check_refused(weights)
         if not weights.layers:
@@ -168,121 +173,91 @@ def open_model(source: Source, *, layout: Stated = None, only_to_look: bool = Fa
     return weights
 
 
-def _refuse_unwritable(entry: TensorEntry) -> None:
-    if problem := impossible_shape(entry.shape):
-        raise ModelError(f"{quoted(entry.name)} has {problem}")
-    if any("\ud800" <= letter <= "\udfff" for name in (entry.name, *entry.aliases) for letter in name):
-        raise ModelError(
-            f"the name {quoted(entry.name)} has half of a surrogate pair, which no file can hold: rename it"
-        )
-
-
-def _with_reasons(entries: tuple[TensorEntry, ...]) -> tuple[TensorEntry, ...]:
-    """Return the entries with the scales, zero points and indices of quantized weights kept, and named as such."""
-    parts = quantization_parts([(e.name, e.shape, e.dtype) for e in entries if not e.kind])
-    return tuple(
-        replace(e, why=f"part of the quantized weights {quoted(parts[e.name])} (scales, zero points, indices)")
-        if e.name in parts
-        else e
-        for e in entries
-    )
-
-
 def check_refused(weights: ModelTensors) -> None:
     """Raise a `ModelError` that names the first saved tensor no recipe can be applied to."""
-    for entry in weights.entries:
-        if entry.refused and entry.saved:
+    for entry in weights.saved:
+        if entry.refused:
             raise ModelError(entry.refused)
 
 
-def _laid_out(entries: tuple[TensorEntry, ...], source: Source, stated: Stated) -> tuple[TensorEntry, ...]:
-    modules = dict(source.named_modules()) if isinstance(source, nn.Module) else {}
-    found = layouts({entry.name: entry.shape for entry in entries}, modules, stated)
-    return tuple(replace(entry, layout=found.get(entry.name, FIRST)) for entry in entries)
+def _refuse_unwritable(entries: Iterable[TensorEntry]) -> None:
+    """Refuse what no file can hold at once, rather than when the work is done and saved."""
+    for entry in entries:
+        if problem := impossible_shape(entry.shape):
+            raise ModelError(f"{quoted(entry.name)} has {problem}")
+        if any("\ud800" <= letter <= "\udfff" for name in entry.names for letter in name):
+            raise ModelError(
+                f"the name {quoted(entry.name)} has half of a surrogate pair, which no file can hold: rename it"
+            )
 
 
 def _no_model(found: object) -> str:
-    compressed = hasattr(found, "model") and hasattr(found, "state_dict")
-    usual = "an nn.Module, a state dict, or the path of a .safetensors file"
-    give = "its .model, or its .state_dict()" if compressed else usual
     if isinstance(found, type) and issubclass(found, nn.Module):
         return f"cannot look at the class {found.__name__}: give a model made of it, {found.__name__}(…)"
     if isinstance(found, Tensor) or is_array(found):
         give = 'a state dict with its name, {"weight": …}'
+    elif hasattr(found, "model") and hasattr(found, "state_dict"):  # what compress, retrain and others return
+        give = "its .model, or its .state_dict()"
+    else:
+        give = "an nn.Module, a state dict, or the path of a .safetensors file"
     return f"cannot look at a {type(found).__name__}: give {give}"
 
 
 def _nothing_compressible(weights: ModelTensors) -> str:
     wide = [e for e in weights.entries if len(e.shape) >= 2]
-    found = (
-        f"{quoted(wide[0].name)} is kept: {wide[0].why}"
-        if wide
-        else f"its {len(weights.entries)} tensors have fewer than two dimensions"
-        if weights.entries
-        else "it has no tensors"
-    )
+    found = "it has no tensors"
+    if wide:
+        found = f"{quoted(wide[0].name)} is kept: {wide[0].why}"
+    elif weights.entries:
+        found = f"its {len(weights.entries)} tensors have fewer than two dimensions"
     return f"nothing to compress in {weights.title}: no float parameter with two or more dimensions ({found})"
 
 
-_Found: TypeAlias = tuple[str, Tensor, Role, bool]
+class _Found(NamedTuple):
+    """A tensor and a name it has. `parts`: names of what it is computed from."""
+
+    name: str
+    tensor: Tensor
+    role: Role
+    saved: bool = True
+    parts: tuple[str, ...] = ()
 
 
 def _module_entries(module: nn.Module) -> Iterator[TensorEntry]:
-    computed = {
-        (f"{prefix}." if prefix else "") + weight.name: ((f"{prefix}." if prefix else ""), weight)
-        for prefix, child in module.named_modules()
-        for weight in computed_by(child)
-    }
-    part_of = {dot + part: name for name, (dot, weight) in computed.items() for part in weight.parts}
     found = list(_module_tensors(module))
+    part_of = {part: whole.name for whole in found for part in whole.parts}
     for entry in _tie(found, in_module=True):
-        whole = part_of.get(entry.name)
-        if entry.name in computed:
-            dot, weight = computed[entry.name]
-            yield replace(entry, parts=tuple(dot + part for part in weight.parts))
-        elif whole is not None:
+        if whole := part_of.get(entry.name):
             why = f"a part of {whole!r}, which is computed from it and saved whole"
             yield replace(entry, role="part", why=why, saved=False, refused="", part_of=whole)
         else:
             yield entry
-    names = {name for name, *_ in found}
-    for name, value, refused in others_in(module, names, {same_memory(tensor) for _, tensor, *_ in found}):
+    names = {item.name for item in found}
+    for name, value, refused in others_in(module, names, {same_memory(item.tensor) for item in found}):
         yield _other(name, value, refused)
-
-
-def _other(name: str, value: object, refused: str) -> TensorEntry:
-    """Return the entry of what is no parameter, no buffer, and perhaps no tensor."""
-    nbytes, kind = nbytes_of(value), type(value).__name__
-    why = "neither a parameter nor a buffer"
-    load = partial(_no_tensor, name)
-    return TensorEntry(
-        name, (nbytes,), torch.uint8, kind=kind, stored=nbytes, role="other", why=why, load=load, refused=refused
-    )
-
-
-def _no_tensor(name: str) -> Tensor:
-    raise ModelError(f"{quoted(name)} is no tensor of its own")
 
 
 def _module_tensors(module: nn.Module) -> Iterator[_Found]:
     """Yield parameters and buffers module by module, so that a layer's bias follows its weight."""
     for prefix, child in module.named_modules():
         dot = f"{prefix}." if prefix else ""
-        for computed in computed_by(child):
+        for weight in computed_by(child):
             with torch.no_grad():
-                yield dot + computed.name, computed.value(), "parameter", True
+                yield _Found(
+                    dot + weight.name, weight.value(), "parameter", parts=tuple(dot + part for part in weight.parts)
+                )
+        # not named_parameters, which leaves out all names of a tied weight but one
         for name, parameter in child._parameters.items():
-            if parameter is not None:
-                yield dot + name, _initialised(dot + name, parameter), "parameter", True
+            if parameter is None:
+                continue
+            if nn.parameter.is_lazy(parameter):
+                raise ModelError(
+                    f"{quoted(dot + name)} has no weights yet (a lazy module): run one batch through the model first"
+                )
+            yield _Found(dot + name, parameter, "parameter")
         for name, buffer in child._buffers.items():
             if buffer is not None:
-                yield dot + name, buffer, "buffer", name not in child._non_persistent_buffers_set
-
-
-def _initialised(name: str, parameter: Tensor) -> Tensor:
-    if nn.parameter.is_lazy(parameter):
-        raise ModelError(f"{quoted(name)} has no weights yet (a lazy module): run one batch through the model first")
-    return parameter
+                yield _Found(dot + name, buffer, "buffer", name not in child._non_persistent_buffers_set)
 
 
 def _state_entries(state: Mapping[str, Any]) -> Iterator[TensorEntry]:
@@ -295,23 +270,46 @@ def _state_entries(state: Mapping[str, Any]) -> Iterator[TensorEntry]:
                 f"the state dict holds a {type(value).__name__} at {quoted(name)}; expected tensors only; "
                 f"is the state dict one level down?"
             )
-        if isinstance(value, Tensor):
-            tensors.append((name, value, _role(name), True))
-        elif is_array(value):
-            tensors.append((name, as_tensor(name, value), _role(name), True))
+        if isinstance(value, Tensor) or is_array(value):
+            tensor = value if isinstance(value, Tensor) else as_tensor(name, value)
+            tensors.append(_Found(name, tensor, _role(name)))
     yield from _tie(tensors)
-    names = {name for name, *_ in tensors}
+    names = {item.name for item in tensors}
     for name, value in state.items():
         if name not in names:
-            kind = type(value).__name__
             cure = "convert it with np.array(…)" if isinstance(value, list | tuple) else "leave it out"
-            told = f"the state dict holds {quoted(name)}, of type {kind}; expected tensors only: {cure}"
-            yield _other(name, value, told)
+            kind = type(value).__name__
+            yield _other(
+                name, value, f"the state dict holds {quoted(name)}, of type {kind}; expected tensors only: {cure}"
+            )
+
+
+def _file_entries(files: Iterable[SafetensorsFile]) -> Iterator[TensorEntry]:
+    """Yield the entries of safetensors files without reading a weight; `load` reads one tensor."""
+    for file in files:
+        for name, info in file.tensors.items():
+            role = _role(name)
+            why = _why_kept(info.shape, info.dtype, role)
+            yield TensorEntry(name, info.shape, info.dtype, role=role, why=why, load=partial(file.read, name))
 
 
 def _role(name: str) -> Role:
-    """Return what a state dict's key says of its tensor: batch norm's statistics are buffers."""
-    return "buffer" if name.rpartition(".")[2] in _STATISTICS else "tensor"
+    """Return what a name says where no module does: batch norm's statistics are buffers."""
+    statistics = ("running_mean", "running_var", "num_batches_tracked")
+    return "buffer" if name.rpartition(".")[2] in statistics else "tensor"
+
+
+def _other(name: str, value: object, refused: str) -> TensorEntry:
+    """Return the entry of what is no parameter, no buffer, and perhaps no tensor."""
+
+    def load() -> Tensor:
+        raise ModelError(f"{quoted(name)} is no tensor of its own")
+
+    nbytes, why = nbytes_of(value), "neither a parameter nor a buffer"
+    kind = type(value).__name__
+    return TensorEntry(
+        name, (nbytes,), torch.uint8, kind=kind, stored=nbytes, role="other", why=why, load=load, refused=refused
+    )
 
 
 def _tie(found: Iterable[_Found], in_module: bool = False) -> Iterator[TensorEntry]:
@@ -323,27 +321,25 @@ def _tie(found: Iterable[_Found], in_module: bool = False) -> Iterator[TensorEnt
     groups: dict[object, list[list[_Found]]] = {}
     in_order: list[list[_Found]] = []
     for item in found:
-        places = groups.setdefault(same_memory(item[1]), [])
-        group = next((g for g in places if g[0][1] is item[1] or view_of(g[0][1], item[1]) is not None), None)
+        # of one memory, and yet not tied: views of which none shows the other, such as two orders of the same numbers
+        places = groups.setdefault(same_memory(item.tensor), [])
+        group = next((g for g in places if g[0].tensor is item.tensor or view_of(g[0].tensor, item.tensor)), None)
         if group is None:
             places.append(group := [])
             in_order.append(group)
         group.append(item)
-    tied = [sorted(group, key=lambda item: item[2] == "buffer") for group in in_order]
-    entries = {group[0][0]: _entry(group, in_module) for group in tied}
+    tied = [sorted(group, key=lambda item: item.role == "buffer") for group in in_order]
+    entries = {group[0].name: _entry(group, in_module) for group in tied}
     if in_module:
-        for one, other, shared in overlapping((group[0][0], group[0][1]) for group in tied):
-            entries[other] = replace(entries[other], shared=shared)
+        for one, other, shared in overlapping((group[0].name, group[0].tensor) for group in tied):
+            refused = entries[other].refused
             if any(entries[name].compressible and entries[name].saved for name in (one, other)):
-                entries[other] = replace(entries[other], refused=_shares(one, other))
+                refused = (
+                    f"{quoted(other)} and {quoted(one)} share a part of their memory, so that a change to one changes "
+                    f"the other: give one its own, as in {_own_memory(other)}"
+                )
+            entries[other] = replace(entries[other], shared=shared, refused=refused)
     yield from entries.values()
-
-
-def _shares(one: str, other: str) -> str:
-    return (
-        f"{quoted(other)} and {quoted(one)} share a part of their memory, so that a change to one changes the other: "
-        f"give one its own, as in {_own_memory(other)}"
-    )
 
 
 def _own_memory(name: str) -> str:
@@ -351,7 +347,8 @@ def _own_memory(name: str) -> str:
 
 
 def _entry(group: list[_Found], in_module: bool) -> TensorEntry:
-    name, tensor, role, _ = group[0]
+    """Return the entry of a tensor and its aliases, the first of which gives it its name."""
+    name, tensor, role, _, parts = group[0]
     if tensor.device.type == "meta":
         raise ModelError(f"{quoted(name)} is on the meta device and has no values: load the model's weights first")
     kind, refused = unsupported_class(name, tensor)
@@ -360,37 +357,33 @@ def _entry(group: list[_Found], in_module: bool) -> TensorEntry:
         raise ModelError(f"{quoted(name)} is stored as {layout}: make it dense with .to_dense() first")
     tensor = tensor.detach()
     why = f"quantized already ({kind})" if kind else _why_kept(tensor.shape, tensor.dtype, role)
-    if in_module and not kind and expanded(tensor) and not why:
+    if in_module and not why and expanded(tensor):
         refused = (
             f"several weights of {quoted(name)} are one place in memory (it is expanded): give each its own, as in "
             f"{_own_memory(name)}"
         )
-    views = {other: view_of(tensor, t.detach()) for other, t, *_ in group[1:]} if not kind else {}
+    views = {item.name: view_of(tensor, item.tensor.detach()) for item in group[1:]} if not kind else {}
+
+    def load() -> Tensor:
+        # a negation or conjugation may only be noted (of z.conj().imag): others would see the values without it
+        return tensor.resolve_conj().resolve_neg() if tensor.is_conj() or tensor.is_neg() else tensor
+
     return TensorEntry(
-        name=name,
-        shape=tuple(tensor.shape),
-        dtype=tensor.dtype,
-        role=role,
-        why=why,
-        aliases=tuple(other[0] for other in group[1:]),
-        saved=any(item[3] for item in group),
-        load=partial(_same, tensor),
+        name,
+        tuple(tensor.shape),
+        tensor.dtype,
+        aliases=tuple(item.name for item in group[1:]),
         views={other: view for other, view in views.items() if view is not None and not view.plain(tensor.shape)},
-        refused=refused,
         kind=kind,
         stored=sum(plain.nbytes for plain in plain_tensors(tensor)) if kind else 0,
+        role=role,
+        why=why,
+        load=load,
+        saved=any(item.saved for item in group),
+        refused=refused,
         shared=0 if kind else tensor.numel() - places(tensor),
+        parts=parts,
     )
-
-
-def _same(tensor: Tensor) -> Tensor:
-    """Return the tensor, with a negation or conjugation that is only noted (of ``z.conj().imag``) carried out."""
-    return tensor.resolve_conj().resolve_neg() if tensor.is_conj() or tensor.is_neg() else tensor
-
-
-def where_float64_is(tensor: Tensor) -> Tensor:
-    """Return a tensor where sums can be taken in float64: Metal has none, but shares the CPU's memory."""
-    return tensor.cpu() if tensor.device.type == "mps" else tensor
 
 
 def _why_kept(shape: tuple[int, ...], dtype: torch.dtype, role: Role) -> str:
@@ -400,7 +393,7 @@ def _why_kept(shape: tuple[int, ...], dtype: torch.dtype, role: Role) -> str:
         return f"{dtype_name(dtype)}: only float16, bfloat16, float32 and float64 can be compressed"
     if len(shape) < 2:
         return "fewer than two dimensions (a bias, a norm, a scalar)"
-    return "" if torch.Size(shape).numel() else "empty"
+    return "" if math.prod(shape) else "empty"
 
 
 def dtype_name(dtype: torch.dtype) -> str:
@@ -408,13 +401,12 @@ def dtype_name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def _file_entries(files: Iterable[SafetensorsFile]) -> Iterator[TensorEntry]:
-    """Yield the entries of safetensors files without reading a weight; `load` reads one tensor."""
-    for file in files:
-        for name, info in file.tensors.items():
-            role = _role(name)
-            why = _why_kept(info.shape, info.dtype, role)
-            yield TensorEntry(name, info.shape, info.dtype, role=role, why=why, load=partial(file.read, name))
+def where_float64_is(tensor: Tensor) -> Tensor:
+    """Return a tensor where sums can be taken in float64: Metal has none, but shares the CPU's memory."""
+    return tensor.cpu() if tensor.device.type == "mps" else tensor
+
+
+# ---- what no packed file can carry: tensors of quantized classes, packed weights, extra state, what is no tensor ----
 
 
 _QUANTIZED: Final = ("quant_state", "quant_type", "bnb_quantized")
@@ -459,8 +451,11 @@ def others_in(module: nn.Module, known: Collection[str], memory: Collection[obje
         return
     modules = dict(module.named_modules(remove_duplicate=False))
     for name, value in state.items():
-        twice = isinstance(value, Tensor) and same_memory(value.detach()) in memory
-        if name not in known and not twice and not _nothing(value):
+        if isinstance(value, Tensor):
+            lost = value.numel() > 0 and same_memory(value.detach()) not in memory
+        else:
+            lost = value is not None and not (isinstance(value, bytes | str | tuple | list | dict) and not value)
+        if lost and name not in known:
             # torch keeps a quantized Linear's weights in a holder of that name inside the layer
             layer, inside, _ = name.partition("._packed_params")
             layer = layer if inside else name.rpartition(".")[0]
@@ -485,13 +480,6 @@ def _why_refused(name: str, layer: str, owner: nn.Module) -> str:
     )
 
 
-def _nothing(value: Any) -> bool:
-    """Tell whether there is nothing in it to lose."""
-    if isinstance(value, Tensor):
-        return value.numel() == 0
-    return value is None or (isinstance(value, bytes | str | tuple | list | dict) and not value)
-
-
 def nbytes_of(value: object) -> int:
     """Return about how many bytes something takes: its tensors', or those of its pickle."""
     if isinstance(value, Tensor):
@@ -503,6 +491,8 @@ def nbytes_of(value: object) -> int:
     except Exception:  # noqa: BLE001  # an object of others may raise anything
         return sys.getsizeof(value)
 
+
+# ---- checkpoints of weights that are quantized already: what in them decodes the weights ----
 
 _STORED_AS: Final = tuple(
     getattr(torch, name)
@@ -519,9 +509,10 @@ _PART: Final = re.compile(
     r"|lookup_table|centroids|shape)$",
     re.IGNORECASE,
 )
+"""Last parts of names that GPTQ, AWQ, bitsandbytes, compressed-tensors, DeepSeek's and others give to scales, zero
+points, group indices and codebooks."""
 _NO_WEIGHTS: Final = re.compile(r"ind(ex|ices)|idx|ids|position|mask|bias|bucket|coord|len|step|batches", re.IGNORECASE)
-_FEWER: Final = 4  # times fewer numbers than quantized weights has what decodes them, if only its place says so
-_BOUNDARIES: Final = 6  # of a name that are tried as the end of another's: "weight.quant_state.bitsandbytes__nf4"
+"""Integer tensors of ordinary models."""
 
 Described: TypeAlias = tuple[str, tuple[int, ...], torch.dtype]
 
@@ -549,7 +540,8 @@ def quantization_parts(tensors: Collection[Described]) -> dict[str, str]:
         if not of and _PART.search(last):  # "centroids.weight", "weight_quantizer.scale"
             of = weights.get(above, "")
         if not of and owner and _is_weights(beside) and name not in stored and leaf != "bias":
-            of = beside if _FEWER * sizes[name] <= sizes[beside] else ""  # whatever it is called
+            # whatever it is called: what stands beside quantized weights and has far fewer numbers decodes them
+            of = beside if 4 * sizes[name] <= sizes[beside] else ""
         if of and of != name:
             parts[name] = of
     return parts
@@ -576,7 +568,7 @@ def _is_weights(name: str) -> bool:
 def _stem(name: str, stored: dict[str, tuple[int, ...]]) -> str:
     """Return the quantized weights that the name goes on from: "weight" of "weight_scale" and "weight.absmax"."""
     end = len(name)
-    for _ in range(_BOUNDARIES):
+    for _ in range(6):  # "weight.quant_state.bitsandbytes__nf4" has five ends to try
         end = max(name.rfind(".", 0, end), name.rfind("_", 0, end))
         if end <= 0:
             break
@@ -591,6 +583,9 @@ def _stem_of_floats(name: str, leaf: str, sizes: dict[str, int]) -> str:
     found = re.fullmatch(r"(.*[^_])_(scales?|scale_inv|zero_?points?)", leaf)
     stem = name[: len(name) - len(leaf)] + found[1] if found else ""
     return stem if found and sizes.get(stem, 0) > sizes[name] else ""
+
+
+# ---- arrays of numpy, JAX and TensorFlow ----
 
 
 def is_array(value: object) -> bool:

@@ -9,8 +9,8 @@ import numpy as np
 
 from ..recipe import Plan, Recipe
 from .file_size import zeros_dropped
-from .quantization_group_histograms import ATOM, BINS, HIGH, LOW, MIDDLE, Floats, bin_of, n_of_m
-from .sketch import LayerSketch, Magnitudes, bucket_edges, mean_square
+from .quantization_group_histograms import ATOM, BINS, HIGH, LOW, MIDDLE, NM_PATTERNS, Floats, bin_of
+from .sketch import LayerSketch, Magnitudes, block_count, bucket_edges, mean_square
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +53,11 @@ class PruningOutcome:
             return np.asarray(weight @ self.curve[bin_of(np.outer(ranges, MIDDLE) / absmax)])
         if self.cut.threshold == 0:
             return np.full(len(LOW), weight.sum())
+        # A threshold t prunes magnitudes relative to a range r below t / r. Each run of groups has its own r, so that
+        # the runs cut the bins at different places: whole bins above are counted by a running sum, the cut one in part.
         above = ranges > self.cut.threshold
         start, weight = self.cut.threshold / ranges[above], weight[above]
-        bins = np.minimum(np.searchsorted(HIGH, start, side="right"), ATOM - 1)  # each run cuts one bin in two
+        bins = np.minimum(np.searchsorted(HIGH, start, side="right"), ATOM - 1)
         part = weight * np.maximum(HIGH[bins] - start, 0.0) / (HIGH[bins] - LOW[bins])
         whole = np.bincount(bins + 1, weight, BINS).cumsum()
         return np.asarray(np.bincount(bins, part, BINS) + whole)
@@ -65,7 +67,15 @@ def survivals(layers: Sequence[LayerSketch], plans: Sequence[Plan], recipe: Reci
     """Return what becomes of each layer under its plan; None where the importance cannot be estimated."""
     magnitude = recipe.importance.of_magnitude
     ranked = [layer for layer, plan in zip(layers, plans, strict=True) if plan.scope == "global"] if magnitude else []
-    shared = _global_cut(ranked, recipe.sparsity)
+    shared = NO_CUT
+    if k := round(recipe.sparsity * sum(layer.n for layer in ranked)):
+        # one histogram of all layers: buckets are the same in each, so their counts add up
+        buckets = np.concatenate([layer.buckets for layer in ranked]) & 0x7FFF
+        counts = np.bincount(buckets, np.concatenate([layer.counts for layer in ranked]))
+        before = np.cumsum(counts)
+        i = int(np.searchsorted(before, k, side="left"))
+        low, high = bucket_edges(np.array([i]))
+        shared = BucketCut(float(low[0]), float(high[0]), float(1 - (before[i] - k) / counts[i]))
     return [
         untouched(layer) if plan.keep else recipe.importance.survival(layer, plan, shared)
         for layer, plan in zip(layers, plans, strict=True)
@@ -80,7 +90,11 @@ def untouched(layer: LayerSketch) -> PruningOutcome:
 def by_magnitude(layer: LayerSketch, plan: Plan, shared: BucketCut) -> PruningOutcome | None:
     """Return the survival of the largest magnitudes; `shared` is the cut of all layers that are ranked together."""
     if plan.structure.sparsity is not None:
-        return _blocks(layer, plan.structure.kind) if plan.structure.kind in layer.survival else None
+        curve = layer.survival.get(plan.structure.kind)
+        if curve is None:
+            return None
+        pruned = float(((1 - curve) * layer.tables["tensor"].energy).sum()) * layer.energy
+        return PruningOutcome(layer.blocks[plan.structure.kind], pruned, NO_CUT, curve)
     if plan.scope == "global":
         return _nothing_asked(layer, plan) if shared == NO_CUT else _below(layer, shared)
     k = round(plan.sparsity * layer.n)
@@ -94,7 +108,7 @@ def at_random(layer: LayerSketch, plan: Plan) -> PruningOutcome | None:
     if plan.structure.sparsity is not None:
         if plan.structure.kind not in layer.survival:
             return None
-        left = block_count(layer.matrix, plan.structure.kind)
+        left = block_count(layer.matrix, *NM_PATTERNS[plan.structure.kind])
     elif plan.scope == "channel":
         return None
     else:
@@ -111,15 +125,9 @@ def _nothing_asked(layer: LayerSketch, plan: Plan) -> PruningOutcome:
 
 def _but_zeros(layer: LayerSketch, zeros: int) -> PruningOutcome:
     if not zeros:
-        return PruningOutcome(layer.n, 0.0, NO_CUT, None)
+        return untouched(layer)
+    # a cut at zero that takes a part of the lowest bucket: the zeros in it, and not the smallest numbers beside them
     return PruningOutcome(layer.n - zeros, 0.0, BucketCut(0.0, 0.0, zeros / float(layer.magnitudes.count[0])), None)
-
-
-def _blocks(layer: LayerSketch, pattern: str) -> PruningOutcome:
-    curve = layer.survival[pattern]
-    energy = layer.tables["tensor"].energy
-    pruned = float(((1 - curve) * energy).sum()) * layer.energy
-    return PruningOutcome(layer.blocks[pattern], pruned, NO_CUT, curve)
 
 
 def _below(layer: LayerSketch, cut: BucketCut, kept: int | None = None) -> PruningOutcome:
@@ -127,10 +135,10 @@ def _below(layer: LayerSketch, cut: BucketCut, kept: int | None = None) -> Pruni
     m = layer.magnitudes
     if cut.low == 0 and layer.zeros and cut.fraction * m.count[0] <= layer.zeros:
         return _but_zeros(layer, layer.zeros)
-    i = int(np.searchsorted(m.low, cut.low))
+    i = int(np.searchsorted(m.low, cut.low))  # of a global cut, this layer may have no such bucket
     count, energy = float(m.before[i]), float(m.energy[i])
     if i < len(m.low) and m.low[i] == cut.low:
-        part = m.count[i] * cut.fraction
+        part = m.count[i] * cut.fraction  # weights are spread evenly over a bucket, as far as anybody knows
         square = m.low[i] ** 2 if layer.lossless else float(mean_square(m.low[i : i + 1], np.array([cut.threshold]))[0])
         count, energy = count + part, energy + part * square
     return PruningOutcome(layer.n - round(count) if kept is None else kept, energy, cut, None)
@@ -140,23 +148,6 @@ def cut_at(m: Magnitudes, k: int) -> BucketCut:
     """Return the cut that prunes the k smallest magnitudes."""
     if k <= 0:
         return NO_CUT
+    # the bucket that holds rank k; inside it the threshold follows by linear interpolation
     i = int(np.searchsorted(m.before, k, side="left")) - 1
     return BucketCut(float(m.low[i]), float(m.high[i]), float((k - m.before[i]) / m.count[i]))
-
-
-def _global_cut(layers: Sequence[LayerSketch], sparsity: float) -> BucketCut:
-    k = round(sparsity * sum(layer.n for layer in layers))
-    if k == 0:
-        return NO_CUT
-    buckets = np.concatenate([layer.buckets for layer in layers]) & 0x7FFF
-    counts = np.bincount(buckets, np.concatenate([layer.counts for layer in layers]))
-    before = np.cumsum(counts)
-    i = int(np.searchsorted(before, k, side="left"))
-    low, high = bucket_edges(np.array([i]))
-    return BucketCut(float(low[0]), float(high[0]), float(1 - (before[i] - k) / counts[i]))
-
-
-def block_count(matrix: tuple[int, int], pattern: str) -> int:
-    """Return how many weights an n:m pattern keeps: n of every m along a row, min(n, rest) of a shorter block."""
-    (n, m), (rows, row) = n_of_m(pattern), matrix
-    return rows * (row // m * n + min(n, row % m))

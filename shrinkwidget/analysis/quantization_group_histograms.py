@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,13 +16,18 @@ from ..recipe import Granularity
 Floats = NDArray[np.float64]
 
 GRANULARITIES: Final[tuple[Granularity, ...]] = ("tensor", "channel", 32, 64, 128)
-NM_PATTERNS: Final = ("2:4", "1:4", "4:8")
+NM_PATTERNS: Final = {"2:4": (2, 4), "1:4": (1, 4), "4:8": (4, 8)}
+"""n:m patterns, which keep n of every m neighbours."""
 BINS: Final = 162
-RANGES: Final = 64
+"""Bins of a weight's magnitude relative to its group's range: 0 to 2**-10, ten octaves of 16 bins, and 1 itself."""
 ATOM: Final = BINS - 1
+"""The bin of 1: the largest weight of every group, which no grid rounds like the others."""
+RANGES: Final = 64
+"""Runs that the groups, sorted by range, are cut into."""
 RATIOS: Final = np.arange(9) / 8
 """Nodes of the ratio between the two ends of a group: its outermost weight on the one side of zero over the other."""
 
+# The bits of a float32 are its logarithm, nearly: the upper ones are bins, without a logarithm being taken.
 _SHIFT: Final = 19  # leaves sign, exponent and 4 bits of mantissa: 16 bins to an octave
 _FIRST: Final = int(np.float32(2.0**-10).view(np.int32)) >> _SHIFT
 
@@ -33,12 +37,6 @@ LOW: Final[Floats] = np.concatenate([[0.0], _STARTS[:-1], [1.0]])
 HIGH: Final[Floats] = np.concatenate([_STARTS, [1.0]])
 """Upper edge of each bin."""
 MIDDLE: Final[Floats] = (LOW + HIGH) / 2
-
-
-def n_of_m(pattern: str) -> tuple[int, int]:
-    """Return (n, m) of an n:m pattern, which keeps n of every m neighbours."""
-    n, m = map(int, pattern.split(":"))
-    return n, m
 
 
 def bin_index(u: Tensor) -> Tensor:
@@ -130,22 +128,18 @@ class _Groups:
     @classmethod
     def of(cls, rows: Tensor) -> _Groups:
         """Return the statistics of runs of 32 weights along each row, a bounded number of rows at a time."""
-        parts = [_unit_statistics(chunk.float()) for chunk in torch.split(rows, max(1, CHUNK // rows.shape[1]))]
-        low, high, total = (torch.cat([part[i] for part in parts]) for i in range(3))
-        return cls(low, high, total, min(_UNIT, rows.shape[1]), rows.shape[1])
-
-
-def _unit_statistics(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return (minimum or 0, maximum or 0, sum of magnitudes) of runs of 32 along each row, the last maybe shorter."""
-    whole = rows.shape[1] // _UNIT * _UNIT
-    parts = [rows[:, :whole].reshape(len(rows), -1, _UNIT)] if whole else []
-    if whole < rows.shape[1]:
-        parts.append(rows[:, whole:].unsqueeze(1))
-    return (
-        torch.cat([p.amin(2) for p in parts], 1).clamp_max_(0),
-        torch.cat([p.amax(2) for p in parts], 1).clamp_min_(0),
-        torch.cat([p.abs().sum(2) for p in parts], 1),
-    )
+        length = rows.shape[1]
+        whole = length // _UNIT * _UNIT
+        low, high, total = [], [], []
+        for chunk in torch.split(rows, max(1, CHUNK // length)):
+            values = chunk.float()
+            parts = [values[:, :whole].reshape(len(values), -1, _UNIT)] if whole else []
+            if whole < length:  # the last run of a row is shorter
+                parts.append(values[:, whole:].unsqueeze(1))
+            low.append(torch.cat([part.amin(2) for part in parts], 1).clamp_max_(0))
+            high.append(torch.cat([part.amax(2) for part in parts], 1).clamp_min_(0))
+            total.append(torch.cat([part.abs().sum(2) for part in parts], 1))
+        return cls(torch.cat(low), torch.cat(high), torch.cat(total), min(_UNIT, length), length)
 
 
 def relative_tables(rows: Tensor, energy: float) -> dict[Granularity, Table]:
@@ -161,7 +155,14 @@ def relative_tables(rows: Tensor, energy: float) -> dict[Granularity, Table]:
 
 
 def _table(rows: Tensor, groups: _Groups, size: int, energy: float) -> Table:
-    count, squares = _scaled(*_histogram(rows, groups.absmax, size), groups.absmax, rows.numel(), energy)
+    count, squares = _histogram(rows, groups.absmax, size)
+    if count.sum() < rows.numel():  # of a sample: scaled up to all weights, whose energy is known
+        # the atom needs no sample: in every group its range is the magnitude of one weight
+        count[ATOM] = float((groups.absmax > 0).sum())
+        squares[ATOM] = sum_of_squares(groups.absmax)
+        count[:ATOM] *= (rows.numel() - count[ATOM]) / max(count[:ATOM].sum(), 1.0)
+        if (rest := squares[:ATOM].sum()) > 0:
+            squares[:ATOM] *= max(0.0, energy - squares[ATOM]) / rest
     return Table(
         count,
         _shares(squares),
@@ -169,20 +170,6 @@ def _table(rows: Tensor, groups: _Groups, size: int, energy: float) -> Table:
         ratios=ratio_shares(groups.low.flatten(), groups.high.flatten()),
         captured=sum_of_squares(groups.total / groups.counts.sqrt()) / energy if energy > 0 else 1.0,
     )
-
-
-def _scaled(count: Floats, squares: Floats, absmax: Tensor, weights: int, energy: float) -> tuple[Floats, Floats]:
-    """Return a sample's counts and energies per bin scaled up to those of all `weights`, whose energy is given.
-
-    The atom needs no sample: in every group its range is the magnitude of one weight.
-    """
-    if count.sum() < weights:
-        count[ATOM] = float((absmax > 0).sum())
-        squares[ATOM] = sum_of_squares(absmax)
-        count[:ATOM] *= (weights - count[ATOM]) / max(count[:ATOM].sum(), 1.0)
-        if (rest := squares[:ATOM].sum()) > 0:
-            squares[:ATOM] *= max(0.0, energy - squares[ATOM]) / rest
-    return count, squares
 
 
 def _shares(parts: Floats) -> Floats:
@@ -216,29 +203,25 @@ def sum_of_squares(values: Tensor) -> float:
 
 def _histogram(rows: Tensor, absmax: Tensor, size: int) -> tuple[Floats, Floats]:
     """Return counts and energies per bin over an evenly spaced subset of the groups (of the columns, for channels)."""
+    length = rows.shape[1]
+    if size >= length:
+        across = coprime_step(math.ceil(rows.numel() / SAMPLE), length)
+        down = max(1, math.ceil(rows.numel() / across / SAMPLE))
+        sampled = [(rows[::down, ::across], absmax[::down])]
+    else:
+        step = max(1, math.ceil(rows.numel() / SAMPLE))
+        whole, rest = divmod(length, size)
+        sampled = [(some_runs(rows, size, step), some_runs(absmax[:, :whole], 1, step))]
+        if rest:
+            sampled.append((some_runs(rows[:, -rest:], rest, step), some_runs(absmax[:, whole:], 1, step)))
     count, energy = np.zeros(BINS), np.zeros(BINS)
-    for values, ranges in _sampled(rows, absmax, size):
+    for values, ranges in sampled:
         magnitudes = values.float().abs()
         index = bin_index(torch.where(ranges > 0, magnitudes / ranges, 0)).flatten()
         squares = magnitudes.double().square_().flatten()
         count += torch.bincount(index, minlength=BINS).cpu().numpy()
         energy += torch.bincount(index, weights=squares, minlength=BINS).cpu().numpy()
     return count, energy
-
-
-def _sampled(rows: Tensor, absmax: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield weights with their groups' ranges, broadcastable, about `SAMPLE` of them, evenly spaced."""
-    length = rows.shape[1]
-    if size >= length:
-        across = coprime_step(math.ceil(rows.numel() / SAMPLE), length)
-        down = max(1, math.ceil(rows.numel() / across / SAMPLE))
-        yield rows[::down, ::across], absmax[::down]
-        return
-    step = max(1, math.ceil(rows.numel() / SAMPLE))
-    whole = length // size
-    yield some_runs(rows, size, step), some_runs(absmax[:, :whole], 1, step)
-    if rest := length % size:
-        yield some_runs(rows[:, -rest:], rest, step), some_runs(absmax[:, whole:], 1, step)
 
 
 def some_runs(rows: Tensor, size: int, step: int) -> Tensor:
@@ -254,6 +237,8 @@ def some_runs(rows: Tensor, size: int, step: int) -> Tensor:
 
 def coprime_step(step: int, length: int) -> int:
     """Return the least number ≥ `step` that shares no factor with `length`, so that no kernel position is favoured.
+
+    Every ninth weight of 3 × 3 kernels would be the same corner of all of them.
 
     Never more than `length`.
     """
@@ -308,31 +293,8 @@ def _cumulative(x: Floats, low: Floats, high: Floats, mass: Floats) -> Floats:
     return np.where(x < low[0], 0.0, before[i] + mass[i] * inside)
 
 
-def survival_curves(rows: Tensor, absmax: float) -> dict[str, Floats]:
-    """Return, per n:m pattern, the fraction of weights kept in each bin of magnitude relative to the tensor's."""
-    return {pattern: _survival(rows, absmax, *n_of_m(pattern)) for pattern in NM_PATTERNS}
-
-
-def block_counts(rows: Tensor, some_zero: bool) -> dict[str, int]:
-    """Return, per n:m pattern, how many weights that are not zero it keeps, exactly."""
-    return {pattern: _kept_of_blocks(rows, *n_of_m(pattern), some_zero) for pattern in NM_PATTERNS}
-
-
-def _kept_of_blocks(rows: Tensor, n: int, m: int, some_zero: bool) -> int:
-    height, width = rows.shape
-    whole = width - width % m
-    if not some_zero:
-        return height * (width // m * n + min(n, width % m))
-    at_once = max(1, CHUNK // width)
-    kept = 0
-    for start in range(0, height, at_once):
-        filled = rows[start : start + at_once] != 0
-        blocks = filled[:, :whole].reshape(-1, m).sum(1), filled[:, whole:].sum(1)
-        kept += sum(int(block.clamp(max=n).sum()) for block in blocks)
-    return kept
-
-
-def _survival(rows: Tensor, absmax: float, n: int, m: int) -> Floats:
+def survival_curve(rows: Tensor, absmax: float, n: int, m: int) -> Floats:
+    """Return the fraction of weights that n:m keeps in each bin of magnitude relative to the tensor's."""
     if absmax == 0:
         return np.ones(BINS)
     step, rest = math.ceil(rows.numel() / _BLOCK_SAMPLE), rows.shape[1] % m
@@ -341,16 +303,15 @@ def _survival(rows: Tensor, absmax: float, n: int, m: int) -> Floats:
         if 0 < size <= part.shape[1]:
             sample = some_runs(part, size, step).float().abs()
             index = bin_index(sample.flatten() / absmax)
+            largest = (times_beaten(list(sample.t().contiguous())) < n).t().float().flatten()
             count += torch.bincount(index, minlength=BINS).cpu().numpy()
-            survivors += torch.bincount(index, weights=_largest(sample, n), minlength=BINS).cpu().numpy()
+            survivors += torch.bincount(index, weights=largest, minlength=BINS).cpu().numpy()
     for total in (count, survivors):  # in the value table one bucket covers both
         total[ATOM - 1 :] = total[ATOM - 1 :].sum()
-    return _filled(survivors, count)
-
-
-def _largest(blocks: Tensor, n: int) -> Tensor:
-    """Return 1.0 for the n largest of each block of magnitudes, 0.0 for the others, flat."""
-    return (times_beaten(list(blocks.t().contiguous())) < n).t().float().flatten()
+    # an empty bin has the fraction of the nearest one below that is not
+    nearest = np.maximum.accumulate(np.where(count > 0, np.arange(BINS), -1))
+    ratio = survivors / np.maximum(count, 1.0)
+    return np.where(nearest >= 0, ratio[np.maximum(nearest, 0)], 0.0)
 
 
 def times_beaten(columns: list[Tensor]) -> Tensor:
@@ -366,10 +327,3 @@ def times_beaten(columns: list[Tensor]) -> Tensor:
             beaten[i] += lost
             beaten[j] += ~lost
     return beaten
-
-
-def _filled(part: Floats, whole: Floats) -> Floats:
-    """Return part / whole, with the value of the nearest non-empty bin below where whole is zero."""
-    nearest = np.maximum.accumulate(np.where(whole > 0, np.arange(BINS), -1))
-    ratio = part / np.maximum(whole, 1.0)
-    return np.where(nearest >= 0, ratio[np.maximum(nearest, 0)], 0.0)

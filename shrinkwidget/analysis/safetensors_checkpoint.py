@@ -20,6 +20,338 @@ from torch import Tensor
 from .. import strict_json
 from ..errors import FileError, quoted
 
+INDEX: Final = ".safetensors.index.json"
+# What a reader believes at most before anything is allocated: the largest checkpoints have some hundred shards.
+_MAX_INDEX: Final = 100_000_000
+_MAX_SHARDS: Final = 10_000
+_MAX_HEADER: Final = 100_000_000  # the limit of the safetensors library
+
+FILE_DTYPES: Final = {
+    "uint64": "U64", "int64": "I64", "float64": "F64", "complex64": "C64", "float32": "F32", "uint32": "U32",
+    "int32": "I32", "bfloat16": "BF16", "float16": "F16", "uint16": "U16", "int16": "I16",
+    "float8_e5m2fnuz": "F8_E5M2FNUZ", "float8_e4m3fnuz": "F8_E4M3FNUZ", "float8_e8m0fnu": "F8_E8M0",
+    "float8_e4m3fn": "F8_E4M3", "float8_e5m2": "F8_E5M2", "int8": "I8", "uint8": "U8", "bool": "BOOL",
+}  # fmt: skip
+"""The dtypes a .safetensors file can hold, in the order its header lists their tensors, and their names there."""
+DTYPES: Final[dict[str, torch.dtype]] = {name: getattr(torch, name) for name in FILE_DTYPES if hasattr(torch, name)}
+"""Those that this torch knows, by name."""
+_BY_CODE: Final = {FILE_DTYPES[name]: dtype for name, dtype in DTYPES.items()}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CheckpointFiles:
+    """The safetensors files of one checkpoint, in the order of their names; `title` is how the model is called."""
+
+    title: str
+    files: tuple[SafetensorsFile, ...]
+
+
+def open_checkpoint(path: str | os.PathLike[str]) -> CheckpointFiles:
+    """Open a checkpoint, reading the headers of its files and no weight.
+
+    A folder is opened by its ``model.safetensors``, its one ``….safetensors.index.json``, or its one safetensors file.
+    An index and its shards must agree: each tensor it names lies in the shard it says, and in no other.
+
+    Raises:
+        FileError: for a path with no checkpoint, or several; a file in another format, damaged, or missing; a packed
+            model of this project, which `load` reads.
+    """
+    found = checked_path(path)
+    title = found.name
+    try:
+        in_folder = found.is_dir()
+    except OSError:  # what is wrong is told when it is opened
+        in_folder = False
+    if in_folder:
+        title = found.resolve().name
+        found = _in_folder(found)
+    elif title.endswith(INDEX):
+        title = title.removesuffix(INDEX)
+    else:
+        title = found.stem
+    files = _shards(found) if found.name.endswith(".json") else (SafetensorsFile(found),)
+    for file in files:
+        if file.metadata.get("format") in ("shrinkwidget", "shrinkwidget-z"):
+            raise FileError(f"{quoted(file.path)} is a packed model of shrinkwidget: read it with shrinkwidget.load")
+    # a file's name may be bytes that are no text: no page and no header could show it
+    return CheckpointFiles(title.encode(errors="replace").decode(), files)
+
+
+def _in_folder(folder: Path) -> Path:
+    """Return the one file in a folder that leads to its checkpoint."""
+    try:
+        names = sorted(entry.name for entry in os.scandir(folder) if not entry.name.startswith("."))
+    except OSError as error:
+        raise FileError(f"cannot read the folder {quoted(folder)}: {error.strerror or error}") from error
+    whole = [name for name in names if name.endswith(".safetensors")]
+    indices = [name for name in names if name.endswith(INDEX)]
+    # beside the model there may be adapters and the like: these are Hugging Face's names for the whole of it
+    candidates = [name for name in whole if name == "model.safetensors"] + indices or whole
+
+    def some(names: list[str]) -> str:
+        return ", ".join(map(quoted, names[:4])) + (f" and {len(names) - 4:,} more" if len(names) > 4 else "")
+
+    if len(candidates) == 1:
+        return folder / candidates[0]
+    if candidates:
+        raise FileError(f"the folder {quoted(folder)} holds several models, {some(candidates)}: give the path of one")
+    found = f"; it holds {some(names)}" if names else "; it is empty"
+    raise FileError(f"the folder {quoted(folder)} holds no .safetensors file{found}")
+
+
+def _shards(index: Path) -> tuple[SafetensorsFile, ...]:
+    """Return the files an index names, in the order of their names."""
+    weight_map = _weight_map(index)
+    shards = sorted(set(weight_map.values()))
+    if len(shards) > _MAX_SHARDS:
+        raise FileError(f"{quoted(index)} names {len(shards):,} files; a checkpoint has at most {_MAX_SHARDS:,}")
+    for shard in shards:
+        # an index is downloaded, and not trusted: it may name nothing outside its own folder
+        path = PureWindowsPath(shard)  # takes both / and \\ for separators, and knows drives
+        if not path.name or path.anchor or ".." in path.parts or "\\" in shard or not shard.isprintable():
+            raise FileError(f"{quoted(index)} names the file {quoted(shard)}, which is not in its own folder")
+    files = {}
+    for shard in shards:
+        try:
+            files[shard] = SafetensorsFile(index.parent / shard)
+        except FileError as error:
+            raise FileError(f"{quoted(index.name)} cannot be opened whole: {error}") from error
+    _refuse_disagreement(index, weight_map, files)
+    return tuple(files.values())
+
+
+def _weight_map(index: Path) -> dict[str, str]:
+    """Return which file each tensor lies in, as the index says."""
+    with open_plain_file(index) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > _MAX_INDEX:
+            raise FileError(f"{quoted(index)} is {size:,} bytes long; an index has at most {_MAX_INDEX:,}")
+        text = bytearray(size)
+        try:
+            read_exactly(file, memoryview(text))
+            found = strict_json.parse(bytes(text))
+        except ValueError as error:
+            raise FileError(f"{quoted(index)} is not a readable index: {error}") from error
+    weight_map = found.get("weight_map") if isinstance(found, dict) else None
+    if not isinstance(weight_map, dict) or not all(isinstance(shard, str) for shard in weight_map.values()):
+        raise FileError(f'{quoted(index)} is not the index of a checkpoint: it has no "weight_map" of file names')
+    if not weight_map:
+        raise FileError(f"{quoted(index)} names no tensor")
+    return weight_map
+
+
+def _refuse_disagreement(index: Path, weight_map: dict[str, str], files: dict[str, SafetensorsFile]) -> None:
+    """Refuse shards that hold a tensor twice, or other tensors than the index says: they are not of one model."""
+    where: dict[str, str] = {}
+    for shard, file in files.items():
+        for tensor in file.tensors:
+            if tensor in where:
+                raise FileError(f"{quoted(tensor)} is in two files, {quoted(where[tensor])} and {quoted(shard)}")
+            where[tensor] = shard
+    for tensor, shard in weight_map.items():
+        if where.get(tensor) != shard:
+            place = f"it is in {quoted(where[tensor])}" if tensor in where else "which does not hold it"
+            raise FileError(f"{quoted(index)} says that {quoted(tensor)} is in {quoted(shard)}, {place}")
+    for tensor in where:
+        if tensor not in weight_map:
+            raise FileError(f"{quoted(where[tensor])} holds {quoted(tensor)}, which {quoted(index)} does not name")
+
+
+# ---- one safetensors file ----
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """What the header says of one tensor; its bytes lie at `begin` to `end` of the file."""
+
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    begin: int
+    end: int
+
+
+class SafetensorsFile:
+    """An opened file: `metadata`, and `tensors` by name in the order in which they lie in the file.
+
+    Nothing stays open: every read opens the file, and refuses it if it is no longer the one whose header was read.
+
+    Raises:
+        FileError: for a path that is no plain file, cannot be read, is in another format, or breaks a rule of this one.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = checked_path(path).absolute()
+        with open_plain_file(path) as file:
+            refuse_other_formats(path, file)
+            status = os.fstat(file.fileno())
+            try:
+                text = read_header_text(file, status.st_size)
+                header = header_object(text)
+                metadata = header.pop("__metadata__", {})
+                if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+                    raise FileError("the metadata in its header is not an object of texts")
+                self.metadata: dict[str, str] = metadata
+                self.tensors = _tensor_infos(header, 8 + len(text), status.st_size)
+            except FileError as error:
+                raise FileError(f"{quoted(path)} is not a readable safetensors file: {error}") from error
+        self._identity = _identity(status)
+
+    def read(self, name: str) -> Tensor:
+        """Return a tensor, in memory of its own.
+
+        Raises:
+            FileError: if the file is gone, cannot be read, or has been changed since it was opened.
+        """
+        info = self.tensors[name]
+        try:
+            try:
+                data = torch.empty(info.end - info.begin, dtype=torch.uint8)
+            except (MemoryError, RuntimeError) as error:
+                raise FileError(f"there is not enough memory for its {info.end - info.begin:,} bytes") from error
+            with open_plain_file(self.path) as file:
+                self._refuse_changed(file)
+                file.seek(info.begin)
+                read_exactly(file, data.numpy().data)
+                self._refuse_changed(file)
+        except FileError as error:
+            raise FileError(f"{quoted(name)} can no longer be read from {quoted(self.path)}: {error}") from error
+        return data.view(info.dtype).reshape(info.shape)
+
+    def _refuse_changed(self, file: BinaryIO) -> None:
+        # before reading and after it: a file that is written meanwhile would give half of each
+        if _identity(os.fstat(file.fileno())) != self._identity:
+            raise FileError("the file has been changed since it was opened; open it again")
+
+
+def _identity(status: os.stat_result) -> tuple[int, ...]:
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def read_header_text(file: BinaryIO, size: int) -> bytes:
+    """Return the JSON header of a safetensors file of `size` bytes, which is opened at its start; nothing else is read.
+
+    Raises:
+        FileError: with a sentence about "it", for a length that cannot be that of a header.
+    """
+    if size < 8:
+        raise FileError(f"it is only {size} bytes long, too short for a safetensors file")
+    start = bytearray(8)
+    read_exactly(file, memoryview(start))
+    length = int.from_bytes(start, "little")
+    if length > size - 8:
+        raise FileError(
+            f"its header should be {length:,} bytes long, but only {size - 8:,} follow: "
+            f"the file is cut short, or not a safetensors file"
+        )
+    if length > _MAX_HEADER:
+        raise FileError(f"its header is {length:,} bytes long; a safetensors file has at most {_MAX_HEADER:,}")
+    text = bytearray(length)
+    read_exactly(file, memoryview(text))
+    return bytes(text)
+
+
+def read_exactly(file: BinaryIO, into: memoryview) -> None:
+    """Fill a buffer from where the file stands.
+
+    Raises:
+        FileError: if the file ends before, or cannot be read.
+    """
+    at = 0
+    while at < len(into):
+        try:
+            count = file.readinto(into[at:])  # type: ignore[attr-defined]  # an unbuffered file has it
+        except OSError as error:
+            raise FileError(error.strerror or str(error)) from error
+        if not count:
+            raise FileError(f"the file ends {len(into) - at:,} bytes too early; it is being written, or was cut short")
+        at += count
+
+
+def header_object(text: bytes) -> dict[str, Any]:
+    """Return the JSON object that a header is.
+
+    Raises:
+        FileError: with a sentence about "its header".
+    """
+    try:
+        found = strict_json.parse(text)
+    except ValueError as error:
+        raise FileError(f"its header is not JSON as safetensors files have it: {error}") from error
+    if not isinstance(found, dict):
+        raise FileError("its header is not a JSON object, so it is not a safetensors file")
+    return found
+
+
+def _tensor_infos(header: dict[str, Any], start: int, size: int) -> dict[str, TensorInfo]:
+    """Return what the header says of its tensors, which must fill the file from `start` to its end without a gap."""
+    infos = {name: _tensor_info(name, entry, start) for name, entry in header.items()}
+    found = sorted(infos.items(), key=lambda item: (item[1].begin, item[1].end))
+    at = start
+    for name, info in found:
+        if info.begin != at:
+            raise FileError(
+                f"{quoted(name)} begins at byte {info.begin - start:,} of the data, but should at {at - start:,}"
+            )
+        at = info.end
+    if at > size:
+        raise FileError(f"it is cut short: {at - size:,} bytes are missing at the end")
+    if at < size:
+        raise FileError(f"{size - at:,} bytes follow after its last tensor")
+    return dict(found)
+
+
+def _tensor_info(name: str, entry: Any, start: int) -> TensorInfo:
+
+    def sizes(found: Any) -> TypeGuard[list[int]]:
+        return isinstance(found, list) and all(type(n) is int and n >= 0 for n in found)
+
+    described = entry if isinstance(entry, dict) and len(entry) == 3 else {}
+    code, shape, offsets = described.get("dtype"), described.get("shape"), described.get("data_offsets")
+    if not isinstance(code, str) or not sizes(shape) or not sizes(offsets) or len(offsets) != 2:
+        raise FileError(f"its header describes {quoted(name)} as {quoted(entry)}; expected dtype, shape, data_offsets")
+    if code not in _BY_CODE:
+        raise FileError(f"it holds {quoted(name)} as {quoted(code)}, a type this version cannot read")
+    if problem := impossible_shape(shape):
+        raise FileError(f"its header gives {quoted(name)} {problem}")
+    nbytes = math.prod(shape) * _BY_CODE[code].itemsize
+    if offsets[1] - offsets[0] != nbytes:
+        raise FileError(
+            f"{quoted(name)} of shape {shape} has {offsets[1] - offsets[0]:,} bytes in the file, but needs {nbytes:,}"
+        )
+    return TensorInfo(_BY_CODE[code], tuple(shape), start + offsets[0], start + offsets[1])
+
+
+def impossible_shape(shape: Sequence[int]) -> str:
+    """Return what is wrong with a shape that no tensor in memory has, as "the shape …", or ""."""
+    most = 64  # of numpy, and more than any model has
+    if len(shape) > most:
+        return f"the shape of {len(shape):,} dimensions, more than the {most} that can be read"
+    # empty axes are no way round: torch multiplies the others, and 2**60 leaves its 64-bit products room
+    if math.prod(max(n, 1) for n in shape) >= 2**60:
+        return f"the shape {quoted(list(shape))}, more than any memory holds"
+    return ""
+
+
+def serialized(tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]) -> bytes:
+    """Return the bytes of a safetensors file, the same for the same content.
+
+    The library writes metadata in an order that differs from call to call. Wide dtypes come first, so that every tensor
+    is aligned.
+    """
+    header: dict[str, object] = {"__metadata__": dict(metadata)}
+    parts, end = [], 0
+    for name, tensor in sorted(tensors.items(), key=lambda item: (-item[1].itemsize, item[0])):
+        start, end = end, end + tensor.nbytes
+        code = FILE_DTYPES[tensor.dtype.name]
+        header[name] = {"dtype": code, "shape": list(tensor.shape), "data_offsets": [start, end]}
+        parts.append(np.ascontiguousarray(tensor).tobytes())
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return b"".join([len(text).to_bytes(8, "little"), text, *parts])
+
+
+# ---- any file: plain, and in no other format ----
+
 _AS_STATE_DICT: Final = "pass its weights as a dict of tensors by name"
 _ONNX: Final = f"an ONNX model: read it with onnx.load, and {_AS_STATE_DICT} (onnx.numpy_helper.to_array)"
 _KERAS: Final = f"a Keras model: load it with Keras, and {_AS_STATE_DICT}"
@@ -94,380 +426,24 @@ def _hub_hint(path: Path) -> str:
 def refuse_other_formats(path: object, file: BinaryIO) -> None:
     """Refuse a file in a format known not to be safetensors; the file is opened at its start, and left there.
 
+    A format is told by the first bytes, or, where these say nothing, by the end of the name.
+
     Raises:
         FileError: naming the format and what to do.
     """
-    head = file.read(128)
+    head, suffix = file.read(128), checked_path(path).suffix.lower()
     file.seek(0)
-    if kind := _other_format(head, checked_path(path).suffix.lower()):
+    # A safetensors file begins with the length of its header, 8 bytes, and then a brace. That comes first, as the low
+    # bytes of the length may be those of anything.
+    if head[4:9] == b"\0\0\0\0{":
+        return
+    kind = next((kind for start, kind in _BY_START.items() if head.startswith(start)), "")
+    if not kind and head[:2] == b"PK":
+        # torch.save, Keras and NumPy all write zip files: the first file inside tells which
+        first = head[30 : 30 + int.from_bytes(head[26:28], "little")]
+        keras = suffix == ".keras" or first in (b"metadata.json", b"config.json", b"model.weights.h5")
+        kind = _BY_SUFFIX[".npz"] if first.endswith(b".npy") else _KERAS if keras else _PICKLE
+    elif not kind and len(head) > 8 and head[:1] == b"\x80" and head[1:2] <= b"\x05":  # a pickle and its protocol
+        kind = _PICKLE
+    if kind := kind or _BY_SUFFIX.get(suffix, ""):
         raise FileError(f"{quoted(path)} is {kind}")
-
-
-def _other_format(head: bytes, suffix: str) -> str:
-    """Return the format of a file by its first bytes, or, where these say nothing, by the end of its name."""
-    if head[4:9] == b"\0\0\0\0{":  # a safetensors file: it begins with the length of its header, then a brace follows,
-        return ""  # and the low bytes of the length may be those of anything
-    for start, kind in _BY_START.items():
-        if head.startswith(start):
-            return kind
-    if head[:2] == b"PK":
-        return _zip_format(head, suffix)
-    if len(head) > 8 and head[:1] == b"\x80" and head[1:2] <= b"\x05":
-        return _PICKLE
-    return _BY_SUFFIX.get(suffix, "")
-
-
-def _zip_format(head: bytes, suffix: str) -> str:
-    """Tell the zip files of torch.save, Keras and NumPy by the name of the first file in them."""
-    first = head[30 : 30 + int.from_bytes(head[26:28], "little")]
-    if first.endswith(b".npy"):
-        return _BY_SUFFIX[".npz"]
-    if suffix == ".keras" or first in (b"metadata.json", b"config.json", b"model.weights.h5"):
-        return _KERAS
-    return _PICKLE
-
-
-FILE_DTYPES: Final = {
-    "uint64": "U64", "int64": "I64", "float64": "F64", "complex64": "C64", "float32": "F32", "uint32": "U32",
-    "int32": "I32", "bfloat16": "BF16", "float16": "F16", "uint16": "U16", "int16": "I16",
-    "float8_e5m2fnuz": "F8_E5M2FNUZ", "float8_e4m3fnuz": "F8_E4M3FNUZ", "float8_e8m0fnu": "F8_E8M0",
-    "float8_e4m3fn": "F8_E4M3", "float8_e5m2": "F8_E5M2", "int8": "I8", "uint8": "U8", "bool": "BOOL",
-}  # fmt: skip
-"""The dtypes a .safetensors file can hold, in the order its header lists their tensors, and their names there."""
-DTYPES: Final[dict[str, torch.dtype]] = {name: getattr(torch, name) for name in FILE_DTYPES if hasattr(torch, name)}
-"""Those that this torch knows, by name."""
-_BY_CODE: Final = {FILE_DTYPES[name]: dtype for name, dtype in DTYPES.items()}
-
-_MAX_DIMENSIONS: Final = 64  # of numpy, and more than any model has
-_MAX_ELEMENTS: Final = 2**60  # beyond any memory; products of sizes stay far from 2**63
-_MAX_HEADER: Final = 100_000_000  # the limit of the safetensors library
-
-
-@dataclass(frozen=True, slots=True)
-class TensorInfo:
-    """What the header says of one tensor; its bytes lie at `begin` to `end` of the file."""
-
-    dtype: torch.dtype
-    shape: tuple[int, ...]
-    begin: int
-    end: int
-
-
-class SafetensorsFile:
-    """An opened file: `metadata`, and `tensors` by name in the order in which they lie in the file.
-
-    Nothing stays open: every read opens the file, and refuses it if it is no longer the one whose header was read.
-
-    Raises:
-        FileError: for a path that is no plain file, cannot be read, is in another format, or breaks a rule of this one.
-    """
-
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = checked_path(path).absolute()
-        with open_plain_file(path) as file:
-            refuse_other_formats(path, file)
-            status = os.fstat(file.fileno())
-            try:
-                text = read_header_text(file, status.st_size)
-                header = header_object(text)
-                self.metadata = _metadata(header.pop("__metadata__", {}))
-                self.tensors = _tensor_infos(header, 8 + len(text), status.st_size)
-            except FileError as error:
-                raise FileError(f"{quoted(path)} is not a readable safetensors file: {error}") from error
-        self._identity = _identity(status)
-
-    def read(self, name: str) -> Tensor:
-        """Return a tensor, in memory of its own.
-
-        Raises:
-            FileError: if the file is gone, cannot be read, or has been changed since it was opened.
-        """
-        info = self.tensors[name]
-        try:
-            data = _new_bytes(info.end - info.begin)
-            with open_plain_file(self.path) as file:
-                self._refuse_changed(file)
-                file.seek(info.begin)
-                read_exactly(file, data.numpy().data)
-                self._refuse_changed(file)
-        except FileError as error:
-            raise FileError(f"{quoted(name)} can no longer be read from {quoted(self.path)}: {error}") from error
-        return data.view(info.dtype).reshape(info.shape)
-
-    def _refuse_changed(self, file: BinaryIO) -> None:
-        if _identity(os.fstat(file.fileno())) != self._identity:
-            raise FileError("the file has been changed since it was opened; open it again")
-
-
-def _new_bytes(count: int) -> Tensor:
-    try:
-        return torch.empty(count, dtype=torch.uint8)
-    except (MemoryError, RuntimeError) as error:
-        raise FileError(f"there is not enough memory for its {count:,} bytes") from error
-
-
-def _identity(status: os.stat_result) -> tuple[int, ...]:
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
-
-
-def read_header_text(file: BinaryIO, size: int) -> bytes:
-    """Return the JSON header of a safetensors file of `size` bytes, which is opened at its start; nothing else is read.
-
-    Raises:
-        FileError: with a sentence about "it", for a length that cannot be that of a header.
-    """
-    if size < 8:
-        raise FileError(f"it is only {size} bytes long, too short for a safetensors file")
-    start = bytearray(8)
-    read_exactly(file, memoryview(start))
-    length = int.from_bytes(start, "little")
-    if length > size - 8:
-        raise FileError(
-            f"its header should be {length:,} bytes long, but only {size - 8:,} follow: "
-            f"the file is cut short, or not a safetensors file"
-        )
-    if length > _MAX_HEADER:
-        raise FileError(f"its header is {length:,} bytes long; a safetensors file has at most {_MAX_HEADER:,}")
-    text = bytearray(length)
-    read_exactly(file, memoryview(text))
-    return bytes(text)
-
-
-def read_exactly(file: BinaryIO, into: memoryview) -> None:
-    """Fill a buffer from where the file stands.
-
-    Raises:
-        FileError: if the file ends before, or cannot be read.
-    """
-    at = 0
-    while at < len(into):
-        try:
-            count = file.readinto(into[at:])  # type: ignore[attr-defined]  # an unbuffered file has it
-        except OSError as error:
-            raise FileError(error.strerror or str(error)) from error
-        if not count:
-            raise FileError(f"the file ends {len(into) - at:,} bytes too early; it is being written, or was cut short")
-        at += count
-
-
-def header_object(text: bytes) -> dict[str, Any]:
-    """Return the JSON object that a header is.
-
-    Raises:
-        FileError: with a sentence about "its header".
-    """
-    try:
-        found = strict_json.parse(text)
-    except ValueError as error:
-        raise FileError(f"its header is not JSON as safetensors files have it: {error}") from error
-    if not isinstance(found, dict):
-        raise FileError("its header is not a JSON object, so it is not a safetensors file")
-    return found
-
-
-def _metadata(found: Any) -> dict[str, str]:
-    if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
-        raise FileError("the metadata in its header is not an object of texts")
-    return found
-
-
-def _tensor_infos(header: dict[str, Any], start: int, size: int) -> dict[str, TensorInfo]:
-    """Return what the header says of its tensors, which must fill the file from `start` to its end without a gap."""
-    found = sorted(((name, _tensor_info(name, entry, start)) for name, entry in header.items()), key=_place)
-    at = start
-    for name, info in found:
-        if info.begin != at:
-            raise FileError(
-                f"{quoted(name)} begins at byte {info.begin - start:,} of the data, but should at {at - start:,}"
-            )
-        at = info.end
-    if at > size:
-        raise FileError(f"it is cut short: {at - size:,} bytes are missing at the end")
-    if at < size:
-        raise FileError(f"{size - at:,} bytes follow after its last tensor")
-    return dict(found)
-
-
-def _place(item: tuple[str, TensorInfo]) -> tuple[int, int]:
-    return item[1].begin, item[1].end
-
-
-def _tensor_info(name: str, entry: Any, start: int) -> TensorInfo:
-    described = entry if isinstance(entry, dict) and len(entry) == 3 else {}
-    code, shape, offsets = described.get("dtype"), described.get("shape"), described.get("data_offsets")
-    if not isinstance(code, str) or not _sizes(shape) or not _sizes(offsets) or len(offsets) != 2:
-        raise FileError(f"its header describes {quoted(name)} as {quoted(entry)}; expected dtype, shape, data_offsets")
-    if code not in _BY_CODE:
-        raise FileError(f"it holds {quoted(name)} as {quoted(code)}, a type this version cannot read")
-    if problem := impossible_shape(shape):
-        raise FileError(f"its header gives {quoted(name)} {problem}")
-    nbytes = math.prod(shape) * _BY_CODE[code].itemsize
-    if offsets[1] - offsets[0] != nbytes:
-        raise FileError(
-            f"{quoted(name)} of shape {shape} has {offsets[1] - offsets[0]:,} bytes in the file, but needs {nbytes:,}"
-        )
-    return TensorInfo(_BY_CODE[code], tuple(shape), start + offsets[0], start + offsets[1])
-
-
-def _sizes(found: Any) -> TypeGuard[list[int]]:
-    return isinstance(found, list) and all(type(n) is int and n >= 0 for n in found)
-
-
-def impossible_shape(shape: Sequence[int]) -> str:
-    """Return what is wrong with a shape that no tensor in memory has, as "the shape …", or ""."""
-    if len(shape) > _MAX_DIMENSIONS:
-        return f"the shape of {len(shape):,} dimensions, more than the {_MAX_DIMENSIONS} that can be read"
-    if math.prod(max(n, 1) for n in shape) >= _MAX_ELEMENTS:
-        return f"the shape {quoted(list(shape))}, more than any memory holds"
-    return ""
-
-
-def serialized(tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]) -> bytes:
-    """Return the bytes of a safetensors file, the same for the same content.
-
-    The library writes metadata in an order that differs from call to call. Wide dtypes come first, so that every tensor
-    is aligned.
-    """
-    header: dict[str, object] = {"__metadata__": dict(metadata)}
-    parts, end = [], 0
-    for name, tensor in sorted(tensors.items(), key=lambda item: (-item[1].itemsize, item[0])):
-        start, end = end, end + tensor.nbytes
-        code = FILE_DTYPES[tensor.dtype.name]
-        header[name] = {"dtype": code, "shape": list(tensor.shape), "data_offsets": [start, end]}
-        parts.append(np.ascontiguousarray(tensor).tobytes())
-    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-len(text) % 8)
-    return b"".join([len(text).to_bytes(8, "little"), text, *parts])
-
-
-INDEX: Final = ".safetensors.index.json"
-_PACKED: Final = ("shrinkwidget", "shrinkwidget-z")
-_MAX_INDEX: Final = 100_000_000
-_MAX_SHARDS: Final = 10_000
-_SOME: Final = 4
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class CheckpointFiles:
-    """The safetensors files of one checkpoint, in the order of their names; `title` is how the model is called."""
-
-    title: str
-    files: tuple[SafetensorsFile, ...]
-
-
-def open_checkpoint(path: str | os.PathLike[str]) -> CheckpointFiles:
-    """Open a checkpoint, reading the headers of its files and no weight.
-
-    A folder is opened by its ``model.safetensors``, its one ``….safetensors.index.json``, or its one safetensors file.
-    An index and its shards must agree: each tensor it names lies in the shard it says, and in no other.
-
-    Raises:
-        FileError: for a path with no checkpoint, or several; a file in another format, damaged, or missing; a packed
-            model of this project, which `load` reads.
-    """
-    found = checked_path(path)
-    title = found.name
-    if _is_folder(found):
-        title = found.resolve().name
-        found = _in_folder(found)
-    elif title.endswith(INDEX):
-        title = title.removesuffix(INDEX)
-    else:
-        title = found.stem
-    files = _shards(found) if found.name.endswith(".json") else (SafetensorsFile(found),)
-    for file in files:
-        if file.metadata.get("format") in _PACKED:
-            raise FileError(f"{quoted(file.path)} is a packed model of shrinkwidget: read it with shrinkwidget.load")
-    return CheckpointFiles(title.encode(errors="replace").decode(), files)
-
-
-def _is_folder(path: Path) -> bool:
-    try:
-        return path.is_dir()
-    except OSError:  # what is wrong is told when it is opened
-        return False
-
-
-def _in_folder(folder: Path) -> Path:
-    """Return the one file in a folder that leads to its checkpoint."""
-    try:
-        names = sorted(entry.name for entry in os.scandir(folder) if not entry.name.startswith("."))
-    except OSError as error:
-        raise FileError(f"cannot read the folder {quoted(folder)}: {error.strerror or error}") from error
-    whole = [name for name in names if name.endswith(".safetensors")]
-    indices = [name for name in names if name.endswith(INDEX)]
-    usual = [name for name in whole if name == "model.safetensors"]
-    candidates = usual + indices or whole
-    if len(candidates) == 1:
-        return folder / candidates[0]
-    if candidates:
-        raise FileError(f"the folder {quoted(folder)} holds several models, {_some(candidates)}: give the path of one")
-    found = f"; it holds {_some(names)}" if names else "; it is empty"
-    raise FileError(f"the folder {quoted(folder)} holds no .safetensors file{found}")
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(map(quoted, names[:_SOME])) + (f" and {len(names) - _SOME:,} more" if len(names) > _SOME else "")
-
-
-def _shards(index: Path) -> tuple[SafetensorsFile, ...]:
-    """Return the files an index names, in the order of their names."""
-    weight_map = _weight_map(index)
-    named: dict[str, set[str]] = {}
-    for tensor, shard in weight_map.items():
-        named.setdefault(shard, set()).add(tensor)
-    if len(named) > _MAX_SHARDS:
-        raise FileError(f"{quoted(index)} names {len(named):,} files; a checkpoint has at most {_MAX_SHARDS:,}")
-    for shard in named:
-        _refuse_path_outside(index, shard)
-    files = {}
-    for shard in sorted(named):
-        try:
-            files[shard] = SafetensorsFile(index.parent / shard)
-        except FileError as error:
-            raise FileError(f"{quoted(index.name)} cannot be opened whole: {error}") from error
-    _refuse_disagreement(index, weight_map, files)
-    return tuple(files.values())
-
-
-def _weight_map(index: Path) -> dict[str, str]:
-    """Return which file each tensor lies in, as the index says."""
-    with open_plain_file(index) as file:
-        size = os.fstat(file.fileno()).st_size
-        if size > _MAX_INDEX:
-            raise FileError(f"{quoted(index)} is {size:,} bytes long; an index has at most {_MAX_INDEX:,}")
-        text = bytearray(size)
-        try:
-            read_exactly(file, memoryview(text))
-            found = strict_json.parse(bytes(text))
-        except ValueError as error:
-            raise FileError(f"{quoted(index)} is not a readable index: {error}") from error
-    weight_map = found.get("weight_map") if isinstance(found, dict) else None
-    if not isinstance(weight_map, dict) or not all(isinstance(shard, str) for shard in weight_map.values()):
-        raise FileError(f'{quoted(index)} is not the index of a checkpoint: it has no "weight_map" of file names')
-    if not weight_map:
-        raise FileError(f"{quoted(index)} names no tensor")
-    return weight_map
-
-
-def _refuse_path_outside(index: Path, shard: str) -> None:
-    """Refuse a name that leads anywhere but into the index's own folder: an index is downloaded, and not trusted."""
-    path = PureWindowsPath(shard)  # takes both / and \\ for separators, and knows drives
-    if not path.name or path.anchor or ".." in path.parts or "\\" in shard or not shard.isprintable():
-        raise FileError(f"{quoted(index)} names the file {quoted(shard)}, which is not in its own folder")
-
-
-def _refuse_disagreement(index: Path, weight_map: dict[str, str], files: dict[str, SafetensorsFile]) -> None:
-    where: dict[str, str] = {}
-    for shard, file in files.items():
-        for tensor in file.tensors:
-            if tensor in where:
-                raise FileError(f"{quoted(tensor)} is in two files, {quoted(where[tensor])} and {quoted(shard)}")
-            where[tensor] = shard
-    for tensor, shard in weight_map.items():
-        if where.get(tensor) != shard:
-            place = f"it is in {quoted(where[tensor])}" if tensor in where else "which does not hold it"
-            raise FileError(f"{quoted(index)} says that {quoted(tensor)} is in {quoted(shard)}, {place}")
-    for tensor in where:
-        if tensor not in weight_map:
-            raise FileError(f"{quoted(where[tensor])} holds {quoted(tensor)}, which {quoted(index)} does not name")

@@ -39,16 +39,21 @@ from .quantization_group_histograms import (
     Floats,
     Table,
     as_sent,
-    block_counts,
     ratio_shares,
     relative_tables,
-    survival_curves,
+    survival_curve,
     tensor_table,
 )
 from .run_without_side_effects import reason
 from .safetensors_checkpoint import serialized
 
-_NOT_FINITE: Final = 0x7F80  # magnitude buckets from here on hold infinities and NaNs
+_FORMAT: Final = "shrinkwidget-sketch"
+_VERSION: Final = "2"
+_LAYER_FIELDS: Final = (
+    "name", "label", "shape", "rows", "width", "n", "dtype", "itemsize", "lossless", "half", "aliases", "zeros",
+    "negative_zeros",
+)  # fmt: skip
+_TABLES: Final = ("bin_count", "bin_energy", "range_value", "range_energy", "range_count", "ratios", "captured")
 _PATTERNS: Final = {2: torch.int16, 4: torch.int32, 8: torch.int64}  # integers as wide as a float
 
 
@@ -214,6 +219,8 @@ class Sketch:
     def encode(self) -> bytes:
         """Return the sketch as one self-contained blob (a safetensors file), the form in which charts receive it.
 
+        Its tables have axes for granularities and n:m patterns, layers, 162 bins, 64 runs: see ``docs/estimate.md``.
+
         Example:
             >>> import shrinkwidget as sw
             >>> sketch = sw.sketch(sw.demo.model())
@@ -221,11 +228,51 @@ class Sketch:
             >>> Sketch.decode(sketch.encode()).title
             'DigitNet'
         """
-        return encode(self)
+        layers = self.layers
+        counts = np.concatenate([layer.counts for layer in layers])
+
+        def by_granularity(part: Callable[[Table], Floats | float]) -> NDArray[np.float32]:
+            return np.array([[part(layer.tables[g]) for layer in layers] for g in GRANULARITIES], dtype=np.float32)
+
+        tensors: dict[str, NDArray[Any]] = {
+            "value_buckets": np.concatenate([layer.buckets for layer in layers]),
+            # numbers as a browser reads them: no 64-bit integers, and floats hold all counts below 2**53
+            "value_counts": counts.astype(np.uint32 if counts.max() < 2**32 else np.float64),
+            "value_starts": np.cumsum([0, *(len(layer.buckets) for layer in layers)], dtype=np.uint32),
+            "bin_count": by_granularity(lambda t: t.count),
+            "bin_energy": by_granularity(lambda t: t.energy),
+            "range_value": by_granularity(lambda t: t.values),
+            "range_energy": by_granularity(lambda t: t.range_energy),
+            "range_count": by_granularity(lambda t: t.range_count),
+            "ratios": by_granularity(lambda t: t.ratios),
+            "captured": by_granularity(lambda t: t.captured),
+            "absmax": np.array([layer.absmax for layer in layers], dtype=np.float32),
+            "survival": np.array([[layer.survival[p] for layer in layers] for p in NM_PATTERNS], dtype=np.float32),
+        }
+        fields = []
+        for layer in layers:
+            blocks = {"blocks": [layer.blocks[p] for p in NM_PATTERNS]}
+            fields.append({field: getattr(layer, field) for field in _LAYER_FIELDS} | blocks)
+        model = {
+            "title": self.title,
+            "parameters": self.parameters,
+            "original_nbytes": self.original_nbytes,
+            "structure": self.structure,
+            "layers": fields,
+            "uncompressed": [asdict(tensor) for tensor in self.uncompressed],
+            "warnings": list(self.warnings),
+            "granularities": list(GRANULARITIES),
+            "patterns": list(NM_PATTERNS),
+        }
+        text = json.dumps(model, ensure_ascii=False)
+        return serialized(tensors, {"format": _FORMAT, "version": _VERSION, "model": text})
 
     @classmethod
     def decode(cls, blob: bytes) -> Sketch:
         """Read what `encode` wrote.
+
+        Raises:
+            FileError: if the blob is not a sketch of this version.
 
         Example:
             >>> import shrinkwidget as sw
@@ -234,7 +281,29 @@ class Sketch:
             >>> sw.estimate(sketch, bits=4) == sw.estimate(sw.demo.model(), bits=4)
             True
         """
-        return decode(blob)
+        try:
+            tensors = load(blob)
+            header = json.loads(blob[8 : 8 + int.from_bytes(blob[:8], "little")])["__metadata__"]
+            if header.get("format") != _FORMAT or header.get("version") != _VERSION:
+                raise FileError(
+                    f"this is not a shrinkwidget sketch of version {_VERSION}; make a new one with sw.sketch(model)"
+                )
+            model = json.loads(header["model"])
+            return cls(
+                title=model["title"],
+                parameters=model["parameters"],
+                original_nbytes=model["original_nbytes"],
+                structure=model["structure"],
+                layers=tuple(_decoded_layer(i, layer, tensors) for i, layer in enumerate(model["layers"])),
+                uncompressed=tuple(
+                    UncompressedTensor(**tensor | {"shape": tuple(tensor["shape"])}) for tensor in model["uncompressed"]
+                ),
+                warnings=tuple(model["warnings"]),
+            )
+        except (SafetensorError, KeyError, TypeError, IndexError, ValueError) as error:
+            if isinstance(error, FileError):
+                raise
+            raise FileError(f"this sketch is damaged ({error}); make a new one with sw.sketch(model)") from error
 
 
 @public()
@@ -284,26 +353,50 @@ def _assembled(weights: ModelTensors, layers: tuple[LayerSketch, ...]) -> Sketch
         original_nbytes=safetensors_bytes(weights.saved),
         structure=len(structure),
         layers=layers,
-        uncompressed=tuple(_uncompressed(e) for e in weights.uncompressed),
+        uncompressed=tuple(
+            UncompressedTensor(
+                name=e.name,
+                shape=e.shape,
+                dtype=dtype_name(e.dtype),
+                nbytes=e.nbytes,
+                itemsize=e.dtype.itemsize,
+                floating=e.dtype in COMPRESSIBLE_DTYPES,
+                role=e.role,
+                why=e.why,
+            )
+            for e in weights.uncompressed
+        ),
         warnings=weights.warnings,
     )
-
-
-def _uncompressed(e: TensorEntry) -> UncompressedTensor:
-    floating = e.dtype in COMPRESSIBLE_DTYPES
-    return UncompressedTensor(e.name, e.shape, dtype_name(e.dtype), e.nbytes, e.dtype.itemsize, floating, e.role, e.why)
 
 
 @torch.no_grad()
 def sketch_layer(entry: TensorEntry, tables: bool = True) -> LayerSketch:
     """Return the sketch of one tensor; see `sketch`, and `counted` for one without tables."""
-    rows, histogram = _read(entry)
-    buckets = _by_value(np.flatnonzero(histogram).astype(np.uint16))
+    where = ""
+    try:  # weights are touched here first, so that here is where a device that no longer works is noticed
+        tensor = entry.load()
+        where = f" from {tensor.device}"
+        rows = where_float64_is(entry.layout.rows(tensor))
+        histogram = _bucket_histogram(rows, entry)
+    except (RuntimeError, OSError) as error:
+        raise ModelError(
+            f"the weights of {quoted(entry.name)} cannot be read{where} ({reason(error)}): "
+            f"load the model anew, on a device that works"
+        ) from error
+    # in ascending order of value: negative buckets from the largest magnitude down, then positive ones
+    buckets = np.flatnonzero(histogram).astype(np.uint16)
+    buckets = np.concatenate([buckets[buckets >= 0x8000][::-1], buckets[buckets < 0x8000]])
     counts = histogram[buckets.astype(np.intp)]
-    lossless = entry.dtype is torch.bfloat16
-    least, most = torch.aminmax(rows)
-    absmax = max(float(most), -float(least))
-    zeros, negative = _zeros(rows) if not (buckets & 0x7FFF).all() else (0, 0)
+    lossless = entry.dtype is torch.bfloat16  # a bucket is one number of this type
+    least, most = (float(x) for x in torch.aminmax(rows))
+    absmax = max(most, -least)
+    zeros = negative_zeros = 0
+    if not (buckets & 0x7FFF).all():  # bucket 0 holds the smallest denormals as well: the zeros in it are counted
+        for piece in torch.split(rows.reshape(-1), CHUNK):
+            zero = piece.numel() - int(torch.count_nonzero(piece))
+            positive = piece.numel() - int(torch.count_nonzero(piece.view(_PATTERNS[piece.dtype.itemsize])))
+            zeros, negative_zeros = zeros + zero, negative_zeros + zero - positive
     return LayerSketch(
         name=entry.name,
         shape=entry.shape,
@@ -317,67 +410,62 @@ def sketch_layer(entry: TensorEntry, tables: bool = True) -> LayerSketch:
         counts=counts,
         absmax=absmax,
         tables=_tables(rows, _magnitudes(buckets, counts, lossless), lossless, least, most) if tables else {},
-        survival={p: as_sent(curve) for p, curve in survival_curves(rows, absmax).items()} if tables else {},
-        blocks=block_counts(rows, some_zero=zeros > 0),
+        survival={p: as_sent(survival_curve(rows, absmax, *nm)) for p, nm in NM_PATTERNS.items()} if tables else {},
+        blocks={pattern: _kept_of_blocks(rows, *nm, some_zero=zeros > 0) for pattern, nm in NM_PATTERNS.items()},
         zeros=zeros,
-        negative_zeros=negative,
+        negative_zeros=negative_zeros,
     )
 
 
-def _tables(rows: Tensor, m: Magnitudes, lossless: bool, least: Tensor, most: Tensor) -> dict[Granularity, Table]:
+def _tables(rows: Tensor, m: Magnitudes, lossless: bool, least: float, most: float) -> dict[Granularity, Table]:
     """Return the relative tables of all granularities."""
     energies = m.count * m.square
-    ratios = ratio_shares(least.clamp(max=0)[None], most.clamp(min=0)[None])
     total = float((m.count * (m.low if lossless else (m.low + m.high) / 2)).sum())
-    whole = tensor_table(m.low, m.high, m.count, energies, max(float(most), -float(least)), total, ratios)
+    ends = (torch.tensor([min(least, 0.0)], dtype=rows.dtype), torch.tensor([max(most, 0.0)], dtype=rows.dtype))
+    whole = tensor_table(m.low, m.high, m.count, energies, max(most, -least), total, ratio_shares(*ends))
     tables: dict[Granularity, Table] = {"tensor": whole, **relative_tables(rows, float(energies.sum()))}
     return {granularity: table.as_sent() for granularity, table in tables.items()}
 
 
-def _zeros(tensor: Tensor) -> tuple[int, int]:
-    """Return how many weights are zero, and how many of those -0.0. Bucket 0 holds the smallest denormals as well."""
-    zeros = positive = 0
-    for piece in torch.split(tensor.reshape(-1), CHUNK):
-        zeros += piece.numel() - int(torch.count_nonzero(piece))
-        positive += piece.numel() - int(torch.count_nonzero(piece.view(_PATTERNS[piece.dtype.itemsize])))
-    return zeros, zeros - positive
+def block_count(matrix: tuple[int, int], n: int, m: int) -> int:
+    """Return how many weights n:m keeps: n of every m along a row, min(n, rest) of a shorter block at its end."""
+    rows, width = matrix
+    return rows * (width // m * n + min(n, width % m))
 
 
-def _read(entry: TensorEntry) -> tuple[Tensor, NDArray[np.int64]]:
-    """Return the weights as a matrix, and the counts of their buckets: here they are touched first."""
-    where = ""
-    try:
-        tensor = entry.load()
-        where = f" from {tensor.device}"
-        rows = where_float64_is(entry.layout.rows(tensor))
-        return rows, _bucket_histogram(rows, entry)
-    except (RuntimeError, OSError) as error:
-        raise ModelError(
-            f"the weights of {quoted(entry.name)} cannot be read{where} ({reason(error)}): "
-            f"load the model anew, on a device that works"
-        ) from error
+def _kept_of_blocks(rows: Tensor, n: int, m: int, some_zero: bool) -> int:
+    """Return how many weights that are not zero an n:m pattern keeps, exactly."""
+    width = rows.shape[1]
+    whole = width - width % m
+    if not some_zero:
+        return block_count((len(rows), width), n, m)
+    kept = 0
+    for some in torch.split(rows, max(1, CHUNK // width)):
+        filled = some != 0
+        blocks = filled[:, :whole].reshape(-1, m).sum(1), filled[:, whole:].sum(1)
+        kept += sum(int(block.clamp(max=n).sum()) for block in blocks)
+    return kept
 
 
 def _bucket_histogram(tensor: Tensor, entry: TensorEntry) -> NDArray[np.int64]:
-    """Return the counts of all 65,536 buckets (upper 16 bits of the float32 pattern)."""
+    """Return the counts of all 65,536 buckets: the upper 16 bits of the float32 pattern.
+
+    Sign, exponent and 7 bits of mantissa are bins on a logarithmic scale for the cost of a shift, 128 to an octave.
+    """
     histogram = torch.zeros(1 << 16, dtype=torch.int64, device=tensor.device)
     for chunk in torch.split(tensor.reshape(-1), CHUNK):
         pattern = chunk.float().view(torch.int32)
+        # the shift copies the sign into the upper half
         histogram += torch.bincount((pattern >> 16).bitwise_and_(0xFFFF), minlength=1 << 16)
     counts: NDArray[np.int64] = histogram.cpu().numpy()
-    bad = int(counts[_NOT_FINITE:0x8000].sum() + counts[0x8000 + _NOT_FINITE :].sum())
+    not_finite = 0x7F80  # the exponent of infinities and NaNs
+    bad = int(counts[not_finite:0x8000].sum() + counts[0x8000 + not_finite :].sum())
     if bad:
         raise ModelError(
             f"layer {quoted(entry.name)} has {bad:,} weight{'s that are' if bad > 1 else ' that is'} NaN or infinite"
             f"{' as float32' if entry.dtype is torch.float64 else ''}: repair or retrain it before compressing"
         )
     return counts
-
-
-def _by_value(buckets: NDArray[np.uint16]) -> NDArray[np.uint16]:
-    """Return bucket ids in ascending order of value: negative ones from the largest magnitude down, then positive."""
-    negative = buckets[buckets >= 0x8000]
-    return np.concatenate([negative[::-1], buckets[buckets < 0x8000]])
 
 
 def bucket_edges(magnitudes: NDArray[np.integer]) -> tuple[Floats, Floats]:
@@ -402,96 +490,23 @@ def mean_square(low: Floats, high: Floats) -> Floats:
     return (low * low + low * high + high * high) / 3
 
 
-FORMAT = "shrinkwidget-sketch"
-VERSION = "2"
-
-
-def encode(sketch: Sketch) -> bytes:
-    """Return the blob; layers L, granularities G, patterns P, 162 bins, 64 runs: see docs/estimate.md."""
-    layers = sketch.layers
-    counts = np.concatenate([layer.counts for layer in layers])
-    tensors: dict[str, NDArray[Any]] = {
-        "value_buckets": np.concatenate([layer.buckets for layer in layers]),
-        "value_counts": counts.astype(np.uint32 if counts.max() < 2**32 else np.float64),
-        "value_starts": np.cumsum([0, *(len(layer.buckets) for layer in layers)], dtype=np.uint32),
-        "bin_count": _stacked(sketch, lambda t: t.count),
-        "bin_energy": _stacked(sketch, lambda t: t.energy),
-        "range_value": _stacked(sketch, lambda t: t.values),
-        "range_energy": _stacked(sketch, lambda t: t.range_energy),
-        "range_count": _stacked(sketch, lambda t: t.range_count),
-        "ratios": _stacked(sketch, lambda t: t.ratios),
-        "captured": _stacked(sketch, lambda t: t.captured),
-        "absmax": np.array([layer.absmax for layer in layers], dtype=np.float32),
-        "survival": np.array([[layer.survival[p] for layer in layers] for p in NM_PATTERNS], dtype=np.float32),
-    }
-    return serialized(
-        tensors, {"format": FORMAT, "version": VERSION, "model": json.dumps(_model_fields(sketch), ensure_ascii=False)}
-    )
-
-
-def _stacked(sketch: Sketch, part: Callable[[Table], Floats | float]) -> NDArray[np.float32]:
-    return np.array([[part(layer.tables[g]) for layer in sketch.layers] for g in GRANULARITIES], dtype=np.float32)
-
-
-def _model_fields(sketch: Sketch) -> dict[str, Any]:
-    return {
-        "title": sketch.title,
-        "parameters": sketch.parameters,
-        "original_nbytes": sketch.original_nbytes,
-        "structure": sketch.structure,
-        "layers": [_layer_fields(layer) for layer in sketch.layers],
-        "uncompressed": [asdict(tensor) for tensor in sketch.uncompressed],
-        "warnings": list(sketch.warnings),
-        "granularities": list(GRANULARITIES),
-        "patterns": list(NM_PATTERNS),
-    }
-
-
-_LAYER_FIELDS = (
-    "name", "label", "shape", "rows", "width", "n", "dtype", "itemsize", "lossless", "half", "aliases", "zeros",
-    "negative_zeros",
-)  # fmt: skip
-
-
-def _layer_fields(layer: LayerSketch) -> dict[str, Any]:
-    fields = {field: getattr(layer, field) for field in _LAYER_FIELDS}
-    return {**fields, "blocks": [layer.blocks[p] for p in NM_PATTERNS]}
-
-
-def decode(blob: bytes) -> Sketch:
-    """Read what `encode` wrote.
-
-    Raises:
-        FileError: if the blob is not a sketch of this version.
-    """
-    try:
-        tensors = load(blob)
-        header = json.loads(blob[8 : 8 + int.from_bytes(blob[:8], "little")])["__metadata__"]
-        if header.get("format") != FORMAT or header.get("version") != VERSION:
-            raise FileError(
-                f"this is not a shrinkwidget sketch of version {VERSION}; make a new one with sw.sketch(model)"
-            )
-        return _decoded(json.loads(header["model"]), tensors)
-    except (SafetensorError, KeyError, TypeError, IndexError, ValueError) as error:
-        if isinstance(error, FileError):
-            raise
-        raise FileError(f"this sketch is damaged ({error}); make a new one with sw.sketch(model)") from error
-
-
-def _decoded(model: dict[str, Any], tensors: dict[str, NDArray[Any]]) -> Sketch:
-    layers = tuple(_layer_sketch(i, layer, tensors) for i, layer in enumerate(model["layers"]))
-    kept = tuple(UncompressedTensor(**{**tensor, "shape": tuple(tensor["shape"])}) for tensor in model["uncompressed"])
-    warnings = tuple(model["warnings"])
-    return Sketch(
-        model["title"], model["parameters"], model["original_nbytes"], model["structure"], layers, kept, warnings
-    )
-
-
-def _layer_sketch(i: int, layer: dict[str, Any], tensors: dict[str, NDArray[Any]]) -> LayerSketch:
+def _decoded_layer(i: int, layer: dict[str, Any], tensors: dict[str, NDArray[Any]]) -> LayerSketch:
     start, end = (int(x) for x in tensors["value_starts"][i : i + 2])
     counts = tensors["value_counts"][start:end].astype(np.int64)
     if int(counts.sum()) != math.prod(layer["shape"]):
         raise ValueError(f"the counts of {quoted(layer['name'])} do not add up to its size")
+    tables: dict[Granularity, Table] = {}
+    for gi, granularity in enumerate(GRANULARITIES):
+        row = {name: tensors[name][gi, i].astype(np.float64) for name in _TABLES}
+        tables[granularity] = Table(
+            count=row["bin_count"],
+            energy=row["bin_energy"],
+            values=row["range_value"],
+            range_energy=row["range_energy"],
+            range_count=row["range_count"],
+            ratios=row["ratios"],
+            captured=float(row["captured"]),
+        )
     return LayerSketch(
         name=layer["name"],
         shape=tuple(layer["shape"]),
@@ -504,24 +519,9 @@ def _layer_sketch(i: int, layer: dict[str, Any], tensors: dict[str, NDArray[Any]
         buckets=tensors["value_buckets"][start:end],
         counts=counts,
         absmax=float(tensors["absmax"][i]),
-        tables={g: _decoded_table(gi, i, tensors) for gi, g in enumerate(GRANULARITIES)},
+        tables=tables,
         survival={p: tensors["survival"][pi, i].astype(np.float64) for pi, p in enumerate(NM_PATTERNS)},
         blocks=dict(zip(NM_PATTERNS, layer["blocks"], strict=True)),
         zeros=layer["zeros"],
         negative_zeros=layer["negative_zeros"],
-    )
-
-
-def _decoded_table(g: int, i: int, tensors: dict[str, NDArray[Any]]) -> Table:
-    def row(name: str) -> Floats:
-        return np.asarray(tensors[name][g, i], dtype=np.float64)
-
-    return Table(
-        row("bin_count"),
-        row("bin_energy"),
-        row("range_value"),
-        row("range_energy"),
-        row("range_count"),
-        row("ratios"),
-        float(tensors["captured"][g, i]),
     )

@@ -47,8 +47,10 @@ def view_of(base: Tensor, other: Tensor) -> View | None:
     That is: transposed or permuted, with axes of size 1 more or less, or in another shape.
     """
     order = _memory_order(base)
+    # both must fill their memory without a gap, or they could be different parts of it
     if not (base.permute(order).is_contiguous() and other.permute(_memory_order(other)).is_contiguous()):
         return None
+    # an axis is known by its stride, but those of size 1, which may have any
     place = {stride: axis for axis, stride in enumerate(base.stride()) if base.shape[axis] > 1}
     wide = [place.get(stride) for size, stride in zip(other.shape, other.stride(), strict=True) if size > 1]
     shape = tuple(other.shape)
@@ -70,9 +72,11 @@ def overlapping(tensors: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, st
     An element in an earlier tensor's memory and those of the same place in an expanded tensor count.
     """
     for cluster in clusters(tensors):
+        # a plan of the memory: which tensor each element of it belongs to, entered through the tensors' own strides
         first, last = min(start for start, *_ in cluster), max(stop for _, stop, *_ in cluster)
         owner = torch.full((last - first,), -1, dtype=torch.int32)
         for number, (start, _, _, tensor) in enumerate(cluster):
+            # without axes of stride 0, whose elements are one place: as_strided would fill it many times
             own = [(size, stride) for size, stride in zip(tensor.shape, tensor.stride(), strict=True) if stride]
             place = owner.as_strided([n for n, _ in own], [stride for _, stride in own], start - first)
             taken = place[place >= 0]
@@ -135,6 +139,12 @@ def _has_memory(tensor: Tensor) -> bool:
     )
 
 
+# ---- weight norm, masks, any parametrization ----
+#
+# What the network multiplies with is the computed weight, so that is what is counted, pruned and saved. A recipe cannot
+# be applied to the parts: a row of v pruned whole makes v/|v| of weight norm 0/0.
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class ParametrizedWeight:
     """A weight that a module computes.
@@ -161,7 +171,7 @@ def computed_by(module: nn.Module) -> Iterator[ParametrizedWeight]:
     """
     ends: tuple[str, ...]
     apart: Callable[[nn.Module, str], object]
-    if parametrize.is_parametrized(module):
+    if parametrize.is_parametrized(module):  # torch.nn.utils.parametrizations
         chains = dict(cast(nn.ModuleDict, module.parametrizations).items())
         if not any(getattr(part, "merged_later", False) for chain in chains.values() for part in chain.children()):
             for name, chain in chains.items():
@@ -169,6 +179,7 @@ def computed_by(module: nn.Module) -> Iterator[ParametrizedWeight]:
                 parts = tuple(f"parametrizations.{name}.{part}" for part, _ in tensors)
                 value = partial(_parametrized, module, name, chain)
                 yield ParametrizedWeight(module, name, parts, value, partial(_unparametrize, module))
+    # the older ones of torch.nn.utils, which compute the weight in a hook before each forward
     for hook in module._forward_pre_hooks.values():
         if isinstance(hook, prune.BasePruningMethod):
             name, ends, apart = hook._tensor_name, ("orig", "mask"), prune.remove
@@ -187,6 +198,7 @@ def computed_by(module: nn.Module) -> Iterator[ParametrizedWeight]:
 
 
 def _parametrized(module: nn.Module, name: str, chain: nn.Module) -> Tensor:
+    """Return a weight as in eval mode: spectral norm takes a step of its power iteration in training mode."""
     modes = [(part, part.training) for part in chain.modules()]
     try:
         chain.eval()
@@ -211,22 +223,20 @@ def plain_weights(model: nn.Module) -> None:
     """Make every weight that a model's modules compute a parameter of its own, with the value it has now."""
     for module in list(model.modules()):
         found = list(computed_by(module))
+        if not found:
+            continue
         with torch.no_grad():
             values = [computed.value().detach().clone(memory_format=torch.contiguous_format) for computed in found]
-        learn = [any(module.get_parameter(p).requires_grad for p in c.parts if _is_parameter(module, p)) for c in found]
-        for computed in found:
+        parameters = dict(module.named_parameters(remove_duplicate=False))
+        learn = [any(parameters[part].requires_grad for part in c.parts if part in parameters) for c in found]
+        for computed in found:  # all, before any is set: those of torch.nn.utils.parametrize go together
             computed.remove()
         for computed, value, learns in zip(found, values, learn, strict=True):
             module._parameters.pop(computed.name, None)
             # recurrent layers keep a list of their weights, which setting an attribute renews
             setattr(module, computed.name, nn.Parameter(value, requires_grad=learns))
-        if found:  # weights come first, as torch's own layers have them
-            first = {computed.name: module._parameters[computed.name] for computed in found}
-            others = {name: parameter for name, parameter in module._parameters.items() if name not in first}
-            module._parameters.clear()
-            module._parameters.update(first | others)
-
-
-def _is_parameter(module: nn.Module, name: str) -> bool:
-    owner, _, own = name.rpartition(".")
-    return own in module.get_submodule(owner)._parameters
+        # weights come first, as torch's own layers have them
+        first = {computed.name: module._parameters[computed.name] for computed in found}
+        others = {name: parameter for name, parameter in module._parameters.items() if name not in first}
+        module._parameters.clear()
+        module._parameters.update(first | others)

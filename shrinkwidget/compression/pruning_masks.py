@@ -15,9 +15,9 @@ from torch import Tensor
 from ..analysis.file_size import zeros_dropped
 from ..analysis.model_tensors import ModelTensors, TensorEntry
 from ..analysis.parallel import Watch, chunks, each
-from ..analysis.pruning_estimate import block_count
+from ..analysis.quantization_group_histograms import NM_PATTERNS
 from ..analysis.run_without_side_effects import describe
-from ..analysis.sketch import LayerSketch, Sketch, counted
+from ..analysis.sketch import LayerSketch, Sketch, block_count, counted
 from ..errors import MethodError, ModelError, quoted
 from ..method_registry import Importance, Structure, doing
 from ..recipe import Plan, Recipe, layer_label
@@ -201,8 +201,8 @@ def _structured(layer: _Layer, rank: Ranking) -> Selection:
     if magnitudes:
         return replace(by, kept=count_true(by.mask(entry.rows())))
     load = partial(rank.scores, entry)
-    known = structure.kind in look.blocks
-    kept = block_count(entry.matrix, structure.kind) if known else count_true(by.mask(load()))
+    nm = NM_PATTERNS.get(structure.kind)
+    kept = count_true(by.mask(load())) if nm is None else block_count(entry.matrix, *nm)
     return _scored(layer, replace(by, kept=kept), load)
 
 

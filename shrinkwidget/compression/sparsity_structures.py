@@ -8,7 +8,7 @@ from typing import ClassVar
 from torch import Tensor
 from torch.nn.functional import pad
 
-from ..analysis.quantization_group_histograms import NM_PATTERNS, n_of_m, times_beaten
+from ..analysis.quantization_group_histograms import NM_PATTERNS, times_beaten
 from ..errors import RecipeError
 from ..method_registry import Structure, register
 
@@ -83,4 +83,4 @@ class NM(Structure):
         return self.kind
 
 
-register(NM, **{pattern: dict(zip(("n", "m"), n_of_m(pattern), strict=True)) for pattern in NM_PATTERNS})
+register(NM, **{pattern: dict(n=n, m=m) for pattern, (n, m) in NM_PATTERNS.items()})
