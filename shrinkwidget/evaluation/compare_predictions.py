@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import tee
 from typing import Any, Final, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from ..analysis.run_without_side_effects import describe, preserve_rng_state
@@ -150,82 +151,100 @@ def compare_predictions(
         raise ArgumentError(f"compare_predictions(images={images!r}) must be a whole number from 0")
     old, old_provenance = runnable(before)
     new, new_provenance = runnable(after)
-    found, rules, last = PredictionChanges(images, seed), LabelRules(ignore_index), list[ClassPredictions]()
-
-    def note(_batch: Batch, guesses: ClassPredictions | None) -> None:
-        last[:] = [one_class_each(guesses)]
-
-    def compare(batch: Batch, guesses: ClassPredictions | None) -> None:
-        found.add(last[0].predicted, one_class_each(guesses), batch)
-
+    rules, earlier = LabelRules(ignore_index), PredictionRecorder()
+    later = PredictionRecorder(earlier, images=images, seed=seed)
     # Each yields a score after every batch, so the two stay in step, and no more than one batch waits for the second.
     first, second = tee(raw_batches(eval_data, batch_size=batch_size))
     with preserve_rng_state():
         *_, pair = zip(
-            scores(old, first, "accuracy", rules, observe=note),
-            scores(new, second, "accuracy", rules, observe=compare),
+            scores(old, first, "accuracy", rules, observe=earlier),
+            scores(new, second, "accuracy", rules, observe=later),
             strict=True,
         )
+    if later.why:
+        raise DataError(later.why)
     total = count(eval_data)
-    (old_score, new_score) = (replace(score, total=total) for score in pair)
-    if old_provenance is not None:
-        old_score = replace(old_score, provenance=old_provenance)
-    if new_provenance is not None:
-        new_score = replace(new_score, provenance=new_provenance)
-    return found.result(old_score, new_score)
+    old_score, new_score = (
+        replace(score, total=total, provenance=provenance or score.provenance)
+        for score, provenance in zip(pair, (old_provenance, new_provenance), strict=True)
+    )
+    return later.compared(old_score, new_score)
 
 
-def one_class_each(guesses: ClassPredictions | None) -> ClassPredictions:
-    """Return predictions of one class for every example.
+class PredictionRecorder:
+    """Observes an evaluation (`scores(…, observe=recorder)`): records the class predicted for every example.
 
-    Raises:
-        DataError: for predictions of tokens, of pixels, or of something else than classes.
-    """
-    if guesses is None or guesses.labels.ndim != 1:
-        found = "tokens" if guesses is None else f"labels {describe(guesses.labels)}"
-        raise DataError(f"predictions are compared where every example has one label, and this data has {found}")
-    return guesses
+    Given the recorder of another model on the same data, it also counts what differs between the two, and holds the
+    inputs of at most `images` misread examples. Which are held is drawn while they come, each as likely as any other
+    (Vitter 1985, algorithm R), so sorted data shows more than its first class.
 
-
-class PredictionChanges:
-    """Counts what changes between two models, batch by batch, and holds the inputs of at most `most` misread examples.
-
-    Which are held is drawn while they come, each as likely as any other (Vitter 1985, algorithm R).
+    Args:
+        other: has recorded each batch by the time this one gets it.
+        other_is_after: whether that was the later, smaller model: what it gets wrong is misread then.
+        shrink: what is held of an input, by default a copy of it.
     """
 
-    def __init__(self, most: int, seed: int = 0) -> None:
-        self._most, self._random = most, random.Random(seed)
+    def __init__(
+        self,
+        other: PredictionRecorder | None = None,
+        other_is_after: bool = False,
+        images: int = 0,
+        seed: int = 0,
+        shrink: Callable[[Tensor], Tensor] = torch.clone,
+    ) -> None:
+        self.why = ""
+        """Why examples cannot be compared, "" while they can."""
+        self._other, self._other_is_after = other, other_is_after
+        self._most, self._random, self._shrink = images, random.Random(seed), shrink
+        self._batches: list[tuple[Tensor, Tensor]] = []
         self._n = self._fixed = 0
         self._misread: list[Misread] = []
         self._before: Counter[tuple[int, int]] = Counter()
         self._after: Counter[tuple[int, int]] = Counter()
         self._held: list[tuple[int, Tensor]] = []
 
-    def add(self, before: Tensor, after: ClassPredictions, batch: Batch) -> None:
-        """Take note of one batch, given the classes the earlier model predicted."""
-        labels, now = after.labels.cpu(), after.predicted.cpu()
-        before, scored = before.cpu(), labels != IGNORED
-        was_right, is_right = (before == labels) & scored, (now == labels) & scored
-        self._fixed += int((is_right & ~was_right).sum())
-        for counter, predicted, right in ((self._before, before, was_right), (self._after, now, is_right)):
-            wrong = scored & ~right
-            counter.update(zip(labels[wrong].tolist(), predicted[wrong].tolist(), strict=True))
-        images = image_inputs(batch)
-        for row in (was_right & ~is_right).nonzero()[:, 0].tolist():
-            self._misread.append(Misread(self._n + row, int(labels[row]), int(now[row])))
-            if images is not None:
-                self._hold(images[row])
+    def __call__(self, batch: Batch, guesses: ClassPredictions | None) -> None:
+        """Take note of one batch."""
+        if guesses is None or guesses.labels.ndim != 1:
+            has = "this metric has none" if guesses is None else f"this data has labels {describe(guesses.labels)}"
+            self.why = f"examples are compared where each has one label and one predicted class, and {has}"
+        if guesses is None or self.why:
+            return
+        # 32 bits hold any class, and half of an example's two numbers
+        labels, predicted = (x.to("cpu", torch.int32) for x in (guesses.labels, guesses.predicted))
+        self._batches.append((labels, predicted))
+        if self._other is not None:
+            self._compare(batch, labels, predicted, self._other)
         self._n += len(labels)
+
+    def _compare(self, batch: Batch, labels: Tensor, predicted: Tensor, other: PredictionRecorder) -> None:
+        number = len(self._batches) - 1
+        its_labels, its_predicted = other._batches[number] if number < len(other._batches) else (None, predicted)
+        if its_labels is None or not torch.equal(its_labels, labels):
+            self.why = "the data is another every time it is read, so its examples cannot be compared"
+            return
+        before, after = (predicted, its_predicted) if self._other_is_after else (its_predicted, predicted)
+        scored = labels != IGNORED
+        was_right, is_right = (before == labels) & scored, (after == labels) & scored
+        self._fixed += int((is_right & ~was_right).sum())
+        for counter, guessed, right in ((self._before, before, was_right), (self._after, after, is_right)):
+            wrong = scored & ~right
+            counter.update(zip(labels[wrong].tolist(), guessed[wrong].tolist(), strict=True))
+        inputs = image_inputs(batch) if self._most else None
+        for row in (was_right & ~is_right).nonzero()[:, 0].tolist():
+            self._misread.append(Misread(self._n + row, int(labels[row]), int(after[row])))
+            if inputs is not None:
+                self._hold(inputs[row])
 
     def _hold(self, image: Tensor) -> None:
         place = len(self._held)
         if place == self._most:
             place = self._random.randrange(len(self._misread))
         if place < self._most:
-            self._held[place : place + 1] = [(self._misread[-1].example, image.cpu().clone())]
+            self._held[place : place + 1] = [(self._misread[-1].example, self._shrink(image.detach()).cpu())]
 
-    def result(self, before: Score, after: Score) -> PredictionComparison:
-        """Return what has been found."""
+    def compared(self, before: Score, after: Score) -> PredictionComparison:
+        """Return what differs between the two models, given their scores."""
         pairs = sorted(
             self._before.keys() | self._after.keys(),
             key=lambda pair: (self._before[pair] - self._after[pair], -self._after[pair], pair),

@@ -23,11 +23,13 @@ _MOST_HELD: Final = 1 << 30
 class DataSubset:
     """Some examples of a data set, in a form that `evaluate` takes as often as it likes.
 
-    `text` says which: ``"all 287 examples"``, ``"1,000 of 50,000 examples, drawn with seed 0"``.
+    `text` says which: ``"all 287 examples"``, ``"1,000 of 50,000 examples, drawn with seed 0"``. `n` is their number,
+    None where the data is too large to be held, and tells none.
     """
 
     data: object
     text: str
+    n: int | None
 
 
 def checked_samples(samples: object, where: str) -> int | None:
@@ -64,10 +66,10 @@ def draw_subset(
     some = samples is not None and (total is None or samples < total)
     if (pair := as_pair(data)) is not None:
         if not some:
-            return DataSubset(data, _all(total))
+            return DataSubset(data, _all(total), total)
         places = _drawn(len(pair[1]), samples, generator)
         chosen = tuple(part[places.to(part.device)] for part in pair)
-        return DataSubset(chosen, _some(len(places), total, seed))
+        return DataSubset(chosen, _some(len(places), total, seed), len(places))
     reduced = _reduced(data, samples, seed, generator) if some else None
     read = data if reduced is None else reduced
     held, examples, nbytes = list[Any](), 0, 0
@@ -78,15 +80,15 @@ def draw_subset(
         if some and samples is not None and examples >= samples:
             break
         if samples is None and nbytes > _MOST_HELD and not isinstance(data, Iterator):
-            return DataSubset(data, "all examples" if total is None else _all(total))
+            return DataSubset(data, _all(total), total)
     if not some or (total is not None and examples >= total):
-        return DataSubset(held, _all(examples))
+        return DataSubset(held, _all(examples), examples)
     drawn = _some(examples, total, seed) if reduced is not None else f"the first {examples:,} examples"
-    return DataSubset(held, drawn)
+    return DataSubset(held, drawn, examples)
 
 
 def _all(n: int | None) -> str:
-    return f"all {n:,} examples"
+    return "all examples" if n is None else f"all {n:,} examples"
 
 
 def _some(n: int, total: int | None, seed: int) -> str:

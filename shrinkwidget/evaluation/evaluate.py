@@ -15,6 +15,7 @@ from ..analysis.run_without_side_effects import RandomState, device_of, preserve
 from ..argument_checks import public
 from ..errors import ArgumentError, Cancelled, DataError, ModelError
 from .batches import Batch, as_pair, count, prepared, raw_batches, read_in_thread
+from .batchnorm_statistics import recalibrated_copy
 from .labels import LabelRules
 from .metrics import (
     ClassCounts,
@@ -152,6 +153,7 @@ def evaluate(
     batch_size: int | None = None,
     ignore_index: int | None = None,
     next_token: bool | None = None,
+    recalibrate_batchnorm: object = None,
     stream: Literal[False] = False,
 ) -> Score: ...
 @overload
@@ -163,6 +165,7 @@ def evaluate(
     batch_size: int | None = None,
     ignore_index: int | None = None,
     next_token: bool | None = None,
+    recalibrate_batchnorm: object = None,
     stream: Literal[True],
 ) -> Iterator[Score]: ...
 @public()
@@ -174,6 +177,7 @@ def evaluate(
     batch_size: int | None = None,
     ignore_index: int | None = None,
     next_token: bool | None = None,
+    recalibrate_batchnorm: object = None,
     stream: bool = False,
 ) -> Score | Iterator[Score]:
     """Return the score of a model on data.
@@ -185,6 +189,13 @@ def evaluate(
     >>> score = sw.evaluate(sw.demo.model(), sw.demo.data("test"))
     >>> score.n, score > 0.9
     (360, True)
+
+    >>> small, train_data = sw.compress(sw.demo.model(), sparsity=0.9, bits=4), sw.demo.data("train")
+    >>> sw.evaluate(small, sw.demo.data("test")) < 0.6
+    True
+    >>> recalibrated = sw.evaluate(small, sw.demo.data("test"), recalibrate_batchnorm=train_data)
+    >>> recalibrated > 0.98, recalibrated.provenance
+    (True, 'batch norm recalibrated on 512 training examples')
 
     Args:
         model: any module, or a `CompressedModel`, whose provenance the score then carries; batches are moved to its
@@ -200,6 +211,9 @@ def evaluate(
         ignore_index: a label that is not scored, such as 255 in segmentation; -100 never is.
         next_token: for sequences, whether the output at position i predicts label i + 1 (a causal language model whose
             labels are its inputs) or label i. By default the model's own loss tells; without one, you are asked.
+        recalibrate_batchnorm: training data, of which no label is looked at: on 512 examples of it the statistics of
+            every batch norm are re-estimated first, in a copy of the model. That tells what compression has broken from
+            what it has only shifted, and the score's provenance says so. `methods.RecalibrateBatchNorm` keeps them.
         stream: True for an iterator of scores instead, one after every batch, and at last the same with ``done=True``.
             Leave the loop when you are sure enough: the model is as it was, and no more batches are run.
 
@@ -210,12 +224,14 @@ def evaluate(
     Raises:
         DataError: for data, targets or a metric that do not fit the model, naming the batch; for empty data. With
             `stream`, for the metric's name and the model at once, for the rest on the way.
-        ModelError: for what is no module, or has no values (the meta device).
+        ModelError: for what is no module, has no values (the meta device), or no batch norm to recalibrate.
         ArgumentError: for an unknown keyword.
     """
     module, provenance = runnable(model)
     if batch_size is not None and (type(batch_size) is not int or batch_size < 1):
         raise DataError(f"batch_size={batch_size!r} must be a whole number from 1, or None")
+    if recalibrate_batchnorm is not None:
+        module, provenance = recalibrated_copy(module, recalibrate_batchnorm, provenance)
     found = scores(module, eval_data, metric, LabelRules(ignore_index, next_token), batch_size=batch_size)
     if provenance is not None:
         found = (replace(score, provenance=provenance) for score in found)

@@ -144,7 +144,7 @@ def test_labels_that_are_ignored_count_nowhere() -> None:
 
 def test_what_cannot_be_compared_is_refused_with_a_reason() -> None:
     pixels = torch.zeros(2, 10, 4, 4), torch.zeros(2, 4, 4, dtype=torch.long)
-    with pytest.raises(DataError, match="every example has one label, and this data has labels 2×4×4"):
+    with pytest.raises(DataError, match="each has one label and one predicted class, and this data has labels 2×4×4"):
         sw.compare_predictions(nn.Identity(), nn.Identity(), pixels)
     with pytest.raises(ArgumentError, match="images=-1"):
         sw.compare_predictions(DENSE, SMALL, (IMAGES, LABELS), images=-1)

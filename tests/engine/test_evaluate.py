@@ -25,6 +25,7 @@ from shrinkwidget.analysis.run_without_side_effects import moved
 from shrinkwidget.compressed_model import compress
 from shrinkwidget.errors import Cancelled, DataError, ModelError
 from shrinkwidget.evaluation.batches import prepared
+from shrinkwidget.evaluation.data_subset import draw_subset
 from shrinkwidget.evaluation.evaluate import Score, evaluate, scores
 from shrinkwidget.evaluation.metrics import Z, resolve, wilson
 from shrinkwidget.recipe import Recipe
@@ -555,3 +556,42 @@ def test_scores_on_the_way_end_the_evaluation_when_they_are_sure_enough() -> Non
     assert not score.done
     assert score.n < 360
     assert model.training
+
+
+# Batch norm recalibrated
+
+
+def test_recalibrated_before_the_score_it_is_what_retrain_recalibrates() -> None:
+    small, train = sw.compress(demo.model(), sparsity=0.9, bits=4), demo.data("train")
+    before = {name: tensor.clone() for name, tensor in small.model.state_dict().items()}  # type: ignore[union-attr]
+    score = sw.evaluate(small, DIGITS, recalibrate_batchnorm=train)
+    drawn = draw_subset(train, 512, seed=0).data
+    again = sw.retrain(small, drawn, method="recalibrate_batchnorm")
+    assert score.value == sw.evaluate(again, DIGITS).value > sw.evaluate(small, DIGITS).value + 0.3
+    assert score.provenance == "batch norm recalibrated on 512 training examples"
+    assert all(torch.equal(before[name], x) for name, x in small.model.state_dict().items())  # type: ignore[union-attr]
+
+
+def test_recalibration_looks_at_no_label_and_takes_inputs_alone() -> None:
+    small, (images, labels) = sw.compress(demo.model(), sparsity=0.9), demo.data("train")
+    scored = [
+        sw.evaluate(small, DIGITS, recalibrate_batchnorm=data)
+        for data in ((images, labels), (images, labels.roll(1)), images, TensorDataset(images, labels))
+    ]
+    assert len({score.value for score in scored}) == 1
+    few = sw.evaluate(small, DIGITS, recalibrate_batchnorm=[images[:32], images[32:64], images[64:96]])
+    assert few.provenance == "batch norm recalibrated on 96 training examples"
+    assert few.value > sw.evaluate(small, DIGITS).value
+
+
+def test_recalibration_is_added_to_the_provenance_and_streams() -> None:
+    retrained = replace(sw.compress(demo.model(), sparsity=0.9), provenance="fine-tuned 1 epoch")
+    stream = sw.evaluate(retrained, DIGITS, recalibrate_batchnorm=demo.data("train"), stream=True)
+    assert {score.provenance for score in stream} == {
+        "fine-tuned 1 epoch, then batch norm recalibrated on 512 training examples"
+    }
+
+
+def test_without_batch_norm_there_is_nothing_to_recalibrate() -> None:
+    with pytest.raises(ModelError, match="there is no batch norm with running statistics in this Linear: leave it out"):
+        sw.evaluate(nn.Linear(3, 2), (torch.zeros(4, 3), torch.zeros(4)), recalibrate_batchnorm=torch.zeros(4, 3))
