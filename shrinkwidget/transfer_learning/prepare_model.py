@@ -1,11 +1,14 @@
-"""Prepare a transfer: check the task, put a new head on a copy of the model, and order its layers for freezing."""
+"""Prepare a transfer: check the task, find the head of a copy of the model, and put a new one in its place.
+
+From top to bottom: the task, the setup of the model for it, and how a classification head is found and replaced.
+"""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -16,17 +19,28 @@ from ..analysis.model_tensors import check_refused, open_model
 from ..analysis.run_without_side_effects import describe, device_of, reason
 from ..compressed_model import CompressedModel
 from ..compression.apply_recipe import copied
-from ..errors import DataError, ModelError, TrainingError
+from ..errors import DataError, ModelError, TrainingError, nearest
 from ..evaluation.batches import TARGET_KEYS, Batch, as_pair, prepared, raw_batches, refuse_no_data
 from ..evaluation.labels import IGNORED
 from ..evaluation.predictions import Place, only_prediction, tensors
 from ..recipe import Recipe
 from ..training.rng import fork_rng
 from ..training.training_options import TrainingOptions
-from .classifier_head import Heads, count_outputs, find_heads, no_head, outputs_of, put_heads, put_module
-from .lora import LowRankUpdate
 from .sparse_transfer import masks_of, recipe_for
 from .transfer_result import CostModel, profile_cost
+
+Classifier: TypeAlias = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
+_CONVOLUTIONS: Final = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+Heads: TypeAlias = tuple[str, ...]
+"""The names of the heads of a network, nearly always one."""
+
+_USUAL: Final = ("head", "fc", "classifier")  # where timm, torchvision and Hugging Face have it
+_COUNTS: Final = ("num_labels", "num_classes", "n_classes")  # what models and their configs call the number of classes
+_SOME: Final = 6  # candidates that an error lists
+
+# What Hugging Face calls the outputs of a model without a head.
+_FEATURES: Final = frozenset({"last_hidden_state", "pooler_output"})
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +62,15 @@ class TransferTask:
             DataError: for what is no data, can be read only once, or does not tell the classes.
             TrainingError: for numbers of classes or values that cannot be.
         """
-        _check_options(options, classes, targets)
+        if options.checkpoint is not None:
+            raise TrainingError(
+                "transfer writes no checkpoint, as it is short: leave TrainingOptions(checkpoint=…) out"
+            )
+        if classes is not None and targets is not None:
+            raise TrainingError("give classes=… to tell classes apart, or targets=… to predict numbers, not both")
+        for name, found, least in (("classes", classes, 2), ("targets", targets, 1)):
+            if found is not None and (not isinstance(found, int) or isinstance(found, bool) or found < least):
+                raise TrainingError(f"{name}={found!r} must be a whole number from {least}")
         for data in (train_data, eval_data):
             if data is not None and as_pair(data) is None:
                 refuse_no_data(data)
@@ -58,7 +80,9 @@ class TransferTask:
                     f"pass a list of batches or a DataLoader"
                 )
         if targets is not None:
-            return cls(train_data, eval_data, targets, _for_regression(options))
+            if options.loss == "cross_entropy":  # the default, which nobody means for numbers
+                options = replace(options, loss="mse")
+            return cls(train_data, eval_data, targets, options)
         outputs = _count_classes(train_data, options) if classes is None else classes
         return cls(train_data, eval_data, outputs, options)
 
@@ -74,25 +98,10 @@ class TransferTask:
             raise DataError("the data is empty: there is no batch to train on")
         try:
             batch = prepared(raw, model, device_of(model))
-            _check_arguments(model, batch)
+            _refuse_lacking_arguments(model, batch)
         except DataError as error:
             raise DataError(f"batch 1: {error}") from error.__cause__
         return batch
-
-
-def _check_options(options: TrainingOptions, classes: object, targets: object) -> None:
-    if options.checkpoint is not None:
-        raise TrainingError("transfer writes no checkpoint, as it is short: leave TrainingOptions(checkpoint=…) out")
-    if classes is not None and targets is not None:
-        raise TrainingError("give classes=… to tell classes apart, or targets=… to predict numbers, not both")
-    for name, found, least in (("classes", classes, 2), ("targets", targets, 1)):
-        if found is not None and (not isinstance(found, int) or isinstance(found, bool) or found < least):
-            raise TrainingError(f"{name}={found!r} must be a whole number from {least}")
-
-
-def _for_regression(options: TrainingOptions) -> TrainingOptions:
-    """Return the options with the loss of a regression, where it is that of classes."""
-    return replace(options, loss="mse") if options.loss == "cross_entropy" else options
 
 
 def _count_classes(data: object, options: TrainingOptions) -> int:
@@ -132,7 +141,7 @@ class _Anything(nn.Module):
         """Do nothing."""
 
 
-def _check_arguments(model: nn.Module, batch: Batch) -> None:
+def _refuse_lacking_arguments(model: nn.Module, batch: Batch) -> None:
     """Raise a `DataError` if a batch lacks an argument of the model's ``forward``."""
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     needed = [
@@ -144,85 +153,6 @@ def _check_arguments(model: nn.Module, batch: Batch) -> None:
             f"{type(model).__name__}.forward needs {', '.join(p.name for p in needed)}, but the batch has no "
             f"{lacking[0]!r}: give batches ((a, b), targets), or dicts with these names and the targets"
         )
-
-
-@dataclass(frozen=True, slots=True)
-class LayerGroups:
-    """Every module of a network, by name.
-
-    Args:
-        heads: the new ones, nearly always one.
-        below: all others with parameters of their own, the first to run first; one that is never called itself counts
-            as running with the module it is in.
-        position: of every module, when it first runs.
-        containers: modules without parameters of their own that have others in them.
-        updates: the low-rank updates among them.
-    """
-
-    heads: tuple[str, ...]
-    below: tuple[str, ...]
-    position: Mapping[str, int]
-    containers: frozenset[str]
-    updates: frozenset[str]
-
-    @classmethod
-    def of(cls, network: nn.Module, order: Sequence[str], heads: tuple[str, ...]) -> LayerGroups:
-        """List the modules of a network, given the order of their first calls."""
-        modules = dict(network.named_modules())
-        called = {name: place for place, name in enumerate(order)}
-        position = {name: _position(name, called) for name in modules}
-        owners = [
-            name for name, module in modules.items() if list(module.parameters(recurse=False)) and name not in heads
-        ]
-        containers = {name for name in modules if name not in owners and list(modules[name].children())}
-        updates = {name for name, module in modules.items() if isinstance(module, LowRankUpdate)}
-        below = tuple(sorted(owners, key=position.__getitem__))
-        return cls(heads, below, position, frozenset(containers), frozenset(updates))
-
-    def only(self, *trained: str) -> dict[str, float]:
-        """Return the relative rates that freeze all but some modules."""
-        return {name: float(name in trained) for name in self.position}
-
-    def all_at(self, share: float) -> dict[str, float]:
-        """Return the relative rates that give all but the head a share of its rate."""
-        return {name: 1.0 if name in self.heads else share for name in self.position}
-
-    def top(self, count: int, share: float) -> dict[str, float]:
-        """Return the relative rates that train the head, and the last `count` layers below it at a share of its rate.
-
-        What has no parameters (dropout, norms without any) trains with what runs before it.
-        """
-        if not count:
-            return self.only(*self.heads)
-        active = set(self.below[-count:])
-        cut = self.position[self.below[-count]]
-
-        def trains(name: str) -> bool:
-            if name in self.below:
-                return name in active
-            if name in self.containers:
-                return any(_inside(layer, name) for layer in active)
-            return self.position[name] >= cut
-
-        return {name: share * trains(name) for name in self.position} | dict.fromkeys(self.heads, 1.0)
-
-    def alone(self, relative: Mapping[str, float]) -> bool:
-        """Tell whether nothing but the head trains."""
-        return relative == self.only(*self.heads)
-
-
-def _position(name: str, called: Mapping[str, int]) -> int:
-    while name and name not in called:
-        name = name.rpartition(".")[0]
-    return called.get(name, 0)
-
-
-def _inside(layer: str, container: str) -> bool:
-    return not container or layer.startswith(f"{container}.")
-
-
-_FEATURES: Final = frozenset({"last_hidden_state", "pooler_output"})
-"""What Hugging Face calls the outputs of a model without a head."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -259,6 +189,7 @@ def set_up_transfer(
     check_refused(open_model(module_of(source), only_to_look=True))
     network = copied(module_of(source))
     batch = task.first(network)
+    # A model that is given labels computes its loss, and those of the new task may be out of the old head's range.
     unlabelled = replace(batch, kwargs={k: v for k, v in batch.kwargs.items() if k not in TARGET_KEYS})
     heads, seen = _replaced(network, unlabelled, task, named)
     setup = TransferSetup(network, heads, seen.order, CostModel.of(seen, len(batch.targets)), batch)
@@ -334,18 +265,133 @@ def reinitialized(network: nn.Module) -> nn.Module:
     """
     new = copied(network)
     for module in new.modules():
+        # Attention, of torch's own, has the one with the underscore.
         reset: Callable[[], object] | None = getattr(module, "reset_parameters", None) or getattr(
             module, "_reset_parameters", None
         )
         if callable(reset):
             reset()
-        else:
+            continue
+        with torch.no_grad():
             for parameter in module.parameters(recurse=False):
-                _redraw(parameter)
+                mean, deviation = parameter.mean(), parameter.std(correction=0)
+                parameter.copy_(torch.randn_like(parameter) * deviation + mean)
     return new
 
 
-@torch.no_grad()
-def _redraw(parameter: Tensor) -> None:
-    mean, deviation = parameter.mean(), parameter.std(correction=0)
-    parameter.copy_(torch.randn_like(parameter) * deviation + mean)
+# The head: found by running the network, and replaced
+
+
+def find_heads(model: nn.Module, order: Sequence[str], named: str | Sequence[str] | None = None) -> list[Heads]:
+    """Return the names of what may be a network's head, Linear layers or 1×1 convolutions, in the order to try them in.
+
+    Most have one. Some, such as LeViT and distilled DeiT, add the outputs of two: so after the last one alone, all that
+    have as many outputs as it are tried.
+
+    Args:
+        model: the network.
+        order: names of its modules in the order of their first call.
+        named: the head, or a module whose last one it is, or several; by default it is the last layer with weights to
+            run, if nothing that learns runs after it and the model does not say that it has no head.
+
+    Raises:
+        ModelError: if there is none; the candidates are listed.
+    """
+    modules = dict(model.named_modules())
+    fitting = [name for name in order if name and is_classifier(modules[name])]
+    if named is not None:
+        given = [named] if isinstance(named, str) else list(named)
+        return [tuple(dict.fromkeys(_named(name, modules, fitting) for name in given))]
+    last = next((name for name in reversed(order) if list(modules[name].parameters(recurse=False)) and name), "")
+    if found := _no_head(model, last, modules, fitting):
+        raise no_head(model, found, order)
+    alike = [name for name in fitting if outputs_of(modules[name]) == outputs_of(modules[last])]
+    tried: list[Heads] = [(last,)] if len(alike) < 2 else [(last,), tuple(alike)]
+    # the old outputs of another head, if they are one each, can be added to any number of new ones: all at once first
+    return tried[::-1] if outputs_of(modules[last]) == 1 else tried
+
+
+def _no_head(model: nn.Module, last: str, modules: dict[str, nn.Module], fitting: Sequence[str]) -> str:
+    """Return why the last layer to run is no head, "" if it is one as far as its place tells."""
+    if not last:
+        return "no module in it has weights"
+    if last not in fitting:
+        return f"its last layer to run, {last!r}, is a {type(modules[last]).__name__}"
+    identities = [name for name, module in modules.items() if isinstance(module, nn.Identity)]
+    empty = [name for name in identities if name.rpartition(".")[2] in _USUAL]
+    if empty:
+        return f"where it usually is, at {empty[0]!r}, nothing is computed"
+    outputs, said = outputs_of(modules[last]), [getattr(model, count, None) for count in _COUNTS]
+    for count in said:
+        if isinstance(count, int) and count != outputs:
+            return f"its last layer to run, {last!r}, has {outputs} outputs, and the model says {count}"
+    return ""
+
+
+def no_head(model: nn.Module, why: str, order: Sequence[str]) -> ModelError:
+    """Return the error for a network in which no head is found, with the candidates."""
+    modules = dict(model.named_modules())
+    fitting = [name for name in order if name and is_classifier(modules[name])]
+    return ModelError(f"found no head in this {type(model).__name__}: {why}; {_candidates(modules, fitting)}")
+
+
+def is_classifier(module: nn.Module) -> bool:
+    """Tell whether a module may be a head."""
+    if isinstance(module, _CONVOLUTIONS):
+        return module.groups == 1 and set(module.kernel_size) == {1}
+    return isinstance(module, nn.Linear)
+
+
+def _named(name: str, modules: dict[str, nn.Module], fitting: Sequence[str]) -> str:
+    inside = [found for found in fitting if found == name or found.startswith(f"{name}.")]
+    if inside:
+        return inside[-1]
+    wrong = f"that is a {type(modules[name]).__name__}" if name in modules else f"there is none{nearest(name, modules)}"
+    raise ModelError(f"head={name!r}: {wrong}; {_candidates(modules, fitting)}")
+
+
+def _candidates(modules: dict[str, nn.Module], fitting: Sequence[str]) -> str:
+    if not fitting:
+        return "no Linear layer or 1×1 convolution runs in it that could be one"
+    sizes = {name: f"{outputs_of(modules[name], 'in')} → {outputs_of(modules[name])}" for name in fitting}
+    known = [f"{name!r} ({sizes[name]})" for name in reversed(fitting)]  # the last to run is the likeliest
+    more = f" and {len(known) - _SOME} more" if len(known) > _SOME else ""
+    return f"name one with head=…: {', '.join(known[:_SOME])}{more}"
+
+
+def outputs_of(module: nn.Module, side: str = "out") -> int:
+    """Return how many outputs a head has, or, with ``"in"``, inputs."""
+    kind = "channels" if isinstance(module, _CONVOLUTIONS) else "features"
+    return int(getattr(module, f"{side}_{kind}"))
+
+
+def put_heads(model: nn.Module, heads: Heads, outputs: int) -> list[nn.Module]:
+    """Give a model new heads, initialised as torch does, on the device, of the dtype and in the mode of the old.
+
+    Returns the old ones.
+    """
+    old = [model.get_submodule(name) for name in heads]
+    for name, module in zip(heads, old, strict=True):
+        weight = module.get_parameter("weight")
+        settings: dict[str, Any] = {"bias": getattr(module, "bias", None) is not None}
+        settings |= {"device": weight.device, "dtype": weight.dtype}
+        with torch.inference_mode(False):  # what is made in it could never be trained
+            kind = next((kind for kind in _CONVOLUTIONS if isinstance(module, kind)), None)
+            inputs = outputs_of(module, "in")
+            new = nn.Linear(inputs, outputs, **settings) if kind is None else kind(inputs, outputs, 1, **settings)
+        put_module(model, name, new.train(module.training))
+    return old
+
+
+def put_module(model: nn.Module, name: str, module: nn.Module) -> None:
+    """Put a module in the place of another."""
+    parent, _, own = name.rpartition(".")
+    model.get_submodule(parent).add_module(own, module)
+
+
+def count_outputs(model: nn.Module, before: int, outputs: int) -> None:
+    """Let what the model or its ``config`` calls its number of classes follow: Hugging Face computes losses by it."""
+    for owner in (model, getattr(model, "config", None)):
+        for count in _COUNTS:
+            if getattr(owner, count, None) == before:
+                setattr(owner, count, outputs)

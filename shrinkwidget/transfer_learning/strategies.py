@@ -1,4 +1,4 @@
-"""Transfer-learning strategies: which layers train, stage by stage; and training from scratch, to compare with."""
+"""Transfer-learning strategies: which layers train, stage by stage; LoRA; and training from scratch, to compare."""
 
 from __future__ import annotations
 
@@ -7,11 +7,86 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, Protocol, TypeAlias, runtime_checkable
 
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from ..analysis.tied_and_parametrized_weights import plain_weights
 from ..argument_checks import checked_fields
-from ..errors import TrainingError
+from ..errors import ModelError, TrainingError
 from ..training.schedules_and_methods import OptimizerLike, Schedule, Stage, check_rate, check_whole
 from ..training.training_loop import TrainingBatches
-from .prepare_model import LayerGroups, TransferTask
+from .prepare_model import TransferTask
+
+
+@dataclass(frozen=True, slots=True)
+class LayerGroups:
+    """Every module of a network, by name.
+
+    Args:
+        heads: the new ones, nearly always one.
+        below: all others with parameters of their own, the first to run first; one that is never called itself counts
+            as running with the module it is in.
+        position: of every module, when it first runs.
+        containers: modules without parameters of their own that have others in them.
+        updates: the low-rank updates among them.
+    """
+
+    heads: tuple[str, ...]
+    below: tuple[str, ...]
+    position: Mapping[str, int]
+    containers: frozenset[str]
+    updates: frozenset[str]
+
+    @classmethod
+    def of(cls, network: nn.Module, order: Sequence[str], heads: tuple[str, ...]) -> LayerGroups:
+        """List the modules of a network, given the order of their first calls."""
+        modules = dict(network.named_modules())
+        called = {name: place for place, name in enumerate(order)}
+        position = {}
+        for name in modules:
+            runs = name  # one that is never called (a container, a parametrization) counts as running with its parent
+            while runs and runs not in called:
+                runs = runs.rpartition(".")[0]
+            position[name] = called.get(runs, 0)
+        owners = [
+            name for name, module in modules.items() if list(module.parameters(recurse=False)) and name not in heads
+        ]
+        containers = {name for name in modules if name not in owners and list(modules[name].children())}
+        updates = {name for name, module in modules.items() if isinstance(module, LowRankUpdate)}
+        below = tuple(sorted(owners, key=position.__getitem__))
+        return cls(heads, below, position, frozenset(containers), frozenset(updates))
+
+    def only(self, *trained: str) -> dict[str, float]:
+        """Return the relative rates that freeze all but some modules."""
+        return {name: float(name in trained) for name in self.position}
+
+    def all_at(self, share: float) -> dict[str, float]:
+        """Return the relative rates that give all but the head a share of its rate."""
+        return {name: 1.0 if name in self.heads else share for name in self.position}
+
+    def top(self, count: int, share: float) -> dict[str, float]:
+        """Return the relative rates that train the head, and the last `count` layers below it at a share of its rate.
+
+        What has no parameters (dropout, norms without any) trains with what runs before it.
+        """
+        if not count:
+            return self.only(*self.heads)
+        active = set(self.below[-count:])
+        cut = self.position[self.below[-count]]
+
+        def trains(name: str) -> bool:
+            if name in self.below:
+                return name in active
+            if name in self.containers:
+                return not name or any(layer.startswith(f"{name}.") for layer in active)
+            return self.position[name] >= cut
+
+        return {name: share * trains(name) for name in self.position} | dict.fromkeys(self.heads, 1.0)
+
+    def alone(self, relative: Mapping[str, float]) -> bool:
+        """Tell whether nothing but the head trains."""
+        return relative == self.only(*self.heads)
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,6 +316,7 @@ def _share(lr: float, backbone_lr: float | None, where: str) -> float:
     return backbone_lr / lr
 
 
+# How long training from scratch takes where nothing is said: whichever of the two is longer.
 _EPOCHS: Final = 30
 _STEPS: Final = 300
 
@@ -267,3 +343,67 @@ def default_schedule(task: TransferTask) -> Schedule:
     steps = TrainingBatches(task.train_data, task.options).steps
     epochs = max(_EPOCHS, math.ceil(_STEPS / steps)) if steps else _EPOCHS
     return Schedule(epochs, lr=0.05, decay="cosine", warmup=epochs / 10)
+
+
+# LoRA: frozen weights, and a low-rank update that trains beside each (arXiv 2106.09685)
+
+_ADAPTED: Final = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+
+class LowRankUpdate(nn.Module):
+    """W + alpha/rank · B·A, as a parametrization of W (Hu et al., arXiv 2106.09685, section 4.1).
+
+    A convolution's kernel O×I×… counts as the matrix O×(I·…). A starts random as torch's Linear does, B at zero, so
+    that the network begins as it was. Where weights are pruned (`keep`, of the weight's shape), the update is, too.
+    """
+
+    keep: Tensor | None
+    merged_later = True  # what is being trained is the update, not the weight it makes
+
+    def __init__(self, weight: Tensor, rank: int, alpha: float, keep: Tensor | None) -> None:
+        super().__init__()
+        rows, columns = len(weight), weight[0].numel()
+        self.rank = min(rank, rows, columns)
+        self.scale = alpha / rank  # the same in all layers, also where a thin one allows less rank
+        self.down = nn.Parameter(weight.new_empty(self.rank, columns))
+        self.up = nn.Parameter(weight.new_zeros(rows, self.rank))
+        self.register_buffer("keep", keep)
+        nn.init.kaiming_uniform_(self.down, a=math.sqrt(5))
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """Return the updated weight, of the weight's shape."""
+        update = (self.up @ self.down).view(weight.shape) * self.scale
+        return weight + (update if self.keep is None else update * self.keep)
+
+
+def add_lora(network: nn.Module, heads: tuple[str, ...], rank: int, alpha: float, masks: Mapping[str, Tensor]) -> None:
+    """Give every Linear and convolution but the head, transposed ones and shared weights, an update.
+
+    `masks` say by the weight's name where weights are kept.
+
+    Raises:
+        ModelError: if there is none.
+    """
+    owners: dict[int, int] = {}  # a shared weight would get an update from each of the modules that have it
+    for _, parameter in network.named_parameters(remove_duplicate=False):
+        owners[id(parameter)] = owners.get(id(parameter), 0) + 1
+    adapted = []
+    for name, module in network.named_modules():
+        weight: Any = module._parameters.get("weight")
+        if name not in heads and isinstance(module, _ADAPTED) and weight is not None and owners[id(weight)] == 1:
+            adapted.append((name, module, weight))
+    if not adapted:
+        raise ModelError(f"LoRA finds no Linear layer or convolution below {heads[0]!r} to update: take FullFineTune()")
+    with torch.inference_mode(False):
+        for name, module, weight in adapted:
+            keep = masks.get(f"{name}.weight")
+            mask = None if keep is None else keep.to(weight)
+            parametrize.register_parametrization(module, "weight", LowRankUpdate(weight.detach(), rank, alpha, mask))
+
+
+def merge_lora(network: nn.Module) -> None:
+    """Write every update into its weight: classes, parameters and their order are again what they were."""
+    for module in network.modules():
+        if isinstance(module, LowRankUpdate):
+            module.merged_later = False
+    plain_weights(network)

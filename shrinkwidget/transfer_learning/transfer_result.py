@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import html
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any
 
 from torch import nn
 
@@ -17,8 +17,8 @@ from ..evaluation.batches import Batch
 from ..evaluation.evaluate import Score
 from ..recipe import Recipe
 
+# A layer that trains multiplies once forward, once for its inputs' gradients and once for its weights'.
 _WITH_BACKWARD = 3
-"""A layer that trains multiplies once forward, once for its inputs' gradients and once for its weights'."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +109,7 @@ class TransferResult:
         provenance: how its weights were obtained.
         score: on `eval_data`; None without.
         history: an entry for every epoch, as of a `TrainingRun`; ``round`` counts the strategy's stages.
-        spent: examples, steps, multiply-accumulates and seconds.
+        cost: examples, steps, multiply-accumulates and seconds.
         compressed: the same model compressed, where the one given was.
         baseline: the same network trained from scratch on the same data, where that was asked for.
 
@@ -165,46 +165,31 @@ class TransferResult:
         """Return a small table of what was reached and spent, beside training from scratch if that was done."""
         columns = [self] if self.baseline is None else [self, self.baseline]
         titles = "".join(f"<th>{html.escape(column.provenance)}</th>" for column in columns)
-        rows = "".join(_row(name, [figure(column) for column in columns]) for name, figure in _FIGURES.items())
+        figures = [column._figures() for column in columns]
+        rows = "".join(
+            f"<tr><td>{name}</td>{''.join(f'<td>{html.escape(column[name])}</td>' for column in figures)}</tr>"
+            for name in figures[0]
+            if any(column[name] for column in figures)
+        )
         return (
             '<div class="shrinkwidget"><table style="margin: 0.5em 0; font-variant-numeric: tabular-nums">'
             f"<tr><th>{html.escape(type(self.model).__name__)}</th>{titles}</tr>{rows}</table></div>"
         )
 
-
-def _row(name: str, figures: list[str]) -> str:
-    if not any(figures):
-        return ""
-    return f"<tr><td>{name}</td>{''.join(f'<td>{html.escape(figure)}</td>' for figure in figures)}</tr>"
-
-
-def _test(found: TransferResult) -> str:
-    if found.score is None:
-        return ""
-    return repr(found.score).removesuffix(f", {found.score.provenance}")
-
-
-def _last(name: str) -> Callable[[TransferResult], str]:
-    """Return what shows the last value of a learning curve."""
-
-    def figure(found: TransferResult) -> str:
-        value = found.history[-1][name] if found.history else None
-        if value is None:
-            return ""
-        percent = found.score is not None and getattr(found.score, "percent", found.score.metric == "accuracy")
-        return f"{100 * value:.1f} %" if name == "train" and percent else f"{value:.4g}"
-
-    return figure
-
-
-_FIGURES: Final[dict[str, Callable[[TransferResult], str]]] = {
-    "test": _test,
-    "training loss, last epoch": _last("loss"),
-    "training score, last epoch": _last("train"),
-    "epochs": lambda found: f"{len(found.history):,}",
-    "examples seen": lambda found: f"{found.cost.examples:,}",
-    "steps": lambda found: f"{found.cost.steps:,}",
-    "MACs in training": lambda found: giga(found.cost.macs),
-    "seconds": lambda found: f"{found.cost.seconds:.1f}",
-    "bytes": lambda found: "" if found.compressed is None else f"{found.compressed.nbytes:,}",
-}
+    def _figures(self) -> dict[str, str]:
+        """Return what was reached and spent, in words, by what it is; "" for what there is none of."""
+        last = self.history[-1] if self.history else {"loss": None, "train": None}
+        loss, train = last["loss"], last["train"]
+        percent = self.score is not None and self.score.percent
+        trained = "" if train is None else f"{100 * train:.1f} %" if percent else f"{train:.4g}"
+        return {
+            "test": "" if self.score is None else repr(self.score).removesuffix(f", {self.score.provenance}"),
+            "training loss, last epoch": "" if loss is None else f"{loss:.4g}",
+            "training score, last epoch": trained,
+            "epochs": f"{len(self.history):,}",
+            "examples seen": f"{self.cost.examples:,}",
+            "steps": f"{self.cost.steps:,}",
+            "MACs in training": giga(self.cost.macs),
+            "seconds": f"{self.cost.seconds:.1f}",
+            "bytes": "" if self.compressed is None else f"{self.compressed.nbytes:,}",
+        }
