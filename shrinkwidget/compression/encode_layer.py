@@ -50,6 +50,7 @@ class LayerWeights:
         for weights, groups in self.groups.pieces(CHUNK if self.flat.device.type == "cpu" else len(self.flat)):
             x, keep = self.flat[weights].float(), None if self.keep is None else self.keep[weights]
             if keep is not None:
+                # zeros change no range that includes zero, no sum of magnitudes, and no error
                 x, keep = zeroed(x, keep), self.groups.blocks(keep)
             yield Piece(weights, groups, self.groups.blocks(x), keep)
 
@@ -73,6 +74,7 @@ def layer_of(entry: TensorEntry, keep: Tensor | None, plan: Plan) -> LayerWeight
     flat = where_float64_is(entry.rows()).reshape(-1)
     if keep is not None:
         keep = keep.reshape(-1).to(flat.device)
+    # without scales there is nothing to share in groups, and any piece of the layer will do
     alone = plan.bits > 8 or not plan.coder.has_scales
     groups = groups_of(entry.matrix, "tensor" if alone else plan.granularity)
     return LayerWeights(entry.name, entry.shape, entry.layout, plan, flat, keep, groups)

@@ -160,6 +160,7 @@ def decode(encoded: EncodedTensor) -> Tensor:
         return encoded.layout.restored(values, encoded.shape)
     plan, coder, groups = encoded.plan, encoded.plan.coder, _groups(encoded)
     has_zero = coder.has_zero(plan.bits)  # the code of zero, of a pruned weight, then gives the value zero
+    # pruned weights take part with any code where none is zero, and are set to zero afterwards
     codes = dense_codes(encoded) if has_zero else spread(encoded, encoded.codes)
     flat = torch.empty(encoded.n, dtype=encoded.dtype, device=codes.device)
     for weights, some in groups.pieces(CHUNK if codes.device.type == "cpu" else encoded.n):
@@ -206,6 +207,7 @@ def finite(values: Tensor, scales: Tensor | None, plan: Plan, dtype: torch.dtype
     weights, None where their values are weights or means of weights; `values` may be changed.
     """
     limit = min(torch.finfo(dtype).max, torch.finfo(torch.float32).max)
+    # most layers are far from it, and a pass over all values to find that out is saved
     if scales is not None and float(scales.max()) * 2**plan.bits > limit:
         values = values.clamp_(-limit, limit)
     return values.to(dtype)

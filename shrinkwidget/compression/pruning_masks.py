@@ -80,9 +80,12 @@ def selections(
     if [(k.name, k.shape, k.rows) for k in known.layers] != [(e.name, e.shape, e.matrix[0]) for e in weights.layers]:
         raise ModelError("the sketch given is of another model: leave it out, or make it of this one")
     layers = [_Layer(*item) for item in zip(weights.layers, known.layers, known.plans(recipe), strict=True)]
+    # A retrained network has no calibration data, and its zeros are exactly what was pruned: `retrain` moves survivors
+    # off zero. Magnitudes need no such rule: zeros are the smallest anyway.
     if pruned and recipe.importance.calibrated:
         return [_not_zero(layer.look) if _asks(layer.plan) else _nothing_asked(layer) for layer in layers]
     rank = Ranking(recipe.importance, _statistics(recipe.importance, layers, known))
+    # layers of scope "global" compete in one ranking; the others are independent, and share the cores
     shared = iter(_cuts([layer for layer in layers if layer.plan.scope == "global"], rank, recipe.sparsity, cancelled))
     alone = each(partial(_own, rank=rank), [layer for layer in layers if layer.plan.scope != "global"], cancelled)
     return [next(shared if layer.plan.scope == "global" else alone) for layer in layers]
@@ -138,6 +141,8 @@ class Ranking:
             histogram = np.bincount(look.buckets & 0x7FFF, weights=look.counts).astype(np.float64)
             lossless, load = look.lossless, entry.rows
         else:
+            # Scores are computed anew whenever they are needed: held for all layers they would take as much memory as
+            # the model does. A first pass counts them, as the sketch has counted magnitudes.
             load, lossless = partial(self.scores, entry), False
             histogram = np.zeros(1 << 15)
             for piece in chunks(load().reshape(-1)):
@@ -196,7 +201,7 @@ def _structured(layer: _Layer, rank: Ranking) -> Selection:
     entry, look, structure = layer.entry, layer.look, layer.plan.structure
     magnitudes = rank.importance.of_magnitude
     by = StructuredSelection(structure, entry.name, 0, some_zero=magnitudes and look.zeros > 0)
-    if magnitudes and structure.kind in look.blocks:
+    if magnitudes and structure.kind in look.blocks:  # n:m of magnitudes: the sketch counted what survives
         return replace(by, kept=look.blocks[structure.kind])
     if magnitudes:
         return replace(by, kept=count_true(by.mask(entry.rows())))
@@ -227,6 +232,7 @@ def _cuts(layers: Sequence[_Layer], rank: Ranking, sparsity: float, cancelled: W
         return [_nothing_asked(layer) for layer in layers]
     ranked = list(each(rank.ranked, layers, cancelled))
     cuts = prune_smallest(ranked, k, cancelled)
+    # a threshold of zero means that more weights are zero than were asked for: all of them go
     if rank.importance.of_magnitude:
         return [cut if cut.threshold > 0 else _not_zero(layer.look) for cut, layer in zip(cuts, layers, strict=True)]
     return [_scored(layer, cut, r.load) for layer, cut, r in zip(layers, cuts, ranked, strict=True)]
@@ -234,6 +240,7 @@ def _cuts(layers: Sequence[_Layer], rank: Ranking, sparsity: float, cancelled: W
 
 def _scored(layer: _Layer, by: Selection, load: Callable[[], Tensor]) -> Selection:
     """Return a selection by scores without the zeros it may have kept, which are counted."""
+    # a zero may have a high score (at random, or by its gradient), but in a file it is a pruned weight
     if not layer.look.zeros:
         return Scored(by, load, by.kept)
     drawn = Scored(by, load, 0, some_zero=True)
@@ -266,7 +273,7 @@ class InEachRow:
 
     def mask(self, rows: Tensor) -> Tensor:
         """Return which weights are kept, bool ``[n]`` row by row."""
-        at_once = max(1, (1 << 20) // rows.shape[1])
+        at_once = max(1, (1 << 20) // rows.shape[1])  # whole rows, about a million weights: some MB at a time
         parts = (rows[start : start + at_once] for start in range(0, len(rows), at_once))
         return torch.cat([self._mask_rows(magnitude(part)).reshape(-1) for part in parts])
 
@@ -393,6 +400,8 @@ def prune_smallest(ranked: Sequence[Ranked], k: int, cancelled: Watch | None = N
     """
     if k == 0:
         return [ExactCut(r.n, r.n, 0.0, 0) for r in ranked]
+    # The first digit of a radix select costs nothing: the sketch has counted the weights of every bucket. Only weights
+    # of the bucket that holds rank k, a few in a thousand, are looked at.
     total = np.zeros(_BUCKETS, np.int64)
     for r in ranked:
         total[r.buckets] += r.counts
@@ -403,6 +412,7 @@ def prune_smallest(ranked: Sequence[Ranked], k: int, cancelled: Watch | None = N
     threshold = _smallest(np.concatenate([m.others for m in members]), edge, sum(m.at_edge for m in members), rank)
     spare = rank - sum(m.below(threshold, edge) for m in members)
     cuts = []
+    # of weights that equal the threshold, those of the first layers go, and within a layer the first
     for r, m in zip(ranked, members, strict=True):
         ties = m.equal(threshold, edge)
         taken = min(ties, spare)
@@ -429,7 +439,7 @@ class _Members:
 def _members(ranked: Ranked, bucket: int) -> _Members:
     """Collect a bucket's members; where nearly all are zeros, or all are the same, only those that differ."""
     count = int(ranked.counts[ranked.buckets == bucket].sum())
-    if not count or ranked.lossless:
+    if not count or ranked.lossless:  # bfloat16 has no bits below the bucket: its members are all the lower edge
         return _Members(count, np.empty(0))
     found = [_in_bucket(piece, bucket) for piece in chunks(ranked.load().reshape(-1))]
     others = np.concatenate(found)

@@ -91,6 +91,7 @@ def codebook_of(weights: Tensor, bits: int) -> Tensor:
     sums = torch.cumsum(ordered, 0, dtype=torch.float64)
     sums = torch.cat([sums.new_zeros(1), sums])
     values, cells = _start(ordered, bits), None
+    # Lloyd's algorithm on sorted weights: assigning them to the nearest value is a search for the midpoints
     for _ in range(ITERATIONS):
         bounds = torch.searchsorted(ordered, midpoints(values), right=True)
         if cells is not None and torch.equal(bounds, cells):

@@ -224,6 +224,7 @@ def _auto(layer: LayerWeights, plan: UniformPlan, low: Tensor, high: Tensor) -> 
     full = far / half, torch.where(-least >= most, half, half - 1)
     even = far / (half - 1), torch.full_like(far, half)
     step = step_sizes(low, high, plan)
+    # no sync with a GPU in here: every choice is a `where`, and only whether to measure at all is asked of the host
     zero = torch.full_like(step, torch.nan)  # of a spread grid: found once its step is rounded for storage
     if plan.bits > 2:
         better = _full_range_is_better(low, high, _survivors_per_group(layer), plan)
