@@ -83,7 +83,8 @@ class Progress:
         counts = [(self.rounds, "stage" if self.stage else "round"), (self.epochs, "epoch"), (self.steps, "step")]
         factors = [f"{n:,} {what}{'s' * (n != 1)}" for n, what in counts if n and (n > 1 or what != "round")]
         steps = self.rounds * self.epochs * (self.steps or 0)
-        return " × ".join(factors) + (f" = {steps:,} steps" if self.steps and len(factors) > 1 else "")
+        total = f" = {steps:,} step{'s' * (steps != 1)}" if self.steps and len(factors) > 1 else ""
+        return " × ".join(factors) + total
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON-able values.
