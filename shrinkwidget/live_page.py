@@ -183,13 +183,19 @@ def write_page(path: str | os.PathLike[str], page: str) -> int:
     return write_whole(path, [page.encode()])
 
 
-def in_frame(page: str, title: str, height: int) -> str:
-    """Return an ``<iframe>`` that holds a page, for the output of a cell; the page then sets its own height."""
-    style = f"width: 100%; height: {height}px; border: 0; display: block"
-    return (
-        f'<iframe class="shrinkwidget-page" title="{html.escape(title)}" style="{style}" '
-        f'srcdoc="{html.escape(page)}"></iframe>'
-    )
+# A picture follows in an output of its own, for where no page can be shown: JupyterLab before the notebook is trusted,
+# GitHub, a PDF. They take the style sheet away with the frame, and a page that runs says so (`data-alive`).
+_FRAME: Final = """<style>
+:is(.jp-OutputArea-child, .output_area):has(> * > .shrinkwidget-page[data-alive])
++ :is(.jp-OutputArea-child, .output_area):has(> :is(.jp-RenderedImage, .output_png)) {{ display: none }}
+</style>
+<iframe class="shrinkwidget-page" title="{title}" style="display: block; width: 100%; height: 0; border: 0"
+srcdoc="{page}"></iframe>"""
+
+
+def in_frame(page: str, title: str) -> str:
+    """Return an ``<iframe>`` that holds a page, for the output of a cell: it has no height until its page runs."""
+    return _FRAME.format(title=html.escape(_encodable(title)), page=html.escape(page))
 
 
 def _page(script: str, title: str, summary: str, data: bytes, blob: bytes) -> str:

@@ -62,6 +62,12 @@ describe("the columns", () => {
     expect(at(320).weights).toBe(0);
   });
 
+  it("give the room of the counts to names that would be cut", () => {
+    const label = 86; // "stage1.0.conv1"
+    expect(ridgeColumns(400, label, ROW, numbers)).toMatchObject({ label: label + 26, weights: 0 });
+    expect(ridgeColumns(600, label, ROW, numbers).weights).toBeGreaterThan(0);
+  });
+
   it("leave most of a wide ridge to the distributions", () => {
     expect(at(690).plot.width).toBeGreaterThan(0.33 * 690);
   });

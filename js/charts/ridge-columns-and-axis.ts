@@ -58,22 +58,27 @@ export interface NumberWidths {
 const GAP = 10;
 /** Below this a distribution says nothing: a column of numbers goes first. */
 const LEAST_PLOT = 60;
+/** A name is cut down to this before the bits go; most names fit into the other, before the counts of weights do. */
 const LEAST_LABEL = 76;
+const USUAL_LABEL = 112;
 const TYPICAL: NumberWidths = { weights: 50, pruned: 42, bits: 26, nbytes: 50 };
 
 /**
- * Divide a row's width: numbers take what they need, names up to a third, the plot the rest. Where that is too little, names
- * give way first, then the counts of weights, which no recipe changes, then the bits.
+ * Divide a row's width: numbers take what they need, names up to a third, the plot the rest. Where that is too little, the
+ * counts of weights go first, which no recipe changes, then names give way, then the bits.
  */
 export function ridgeColumns(width: number, longestLabel: number, row = ROW, numbers = TYPICAL): Columns {
   const right = width - PAD;
-  const wanted = Math.min(longestLabel + PAD + 18, Math.max(LEAST_LABEL, width * 0.3));
+  const wanted = Math.min(longestLabel + PAD + 18, Math.max(USUAL_LABEL, width * 0.3));
   let shown: (keyof NumberWidths)[] = ["weights", "pruned", "bits", "nbytes"];
   const rest = () => right - PAD - shown.reduce((sum, name) => sum + numbers[name] + GAP, 0);
-  for (const name of ["weights", "bits"] as const) {
-    if (rest() - Math.min(wanted, LEAST_LABEL) < LEAST_PLOT) shown = shown.filter((other) => other !== name);
+  for (const [name, label] of [
+    ["weights", USUAL_LABEL],
+    ["bits", LEAST_LABEL],
+  ] as const) {
+    if (rest() - Math.min(wanted, label) < LEAST_PLOT) shown = shown.filter((other) => other !== name);
   }
-  const label = Math.round(Math.max(Math.min(wanted, LEAST_LABEL), Math.min(wanted, rest() - 2 * LEAST_PLOT)));
+  const label = Math.round(Math.max(Math.min(wanted, LEAST_LABEL), Math.min(wanted, rest() - LEAST_PLOT)));
   const plot = { x: label + PAD, y: 0, width: Math.max(40, rest() - label), height: row - 8 };
   const edges = { weights: 0, pruned: 0, bits: 0, nbytes: 0 };
   let edge = plot.x + plot.width;

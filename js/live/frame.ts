@@ -15,6 +15,7 @@ export function fitIntoFrame(): void {
   if (!frame) return;
   const root = document.documentElement;
   root.dataset.framed = "";
+  frame.dataset.alive = ""; // the picture that stands in for the page may go
   followTheme(frame, root);
   const fit = () => {
     frame.style.height = `${Math.ceil(document.body.getBoundingClientRect().height)}px`;

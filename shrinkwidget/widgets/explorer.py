@@ -12,6 +12,7 @@ from threading import RLock
 from typing import Any, Final
 
 import traitlets as t
+from IPython.core.getipython import get_ipython
 from IPython.display import display
 
 from ..analysis.estimate import Estimate
@@ -43,8 +44,6 @@ _LOOK_SECONDS: Final = 0.005
 _SNAPSHOT_SECONDS: Final = 5.0
 _NOT_ON_PAGE: Final = frozenset({"sketch", "exact", "score", "status", "monitor", "keeps"})
 """What a page that stands alone has no use for: its buttons' words, or what it is given by recipe."""
-_PAGE_HEIGHT: Final = 860
-"""The height of an embedded page in pixels until it has set its own."""
 
 
 class _Float(t.Float[float, Any]):
@@ -238,7 +237,7 @@ class Explorer(BaseWidget):
 
         Raises:
             FileError: if the page would be larger than 25 MB.
-            ShrinkError: if the explorer is closed.
+            ShrinkError: if the explorer is closed, or there is no notebook.
 
         Example:
             >>> import shrinkwidget as sw
@@ -246,7 +245,9 @@ class Explorer(BaseWidget):
             >>> ex.embed()  # doctest: +SKIP
             >>> ex.close()
         """
-        page = in_frame(self._page_html(history), self._title, _PAGE_HEIGHT)
+        page = in_frame(self._page_html(history), f"Compress {self._title}")
+        if get_ipython() is None:
+            raise ShrinkError("there is no notebook to embed a page in: write one to a file with ex.to_html(path)")
         picture = self._snapshot()
         display({"text/html": page, "text/plain": self._caption}, raw=True)
         display(picture, metadata=alt_text(picture), raw=True)

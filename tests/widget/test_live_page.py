@@ -219,7 +219,7 @@ def test_names_are_text_and_never_markup(open_page: Open, tmp_path: Path) -> Non
     expect(page.part("layer-tables").locator("tbody th").first).to_contain_text("<img src=x onerror=alert(2)>")
     assert page.evaluate("[document.images.length, document.scripts.length]") == [0, 2]
     framed = tmp_path / "framed.html"
-    framed.write_text(in_frame((tmp_path / "hostile.html").read_text(), '"><script>alert(4)</script>', 800))
+    framed.write_text(in_frame((tmp_path / "hostile.html").read_text(), '"><script>alert(4)</script>'))
     inside = open_page(framed).within(0)
     expect(inside.frame.get_by_role("heading", level=2)).to_have_text(f"</title>{HOSTILE}")
     assert inside.page.evaluate("document.scripts.length") == 0
@@ -230,8 +230,7 @@ def chain(layers: int) -> nn.Sequential:
     return nn.Sequential(*[nn.Linear(24, 24) for _ in range(layers)])
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("layers", [2, 8, 54])
+@pytest.mark.parametrize(("layers", "theme"), [(2, "light"), (8, "dark"), (54, "light")])
 def test_it_fits_a_phone_and_a_screen_light_and_dark(
     open_page: Open, tmp_path: Path, screenshots: Path, layers: int, theme: Any
 ) -> None:
@@ -267,7 +266,7 @@ NOTEBOOK = """<!doctype html><html><head><meta charset="utf-8"><title>notebook</
 def test_in_a_frame_it_takes_the_colors_around_it_and_the_height_it_needs(
     open_page: Open, demo: Path, tmp_path: Path
 ) -> None:
-    frame = in_frame(demo.read_text(), "DigitNet", 300)
+    frame = in_frame(demo.read_text(), "DigitNet")
     (tmp_path / "notebook.html").write_text(NOTEBOOK.format(first=frame, second=frame))
     page = open_page(tmp_path / "notebook.html", width=1100)
     first, second = page.within(0), page.within(1)
