@@ -32,7 +32,7 @@ compatibility: $(VENV)/ready-bench $(STATIC)  ## docs/compatibility.md: 60 archi
 mutants: chromium $(VENV)/ready-test $(STATIC)  ## plant thirty faults, one at a time: do the tests notice?
 	@$(BIN)/python -m tests.mutation.run_mutants $(ARGS)
 
-pictures: chromium $(VENV)/ready-test $(STATIC)  ## docs/images anew, from a real JupyterLab, light and dark
+pictures: chromium $(VENV)/ready-test $(STATIC)  ## docs/images again, from a real JupyterLab, light and dark
 	@$(BIN)/python -m tests.widget.readme_pictures
 
 setup: $(VENV)/ready-dev $(STATIC)  ## .venv with everything a contributor needs
@@ -51,7 +51,7 @@ typescript: $(STATIC)  ## tsc, biome and vitest
 	$(STAGE) "tsc and biome" npm run --silent check
 	$(STAGE) vitest npm run --silent test
 
-python: $(VENV)/ready-test $(STATIC)  ## pytest, but for the notebooks and the browser
+python: $(VENV)/ready-test $(STATIC)  ## pytest, except for the notebooks and the browser
 	$(STAGE) pytest $(APART) loadfile --ignore tests/widget --ignore tests/test_notebooks.py
 
 notebooks: $(VENV)/ready-test $(STATIC)  ## every example from top to bottom
@@ -64,7 +64,7 @@ browser: chromium $(VENV)/ready-test $(STATIC)  ## the widget in a real JupyterL
 chromium: $(VENV)/made
 	@$(BIN)/python -m tests.widget.chromium
 
-pins: $(VENV)/ready-dev  ## write constraints.txt anew from what .venv holds
+pins: $(VENV)/ready-dev  ## write constraints.txt again from what .venv holds
 	@$(PIP) freeze --exclude-editable | sed 's/+cpu//' | sed '1i # What CI and the demo install, to the version. Renew with: make pins' > constraints.txt
 
 clean:  ## remove what was built and installed

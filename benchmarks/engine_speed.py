@@ -110,7 +110,7 @@ def _figure_rows(model: nn.Module, calm: Calm) -> Iterator[Row]:
 
 
 def _settle(weights: ModelTensors, recipe: sw.Recipe, known: Sketch) -> None:
-    """Do what the explorer does once a slider rests, but for running the network."""
+    """Do what the explorer does once a slider rests, except for running the network."""
     encoded, _ = encode_layers(weights, recipe, known)
     for _ in decoded_state(weights, recipe, encoded):
         pass

@@ -304,7 +304,7 @@ class Recipe:
         if version < VERSION:
             raise RecipeError(
                 f"this recipe has version {version}, from before the first release, which {VERSION} replaced: "
-                f"write it anew with sw.Recipe(…)"
+                f"write it again with sw.Recipe(…)"
             )
         values = {str(k): v for k, v in found.items() if k not in ("format", "version")}
         refuse_unknown(values, [f.name for f in fields(cls)], "Recipe", RecipeError, "field")

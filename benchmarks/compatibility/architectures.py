@@ -23,7 +23,7 @@ EXAMPLES: Final = 12
 class Architecture:
     """One model to try.
 
-    `build` makes it anew, with other random weights each time. `data` gives two batches as its users have them. `task`
+    `build` makes it again, with other random weights each time. `data` gives two batches as its users have them. `task`
     says what its outputs are compared with, and so how the table's own reference scores it.
     """
 

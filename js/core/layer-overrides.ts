@@ -1,4 +1,4 @@
-// Which override decides a layer. A planner writes one override per layer, and a drag asks anew every frame: so names are
+// Which override decides a layer. A planner writes one override per layer, and a drag asks again every frame: so names are
 // looked up, only wildcards are held against every layer, and answers are remembered by the list of overrides itself.
 import { compileGlob, type Glob, globMatches, isGlob } from "./glob";
 import type { Override, Recipe, Sketch } from "./types";

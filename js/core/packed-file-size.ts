@@ -44,7 +44,7 @@ function isDense(n: number, kept: number, plan: Plan, bits: number): boolean {
   return kept === n || (zeroOnGrid(plan, bits) && n * bits <= n + kept * bits);
 }
 
-/** Whether codes of so many bits can say zero: plain floats can, and linear grids but for one bit. */
+/** Whether codes of so many bits can say zero: plain floats can, and linear grids except for one bit. */
 function zeroOnGrid(plan: Plan, bits: number): boolean {
   return bits >= 16 || quantizerOf(plan).hasZero(bits);
 }

@@ -24,7 +24,7 @@ interface ModelInfo extends Omit<Sketch, "layers" | "uncompressed"> {
 export function decodeSketch(bytes: Uint8Array | DataView): Sketch {
   const { metadata, tables } = readSafetensors(bytes);
   if (metadata.format !== FORMAT || metadata.version !== VERSION) {
-    throw new Error(`this is not a shrinkwidget sketch of version ${VERSION}; make it anew with the same version`);
+    throw new Error(`this is not a shrinkwidget sketch of version ${VERSION}; make it again with the same version`);
   }
   const model: ModelInfo = JSON.parse(metadata.model);
   return { ...model, layers: model.layers.map((info, i) => decodedLayer(info, i, model, tables)) };

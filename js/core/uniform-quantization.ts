@@ -16,7 +16,7 @@ export const CLIPS = [
 const FEW_BITS = 3;
 /** From this share on of groups on one side of zero, or equally far to both, a layer may be quantized already. */
 const EVEN = 0.999;
-/** Extents are rounded to 1/256 of the range, but for percentiles, so that the layers of a model share their tables of errors. */
+/** Extents are rounded to 1/256 of the range, except for percentiles, so that the layers of a model share their tables of errors. */
 const GRAIN = 256;
 
 /** A linear grid in units of a group's range: its step, and where it ends on the side of the outermost weight, and on the other. */

@@ -107,7 +107,7 @@ describe("the shared state", () => {
     nextFrame();
   }
 
-  it("shows what is asked for as soon as figures come, or a slider drawn anew would fall back", () => {
+  it("shows what is asked for as soon as figures come, or a slider drawn again would fall back", () => {
     state.edit(sparsity(0.9), "sparsity");
     const exact = { ...state.figures.value, exact: true };
     model.answer("exact", exact);

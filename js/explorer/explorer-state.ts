@@ -375,7 +375,7 @@ class Shared implements State {
   }
 
   /**
-   * Figures came. They draw the slider anew, and between an edit and its frame that would be where it stood before: the
+   * Figures came. They draw the slider again, and between an edit and its frame that would be where it stood before: the
    * next arrow key would go on from there, and a step be lost.
    */
   #catchUp(): void {

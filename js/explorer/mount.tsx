@@ -88,7 +88,7 @@ function Explorer({ view }: { view: View }) {
   );
 }
 
-/** Alone in reading the tip, so that nothing else is made anew while the pointer moves. */
+/** Alone in reading the tip, so that nothing else is made again while the pointer moves. */
 function Tips({ view }: { view: View }) {
   return <Tooltip tip={view.tip.value} within={view.tip.value ? view.root.clientWidth : 0} />;
 }

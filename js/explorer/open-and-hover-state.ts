@@ -16,7 +16,7 @@ export interface View {
   readonly state: State;
   readonly root: HTMLElement;
   readonly colors: Signal<Colors>;
-  /** Pixels of the screen for one of the page: canvases are drawn anew when it changes. */
+  /** Pixels of the screen for one of the page: canvases are drawn again when it changes. */
   readonly pixelRatio: Signal<number>;
   /** Index of the layer that is open large, or -1. */
   readonly selected: Signal<number>;

@@ -77,7 +77,7 @@ export class RidgeCache {
     return { colors, hatch: this.#hatch.pattern, log: this.view.log.value, tick: 3 };
   }
 
-  /** Everything the ridge needs for one drawing, but for what the pointer and the keyboard add. */
+  /** Everything the ridge needs for one drawing, except for what the pointer and the keyboard add. */
   scene(
     ctx: CanvasRenderingContext2D,
     size: { width: number; height: number; row: number; scrollTop: number; ratio: number },
@@ -117,7 +117,7 @@ export class RidgeCache {
     this.#key = key;
   }
 
-  /** The columns, divided anew for a new width, other rows, or the page's font, which comes after the first drawing. */
+  /** The columns, divided again for a new width, other rows, or the page's font, which comes after the first drawing. */
   #columnsFor(
     ctx: CanvasRenderingContext2D,
     font: string,

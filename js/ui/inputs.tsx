@@ -89,7 +89,7 @@ export function SparsitySlider(props: SliderProps) {
   const refused = refusal.at === value ? refusal.why : ""; // old news once the value moves on
   const percent = Math.round(1e4 * value) / 100;
   const slide = (event: Event) => {
-    setRefusal(NOT_REFUSED); // the same object: drawn anew before the next frame, the slider would lose a step
+    setRefusal(NOT_REFUSED); // the same object: drawn again before the next frame, the slider would lose a step
     change(Number((Number((event.currentTarget as HTMLInputElement).value) / 100).toFixed(6)));
   };
   return (

@@ -69,8 +69,8 @@ def checksum(tensor: Tensor) -> int:
     """Return 64 bits that depend on every bit of a tensor and its place.
 
     Eight bytes at a time are one word; each is multiplied by an odd number of its place, and all are added, modulo
-    2⁶⁴. So any change of one word changes the sum, and others do but for one case in 2⁶⁴. A tensor that has no bytes of
-    its own (a quantized or wrapped one) is told by its counter of changes.
+    2⁶⁴. So any change of one word changes the sum, and others do except in one case in 2⁶⁴. For a tensor that has no
+    bytes of its own (a quantized or wrapped one) its counter of changes stands.
     """
     try:
         raw = tensor.detach().contiguous().reshape(-1).view(torch.uint8)

@@ -410,7 +410,7 @@ def where_float64_is(tensor: Tensor) -> Tensor:
 
 
 _QUANTIZED: Final = ("quant_state", "quant_type", "bnb_quantized")
-"""Attributes by which bitsandbytes, GGUF and others mark a parameter that holds packed codes."""
+"""Attributes with which bitsandbytes, GGUF and others mark a parameter that holds packed codes."""
 
 
 def plain_tensors(tensor: Tensor) -> Iterator[Tensor]:

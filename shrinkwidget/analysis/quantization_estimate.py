@@ -26,7 +26,7 @@ FEW_BITS: Final = 3
 EVEN: Final = 0.999
 """From this share on of groups on one side of zero, or equally far to both, a layer may be quantized already."""
 GRAIN: Final = 256
-"""Extents are rounded to 1/256 of the range, but for percentiles, so that layers share their tables of errors."""
+"""Extents are rounded to 1/256 of the range, except for percentiles, so that layers share their tables of errors."""
 LLOYD: Final = 4
 """Iterations of Lloyd's algorithm an estimate can afford; from a good start they come within 0.3 dB of all."""
 

@@ -382,7 +382,7 @@ def sketch_layer(entry: TensorEntry, tables: bool = True) -> LayerSketch:
     except (RuntimeError, OSError) as error:
         raise ModelError(
             f"the weights of {quoted(entry.name)} cannot be read{where} ({reason(error)}): "
-            f"load the model anew, on a device that works"
+            f"load the model again, on a device that works"
         ) from error
     # in ascending order of value: negative buckets from the largest magnitude down, then positive ones
     buckets = np.flatnonzero(histogram).astype(np.uint16)

@@ -136,7 +136,7 @@ def copied(model: nn.Module) -> nn.Module:
     """
     try:
         with torch.inference_mode(False), torch.no_grad():
-            # deepcopy refuses these: weights that a hook makes anew before each call, activations that are remembered
+            # deepcopy refuses these: weights that a hook makes again before each call, activations that are remembered
             memo = {id(tensor): tensor.detach().clone() for tensor in _computed(model)}
             new = copy.deepcopy(model, memo | _sharing(model))
     except Exception as error:

@@ -91,8 +91,8 @@ class EncodedTensor:
         keep: bool ``[n]``, true where a weight is kept; None if all are. K of them are.
         codes: uint8 ``[K]`` for up to 8 bits, else the kept weights themselves, as float16, bfloat16 or float32.
         scales: float32 ``[groups]``, exactly as the file reproduces them; None for a codebook and for plain floats.
-        zeros: uint8 ``[groups]``, the code of zero; None but for asymmetric grids.
-        codebook: float32 ``[2^bits]``, ascending; None but for codebooks.
+        zeros: uint8 ``[groups]``, the code of zero; None except for asymmetric grids.
+        codebook: float32 ``[2^bits]``, ascending; None except for codebooks.
         layout: how the tensor is read as a matrix, row by row: the order of everything here.
     """
 
@@ -257,7 +257,7 @@ def packed(scales: Tensor, top: Tensor, plan: Plan) -> Tensor:
 
 
 def unpacked(words: Tensor, top: Tensor, plan: Plan) -> Tensor:
-    """Undo `packed`, but for what it rounded."""
+    """Undo `packed`, except for what it rounded."""
     return (words << _spare_bits(plan)).to(torch.int16).view(torch.float16).float().div_(UNIT).mul_(top)
 
 

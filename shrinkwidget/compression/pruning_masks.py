@@ -69,7 +69,7 @@ def selections(
     """Return which weights of every compressible layer survive, in order; see `keep_masks`.
 
     With `pruned`, weights that are zero are what an importance that needs calibration data pruned before: a network
-    that was trained under its masks is not ranked anew.
+    that was trained under its masks is not ranked again.
 
     Raises:
         Cancelled: as soon as `cancelled` says so.
@@ -141,7 +141,7 @@ class Ranking:
             histogram = np.bincount(look.buckets & 0x7FFF, weights=look.counts).astype(np.float64)
             lossless, load = look.lossless, entry.rows
         else:
-            # Scores are computed anew whenever they are needed: held for all layers they would take as much memory as
+            # Scores are computed again whenever they are needed: held for all layers they would take as much memory as
             # the model does. A first pass counts them, as the sketch has counted magnitudes.
             load, lossless = partial(self.scores, entry), False
             histogram = np.zeros(1 << 15)
@@ -258,7 +258,7 @@ class Scored:
     threshold: float = 0.0
 
     def mask(self, rows: Tensor) -> Tensor:
-        """Return which weights are kept, bool ``[n]`` row by row: those with the largest scores, but for zeros."""
+        """Return which weights are kept, bool ``[n]`` row by row: those with the largest scores, except for zeros."""
         selected = self.by.mask(self.load().view(rows.shape)).to(rows.device)
         return selected & (rows.reshape(-1) != 0) if self.some_zero else selected
 
@@ -300,7 +300,7 @@ class SignedSelection:
 
 @dataclass(frozen=True, slots=True)
 class StructuredSelection:
-    """What a structure keeps of each row, but for zeros among it."""
+    """What a structure keeps of each row, except for zeros among it."""
 
     structure: Structure
     name: str

@@ -261,7 +261,7 @@ def read_in_thread(
 
     No thread can be ended from outside. So where a loader waits for ever, for a lock, a socket, a worker that died, its
     reader is left to wait, and the thread that works is free again. As long as it waits, the same data is not read
-    anew: a second reader would only be the second to wait. Tensors do not block; nor is there another thread without
+    again: a second reader would only be the second to wait. Tensors do not block; nor is there another thread without
     `patience`: on the main thread Ctrl-C ends the wait.
 
     Raises:
@@ -336,7 +336,7 @@ class _Reader:
         self.left = True
         self._asked.put(False)
         if not self._waiting:
-            self.thread.join(_CLOSE_SECONDS)  # a loader's workers end before somebody reads it anew
+            self.thread.join(_CLOSE_SECONDS)  # a loader's workers end before somebody reads it again
 
     def _read(self, batches: Iterator[Any]) -> None:
         try:

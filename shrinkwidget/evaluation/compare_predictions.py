@@ -139,7 +139,7 @@ def compare_predictions(
         after: the model that is compared, such as a `CompressedModel`.
         eval_data: as `evaluate` takes it, with one label for every example.
         images: how many of the misread inputs to keep at most; any misread example is as likely among them.
-        seed: by which they are drawn.
+        seed: of the draw.
         batch_size, ignore_index: see `evaluate`.
 
     Raises:

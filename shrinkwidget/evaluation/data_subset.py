@@ -16,7 +16,7 @@ from ..errors import ArgumentError
 from .batches import as_pair, count, own_loader, raw_batches, read_in_thread
 
 _MOST_HELD: Final = 1 << 30
-"""Bytes of batches that are held when all of the data is asked for; of more, every evaluation reads the data anew."""
+"""Bytes of batches that are held when all of the data is asked for; of more, every evaluation reads the data again."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -117,7 +117,7 @@ class Score:
         return cls(**{**known, **unknown, "warnings": tuple(known["warnings"])})
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON-able values but for the counts of classes; what is not finite is None.
+        """Return plain JSON-able values except for the counts of classes; what is not finite is None.
 
         Example:
             >>> import shrinkwidget as sw

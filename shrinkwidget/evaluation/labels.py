@@ -75,7 +75,7 @@ def _shares(scores: Tensor, labels: Tensor, classes_last: bool) -> tuple[Tensor,
     """Return labels that give each class its share; as class numbers where the whole share is that of one."""
     if labels.is_complex():
         raise DataError(f"labels are {describe(labels)}; expected class numbers, or a share of each class")
-    # Several labels of one row (multi-label) look the same but for their sum: they would be scored by their largest.
+    # Several labels of one row (multi-label) look the same except for their sum: they would be scored by their largest.
     shares = labels.float()
     within = bool(((shares >= 0) & (shares <= 1)).all())
     one, last = (bool(((shares.sum(dim) - 1).abs() < 1e-3).all()) for dim in (1, -1))

@@ -444,7 +444,7 @@ def ends_in_probability(model: nn.Module, batch: Batch, scores: Tensor) -> bool 
         floating = isinstance(value, Tensor) and value.dtype.is_floating_point
         return value.detach().clone().requires_grad_() if floating else value
 
-    inner = unwrapped(model)  # a compiled model would be compiled anew for one example
+    inner = unwrapped(model)  # a compiled model would be compiled again for one example
     args, kwargs = _first_rows(batch, 1)
     try:
         with torch.inference_mode(False), torch.enable_grad(), preserve_rng_state(), eval_mode(inner):

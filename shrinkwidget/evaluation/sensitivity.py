@@ -268,7 +268,7 @@ def sensitivity(
         metric, batch_size, ignore_index, next_token: see `evaluate`.
         layers: names or wildcards of the layers to measure; by default all.
         samples: how many examples to draw for it; None for all. The result says which were taken.
-        seed: by which they are drawn.
+        seed: of the draw.
         calibration: examples for an importance that needs them; see `sketch`.
         progress: whether to show a bar, in a terminal or a notebook.
 

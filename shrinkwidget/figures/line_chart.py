@@ -47,7 +47,7 @@ LOOKS: Final = (
 
 
 def look_of(index: int) -> Look:
-    """Return the look of a line by its place; after eight they begin anew."""
+    """Return the look of a line by its place; after eight they start again."""
     return LOOKS[index % len(LOOKS)]
 
 

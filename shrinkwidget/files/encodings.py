@@ -27,7 +27,7 @@ from ..recipe import Plan
 
 Bytes: TypeAlias = NDArray[np.uint8]
 
-# Codes are noise but for their histogram: levels 1 and 3 come as close to its entropy as level 19, in a hundredth of
+# Codes are noise except for their histogram: levels 1 and 3 come as close to its entropy as level 19, in a hundredth of
 # the time. Level 19 gains where something repeats, as n:m masks do, and is tried where it costs no noticeable time.
 _LEVELS: Final = (1, 3)
 _LEVELS_IF_SMALL: Final = (1, 3, 19)
@@ -35,7 +35,7 @@ _SMALL: Final = 1 << 20
 _WINDOW_LOG: Final = 23  # 8 MiB, more than these levels ask for: no file makes a reader reserve more memory
 # A zstd block may unfold to this many times its length: four bytes say that one byte is repeated 2**17 times.
 _MOST_UNFOLDED: Final = 1 << 15
-_SLACK: Final = 1 << 20  # what a reader unfolds at once at least, lest it goes byte by byte towards the end
+_SLACK: Final = 1 << 20  # what a reader unfolds at once at least, or it would go byte by byte towards the end
 
 
 class PlainEncoding:

@@ -92,7 +92,7 @@ def read(path: str | os.PathLike[str], into: nn.Module | None = None) -> PackedM
             raise FileError(f"cannot load {quoted(path)}: {error}") from error
     if into is not None:
         plain_weights(into)
-        tensors = _tensors(into)  # anew: weights that were computed have become parameters
+        tensors = _tensors(into)  # again: weights that were computed have become parameters
         with torch.no_grad():
             for record, values in packed.tensors():
                 for name in record.names:
@@ -165,7 +165,7 @@ def _metadata(header: dict[str, Any]) -> dict[str, str]:
     if not re.fullmatch("[1-9][0-9]{0,8}", version):
         raise FileError(f"its format version is {quoted(version)}; expected {VERSION}")
     if int(version) < VERSION:
-        raise FileError(f"its format version is {version}, from before the first release: compress the model anew")
+        raise FileError(f"its format version is {version}, from before the first release: compress the model again")
     if int(version) > VERSION:
         raise FileError(f"its format version is {version}, newer than {VERSION}: upgrade shrinkwidget to read it")
     keys = ("format", "version", "crc32", "recipe", "structure")
@@ -342,7 +342,7 @@ def _unpack(header: Header, records: Sequence[TensorRecord], size: int) -> Packe
     sizes = [record.numel for record, has in zip(records, masked, strict=True) if has]
     total = sum(k for k, has in zip(kept, masked, strict=True) if has)
 
-    # Records and counts say how long each section is, unwrapped, but for a mask that is written as runs.
+    # Records and counts say how long each section is, unwrapped, except for a mask that is written as runs.
     plain = section_lengths(records, kept)
     codes = [_codes_length(record, k, form) if record.encoded else 0 for record, k in both]
     expected = {

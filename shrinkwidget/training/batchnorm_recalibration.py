@@ -1,4 +1,4 @@
-"""Batch norm's statistics measured anew for the weights there are now: the cheapest recovery, without a label."""
+"""Batch norm's statistics measured again for the weights there are now: the cheapest recovery, without a label."""
 
 from __future__ import annotations
 

@@ -125,7 +125,7 @@ class Checkpoint:
                 raise FileError("its checksum does not match: the file was damaged or changed after it was written")
             found, asked = _json_object(file.metadata["log"]), _json_object(file.metadata["asked"])
             if differs := self._difference(asked):
-                raise FileError(f"it is {differs}: ask for the same again, or begin anew without resume")
+                raise FileError(f"it is {differs}: ask for the same again, or start over without resume")
             return self._saved(found, tensors)
         except FileError as error:
             raise FileError(f"cannot resume from {quoted(path)}: {error}") from error
@@ -226,7 +226,7 @@ def _opened(path: str | os.PathLike[str]) -> tuple[SafetensorsFile, bytes]:
     if not re.fullmatch("[1-9][0-9]{0,8}", version := about.get("version", "")):
         raise FileError(f"its version is {quoted(version)}; expected {VERSION}")
     if int(version) != VERSION:
-        age, cure = ("newer", "upgrade shrinkwidget") if int(version) > VERSION else ("older", "begin anew")
+        age, cure = ("newer", "upgrade shrinkwidget") if int(version) > VERSION else ("older", "start over")
         raise FileError(f"its version is {version}, {age} than {VERSION}: {cure}")
     with open_plain_file(path) as raw:
         header = read_header_text(raw, os.fstat(raw.fileno()).st_size)
@@ -503,7 +503,7 @@ def _is_others(module: str | None) -> bool:
 
 
 def _name(kind: type) -> str:
-    """Return a class's full name; of one of ours without its module, lest a file that moves ends every training."""
+    """Return a class's full name; of one of ours without its module: moving a file must not end every training."""
     own = __name__.partition(".")[0]
     module = own if kind.__module__.partition(".")[0] == own else kind.__module__
     return f"{module}.{kind.__qualname__}"

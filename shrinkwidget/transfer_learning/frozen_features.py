@@ -67,7 +67,7 @@ def frozen_features(
 ) -> tuple[object, int]:
     """Return the data with what goes into the head in place of the inputs, and how many examples there are.
 
-    It is one pair of tensors, to be shuffled anew in every epoch, where all examples are of one shape, and else a list
+    It is one pair of tensors, to be shuffled again in every epoch, where all examples are of one shape, and else a list
     of batches.
 
     Raises:

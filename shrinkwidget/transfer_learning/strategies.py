@@ -114,7 +114,7 @@ class LinearProbe:
     """Train the new head alone. The backbone is frozen, in eval mode, its batch-norm statistics too.
 
     What the backbone makes of every example is computed once and remembered (in memory: an example is as large as what
-    goes into the head), so that an epoch costs milliseconds. It is computed anew in every epoch where it must be: with
+    goes into the head), so that an epoch costs milliseconds. It is computed again in every epoch where it must be: with
     `TrainingOptions(augment=…)` or a teacher, where the output is made of more than the head's, and where a loss or a
     metric of your own wants other outputs than a tensor.
 
@@ -339,7 +339,7 @@ class FromScratch:
 
 
 def default_schedule(task: TransferTask) -> Schedule:
-    """Return a schedule by which most networks learn: 30 epochs, or 300 steps where the data is small."""
+    """Return a schedule that most networks learn with: 30 epochs, or 300 steps where the data is small."""
     steps = TrainingBatches(task.train_data, task.options).steps
     epochs = max(_EPOCHS, math.ceil(_STEPS / steps)) if steps else _EPOCHS
     return Schedule(epochs, lr=0.05, decay="cosine", warmup=epochs / 10)

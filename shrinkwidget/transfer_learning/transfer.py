@@ -365,7 +365,7 @@ class TransferTrainer:
         return 1 + max((entry["round"] for entry in self._over), default=0)
 
     def steps(self) -> Generator[Progress, None, None]:
-        """Train all stages, the progress of each as if it were alone, but for its number.
+        """Train all stages, the progress of each as if it were alone, except for its number.
 
         Raises:
             ShrinkError: for whatever goes wrong, its `best` the best weights so far.

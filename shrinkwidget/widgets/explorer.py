@@ -508,8 +508,8 @@ class Explorer(BaseWidget):
             self._tell(_stale="")  # it was changed back
 
     def _look_again(self) -> str:
-        """Begin anew with the model as it is now: of all that was told, only what was retrained still holds."""
-        session = self._open().anew()
+        """Start over with the model as it is now: of all that was told, only what was retrained still holds."""
+        session = self._open().reopened()
         try:
             session.check(self.recipe)
             recipe = self.recipe

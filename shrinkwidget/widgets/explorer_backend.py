@@ -215,7 +215,7 @@ class ExplorerSession:
         )
         return TrainingRun(TrainingSpec(compressed, self.train_data, self.eval_data, method, options))
 
-    def anew(self) -> ExplorerSession:
+    def reopened(self) -> ExplorerSession:
         """Return a new bench for the model as it is now; raises as the first one did."""
         return ExplorerSession(
             self.source, self.eval_data, self.metric, self.train_data, self._rules, self._layout, self._calibration

@@ -43,7 +43,7 @@ class Worker:
         self.forget_all()
 
     def forget_all(self) -> None:
-        """Begin anew, as a forked process has to: its parent's thread and the work for it stay with the parent."""
+        """Start over, as a forked process has to: its parent's thread and the work for it stay with the parent."""
         self._changed = threading.Condition()
         self._urgent: deque[_Job] = deque()
         self._latest: dict[Hashable, _Job] = {}

@@ -196,7 +196,7 @@ def section(name: str, **changes: Any) -> Callable[[dict[str, Any]], None]:
         (meta(format="pt"), "read it with safetensors.torch.load_file"),
         (meta(format="shrinkwidget-sketch"), "not a packed model"),
         (meta(version="4"), "newer than 3: upgrade shrinkwidget"),
-        (meta(version="2"), "from before the first release: compress the model anew"),
+        (meta(version="2"), "from before the first release: compress the model again"),
         (meta(version="99999999"), "upgrade shrinkwidget"),
         (meta(version="0"), "format version is '0'"),
         (meta(version="1.0"), "format version is '1.0'"),

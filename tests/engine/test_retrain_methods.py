@@ -1,4 +1,4 @@
-"""What else recovers accuracy: batch norm measured anew, pruning along a cubic, a teacher."""
+"""What else recovers accuracy: batch norm measured again, pruning along a cubic, a teacher."""
 
 from __future__ import annotations
 

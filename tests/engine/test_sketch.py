@@ -184,5 +184,5 @@ def test_weights_on_a_device_that_is_gone_are_told_in_one_sentence() -> None:
         sketch({"fc.weight": torch.ones(4, 4).as_subclass(Gone)})
     assert str(refused.value) == (
         "the weights of 'fc.weight' cannot be read from cpu (RuntimeError: CUDA error: device-side assert triggered): "
-        "load the model anew, on a device that works"
+        "load the model again, on a device that works"
     )

@@ -27,7 +27,7 @@ class Mutant:
         """Return the file's text with the fault in it.
 
         Raises:
-            ValueError: where the code has changed, and the fault has to be written anew.
+            ValueError: where the code has changed, and the fault has to be written again.
         """
         text = (ROOT / self.path).read_text(encoding="utf-8")
         if text.count(self.before) != 1:

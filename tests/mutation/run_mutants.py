@@ -89,7 +89,7 @@ def noticed(mutant: Mutant, copy: Path) -> bool:
 
 
 def failed(suite: str, copy: Path) -> bool:
-    """Run a suite in the copy, the bundle built anew where it is looked at; a build that breaks counts as noticed."""
+    """Run a suite in the copy, the bundle built again where it is looked at; a build that breaks counts as noticed."""
     if suite in ("page", "monitor") and not built(copy, "js/"):
         return True
     environment = os.environ | {"PYTHONPATH": str(copy), "OMP_NUM_THREADS": "1"}

@@ -94,7 +94,7 @@ def shared_notebook(
 
 @pytest.fixture
 def book(shared_notebook: Notebook) -> Iterator[Notebook]:
-    """Run the module's notebook anew: a new explorer, of which nothing is known of the last one."""
+    """Run the module's notebook again: a new explorer, of which nothing is known of the last one."""
     shared_notebook.run_all()
     yield shared_notebook
     complaints = [*shared_notebook.complaints]

@@ -1,4 +1,4 @@
-"""Takes the README's pictures anew: the explorer and a monitor in a real JupyterLab, light and dark (make pictures)."""
+"""Takes the README's pictures: the explorer and a monitor in a real JupyterLab, light and dark (make pictures)."""
 
 from __future__ import annotations
 

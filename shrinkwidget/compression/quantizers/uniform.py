@@ -315,7 +315,7 @@ def _clips(layer: LayerWeights, plan: UniformPlan, low: Tensor, high: Tensor) ->
 def _least_error_clips(layer: LayerWeights, plan: UniformPlan, low: Tensor, high: Tensor) -> Tensor:
     """Return the clip with the least squared error of each group: the best of the `CLIPS`, refined by `CLIP_STEPS`.
 
-    The error has one valley but for the noise of single weights, and of equally good clips the first tried is taken.
+    The error has one valley except for the noise of single weights, and of equally good clips the first tried is taken.
     """
     best = torch.ones_like(low)
     least = torch.full(low.shape, math.inf, dtype=torch.float64, device=low.device)
