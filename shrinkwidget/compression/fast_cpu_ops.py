@@ -77,7 +77,10 @@ def zeroed_(values: Tensor, keep: Tensor) -> Tensor:
 
 def codes_of(values: Tensor) -> Tensor:
     """Return whole numbers from 0 to 255 as uint8."""
-    return torch.from_numpy(values.numpy().astype(np.uint8)) if _on_cpu(values) else values.to(torch.uint8)
+    if not _on_cpu(values):
+        return values.to(torch.uint8)
+    with np.errstate(invalid="ignore"):  # of weights that became NaN: told by name once the layer has been measured
+        return torch.from_numpy(values.numpy().astype(np.uint8))
 
 
 def working(piece: Tensor) -> Tensor:
