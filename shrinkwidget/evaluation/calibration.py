@@ -34,8 +34,9 @@ from .labels import LabelRules
 from .metrics import LOSSES
 from .predictions import OutputReader
 
-# Examples whose gradients are taken together, of data that is no loader: in larger batches they cancel. On the
-# embedded network, 80 % pruned, "taylor" keeps 86 % accuracy with single examples, 67 % with 8, 26 % with 128.
+# Examples whose gradients are taken together, of data that is no loader: in larger batches they cancel, in smaller
+# ones there are more passes. The embedded network, 80 % pruned by "taylor", has 88 % accuracy on its validation images
+# with single examples, 70 % with 8, which take less than half the time, and 25 % with 128.
 _LABELLED_ROWS: Final = 8
 
 _NO_TARGETS: Final = torch.empty(0)

@@ -80,7 +80,7 @@ class RunningMean:
 
     def add(self, sums: Sums) -> None:
         """Add one batch."""
-        t, m = sums.total.cpu().double(), sums.terms.cpu().double()
+        t, m = sums.total.cpu().double(), sums.terms.cpu().double()  # Metal has no float64
         self.examples += sums.examples
         self.clusters += int((m > 0).sum())
         self.terms += float(m.sum())
@@ -102,7 +102,7 @@ class RunningMean:
     @property
     def error(self) -> float:
         """Standard error of the mean; NaN for a single cluster."""
-        if self.clusters < 2:
+        if self.clusters < 2:  # one example says nothing about how examples differ
             return math.nan
         return math.sqrt(self.spread * self.clusters / (self.clusters - 1)) / self.terms
 
@@ -265,7 +265,7 @@ def resolve(metric: str | Metric | Callable[[Any, Tensor], object]) -> Metric:
         return metric
     if isinstance(metric, type):
         raise DataError(f"metric={metric.__name__} is a class: give an object of it, metric={metric.__name__}()")
-    if isinstance(metric, Tensor | np.ndarray):
+    if isinstance(metric, Tensor | np.ndarray):  # evaluate(model, inputs, targets)
         raise DataError("inputs and targets go together: give (inputs, targets) as the data, and the metric after it")
     if callable(metric):
         return Metric.of(metric)
@@ -279,6 +279,7 @@ def resolve(metric: str | Metric | Callable[[Any, Tensor], object]) -> Metric:
 
 def wilson(share: float, n: float) -> tuple[float, float]:
     """Return the 95 % interval of a share of n trials (Wilson 1927, JASA 22:209-212)."""
+    # Not share ± Z·√(share·(1 − share)/n), which has no length at 100 %, and ends beyond it just below.
     centre = (share + Z**2 / (2 * n)) / (1 + Z**2 / n)
     reach = Z / (1 + Z**2 / n) * math.sqrt(share * (1 - share) / n + Z**2 / (4 * n**2))
     return max(0.0, min(share, centre - reach)), min(1.0, max(share, centre + reach))
@@ -298,7 +299,7 @@ def _mean_interval(tally: RunningMean) -> Interval:
 
 def _squared_interval(tally: RunningMean) -> Interval:
     value, low, high = _mean_interval(tally)
-    return value, low if math.isnan(low) else max(0.0, low), high
+    return value, low if math.isnan(low) else max(0.0, low), high  # no squared error is below zero
 
 
 def _exponential_interval(tally: RunningMean) -> Interval:

@@ -39,12 +39,13 @@ class ConstraintCallback(Callback):  # type: ignore[misc]  # Lightning need not 
 
     def on_train_start(self, *_: Any) -> None:
         """Begin to hold the model to its recipe; it is on its device by now."""
+        # Not earlier: Lightning has moved the model to its device by now, and its optimizers are made.
         self._training.__enter__()
         self._inside = True
 
     def on_train_end(self, *_: Any) -> None:
         """Let go of the model."""
-        if self._inside:
+        if self._inside:  # an exception may come before the training has begun
             self._inside = False
             self._training.__exit__(None, None, None)
 

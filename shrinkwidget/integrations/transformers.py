@@ -38,6 +38,7 @@ class ConstraintCallback(TrainerCallback):
 
     def on_train_begin(self, *_: Any, **__: Any) -> None:
         """Begin to hold the model to its recipe."""
+        # Not as a context, which hooks optimizers: no event tells of a training that fails, and would end it.
         self._training.start()
 
     def on_pre_optimizer_step(self, *_: Any, **found: Any) -> None:

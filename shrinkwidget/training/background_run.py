@@ -54,7 +54,7 @@ _displays: Final[list[Callable[[], Show | None]]] = []
 def _forget() -> None:
     """Forget the claims in a forked child: the trainings go on in its parent."""
     global _LOCK
-    _LOCK = threading.Lock()
+    _LOCK = threading.Lock()  # anew: it may have been held at the fork, by a thread that the child does not have
     _CLAIMED.clear()
 
 
@@ -208,7 +208,7 @@ class TrainingRun(Generic[Result]):
             _LIVE.add(self)
             _end_runs_before_exit()
             self._thread.start()
-        except BaseException:  # Ctrl-C, or no more threads
+        except BaseException:  # Ctrl-C, or no more threads: `_run`, which lets go of the model, will not run
             unlock_model(self.spec.model)
             self._become("failed")
             raise
@@ -252,7 +252,7 @@ class TrainingRun(Generic[Result]):
             >>> run.wait(), run.state
             (True, 'stopped')
         """
-        self._become("stopped", "ready")
+        self._become("stopped", "ready")  # its thread never began: nothing else would end it
         self._become("stopping", "running", "paused")
 
     def wait(self, timeout: float | None = None) -> bool:
@@ -432,7 +432,7 @@ class TrainingRun(Generic[Result]):
                 return
             self._state = state
             self._changed.notify_all()
-        self._tell()
+        self._tell()  # outside of the lock: an observer may pause or stop the run, or wait for what does
 
     def _is_stopping(self) -> bool:
         return self._state == "stopping"
@@ -440,7 +440,7 @@ class TrainingRun(Generic[Result]):
     def _tell(self) -> None:
         if os.getpid() != self._process:
             return  # a forked child has a copy of the run, and of what observes it, but the training is not in it
-        for callback in list(self._observers):
+        for callback in list(self._observers):  # a copy: one may end its own observing
             try:
                 callback(self)
             except BaseException as error:

@@ -80,6 +80,7 @@ class Checkpoint:
             "options": _described(spec.options, "checkpoint", "overwrite"),
             "train_data": digest(fingerprint(spec.train_data)),
             "eval_data": digest(fingerprint(spec.eval_data)),
+            # Not compared, but told where functions differ: each version compiles the same function otherwise.
             "python": f"{sys.version_info.major}.{sys.version_info.minor}",
         }
 
@@ -94,7 +95,7 @@ class Checkpoint:
         """
         tensors = {f"now/{name}": tensor for name, tensor in now.items()}
         scalars: dict[str, Any] = {}
-        if log.best is not None and log.best.state is not now:
+        if log.best is not None and log.best.state is not now:  # else they are these, and would be in it twice
             tensors |= {f"best/{name}": tensor for name, tensor in log.best.state.items()}
         for number, state in optimizer.state_dict()["state"].items() if log.epoch else ():
             for name, value in state.items():
@@ -153,7 +154,7 @@ class Checkpoint:
     def _difference(self, found: Mapping[str, Any]) -> str:
         """Return in words in what the training of a checkpoint differs from this one, nothing if it does not."""
         for part, words in _PARTS.items():
-            asked = json.loads(json.dumps(self._asked[part]))
+            asked = json.loads(json.dumps(self._asked[part]))  # as it would come back: tuples are lists, and so on
             if (there := found.get(part)) == asked:
                 continue
             names = _differing(there, asked)
@@ -203,7 +204,7 @@ def _file(tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> list[Any]:
         at = end
     rest = f'",{json.dumps(dict(about))[1:]}' + "".join(f",{entry}" for entry in entries) + "}"
     header = bytearray(_START + b"00000000" + rest.encode())
-    header += b" " * (-len(header) % 8)
+    header += b" " * (-len(header) % 8)  # the format aligns its data
     body = [raw_bytes(tensor) for _, tensor in ordered]
     header[len(_START) : len(_START) + 8] = f"{_crc(header, body):08x}".encode()
     return [len(header).to_bytes(8, "little"), bytes(header), *body]

@@ -107,6 +107,8 @@ class ConstrainedTraining:
     # as a context
 
     def __enter__(self) -> ConstrainedTraining:
+        # Hooks on the step of every optimizer there is, since the user's may be made later, or wrapped. What is done is
+        # undone in the opposite order, also if something fails on the way: hooks first, the claim to the model last.
         with ExitStack() as undo:
             lock_model(self.model)
             undo.callback(unlock_model, self.model)
@@ -145,7 +147,7 @@ class ConstrainedTraining:
 
     def _run(self, closure: Callable[[], Any]) -> Any:
         """Run a closure, forward and backward, with the weights of the file."""
-        held = self._constraint
+        held = self._constraint  # within a step the module has the weights that are trained
         with held.effective():
             loss = closure()
         held.straight_through()
@@ -155,7 +157,7 @@ class ConstrainedTraining:
         """Zero gradients of pruned weights as they come, also those of layers that are unfrozen meanwhile."""
         for parameter, keep in self._constraint.masked:
             self._keeps[id(parameter)] = keep
-            if parameter.requires_grad and id(parameter) not in self._hooked:
+            if parameter.requires_grad and id(parameter) not in self._hooked:  # torch refuses hooks on frozen ones
                 self._hooked.add(id(parameter))
                 handle: Any = parameter.register_post_accumulate_grad_hook(self._mask_gradient)  # type: ignore[no-untyped-call]
                 self._hooks.callback(handle.remove)
@@ -192,7 +194,7 @@ class ConstrainedTraining:
 
     def after_step(self, optimizer: Optimizer) -> None:
         """Put pruned weights and the optimizer's state of them back to zero, and round what is rounded."""
-        self._constraint.hold(optimizer)
+        self._constraint.hold(optimizer)  # of an optimizer within another, too: each has a memory of its own
         if self._stepping is optimizer:
             self._stepping = None
             self.steps += 1
@@ -262,6 +264,7 @@ class ConstrainedTraining:
             self._held = held = self._constraints(self.model)
             written = {}
         else:
+            # torch counts what is written to a tensor: a count that has moved means that these weights are news.
             pairs = enumerate(zip(held.rounded, self._versions, strict=True))
             written = {i: p.detach().clone() for i, (p, version) in pairs if latent and p._version != version}
         if latent is None:
@@ -270,6 +273,8 @@ class ConstrainedTraining:
         if written:  # from a checkpoint, or it is what an average for a test has put back
             latent = held.to_effective()
             for i, found in written.items():
+                # What is just the rounded weights again, as after an average was swapped in for a test, is no news:
+                # taken for it, it would throw away what was trained between two levels of the grid.
                 if not torch.equal(held.rounded[i], found):
                     latent[i] = found
             held.to_latent(latent)
@@ -286,7 +291,7 @@ class ConstrainedTraining:
             not torch.equal(before[name], parameter.to(before[name])) for name, parameter in self._parameters.items()
         )
         fill(self._trained, [*self._parameters.items(), *self.model.named_buffers()])
-        self._constraints(self._trained)
+        self._constraints(self._trained)  # which settles them: survivors are not zero, codebooks what they are
         self._to_effective()
 
     def _replaced(self) -> str:

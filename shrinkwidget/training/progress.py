@@ -72,6 +72,8 @@ class Progress:
     @property
     def place(self) -> str:
         """Where it is: ``"round 2/12, epoch 3/30"``."""
+        if self.phase == "norms":  # has no epochs
+            return "batch norm"
         rounds = f"{self.stage}, " if self.stage else f"round {self.round}/{self.rounds}, " if self.rounds > 1 else ""
         return f"{rounds}epoch {self.epoch}/{self.epochs}"
 
@@ -134,6 +136,7 @@ class StepTimer:
 
     def eta(self, steps_left: int | None) -> float | None:
         """Return the seconds that so many more steps will take, with the tests among them."""
+        # All the time at work, not that of the steps alone: so what tests and checkpoints take is in the mean.
         return None if steps_left is None or not self._steps else self.seconds / self._steps * steps_left
 
 
@@ -152,6 +155,7 @@ class BestWeights:
 
     def beats(self, other: BestWeights | None, metric: Metric) -> bool:
         """Tell whether this is to be kept instead of another; of two equally good epochs of a round, the later."""
+        # Weights of an earlier round are of another recipe, less sparse, and no measure for these.
         if other is None or other.round != self.round or self.value is None or other.value is None:
             return True
         return self.value >= other.value if metric.higher else self.value <= other.value
@@ -304,6 +308,8 @@ class ProgressLines:
 
 
 def _figures(now: Progress) -> list[str]:
+    if now.phase == "norms":  # nothing is pruned or trained meanwhile
+        return [f"statistics of {now.step:,} batch{'es' * (now.step != 1)}"]
     figures = [f"{now.sparsity:.1%} sparse"]
     if now.loss is not None:
         figures.append(f"loss {now.loss:.3f}")

@@ -14,11 +14,12 @@ import torch
 
 from ..analysis.parallel import in_forked_children, uninterrupted
 
+# In place of a step: an evaluation must not draw what a training step draws.
 EVALUATION: Final = -1
-"""In place of a step: an evaluation must not draw what a training step draws."""
 
+# The generators are the process's own: two runs must not draw from them in turns. Reentrant, since a metric or an
+# augmentation of the user's may train something itself.
 _ONE_AT_A_TIME = threading.RLock()
-"""The generators are the process's own: two runs must not draw from them in turns."""
 
 
 def _forget() -> None:
@@ -59,9 +60,10 @@ def fork_rng(device: torch.device | None, *place: int) -> Iterator[None]:
                 torch.cuda.manual_seed(seed)
             yield
         finally:
-            uninterrupted(put_back)
+            uninterrupted(put_back)  # Ctrl-C in between would leave the user some generators of ours
 
 
 def seed_at(*place: int) -> int:
     """Return 32 bits that depend on every number of a place."""
+    # Python's hash() would do, but is not promised to stay the same, and a checkpoint of today must go on as begun.
     return zlib.crc32(repr(place).encode())

@@ -125,6 +125,7 @@ class TrainingOptions:
         resolve(self.measured)  # an unknown metric or rule is refused now, not at the first batch
         _ = self.rules
         check_whole(self.batch_size, "TrainingOptions", "batch_size")
+        # float16 needs a loss scaler, which skips steps at will: a step would no longer follow from its number alone.
         if self.autocast not in (None, torch.bfloat16):
             raise TrainingError(
                 f"TrainingOptions(autocast={self.autocast!r}) must be torch.bfloat16 or None: "
@@ -162,8 +163,8 @@ class TrainingFields(TypedDict, total=False):
     next_token: bool | None
 
 
+# The keywords that change the method; all others change the options.
 OF_METHOD = ("epochs", "lr", "optimizer")
-"""The keywords that change the method; all others change the options."""
 
 
 def options_from(options: TrainingOptions | None, given: Mapping[str, Any]) -> TrainingOptions:
@@ -201,13 +202,14 @@ class TrainingSpec:
             raise TrainingError(
                 f"method={self.method!r} must be one such as FineTune(epochs=10) or LearningRateRewinding()"
             )
+        # retrain(model, data, "finetune") puts the method in the place of the data: a natural first guess.
         if isinstance(self.eval_data, Method) or meant(self.eval_data, METHODS):
             raise TrainingError(
                 f"eval_data={quoted(self.eval_data)} is a method: write method=…, or give the data to evaluate on first"
             )
         if self.eval_data is not None and as_pair(self.eval_data) is None:
             refuse_no_data(self.eval_data)
-        if not self.recipes:
+        if not self.recipes:  # one round, at the recipe that it is compressed by
             object.__setattr__(self, "recipes", (self._own_recipe(),))
         if self.resume is True and self.options.checkpoint is None:
             raise TrainingError(
@@ -255,6 +257,7 @@ class TrainingSpec:
         """The checkpoint to go on from, if any."""
         if not isinstance(self.resume, bool):
             return self.resume
+        # True in a script that is started again and again: the first time there is nothing to go on from.
         path = self.options.checkpoint
         return path if self.resume and path is not None and Path(path).exists() else None
 

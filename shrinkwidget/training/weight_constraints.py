@@ -43,7 +43,7 @@ class SharedWeights:
         cells = layer.layout.restored(cells, layer.shape).reshape(-1)  # in the parameter's own order
         self._cells = cells.to(device)  # a layer on Metal is looked at on the CPU
         self._codebook = torch.cat([codebook, codebook.new_zeros(1)]).to(device)
-        self._counts = torch.bincount(self._cells, minlength=pruned + 1).clamp(min=1)
+        self._counts = torch.bincount(self._cells, minlength=pruned + 1).clamp(min=1)  # never divided by zero
         self._first = torch.zeros_like(self._counts).scatter_reduce_(
             0, self._cells, torch.arange(len(cells), device=device), "amin", include_self=False
         )
@@ -83,6 +83,14 @@ class _ConstrainedLayer:
         """Return the weights with their survivors marked, ready for rounding."""
         keep = None if self.keep is None else self.entry.layout.rows(self.keep)
         return layer_of(self.entry, keep, self.plan)
+
+    def effective(self) -> Tensor:
+        """Return the weights its file will hold, and note in `beyond` which of the trained ones lie off the grid."""
+        whole = self.layer()
+        grid = fit(whole)
+        beyond = _beyond(whole, grid)
+        self.beyond = None if beyond is None else beyond.to(self.parameter.device)
+        return on_grid(whole, grid).to(self.parameter.device)
 
 
 class WeightConstraints:
@@ -131,6 +139,7 @@ class WeightConstraints:
             if masked:
                 zero = layer.parameter == 0
                 survivors = zero if layer.keep is None else zero & layer.keep
+                # Not the smallest number there is: denormal ones are slow on CPUs, and some devices take them for zero.
                 layer.parameter.masked_fill_(survivors, torch.finfo(layer.parameter.dtype).smallest_normal)
 
     @property
@@ -152,7 +161,9 @@ class WeightConstraints:
         """Give the network the weights its file will hold, and return those that are trained, for `to_latent`."""
         latent = [parameter.detach().clone() for parameter in self.rounded]
         try:
-            values = [_effective(layer) for layer in self._layers if layer.rounded]
+            values = [layer.effective() for layer in self._layers if layer.rounded]
+            # Through `.data`: autograd refuses to write to a leaf that wants a gradient, and the version of the
+            # parameter is to count only what others write (`custom_loop` looks at it).
             _copy([parameter.data for parameter in self.rounded], values)
         except BaseException:  # out of memory, Ctrl-C
             self.to_latent(latent)
@@ -175,6 +186,7 @@ class WeightConstraints:
     @contextmanager
     def as_saved(self) -> Iterator[None]:
         """Let the network compute, inside, as its file will: `effective`, and what is kept rounded to its bits."""
+        # `effective` leaves biases, norms and buffers alone: they are trained in 32 bits, and rounded once, at the end.
         kept = [entry.load() for entry in self._uncompressed]
         before = [tensor.clone() for tensor in kept]
         rounded = [uncompressed_value(entry, self._kept_bits) for entry in self._uncompressed]
@@ -193,7 +205,7 @@ class WeightConstraints:
         """
         for layer in self._layers:
             gradient = layer.parameter.grad
-            if gradient is None or gradient.is_sparse:
+            if gradient is None or gradient.is_sparse:  # frozen, or an embedding's, which lists a few rows
                 continue
             if layer.shared is not None:
                 layer.shared.average_(gradient)
@@ -206,11 +218,18 @@ class WeightConstraints:
         held: list[Tensor] = []
         masks: list[Tensor] = []
         for layer in self._layers:
-            if layer.mask is not None:
-                states = _of_shape(optimizer, layer.parameter)
-                held += [layer.parameter, *states]
-                masks += [layer.mask] * (1 + len(states))
-        if held:
+            if layer.mask is None:
+                continue
+            # What the optimizer remembers per weight (momentum, averages) would move pruned weights again. Left out is
+            # what cannot be masked beside the parameter: quantized state, a class of its own, and state offloaded to
+            # another device.
+            parameter = layer.parameter
+            states = optimizer.state[parameter].values() if parameter in optimizer.state else ()
+            plain = [x for x in states if type(x) is Tensor and x.device == parameter.device]
+            plain = [x for x in plain if x.shape == parameter.shape]
+            held += [parameter, *plain]
+            masks += [layer.mask] * (1 + len(plain))
+        if held:  # in one call: a small network's step takes less time than a call for each of its tensors
             torch._foreach_mul_(held, masks)
         for layer in self._layers:
             if layer.shared is not None:
@@ -226,7 +245,7 @@ class WeightConstraints:
         for layer in self._layers:
             if layer.keep is not None:
                 pruned += int((~layer.keep).sum())
-                if bool(layer.parameter.detach()[~layer.keep].any()):
+                if bool(layer.parameter.detach()[~layer.keep].any()):  # an optimizer or a loss of the user's
                     raise TrainingError(f"a pruned weight of {layer.entry.name!r} is not zero: something else wrote it")
         return pruned / self._all
 
@@ -253,25 +272,6 @@ def without_untaught(masks: Sequence[Tensor | None], weights: ModelTensors, reci
 def _copy(to: list[Tensor], values: list[Tensor]) -> None:
     if to:  # foreach operations refuse empty lists
         torch._foreach_copy_(to, values)
-
-
-def _of_shape(optimizer: Optimizer, parameter: nn.Parameter) -> list[Tensor]:
-    """Return what an optimizer remembers per weight of a parameter: momentum, averages.
-
-    Left out is what cannot be masked beside the parameter: quantized state, a class of its own, and state offloaded to
-    another device.
-    """
-    states = optimizer.state[parameter].values() if parameter in optimizer.state else ()
-    plain = [x for x in states if type(x) is Tensor and x.device == parameter.device]
-    return [x for x in plain if x.shape == parameter.shape]
-
-
-def _effective(layer: _ConstrainedLayer) -> Tensor:
-    whole = layer.layer()
-    grid = fit(whole)
-    beyond = _beyond(whole, grid)
-    layer.beyond = None if beyond is None else beyond.to(layer.parameter.device)
-    return on_grid(whole, grid).to(layer.parameter.device)
 
 
 def _beyond(layer: LayerWeights, grid: Grid) -> Tensor | None:

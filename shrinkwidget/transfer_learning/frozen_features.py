@@ -52,6 +52,7 @@ def head_is_last(network: nn.Module, head: str, batch: Batch, options: TrainingO
         output = run(network, batch.args, batch.kwargs)
     if len(tap.inputs) != 1 or [isinstance(x, Tensor) for x in tap.inputs[0]] != [True]:
         return False
+    # A loss or a metric of the user's own is given all that a model returns: a head alone returns only a tensor.
     plain = isinstance(output, Tensor)
     named = isinstance(options.loss, str) and isinstance(options.measured, str) and batch.targets.ndim == 1
     return (
@@ -86,10 +87,10 @@ def frozen_features(
             except DataError as error:
                 raise DataError(f"batch {number}: {error}") from error.__cause__
             batches.append((tap.inputs.pop()[0], batch.targets))
-            tap.outputs.clear()
+            tap.outputs.clear()  # nobody wants them, and a backbone's outputs may be large
     if not batches:
         raise DataError("the data is empty: there is no batch to train on")
-    if len({(x.shape[1:], y.shape[1:]) for x, y in batches}) > 1:
+    if len({(x.shape[1:], y.shape[1:]) for x, y in batches}) > 1:  # images or sequences of several sizes
         return batches, sum(len(y) for _, y in batches)
     inputs, targets = (torch.cat(parts) for parts in zip(*batches, strict=True))
     return (inputs, targets), len(targets)

@@ -92,7 +92,7 @@ class TransferTask:
         Raises:
             DataError: if there is none, or the model takes other arguments.
         """
-        with fork_rng(None, self.options.seed):
+        with fork_rng(None, self.options.seed):  # a dataset may draw, and the caller's generators are not ours
             raw = next(raw_batches(self.train_data), None)
         if raw is None:
             raise DataError("the data is empty: there is no batch to train on")
@@ -214,6 +214,8 @@ def _replaced(
             f"AutoModelForImageClassification or its like"
         )
         raise no_head(network, why, seen.order)
+    # What looks like a head is believed only if the prediction changes its shape with it: a last Linear layer may as
+    # well be the end of a backbone, or one of two heads of which the model returns the mean.
     found = find_heads(network, seen.order, named)
     for heads in found:
         with fork_rng(device_of(network), task.options.seed):
@@ -228,7 +230,7 @@ def _replaced(
                 count_outputs(network, outputs, task.outputs)
                 return heads, with_new
             why = "its outputs are as they were"
-        for name, module in zip(heads, old, strict=True):
+        for name, module in zip(heads, old, strict=True):  # as it was, for the next to be tried
             put_module(network, name, module)
     tried = " and ".join(map(repr, heads))
     raise no_head(network, f"with {task.outputs} outputs instead of {outputs} of {tried}, {why}", seen.order)
@@ -307,7 +309,8 @@ def find_heads(model: nn.Module, order: Sequence[str], named: str | Sequence[str
         raise no_head(model, found, order)
     alike = [name for name in fitting if outputs_of(modules[name]) == outputs_of(modules[last])]
     tried: list[Heads] = [(last,)] if len(alike) < 2 else [(last,), tuple(alike)]
-    # the old outputs of another head, if they are one each, can be added to any number of new ones: all at once first
+    # The last alone first. But outputs of one each broadcast: with one head of two replaced the model would run, and
+    # add the old head's only output to every new one.
     return tried[::-1] if outputs_of(modules[last]) == 1 else tried
 
 

@@ -28,6 +28,8 @@ def recipe_for(source: CompressedModel, network: nn.Module, heads: tuple[str, ..
     Layers ranked together have the sparsity each of them came to, since the old head was ranked with them. The new head
     is dense, in as many bits as the recipe says, unless the recipe names its sparsity or pattern, or keeps it.
     """
+    # A global ranking cannot be repeated: with the old head gone from it, other weights would be the smallest. So every
+    # layer is told the sparsity it has, and its own smallest weights, the zeros, are pruned again.
     names = [entry.name for entry in open_model(network).layers]
     weights, recipe, encoded = _weights(heads), source.recipe, source.encoded
     named = {
@@ -50,6 +52,7 @@ def _weights(heads: tuple[str, ...]) -> set[str]:
     return {f"{head}.weight" for head in heads}
 
 
+# A new head has learnt nothing yet that would say which of its weights matter.
 _DENSE: dict[str, Any] = {"sparsity": 0.0, "structure": "unstructured"}
 
 

@@ -297,6 +297,7 @@ STRATEGIES: Final[Mapping[str, type[Any]]] = {
 
 def _schedule(asked: LinearProbe | FullFineTune | GradualUnfreezing | LoRA) -> Schedule:
     """Return the schedule of a strategy's epochs and rate; refuse what it refuses, in the strategy's name."""
+    # A cosine to zero: a transfer is short, and ends at its best without anybody choosing an epoch by the test.
     try:
         return Schedule(asked.epochs, asked.lr, asked.optimizer, weight_decay=asked.weight_decay, decay="cosine")
     except TrainingError as error:
@@ -311,7 +312,7 @@ def _stage(asked: LinearProbe | FullFineTune | GradualUnfreezing | LoRA, relativ
 def _share(lr: float, backbone_lr: float | None, where: str) -> float:
     """Return the backbone's rate as a share of the head's."""
     if backbone_lr is None:
-        return 0.1
+        return 0.1  # as is usual: what was learnt on much data should move less than what begins at random
     check_rate(backbone_lr, where, "backbone_lr")
     return backbone_lr / lr
 
@@ -394,7 +395,7 @@ def add_lora(network: nn.Module, heads: tuple[str, ...], rank: int, alpha: float
             adapted.append((name, module, weight))
     if not adapted:
         raise ModelError(f"LoRA finds no Linear layer or convolution below {heads[0]!r} to update: take FullFineTune()")
-    with torch.inference_mode(False):
+    with torch.inference_mode(False):  # parameters made in it could never be trained
         for name, module, weight in adapted:
             keep = masks.get(f"{name}.weight")
             mask = None if keep is None else keep.to(weight)

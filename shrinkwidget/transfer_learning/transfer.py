@@ -144,7 +144,7 @@ def transfer(
     if not isinstance(baseline, bool | Schedule):
         raise TrainingError(f"baseline={baseline!r} must be True, False, or a Schedule to train from scratch by")
     task = TransferTask.of(train_data, eval_data, classes, targets, options_from(options, fields))
-    with preserve_rng_state():
+    with preserve_rng_state():  # a new head is drawn at random, and a batch is run
         setup = set_up_transfer(model, task, head)
     schedule = (default_schedule(task) if baseline else None) if isinstance(baseline, bool) else baseline
     provenance = model.provenance if isinstance(model, CompressedModel) else "no retraining"

@@ -107,7 +107,11 @@ def test_in_a_terminal_the_plan_stands_above_the_bar(
 
 def test_measuring_batch_norm_has_no_plan(capfd: pytest.CaptureFixture[str]) -> None:
     sw.retrain(mlp(), POINTS, None, RecalibrateBatchNorm())
-    assert not any("epochs" in line for line in lines(capfd))
+    (line,) = lines(capfd)
+    assert re.fullmatch(r"batch norm: statistics of 1 batch, done in \d+ s", line)
+    sw.retrain(mlp(), list(zip(*(x.split(32) for x in POINTS), strict=True)), None, RecalibrateBatchNorm())
+    (line,) = lines(capfd)
+    assert re.fullmatch(r"batch norm: statistics of 3 batches, done in \d+ s", line)
 
 
 @pytest.mark.parametrize(
