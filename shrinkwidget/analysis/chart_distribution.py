@@ -107,6 +107,7 @@ def _parts(layer: LayerSketch, survival: PruningOutcome) -> _Parts:
 
 
 def _factor(kept: int, total: float) -> float:
+    """Return by what to multiply bars so that they add up to the weights kept, which are known exactly."""
     return kept / total if total > 0 else 1.0
 
 
@@ -123,9 +124,21 @@ def codebook_bars(layer: LayerSketch, plan: Plan, survival: PruningOutcome) -> t
 def uniform_bars(layer: LayerSketch, plan: UniformPlan, survival: PruningOutcome, kept: int) -> tuple[Floats, Floats]:
     """Return the evenly spaced values that survivors round to, and how many to each."""
     table = nearest_table(layer, plan.granularity)
-    if plan.granularity == "tensor":
-        return _tensor_bars(layer, survival, *_grid(layer, plan, table, survival))
-    return _group_bars(layer, table, survival, kept, *_grid(layer, plan, table, survival))
+    step, steps = _grid(layer, plan, table, survival)
+    if plan.granularity == "tensor":  # one scale: the cells of its levels, cut out of the value table
+        unit = step * layer.absmax
+        j = np.arange(-steps, steps + 1, dtype=np.float64)
+        parts = _parts(layer, survival)
+        ends = np.append(parts.below((j[:-1] + 0.5) * unit), parts.total)
+        return j * unit, np.diff(ends, prepend=0.0)
+    # many scales: the levels of each run of ranges, weighted by the groups it stands for
+    per_bin = _run_counts(layer, table, survival, kept, table.values)
+    counts = table.range_count[:, None] * _per_level(per_bin, step, steps)
+    magnitudes = np.arange(steps + 1) * (step * table.values[:, None])
+    # tables know magnitudes alone: signs are shared out as the whole tensor has them at that magnitude
+    positive = _positive_shares(layer)[bin_of(magnitudes / layer.absmax if layer.absmax > 0 else magnitudes)]
+    values = np.concatenate([-magnitudes, magnitudes])
+    return values.ravel(), np.concatenate([counts * (1 - positive), counts * positive]).ravel()
 
 
 def uniform_levels(layer: LayerSketch, plan: UniformPlan, survival: PruningOutcome) -> Floats:
@@ -152,30 +165,8 @@ def _grid(layer: LayerSketch, plan: UniformPlan, table: Table, survival: Pruning
     """Return (Δ, levels on either side) in units of a group's range."""
     energy = table.energy * survival.shares(table.values, table.range_energy, layer.absmax)
     ratios = surviving_ratios(table, survival)
-    grid = chosen_grid(layer, plan, survival, table, energy if energy.sum() > 0 else table.energy, ratios)
+    grid, _ = chosen_grid(layer, plan, survival, table, energy if energy.sum() > 0 else table.energy, ratios)
     return grid.step, math.floor(min(grid.far, 1.0) / grid.step + 0.5)
-
-
-def _tensor_bars(layer: LayerSketch, survival: PruningOutcome, step: float, steps: int) -> tuple[Floats, Floats]:
-    """One scale: the cells of its levels, cut out of the value table."""
-    unit = step * layer.absmax
-    j = np.arange(-steps, steps + 1, dtype=np.float64)
-    parts = _parts(layer, survival)
-    ends = np.append(parts.below((j[:-1] + 0.5) * unit), parts.total)
-    return j * unit, np.diff(ends, prepend=0.0)
-
-
-def _group_bars(
-    layer: LayerSketch, table: Table, survival: PruningOutcome, kept: int, step: float, steps: int
-) -> tuple[Floats, Floats]:
-    """Many scales: the levels of each run of ranges, weighted by the groups it stands for."""
-    per_bin = _run_counts(layer, table, survival, kept, table.values)
-    counts = table.range_count[:, None] * _per_level(per_bin, step, steps)
-    magnitudes = np.arange(steps + 1) * (step * table.values[:, None])
-    relative = magnitudes / layer.absmax if layer.absmax > 0 else magnitudes
-    positive = _positive_shares(layer)[bin_of(relative)]
-    both = np.concatenate([-magnitudes, magnitudes]), np.concatenate([counts * (1 - positive), counts * positive])
-    return both[0].ravel(), both[1].ravel()
 
 
 def sign_bars(layer: LayerSketch, plan: Plan, survival: PruningOutcome, kept: int) -> tuple[Floats, Floats]:
@@ -190,14 +181,9 @@ def sign_bars(layer: LayerSketch, plan: Plan, survival: PruningOutcome, kept: in
 
 def _run_counts(layer: LayerSketch, table: Table, survival: PruningOutcome, kept: int, ranges: Floats) -> Floats:
     """Return the table's surviving counts per bin in groups of these ranges, shape (ranges, 162)."""
-    return table.count * _alive(layer, table, survival, kept, ranges)
-
-
-def _alive(layer: LayerSketch, table: Table, survival: PruningOutcome, kept: int, ranges: Floats) -> Floats:
-    """Return the surviving share per bin in groups of these ranges, shape (ranges, 162)."""
     if survival.curve is not None:
         relative = np.outer(ranges, MIDDLE) / layer.absmax if layer.absmax > 0 else np.zeros((len(ranges), BINS))
-        return np.asarray(survival.curve[bin_of(relative)])
+        return np.asarray(table.count * survival.curve[bin_of(relative)])
     alive = np.ones((len(ranges), BINS))
     threshold = survival.cut.threshold
     if threshold > 0:
@@ -207,7 +193,7 @@ def _alive(layer: LayerSketch, table: Table, survival: PruningOutcome, kept: int
     elif kept < layer.n and table.count[0] > 0:  # only weights that were zero before are pruned
         alive[:, 0] = max(0.0, 1 - (layer.n - kept) / table.count[0])
         alive[ranges == 0] = 0
-    return alive
+    return table.count * alive
 
 
 def _mean(per_bin: Floats) -> Floats:

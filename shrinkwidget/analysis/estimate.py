@@ -14,7 +14,7 @@ from ..recipe import Plan, Recipe, RecipeFields, layer_label, recipe_from
 from .channel_layout import Stated
 from .file_size import counts_bytes, header_bytes, layer_bytes, uncompressed_bytes
 from .model_tensors import Source
-from .pruning_estimate import PruningOutcome, survivals
+from .pruning_estimate import survivals
 from .quantization_estimate import rounding_noise
 from .sketch import LayerSketch, Sketch
 from .sketch import sketch as sketch_of
@@ -137,14 +137,11 @@ class Estimate:
             >>> sum(estimate.parts().values()) == estimate.nbytes
             True
         """
-        sums = {
-            part: sum(getattr(layer, part) for layer in self.layers) for part in ("codes", "mask", "scales", "as_is")
-        }
         return {
-            "codes": sums["codes"],
-            "mask": sums["mask"],
-            "scales": sums["scales"],
-            "uncompressed": sums["as_is"] + self.uncompressed_bytes,
+            "codes": sum(layer.codes for layer in self.layers),
+            "mask": sum(layer.mask for layer in self.layers),
+            "scales": sum(layer.scales for layer in self.layers),
+            "uncompressed": sum(layer.as_is for layer in self.layers) + self.uncompressed_bytes,
             "header": self.header,
         }
 
@@ -228,19 +225,22 @@ def estimate(
         raise ArgumentError("a sketch has its layout already: give layout=… to sketch(…), or the model in its place")
     look = model if isinstance(model, Sketch) else sketch_of(model, layout=layout)
     plans = look.plans(asked)
-    fates = survivals(look.layers, plans, asked)
     layers = []
-    for layer, plan, fate in zip(look.layers, plans, fates, strict=True):
-        found = None if fate is None else _layer(layer, plan, fate)
-        if found is None:
+    for layer, plan, outcome in zip(look.layers, plans, survivals(look.layers, plans, asked), strict=True):
+        rounding = None
+        if outcome is not None:
+            rounding = rounding_noise(layer, plan, outcome, layer.energy - outcome.pruned_energy)
+        if outcome is None or rounding is None:
             own = plan.structure.sparsity is not None and plan.structure.kind not in layer.survival
-            kind: Kind = plan.quantizer if fate is not None else plan.structure if own else asked.importance
-            of = " in each channel" if fate is None and plan.scope == "channel" else ""
+            kind: Kind = plan.quantizer if outcome is not None else plan.structure if own else asked.importance
+            of = " in each channel" if outcome is None and plan.scope == "channel" else ""
             raise NoEstimateError(
                 f"{kind.role} {kind.kind!r}{of} has no estimate from a sketch (layer {quoted(layer.label)}): take "
                 f"sw.compress(model, recipe).estimate, which is exact"
             )
-        layers.append(found)
+        # what is pruned and what is rounded are different weights, so that their errors add up
+        noise = outcome.pruned_energy + rounding
+        layers.append(layer_estimate(layer, plan, outcome.kept, outcome.cut.threshold, layer.energy, noise))
     return assembled(look, asked, plans, layers)
 
 
@@ -259,15 +259,9 @@ def assembled(
         "scales": sum(layer.scales for layer in layers),
         "rest": uncompressed + sum(layer.as_is for layer in layers),
     }
+    # the header writes all lengths as decimals: how long it is depends on them
     header = header_bytes(recipe.to_json(), sketch.structure, lengths)
     return Estimate(recipe, layers, uncompressed, header, sketch.original_nbytes, assumed=sketch.warnings, **more)
-
-
-def _layer(layer: LayerSketch, plan: Plan, fate: PruningOutcome) -> LayerEstimate | None:
-    rounding = rounding_noise(layer, plan, fate, layer.energy - fate.pruned_energy)
-    if rounding is None:
-        return None
-    return layer_estimate(layer, plan, fate.kept, fate.cut.threshold, layer.energy, fate.pruned_energy + rounding)
 
 
 def layer_estimate(

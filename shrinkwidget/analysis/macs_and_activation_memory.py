@@ -50,7 +50,7 @@ def profile_forward(model: nn.Module, entries: Iterable[TensorEntry], example: o
         entries: its tensors (`open_model`).
         example: a tensor, a tuple of positional or a dict of keyword arguments.
 
-    Multiply-accumulates are those of matrix products, convolutions, attention and recurrent layers (`macs_of`), also
+    Multiply-accumulates are those of matrix products, convolutions, attention and recurrent layers (`_MACS`), also
     where weights are computed from others first. The peak counts a tensor from the operation that makes it until
     nothing refers to it; weights, buffers and the scratch memory inside a kernel are not counted.
 
@@ -141,6 +141,7 @@ class _Live:
             del self._known[address]
             gone(address)
 
+        # nobody tells of freed memory, but a storage's Python object goes with it
         self._known[address] = weakref.ref(storage, forget)
 
 
@@ -177,14 +178,17 @@ class _Watcher(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch lea
         kwargs = kwargs or {}
         if not isinstance(func, torch._ops.OpOverload):  # torch.cond and its like: what is inside is not seen
             return func(*args, **kwargs)
-        if not known(func):  # under inference mode some operations arrive whole that are made of others
+        if str(func.overloadpacket) not in _MACS:
+            # under inference mode some operations arrive whole that are made of others
             with self:
                 out = func.decompose(*args, **kwargs)
             if out is not NotImplemented:
                 return out
         out = func(*args, **kwargs)
         given = [tensor for tensor in tensors_in((args, kwargs)) if tensor.numel()]
-        if (macs := macs_of(func, args, kwargs, out)) and not self._within_one_weight(given):
+        count = _MACS.get(str(func.overloadpacket))
+        macs = 0 if count is None else count(*args, **kwargs, out=out)
+        if macs and not self._within_one_weight(given):
             self._book(macs, given)
         elif given and all(_address(tensor) in self._parts for tensor in given):
             self._derive(given, out)
@@ -203,10 +207,11 @@ class _Watcher(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch lea
         if not used:
             self.loose[running] += macs
             return
-        shares = _shares(macs, list(used.values()))
-        for name, share in zip(used, shares, strict=True):
+        # whole numbers that add up: the differences of rounded running sums
+        ends = [macs * end // sum(used.values()) for end in accumulate(used.values(), initial=0)]
+        for name, (before, after) in zip(used, pairwise(ends), strict=True):
             self._calls.used(name)
-            self.macs[name] += share
+            self.macs[name] += after - before
 
     def _within_one_weight(self, given: list[Tensor]) -> bool:
         """Tell whether all of it belongs to one weight that is computed: that does not depend on the example."""
@@ -240,12 +245,6 @@ class _Part:
     stop: int
 
 
-def _shares(total: int, sizes: list[int]) -> list[int]:
-    """Split a whole number in proportion to sizes, so that the shares add up to it."""
-    ends = [total * end // sum(sizes) for end in accumulate(sizes, initial=0)]
-    return [after - before for before, after in pairwise(ends)]
-
-
 def _address(tensor: Tensor) -> int:
     return tensor.untyped_storage().data_ptr()
 
@@ -276,6 +275,13 @@ def _in_separate_steps() -> Iterator[None]:
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(before)
+
+
+# ---- multiply-accumulates of torch's operations: how many each does, from the shapes it is given ----
+#
+# torch has a counter of its own (torch.utils.flop_counter), which this table is held against in the tests. It takes
+# 1.5 s to import, refuses modules that are fed views of parameters (pytorch#131753), and leaves out matrix-vector
+# products, bilinear forms, and recurrent and attention kernels of some devices.
 
 
 def _product(at: int, by: int) -> Callable[..., int]:
@@ -327,7 +333,7 @@ def _recurrent(x: Tensor, weights: list[Tensor]) -> int:
     return int(math.prod(x.shape[:-1]) * sum(w.numel() for w in weights if w.ndim == 2))
 
 
-_COUNTS: Final[dict[str, Callable[..., int]]] = {
+_MACS: Final[dict[str, Callable[..., int]]] = {
     **dict.fromkeys(("aten.mm", "aten.bmm", "aten.mv", "aten.dot", "aten.vdot", "aten._int_mm"), _product(0, 1)),
     **dict.fromkeys(("aten._scaled_mm", "aten._grouped_mm", "aten._scaled_grouped_mm"), _product(0, 1)),
     **dict.fromkeys(("aten.addmm", "aten.baddbmm", "aten.addmv", "aten.addbmm"), _product(1, 2)),
@@ -349,14 +355,3 @@ _COUNTS: Final[dict[str, Callable[..., int]]] = {
     "aten._cudnn_rnn": lambda x, weights, *_, **__: _recurrent(x, weights),
     "aten._lstm_mps": lambda x, _hidden, weights, *_, **__: _recurrent(x, weights),
 }
-
-
-def known(func: Any) -> bool:
-    """Tell whether an operation multiplies and accumulates, as far as the table knows."""
-    return str(func.overloadpacket) in _COUNTS
-
-
-def macs_of(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> int:
-    """Return the multiply-accumulates of one call of an operation, 0 for those the table does not have."""
-    count = _COUNTS.get(str(func.overloadpacket))
-    return 0 if count is None else count(*args, **kwargs, out=out)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ShrinkError, quoted
-from .model_tensors import Source, TensorEntry, dtype_name, open_model
+from .model_tensors import Source, dtype_name, open_model
 
 _WORDS: Final = 1 << 15  # of 8 bytes, in a CPU's cache together with what they are multiplied by
 
@@ -30,8 +30,11 @@ class ModelChecksum:
         """Look at every tensor of a module or a state dict, or at the state of a file; raises as `open_model`."""
         if isinstance(source, nn.Module | Mapping):
             entries = open_model(source, only_to_look=True).entries
-            return cls({entry.name: _about(entry) for entry in entries}, {})
-        return cls({}, _states(Path(source)))
+            return cls({e.name: (e.shape, dtype_name(e.dtype), checksum(e.load())) for e in entries}, {})
+        path = Path(source)
+        folder = path if path.is_dir() else path.parent
+        shards = sorted(folder.glob("*.safetensors*")) if path.is_dir() or path.suffix == ".json" else []
+        return cls({}, {str(file): _state(file) for file in (path, *shards)})
 
     def difference(self, source: Source) -> str:
         """Return in a sentence what has changed since, nothing if nothing has.
@@ -49,19 +52,14 @@ class ModelChecksum:
         if not names:
             return ""
         more = f" and {len(names) - 1:,} more" if len(names) > 1 else ""
-        before, after = (about and about[:2] for about in (self.tensors.get(names[0]), now.tensors.get(names[0])))
-        how = (
-            "" if before == after or not before or not after else f" (it was {_shown(before)}, and is {_shown(after)})"
-        )
+        how = ""
+        if names[0] in self.tensors and names[0] in now.tensors:
+            was, now_is = (
+                f"{'×'.join(map(str, shape))} {dtype}"
+                for shape, dtype, _ in (self.tensors[names[0]], now.tensors[names[0]])
+            )
+            how = f" (it was {was}, and is {now_is})" if was != now_is else ""
         return f"the model has changed since it was looked at: {quoted(names[0])}{more}{how}"
-
-
-def _shown(about: tuple[Any, ...]) -> str:
-    return f"{'×'.join(map(str, about[0]))} {about[1]}"
-
-
-def _about(entry: TensorEntry) -> tuple[Any, ...]:
-    return tuple(entry.shape), dtype_name(entry.dtype), checksum(entry.load())
 
 
 @torch.no_grad()
@@ -78,9 +76,11 @@ def checksum(tensor: Tensor) -> int:
         return hash((id(tensor), tensor._version))
     if raw.device.type not in ("cpu", "cuda"):
         raw = raw.cpu()
+    # A sum of words would miss those that change places, so each has a factor. The factors repeat after a block, whose
+    # sum therefore has one of its own; being odd, all can be undone modulo 2**64, and no change is multiplied away.
     whole = len(raw) // 8 * 8
     words = raw[:whole]
-    if words.storage_offset() % 8 or words.data_ptr() % 8:
+    if words.storage_offset() % 8 or words.data_ptr() % 8:  # int64 has to lie at a multiple of 8
         words = words.clone()
     factors = _factors(str(raw.device))
     product, total = torch.empty_like(factors), 0
@@ -97,13 +97,7 @@ def _factors(device: str) -> Tensor:
     return (torch.randint(-(1 << 62), 1 << 62, (_WORDS,), generator=generator) * 2 + 1).to(device)
 
 
-def _states(path: Path) -> dict[str, Any]:
-    """Return which files a path leads to, and what the system says of each: a new file differs, one touched as well."""
-    folder = path if path.is_dir() else path.parent
-    shards = sorted(folder.glob("*.safetensors*")) if path.is_dir() or path.suffix == ".json" else []
-    return {str(file): _state(file) for file in (path, *shards)}
-
-
 def _state(path: Path) -> tuple[int, ...]:
+    """Return what the system says of a file: a new one differs, one touched as well. Of a folder, which one it is."""
     found = os.stat(path)  # noqa: PTH116  # of a link, what it leads to
     return found.st_dev, found.st_ino, 0 if path.is_dir() else found.st_size, 0 if path.is_dir() else found.st_mtime_ns

@@ -24,6 +24,144 @@ from .run_without_side_effects import preserve_rng_state
 Status: TypeAlias = Literal["compressible", "uncompressed", "part", "not saved"]
 
 
+@public()
+def summary(source: Source, example: object = None, *, layout: Stated = None) -> ModelSummary:
+    """Weigh a module, a state dict, or a checkpoint on disk (see `sketch`); nothing of it is changed.
+
+    Args:
+        source: the model. A state dict or a file does not tell the classes of its layers; which axis is the width is
+            then decided by names and shapes.
+        example: for a module, one input to run it on once (a tensor, a tuple of positional or a dict of keyword
+            arguments), moved to the model's device: adds multiply-accumulates, activation bytes and the order
+            of layers. Its batch counts: give a batch of one to have them per example.
+        layout: see `sketch`.
+
+    Raises:
+        ModelError: for what is no model, for tensors without values, an example without a module, or a layout with one.
+        DataError: if the model cannot run the example.
+        FileError: for a path that cannot be read.
+
+    Example:
+        >>> import torch, shrinkwidget as sw
+        >>> found = sw.summary(sw.demo.model(), torch.zeros(1, 1, 8, 8))
+        >>> found.parameters, found.depth, found.macs
+        (172218, 14, 1631872)
+    """
+    weights = open_model(source, layout=layout, only_to_look=True)
+    forward = None
+    if example is not None:
+        if not isinstance(source, nn.Module):
+            raise ModelError("an example can only be run on an nn.Module: leave it out for a state dict or a file")
+        with preserve_rng_state():
+            forward = profile_forward(source, weights.entries, example)
+    try:
+        plain = safetensors_bytes(weights.saved)
+    except ModelError:  # a dtype that no such file can hold
+        plain = None
+    return ModelSummary(
+        title=weights.title,
+        layers=layer_sizes(source, weights.entries, forward),
+        torch_save=_torch_save_bytes(source, weights.entries),
+        safetensors=plain,
+        peak_activation=None if forward is None else forward.peak,
+        warnings=weights.warnings,
+    )
+
+
+@dataclass(frozen=True, repr=False)
+class ModelSummary:
+    """What a model weighs, tensor by tensor and in all.
+
+    Attributes:
+        title: the model's class, or the file's name.
+        layers: its layers, in the order of their first call if an example was given, else as the model defines them.
+        torch_save: bytes that ``torch.save`` of the state dict writes into a buffer; into a file it is a little more or
+            less, as the file's name is part of the format.
+        safetensors: bytes of a plain ``.safetensors`` file, tied tensors written once; None for a model with a dtype
+            that no such file can hold (complex128).
+        peak_activation: with an example, the most bytes of inputs and results alive at one moment of the forward
+            pass in eval mode, without weights, buffers and the scratch memory inside kernels; else None.
+        warnings: what was taken for granted, in a sentence each: which axis is the width where nothing tells.
+
+    Example:
+        >>> import shrinkwidget as sw
+        >>> found = sw.summary(sw.demo.model())
+        >>> found.nbytes, found.parameters, found.width
+        (692688, 172218, (10, 64))
+    """
+
+    title: str
+    layers: tuple[LayerSize, ...]
+    torch_save: int
+    safetensors: int | None
+    peak_activation: int | None
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def tensors(self) -> tuple[TensorSize, ...]:
+        """Every parameter and buffer."""
+        return tuple(t for layer in self.layers for t in layer.tensors)
+
+    @property
+    def parameters(self) -> int:
+        """Number of parameters, tied weights once."""
+        return sum(layer.parameters for layer in self.layers)
+
+    @property
+    def buffers(self) -> int:
+        """Number of elements in buffers."""
+        return sum(layer.buffers for layer in self.layers)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all parameters and buffers in memory."""
+        return sum(layer.nbytes for layer in self.layers)
+
+    @property
+    def dtypes(self) -> dict[str, int]:
+        """Bytes of each dtype, the largest first."""
+        sizes: Counter[str] = Counter()
+        for tensor in (t for t in self.tensors if not t.parts):
+            sizes[tensor.dtype] += tensor.nbytes
+        return dict(sizes.most_common())
+
+    @property
+    def depth(self) -> int:
+        """Number of layers with a weight of two or more dimensions; those on side branches count as well."""
+        return sum(layer.weighted for layer in self.layers)
+
+    @property
+    def width(self) -> tuple[int, int]:
+        """Fewest and most output channels of such a layer; (0, 0) if there is none."""
+        channels = [layer.channels for layer in self.layers if layer.channels is not None]
+        return (min(channels), max(channels)) if channels else (0, 0)
+
+    @property
+    def macs(self) -> int | None:
+        """Multiply-accumulates of one forward pass of the example as it was given, None without one."""
+        known = [layer.macs for layer in self.layers if layer.macs is not None]
+        return sum(known) if self.peak_activation is not None else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON-able values: the totals, and the layers with their tensors.
+
+        Example:
+            >>> import shrinkwidget as sw
+            >>> sw.summary(sw.demo.model()).to_dict()["nbytes"]
+            692688
+        """
+        names = ("title", "parameters", "buffers", "nbytes", "dtypes", "depth", "width", "torch_save", "safetensors")
+        totals = {name: getattr(self, name) for name in (*names, "macs", "peak_activation")}
+        lists = {"width": list(self.width), "warnings": list(self.warnings)}
+        return totals | lists | {"layers": [layer.to_dict() for layer in self.layers]}
+
+    def __repr__(self) -> str:
+        return text_table(self)
+
+    def _repr_html_(self) -> str:
+        return html_table(self)
+
+
 @dataclass(frozen=True, slots=True)
 class TensorSize:
     """One parameter or buffer: what it weighs, and what a recipe may do with it.
@@ -142,6 +280,7 @@ def _in_order(held: Iterable[str], modules: Mapping[str, object], forward: Forwa
     rank = {name: i for i, name in enumerate(forward.order)}
 
     def place(name: str) -> int:
+        # a layer whose forward was never called (its parent uses its weight) ran when the nearest parent did
         while name not in rank and name:
             name = _owner(name)
         return rank.get(name, 0)
@@ -155,19 +294,27 @@ def _layer(
 ) -> LayerSize:
     tensors = tuple(_tensor(entry, forward) for entry in own)
     weights = [e for e in own + tied if e.role in ("parameter", "tensor") and len(e.shape) >= 2]
-    macs = None if forward is None else sum(t.macs or 0 for t in tensors) + forward.loose.get(name, 0)
+    channels = None
+    if weights:
+        # what the layer states comes first: an attention's first weight, for instance, has three times its width
+        names = ("out_channels", "out_features", "embedding_dim", "embed_dim", "hidden_size", "nf")
+        stated = [width for name in names if isinstance(width := getattr(module, name, None), int)]
+        channels = stated[0] if stated else weights[0].layout.width(weights[0].shape)
     return LayerSize(
         name=name,
         kind="" if module is None else type(module).__name__,
         tensors=tensors,
         tied=tuple(entry.name for entry in tied),
-        channels=_channels(module, weights[0]) if weights else None,
-        macs=macs,
+        channels=channels,
+        macs=None if forward is None else sum(t.macs or 0 for t in tensors) + forward.loose.get(name, 0),
         output_bytes=None if forward is None else forward.outputs.get(name),
     )
 
 
 def _tensor(entry: TensorEntry, forward: ForwardProfile | None) -> TensorSize:
+    status: Status = "compressible"
+    if not entry.compressible:
+        status = "uncompressed" if entry.saved else "part" if entry.part_of else "not saved"
     return TensorSize(
         name=entry.name,
         shape=entry.shape,
@@ -175,164 +322,11 @@ def _tensor(entry: TensorEntry, forward: ForwardProfile | None) -> TensorSize:
         role=entry.role,
         numel=entry.numel - entry.shared,
         nbytes=entry.nbytes,
-        status=_status(entry),
+        status=status,
         why=entry.why,
         aliases=entry.aliases,
         macs=None if forward is None else forward.macs.get(entry.name, 0),
         parts=entry.parts,
-    )
-
-
-def _status(entry: TensorEntry) -> Status:
-    if entry.compressible:
-        return "compressible"
-    return "uncompressed" if entry.saved else "part" if entry.part_of else "not saved"
-
-
-_WIDTHS: Final = ("out_channels", "out_features", "embedding_dim", "embed_dim", "hidden_size", "nf")
-
-
-def _channels(module: nn.Module | None, weight: TensorEntry) -> int:
-    """Return the output width a layer states, or that its first weight has."""
-    stated = (getattr(module, name, None) for name in _WIDTHS)
-    return next((width for width in stated if isinstance(width, int)), weight.layout.width(weight.shape))
-
-
-@dataclass(frozen=True, repr=False)
-class ModelSummary:
-    """What a model weighs, tensor by tensor and in all.
-
-    Attributes:
-        title: the model's class, or the file's name.
-        layers: its layers, in the order of their first call if an example was given, else as the model defines them.
-        torch_save: bytes that ``torch.save`` of the state dict writes into a buffer; into a file it is a little more or
-            less, as the file's name is part of the format.
-        safetensors: bytes of a plain ``.safetensors`` file, tied tensors written once; None for a model with a dtype
-            that no such file can hold (complex128).
-        peak_activation: with an example, the most bytes of inputs and results alive at one moment of the forward
-            pass in eval mode, without weights, buffers and the scratch memory inside kernels; else None.
-        warnings: what was taken for granted, in a sentence each: which axis is the width where nothing tells.
-
-    Example:
-        >>> import shrinkwidget as sw
-        >>> found = sw.summary(sw.demo.model())
-        >>> found.nbytes, found.parameters, found.width
-        (692688, 172218, (10, 64))
-    """
-
-    title: str
-    layers: tuple[LayerSize, ...]
-    torch_save: int
-    safetensors: int | None
-    peak_activation: int | None
-    warnings: tuple[str, ...] = ()
-
-    @property
-    def tensors(self) -> tuple[TensorSize, ...]:
-        """Every parameter and buffer."""
-        return tuple(t for layer in self.layers for t in layer.tensors)
-
-    @property
-    def parameters(self) -> int:
-        """Number of parameters, tied weights once."""
-        return sum(layer.parameters for layer in self.layers)
-
-    @property
-    def buffers(self) -> int:
-        """Number of elements in buffers."""
-        return sum(layer.buffers for layer in self.layers)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all parameters and buffers in memory."""
-        return sum(layer.nbytes for layer in self.layers)
-
-    @property
-    def dtypes(self) -> dict[str, int]:
-        """Bytes of each dtype, the largest first."""
-        sizes: Counter[str] = Counter()
-        for tensor in (t for t in self.tensors if not t.parts):
-            sizes[tensor.dtype] += tensor.nbytes
-        return dict(sizes.most_common())
-
-    @property
-    def depth(self) -> int:
-        """Number of layers with a weight of two or more dimensions; those on side branches count as well."""
-        return sum(layer.weighted for layer in self.layers)
-
-    @property
-    def width(self) -> tuple[int, int]:
-        """Fewest and most output channels of such a layer; (0, 0) if there is none."""
-        channels = [layer.channels for layer in self.layers if layer.channels is not None]
-        return (min(channels), max(channels)) if channels else (0, 0)
-
-    @property
-    def macs(self) -> int | None:
-        """Multiply-accumulates of one forward pass of the example as it was given, None without one."""
-        known = [layer.macs for layer in self.layers if layer.macs is not None]
-        return sum(known) if self.peak_activation is not None else None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON-able values: the totals, and the layers with their tensors.
-
-        Example:
-            >>> import shrinkwidget as sw
-            >>> sw.summary(sw.demo.model()).to_dict()["nbytes"]
-            692688
-        """
-        names = ("title", "parameters", "buffers", "nbytes", "dtypes", "depth", "width", "torch_save", "safetensors")
-        totals = {name: getattr(self, name) for name in (*names, "macs", "peak_activation")}
-        lists = {"width": list(self.width), "warnings": list(self.warnings)}
-        return totals | lists | {"layers": [layer.to_dict() for layer in self.layers]}
-
-    def __repr__(self) -> str:
-        return text_table(self)
-
-    def _repr_html_(self) -> str:
-        return html_table(self)
-
-
-@public()
-def summary(source: Source, example: object = None, *, layout: Stated = None) -> ModelSummary:
-    """Weigh a module, a state dict, or a checkpoint on disk (see `sketch`); nothing of it is changed.
-
-    Args:
-        source: the model. A state dict or a file does not tell the classes of its layers; which axis is the width is
-            then decided by names and shapes.
-        example: for a module, one input to run it on once (a tensor, a tuple of positional or a dict of keyword
-            arguments), moved to the model's device: adds multiply-accumulates, activation bytes and the order
-            of layers. Its batch counts: give a batch of one to have them per example.
-        layout: see `sketch`.
-
-    Raises:
-        ModelError: for what is no model, for tensors without values, an example without a module, or a layout with one.
-        DataError: if the model cannot run the example.
-        FileError: for a path that cannot be read.
-
-    Example:
-        >>> import torch, shrinkwidget as sw
-        >>> found = sw.summary(sw.demo.model(), torch.zeros(1, 1, 8, 8))
-        >>> found.parameters, found.depth, found.macs
-        (172218, 14, 1631872)
-    """
-    weights = open_model(source, layout=layout, only_to_look=True)
-    forward = None
-    if example is not None:
-        if not isinstance(source, nn.Module):
-            raise ModelError("an example can only be run on an nn.Module: leave it out for a state dict or a file")
-        with preserve_rng_state():
-            forward = profile_forward(source, weights.entries, example)
-    try:
-        plain = safetensors_bytes(weights.saved)
-    except ModelError:  # a dtype that no such file can hold
-        plain = None
-    return ModelSummary(
-        title=weights.title,
-        layers=layer_sizes(source, weights.entries, forward),
-        torch_save=_torch_save_bytes(source, weights.entries),
-        safetensors=plain,
-        peak_activation=None if forward is None else forward.peak,
-        warnings=weights.warnings,
     )
 
 
@@ -363,8 +357,11 @@ def _torch_save_bytes(source: Source, entries: Iterable[TensorEntry]) -> int:
     return counted.nbytes
 
 
-TEXT_ROWS: Final = 32
-HTML_ROWS: Final = 400
+# ---- the summary as text and as HTML ----
+
+
+TEXT_ROWS: Final = 32  # fits a screen
+HTML_ROWS: Final = 400  # of a notebook, which is saved with them
 
 
 def bytes_text(nbytes: int) -> str:
@@ -380,7 +377,7 @@ def count_text(n: int) -> str:
 def _scaled(n: int) -> str:
     value = float(n)
     for prefix in ("", "k", "M", "G", "T"):
-        digits = fixed(value, 2 if value < 9.995 else 1 if value < 99.95 else 0)
+        digits = fixed(value, 2 if value < 9.995 else 1 if value < 99.95 else 0)  # three, once they are rounded
         if float(digits) < 1000:
             return f"{digits} {prefix}"
         value /= 1000
@@ -409,12 +406,9 @@ def text_table(size: ModelSummary, rows: int = TEXT_ROWS) -> str:
     return "\n".join([_title(size), *totals, *warnings, "", _aligned(head, widths), *lines])
 
 
-_LEFT: Final = 3
-"""The first columns hold words and stand left; the others hold numbers and stand right."""
-
-
 def _aligned(row: Sequence[str], widths: Sequence[int]) -> str:
-    cells = [c.ljust(w) if i < _LEFT else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))]
+    # the first three columns hold words and stand left; the others hold numbers and stand right
+    cells = [c.ljust(w) if i < 3 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))]
     return "  " + "  ".join(cells).rstrip()
 
 
@@ -458,25 +452,21 @@ def _table(size: ModelSummary) -> tuple[list[str], list[list[str]]]:
     """Return the heads of the columns and the cells of every layer; columns without anything to say are left out."""
     ran = size.macs is not None
     typed = any(layer.kind for layer in size.layers)
-    columns = ["layer", "type", "weight", "parameters", "bytes", "share"] + ["MACs", "output"] * ran
-    rows = [_cells(layer, size.nbytes) + _activity(layer) * ran for layer in size.layers]
-    if not typed:
-        columns[1], rows = "", [[row[0], "", *row[2:]] for row in rows]
+    columns = ["layer", "type" if typed else "", "weight", "parameters", "bytes", "share"] + ["MACs", "output"] * ran
+    rows = []
+    for layer in size.layers:
+        parameters = [t for t in layer.tensors if t.role in ("parameter", "tensor")]
+        weight = max(parameters, key=lambda t: t.numel, default=None)
+        shape = "×".join(map(str, weight.shape)) if weight else ""
+        if layer.tied:
+            shape = f"{shape} tied to {', '.join(layer.tied)}".strip()
+        share = f"{layer.nbytes / max(1, size.nbytes):.1%}".replace("%", " %")
+        row = [layer.name or "(model)", layer.kind, shape, f"{layer.parameters:,}", bytes_text(layer.nbytes), share]
+        if ran:
+            row.append(count_text(layer.macs) if layer.macs else "–")
+            row.append("–" if layer.output_bytes is None else bytes_text(layer.output_bytes))
+        rows.append(row)
     return columns, rows
-
-
-def _cells(layer: LayerSize, whole: int) -> list[str]:
-    weight = max((t for t in layer.tensors if t.role in ("parameter", "tensor")), key=lambda t: t.numel, default=None)
-    shape = "×".join(map(str, weight.shape)) if weight else ""
-    if layer.tied:
-        shape = f"{shape} tied to {', '.join(layer.tied)}".strip()
-    share = f"{layer.nbytes / max(1, whole):.1%}".replace("%", " %")
-    return [layer.name or "(model)", layer.kind, shape, f"{layer.parameters:,}", bytes_text(layer.nbytes), share]
-
-
-def _activity(layer: LayerSize) -> list[str]:
-    macs = count_text(layer.macs) if layer.macs else "–"
-    return [macs, "–" if layer.output_bytes is None else bytes_text(layer.output_bytes)]
 
 
 _STYLE: Final = """<style>
@@ -494,28 +484,27 @@ _STYLE: Final = """<style>
 
 def html_table(size: ModelSummary) -> str:
     """Return the same as a fragment of HTML in the colors of the page, with every tensor's status to unfold."""
-    head, body = _table(size)
     totals = "".join(f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in _totals(size))
+    tensors = [
+        [
+            " = ".join((tensor.name, *tensor.aliases)),
+            f"{tensor.status}: {tensor.why}" if tensor.why else tensor.status,
+            "×".join(map(str, tensor.shape)) or "scalar",
+            tensor.dtype,
+            bytes_text(tensor.nbytes),
+        ]
+        for tensor in size.tensors
+    ]
     return (
         f'<div class="shrinkwidget-size">{_STYLE}<strong>{escape(_title(size))}</strong>'
         f"<table><tbody>{totals}</tbody></table>{''.join(f'<p>{escape(text)}</p>' for text in size.warnings)}"
-        f'<div class="layers">{_html(head, body)}</div>'
+        f'<div class="layers">{_html(*_table(size))}</div>'
         f"<details><summary>every tensor and its status</summary>"
-        f'<div class="layers">{_html(_TENSOR_HEAD, map(_tensor_cells, size.tensors))}</div></details></div>'
+        f'<div class="layers">{_html(["tensor", "status", "shape", "dtype", "bytes"], tensors)}</div></details></div>'
     )
 
 
-_TENSOR_HEAD: Final = ["tensor", "status", "shape", "dtype", "bytes"]
-
-
-def _tensor_cells(tensor: TensorSize) -> list[str]:
-    status = f"{tensor.status}: {tensor.why}" if tensor.why else tensor.status
-    name = " = ".join((tensor.name, *tensor.aliases))
-    return [name, status, "×".join(map(str, tensor.shape)) or "scalar", tensor.dtype, bytes_text(tensor.nbytes)]
-
-
-def _html(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    rows = list(rows)
+def _html(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     cells = ["".join(f"<td>{escape(cell)}</td>" for cell in row) for row in rows[:HTML_ROWS]]
     if len(rows) > HTML_ROWS:
         cells.append(f'<td colspan="{len(head)}">… {len(rows) - HTML_ROWS:,} more</td>')

@@ -35,22 +35,15 @@ LLOYD: Final = 4
 class UniformPlan:
     """How a layer is quantized to evenly spaced values, 2 to 8 bits: what exact fits and estimates of it have to know.
 
-    `clipping` is what the values span: ``"auto"``, ``"absmax"``, ``"mse"``, or a percentile.
+    `clipping` is what the recipe asks for: ``"auto"``, ``"absmax"``, ``"mse"``, or a percentile; `span` what the values
+    therefore span, one of the same.
     """
 
     bits: int
     granularity: Granularity
     symmetric: bool
     clipping: str | float
-
-    @property
-    def span(self) -> str | float:
-        """What the values span; ``"auto"`` means the least squared error at 2 bits.
-
-        There it gains 2 to 5 dB. Above, clipping would gain less, and cost accuracy: it shrinks the large weights of a
-        network that is not retrained (ResNet-20, 80 % sparse, 3 bits: 18 % against 32 %).
-        """
-        return "mse" if self.clipping == "auto" and self.bits == 2 else self.clipping
+    span: str | float
 
 
 def rounding_noise(layer: LayerSketch, plan: Plan, survival: PruningOutcome, survivors: float) -> float | None:
@@ -92,10 +85,11 @@ class LinearGrid:
 
 def uniform_noise(layer: LayerSketch, plan: UniformPlan, survival: PruningOutcome, survivors: float) -> float:
     """Return the squared error of rounding a layer's survivors to evenly spaced values."""
+    # A drag of the sparsity asks thirty times a second. Only a cut or a curve of its own moves with it; of all weights,
+    # and of those an n:m pattern keeps, what was found once holds.
     pattern = next((name for name, curve in layer.survival.items() if curve is survival.curve), "")
     if survival.cut != NO_CUT or (survival.curve is not None and not pattern):
         return survivors * _relative_noise(layer, plan, survival)
-    # no sparsity moves who survives: what was found once holds
     known = _SETTLED.setdefault(layer, {})
     if (plan, pattern) not in known:
         if len(known) >= MOST_SETTLED:
@@ -118,7 +112,7 @@ def _relative_noise(layer: LayerSketch, plan: UniformPlan, survival: PruningOutc
     total = float(energy.sum())  # 0 of weights whose squares float32, in which tables are sent, cannot hold
     if total <= 0:
         return 0.0
-    _, noise = _chosen_grid(layer, plan, survival, table, energy, ratios)
+    _, noise = chosen_grid(layer, plan, survival, table, energy, ratios)
     if plan.clipping == "auto" and not plan.symmetric and (plan.bits == 2 or ratios[0] + ratios[-1] > EVEN):
         # as many levels on either side: exact where weights are on such a grid
         noise = min(noise, float(_grid_errors(_even_grid(plan.bits, 1.0)).error @ energy))
@@ -139,16 +133,17 @@ def surviving_ratios(table: Table, survival: PruningOutcome) -> Floats:
 
 def chosen_grid(
     layer: LayerSketch, plan: UniformPlan, survival: PruningOutcome, table: Table, energy: Floats, ratios: Floats
-) -> LinearGrid:
-    """Return the typical linear grid of a layer's groups; `energy`: the survivors' per bin, `ratios`: theirs."""
-    return _chosen_grid(layer, plan, survival, table, energy, ratios)[0]
-
-
-def _chosen_grid(
-    layer: LayerSketch, plan: UniformPlan, survival: PruningOutcome, table: Table, energy: Floats, ratios: Floats
 ) -> tuple[LinearGrid, float]:
-    """Return the grid and Σ ρ·energy over the bins, ρ being the relative error of rounding to it."""
-    clip = _percentile_clip(layer, plan, survival, table) if isinstance(plan.span, (int, float)) else 1.0
+    """Return the typical grid of a layer's groups, and Σ ρ·energy over the bins, ρ being the relative error on it.
+
+    `energy`: the survivors' per bin, `ratios`: theirs.
+    """
+    clip = 1.0
+    if isinstance(plan.span, (int, float)):
+        counts = table.count * survival.shares(table.values, table.range_count, layer.absmax)
+        if survival.curve is None and survival.cut.threshold == 0:  # only weights that were zero before are pruned
+            counts[0] = max(0.0, counts[0] - (layer.n - survival.kept))
+        clip = _percentile(counts if counts.sum() > 0 else table.count, float(plan.clipping) / 100)
     extent = _extent(plan, ratios, clip)
     near = np.zeros(BINS) if plan.symmetric else energy * _near_share(plan, ratios)
     outermost = 0.0 if plan.symmetric else float(energy[ATOM]) * _open_ends(plan, ratios)
@@ -224,13 +219,6 @@ def _even_grid(bits: int, clip: float) -> LinearGrid:
     return LinearGrid(clip / (2 ** (bits - 1) - 1), clip, clip)
 
 
-def _percentile_clip(layer: LayerSketch, plan: UniformPlan, survival: PruningOutcome, table: Table) -> float:
-    counts = table.count * survival.shares(table.values, table.range_count, layer.absmax)
-    if survival.curve is None and survival.cut.threshold == 0:  # only weights that were zero before are pruned
-        counts[0] = max(0.0, counts[0] - (layer.n - survival.kept))
-    return _percentile(counts if counts.sum() > 0 else table.count, float(plan.clipping) / 100)
-
-
 def _least_error_clip(noises: Floats) -> float:
     """Return the range with the least noise of 1/16, 2/16, …, found as `compression/encode_layer.py` finds that of a
     group."""
@@ -243,6 +231,7 @@ def _least_error_clip(noises: Floats) -> float:
 
 
 def _percentile(counts: Floats, share: float) -> float:
+    """Return the relative magnitude below which this share of the weights lies."""
     total = np.cumsum(counts)
     wanted = share * total[-1]
     i = int(np.searchsorted(total, wanted, side="left"))
@@ -278,6 +267,7 @@ def _clip_errors(plan: UniformPlan, extent: float) -> GridErrors:
 
 
 def _errors_of(grids: Sequence[LinearGrid]) -> GridErrors:
+    """Return the errors of several grids: those of 16 clips cost little more than those of one."""
     step, far, near = (np.array([getattr(grid, name) for grid in grids])[:, None] for name in ("step", "far", "near"))
     error = _relative_error(step, far)
     more = np.zeros_like(error) if np.array_equal(near, far) else _relative_error(step, near) - error
@@ -299,7 +289,7 @@ def _relative_error(step: Floats, end: Floats) -> Floats:
 
 
 def _error_integral(x: Floats, step: Floats | float, end: Floats | float) -> Floats:
-    """Return ∫₀ˣ (y − q(y))² dy."""
+    """Return ∫₀ˣ (y − q(y))² dy: k whole steps of step³/12 each, the part of one, and what lies beyond the end."""
     inside = np.minimum(x, end)
     k = np.rint(inside / step)
     return np.asarray(k * step**3 / 12 + (inside - k * step) ** 3 / 3 + np.maximum(x - end, 0.0) ** 3 / 3)
@@ -311,6 +301,7 @@ def one_bit_capture(layer: LayerSketch, plan: Plan, survival: PruningOutcome, su
     captured = _mean_capture(layer, survival, survivors)
     if plan.granularity == "tensor" or everyone >= 1:
         return captured
+    # smaller groups capture more of all weights' energy, as is known; of the survivors' in the same proportion
     finer = min(max((nearest_table(layer, plan.granularity).captured - everyone) / (1 - everyone), 0.0), 1.0)
     return captured + (1 - captured) * finer
 
@@ -363,7 +354,7 @@ class Parts:
 def surviving(layer: LayerSketch, survival: PruningOutcome) -> Parts:
     """Return what a layer's survival leaves of its value table."""
     low, high = bucket_edges(layer.buckets & 0x7FFF)
-    high = low if layer.lossless else high
+    high = low if layer.lossless else high  # a bucket of bfloat16 is one number
     negative = layer.buckets >= 0x8000
     wide = reach(*signed(low, high, negative))
     count, share = _surviving_counts(layer, survival)

@@ -21,7 +21,7 @@ if sys.platform != "win32":
     import fcntl
 
 _TEMPORARY: Final = re.compile(r"\.shrinkwidget-(?:([0-9a-f]{8})-(\d+)-)?[0-9a-f]{16}\.tmp")
-_DAY: Final = 24 * 3600
+_DAY: Final = 24 * 3600  # no save takes so long
 _NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
 
 
@@ -44,8 +44,10 @@ def write_whole(path: str | os.PathLike[str], parts: Iterable[Any]) -> int:
         _remove_leftovers(target.parent)
         return _replace(target, parts)
     except OSError as error:
-        reason = error.strerror or error if _is_folder(target.parent) else f"there is no folder {quoted(target.parent)}"
-        before = "; the file there is unchanged" if _exists(target) else ""
+        # not those of Path, which raise where a name is too long
+        in_folder, existed = os.path.isdir(target.parent), os.path.exists(target)  # noqa: PTH110, PTH112
+        reason = error.strerror or error if in_folder else f"there is no folder {quoted(target.parent)}"
+        before = "; the file there is unchanged" if existed else ""
         raise FileError(f"cannot write {quoted(path)}: {reason}{before}") from error
 
 
@@ -61,35 +63,29 @@ def _target(path: object) -> Path:
         raise FileError(f"cannot write {quoted(path)}: {error.strerror or error}") from error
 
 
-def _exists(path: Path) -> bool:
-    with suppress(OSError):
-        return path.exists()
-    return False
-
-
-def _is_folder(path: Path) -> bool:
-    with suppress(OSError):
-        return path.is_dir()
-    return False
-
-
 def _replace(target: Path, parts: Iterable[Any]) -> int:
-    new = _temporary(target.parent)
+    new = _temporary(target.parent)  # in the same folder: only within one file system a file is moved in one step
     try:
         with os.fdopen(os.open(new, _NEW, 0o600), "wb") as file:
             _lock(file.fileno())
             mode = _mode(target)
             written = sum(file.write(part) for part in parts)
             file.flush()
-            with suppress(OSError):
+            with suppress(OSError):  # a file system without permissions
                 new.chmod(mode)
+            # content before name: else a power cut could leave the new name with nothing in it
             os.fsync(file.fileno())
         new.replace(target)
     except BaseException:
         with suppress(OSError):
             new.unlink()
         raise
-    _sync_folder(target.parent)
+    with suppress(OSError):  # the new name itself, where the system can
+        handle = os.open(target.parent, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
     return written
 
 
@@ -125,7 +121,7 @@ def _remove_leftovers(folder: Path) -> None:
     with suppress(OSError):
         found = [entry for entry in os.scandir(folder) if _TEMPORARY.fullmatch(entry.name)]
         for entry in found:
-            with suppress(OSError):
+            with suppress(OSError):  # another may just have removed it
                 _remove_if_left(entry)
 
 
@@ -136,7 +132,15 @@ def _remove_if_left(entry: os.DirEntry[str]) -> None:
     if not found or not stat.S_ISREG(status.st_mode) or status.st_uid != getattr(os, "geteuid", lambda: 0)():
         return
     machine, pid = found.groups()
-    gone = sys.platform != "win32" and machine == _machine() and int(pid) != os.getpid() and not _runs(int(pid))
+    gone = False
+    # signal 0 only asks whether there is such a process; on Windows it would end it
+    if sys.platform != "win32" and machine == _machine() and int(pid) != os.getpid():
+        try:
+            os.kill(int(pid), 0)
+        except ProcessLookupError:
+            gone = True
+        except (OSError, OverflowError):  # it is somebody else's
+            pass
     if not gone and time.time() - status.st_mtime < _DAY:
         return
     handle = os.open(entry.path, os.O_RDWR)
@@ -145,16 +149,6 @@ def _remove_if_left(entry: os.DirEntry[str]) -> None:
             Path(entry.path).unlink()
     finally:
         os.close(handle)
-
-
-def _runs(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except (OSError, OverflowError):
-        pass
-    return True
 
 
 def _lock(handle: int) -> bool:
@@ -166,13 +160,3 @@ def _lock(handle: int) -> bool:
     except OSError:
         return False
     return True
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the new name itself reach the disk, where the system can."""
-    with suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

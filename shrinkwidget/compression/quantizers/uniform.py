@@ -144,7 +144,10 @@ class Uniform(Quantizer):
         return uniform_levels(layer, self._plan(plan), survival)
 
     def _plan(self, plan: Plan) -> UniformPlan:
-        return UniformPlan(plan.bits, plan.granularity, self.symmetric, self.clipping)
+        # The least squared error gains 2 to 5 dB at 2 bits. Above, it would gain less, and cost accuracy: it shrinks
+        # the large weights of a network that is not retrained (ResNet-20, 80 % sparse, 3 bits: 18 % against 32 %).
+        span = "mse" if self.clipping == "auto" and plan.bits == 2 else self.clipping
+        return UniformPlan(plan.bits, plan.granularity, self.symmetric, self.clipping, span)
 
 
 @dataclass(frozen=True, repr=False)
