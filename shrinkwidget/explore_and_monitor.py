@@ -36,6 +36,7 @@ def explore(
     next_token: bool | None = None,
     layout: Stated = None,
     calibration: object = None,
+    recalibrate_batchnorm: bool = False,
     **fields: Unpack[RecipeFields],
 ) -> Explorer:
     """Open the explorer on a model.
@@ -50,16 +51,18 @@ def explore(
         model: an ``nn.Module``, a state dict, or the path of a checkpoint (see `sketch`). It is never changed.
         eval_data: what to evaluate on, see `evaluate`; without it there is no accuracy. Needs a module.
         recipe: where to start: a `Recipe`, or a number: the sparsity. By default nothing is pruned or quantized.
-        train_data: what "Retrain…" trains on; see `retrain`.
+        train_data: what "Retrain…" trains on, see `retrain`, and what batch norm is recalibrated on.
         metric: see `evaluate`.
         ignore_index, next_token: how labels are read; see `evaluate`.
         layout: which axis of a state dict's or a file's tensors is the output channels; see `sketch`.
         calibration: examples for an importance that needs them, ``"wanda"`` or ``"taylor"``; see `sketch`.
+        recalibrate_batchnorm: whether the switch is on that re-estimates batch norm's statistics on 512 examples of
+            `train_data`, without their labels, before every score; what is then kept or saved has them, too.
         fields: of a `Recipe`; beside a recipe they change it.
 
     Raises:
-        ModelError: for a model that cannot be looked at (NaN weights, meta tensors, nothing to compress), or a `layout`
-            that is none.
+        ModelError: for a model that cannot be looked at (NaN weights, meta tensors, nothing to compress), a `layout`
+            that is none, or no batch norm, or no `train_data`, to recalibrate.
         FileError: for a path that is not a safetensors file.
         DataError: for an unknown metric, or data that is none or can be read only once.
         RecipeError: for what is no recipe, or does not fit the model.
@@ -73,7 +76,11 @@ def explore(
         from .widgets.explorer_backend import ExplorerSession
         from .widgets.notebook_cell_registry import replace_in_cell
     return replace_in_cell(
-        Explorer(ExplorerSession(model, eval_data, metric, train_data, rules, layout, calibration), start)
+        Explorer(
+            ExplorerSession(model, eval_data, metric, train_data, rules, layout, calibration),
+            start,
+            recalibrate_batchnorm,
+        )
     )
 
 

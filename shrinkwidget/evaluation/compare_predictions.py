@@ -66,7 +66,9 @@ class PredictionComparison:
         fixed: how many were wrong before and are right after.
         confusions: every pair of classes of which one was taken for the other, those that grew most first.
         images: inputs of some of the misread examples, C×H×W or H×W, by the example's index, drawn at random from all;
-            empty for inputs that are no images.
+            empty for inputs that are no images. An explorer's are small pictures, bytes H×W×C.
+        only_classes: why there are no examples beside the counts by class, "" where there are: an explorer shows what
+            can be shown, and `compare_predictions` raises.
 
     Example:
         >>> import shrinkwidget as sw
@@ -88,6 +90,7 @@ class PredictionComparison:
     fixed: int
     confusions: tuple[Confusion, ...]
     images: Mapping[int, Tensor]
+    only_classes: str = ""
 
     @property
     def by_class(self) -> tuple[ClassChange, ...]:
@@ -244,7 +247,9 @@ class PredictionRecorder:
             self._held[place : place + 1] = [(self._misread[-1].example, self._shrink(image.detach()).cpu())]
 
     def compared(self, before: Score, after: Score) -> PredictionComparison:
-        """Return what differs between the two models, given their scores."""
+        """Return what differs between the two models, given their scores; only that by class if there is a `why`."""
+        if self.why:
+            return PredictionComparison(before, after, (), 0, (), {}, self.why)
         pairs = sorted(
             self._before.keys() | self._after.keys(),
             key=lambda pair: (self._before[pair] - self._after[pair], -self._after[pair], pair),

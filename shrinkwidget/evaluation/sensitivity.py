@@ -29,6 +29,8 @@ Kind: TypeAlias = Literal["sparsity", "bits"]
 
 SPARSITIES: Final = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 """What every layer is pruned to where nothing else is asked."""
+BITS: Final = (8, 6, 4, 3, 2)
+"""What the explorer quantizes every layer to."""
 
 _ROWS: Final = 32
 """Layers that a `repr` shows."""

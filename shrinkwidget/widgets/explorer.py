@@ -20,8 +20,10 @@ from ..analysis.parallel import in_forked_children
 from ..analysis.sketch import Sketch
 from ..argument_checks import plain
 from ..compressed_model import CompressedModel
-from ..errors import Cancelled, DataError, ShrinkError, TrainingError, quoted, sentence
+from ..errors import Cancelled, DataError, ModelError, ShrinkError, TrainingError, quoted, sentence
+from ..evaluation.compare_predictions import PredictionComparison
 from ..evaluation.evaluate import Score
+from ..evaluation.sensitivity import Kind, Sensitivity
 from ..figures.formatting import recipe_sentence
 from ..live_page import explorer_page, in_frame, write_page
 from ..method_registry import schema
@@ -29,6 +31,7 @@ from ..recipe import Recipe
 from ..training.background_run import TrainingRun
 from ..training.schedules_and_methods import Method
 from .base_widget import BaseWidget, alt_text, built, kernel_owned
+from .by_class import by_class_dict
 from .explorer_backend import DENSE, CancelCheck, ExplorerSession, Stale
 from .keep_and_save import PLAIN, Exists, keep_in_notebook, keeps, save_to
 from .monitor import Monitor
@@ -42,7 +45,10 @@ _SCORE_SECONDS: Final = 0.1
 _SILENT_SECONDS: Final = 3.0
 _LOOK_SECONDS: Final = 0.005
 _SNAPSHOT_SECONDS: Final = 5.0
-_NOT_ON_PAGE: Final = frozenset({"sketch", "exact", "score", "status", "monitor", "keeps"})
+_SENSITIVITY_SECONDS: Final = 0.3
+_OF_THE_PAGE: Final = ("result", "recalibrated")
+"""What the history holds for the page alone: a provenance says as much."""
+_NOT_ON_PAGE: Final = frozenset({"sketch", "exact", "score", "by_class", "status", "monitor", "keeps"})
 """What a page that stands alone has no use for: its buttons' words, or what it is given by recipe."""
 
 
@@ -59,6 +65,16 @@ class _Int(t.Int[int, Any]):
     def validate(self, obj: Any, value: Any) -> int:
         number = plain(value)
         return super().validate(obj, int(number) if isinstance(number, float) and number.is_integer() else number)
+
+
+class _Recalibrate(t.Bool[bool, Any]):
+    """A switch that cannot be on where there is no batch norm to recalibrate, or nothing to do it on."""
+
+    def validate(self, obj: Any, value: Any) -> bool:
+        on = super().validate(obj, value)
+        if on and (why := obj._open().why_not_recalibrated):
+            raise ModelError(f"batch norm cannot be recalibrated: {why}")
+        return on
 
 
 class Explorer(BaseWidget):
@@ -87,6 +103,7 @@ class Explorer(BaseWidget):
     value = t.Instance(Recipe, args=())
     sparsity = _Float(0.0).tag(sync=True)
     bits = _Int(32).tag(sync=True)
+    recalibrate_batchnorm = _Recalibrate(False).tag(sync=True)
 
     _recipe = t.Unicode(DENSE.to_json()).tag(sync=True)
     _dragging = t.Bool(False).tag(sync=True)
@@ -106,16 +123,20 @@ class Explorer(BaseWidget):
     _kinds = kernel_owned(t.Dict())
     _result = kernel_owned(t.Unicode())
     _stale = kernel_owned(t.Unicode())
+    _recalibration = kernel_owned(t.Dict())
+    _by_class = kernel_owned(t.Dict(allow_none=True, default_value=None))
+    _sensitivity = kernel_owned(t.Dict(allow_none=True, default_value=None))
 
-    _from_page = ("_recipe", "sparsity", "bits", "_dragging", "_page")
+    _from_page = ("_recipe", "sparsity", "bits", "recalibrate_batchnorm", "_dragging", "_page")
 
-    def __init__(self, session: ExplorerSession, recipe: Recipe) -> None:
+    def __init__(self, session: ExplorerSession, recipe: Recipe, recalibrate_batchnorm: bool = False) -> None:
         self._session: ExplorerSession | None = session
         self._pictured: Recipe | None = None
         self._logged: set[str] = set()
         self._run: TrainingRun[CompressedModel] | None = None
         self._watching: Monitor | None = None
         self._retrained: dict[str, _Retrained] = {}
+        self._measured: Sensitivity | None = None
         super().__init__(
             # all of the recipe's mirrors at once: a page that hears of them later takes that for a step to undo
             recipe=recipe,
@@ -123,18 +144,21 @@ class Explorer(BaseWidget):
             sparsity=recipe.sparsity,
             bits=recipe.bits,
             _recipe=recipe.to_json(),
+            recalibrate_batchnorm=recalibrate_batchnorm,
             _title=session.sketch.title,
             _sketch=session.sketch.encode(),
             _memory={"weights": session.memory(), "activations": None},
             _metric=session.metric.to_dict()
             | {"has_data": session.eval_data is not None, "has_train": session.train_data is not None},
             _status=_status_dict("idle", "", ""),
-            _keeps=keeps(session.sketch.title, PLAIN),
             _kinds=schema(session.unavailable),
+            _recalibration={"why": session.why_not_recalibrated},
         )
+        self._show_result("")
         self._mirror()
         self.observe(self._on_recipe, "recipe")
         self.observe(self._on_mirror, ["_recipe", "value", "sparsity", "bits"])
+        self.observe(self._on_recalibrate, "recalibrate_batchnorm")
         self.on_msg(self._on_command)
         self._settle_soon()
 
@@ -155,13 +179,28 @@ class Explorer(BaseWidget):
     def score(self) -> Score | None:
         """The final score of the current recipe, or of the retrained result that is shown, None while there is none."""
         session, shown = self._open(), self._shown_result
-        return session.known_score(self.recipe) if shown is None else shown.score
+        return session.known_score(self.recipe, self.recalibrate_batchnorm) if shown is None else shown.score
+
+    @property
+    def comparison(self) -> PredictionComparison | None:
+        """What the current recipe, or the retrained result that is shown, gets wrong that the dense model got right.
+
+        It is None while one of the two is not evaluated, and for the dense model itself. Its images are small pictures:
+        bytes H×W×C, at most 48 pixels a side.
+        """
+        session, shown = self._open(), self._shown_result
+        return session.comparison(self.recipe, self.recalibrate_batchnorm) if shown is None else shown.comparison
+
+    @property
+    def sensitivity(self) -> Sensitivity | None:
+        """What the button "Sensitivity" has measured last, None before; `sw.sensitivity` has options."""
+        return self._measured
 
     @property
     def history(self) -> list[dict[str, Any]]:
         """Every recipe evaluated so far: dicts of recipe (a `Recipe`), nbytes, value, low, high, n, provenance."""
         visits = [{**point, "recipe": Recipe.from_json(point["recipe"])} for point in self._history]
-        return [{name: value for name, value in visit.items() if name != "result"} for visit in visits]
+        return [{name: value for name, value in visit.items() if name not in _OF_THE_PAGE} for visit in visits]
 
     @property
     def run(self) -> TrainingRun[CompressedModel] | None:
@@ -170,6 +209,8 @@ class Explorer(BaseWidget):
 
     def compress(self) -> CompressedModel:
         """Return a new model compressed by the current recipe, or the retrained one that is shown; yours is untouched.
+
+        With `recalibrate_batchnorm`, its batch norm is recalibrated, as the score says.
 
         Raises:
             ModelError: if your model has changed since the explorer looked at it.
@@ -182,7 +223,7 @@ class Explorer(BaseWidget):
             True
             >>> ex.close()
         """
-        return self._compressed(self.recipe, self._result)
+        return self._compressed(self.recipe, self._result, self.recalibrate_batchnorm)
 
     def wait(self, timeout: float | None = None) -> bool:
         """Block until all figures of the current recipe are there; return False after `timeout` seconds.
@@ -258,6 +299,7 @@ class Explorer(BaseWidget):
             values = {name[1:]: getattr(self, name) for name in self.traits(echo_update=False)}
             retrained = dict(self._retrained)
         values = {name: value for name, value in values.items() if name not in _NOT_ON_PAGE}
+        values["recalibrate"] = self.recalibrate_batchnorm
         if not history:
             values["history"] = [point for point in values["history"] if point["recipe"] == self._recipe]
         tried = {self.recipe, *(Recipe.from_json(point["recipe"]) for point in values["history"])}
@@ -277,12 +319,13 @@ class Explorer(BaseWidget):
             Explorer(closed)
         """
         _WORKER.forget(id(self))
+        _WORKER.forget(self._sensitivity_key)
         if self._pictured != self.recipe:
             self._refresh_snapshot()
         self._session = None
         if self._watching is not None:
             self._watching.close()
-        self._run = self._watching = None  # anywidget keeps the widget itself
+        self._run = self._watching = self._measured = None  # anywidget keeps the widget itself
         self._retrained.clear()
         super().close()
 
@@ -326,6 +369,12 @@ class Explorer(BaseWidget):
                 if change["name"] != "_recipe":
                     raise
 
+    def _on_recalibrate(self, _change: object) -> None:
+        """Show what the recipe makes of the model as it came, with batch norm recalibrated or not."""
+        with self._lock:
+            self._show_result("")
+            self._settle_soon()
+
     # work, on the worker's thread
 
     def _settle_soon(self) -> None:
@@ -339,6 +388,7 @@ class Explorer(BaseWidget):
         try:
             if shown is not None and shown.compressed.recipe == recipe:
                 self._tell_result(shown)
+                self._compare_result(session, self._result, cancelled)
                 return
             self._refuse_changed(session)
             self._count(session.exact, recipe, cancelled)
@@ -372,41 +422,55 @@ class Explorer(BaseWidget):
 
     def _evaluate(self, session: ExplorerSession, recipe: Recipe, cancelled: CancelCheck) -> None:
         """Score the recipe first, so that its score counts up at once, then what is not there yet: MACs, baseline."""
+        recalibrated = self.recalibrate_batchnorm
+        about = {"recipe": recipe.to_json(), "recalibrated": recalibrated}
         try:
-            self._run_scores(session, recipe, cancelled, "_score")
-            self._visit(session, recipe)
+            self._run_scores(session, recipe, cancelled, "_score", recalibrated)
+            self._visit(session, recipe, recalibrated)
             if self._baseline is None and not self._macs:
                 order, macs, peak = session.forward(cancelled)
                 self._tell(_order=order, _macs=macs, _memory={"weights": session.memory(), "activations": peak})
             if self._baseline is None:
                 self._run_scores(session, DENSE, cancelled, "_baseline")
+            comparison = session.comparison(recipe, recalibrated)
+            self._tell(_by_class=None if comparison is None else {**by_class_dict(comparison), **about})
         except Cancelled:
             raise
         except Stale:
             raise
         except BaseException as error:  # noqa: BLE001  # as above
             self._log("evaluation", error)
-            self._tell(_score={"recipe": recipe.to_json(), "state": "failed", "text": sentence(error)})
+            self._tell(_score={**about, "state": "failed", "text": sentence(error)}, _by_class=None)
 
-    def _run_scores(self, session: ExplorerSession, recipe: Recipe, cancelled: CancelCheck, trait: str) -> None:
+    def _run_scores(
+        self, session: ExplorerSession, recipe: Recipe, cancelled: CancelCheck, trait: str, recalibrated: bool = False
+    ) -> None:
         """Show a recipe's running score in a trait; the baseline's only when it is whole."""
         pace, lasting = Pace(_SCORE_SECONDS), Pace(_SNAPSHOT_SECONDS, at_once=False)
-        for score in session.scores(recipe, cancelled):
+        about = {"recipe": recipe.to_json(), "recalibrated": recalibrated}
+        for score in session.scores(recipe, cancelled, recalibrated):
             if score.done or (trait == "_score" and pace.due()):
                 state = "done" if score.done else "running"
-                self._tell(**{trait: {**score.to_dict(), "recipe": recipe.to_json(), "state": state}})
+                self._tell(**{trait: {**score.to_dict(), **about, "state": state}})
             if lasting.due():
                 self._refresh_snapshot()
 
-    def _visit(self, session: ExplorerSession, recipe: Recipe) -> None:
+    def _visit(self, session: ExplorerSession, recipe: Recipe, recalibrated: bool) -> None:
         """Add the recipe to history, once."""
-        score = session.known_score(recipe)
+        score = session.known_score(recipe, recalibrated)
         if score is not None:
-            self._add_visit(recipe, session.estimate(recipe).nbytes, score.to_dict())
+            self._add_visit(recipe, session.estimate(recipe).nbytes, score.to_dict(), recalibrated=recalibrated)
 
-    def _add_visit(self, recipe: Recipe, nbytes: int, score: Mapping[str, Any], result: str | None = None) -> None:
+    def _add_visit(
+        self,
+        recipe: Recipe,
+        nbytes: int,
+        score: Mapping[str, Any],
+        result: str | None = None,
+        recalibrated: bool = False,
+    ) -> None:
         """Add a score to history, unless it is there; `result` is the key of what was retrained."""
-        point = {"recipe": recipe.to_json(), "nbytes": nbytes, "result": result}
+        point = {"recipe": recipe.to_json(), "nbytes": nbytes, "result": result, "recalibrated": recalibrated}
         point |= {k: score[k] for k in ("value", "low", "high", "n", "provenance")}
         with self._lock:
             if point not in self._history:
@@ -476,21 +540,37 @@ class Explorer(BaseWidget):
 
     def _show_result(self, key: str) -> None:
         shown = self._retrained.get(key)
-        provenance = PLAIN if shown is None else shown.compressed.provenance
-        self._tell(_result=key, _keeps=keeps(self._title, provenance))
+        if shown is not None:
+            kept = keeps(self._title, shown.compressed.provenance)
+        elif self.recalibrate_batchnorm:
+            kept = keeps(self._title, "batch norm recalibrated", "recalibrated")
+        else:
+            kept = keeps(self._title, PLAIN)
+        self._tell(_result=key, _keeps=kept)
 
     def _tell_result(self, shown: _Retrained) -> None:
         """Tell the figures and the score of a retrained result; it needs no work but the size of its download."""
         news = shown.to_dict()
         self._tell(_exact=news["exact"], _score=news["score"])
 
-    def _compressed(self, recipe: Recipe, result: str) -> CompressedModel:
+    def _compare_result(self, session: ExplorerSession, key: str, cancelled: CancelCheck) -> None:
+        """Tell what a retrained result gets wrong; it is run once for that, as its training recorded no prediction."""
+        shown = self._retrained.get(key)
+        if shown is None or session.eval_data is None:
+            return
+        if shown.comparison is None:
+            shown = replace(shown, comparison=session.compare(shown.compressed, cancelled))
+            with self._lock:
+                self._retrained[key] = shown
+        self._tell(_by_class=shown.to_dict().get("by_class"))
+
+    def _compressed(self, recipe: Recipe, result: str, recalibrated: bool = False) -> CompressedModel:
         """Return what a recipe makes of the model, or what was retrained."""
         session = self._open()
         if result in self._retrained:
             return self._retrained[result].compressed
         try:
-            return session.compress(recipe)
+            return session.compress(recipe, recalibrated)
         except Stale as error:
             self._tell(_stale=str(error))
             raise
@@ -527,11 +607,54 @@ class Explorer(BaseWidget):
                 _order=[],
                 _macs=[],
                 _history=[point for point in self._history if point["result"] is not None],
+                _by_class=None,
+                _sensitivity=None,
                 _stale="",
             )
+            _WORKER.forget(self._sensitivity_key)
+            self._measured = None
+            self._retrained = {key: replace(result, comparison=None) for key, result in self._retrained.items()}
             self.recipe = recipe
             self._settle_soon()
         return ""
+
+    # sensitivity, measured on the worker's thread whenever it has nothing else to do
+
+    @property
+    def _sensitivity_key(self) -> tuple[int, str]:
+        return id(self), "sensitivity"
+
+    def _measure_soon(self, kind: object, recipe: Recipe) -> None:
+        if kind not in ("sparsity", "bits"):
+            raise ShrinkError(f"the page asked for the sensitivity to {quoted(kind)}: it is 'sparsity' or 'bits'")
+        if self._open().eval_data is None:
+            raise DataError("sensitivity needs data: open the explorer with sw.explore(model, eval_data)")
+        measured: Kind = "bits" if kind == "bits" else "sparsity"
+        _WORKER.background(self._sensitivity_key, lambda cancelled: self._measure(measured, recipe, cancelled))
+
+    def _measure(self, kind: Kind, recipe: Recipe, cancelled: CancelCheck) -> None:
+        """Show the sensitivity of the layers as they are measured; what is known stays when it is stopped."""
+
+        def stopped() -> bool:
+            self._rest(cancelled)
+            return cancelled()
+
+        session, found, pace = self._open(), None, Pace(_SENSITIVITY_SECONDS)
+        self._tell(_sensitivity=_NOTHING_MEASURED | {"kind": kind, "state": "running"})
+        try:
+            for found in session.sensitivity(kind, recipe, stopped):
+                self._measured = found
+                if pace.due():
+                    self._tell(_sensitivity=_NOTHING_MEASURED | _sensitivity_dict(found, session.sketch))
+            state, text = "done", ""
+        except Cancelled:
+            state, text = "stopped", ""
+        except BaseException as error:  # noqa: BLE001  # as above
+            self._log("sensitivity", error)
+            state, text = "failed", sentence(error)
+        if session is self._session:
+            known = {"kind": kind} if found is None else _sensitivity_dict(found, session.sketch)
+            self._tell(_sensitivity=_NOTHING_MEASURED | known | {"state": state, "text": text})
 
     # what the buttons ask for
 
@@ -543,11 +666,14 @@ class Explorer(BaseWidget):
             # a command that is sent again is about what was shown when it was sent first
             recipe = Recipe.from_json(asked["recipe"]) if "recipe" in asked else self.recipe
             result = str(asked.get("result", self._result))
+            recalibrated = bool(asked.get("recalibrated", self.recalibrate_batchnorm))
+
+            def kept() -> CompressedModel:
+                return self._compressed(recipe, result, recalibrated)
+
             jobs: dict[object, Callable[[], str]] = {
-                "compress": lambda: keep_in_notebook(asked.get("name"), self._compressed(recipe, result), again),
-                "save": lambda: save_to(
-                    asked.get("path"), self._compressed(recipe, result), bool(asked.get("entropy")), again
-                ),
+                "compress": lambda: keep_in_notebook(asked.get("name"), kept(), again),
+                "save": lambda: save_to(asked.get("path"), kept(), bool(asked.get("entropy")), again),
                 "retrain": lambda: self._offer_retraining(recipe),
                 "look": self._look_again,
             }
@@ -556,8 +682,13 @@ class Explorer(BaseWidget):
                 self._settle_soon()
             elif what == "goto":
                 self._go_to(asked.get("result"))
+            elif what == "sensitivity":
+                self._measure_soon(asked.get("kind"), recipe)
+            elif what == "stop_sensitivity":
+                _WORKER.forget(self._sensitivity_key)
             elif isinstance(what, str) and what in jobs:
                 command = {**asked, "replace": True, "recipe": recipe.to_json(), "result": result}
+                command["recalibrated"] = recalibrated
                 _WORKER.urgent(id(self), lambda _cancelled: self._do(what, jobs[what], command))
             else:
                 raise ShrinkError(f"the page asked for {quoted(what)}, which this explorer cannot do")
@@ -630,10 +761,11 @@ def _let_go(lock: RLock) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class _Retrained:
-    """A result of "Retrain…", and its score."""
+    """A result of "Retrain…", its score, and what it gets wrong, once that is known."""
 
     compressed: CompressedModel
     score: Score
+    comparison: PredictionComparison | None = None
 
     @property
     def estimate(self) -> Estimate:
@@ -645,11 +777,41 @@ class _Retrained:
         """Return what the page shows of it: its recipe, exact figures, and score."""
         recipe = self.compressed.recipe.to_json()
         figures = replace(self.estimate, nbytes_entropy_coded=self.compressed.nbytes_entropy_coded).to_dict()
+        about = {"recipe": recipe, "recalibrated": False}
+        compared = {} if self.comparison is None else {"by_class": {**by_class_dict(self.comparison), **about}}
         return {
             "recipe": recipe,
             "exact": {**figures, "seconds": 0.0},
-            "score": {**self.score.to_dict(), "recipe": recipe, "state": "done"},
+            "score": {**self.score.to_dict(), **about, "state": "done"},
+            **compared,
         }
+
+
+_NOTHING_MEASURED: Final[dict[str, Any]] = {
+    "state": "running",
+    "text": "",
+    "amounts": [],
+    "dense": None,
+    "n": 0,
+    "examples": "",
+    "layers": [],
+    "pending": None,
+}
+"""What the page is told of a sensitivity before there is a number."""
+
+
+def _sensitivity_dict(found: Sensitivity, sketch: Sketch) -> dict[str, Any]:
+    """Return what the page shows of a sensitivity: for every layer of the sketch its values, None while unknown."""
+    values = {layer.name: [score.value for score in layer.scores] for layer in found.layers}
+    return {
+        "kind": found.kind,
+        "amounts": list(found.amounts),
+        "dense": found.dense.value,
+        "n": found.dense.n,
+        "examples": found.examples,
+        "layers": [values.get(look.name) for look in sketch.layers],
+        "pending": found.pending,
+    }
 
 
 def _from_mirror(recipe: Recipe, name: str, new: Any) -> Recipe:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Final, cast
 
 from torch import Tensor, nn
@@ -22,26 +22,48 @@ from ..compression.apply_recipe import copied, decoded_state, encode_layers, fil
 from ..compression.encoded_tensor import EncodedTensor
 from ..errors import Cancelled, DataError, ModelError, NoEstimateError, RecipeError, ShrinkError
 from ..evaluation.batches import Batch, prepared, raw_batches, read_in_thread, refuse_no_data
+from ..evaluation.batchnorm_statistics import (
+    recalibrate,
+    recalibration_examples,
+    why_not_recalibrated,
+)
 from ..evaluation.calibration import calibrated
+from ..evaluation.compare_predictions import PredictionComparison, PredictionRecorder
+from ..evaluation.data_subset import DataSubset, draw_subset
 from ..evaluation.evaluate import MetricLike, Score, scores
 from ..evaluation.labels import LabelRules
 from ..evaluation.metrics import resolve
+from ..evaluation.sensitivity import BITS, SPARSITIES, Kind, Sensitivity, layers_to_measure, sensitivity_steps
 from ..files import pack
 from ..method_registry import Importance, kinds
 from ..recipe import Recipe
 from ..training.background_run import TrainingRun
 from ..training.schedules_and_methods import Method
 from ..training.training_options import TrainingOptions, TrainingSpec
+from .by_class import IMAGES, by_class_dict, small_picture
 
 CancelCheck = Callable[[], bool]
 DENSE: Final = Recipe()
+_DENSE: Final = (DENSE.to_json(), False)
 _REMEMBERED: Final = 512
+_COMPARISONS: Final = 64
+"""So many are remembered: with their small pictures each may take 200 kB."""
+_SENSITIVITY_EXAMPLES: Final = 1000
 _PATIENCE_SECONDS: Final = 20.0
 """An evaluation whose data gives no batch for so long is given up, until it is asked for again."""
 
 
 class Stale(ModelError):
     """The model is no longer the one that was looked at."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Scored:
+    """A recipe, with batch norm recalibrated or not, whose predictions were recorded while it was scored."""
+
+    key: tuple[str, bool]
+    recorder: PredictionRecorder
+    score: Score
 
 
 class ExplorerSession:
@@ -79,7 +101,11 @@ class ExplorerSession:
         self._scratch: nn.Module | None = None
         self._coded: tuple[str, dict[str, EncodedTensor], Estimate] | None = None
         self._exact: OrderedDict[str, Estimate] = OrderedDict()
-        self._scores: OrderedDict[str, Score] = OrderedDict()
+        self._scores: OrderedDict[tuple[str, bool], Score] = OrderedDict()
+        self._comparisons: OrderedDict[tuple[str, bool], PredictionComparison] = OrderedDict()
+        self._dense: _Scored | None = None
+        self._before_dense: _Scored | None = None
+        self._recalibration: DataSubset | None = None
 
     def check(self, recipe: Recipe) -> None:
         """Raise a `RecipeError` for a recipe that does not fit the model's layers, or lacks calibration data."""
@@ -145,35 +171,135 @@ class ExplorerSession:
             _remember(self._exact, key, figures)
         return encoded
 
-    def known_score(self, recipe: Recipe) -> Score | None:
-        """Return the final score of a recipe evaluated before."""
-        return self._scores.get(recipe.to_json())
+    def known_score(self, recipe: Recipe, recalibrated: bool = False) -> Score | None:
+        """Return the final score of a recipe evaluated before, with batch norm as it came or recalibrated."""
+        return self._scores.get((recipe.to_json(), recalibrated))
+
+    def comparison(self, recipe: Recipe, recalibrated: bool = False) -> PredictionComparison | None:
+        """Return what a recipe gets wrong that the dense model got right, None where that is not known."""
+        return self._comparisons.get((recipe.to_json(), recalibrated))
 
     def known(self, recipe: Recipe) -> dict[str, Any]:
-        """Return what has been found out about a recipe so far: ``exact`` figures and a final ``score``."""
-        figures, score = self._exact.get(recipe.to_json()), self.known_score(recipe)
+        """Return what has been found out about a recipe so far, as the page takes it.
+
+        That is ``exact``, its figures, ``score`` and ``by_class``, and the latter two with batch norm recalibrated as
+        ``recalibrated``, each as far as there is one.
+        """
+        figures = self._exact.get(recipe.to_json())
         found: dict[str, Any] = {} if figures is None else {"exact": figures.to_dict()}
-        if score is not None:
-            found["score"] = {**score.to_dict(), "recipe": recipe.to_json(), "state": "done"}
+        found |= self._known_score(recipe, recalibrated=False)
+        if recalibrated := self._known_score(recipe, recalibrated=True):
+            found["recalibrated"] = recalibrated
+        return found
+
+    def _known_score(self, recipe: Recipe, recalibrated: bool) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        about = {"recipe": recipe.to_json(), "recalibrated": recalibrated}
+        if (score := self.known_score(recipe, recalibrated)) is not None:
+            found["score"] = {**score.to_dict(), **about, "state": "done"}
+        if (comparison := self.comparison(recipe, recalibrated)) is not None:
+            found["by_class"] = {**by_class_dict(comparison), **about}
         return found
 
     def forget_score(self, recipe: Recipe) -> None:
-        """Forget the score of a recipe, so that it is evaluated again."""
-        self._scores.pop(recipe.to_json(), None)
+        """Forget the scores of a recipe, so that it is evaluated again."""
+        for recalibrated in (False, True):
+            self._scores.pop((recipe.to_json(), recalibrated), None)
 
-    def scores(self, recipe: Recipe, cancelled: CancelCheck) -> Iterator[Score]:
+    def scores(self, recipe: Recipe, cancelled: CancelCheck, recalibrated: bool = False) -> Iterator[Score]:
         """Yield running scores of the model under a recipe, the last one with ``done=True``."""
-        known = self.known_score(recipe)
-        if known is not None:
+        key = (recipe.to_json(), recalibrated)
+        known = self._scores.get(key)
+        if known is not None and (key == _DENSE or self._dense is None or key in self._comparisons):
             yield known
             return
         model = self._scratch_model()
         fill(model, decoded_state(self.weights, recipe, self._encode(recipe, cancelled), cancelled))
-        for score in scores(model, self.eval_data, self.metric, self._rules, cancelled, _PATIENCE_SECONDS):
+        provenance = recalibrate(model, self._recalibrated_on(cancelled), cancelled=cancelled) if recalibrated else None
+        recorder = self._recorder(key)
+        for score in self._scored(model, recorder, cancelled):
+            if provenance is not None:
+                score = replace(score, provenance=provenance)
             if score.done:
                 self.refuse_changed()  # it may have while it was copied, layer by layer
-                _remember(self._scores, recipe.to_json(), score)
+                _remember(self._scores, key, score)
+                self._compare(_Scored(key, recorder, score))
             yield score
+
+    def _scored(self, model: nn.Module, recorder: PredictionRecorder, cancelled: CancelCheck) -> Iterator[Score]:
+        return scores(model, self.eval_data, self.metric, self._rules, cancelled, _PATIENCE_SECONDS, observe=recorder)
+
+    # what a recipe gets wrong: its predictions are compared with those of the dense model while it is scored
+
+    def _recorder(self, key: tuple[str, bool]) -> PredictionRecorder:
+        """Return what observes an evaluation: it compares with the dense model's, or that with the one before it."""
+        other = self._before_dense if key == _DENSE else self._dense
+        return PredictionRecorder(
+            None if other is None else other.recorder, other_is_after=key == _DENSE, images=IMAGES, shrink=small_picture
+        )
+
+    def _compare(self, this: _Scored) -> None:
+        """Remember what differs from the dense model, now or once that is scored, too."""
+        if this.key == _DENSE:
+            self._dense, before = this, self._before_dense
+            if before is not None:
+                _remember(self._comparisons, before.key, this.recorder.compared(this.score, before.score), _COMPARISONS)
+            self._before_dense = None
+        elif self._dense is None:
+            self._before_dense = this
+        else:
+            _remember(self._comparisons, this.key, this.recorder.compared(self._dense.score, this.score), _COMPARISONS)
+
+    def compare(self, compressed: CompressedModel, cancelled: CancelCheck) -> PredictionComparison | None:
+        """Return what a retrained model gets wrong that the dense one got right, None while that was not evaluated."""
+        if self._dense is None:
+            return None
+        model = self._scratch_model()
+        fill(model, compressed.packed.state_dict().items())
+        recorder = PredictionRecorder(self._dense.recorder, images=IMAGES, shrink=small_picture)
+        *_, score = self._scored(model, recorder, cancelled)
+        return recorder.compared(self._dense.score, replace(score, provenance=compressed.provenance))
+
+    # batch norm, re-estimated before every score
+
+    @property
+    def why_not_recalibrated(self) -> str:
+        """Why batch norm cannot be recalibrated here, "" if it can."""
+        if why := why_not_recalibrated(self.source):
+            return why
+        return (
+            "" if self.train_data is not None else "it needs training data: sw.explore(model, eval_data, train_data=…)"
+        )
+
+    def _recalibrated_on(self, cancelled: CancelCheck) -> DataSubset:
+        if self._recalibration is None:
+            self._recalibration = recalibration_examples(self.train_data, cancelled, _PATIENCE_SECONDS)
+        return self._recalibration
+
+    # sensitivity, layer by layer, on a copy of its own: other work may come between two batches
+
+    def sensitivity(self, kind: Kind, recipe: Recipe, cancelled: CancelCheck) -> Iterator[Sensitivity]:
+        """Yield what is known of the layers' sensitivity after the dense score, and after every layer."""
+        self.refuse_changed()
+        names = layers_to_measure(self.sketch, recipe)
+        amounts: tuple[float, ...] = SPARSITIES
+        if kind == "bits":
+            amounts = tuple(bits for bits in BITS if bits in recipe.quantizer.widths) or recipe.quantizer.widths
+        data = draw_subset(self.eval_data, _SENSITIVITY_EXAMPLES, cancelled=cancelled, patience=_PATIENCE_SECONDS)
+        yield from sensitivity_steps(
+            cast(nn.Module, self.source),
+            self.weights,
+            self.sketch,
+            data,
+            kind,
+            amounts,
+            recipe,
+            names,
+            self.metric,
+            self._rules,
+            cancelled,
+        )
+        self.refuse_changed()
 
     def forward(self, cancelled: CancelCheck) -> tuple[list[int], list[int], int | None]:
         """Run the first example of the data: return the layers in the order of their first use, and what it took.
@@ -197,8 +323,8 @@ class ExplorerSession:
         """Return the bytes of weights and buffers as they run: pruning and rounding leave them as large as they are."""
         return sum(entry.nbytes for entry in self.weights.entries)
 
-    def compress(self, recipe: Recipe) -> CompressedModel:
-        """Return the compressed model; the user's is untouched.
+    def compress(self, recipe: Recipe, recalibrated: bool = False) -> CompressedModel:
+        """Return the compressed model, with batch norm as it came or recalibrated; the user's is untouched.
 
         Raises:
             Stale: if that has changed since its sketch was made, before or meanwhile.
@@ -206,7 +332,11 @@ class ExplorerSession:
         self.refuse_changed()
         compressed = compress(self.source, recipe, sketch=self.sketch, layout=self._layout)
         self.refuse_changed()
-        return compressed
+        if not recalibrated:
+            return compressed
+        network = copied(cast(nn.Module, compressed.model))
+        provenance = recalibrate(network, self._recalibrated_on(never))
+        return replace(compressed.with_uncompressed_from(network), provenance=provenance)
 
     def retrain(self, compressed: CompressedModel, method: Method) -> TrainingRun[CompressedModel]:
         """Return a run that retrains a compressed model, not yet started, scored by this bench's data and metric."""
@@ -259,7 +389,7 @@ def _first_example(batch: Batch) -> object:
     return args or {k: v[:1] if isinstance(v, Tensor) else v for k, v in batch.kwargs.items()}
 
 
-def _remember(cache: OrderedDict[str, Any], key: str, value: object) -> None:
+def _remember(cache: OrderedDict[Any, Any], key: object, value: object, most: int = _REMEMBERED) -> None:
     cache[key] = value
-    if len(cache) > _REMEMBERED:
+    if len(cache) > most:
         cache.popitem(last=False)

@@ -27,6 +27,7 @@ _READ_SECONDS: Final = 5.0
 class _Job:
     key: Hashable
     work: Work
+    background: bool = False
     cancel: threading.Event = field(default_factory=threading.Event)
 
 
@@ -35,8 +36,9 @@ class Worker:
 
     A comm handler only records what it wants and returns, because widget messages can arrive on any thread while a
     cell runs. `latest` work of one key replaces what was asked before under that key, running or waiting; `urgent`
-    work runs in order, before all else. Work polls the cancel check it is given between layers and batches and raises
-    `Cancelled`; while it polls, urgent work gets its turn, so that a button does not wait for a long evaluation.
+    work runs in order, before all else; `background` work runs when there is nothing else to do, and makes room for all
+    else. Work polls the cancel check it is given between layers and batches and raises `Cancelled`; while it polls,
+    work that comes first gets its turn, so that a button does not wait for a long evaluation.
     """
 
     def __init__(self) -> None:
@@ -47,6 +49,7 @@ class Worker:
         self._changed = threading.Condition()
         self._urgent: deque[_Job] = deque()
         self._latest: dict[Hashable, _Job] = {}
+        self._background: dict[Hashable, _Job] = {}
         self._running: list[_Job] = []
         self._thread: threading.Thread | None = None
         self._stopping = False
@@ -62,6 +65,13 @@ class Worker:
         """Run this work before all that `latest` asked for, after earlier urgent work."""
         with self._changed:
             self._urgent.append(_Job(key, work))
+            self._wake()
+
+    def background(self, key: Hashable, work: Work) -> None:
+        """Run this work once there is none of the other two, instead of what was asked for under the same key."""
+        with self._changed:
+            self._cancel(key)
+            self._background[key] = _Job(key, work, background=True)
             self._wake()
 
     def forget(self, key: Hashable) -> None:
@@ -91,10 +101,12 @@ class Worker:
             sys.stdout.flush()
 
     def _busy_with(self, key: Hashable) -> bool:
-        return any(job.key == key for job in (*self._urgent, *self._latest.values(), *self._running))
+        waiting = (*self._urgent, *self._latest.values(), *self._background.values())
+        return any(job.key == key for job in (*waiting, *self._running))
 
     def _cancel(self, key: Hashable) -> None:
         self._latest.pop(key, None)
+        self._background.pop(key, None)
         for job in self._running:
             if job.key == key:
                 job.cancel.set()
@@ -109,19 +121,27 @@ class Worker:
     def _next(self) -> _Job | None:
         """Wait for work and return it, marked as running; None when it is time to stop."""
         with self._changed:
-            self._changed.wait_for(lambda: bool(self._urgent or self._latest or self._stopping))
+            self._changed.wait_for(lambda: bool(self._urgent or self._latest or self._background or self._stopping))
             if self._stopping:
                 return None
-            job = self._urgent.popleft() if self._urgent else self._latest.pop(next(iter(self._latest)))
-            self._running.append(job)
-            return job
+            return self._taken() or self._taken_from(self._background)
 
-    def _next_urgent(self) -> _Job | None:
+    def _next_before(self, running: _Job) -> _Job | None:
+        """Return work that comes before a job that runs: urgent work, and before background work all other."""
         with self._changed:
-            if self._stopping or not self._urgent:
-                return None
+            return None if self._stopping else self._taken(only_urgent=not running.background)
+
+    def _taken(self, only_urgent: bool = False) -> _Job | None:
+        if self._urgent:
             self._running.append(self._urgent.popleft())
             return self._running[-1]
+        return None if only_urgent else self._taken_from(self._latest)
+
+    def _taken_from(self, waiting: dict[Hashable, _Job]) -> _Job | None:
+        if not waiting:
+            return None
+        self._running.append(waiting.pop(next(iter(waiting))))
+        return self._running[-1]
 
     def _run(self) -> None:
         while (job := self._next()) is not None:
@@ -141,10 +161,10 @@ class Worker:
                 self._changed.notify_all()
 
     def _poll(self, job: _Job) -> bool:
-        """Give urgent work its turn, unless asked from a thread that only helps, and tell whether to stop."""
+        """Give work that comes first its turn, unless asked from a thread that only helps; tell whether to stop."""
         if threading.current_thread() is self._thread:
-            while (urgent := self._next_urgent()) is not None:
-                self._do(urgent)
+            while (other := self._next_before(job)) is not None:
+                self._do(other)
         return job.cancel.is_set()
 
 
