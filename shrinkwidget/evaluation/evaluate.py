@@ -309,6 +309,7 @@ def scores(
                 sums = _sums(reader, module, batch, scored_by)
                 if observe is not None:
                     observe(batch, sums.guesses)
+                del batch  # or two would be on the device while the next is read
             except DataError as error:
                 raise DataError(f"batch {number}: {error}") from error.__cause__
             tally.add(sums)

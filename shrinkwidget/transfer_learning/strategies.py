@@ -16,7 +16,7 @@ from ..argument_checks import checked_fields
 from ..errors import ModelError, TrainingError
 from ..training.schedules_and_methods import OptimizerLike, Schedule, Stage, check_rate, check_whole
 from ..training.training_loop import TrainingBatches
-from .prepare_model import TransferTask
+from .replace_classifier_head import TransferTask
 
 
 @dataclass(frozen=True, slots=True)

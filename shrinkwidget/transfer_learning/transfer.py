@@ -31,7 +31,7 @@ from ..training.schedules_and_methods import Schedule, Stage, named
 from ..training.training_loop import Trainer
 from ..training.training_options import OF_METHOD, TrainingFields, TrainingOptions, TrainingSpec, options_from
 from .frozen_features import frozen_features, head_is_last
-from .prepare_model import TransferSetup, TransferTask, module_of, set_up_transfer
+from .replace_classifier_head import TransferSetup, TransferTask, module_of, set_up_transfer
 from .sparse_transfer import packed, recipe_of_layer
 from .strategies import (
     STRATEGIES,
@@ -215,12 +215,11 @@ class TransferSession:
     @property
     def log(self) -> TrainingLog:
         """All epochs so far, those of training from scratch after those of the transfer."""
-        history = [
-            entry | {"round": entry["round"] + before}
-            for trainer, before in zip(self._trainers, self._before(), strict=True)
-            for entry in trainer.history
-        ]
-        return TrainingLog(history=history, baseline=self._trainers[0].baseline, best=self._trainers[0].best)
+        first, *scratch = self._trainers
+        history = first.history
+        for trainer in scratch:
+            history += [entry | {"round": entry["round"] + len(first.parts)} for entry in trainer.history]
+        return TrainingLog(history=history, baseline=first.baseline, best=first.best)
 
     def best(self) -> TransferResult:
         """Return the network as it has been trained so far, without a score."""
@@ -232,18 +231,18 @@ class TransferSession:
         Raises:
             ShrinkError: for whatever goes wrong, its `best` the best weights so far.
         """
-        done = yield from self._train(self._trainers[0])
+        first = self._trainers[0]
+        done = yield from self._train(first, 0)
         if self.spec.baseline is None or self._stopped():
             return done
         fresh = self.spec.setup.from_scratch(self.spec.options.seed)
         scratch = TransferTrainer(fresh, self.spec.task, FromScratch(self.spec.baseline), self._stopped, self._patience)
         self._trainers.append(scratch)
-        beside = yield from self._train(scratch)
+        beside = yield from self._train(scratch, len(first.parts))
         return done if self._stopped() else replace(done, baseline=beside)
 
-    def _train(self, trainer: TransferTrainer) -> Generator[Progress, None, TransferResult]:
-        """Train one network, its progress told as that of the whole transfer; score it, and return the result."""
-        before = self._before()[self._trainers.index(trainer)]
+    def _train(self, trainer: TransferTrainer, before: int) -> Generator[Progress, None, TransferResult]:
+        """Train one network after so many stages of others, its progress told as that of the whole; score it."""
         last = None
         for now in trainer.steps():
             number, rounds = before + now.round, len(self._names)
@@ -256,6 +255,7 @@ class TransferSession:
                 eta=now.eta if number == rounds else None,  # how long a step of the stages to come takes is not known
             )
             yield last
+        # Scored once more, though every epoch was: a head alone was scored on features, and this is the whole network.
         found = self._found(trainer)
         data, options = self.spec.task.eval_data, self.spec.options
         if data is None:
@@ -273,17 +273,13 @@ class TransferSession:
         return found
 
     def _found(self, trainer: TransferTrainer) -> TransferResult:
-        result, before = trainer.result(), self.spec.provenance if trainer is self._trainers[0] else "no retraining"
+        from_scratch = trainer is not self._trainers[0]  # then what was learnt before, or pruned, is no part of it
+        result, before = trainer.result(), "no retraining" if from_scratch else self.spec.provenance
         provenance = result.provenance if before == "no retraining" else f"{before}, then {result.provenance}"
         result = replace(result, provenance=provenance)
-        heads, compressed = ", ".join(self.spec.setup.heads), None
-        if trainer is self._trainers[0] and self.spec.setup.recipe is not None:
-            compressed = result
+        compressed = None if from_scratch or self.spec.setup.recipe is None else result
+        heads = ", ".join(self.spec.setup.heads)
         return TransferResult(module_of(result), heads, provenance, None, trainer.history, trainer.cost, compressed)
-
-    def _before(self) -> list[int]:
-        """Return how many stages come before each network."""
-        return [0, len(self._trainers[0].parts)][: len(self._trainers)]
 
 
 @dataclass(frozen=True, slots=True)

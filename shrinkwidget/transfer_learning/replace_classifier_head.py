@@ -29,7 +29,6 @@ from ..training.training_options import TrainingOptions
 from .sparse_transfer import masks_of, recipe_for
 from .transfer_result import CostModel, profile_cost
 
-Classifier: TypeAlias = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
 _CONVOLUTIONS: Final = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 Heads: TypeAlias = tuple[str, ...]
@@ -45,7 +44,7 @@ _FEATURES: Final = frozenset({"last_hidden_state", "pooler_output"})
 
 @dataclass(frozen=True, eq=False)
 class TransferTask:
-    """The data of the new task, the outputs of the new head, and how is trained."""
+    """The data of the new task, the outputs of the new head, and how it is trained."""
 
     train_data: object
     eval_data: object
@@ -213,7 +212,7 @@ def _replaced(
             f"it returns features ({', '.join(map(repr, places))}) and no predictions: load it with a head, by "
             f"AutoModelForImageClassification or its like"
         )
-        raise no_head(network, why, seen.order)
+        raise _no_head_error(network, why, seen.order)
     # What looks like a head is believed only if the prediction changes its shape with it: a last Linear layer may as
     # well be the end of a backbone, or one of two heads of which the model returns the mean.
     found = find_heads(network, seen.order, named)
@@ -233,7 +232,7 @@ def _replaced(
         for name, module in zip(heads, old, strict=True):  # as it was, for the next to be tried
             put_module(network, name, module)
     tried = " and ".join(map(repr, heads))
-    raise no_head(network, f"with {task.outputs} outputs instead of {outputs} of {tried}, {why}", seen.order)
+    raise _no_head_error(network, f"with {task.outputs} outputs instead of {outputs} of {tried}, {why}", seen.order)
 
 
 def _run(network: nn.Module, batch: Batch) -> tuple[ForwardProfile, list[torch.Size], list[Place]]:
@@ -305,8 +304,8 @@ def find_heads(model: nn.Module, order: Sequence[str], named: str | Sequence[str
         given = [named] if isinstance(named, str) else list(named)
         return [tuple(dict.fromkeys(_named(name, modules, fitting) for name in given))]
     last = next((name for name in reversed(order) if list(modules[name].parameters(recurse=False)) and name), "")
-    if found := _no_head(model, last, modules, fitting):
-        raise no_head(model, found, order)
+    if found := _why_no_head(model, last, modules, fitting):
+        raise _no_head_error(model, found, order)
     alike = [name for name in fitting if outputs_of(modules[name]) == outputs_of(modules[last])]
     tried: list[Heads] = [(last,)] if len(alike) < 2 else [(last,), tuple(alike)]
     # The last alone first. But outputs of one each broadcast: with one head of two replaced the model would run, and
@@ -314,16 +313,18 @@ def find_heads(model: nn.Module, order: Sequence[str], named: str | Sequence[str
     return tried[::-1] if outputs_of(modules[last]) == 1 else tried
 
 
-def _no_head(model: nn.Module, last: str, modules: dict[str, nn.Module], fitting: Sequence[str]) -> str:
+def _why_no_head(model: nn.Module, last: str, modules: dict[str, nn.Module], fitting: Sequence[str]) -> str:
     """Return why the last layer to run is no head, "" if it is one as far as its place tells."""
     if not last:
         return "no module in it has weights"
     if last not in fitting:
         return f"its last layer to run, {last!r}, is a {type(modules[last]).__name__}"
     identities = [name for name, module in modules.items() if isinstance(module, nn.Identity)]
+    # timm and others put an Identity in the place of a head that is left out.
     empty = [name for name in identities if name.rpartition(".")[2] in _USUAL]
     if empty:
         return f"where it usually is, at {empty[0]!r}, nothing is computed"
+    # Features may end in a Linear layer, too, but not in one with as many outputs as there are classes.
     outputs, said = outputs_of(modules[last]), [getattr(model, count, None) for count in _COUNTS]
     for count in said:
         if isinstance(count, int) and count != outputs:
@@ -331,7 +332,7 @@ def _no_head(model: nn.Module, last: str, modules: dict[str, nn.Module], fitting
     return ""
 
 
-def no_head(model: nn.Module, why: str, order: Sequence[str]) -> ModelError:
+def _no_head_error(model: nn.Module, why: str, order: Sequence[str]) -> ModelError:
     """Return the error for a network in which no head is found, with the candidates."""
     modules = dict(model.named_modules())
     fitting = [name for name in order if name and is_classifier(modules[name])]
