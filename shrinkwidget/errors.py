@@ -166,6 +166,17 @@ def quoted(value: object) -> str:
     return text if len(text) <= 2 * _QUOTED else f"{text[:_QUOTED]} … {text[-_QUOTED:]}"
 
 
+def a_type(value: object) -> str:
+    """Return the class of a value with its article, as it is spoken.
+
+    >>> a_type([]), a_type(3), a_type(sum)
+    ('a list', 'an int', 'a builtin_function_or_method')
+    """
+    name = type(value).__name__
+    acronym = name[:2].isupper() and name[0] in "AEFHILMNORSX"  # an LSTM, an MLP; but a UNet
+    return f"{'an' if acronym or name[0] in 'AEIOaeio' else 'a'} {name}"
+
+
 def sentence(error: BaseException) -> str:
     """Return one line for the user: our own errors are sentences already, others are named."""
     text = str(error).strip().splitlines()[0] if str(error).strip() else ""

@@ -15,7 +15,7 @@ from typing import Any, Final, Literal, TypeAlias, TypedDict, cast
 
 from . import strict_json
 from .argument_checks import meant, plain, refuse_unknown
-from .errors import RecipeError, nearest, quoted
+from .errors import RecipeError, a_type, nearest, quoted
 from .method_registry import (
     PLAIN,
     ROLES,
@@ -412,7 +412,7 @@ def checked_recipe(found: object) -> Recipe:
         RecipeError: for anything else, such as a dict of a recipe's fields.
     """
     if not isinstance(found, Recipe):
-        what = f"expected a Recipe or a sparsity, got a {type(found).__name__}"
+        what = f"expected a Recipe or a sparsity, got {a_type(found)}"
         if isinstance(getattr(found, "recipe", None), Recipe):
             raise RecipeError(f"{what}: give its .recipe")
         if isinstance(found, Mapping):

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..errors import ModelError, quoted
+from ..errors import ModelError, a_type, quoted
 from .channel_layout import FIRST, Layout, Stated, guesses, layouts
 from .safetensors_checkpoint import SafetensorsFile, impossible_shape, open_checkpoint
 from .tied_and_parametrized_weights import View, computed_by, expanded, overlapping, places, same_memory, view_of
@@ -200,7 +200,7 @@ def _no_model(found: object) -> str:
         give = "its .model, or its .state_dict()"
     else:
         give = "an nn.Module, a state dict, or the path of a .safetensors file"
-    return f"cannot look at a {type(found).__name__}: give {give}"
+    return f"cannot look at {a_type(found)}: give {give}"
 
 
 def _nothing_compressible(weights: ModelTensors) -> str:
@@ -267,7 +267,7 @@ def _state_entries(state: Mapping[str, Any]) -> Iterator[TensorEntry]:
             raise ModelError(f"the state dict has the key {quoted(name)}; expected names of tensors")
         if isinstance(value, Mapping):
             raise ModelError(
-                f"the state dict holds a {type(value).__name__} at {quoted(name)}; expected tensors only; "
+                f"the state dict holds {a_type(value)} at {quoted(name)}; expected tensors only; "
                 f"is the state dict one level down?"
             )
         if isinstance(value, Tensor) or is_array(value):

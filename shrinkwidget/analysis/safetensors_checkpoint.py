@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .. import strict_json
-from ..errors import FileError, quoted
+from ..errors import FileError, a_type, quoted
 
 INDEX: Final = ".safetensors.index.json"
 # What a reader believes at most before anything is allocated: the largest checkpoints have some hundred shards.
@@ -410,7 +410,7 @@ def checked_path(path: object) -> Path:
     """
     text = os.fspath(path) if isinstance(path, os.PathLike) else path
     if not isinstance(text, str):
-        raise FileError(f"expected the path of a file, as text or a pathlib.Path, got a {type(path).__name__}")
+        raise FileError(f"expected the path of a file, as text or a pathlib.Path, got {a_type(path)}")
     if not text:
         raise FileError("the path is empty: give the path of a file")
     return Path(text)

@@ -26,7 +26,7 @@ from ..analysis.run_without_side_effects import (
     run,
 )
 from ..argument_checks import public
-from ..errors import ModelError
+from ..errors import ModelError, a_type
 from .apply_recipe import copied
 from .module_graph import ModuleCalls, seen, traced
 
@@ -101,7 +101,7 @@ def fold_batchnorm(model: nn.Module, example: object = None) -> nn.Module:
         True
     """
     if not isinstance(model, nn.Module):
-        raise ModelError(f"cannot fold a {type(model).__name__}: give {_inside(model)}")
+        raise ModelError(f"cannot fold {a_type(model)}: give {_inside(model)}")
     new = copied(model)
     inputs = None if example is None else moved(as_inputs(example), device_of(new))
     folds, left = [], []

@@ -18,7 +18,7 @@ from ..analysis.parallel import Watch, chunks, each
 from ..analysis.quantization_group_histograms import NM_PATTERNS
 from ..analysis.run_without_side_effects import describe
 from ..analysis.sketch import LayerSketch, Sketch, block_count, counted
-from ..errors import MethodError, ModelError, quoted
+from ..errors import MethodError, ModelError, a_type, quoted
 from ..method_registry import Importance, Structure, doing
 from ..recipe import Plan, Recipe, layer_label
 from .fast_cpu_ops import count_true, magnitude, mark_above, places_of
@@ -171,7 +171,7 @@ def refuse_no_scores(importance: Importance, name: str, found: object, rows: Ten
     """Raise a `MethodError` for what is not a score, finite and not negative, for every weight."""
     wrong = ""
     if not isinstance(found, Tensor) or not found.is_floating_point():
-        wrong = f"a {type(found).__name__}" if not isinstance(found, Tensor) else f"a tensor of {found.dtype}"
+        wrong = a_type(found) if not isinstance(found, Tensor) else f"a tensor of {found.dtype}"
         wrong = f"returned {wrong}, expected a float tensor"
     elif found.shape != rows.shape:
         wrong = f"returned scores of shape {list(found.shape)}, expected {list(rows.shape)}"

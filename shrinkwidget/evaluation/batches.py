@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset
 
 from ..analysis.run_without_side_effects import as_inputs, describe, moved, reason
-from ..errors import Cancelled, DataError
+from ..errors import Cancelled, DataError, a_type
 
 TARGET_KEYS: Final = ("labels", "label", "targets", "target", "y")
 
@@ -185,7 +185,7 @@ def prepared(raw: object, model: nn.Module, device: torch.device | None) -> Batc
     elif isinstance(raw, tuple | list) and len(raw) == 2:
         args, kwargs, targets = *as_inputs(raw[0]), raw[1]
     else:
-        what, hint = f"a {type(raw).__name__}", ""
+        what, hint = a_type(raw), ""
         if isinstance(raw, tuple | list):
             what = f"{what} of {len(raw)}"
             hint = "; several inputs go as ((a, b), targets); leave out what is neither, in collate_fn or the dataset"
@@ -196,7 +196,7 @@ def prepared(raw: object, model: nn.Module, device: torch.device | None) -> Batc
     try:
         found = torch.as_tensor(targets)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise DataError(f"targets must be a tensor, got a {type(targets).__name__} ({reason(error)})") from error
+        raise DataError(f"targets must be a tensor, got {a_type(targets)} ({reason(error)})") from error
     if found.ndim == 0:
         raise DataError("targets are a single number; expected one row per example (is the batch dimension missing?)")
     return Batch(*moved((args, kwargs, found), device))

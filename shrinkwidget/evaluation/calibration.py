@@ -27,7 +27,7 @@ from ..analysis.sketch import Sketch
 from ..analysis.sketch import sketch as _sketch
 from ..argument_checks import public
 from ..compression.apply_recipe import copied
-from ..errors import DataError, MethodError, ModelError, quoted
+from ..errors import DataError, MethodError, ModelError, a_type, quoted
 from ..method_registry import Importance, doing
 from .batches import TARGET_KEYS, Batch, prepared, raw_batches
 from .labels import LabelRules
@@ -56,9 +56,7 @@ class Calibration:
 
     def __init__(self, model: object, data: object) -> None:
         if not isinstance(model, nn.Module):
-            raise ModelError(
-                f"calibration=… needs a module to run, and this is a {type(model).__name__}: give the nn.Module"
-            )
+            raise ModelError(f"calibration=… needs a module to run, and this is {a_type(model)}: give the nn.Module")
         if data is None or isinstance(data, str | bytes):
             raise DataError(f"calibration={quoted(data)} is no data: give a DataLoader, batches, or a tensor of inputs")
         if isinstance(data, Iterator):
@@ -99,8 +97,7 @@ class Calibration:
             found = importance.observe(CalibrationRun(network, self._data))
         if not isinstance(found, Mapping):
             raise MethodError(
-                f"importance {importance.kind!r} observed a {type(found).__name__}; expected tensors by the names of "
-                f"weights"
+                f"importance {importance.kind!r} observed {a_type(found)}; expected tensors by the names of weights"
             )
         for name, value in found.items():
             expected = parameters[name].shape if name in parameters else None

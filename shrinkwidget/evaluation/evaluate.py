@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..analysis.parallel import never
 from ..analysis.run_without_side_effects import RandomState, device_of, preserve_rng_state, run
 from ..argument_checks import public
-from ..errors import ArgumentError, Cancelled, DataError, ModelError
+from ..errors import ArgumentError, Cancelled, DataError, ModelError, a_type
 from .batches import Batch, as_pair, count, prepared, raw_batches, read_in_thread
 from .batchnorm_statistics import recalibrated_copy
 from .labels import LabelRules
@@ -257,7 +257,7 @@ def runnable(model: object) -> tuple[nn.Module, str | None]:
             raise ModelError("there is no model to run, only weights: load the file with load(path, into=model)")
     if not isinstance(model, nn.Module):
         inside = "its .model" if isinstance(getattr(model, "model", None), nn.Module) else "an nn.Module"
-        raise ModelError(f"cannot run a {type(model).__name__}: give {inside}")
+        raise ModelError(f"cannot run {a_type(model)}: give {inside}")
     if (device := device_of(model)) is not None and device.type == "meta":
         raise ModelError("the model is on the meta device and has no values: load its weights first")
     return model, provenance

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from xml.etree import ElementTree as ET
 
 from ..argument_checks import meant, public
-from ..errors import FigureError, FileError, nearest, quoted
+from ..errors import FigureError, FileError, a_type, nearest, quoted
 from ..files.atomic_write import write_whole
 from ..strict_json import parse
 from .chart import charts_of, our_settings
@@ -66,9 +66,9 @@ def encoded(
     from matplotlib.figure import Figure as AnyFigure
 
     if not isinstance(figure, AnyFigure):
-        raise FigureError(f"cannot save a {type(figure).__name__}: give the figure that sw.figures returned")
+        raise FigureError(f"cannot save {a_type(figure)}: give the figure that sw.figures returned")
     if not isinstance(path, str | os.PathLike):
-        raise FileError(f"cannot write to a {type(path).__name__}: give a path, as text or a pathlib.Path")
+        raise FileError(f"cannot write to {a_type(path)}: give a path, as text or a pathlib.Path")
     target = Path(path).expanduser()
     ending = target.suffix.lower().removeprefix(".")
     if ending not in FORMATS:

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from ..analysis.estimate import Estimate
 from ..compressed_model import CompressedModel
-from ..errors import FigureError, quoted
+from ..errors import FigureError, a_type, quoted
 from ..evaluation.evaluate import Score
 from ..recipe import Recipe
 from ..training.background_run import TrainingRun
@@ -119,7 +119,7 @@ class _Reader:
             return [Series("", (self.point(found),), False)]
         if not isinstance(found, Sequence) or isinstance(found, str | bytes):
             raise FigureError(
-                f"{self.what!r} cannot read a {type(found).__name__}: give an explorer, its .history, a TrainingRun, a "
+                f"{self.what!r} cannot read {a_type(found)}: give an explorer, its .history, a TrainingRun, a "
                 f"list of (model, score), or a dict of these by name"
             )
         if not found:
@@ -203,8 +203,7 @@ class _Reader:
             about = {"nbytes": float(model)}
         else:
             raise FigureError(
-                f"{self.what!r} cannot read the size of a {type(model).__name__}: give a CompressedModel, an Estimate, "
-                f"or bytes"
+                f"{self.what!r} cannot read the size of {a_type(model)}: give a CompressedModel, an Estimate, or bytes"
             )
         if isinstance(score, Score):
             return self._scored(about, score.to_dict())

@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
-from ..errors import FileError, quoted
+from ..errors import FileError, a_type, quoted
 
 if sys.platform != "win32":
     import fcntl
@@ -54,7 +54,7 @@ def write_whole(path: str | os.PathLike[str], parts: Iterable[Any]) -> int:
 def _target(path: object) -> Path:
     text = os.fspath(path) if isinstance(path, os.PathLike) else path
     if not isinstance(text, str):
-        raise FileError(f"cannot write to a {type(path).__name__}: give a path, as text or a pathlib.Path")
+        raise FileError(f"cannot write to {a_type(path)}: give a path, as text or a pathlib.Path")
     if not text or "\0" in text:
         raise FileError(f"cannot write {quoted(text)}: no file can be called that")
     try:

@@ -29,7 +29,7 @@ from torch.utils.data import DataLoader
 
 from ..analysis.model_tensors import dtype_name
 from ..analysis.safetensors_checkpoint import FILE_DTYPES, SafetensorsFile, open_plain_file, read_header_text
-from ..errors import FileError, TrainingError, quoted
+from ..errors import FileError, TrainingError, a_type, quoted
 from ..files.atomic_write import write_whole
 from ..files.encodings import raw_bytes
 from .progress import TrainingLog
@@ -106,7 +106,7 @@ class Checkpoint:
                     scalars[key] = value
                 else:
                     raise TrainingError(
-                        f"{type(optimizer).__name__} remembers a {type(value).__name__} ({name!r}), which no "
+                        f"{type(optimizer).__name__} remembers {a_type(value)} ({name!r}), which no "
                         f"checkpoint can hold: train without one"
                     )
         text = json.dumps({"log": log.to_dict(), "scalars": scalars, "tensors": sorted(tensors)})

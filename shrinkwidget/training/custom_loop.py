@@ -18,7 +18,7 @@ from ..analysis.model_tensors import open_model
 from ..argument_checks import public
 from ..compressed_model import CompressedModel, compress_trained
 from ..compression.apply_recipe import copied, fill
-from ..errors import ModelError, TrainingError
+from ..errors import ModelError, TrainingError, a_type
 from .background_run import lock_model, unlock_model
 from .training_options import quantizes
 from .weight_constraints import WeightConstraints, masks_of
@@ -84,7 +84,7 @@ class ConstrainedTraining:
     def __init__(self, small: CompressedModel) -> None:
         if not isinstance(small, CompressedModel):
             raise ModelError(
-                f"cannot constrain a {type(small).__name__}: give what compress, load or retrain returned, "
+                f"cannot constrain {a_type(small)}: give what compress, load or retrain returned, "
                 f"whose masks are to hold"
             )
         if small.model is None:

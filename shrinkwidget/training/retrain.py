@@ -11,7 +11,7 @@ from torch import nn
 
 from ..argument_checks import public
 from ..compressed_model import CompressedModel
-from ..errors import ModelError, TrainingError
+from ..errors import ModelError, TrainingError, a_type
 from ..recipe import Recipe, checked_recipe, recipe_from
 from .background_run import TrainingRun, run_displayed
 from .schedules_and_methods import METHODS, FineTune, GradualPruning, Method, MethodName, Schedule, named
@@ -181,7 +181,7 @@ def prune_and_retrain(
         as `retrain`, and RecipeError for what is no recipe or sparsity.
     """
     if not isinstance(model, nn.Module):
-        raise ModelError(f"cannot prune a {type(model).__name__}: give the dense nn.Module")
+        raise ModelError(f"cannot prune {a_type(model)}: give the dense nn.Module")
     by = named(method, METHODS, "method", _of_method(fields))
     usual = _SPARSITY if recipe is None and sparsity is None else recipe
     target = recipe_from(usual, {"sparsity": sparsity, "bits": bits})

@@ -15,7 +15,7 @@ from torch import Tensor, nn, optim
 from torch.optim import Optimizer
 
 from ..argument_checks import checked_fields, meant
-from ..errors import TrainingError, nearest, quoted
+from ..errors import TrainingError, a_type, nearest, quoted
 
 Decay: TypeAlias = Literal["step", "cosine", "constant"]
 Trained: TypeAlias = list[nn.Parameter] | list[dict[str, Any]]
@@ -145,7 +145,7 @@ class Schedule:
         except Exception as error:
             raise TrainingError(f"Schedule(optimizer=…) failed: {type(error).__name__}: {error}") from error
         if not isinstance(made, Optimizer):
-            raise TrainingError(f"Schedule(optimizer=…) returned a {type(made).__name__}; expected an optimizer")
+            raise TrainingError(f"Schedule(optimizer=…) returned {a_type(made)}; expected an optimizer")
         return made
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..argument_checks import checked_fields, meant
 from ..compressed_model import CompressedModel
-from ..errors import ModelError, TrainingError, quoted
+from ..errors import ModelError, TrainingError, a_type, quoted
 from ..evaluation.batches import as_pair, refuse_no_data
 from ..evaluation.evaluate import MetricLike
 from ..evaluation.labels import LabelRules
@@ -61,7 +61,7 @@ class Distillation:
 
     def __post_init__(self) -> None:
         if not isinstance(self.teacher, nn.Module):
-            raise TrainingError(f"Distillation(teacher=…) must be an nn.Module, got a {type(self.teacher).__name__}")
+            raise TrainingError(f"Distillation(teacher=…) must be an nn.Module, got {a_type(self.teacher)}")
         if not self.temperature > 0 or not 0 <= self.weight <= 1:
             raise TrainingError(
                 f"Distillation(temperature={self.temperature!r}, weight={self.weight!r}): "
@@ -177,7 +177,7 @@ def options_from(options: TrainingOptions | None, given: Mapping[str, Any]) -> T
     if options is None:
         return TrainingOptions(**changes)
     if not isinstance(options, TrainingOptions):
-        raise TrainingError(f"options must be TrainingOptions(…), got a {type(options).__name__}")
+        raise TrainingError(f"options must be TrainingOptions(…), got {a_type(options)}")
     return replace(options, **changes) if changes else options
 
 
@@ -224,7 +224,7 @@ class TrainingSpec:
         if isinstance(source, nn.Module):
             return Recipe()
         give = "what its .compress() returns" if hasattr(source, "compress") else "an nn.Module or a CompressedModel"
-        raise ModelError(f"cannot train a {type(source).__name__}: give {give}")
+        raise ModelError(f"cannot train {a_type(source)}: give {give}")
 
     @cached_property
     def model(self) -> nn.Module:

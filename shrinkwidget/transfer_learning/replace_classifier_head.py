@@ -19,7 +19,7 @@ from ..analysis.model_tensors import check_refused, open_model
 from ..analysis.run_without_side_effects import describe, device_of, reason
 from ..compressed_model import CompressedModel
 from ..compression.apply_recipe import copied
-from ..errors import DataError, ModelError, TrainingError, nearest
+from ..errors import DataError, ModelError, TrainingError, a_type, nearest
 from ..evaluation.batches import TARGET_KEYS, Batch, as_pair, prepared, raw_batches, refuse_no_data
 from ..evaluation.labels import IGNORED
 from ..evaluation.predictions import Place, only_prediction, tensors
@@ -75,7 +75,7 @@ class TransferTask:
                 refuse_no_data(data)
             if isinstance(data, Iterator):
                 raise DataError(
-                    f"a {type(data).__name__} can be read only once, and is needed every epoch: "
+                    f"{a_type(data)} can be read only once, and is needed every epoch: "
                     f"pass a list of batches or a DataLoader"
                 )
         if targets is not None:
@@ -252,7 +252,7 @@ def module_of(source: object) -> nn.Module:
     if isinstance(source, nn.Module):
         return source
     if not isinstance(source, CompressedModel):
-        raise ModelError(f"cannot fine-tune a {type(source).__name__}: give an nn.Module or a CompressedModel")
+        raise ModelError(f"cannot fine-tune {a_type(source)}: give an nn.Module or a CompressedModel")
     if source.model is None:
         raise ModelError("there is no model to teach, only weights: load the file with load(path, into=model)")
     return source.model
@@ -318,7 +318,7 @@ def _why_no_head(model: nn.Module, last: str, modules: dict[str, nn.Module], fit
     if not last:
         return "no module in it has weights"
     if last not in fitting:
-        return f"its last layer to run, {last!r}, is a {type(modules[last]).__name__}"
+        return f"its last layer to run, {last!r}, is {a_type(modules[last])}"
     identities = [name for name, module in modules.items() if isinstance(module, nn.Identity)]
     # timm and others put an Identity in the place of a head that is left out.
     empty = [name for name in identities if name.rpartition(".")[2] in _USUAL]
@@ -350,7 +350,7 @@ def _named(name: str, modules: dict[str, nn.Module], fitting: Sequence[str]) -> 
     inside = [found for found in fitting if found == name or found.startswith(f"{name}.")]
     if inside:
         return inside[-1]
-    wrong = f"that is a {type(modules[name]).__name__}" if name in modules else f"there is none{nearest(name, modules)}"
+    wrong = f"that is {a_type(modules[name])}" if name in modules else f"there is none{nearest(name, modules)}"
     raise ModelError(f"head={name!r}: {wrong}; {_candidates(modules, fitting)}")
 
 

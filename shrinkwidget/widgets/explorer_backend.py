@@ -20,7 +20,7 @@ from ..analysis.sketch import sketch
 from ..compressed_model import CompressedModel, compress
 from ..compression.apply_recipe import copied, decoded_state, encode_layers, fill
 from ..compression.encoded_tensor import EncodedTensor
-from ..errors import Cancelled, DataError, ModelError, NoEstimateError, RecipeError, ShrinkError
+from ..errors import Cancelled, DataError, ModelError, NoEstimateError, RecipeError, ShrinkError, a_type
 from ..evaluation.batches import Batch, prepared, raw_batches, read_in_thread, refuse_no_data
 from ..evaluation.batchnorm_statistics import (
     recalibrate,
@@ -377,7 +377,7 @@ def _check_data(source: Source, data: object, name: str) -> None:
         )
     if isinstance(data, Iterator):
         raise DataError(
-            f"{name} is a {type(data).__name__}, which can be read only once, and every recipe needs it again: "
+            f"{name} is {a_type(data)}, which can be read only once, and every recipe needs it again: "
             f"pass a DataLoader, a list of batches, or a pair of tensors"
         )
     refuse_no_data(data)

@@ -13,7 +13,7 @@ from IPython.core.getipython import get_ipython
 from ..analysis.file_size import ENTROPY, FORMAT
 from ..analysis.safetensors_checkpoint import SafetensorsFile
 from ..compressed_model import CompressedModel
-from ..errors import FileError, ShrinkError, quoted
+from ..errors import FileError, ShrinkError, a_type, quoted
 from ..figures.formatting import recipe_sentence
 from ..recipe import Recipe
 
@@ -48,7 +48,7 @@ def keep_in_notebook(name: object, compressed: CompressedModel, replace: bool = 
         raise ShrinkError("there is no notebook to keep a variable in: take the result in Python instead")
     there = shell.user_ns.get(name, compressed)
     if not isinstance(there, CompressedModel):
-        raise ShrinkError(f"{name!r} already holds a {type(there).__name__} in this notebook: choose another name")
+        raise ShrinkError(f"{name!r} already holds {a_type(there)} in this notebook: choose another name")
     if not replace and not _alike(there, compressed):
         raise Exists(f"{name} holds another model already: {there.nbytes:,} bytes, {_words(there)}")
     shell.user_ns[name] = compressed

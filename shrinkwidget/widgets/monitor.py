@@ -9,7 +9,7 @@ import traitlets as t
 from IPython.display import display
 
 from ..compressed_model import CompressedModel
-from ..errors import ShrinkError, TrainingError, quoted, sentence
+from ..errors import ShrinkError, TrainingError, a_type, quoted, sentence
 from ..evaluation.metrics import Metric, resolve
 from ..figures.monitor_snapshot import curves, values_of
 from ..training.background_run import TrainingRun
@@ -187,7 +187,7 @@ def asked_method(content: Mapping[str, Any]) -> FineTune | LearningRateRewinding
 def monitor_of(run: TrainingRun[Any]) -> Monitor:
     """Return a monitor of a run; see `shrinkwidget.monitor`."""
     if not isinstance(run, TrainingRun):
-        raise TrainingError(f"cannot watch a {type(run).__name__}: give the TrainingRun that background=True returns")
+        raise TrainingError(f"cannot watch {a_type(run)}: give the TrainingRun that background=True returns")
     if not run.spec.trains:
         raise TrainingError(
             "RecalibrateBatchNorm is over in one pass, there are no curves to watch: .wait() for its result"

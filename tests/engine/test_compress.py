@@ -212,7 +212,7 @@ def test_what_is_no_recipe_or_no_sketch_is_refused() -> None:
     with pytest.raises(RecipeError, match="expected a Recipe or a sparsity, got a dict"):
         estimate(sketch(Net()), no_recipe)
     no_sketch: Any = 3
-    with pytest.raises(ModelError, match=r"cannot look at a int: give an nn\.Module"):
+    with pytest.raises(ModelError, match=r"cannot look at an int: give an nn\.Module"):
         estimate(no_sketch, RECIPE)
     with pytest.raises(ModelError, match="the sketch given is of another model: leave it out, or make it of this one"):
         compress(Net(), RECIPE, sketch=sketch(nn.Linear(4, 4)))

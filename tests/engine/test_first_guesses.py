@@ -130,10 +130,10 @@ def test_a_recipe_that_cannot_be_meant_is_answered(call: Callable[[nn.Module], o
             r"metric=MSELoss is a class: give an object of it",
         ),
         (lambda m: guess.retrain(m, points(), loss=nn.MSELoss), r"loss=MSELoss\) is a class: give an object of it"),
-        (lambda m: guess.compress(m, guess.estimate(m, 0.5)), r"got a Estimate: give its \.recipe"),
+        (lambda m: guess.compress(m, guess.estimate(m, 0.5)), r"got an Estimate: give its \.recipe"),
         (
             lambda m: guess.retrain(guess.explore(m), points()),
-            r"cannot train a Explorer: give what its \.compress\(\)",
+            r"cannot train an Explorer: give what its \.compress\(\)",
         ),
         (lambda _: guess.sketch(nn.Linear), r"cannot look at the class Linear: give a model made of it, Linear\(…\)"),
         (lambda _: guess.sketch(np.ones((2, 2))), r'give a state dict with its name, {"weight": …}'),

@@ -155,7 +155,7 @@ def test_an_importance_of_ones_own_decides_what_goes(structure: str, scope: Any)
         (lambda rows: rows, "returned scores that are NaN, infinite or negative"),
         (lambda rows: rows.abs() / 0, "NaN, infinite or negative"),
         (lambda rows: (rows > 0).int(), "returned a tensor of torch.int32, expected a float tensor"),
-        (lambda rows: 3, "returned a int, expected a float tensor"),
+        (lambda rows: 3, "returned an int, expected a float tensor"),
         (lambda rows: 1 / 0, "ZeroDivisionError: division by zero"),
     ],
 )

@@ -99,7 +99,7 @@ def test_a_state_dict_and_a_file_have_the_layers_of_their_module(tmp_path: Path)
         ({"a": 3}, "holds 'a', of type int"),
         ({}, "nothing to compress in state dict: no float parameter with two or more dimensions (it has no tensors)"),
         ({"a": torch.ones(2, 2).to_sparse()}, "'a' is stored as sparse_coo: make it dense with .to_dense() first"),
-        (3, "cannot look at a int: give an nn.Module, a state dict, or the path"),
+        (3, "cannot look at an int: give an nn.Module, a state dict, or the path"),
     ],
 )
 def test_what_cannot_be_looked_at_is_refused_in_one_sentence(source: object, sentence: str) -> None:

@@ -185,7 +185,7 @@ def test_optimizers_that_cannot_be_used_say_so() -> None:
     def method(optimizer: Any) -> FineTune:
         return FineTune(1, schedule=Schedule(optimizer=optimizer))
 
-    failing_with(TrainingError, "returned a int; expected an optimizer", mlp(), points(), None, method(lambda _: 3))
+    failing_with(TrainingError, "returned an int; expected an optimizer", mlp(), points(), None, method(lambda _: 3))
     failing_with(TrainingError, r"optimizer=…\) failed: ZeroDiv", mlp(), points(), None, method(lambda _: 1 // 0))
     failing_with(TrainingError, "epoch 1, step 1: LBFGS failed to take a step: TypeError", mlp(), points(), None,
                  method(closure_wanted))  # fmt: skip
