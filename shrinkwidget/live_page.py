@@ -53,7 +53,10 @@ _PAGE: Final = """<!doctype html>
 <style>{style}</style>
 </head>
 <body>
-<main id="here"><noscript>{summary}; this page needs JavaScript to show more.</noscript></main>
+<main>
+<h1>{title}</h1>
+<div id="here"><noscript>{summary}; this page needs JavaScript to show more.</noscript></div>
+</main>
 <script type="text/plain" id="data">{data}</script>
 <script type="module">{script}</script>
 </body>
@@ -67,6 +70,7 @@ def to_html(
     path: str | os.PathLike[str],
     recipe: Recipe | float | None = None,
     *,
+    title: str | None = None,
     layout: Stated = None,
     **fields: Unpack[RecipeFields],
 ) -> int:
@@ -86,6 +90,7 @@ def to_html(
         model: a `Sketch`, or what one is made of: a module, a state dict, the path of a checkpoint.
         path: where to write; its name ends in ".html". The file appears whole or not at all.
         recipe: where the page starts: a `Recipe`, or a number: the sparsity.
+        title: what the page is called; by default the class or the file of the model.
         layout: of what is no sketch yet; see `sketch`.
         fields: of a `Recipe`; beside a recipe they change it.
 
@@ -105,6 +110,7 @@ def to_html(
         values["memory"] = {"weights": sum(entry.nbytes for entry in weights.entries), "activations": None}
         model = sketch_of(weights)
     model.plans(asked)
+    values["title"] = title or model.title
     return write_page(path, explorer_page(model, asked, values))
 
 
@@ -120,22 +126,22 @@ def explorer_page(
     Args:
         sketch: of the model.
         recipe: where the page starts.
-        values: what else a kernel tells its explorer, by the names of js/explorer/host-interface.ts: title, history …
+        values: what else a kernel tells its explorer, its title at least; see js/explorer/host-interface.ts.
         known: what a kernel has found out about recipes: ``exact``, the figures, and ``score``, both as plain dicts.
         results: the same of retrained models, with their ``recipe``, by the key that the history names them with.
 
     Raises:
         FileError: if the page would be larger than 25 MB.
     """
-    title = values.get("title") or sketch.title
     blob = sketch.encode()
     data = {
         "recipe": recipe.to_json(),
-        "values": {"title": title, **values},
+        "values": values,
         "known": {of.to_json(): what for of, what in known.items()},
         "results": dict(results),
     }
-    page = _page("explorer-page", str(title), f"{title}, compressed by {recipe!r}", _plain_json(data), blob)
+    title = str(values["title"])
+    page = _page("explorer-page", title, f"{title}, compressed by {recipe!r}", _plain_json(data), blob)
     if len(page) > LIMIT:
         layers, visits = len(sketch.layers), len(values.get("history", ()))
         sizes = f"the sketch of {layers:,} layers takes {bytes_text(len(_packed(b'', blob)))}"

@@ -67,8 +67,10 @@ def test_a_page_holds_the_sketch_and_what_was_known(explorer: Explorer, tmp_path
 
 
 def test_the_history_can_stay_behind(explorer: Explorer, tmp_path: Path) -> None:
-    explorer.to_html(tmp_path / "short.html", history=False)
+    explorer.to_html(tmp_path / "short.html", title="digits, 90 %", history=False)
     data, _ = contents(tmp_path / "short.html")
+    assert data["values"]["title"] == "digits, 90 %"
+    assert "<title>digits, 90 %</title>" in (tmp_path / "short.html").read_text()
     assert [point["recipe"] for point in data["values"]["history"]] == [explorer.recipe.to_json()]
     assert set(data["known"]) == {explorer.recipe.to_json()}
 

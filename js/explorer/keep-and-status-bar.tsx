@@ -183,8 +183,9 @@ function statusWords(state: State): { kind: string; text: string } {
     return { kind: "busy", text: status.text || BUSY_WORDS[status.what] };
   if (status.state === "exists") return { kind: "waiting", text: "" };
   if (status.state === "done" && status.text) return { kind: "done", text: status.text };
-  if (!state.kernel && (!exact || state.exactOnly.value.waiting))
-    return { kind: "preview", text: "≈ estimate: exact figures need the kernel" };
+  if (!state.kernel && state.exactOnly.value.waiting)
+    return { kind: "failed", text: "no figures of this recipe: needs the kernel" };
+  if (!state.kernel && !exact) return { kind: "preview", text: "≈ estimate: exact figures need the kernel" };
   if (state.exactOnly.value.waiting) return { kind: "waiting", text: "exact only: counting…" };
   if (!exact) return { kind: "preview", text: "≈ preview" };
   if (!state.kernel) return { kind: "exact", text: "exact, as the kernel counted" };

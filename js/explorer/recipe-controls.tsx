@@ -225,9 +225,10 @@ function ExactOnly() {
   const gone = !state.kernel || state.notice.value === "gone";
   const counted = `exact only: ${name} has no estimate, so figures follow when the kernel has counted`;
   const words = gone ? `exact only: ${name} needs the kernel` : "exact only: waits for the kernel";
+  const shown = state.kernel ? "the last ones it counted" : "those of another recipe";
   return (
     <p class="sw-hint sw-exact-only" role="status" data-testid="exact-only" data-waiting={waiting}>
-      {name && (waiting ? `${words}; the figures are the last ones it counted` : counted)}
+      {name && (waiting ? `${words}; the figures are ${shown}` : counted)}
     </p>
   );
 }

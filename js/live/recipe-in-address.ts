@@ -11,8 +11,8 @@ export function recipeInAddress(): string | null {
 
 /** Returns what writes a recipe into the address, soon and without navigating; null takes it out again. */
 export function addressWriter(): (recipe: string | null) => void {
-  // the address of a document in an `<iframe srcdoc>` is not its own
-  if (location.protocol === "about:") return () => {};
+  // a document in an `<iframe srcdoc>`, or one without an origin, has no address of its own to write to
+  if (!["file:", "http:", "https:"].includes(location.protocol)) return () => {};
   let timer: ReturnType<typeof setTimeout> | undefined;
   return (recipe) => {
     clearTimeout(timer);

@@ -54,7 +54,10 @@ function Headline() {
   const metric = state.metric.value;
   const baseline = state.baseline.value;
   const test = state.progress.value?.test ?? null;
-  if (!baseline && !test) return <p class="sw-note">Give it validation data, and every epoch is scored on it.</p>;
+  if (!baseline && !test) {
+    const hint = "Give it validation data, and every epoch is scored on it.";
+    return <p class="sw-note">{state.kernel ? hint : "There were no validation data to score it on."}</p>;
+  }
   const score = (found: TestScore | null) => (found ? metricValue(metric, found.value) : "…");
   return (
     <>

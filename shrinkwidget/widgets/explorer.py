@@ -241,7 +241,7 @@ class Explorer(BaseWidget):
         with _let_go(self._lock):
             return _WORKER.wait(id(self), timeout)
 
-    def to_html(self, path: str | os.PathLike[str], *, history: bool = True) -> int:
+    def to_html(self, path: str | os.PathLike[str], *, title: str | None = None, history: bool = True) -> int:
         """Write the explorer as one HTML file that needs no kernel and no network, and return its bytes.
 
         Sliders, layers, size, overrides and undo work as they do here, and so does the way back to what was tried. The
@@ -252,6 +252,7 @@ class Explorer(BaseWidget):
 
         Args:
             path: where to write; its name ends in ".html". The file appears whole or not at all.
+            title: what the page is called; by default the class or the file of the model.
             history: whether the recipes tried so far go with it.
 
         Raises:
@@ -268,9 +269,9 @@ class Explorer(BaseWidget):
             True
             >>> ex.close()
         """
-        return write_page(path, self._page_html(history))
+        return write_page(path, self._page_html(title, history))
 
-    def embed(self, *, history: bool = True) -> None:
+    def embed(self, *, title: str | None = None, history: bool = True) -> None:
         """Show the explorer, as it is now, as a page in the output of this cell, which stays alive without a kernel.
 
         It is for notebooks that are published: ``nbconvert --to html`` keeps it alive. Where no page can be shown, as
@@ -286,20 +287,21 @@ class Explorer(BaseWidget):
             >>> ex.embed()  # doctest: +SKIP
             >>> ex.close()
         """
-        page = in_frame(self._page_html(history), f"Compress {self._title}")
+        page = in_frame(self._page_html(title, history), f"Compress {title or self._title}")
         if get_ipython() is None:
             raise ShrinkError("there is no notebook to embed a page in: write one to a file with ex.to_html(path)")
         picture = self._snapshot()
         display({"text/html": page, "text/plain": self._caption}, raw=True)
         display(picture, metadata=alt_text(picture), raw=True)
 
-    def _page_html(self, history: bool) -> str:
+    def _page_html(self, title: str | None, history: bool) -> str:
         session = self._open()
         with self._lock:
             values = {name[1:]: getattr(self, name) for name in self.traits(echo_update=False)}
             retrained = dict(self._retrained)
         values = {name: value for name, value in values.items() if name not in _NOT_ON_PAGE}
         values["recalibrate"] = self.recalibrate_batchnorm
+        values["title"] = title or session.sketch.title
         if not history:
             values["history"] = [point for point in values["history"] if point["recipe"] == self._recipe]
         tried = {self.recipe, *(Recipe.from_json(point["recipe"]) for point in values["history"])}

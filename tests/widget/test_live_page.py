@@ -19,6 +19,7 @@ from shrinkwidget.widgets.explorer import Explorer
 
 from .live_page import LivePage
 from .standalone_page import plain
+from .test_accessibility import AXE
 from .test_explorer_numbers import random_recipes
 
 VISITED = (sw.Recipe(), sw.Recipe(sparsity=0.9, bits=4), sw.Recipe(sparsity=0.8, bits=4))
@@ -172,6 +173,20 @@ def test_a_recipe_that_cannot_be_is_refused_with_its_reason(
     assert page.recipe == VISITED[-1]
 
 
+def test_a_kind_without_an_estimate_is_said_to_need_the_kernel(open_page: Open, demo: Path) -> None:
+    page = open_page(demo)
+    before = page.nbytes
+    recipe = sw.Recipe(sparsity=0.5, scope="channel")
+    page.page.evaluate("hash => { location.hash = hash; }", f"recipe={quote(recipe.to_json())}")
+    page.painted()
+    assert page.words("status") == "no figures of this recipe: needs the kernel"
+    assert page.words("exact-only").endswith("needs the kernel; the figures are those of another recipe")
+    assert not page.exact
+    page.part("undo").click()
+    assert page.nbytes == before
+    assert page.exact
+
+
 def test_copy_as_code_copies_what_rebuilds_the_recipe(open_page: Open, demo: Path) -> None:
     recipe = sw.Recipe(0.7, bits=3, quantizer=sw.methods.Uniform(symmetric=False), layers={"st*": sw.Keep})
     page = open_page(demo, fragment=f"#recipe={quote(recipe.to_json())}")
@@ -225,6 +240,14 @@ def test_names_are_text_and_never_markup(open_page: Open, tmp_path: Path) -> Non
     assert inside.page.evaluate("document.scripts.length") == 0
 
 
+def test_axe_finds_nothing_wrong_with_the_whole_page(open_page: Open, demo: Path) -> None:
+    page = open_page(demo)
+    page.part("size-now").wait_for()
+    page.evaluate(Path(AXE).read_text())
+    result: dict[str, Any] = page.evaluate("axe.run(document)")
+    assert [f"{rule['help']}: {node['html']}" for rule in result["violations"] for node in rule["nodes"]] == []
+
+
 def chain(layers: int) -> nn.Sequential:
     torch.manual_seed(layers)
     return nn.Sequential(*[nn.Linear(24, 24) for _ in range(layers)])
@@ -267,9 +290,11 @@ def test_in_a_frame_it_takes_the_colors_around_it_and_the_height_it_needs(
     open_page: Open, demo: Path, tmp_path: Path
 ) -> None:
     frame = in_frame(demo.read_text(), "DigitNet")
-    (tmp_path / "notebook.html").write_text(NOTEBOOK.format(first=frame, second=frame))
+    folded = f"<details><summary>more</summary>{frame}</details>"
+    (tmp_path / "notebook.html").write_text(NOTEBOOK.format(first=frame, second=folded))
     page = open_page(tmp_path / "notebook.html", width=1100)
     first, second = page.within(0), page.within(1)
+    page.page.locator("summary").click()
     for inside in (first, second):
         inside.part("size-now").wait_for()
         expect(inside.part("explorer")).to_have_attribute("data-theme", "dark")
