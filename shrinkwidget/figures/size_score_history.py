@@ -131,14 +131,15 @@ def _marks(canvas: Canvas, x: float, y: float, width: float, estimate: Estimate)
 
 
 def _legend(canvas: Canvas, x: float, y: float, width: float, estimate: Estimate) -> None:
-    """Name the parts, three to a line."""
+    """Name the parts, three to a line; one whose words take more than a third moves the next along."""
     sizes = estimate.parts()
+    end = x
     for i, (part, color) in enumerate(PARTS):
-        left, top = x + i % 3 * width / 3, y + i // 3 * 18
+        left, top = max(x + i % 3 * width / 3, end + 14 if i % 3 else x), y + i // 3 * 18
         fill_bar(canvas, left, top - 4.5, 9, 9, color)
         at = left + 14 + canvas.text(left + 14, top, part, size=10.5, color=MUTED) + 5
         text = estimated_text(estimate.exact or part == "uncompressed", bytes_text(sizes[part])) if sizes[part] else "–"
-        canvas.text(at, top, text, size=10.5)
+        end = at + canvas.text(at, top, text, size=10.5)
 
 
 @dataclass(frozen=True, slots=True)

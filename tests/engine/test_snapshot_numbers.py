@@ -91,6 +91,19 @@ def test_every_row_says_what_is_estimated(
     assert ("exact" if exact else "≈ preview") in drawn.all_words()
 
 
+@pytest.mark.parametrize("exact", [True, False])
+@pytest.mark.parametrize("recipe", RECIPES, ids=repr)
+def test_no_words_run_into_each_other(
+    monkeypatch: pytest.MonkeyPatch, looked: Sketch, recipe: sw.Recipe, exact: bool
+) -> None:
+    figures = replace(sw.estimate(looked, recipe), exact=exact)
+    drawn = picture(monkeypatch, looked, figures, scored(recipe, 0.9), scored(sw.Recipe(), 0.97), [])
+    for text in drawn.texts:
+        line = drawn.row(text.y)
+        after = line[line.index(text) + 1 :]
+        assert [(text.words, other.words) for other in after if other.left < text.right - 0.5] == []
+
+
 def test_rows_stand_in_the_order_of_the_forward_pass(monkeypatch: pytest.MonkeyPatch, looked: Sketch) -> None:
     order = list(reversed(range(len(looked.layers))))
     drawn = picture(monkeypatch, looked, sw.estimate(looked, HALF), order=order)
