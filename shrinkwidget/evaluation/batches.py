@@ -135,6 +135,7 @@ def as_pair(data: object) -> tuple[Tensor, Tensor] | None:
     Raises:
         DataError: for a pair of different lengths.
     """
+    # A list of two tensors is a pair, too: as a list of batches it would hold no targets.
     if not isinstance(data, tuple | list) or [isinstance(d, Tensor | np.ndarray) for d in data] != [True, True]:
         return None
     inputs, targets = torch.as_tensor(data[0]), torch.as_tensor(data[1])
@@ -207,6 +208,7 @@ def _from_mapping(raw: Mapping[str, Any], model: nn.Module) -> tuple[tuple[Any, 
     if key is None:
         raise DataError(f"a batch has the keys {', '.join(map(repr, raw))}; targets must be under one of {TARGET_KEYS}")
     inputs = {k: v for k, v in raw.items() if k != key}
+    # A dataset's columns are rarely a model's arguments, one for one: token_type_ids, idx and the like are left out.
     accepted, anything = _accepts(model)
     if len(inputs) == 1 and not accepted & set(inputs):
         return tuple(inputs.values()), {}, raw[key]

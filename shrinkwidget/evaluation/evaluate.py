@@ -97,6 +97,7 @@ class Score:
         return self.value >= self._comparable(other)
 
     def _comparable(self, other: Score | float) -> float:
+        # By name, since that is all a score keeps of its metric: 0.9 of an accuracy and of a loss are no match.
         if isinstance(other, Score) and other.metric != self.metric:
             raise ArgumentError(f"{self.metric} and {other.metric} cannot be compared: they are scores of two metrics")
         return float(other)

@@ -105,6 +105,7 @@ def checked_classes(labels: Tensor, classes: int, rules: LabelRules) -> Tensor:
     Raises:
         DataError: for labels that are no class.
     """
+    # Whole numbers as floats are what numpy and pandas make of class numbers: taken, unlike those of a regression.
     if labels.is_complex() or (labels.dtype.is_floating_point and not bool((labels == labels.round()).all())):
         raise DataError(
             f"labels are {describe(labels)}; expected whole class numbers (for regression use metric='mse')"

@@ -154,7 +154,7 @@ class PerClassCounter:
         labels, predicted = labels[scored], predicted[scored]
         most = max(guesses.classes for guesses in waiting)
         kinds = (labels, predicted, labels[labels == predicted])
-        found = torch.stack([torch.bincount(kind, minlength=most) for kind in kinds]).cpu()
+        found = torch.stack([torch.bincount(kind, minlength=most) for kind in kinds]).cpu()  # one wait for the device
         if self._counts is not None:
             found[:, : self._counts.shape[1]] += self._counts  # a model tells as many classes apart every time
         self._counts = found
@@ -173,6 +173,7 @@ def collapse_warning(counts: tuple[ClassCounts, ...], low: float, high: float) -
         warnings.append(f"never predicted: class {named}{more}")
     most = max(range(len(counts)), key=lambda i: counts[i].labels)
     chance = counts[most].labels / total
+    # Chance: the best that can be had without a look at the inputs.
     if low <= chance:
         how = "the interval covers chance" if high >= chance else "below chance"
         warnings.append(f"{how}: always answering class {most} scores {100 * chance:.1f} %")

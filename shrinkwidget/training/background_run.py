@@ -143,6 +143,7 @@ class AnyTrainer(Protocol):
 
 def make_trainer(spec: AnySpec, stopped: Watch = never, patience: float | None = None) -> AnyTrainer:
     """Return the trainer of a spec; `stopped` is polled between its steps; `patience` as in `read_in_thread`."""
+    # A transfer brings its own, as transfer_learning/ stands above this folder and cannot be imported here.
     if isinstance(spec, OwnTrainer):
         return spec.trainer(stopped, patience)
     assert isinstance(spec, TrainingSpec)
@@ -173,7 +174,7 @@ class TrainingRun(Generic[Result]):
 
     def __init__(self, spec: AnySpec) -> None:
         self.spec = spec
-        self._process = os.getpid()
+        self._process = os.getpid()  # a forked child has a copy of all this, but not the thread
         self._trainer = make_trainer(spec, self._is_stopping, _PATIENCE_SECONDS)
         self._changed = threading.Condition()
         self._state: State = "ready"
@@ -379,7 +380,7 @@ class TrainingRun(Generic[Result]):
             ShrinkError: what it failed with, if it did.
         """
         if self._error is not None:
-            raise self._error
+            raise self._error  # the very error, with its `best`, as the call that blocks would have raised it
         if self._result is None:
             raise TrainingError(f"this run is {self._state}: .wait() for its result, or take .best")
         return self._result

@@ -185,6 +185,7 @@ def prune_and_retrain(
     by = named(method, METHODS, "method", _of_method(fields))
     usual = _SPARSITY if recipe is None and sparsity is None else recipe
     target = recipe_from(usual, {"sparsity": sparsity, "bits": bits})
+    # One round, unless something else was asked for, and is refused below: gradual pruning has its own way there.
     recipes = iterative_recipes(target, 1 if isinstance(by, GradualPruning) and rounds is None else rounds)
     spec = TrainingSpec(model, train_data, eval_data, by, options_from(options, fields), recipes, resume)
     if isinstance(spec.training_method, GradualPruning):

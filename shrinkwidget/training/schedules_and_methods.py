@@ -72,6 +72,7 @@ class Schedule:
     warmup: float = 0
 
     def __post_init__(self) -> None:
+        # Floats in a tuple, whatever was given, so that equal schedules compare equal, and hash.
         object.__setattr__(self, "milestones", tuple(map(float, self.milestones)))
         check_whole(self.epochs, "Schedule", "epochs")
         check_rate(self.lr, "Schedule")
@@ -105,6 +106,8 @@ class Schedule:
         """
         if progress < self.warmup:
             return self.lr * progress / self.warmup
+        # A function of the progress alone, without the counter of torch's schedulers: rewinding asks for an earlier
+        # place, a resumed training for the one it was at.
         if self.decay == "cosine":
             share = min(1.0, (progress - self.warmup) / (self.epochs - self.warmup))
             return self.lr * (1 + math.cos(math.pi * share)) / 2
@@ -392,6 +395,7 @@ def named(found: Any, classes: Mapping[str, type[Any]], argument: str, changes: 
         name = checked_choice(found, tuple(classes), f"{argument}=…", "or an object such as those in sw.methods")
         found = classes[name]
     if isinstance(found, type) and found in classes.values():
+        # WeightRewinding, say, cannot be meant by its name alone: nobody else has the weights of the early epoch.
         needed = [f.name for f in fields(found) if f.default is MISSING and f.default_factory is MISSING]
         if needed:
             example = f"{found.__name__}({', '.join(f'{name}=…' for name in needed)})"
@@ -400,6 +404,7 @@ def named(found: Any, classes: Mapping[str, type[Any]], argument: str, changes: 
     changes = {name: value for name, value in changes.items() if value is not None}  # None: not given
     if not changes:
         return found
+    # An object of the user's own may be anything: nothing is changed in it.
     own = [f.name for f in fields(found)] if type(found) in classes.values() else []
     of_schedule = {name: value for name, value in changes.items() if name not in own}
     of_itself = {name: value for name, value in changes.items() if name in own}

@@ -72,6 +72,8 @@ class LayerGroups:
         """
         if not count:
             return self.only(*self.heads)
+        # Layers with parameters are counted, and all other modules follow them: a container trains if a layer in it
+        # does, anything else if it runs after the first of these layers.
         active = set(self.below[-count:])
         cut = self.position[self.below[-count]]
 
@@ -341,7 +343,7 @@ class FromScratch:
 
 def default_schedule(task: TransferTask) -> Schedule:
     """Return a schedule that most networks learn with: 30 epochs, or 300 steps where the data is small."""
-    steps = TrainingBatches(task.train_data, task.options).steps
+    steps = TrainingBatches(task.train_data, task.options).steps  # None of a stream: then epochs are all that is known
     epochs = max(_EPOCHS, math.ceil(_STEPS / steps)) if steps else _EPOCHS
     return Schedule(epochs, lr=0.05, decay="cosine", warmup=epochs / 10)
 
@@ -369,7 +371,7 @@ class LowRankUpdate(nn.Module):
         self.down = nn.Parameter(weight.new_empty(self.rank, columns))
         self.up = nn.Parameter(weight.new_zeros(rows, self.rank))
         self.register_buffer("keep", keep)
-        nn.init.kaiming_uniform_(self.down, a=math.sqrt(5))
+        nn.init.kaiming_uniform_(self.down, a=math.sqrt(5))  # what torch's Linear begins with
 
     def forward(self, weight: Tensor) -> Tensor:
         """Return the updated weight, of the weight's shape."""

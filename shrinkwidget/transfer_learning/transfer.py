@@ -206,6 +206,7 @@ class TransferSession:
         self.spec = spec
         self._stopped, self._patience = stopped, patience
         self._trainers = [TransferTrainer(spec.setup, spec.task, spec.strategy, stopped, patience)]
+        # A monitor wants to know of all stages at the beginning: how many there are, their names, and how long each is.
         counts = [part.stage.epochs for part in self._trainers[0].parts]
         names = [f"stage {i} of {len(counts)}" if len(counts) > 1 else "" for i in range(1, len(counts) + 1)]
         if spec.baseline is not None:
@@ -371,6 +372,7 @@ class TransferTrainer:
         for number, part in enumerate(self.parts, start=1):
             if self._stopped():
                 return
+            # Where nothing but the head trains, all below it gives the same in every epoch, and is computed once.
             alone = (
                 self._layers.alone(part.stage.relative)
                 and len(heads) == 1
@@ -387,7 +389,7 @@ class TransferTrainer:
         """Return the network as it is now, compressed as it came; a dense one by the empty recipe."""
         trainer = self._trainer
         network, result = (self._network, self._compressed) if trainer is None else self._taken(trainer.best())
-        if isinstance(self.strategy, LoRA):
+        if isinstance(self.strategy, LoRA):  # merged in a copy: this may be asked for while the updates train on
             network = copied(network)
             merge_lora(network)
         if result is None:
@@ -448,6 +450,7 @@ class TransferTrainer:
 
     def _end(self, trainer: Trainer) -> None:
         """Take what a stage has come to."""
+        # All figures are taken before the trainer is let go, since they count its epochs as those under way.
         self._network, self._compressed = self._taken(trainer.best())
         over, self._macs, self._best = self.history, self.cost.macs, self.best
         self._trainer, self._over, self._example = None, over, 0.0
