@@ -9,7 +9,7 @@ STAGE   := @sh scripts/stage.sh
 # two processes of one thread each are quicker than one of two: what is tested is small
 APART   := env OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist
 
-.PHONY: help demo test bench compatibility mutants pictures clean setup lint types layers typescript python notebooks browser chromium pins
+.PHONY: help demo test bench compatibility mutants pictures gallery clean setup lint types layers typescript python notebooks browser chromium pins
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
@@ -34,6 +34,9 @@ mutants: chromium $(VENV)/ready-test $(STATIC)  ## plant thirty faults, one at a
 
 pictures: chromium $(VENV)/ready-test $(STATIC)  ## docs/images again, from a real JupyterLab, light and dark
 	@$(BIN)/python -m tests.widget.readme_pictures
+
+gallery: $(VENV)/ready-test $(STATIC)  ## docs/gallery anew
+	@$(BIN)/python scripts/write_demo_page.py
 
 setup: $(VENV)/ready-dev $(STATIC)  ## .venv with everything a contributor needs
 

@@ -1,13 +1,13 @@
 // A page inside an `<iframe>` of a notebook: it takes the notebook's colors, and as much height as it needs.
 
-/** What JupyterLab's themes, and pages made by nbconvert, call their colors and fonts. */
-const THEME = [
-  "--jp-layout-color0",
-  "--jp-layout-color1",
-  "--jp-ui-font-color1",
-  "--jp-ui-font-family",
-  "--jp-code-font-family",
-];
+/** The page's colors and fonts, by what JupyterLab, and pages made by nbconvert, call them, and then VS Code. */
+const THEME: Record<string, readonly string[]> = {
+  "--jp-layout-color0": ["--jp-layout-color0", "--vscode-editor-background"],
+  "--jp-layout-color1": ["--jp-layout-color1", "--vscode-editor-background"],
+  "--jp-ui-font-color1": ["--jp-ui-font-color1", "--vscode-editor-foreground"],
+  "--jp-ui-font-family": ["--jp-ui-font-family", "--vscode-font-family"],
+  "--jp-code-font-family": ["--jp-code-font-family", "--vscode-editor-font-family"],
+};
 
 /** Follow the page around this one, if there is one that lets itself be looked at. */
 export function fitIntoFrame(): void {
@@ -35,15 +35,15 @@ function frameAround(): HTMLElement | null {
 function followTheme(frame: HTMLElement, root: HTMLElement): void {
   const update = () => {
     const style = parent.getComputedStyle(frame);
-    for (const name of THEME) {
-      const value = style.getPropertyValue(name).trim();
+    for (const [name, theirs] of Object.entries(THEME)) {
+      const value = theirs.map((their) => style.getPropertyValue(their).trim()).find(Boolean) ?? "";
       if (value !== root.style.getPropertyValue(name)) root.style.setProperty(name, value);
     }
   };
-  const { body, head } = frame.ownerDocument;
+  const { documentElement, body, head } = frame.ownerDocument;
   const attributeFilter = ["class", "style", "data-jp-theme-light", "data-jp-theme-name", "data-vscode-theme-kind"];
   const observer = new MutationObserver(update);
-  observer.observe(body, { attributes: true, attributeFilter });
+  for (const element of [documentElement, body]) observer.observe(element, { attributes: true, attributeFilter });
   observer.observe(head, { childList: true }); // a theme's style sheet may come after the attribute that names it
   update();
 }

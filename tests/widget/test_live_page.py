@@ -305,6 +305,9 @@ def test_in_a_frame_it_takes_the_colors_around_it_and_the_height_it_needs(
     first.part("bits").locator("label:has(input[value='2'])").click()
     assert first.recipe == VISITED[-1].with_(bits=2)
     assert second.recipe == VISITED[-1]
+    first.part("silhouette").hover()
+    expect(first.frame.locator(".sw-tip")).to_be_visible()
+    assert first.evaluate("document.documentElement.scrollHeight <= innerHeight"), "a tip is no reason to scroll"
     page.page.evaluate("document.body.style.setProperty('--jp-layout-color1', '#fdfdfd')")
     expect(first.part("explorer")).to_have_attribute("data-theme", "light")
     assert page.page.url == (tmp_path / "notebook.html").as_uri()
