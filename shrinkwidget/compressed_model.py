@@ -22,7 +22,7 @@ from .errors import ModelError, quoted
 from .evaluation.calibration import calibrated
 from .files import PackedModel, pack, read
 from .files.packed_file_writer import section_lengths
-from .method_registry import every_setting
+from .method_registry import PLAIN, every_setting
 from .recipe import Recipe, RecipeFields, recipe_from
 
 
@@ -79,9 +79,13 @@ class CompressedModel:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What the totals hide: what was assumed, and layers whose outputs no longer depend on their inputs."""
+        """What the totals hide: an importance that was not used, layers of which nothing is left, what was assumed."""
         assumed = self.estimate.assumed if self.estimate else ()
-        return (*nothing_left(name for name, item in self.encoded.items() if not item.kept), *assumed)
+        by = self.recipe.importance
+        unused: tuple[str, ...] = ()
+        if by.kind != PLAIN["importance"] and not self.recipe.prunes:
+            unused = (f"importance {by.kind!r} has nothing to rank: the recipe prunes no weight",)
+        return (*unused, *nothing_left(name for name, item in self.encoded.items() if not item.kept), *assumed)
 
     def parts(self) -> dict[str, int]:
         """Return the bytes of the file by part: codes, mask, scales, uncompressed, and the header with names and

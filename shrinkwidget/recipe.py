@@ -189,7 +189,7 @@ class Recipe:
 
         What a kind brings (the bits of ``"nf4"``) is written all the same: a text means one thing, whoever reads it.
         """
-        plain = {**_PLAIN, "sparsity": _told_by_tag(self.structure)}
+        plain = {**_PLAIN, "sparsity": sparsity_by_tag(self.structure)}
         for f in fields(self):
             value = getattr(self, f.name)
             if value if f.name == "layers" else _json(value) != plain[f.name]:
@@ -341,6 +341,20 @@ class Recipe:
             self._plans[names] = tuple(self._plan(override) for override in own)
         return list(self._plans[names])
 
+    @property
+    def prunes(self) -> bool:
+        """Whether it asks for any weight to be pruned, of all layers or of some.
+
+        Example:
+            >>> import shrinkwidget as sw
+            >>> sw.Recipe(bits=4).prunes, sw.Recipe(layers={"fc": dict(sparsity=0.5)}).prunes
+            (False, True)
+        """
+        own = [override for override in self.layers.values() if isinstance(override, Mapping)]
+        return self.sparsity > 0 or any(
+            o.get("sparsity", 0) > 0 or getattr(o.get("structure"), "sparsity", None) for o in own
+        )
+
     @cached_property
     def _plans(self) -> dict[tuple[str, ...], tuple[Plan, ...]]:
         """Plans by the layers they are for: ranking, figures, file and pictures all ask for the same ones."""
@@ -386,7 +400,8 @@ def recipe_from(recipe: Recipe | float | None, given: Mapping[str, Any], default
     Recipe(sparsity=0.9, bits=4)
 
     Raises:
-        RecipeError: for what is no recipe, for a sparsity given twice, or if nothing is given and there is no default.
+        RecipeError: for what is no recipe, for a sparsity given twice, for an importance without a sparsity, or if
+            nothing is given and there is no default.
     """
     fields_given = {name: value for name, value in given.items() if value is not None}
     if recipe is None and not fields_given:
@@ -400,7 +415,15 @@ def recipe_from(recipe: Recipe | float | None, given: Mapping[str, Any], default
             )
         return Recipe(sparsity=cast(float, recipe), **fields_given)
     if recipe is None:
-        return Recipe(**fields_given)
+        made = Recipe(**fields_given)
+        # sparsity=0 may be one of many that are tried, and where there is a default a slider may come later
+        forgotten = "importance" in fields_given and not fields_given.keys() & {"sparsity", "structure"}
+        if forgotten and default is None and not made.prunes:
+            raise RecipeError(
+                f"importance={made.importance.kind!r} says which weights are pruned, but not how many: give "
+                f"sparsity=…, or a structure"
+            )
+        return made
     checked = checked_recipe(recipe)
     return checked.with_(**fields_given) if fields_given else checked
 
@@ -529,7 +552,7 @@ def _short(value: Any) -> Any:
     return {name: _short(own) for name, own in value.items()} if isinstance(value, Mapping) else value
 
 
-def _told_by_tag(structure: Structure) -> float:
+def sparsity_by_tag(structure: Structure) -> float:
     """Return the sparsity that whoever reads a structure's tag knows: 1 − n/m of ``"n:m"``."""
     n_of_m = re.fullmatch(r"(\d+):(\d+)", structure.kind)
     return 1 - int(n_of_m[1]) / int(n_of_m[2]) if n_of_m else 0.0
@@ -655,7 +678,7 @@ def _checked_override(name: str, value: Any, quantizer: Quantizer, bits: int) ->
     settings = {field: found for field, found in value.items() if field not in _LAYER_FIELDS}
     own |= _settled({"quantizer": own.get("quantizer", quantizer)}, settings, _LAYER_FIELDS, where)
     structure = own.get("structure")
-    if structure is not None and structure.sparsity not in (None, _told_by_tag(structure)):
+    if structure is not None and structure.sparsity not in (None, sparsity_by_tag(structure)):
         own.setdefault("sparsity", structure.sparsity)
     mine = own.get("quantizer", quantizer)
     if "bits" not in own and bits <= 8 and bits not in mine.widths and len(mine.widths) == 1:

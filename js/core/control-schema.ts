@@ -3,8 +3,9 @@
 import { IMPORTANCES } from "./importances";
 import { jsonText, PLAIN, settingOf, tagOf } from "./method-settings";
 import { QUANTIZERS } from "./quantizers";
+import { structureSparsity } from "./recipe";
 import { IN_CHANNELS } from "./recipes-without-estimate";
-import type { Kind, Scope } from "./types";
+import type { Kind, Scope, Structure } from "./types";
 
 export type Role = keyof typeof PLAIN;
 export const ROLES: readonly Role[] = ["importance", "structure", "quantizer"];
@@ -77,6 +78,11 @@ export function entryOf(kinds: Kinds, role: Role, kind: Kind): KindEntry {
   const { kind: _kind, ...settings } = typeof kind === "string" ? { kind } : kind;
   const controls = Object.keys(settings).map((name) => ({ name, label: name, type: "value", default: null }) as const);
   return { kind: tag, label: tag, title: "", controls };
+}
+
+/** The sparsity that a structure fixes, as its schema or else its tag says; null where the slider decides. */
+export function fixedSparsity(kinds: Kinds, structure: Structure): number | null {
+  return entryOf(kinds, "structure", structure).sparsity ?? (structureSparsity(structure) || null);
 }
 
 /** What the page calls the kind of this tag, or a scope, whatever its role. */

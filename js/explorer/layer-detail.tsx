@@ -1,9 +1,9 @@
 // One layer enlarged: its distribution with an axis, its error against bits, and its per-layer values.
 
 import { bytes, count, decibels, estimated, share } from "../charts/number-format";
-import { labelOf } from "../core/control-schema";
+import { fixedSparsity, labelOf } from "../core/control-schema";
 import { layerTotal } from "../core/estimate";
-import { structureSparsity, withLayer } from "../core/recipe";
+import { withLayer } from "../core/recipe";
 import type { LayerFields, LayerSketch, Override, Plan, Recipe } from "../core/types";
 import { Choice, options, SparsitySlider } from "../ui/inputs";
 import { focusAfter } from "../ui/keyboard";
@@ -89,12 +89,9 @@ function Title({ index, layer }: Props) {
 }
 
 /** The override to edit: what the layer is asked to do now, as per-layer values. */
-function asOwn(recipe: Recipe, layer: LayerSketch, plan: Plan, sparsityNow: number): Partial<LayerFields> {
+function asOwn(recipe: Recipe, layer: LayerSketch, plan: Plan, sparsity: number): Partial<LayerFields> {
   const own = ownOverride(recipe, layer);
-  if (own && own !== "keep") return own;
-  const sparsity =
-    plan.structure === "unstructured" ? Number(sparsityNow.toFixed(4)) : structureSparsity(plan.structure);
-  return { sparsity: Math.min(sparsity, 0.9999), bits: plan.bits };
+  return own && own !== "keep" ? own : { sparsity, bits: plan.bits };
 }
 
 /** A recipe in which this one layer is treated so; null goes back to the global value, past any pattern that names it. */
@@ -116,11 +113,13 @@ function OwnValues({ index, layer }: Props) {
   const pruned = 1 - figures.layers.kept[index] / layer.n;
   const about = (text: string) => estimated(figures.exact || plan.keep, text);
   const set = (own: Override | null) => state.edit((r) => withOwn(r, layer, own));
+  const fixed = fixedSparsity(state.kinds.value, plan.structure);
+  const sparsityNow = fixed ?? Math.min(Number(pruned.toFixed(4)), 0.9999);
   const change = (changes: Partial<LayerFields>, gesture?: string) =>
-    state.edit((r) => withOwn(r, layer, { ...asOwn(r, layer, plan, pruned), ...changes }), gesture);
+    state.edit((r) => withOwn(r, layer, { ...asOwn(r, layer, plan, sparsityNow), ...changes }), gesture);
   const choose: Record<Way, () => void> = {
     global: () => set(null),
-    own: () => set(asOwn(recipe, layer, plan, pruned)),
+    own: () => set(asOwn(recipe, layer, plan, sparsityNow)),
     keep: () => set("keep"),
   };
   return (
@@ -144,11 +143,11 @@ function OwnValues({ index, layer }: Props) {
         value={plan.keep ? 0 : pruned}
         valueText={`${about(share(pruned))} of ${layer.label} pruned`}
         hint={
-          plan.structure === "unstructured"
+          fixed === null
             ? `keeps ${about(count(figures.layers.kept[index]))} of ${count(layer.n)} weights`
             : structureTitle(state, plan.structure)
         }
-        disabled={plan.keep || structureSparsity(plan.structure) > 0}
+        disabled={plan.keep || fixed !== null}
         testid="own-sparsity"
         change={(sparsity) => change({ sparsity }, `own ${layer.name}`)}
         settle={(over) => state.settle(over)}
@@ -167,9 +166,7 @@ function OwnValues({ index, layer }: Props) {
           legend="structure"
           testid="own-structure"
           chosen={plan.structure}
-          choose={({ kind: structure }) =>
-            change({ structure, sparsity: structure === "unstructured" ? pruned : structureSparsity(structure) })
-          }
+          choose={({ kind: structure, sparsity = pruned }) => change({ structure, sparsity })}
           idle={plan.keep ? "uncompressed" : ""}
         />
         <Choice

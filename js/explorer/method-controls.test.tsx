@@ -4,7 +4,7 @@ import { signal } from "@preact/signals";
 import { render } from "preact";
 import { act } from "preact/test-utils";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import { BUILT_IN, type KindEntry, type Kinds, type Role } from "../core/control-schema";
+import { BUILT_IN, entryOf, type KindEntry, type Kinds, type Role } from "../core/control-schema";
 import { DEFAULTS, parseRecipe, recipeJson, withFields } from "../core/recipe";
 import type { Kind } from "../core/types";
 import {
@@ -180,6 +180,8 @@ describe("choosing", () => {
 
   it("a structure without a sparsity of its own leaves the slider where it is", () => {
     const text = '{"format":"shrinkwidget-recipe","version":2,"sparsity":0.6,"structure":"rows"}';
-    expect(recipeJson(withStructure(start, "rows"))).toBe(recipeJson(withFields(parseRecipe(text), { bits: 3 })));
+    expect(recipeJson(withStructure(start, entryOf(KINDS, "structure", "rows")))).toBe(
+      recipeJson(withFields(parseRecipe(text), { bits: 3 })),
+    );
   });
 });

@@ -16,7 +16,7 @@ import {
   settingText,
 } from "../core/control-schema";
 import { jsonText, settingOf, withSetting } from "../core/method-settings";
-import { BITS, structureSparsity, withFields } from "../core/recipe";
+import { BITS, withFields } from "../core/recipe";
 import type { Kind, Recipe } from "../core/types";
 import { Choice, type Option } from "../ui/inputs";
 import { useView } from "./open-and-hover-state";
@@ -27,9 +27,8 @@ export function withImportance(recipe: Recipe, entry: KindEntry): Recipe {
 }
 
 /** A recipe with another structure; from n:m back to any weight the slider stays where n:m held it. */
-export function withStructure(recipe: Recipe, structure: string): Recipe {
-  const held = structureSparsity(structure) === 0 ? { sparsity: recipe.sparsity } : {};
-  return withFields(recipe, { structure, ...held });
+export function withStructure(recipe: Recipe, entry: KindEntry): Recipe {
+  return withFields(recipe, { structure: entry.kind, sparsity: entry.sparsity ?? recipe.sparsity });
 }
 
 /** The fields that choosing a quantizer sets: bits that it has not give way to the nearest it has. */

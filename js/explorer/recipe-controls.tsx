@@ -1,9 +1,9 @@
 // The recipe's own controls: sparsity and bits, and everything else behind "Options".
 
 import { bytes, count, estimated, withoutNoise } from "../charts/number-format";
-import { entryOf } from "../core/control-schema";
+import { entryOf, fixedSparsity } from "../core/control-schema";
 import { sameKind } from "../core/method-settings";
-import { DEFAULTS, structureSparsity, withFields } from "../core/recipe";
+import { DEFAULTS, withFields } from "../core/recipe";
 import type { Granularity, Kind, Recipe, Scope, Structure } from "../core/types";
 import { Choice, type Option, options, SparsitySlider } from "../ui/inputs";
 import { useUnique } from "../ui/size-and-drawing-hooks";
@@ -75,7 +75,7 @@ function Sparsity() {
   const { state } = useView();
   const recipe = state.recipe.value;
   const figures = state.figures.value;
-  const fixed = structureSparsity(recipe.structure) > 0;
+  const fixed = fixedSparsity(state.kinds.value, recipe.structure) !== null;
   const { waiting } = state.exactOnly.value;
   return (
     <SparsitySlider
@@ -162,7 +162,7 @@ function Settings() {
         legend="structure"
         testid="structure"
         chosen={structure}
-        choose={({ kind }) => state.edit((r) => withStructure(r, kind))}
+        choose={(entry) => state.edit((r) => withStructure(r, entry))}
       />
       <Choice
         legend="granularity"

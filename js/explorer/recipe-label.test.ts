@@ -28,6 +28,7 @@ describe("a recipe in words", () => {
     ['"sparsity":0.9925,"bits":4', "99.25 %, 4 bits"],
     ['"sparsity":0.99,"bits":4', "99 %, 4 bits"],
     ['"structure":"2:4","bits":1', "2:4, 1 bit"],
+    ['"sparsity":0.5,"bits":4,"structure":"halves"', "50 % halves, 4 bits"],
     ['"bits":2,"layers":{"stem":"keep"}', "0 %, 2 bits, stem uncompressed"],
     ['"bits":2,"layers":{"stem":{"sparsity":0.5,"bits":8}}', "0 %, 2 bits, stem (50 %, 8 bits)"],
   ])("names what it sets: %s", (fields, words) => {

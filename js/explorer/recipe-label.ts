@@ -2,7 +2,7 @@
 
 import { withoutNoise } from "../charts/number-format";
 import { jsonText, PLAIN } from "../core/method-settings";
-import { parseRecipe, recipeFields } from "../core/recipe";
+import { parseRecipe, recipeFields, structureSparsity } from "../core/recipe";
 import type { Kind, LayerFields, Override } from "../core/types";
 
 /** So many overrides are named one by one; more are counted, and told apart by a checksum. */
@@ -13,8 +13,10 @@ const SPACE = "\u00a0";
 export function recipeLabel(text: string): string {
   const recipe = parseRecipe(text);
   const { sparsity: _sparsity, bits: _bits, structure: _structure, ...others } = recipeFields(recipe);
-  const pruning = recipe.structure === "unstructured" ? percentWords(recipe.sparsity) : recipe.structure;
-  const words = [pruning, bitsWords(recipe.bits)];
+  const { structure, sparsity } = recipe;
+  const told = structureSparsity(structure) > 0; // "2:4" says how much is pruned, and any other structure does not
+  const pruning = structure === "unstructured" ? percentWords(sparsity) : `${percentWords(sparsity)} ${structure}`;
+  const words = [told ? structure : pruning, bitsWords(recipe.bits)];
   for (const [name, value] of Object.entries(others)) words.push(fieldWords(name, value));
   if (recipe.layers.length > NAMED)
     words.push(`${recipe.layers.length} layers with per-layer values (${checksum(text)})`);

@@ -65,7 +65,7 @@ class Calibration:
                 f"DataLoader or a list of batches"
             )
         self._model, self._data = model, data
-        self._known: dict[str, Mapping[str, Tensor]] = {}
+        self._known: dict[tuple[type[Importance], str], Mapping[str, Tensor]] = {}
         self._lock = threading.Lock()
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -79,7 +79,8 @@ class Calibration:
             MethodError: for an importance that fails, or returns what is no statistic.
             ModelError: if the model cannot be copied.
         """
-        key = repr(importance)  # two of one kind with other settings look at the data differently
+        # two of one kind with other settings look at the data differently, as does a kind that a cell defines anew
+        key = type(importance), repr(importance)
         with self._lock:
             if key not in self._known:
                 self._known[key] = self._observed(importance)

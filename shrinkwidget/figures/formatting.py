@@ -17,7 +17,7 @@ from typing import Any, Final, cast
 from ..analysis import model_summary
 from ..analysis.model_summary import fixed
 from ..method_registry import PLAIN, Role
-from ..recipe import Keep, Recipe, canonical_json, layer_label
+from ..recipe import Keep, Recipe, canonical_json, layer_label, sparsity_by_tag
 
 _SPACE: Final = "\N{NARROW NO-BREAK SPACE}"
 _PERCENT: Final = f"{_SPACE}%"
@@ -177,7 +177,9 @@ def recipe_label(recipe: Recipe) -> str:
     layers = fields.pop("layers", {})
     for name in ("format", "version", "sparsity", "bits", "structure"):
         fields.pop(name, None)
-    pruning = percent_text(recipe.sparsity) if recipe.structure.sparsity is None else recipe.structure.kind
+    kind, pruning = recipe.structure.kind, percent_text(recipe.sparsity)
+    if kind != PLAIN["structure"]:  # "2:4" says how much is pruned, and any other structure does not
+        pruning = kind if sparsity_by_tag(recipe.structure) else f"{pruning} {kind}"
     words = [pruning, _bits(recipe.bits), *(_field(name, value) for name, value in fields.items())]
     if len(layers) > _NAMED_OVERRIDES:
         words.append(f"{len(layers)} layers with per-layer values ({_checksum(text)})")

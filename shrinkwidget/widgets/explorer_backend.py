@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final, cast
+from typing import Any, Final, TypeAlias, cast
 
 from torch import Tensor, nn
 
@@ -36,6 +36,7 @@ from ..evaluation.metrics import resolve
 from ..evaluation.sensitivity import BITS, SPARSITIES, Kind, Sensitivity, layers_to_measure, sensitivity_steps
 from ..files import pack
 from ..method_registry import Importance, kinds
+from ..method_registry import Kind as RecipeKind
 from ..recipe import Recipe
 from ..training.background_run import TrainingRun
 from ..training.schedules_and_methods import Method
@@ -43,8 +44,21 @@ from ..training.training_options import TrainingOptions, TrainingSpec
 from .by_class import IMAGES, by_class_dict, small_picture
 
 CancelCheck = Callable[[], bool]
+_Key: TypeAlias = tuple[str, tuple[type[RecipeKind], ...]]
+
+
+def _key(recipe: Recipe) -> _Key:
+    """Return what is remembered of a recipe under: its text, and the classes of its kinds.
+
+    A cell that defines a kind may run again: then the text is the same, and what it comes to another.
+    """
+    own = [value for override in recipe.layers.values() if isinstance(override, Mapping) for value in override.values()]
+    chosen = (recipe.importance, recipe.structure, recipe.quantizer, *own)
+    return recipe.to_json(), tuple(type(kind) for kind in chosen if isinstance(kind, RecipeKind))
+
+
 DENSE: Final = Recipe()
-_DENSE: Final = (DENSE.to_json(), False)
+_DENSE: Final = (_key(DENSE), False)
 _REMEMBERED: Final = 512
 _COMPARISONS: Final = 64
 """So many are remembered: with their small pictures each may take 200 kB."""
@@ -61,7 +75,7 @@ class Stale(ModelError):
 class _Scored:
     """A recipe, with batch norm recalibrated or not, whose predictions were recorded while it was scored."""
 
-    key: tuple[str, bool]
+    key: tuple[_Key, bool]
     recorder: PredictionRecorder
     score: Score
 
@@ -99,10 +113,10 @@ class ExplorerSession:
         self._layout = layout
         self._calibration = calibration
         self._scratch: nn.Module | None = None
-        self._coded: tuple[str, dict[str, EncodedTensor], Estimate] | None = None
-        self._exact: OrderedDict[str, Estimate] = OrderedDict()
-        self._scores: OrderedDict[tuple[str, bool], Score] = OrderedDict()
-        self._comparisons: OrderedDict[tuple[str, bool], PredictionComparison] = OrderedDict()
+        self._coded: tuple[_Key, dict[str, EncodedTensor], Estimate] | None = None
+        self._exact: OrderedDict[_Key, Estimate] = OrderedDict()
+        self._scores: OrderedDict[tuple[_Key, bool], Score] = OrderedDict()
+        self._comparisons: OrderedDict[tuple[_Key, bool], PredictionComparison] = OrderedDict()
         self._dense: _Scored | None = None
         self._before_dense: _Scored | None = None
         self._recalibration: DataSubset | None = None
@@ -138,7 +152,7 @@ class ExplorerSession:
 
         They are counted now for a recipe of which a sketch cannot tell what it comes to.
         """
-        known = self._exact.get(recipe.to_json())
+        known = self._exact.get(_key(recipe))
         try:
             return known or estimate(self.sketch, recipe)
         except NoEstimateError:
@@ -146,7 +160,7 @@ class ExplorerSession:
 
     def exact(self, recipe: Recipe, cancelled: CancelCheck) -> Estimate:
         """Return the figures counted on the weights."""
-        key = recipe.to_json()
+        key = _key(recipe)
         if key not in self._exact:
             self._encode(recipe, cancelled)
         return self._exact[key]
@@ -157,12 +171,12 @@ class ExplorerSession:
         if figures.nbytes_entropy_coded is None:
             encoded = self._encode(recipe, cancelled)
             figures = replace(figures, nbytes_entropy_coded=pack(self.weights, recipe, encoded).nbytes_entropy_coded)
-            _remember(self._exact, recipe.to_json(), figures)
+            _remember(self._exact, _key(recipe), figures)
         return figures
 
     def _encode(self, recipe: Recipe, cancelled: CancelCheck) -> dict[str, EncodedTensor]:
         """Return the codes of a recipe; of the last one they are at hand, as figures, score and file all follow."""
-        key = recipe.to_json()
+        key = _key(recipe)
         if self._coded is None or self._coded[0] != key:
             self._coded = None  # not the codes of two recipes at once
             self._coded = (key, *encode_layers(self.weights, recipe, self.sketch, cancelled))
@@ -173,11 +187,11 @@ class ExplorerSession:
 
     def known_score(self, recipe: Recipe, recalibrated: bool = False) -> Score | None:
         """Return the final score of a recipe evaluated before, with batch norm as it came or recalibrated."""
-        return self._scores.get((recipe.to_json(), recalibrated))
+        return self._scores.get((_key(recipe), recalibrated))
 
     def comparison(self, recipe: Recipe, recalibrated: bool = False) -> PredictionComparison | None:
         """Return what a recipe gets wrong that the dense model got right, None where that is not known."""
-        return self._comparisons.get((recipe.to_json(), recalibrated))
+        return self._comparisons.get((_key(recipe), recalibrated))
 
     def known(self, recipe: Recipe) -> dict[str, Any]:
         """Return what has been found out about a recipe so far, as the page takes it.
@@ -185,7 +199,7 @@ class ExplorerSession:
         That is ``exact``, its figures, ``score`` and ``by_class``, and the latter two with batch norm recalibrated as
         ``recalibrated``, each as far as there is one.
         """
-        figures = self._exact.get(recipe.to_json())
+        figures = self._exact.get(_key(recipe))
         found: dict[str, Any] = {} if figures is None else {"exact": figures.to_dict()}
         found |= self._known_score(recipe, recalibrated=False)
         if recalibrated := self._known_score(recipe, recalibrated=True):
@@ -204,11 +218,11 @@ class ExplorerSession:
     def forget_score(self, recipe: Recipe) -> None:
         """Forget the scores of a recipe, so that it is evaluated again."""
         for recalibrated in (False, True):
-            self._scores.pop((recipe.to_json(), recalibrated), None)
+            self._scores.pop((_key(recipe), recalibrated), None)
 
     def scores(self, recipe: Recipe, cancelled: CancelCheck, recalibrated: bool = False) -> Iterator[Score]:
         """Yield running scores of the model under a recipe, the last one with ``done=True``."""
-        key = (recipe.to_json(), recalibrated)
+        key = (_key(recipe), recalibrated)
         known = self._scores.get(key)
         if known is not None and (key == _DENSE or self._dense is None or key in self._comparisons):
             yield known
@@ -231,7 +245,7 @@ class ExplorerSession:
 
     # what a recipe gets wrong: its predictions are compared with those of the dense model while it is scored
 
-    def _recorder(self, key: tuple[str, bool]) -> PredictionRecorder:
+    def _recorder(self, key: tuple[_Key, bool]) -> PredictionRecorder:
         """Return what observes an evaluation: it compares with the dense model's, or that with the one before it."""
         other = self._before_dense if key == _DENSE else self._dense
         return PredictionRecorder(

@@ -14,7 +14,7 @@ from torch.nn.utils.parametrizations import weight_norm
 from torch.utils.data import DataLoader, TensorDataset
 
 import shrinkwidget as sw
-from shrinkwidget.errors import DataError, MethodError, ModelError
+from shrinkwidget.errors import DataError, MethodError, ModelError, RecipeError
 from shrinkwidget.evaluation.calibration import Calibration
 from shrinkwidget.methods import Taylor, Wanda
 
@@ -219,7 +219,22 @@ def test_an_importance_without_its_data_is_refused() -> None:
         sw.compress(mlp(), 0.5, importance="wanda")
     with pytest.raises(MethodError, match="'taylor' needs calibration data"):
         sw.prune_and_retrain(mlp(), points(), recipe=sw.Recipe(0.5, importance="taylor"), epochs=1)
-    assert sw.compress(mlp(), bits=4, importance="wanda").estimate is not None  # nothing is pruned: nothing to ask
+    small = sw.compress(mlp(), 0.0, bits=4, importance="wanda")  # nothing is pruned: nothing to ask
+    assert small.warnings == ("importance 'wanda' has nothing to rank: the recipe prunes no weight",)
+
+
+def test_an_importance_with_nothing_to_rank_is_told() -> None:
+    for call in (sw.compress, sw.estimate):
+        with pytest.raises(RecipeError, match=r"importance='random' says which .* but not how many: give sparsity=…"):
+            call(mlp(), bits=4, importance="random")
+    own: list[Any] = [dict(sparsity=0.5), dict(structure="2:4")]
+    for fields in (*own, *(dict(layers={"0": override}) for override in own)):
+        small = sw.compress(mlp(), importance="random", **fields)
+        assert not small.warnings
+        assert small.recipe.prunes
+    assert sw.compress(mlp(), sw.Recipe(importance="random")).warnings  # a sweep may begin at 0
+    assert not sw.compress(mlp(), bits=4).warnings
+    assert not sw.Recipe(importance="random", layers={"0": sw.Keep}).prunes
 
 
 def test_a_layer_the_data_never_reaches_is_named_and_may_be_kept() -> None:

@@ -16,6 +16,7 @@ from torch import Tensor
 import shrinkwidget as sw
 from shrinkwidget import method_registry as kinds
 from shrinkwidget.errors import FileError, MethodError, NoEstimateError, RecipeError
+from shrinkwidget.figures.formatting import recipe_label
 from shrinkwidget.method_registry import schema
 from shrinkwidget.methods import (
     Choice,
@@ -29,6 +30,7 @@ from shrinkwidget.methods import (
     register,
     setting,
 )
+from shrinkwidget.widgets.explorer_backend import ExplorerSession
 
 from .packed_file_helpers import same_bits
 from .training_helpers import mlp, points
@@ -225,6 +227,7 @@ def test_a_structure_of_ones_own_decides_what_goes_together(importance: str, tmp
     recipe = sw.Recipe(structure="halves", bits=4, importance=importance)
     assert recipe.sparsity == 0.5
     assert '"sparsity":0.5,"bits":4' in recipe.to_json()  # the page knows no such structure
+    assert recipe_label(recipe).replace("\N{NARROW NO-BREAK SPACE}", " ").startswith("50 % halves, 4 bits")
     assert sw.Recipe(layers={"0": dict(structure="halves")}).layers["0"]["sparsity"] == 0.5  # type: ignore[index]
     data = points() if importance == "wanda" else None
     small = sw.compress(mlp(), recipe, calibration=data)
@@ -271,6 +274,25 @@ def test_two_kinds_of_one_name_are_refused_but_a_cell_may_run_again() -> None:
         define("Second")
     with pytest.raises(RecipeError, match=r"register First first, with @sw\.methods\.register above it"):
         sw.Recipe(importance=first())
+
+
+def test_a_kind_that_a_cell_defines_anew_is_counted_anew() -> None:
+    def define(largest_first: bool) -> None:
+        def scores(_self: Importance, _name: str, rows: Tensor, _statistic: Tensor | None) -> Tensor:
+            return 1 / (1 + rows.abs()) if largest_first else rows.abs()
+
+        fields = {"kind": "mine", "label": "mine", "__module__": __name__, "scores": scores}
+        register(dataclass(frozen=True, repr=False)(type("Mine", (Importance,), fields)))
+
+    session = ExplorerSession(mlp(), None)
+    kept = []
+    for largest_first in (False, True, False):
+        define(largest_first)
+        for recipe in (sw.Recipe(0.5, importance="mine"), sw.Recipe(0.5)):
+            figures = session.exact(recipe, lambda: False)
+            assert figures == sw.compress(session.source, recipe).estimate
+            kept.append(figures.sqnr)
+    assert kept[0] == kept[1] == kept[4] > kept[2]
 
 
 @pytest.mark.parametrize(
