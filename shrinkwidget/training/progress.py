@@ -116,6 +116,7 @@ class StepTimer:
         self._busy = 0.0
         self._since: float | None = None
         self._steps = 0
+        self._first = 0.0
 
     def go(self) -> None:
         """Begin to count."""
@@ -128,6 +129,8 @@ class StepTimer:
     def stepped(self) -> None:
         """Count one step of training."""
         self._steps += 1
+        if self._steps == 1:
+            self._first = self.seconds
 
     @property
     def seconds(self) -> float:
@@ -135,9 +138,12 @@ class StepTimer:
         return self._busy + (0.0 if self._since is None else time.perf_counter() - self._since)
 
     def eta(self, steps_left: int | None) -> float | None:
-        """Return the seconds that so many more steps will take, with the tests among them."""
-        # All the time at work, not that of the steps alone: so what tests and checkpoints take is in the mean.
-        return None if steps_left is None or not self._steps else self.seconds / self._steps * steps_left
+        """Return the seconds that so many more steps will take, with the tests among them; None before the second."""
+        if steps_left is None or self._steps < 2:
+            return None
+        # All the time at work, not that of the steps alone: so what tests and checkpoints take is in the mean. The
+        # first step is not: it allocates memory or compiles kernels, and may take a hundred times as long as another.
+        return (self.seconds - self._first) / (self._steps - 1) * steps_left
 
 
 @dataclass(frozen=True, slots=True, eq=False)
