@@ -101,10 +101,10 @@ class FigureError(ShrinkError, ValueError):
 
     Example:
         >>> import shrinkwidget as sw
-        >>> sw.figures.draw("trade-of", [])
+        >>> sw.figures.draw("tradeof", [])
         Traceback (most recent call last):
         ...
-        shrinkwidget.errors.FigureError: there is no figure 'trade-of'; did you mean 'tradeoff'? The kinds: ...
+        shrinkwidget.errors.FigureError: there is no figure 'tradeof'; did you mean 'tradeoff'...The kinds: ...
     """
 
 

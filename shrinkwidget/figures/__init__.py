@@ -9,17 +9,39 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .chart import charts_of, kind_named
+from .classes_figure import classes
 from .distributions_figure import distributions
 from .figure_file import read, save
+from .layer_figure import layer
+from .sensitivity_figure import sensitivity
 from .silhouette_figure import silhouette
 from .size_figure import size
+from .summary_figure import summary
 from .tables import Table
 from .tradeoff_figure import tradeoff
+from .training_figure import training
+from .transfer_figure import transfer
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["caption", "distributions", "draw", "read", "save", "silhouette", "size", "table", "tradeoff"]
+__all__ = [
+    "caption",
+    "classes",
+    "distributions",
+    "draw",
+    "layer",
+    "read",
+    "save",
+    "sensitivity",
+    "silhouette",
+    "size",
+    "summary",
+    "table",
+    "tradeoff",
+    "training",
+    "transfer",
+]
 
 
 def draw(kind: str, *data: Any, ax: Any = None, **options: Any) -> Figure:

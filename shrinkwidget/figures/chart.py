@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
@@ -34,6 +35,10 @@ class Chart(ABC):
     @abstractmethod
     def height(self, page: Page) -> float:
         """Return the pixels the content takes on a page, where nobody says."""
+
+    def least(self, page: Page) -> float:
+        """Return the pixels below which the content does not fit."""
+        return 0.5 * self.height(page)
 
     @abstractmethod
     def draw(self, area: Area) -> None:
@@ -150,14 +155,21 @@ def _new_figure(chart: Chart, page: Page) -> Figure:
     from .drawn_figure import DrawnFigure
 
     above = TITLE if page.title else 0.0
-    height = page.pixels_high(chart.height(page) + above)
+    height, least = page.pixels_high(chart.height(page) + above), chart.least(page) + above
+    if page.height is None:
+        height = max(height, least)
+    elif height < least:
+        raise FigureError(
+            f"height={page.height:g} is too low for {chart.kind!r} with text of {page.size:g} points: it needs "
+            f"{math.ceil(least * page.unit / MM)} mm; or give a smaller size="
+        )
     figure = DrawnFigure(figsize=(page.width * MM / 72, height * page.unit / 72), facecolor="white")
     margin = 4.0
     box = (margin, margin + above, page.pixels - 2 * margin, height - above - 2 * margin)
-    if min(box[2:]) < 40:
+    if box[2] < 120:
         raise FigureError(
-            f"there is no room for a figure: {page.width:g} mm × {height * page.unit / MM:.0f} mm with text of "
-            f"{page.size:g} points; give a larger width= or height=, or a smaller size="
+            f"there is no room for a figure: {page.width:g} mm are too narrow for text of {page.size:g} points; give a "
+            f"larger width=, or a smaller size="
         )
     area = Area(page, figure, box, None)
     chart.draw(area)

@@ -18,7 +18,7 @@ from .formatting import bytes_text, decibels_text, estimated_text, share_text, w
 from .label_placement import thin
 from .model_and_recipe import ModelFigureOptions, ModelLike, Subject, page_options, subject_of
 from .page import Page
-from .ridge_plot import Frame, Row, draw_distributions, draw_thresholds, global_threshold, layer_rows
+from .ridge_plot import TICKED, Frame, Row, draw_distributions, draw_thresholds, global_threshold, layer_rows
 from .tables import Table
 from .ticks import axis_ticks
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _ROW: Final = 26.0
 _COLUMNS: Final = (("pruned", 54.0), ("bits", 32.0), ("size", 66.0))
-_ABOVE, _BELOW = 30.0, 34.0
+_ABOVE, _BELOW = 30.0, 38.0
 """Pixels above the rows, for the key and the headings, and below them, for the axis."""
 
 
@@ -81,6 +81,10 @@ class Distributions(Chart):
         """Return the height of all rows, which get lower where they would not fit on a page."""
         return _ABOVE + _BELOW + _ROW * len(self.chosen) + 8
 
+    def least(self, page: Page) -> float:  # noqa: ARG002
+        """Return the height of rows that can just be told apart."""
+        return _ABOVE + _BELOW + 2 * len(self.chosen) + 8
+
     def draw(self, area: Area) -> None:
         """Draw the key, the rows with their names and numbers, and the axis below them."""
         canvas, sketch, estimate = area.canvas(), self.subject.sketch, self.subject.estimate
@@ -104,7 +108,12 @@ class Distributions(Chart):
         if beside:
             self._headings(canvas, plot)
         draw_key(
-            canvas, 0, 8, canvas.width, pruned=estimate.sparsity > 0, levels=any(len(r.picture.levels) for r in rows)
+            canvas,
+            0,
+            8,
+            canvas.width,
+            pruned=estimate.sparsity > 0,
+            levels=row >= TICKED and any(len(r.picture.levels) for r in rows),
         )
 
     def _axis(self, canvas: Canvas, plot: Frame, rows: Sequence[Row]) -> None:
@@ -116,10 +125,12 @@ class Distributions(Chart):
             canvas.lines([np.array([[x, plot.top], [x, bottom]]) for x in places], FAINT)
         bases = plot.top + plot.row * np.arange(1, len(rows) + 1)
         canvas.lines([np.array([[plot.left, y], [right, y]]) for y in bases], LINE, min(1.0, plot.row / 8))
-        canvas.lines([np.array([[x, bottom], [x, bottom + 3]]) for x in places], MUTED, 0.8)
+        axis = bottom + 5  # below the ticks of the last row's levels
+        canvas.line(plot.left, axis, right, axis, MUTED, width=0.8)
+        canvas.lines([np.array([[x, axis], [x, axis + 3]]) for x in places], MUTED, 0.8)
         for x, tick in zip(places, ticks, strict=True):
-            canvas.text(x, bottom + 11, weight_text(tick), size=10, align="center")
-        canvas.text(plot.left + plot.width / 2, bottom + 25, "weight value", align="center")
+            canvas.text(x, axis + 11, weight_text(tick), size=10, align="center")
+        canvas.text(plot.left + plot.width / 2, axis + 25, "weight value", align="center")
 
     @staticmethod
     def _headings(canvas: Canvas, plot: Frame) -> None:

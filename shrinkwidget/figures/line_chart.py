@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 from .canvas import ACCURACY, FAINT, GRID, INK, KEPT, MUTED, OUTLINE, PAPER, SCALES
 from .chart import Area
 from .glyph_outlines import MIDDLE
-from .label_placement import wrap
+from .label_placement import thin, wrap
 from .page import Page
 
 if TYPE_CHECKING:
@@ -112,13 +112,13 @@ class LineChart:
         """Fill between the ends of intervals."""
         self.ax.fill_between(x, low, high, color=look.color, alpha=0.16, linewidth=0, zorder=1.5)
 
-    def level(self, value: float, text: str) -> None:
-        """Draw a dashed line at a value, with its name above its left end, or below where there is no room above."""
+    def level(self, value: float, text: str, *, right: bool = False, below: bool = False) -> None:
+        """Draw a dashed line at a value, with its name above it (or below) at its left or right end."""
         unit = self.page.unit
         self.ax.axhline(value, color=MUTED, linewidth=1.0 * unit, linestyle=(0, (3, 2)), zorder=2)
-        low, high = self.ax.get_ylim()
-        below = (high - value) / (high - low or 1) * self.height < SMALL + 4
-        self.text(0, value, text, across="axes", dx=3, dy=-4 if below else 4, va="top" if below else "bottom")
+        x, dx, ha = (1, -3, "right") if right else (0, 3, "left")
+        dy, va = (-4, "top") if below else (4, "bottom")
+        self.text(x, value, text, across="axes", dx=dx, dy=dy, ha=ha, va=va)
 
     def text(
         self,
@@ -155,9 +155,15 @@ class LineChart:
         )
 
     def ticks(self, axis: Literal["x", "y"], places: Sequence[float], texts: Sequence[str], grid: bool = False) -> None:
-        """Put ticks at places of an axis, "x" or "y", and write a text at each."""
+        """Put ticks at places of an axis and write a text at each; of an axis across, those that touch none before."""
         unit = self.page.unit
         own = self.ax.xaxis if axis == "x" else self.ax.yaxis
+        if axis == "x" and len(places):
+            across = (self.ax.transScale + self.ax.transLimits).transform([(place, 0.5) for place in places])[:, 0]
+            written = thin(
+                [(x * self.width, self.page.measure(text, SMALL)) for x, text in zip(across, texts, strict=True)], gap=4
+            )
+            texts = [text if i in written else "" for i, text in enumerate(texts)]
         own.set_ticks(list(places), labels=list(texts))
         self.ax.minorticks_off()
         self.ax.tick_params(
@@ -214,6 +220,19 @@ def line_chart(area: Area, *, left: float, bottom: float = 34.0, top: float = 8.
     return LineChart(area.page, ax, width, height, own)
 
 
+def with_headroom(ys: tuple[float, float], value: float | None, height: float, below: bool) -> tuple[float, float]:
+    """Return an axis with room for the name of a level beyond it, where no better score can be expected.
+
+    `height`: of the axis in pixels. `below`: the name goes below the level, as the lower scores are the better ones.
+    """
+    low, high = ys
+    pad = (high - low) * 0.02
+    if value is None or not math.isfinite(value):
+        return low, high + pad
+    name = (high - low) * (SMALL + 6) / max(height, 40)
+    return (min(low, value - name), high + pad) if below else (low, max(high + pad, value + name))
+
+
 def spread_apart(wanted: Sequence[float], gap: float, low: float, high: float) -> list[float] | None:
     """Return places as near as can be to those wanted, at least `gap` apart, between two ends; None without room.
 
@@ -259,13 +278,20 @@ class Named:
         return 8.0 if self.beside or not self.rows else _ROW * len(self.rows) + 9
 
 
-def named_lines(page: Page, names: Sequence[str], width: float, height: float, beside: bool = True) -> Named:
-    """Return where the names of lines go in a figure of `width` × `height` pixels; a single line needs none."""
+def named_lines(
+    page: Page, names: Sequence[str], width: float, height: float, *, beside: bool = True, shorten: bool = False
+) -> Named:
+    """Return where the names of lines go in a figure of `width` × `height` pixels; a single line needs none.
+
+    They go beside the lines' ends where they take a third of the width at most; with `shorten` they are made to.
+    """
     fitted = [page.fitted(name, min(0.9 * width - _KEY, 0.34 * max(width, 500))) for name in names]
     if len(fitted) < 2:
         return Named(page, fitted, False, [])
-    longest = _KEY + 8 + max(page.measure(name) for name in fitted)
-    if beside and longest <= 0.34 * width and len(fitted) * _ROW <= height - 60:
+    room = 0.36 * width - _KEY - 8
+    if shorten and room > 70:  # of the name of a layer less says nothing
+        fitted = [page.fitted(name, room) for name in fitted]
+    if beside and max(map(page.measure, fitted)) <= room and len(fitted) * _ROW <= height - 60:
         return Named(page, fitted, True, [])
     rows: list[list[int]] = []
     room = 0.0

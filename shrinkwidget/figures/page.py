@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Final, TypedDict
 
@@ -129,6 +129,10 @@ class Page:
         if self.height is not None:
             return self.height * MM / self.unit
         return min(content, self.most_high * MM / self.unit)
+
+    def narrowed(self, pixels: float) -> Page:
+        """Return a page of so many pixels' width, for a part of this one."""
+        return replace(self, width=pixels * self.unit / MM)
 
     def measure(self, text: str, size: float = TEXT, bold: bool = False) -> float:
         """Return the width of a text in pixels."""

@@ -22,6 +22,8 @@ from .ticks import axis_ticks
 MOST_ROWS: Final = 24
 _TICK_GAP: Final = 2.5
 """Least distance of grid levels that get a tick each, in pixels."""
+TICKED: Final = 10.0
+"""Pixels of the lowest rows under which the ticks of levels do not run into the next row."""
 _COLUMNS: Final = (("weights", 72), ("pruned", 62), ("bits", 36), ("size", 72))
 _NUMBERS: Final = sum(width for _, width in _COLUMNS)
 
@@ -143,8 +145,9 @@ def draw_distributions(canvas: Canvas, plot: Frame, pictures: Sequence[Distribut
     left, top, wide, base = (np.concatenate(x) for x in zip(*(p.bars() for p in placed), strict=True))
     canvas.rectangles(left, top, wide, base, KEPT)
     canvas.lines([p.outline() for p in placed], OUTLINE, 0.9)
-    canvas.lines([cut for p in placed for cut in p.clipped()], PAPER, 1.5)
-    canvas.lines([tick for p in placed for tick in p.ticks()], GRID, 1.0)
+    if plot.row >= TICKED:
+        canvas.lines([cut for p in placed for cut in p.clipped()], PAPER, 1.5)
+        canvas.lines([tick for p in placed for tick in p.ticks()], GRID, 1.0)
 
 
 def draw_thresholds(canvas: Canvas, plot: Frame, pictures: Sequence[DistributionPlot]) -> None:

@@ -31,7 +31,7 @@ from .label_placement import thin
 from .line_chart import spread_apart
 from .model_and_recipe import ModelFigureOptions, ModelLike, page_options, subject_of
 from .page import Page
-from .size_score_history import PARTS, SIZE_BARS, fill_bar, size_bars
+from .size_score_history import PARTS, SIZE_BARS, fill_bar, size_bars, size_legend
 from .tables import Table
 
 if TYPE_CHECKING:
@@ -139,6 +139,10 @@ class SizeByPart(_OfEstimate):
         """Return the height of the bars and the names of the parts."""
         return _HEAD + SIZE_BARS + 56
 
+    def least(self, page: Page) -> float:
+        """Return the height: the bars are as high as on the page."""
+        return self.height(page)
+
     def draw(self, area: Area) -> None:
         """Draw the bars of the page's size panel, and below them the parts by name."""
         canvas, e = area.canvas(), self.estimate
@@ -154,8 +158,11 @@ class SizeByPart(_OfEstimate):
             max(max(canvas.measure(part, size=10), canvas.measure(text, size=10)) for part, text in texts.items()) + 8
         )
         middles = ((ends[1:] + ends[:-1]) / 2).tolist()
-        places = spread_apart(middles, widest, widest / 2, canvas.width - widest / 2) or middles
+        places = spread_apart(middles, widest, widest / 2, canvas.width - widest / 2)
         base = _HEAD + SIZE_BARS
+        if places is None:
+            size_legend(canvas, 0, base + 13, canvas.width, e, 2)
+            return
         for x, at, (part, text) in zip(middles, places, texts.items(), strict=True):
             canvas.lines([np.array([[x, base + 1], [x, base + 4], [at, base + 11], [at, base + 14]])], MUTED, 0.7)
             canvas.text(at, base + 21, part, size=10, color=MUTED, align="center")
@@ -185,6 +192,10 @@ class SizeByLayer(_OfEstimate):
     def height(self, page: Page) -> float:  # noqa: ARG002
         """Return the height of all rows, lower where they would not fit on a page."""
         return _HEAD + 30 + _ROW * len(self.estimate.layers)
+
+    def least(self, page: Page) -> float:  # noqa: ARG002
+        """Return the height of rows that can just be told apart."""
+        return _HEAD + 30 + 2 * len(self.estimate.layers)
 
     def draw(self, area: Area) -> None:
         """Draw a row for every layer, with its name and its bytes."""

@@ -78,7 +78,7 @@ def draw_size(canvas: Canvas, x: float, y: float, width: float, estimate: Estima
     at += canvas.text(at, y + 32, about(bytes_text(estimate.nbytes)), size=19, bold=True)
     canvas.text(at + 10, y + 33, about(compared_size_text(estimate.ratio)), size=12, color=MUTED)
     size_bars(canvas, x, y + 54, width, estimate)
-    _legend(canvas, x, y + 54 + SIZE_BARS + 16, width, estimate)
+    size_legend(canvas, x, y + 54 + SIZE_BARS + 16, width, estimate, 3)
     below = [f"SQNR {about(decibels_text(estimate.sqnr))}", f"{about(share_text(estimate.sparsity))} of weights pruned"]
     if estimate.nbytes_entropy_coded is not None:
         below.insert(0, f"{bytes_text(estimate.nbytes_entropy_coded)} to download")
@@ -130,12 +130,13 @@ def _marks(canvas: Canvas, x: float, y: float, width: float, estimate: Estimate)
         end = at - 6 - (0 if right else wide + 6)
 
 
-def _legend(canvas: Canvas, x: float, y: float, width: float, estimate: Estimate) -> None:
-    """Name the parts, three to a line; one whose words take more than a third moves the next along."""
+def size_legend(canvas: Canvas, x: float, y: float, width: float, estimate: Estimate, columns: int) -> None:
+    """Name the parts, so many to a line of 18 pixels; one that takes more than its column moves the next."""
     sizes = estimate.parts()
     end = x
     for i, (part, color) in enumerate(PARTS):
-        left, top = max(x + i % 3 * width / 3, end + 14 if i % 3 else x), y + i // 3 * 18
+        column = x + i % columns * width / columns
+        left, top = max(column, end + 14 if i % columns else x), y + i // columns * 18
         fill_bar(canvas, left, top - 4.5, 9, 9, color)
         at = left + 14 + canvas.text(left + 14, top, part, size=10.5, color=MUTED) + 5
         text = estimated_text(estimate.exact or part == "uncompressed", bytes_text(sizes[part])) if sizes[part] else "–"

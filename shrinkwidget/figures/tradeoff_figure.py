@@ -23,7 +23,7 @@ from .formatting import (
     value_text,
 )
 from .label_placement import Box, place_label
-from .line_chart import LineChart, Look, line_chart, look_of, named_lines, room_for, write_names
+from .line_chart import LineChart, Look, line_chart, look_of, named_lines, room_for, with_headroom, write_names
 from .page import Page, PageOptions
 from .results import Basis, Point, Results, read_results
 from .scatter_scales import Frame, Scales, byte_domain, pareto_front, value_domain
@@ -104,7 +104,7 @@ class TradeOff(Chart):
 
     def draw(self, area: Area) -> None:
         """Draw the dense line, the intervals, the points and their front, and the names of the series."""
-        page, results = area.page, self.results
+        page, results, dense = area.page, self.results, self.results.baseline
         series = [(one, look_of(i)) for i, one in enumerate(results.series)]
         placed = [[(x, p) for p in one.points if (x := self._x(p)) is not None] for one, _ in series]
         if not any(placed):
@@ -116,6 +116,7 @@ class TradeOff(Chart):
         ticks = Scales(Frame(area.width, area.height, 0, 0, 0, 34 + named.top), self._xs(placed), ys)
         left = room_for(page, [tick_text(tick, results.metric.percent) for tick in ticks.y_ticks])
         chart = line_chart(area, left=left, right=named.right, top=named.top)
+        ys = with_headroom(ys, None if dense is None else dense.value, chart.height, results.metric.higher is False)
         scales = Scales(Frame(chart.width, chart.height, 0, 0, 0, 0), ticks.xs, ys)
         self._axes(chart, scales, left)
         for (one, look), points in zip(series, placed, strict=True):
@@ -160,12 +161,14 @@ class TradeOff(Chart):
             chart.ticks("x", across, [f"{tick:g}×" for tick in across])
         else:
             chart.ticks("x", across, [bytes_tick_text(tick) for tick in across])
-        chart.ticks("y", scales.y_ticks, [tick_text(tick, metric.percent) for tick in scales.y_ticks], grid=True)
+        upward = [tick for tick in scales.y_ticks if not metric.percent or 0 <= tick <= 1]
+        chart.ticks("y", upward, [tick_text(tick, metric.percent) for tick in upward], grid=True)
         direction = direction_text(metric.percent, metric.higher)
         upwards = f"{metric.name}{f' ({direction})' if direction else ''}"
         chart.names("compression ratio" if self.across == "ratio" else "size of the file", upwards, left)
         if dense is not None and math.isfinite(dense.value):
-            chart.level(dense.value, f"dense {value_text(dense.value, metric.percent)}")
+            text = f"dense {value_text(dense.value, metric.percent)}"
+            chart.level(dense.value, text, below=metric.higher is False)
 
     def _annotate(self, chart: LineChart, scales: Scales, points: Sequence[tuple[float, Point]]) -> None:
         """Write the recipe of every point on the front beside it, where that covers nothing."""
@@ -219,8 +222,7 @@ class TradeOff(Chart):
         metric, dense = self.results.metric, self.results.baseline
         ends = [end for p in self.results.points for end in (p.value, *self._bar(p))]
         low, high = value_domain(ends, None if dense is None else dense.value, metric.percent)
-        # the points at 100 % and their bars are not cut in half
-        return low, high + 0.02 * (high - low) if metric.percent else high
+        return low, high
 
     def caption(self) -> str:
         """Return the caption with ShrinkBench's checklist: ratio, MACs, raw scores, control, samples, seeds."""

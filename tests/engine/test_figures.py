@@ -198,7 +198,8 @@ def _page() -> Any:
         (dict(style="papper"), "did you mean 'paper'"),
         (dict(size="big"), "size='big' must be a number of points"),
         (dict(labels=["a"]), "labels=.* must be a dict"),
-        (dict(height=10.5, size=40), "there is no room for a figure"),
+        (dict(height=10.5, size=40), "height=10.5 is too low for 'tradeoff' with text of 40 points: it needs 122 mm"),
+        (dict(width=30, size=40), "there is no room for a figure: 30 mm are too narrow"),
         (dict(x="bits"), "x='bits' must be 'ratio' or 'nbytes'"),
     ],
 )
@@ -208,7 +209,7 @@ def test_an_option_that_cannot_be_is_answered_with_what_can(points: list[Any], o
 
 
 def test_an_unknown_kind_is_answered_with_the_nearest() -> None:
-    with pytest.raises(FigureError, match=r"there is no figure 'trade-of'; did you mean 'tradeoff'\?"):
+    with pytest.raises(FigureError, match="there is no figure 'trade-of'; did you mean 'tradeoff'"):
         sw.figures.draw("trade-of", [])
     with pytest.raises(sw.errors.ArgumentError, match="has no argument 'widht'; did you mean 'width'"):
         sw.figures.draw("tradeoff", [], widht=3)
