@@ -49,6 +49,7 @@ const options = {
 /** Make the script smaller still: terser inlines what esbuild leaves. Returns its size, minified and gzipped. */
 async function squeeze(path) {
   const { code } = await minify(await readFile(path, "utf8"), { module: true, ecma: 2020, compress: SQUEEZED });
+  if (/<\/script|<!--/i.test(code)) throw new Error(`${path} cannot stand inside a page: it would end its <script>`);
   await writeFile(path, code);
   return { minified: Buffer.byteLength(code), gzipped: gzipSync(code, { level: 9 }).length };
 }

@@ -11,7 +11,6 @@ import html
 import json
 import math
 import os
-import re
 import struct
 import zlib
 from collections.abc import Mapping
@@ -111,15 +110,15 @@ def to_html(
         model = sketch_of(weights)
     model.plans(asked)
     values["title"] = title or model.title
-    return write_page(path, explorer_page(model, asked, values))
+    return write_page(path, explorer_page(model, asked, values, known={}, results={}))
 
 
 def explorer_page(
     sketch: Sketch,
     recipe: Recipe,
     values: Mapping[str, Any],
-    known: Mapping[Recipe, Mapping[str, Any]] = {},
-    results: Mapping[str, Mapping[str, Any]] = {},
+    known: Mapping[Recipe, Mapping[str, Any]],
+    results: Mapping[str, Mapping[str, Any]],
 ) -> str:
     """Return an explorer as an HTML page.
 
@@ -239,12 +238,10 @@ def _encodable(text: str) -> str:
 
 
 def _built(name: str) -> str:
-    """Return a built script or style sheet, as it may stand inside its element."""
+    """Return a built script or style sheet; js/build.mjs sees to it that it may stand inside its element."""
     try:
-        text = (_STATIC / name).read_text(encoding="utf-8")
+        return (_STATIC / name).read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise ShrinkError(
             "shrinkwidget's JavaScript is not built: run 'npm ci' and 'npm run build' in the checkout"
         ) from error
-    # these two begin and end a script for HTML, though not for JavaScript
-    return re.sub(r"<(?=/(?:script|style)|!--)", r"\\x3c", text, flags=re.IGNORECASE)

@@ -50,6 +50,7 @@ def explorer() -> Iterator[Explorer]:
 def test_a_page_holds_the_sketch_and_what_was_known(explorer: Explorer, tmp_path: Path) -> None:
     path = tmp_path / "demo.html"
     assert explorer.to_html(path) == path.stat().st_size < MEGABYTE / 2
+    assert "DigitNet, compressed by Recipe(sparsity=0.9, bits=4); this page needs JavaScript" in path.read_text()
     data, blob = contents(path)
     assert Sketch.decode(blob).encode() == explorer.sketch.encode()
     assert data["recipe"] == explorer.recipe.to_json()
@@ -217,7 +218,7 @@ def test_a_page_is_one_document_whatever_is_in_it(tmp_path: Path) -> None:
     title = "</title></script><!--\udcff"  # a file's name need not be UTF-8
     values = {"title": title, "memory": {"weights": math.inf, "activations": math.nan}}
     path = tmp_path / "page.html"
-    live_page.write_page(path, live_page.explorer_page(sw.sketch(sw.demo.model()), sw.Recipe(), values))
+    live_page.write_page(path, live_page.explorer_page(sw.sketch(sw.demo.model()), sw.Recipe(), values, {}, {}))
     text = path.read_text()
     tags = {tag: text.count(tag) for tag in ("<script", "</script", "<style", "</style", "</title", "<!--")}
     assert tags == {"<script": 2, "</script": 2, "<style": 1, "</style": 1, "</title": 1, "<!--": 0}

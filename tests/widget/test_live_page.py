@@ -248,6 +248,14 @@ def test_axe_finds_nothing_wrong_with_the_whole_page(open_page: Open, demo: Path
     assert [f"{rule['help']}: {node['html']}" for rule in result["violations"] for node in rule["nodes"]] == []
 
 
+def test_a_page_that_cannot_be_shown_says_why(open_page: Open, demo: Path, tmp_path: Path) -> None:
+    damaged = tmp_path / "damaged.html"
+    text = demo.read_text()
+    start = text.index('id="data">') + 60
+    damaged.write_text(text[:start] + text[start + 1000 :])
+    expect(open_page(damaged).page.locator(".failed")).to_contain_text("damaged: write it again with to_html")
+
+
 def chain(layers: int) -> nn.Sequential:
     torch.manual_seed(layers)
     return nn.Sequential(*[nn.Linear(24, 24) for _ in range(layers)])
