@@ -9,29 +9,16 @@ small.save("small.safetensors")                        # exactly as small as the
 
 How networks are trained is in `shrinkwidget.methods`, figures for reports in `shrinkwidget.figures`, what can
 go wrong in `shrinkwidget.errors`.
+
+Nothing else is imported before the first of these names is used: torch takes seconds, and Jupyter's server, which
+imports `shrinkwidget.server` whenever it starts, needs none of it.
 """
 
 from __future__ import annotations
 
+from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
-
-from . import demo, errors, figures, methods
-from .analysis.estimate import estimate
-from .analysis.model_summary import summary
-from .compressed_model import CompressedModel, compress, load
-from .compression.batchnorm_folding import fold_batchnorm
-from .evaluation.calibration import sketch
-from .evaluation.compare_predictions import PredictionComparison, compare_predictions
-from .evaluation.evaluate import Score, evaluate
-from .evaluation.sensitivity import Sensitivity, sensitivity
-from .explore_and_monitor import explore, monitor
-from .live_page import to_html
-from .recipe import Keep, Recipe
-from .training.background_run import TrainingRun
-from .training.custom_loop import constrain
-from .training.retrain import prune_and_retrain, retrain
-from .transfer_learning.transfer import transfer
-from .transfer_learning.transfer_result import TransferResult
 
 __version__ = "0.1.0"
 
@@ -66,20 +53,66 @@ __all__ = [
     "transfer",
 ]
 
+if TYPE_CHECKING:  # a module's __getattr__ makes type checkers take any name for one that is there
+    from . import demo, errors, figures, methods
+    from .analysis.estimate import estimate
+    from .analysis.model_summary import summary
+    from .compressed_model import CompressedModel, compress, load
+    from .compression.batchnorm_folding import fold_batchnorm
+    from .evaluation.calibration import sketch
+    from .evaluation.compare_predictions import PredictionComparison, compare_predictions
+    from .evaluation.evaluate import Score, evaluate
+    from .evaluation.sensitivity import Sensitivity, sensitivity
+    from .explore_and_monitor import explore, monitor
+    from .live_page import to_html
+    from .recipe import Keep, Recipe
+    from .training.background_run import TrainingRun
+    from .training.custom_loop import constrain
+    from .training.retrain import prune_and_retrain, retrain
+    from .transfer_learning.transfer import transfer
+    from .transfer_learning.transfer_result import TransferResult
+else:
+    _PLACES = {
+        "analysis.estimate": ("estimate",),
+        "analysis.model_summary": ("summary",),
+        "compressed_model": ("CompressedModel", "compress", "load"),
+        "compression.batchnorm_folding": ("fold_batchnorm",),
+        "evaluation.calibration": ("sketch",),
+        "evaluation.compare_predictions": ("PredictionComparison", "compare_predictions"),
+        "evaluation.evaluate": ("Score", "evaluate"),
+        "evaluation.sensitivity": ("Sensitivity", "sensitivity"),
+        "explore_and_monitor": ("explore", "monitor"),
+        "live_page": ("to_html",),
+        "recipe": ("Keep", "Recipe"),
+        "training.background_run": ("TrainingRun",),
+        "training.custom_loop": ("constrain",),
+        "training.retrain": ("prune_and_retrain", "retrain"),
+        "transfer_learning.transfer": ("transfer",),
+        "transfer_learning.transfer_result": ("TransferResult",),
+    }
+    """The modules of the public names that are no modules themselves."""
 
-_ELSEWHERE = {
-    "finetune": "retrain",
-    "measure": "summary",
-    "prune": "compress",
-    "quantize": "compress",
-    "train": "retrain",
-}
-"""What is looked for at the top under another name."""
-
-if not TYPE_CHECKING:  # a module's __getattr__ makes type checkers take any name for one that is there
+    _ELSEWHERE = {
+        "finetune": "retrain",
+        "measure": "summary",
+        "prune": "compress",
+        "quantize": "compress",
+        "train": "retrain",
+    }
+    """What is looked for at the top under another name."""
 
     def __getattr__(name: str) -> object:
-        """Say where a name is that is not here."""
+        """Load a public name when it is first used, or say where a name is that is not here."""
+        if find_spec(f".{name}", __name__):
+            return import_module(f".{name}", __name__)
+        for place, found in _PLACES.items():
+            if name in found:
+                globals()[name] = value = getattr(import_module(f".{place}", __name__), name)
+                return value
+        if name.startswith("__"):  # Python itself asks for names like __wrapped__
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from . import demo, errors, methods
+
         place = next((module.__name__ for module in (methods, errors, demo) if name in module.__all__), None)
         hint = f"; it is {place}.{name}" if place else errors.nearest(_ELSEWHERE.get(name, name), __all__, cutoff=0.7)
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}{hint}")

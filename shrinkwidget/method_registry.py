@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, is_dataclass
 from functools import partial
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Protocol, TypeAlias, TypeVar
 
 from .argument_checks import checked_fields, meant, plain
@@ -413,6 +414,8 @@ class Statistics(Protocol):
 K = TypeVar("K", bound=Kind)
 _REGISTER: Final[dict[Role, dict[str, Callable[[], Kind]]]] = {role: {} for role in ROLES}
 _CLASSES: Final[dict[type[Kind], None]] = {}
+_OWN_KINDS: Final = (".compression.importances", ".compression.sparsity_structures", ".compression.quantizers")
+"""Above this module, which knows none of them: so they are named, and imported when a kind is first looked up."""
 _BASES: Final[Mapping[Role, type[Kind]]] = {"importance": Importance, "structure": Structure, "quantizer": Quantizer}
 
 
@@ -472,15 +475,22 @@ def _add(kind: type[Kind], tag: str, make: Callable[[], Kind]) -> None:
     _CLASSES[kind] = None
 
 
+def _known(role: Role) -> dict[str, Callable[[], Kind]]:
+    """Return what is registered for a role; the package's own kinds are, once their modules are imported."""
+    for place in _OWN_KINDS:
+        import_module(place, __package__)
+    return _REGISTER[role]
+
+
 def names(role: Role) -> list[str]:
     """Return the tags of a role, built-in ones first."""
-    return sorted(_REGISTER[role], key=lambda tag: tag != PLAIN[role])  # the plain one first, the others as they came
+    return sorted(_known(role), key=lambda tag: tag != PLAIN[role])  # the plain one first, the others as they came
 
 
 def kinds(role: Role) -> Iterator[Kind]:
     """Yield the kinds of a role with default settings, built-in ones first."""
     for tag in names(role):
-        yield _REGISTER[role][tag]()
+        yield _known(role)[tag]()
 
 
 def parsed(role: Role, value: Any, where: str) -> Kind:
@@ -501,14 +511,14 @@ def parsed(role: Role, value: Any, where: str) -> Kind:
     tag = value
     if isinstance(value, Mapping) and isinstance(value.get("kind"), str):
         tag, settings = value["kind"], {k: v for k, v in value.items() if k != "kind"}
-    tag = meant(tag, _REGISTER[role]) or tag
-    if not isinstance(tag, str) or tag not in _REGISTER[role]:
+    tag = meant(tag, _known(role)) or tag
+    if not isinstance(tag, str) or tag not in _known(role):
         known = names(role)
         hint = nearest(tag, known) if isinstance(tag, str) else ""
         newer = "; it may need a newer shrinkwidget, or the package that registers it"
         more = newer if isinstance(tag, str) and not hint else ""
         raise RecipeError(f"{where}({role}={quoted(value)}) must be one of {', '.join(map(repr, known))}{hint}{more}")
-    return with_settings(_REGISTER[role][tag](), settings, where)
+    return with_settings(_known(role)[tag](), settings, where)
 
 
 def with_settings(kind: K, settings: Mapping[str, Any], where: str) -> K:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import gzip
 import os
+import re
 import subprocess
 import sys
+import sysconfig
+import venv
 import zipfile
 from collections.abc import Iterable
 from email.parser import Parser
@@ -100,6 +103,26 @@ def test_the_wheel_installs_and_works_without_node(wheel: Path, tmp_path: Path) 
     )
     where = run(sys.executable, "-c", code, env=env | {"PYTHONPATH": str(tmp_path)}, cwd=tmp_path)
     assert Path(where.strip()) == tmp_path / "shrinkwidget"
+
+
+def test_the_installed_wheel_is_an_enabled_extension_until_it_is_uninstalled(wheel: Path, tmp_path: Path) -> None:
+    """In an environment of its own, which borrows all other packages from this one."""
+    home = tmp_path / "environment"
+    venv.create(home)
+    python = home / ("Scripts" if os.name == "nt" else "bin") / "python"
+    before = {path.relative_to(home) for path in home.rglob("*")}
+    run(sys.executable, "-m", "pip", "--python", python, "install", "--no-deps", "--quiet", wheel, env=without_node())
+    borrowed = {"PYTHONPATH": sysconfig.get_path("purelib"), "JUPYTER_CONFIG_DIR": str(tmp_path / "config")}
+    command = (python, "-m", "jupyter_server.extension.serverextension", "list")
+    done = subprocess.run(
+        command, cwd=tmp_path, env=without_node() | borrowed, capture_output=True, text=True, check=True
+    )
+    listed = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout + done.stderr)
+    assert re.search(r"shrinkwidget\.server enabled", listed), listed
+    assert re.search(r"shrinkwidget\.server .*OK", listed), listed
+    run(sys.executable, "-m", "pip", "--python", python, "uninstall", "--yes", "--quiet", "shrinkwidget")
+    left = {path.relative_to(home) for path in home.rglob("*") if path.is_file()} - before
+    assert not [path for path in left if "shrinkwidget" in str(path)]
 
 
 def test_the_sdist_brings_the_javascript_sources_and_builds_without_node(tmp_path: Path) -> None:

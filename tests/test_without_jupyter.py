@@ -6,9 +6,12 @@ import ast
 import os
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
+
+import shrinkwidget as sw
 
 ROOT = Path(__file__).parents[1]
 JUPYTER = (
@@ -104,8 +107,32 @@ print(all(name in sys.modules for name in ("anywidget", "IPython")))
     assert widgets == "True"
 
 
-def test_a_name_that_is_none_is_no_attribute() -> None:
-    import shrinkwidget as sw
+def test_importing_alone_loads_no_torch(tmp_path: Path) -> None:
+    """Jupyter's server imports the package whenever it starts."""
+    code = """
+import sys
+import shrinkwidget as sw
+print({"torch", "numpy", "matplotlib", "safetensors"} & set(sys.modules), sw.__version__, "explore" in dir(sw))
+from shrinkwidget.recipe import Recipe
+print(Recipe(importance="wanda"), Recipe(bits=4, quantizer="nf4"))
+"""
+    assert python(code, tmp_path).splitlines() == [
+        f"set() {sw.__version__} True",
+        "Recipe(scope='channel', importance='wanda') Recipe(bits=4, quantizer='nf4')",
+    ]
 
+
+def test_every_public_name_is_loaded_from_where_type_checkers_look() -> None:
+    tree = ast.parse((ROOT / "shrinkwidget" / "__init__.py").read_text())
+    block = next(node for node in tree.body if isinstance(node, ast.If))
+    imports = [node for node in block.body if isinstance(node, ast.ImportFrom)]
+    seen = {alias.name: f"shrinkwidget.{node.module}" for node in imports for alias in node.names if node.module}
+    modules = {alias.name for node in imports for alias in node.names if not node.module}
+    assert sorted([*seen, *modules]) == sorted(sw.__all__)
+    for name, module in seen.items():
+        assert getattr(sw, name) is getattr(import_module(module), name)
+
+
+def test_a_name_that_is_none_is_no_attribute() -> None:
     with pytest.raises(AttributeError, match="has no attribute 'exlpore'"):
         sw.exlpore  # type: ignore[attr-defined]  # noqa: B018

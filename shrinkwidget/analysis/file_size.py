@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import math
-import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -17,10 +15,9 @@ from ..errors import ModelError, quoted
 from ..recipe import Granularity, Plan
 from .channel_layout import FIRST
 from .model_tensors import ModelTensors, TensorEntry, TensorSpec, dtype_name
-from .safetensors_checkpoint import FILE_DTYPES
+from .packed_structure import FORMAT, fold_structure
+from .safetensors_header import FILE_DTYPES
 
-FORMAT: Final = "shrinkwidget"
-ENTROPY: Final = "shrinkwidget-z"
 VERSION: Final = 3
 SECTIONS: Final = ("counts", "codes", "mask", "scales", "rest")
 WORD_ZERO_BITS: Final = 5
@@ -182,7 +179,7 @@ def structure_text(weights: ModelTensors, peaks: Mapping[str, float]) -> str:
     Its length is what `header_bytes` wants. `peaks`: see `half_is_bfloat16`.
     """
     described = (describe(e, e.compressible, half_is_bfloat16(e, peaks.get(e.name))) for e in weights.saved)
-    return encode_structure(list(described))
+    return fold_structure(list(described))
 
 
 def half_is_bfloat16(entry: TensorEntry, known_peak: float | None = None) -> bool:
@@ -203,19 +200,6 @@ def describe(tensor: TensorSpec, compressible: bool, bfloat16: bool) -> list[obj
     own = [[layout.groups, *layout.channels]] if compressible and layout != FIRST else []
     aliases = [[a, list(views[a].axes), list(views[a].shape)] if a in views else a for a in tensor.aliases]
     return [tensor.name, list(tensor.shape), dtype_name(tensor.dtype), flags, *own, *aliases]
-
-
-def encode_structure(described: list[list[object]]) -> str:
-    """Return base64 of zlib of the JSON text of the tensors' descriptions.
-
-    Names of layers repeat: uncompressed they would be most of a small model's file.
-    """
-    return base64.b64encode(zlib.compress(structure_json(described), 9)).decode()
-
-
-def structure_json(described: object) -> bytes:
-    """Return the JSON text of the tensors' descriptions."""
-    return json.dumps(described, separators=(",", ":"), ensure_ascii=True).encode()
 
 
 def header_text(recipe_json: str, structure: str, lengths: Mapping[str, int], crc: int = 0, fmt: str = FORMAT) -> bytes:

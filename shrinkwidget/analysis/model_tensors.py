@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from ..errors import ModelError, a_type, quoted
 from .channel_layout import FIRST, Layout, Stated, guesses, layouts
-from .safetensors_checkpoint import SafetensorsFile, impossible_shape, open_checkpoint
+from .safetensors_checkpoint import SafetensorsFile, open_checkpoint
+from .safetensors_header import impossible_shape
 from .tied_and_parametrized_weights import View, computed_by, expanded, overlapping, places, same_memory, view_of
 
 Source: TypeAlias = nn.Module | Mapping[str, Any] | str | os.PathLike[str]

@@ -1,40 +1,32 @@
-"""A checkpoint on disk: a safetensors file, a sharded one, or a folder; every other format is refused by name."""
+"""The tensors of a checkpoint on disk, read one at a time, and the bytes of a file of our own."""
 
 from __future__ import annotations
 
 import json
-import math
 import os
-import re
-import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path, PureWindowsPath
-from typing import Any, BinaryIO, Final, TypeGuard
+from typing import Any, BinaryIO, Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .. import strict_json
-from ..errors import FileError, a_type, quoted
+from ..errors import FileError, quoted
+from .packed_structure import ENTROPY, FORMAT
+from .safetensors_header import (
+    FILE_DTYPES,
+    SafetensorsHeader,
+    file_identity,
+    open_plain_file,
+    read_checkpoint_headers,
+    read_exactly,
+    read_safetensors_header,
+)
 
-INDEX: Final = ".safetensors.index.json"
-# What a reader believes at most before anything is allocated: the largest checkpoints have some hundred shards.
-_MAX_INDEX: Final = 100_000_000
-_MAX_SHARDS: Final = 10_000
-_MAX_HEADER: Final = 100_000_000  # the limit of the safetensors library
-
-FILE_DTYPES: Final = {
-    "uint64": "U64", "int64": "I64", "float64": "F64", "complex64": "C64", "float32": "F32", "uint32": "U32",
-    "int32": "I32", "bfloat16": "BF16", "float16": "F16", "uint16": "U16", "int16": "I16",
-    "float8_e5m2fnuz": "F8_E5M2FNUZ", "float8_e4m3fnuz": "F8_E4M3FNUZ", "float8_e8m0fnu": "F8_E8M0",
-    "float8_e4m3fn": "F8_E4M3", "float8_e5m2": "F8_E5M2", "int8": "I8", "uint8": "U8", "bool": "BOOL",
-}  # fmt: skip
-"""The dtypes a .safetensors file can hold, in the order its header lists their tensors, and their names there."""
 DTYPES: Final[dict[str, torch.dtype]] = {name: getattr(torch, name) for name in FILE_DTYPES if hasattr(torch, name)}
-"""Those that this torch knows, by name."""
+"""The dtypes a .safetensors file can hold and this torch knows, by name."""
 _BY_CODE: Final = {FILE_DTYPES[name]: dtype for name, dtype in DTYPES.items()}
 
 
@@ -47,117 +39,17 @@ class CheckpointFiles:
 
 
 def open_checkpoint(path: str | os.PathLike[str]) -> CheckpointFiles:
-    """Open a checkpoint, reading the headers of its files and no weight.
-
-    A folder is opened by its ``model.safetensors``, its one ``….safetensors.index.json``, or its one safetensors file.
-    An index and its shards must agree: each tensor it names lies in the shard it says, and in no other.
+    """Open a checkpoint as `read_checkpoint_headers` does, reading the headers of its files and no weight.
 
     Raises:
         FileError: for a path with no checkpoint, or several; a file in another format, damaged, or missing; a packed
             model of this project, which `load` reads.
     """
-    found = checked_path(path)
-    title = found.name
-    try:
-        in_folder = found.is_dir()
-    except OSError:  # what is wrong is told when it is opened
-        in_folder = False
-    if in_folder:
-        title = found.resolve().name
-        found = _in_folder(found)
-    elif title.endswith(INDEX):
-        title = title.removesuffix(INDEX)
-    else:
-        title = found.stem
-    files = _shards(found) if found.name.endswith(".json") else (SafetensorsFile(found),)
-    for file in files:
-        if file.metadata.get("format") in ("shrinkwidget", "shrinkwidget-z"):
+    found = read_checkpoint_headers(path)
+    for file in found.files:
+        if file.metadata.get("format") in (FORMAT, ENTROPY):
             raise FileError(f"{quoted(file.path)} is a packed model of shrinkwidget: read it with shrinkwidget.load")
-    # a file's name may be bytes that are no text: no page and no header could show it
-    return CheckpointFiles(title.encode(errors="replace").decode(), files)
-
-
-def _in_folder(folder: Path) -> Path:
-    """Return the one file in a folder that leads to its checkpoint."""
-    try:
-        names = sorted(entry.name for entry in os.scandir(folder) if not entry.name.startswith("."))
-    except OSError as error:
-        raise FileError(f"cannot read the folder {quoted(folder)}: {error.strerror or error}") from error
-    whole = [name for name in names if name.endswith(".safetensors")]
-    indices = [name for name in names if name.endswith(INDEX)]
-    # beside the model there may be adapters and the like: these are Hugging Face's names for the whole of it
-    candidates = [name for name in whole if name == "model.safetensors"] + indices or whole
-
-    def some(names: list[str]) -> str:
-        return ", ".join(map(quoted, names[:4])) + (f" and {len(names) - 4:,} more" if len(names) > 4 else "")
-
-    if len(candidates) == 1:
-        return folder / candidates[0]
-    if candidates:
-        raise FileError(f"the folder {quoted(folder)} holds several models, {some(candidates)}: give the path of one")
-    found = f"; it holds {some(names)}" if names else "; it is empty"
-    raise FileError(f"the folder {quoted(folder)} holds no .safetensors file{found}")
-
-
-def _shards(index: Path) -> tuple[SafetensorsFile, ...]:
-    """Return the files an index names, in the order of their names."""
-    weight_map = _weight_map(index)
-    shards = sorted(set(weight_map.values()))
-    if len(shards) > _MAX_SHARDS:
-        raise FileError(f"{quoted(index)} names {len(shards):,} files; a checkpoint has at most {_MAX_SHARDS:,}")
-    for shard in shards:
-        # an index is downloaded, and not trusted: it may name nothing outside its own folder
-        path = PureWindowsPath(shard)  # takes both / and \\ for separators, and knows drives
-        if not path.name or path.anchor or ".." in path.parts or "\\" in shard or not shard.isprintable():
-            raise FileError(f"{quoted(index)} names the file {quoted(shard)}, which is not in its own folder")
-    files = {}
-    for shard in shards:
-        try:
-            files[shard] = SafetensorsFile(index.parent / shard)
-        except FileError as error:
-            raise FileError(f"{quoted(index.name)} cannot be opened whole: {error}") from error
-    _refuse_disagreement(index, weight_map, files)
-    return tuple(files.values())
-
-
-def _weight_map(index: Path) -> dict[str, str]:
-    """Return which file each tensor lies in, as the index says."""
-    with open_plain_file(index) as file:
-        size = os.fstat(file.fileno()).st_size
-        if size > _MAX_INDEX:
-            raise FileError(f"{quoted(index)} is {size:,} bytes long; an index has at most {_MAX_INDEX:,}")
-        text = bytearray(size)
-        try:
-            read_exactly(file, memoryview(text))
-            found = strict_json.parse(bytes(text))
-        except ValueError as error:
-            raise FileError(f"{quoted(index)} is not a readable index: {error}") from error
-    weight_map = found.get("weight_map") if isinstance(found, dict) else None
-    if not isinstance(weight_map, dict) or not all(isinstance(shard, str) for shard in weight_map.values()):
-        raise FileError(f'{quoted(index)} is not the index of a checkpoint: it has no "weight_map" of file names')
-    if not weight_map:
-        raise FileError(f"{quoted(index)} names no tensor")
-    return weight_map
-
-
-def _refuse_disagreement(index: Path, weight_map: dict[str, str], files: dict[str, SafetensorsFile]) -> None:
-    """Refuse shards that hold a tensor twice, or other tensors than the index says: they are not of one model."""
-    where: dict[str, str] = {}
-    for shard, file in files.items():
-        for tensor in file.tensors:
-            if tensor in where:
-                raise FileError(f"{quoted(tensor)} is in two files, {quoted(where[tensor])} and {quoted(shard)}")
-            where[tensor] = shard
-    for tensor, shard in weight_map.items():
-        if where.get(tensor) != shard:
-            place = f"it is in {quoted(where[tensor])}" if tensor in where else "which does not hold it"
-            raise FileError(f"{quoted(index)} says that {quoted(tensor)} is in {quoted(shard)}, {place}")
-    for tensor in where:
-        if tensor not in weight_map:
-            raise FileError(f"{quoted(where[tensor])} holds {quoted(tensor)}, which {quoted(index)} does not name")
-
-
-# ---- one safetensors file ----
+    return CheckpointFiles(found.title, tuple(map(SafetensorsFile, found.files)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,25 +68,21 @@ class SafetensorsFile:
     Nothing stays open: every read opens the file, and refuses it if it is no longer the one whose header was read.
 
     Raises:
-        FileError: for a path that is no plain file, cannot be read, is in another format, or breaks a rule of this one.
+        FileError: for a path that is no plain file, cannot be read, is in another format, or breaks a rule of this one,
+            and for a dtype that this torch has not.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = checked_path(path).absolute()
-        with open_plain_file(path) as file:
-            refuse_other_formats(path, file)
-            status = os.fstat(file.fileno())
-            try:
-                text = read_header_text(file, status.st_size)
-                header = header_object(text)
-                metadata = header.pop("__metadata__", {})
-                if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
-                    raise FileError("the metadata in its header is not an object of texts")
-                self.metadata: dict[str, str] = metadata
-                self.tensors = _tensor_infos(header, 8 + len(text), status.st_size)
-            except FileError as error:
-                raise FileError(f"{quoted(path)} is not a readable safetensors file: {error}") from error
-        self._identity = _identity(status)
+    def __init__(self, source: str | os.PathLike[str] | SafetensorsHeader) -> None:
+        header = source if isinstance(source, SafetensorsHeader) else read_safetensors_header(source)
+        self.path, self.metadata, self._identity = header.path, header.metadata, header.identity
+        self.tensors: dict[str, TensorInfo] = {}
+        for name, found in header.tensors.items():
+            if found.dtype not in _BY_CODE:
+                raise FileError(
+                    f"{quoted(self.path)} is not a readable safetensors file: it holds {quoted(name)} as "
+                    f"{quoted(found.dtype)}, a type this version cannot read"
+                )
+            self.tensors[name] = TensorInfo(_BY_CODE[found.dtype], found.shape, found.begin, found.end)
 
     def read(self, name: str) -> Tensor:
         """Return a tensor, in memory of its own.
@@ -219,117 +107,8 @@ class SafetensorsFile:
 
     def _refuse_changed(self, file: BinaryIO) -> None:
         # before reading and after it: a file that is written meanwhile would give half of each
-        if _identity(os.fstat(file.fileno())) != self._identity:
+        if file_identity(os.fstat(file.fileno())) != self._identity:
             raise FileError("the file has been changed since it was opened; open it again")
-
-
-def _identity(status: os.stat_result) -> tuple[int, ...]:
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
-
-
-def read_header_text(file: BinaryIO, size: int) -> bytes:
-    """Return the JSON header of a safetensors file of `size` bytes, which is opened at its start; nothing else is read.
-
-    Raises:
-        FileError: with a sentence about "it", for a length that cannot be that of a header.
-    """
-    if size < 8:
-        raise FileError(f"it is only {size} bytes long, too short for a safetensors file")
-    start = bytearray(8)
-    read_exactly(file, memoryview(start))
-    length = int.from_bytes(start, "little")
-    if length > size - 8:
-        raise FileError(
-            f"its header should be {length:,} bytes long, but only {size - 8:,} follow: "
-            f"the file is cut short, or not a safetensors file"
-        )
-    if length > _MAX_HEADER:
-        raise FileError(f"its header is {length:,} bytes long; a safetensors file has at most {_MAX_HEADER:,}")
-    text = bytearray(length)
-    read_exactly(file, memoryview(text))
-    return bytes(text)
-
-
-def read_exactly(file: BinaryIO, into: memoryview) -> None:
-    """Fill a buffer from where the file stands.
-
-    Raises:
-        FileError: if the file ends before, or cannot be read.
-    """
-    at = 0
-    while at < len(into):
-        try:
-            count = file.readinto(into[at:])  # type: ignore[attr-defined]  # an unbuffered file has it
-        except OSError as error:
-            raise FileError(error.strerror or str(error)) from error
-        if not count:
-            raise FileError(f"the file ends {len(into) - at:,} bytes too early; it is being written, or was cut short")
-        at += count
-
-
-def header_object(text: bytes) -> dict[str, Any]:
-    """Return the JSON object that a header is.
-
-    Raises:
-        FileError: with a sentence about "its header".
-    """
-    try:
-        found = strict_json.parse(text)
-    except ValueError as error:
-        raise FileError(f"its header is not JSON as safetensors files have it: {error}") from error
-    if not isinstance(found, dict):
-        raise FileError("its header is not a JSON object, so it is not a safetensors file")
-    return found
-
-
-def _tensor_infos(header: dict[str, Any], start: int, size: int) -> dict[str, TensorInfo]:
-    """Return what the header says of its tensors, which must fill the file from `start` to its end without a gap."""
-    infos = {name: _tensor_info(name, entry, start) for name, entry in header.items()}
-    found = sorted(infos.items(), key=lambda item: (item[1].begin, item[1].end))
-    at = start
-    for name, info in found:
-        if info.begin != at:
-            raise FileError(
-                f"{quoted(name)} begins at byte {info.begin - start:,} of the data, but should at {at - start:,}"
-            )
-        at = info.end
-    if at > size:
-        raise FileError(f"it is cut short: {at - size:,} bytes are missing at the end")
-    if at < size:
-        raise FileError(f"{size - at:,} bytes follow after its last tensor")
-    return dict(found)
-
-
-def _tensor_info(name: str, entry: Any, start: int) -> TensorInfo:
-
-    def sizes(found: Any) -> TypeGuard[list[int]]:
-        return isinstance(found, list) and all(type(n) is int and n >= 0 for n in found)
-
-    described = entry if isinstance(entry, dict) and len(entry) == 3 else {}
-    code, shape, offsets = described.get("dtype"), described.get("shape"), described.get("data_offsets")
-    if not isinstance(code, str) or not sizes(shape) or not sizes(offsets) or len(offsets) != 2:
-        raise FileError(f"its header describes {quoted(name)} as {quoted(entry)}; expected dtype, shape, data_offsets")
-    if code not in _BY_CODE:
-        raise FileError(f"it holds {quoted(name)} as {quoted(code)}, a type this version cannot read")
-    if problem := impossible_shape(shape):
-        raise FileError(f"its header gives {quoted(name)} {problem}")
-    nbytes = math.prod(shape) * _BY_CODE[code].itemsize
-    if offsets[1] - offsets[0] != nbytes:
-        raise FileError(
-            f"{quoted(name)} of shape {shape} has {offsets[1] - offsets[0]:,} bytes in the file, but needs {nbytes:,}"
-        )
-    return TensorInfo(_BY_CODE[code], tuple(shape), start + offsets[0], start + offsets[1])
-
-
-def impossible_shape(shape: Sequence[int]) -> str:
-    """Return what is wrong with a shape that no tensor in memory has, as "the shape …", or ""."""
-    most = 64  # of numpy, and more than any model has
-    if len(shape) > most:
-        return f"the shape of {len(shape):,} dimensions, more than the {most} that can be read"
-    # empty axes are no way round: torch multiplies the others, and 2**60 leaves its 64-bit products room
-    if math.prod(max(n, 1) for n in shape) >= 2**60:
-        return f"the shape {quoted(list(shape))}, more than any memory holds"
-    return ""
 
 
 def serialized(tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]) -> bytes:
@@ -348,102 +127,3 @@ def serialized(tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, str])
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
     return b"".join([len(text).to_bytes(8, "little"), text, *parts])
-
-
-# ---- any file: plain, and in no other format ----
-
-_AS_STATE_DICT: Final = "pass its weights as a dict of tensors by name"
-_ONNX: Final = f"an ONNX model: read it with onnx.load, and {_AS_STATE_DICT} (onnx.numpy_helper.to_array)"
-_KERAS: Final = f"a Keras model: load it with Keras, and {_AS_STATE_DICT}"
-_PICKLE: Final = (
-    "a pickle (a torch.save file): pickles can run code when they are read, so shrinkwidget never opens them; load it "
-    "yourself with torch.load(weights_only=True) and pass the state dict"
-)
-_BY_START: Final[dict[bytes, str]] = {
-    b"\x89HDF\r\n\x1a\n": f"an HDF5 file, as Keras writes: load the model with Keras, and {_AS_STATE_DICT}",
-    b"GGUF": "a GGUF file, whose weights are quantized already: take the .safetensors checkpoint it was made from",
-    b"\x93NUMPY": f"a NumPy array: read it with numpy.load, and {_AS_STATE_DICT}",
-    b"version https://git-lfs": "a pointer of Git LFS, not the file itself: fetch that with git lfs pull",
-}
-_BY_SUFFIX: Final[dict[str, str]] = {
-    ".onnx": _ONNX,
-    ".keras": _KERAS,
-    ".h5": _BY_START[b"\x89HDF\r\n\x1a\n"],
-    ".hdf5": _BY_START[b"\x89HDF\r\n\x1a\n"],
-    ".gguf": _BY_START[b"GGUF"],
-    ".npy": _BY_START[b"\x93NUMPY"],
-    ".npz": f"an archive of NumPy arrays: read it with numpy.load, and {_AS_STATE_DICT}",
-    ".tflite": f"a TensorFlow Lite model: load the model it was made from, and {_AS_STATE_DICT}",
-    ".msgpack": f"a Flax checkpoint: read it with flax.serialization, and {_AS_STATE_DICT}",
-    ".pb": f"a TensorFlow model: load it with TensorFlow, and {_AS_STATE_DICT}",
-}
-
-
-def open_plain_file(path: object) -> BinaryIO:
-    """Open a file for reading, unbuffered.
-
-    Raises:
-        FileError: for what is no path, a missing file, a folder, a pipe or a device (which would block, or never end),
-            or a file that may not be read.
-    """
-    place = checked_path(path)
-    try:
-        status = place.stat()
-        if stat.S_ISDIR(status.st_mode):
-            raise FileError(f"there is no file {quoted(path)}; it is a folder")
-        if not stat.S_ISREG(status.st_mode):
-            raise FileError(f"{quoted(path)} is not a plain file, but a pipe, a socket or a device")
-        return place.open("rb", buffering=0)
-    except (FileNotFoundError, NotADirectoryError, ValueError) as error:  # ValueError: a path with a null character
-        if isinstance(error, FileError):
-            raise
-        raise FileError(f"there is no file {quoted(path)}{_hub_hint(place)}") from error
-    except OSError as error:
-        raise FileError(f"cannot read {quoted(path)}: {error.strerror or error}") from error
-
-
-def checked_path(path: object) -> Path:
-    """Return what was given as a path.
-
-    Raises:
-        FileError: for anything but a text or a `pathlib.Path`, and for an empty text.
-    """
-    text = os.fspath(path) if isinstance(path, os.PathLike) else path
-    if not isinstance(text, str):
-        raise FileError(f"expected the path of a file, as text or a pathlib.Path, got {a_type(path)}")
-    if not text:
-        raise FileError("the path is empty: give the path of a file")
-    return Path(text)
-
-
-def _hub_hint(path: Path) -> str:
-    """Return what to do with what looks like the name of a model on a hub, "owner/model"."""
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", str(path)) or path.suffix == ".safetensors" or path.parent.is_dir():
-        return ""
-    return "; a model of a hub is downloaded first (huggingface_hub.snapshot_download), and its folder given"
-
-
-def refuse_other_formats(path: object, file: BinaryIO) -> None:
-    """Refuse a file in a format known not to be safetensors; the file is opened at its start, and left there.
-
-    A format is told by the first bytes, or, where these say nothing, by the end of the name.
-
-    Raises:
-        FileError: naming the format and what to do.
-    """
-    head, suffix = file.read(128), checked_path(path).suffix.lower()
-    file.seek(0)
-    # A safetensors file begins with the length of its header, 8 bytes, and then a brace. That comes first, as the low
-    # bytes of the length may be those of anything.
-    if head[4:9] == b"\0\0\0\0{":
-        return
-    kind = next((kind for start, kind in _BY_START.items() if head.startswith(start)), "")
-    if not kind and head[:2] == b"PK":
-        # torch.save, Keras and NumPy all write zip files: the first file inside tells which
-        first = head[30 : 30 + int.from_bytes(head[26:28], "little")]
-        keras = suffix == ".keras" or first in (b"metadata.json", b"config.json", b"model.weights.h5")
-        kind = _BY_SUFFIX[".npz"] if first.endswith(b".npy") else _KERAS if keras else _PICKLE
-    elif not kind and len(head) > 8 and head[:1] == b"\x80" and head[1:2] <= b"\x05":  # a pickle and its protocol
-        kind = _PICKLE
-    if kind := kind or _BY_SUFFIX.get(suffix, ""):
-        raise FileError(f"{quoted(path)} is {kind}")

@@ -7,12 +7,9 @@ is refused with a sentence, also where nothing would go wrong: there is one vali
 
 from __future__ import annotations
 
-import base64
-import binascii
 import math
 import os
 import re
-import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -24,22 +21,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from .. import strict_json
 from ..analysis.channel_layout import FIRST, Layout
 from ..analysis.file_size import (
     BFLOAT16,
     COMPRESSIBLE,
-    ENTROPY,
-    FORMAT,
     SECTIONS,
     VERSION,
     count_width,
     header_text,
-    structure_json,
 )
 from ..analysis.model_tensors import COMPRESSIBLE_DTYPES, dtype_name, unsupported_class
-from ..analysis.safetensors_checkpoint import (
-    DTYPES,
+from ..analysis.packed_structure import ENTROPY, FORMAT, unfold_structure
+from ..analysis.safetensors_checkpoint import DTYPES
+from ..analysis.safetensors_header import (
     header_object,
     impossible_shape,
     open_plain_file,
@@ -211,25 +205,9 @@ def read_records(structure: str, recipe: Recipe) -> tuple[TensorRecord, ...]:
     """Return the tensors a structure text describes, in model order, each with its plan.
 
     Raises:
-        FileError: unless the text is what `encode_structure` writes, for a model this recipe fits.
+        FileError: unless the text is what `fold_structure` writes, for a model this recipe fits.
     """
-    try:
-        unfold = zlib.decompressobj()
-        packed = base64.b64decode(structure, validate=True)
-        # names of layers repeat, but not so much: beyond a megabyte, 200 times its length is a bomb
-        text = unfold.decompress(packed, (1 << 20) + 200 * len(structure))
-        if not unfold.eof or unfold.unused_data:
-            raise FileError("its structure is cut short, or unfolds to far more than its length allows")
-        items = strict_json.parse(text)
-        if structure_json(items) != text or base64.b64encode(packed).decode() != structure:
-            raise FileError("its structure is not written as shrinkwidget writes it: another program has changed it")
-    except (binascii.Error, zlib.error, ValueError, RecursionError) as error:
-        if isinstance(error, FileError):
-            raise
-        raise FileError(f"its structure is not base64 of zlib of JSON ({error})") from error
-    if not isinstance(items, list):
-        raise FileError("its structure is not a list of tensors")
-    described = [_described(item, recipe.uncompressed_bits) for item in items]
+    described = [_described(item, recipe.uncompressed_bits) for item in unfold_structure(structure)]
     names = Counter(name for record, _ in described for name in record.names)
     if twice := [name for name, times in names.items() if times > 1]:
         raise FileError(f"its structure names the tensor {quoted(twice[0])} twice")

@@ -18,7 +18,6 @@ from ..analysis.file_size import (
     LayerBytes,
     count_width,
     describe,
-    encode_structure,
     half_is_bfloat16,
     header_bytes,
     header_text,
@@ -28,6 +27,7 @@ from ..analysis.file_size import (
     stored_dtype,
 )
 from ..analysis.model_tensors import ModelTensors, TensorSpec, dtype_name
+from ..analysis.packed_structure import fold_structure
 from ..analysis.safetensors_checkpoint import DTYPES
 from ..compression.encoded_tensor import EncodedTensor, decode, dense_codes
 from ..errors import FileError, quoted
@@ -207,7 +207,7 @@ def pack(weights: ModelTensors, recipe: Recipe, encoded: Mapping[str, EncodedTen
                 f"cannot save {quoted(entry.name)}: it is stored as {tensor.layout}; make it dense with .to_dense()"
             )
         stored.append(rounded(tensor, record.stored_dtype))
-    structure = encode_structure([describe(record, record.plan is not None, record.bfloat16) for record in records])
+    structure = fold_structure([describe(record, record.plan is not None, record.bfloat16) for record in records])
     return PackedModel(recipe, structure, tuple(records), tuple(stored))
 
 

@@ -28,7 +28,8 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
 from ..analysis.model_tensors import dtype_name
-from ..analysis.safetensors_checkpoint import FILE_DTYPES, SafetensorsFile, open_plain_file, read_header_text
+from ..analysis.safetensors_checkpoint import SafetensorsFile
+from ..analysis.safetensors_header import FILE_DTYPES, open_plain_file, read_header_text
 from ..errors import FileError, TrainingError, a_type, quoted
 from ..files.atomic_write import write_whole
 from ..files.encodings import raw_bytes

@@ -10,8 +10,8 @@ from typing import Any, Final
 
 from IPython.core.getipython import get_ipython
 
-from ..analysis.file_size import ENTROPY, FORMAT
-from ..analysis.safetensors_checkpoint import SafetensorsFile
+from ..analysis.packed_structure import ENTROPY, FORMAT
+from ..analysis.safetensors_header import read_safetensors_header
 from ..compressed_model import CompressedModel
 from ..errors import FileError, ShrinkError, a_type, quoted
 from ..figures.formatting import recipe_sentence
@@ -118,6 +118,6 @@ def _words(compressed: CompressedModel) -> str:
 def _recipe_in(path: Path) -> str:
     """Return the recipe of a packed file in words; how its weights were obtained is not in it."""
     try:
-        return f", {recipe_sentence(Recipe.from_json(SafetensorsFile(path).metadata['recipe']))}"
+        return f", {recipe_sentence(Recipe.from_json(read_safetensors_header(path).metadata['recipe']))}"
     except (ShrinkError, KeyError):
         return ""  # damaged, but still somebody's

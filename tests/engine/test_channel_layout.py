@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 import shrinkwidget as sw
 from shrinkwidget.analysis.channel_layout import Layout, layouts
-from shrinkwidget.analysis.file_size import encode_structure
 from shrinkwidget.analysis.model_tensors import open_model
+from shrinkwidget.analysis.packed_structure import fold_structure
 from shrinkwidget.analysis.sketch import Sketch
 from shrinkwidget.errors import FileError, ModelError
 from shrinkwidget.files.packed_file_reader import read_records
@@ -386,12 +386,12 @@ def test_experts_and_conv1d_of_transformers() -> None:
 )
 def test_a_file_with_an_impossible_layout_is_refused(layout: list[object]) -> None:
     good = [["up.weight", [8, 6, 3], "float32", 1, [2, 0, 2]]]
-    (record,) = read_records(encode_structure(good), Recipe())
+    (record,) = read_records(fold_structure(good), Recipe())
     assert record.layout == Layout((0, 2), 2)
     with pytest.raises(FileError, match=r"layout|describes a tensor"):
-        read_records(encode_structure([["up.weight", [8, 6, 3], "float32", 1, layout]]), Recipe())
+        read_records(fold_structure([["up.weight", [8, 6, 3], "float32", 1, layout]]), Recipe())
     with pytest.raises(FileError, match="layout"):
-        read_records(encode_structure([["up.weight", [8, 6, 3], "float32", 0, [2, 0, 2]]]), Recipe())
+        read_records(fold_structure([["up.weight", [8, 6, 3], "float32", 0, [2, 0, 2]]]), Recipe())
 
 
 @pytest.mark.parametrize("recipe", [RECIPES["2:4"], RECIPES["codebook"], RECIPES["least error, sparse"]])

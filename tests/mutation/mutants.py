@@ -94,7 +94,7 @@ MUTANTS: Final = (
     Mutant("interval: 90 % for 95 %", "shrinkwidget/evaluation/metrics.py",
            "Z: Final = 1.959963984540054", "Z: Final = 1.6448536269514722", ("metrics",)),
     Mutant("time left a tenth", "shrinkwidget/training/progress.py",
-           "self.seconds / self._steps * steps_left", "self.seconds / self._steps * steps_left / 10", ("run",)),
+           "(self._steps - 1) * steps_left", "(self._steps - 1) * steps_left / 10", ("run",)),
     Mutant("straight-through: clipped weights pushed further out", "shrinkwidget/training/weight_constraints.py",
            "gradient.masked_fill_(layer.beyond & (gradient * layer.parameter < 0), 0)", "pass", ("grids",)),
     Mutant("gradual pruning along a square", "shrinkwidget/training/schedules_and_methods.py",
