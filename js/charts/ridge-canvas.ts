@@ -15,6 +15,7 @@ import {
   type RidgeFrame,
   small,
 } from "./ridge-columns-and-axis";
+import { drawSparkline, type SparklineScale } from "./sensitivity-sparkline";
 import type { Colors } from "./theme";
 
 const INDENT = 12;
@@ -43,7 +44,11 @@ export interface RidgeScene extends RidgeFrame {
   style: PlotStyle;
   /** Names as shortened before, kept from one drawing to the next. */
   fitted: Map<string, string>;
+  /** The scale of the sparklines; null where there are none. */
+  sparks: SparklineScale | null;
   picture(layer: number): DistributionPlot;
+  /** The scores of a layer's sparkline, null while they are not known, and where among them it stands now. */
+  spark(layer: number): { values: readonly number[] | null; now: number | null };
   figures(layer: number): RowFigures;
 }
 
@@ -112,6 +117,10 @@ function drawLayer(ctx: CanvasRenderingContext2D, scene: RidgeScene, row: LayerR
     ctx.fillRect(Math.round(scene.pointerX), y + 1, 1, columns.row - 4);
   }
   const about = (text: string) => estimated(scene.exact || figures.keep, text);
+  if (scene.sparks && columns.spark.width > 0) {
+    const { values, now } = scene.spark(row.layer);
+    drawSparkline(ctx, values, scene.sparks, { ...columns.spark, y: y + 1, height: columns.row - 2 }, now, colors);
+  }
   const now = figures.keep ? "keep" : about(share(figures.pruned));
   drawNumbers(ctx, scene, [count(figures.n), now, figures.bits, about(bytes(figures.nbytes))], middle);
 }

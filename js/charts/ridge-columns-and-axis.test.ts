@@ -1,7 +1,7 @@
 // The ridge's frame: columns that fit, and ticks whose labels stand clear of each other, the same on both sides.
 import { describe, expect, it } from "vitest";
 import { weight } from "./number-format";
-import { axisTicks, ROW, ridgeColumns, ridgeHeight, rowHeight } from "./ridge-columns-and-axis";
+import { axisTicks, ROW, ridgeColumns, ridgeHeight, rowHeight, SPARK } from "./ridge-columns-and-axis";
 import type { Colors } from "./theme";
 
 const frame = (width: number, span: number) => ({
@@ -70,5 +70,23 @@ describe("the columns", () => {
 
   it("leave most of a wide ridge to the distributions", () => {
     expect(at(690).plot.width).toBeGreaterThan(0.33 * 690);
+  });
+
+  it.each([260, 320, 384, 460, 535, 690, 900])(
+    "of a ridge of %d pixels have sparklines between plot and numbers",
+    (width) => {
+      const { label, plot, spark, ...edges } = ridgeColumns(width, 86, ROW, numbers, SPARK);
+      expect(plot.x).toBeGreaterThanOrEqual(label);
+      expect(spark.x).toBeGreaterThan(plot.x + plot.width);
+      const first = (["weights", "pruned", "bits", "nbytes"] as const).find((name) => edges[name] > 0) ?? "nbytes";
+      expect(edges[first] - numbers[first]).toBeGreaterThan(spark.x + spark.width - (spark.width > 0 ? 0 : 10));
+      expect(edges.nbytes).toBeLessThanOrEqual(width);
+      expect(spark.width).toBe(width < 320 ? 0 : SPARK);
+    },
+  );
+
+  it("are the same as ever without sparklines", () => {
+    expect(ridgeColumns(690, 150, ROW, numbers, 0)).toEqual(at(690));
+    expect(at(690).spark.width).toBe(0);
   });
 });

@@ -30,6 +30,8 @@ export interface Columns {
   row: number;
   label: number;
   plot: Box;
+  /** Where the sparklines of sensitivity stand; no width where there are none, or no room. */
+  spark: { x: number; width: number };
   /** Right edges of the number columns; 0 for one that has no room. */
   weights: number;
   pruned: number;
@@ -61,32 +63,40 @@ const LEAST_PLOT = 60;
 /** A name is cut down to this before the bits go; most names fit into the other, before the counts of weights do. */
 const LEAST_LABEL = 76;
 const USUAL_LABEL = 112;
+/** A plot beside sparklines may be so narrow; then the sparklines go. */
+const LEAST_BESIDE_SPARK = 40;
+/** The width of a sparkline. */
+export const SPARK = 66;
 const TYPICAL: NumberWidths = { weights: 50, pruned: 42, bits: 26, nbytes: 50 };
 
 /**
  * Divide a row's width: numbers take what they need, names up to a third, the plot the rest. Where that is too little, the
- * counts of weights go first, which no recipe changes, then names give way, then the bits.
+ * counts of weights go first, which no recipe changes, then names give way, then the bits. `spark` pixels of the plot's share
+ * are for sparklines: for them the counts go earlier, and the bits before the names; they go last.
  */
-export function ridgeColumns(width: number, longestLabel: number, row = ROW, numbers = TYPICAL): Columns {
+export function ridgeColumns(width: number, longestLabel: number, row = ROW, numbers = TYPICAL, spark = 0): Columns {
   const right = width - PAD;
   const wanted = Math.min(longestLabel + PAD + 18, Math.max(USUAL_LABEL, width * 0.3));
   let shown: (keyof NumberWidths)[] = ["weights", "pruned", "bits", "nbytes"];
-  const rest = () => right - PAD - shown.reduce((sum, name) => sum + numbers[name] + GAP, 0);
-  for (const [name, label] of [
-    ["weights", USUAL_LABEL],
-    ["bits", LEAST_LABEL],
+  let beside = spark > 0 ? spark + GAP : 0;
+  const rest = () => right - PAD - beside - shown.reduce((sum, name) => sum + numbers[name] + GAP, 0);
+  for (const [name, label, plot] of [
+    ["weights", USUAL_LABEL, beside > 0 ? 2 * LEAST_PLOT : LEAST_PLOT],
+    ["bits", beside > 0 ? USUAL_LABEL : LEAST_LABEL, LEAST_PLOT],
   ] as const) {
-    if (rest() - Math.min(wanted, label) < LEAST_PLOT) shown = shown.filter((other) => other !== name);
+    if (rest() - Math.min(wanted, label) < plot) shown = shown.filter((other) => other !== name);
   }
+  if (rest() - Math.min(wanted, LEAST_LABEL) < LEAST_BESIDE_SPARK) beside = 0;
   const label = Math.round(Math.max(Math.min(wanted, LEAST_LABEL), Math.min(wanted, rest() - LEAST_PLOT)));
   const plot = { x: label + PAD, y: 0, width: Math.max(40, rest() - label), height: row - 8 };
   const edges = { weights: 0, pruned: 0, bits: 0, nbytes: 0 };
-  let edge = plot.x + plot.width;
+  const room = { x: plot.x + plot.width + GAP, width: beside > 0 ? spark : 0 };
+  let edge = plot.x + plot.width + beside;
   for (const name of shown) {
     edge += GAP + numbers[name];
     edges[name] = edge;
   }
-  return { row, label, plot, ...edges };
+  return { row, label, plot, spark: room, ...edges };
 }
 
 export const small = (colors: Colors) => `11px ${colors.font}`;
@@ -107,6 +117,7 @@ export function drawHeader(ctx: CanvasRenderingContext2D, scene: RidgeFrame): vo
     [columns.nbytes, "size"],
   ];
   for (const [right, title] of titles) if (right > 0) ctx.fillText(title, right, y);
+  if (columns.spark.width > 0) ctx.fillText("sensitivity", columns.spark.x + columns.spark.width, y);
   if (scene.threshold > 0) {
     const { plot } = columns;
     const text = `pruned within ${estimated(scene.exact, `±${weight(scene.threshold)}`)}`;

@@ -9,6 +9,7 @@ export interface Colors {
   outline: string;
   hatch: string;
   grid: string;
+  accuracy: string;
   hover: string;
   selected: string;
   font: string;
@@ -30,6 +31,7 @@ export function readColors(root: HTMLElement): Colors {
     outline: read("outline"),
     hatch: read("hatch"),
     grid: read("grid"),
+    accuracy: read("accuracy"),
     hover: read("hover"),
     selected: read("selected"),
     font: getComputedStyle(root).fontFamily,

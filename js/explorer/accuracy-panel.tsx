@@ -18,6 +18,7 @@ export function AccuracyPanel() {
   return (
     <Panel name="accuracy" title={metric.name} caption={metric.has_data && <Caption />}>
       {metric.has_data ? <Running /> : <NoData />}
+      {metric.has_data && <Recalibrate />}
       <Warnings />
     </Panel>
   );
@@ -48,6 +49,34 @@ function NoData() {
     <p class="sw-note" data-testid="accuracy">
       {kernel ? "Pass" : "This page was made without data. In a notebook, pass"} a module and data to see accuracy:{" "}
       <code>sw.explore(model, eval_data=(x, y))</code>
+    </p>
+  );
+}
+
+/** The switch that tells what is broken from what is only shifted; it says why where it cannot be on. */
+function Recalibrate() {
+  const { state } = useView();
+  const { why } = state.recalibration.value;
+  const title =
+    "re-estimates batch norm's statistics for these weights before every score, on 512 unlabelled training images";
+  return (
+    <p class="sw-recalibrate">
+      <label class="sw-check" title={why || title} data-off={why !== ""}>
+        <input
+          type="checkbox"
+          checked={state.recalibrate.value}
+          disabled={why !== ""}
+          title={why || title}
+          data-testid="recalibrate"
+          onChange={(event) => state.setRecalibrate(event.currentTarget.checked)}
+        />
+        recalibrate batch norm
+      </label>
+      {why && (
+        <span class="sw-hint" data-testid="recalibrate-why">
+          {why}
+        </span>
+      )}
     </p>
   );
 }

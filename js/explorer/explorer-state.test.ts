@@ -365,4 +365,44 @@ describe("a recipe that only the kernel can count", () => {
     expect(opened.figures.value.sparsity).toBe(0);
     opened.dispose();
   });
+
+  describe("with batch norm re-estimated", () => {
+    const RECALIBRATED: Visit = { ...VISIT, value: 0.9, provenance: "batch norm recalibrated", recalibrated: true };
+    const score = (visit: Visit) => ({ ...visit, state: "done", total: 360, metric: "accuracy" });
+
+    it("shows the score of the switch, not of the recipe alone", () => {
+      model.answer("score", score(VISIT));
+      expect(state.shownScore.value?.value).toBe(0.35);
+      state.setRecalibrate(true);
+      expect(model.get("recalibrate")).toBe(true);
+      expect(model.told.length).toBeGreaterThan(0);
+      expect(state.shownScore.value).toBeNull();
+      model.answer("score", score(RECALIBRATED));
+      expect(state.shownScore.value?.value).toBe(0.9);
+      model.answer("history", [VISIT, RECALIBRATED]);
+      state.setRecalibrate(false);
+      expect(state.shownScore.value?.value).toBe(0.35);
+    });
+
+    it("comes back with the points of the history", () => {
+      state.goTo(RECALIBRATED);
+      expect(state.recalibrate.value).toBe(true);
+      state.goTo({ ...VISIT, recipe: START.replace("0.5", "0.7") });
+      expect(state.recalibrate.value).toBe(false);
+    });
+
+    it("knows of what the changes by class are", () => {
+      const found = { recipe: START, recalibrated: false, classes: [] };
+      model.answer("by_class", found);
+      expect(state.byClassIsCurrent.value).toBe(true);
+      state.setRecalibrate(true);
+      expect(state.byClassIsCurrent.value).toBe(false);
+      model.answer("by_class", { ...found, recalibrated: true });
+      expect(state.byClassIsCurrent.value).toBe(true);
+      model.answer("result", "1");
+      expect(state.byClassIsCurrent.value).toBe(false);
+      model.answer("by_class", { ...found, result: "1" });
+      expect(state.byClassIsCurrent.value).toBe(true);
+    });
+  });
 });

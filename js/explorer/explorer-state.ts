@@ -10,7 +10,19 @@ import { decodeSketch } from "../core/sketch-decoder";
 import type { Estimate, Figures, Plan, Recipe, Sketch } from "../core/types";
 import { type Keeps, PLAIN, suggestions } from "../ui/save-names";
 import { modelSignal } from "../ui/trait-signal";
-import type { Command, ExplorerModel, Memory, Metric, Page, Score, Status, Visit } from "./host-interface";
+import type {
+  ByClass,
+  Command,
+  ExplorerModel,
+  Memory,
+  Metric,
+  Page,
+  Recalibration,
+  Score,
+  Sensitivity,
+  Status,
+  Visit,
+} from "./host-interface";
 import { UndoStack } from "./undo";
 
 /** While a drag moves, how often the kernel hears of it; and how long it must rest for the kernel to begin. */
@@ -20,6 +32,7 @@ const PATIENCE_MS = 1500;
 const NO_METRIC: Metric = { name: "accuracy", higher: true, percent: true, has_data: false };
 const IDLE: Status = { state: "idle", what: "", text: "", id: 0 };
 const UNKNOWN: Memory = { weights: null, activations: null };
+const NO_SWITCH: Recalibration = { why: "it needs the kernel" };
 
 /** `busy`: the kernel has not answered for a while; `gone`: nobody will. */
 export type Notice = "" | "busy" | "gone";
@@ -48,6 +61,14 @@ export interface State {
   readonly result: ReadonlySignal<string>;
   /** The score of what is shown; null while there is none. */
   readonly shownScore: ReadonlySignal<Score | null>;
+  /** Whether batch norm is re-estimated before every score. */
+  readonly recalibrate: ReadonlySignal<boolean>;
+  readonly recalibration: ReadonlySignal<Recalibration>;
+  /** What is got wrong, of whatever was evaluated last; null before, and for the dense model. */
+  readonly byClass: ReadonlySignal<ByClass | null>;
+  /** Whether that is of what is shown. */
+  readonly byClassIsCurrent: ReadonlySignal<boolean>;
+  readonly sensitivity: ReadonlySignal<Sensitivity | null>;
   /** What the buttons keep. */
   readonly keeps: ReadonlySignal<Keeps>;
   readonly memory: ReadonlySignal<Memory>;
@@ -68,6 +89,8 @@ export interface State {
   settle(over?: boolean): void;
   /** Go back to a recipe as it was tried: a retrained one comes back as it was trained. */
   goTo(visit: Visit): void;
+  /** Have batch norm re-estimated before every score, or not. */
+  setRecalibrate(on: boolean): void;
   /** What a layer is asked for that has no estimate; "" if all of it has. */
   unknownOf(layer: number): string;
   /** SQNR of a layer in dB at 1, 2 … 8 bits, pruned as it is now. */
@@ -133,6 +156,11 @@ class Shared implements State {
   readonly history: Signal<readonly Visit[]>;
   readonly result: ReadonlySignal<string>;
   readonly shownScore: ReadonlySignal<Score | null>;
+  readonly recalibrate: Signal<boolean>;
+  readonly recalibration: ReadonlySignal<Recalibration>;
+  readonly byClass: ReadonlySignal<ByClass | null>;
+  readonly byClassIsCurrent: ReadonlySignal<boolean>;
+  readonly sensitivity: ReadonlySignal<Sensitivity | null>;
   readonly keeps: ReadonlySignal<Keeps>;
   readonly memory: ReadonlySignal<Memory>;
   readonly stale: ReadonlySignal<string>;
@@ -151,6 +179,10 @@ class Shared implements State {
     this.metric = this.#follow("metric", NO_METRIC);
     this.history = this.#follow<readonly Visit[]>("history", []);
     this.result = this.#follow("result", "");
+    this.recalibrate = this.#follow("recalibrate", false);
+    this.recalibration = this.#follow("recalibration", NO_SWITCH);
+    this.byClass = this.#follow<ByClass | null>("by_class", null);
+    this.sensitivity = this.#follow<Sensitivity | null>("sensitivity", null);
     const keeps = this.#follow<Partial<Keeps>>("keeps", {});
     this.keeps = computed(() => ({ ...suggestions(this.title.value), ...keeps.value }));
     this.memory = this.#follow("memory", UNKNOWN);
@@ -186,6 +218,10 @@ class Shared implements State {
     this.figures = computed(() => this.#best());
     this.seconds = computed(() => (this.#counted() ? (this.#exact.value?.seconds ?? null) : null));
     this.shownScore = computed(() => this.#scoreNow());
+    this.byClassIsCurrent = computed(() => {
+      const found = this.byClass.value;
+      return found?.recipe === this.recipeText.value && isShown(found, this.result.value, this.recalibrate.value);
+    });
     this.#checkAlive();
     this.#stops.push(
       model.on("recipe_json", () => this.#incoming()),
@@ -208,13 +244,21 @@ class Shared implements State {
     this.#publish();
   }
 
-  goTo({ recipe, result }: Visit): void {
+  goTo({ recipe, result, recalibrated }: Visit): void {
     if (result) {
       this.send({ do: "goto", result });
       return;
     }
     if (this.result.value) this.send({ do: "goto", result: null });
+    this.setRecalibrate(recalibrated ?? false);
     this.edit(() => parseRecipe(recipe));
+  }
+
+  setRecalibrate(on: boolean): void {
+    if (on === this.recalibrate.value) return;
+    this.recalibrate.value = on;
+    this.model.set("recalibrate", on);
+    this.model.save();
   }
 
   get kernel(): boolean {
@@ -277,8 +321,9 @@ class Shared implements State {
 
   #scoreNow(): Score | null {
     const [score, result, recipe] = [this.score.value, this.result.value, this.recipeText.value];
-    if (score?.recipe === recipe) return score;
-    const visit = this.history.value.findLast((v) => v.recipe === recipe && isShown(v, result));
+    const recalibrate = this.recalibrate.value;
+    if (score?.recipe === recipe && (result !== "" || (score.recalibrated ?? false) === recalibrate)) return score;
+    const visit = this.history.value.findLast((v) => v.recipe === recipe && isShown(v, result, recalibrate));
     return visit ? { ...visit, total: null, state: "done", metric: this.metric.value.name } : null;
   }
 
@@ -405,6 +450,11 @@ class Shared implements State {
 }
 
 /** Whether a visit is of the weights that are shown: a retrained model by its name, or those that came. */
-export function isShown(visit: Visit, result: string): boolean {
-  return result ? visit.result === result : !visit.result && visit.provenance === PLAIN;
+export function isShown(
+  { result, recalibrated = false, provenance = PLAIN }: Partial<Visit>,
+  shown: string,
+  recalibrate: boolean,
+): boolean {
+  if (shown || result) return result === shown;
+  return recalibrated === recalibrate && (recalibrated || provenance === PLAIN);
 }

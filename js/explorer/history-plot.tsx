@@ -43,19 +43,47 @@ function Titles({ frame }: { frame: Frame }) {
       <text x={frame.left} y={HEIGHT - 3}>
         size
       </text>
-      {state.history.value.some(isRetrained) && (
-        <g class="sw-shapes" transform={`translate(${frame.width - 166} ${HEIGHT - 3})`} data-testid="shapes">
-          <path d={DISC} transform="translate(4 -4) scale(0.8)" />
-          <text x={13}>not retrained</text>
-          <path d={DIAMOND} transform="translate(101 -4) scale(0.8)" />
-          <text x={110}>retrained</text>
-        </g>
-      )}
+      <Shapes right={frame.width} />
     </g>
   );
 }
 
-const isRetrained = (visit: Visit) => Boolean(visit.result) || visit.provenance !== PLAIN;
+/** What shapes stand for, once there is more than one. */
+function Shapes({ right }: { right: number }) {
+  const { history } = useView().state;
+  const there = KINDS.filter(({ path }) => history.value.some((visit) => shapeOf(visit) === path));
+  if (there.length === 0 || (there.length === 1 && there[0].path === DISC)) return null;
+  let x = right;
+  return (
+    <g class="sw-shapes" data-testid="shapes">
+      {[...there].reverse().map(({ path, words, width }) => {
+        x -= width;
+        return (
+          <g key={words} transform={`translate(${x} ${HEIGHT - 3})`}>
+            <path d={path} transform="translate(4 -4) scale(0.8)" />
+            <text x={13}>{words}</text>
+          </g>
+        );
+      })}
+    </g>
+  );
+}
+
+/** A recipe as it is, with batch norm re-estimated, and one that was retrained. */
+const DISC = "M-4 0a4 4 0 1 0 8 0a4 4 0 1 0-8 0Z";
+const TRIANGLE = "M0-5.5L5.2 3.8L-5.2 3.8Z";
+const DIAMOND = "M0-5.5L5.5 0L0 5.5L-5.5 0Z";
+
+const KINDS = [
+  { path: DISC, words: "not retrained", width: 97 },
+  { path: TRIANGLE, words: "recalibrated", width: 91 },
+  { path: DIAMOND, words: "retrained", width: 69 },
+];
+
+function shapeOf({ result, provenance, recalibrated }: Visit): string {
+  if (recalibrated) return TRIANGLE;
+  return result || provenance !== PLAIN ? DIAMOND : DISC;
+}
 
 /** One point for each recipe and for each model that was retrained: its latest evaluation. */
 function latest(history: readonly Visit[]): Visit[] {
@@ -87,7 +115,9 @@ function Scatter() {
     const fitted = { ...bare, left: Math.max(44, 7 * longest + 9) };
     return [fitted, scaled(fitted)] as const;
   }, [visits, dense, baseline?.value, metric.percent, width]);
-  const current = visits.find((visit) => visit.recipe === state.recipeText.value && isShown(visit, state.result.value));
+  const current = visits.find(
+    (visit) => visit.recipe === state.recipeText.value && isShown(visit, state.result.value, state.recalibrate.value),
+  );
   return (
     <div ref={holder} class="sw-scatter">
       {/* biome-ignore lint/a11y/useSemanticElements: a fieldset cannot be drawn in */}
@@ -102,7 +132,16 @@ function Scatter() {
         <Titles frame={frame} />
         {baseline && baseline.n > 0 && <DenseLine y={scales.y(baseline.value)} frame={frame} />}
         <NowLine x={scales.x(state.figures.value.nbytes)} frame={frame} />
-        {metric.higher !== null && <path class="sw-front" d={line(paretoFront(visits, metric.higher), scales)} />}
+        {metric.higher !== null &&
+          [visits.filter((visit) => !visit.recalibrated), visits.filter((visit) => visit.recalibrated)].map(
+            (some, i) => (
+              <path
+                key={i ? "recalibrated" : "plain"}
+                class={`sw-front ${i ? "sw-front-recalibrated" : ""}`}
+                d={line(paretoFront(some, metric.higher === true), scales)}
+              />
+            ),
+          )}
         <Points visits={visits} current={current} scales={scales} />
         {current && (
           <CurrentLabel visit={current} visits={visits} scales={scales} frame={frame} dense={baseline?.value ?? null} />
@@ -189,10 +228,6 @@ interface PointsProps {
 
 const backWords = (visit: Visit) => `Go back to this ${visit.result ? "retrained model" : "recipe"}`;
 
-/** A recipe as it is, and one that was retrained. */
-const DISC = "M-4 0a4 4 0 1 0 8 0a4 4 0 1 0-8 0Z";
-const DIAMOND = "M0-5.5L5.5 0L0 5.5L-5.5 0Z";
-
 /** The points: one tab stop, arrow keys from small to large, Enter goes back. */
 function Points({ visits, current, scales }: PointsProps) {
   const view = useView();
@@ -213,7 +248,7 @@ function Points({ visits, current, scales }: PointsProps) {
         // biome-ignore lint/a11y/useSemanticElements: a button cannot be a point of a drawing
         <path
           key={keyOf(visit)}
-          d={isRetrained(visit) ? DIAMOND : DISC}
+          d={shapeOf(visit)}
           transform={`translate(${scales.x(visit.nbytes)} ${scales.y(visit.value)}) scale(${visit === current ? 1.5 : 1})`}
           class={visit === current ? "sw-current" : ""}
           role="button"

@@ -26,6 +26,8 @@ export type Command =
   | { do: "retrain" }
   | { do: "goto"; result: string | null }
   | { do: "look" }
+  | { do: "sensitivity"; kind: Sensitivity["kind"] }
+  | { do: "stop_sensitivity" }
   | { do: "evaluate" };
 
 /** One measured (or still running) score of one recipe. */
@@ -41,6 +43,8 @@ export interface Score {
   metric: string;
   provenance: string;
   text?: string;
+  /** Whether batch norm was re-estimated before it. */
+  recalibrated?: boolean;
   /** Sentences about what the value hides: a class that is never predicted, an interval that covers chance. */
   warnings?: readonly string[];
 }
@@ -63,6 +67,62 @@ export interface Visit {
   provenance: string;
   /** Which retrained model this is, for the way back to it; null for weights as they came. */
   result?: string | null;
+  /** Whether batch norm was re-estimated before the score. */
+  recalibrated?: boolean;
+}
+
+/** What a recipe, or a retrained model, gets wrong that the dense model got right. */
+export interface ByClass {
+  recipe: string;
+  recalibrated: boolean;
+  /** Which retrained model it is about; left out for weights as they came. */
+  result?: string;
+  /** Examples compared. */
+  n: number;
+  /** Why there are no examples beside the counts, "" where there are. */
+  only_classes: string;
+  /** By class: how many labels, how many predicted rightly before and after, how many predictions before and after. */
+  classes: readonly (readonly [labels: number, before: number, after: number, predicted: number, now: number])[];
+  /** How many were right before and are wrong now, and the other way round. */
+  misread: number;
+  fixed: number;
+  /** What is taken for what, and how often before and after, those that grew most first. */
+  confusions: readonly (readonly [label: number, predicted: number, before: number, after: number])[];
+  images: readonly MisreadImage[];
+}
+
+/** A misread input as a small picture; `pixels` are base64 of its bytes, row by row, channel by channel in each pixel. */
+export interface MisreadImage {
+  example: number;
+  label: number;
+  predicted: number;
+  width: number;
+  height: number;
+  channels: number;
+  pixels: string;
+}
+
+/** The score with one layer at a time pruned or quantized, all others dense. */
+export interface Sensitivity {
+  state: "running" | "done" | "stopped" | "failed";
+  /** Why it failed. */
+  text: string;
+  kind: "sparsity" | "bits";
+  amounts: readonly number[];
+  /** The dense model's score on the same examples; null before it is known. */
+  dense: number | null;
+  n: number;
+  /** Which examples, in words. */
+  examples: string;
+  /** By layer: a score for each amount; null while it is not measured, or not to be. */
+  layers: readonly (readonly number[] | null)[];
+  /** Layers still to be measured; null before that is known. */
+  pending: number | null;
+}
+
+/** Whether batch norm can be re-estimated before every score: why not, or "". */
+export interface Recalibration {
+  why: string;
 }
 
 /** What a model takes while it runs on one example, in bytes; null where that is not known. */
@@ -78,6 +138,8 @@ export interface Page {
   options?: boolean;
   /** Whether it was shown before: only what is new scrolls itself into sight. */
   shown?: boolean;
+  /** Whether the changes by class are unfolded. */
+  classes?: boolean;
 }
 
 /** What the kernel is doing, or how the last thing asked of it went. */

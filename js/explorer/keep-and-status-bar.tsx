@@ -49,16 +49,21 @@ export function Footer() {
   );
 }
 
-/** What the buttons keep: the weights as they came, compressed, or those a training has made of them. */
-function wordsOf({ provenance }: Keeps) {
+/** What the buttons keep: the weights as they came, compressed, or what a training or batch norm's statistics made of them. */
+function wordsOf({ provenance, variable }: Keeps) {
   return provenance === PLAIN
     ? { compress: "Compress", save: "Save", variable: "Compress into a variable", file: "Save compressed file" }
-    : { compress: "Keep", save: "Save", variable: "Keep retrained model in a variable", file: "Save retrained file" };
+    : {
+        compress: "Keep",
+        save: "Save",
+        variable: `Keep ${variable} model in a variable`,
+        file: `Save ${variable} file`,
+      };
 }
 
 /** Where no training can be shown, how to have one all the same. */
 const ELSEWHERE =
-  "a training cannot be shown in this host: run = sw.retrain(ex.compress(), train, data, background=True), " +
+  "a training cannot be shown in this host: run = sw.retrain(ex.compress(), train_data, eval_data, background=True), " +
   "then sw.monitor(run)";
 
 function Buttons({ ask }: { ask(button: string): void }) {

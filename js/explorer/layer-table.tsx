@@ -6,6 +6,8 @@ import { layerTotal } from "../core/estimate";
 import { DataTable } from "../ui/data-table";
 import { layerSqnr, ownOverride } from "./derived-state";
 import { useView } from "./open-and-hover-state";
+import { shownSensitivity } from "./ridge-cache";
+import { dropText } from "./sensitivity-words";
 
 const REST_MS = 120;
 
@@ -23,11 +25,14 @@ function useRested<T>(source: ReadonlySignal<T>): T {
 }
 
 const HEAD = ["layer", "shape", "weights", "pruned", "bits", "SQNR", "dense", "now", "by"];
+/** The mean drop of the score over all amounts: the number that sparklines are ranked by in Python. */
+const DROP = "drop";
 
 export function LayerTable() {
   const view = useView();
   const { state } = view;
   const { exact, layers: now } = useRested(state.figures);
+  const sensitivity = shownSensitivity(view);
   const rows = state.order.value.map((i) => {
     const layer = state.sketch.value.layers[i];
     const plan = state.plans.peek()[i];
@@ -47,6 +52,7 @@ export function LayerTable() {
       bytes(layer.n * layer.itemsize),
       estimated(exact || plan.keep, bytes(layerTotal(now, i))),
       plan.keep ? "keep" : own ? "own" : "all",
+      ...(sensitivity ? [dropText(state.metric.value, sensitivity, i)] : []),
     ];
   });
   const uncompressed = state.sketch.value.uncompressed.map((tensor) => [
@@ -58,7 +64,7 @@ export function LayerTable() {
   ]);
   return (
     <section class="sw-table-scroll" aria-label="Layers as tables" data-testid="layer-tables">
-      <DataTable head={HEAD} rows={rows} />
+      <DataTable head={sensitivity ? [...HEAD, DROP] : HEAD} rows={rows} />
       {uncompressed.length > 0 && (
         <DataTable
           testid="uncompressed-table"

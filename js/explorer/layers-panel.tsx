@@ -6,6 +6,7 @@ import { LayerTable } from "./layer-table";
 import { type Axis, useView } from "./open-and-hover-state";
 import { Ridge } from "./ridge-plot";
 import { Panel } from "./section-frame";
+import { SensitivityLine, SensitivityToggle } from "./sensitivity-line";
 
 const AXES = options<Axis>(
   ["shared", "shared", "one axis of weight values for all layers"],
@@ -21,10 +22,16 @@ export function LayersPanel() {
       name="layers"
       title="Layers"
       caption={table ? "every tensor, and what becomes of it" : <Legend />}
-      tools={!table && <Tools />}
+      tools={
+        <>
+          <SensitivityToggle />
+          {!table && <Tools />}
+        </>
+      }
       table="layers"
       tableTitle="layers as a table, with what is left uncompressed and why"
     >
+      <SensitivityLine />
       {table ? <LayerTable /> : <Ridge />}
       {view.selected.value >= 0 && <LayerDetail layer={view.selected.value} />}
     </Panel>

@@ -6,6 +6,7 @@ import { readColors, watchTheme } from "../charts/theme";
 import { guardKeys } from "../ui/keyboard";
 import { Tooltip } from "../ui/tooltip";
 import { AccuracyPanel, Stats } from "./accuracy-panel";
+import { ByClassPanel } from "./by-class-panel";
 import type { State } from "./explorer-state";
 import { Header } from "./header";
 import { HistoryPlot } from "./history-plot";
@@ -80,6 +81,7 @@ function Explorer({ view }: { view: View }) {
             <HistoryPlot />
           </div>
           <SilhouettePlot />
+          <ByClassPanel />
         </div>
         <Footer />
       </article>

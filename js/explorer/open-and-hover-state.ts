@@ -10,7 +10,7 @@ import type { State } from "./explorer-state";
 
 /** `shared`: one axis of weight values; `own`: each row spans its layer's largest weight; `spread`: four RMS values. */
 export type Axis = "shared" | "own" | "spread";
-export type Table = "layers" | "size" | "history";
+export type Table = "layers" | "size" | "history" | "classes";
 
 export interface View {
   readonly state: State;
@@ -28,6 +28,8 @@ export interface View {
   readonly axis: Signal<Axis>;
   readonly tables: Signal<ReadonlySet<Table>>;
   readonly tip: Signal<Tip | null>;
+  /** Whether the rows show their sensitivity, once it is asked for. */
+  readonly sparklines: Signal<boolean>;
 }
 
 const MANY_LAYERS = 40;
@@ -55,6 +57,7 @@ export function createView(state: State, root: HTMLElement, colors: Colors): Vie
     axis: signal<Axis>("shared"),
     tables: signal(new Set<Table>()),
     tip: signal(null),
+    sparklines: signal(true),
   };
 }
 

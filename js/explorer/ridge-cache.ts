@@ -12,12 +12,14 @@ import {
 import type { Row } from "../charts/layer-tree-rows";
 import { count } from "../charts/number-format";
 import type { RidgeScene, RowFigures } from "../charts/ridge-canvas";
-import { type Columns, ridgeColumns } from "../charts/ridge-columns-and-axis";
+import { type Columns, ridgeColumns, SPARK } from "../charts/ridge-columns-and-axis";
+import { placeAmong, type SparklineScale, sparklineScale } from "../charts/sensitivity-sparkline";
 import type { Colors } from "../charts/theme";
 import { labelOf } from "../core/control-schema";
 import type { Estimate, LayerSketch, Plan } from "../core/types";
 import { outcomeOf, ownOverride, rankedThreshold, rowFigures } from "./derived-state";
 import type { State } from "./explorer-state";
+import type { Sensitivity } from "./host-interface";
 import type { Axis, View } from "./open-and-hover-state";
 
 /** How many times wider than the shared axis a layer must be to get one of its own there, too: an embedding, say. */
@@ -48,6 +50,11 @@ export function notDrawn(state: State, index: number): string {
   return tag && `${labelOf(state.kinds.value, tag)}: the distribution is not drawn`;
 }
 
+/** The sensitivity that the rows show; null where it is hidden, or was never asked for. */
+export function shownSensitivity(view: View): Sensitivity | null {
+  return view.sparklines.value ? view.state.sensitivity.value : null;
+}
+
 /** Pictures of layers, made once for each set of figures and axis. */
 export class RidgeCache {
   readonly #outlines = new Map<LayerSketch, Outline>();
@@ -58,7 +65,8 @@ export class RidgeCache {
   #key = "";
   #hatch: { colors: Colors; ratio: number; pattern: CanvasPattern | string } | undefined;
   #shared: { layers: readonly LayerSketch[]; span: number } | undefined;
-  #columns: { width: number; font: string; rows: readonly Row[]; found: Columns } | undefined;
+  #columns: { width: number; font: string; rows: readonly Row[]; sparks: boolean; found: Columns } | undefined;
+  #sparks: { of: Sensitivity; scale: SparklineScale } | undefined;
 
   constructor(private readonly view: View) {}
 
@@ -90,6 +98,7 @@ export class RidgeCache {
     const style = this.style(ctx, size.ratio);
     const columns = this.#columnsFor(ctx, style.colors.font, size, rows);
     const axis = view.axis.value;
+    const sensitivity = shownSensitivity(view);
     this.#forget(figures, `${axis} ${view.log.value} ${columns.plot.width}`);
     return {
       ...size,
@@ -103,9 +112,27 @@ export class RidgeCache {
       threshold: rankedThreshold(plans, state.recipe.value, figures),
       exact: figures.exact,
       selected: view.selected.value,
+      sparks: sensitivity && this.#scaleOf(sensitivity),
       picture: (layer) => this.#picture(layer, plans[layer], figures, axis, columns.plot.width),
       figures: (layer) => this.#figuresOf(layer, plans[layer], figures),
+      spark: (layer) => ({
+        values: sensitivity?.layers[layer] ?? null,
+        now: sensitivity && placeAmong(sensitivity.amounts, this.#amount(sensitivity, layer, plans[layer], figures)),
+      }),
     };
+  }
+
+  /** What a sensitivity varies, as it is for a layer now: the share that is pruned, or the bits. */
+  #amount(sensitivity: Sensitivity, layer: number, plan: Plan, figures: Estimate): number {
+    if (sensitivity.kind === "bits") return plan.bits;
+    return 1 - figures.layers.kept[layer] / this.view.state.sketch.value.layers[layer].n;
+  }
+
+  #scaleOf(of: Sensitivity): SparklineScale {
+    if (this.#sparks?.of !== of) {
+      this.#sparks = { of, scale: sparklineScale(of.layers, of.dense, this.view.state.metric.value.percent) };
+    }
+    return this.#sparks.scale;
   }
 
   #forget(figures: Estimate, key: string): void {
@@ -125,7 +152,9 @@ export class RidgeCache {
     rows: readonly Row[],
   ): Columns {
     const known = this.#columns;
-    if (known?.width !== width || known.found.row !== row || known.font !== font || known.rows !== rows) {
+    const sparks = shownSensitivity(this.view) !== null;
+    const same = known?.width === width && known.found.row === row && known.font === font && known.rows === rows;
+    if (!same || known.sparks !== sparks) {
       ctx.font = `12px ${font}`;
       const text = (words: string) => ctx.measureText(words).width;
       const counts = rows.map((one) => (one.kind === "layer" ? [one.layer] : one.layers));
@@ -142,8 +171,8 @@ export class RidgeCache {
         const [name, wider] = one.kind === "layer" ? [one.label, 1] : [one.key, 1.09];
         return Math.max(widest, wider * text(name) + (one.kind === "layer" && !one.block ? 0 : 12));
       }, 0);
-      const found = ridgeColumns(width, longest, row, numbers);
-      this.#columns = { width, font, rows, found };
+      const found = ridgeColumns(width, longest, row, numbers, sparks ? SPARK : 0);
+      this.#columns = { width, font, rows, sparks, found };
       this.#fitted.clear();
       return found;
     }

@@ -145,6 +145,8 @@ export function Ridge() {
     view.log.value;
     view.axis.value;
     view.selected.value;
+    view.sparklines.value;
+    view.state.sensitivity.value;
     view.pixelRatio.value;
     ridge.current?.draw();
   });

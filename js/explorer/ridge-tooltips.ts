@@ -7,6 +7,8 @@ import type { RidgeScene } from "../charts/ridge-canvas";
 import { layerTotal } from "../core/estimate";
 import { layerSqnr, ownOverride, zeroWords } from "./derived-state";
 import type { View } from "./open-and-hover-state";
+import { shownSensitivity } from "./ridge-cache";
+import { sensitivityLines } from "./sensitivity-words";
 
 interface Words {
   title: string;
@@ -17,7 +19,9 @@ interface Words {
 export function describeRow(view: View, row: Row): string {
   if (row.kind === "block") return `${row.key}, block of ${row.layers.length} layers`;
   const { title, lines } = layerWords(view, row.layer);
-  return [title, ...lines].join(", ");
+  const sensitivity = shownSensitivity(view);
+  const more = sensitivity ? sensitivityLines(view.state.metric.value, sensitivity, row.layer) : [];
+  return [title, ...lines, ...more].join(", ");
 }
 
 /** What to say at a place in the ridge; null where there is nothing. */
@@ -25,8 +29,12 @@ export function ridgeTip(view: View, scene: RidgeScene, index: number, x: number
   const row = scene.rows[index];
   if (!row) return null;
   if (row.kind === "block") return blockWords(scene, row);
-  const { plot } = scene.columns;
+  const { plot, spark } = scene.columns;
   const words = layerWords(view, row.layer);
+  const sensitivity = shownSensitivity(view);
+  if (sensitivity && x >= spark.x && x <= spark.x + spark.width) {
+    return { title: words.title, lines: sensitivityLines(view.state.metric.value, sensitivity, row.layer) };
+  }
   if (x < plot.x || x > plot.x + plot.width) return words;
   return { title: words.title, lines: binWords(scene.picture(row.layer), (x - plot.x) / plot.width) };
 }

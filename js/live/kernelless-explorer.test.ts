@@ -7,7 +7,7 @@ import { Estimator } from "../core/estimate";
 import { parseRecipe, withFields } from "../core/recipe";
 import { decodeSketch } from "../core/sketch-decoder";
 import { createState, type State } from "../explorer/explorer-state";
-import type { Score, Visit } from "../explorer/host-interface";
+import type { ByClass, Score, Visit } from "../explorer/host-interface";
 import { type ExplorerData, KernellessExplorer } from "./kernelless-explorer";
 
 const { sketch } = JSON.parse(readFileSync(join(import.meta.dirname, "../../tests/vectors/conv.json"), "utf8"));
@@ -108,5 +108,27 @@ describe("an explorer without a kernel", () => {
     nextFrame();
     expect(state.recipeText.value).toBe(TRIED);
     expect(state.status.value).toMatchObject({ state: "failed", text: expect.stringContaining("matches no layer") });
+  });
+
+  it("tells what was known with batch norm re-estimated, and what is got wrong of whatever is shown", () => {
+    const found = (result?: string) =>
+      ({ recipe: START, recalibrated: false, result, misread: 3 }) as unknown as ByClass;
+    const again = { ...score(START, 0.95), recalibrated: true };
+    host = new KernellessExplorer(
+      {
+        ...DATA,
+        known: { [START]: { score: score(START, 0.4), by_class: found(), recalibrated: { score: again } } },
+        results: { "1": { recipe: START, score: score(START, 0.9, "fine-tuned 3 epochs"), by_class: found() } },
+      },
+      BLOB,
+    );
+    state = createState(host);
+    expect([state.shownScore.value?.value, state.byClassIsCurrent.value]).toEqual([0.4, true]);
+    state.setRecalibrate(true);
+    expect(state.shownScore.value?.value).toBe(0.95);
+    expect(state.byClass.value).toBeNull();
+    state.goTo(visit(START, 0.9, "1"));
+    expect([state.shownScore.value?.value, state.byClass.value?.result]).toEqual([0.9, "1"]);
+    expect(state.byClassIsCurrent.value).toBe(true);
   });
 });

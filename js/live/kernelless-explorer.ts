@@ -3,12 +3,18 @@
 import { layerNames } from "../core/layer-overrides";
 import { parseRecipe, recipeJson, resolve } from "../core/recipe";
 import type { Figures, Sketch } from "../core/types";
-import type { Command, ExplorerModel, Score } from "../explorer/host-interface";
+import type { ByClass, Command, ExplorerModel, Score } from "../explorer/host-interface";
+
+interface Evaluated {
+  score?: Score;
+  by_class?: ByClass;
+}
 
 /** What a kernel knew of one recipe, or of one retrained model. */
-export interface Known {
+export interface Known extends Evaluated {
   exact?: Figures;
-  score?: Score;
+  /** With batch norm re-estimated. */
+  recalibrated?: Evaluated;
 }
 
 /** The data of a page with an explorer; the sketch travels beside it. */
@@ -94,7 +100,9 @@ export class KernellessExplorer implements ExplorerModel {
   #answer(): void {
     const known = this.data.results[this.#result] ?? this.data.known[this.#recipe];
     this.#hear("exact", known?.exact ?? null);
-    this.#hear("score", known?.score ?? null);
+    const evaluated = this.#result === "" && this.get("recalibrate") ? known?.recalibrated : known;
+    this.#hear("score", evaluated?.score ?? null);
+    this.#hear("by_class", evaluated?.by_class ? { ...evaluated.by_class, result: this.#result } : null);
   }
 
   #hear(name: string, value: unknown): void {

@@ -305,7 +305,7 @@ class Explorer(BaseWidget):
         if not history:
             values["history"] = [point for point in values["history"] if point["recipe"] == self._recipe]
         tried = {self.recipe, *(Recipe.from_json(point["recipe"]) for point in values["history"])}
-        known = {recipe: session.known(recipe) for recipe in tried}
+        known = {recipe: session.known(recipe, images=recipe == self.recipe) for recipe in tried}
         kept = {point["result"] for point in values["history"]} | {self._result}
         results = {key: result.to_dict() for key, result in retrained.items() if key in kept}
         return explorer_page(session.sketch, self.recipe, values, known, results)
@@ -564,7 +564,8 @@ class Explorer(BaseWidget):
             shown = replace(shown, comparison=session.compare(shown.compressed, cancelled))
             with self._lock:
                 self._retrained[key] = shown
-        self._tell(_by_class=shown.to_dict().get("by_class"))
+        if shown.comparison is not None:
+            self._tell(_by_class={**shown.to_dict()["by_class"], "result": key})
 
     def _compressed(self, recipe: Recipe, result: str, recalibrated: bool = False) -> CompressedModel:
         """Return what a recipe makes of the model, or what was retrained."""

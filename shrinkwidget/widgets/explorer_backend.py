@@ -193,26 +193,28 @@ class ExplorerSession:
         """Return what a recipe gets wrong that the dense model got right, None where that is not known."""
         return self._comparisons.get((_key(recipe), recalibrated))
 
-    def known(self, recipe: Recipe) -> dict[str, Any]:
+    def known(self, recipe: Recipe, images: bool = True) -> dict[str, Any]:
         """Return what has been found out about a recipe so far, as the page takes it.
 
         That is ``exact``, its figures, ``score`` and ``by_class``, and the latter two with batch norm recalibrated as
-        ``recalibrated``, each as far as there is one.
+        ``recalibrated``, each as far as there is one. Without `images` the misread ones are left out, which may take
+        200 kB.
         """
         figures = self._exact.get(_key(recipe))
         found: dict[str, Any] = {} if figures is None else {"exact": figures.to_dict()}
-        found |= self._known_score(recipe, recalibrated=False)
-        if recalibrated := self._known_score(recipe, recalibrated=True):
+        found |= self._known_score(recipe, False, images)
+        if recalibrated := self._known_score(recipe, True, images):
             found["recalibrated"] = recalibrated
         return found
 
-    def _known_score(self, recipe: Recipe, recalibrated: bool) -> dict[str, Any]:
+    def _known_score(self, recipe: Recipe, recalibrated: bool, images: bool) -> dict[str, Any]:
         found: dict[str, Any] = {}
         about = {"recipe": recipe.to_json(), "recalibrated": recalibrated}
         if (score := self.known_score(recipe, recalibrated)) is not None:
             found["score"] = {**score.to_dict(), **about, "state": "done"}
         if (comparison := self.comparison(recipe, recalibrated)) is not None:
-            found["by_class"] = {**by_class_dict(comparison), **about}
+            shown = comparison if images else replace(comparison, images={})
+            found["by_class"] = {**by_class_dict(shown), **about}
         return found
 
     def forget_score(self, recipe: Recipe) -> None:
