@@ -267,6 +267,8 @@ class Classes(Chart):
 def _pixels(image: Any) -> np.ndarray[Any, Any]:
     """Return an image's pixels from 0 to 1, H×W or H×W×3, whatever range its values had."""
     values = np.asarray(image.detach().cpu().float() if hasattr(image, "detach") else image, dtype=np.float64)
+    if values.ndim == 3 and values.shape[-1] in (1, 3) and values.shape[0] not in (1, 3):
+        values = np.moveaxis(values, -1, 0)  # an explorer keeps small pictures, H×W×C
     if values.ndim == 3:
         values = values[0] if values.shape[0] == 1 else np.moveaxis(values, 0, -1)
     low, high = np.nanmin(values), np.nanmax(values)

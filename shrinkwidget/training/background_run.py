@@ -12,7 +12,7 @@ import weakref
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
 from functools import cache
-from typing import Any, Final, Generic, Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 from torch import nn
 from tqdm import tqdm
@@ -27,6 +27,9 @@ from .progress import Progress, ProgressLines, TrainingLog
 from .schedules_and_methods import RecalibrateBatchNorm
 from .training_loop import Trainer
 from .training_options import TrainingOptions, TrainingSpec
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 log = logging.getLogger("shrinkwidget")
 
@@ -315,6 +318,24 @@ class TrainingRun(Generic[Result]):
 
         return write_page(path, run_page(self))
 
+    def figure(self, kind: str = "training", **options: Any) -> Figure:
+        """Draw a figure of it: ``"training"``, or ``"tradeoff"``, a point for every round; see `sw.figures`.
+
+        Raises:
+            FigureError: for an unknown kind, or while there is nothing to show.
+
+        Example:
+            >>> import shrinkwidget as sw
+            >>> valid = sw.demo.data("valid")
+            >>> run = sw.retrain(sw.demo.model(), sw.demo.few(per_class=8), valid, epochs=2, background=True)
+            >>> run.wait()
+            True
+            >>> figure = run.figure(width="nature-single")
+        """
+        from ..figures.figures_of import figure_of_run  # what draws trainings knows of them, not they of it
+
+        return figure_of_run(self, kind, options)
+
     @property
     def state(self) -> State:
         """Where it is: ready, running, paused, stopping, and in the end done, stopped or failed."""
@@ -332,16 +353,16 @@ class TrainingRun(Generic[Result]):
 
     @property
     def history(self) -> list[dict[str, Any]]:
-        """An entry for every epoch, of plain values: round, epoch, loss, train, test, lr, sparsity, seconds.
+        """An entry for every epoch, of plain values: round, epoch, loss, train, test, lr, sparsity, seconds, seed.
 
         Its `step` and `examples` are how many steps it took, and how many examples it saw.
         """
-        return list(self._trainer.log.history)
+        return [{**row, "seed": self.spec.options.seed} for row in self._trainer.log.history]
 
     @property
     def points(self) -> list[dict[str, Any]]:
-        """An entry for every round: round, nbytes, ratio, sparsity, test; plain values."""
-        return list(self._trainer.log.points)
+        """An entry for every round: round, nbytes, ratio, sparsity, test, seed; plain values."""
+        return [{**row, "seed": self.spec.options.seed} for row in self._trainer.log.points]
 
     @property
     def baseline(self) -> Score | None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from threading import RLock
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import traitlets as t
 from IPython.core.getipython import get_ipython
@@ -37,6 +37,9 @@ from .keep_and_save import PLAIN, Exists, keep_in_notebook, keeps, save_to
 from .monitor import Monitor
 from .worker_thread import Pace, Worker
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 log = logging.getLogger("shrinkwidget")
 
 _WORKER: Final = Worker()
@@ -46,6 +49,7 @@ _SILENT_SECONDS: Final = 3.0
 _LOOK_SECONDS: Final = 0.005
 _SNAPSHOT_SECONDS: Final = 5.0
 _SENSITIVITY_SECONDS: Final = 0.3
+_METRIC_FIELDS: Final = {"metric": "name", "percent": "percent", "higher": "higher"}
 _OF_THE_PAGE: Final = ("result", "recalibrated")
 """What the history holds for the page alone: a provenance says as much."""
 _NOT_ON_PAGE: Final = frozenset({"sketch", "exact", "score", "by_class", "status", "monitor", "keeps"})
@@ -198,9 +202,59 @@ class Explorer(BaseWidget):
 
     @property
     def history(self) -> list[dict[str, Any]]:
-        """Every recipe evaluated so far: dicts of recipe (a `Recipe`), nbytes, value, low, high, n, provenance."""
-        visits = [{**point, "recipe": Recipe.from_json(point["recipe"])} for point in self._history]
+        """Every recipe evaluated so far: dicts of recipe (a `Recipe`), nbytes, value, low, high, n, provenance.
+
+        Beside them `ratio` (dense bytes / bytes), `sparsity`, `sqnr` in dB, `macs` (None while they are not known),
+        `seed` (of a retraining), and `metric`, `percent`, `higher` of the value.
+        """
+        visits = [
+            {**point, "recipe": Recipe.from_json(point["recipe"]), **self._about(point)} for point in self._history
+        ]
         return [{name: value for name, value in visit.items() if name not in _OF_THE_PAGE} for visit in visits]
+
+    def _about(self, point: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what a report needs to know of a point of the history."""
+        session, retrained = self._open(), self._retrained.get(point["result"] or "")
+        recipe = Recipe.from_json(point["recipe"])
+        found = session.estimate(recipe) if retrained is None else retrained.estimate
+        macs = None
+        if len(self._macs) == len(found.layers):
+            macs = round(sum(n * e.kept / e.n for n, e in zip(self._macs, found.layers, strict=True)))
+        return {
+            "ratio": found.original_nbytes / point["nbytes"],
+            "sparsity": found.sparsity,
+            "sqnr": found.sqnr,
+            "macs": macs,
+            "seed": None if retrained is None else retrained.seed,
+            **{name: session.metric.to_dict()[key] for name, key in _METRIC_FIELDS.items()},
+        }
+
+    @property
+    def baseline(self) -> Score | None:
+        """The score of the dense model; None while there is none."""
+        return None if self._baseline is None else Score.from_dict(self._baseline)
+
+    def figure(self, kind: str = "summary", **options: Any) -> Figure:
+        """Draw a figure of what is shown; see `sw.figures`.
+
+        Of the present recipe: ``"distributions"``, ``"layer"`` (with ``name="conv1"``), ``"size"``, ``"silhouette"``,
+        ``"classes"``. ``"tradeoff"`` of the history, ``"sensitivity"`` and ``"training"`` of what its buttons have
+        measured and trained, and ``"summary"``, one page of all.
+
+        Raises:
+            FigureError: for an unknown kind, or where there is nothing yet to show.
+
+        Example:
+            >>> import shrinkwidget as sw
+            >>> ex = sw.explore(sw.demo.model(), sw.demo.data("valid"), sparsity=0.8, bits=4)
+            >>> ex.wait()
+            True
+            >>> path = sw.figures.save(ex.figure("size", width="nature-single"), "size.pdf")
+            >>> ex.close()
+        """
+        from ..figures.figures_of import figure_of_explorer
+
+        return figure_of_explorer(self, kind, options)
 
     @property
     def run(self) -> TrainingRun[CompressedModel] | None:
@@ -521,7 +575,7 @@ class Explorer(BaseWidget):
         if run.state in ("done", "stopped") and self._session is not None and score is not None:
             with self._lock:
                 key = str(len(self._retrained) + 1)
-                self._retrained[key] = _Retrained(run.result, score)
+                self._retrained[key] = _Retrained(run.result, score, seed=run.spec.options.seed)
                 self._add_visit(run.result.recipe, run.result.nbytes, score.to_dict(), key)
 
     # what was retrained, shown again
@@ -769,6 +823,7 @@ class _Retrained:
     compressed: CompressedModel
     score: Score
     comparison: PredictionComparison | None = None
+    seed: int = 0
 
     @property
     def estimate(self) -> Estimate:

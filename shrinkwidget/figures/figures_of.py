@@ -1,0 +1,60 @@
+"""Which data an explorer or a training brings to each kind of figure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from ..argument_checks import meant
+from ..errors import FigureError, quoted
+from .chart import kind_named, kinds
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from ..training.background_run import TrainingRun
+
+_OF_THE_RECIPE: Final = ("distributions", "layer", "size", "silhouette", "summary")
+_OF_A_RUN: Final = ("training", "tradeoff")
+
+
+def figure_of_explorer(explorer: Any, kind: object, options: Mapping[str, Any]) -> Figure:
+    """Return a figure of what an explorer shows; see `Explorer.figure`."""
+    draw, name = kind_named(kind), meant(kind, kinds())
+    given = dict(options)
+    if name in _OF_THE_RECIPE:
+        known: dict[str, Any] = {"estimate": explorer.estimate}
+        if name not in ("layer", "size"):
+            known["order"] = tuple(explorer._order)
+        if name == "layer":
+            if "name" not in given:
+                raise FigureError("which layer? write ex.figure('layer', name='conv1')")
+            return draw(explorer.sketch, given.pop("name"), **known, **given)
+        if name == "summary":
+            more = {"sensitivity": explorer.sensitivity, "classes": explorer.comparison}
+            more["tradeoff"] = explorer if len(explorer.history) > 1 else None
+            more["training"] = explorer.run if explorer.run is not None and explorer.run.history else None
+            known |= {part: data for part, data in more.items() if data is not None}
+        return draw(explorer.sketch, **{**known, **given})
+    parts: dict[str, tuple[str, Callable[[], Any]]] = {
+        "tradeoff": ("", lambda: explorer),
+        "sensitivity": ("press Sensitivity first, or draw sw.sensitivity(model, data)", lambda: explorer.sensitivity),
+        "training": ("press Retrain… first", lambda: explorer.run),
+        "classes": ("wait() until a recipe and the dense model are evaluated", lambda: explorer.comparison),
+    }
+    if name not in parts:
+        raise FigureError(f"an explorer has no data for {quoted(name)}: give your own to sw.figures.{name}(…)")
+    why, data_of = parts[name]
+    data = data_of()
+    if data is None:
+        raise FigureError(f"there is nothing to draw in {name!r}: {why}")
+    return draw(data, **given)
+
+
+def figure_of_run(run: TrainingRun[Any], kind: object, options: Mapping[str, Any]) -> Figure:
+    """Return a figure of a training; see `TrainingRun.figure`."""
+    draw: Callable[..., Figure] = kind_named(kind)
+    name = meant(kind, kinds())
+    if name not in _OF_A_RUN:
+        raise FigureError(f"a training has no data for {quoted(name)}: it has {' and '.join(map(repr, _OF_A_RUN))}")
+    return draw(run, **options)

@@ -1,0 +1,94 @@
+"""Figures of an explorer and of a training: what they show is what the explorer knows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import shrinkwidget as sw
+from shrinkwidget.errors import FigureError
+
+
+@pytest.fixture(scope="module")
+def explorer() -> Any:
+    """Return an explorer that has tried three recipes and retrained one."""
+    ex = sw.explore(sw.demo.model(), sw.demo.data("valid"), train_data=sw.demo.few(20))
+    for sparsity in (0.0, 0.7, 0.9):
+        ex.recipe = sw.Recipe(sparsity=sparsity, bits=4)
+        assert ex.wait()
+    yield ex
+    ex.close()
+
+
+def test_every_kind_that_an_explorer_knows_is_drawn(explorer: Any, tmp_path: Path) -> None:
+    for kind in ("distributions", "size", "silhouette", "tradeoff", "classes", "summary"):
+        path = sw.figures.save(explorer.figure(kind), tmp_path / f"{kind}.pdf")
+        (chart,) = sw.figures.read(path)["charts"]
+        assert chart["kind"] == kind
+    layer = explorer.figure("layer", name="stem", width="nature-single")
+    assert sw.figures.table(layer).columns == ("bits", "SQNR")
+
+
+def test_the_figure_shows_the_exact_bytes_of_the_explorer(explorer: Any) -> None:
+    assert explorer.estimate.exact
+    rows = sw.figures.table(explorer.figure("size")).rows
+    assert sum(row["bytes"] for row in rows) == explorer.estimate.nbytes == explorer.compress().nbytes
+
+
+def test_history_carries_what_a_report_needs(explorer: Any) -> None:
+    last = explorer.history[-1]
+    small = explorer.compress()
+    assert last["ratio"] == pytest.approx(small.original_nbytes / small.nbytes)
+    assert last["sparsity"] == pytest.approx(0.9, abs=1e-4)
+    assert last["sqnr"] == pytest.approx(small.estimate.sqnr)
+    dense, seed, metric = explorer.history[0]["macs"], last["seed"], last["metric"]
+    assert 0 < last["macs"] < 0.5 * dense
+    assert (seed, metric, last["n"], last["percent"], last["higher"]) == (None, "accuracy", 287, True, True)
+
+
+def test_the_caption_of_a_trade_off_names_what_shrinkbench_asks_for(explorer: Any) -> None:
+    words = sw.figures.caption(explorer.figure("tradeoff"))
+    for asked in (
+        "compression ratio",
+        "the dense model",
+        "287 examples",
+        "one seed",
+        "Multiply-accumulates",
+        "retrained",
+    ):
+        assert asked in words
+
+
+def test_what_is_not_there_yet_is_said(explorer: Any) -> None:
+    with pytest.raises(FigureError, match="press Sensitivity first"):
+        explorer.figure("sensitivity")
+    with pytest.raises(FigureError, match=r"press Retrain… first"):
+        explorer.figure("training")
+    with pytest.raises(FigureError, match="an explorer has no data for 'transfer'"):
+        explorer.figure("transfer")
+    with pytest.raises(FigureError, match="did you mean 'silhouette'"):
+        explorer.figure("silhuette")
+    with pytest.raises(FigureError, match=r"which layer\? write ex.figure\('layer', name='conv1'\)"):
+        explorer.figure("layer")
+
+
+def test_a_run_draws_its_training_and_its_rounds(tmp_path: Path) -> None:
+    model, valid = sw.demo.model(), sw.demo.data("valid")
+    run = sw.prune_and_retrain(
+        model, sw.demo.few(20), valid, 0.75, sw.methods.FineTune(1), rounds=2, seed=3, background=True
+    )
+    assert run.wait()
+    assert [point["seed"] for point in run.points] == [3, 3]
+    assert [row["epoch"] for row in sw.figures.table(run.figure()).rows] == [0, 1, 2]
+    rows = sw.figures.table(run.figure("tradeoff")).rows
+    assert [row["bytes"] for row in rows] == [point["nbytes"] for point in run.points]
+    (chart,) = sw.figures.read(sw.figures.save(run.figure("tradeoff"), tmp_path / "a.svg"))["charts"]
+    assert (chart["seeds"], chart["n"]) == ([3], [287])
+    with pytest.raises(FigureError, match="a training has no data for 'size'"):
+        run.figure("size")
+    unscored = sw.retrain(model, sw.demo.few(5), epochs=1, background=True)
+    assert unscored.wait()
+    with pytest.raises(FigureError, match="the run has no points, it has no evaluation data"):
+        unscored.figure("tradeoff")
