@@ -80,6 +80,7 @@ def effective(layer: LayerSketch, plan: Plan, survival: PruningOutcome | None, k
     if bars is None:  # a sketch cannot tell: nothing is drawn
         return np.zeros(len(edges) - 1)
     values, counts = bars
+    # counts are spread over all values first, so that what lies off the axis does not make the bars on it taller
     on_axis = (values >= edges[0]) & (values <= edges[-1])
     bins = np.minimum(np.searchsorted(edges, values[on_axis], side="right") - 1, len(edges) - 2)
     per_bin = np.bincount(bins, weights=counts[on_axis], minlength=len(edges) - 1)
@@ -152,6 +153,7 @@ def sign_levels(layer: LayerSketch, plan: Plan, survival: PruningOutcome) -> Flo
     """Return the two values of a typical group of one bit: its mean magnitude with either sign."""
     table = nearest_table(layer, plan.granularity)
     typical = typical_range(table)
+    # the mean of a group of that range, all its weights kept
     mean = typical * float(_mean(_run_counts(layer, table, survival, layer.n, np.array([typical])))[0])
     return np.array([-mean, mean])
 
@@ -205,6 +207,7 @@ def _mean(per_bin: Floats) -> Floats:
 def _per_level(per_bin: Floats, step: float, steps: int) -> Floats:
     """Return how many of the counts per bin, shape (…, 162), round to the levels 0…`steps`, shape (…, steps + 1)."""
     ends = (np.arange(steps) + 0.5) * step
+    # a bin that a rounding boundary cuts is evenly filled; the atom is at 1, and rounds as a whole
     i = np.clip(np.searchsorted(HIGH[:ATOM], ends, side="right"), 0, ATOM - 1)
     inside = np.clip((ends - LOW[i]) / (HIGH[i] - LOW[i]), 0.0, 1.0)
     upto = np.cumsum(per_bin[..., :ATOM], axis=-1)
@@ -220,7 +223,7 @@ def _positive_shares(layer: LayerSketch) -> Floats:
     """
     parts = _parts(layer, _EVERYONE)
     low, high = LOW * layer.absmax, HIGH * layer.absmax
-    high[ATOM - 1 :] = np.inf
+    high[ATOM - 1 :] = np.inf  # the last two bins are one bucket of the value table
     plus, minus = parts.below(high) - parts.below(low), parts.below(-low) - parts.below(-high)
     filled = plus + minus > 0
     nearest: NDArray[np.intp] = np.maximum.accumulate(np.where(filled, np.arange(BINS), -1))

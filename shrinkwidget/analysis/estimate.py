@@ -12,7 +12,7 @@ from ..errors import ArgumentError, NoEstimateError, quoted
 from ..method_registry import Kind, every_setting
 from ..recipe import Plan, Recipe, RecipeFields, layer_label, recipe_from
 from .channel_layout import Stated
-from .file_size import counts_bytes, header_bytes, layer_bytes, uncompressed_bytes
+from .file_size import count_width, header_bytes, layer_bytes
 from .model_tensors import Source
 from .pruning_estimate import survivals
 from .quantization_estimate import rounding_noise
@@ -249,11 +249,13 @@ def assembled(
 ) -> Estimate:
     """Return the estimate of these layers together with what the rest of the file takes."""
     layers = tuple(layers)
-    uncompressed = uncompressed_bytes(
-        ((t.nbytes, t.itemsize, t.floating) for t in sketch.uncompressed), recipe.uncompressed_bits
+    # floats take at most the bits that the recipe gives them, everything else its own width
+    widest = recipe.uncompressed_bits // 8
+    uncompressed = sum(
+        t.nbytes // t.itemsize * (min(t.itemsize, widest) if t.floating else t.itemsize) for t in sketch.uncompressed
     )
     lengths = {
-        "counts": counts_bytes(layer.n for layer, plan in zip(layers, plans, strict=True) if not plan.keep),
+        "counts": sum(count_width(layer.n) for layer, plan in zip(layers, plans, strict=True) if not plan.keep),
         "codes": sum(layer.codes for layer in layers),
         "mask": sum(layer.mask for layer in layers),
         "scales": sum(layer.scales for layer in layers),

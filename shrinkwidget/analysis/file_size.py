@@ -14,8 +14,8 @@ from torch import Tensor
 from ..errors import ModelError, quoted
 from ..recipe import Granularity, Plan
 from .channel_layout import FIRST
-from .model_tensors import ModelTensors, TensorEntry, TensorSpec, dtype_name
-from .packed_structure import FORMAT, fold_structure
+from .model_tensors import TensorEntry, TensorSpec, dtype_name
+from .packed_structure import FORMAT
 from .safetensors_header import FILE_DTYPES
 
 VERSION: Final = 3
@@ -76,7 +76,7 @@ def stored_bits(bits: int, itemsize: int) -> int:
 
 def zero_on_grid(plan: Plan, bits: int) -> bool:
     """Tell whether codes of so many bits can say zero: plain floats can, and those of most quantizers."""
-    return bits >= 16 or plan.coder.has_zero(bits)
+    return bits >= 16 or plan.coder.has_zero(bits)  # of sign × mean, and of most codebooks, no code is zero
 
 
 def zeros_dropped(n: int, zeros: int, negative: int, plan: Plan, itemsize: int) -> int:
@@ -96,7 +96,9 @@ def zeros_dropped(n: int, zeros: int, negative: int, plan: Plan, itemsize: int) 
     if plan.keep:
         return 0
     bits = stored_bits(plan.bits, itemsize)
-    width = max(bits, 2)  # one bit beside a mask is never smaller, but ternary where most is zero
+    # One bit beside a mask is never smaller than one bit alone. Taken for two bits, it makes a layer ternary that is
+    # mostly zero, which signs alone would ruin.
+    width = max(bits, 2)
     masked = n + (n - zeros) * width < n * width
     if masked or (bits < 16 and zero_on_grid(plan, bits)):
         return zeros
@@ -126,17 +128,6 @@ def group_count(granularity: Granularity, matrix: tuple[int, int]) -> int:
 def ceil_div(a: int, b: int) -> int:
     """Return a / b rounded up, exactly."""
     return -(-a // b)
-
-
-def uncompressed_bytes(tensors: Iterable[tuple[int, int, bool]], bits: int) -> int:
-    """Return the bytes of all uncompressed tensors, floats taking at most `bits` an element.
-
-    Each is given as (bytes, bytes per element, whether real floating point).
-    """
-    return sum(
-        nbytes // itemsize * (min(itemsize, bits // 8) if floating else itemsize)
-        for nbytes, itemsize, floating in tensors
-    )
 
 
 def stored_dtype(dtype: torch.dtype, bits: int, bfloat16: bool) -> torch.dtype:
@@ -173,17 +164,11 @@ def peak(tensor: Tensor) -> float:
     return float(finite.abs().max()) if finite.numel() else 0.0
 
 
-def structure_text(weights: ModelTensors, peaks: Mapping[str, float]) -> str:
-    """Return the compact description of a model's tensors that the header carries, independent of any recipe.
-
-    Its length is what `header_bytes` wants. `peaks`: see `half_is_bfloat16`.
-    """
-    described = (describe(e, e.compressible, half_is_bfloat16(e, peaks.get(e.name))) for e in weights.saved)
-    return fold_structure(list(described))
-
-
 def half_is_bfloat16(entry: TensorEntry, known_peak: float | None = None) -> bool:
-    """Tell whether the 16-bit form of a tensor is bfloat16; its largest magnitude is looked up if it is not known."""
+    """Tell whether the 16-bit form of a tensor is bfloat16; its largest magnitude is looked up if it is not known.
+
+    It is part of the description, and so it is found out for all tensors, also where no recipe makes them 16 bits wide.
+    """
     if entry.dtype in _WIDE and known_peak is None:
         known_peak = peak(entry.load())
     return needs_bfloat16(entry.dtype, known_peak or 0.0)
@@ -223,11 +208,6 @@ def header_bytes(recipe_json: str, structure_length: int, lengths: Mapping[str, 
     """
     # only the length of the structure matters, and neither base64 nor a checksum has letters that JSON escapes
     return 8 + len(header_text(recipe_json, "A" * structure_length, lengths)) + lengths["counts"]
-
-
-def counts_bytes(sizes: Iterable[int]) -> int:
-    """Return the bytes of the section of kept counts: 4 per compressible layer not under Keep, 8 where n ≥ 2³²."""
-    return sum(count_width(n) for n in sizes)
 
 
 def count_width(n: int) -> int:

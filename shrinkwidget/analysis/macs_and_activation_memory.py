@@ -162,6 +162,7 @@ class _Watcher(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch lea
         self.live = _Live()
         self._calls = calls
         self._parts: dict[int, list[_Part]] = defaultdict(list)  # by address of the storage
+        # weights are told by their memory, as views of them, casts and transposes are what operations are given
         by_name = {entry.name: entry for entry in entries if entry.role != "other"}
         for entry in by_name.values():
             weight = by_name.get(entry.part_of, entry)  # what is computed from parts is what multiplies
@@ -201,6 +202,7 @@ class _Watcher(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch lea
 
         Of a layer that is fed another module's parameter (a learnt query), its own weights are the weights.
         """
+        # biases are operands of some kernels, too, and multiply nothing
         running = self._calls.stack[-1]
         used = {p.entry.name: p.entry.numel for t in given for p in self._within(t) if len(p.entry.shape) >= 2}
         used = {name: n for name, n in used.items() if name.rpartition(".")[0] == running} or used

@@ -262,6 +262,7 @@ def _layers_in_one_place(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, str
     weights = [name for name in here if len(shapes[name]) > 1 and not PYTORCH_NAME.search(leaf_of(name))]
     if len(weights) < 2:
         return {}
+    # a name such as W1 goes with b1, dense_kernel with dense_bias and dense_scale: the layer is what they share
     found: dict[str, str] = {}
     for name in weights:
         layer = re.sub(r"_(kernel|weights?|w)$", "", name, flags=re.IGNORECASE)
@@ -352,6 +353,7 @@ def _torch_save_bytes(source: Source, entries: Iterable[TensorEntry]) -> int:
         state = source
     else:
         state = {entry.name: torch.empty(entry.shape, dtype=entry.dtype) for entry in entries}
+    # written, as the size of its zip file depends on names, alignment and torch's version; nothing reaches the disk
     counted = _Counted()
     torch.save(state, counted)  # type: ignore[arg-type]  # torch asks for a whole file object and uses these two
     return counted.nbytes

@@ -62,6 +62,7 @@ def each(
 
     threads = min(_THREADS, os.cpu_count() or 1)
     with ThreadPoolExecutor(threads, initializer=_work_alone) as pool:
+        # results are whole layers: as many more as may wait to be taken are held in memory
         waiting: deque[Future[_Result]] = deque()
         for item in items:
             waiting.append(pool.submit(one, item))
@@ -103,6 +104,7 @@ def before_exit(stop: Callable[[], None]) -> None:
                 stop()
                 return
 
+    # private, but what concurrent.futures itself uses; without it plain atexit, after the pools are closed
     getattr(threading, "_register_atexit", atexit.register)(stop_here)
 
 

@@ -67,6 +67,7 @@ def nearest_table(layer: LayerSketch, granularity: Granularity) -> Table:
     if wanted >= layer.matrix[1]:
         return layer.tables["channel"]
     sizes = [g for g in layer.tables if isinstance(g, int)]
+    # in log g: ranges grow slowly with the number of weights that they are the largest of
     nearest: int = min(sizes, key=lambda size: abs(math.log(size / wanted)))
     return layer.tables[nearest]
 
@@ -105,8 +106,9 @@ MOST_SETTLED: Final = 256
 def _relative_noise(layer: LayerSketch, plan: UniformPlan, survival: PruningOutcome) -> float:
     """Return the squared error of rounding over the energy of what is rounded."""
     table = nearest_table(layer, plan.granularity)
+    # rounding errors of a bin are proportional to its energy, whatever the group's range
     energy = table.energy * survival.shares(table.values, table.range_energy, layer.absmax)
-    if energy.sum() <= 0:
+    if energy.sum() <= 0:  # nothing survives in any group of the table, which is of a sample
         energy = table.energy
     ratios = surviving_ratios(table, survival)
     total = float(energy.sum())  # 0 of weights whose squares float32, in which tables are sent, cannot hold
@@ -126,6 +128,7 @@ def surviving_ratios(table: Table, survival: PruningOutcome) -> Floats:
     if threshold == 0 or survival.curve is not None or alive.sum() <= 0:
         return table.ratios
     both = (table.values * RATIOS[1:, None] > threshold) @ table.range_energy / alive.sum()
+    # groups that lose one end have all survivors on one side of zero
     shares: Floats = table.ratios * np.append(0.0, both)
     shares[0] = 1 - shares.sum()
     return shares
@@ -148,6 +151,7 @@ def chosen_grid(
     near = np.zeros(BINS) if plan.symmetric else energy * _near_share(plan, ratios)
     outermost = 0.0 if plan.symmetric else float(energy[ATOM]) * _open_ends(plan, ratios)
     if plan.span == "mse":
+        # all sixteen clips at once, from a table that layers of the same extent share
         tables = _clip_errors(plan, extent)
         noises = tables.error @ energy + tables.more @ near + tables.open_end * outermost
         clip = _least_error_clip(noises)
@@ -279,6 +283,7 @@ _CUBES: Final = np.diff(np.append(0.0, HIGH[:ATOM]) ** 3)
 
 def _relative_error(step: Floats, end: Floats) -> Floats:
     """Return, per grid and bin, the mean squared rounding error over the mean square; `step`, `end`: shape (n, 1)."""
+    # 1 in the lowest bin, where everything rounds to zero; the atom is a point and not an interval
     ratio = np.ones((len(step), BINS))
     ratio[:, 1:ATOM] = 3 * np.diff(_error_integral(HIGH[:ATOM], step, end), axis=1) / _CUBES[1:]
     outermost = np.minimum(1.0, end)
@@ -290,6 +295,7 @@ def _relative_error(step: Floats, end: Floats) -> Floats:
 
 def _error_integral(x: Floats, step: Floats | float, end: Floats | float) -> Floats:
     """Return ∫₀ˣ (y − q(y))² dy: k whole steps of step³/12 each, the part of one, and what lies beyond the end."""
+    # beyond the end of the grid everything is rounded to it, and the error grows with the distance
     inside = np.minimum(x, end)
     k = np.rint(inside / step)
     return np.asarray(k * step**3 / 12 + (inside - k * step) ** 3 / 3 + np.maximum(x - end, 0.0) ** 3 / 3)
@@ -298,10 +304,11 @@ def _error_integral(x: Floats, step: Floats | float, end: Floats | float) -> Flo
 def one_bit_capture(layer: LayerSketch, plan: Plan, survival: PruningOutcome, survivors: float) -> float:
     """Return the share of the survivors' energy that sign × mean magnitude captures."""
     everyone = _mean_capture(layer, PruningOutcome(layer.n, 0.0, survival.cut, np.ones(BINS)), layer.energy)
+    # of all weights that one scale would capture; smaller groups, whose means differ, capture more
     captured = _mean_capture(layer, survival, survivors)
     if plan.granularity == "tensor" or everyone >= 1:
         return captured
-    # smaller groups capture more of all weights' energy, as is known; of the survivors' in the same proportion
+    # how much more is known of all weights, and taken for the survivors in the same proportion
     finer = min(max((nearest_table(layer, plan.granularity).captured - everyone) / (1 - everyone), 0.0), 1.0)
     return captured + (1 - captured) * finer
 
@@ -356,9 +363,11 @@ def surviving(layer: LayerSketch, survival: PruningOutcome) -> Parts:
     low, high = bucket_edges(layer.buckets & 0x7FFF)
     high = low if layer.lossless else high  # a bucket of bfloat16 is one number
     negative = layer.buckets >= 0x8000
+    # the reach is that of all weights, or the gap that pruning leaves around zero would count as the survivors'
     wide = reach(*signed(low, high, negative))
     count, share = _surviving_counts(layer, survival)
     if not layer.lossless and survival.curve is None and survival.cut.threshold > 0:
+        # the bucket that the threshold cuts begins there
         low = np.where(low == survival.cut.low, survival.cut.threshold, low)
     low, high = signed(low, high, negative)
     alive = count > 0
@@ -405,9 +414,11 @@ def codebook_noise(layer: LayerSketch, survival: PruningOutcome, bits: int) -> f
 
 def codebook(moments: Moments, bits: int) -> Floats:
     """Return 2^bits ascending values: Panter and Dite's quantiles (1951), then Lloyd's algorithm."""
+    # the start decides about up to 8 dB (ResNet-20, 6 bits): Lloyd's algorithm never moves enough values into the tails
     values = moments.companded(2**bits)
     for _ in range(LLOYD):
         count, total, _squares = moments.cells(values)
+        # an empty cell keeps its value
         values = np.where(count > 0, total / np.maximum(count, 1e-300), values)
     return values
 
@@ -416,6 +427,7 @@ class Moments:
     """Running counts, sums and sums of squares of parts of buckets, each uniform between its edges."""
 
     def __init__(self, parts: Parts) -> None:
+        # running sums make a cell's moments two look-ups, whatever number of buckets it spans
         self.parts = parts
         low, high, count = parts.low, parts.high, parts.count
         total, squares = count * (low + high) / 2, count * (low * low + low * high + high * high) / 3
@@ -450,6 +462,7 @@ class Moments:
         parts = self.parts
         if not len(parts.count):
             return np.zeros(len(x)), np.zeros(len(x)), np.zeros(len(x))
+        # of the bucket that x falls into, the part below it: evenly filled, it has its mean in the middle
         i = np.searchsorted(parts.high, x, side="left")
         j = np.minimum(i, len(parts.low) - 1)
         low, width = parts.low[j], parts.high[j] - parts.low[j]

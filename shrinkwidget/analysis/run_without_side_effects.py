@@ -41,7 +41,7 @@ def call(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> 
     """Return what the model returns, in the mode it is in; raises as `run` does."""
     try:
         return model(*args, **kwargs)
-    except ShrinkError:
+    except ShrinkError:  # of a hook of ours that watches: a sentence already
         raise
     except Exception as error:
         given = [("input", a) for a in args] + list(kwargs.items())
@@ -111,6 +111,7 @@ def _set_random_state(state: tuple[Any, ...]) -> None:
 @contextmanager
 def eval_mode(model: nn.Module) -> Iterator[None]:
     """Put every submodule into eval mode, and back into the mode each one was in."""
+    # one by one, as model.train() would unfreeze the batch norms that a user keeps in eval mode
     before = [(module, module.training) for module in model.modules()]
 
     def put_back() -> None:
@@ -139,6 +140,7 @@ def moved(value: Any, device: torch.device | None) -> Any:
         return value if device is None else value.to(device)
     if isinstance(value, tuple | list):
         parts = [moved(part, device) for part in value]
+        # named tuples take their parts one by one
         return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
     if isinstance(value, Mapping):
         return {k: moved(v, device) for k, v in value.items()}

@@ -21,7 +21,7 @@ from ..errors import FileError, ModelError, quoted
 from ..method_registry import Statistics
 from ..recipe import Granularity, Plan, Recipe, layer_label
 from .channel_layout import Stated
-from .file_size import needs_bfloat16, safetensors_bytes, structure_text
+from .file_size import describe, half_is_bfloat16, needs_bfloat16, safetensors_bytes
 from .model_tensors import (
     COMPRESSIBLE_DTYPES,
     ModelTensors,
@@ -31,6 +31,7 @@ from .model_tensors import (
     open_model,
     where_float64_is,
 )
+from .packed_structure import fold_structure
 from .parallel import each
 from .quantization_group_histograms import (
     CHUNK,
@@ -346,12 +347,14 @@ def counted(weights: ModelTensors) -> Sketch:
 
 
 def _assembled(weights: ModelTensors, layers: tuple[LayerSketch, ...]) -> Sketch:
-    structure = structure_text(weights, {layer.name: layer.absmax for layer in layers})
+    # the header of a packed file describes the tensors the same way under every recipe: only its length counts here
+    peaks = {layer.name: layer.absmax for layer in layers}
+    described = [describe(e, e.compressible, half_is_bfloat16(e, peaks.get(e.name))) for e in weights.saved]
     return Sketch(
         title=weights.title,
         parameters=sum(e.numel for e in weights.entries if e.role in ("parameter", "tensor")),
         original_nbytes=safetensors_bytes(weights.saved),
-        structure=len(structure),
+        structure=len(fold_structure(described)),
         layers=layers,
         uncompressed=tuple(
             UncompressedTensor(
@@ -390,7 +393,7 @@ def sketch_layer(entry: TensorEntry, tables: bool = True) -> LayerSketch:
     counts = histogram[buckets.astype(np.intp)]
     lossless = entry.dtype is torch.bfloat16  # a bucket is one number of this type
     least, most = (float(x) for x in torch.aminmax(rows))
-    absmax = max(most, -least)
+    absmax = max(most, -least)  # exact, as grids end there; a bucket would be off by up to 0.8 %
     zeros = negative_zeros = 0
     if not (buckets & 0x7FFF).all():  # bucket 0 holds the smallest denormals as well: the zeros in it are counted
         for piece in torch.split(rows.reshape(-1), CHUNK):
@@ -421,6 +424,7 @@ def _tables(rows: Tensor, m: Magnitudes, lossless: bool, least: float, most: flo
     """Return the relative tables of all granularities."""
     energies = m.count * m.square
     total = float((m.count * (m.low if lossless else (m.low + m.high) / 2)).sum())
+    # the whole tensor is one group: one ratio between its ends
     ends = (torch.tensor([min(least, 0.0)], dtype=rows.dtype), torch.tensor([max(most, 0.0)], dtype=rows.dtype))
     whole = tensor_table(m.low, m.high, m.count, energies, max(most, -least), total, ratio_shares(*ends))
     tables: dict[Granularity, Table] = {"tensor": whole, **relative_tables(rows, float(energies.sum()))}
@@ -477,6 +481,7 @@ def bucket_edges(magnitudes: NDArray[np.integer]) -> tuple[Floats, Floats]:
 
 
 def _magnitudes(buckets: NDArray[np.uint16], counts: NDArray[np.int64], lossless: bool) -> Magnitudes:
+    # without the sign bit, buckets of either sign have the same number
     ids, where = np.unique(buckets & 0x7FFF, return_inverse=True)
     count: Floats = np.bincount(where, weights=counts.astype(np.float64)).astype(np.float64)
     low, high = bucket_edges(ids)
@@ -493,6 +498,7 @@ def mean_square(low: Floats, high: Floats) -> Floats:
 def _decoded_layer(i: int, layer: dict[str, Any], tensors: dict[str, NDArray[Any]]) -> LayerSketch:
     start, end = (int(x) for x in tensors["value_starts"][i : i + 2])
     counts = tensors["value_counts"][start:end].astype(np.int64)
+    # a blob may come from anywhere: figures of such a layer would be nonsense, and look like others
     if int(counts.sum()) != math.prod(layer["shape"]):
         raise ValueError(f"the counts of {quoted(layer['name'])} do not add up to its size")
     tables: dict[Granularity, Table] = {}

@@ -163,8 +163,22 @@ class EntropyEncoding(PlainEncoding):
     def wrap(self, pieces: list[Bytes]) -> list[Bytes]:
         """Return the pieces as one zstd frame, or nothing for nothing."""
         raw = b"".join(piece.data for piece in pieces)
-        levels = _LEVELS_IF_SMALL if len(raw) <= _SMALL else _LEVELS
-        return [np.frombuffer(min((_compress(raw, level) for level in levels), key=len), np.uint8)] if raw else []
+        if not raw:
+            return []
+        frames = []
+        for level in _LEVELS_IF_SMALL if len(raw) <= _SMALL else _LEVELS:
+            parameters = zstandard.ZstdCompressionParameters.from_level(
+                level,
+                source_size=len(raw),
+                # without magic number, length and checksum: the header of the file has them all
+                format=zstandard.FORMAT_ZSTD1_MAGICLESS,
+                write_content_size=False,
+                write_checksum=False,
+                # short matches in noise are chance, and cost more than the Huffman codes of what they replace
+                min_match=7 if level == _LEVELS_IF_SMALL[-1] else 0,
+            )
+            frames.append(zstandard.ZstdCompressor(compression_params=parameters).compress(raw))
+        return [np.frombuffer(min(frames, key=len), np.uint8)]
 
     def unwrap(self, section: memoryview, largest: int) -> Bytes:
         """Unfold one zstd frame, never beyond `largest` bytes and one, whatever it says of its own size."""
@@ -194,21 +208,8 @@ def _refuse_spare_bits(packed: Bytes, used: int, what: str) -> None:
 
 
 def _as_runs(sizes: Sequence[int], kept: int) -> bool:
+    # a run costs a byte, a bit of a mask an eighth of one; and both sides know these numbers before they see a mask
     return 8 * kept <= sum(sizes)
-
-
-def _compress(raw: bytes, level: int) -> bytes:
-    """Return a zstd frame without magic number, length and checksum: the header of the file has them all."""
-    parameters = zstandard.ZstdCompressionParameters.from_level(
-        level,
-        source_size=len(raw),
-        format=zstandard.FORMAT_ZSTD1_MAGICLESS,
-        write_content_size=False,
-        write_checksum=False,
-        # short matches in noise are chance, and cost more than the Huffman codes of what they replace
-        min_match=7 if level == _LEVELS_IF_SMALL[-1] else 0,
-    )
-    return zstandard.ZstdCompressor(compression_params=parameters).compress(raw)
 
 
 def believable(unfolded: int, stored: int) -> bool:

@@ -119,6 +119,7 @@ def read_header(file: BinaryIO, size: int) -> Header:
     Raises:
         FileError: with a sentence that goes on from "cannot load 'path': ".
     """
+    # the cheap first: a large file of another kind, or of a newer version, is told by its first kilobytes
     text = read_header_text(file, size)
     header = header_object(text)
     about = _metadata(header)
@@ -141,6 +142,7 @@ def read_header(file: BinaryIO, size: int) -> Header:
         raise FileError(f"its recipe cannot be read: {error}") from error
     if recipe.to_json() != about["recipe"]:
         raise FileError("its recipe is not written as shrinkwidget writes it: another program has changed the file")
+    # views of one buffer: no section is copied
     ends = list(accumulate(lengths.values(), initial=0))
     sections = {name: body[begin:end] for name, (begin, end) in zip(SECTIONS, pairwise(ends), strict=True)}
     return Header(about["format"] == ENTROPY, recipe, about["structure"], sections)
@@ -208,6 +210,7 @@ def read_records(structure: str, recipe: Recipe) -> tuple[TensorRecord, ...]:
         FileError: unless the text is what `fold_structure` writes, for a model this recipe fits.
     """
     described = [_described(item, recipe.uncompressed_bits) for item in unfold_structure(structure)]
+    # aliases count as names: two tensors of one name would be written over each other
     names = Counter(name for record, _ in described for name in record.names)
     if twice := [name for name, times in names.items() if times > 1]:
         raise FileError(f"its structure names the tensor {quoted(twice[0])} twice")
@@ -337,6 +340,7 @@ def _unpack(header: Header, records: Sequence[TensorRecord], size: int) -> Packe
             raise FileError(f"its section {quoted(name)} holds {than} bytes that its structure and counts need")
         unwrapped[name] = found
 
+    # as runs all masks are one stream, so they are read before the layers they belong to
     masks = iter(form.unmasks(unwrapped["mask"], sizes, total))
     cursors = {name: _Cursor(data) for name, data in unwrapped.items()}
     stored: list[EncodedTensor | Tensor] = []
@@ -475,6 +479,7 @@ def _match(records: Sequence[TensorRecord], model: nn.Module) -> None:
 
 def _tensors(model: nn.Module) -> dict[str, Tensor]:
     """Return all parameters and buffers by all their names, with weights that are computed in place of their parts."""
+    # every name of a tied weight is filled: a file may have been saved from a model that does not tie them
     found: dict[str, Tensor] = dict(model.named_parameters(remove_duplicate=False))
     found.update(model.named_buffers(remove_duplicate=False))
     for prefix, module in model.named_modules(remove_duplicate=False):
@@ -507,6 +512,7 @@ def _differences(records: Sequence[TensorRecord], tensors: dict[str, Tensor], mo
     for name in sorted(set(tensors) - passing - set(names)):
         if id(tensors[name]) not in filled:
             yield f"the file holds no {quoted(name)}, which it has"
+    # a model may tie what the file holds once, but must not share memory between two tensors of the file
     for one, other, _ in overlapping((name, tensors[name]) for name in names if name in tensors):
         if names[one] is not names[other] and (names[one].encoded or names[other].encoded):
             yield f"{quoted(other)} shares memory with {quoted(one)}, for which the file holds another tensor"

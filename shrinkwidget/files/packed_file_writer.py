@@ -132,6 +132,7 @@ class PackedModel:
         could not tell it from a zip bomb.
         """
         if entropy:
+            # there is no telling how small it gets but to do it
             parts = self._parts(EntropyEncoding())
             size, plain = sum(len(part) for part in parts), self.nbytes
             if size < plain and believable(unfolded_bytes(self.records, self.kept), size):
@@ -146,6 +147,7 @@ class PackedModel:
             if not isinstance(item, EncodedTensor):
                 sections["rest"].append(form.numbers(raw_bytes(item), item.dtype.itemsize))
                 continue
+            # the arithmetic of sizes decides about mask or dense codes, so that a reader need not be told
             dense = record.nbytes(item.kept).dense
             count = item.kept.to_bytes(count_width(record.numel), "little")
             sections["counts"].append(np.frombuffer(count, np.uint8))
@@ -165,6 +167,7 @@ class PackedModel:
         body = [piece for name in SECTIONS for piece in sections[name]]
         lengths = {name: sum(len(piece) for piece in sections[name]) for name in SECTIONS}
         recipe = self.recipe.to_json()
+        # of all that is not determined by the rest: a reader rebuilds the header and compares
         crc = file_crc(recipe, self.structure, *body)
         header = header_text(recipe, self.structure, lengths, crc, form.format)
         return [len(header).to_bytes(8, "little"), header, *body]
@@ -177,6 +180,7 @@ def pack(weights: ModelTensors, recipe: Recipe, encoded: Mapping[str, EncodedTen
         FileError: for a tensor that no packed file can hold.
         RecipeError: if an override matches no layer.
     """
+    # the same order everywhere, that of the model: records, plans, codes and sections are told apart by nothing else
     plans = iter(recipe.resolve(entry.name for entry in weights.saved if entry.compressible))
     records: list[TensorRecord] = []
     stored: list[EncodedTensor | Tensor] = []
