@@ -63,7 +63,7 @@ MUTANTS: Final = (
     Mutant("size: header counted among the codes", "js/explorer/derived-state.ts",
            'label: "codes", bytes: figures.codes,', 'label: "codes", bytes: figures.codes + figures.header,', PAGE),
     Mutant("history: markers of retrained and plain swapped", "js/explorer/history-plot.tsx",
-           "isRetrained(visit) ? DIAMOND : DISC", "isRetrained(visit) ? DISC : DIAMOND", PAGE),
+           "provenance !== PLAIN ? DIAMOND : DISC", "provenance !== PLAIN ? DISC : DIAMOND", PAGE),
     Mutant("history: bytes on a linear axis with logarithmic ticks", "js/charts/scatter-scales.ts",
            "((Math.log(nbytes) - fromX) / (toX - fromX)) * plotWidth",
            "((nbytes - xs[0]) / (xs[1] - xs[0])) * plotWidth", CHARTS),
