@@ -7,20 +7,22 @@ from pathlib import Path
 import shrinkwidget as sw
 
 PAGE = Path(__file__).parents[1] / "docs" / "gallery" / "demo-explorer.html"
+START = sw.Recipe(sparsity=0.8, bits=4)
 TRIED = (
     *(sw.Recipe(bits=bits) for bits in (32, 8, 4, 3, 2)),
-    *(sw.Recipe(sparsity=sparsity, bits=4) for sparsity in (0.5, 0.7, 0.95, 0.9, 0.85)),
+    *(sw.Recipe(sparsity=sparsity, bits=4) for sparsity in (0.5, 0.7, 0.8, 0.85, 0.9, 0.95)),
     sw.Recipe(sparsity=0.9, bits=4, layers={"stem": sw.Keep, "stage1.*": dict(sparsity=0.5)}),
-    sw.Recipe(sparsity=0.8, bits=4),
 )
-"""The last one is where the page starts."""
+RECALIBRATED = tuple(sw.Recipe(sparsity=sparsity, bits=4) for sparsity in (0.8, 0.85, 0.9, 0.95))
 
 
 def main() -> None:
-    """Try every recipe, and write the page."""
-    ex = sw.explore(sw.demo.model(), sw.demo.data())
-    for ex.recipe in TRIED:
-        ex.wait()
+    """Try every recipe, some with batch norm recalibrated as well, and write the page."""
+    ex = sw.explore(sw.demo.model(), sw.demo.data(), train_data=sw.demo.data("train"))
+    for recalibrate, recipes in ((False, TRIED), (True, RECALIBRATED), (False, (START,))):
+        ex.recalibrate_batchnorm = recalibrate
+        for ex.recipe in recipes:
+            ex.wait()
     PAGE.parent.mkdir(parents=True, exist_ok=True)
     written = ex.to_html(PAGE)
     ex.close()
