@@ -9,10 +9,10 @@ import logging
 import os
 import threading
 import weakref
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from functools import cache
-from typing import TYPE_CHECKING, Any, Final, Generic, Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeAlias, TypeVar, cast
 
 from torch import nn
 from tqdm import tqdm
@@ -23,13 +23,15 @@ from ..errors import ShrinkError, TrainingError
 from ..evaluation.batches import wait_for_readers
 from ..evaluation.evaluate import Score
 from .batchnorm_recalibration import BatchNormRecalibration
-from .progress import Progress, ProgressLines, TrainingLog
+from .progress import Progress, ProgressLines
 from .schedules_and_methods import RecalibrateBatchNorm
 from .training_loop import Trainer
-from .training_options import TrainingOptions, TrainingSpec
+from .training_options import TrainingSpec
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from ..transfer_learning.transfer import TransferSession, TransferSpec
 
 log = logging.getLogger("shrinkwidget")
 
@@ -44,6 +46,12 @@ _PATIENCE_SECONDS: Final = 600.0
 
 Result = TypeVar("Result")
 """What a run comes to: a `CompressedModel`, or what a transfer returns."""
+
+AnySpec: TypeAlias = "TrainingSpec | TransferSpec"
+"""What a run can be given."""
+
+AnyTrainer: TypeAlias = "Trainer | BatchNormRecalibration | TransferSession"
+"""What does it, advanced step by step by a `TrainingRun` or by a progress bar."""
 
 State: TypeAlias = Literal["ready", "running", "paused", "stopping", "done", "stopped", "failed"]
 _OVER: Final = ("done", "stopped", "failed")
@@ -94,62 +102,10 @@ def locked_model(model: nn.Module) -> Iterator[None]:
         unlock_model(model)
 
 
-class AnySpec(Protocol):
-    """What a run can be given: a `TrainingSpec`, or a transfer."""
-
-    @property
-    def model(self) -> nn.Module:
-        """The module that is trained a copy of."""
-
-    @property
-    def options(self) -> TrainingOptions:
-        """How it is trained."""
-
-    @property
-    def trains(self) -> bool:
-        """Whether it trains, epoch by epoch."""
-
-    @property
-    def kind(self) -> str:
-        """What it does to a model, in one word: "retrained"."""
-
-    @property
-    def words(self) -> str:
-        """What will have been done to the weights in the end."""
-
-
-@runtime_checkable
-class OwnTrainer(Protocol):
-    """A spec that brings its own trainer."""
-
-    def trainer(self, stopped: Watch, patience: float | None) -> AnyTrainer:
-        """Return it."""
-
-
-class AnyTrainer(Protocol):
-    """A trainer, advanced step by step by a `TrainingRun` or by a progress bar."""
-
-    @property
-    def spec(self) -> AnySpec:
-        """What was asked for."""
-
-    @property
-    def log(self) -> TrainingLog:
-        """What it has done so far."""
-
-    def steps(self) -> Generator[Progress, None, Any]:
-        """Train, and return the result."""
-
-    def best(self) -> Any:
-        """Return the best result so far."""
-
-
 def make_trainer(spec: AnySpec, stopped: Watch = never, patience: float | None = None) -> AnyTrainer:
     """Return the trainer of a spec; `stopped` is polled between its steps; `patience` as in `read_in_thread`."""
-    # A transfer brings its own, as transfer_learning/ stands above this folder and cannot be imported here.
-    if isinstance(spec, OwnTrainer):
-        return spec.trainer(stopped, patience)
-    assert isinstance(spec, TrainingSpec)
+    if not isinstance(spec, TrainingSpec):
+        return spec.trainer(stopped, patience)  # of a folder above this one, which cannot be imported here
     if isinstance(spec.method, RecalibrateBatchNorm):
         return BatchNormRecalibration(spec, spec.method, stopped, patience)
     return Trainer(spec, stopped, patience)
@@ -384,8 +340,7 @@ class TrainingRun(Generic[Result]):
     @property
     def best(self) -> Result:
         """The best weights so far; at any time, also after a failure."""
-        best: Result = self._trainer.best()
-        return best
+        return cast(Result, self._trainer.best())  # `Result` follows from the kind of spec, which no type can say here
 
     @property
     def error(self) -> Exception | None:
