@@ -8,9 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..analysis.channel_layout import Layout
 from ..analysis.file_size import needs_bfloat16, peak, rounded, stored_dtype
-from ..analysis.model_tensors import TensorEntry, dtype_name, where_float64_is
+from ..analysis.model_tensors import TensorEntry, TensorSpec, dtype_name, where_float64_is
 from ..analysis.parallel import CHUNK
 from ..analysis.run_without_side_effects import describe
 from ..errors import MethodError, quoted
@@ -33,13 +32,10 @@ class Piece:
     keep: Tensor | None
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class LayerWeights:
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class LayerWeights(TensorSpec):
     """One tensor with its survivors chosen, about to be rounded: weights `flat` and `keep` (None: all), row by row."""
 
-    name: str
-    shape: tuple[int, ...]
-    layout: Layout
     plan: Plan
     flat: Tensor
     keep: Tensor | None
@@ -63,7 +59,7 @@ class LayerWeights:
         return Grid(self.plan, None if scales is None else as_stored(scales.float(), self.plan), zeros, codebook)
 
     @property
-    def stored(self) -> torch.dtype:
+    def float_dtype(self) -> torch.dtype:
         """The dtype of this layer's weights as plain floats of 16 or 32 bits."""
         wide = self.plan.bits == 16 and self.flat.dtype in (torch.float32, torch.float64)
         return stored_dtype(self.flat.dtype, self.plan.bits, wide and needs_bfloat16(self.flat.dtype, peak(self.flat)))
@@ -77,7 +73,8 @@ def layer_of(entry: TensorEntry, keep: Tensor | None, plan: Plan) -> LayerWeight
     # without scales there is nothing to share in groups, and any piece of the layer will do
     alone = plan.bits > 8 or not plan.coder.has_scales
     groups = groups_of(entry.matrix, "tensor" if alone else plan.granularity)
-    return LayerWeights(entry.name, entry.shape, entry.layout, plan, flat, keep, groups)
+    spec = entry.name, entry.shape, entry.dtype, entry.layout
+    return LayerWeights(*spec, plan=plan, flat=flat, keep=keep, groups=groups)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -174,14 +171,14 @@ def encode_layer(layer: LayerWeights, want_effective: bool = True) -> EncodedLay
     encoded = EncodedTensor(
         layer.name,
         layer.shape,
-        flat.dtype,
-        plan,
-        layer.keep,
-        torch.cat(stored),  # a copy, even of plain floats: the model's own memory may change later
-        grid.scales,
-        grid.zeros,
-        grid.codebook,
+        layer.dtype,
         layer.layout,
+        plan=plan,
+        keep=layer.keep,
+        codes=torch.cat(stored),  # a copy, even of plain floats: the model's own memory may change later
+        scales=grid.scales,
+        zeros=grid.zeros,
+        codebook=grid.codebook,
     )
     if effective is not None:
         effective = layer.layout.restored(effective, layer.shape)
@@ -212,7 +209,7 @@ def fit(layer: LayerWeights) -> Grid:
     """
     plan, coder = layer.plan, layer.plan.coder
     if plan.bits > 8:
-        return Grid(plan, floats=layer.stored)
+        return Grid(plan, floats=layer.float_dtype)
     with doing(coder, layer.name):
         grid = coder.fit(layer)
     expected = {

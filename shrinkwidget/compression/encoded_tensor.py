@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from ..analysis.channel_layout import FIRST, Layout
 from ..analysis.file_size import has_zero_bytes, has_zero_points
+from ..analysis.model_tensors import TensorSpec
 from ..analysis.parallel import CHUNK
 from ..analysis.run_without_side_effects import describe
 from ..errors import MethodError, quoted
@@ -81,36 +81,32 @@ def groups_of(matrix: tuple[int, int], granularity: Granularity) -> Groups:
     return Groups(rows, width, width if granularity == "channel" else min(int(granularity), width))
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class EncodedTensor:
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class EncodedTensor(TensorSpec):
     """One layer as the packed file holds it (``docs/format.md``).
 
+    Its spec is that of the dense tensor: `layout` gives the order of everything here, row by row; n is its size.
+
     Args:
-        name, shape, dtype: of the dense tensor; n is its size.
         plan: what the recipe asked of it.
         keep: bool ``[n]``, true where a weight is kept; None if all are. K of them are.
         codes: uint8 ``[K]`` for up to 8 bits, else the kept weights themselves, as float16, bfloat16 or float32.
         scales: float32 ``[groups]``, exactly as the file reproduces them; None for a codebook and for plain floats.
         zeros: uint8 ``[groups]``, the code of zero; None except for asymmetric grids.
         codebook: float32 ``[2^bits]``, ascending; None except for codebooks.
-        layout: how the tensor is read as a matrix, row by row: the order of everything here.
     """
 
-    name: str
-    shape: tuple[int, ...]
-    dtype: torch.dtype
     plan: Plan
     keep: Tensor | None
     codes: Tensor
     scales: Tensor | None = None
     zeros: Tensor | None = None
     codebook: Tensor | None = None
-    layout: Layout = FIRST
 
     @property
     def n(self) -> int:
         """Number of weights."""
-        return torch.Size(self.shape).numel()
+        return self.numel
 
     @property
     def kept(self) -> int:
@@ -139,7 +135,7 @@ def dense_codes(encoded: EncodedTensor) -> Tensor:
     """
     if encoded.keep is None or encoded.plan.bits > 8:
         return spread(encoded, encoded.codes)
-    return spread(encoded, encoded.codes, zero_codes(encoded.plan, encoded.layout.matrix(encoded.shape), encoded.zeros))
+    return spread(encoded, encoded.codes, zero_codes(encoded.plan, encoded.matrix, encoded.zeros))
 
 
 def zero_codes(plan: Plan, matrix: tuple[int, int], zeros: Tensor | None) -> Tensor | int:
@@ -197,7 +193,7 @@ def decode_blocks(
 def _groups(encoded: EncodedTensor) -> Groups:
     """Return how a coded layer's weights share scales: all of them share a codebook alone."""
     granularity = encoded.plan.granularity if encoded.plan.coder.has_scales else "tensor"
-    return groups_of(encoded.layout.matrix(encoded.shape), granularity)
+    return groups_of(encoded.matrix, granularity)
 
 
 def finite(values: Tensor, scales: Tensor | None, plan: Plan, dtype: torch.dtype) -> Tensor:

@@ -407,7 +407,16 @@ def _encoded(
         keep = _kept_of_dense(record, kept, codes, zero)
         codes = selected(codes, keep)
     encoded = EncodedTensor(
-        record.name, record.shape, record.dtype, plan, keep, codes, scales, zeros, codebook, record.layout
+        record.name,
+        record.shape,
+        record.dtype,
+        record.layout,
+        plan=plan,
+        keep=keep,
+        codes=codes,
+        scales=scales,
+        zeros=zeros,
+        codebook=codebook,
     )
 
     # Finite scales and codebooks may still make infinite weights. Where they cannot, nothing is decoded to find out.

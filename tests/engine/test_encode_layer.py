@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -215,9 +216,7 @@ def test_dense_codes_stand_for_the_same_weights(
     encoded = quantize(an_entry(layer[0]), layer[1], a_plan(bits=bits, symmetric=symmetric, granularity=granularity))
     everything = dense_codes(encoded)
     assert everything.numel() == layer[0].numel()
-    dense = EncodedTensor(
-        "w", encoded.shape, encoded.dtype, encoded.plan, None, everything, encoded.scales, encoded.zeros
-    )
+    dense = replace(encoded, keep=None, codes=everything)
     assert torch.equal(decode(dense), decode(encoded))
 
 
