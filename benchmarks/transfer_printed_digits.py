@@ -124,11 +124,11 @@ def _pretrained(seed: int) -> tuple[nn.Module, sw.CompressedModel]:
     )
 
 
-def _taught(model: Any, train: tuple[Tensor, Tensor], strategy: Strategy, seed: int) -> sw.TransferResult:
+def _taught(model: Any, train: tuple[Tensor, Tensor], strategy: Strategy, seed: int) -> sw.results.TransferResult:
     return sw.transfer(model, train, strategy=strategy, options=sw.methods.TrainingOptions(seed=seed))
 
 
-def _scratch(train: tuple[Tensor, Tensor], seed: int) -> sw.TransferResult:
+def _scratch(train: tuple[Tensor, Tensor], seed: int) -> sw.results.TransferResult:
     """Train from scratch as `baseline=True` does."""
     task = TransferTask.of(train, None, None, None, sw.methods.TrainingOptions(seed=seed))
     return sw.transfer(
@@ -150,7 +150,7 @@ def _held_out(model: nn.Module, learnt: tuple[Tensor, Tensor] | None) -> float:
     return sw.evaluate(model, (images, labels)).value
 
 
-def _row(done: list[sw.TransferResult], few: list[tuple[Tensor, Tensor]]) -> dict[str, Any]:
+def _row(done: list[sw.results.TransferResult], few: list[tuple[Tensor, Tensor]]) -> dict[str, Any]:
     scores = [_held_out(d.model, train) for d, train in zip(done, few, strict=True)]
     spent = [d.cost for d in done]
     figures = {

@@ -75,7 +75,7 @@ def rows(folder: Path) -> Iterator[dict[str, Any]]:
     train, test = signs(folder, "train"), signs(folder, "test")
     before = [_pretrained(folder, seed) for seed in SEEDS]
     for per_class in PER_CLASS:
-        found: dict[str, list[sw.TransferResult]] = {"from scratch": [], **{name: [] for name in STRATEGIES}}
+        found: dict[str, list[sw.results.TransferResult]] = {"from scratch": [], **{name: [] for name in STRATEGIES}}
         for seed, model in zip(SEEDS, before, strict=True):
             examples, options = few(train, per_class, seed), sw.methods.TrainingOptions(seed=seed)
             for name, strategy in STRATEGIES.items():
@@ -98,7 +98,7 @@ def _pretrained(folder: Path, seed: int) -> nn.Module:
     return trained
 
 
-def _row(done: list[sw.TransferResult]) -> dict[str, Any]:
+def _row(done: list[sw.results.TransferResult]) -> dict[str, Any]:
     percent = [round(100 * d.score.value, 2) for d in done if d.score is not None]
     return {
         "mean": round(float(np.mean(percent)), 1),

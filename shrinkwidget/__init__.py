@@ -7,8 +7,8 @@ small = sw.compress(model, ex.recipe)                  # a new model; yours is u
 small = sw.retrain(small, train_data, eval_data)       # what it lost, learnt again
 small.save("small.safetensors")                        # exactly as small as the screen said
 
-How networks are trained is in `shrinkwidget.methods`, figures for reports in `shrinkwidget.figures`, what can
-go wrong in `shrinkwidget.errors`.
+How networks are trained is in `shrinkwidget.methods`, figures for reports in `shrinkwidget.figures`, what functions
+return in `shrinkwidget.results`, what can go wrong in `shrinkwidget.errors`.
 
 Nothing else is imported before the first of these names is used: torch takes seconds, and Jupyter's server, which
 imports `shrinkwidget.server` whenever it starts, needs none of it.
@@ -25,12 +25,8 @@ __version__ = "0.1.0"
 __all__ = [
     "CompressedModel",
     "Keep",
-    "PredictionComparison",
     "Recipe",
     "Score",
-    "Sensitivity",
-    "TrainingRun",
-    "TransferResult",
     "compare_predictions",
     "compress",
     "constrain",
@@ -45,6 +41,7 @@ __all__ = [
     "methods",
     "monitor",
     "prune_and_retrain",
+    "results",
     "retrain",
     "sensitivity",
     "sketch",
@@ -54,23 +51,21 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:  # a module's __getattr__ makes type checkers take any name for one that is there
-    from . import demo, errors, figures, methods
+    from . import demo, errors, figures, methods, results
     from .analysis.estimate import estimate
     from .analysis.model_summary import summary
     from .compressed_model import CompressedModel, compress, load
     from .compression.batchnorm_folding import fold_batchnorm
     from .evaluation.calibration import sketch
-    from .evaluation.compare_predictions import PredictionComparison, compare_predictions
+    from .evaluation.compare_predictions import compare_predictions
     from .evaluation.evaluate import Score, evaluate
-    from .evaluation.sensitivity import Sensitivity, sensitivity
+    from .evaluation.sensitivity import sensitivity
     from .explore_and_monitor import explore, monitor
     from .live_page import to_html
     from .recipe import Keep, Recipe
-    from .training.background_run import TrainingRun
     from .training.custom_loop import constrain
     from .training.retrain import prune_and_retrain, retrain
     from .transfer_learning.transfer import transfer
-    from .transfer_learning.transfer_result import TransferResult
 else:
     _PLACES = {
         "analysis.estimate": ("estimate",),
@@ -78,17 +73,15 @@ else:
         "compressed_model": ("CompressedModel", "compress", "load"),
         "compression.batchnorm_folding": ("fold_batchnorm",),
         "evaluation.calibration": ("sketch",),
-        "evaluation.compare_predictions": ("PredictionComparison", "compare_predictions"),
+        "evaluation.compare_predictions": ("compare_predictions",),
         "evaluation.evaluate": ("Score", "evaluate"),
-        "evaluation.sensitivity": ("Sensitivity", "sensitivity"),
+        "evaluation.sensitivity": ("sensitivity",),
         "explore_and_monitor": ("explore", "monitor"),
         "live_page": ("to_html",),
         "recipe": ("Keep", "Recipe"),
-        "training.background_run": ("TrainingRun",),
         "training.custom_loop": ("constrain",),
         "training.retrain": ("prune_and_retrain", "retrain"),
         "transfer_learning.transfer": ("transfer",),
-        "transfer_learning.transfer_result": ("TransferResult",),
     }
     """The modules of the public names that are no modules themselves."""
 
@@ -111,9 +104,9 @@ else:
                 return value
         if name.startswith("__"):  # Python itself asks for names like __wrapped__
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        from . import demo, errors, methods
+        from . import demo, errors, methods, results
 
-        place = next((module.__name__ for module in (methods, errors, demo) if name in module.__all__), None)
+        place = next((module.__name__ for module in (methods, errors, demo, results) if name in module.__all__), None)
         hint = f"; it is {place}.{name}" if place else errors.nearest(_ELSEWHERE.get(name, name), __all__, cutoff=0.7)
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}{hint}")
 

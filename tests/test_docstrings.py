@@ -65,7 +65,7 @@ def test_the_example_runs_and_shows_what_it_says(
 def public() -> dict[str, Any]:
     """Return every function and class a user calls, and the methods of these classes, by name."""
     found: dict[str, Any] = {kind.__name__: kind for kind in RETURNED}
-    for module in (sw, sw.demo, sw.errors, sw.methods):
+    for module in (sw, sw.demo, sw.errors, sw.methods, sw.results):
         prefix = "" if module is sw else module.__name__.rsplit(".", 1)[1] + "."
         found |= {prefix + name: getattr(module, name) for name in module.__all__}
     found = {name: thing for name, thing in found.items() if inspect.isclass(thing) or inspect.isfunction(thing)}

@@ -54,7 +54,7 @@ def ask(widget: Any, **command: Any) -> dict[str, Any]:
     return dict(widget._kept)
 
 
-def retrain(ex: Explorer) -> sw.TrainingRun:
+def retrain(ex: Explorer) -> sw.results.TrainingRun:
     ex._retrain(ex.recipe, sw.methods.FineTune(epochs=1, lr=0.01))
     assert ex.run is not None
     assert ex.run.wait(SECONDS)

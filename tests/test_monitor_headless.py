@@ -18,7 +18,7 @@ from shrinkwidget.widgets.monitor import Monitor, asked_method
 SECONDS = 120
 
 
-def run_of(epochs: int = 2) -> sw.TrainingRun:
+def run_of(epochs: int = 2) -> sw.results.TrainingRun:
     small = sw.compress(sw.demo.model(), sw.Recipe(sparsity=0.9))
     images, labels = sw.demo.data("train")
     few = images[:256], labels[:256]
@@ -126,7 +126,7 @@ def test_what_cannot_be_asked_for_is_told_in_the_monitor() -> None:
 def test_measuring_batch_norm_anew_is_over_before_it_could_be_watched(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    shown: list[sw.TrainingRun] = []
+    shown: list[sw.results.TrainingRun] = []
     monkeypatch.setattr("shrinkwidget.training.background_run._displays", [lambda: shown.append])
     small, train = sw.compress(sw.demo.model(), sw.Recipe(sparsity=0.9)), sw.demo.data("train")
     assert sw.retrain(small, train, None, sw.methods.RecalibrateBatchNorm()).provenance == "batch norm recalibrated"
@@ -146,9 +146,9 @@ def test_only_runs_can_be_watched() -> None:
 def test_a_transfer_is_watched_and_a_stop_ends_all_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
     images, labels = sw.demo.data("train")
     few = images[:64], labels[:64]
-    runs: list[sw.TrainingRun] = []
+    runs: list[sw.results.TrainingRun] = []
 
-    def show(run: sw.TrainingRun) -> None:
+    def show(run: sw.results.TrainingRun) -> None:
         runs.append(run)
         run.observe(lambda run: run.stop() if run.progress and run.progress.round == 2 and run.progress.epoch else None)
 

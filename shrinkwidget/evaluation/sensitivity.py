@@ -178,7 +178,7 @@ class Sensitivity:
         Example:
             >>> import shrinkwidget as sw
             >>> found = sw.sensitivity(sw.demo.model(), sw.demo.data("valid"), bits=4, layers="head")
-            >>> sw.Sensitivity.from_dict(found.to_dict()).to_rows() == found.to_rows()
+            >>> sw.results.Sensitivity.from_dict(found.to_dict()).to_rows() == found.to_rows()
             True
         """
         layers = tuple(LayerScores(x["name"], tuple(map(Score.from_dict, x["scores"]))) for x in found["layers"])

@@ -256,7 +256,7 @@ def test_help_and_completion_show_the_fields() -> None:
 # How to train
 
 
-def schedule_of(run: sw.TrainingRun[Any]) -> Any:
+def schedule_of(run: sw.results.TrainingRun[Any]) -> Any:
     assert isinstance(run.spec, TrainingSpec)
     return run.spec.stage.schedule
 
@@ -562,7 +562,7 @@ def test_the_top_of_the_package_is_short_and_says_the_same_to_everyone() -> None
     assert public == {name for name in dir(sw) if not name.startswith("_")}
     assert 15 <= len(public) <= 25
     assert all(hasattr(sw, name) for name in public)
-    for module in (sw.methods, sw.errors):
+    for module in (sw.methods, sw.errors, sw.results):
         assert all(hasattr(module, name) for name in module.__all__)
         assert importlib.import_module(module.__name__) is module
 

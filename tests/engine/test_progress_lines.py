@@ -86,7 +86,7 @@ def test_nothing_is_told_if_that_is_asked(ask: str, capfd: pytest.CaptureFixture
 
 
 def test_without_progress_a_notebook_shows_no_monitor(monkeypatch: pytest.MonkeyPatch) -> None:
-    shown: list[sw.TrainingRun[Any]] = []
+    shown: list[sw.results.TrainingRun[Any]] = []
     monkeypatch.setattr("shrinkwidget.training.background_run._displays", [lambda: shown.append])
     sw.retrain(mlp(), POINTS, epochs=1, progress=False)
     assert not shown

@@ -136,7 +136,7 @@ def test_of_a_metric_that_is_better_when_lower_more_is_a_drop() -> None:
 
 def test_it_survives_json() -> None:
     found = sw.sensitivity(demo.model(), VALID, sparsity=(0.5, 0.9), layers="head", recipe=sw.Recipe(scope="channel"))
-    again = sw.Sensitivity.from_dict(json.loads(json.dumps(found.to_dict())))
+    again = sw.results.Sensitivity.from_dict(json.loads(json.dumps(found.to_dict())))
     assert again.to_rows() == found.to_rows()
     assert again.recipe == found.recipe
     assert repr(again) == repr(found)

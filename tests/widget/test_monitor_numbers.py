@@ -47,7 +47,7 @@ def page(context: BrowserContext, monitor: Monitor) -> Iterator[BarePage]:
     assert bare.complaints == []
 
 
-def run_of(monitor: Monitor) -> sw.TrainingRun:
+def run_of(monitor: Monitor) -> sw.results.TrainingRun:
     assert monitor.run is not None
     return monitor.run
 

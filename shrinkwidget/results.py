@@ -1,0 +1,25 @@
+"""What functions return, for annotations and ``isinstance``: ``sw.results.Estimate``."""
+
+from __future__ import annotations
+
+from .analysis.estimate import Estimate
+from .analysis.model_summary import ModelSummary
+from .analysis.sketch import Sketch
+from .compressed_model import CompressedModel
+from .evaluation.compare_predictions import PredictionComparison
+from .evaluation.evaluate import Score
+from .evaluation.sensitivity import Sensitivity
+from .training.background_run import TrainingRun
+from .transfer_learning.transfer_result import TransferResult
+
+__all__ = [
+    "CompressedModel",
+    "Estimate",
+    "ModelSummary",
+    "PredictionComparison",
+    "Score",
+    "Sensitivity",
+    "Sketch",
+    "TrainingRun",
+    "TransferResult",
+]
