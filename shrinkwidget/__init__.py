@@ -100,6 +100,8 @@ else:
             return import_module(f".{name}", __name__)
         for place, found in _PLACES.items():
             if name in found:
+                if place.startswith(("training.", "transfer_learning.")):
+                    from . import explore_and_monitor  # noqa: F401  # registers how a notebook shows a training
                 globals()[name] = value = getattr(import_module(f".{place}", __name__), name)
                 return value
         if name.startswith("__"):  # Python itself asks for names like __wrapped__

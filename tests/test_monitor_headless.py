@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import subprocess
+import sys
 import time
 import weakref
 from pathlib import Path
@@ -35,6 +37,12 @@ def test_it_ends_up_with_what_the_run_has_done() -> None:
     assert monitor._progress["sparsity"] == pytest.approx(0.9, abs=1e-4)
     assert monitor._baseline == run.baseline.to_dict()  # type: ignore[union-attr]
     monitor.close()
+
+
+@pytest.mark.parametrize("name", ["retrain", "prune_and_retrain", "transfer"])
+def test_who_can_train_can_be_shown_in_a_notebook(name: str) -> None:
+    script = f"import shrinkwidget as sw; sw.{name}; from shrinkwidget.training import background_run as run"
+    subprocess.run([sys.executable, "-c", f"{script}; assert run._displays"], check=True)
 
 
 def test_its_buttons_reach_the_run() -> None:
