@@ -37,6 +37,7 @@ pictures: chromium $(VENV)/ready-test $(STATIC)  ## docs/images again, from a re
 
 gallery: $(VENV)/ready-test $(STATIC)  ## docs/gallery anew
 	@$(BIN)/python scripts/write_demo_page.py
+	@$(BIN)/python scripts/draw_gallery.py $(ARGS)
 
 setup: $(VENV)/ready-dev $(STATIC)  ## .venv with everything a contributor needs
 

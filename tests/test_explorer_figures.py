@@ -92,3 +92,32 @@ def test_a_run_draws_its_training_and_its_rounds(tmp_path: Path) -> None:
     assert unscored.wait()
     with pytest.raises(FigureError, match="the run has no points, it has no evaluation data"):
         unscored.figure("tradeoff")
+
+
+def asked(explorer: Any, path: Path, **more: Any) -> dict[str, Any]:
+    """Press the button, and return the status it comes to."""
+    explorer._on_command(explorer, {"do": "figure", "kind": "size", "width": "neurips", "path": str(path), **more}, [])
+    assert explorer.wait()
+    return dict(explorer._status)
+
+
+def test_the_button_saves_a_figure_and_asks_before_it_replaces_another(explorer: Any, tmp_path: Path) -> None:
+    path = tmp_path / "size.pdf"
+    assert asked(explorer, path)["text"].startswith(f"saved {path}, ")
+    assert explorer._figure["code"] == f"sw.figures.save(ex.figure('size', width='neurips'), {str(path)!r})"
+    first = path.read_bytes()
+    assert asked(explorer, path)["state"] == "done"  # the same bytes are no question
+    question = asked(explorer, path, kind="silhouette")
+    assert (question["state"], path.read_bytes()) == ("exists", first)
+    assert asked(explorer, path, kind="silhouette", replace=True)["state"] == "done"
+    assert sw.figures.read(path)["charts"][0]["kind"] == "silhouette"
+
+
+def test_the_button_touches_no_file_of_others_and_says_what_cannot_be(explorer: Any, tmp_path: Path) -> None:
+    theirs = tmp_path / "thesis.pdf"
+    theirs.write_bytes(b"%PDF-1.7 a thesis")
+    assert "exists and is no figure of shrinkwidget" in asked(explorer, theirs)["text"]
+    assert theirs.read_bytes() == b"%PDF-1.7 a thesis"
+    assert "there is no folder" in asked(explorer, tmp_path / "missing" / "a.pdf")["text"]
+    assert "there is no figure 'sise'; did you mean 'size'" in asked(explorer, tmp_path / "a.pdf", kind="sise")["text"]
+    assert "there is no file name" in asked(explorer, Path(" "))["text"]

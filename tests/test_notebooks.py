@@ -21,9 +21,10 @@ CLAIMS: dict[str, dict[str, str]] = {
             "min(digit.correct / digit.labels for digit in broken.by_class) < 0.2"
             " and max(digit.correct / digit.labels for digit in broken.by_class) == 1"
         ),
-        "there are misread digits to show": "len(misread) >= 8",
+        "there are misread digits to show": "len(found.misread) >= 8",
         "the stem minds more than any other layer": (
-            "alone.pop('stem.weight').high < min(score.low for score in alone.values())"
+            "alone.layer('stem').scores[2].high"
+            " < min(layer.scores[2].low for layer in alone.layers if layer.label != 'stem')"
         ),
         "keeping the stem is worth more than ten points": (
             "by_way['and the stem kept'].value - by_way['70 % of every layer'].value > 0.1"

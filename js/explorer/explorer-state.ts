@@ -8,6 +8,7 @@ import { DEFAULTS, parseRecipe, plansOf, recipeJson } from "../core/recipe";
 import { exactOnly, withoutEstimate } from "../core/recipes-without-estimate";
 import { decodeSketch } from "../core/sketch-decoder";
 import type { Estimate, Figures, Plan, Recipe, Sketch } from "../core/types";
+import type { SavedFigure } from "../ui/figure-prompt";
 import { type Keeps, PLAIN, suggestions } from "../ui/save-names";
 import { modelSignal } from "../ui/trait-signal";
 import type {
@@ -69,6 +70,8 @@ export interface State {
   /** Whether that is of what is shown. */
   readonly byClassIsCurrent: ReadonlySignal<boolean>;
   readonly sensitivity: ReadonlySignal<Sensitivity | null>;
+  /** The figure saved last. */
+  readonly figure: ReadonlySignal<SavedFigure | null>;
   /** What the buttons keep. */
   readonly keeps: ReadonlySignal<Keeps>;
   readonly memory: ReadonlySignal<Memory>;
@@ -161,6 +164,7 @@ class Shared implements State {
   readonly byClass: ReadonlySignal<ByClass | null>;
   readonly byClassIsCurrent: ReadonlySignal<boolean>;
   readonly sensitivity: ReadonlySignal<Sensitivity | null>;
+  readonly figure: ReadonlySignal<SavedFigure | null>;
   readonly keeps: ReadonlySignal<Keeps>;
   readonly memory: ReadonlySignal<Memory>;
   readonly stale: ReadonlySignal<string>;
@@ -183,6 +187,7 @@ class Shared implements State {
     this.recalibration = this.#follow("recalibration", NO_SWITCH);
     this.byClass = this.#follow<ByClass | null>("by_class", null);
     this.sensitivity = this.#follow<Sensitivity | null>("sensitivity", null);
+    this.figure = this.#follow<SavedFigure | null>("figure", null);
     const keeps = this.#follow<Partial<Keeps>>("keeps", {});
     this.keeps = computed(() => ({ ...suggestions(this.title.value), ...keeps.value }));
     this.memory = this.#follow("memory", UNKNOWN);

@@ -1,6 +1,7 @@
 // The line between the explorer and whatever hosts it: a handful of named values, and commands for the kernel.
 
 import type { Metric as ScoreMetric } from "../charts/score-format";
+import type { FigureRequest } from "../ui/figure-prompt";
 import type { Observable } from "../ui/trait-signal";
 
 /** What the host offers. `js/widget` makes one of anywidget's model; a plain page can make one of an object. */
@@ -23,6 +24,7 @@ export interface ExplorerModel extends Observable {
 export type Command =
   | { do: "compress"; name: string; replace?: boolean }
   | { do: "save"; path: string; entropy: boolean; replace?: boolean }
+  | ({ do: "figure"; replace?: boolean } & FigureRequest)
   | { do: "retrain" }
   | { do: "goto"; result: string | null }
   | { do: "look" }
@@ -146,7 +148,7 @@ export interface Page {
 export interface Status {
   /** `exists`: something stands under the name asked for; `again` is what to send if it is to be replaced. */
   state: "idle" | "busy" | "done" | "failed" | "exists";
-  what: "compress" | "save" | "retrain" | "evaluate" | "estimate" | "recipe" | "look" | "goto" | "";
+  what: "compress" | "save" | "figure" | "retrain" | "evaluate" | "estimate" | "recipe" | "look" | "goto" | "";
   text: string;
   id: number;
   again?: Command;

@@ -4,7 +4,8 @@ import { useSignal } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
 import { pythonClasses } from "../core/control-schema";
 import { recipeCode } from "../core/recipe";
-import { type Keeps, PLAIN } from "../ui/save-names";
+import { SavedFigureView } from "../ui/figure-prompt";
+import { figureName, type Keeps, PLAIN } from "../ui/save-names";
 import { SavePrompts } from "../ui/save-prompts";
 import type { State } from "./explorer-state";
 import type { Status } from "./host-interface";
@@ -41,12 +42,30 @@ export function Footer() {
         }}
         keepAs={(name) => state.send({ do: "compress", name })}
         saveTo={(path, entropy) => state.send({ do: "save", path, entropy })}
+        figure={{
+          kinds: figureKinds(state),
+          name: figureName(state.title.value),
+          submit: (request) => state.send({ do: "figure", ...request }),
+        }}
         buttons={(ask) => <Buttons ask={ask} />}
       />
+      <SavedFigureView figure={state.figure.value} />
       <StatusLine />
       <ScreenReaderStatus />
     </footer>
   );
+}
+
+/** The figures that there is something to show for. */
+function figureKinds(state: State): string[] {
+  const { history, sensitivity, byClass } = state;
+  const more = {
+    tradeoff: history.value.length > 0,
+    sensitivity: sensitivity.value?.state === "done",
+    classes: byClass.value !== null,
+  };
+  const found = Object.entries(more).filter(([, known]) => known);
+  return ["summary", "distributions", "size", "silhouette", ...found.map(([kind]) => kind)];
 }
 
 /** What the buttons keep: the weights as they came, compressed, or what a training or batch norm's statistics made of them. */
@@ -108,6 +127,16 @@ function Buttons({ ask }: { ask(button: string): void }) {
           Retrain…
         </button>
       )}
+      <button
+        type="button"
+        class="sw-button"
+        disabled={gone}
+        title="Save a figure for a paper or a talk"
+        data-testid="figure"
+        onClick={() => ask("figure")}
+      >
+        Figure…
+      </button>
       <CopyCode />
       {elsewhere.value && (
         <p class="sw-hint" role="alert" data-testid="elsewhere">
@@ -168,6 +197,7 @@ async function writeClipboard(text: string): Promise<boolean> {
 const BUSY_WORDS: Record<Status["what"], string> = {
   compress: "compressing…",
   save: "saving…",
+  figure: "drawing…",
   retrain: "about to train…",
   evaluate: "evaluating…",
   estimate: "counting…",

@@ -1,5 +1,6 @@
 // The line between the monitor and whatever hosts it: a few named values, and a few commands.
 
+import type { FigureRequest } from "../ui/figure-prompt";
 import type { Observable } from "../ui/trait-signal";
 
 /** What the host offers. */
@@ -19,7 +20,8 @@ export type RunCommand =
   | { do: "stop" }
   | ({ do: "start" } & Settings)
   | { do: "keep"; name: string; replace?: boolean }
-  | { do: "save"; path: string; entropy: boolean; replace?: boolean };
+  | { do: "save"; path: string; entropy: boolean; replace?: boolean }
+  | ({ do: "figure"; replace?: boolean } & FigureRequest);
 
 /**
  * How keeping or saving the result went: nothing yet, a sentence, or why it failed. With `again` it is a question:

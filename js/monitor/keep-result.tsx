@@ -1,5 +1,7 @@
 // The last line, once a training is over: keep its result in a variable or a file.
 
+import { SavedFigureView } from "../ui/figure-prompt";
+import { figureName } from "../ui/save-names";
 import { SavePrompts } from "../ui/save-prompts";
 import { useView } from "./hover-state";
 
@@ -21,8 +23,14 @@ export function KeepResult() {
         }}
         keepAs={(name) => state.ask({ do: "keep", name })}
         saveTo={(path, entropy) => state.ask({ do: "save", path, entropy })}
+        figure={{
+          kinds: state.points.value.length > 1 ? ["training", "tradeoff"] : ["training"],
+          name: figureName(state.title.value),
+          submit: (request) => state.ask({ do: "figure", ...request }),
+        }}
         buttons={(ask) => <Buttons ask={ask} />}
       />
+      <SavedFigureView figure={state.figure.value} />
       <Told />
     </footer>
   );
@@ -54,6 +62,16 @@ function Buttons({ ask }: { ask(button: string): void }) {
         onClick={() => ask("save")}
       >
         Save {variable} file
+      </button>
+      <button
+        type="button"
+        class="sw-button"
+        disabled={gone}
+        title="Save a figure for a paper or a talk"
+        data-testid="figure"
+        onClick={() => ask("figure")}
+      >
+        Figure…
       </button>
     </div>
   );

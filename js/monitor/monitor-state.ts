@@ -2,6 +2,7 @@
 
 import { computed, type ReadonlySignal, type Signal, signal } from "@preact/signals";
 import type { Metric } from "../charts/score-format";
+import type { SavedFigure } from "../ui/figure-prompt";
 import { type Keeps, suggestions } from "../ui/save-names";
 import { modelSignal } from "../ui/trait-signal";
 import type {
@@ -39,6 +40,7 @@ export class MonitorState {
   readonly kept: Signal<Kept>;
   /** The names the buttons suggest. */
   readonly keeps: ReadonlySignal<Keeps>;
+  readonly figure: ReadonlySignal<SavedFigure | null>;
   readonly gone = signal(false);
   /** What is drawn: the score before the first step, the complete epochs, and the one under way as far as it is. */
   readonly shown: ReadonlySignal<Curves>;
@@ -61,6 +63,7 @@ export class MonitorState {
     this.error = followed("error", "");
     this.offer = followed<Settings | null>("offer", null);
     this.kept = followed<Kept>("kept", { failed: false, text: "" });
+    this.figure = followed<SavedFigure | null>("figure", null);
     const keeps = followed<Partial<Keeps>>("keeps", {});
     this.keeps = computed(() => ({ ...suggestions(this.title.value, "retrained"), ...keeps.value }));
     this.at = computed(() => epochsDone(this.progress.value));

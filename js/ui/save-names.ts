@@ -12,6 +12,11 @@ export interface Keeps {
 
 /** What the buttons suggest where the kernel does not say: a variable, and a file named after the model. */
 export function suggestions(title: string, variable = "small"): Keeps {
-  const name = title.replace(/[^\p{L}\p{N}._-]+/gu, "-").toLowerCase() || "model";
+  const name = figureName(title);
   return { provenance: PLAIN, variable, file: `${name}-${variable}.safetensors` };
+}
+
+/** What the name of a model's figure begins with. */
+export function figureName(title: string): string {
+  return title.replace(/[^\p{L}\p{N}._-]+/gu, "-").toLowerCase() || "model";
 }

@@ -3,6 +3,7 @@
 import { useSignal } from "@preact/signals";
 import type { ComponentChildren } from "preact";
 import { useLayoutEffect, useRef } from "preact/hooks";
+import { type FigureChoice, FigurePrompt } from "./figure-prompt";
 import { focusAfter, onEscape } from "./keyboard";
 
 interface FormProps {
@@ -156,6 +157,8 @@ interface SavePromptsProps {
   answer(replace: boolean): void;
   keepAs(name: string): void;
   saveTo(path: string, entropy: boolean): void;
+  /** Which figures can be saved. */
+  figure: FigureChoice;
   /** What stands there while nothing is asked. */
   buttons(ask: (button: string) => void): ComponentChildren;
 }
@@ -178,6 +181,7 @@ export function SavePrompts(props: SavePromptsProps) {
   }
   if (asking.value === keep)
     return <NamePrompt name={names.variable} action={actions.keep} testid={keep} submit={keepAs} done={done} />;
+  if (asking.value === "figure") return <FigurePrompt choice={props.figure} done={done} />;
   if (asking.value === "save")
     return <PathPrompt path={names.file} action={actions.save} submit={saveTo} done={done} />;
   return (

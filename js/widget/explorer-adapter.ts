@@ -17,6 +17,7 @@ const TRAITS: Record<string, string> = {
   history: "_history",
   result: "_result",
   keeps: "_keeps",
+  figure: "_figure",
   kinds: "_kinds",
   memory: "_memory",
   stale: "_stale",

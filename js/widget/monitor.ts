@@ -17,6 +17,7 @@ const TRAITS: Record<string, string> = {
   offer: "_offer",
   kept: "_kept",
   keeps: "_keeps",
+  figure: "_figure",
 };
 
 const monitor: AnyWidget = () => {

@@ -33,6 +33,7 @@ from ..training.schedules_and_methods import Method
 from .base_widget import BaseWidget, alt_text, built, kernel_owned
 from .by_class import by_class_dict
 from .explorer_backend import DENSE, CancelCheck, ExplorerSession, Stale
+from .figure_button import save_figure
 from .keep_and_save import PLAIN, Exists, keep_in_notebook, keeps, save_to
 from .monitor import Monitor
 from .worker_thread import Pace, Worker
@@ -52,7 +53,7 @@ _SENSITIVITY_SECONDS: Final = 0.3
 _METRIC_FIELDS: Final = {"metric": "name", "percent": "percent", "higher": "higher"}
 _OF_THE_PAGE: Final = ("result", "recalibrated")
 """What the history holds for the page alone: a provenance says as much."""
-_NOT_ON_PAGE: Final = frozenset({"sketch", "exact", "score", "by_class", "status", "monitor", "keeps"})
+_NOT_ON_PAGE: Final = frozenset({"sketch", "exact", "score", "by_class", "status", "monitor", "keeps", "figure"})
 """What a page that stands alone has no use for: its buttons' words, or what it is given by recipe."""
 
 
@@ -127,6 +128,7 @@ class Explorer(BaseWidget):
     _kinds = kernel_owned(t.Dict())
     _result = kernel_owned(t.Unicode())
     _stale = kernel_owned(t.Unicode())
+    _figure = kernel_owned(t.Dict(allow_none=True, default_value=None))
     _recalibration = kernel_owned(t.Dict())
     _by_class = kernel_owned(t.Dict(allow_none=True, default_value=None))
     _sensitivity = kernel_owned(t.Dict(allow_none=True, default_value=None))
@@ -733,6 +735,7 @@ class Explorer(BaseWidget):
                 "save": lambda: save_to(asked.get("path"), kept(), bool(asked.get("entropy")), again),
                 "retrain": lambda: self._offer_retraining(recipe),
                 "look": self._look_again,
+                "figure": lambda: self._save_figure(asked, again),
             }
             if what == "evaluate":
                 self._open().forget_score(recipe)
@@ -751,6 +754,11 @@ class Explorer(BaseWidget):
                 raise ShrinkError(f"the page asked for {quoted(what)}, which this explorer cannot do")
         except ShrinkError as error:
             self._failed("", error)
+
+    def _save_figure(self, asked: Mapping[str, Any], replace: bool) -> str:
+        text, shown = save_figure(self, self.figure, asked, "ex", replace)
+        self._tell(_figure=shown)
+        return text
 
     def _do(self, what: str, spec: Callable[[], str], command: Mapping[str, Any] | None = None) -> None:
         self._say("busy", what, "")

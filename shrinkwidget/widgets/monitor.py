@@ -15,6 +15,7 @@ from ..figures.monitor_snapshot import curves, values_of
 from ..training.background_run import TrainingRun
 from ..training.schedules_and_methods import FineTune, LearningRateRewinding, Method, Schedule
 from .base_widget import BaseWidget, built, kernel_owned
+from .figure_button import save_figure
 from .keep_and_save import Exists, keep_in_notebook, keeps, save_to
 from .notebook_cell_registry import replace_in_cell
 from .worker_thread import Pace
@@ -54,6 +55,7 @@ class Monitor(BaseWidget):
     _offer = kernel_owned(t.Dict(allow_none=True, default_value=None))
     _kept = kernel_owned(t.Dict({"failed": False, "text": "", "again": None}))
     _keeps = kernel_owned(t.Dict())
+    _figure = kernel_owned(t.Dict(allow_none=True, default_value=None))
 
     def __init__(self, title: str, metric: Metric) -> None:
         self.run: TrainingRun[Any] | None = None
@@ -138,7 +140,7 @@ class Monitor(BaseWidget):
                 self.fail(str(error))
         elif self.run is not None and what in ("pause", "resume", "stop"):
             getattr(self.run, what)()
-        elif self.run is not None and what in ("keep", "save"):
+        elif self.run is not None and what in ("keep", "save", "figure"):
             self._keep(self.run, asked)
         else:
             self._refuse(f"the page asked for {quoted(what)}, which this monitor cannot do now")
@@ -146,6 +148,10 @@ class Monitor(BaseWidget):
     def _keep(self, run: TrainingRun[Any], asked: Mapping[str, Any]) -> None:
         replace, again = bool(asked.get("replace")), None
         try:
+            if asked["do"] == "figure":
+                text, shown = save_figure(run, run.figure, asked, "run", replace)
+                self._tell(_figure=shown, _kept={"failed": False, "text": text, "again": None})
+                return
             result: CompressedModel = run.result if isinstance(run.result, CompressedModel) else run.result.packed
             if asked["do"] == "keep":
                 text, failed = keep_in_notebook(asked.get("name"), result, replace), False

@@ -8,6 +8,8 @@ import nbformat
 import pytest
 from playwright.sync_api import expect
 
+import shrinkwidget as sw
+
 from .conftest import Open
 from .explorer_page import EXPLORE, ExplorerPage
 from .jupyterlab_server import Lab
@@ -207,6 +209,31 @@ def test_the_save_button_writes_the_file_of_the_size_shown(book: Notebook, jupyt
     loaded = "sw.load('kept.safetensors', into=sw.demo.model()).model"
     same = f"all((a == b).all().item() for a, b in zip({loaded}.parameters(), ex.compress().model.parameters()))"
     assert book.python(same)
+
+
+def test_the_figure_button_saves_a_figure_and_shows_the_line_that_makes_it_again(
+    book: Notebook, jupyterlab: Lab
+) -> None:
+    page = ExplorerPage.first(book)
+    page.choose("bits", 4)
+    page.settled_bytes()
+    for width in ("nature-single", "ieee-single"):
+        page.press("figure")
+        page.part("figure-kind").select_option("size")
+        page.part("figure-width").select_option(width)
+        page.part("figure-format").select_option("svg")
+        expect(page.part("figure-input")).to_have_value("digitnet-size.svg")
+        page.press("figure-go")
+        if width == "ieee-single":  # another figure has that name
+            expect(page.part("exists")).to_contain_text("digitnet-size.svg exists already")
+            page.press("replace")
+        expect(page.part("status")).to_contain_text("saved")
+    expect(page.part("saved-figure").locator("img")).to_be_visible()
+    code = page.part("saved-figure").locator("input").input_value()
+    assert code == "sw.figures.save(ex.figure('size', width='ieee-single'), 'digitnet-size.svg')"
+    written = (jupyterlab.folder / "digitnet-size.svg").read_bytes()
+    assert book.python(f"{code}.read_bytes().decode()").encode() == written
+    assert sw.figures.read(jupyterlab.folder / "digitnet-size.svg")["charts"][0]["kind"] == "size"
 
 
 def test_the_compress_button_leaves_a_variable(book: Notebook) -> None:

@@ -1,0 +1,82 @@
+"""What the button "Figure" does in the kernel: save a figure beside the notebook, with the line that makes it again."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from IPython.core.getipython import get_ipython
+
+from ..errors import FileError, ShrinkError, quoted
+from ..figures import read
+from ..figures.chart import our_settings
+from ..figures.figure_file import encoded
+from ..files.atomic_write import write_whole
+from .keep_and_save import Exists
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_THUMBNAIL: Final = 480
+"""Pixels that a thumbnail is wide."""
+
+
+def save_figure(
+    widget: object, draw: Callable[..., Figure], asked: Mapping[str, Any], usual: str, replace: bool
+) -> tuple[str, dict[str, str]]:
+    """Save the figure that is asked for; return what was done, as a sentence, and its thumbnail and code for the page.
+
+    `usual` is what the widget is called where the notebook has no variable for it.
+
+    Raises:
+        Exists: if another figure has that name, unless it is to be replaced.
+        FigureError: for an unknown kind or width, or where there is nothing to show.
+        FileError: for an empty path, a file that is no figure, or one that cannot be written.
+    """
+    kind, width, path = (asked.get(name) for name in ("kind", "width", "path"))
+    if not isinstance(path, str) or not path.strip():
+        raise FileError("there is no file name: type one, such as figure.pdf")
+    figure = draw(kind, width=width)
+    target, data = encoded(figure, path.strip(), 300, "text", False)
+    if not replace and target.exists() and _bytes_of(target) != data:
+        _refuse_others(target)
+        raise Exists(f"{target.name} exists already: {target.stat().st_size:,} bytes")
+    write_whole(target, [data])
+    name = _variable(widget, usual)
+    code = f"sw.figures.save({name}.figure({kind!r}, width={width!r}), {path.strip()!r})"
+    text = f"saved {target.resolve()}, {len(data):,} bytes"
+    return text, {"path": str(target), "code": code, "png": base64.b64encode(_thumbnail(figure)).decode()}
+
+
+def _bytes_of(target: Path) -> bytes:
+    try:
+        return target.read_bytes()
+    except OSError as error:
+        raise FileError(f"cannot look at {quoted(target)}: {error.strerror or error}") from error
+
+
+def _refuse_others(target: Path) -> None:
+    """Refuse to offer a file for replacement that this project did not write."""
+    try:
+        read(target)
+    except ShrinkError:
+        raise FileError(f"{quoted(target)} exists and is no figure of shrinkwidget: choose another name") from None
+
+
+def _thumbnail(figure: Figure) -> bytes:
+    stream = io.BytesIO()
+    with our_settings():
+        figure.savefig(stream, format="png", dpi=_THUMBNAIL / float(figure.get_size_inches()[0]))
+    return stream.getvalue()
+
+
+def _variable(widget: object, usual: str) -> str:
+    """Return the name that the notebook has for a widget."""
+    shell = get_ipython()
+    names = (
+        [] if shell is None else [name for name, value in shell.user_ns.items() if value is widget and name[0] != "_"]
+    )
+    return str(names[0]) if names else usual
