@@ -14,7 +14,8 @@ import shrinkwidget as sw
 from shrinkwidget import demo
 from shrinkwidget.errors import ArgumentError, DataError, ModelError
 from shrinkwidget.evaluation.batches import Batch
-from shrinkwidget.evaluation.compare_predictions import image_inputs
+from shrinkwidget.evaluation.compare_predictions import PredictionRecorder, image_inputs
+from shrinkwidget.evaluation.metrics import ClassPredictions
 
 IMAGES, LABELS = demo.data("test")
 DENSE = demo.model()
@@ -27,6 +28,7 @@ def predicted(model: Any) -> Tensor:
     return out
 
 
+NO_SCORE = sw.Score(0.0, 0.0, 0.0, n=0, total=0, metric="accuracy")
 BEFORE, AFTER = predicted(DENSE), predicted(SMALL.model)
 
 
@@ -100,14 +102,18 @@ def test_images_of_the_misread_are_held_at_most_so_many_drawn_by_the_seed() -> N
 
 
 def test_every_misread_image_is_as_likely_to_be_held() -> None:
+    images, labels = torch.zeros(20, 1, 8, 8), torch.zeros(20, dtype=torch.long)
+    batches = [Batch((images,), {}, labels)] * 3
     drawn: Counter[int] = Counter()
-    for seed in range(200):
-        found = sw.compare_predictions(DENSE, SMALL, (IMAGES[:120], LABELS[:120]), images=5, seed=seed)
-        drawn.update(list(found.images))
-    n = len(sw.compare_predictions(DENSE, SMALL, (IMAGES[:120], LABELS[:120])).misread)
-    expected = 200 * 5 / n
-    assert len(drawn) == n
-    assert all(expected / 2.5 < count < expected * 2.5 for count in drawn.values())
+    for seed in range(400):
+        before = PredictionRecorder()
+        after = PredictionRecorder(before, images=6, seed=seed)
+        for batch in batches:
+            before(batch, ClassPredictions(labels, labels, 2))
+            after(batch, ClassPredictions(labels + 1, labels, 2))
+        drawn.update(list(after.compared(NO_SCORE, NO_SCORE).images))
+    assert sorted(drawn) == list(range(60))
+    assert all(20 < count < 60 for count in drawn.values())  # 40 are expected, give or take three times six
 
 
 @pytest.mark.parametrize(
