@@ -68,6 +68,17 @@ describe("what is said", () => {
     );
   });
 
+  it("how the score was obtained where the switch is on, and what suffers where that is unfolded", () => {
+    answer("exact", { ...estimate(START), exact: true });
+    state.setRecalibrate(true);
+    answer("score", { ...SCORE, state: "done", recalibrated: true, provenance: "batch norm recalibrated" });
+    const classes = [[20, 20, 0, 20, 0]];
+    answer("by_class", { recipe: START, recalibrated: true, classes, only_classes: "", misread: 20, fixed: 0 });
+    expect(plain(screenReaderText(state))).toMatch(/360 examples, batch norm recalibrated\. .*dB$/);
+    state.remember({ classes: true });
+    expect(plain(screenReaderText(state))).toMatch(/\. lost: class 0 \(100 → 0 %\) · 20 misread that were right$/);
+  });
+
   it("what was taken for granted of the model", () => {
     const warning = "'W' is read as out × in";
     Object.assign(state.sketch.value, { warnings: [warning] });

@@ -4,6 +4,7 @@ import { useSignal, useSignalEffect } from "@preact/signals";
 import { bytes, comparedSize, decibels } from "../charts/number-format";
 import { scoreWords } from "../charts/score-format";
 import { isKnown } from "./accuracy-panel";
+import { summary } from "./by-class";
 import { deadWords } from "./derived-state";
 import type { State } from "./explorer-state";
 import { useView } from "./open-and-hover-state";
@@ -30,7 +31,9 @@ export function screenReaderText(state: State): string {
   if (score?.state === "failed") return `The evaluation failed: ${score.text}. ${rest}`;
   if (!score && !state.kernel) return `${metric.name} not evaluated. ${rest}`;
   if (score?.state !== "done" || !isKnown(score)) return "";
-  return `${metric.name} ${scoreWords(metric, score)}. ${rest}`;
+  const how = score.recalibrated ? `, ${score.provenance}` : "";
+  const found = state.byClassIsCurrent.value && state.page.value.classes ? state.byClass.value : null;
+  return [`${metric.name} ${scoreWords(metric, score)}${how}`, rest, ...(found ? [summary(found)] : [])].join(". ");
 }
 
 /** What is said once nobody answers any more. */

@@ -238,9 +238,15 @@ def sample_words(score: Score) -> str:
     return " · ".join(words)
 
 
-def is_retrained(visit: Score) -> bool:
-    """Return whether a visited point is a retrained model, not weights as they came."""
-    return bool(visit.get("result")) or visit.get("provenance", PLAIN) != PLAIN
+_SHAPES: Final = {"o": "not retrained", "^": "recalibrated", "D": "retrained"}
+"""The marker of a visited point, and what it says of its weights."""
+
+
+def shape_of(visit: Score) -> str:
+    """Return the marker of a visited point: weights as they came, with batch norm re-estimated, or retrained."""
+    if visit.get("recalibrated"):
+        return "^"
+    return "D" if visit.get("result") or visit.get("provenance", PLAIN) != PLAIN else "o"
 
 
 def latest(history: Sequence[Score]) -> list[Score]:
@@ -271,12 +277,15 @@ class HistoryPanel:
         sizes = np.array([scales.x(visit["nbytes"]) for visit in self.visits])
         values = np.array([scales.y(visit["value"]) for visit in self.visits])
         if self.metric.higher is not None:
-            best = pareto_front([(visit["nbytes"], visit["value"]) for visit in self.visits], self.metric.higher)
-            canvas.lines([np.stack([sizes[best], values[best]], axis=1)] if len(best) > 1 else [], ACCURACY, 1.1)
+            for recalibrated in (False, True):
+                some = [i for i, visit in enumerate(self.visits) if bool(visit.get("recalibrated")) is recalibrated]
+                pairs = [(self.visits[i]["nbytes"], self.visits[i]["value"]) for i in some]
+                best = [some[i] for i in pareto_front(pairs, self.metric.higher)]
+                canvas.lines([np.stack([sizes[best], values[best]], axis=1)] if len(best) > 1 else [], ACCURACY, 1.1)
         current = self._current()
         for i, visit in enumerate(self.visits):
             size = 12.0 if i == current else 8.0
-            canvas.dots(sizes[i : i + 1], values[i : i + 1], ACCURACY, size, "D" if is_retrained(visit) else "o")
+            canvas.dots(sizes[i : i + 1], values[i : i + 1], ACCURACY, size, shape_of(visit))
         if current is not None:
             self._label(canvas, scales, sizes, values, current, dense)
 
@@ -284,10 +293,11 @@ class HistoryPanel:
         """Say below the title what needs saying: which way is better, and what the shapes of the points mean."""
         direction = direction_text(self.metric.percent, self.metric.higher)
         at = x + (canvas.text(x, y, direction, size=10, color=MUTED) + 12 if direction else 0)
-        shapes = any(map(is_retrained, self.visits))
-        for marker, text in (
-            (("o", PLAIN.replace("no retraining", "not retrained")), ("D", "retrained")) if shapes else ()
-        ):
+        there = {shape_of(visit) for visit in self.visits}
+        shapes = there != {"o"}
+        for marker, text in _SHAPES.items():
+            if not shapes or marker not in there:
+                continue
             if at + 12 + canvas.measure(text, size=10) > x + width:
                 break
             canvas.dots(np.array([at + 4]), np.array([y]), ACCURACY, 7, marker)

@@ -86,7 +86,8 @@ class Explorer(BaseWidget):
     """An instrument over one model. Make it with `explore`; read and set `recipe`, `sparsity` and `bits`.
 
     `recipe` (a `Recipe`), `sparsity` and `bits` are traits: observe them, link them, set them. `value` mirrors
-    `recipe`, so that ``interactive_output`` works. All work runs on one worker thread; nothing here blocks.
+    `recipe`, so that ``interactive_output`` works; `recalibrate_batchnorm` is the switch that re-estimates batch norm
+    before every score. All work runs on one worker thread; nothing here blocks.
 
     Example:
         >>> import shrinkwidget as sw

@@ -284,6 +284,25 @@ def test_points_stand_where_the_axes_say_and_the_front_joins_the_best(
     assert shapes == [("o", "not retrained"), ("D", "retrained")]
 
 
+def test_points_with_batch_norm_recalibrated_have_a_shape_and_a_front_of_their_own(
+    monkeypatch: pytest.MonkeyPatch, looked: Sketch
+) -> None:
+    plain = visits(looked)[:4]
+    again = [
+        {**point, "value": point["value"] + 0.008, "provenance": "batch norm recalibrated", "recalibrated": True}
+        for point in plain[1:]
+    ]
+    recipe = sw.Recipe.from_json(plain[2]["recipe"])
+    drawn = picture(monkeypatch, looked, sw.estimate(looked, recipe), again[1], None, [*plain, *again])
+    assert [dot[3] for dot in drawn.dots] == ["o", "^", *"oooo", *"^^^"]
+    words = drawn.all_words().splitlines()
+    assert "recalibrated" in words
+    assert "retrained" not in words
+    fronts = [line for line, color, dashed in drawn.lines if color == ACCURACY and not dashed]
+    assert [len(front) for front in fronts] == [4, 3]
+    assert [dot[2] > 8 for dot in drawn.dots[2:]] == [False] * 5 + [True, False]  # the one that is shown now
+
+
 def test_the_silhouette_has_the_areas_of_the_bytes(monkeypatch: pytest.MonkeyPatch, looked: Sketch) -> None:
     figures = sw.estimate(looked, HALF)
     drawn = picture(monkeypatch, looked, figures)

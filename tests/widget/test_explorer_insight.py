@@ -14,6 +14,8 @@ from torch import nn
 import shrinkwidget as sw
 from shrinkwidget.widgets.explorer import _WORKER, Explorer
 
+from .conftest import Open
+from .explorer_page import ExplorerPage
 from .live_page import LivePage
 from .standalone_page import BarePage, plain
 
@@ -239,3 +241,44 @@ def test_a_page_without_a_kernel_shows_what_was_found_out(browser: Browser, expl
     page.drag_to(0.3)
     assert page.words("classes-summary") == "not evaluated: needs the kernel"
     page.close()
+
+
+NOTEBOOK = """
+import time, shrinkwidget as sw
+model, valid, train = sw.demo.model(), sw.demo.data("valid"), sw.demo.data("train")
+def slowly(module, inputs):
+    time.sleep(0.03)
+model.register_forward_pre_hook(slowly)  # or it is measured before Stop can be pressed
+ex = sw.explore(model, valid, 0.85, bits=4, train_data=train)
+ex
+"""
+
+
+def test_in_jupyterlab_a_recipe_is_scored_while_sensitivity_is_measured_and_stop_keeps_what_there_is(
+    open_notebook: Open,
+) -> None:
+    book = open_notebook(NOTEBOOK)
+    book.run(0)
+    page = ExplorerPage.first(book)
+    page.score()
+    page.press("sensitivity")
+    page.part("sensitivity-stop").wait_for()
+    page.slide_to(80)
+    page.settled_bytes()
+    assert page.score() == book.python("ex.score.value")  # the sensitivity makes room
+    assert page.part("sensitivity-line").get_attribute("data-state") == "running"
+    book.until("len(ex.sensitivity.layers) >= 1")
+    page.press("sensitivity-stop")
+    expect(page.part("sensitivity-line")).to_have_attribute("data-state", "stopped")
+    assert plain(page.part("sensitivity-line").inner_text()).split("examples")[1].startswith(", stopped")
+    measured, pending = book.python("(len(ex.sensitivity.layers), ex.sensitivity.pending)")
+    assert f"{measured} of {measured + pending} layers" in plain(page.part("sensitivity-line").inner_text())
+
+    page.part("recalibrate").check()
+    expect(page.part("provenance")).to_have_text(RECALIBRATED)
+    by_hand = "sw.evaluate(sw.compress(model, ex.recipe), valid, recalibrate_batchnorm=train).value"
+    assert page.score() == book.python(by_hand)
+    page.ask("compress", "small")
+    expect(page.part("status")).to_contain_text("small is the compressed model")
+    assert book.python("small.provenance") == RECALIBRATED
+    assert book.python("sw.evaluate(small, valid).value") == page.score()
