@@ -53,13 +53,14 @@ function Shapes({ right }: { right: number }) {
   const { history } = useView().state;
   const there = KINDS.filter(({ path }) => history.value.some((visit) => shapeOf(visit) === path));
   if (there.length === 0 || (there.length === 1 && there[0].path === DISC)) return null;
-  let x = right;
+  let x = right - there.reduce((sum, { width }) => sum + width, 0);
   return (
     <g class="sw-shapes" data-testid="shapes">
-      {[...there].reverse().map(({ path, words, width }) => {
-        x -= width;
+      {there.map(({ path, words, width }) => {
+        const at = x;
+        x += width;
         return (
-          <g key={words} transform={`translate(${x} ${HEIGHT - 3})`}>
+          <g key={words} transform={`translate(${at} ${HEIGHT - 3})`}>
             <path d={path} transform="translate(4 -4) scale(0.8)" />
             <text x={13}>{words}</text>
           </g>
@@ -118,6 +119,7 @@ function Scatter() {
   const current = visits.find(
     (visit) => visit.recipe === state.recipeText.value && isShown(visit, state.result.value, state.recalibrate.value),
   );
+  const front = (some: readonly Visit[]) => line(paretoFront(some, metric.higher === true), scales);
   return (
     <div ref={holder} class="sw-scatter">
       {/* biome-ignore lint/a11y/useSemanticElements: a fieldset cannot be drawn in */}
@@ -132,16 +134,10 @@ function Scatter() {
         <Titles frame={frame} />
         {baseline && baseline.n > 0 && <DenseLine y={scales.y(baseline.value)} frame={frame} />}
         <NowLine x={scales.x(state.figures.value.nbytes)} frame={frame} />
-        {metric.higher !== null &&
-          [visits.filter((visit) => !visit.recalibrated), visits.filter((visit) => visit.recalibrated)].map(
-            (some, i) => (
-              <path
-                key={i ? "recalibrated" : "plain"}
-                class={`sw-front ${i ? "sw-front-recalibrated" : ""}`}
-                d={line(paretoFront(some, metric.higher === true), scales)}
-              />
-            ),
-          )}
+        {metric.higher !== null && <path class="sw-front" d={front(visits.filter((visit) => !visit.recalibrated))} />}
+        {metric.higher !== null && visits.some((visit) => visit.recalibrated) && (
+          <path class="sw-front sw-front-recalibrated" d={front(visits.filter((visit) => visit.recalibrated))} />
+        )}
         <Points visits={visits} current={current} scales={scales} />
         {current && (
           <CurrentLabel visit={current} visits={visits} scales={scales} frame={frame} dense={baseline?.value ?? null} />

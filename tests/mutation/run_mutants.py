@@ -25,6 +25,7 @@ PYTEST: Final = (sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprov
 SUITES: Final[dict[str, tuple[str, ...]]] = {
     "vitest": ("npx", "vitest", "run", "--bail", "1"),
     "estimate": (*PYTEST, "tests/engine/test_estimate.py"),
+    "classes": (*PYTEST, "tests/engine/test_compare_predictions.py"),
     "files": (*PYTEST, "tests/engine/test_packed_files_malformed.py"),
     "fold": (*PYTEST, "tests/engine/test_batchnorm_folding.py"),
     "grids": (*PYTEST, "tests/engine/test_quantization_aware_training.py"),
@@ -32,7 +33,9 @@ SUITES: Final[dict[str, tuple[str, ...]]] = {
     "metrics": (*PYTEST, "tests/engine/test_evaluate.py"),
     "monitor": (*PYTEST, "tests/widget/test_monitor_numbers.py"),
     "prune": (*PYTEST, "tests/engine/test_pruning_masks.py"),
+    "recalibrated": (*PYTEST, "tests/test_explorer_insight.py", "-k", "switch or kept or statistics"),
     "rounds": (*PYTEST, "tests/engine/test_iterative_pruning.py"),
+    "sensitivity": (*PYTEST, "tests/engine/test_sensitivity.py"),
     "run": (*PYTEST, "tests/engine/test_background_run.py"),
     "transfer": (*PYTEST, "tests/engine/test_transfer.py"),
     "snapshots": (*PYTEST, "tests/engine/test_snapshot_numbers.py", "tests/engine/test_chart_vectors.py"),
