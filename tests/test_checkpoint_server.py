@@ -86,7 +86,10 @@ def start(home: Path, *options: str) -> Server:
         f"--IdentityProvider.token={token}",
     ]
     env = os.environ | environment(home)
-    env |= {"JUPYTER_CONFIG_PATH": str(ROOT / "jupyter-config"), "PYTHONPATH": f"{ROOT}{os.pathsep}{home}"}
+    env |= {
+        "JUPYTER_CONFIG_PATH": str(ROOT / "jupyter-config"),
+        "PYTHONPATH": f"{os.path.relpath(ROOT, home)}{os.pathsep}{home}",
+    }
     with log.open("wb") as out:
         process = subprocess.Popen(
             [*command, *options], env=env, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, cwd=home

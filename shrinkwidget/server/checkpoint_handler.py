@@ -75,9 +75,10 @@ def read_table(path: str, contents_manager: Any) -> bytes:
     """
     root, found = path_in_root(path, contents_manager)
     # -P: a module in the user's folder must not be taken for one of Python's
-    command = [sys.executable, "-P", "-m", "shrinkwidget.server.checkpoint_table", os.fspath(found.relative_to(root))]
+    command = [sys.executable, "-P", "-m", "shrinkwidget.server.checkpoint_table", os.fspath(root)]
+    command.append(os.fspath(found.relative_to(root)))
     try:
-        done = subprocess.run(command, cwd=root, stdin=subprocess.DEVNULL, capture_output=True, timeout=_SECONDS)
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=_SECONDS)
     except subprocess.TimeoutExpired:
         raise PathError(422, f"reading the header of {quoted(path)} took more than {_SECONDS} seconds") from None
     if done.returncode == 0:

@@ -1,4 +1,4 @@
-"""The table of a checkpoint as JSON, from its header alone: ``python -P -m shrinkwidget.server.checkpoint_table PATH``.
+"""The table of a checkpoint as JSON, from its header alone: ``python -P -m …server.checkpoint_table ROOT PATH``.
 
 A program of its own, run for one file: whatever a damaged or hostile file costs, in memory or time, it costs this
 process and not Jupyter's server. It prints the table, or what is wrong as ``{"message": …}``, and then exits with 1.
@@ -166,8 +166,9 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def main(path: str) -> int:
-    """Print the table of a file in the working folder or below, or what is wrong with it."""
+def main(root: str, path: str) -> int:
+    """Print the table of a file, given relative to a root folder, or what is wrong with it."""
+    os.chdir(root)  # so that messages name the file as the page does
     try:
         import resource  # not on Windows
 
@@ -190,4 +191,4 @@ def _message(text: str) -> bytes:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    sys.exit(main(*sys.argv[1:]))
