@@ -1,8 +1,8 @@
 // Distributions for pictures: weights per bin of an axis, as they were, as pruning leaves them, and as rounded.
 
-import { Bars, survivorsBelow } from "./bars";
 import { weightsBelow } from "./cumulative-histogram";
 import { type Cut, cutBelow, type PruningOutcome, untouched } from "./pruning-estimate";
+import { Bars, survivorsBelow } from "./quantized-weight-bars";
 import { quantizerOf } from "./quantizers";
 import type { LayerSketch, Plan, Sketch } from "./types";
 

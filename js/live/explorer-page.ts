@@ -1,8 +1,8 @@
 // A page with an explorer on it that needs no kernel and no network: what `to_html` writes runs this.
 
 import { createState, mount } from "../explorer/mount";
-import { fitIntoFrame } from "./frame";
 import { type ExplorerData, KernellessExplorer } from "./kernelless-explorer";
+import { fitIntoFrame } from "./notebook-frame";
 import { open, readPageData } from "./page-data";
 import { addressWriter, recipeInAddress } from "./recipe-in-address";
 

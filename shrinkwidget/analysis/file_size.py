@@ -15,7 +15,7 @@ from ..errors import ModelError, quoted
 from ..recipe import Granularity, Plan
 from .channel_layout import FIRST
 from .model_tensors import TensorEntry, TensorSpec, dtype_name
-from .packed_structure import FORMAT
+from .packed_file_structure import FORMAT
 from .safetensors_header import FILE_DTYPES
 
 VERSION: Final = 3

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import FileError, quoted
-from .packed_structure import ENTROPY, FORMAT
+from .packed_file_structure import ENTROPY, FORMAT
 from .safetensors_header import (
     FILE_DTYPES,
     SafetensorsHeader,

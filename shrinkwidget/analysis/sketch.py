@@ -31,7 +31,7 @@ from .model_tensors import (
     open_model,
     where_float64_is,
 )
-from .packed_structure import fold_structure
+from .packed_file_structure import fold_structure
 from .parallel import each
 from .quantization_group_histograms import (
     CHUNK,

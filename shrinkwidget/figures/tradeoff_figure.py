@@ -25,7 +25,7 @@ from .formatting import (
 from .label_placement import Box, place_label
 from .line_chart import LineChart, Look, line_chart, look_of, named_lines, room_for, with_headroom, write_names
 from .page import Page, PageOptions
-from .results import Basis, Point, Results, read_results
+from .read_results import Basis, Point, Results, read_results
 from .scatter_scales import Frame, Scales, byte_domain, pareto_front, value_domain
 from .size_score_history import PLAIN
 from .tables import Table

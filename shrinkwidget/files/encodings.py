@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..analysis.file_size import ceil_div, group_count, has_zero_bytes
-from ..analysis.packed_structure import ENTROPY, FORMAT
+from ..analysis.packed_file_structure import ENTROPY, FORMAT
 from ..compression.encoded_tensor import EncodedTensor, with_zero_points
 from ..compression.encoded_tensor import packed as scale_words
 from ..compression.encoded_tensor import split as split_words

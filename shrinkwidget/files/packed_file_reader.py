@@ -31,7 +31,7 @@ from ..analysis.file_size import (
     header_text,
 )
 from ..analysis.model_tensors import COMPRESSIBLE_DTYPES, dtype_name, unsupported_class
-from ..analysis.packed_structure import ENTROPY, FORMAT, unfold_structure
+from ..analysis.packed_file_structure import ENTROPY, FORMAT, unfold_structure
 from ..analysis.safetensors_checkpoint import DTYPES
 from ..analysis.safetensors_header import (
     header_object,

@@ -27,7 +27,7 @@ from ..analysis.file_size import (
     stored_dtype,
 )
 from ..analysis.model_tensors import ModelTensors, TensorSpec, dtype_name
-from ..analysis.packed_structure import fold_structure
+from ..analysis.packed_file_structure import fold_structure
 from ..analysis.safetensors_checkpoint import DTYPES
 from ..compression.encoded_tensor import EncodedTensor, decode, dense_codes
 from ..errors import FileError, quoted

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final, TypeGuard
 
 from ..analysis.gguf_header import MAGIC, GGUFArray, GGUFHeader, read_gguf_header
-from ..analysis.packed_structure import ENTROPY, FORMAT, unfold_structure
+from ..analysis.packed_file_structure import ENTROPY, FORMAT, unfold_structure
 from ..analysis.safetensors_header import (
     DTYPE_BITS,
     FILE_DTYPES,

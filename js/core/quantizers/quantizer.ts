@@ -1,7 +1,8 @@
 // What a quantizer gives for the page to estimate what its values cost, and to draw them.
-import type { Bars } from "../bars";
+
 import type { KindEntry } from "../control-schema";
 import type { PruningOutcome } from "../pruning-estimate";
+import type { Bars } from "../quantized-weight-bars";
 import type { LayerSketch, Plan, Sketch } from "../types";
 
 /** Of layers of 1 to 8 bits; 16 and 32 need no quantizer. */

@@ -1,6 +1,5 @@
 // The uniform quantizer: evenly spaced values, a scale for each tensor, channel or group; of 1 bit a sign times a mean.
 import { dot, firstAtLeast, sum } from "../array-search";
-import { type Bars, survivorsBelow } from "../bars";
 import { spreadOf } from "../codebook-quantization";
 import { ATOM, BINS, binOf, RANGES, RATIOS } from "../log-histogram-bins";
 import { isSymmetric, kindText } from "../method-settings";
@@ -13,6 +12,7 @@ import {
   runCounts,
   typicalRange,
 } from "../quantization-group-histogram";
+import { type Bars, survivorsBelow } from "../quantized-weight-bars";
 import { tableFor, tableIndex } from "../sketch-decoder";
 import type { Granularity, LayerSketch, Plan, RelativeTable, Sketch } from "../types";
 import {
