@@ -277,6 +277,14 @@ def test_it_fits_a_phone_and_a_screen_light_and_dark(
         assert page.evaluate(FITS)
 
 
+@pytest.mark.parametrize("width", [650, 700, 1000])
+def test_the_interval_beside_an_accuracy_is_never_cut(open_page: Open, demo: Path, width: int) -> None:
+    page = open_page(demo, width=width)
+    text = page.part("interval").inner_text()
+    assert "–" in text
+    assert page.part("interval").evaluate("span => span.scrollWidth <= span.clientWidth")
+
+
 def test_it_works_by_touch(open_page: Open, demo: Path) -> None:
     page = open_page(demo, width=360, touch=True)
     box = page.part("sparsity").bounding_box()
