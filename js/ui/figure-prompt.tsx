@@ -1,6 +1,7 @@
 // Asks which figure is to be saved, how wide and in which format; and shows what was saved, with the line that makes it again.
 
-import { useSignal } from "@preact/signals";
+import { type Signal, useSignal } from "@preact/signals";
+import type { Ref } from "preact";
 import { useLayoutEffect, useRef } from "preact/hooks";
 import { onEscape } from "./keyboard";
 
@@ -41,6 +42,36 @@ export interface FigureChoice {
   submit(request: FigureRequest): void;
 }
 
+interface SelectProps {
+  label: string;
+  testid: string;
+  names: readonly string[];
+  chosen: Signal<string>;
+  then?(name: string): void;
+  first?: Ref<HTMLSelectElement>;
+}
+
+function Select({ label, testid, names, chosen, then, first }: SelectProps) {
+  return (
+    <label>
+      {label}
+      <select
+        ref={first ?? null}
+        value={chosen.value}
+        data-testid={testid}
+        onChange={(event) => {
+          chosen.value = event.currentTarget.value;
+          then?.(chosen.value);
+        }}
+      >
+        {names.map((name) => (
+          <option key={name}>{name}</option>
+        ))}
+      </select>
+    </label>
+  );
+}
+
 export function FigurePrompt({ choice, done }: { choice: FigureChoice; done(): void }) {
   const kind = useSignal(choice.kinds[0]);
   const width = useSignal(WIDTHS[0]);
@@ -60,50 +91,17 @@ export function FigurePrompt({ choice, done }: { choice: FigureChoice; done(): v
       }}
       onKeyDown={onEscape(done)}
     >
-      <label>
-        figure
-        <select
-          ref={first}
-          value={kind.value}
-          data-testid="figure-kind"
-          onChange={(event) => {
-            kind.value = event.currentTarget.value;
-          }}
-        >
-          {choice.kinds.map((name) => (
-            <option key={name}>{name}</option>
-          ))}
-        </select>
-      </label>
-      <label>
-        width
-        <select
-          value={width.value}
-          data-testid="figure-width"
-          onChange={(event) => {
-            width.value = event.currentTarget.value;
-          }}
-        >
-          {WIDTHS.map((name) => (
-            <option key={name}>{name}</option>
-          ))}
-        </select>
-      </label>
-      <label>
-        format
-        <select
-          value={format.value}
-          data-testid="figure-format"
-          onChange={(event) => {
-            format.value = event.currentTarget.value;
-            if (typed.value !== null) typed.value = typed.value.replace(/\.\w+$/, `.${format.value}`);
-          }}
-        >
-          {FORMATS.map((name) => (
-            <option key={name}>{name}</option>
-          ))}
-        </select>
-      </label>
+      <Select label="figure" testid="figure-kind" names={choice.kinds} chosen={kind} first={first} />
+      <Select label="width" testid="figure-width" names={WIDTHS} chosen={width} />
+      <Select
+        label="format"
+        testid="figure-format"
+        names={FORMATS}
+        chosen={format}
+        then={(name) => {
+          if (typed.value !== null) typed.value = typed.value.replace(/\.\w+$/, `.${name}`);
+        }}
+      />
       <label>
         path
         <input
