@@ -61,48 +61,51 @@ class Trace:
 
 
 RECIPE: Final = sw.Recipe(sparsity=0.9, bits=4)
+
+# Each case looks its function up before the trace begins: the first use of a public name imports its modules, and what
+# runs while a module is imported (decorators, registrations) is no part of the call.
 Case: TypeAlias = Callable[[Trace], Any]
 
 
 def compress(trace: Trace) -> None:
     """Prune and quantize a model."""
-    model = sw.demo.model()
+    model, compress = sw.demo.model(), sw.compress
     with trace.on():
-        sw.compress(model, RECIPE)
+        compress(model, RECIPE)
 
 
 def save_and_load(trace: Trace) -> None:
     """Write a compressed model to a file, and read it."""
-    small, path = sw.compress(sw.demo.model(), RECIPE), Path("count-files.safetensors")
+    small, load, path = sw.compress(sw.demo.model(), RECIPE), sw.load, Path("count-files.safetensors")
     try:
         with trace.on():
             small.save(path)
-            sw.load(path, into=sw.demo.model())
+            load(path, into=sw.demo.model())
     finally:
         path.unlink(missing_ok=True)
 
 
 def evaluate(trace: Trace) -> None:
     """Measure a model's accuracy."""
-    model, data = sw.demo.model(), sw.demo.data("valid")
+    model, data, evaluate = sw.demo.model(), sw.demo.data("valid"), sw.evaluate
     with trace.on():
-        sw.evaluate(model, data)
+        evaluate(model, data)
 
 
 def retrain(trace: Trace) -> None:
     """Fine-tune a compressed model for one epoch."""
     small, (images, labels) = sw.compress(sw.demo.model(), RECIPE), sw.demo.data("train")
+    train, valid = (images[:128], labels[:128]), (images[128:192], labels[128:192])
+    retrain, one_epoch = sw.retrain, sw.methods.FineTune(1)
     with trace.on():
-        sw.retrain(
-            small, (images[:128], labels[:128]), (images[128:192], labels[128:192]), method=sw.methods.FineTune(1)
-        )
+        retrain(small, train, valid, method=one_epoch)
 
 
 def transfer(trace: Trace) -> None:
     """Train a new head for one epoch."""
-    model, (images, labels) = sw.demo.pretrained(), sw.demo.few(5)
+    model, data, transfer = sw.demo.pretrained(), sw.demo.few(5), sw.transfer
     with trace.on():
-        sw.transfer(model, (images, labels), (images, labels), strategy="linear_probe", epochs=1)
+        transfer(model, data, data, strategy="linear_probe", epochs=1)
 
 
 def settle(trace: Trace) -> None:

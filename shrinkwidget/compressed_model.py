@@ -17,7 +17,7 @@ from .analysis.model_tensors import ModelTensors, Source, TensorEntry, open_mode
 from .analysis.sketch import Sketch, counted
 from .argument_checks import public
 from .compression.apply_recipe import copied, encode_layers, fill, writer
-from .compression.encoded_tensor import EncodedTensor
+from .compression.encode_and_decode_layer import EncodedTensor
 from .errors import ModelError, quoted
 from .evaluation.calibration import calibrated
 from .files import PackedModel, pack, read

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from .analysis.pruning_estimate import PruningOutcome
     from .analysis.sketch import LayerSketch
-    from .compression.encode_layer import Grid, LayerWeights, Piece
+    from .compression.encode_and_decode_layer import Grid, LayerWeights, Piece
     from .evaluation.calibration import CalibrationRun
     from .recipe import Plan
 

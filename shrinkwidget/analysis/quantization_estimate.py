@@ -224,8 +224,7 @@ def _even_grid(bits: int, clip: float) -> LinearGrid:
 
 
 def _least_error_clip(noises: Floats) -> float:
-    """Return the range with the least noise of 1/16, 2/16, …, found as `compression/encode_layer.py` finds that of a
-    group."""
+    """Return the least noisy range of 1/16, 2/16, …, as `compression/quantizers/uniform.py` finds a group's."""
     best, least = 1.0, math.inf
     for width in (None, *CLIP_STEPS):
         for clip in CLIPS if width is None else (min(1.0, best + width), best - width):

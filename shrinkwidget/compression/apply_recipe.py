@@ -21,8 +21,7 @@ from ..analysis.sketch import Sketch, counted
 from ..analysis.tied_and_parametrized_weights import clusters, plain_weights
 from ..errors import ModelError
 from ..recipe import Plan, Recipe
-from .encode_layer import LayerWeights, encode_layer, layer_of
-from .encoded_tensor import EncodedTensor, decode
+from .encode_and_decode_layer import EncodedTensor, LayerWeights, decode, encode_layer, layer_of
 from .fast_cpu_ops import count_true, energy, working
 from .pruning_masks import Selection, changed, selections
 

@@ -16,7 +16,7 @@ from ..analysis.run_without_side_effects import preserve_rng_state
 from ..analysis.sketch import Sketch, counted
 from ..argument_checks import plain, public
 from ..compression.apply_recipe import copied, select_layers, writer
-from ..compression.encode_layer import fit, on_grid
+from ..compression.encode_and_decode_layer import fit, on_grid
 from ..errors import ArgumentError, nearest, quoted
 from ..recipe import Plan, Recipe, checked_recipe, layer_label, layer_matches
 from .calibration import calibrated

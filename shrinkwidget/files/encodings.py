@@ -19,10 +19,13 @@ from torch import Tensor
 
 from ..analysis.file_size import ceil_div, group_count, has_zero_bytes
 from ..analysis.packed_file_structure import ENTROPY, FORMAT
-from ..compression.encoded_tensor import EncodedTensor, with_zero_points
-from ..compression.encoded_tensor import packed as scale_words
-from ..compression.encoded_tensor import split as split_words
-from ..compression.encoded_tensor import unpacked as scales_of_words
+from ..compression.encode_and_decode_layer import (
+    EncodedTensor,
+    scale_words,
+    scales_of_words,
+    split_words,
+    with_zero_points,
+)
 from ..errors import FileError, quoted
 from ..recipe import Plan
 

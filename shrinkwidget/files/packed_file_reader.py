@@ -42,7 +42,7 @@ from ..analysis.safetensors_header import (
     refuse_other_formats,
 )
 from ..analysis.tied_and_parametrized_weights import View, computed_by, expanded, overlapping, plain_weights
-from ..compression.encoded_tensor import EncodedTensor, decode, values_of, zero_codes
+from ..compression.encode_and_decode_layer import EncodedTensor, decode, values_of, zero_codes
 from ..compression.fast_cpu_ops import selected
 from ..errors import FileError, ModelError, RecipeError, quoted
 from ..recipe import Plan, Recipe

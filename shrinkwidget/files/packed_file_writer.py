@@ -29,7 +29,7 @@ from ..analysis.file_size import (
 from ..analysis.model_tensors import ModelTensors, TensorSpec, dtype_name
 from ..analysis.packed_file_structure import fold_structure
 from ..analysis.safetensors_checkpoint import DTYPES
-from ..compression.encoded_tensor import EncodedTensor, decode, dense_codes
+from ..compression.encode_and_decode_layer import EncodedTensor, decode, dense_codes
 from ..errors import FileError, quoted
 from ..recipe import Plan, Recipe
 from .atomic_write import write_whole

@@ -19,7 +19,7 @@ from ..analysis.run_without_side_effects import device_of
 from ..analysis.sketch import sketch
 from ..compressed_model import CompressedModel, compress
 from ..compression.apply_recipe import copied, decoded_state, encode_layers, fill
-from ..compression.encoded_tensor import EncodedTensor
+from ..compression.encode_and_decode_layer import EncodedTensor
 from ..errors import Cancelled, DataError, ModelError, NoEstimateError, RecipeError, ShrinkError, a_type
 from ..evaluation.batches import Batch, prepared, raw_batches, read_in_thread, refuse_no_data
 from ..evaluation.batchnorm_statistics import (

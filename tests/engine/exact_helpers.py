@@ -10,7 +10,7 @@ from shrinkwidget.analysis.estimate import Estimate
 from shrinkwidget.analysis.model_tensors import ModelTensors, TensorEntry
 from shrinkwidget.analysis.sketch import Sketch, counted
 from shrinkwidget.compression.apply_recipe import encode_layers, select_layers
-from shrinkwidget.compression.encode_layer import fit, on_grid
+from shrinkwidget.compression.encode_and_decode_layer import fit, on_grid
 from shrinkwidget.recipe import Recipe
 
 

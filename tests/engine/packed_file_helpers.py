@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from shrinkwidget.analysis.file_size import SECTIONS, header_text
 from shrinkwidget.analysis.model_tensors import Source, open_model
 from shrinkwidget.analysis.quantization_group_histograms import NM_PATTERNS
-from shrinkwidget.compression.encode_layer import quantize
+from shrinkwidget.compression.encode_and_decode_layer import quantize
 from shrinkwidget.compression.pruning_masks import keep_masks
 from shrinkwidget.files import PackedModel, pack
 from shrinkwidget.files.packed_file_writer import file_crc

@@ -16,7 +16,7 @@ from shrinkwidget.analysis.estimate import estimate
 from shrinkwidget.analysis.model_tensors import ModelTensors, open_model
 from shrinkwidget.analysis.sketch import Sketch, sketch
 from shrinkwidget.compression.apply_recipe import encode_layers
-from shrinkwidget.compression.encoded_tensor import decode
+from shrinkwidget.compression.encode_and_decode_layer import decode
 from shrinkwidget.errors import Cancelled, ModelError
 from shrinkwidget.recipe import Keep, Recipe
 

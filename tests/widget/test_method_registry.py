@@ -14,7 +14,7 @@ from torch import Tensor
 
 import shrinkwidget as sw
 from shrinkwidget import method_registry as kinds
-from shrinkwidget.compression.encode_layer import Grid, LayerWeights, Piece
+from shrinkwidget.compression.encode_and_decode_layer import Grid, LayerWeights, Piece
 from shrinkwidget.compression.fast_cpu_ops import nearest
 from shrinkwidget.widgets.explorer import Explorer
 

@@ -194,7 +194,7 @@ class GridNoise {
     return { grid, error: this.#dot(errors, energy, ends) };
   }
 
-  /** The range with the least error, found as `compression/encode_layer.py` finds that of a group. */
+  /** The range with the least error, found as `compression/quantizers/uniform.py` finds that of a group. */
   #leastError(
     plan: Plan,
     ratios: ArrayLike<number>,

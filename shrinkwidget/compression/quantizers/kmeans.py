@@ -15,7 +15,7 @@ from ...analysis.quantization_estimate import Moments, Parts, codebook_noise, re
 from ...analysis.sketch import LayerSketch, bucket_edges
 from ...method_registry import Quantizer, register
 from ...recipe import Plan
-from ..encode_layer import Grid, LayerWeights, Piece
+from ..encode_and_decode_layer import Grid, LayerWeights, Piece
 from ..fast_cpu_ops import ascending, midpoints, nearest
 
 ITERATIONS: Final = 300

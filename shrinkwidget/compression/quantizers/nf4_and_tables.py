@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ...errors import RecipeError, quoted
 from ...method_registry import Quantizer, register
-from ..encode_layer import Grid, LayerWeights, Piece
+from ..encode_and_decode_layer import Grid, LayerWeights, Piece
 from ..fast_cpu_ops import nearest
 
 NF4_VALUES: Final = (

@@ -15,8 +15,7 @@ from ...analysis.quantization_estimate import CLIP_STEPS, CLIPS, UniformPlan, on
 from ...analysis.sketch import LayerSketch
 from ...method_registry import Choice, Number, Quantizer, register, setting
 from ...recipe import Plan
-from ..encode_layer import Grid, LayerWeights, Piece, column
-from ..encoded_tensor import as_stored
+from ..encode_and_decode_layer import Grid, LayerWeights, Piece, as_stored, column
 from ..fast_cpu_ops import codes_of, count_true, round_half_even_
 
 _SEVERAL: Final = (2, 3, 4, 5, 6, 7, 8)

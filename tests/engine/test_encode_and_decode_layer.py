@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from shrinkwidget.analysis.model_tensors import TensorEntry, open_model
-from shrinkwidget.compression.encode_layer import quantize
-from shrinkwidget.compression.encoded_tensor import EncodedTensor, decode, dense_codes
+from shrinkwidget.compression.encode_and_decode_layer import EncodedTensor, decode, dense_codes, quantize
 from shrinkwidget.compression.fast_cpu_ops import nearest
 from shrinkwidget.compression.quantizers.kmeans import codebook_of
 from shrinkwidget.methods import KMeans, Uniform, Unstructured
@@ -310,7 +309,7 @@ def test_the_size_of_pieces_makes_no_difference(shape: tuple[int, int], monkeypa
         for span in ("absmax", "mse", 95.0)
     ]
     whole = [decode(quantize(entry, keep, plan)) for plan in plans]
-    monkeypatch.setattr("shrinkwidget.compression.encode_layer.CHUNK", 100)
+    monkeypatch.setattr("shrinkwidget.compression.encode_and_decode_layer.CHUNK", 100)
     for plan, expected in zip(plans, whole, strict=True):
         assert torch.equal(decode(quantize(entry, keep, plan)), expected), plan
 

@@ -1,0 +1,523 @@
+"""One layer to codes and back: its quantizer fits a grid to the survivors, rounds them, and decodes them again.
+
+From top to bottom: how weights share scales, a layer as weights and as codes, encoding, decoding, and scales as a file
+holds them (docs/format.md). The file itself is written in `files`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from ..analysis.file_size import has_zero_bytes, has_zero_points, needs_bfloat16, peak, rounded, stored_dtype
+from ..analysis.model_tensors import TensorEntry, TensorSpec, dtype_name, where_float64_is
+from ..analysis.parallel import CHUNK
+from ..analysis.run_without_side_effects import describe
+from ..errors import MethodError, quoted
+from ..method_registry import Quantizer, doing
+from ..recipe import Granularity, Plan, layer_label
+from .fast_cpu_ops import energy, scatter_, selected, working, zeroed, zeroed_
+
+
+@dataclass(frozen=True, slots=True)
+class Groups:
+    """How the weights of a tensor share scales: `per_row` groups in each of `rows` rows of `width` weights.
+
+    A group holds `size` neighbours along its row; the last of a row may be shorter.
+    """
+
+    rows: int
+    width: int
+    size: int
+
+    @property
+    def per_row(self) -> int:
+        """Groups in a row."""
+        return -(-self.width // self.size)
+
+    @property
+    def count(self) -> int:
+        """Groups in the tensor, row by row."""
+        return self.rows * self.per_row
+
+    @property
+    def padding(self) -> int:
+        """Weights a row lacks for its last group to be whole."""
+        return self.per_row * self.size - self.width
+
+    def blocks(self, flat: Tensor) -> Tensor:
+        """Return whole groups, given flat, as ``[groups, size]``: a view, or a copy whose short groups end in zeros.
+
+        If the last group of a row is short, pass whole rows; if there is only one group, pass any part of it.
+        """
+        if not self.padding:
+            return flat.view(1, -1) if self.count == 1 else flat.view(-1, self.size)
+        return pad(flat.view(-1, self.width), (0, self.padding)).view(-1, self.size)
+
+    def pieces(self, at_most: int) -> Iterator[tuple[slice, slice]]:
+        """Cut the tensor into (weights, groups) that `blocks` can take, of about `at_most` weights each."""
+        if self.count == 1:
+            for start in range(0, self.width, at_most):
+                yield slice(start, min(start + at_most, self.width)), slice(0, 1)
+            return
+        step, groups = (self.width, self.per_row) if self.padding else (self.size, 1)
+        for start in range(0, self.rows * self.width, at_once := step * max(1, at_most // step)):
+            stop = min(start + at_once, self.rows * self.width)
+            yield slice(start, stop), slice(start // step * groups, stop // step * groups)
+
+    def flat(self, blocks: Tensor) -> Tensor:
+        """Undo `blocks`: return the weights row by row."""
+        if not self.padding:
+            return blocks.reshape(-1)
+        return blocks.view(-1, self.per_row * self.size)[:, : self.width].reshape(-1)
+
+
+def groups_of(matrix: tuple[int, int], granularity: Granularity) -> Groups:
+    """Return how a matrix of so many rows and columns is cut into groups that share a scale."""
+    rows, width = matrix
+    if granularity == "tensor":
+        return Groups(1, rows * width, rows * width)
+    return Groups(rows, width, width if granularity == "channel" else min(int(granularity), width))
+
+
+# ---- a layer as weights, and as codes ----
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Piece:
+    """Some groups of a layer: which weights and groups they are, and the weights with the pruned ones at zero.
+
+    `x`: float32 ``[groups, size]``, not to be written to. `keep`: bool of the same shape, None if all are kept.
+    """
+
+    weights: slice
+    groups: slice
+    x: Tensor
+    keep: Tensor | None
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class LayerWeights(TensorSpec):
+    """One tensor with its survivors chosen, about to be rounded: weights `flat` and `keep` (None: all), row by row."""
+
+    plan: Plan
+    flat: Tensor
+    keep: Tensor | None
+    groups: Groups
+
+    def pieces(self) -> Iterator[Piece]:
+        """Yield the layer in pieces that fit a CPU's cache, whole on other devices."""
+        for weights, groups in self.groups.pieces(CHUNK if self.flat.device.type == "cpu" else len(self.flat)):
+            x, keep = self.flat[weights].float(), None if self.keep is None else self.keep[weights]
+            if keep is not None:
+                # zeros change no range that includes zero, no sum of magnitudes, and no error
+                x, keep = zeroed(x, keep), self.groups.blocks(keep)
+            yield Piece(weights, groups, self.groups.blocks(x), keep)
+
+    def survivors(self) -> Tensor:
+        """Return the kept weights row by row, of the tensor's own dtype."""
+        return self.flat if self.keep is None else selected(self.flat, self.keep)
+
+    def grid(self, scales: Tensor | None = None, zeros: Tensor | None = None, codebook: Tensor | None = None) -> Grid:
+        """Return the grid a quantizer fits, its scales rounded as the file stores them; see `Grid`."""
+        return Grid(self.plan, None if scales is None else as_stored(scales.float(), self.plan), zeros, codebook)
+
+    @property
+    def float_dtype(self) -> torch.dtype:
+        """The dtype of this layer's weights as plain floats of 16 or 32 bits."""
+        wide = self.plan.bits == 16 and self.flat.dtype in (torch.float32, torch.float64)
+        return stored_dtype(self.flat.dtype, self.plan.bits, wide and needs_bfloat16(self.flat.dtype, peak(self.flat)))
+
+
+def layer_of(entry: TensorEntry, keep: Tensor | None, plan: Plan) -> LayerWeights:
+    """Return a tensor and its survivors (bool, row by row, None for all), ready for rounding."""
+    flat = where_float64_is(entry.rows()).reshape(-1)
+    if keep is not None:
+        keep = keep.reshape(-1).to(flat.device)
+    # without scales there is nothing to share in groups, and any piece of the layer will do
+    alone = plan.bits > 8 or not plan.coder.has_scales
+    groups = groups_of(entry.matrix, "tensor" if alone else plan.granularity)
+    spec = entry.name, entry.shape, entry.dtype, entry.layout
+    return LayerWeights(*spec, plan=plan, flat=flat, keep=keep, groups=groups)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Grid:
+    """The values one layer's codes can stand for, as its quantizer fitted them.
+
+    `scales`: float32 ``[groups]``, exactly as the file reproduces them. `zeros`: the code of zero, uint8 ``[groups]``.
+    `codebook`: float32 ``[2^bits]``, ascending. `floats`: the dtype of plain floats of 16 or 32 bits, which have none
+    of these.
+    """
+
+    plan: Plan
+    scales: Tensor | None = None
+    zeros: Tensor | None = None
+    codebook: Tensor | None = None
+    floats: torch.dtype | None = None
+
+    def effective(self, piece: Piece, layer: LayerWeights) -> Tensor:
+        """Return the effective weights of a piece of the layer, flat, in the layer's own dtype."""
+        if self.floats is not None:
+            original = layer.flat[piece.weights]
+            values = rounded(original, self.floats).to(original.dtype)
+            return values if piece.keep is None else values.masked_fill(~piece.keep.view(-1), 0)
+        coder = self.plan.coder
+        values = coder.rounded(piece, self)
+        if piece.keep is not None and not coder.has_zero(self.plan.bits):
+            values = values.masked_fill_(~piece.keep, 0)
+        scales = None if self.scales is None else self.scales[piece.groups]
+        return layer.groups.flat(finite(values, scales, self.plan, layer.flat.dtype))
+
+    def scale(self, piece: Piece) -> Tensor:
+        """Return the scales of a piece's groups, float32 ``[groups, 1]``."""
+        if self.scales is None:
+            raise ValueError(f"{self.plan.quantizer!r} was fitted without scales")
+        return column(self.scales, piece)
+
+    def zero(self, piece: Piece) -> Tensor | None:
+        """Return the codes of zero of a piece's groups, float32 ``[groups, 1]``; None if they store none."""
+        return None if self.zeros is None else column(self.zeros, piece)
+
+
+def column(per_group: Tensor, piece: Piece) -> Tensor:
+    """Return a piece's share of something known per group, float32 ``[groups, 1]``."""
+    return per_group[piece.groups, None].float()
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class EncodedTensor(TensorSpec):
+    """One layer as the packed file holds it (``docs/format.md``).
+
+    Its spec is that of the dense tensor: `layout` gives the order of everything here, row by row; n is its size.
+
+    Args:
+        plan: what the recipe asked of it.
+        keep: bool ``[n]``, true where a weight is kept; None if all are. K of them are.
+        codes: uint8 ``[K]`` for up to 8 bits, else the kept weights themselves, as float16, bfloat16 or float32.
+        scales: float32 ``[groups]``, exactly as the file reproduces them; None for a codebook and for plain floats.
+        zeros: uint8 ``[groups]``, the code of zero; None except for asymmetric grids.
+        codebook: float32 ``[2^bits]``, ascending; None except for codebooks.
+    """
+
+    plan: Plan
+    keep: Tensor | None
+    codes: Tensor
+    scales: Tensor | None = None
+    zeros: Tensor | None = None
+    codebook: Tensor | None = None
+
+    @property
+    def n(self) -> int:
+        """Number of weights."""
+        return self.numel
+
+    @property
+    def kept(self) -> int:
+        """Number of weights kept."""
+        return self.codes.numel()
+
+    @property
+    def mask(self) -> Tensor | None:
+        """Which weights are kept, bool of the tensor's own shape; None if all are."""
+        return None if self.keep is None else self.layout.restored(self.keep, self.shape)
+
+    @property
+    def groups(self) -> Groups:
+        """How its weights share scales; a codebook is shared by all of them."""
+        return groups_of(self.matrix, self.plan.granularity if self.plan.coder.has_scales else "tensor")
+
+
+# ---- weights to codes ----
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EncodedLayer:
+    """What came out for one layer: its codes, its effective weights, and what pruning and rounding did to it.
+
+    `effective`: of the layer's shape and dtype, None if nobody wanted them. `signal`, `noise`: Σ w² and
+    Σ (w − effective w)², summed in float64.
+    """
+
+    encoded: EncodedTensor
+    effective: Tensor | None
+    signal: float
+    noise: float
+
+
+def encode_layer(layer: LayerWeights, want_effective: bool = True) -> EncodedLayer:
+    """Round the survivors of one layer to codes, and measure what these decode to.
+
+    Ranges, means and codebooks are those of the survivors alone, and scales are rounded as the file stores them
+    before anything is rounded to them.
+
+    Raises:
+        MethodError: for a quantizer that fails, or gives what no file can hold.
+    """
+    grid, plan, flat = fit(layer), layer.plan, layer.flat
+    effective = torch.empty_like(flat) if want_effective else None
+    stored, signal, noise = [], 0.0, 0.0
+    # codes, values and errors piece by piece, while the weights are in the CPU's cache: on a large layer one more pass
+    # over memory costs as much as the arithmetic
+    for piece in layer.pieces():
+        original = flat[piece.weights]
+        kept = None if layer.keep is None else layer.keep[piece.weights]
+        if grid.floats is not None:
+            codes = rounded(original, grid.floats)
+            values = codes.to(flat.dtype) if kept is None else codes.to(flat.dtype).masked_fill(~kept, 0)
+        else:
+            blocks = _codes(grid, piece, layer)
+            codes = layer.groups.flat(blocks)
+            scales, zeros = (None if array is None else array[piece.groups] for array in (grid.scales, grid.zeros))
+            values = layer.groups.flat(decode_blocks(blocks, scales, zeros, grid.codebook, plan, layer.name))
+            values = finite(values if kept is None else zeroed_(values, kept), scales, plan, flat.dtype)
+        if kept is not None:
+            codes = selected(codes, kept)
+        stored.append(codes)
+        if effective is not None:
+            effective[piece.weights] = values
+        signal += energy(working(original))
+        noise += energy(working(values) - working(original))
+    encoded = EncodedTensor(
+        layer.name,
+        layer.shape,
+        layer.dtype,
+        layer.layout,
+        plan=plan,
+        keep=layer.keep,
+        codes=torch.cat(stored),  # a copy, even of plain floats: the model's own memory may change later
+        scales=grid.scales,
+        zeros=grid.zeros,
+        codebook=grid.codebook,
+    )
+    if effective is not None:
+        effective = layer.layout.restored(effective, layer.shape)
+    return EncodedLayer(encoded, effective, signal, noise)
+
+
+def quantize(entry: TensorEntry, keep: Tensor | None, plan: Plan) -> EncodedTensor:
+    """Return one tensor coded as its plan asks; `keep` is true where a weight survives, row by row, None if all do."""
+    return encode_layer(layer_of(entry, keep, plan), want_effective=False).encoded
+
+
+def on_grid(layer: LayerWeights, grid: Grid) -> Tensor:
+    """Return a layer's effective weights, rounded to its grid: a new tensor of its shape and dtype.
+
+    What `encode_layer` gives, without codes: training does this at every step.
+    """
+    out = torch.empty_like(layer.flat)
+    for piece in layer.pieces():
+        out[piece.weights] = grid.effective(piece, layer)
+    return layer.layout.restored(out, layer.shape)
+
+
+def fit(layer: LayerWeights) -> Grid:
+    """Return the grid of a layer: plain floats, or what its quantizer fits.
+
+    Raises:
+        MethodError: for a quantizer that fails, or fits what no file can hold.
+    """
+    plan, coder = layer.plan, layer.plan.coder
+    if plan.bits > 8:
+        return Grid(plan, floats=layer.float_dtype)
+    with doing(coder, layer.name):
+        grid = coder.fit(layer)
+    expected = {
+        "scales": (torch.float32, layer.groups.count if coder.has_scales else None),
+        "zeros": (torch.uint8, layer.groups.count if coder.has_zero_points(plan.bits) else None),
+        "codebook": (torch.float32, 2**plan.bits if coder.has_codebook else None),
+    }
+    for name, (dtype, length) in expected.items():
+        found = getattr(grid, name, None)
+        if length is None and found is None:
+            continue
+        if length is None or not isinstance(found, Tensor) or found.shape != (length,) or found.dtype != dtype:
+            wanted = "none" if length is None else f"{length} {dtype_name(dtype)}"
+            raise _failed(coder, layer, f"fitted {describe(found)} as {name}, expected {wanted}")
+        # weights that a diverging training left are no fault of the quantizer, and told by whoever sketches them
+        if name != "zeros" and not bool(found.isfinite().all()) and bool(layer.flat.isfinite().all()):
+            raise _failed(coder, layer, f"fitted {name} that are NaN or infinite")
+    return grid
+
+
+def _codes(grid: Grid, piece: Piece, layer: LayerWeights) -> Tensor:
+    """Return the codes of a piece, uint8 of its shape, checked: a quantizer may be anybody's."""
+    coder, bits = layer.plan.coder, layer.plan.bits
+    with doing(coder, layer.name):
+        codes = coder.encode(piece, grid)
+    if codes.shape != piece.x.shape or codes.dtype != torch.uint8:
+        wanted = f"{describe(piece.x).split()[0]} uint8"
+        raise _failed(coder, layer, f"encoded {wanted} weights as {describe(codes)}")
+    largest = coder.largest_code(bits)
+    if largest < 255 and int(codes.max()) > largest:
+        raise _failed(coder, layer, f"has the code {int(codes.max())}, beyond its largest, {largest}")
+    return codes
+
+
+def _failed(coder: Quantizer, layer: LayerWeights, what: str) -> MethodError:
+    return MethodError(f"quantizer {coder.kind!r} failed on {quoted(layer_label(layer.name))}: it {what}")
+
+
+# ---- codes to weights ----
+
+
+def decode(encoded: EncodedTensor) -> Tensor:
+    """Return the effective weights: a new tensor of the layer's shape and dtype, computed in float32, then rounded."""
+    if encoded.plan.bits > 8:
+        values = spread(encoded, encoded.codes).to(encoded.dtype, copy=encoded.keep is None)
+        return encoded.layout.restored(values, encoded.shape)
+    plan, coder, groups = encoded.plan, encoded.plan.coder, encoded.groups
+    has_zero = coder.has_zero(plan.bits)  # the code of zero, of a pruned weight, then gives the value zero
+    # pruned weights take part with any code where none is zero, and are set to zero afterwards
+    codes = dense_codes(encoded) if has_zero else spread(encoded, encoded.codes)
+    flat = torch.empty(encoded.n, dtype=encoded.dtype, device=codes.device)
+    for weights, some in groups.pieces(CHUNK if codes.device.type == "cpu" else encoded.n):
+        scales = None if encoded.scales is None else encoded.scales[some]
+        zeros = None if encoded.zeros is None else encoded.zeros[some]
+        blocks = groups.blocks(codes[weights])
+        values = groups.flat(decode_blocks(blocks, scales, zeros, encoded.codebook, plan, encoded.name))
+        if encoded.keep is not None and not has_zero:
+            values = values.masked_fill_(~encoded.keep[weights], 0)
+        flat[weights] = finite(values, scales, plan, encoded.dtype)
+    return encoded.layout.restored(flat, encoded.shape)
+
+
+def decode_blocks(
+    codes: Tensor, scales: Tensor | None, zeros: Tensor | None, codebook: Tensor | None, plan: Plan, name: str
+) -> Tensor:
+    """Return what the codes of some groups of a layer stand for, a new tensor of their shape, ``[groups, size]``.
+
+    `scales`, `zeros`: of these groups, ``[groups]``, None if they store none.
+    """
+    coder = plan.coder
+    scales = None if scales is None else scales[:, None]
+    zeros = None if zeros is None else zeros[:, None].to(torch.float32)
+    with doing(coder, name):
+        values = coder.decode(codes, scales, zeros, codebook, plan.bits)
+    if values.shape != codes.shape:
+        raise MethodError(
+            f"quantizer {coder.kind!r} failed on {quoted(layer_label(name))}: it decoded codes of "
+            f"{describe(codes)} as {describe(values)}"
+        )
+    return values
+
+
+def finite(values: Tensor, scales: Tensor | None, plan: Plan, dtype: torch.dtype) -> Tensor:
+    """Return effective weights in their own dtype, what lies beyond its range as its largest number.
+
+    The outermost level of a grid may lie up to half a step beyond the outermost weight. `scales`: those of these
+    weights, None where their values are weights or means of weights; `values` may be changed.
+    """
+    limit = min(torch.finfo(dtype).max, torch.finfo(torch.float32).max)
+    # most layers are far from it, and a pass over all values to find that out is saved
+    if scales is not None and float(scales.max()) * 2**plan.bits > limit:
+        values = values.clamp_(-limit, limit)
+    return values.to(dtype)
+
+
+def values_of(encoded: EncodedTensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Return what the codes stand for, flat, computed in `dtype`; anything where a weight is pruned."""
+    plan, groups = encoded.plan, encoded.groups
+    scales = None if encoded.scales is None else encoded.scales[:, None].to(dtype)
+    zeros = None if encoded.zeros is None else encoded.zeros[:, None].to(dtype)
+    codes = groups.blocks(spread(encoded, encoded.codes))
+    return groups.flat(plan.coder.decode(codes, scales, zeros, encoded.codebook, plan.bits))
+
+
+def spread(encoded: EncodedTensor, codes: Tensor, fill: Tensor | float = 0) -> Tensor:
+    """Return `codes` of the kept weights in their places among all n, flat; `fill` (a number or ``[n]``) elsewhere."""
+    if encoded.keep is None:
+        return codes
+    full = torch.empty(encoded.n, dtype=codes.dtype, device=codes.device)
+    full.copy_(torch.as_tensor(fill))
+    return scatter_(full, encoded.keep, codes)
+
+
+def dense_codes(encoded: EncodedTensor) -> Tensor:
+    """Return the codes of all n weights, flat; a pruned weight has the code of zero.
+
+    Only a quantizer that has zero has such a code (`Quantizer.has_zero`), and plain floats.
+    """
+    if encoded.keep is None or encoded.plan.bits > 8:
+        return spread(encoded, encoded.codes)
+    return spread(encoded, encoded.codes, zero_codes(encoded.plan, encoded.matrix, encoded.zeros))
+
+
+def zero_codes(plan: Plan, matrix: tuple[int, int], zeros: Tensor | None) -> Tensor | int:
+    """Return the code of zero: one for all weights of a layer with codes of up to 8 bits, or one for each, ``[n]``."""
+    if zeros is None:
+        code = plan.coder.zero_code(plan.bits)
+        if code is None:
+            raise ValueError(f"{plan.quantizer!r} has no code for zero at {plan.bits} bits")
+        return code
+    groups = groups_of(matrix, plan.granularity)
+    return groups.flat(zeros[:, None].expand(-1, groups.size).contiguous())
+
+
+# ---- scales as a file holds them ----
+
+UNIT: Final = 2.0**15
+"""What the largest scale is stored as. Fractions of 1 would leave half of float16's exponents unused, and make groups
+that are 10⁷ times smaller than the largest fade away; these reach down to 2⁻³⁹ of it."""
+
+
+def as_stored(scales: Tensor, plan: Plan, short: Tensor | None = None) -> Tensor:
+    """Return scales, float32 ``[groups]``, as a file reproduces them: a single one as it is, of more the words'.
+
+    `short`: bool ``[groups]``, whether a scale may be shortened to 13 bits if it is the largest; None: none may.
+    """
+    scales = scales + 0.0  # no -0.0, whose sign would show in the zeros it scales
+    top = scales.amax()
+    if short is not None:
+        # 13 bits, rounded down unless all but the last bits say the next number. Products of such a scale with words
+        # and codes lose next to nothing to rounding, so that the step found in effective weights is, to the bit, the
+        # step they were rounded to.
+        nudged = (top * (1 + 2.0**-20)).clamp(max=torch.finfo(torch.float32).max)
+        top = torch.where(short[scales.argmax()], (nudged.view(torch.int32) & ~0x7FF).view(torch.float32), top)
+    if len(scales) == 1:
+        return top[None]
+    return scales_of_words(scale_words(scales, top, plan), top, plan)
+
+
+def scale_words(scales: Tensor, top: Tensor, plan: Plan) -> Tensor:
+    """Return scales in units of `top`, the largest, as the integers that a file holds, int32 ``[groups]``.
+
+    They are the bit patterns of float16 numbers, whose sign is never set; for a zero point in the same word the last
+    bits of the mantissa are left out. Steps of an asymmetric grid are rounded down: then the outermost weights take the
+    first and the last of its codes, and effective weights, compressed once more, stay what they are.
+    """
+    wanted = scales / torch.where(top > 0, top, 1.0) * UNIT
+    halves = wanted.to(torch.float16)
+    patterns = halves.view(torch.int16).int()
+    if has_zero_points(plan):
+        patterns -= (halves.float() > wanted * (1 + 2.0**-18)).int()  # but what is one, to the last bits, is not
+    return patterns >> _spare_bits(plan)
+
+
+def scales_of_words(words: Tensor, top: Tensor, plan: Plan) -> Tensor:
+    """Undo `scale_words`, except for what it rounded."""
+    return (words << _spare_bits(plan)).to(torch.int16).view(torch.float16).float().div_(UNIT).mul_(top)
+
+
+def with_zero_points(words: Tensor, zeros: Tensor | None, plan: Plan) -> Tensor:
+    """Return words that hold the zero points in their lowest bits, where they have no bytes of their own."""
+    if zeros is None or has_zero_bytes(plan, len(words)):
+        return words
+    return words << plan.bits | zeros.int()
+
+
+def split_words(words: Tensor, plan: Plan) -> tuple[Tensor, Tensor | None]:
+    """Undo `with_zero_points`: return the words of the scales alone, and the zero points, uint8, if they were there."""
+    if not has_zero_points(plan) or has_zero_bytes(plan, len(words)):
+        return words, None
+    return words >> plan.bits, (words & (1 << plan.bits) - 1).to(torch.uint8)
+
+
+def _spare_bits(plan: Plan) -> int:
+    """Return how many bits of a float16 pattern, beside its sign, give way to a zero point in the same word."""
+    return plan.bits - 1 if has_zero_points(plan) and not has_zero_bytes(plan, 2) else 0
