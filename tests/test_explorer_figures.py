@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from IPython.core.interactiveshell import InteractiveShell
 
 import shrinkwidget as sw
 from shrinkwidget.errors import FigureError
+from shrinkwidget.training.training_options import TrainingOptions, TrainingSpec
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +94,14 @@ def test_a_run_draws_its_training_and_its_rounds(tmp_path: Path) -> None:
     assert unscored.wait()
     with pytest.raises(FigureError, match="the run has no points, it has no evaluation data"):
         unscored.figure("tradeoff")
+    before: sw.results.TrainingRun[Any] = sw.results.TrainingRun(
+        TrainingSpec(model, sw.demo.few(5), None, sw.methods.FineTune(), TrainingOptions())
+    )
+    with pytest.raises(FigureError, match=r"no epoch is complete yet, wait\(\) for one"):
+        before.figure()
+    before.stop()
+    with pytest.raises(FigureError, match="it ended before an epoch was complete"):
+        before.figure()
 
 
 def asked(explorer: Any, path: Path, **more: Any) -> dict[str, Any]:
@@ -103,7 +113,9 @@ def asked(explorer: Any, path: Path, **more: Any) -> dict[str, Any]:
 
 def test_the_button_saves_a_figure_and_asks_before_it_replaces_another(explorer: Any, tmp_path: Path) -> None:
     path = tmp_path / "size.pdf"
-    assert asked(explorer, path)["text"].startswith(f"saved {path}, ")
+    said = asked(explorer, path)["text"]
+    assert said.startswith(f"saved {path}, ")
+    assert said.endswith("; for this line to run, give the explorer a name: ex = sw.explore(…)")
     assert explorer._figure["code"] == f"sw.figures.save(ex.figure('size', width='neurips'), {str(path)!r})"
     first = path.read_bytes()
     assert asked(explorer, path)["state"] == "done"  # the same bytes are no question
@@ -121,3 +133,68 @@ def test_the_button_touches_no_file_of_others_and_says_what_cannot_be(explorer: 
     assert "there is no folder" in asked(explorer, tmp_path / "missing" / "a.pdf")["text"]
     assert "there is no figure 'sise'; did you mean 'size'" in asked(explorer, tmp_path / "a.pdf", kind="sise")["text"]
     assert "there is no file name" in asked(explorer, Path(" "))["text"]
+
+
+@pytest.fixture
+def variables() -> Any:
+    """Return the variables of a notebook."""
+    shell = InteractiveShell.instance()
+    yield shell.user_ns
+    InteractiveShell.clear_instance()
+
+
+@pytest.mark.parametrize("name", ["mine", "ex", "watched", ""])
+def test_the_line_reaches_the_training_by_whatever_variable_there_is(
+    variables: dict[str, Any], tmp_path: Path, name: str
+) -> None:
+    run = sw.retrain(sw.demo.model(), sw.demo.few(5), sw.demo.data("valid"), epochs=1, background=True)
+    monitor = sw.monitor(run)
+    explorer = sw.explore(sw.demo.model())
+    explorer._run = run
+    assert run.wait()
+    kinds = {"mine": run, "ex": explorer, "watched": monitor}
+    variables |= {"_": run, **({name: kinds[name]} if name else {})}  # "_" is the output shown last: another, soon
+    path = tmp_path / "run.svg"
+    monitor._on_command(monitor, {"do": "figure", "kind": "training", "width": "blog", "path": str(path)}, [])
+    expected = {"mine": "mine", "ex": "ex.run", "watched": "watched.run", "": "run"}[name]
+    assert monitor._figure == {
+        "path": str(path),
+        "code": f"sw.figures.save({expected}.figure('training', width='blog'), {str(path)!r})",
+        "png": monitor._figure["png"],
+    }
+    assert ("give the training a name" in monitor._kept["text"]) == (name == "")
+    if name:
+        drawn = path.read_bytes()
+        path.unlink()
+        exec(monitor._figure["code"], {"sw": sw, name: kinds[name]})  # noqa: S102  # the line that is shown
+        assert path.read_bytes() == drawn
+    explorer.close()
+    monitor.close()
+
+
+def test_the_monitors_button_says_what_cannot_be(tmp_path: Path) -> None:
+    run: sw.results.TrainingRun[Any] = sw.results.TrainingRun(
+        TrainingSpec(sw.demo.model(), sw.demo.few(5), None, sw.methods.FineTune(1), TrainingOptions())
+    )
+    monitor = sw.monitor(run)
+
+    def told(path: Path, kind: str = "training") -> str:
+        asked = {"do": "figure", "kind": kind, "width": "blog", "path": str(path)}
+        monitor._on_command(monitor, asked, [])
+        assert monitor._kept["failed"]
+        return str(monitor._kept["text"])
+
+    assert (
+        told(tmp_path / "a.pdf") == "there is nothing to draw in 'training': no epoch is complete yet, wait() for one"
+    )
+    run.start()
+    assert run.wait()
+    assert "the run has no points, it has no evaluation data: give it" in told(tmp_path / "a.pdf", "tradeoff")
+    assert "there is no folder" in told(tmp_path / "missing" / "a.pdf")
+    (tmp_path / "file").write_text("no folder")
+    assert "there is no folder" in told(tmp_path / "file" / "a.pdf")
+    if Path("/proc/version").is_file():  # nobody can write there, not even root
+        assert told(Path("/proc/a.pdf")).startswith("cannot write '/proc/a.pdf': ")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    assert monitor._figure is None
+    monitor.close()

@@ -1,4 +1,4 @@
-// The last line, once a training is over: keep its result in a variable or a file.
+// The last line, once a training is over: keep its result in a variable or a file, or save a figure of it.
 
 import { SavedFigureView } from "../ui/figure-prompt";
 import { figureName } from "../ui/save-names";
@@ -8,7 +8,7 @@ import { useView } from "./hover-state";
 export function KeepResult() {
   const { state, root } = useView();
   const { again, text } = state.kept.value;
-  if (!state.kernel || (state.run.value !== "done" && state.run.value !== "stopped")) return null;
+  if (!state.kernel || !state.over.value) return null;
   return (
     <footer class="sw-footer">
       <SavePrompts
@@ -41,38 +41,45 @@ function Buttons({ ask }: { ask(button: string): void }) {
   const { state } = useView();
   const gone = state.gone.value;
   const { provenance, variable } = state.keeps.value;
+  const failed = state.run.value === "failed";
   return (
     <div class="sw-buttons">
-      <button
-        type="button"
-        class="sw-primary"
-        disabled={gone}
-        title={provenance}
-        data-testid="keep"
-        onClick={() => ask("keep")}
-      >
-        Keep {variable} model in a variable
-      </button>
-      <button
-        type="button"
-        class="sw-button"
-        disabled={gone}
-        title={provenance}
-        data-testid="save"
-        onClick={() => ask("save")}
-      >
-        Save {variable} file
-      </button>
-      <button
-        type="button"
-        class="sw-button"
-        disabled={gone}
-        title="Save a figure for a paper or a talk"
-        data-testid="figure"
-        onClick={() => ask("figure")}
-      >
-        Figure…
-      </button>
+      {!failed && (
+        <>
+          <button
+            type="button"
+            class="sw-primary"
+            disabled={gone}
+            title={provenance}
+            data-testid="keep"
+            onClick={() => ask("keep")}
+          >
+            Keep {variable} model in a variable
+          </button>
+          <button
+            type="button"
+            class="sw-button"
+            disabled={gone}
+            title={provenance}
+            data-testid="save"
+            onClick={() => ask("save")}
+          >
+            Save {variable} file
+          </button>
+        </>
+      )}
+      {state.curves.value.at.length > 0 && (
+        <button
+          type="button"
+          class="sw-button"
+          disabled={gone}
+          title="Save a figure for a paper or a talk"
+          data-testid="figure"
+          onClick={() => ask("figure")}
+        >
+          Figure…
+        </button>
+      )}
     </div>
   );
 }

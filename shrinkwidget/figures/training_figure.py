@@ -139,7 +139,9 @@ def _single(name: str, run: Any) -> TrainingLine:
             f"cannot draw the training of a {type(run).__name__}: give a TrainingRun, which background=True returns"
         )
     if not history:
-        raise FigureError("there is nothing to draw in 'training': no epoch is complete yet, wait() for one")
+        ended = not isinstance(run, TrainingRun) or run.over
+        why = "it ended before an epoch was complete" if ended else "no epoch is complete yet, wait() for one"
+        raise FigureError(f"there is nothing to draw in 'training': {why}")
     columns = {key: list(finite(values)) for key, values in curves(history).items()}
     scores = [row["test"] for row in history if row["test"] is not None]
     told = next(iter(scores), baseline)

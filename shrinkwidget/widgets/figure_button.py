@@ -15,6 +15,7 @@ from ..figures import read
 from ..figures.chart import our_settings
 from ..figures.figure_file import encoded
 from ..files.atomic_write import write_whole
+from .base_widget import BaseWidget
 from .keep_and_save import Exists
 
 if TYPE_CHECKING:
@@ -24,12 +25,20 @@ _THUMBNAIL: Final = 480
 """Pixels that a thumbnail is wide."""
 
 
+_NAMELESS: Final = {
+    "ex": "for this line to run, give the explorer a name: ex = sw.explore(…)",
+    "run": "for this line to run, give the training a name: run = sw.retrain(…, background=True)",
+}
+"""What to do where the notebook has no variable for what was drawn, by its usual name."""
+
+
 def save_figure(
-    widget: object, draw: Callable[..., Figure], asked: Mapping[str, Any], usual: str, replace: bool
+    source: object, draw: Callable[..., Figure], asked: Mapping[str, Any], usual: str, replace: bool
 ) -> tuple[str, dict[str, str]]:
     """Save the figure that is asked for; return what was done, as a sentence, and its thumbnail and code for the page.
 
-    `usual` is what the widget is called where the notebook has no variable for it.
+    `source` is the explorer or the training that is drawn, `usual` what it is called where the notebook has no variable
+    for it: "ex" or "run".
 
     Raises:
         Exists: if another figure has that name, unless it is to be replaced.
@@ -45,9 +54,11 @@ def save_figure(
         _refuse_others(target)
         raise Exists(f"{target.name} exists already: {target.stat().st_size:,} bytes")
     write_whole(target, [data])
-    name = _variable(widget, usual)
-    code = f"sw.figures.save({name}.figure({kind!r}, width={width!r}), {path.strip()!r})"
+    name = _name_in_notebook(source)
+    code = f"sw.figures.save({name or usual}.figure({kind!r}, width={width!r}), {path.strip()!r})"
     text = f"saved {target.resolve()}, {len(data):,} bytes"
+    if not name:
+        text = f"{text}; {_NAMELESS[usual]}"
     return text, {"path": str(target), "code": code, "png": base64.b64encode(_thumbnail(figure)).decode()}
 
 
@@ -73,10 +84,17 @@ def _thumbnail(figure: Figure) -> bytes:
     return stream.getvalue()
 
 
-def _variable(widget: object, usual: str) -> str:
-    """Return the name that the notebook has for a widget."""
+def _name_in_notebook(source: object) -> str:
+    """Return the code by which the notebook reaches an explorer or a training, "" if it has no variable for it.
+
+    The training of "Retrain…" is reached through its explorer, and one that is watched through its monitor.
+    """
     shell = get_ipython()
-    names = (
-        [] if shell is None else [name for name, value in shell.user_ns.items() if value is widget and name[0] != "_"]
-    )
-    return str(names[0]) if names else usual
+    variables = [] if shell is None else [(k, v) for k, v in list(shell.user_ns.items()) if not k.startswith("_")]
+    found = [name for name, value in variables if value is source]
+    through = [
+        f"{name}.run"
+        for name, value in variables
+        if isinstance(value, BaseWidget) and getattr(value, "run", None) is source
+    ]
+    return next(iter([*found, *through]), "")

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from playwright.sync_api import Locator, expect
 
+import shrinkwidget as sw
+
 from .conftest import Open
 from .explorer_page import ExplorerPage
 from .jupyterlab_server import Lab
@@ -117,6 +119,36 @@ def test_what_was_trained_is_kept_in_a_variable_and_in_a_file(book: Notebook, ju
     part(monitor, "save-go").click()
     expect(part(monitor, "kept")).to_contain_text("saved")
     assert (jupyterlab.folder / "trained.safetensors").stat().st_size == book.python("kept.nbytes")
+
+
+def test_a_figure_of_the_training_is_saved_and_its_line_makes_it_again(book: Notebook, jupyterlab: Lab) -> None:
+    monitor = setup(book, 2)
+    expect(part(monitor, "run-state")).to_have_text("done", timeout=LONG)
+    part(monitor, "figure").click()
+    assert part(monitor, "figure-kind").locator("option").all_inner_texts() == ["training"]  # there is but one round
+    part(monitor, "figure-width").select_option("ieee-double")
+    part(monitor, "figure-format").select_option("svg")
+    expect(part(monitor, "figure-input")).to_have_value("digitnet-training.svg")
+    part(monitor, "figure-go").click()
+    expect(part(monitor, "kept")).to_contain_text("saved")
+    saved = jupyterlab.folder / "digitnet-training.svg"
+    (chart,) = sw.figures.read(saved)["charts"]
+    assert (chart["kind"], chart["n"]) == ("training", [360])
+    thumbnail = part(monitor, "saved-figure").locator("img")
+    expect(thumbnail).to_be_visible()
+    assert thumbnail.evaluate("async (img) => (await img.decode(), img.naturalWidth)") == 480
+    code = part(monitor, "saved-figure").locator("input").input_value()
+    assert code == "sw.figures.save(ex.run.figure('training', width='ieee-double'), 'digitnet-training.svg')"
+    drawn = saved.read_bytes()
+    saved.unlink()
+    assert book.python(f"str({code})") == saved.name
+    assert saved.read_bytes() == drawn
+
+    part(monitor, "figure").click()
+    part(monitor, "figure-input").fill("missing/training.pdf")
+    part(monitor, "figure-go").click()
+    expect(part(monitor, "kept")).to_have_attribute("data-kind", "failed")
+    expect(part(monitor, "kept")).to_contain_text("there is no folder")
 
 
 def test_a_training_that_blocks_its_cell_is_paused_and_stopped_from_its_monitor(open_notebook: Open) -> None:
