@@ -12,7 +12,7 @@ from .analysis.model_tensors import Source
 from .argument_checks import public
 from .errors import MissingPackageError
 from .evaluation.evaluate import MetricLike
-from .evaluation.labels import LabelRules
+from .evaluation.predictions_and_labels import LabelRules
 from .method_registry import every_setting
 from .recipe import Recipe, RecipeFields, recipe_from
 from .training.background_run import Show, TrainingRun, register_display

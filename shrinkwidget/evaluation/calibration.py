@@ -30,9 +30,8 @@ from ..compression.apply_recipe import copied
 from ..errors import DataError, MethodError, ModelError, a_type, quoted
 from ..method_registry import Importance, doing
 from .batches import TARGET_KEYS, Batch, prepared, raw_batches
-from .labels import LabelRules
 from .metrics import LOSSES
-from .predictions import OutputReader
+from .predictions_and_labels import LabelRules, OutputReader
 
 # Examples whose gradients are taken together, of data that is no loader: in larger batches they cancel, in smaller
 # ones there are more passes. The embedded network, 80 % pruned by "taylor", has 88 % accuracy on its validation images

@@ -17,8 +17,8 @@ from ..argument_checks import public
 from ..errors import ArgumentError, DataError
 from .batches import Batch, count, raw_batches
 from .evaluate import CompressedLike, Score, runnable, scores
-from .labels import IGNORED, LabelRules
 from .metrics import ClassPredictions
+from .predictions_and_labels import IGNORED, LabelRules
 
 _NAMED: Final = 3
 """So many classes and confusions are named in a `repr`."""

@@ -16,7 +16,6 @@ from ..argument_checks import public
 from ..errors import ArgumentError, Cancelled, DataError, ModelError, a_type
 from .batches import Batch, as_pair, count, prepared, raw_batches, read_in_thread
 from .batchnorm_statistics import recalibrated_copy
-from .labels import LabelRules
 from .metrics import (
     ClassCounts,
     ClassPredictions,
@@ -27,7 +26,7 @@ from .metrics import (
     collapse_warning,
     resolve,
 )
-from .predictions import OutputReader
+from .predictions_and_labels import LabelRules, OutputReader
 
 MetricLike: TypeAlias = str | Metric | Callable[[Any, Tensor], object]
 

@@ -23,8 +23,7 @@ from ..analysis.model_tensors import where_float64_is
 from ..analysis.run_without_side_effects import describe, reason
 from ..argument_checks import checked_fields, meant, public
 from ..errors import DataError, ShrinkError, nearest, quoted
-from .labels import IGNORED, are_shares
-from .predictions import Predictions, no_nan
+from .predictions_and_labels import IGNORED, Predictions, are_shares, no_nan
 
 Z: Final = 1.959963984540054
 """Standard deviations on either side of a 95 % interval."""

@@ -22,8 +22,8 @@ from ..recipe import Plan, Recipe, checked_recipe, layer_label, layer_matches
 from .calibration import calibrated
 from .data_subset import DataSubset, checked_samples, draw_subset
 from .evaluate import CompressedLike, MetricLike, Score, runnable, scores
-from .labels import LabelRules
 from .metrics import resolve
+from .predictions_and_labels import LabelRules
 
 Kind: TypeAlias = Literal["sparsity", "bits"]
 

@@ -27,9 +27,8 @@ from ..compression.pruning_masks import keep_masks
 from ..errors import Cancelled, DataError, ShrinkError, TrainingError
 from ..evaluation.batches import Batch, as_pair, prepared, raw_batches, read_in_thread, refuse_no_data
 from ..evaluation.evaluate import Score, scores
-from ..evaluation.labels import IGNORED, are_shares
 from ..evaluation.metrics import LOSSES, RunningMean, Sums, resolve
-from ..evaluation.predictions import OutputReader, Predictions
+from ..evaluation.predictions_and_labels import IGNORED, OutputReader, Predictions, are_shares
 from ..recipe import Recipe
 from .checkpoint import Checkpoint
 from .progress import HISTORY_ROW, POINT_ROW, BestWeights, Phase, Progress, StepTimer, TrainingLog

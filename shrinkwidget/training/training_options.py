@@ -17,8 +17,8 @@ from ..compressed_model import CompressedModel
 from ..errors import ModelError, TrainingError, a_type, quoted
 from ..evaluation.batches import as_pair, refuse_no_data
 from ..evaluation.evaluate import MetricLike
-from ..evaluation.labels import LabelRules
 from ..evaluation.metrics import resolve
+from ..evaluation.predictions_and_labels import LabelRules
 from ..recipe import Recipe
 from .schedules_and_methods import (
     METHODS,

@@ -14,7 +14,7 @@ from ..analysis.parallel import Watch, never
 from ..analysis.run_without_side_effects import device_of, preserve_rng_state, run
 from ..errors import Cancelled, DataError
 from ..evaluation.batches import Batch, prepared, raw_batches, read_in_thread
-from ..evaluation.predictions import only_prediction
+from ..evaluation.predictions_and_labels import only_prediction
 from ..training.rng import fork_rng
 from ..training.training_options import TrainingOptions
 

@@ -21,8 +21,7 @@ from ..compressed_model import CompressedModel
 from ..compression.apply_recipe import copied
 from ..errors import DataError, ModelError, TrainingError, a_type, nearest
 from ..evaluation.batches import TARGET_KEYS, Batch, as_pair, prepared, raw_batches, refuse_no_data
-from ..evaluation.labels import IGNORED
-from ..evaluation.predictions import Place, only_prediction, tensors
+from ..evaluation.predictions_and_labels import IGNORED, Place, only_prediction, tensors
 from ..recipe import Recipe
 from ..training.rng import fork_rng
 from ..training.training_options import TrainingOptions

@@ -31,8 +31,8 @@ from ..evaluation.calibration import calibrated
 from ..evaluation.compare_predictions import PredictionComparison, PredictionRecorder
 from ..evaluation.data_subset import DataSubset, draw_subset
 from ..evaluation.evaluate import MetricLike, Score, scores
-from ..evaluation.labels import LabelRules
 from ..evaluation.metrics import resolve
+from ..evaluation.predictions_and_labels import LabelRules
 from ..evaluation.sensitivity import BITS, SPARSITIES, Kind, Sensitivity, layers_to_measure, sensitivity_steps
 from ..files import pack
 from ..method_registry import Importance, kinds
