@@ -72,7 +72,7 @@ pins: $(VENV)/ready-dev  ## write constraints.txt again from what .venv holds
 	@$(PIP) freeze --exclude-editable | sed 's/+cpu//' | sed '1i # What CI and the demo install, to the version. Renew with: make pins' > constraints.txt
 
 clean:  ## remove what was built and installed
-	rm -rf $(VENV) node_modules build dist shrinkwidget/widgets/static .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) node_modules build dist shrinkwidget/widgets/static shrinkwidget/labextension .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 # What is installed is stamped, so that nothing is installed again before its list changes.
 

@@ -10,6 +10,7 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 STATIC = Path("shrinkwidget", "widgets", "static")
+LABEXTENSION = Path("shrinkwidget", "labextension")
 SOURCES = ("js", "package.json", "package-lock.json", "tsconfig.json")
 
 
@@ -26,12 +27,17 @@ class JavaScriptHook(BuildHookInterface):  # type: ignore[type-arg]
             if version != "editable":
                 raise
             self.app.display_warning(f"{error} Until then the explorer has nothing to show.")
+            (root / LABEXTENSION).mkdir(exist_ok=True)  # a folder of shared data must be there
 
 
 def is_stale(root: Path) -> bool:
     """Tell whether a source is newer than the oldest built file, or nothing is built yet."""
     built = [path.stat().st_mtime for path in (root / STATIC).glob("*.js")]
-    return not built or max(map(newest, (root / name for name in SOURCES))) > min(built)
+    extension = root / LABEXTENSION / "package.json"
+    if not built or not extension.is_file():
+        return True
+    built.append(extension.stat().st_mtime)
+    return max(map(newest, (root / name for name in SOURCES))) > min(built)
 
 
 def newest(path: Path) -> float:

@@ -1,6 +1,9 @@
-// Bundles the widget into shrinkwidget/widgets/static; `--watch` rebuilds on change, with source maps.
+// Bundles the widget into shrinkwidget/widgets/static, and the JupyterLab extension into shrinkwidget/labextension;
+// `--watch` rebuilds the widget on change, with source maps.
+import { execFileSync } from "node:child_process";
 import { existsSync } from "node:fs";
-import { mkdir, readFile, writeFile } from "node:fs/promises";
+import { copyFile, mkdir, readFile, writeFile } from "node:fs/promises";
+import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { gzipSync } from "node:zlib";
@@ -65,6 +68,31 @@ async function weigh(script, { minified, gzipped }, metafile) {
   }
 }
 
+/**
+ * Bundle the extension's own modules, and let Jupyter's builder make of them what JupyterLab loads: its packages are
+ * those of the running JupyterLab, and none of them is in the bundle.
+ */
+async function buildLabExtension() {
+  const folder = join(root, "build", "labextension");
+  await esbuild.build({
+    ...options,
+    entryPoints: [
+      { in: "js/lab/index.ts", out: "index" },
+      { in: "js/lab/index.css", out: "index" },
+    ],
+    outdir: folder,
+    external: ["@jupyterlab/*", "@lumino/*"],
+    sourcemap: false,
+  });
+  await copyFile(join(root, "js", "lab", "package.json"), join(folder, "package.json"));
+  const { resolve } = createRequire(import.meta.url);
+  const core = resolve("@jupyterlab/core-meta/core.package.json");
+  const builder = resolve("@jupyter/builder/lib/build-labextension.js");
+  execFileSync(process.execPath, [builder, "--core-package-file", core, folder], {
+    stdio: ["ignore", "ignore", "inherit"],
+  });
+}
+
 for (const { in: entry } of options.entryPoints) {
   if (!existsSync(join(root, entry))) {
     console.error(`cannot build: ${entry} is missing`);
@@ -78,4 +106,5 @@ if (watch) {
 } else {
   const { metafile } = await esbuild.build(options);
   for (const script of scripts) await weigh(script, await squeeze(join(outdir, script)), metafile);
+  await buildLabExtension();
 }

@@ -66,6 +66,12 @@ def test_the_wheel_holds_the_package_and_its_built_javascript(wheel: Path) -> No
 def test_the_wheel_holds_nothing_else(wheel: Path) -> None:
     found = names(wheel)
     assert all(name.startswith(("shrinkwidget/", "shrinkwidget-")) for name in found)
+    assert not [name for name in found if name.startswith("shrinkwidget/labextension")]
+    data = {name.split(".data/data/")[1] for name in found if ".data/data/" in name}
+    extension = "share/jupyter/labextensions/shrinkwidget/"
+    configuration = "etc/jupyter/jupyter_server_config.d/shrinkwidget.json"
+    assert {configuration, extension + "package.json", extension + "install.json"} <= data
+    assert all(name == configuration or name.startswith(extension) for name in data)
     assert not [name for name in found if "__pycache__" in name or name.endswith((".ts", ".tsx", ".map", ".ipynb"))]
 
 
@@ -113,13 +119,16 @@ def test_the_installed_wheel_is_an_enabled_extension_until_it_is_uninstalled(whe
     before = {path.relative_to(home) for path in home.rglob("*")}
     run(sys.executable, "-m", "pip", "--python", python, "install", "--no-deps", "--quiet", wheel, env=without_node())
     borrowed = {"PYTHONPATH": sysconfig.get_path("purelib"), "JUPYTER_CONFIG_DIR": str(tmp_path / "config")}
-    command = (python, "-m", "jupyter_server.extension.serverextension", "list")
-    done = subprocess.run(
-        command, cwd=tmp_path, env=without_node() | borrowed, capture_output=True, text=True, check=True
-    )
-    listed = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout + done.stderr)
-    assert re.search(r"shrinkwidget\.server enabled", listed), listed
-    assert re.search(r"shrinkwidget\.server .*OK", listed), listed
+    server = ("-m", "jupyter_server.extension.serverextension", "list")
+    page = ("-c", "from jupyterlab.labextensions import main; main(['list'])")
+    for command, wanted in (
+        (server, r"shrinkwidget\.server enabled[\s\S]*shrinkwidget\.server .*OK"),
+        (page, r"shrinkwidget v\S+ .*enabled .*OK"),
+    ):
+        env = without_node() | borrowed
+        done = subprocess.run((python, *command), cwd=tmp_path, env=env, capture_output=True, text=True, check=True)
+        listed = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout + done.stderr)
+        assert re.search(wanted, listed), listed
     run(sys.executable, "-m", "pip", "--python", python, "uninstall", "--yes", "--quiet", "shrinkwidget")
     left = {path.relative_to(home) for path in home.rglob("*") if path.is_file()} - before
     assert not [path for path in left if "shrinkwidget" in str(path)]

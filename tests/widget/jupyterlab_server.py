@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import shutil
 import socket
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+ROOT = Path(__file__).parents[2]
 START_SECONDS = 120
 QUIET = {
     "@jupyterlab/apputils-extension/notification": {
@@ -53,11 +55,13 @@ def start(home: Path) -> Lab:
     folder = home / "notebooks"
     folder.mkdir(parents=True)
     write_settings(home / "settings")
+    # as the wheel installs them, and before any that an earlier install left in the environment
+    shutil.copytree(ROOT / "shrinkwidget" / "labextension", home / "jupyter" / "labextensions" / "shrinkwidget")
     token, log = secrets.token_hex(16), home / "jupyterlab.log"
     with log.open("wb") as out:
         process = subprocess.Popen(
             [sys.executable, "-m", "jupyterlab", *options(folder, token)],
-            env=os.environ | environment(home),
+            env=os.environ | environment(home) | extension_paths(home),
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=subprocess.STDOUT,
@@ -90,6 +94,11 @@ def environment(home: Path) -> dict[str, str]:
         "JUPYTERLAB_WORKSPACES_DIR": str(home / "workspaces"),
         "IPYTHONDIR": str(home / "ipython"),
     }
+
+
+def extension_paths(home: Path) -> dict[str, str]:
+    """Return the variables by which JupyterLab and its server find this project's extensions."""
+    return {"JUPYTER_CONFIG_PATH": str(ROOT / "jupyter-config"), "JUPYTER_PATH": str(home / "jupyter")}
 
 
 def write_settings(folder: Path) -> None:

@@ -1,0 +1,103 @@
+import { expect, it } from "vitest";
+import type { CheckpointTable } from "./checkpoint-table";
+import { buildTree, foundRows, treeRows } from "./checkpoint-tree";
+
+/** A table of float32 tensors by name and shape. */
+function table(tensors: [string, number[]][]): CheckpointTable {
+  const bytes = tensors.map(([, shape]) => 4 * shape.reduce((a, b) => a * b, 1));
+  const columns = {
+    name: tensors.map(([name]) => name),
+    shape: tensors.map(([, shape]) => shape),
+    dtype: tensors.map(() => "F32"),
+    bytes,
+    file: tensors.map(() => 0),
+  };
+  return {
+    title: "",
+    format: "safetensors",
+    files: [],
+    tensors: columns,
+    dtypes: [],
+    tied: [],
+    metadata: {},
+    packed: null,
+  };
+}
+
+const BLOCKS = [0, 1, 2, 10, 11].flatMap((i): [string, number[]][] => [
+  [`layers.${i}.attn.weight`, [4, 4]],
+  [`layers.${i}.norm`, [i === 2 ? 5 : 4]],
+]);
+const MODEL = table([["embed.weight", [10, 4]], ...BLOCKS, ["head", [1]]]);
+
+it("folds blocks that follow each other and hold the same", () => {
+  const root = buildTree(MODEL);
+  const layers = root.children[1];
+  expect(layers.children.map((node) => [node.name, node.times])).toEqual([
+    ["0…1", 2],
+    ["2", 1],
+    ["10…11", 2],
+  ]);
+  expect(layers.children[0].bytes).toBe(2 * (64 + 16));
+  expect(layers.children[0].parameters).toBe(2 * 20);
+  expect(root.bytes).toBe(MODEL.tensors.bytes.reduce((a, b) => a + b, 0));
+});
+
+it("finds the blocks in whatever order the file has them", () => {
+  const shuffled = table([11, 1, 10, 0].map((i) => [`layers.${i}.weight`, [3]]));
+  expect(buildTree(shuffled).children[0].children.map((node) => [node.name, node.times])).toEqual([
+    ["10…11", 2],
+    ["0…1", 2],
+  ]);
+});
+
+it("does not fold blocks of other dtypes", () => {
+  const mixed = table([
+    ["0.weight", [3]],
+    ["1.weight", [3]],
+  ]);
+  mixed.tensors.dtype[1] = "I32";
+  expect(buildTree(mixed).children).toHaveLength(2);
+});
+
+it("shows as much of the tree as is open", () => {
+  const root = buildTree(MODEL);
+  expect(treeRows(root, new Set(), "file").map((row) => row.node.name)).toEqual(["embed", "layers", "head"]);
+  const opened = treeRows(root, new Set(["layers", "layers.0"]), "file").map((row) => [row.node.name, row.depth]);
+  expect(opened.slice(1, 5)).toEqual([
+    ["layers", 0],
+    ["0…1", 1],
+    ["attn", 2],
+    ["norm", 2],
+  ]);
+});
+
+it("sorts siblings by size and by name", () => {
+  const root = buildTree(MODEL);
+  expect(treeRows(root, new Set(), "bytes").map((row) => row.node.name)).toEqual(["layers", "embed", "head"]);
+  expect(treeRows(root, new Set(), "name").map((row) => row.node.name)).toEqual(["embed", "head", "layers"]);
+});
+
+it("finds tensors by words of their names, in any order and case", () => {
+  expect(foundRows(MODEL, "ATTN layers.1", "file").map((row) => row.node.path)).toEqual([
+    "layers.1.attn.weight",
+    "layers.10.attn.weight",
+    "layers.11.attn.weight",
+  ]);
+  expect(foundRows(MODEL, "i32", "file")).toEqual([]);
+});
+
+it("takes names that are prefixes of others", () => {
+  const root = buildTree(
+    table([
+      ["a", [2]],
+      ["a.b", [2]],
+      ["", [1]],
+    ]),
+  );
+  expect(root.children.map((node) => [node.name, node.tensor])).toEqual([
+    ["a", 0],
+    ["a", -1],
+    ["", 2],
+  ]);
+});
