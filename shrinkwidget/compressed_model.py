@@ -160,13 +160,10 @@ class CompressedModel:
         what = f"{type(self.model).__name__}, " if self.model is not None else ""
         figures = f"{self.nbytes:,} bytes, {compared(self.original_nbytes / self.nbytes)} {self.original_nbytes:,}"
         sparse = f"; {self.estimate.sparsity:.1%} sparse" if self.estimate else ""
-        return f"CompressedModel({what}{figures}{sparse}{self._how()}{''.join(f'; {told}' for told in self.warnings)})"
-
-    def _how(self) -> str:
-        """Return how near the weights are to those they were made of, or, where these were trained for it, how."""
-        if self.provenance != "no retraining":
-            return f"; {self.provenance}"
-        return f"; SQNR {self.estimate.sqnr:.1f} dB" if self.estimate else ""
+        # how near the weights are to those they were made of says nothing once they were trained to be elsewhere
+        how = f"; SQNR {self.estimate.sqnr:.1f} dB" if self.estimate else ""
+        how = how if self.provenance == "no retraining" else f"; {self.provenance}"
+        return f"CompressedModel({what}{figures}{sparse}{how}{''.join(f'; {told}' for told in self.warnings)})"
 
     def _repr_html_(self) -> str:
         """Return a small table of where the bytes are."""
@@ -222,7 +219,12 @@ def compress(
     made_by = recipe_from(recipe, fields)
     weights = open_model(model, layout=layout)
     if sketch is not None:
-        _refuse_other_layout(weights, sketch)
+        for entry, look in zip(weights.layers, sketch.layers, strict=False):  # of another model it is refused later
+            if entry.name == look.name and entry.shape == look.shape and entry.matrix != look.matrix:
+                raise ModelError(
+                    f"the sketch reads {quoted(entry.name)} as {look.rows:,} output channels, and here it has "
+                    f"{entry.matrix[0]:,}: give sketch and compress the same layout"
+                )
     if calibration is not None:
         sketch = replace(sketch or counted(weights), calibration=calibrated(model, calibration))
     return _compressed(model, weights, made_by, sketch)
@@ -268,15 +270,6 @@ def load(path: str | os.PathLike[str], into: nn.Module | None = None) -> Compres
         (True, 'DigitNet')
     """
     return CompressedModel(read(path, into), into, provenance="as loaded")
-
-
-def _refuse_other_layout(weights: ModelTensors, sketch: Sketch) -> None:
-    for entry, look in zip(weights.layers, sketch.layers, strict=False):  # of another model it is refused later
-        if entry.name == look.name and entry.shape == look.shape and entry.matrix != look.matrix:
-            raise ModelError(
-                f"the sketch reads {quoted(entry.name)} as {look.rows:,} output channels, and here it has "
-                f"{entry.matrix[0]:,}: give sketch and compress the same layout"
-            )
 
 
 def _snapshot(weights: ModelTensors, encoded: dict[str, EncodedTensor]) -> ModelTensors:

@@ -160,7 +160,8 @@ class Recipe:
         if sparsity is None:
             values["sparsity"] = chosen["structure"].sparsity or 0.0
         if bits is None:
-            values["bits"] = _own_bits(chosen["quantizer"])
+            widths = chosen["quantizer"].widths  # one that has a single width needs not be told it
+            values["bits"] = widths[0] if len(widths) == 1 else _PLAIN["bits"]
         if scope is None:
             values["scope"] = chosen["importance"].scope
         values |= {**chosen, "granularity": granularity, "uncompressed_bits": uncompressed_bits}
@@ -334,7 +335,12 @@ class Recipe:
             own: list[Override] = [{}] * len(names)
             for pattern, matched in zip(self.layers, _layers_named(self.layers, names), strict=True):
                 if not matched:
-                    hint = _why_none(pattern, others or {}) or _nearest_layers(pattern, names)
+                    found = ((name, why) for name, why in (others or {}).items() if layer_matches(pattern, name))
+                    hint = next((f": {quoted(name)} {why}" for name, why in found), "")
+                    hint = hint or nearest(pattern, map(layer_label, names))
+                    if not hint:
+                        more = f" and {len(names) - _SOME:,} more" if len(names) > _SOME else ""
+                        hint = f"; the layers are {', '.join(quoted(layer_label(n)) for n in names[:_SOME])}{more}"
                     raise RecipeError(f"Recipe(layers={{{quoted(pattern)}: …}}) matches no layer{hint}")
                 for i in matched:
                     own[i] = self.layers[pattern]
@@ -448,21 +454,6 @@ def checked_recipe(found: object) -> Recipe:
     return found
 
 
-def _why_none(pattern: str, others: Mapping[str, str]) -> str:
-    """Return why the first of these names that a pattern matches is no layer of its own."""
-    return next((f": {quoted(name)} {why}" for name, why in others.items() if layer_matches(pattern, name)), "")
-
-
-def _nearest_layers(pattern: str, names: Iterable[str]) -> str:
-    labels = [layer_label(name) for name in names]
-    return nearest(pattern, labels) or f"; the layers are {_some(labels)}"
-
-
-def _some(names: Sequence[str]) -> str:
-    """Return a few of the names as a list to read."""
-    return ", ".join(map(quoted, names[:_SOME])) + (f" and {len(names) - _SOME:,} more" if len(names) > _SOME else "")
-
-
 def layer_label(name: str) -> str:
     """Return the name of a layer as people say it: ``"conv1.weight"`` is "conv1"."""
     return name.removesuffix(".weight")
@@ -558,10 +549,6 @@ def sparsity_by_tag(structure: Structure) -> float:
     return 1 - int(n_of_m[1]) / int(n_of_m[2]) if n_of_m else 0.0
 
 
-def _own_bits(quantizer: Quantizer) -> int:
-    return quantizer.widths[0] if len(quantizer.widths) == 1 else cast(int, _PLAIN["bits"])
-
-
 def _settled(
     chosen: Mapping[str, Any], settings: Mapping[str, Any], known: Iterable[str], where: str
 ) -> dict[str, Any]:
@@ -597,14 +584,31 @@ def _check_width(quantizer: Quantizer, bits: int, where: str) -> None:
 
 
 def _check(name: str, value: Any, where: str) -> Any:
+    """Return the value of a field, a number as the field has it, or raise for one that cannot be."""
     value = plain(value)  # sweeps are written with np.linspace and np.arange
-    if name in _CHOICES:
-        return _check_choice(name, value, where)
     if name == "sparsity":
-        return _check_sparsity(value, where)
+        if not (_number(value) and 0 <= value < 1):
+            hint = f"; for {value} % write {value / 100:g}" if _number(value) and 1 <= value < 100 else ""
+            raise RecipeError(f"{where}(sparsity={quoted(value)}) must be a fraction, 0 <= sparsity < 1{hint}")
+        return float(value)
+    if name != "granularity" and name not in _CHOICES:
+        return value  # a kind, which checks itself
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)  # JSON from elsewhere may write 4.0
+    choices = _CHOICES.get(name, ("tensor", "channel"))
+    words = [choice for choice in choices if isinstance(choice, str)]
+    value = meant(value, words) or value
+    if isinstance(value, int | str) and not isinstance(value, bool) and value in choices:
+        return value
     if name == "granularity":
-        return _check_granularity(value, where)
-    return value
+        if _whole(value) and 2 <= value <= MAX_GROUP:
+            return value
+        listed = f"'tensor', 'channel' or a group size from 2 to {MAX_GROUP}"
+    else:
+        listed = f"one of {', '.join(map(repr, choices))}"
+    digits = isinstance(value, str) and value in map(str, choices)  # bits="4"
+    hint = f"; did you mean {value}?" if digits else nearest(str(value), words)
+    raise RecipeError(f"{where}({name}={quoted(value)}) must be {listed}{hint}")
 
 
 def _whole(value: Any) -> bool:
@@ -615,53 +619,17 @@ def _number(value: Any) -> bool:
     return _whole(value) or (isinstance(value, float) and math.isfinite(value))
 
 
-def _check_choice(name: str, value: Any, where: str) -> Any:
-    choices, value = _CHOICES[name], _whole_if_it_is(value)
-    value = meant(value, (choice for choice in choices if isinstance(choice, str))) or value
-    if isinstance(value, bool) or not isinstance(value, int | str) or value not in choices:
-        hint = nearest(str(value), (choice for choice in choices if isinstance(choice, str)))
-        if isinstance(value, str) and value in map(str, choices):
-            hint = f"; did you mean {value}?"
-        raise RecipeError(f"{where}({name}={quoted(value)}) must be one of {', '.join(map(repr, choices))}{hint}")
-    return value
-
-
-def _check_sparsity(value: Any, where: str) -> float:
-    if not (_number(value) and 0 <= value < 1):
-        hint = f"; for {value} % write {value / 100:g}" if _number(value) and 1 <= value < 100 else ""
-        raise RecipeError(f"{where}(sparsity={quoted(value)}) must be a fraction, 0 <= sparsity < 1{hint}")
-    return float(value)
-
-
-def _whole_if_it_is(value: Any) -> Any:
-    """Return 4 for 4.0, as JSON from elsewhere may write it."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-def _check_granularity(value: Any, where: str) -> Granularity:
-    value = meant(value, ("tensor", "channel")) or _whole_if_it_is(value)
-    if value in ("tensor", "channel") or (_whole(value) and 2 <= value <= MAX_GROUP):
-        return cast(Granularity, value)
-    hint = nearest(str(value), ("tensor", "channel"))
-    raise RecipeError(
-        f"{where}(granularity={quoted(value)}) must be 'tensor', 'channel' or a group size from 2 to {MAX_GROUP}{hint}"
-    )
-
-
 def _checked_layers(layers: Any, quantizer: Quantizer, bits: int) -> dict[str, Override]:
     if not isinstance(layers, Mapping):
         raise RecipeError(f"Recipe(layers=…) must be a dict of overrides by layer name, got {type(layers).__name__}")
-    return {_checked_name(name): _checked_override(name, value, quantizer, bits) for name, value in layers.items()}
-
-
-def _checked_name(name: Any) -> str:
-    if not isinstance(name, str) or not name:
-        raise RecipeError(f"Recipe(layers=…) has the key {quoted(name)}; expected a layer's name or a pattern")
-    if any("\ud800" <= letter <= "\udfff" for letter in name):
-        raise RecipeError(
-            f"Recipe(layers=…) has the key {quoted(name)}, half of a surrogate pair, which no file can hold"
-        )
-    return name
+    for name in layers:
+        if not isinstance(name, str) or not name:
+            raise RecipeError(f"Recipe(layers=…) has the key {quoted(name)}; expected a layer's name or a pattern")
+        if any("\ud800" <= letter <= "\udfff" for letter in name):
+            raise RecipeError(
+                f"Recipe(layers=…) has the key {quoted(name)}, half of a surrogate pair, which no file can hold"
+            )
+    return {name: _checked_override(name, value, quantizer, bits) for name, value in layers.items()}
 
 
 def _checked_override(name: str, value: Any, quantizer: Quantizer, bits: int) -> Override:

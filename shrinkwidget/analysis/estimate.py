@@ -254,6 +254,7 @@ def assembled(
     uncompressed = sum(
         t.nbytes // t.itemsize * (min(t.itemsize, widest) if t.floating else t.itemsize) for t in sketch.uncompressed
     )
+    # a layer under Keep stands in the file as it is, among what is not compressed, and has no count of what it keeps
     lengths = {
         "counts": sum(count_width(layer.n) for layer, plan in zip(layers, plans, strict=True) if not plan.keep),
         "codes": sum(layer.codes for layer in layers),

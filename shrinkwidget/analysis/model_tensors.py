@@ -529,7 +529,11 @@ def quantization_parts(tensors: Collection[Described]) -> dict[str, str]:
     siblings: dict[str, list[str]] = {}
     for name in stored:
         siblings.setdefault(_split(name)[0], []).append(name)
-    weights = {owner: _weights(names, stored, sizes) for owner, names in siblings.items()}
+    # the weights among the integer tensors of one module: the largest, if possible one whose name is not that of a part
+    weights: dict[str, str] = {}
+    for owner, names in siblings.items():
+        wide = [name for name in names if len(stored[name]) >= 2]
+        weights[owner] = max([n for n in wide if _is_weights(n)] or wide, key=sizes.__getitem__, default="")
     parts = {}
     for name, shape, _ in tensors:
         owner, leaf = _split(name)
@@ -552,12 +556,6 @@ def _split(name: str) -> tuple[str, str]:
     """Return what a tensor's name says of its module, and its own name there."""
     at = max(name.rfind("."), name.rfind("/"))
     return (name[:at], name[at + 1 :]) if at >= 0 else ("", name)
-
-
-def _weights(names: list[str], stored: dict[str, tuple[int, ...]], sizes: dict[str, int]) -> str:
-    """Return the quantized weights among the integer tensors of one module: the largest, if possible no part itself."""
-    wide = [n for n in names if len(stored[n]) >= 2]
-    return max([n for n in wide if _is_weights(n)] or wide, key=sizes.__getitem__, default="")
 
 
 def _is_weights(name: str) -> bool:

@@ -159,6 +159,7 @@ def _sharing(model: nn.Module) -> dict[int, Tensor]:
     named = chain(model.named_parameters(), model.named_buffers())
     copies: dict[int, Tensor] = {}
     for cluster in clusters((name, tensor) for name, tensor in named if type(tensor) in (Tensor, nn.Parameter)):
+        # one copy of the memory that the cluster spans, and on it the same views, strides and all
         first, last = min(start for start, *_ in cluster), max(stop for _, stop, *_ in cluster)
         memory = cluster[0][3].detach().as_strided((last - first,), (1,), first).clone()
         for start, _, _, tensor in cluster:
@@ -177,7 +178,7 @@ def _computed(model: nn.Module) -> Iterator[Tensor]:
         value = held.pop()
         if isinstance(value, Tensor) and not value.is_leaf:
             yield value
-        elif isinstance(value, list | tuple | dict) and id(value) not in seen:
+        elif isinstance(value, list | tuple | dict) and id(value) not in seen:  # they may hold each other
             seen.add(id(value))
             held.extend(value.values() if isinstance(value, dict) else value)
 

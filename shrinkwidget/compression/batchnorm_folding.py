@@ -101,7 +101,10 @@ def fold_batchnorm(model: nn.Module, example: object = None) -> nn.Module:
         True
     """
     if not isinstance(model, nn.Module):
-        raise ModelError(f"cannot fold {a_type(model)}: give {_inside(model)}")
+        raise ModelError(
+            f"cannot fold {a_type(model)}: give "
+            + ("its .model" if isinstance(getattr(model, "model", None), nn.Module) else "an nn.Module")
+        )
     new = copied(model)
     inputs = None if example is None else moved(as_inputs(example), device_of(new))
     folds, left = [], []
@@ -121,10 +124,6 @@ def fold_batchnorm(model: nn.Module, example: object = None) -> nn.Module:
     if inputs is not None:
         _refuse_other_outputs(model, new, inputs)
     return new
-
-
-def _inside(found: object) -> str:
-    return "its .model" if isinstance(getattr(found, "model", None), nn.Module) else "an nn.Module"
 
 
 def _calls(model: nn.Module, inputs: Inputs | None) -> ModuleCalls:
@@ -197,7 +196,7 @@ def _fold(name: str, norm: nn.Module, layer: _Layer) -> _Fold:
     inputs = _inputs(exact)
     try:
         expected = exact_norm(exact(inputs))
-        _set(exact, *_with_norm(exact, exact_norm))
+        _set(exact, *_with_norm(exact, exact_norm))  # in float64, so that what is left of a difference is no rounding
         rest = _rest(norm, layer)
         found = copy.deepcopy(rest).cpu().double()(exact(inputs))
         change = float((found - expected).abs().max() / expected.abs().max().clamp(min=1e-300))
@@ -305,13 +304,13 @@ def _difference(model: nn.Module, other: nn.Module, inputs: Inputs) -> float:
     with preserve_rng_state():
         found = list(tensors_in(run(other, *inputs)))
     return max(
-        (_relative(a, b) for a, b in zip(expected, found, strict=True) if a.is_floating_point() and a.numel()),
+        (
+            float((b - a).abs().max() / a.abs().max().clamp(min=torch.finfo(a.dtype).tiny))
+            for a, b in zip(expected, found, strict=True)
+            if a.is_floating_point() and a.numel()
+        ),
         default=0.0,
     )
-
-
-def _relative(expected: Tensor, found: Tensor) -> float:
-    return float((found - expected).abs().max() / expected.abs().max().clamp(min=torch.finfo(expected.dtype).tiny))
 
 
 def _double(value: Any) -> Any:

@@ -65,6 +65,7 @@ class Groups:
             for start in range(0, self.width, at_most):
                 yield slice(start, min(start + at_most, self.width)), slice(0, 1)
             return
+        # what must not be cut: a group, or, where rows end in a short one, a whole row, at whose end the padding goes
         step, groups = (self.width, self.per_row) if self.padding else (self.size, 1)
         for start in range(0, self.rows * self.width, at_once := step * max(1, at_most // step)):
             stop = min(start + at_once, self.rows * self.width)
@@ -332,7 +333,7 @@ def fit(layer: LayerWeights) -> Grid:
         "zeros": (torch.uint8, layer.groups.count if coder.has_zero_points(plan.bits) else None),
         "codebook": (torch.float32, 2**plan.bits if coder.has_codebook else None),
     }
-    for name, (dtype, length) in expected.items():
+    for name, (dtype, length) in expected.items():  # a quantizer may be anybody's, and its grid goes into a file
         found = getattr(grid, name, None)
         if length is None and found is None:
             continue

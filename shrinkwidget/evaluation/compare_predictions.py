@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from itertools import tee
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -236,15 +236,15 @@ class PredictionRecorder:
         inputs = image_inputs(batch) if self._most else None
         for row in (was_right & ~is_right).nonzero()[:, 0].tolist():
             self._misread.append(Misread(self._n + row, int(labels[row]), int(after[row])))
-            if inputs is not None:
-                self._hold(inputs[row])
-
-    def _hold(self, image: Tensor) -> None:
-        place = len(self._held)
-        if place == self._most:
-            place = self._random.randrange(len(self._misread))
-        if place < self._most:
-            self._held[place : place + 1] = [(self._misread[-1].example, self._shrink(image.detach()).cpu())]
+            if inputs is None:
+                continue
+            # A reservoir sample: the n-th misread image replaces one of those held with probability most/n, so that in
+            # the end each has been equally likely to stay, in whatever order the data comes.
+            place = len(self._held)
+            if place == self._most:
+                place = self._random.randrange(len(self._misread))
+            if place < self._most:
+                self._held[place : place + 1] = [(self._n + row, self._shrink(inputs[row].detach()).cpu())]
 
     def compared(self, before: Score, after: Score) -> PredictionComparison:
         """Return what differs between the two models, given their scores; only that by class if there is a `why`."""
@@ -261,7 +261,7 @@ class PredictionRecorder:
 
 def image_inputs(batch: Batch) -> Tensor | None:
     """Return the inputs of a batch if they are images, N×C×H×W with 1 or 3 channels or N×H×W, else None."""
-    for value in _inputs(batch):
+    for value in (*batch.args, *batch.kwargs.values()):
         if not isinstance(value, Tensor) or value.is_complex():
             continue
         if value.ndim == 4 and value.shape[1] in _COLOURS:
@@ -269,8 +269,3 @@ def image_inputs(batch: Batch) -> Tensor | None:
         if value.ndim == 3 and max(value.shape[1:]) <= _LONGEST * min(value.shape[1:]):
             return value
     return None
-
-
-def _inputs(batch: Batch) -> Iterator[Any]:
-    yield from batch.args
-    yield from batch.kwargs.values()

@@ -22,7 +22,6 @@ from .metrics import (
     Metric,
     PerClassCounter,
     RunningMean,
-    Sums,
     collapse_warning,
     resolve,
 )
@@ -306,7 +305,10 @@ def scores(
                 raise Cancelled(f"the evaluation was cancelled before batch {number}")
             try:
                 batch = prepared(raw, module, device)
-                sums = _sums(reader, module, batch, scored_by)
+                # Not in inference mode: what a model remembers of its batches (a table of positions) could never be
+                # trained with again. Both modes belong to the thread, and must not outlive a yield.
+                with torch.inference_mode(False), torch.no_grad():
+                    sums = scored_by.sums(reader.read(run(module, batch.args, batch.kwargs), batch))
                 if observe is not None:
                     observe(batch, sums.guesses)
                 del batch  # or two would be on the device while the next is read
@@ -328,16 +330,6 @@ def scores(
         yield replace(score, by_class=counts, warnings=collapse_warning(counts, score.low, score.high))
 
     return each()
-
-
-def _sums(reader: OutputReader, model: nn.Module, batch: Batch, metric: Metric) -> Sums:
-    """Run one batch and score it, without gradients.
-
-    Not in inference mode: what a model remembers of its batches (a table of positions) could never be trained with
-    again. The modes are entered here because they are thread-local and must not outlive a yield.
-    """
-    with torch.inference_mode(False), torch.no_grad():
-        return metric.sums(reader.read(run(model, batch.args, batch.kwargs), batch))
 
 
 def _score(tally: RunningMean, metric: Metric, total: int | None, done: bool) -> Score:

@@ -244,15 +244,11 @@ class Metric:
         called = name or str(getattr(inner, "__name__", type(inner).__name__))
         if higher is None:
             declared = getattr(function, "higher_is_better", None)
-            higher = not _is_torch_loss(inner) if declared is None else bool(declared)
+            loss = isinstance(inner, nn.modules.loss._Loss) or getattr(inner, "__module__", "") == F.__name__
+            higher = not loss if declared is None else bool(declared)
         if percent is None:
             percent = bool(getattr(function, "percent", False))
         return cls(called, higher, percent, partial(_own_sums, function, called), _mean_interval)
-
-
-def _is_torch_loss(function: object) -> bool:
-    """Tell whether a function or module is one of torch's losses."""
-    return isinstance(function, nn.modules.loss._Loss) or getattr(function, "__module__", "") == F.__name__
 
 
 def resolve(metric: str | Metric | Callable[[Any, Tensor], object]) -> Metric:

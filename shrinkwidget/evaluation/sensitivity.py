@@ -206,22 +206,20 @@ class Sensitivity:
         ]
         if len(ranked) > _ROWS:
             lines.append(f"… {len(ranked) - _ROWS} more layers: see .to_rows()")
+        texts = [_amount_text(self.kind, amount) for amount in self.amounts]
+        span = texts[0] if len(texts) == 1 else f"{texts[0]} … {texts[-1]}"
         measured = f"{len(self.layers)} layer{'s' * (len(self.layers) != 1)}"
         left = f", {self.pending} not measured" if self.pending else ""
         return "\n".join(
             [
                 f"Sensitivity to {self.kind}, one layer at a time: {self.dense.metric}{unit} on {self.examples}",
-                f"dense {self.dense.text}; {measured}{left}; drop is the mean over {self._span()}",
+                f"dense {self.dense.text}; {measured}{left}; drop is the mean over {span}",
                 *(f"  {line}".rstrip() for line in lines),
             ]
         )
 
     def _text(self, value: float) -> str:
         return f"{100 * value:.1f}" if self.dense.percent else f"{value:.4g}"
-
-    def _span(self) -> str:
-        texts = [_amount_text(self.kind, amount) for amount in self.amounts]
-        return texts[0] if len(texts) == 1 else f"{texts[0]} … {texts[-1]}"
 
 
 def _amount_text(kind: Kind, amount: float) -> str:

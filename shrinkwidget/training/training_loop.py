@@ -171,6 +171,7 @@ class Trainer:
         for step in count(1):
             if self._stopped():
                 return
+            # in epochs; where the data does not say how many steps it has, rates and sparsity change once an epoch
             progress = epoch + ((step - 1) / steps if steps else 0.0)
             share = train_step.stage.share
             if share is not None and share(progress) > self._share:  # gradual pruning goes on
@@ -250,6 +251,7 @@ class Trainer:
 
     def _tell(self, phase: Phase, **changes: Any) -> Progress:
         now = replace(self._now, phase=phase, **changes)
+        # epochs to come, with this one while it lasts
         left = (now.rounds - now.round + 1) * now.epochs - now.epoch + (1 if now.step else 0)
         steps_left = None if now.steps is None else left * now.steps - now.step
         self._now = replace(now, eta=self._clock.eta(steps_left))
@@ -341,6 +343,7 @@ class TrainStep:
             DataError: for a batch that does not fit.
             TrainingError: if the loss is not finite, before a weight has moved; if the optimizer fails.
         """
+        # a schedule moves all rates together: what a stage slows down stays as much slower than the rest
         share = self.stage.rate(progress) / self.stage.schedule.lr
         for group, at_its_highest in zip(self.optimizer.param_groups, self._rates, strict=True):
             group["lr"] = at_its_highest * share

@@ -44,6 +44,7 @@ class SharedWeights:
         self._cells = cells.to(device)  # a layer on Metal is looked at on the CPU
         self._codebook = torch.cat([codebook, codebook.new_zeros(1)]).to(device)
         self._counts = torch.bincount(self._cells, minlength=pruned + 1).clamp(min=1)  # never divided by zero
+        # by cell, the place of the first weight in it, which `tie_` copies from
         self._first = torch.zeros_like(self._counts).scatter_reduce_(
             0, self._cells, torch.arange(len(cells), device=device), "amin", include_self=False
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -60,7 +60,8 @@ class Wanda(Importance):
                 hooks.enter_context(module.register_forward_pre_hook(note, with_kwargs=True))
             for _ in calibration.forward():
                 pass
-        return {name: squares[p].sqrt() for name, p in _named(network) if p in squares}
+        named = network.named_parameters(remove_duplicate=False)
+        return {name: squares[p].sqrt() for name, p in named if p in squares}
 
 
 def _is_linear_in_its_weight(module: nn.Module) -> bool:
@@ -94,7 +95,3 @@ class _Unhooked(nn.Module):
         """Return what the module makes of its inputs."""
         found: Tensor = self.inner.forward(inputs)
         return found
-
-
-def _named(network: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
-    return network.named_parameters(remove_duplicate=False)

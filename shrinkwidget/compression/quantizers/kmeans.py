@@ -86,34 +86,23 @@ def codebook_of(weights: Tensor, bits: int) -> Tensor:
     if not len(weights):
         return torch.zeros(2**bits, device=weights.device)
     ordered = ascending(weights.float())
-    if (own := _few(ordered, 2**bits)) is not None:
-        return own
+    steps = ordered[1:] != ordered[:-1]
+    if int(steps.sum()) < 2**bits:  # few different values: they are the codebook
+        values = torch.cat([ordered[:1], ordered[1:][steps]])
+        return torch.cat([values, values[-1:].expand(2**bits - len(values))])
     sums = torch.cumsum(ordered, 0, dtype=torch.float64)
     sums = torch.cat([sums.new_zeros(1), sums])
     values, cells = _start(ordered, bits), None
-    # Lloyd's algorithm on sorted weights: assigning them to the nearest value is a search for the midpoints
     for _ in range(ITERATIONS):
+        # Assign: a weight goes to its nearest value, so cells end halfway between two, and a search finds where.
         bounds = torch.searchsorted(ordered, midpoints(values), right=True)
         if cells is not None and torch.equal(bounds, cells):
             break
-        cells, values = bounds, _means(bounds, sums, values)
+        # Update: the mean of a cell is the difference of the running sums at its ends. An empty one has none.
+        ends = torch.cat([bounds.new_zeros(1), bounds, bounds.new_full((1,), len(ordered))])
+        count, total = ends.diff(), sums[ends].diff()
+        cells, values = bounds, torch.where(count > 0, (total / count.clamp(min=1)).float(), values)
     return values
-
-
-def _few(ordered: Tensor, most: int) -> Tensor | None:
-    """Return the different values of ascending weights, the last repeated up to `most`; None if there are more."""
-    steps = ordered[1:] != ordered[:-1]
-    if int(steps.sum()) >= most:
-        return None
-    values = torch.cat([ordered[:1], ordered[1:][steps]])
-    return torch.cat([values, values[-1:].expand(most - len(values))])
-
-
-def _means(bounds: Tensor, sums: Tensor, values: Tensor) -> Tensor:
-    """Return the means of the cells that end at `bounds`, and the old values of empty ones."""
-    ends = torch.cat([bounds.new_zeros(1), bounds, bounds.new_full((1,), len(sums) - 1)])
-    count, total = ends.diff(), sums[ends].diff()
-    return torch.where(count > 0, (total / count.clamp(min=1)).float(), values)
 
 
 def _start(ordered: Tensor, bits: int) -> Tensor:

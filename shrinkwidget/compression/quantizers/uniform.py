@@ -229,7 +229,8 @@ def _auto(layer: LayerWeights, plan: UniformPlan, low: Tensor, high: Tensor) -> 
     # no sync with a GPU in here: every choice is a `where`, and only whether to measure at all is asked of the host
     zero = torch.full_like(step, torch.nan)  # of a spread grid: found once its step is rounded for storage
     if plan.bits > 2:
-        better = _full_range_is_better(low, high, _survivors_per_group(layer), plan)
+        density = 1.0 if layer.keep is None else count_true(layer.keep) / len(layer.flat)
+        better = _full_range_is_better(low, high, max(1.0, layer.groups.size * density), plan)
         step, zero = torch.where(better, full[0], step), torch.where(better, full[1], zero)
     if plan.bits == 2 or bool(((low == -high) & (high > 0)).any()):
         error = _squared_errors(layer, plan, step, torch.where(zero.isnan(), zero_points(low, step, plan), zero))
@@ -243,19 +244,16 @@ def _auto(layer: LayerWeights, plan: UniformPlan, low: Tensor, high: Tensor) -> 
 
 
 def _full_range_is_better(low: Tensor, high: Tensor, survivors: float, plan: UniformPlan) -> Tensor:
-    """Tell where the full range of a signed integer promises less error than the spread from `low` to `high`."""
+    """Tell where the full range of a signed integer promises less error than the spread from `low` to `high`.
+
+    `survivors`: weights of a group that survive, on the average of the layer.
+    """
     far, near = torch.maximum(-low, high), torch.minimum(-low, high)
     ratio, full = near / torch.where(far > 0, far, 1.0), 0.5 ** (plan.bits - 1)  # all in units of `far`
     spread, excess = (1 + ratio) / (2**plan.bits - 1), ratio - (1 - full)
     clipping = torch.where(excess > full / 2, excess.square() - full**2 / 12, 0)
     better: Tensor = (spread.square() - full**2) / 12 * survivors > clipping - 1e-6 * full**2  # equal ones are full
     return better
-
-
-def _survivors_per_group(layer: LayerWeights) -> float:
-    """Return how many weights of a group survive, on the average of the layer, one at least."""
-    density = 1.0 if layer.keep is None else count_true(layer.keep) / len(layer.flat)
-    return max(1.0, layer.groups.size * density)
 
 
 def _squared_errors(layer: LayerWeights, plan: UniformPlan, step: Tensor, zero: Tensor | None) -> Tensor:
@@ -298,20 +296,14 @@ def _spanned(layer: LayerWeights, plan: UniformPlan) -> tuple[Tensor, Tensor]:
     end: of a lopsided group it cuts off the long side alone, and never more than its share of the weights.
     """
     low, high = _extent(layer)
-    clip = _clips(layer, plan, low, high)
-    if not isinstance(plan.clipping, float):
-        return low * clip, high * clip
-    limit = torch.maximum(-low, high) * clip
-    return torch.maximum(low, -limit), torch.minimum(high, limit)
-
-
-def _clips(layer: LayerWeights, plan: UniformPlan, low: Tensor, high: Tensor) -> Tensor:
-    """Return by what each group's range is multiplied, float32 ``[groups]``: its own share of its largest magnitude."""
     if plan.span in ("absmax", "auto"):
-        return torch.ones_like(high)
+        return low, high
     if plan.span == "mse":
-        return _least_error_clips(layer, plan, low, high)
-    return _percentile_clips(layer, torch.maximum(-low, high), float(plan.clipping) / 100)
+        clip = _least_error_clips(layer, plan, low, high)
+        return low * clip, high * clip
+    reach = torch.maximum(-low, high)
+    limit = reach * _percentile_clips(layer, reach, float(plan.clipping) / 100)
+    return torch.maximum(low, -limit), torch.minimum(high, limit)
 
 
 def _least_error_clips(layer: LayerWeights, plan: UniformPlan, low: Tensor, high: Tensor) -> Tensor:
