@@ -8,7 +8,7 @@ from .analysis.sketch import Sketch
 from .compressed_model import CompressedModel
 from .evaluation.compare_predictions import PredictionComparison
 from .evaluation.evaluate import Score
-from .evaluation.sensitivity import Sensitivity
+from .evaluation.sensitivity import Sensitivity, SensitivityRun
 from .training.background_run import TrainingRun
 from .transfer_learning.transfer_result import TransferResult
 
@@ -19,6 +19,7 @@ __all__ = [
     "PredictionComparison",
     "Score",
     "Sensitivity",
+    "SensitivityRun",
     "Sketch",
     "TrainingRun",
     "TransferResult",

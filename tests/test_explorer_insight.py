@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 import shrinkwidget as sw
 from shrinkwidget import demo
-from shrinkwidget.errors import ModelError
+from shrinkwidget.errors import ArgumentError, DataError, ModelError
 from shrinkwidget.widgets.by_class import small_picture
 from shrinkwidget.widgets.explorer import _WORKER, Explorer
 from shrinkwidget.widgets.worker_thread import Worker
@@ -64,6 +64,38 @@ def test_the_button_measures_what_sensitivity_does(ex: Explorer, kind: str) -> N
     assert told["layers"] == [*values[:5], *kept, values[5]]
     assert ex.sensitivity is not None
     assert ex.sensitivity.to_rows() == by_hand.to_rows()
+
+
+def test_python_starts_it_with_amounts_and_layers_of_its_own_and_waits(ex: Explorer) -> None:
+    ex.start_sensitivity(bits=(2, 6), layers=["stem", "head"])
+    assert ex.wait(SECONDS, sensitivity=True)
+    told = measured(ex)
+    by_hand = sw.sensitivity(demo.model(), VALID, bits=(6, 2), layers=["stem", "head"])
+    assert ex.sensitivity is not None
+    assert ex.sensitivity.to_rows() == by_hand.to_rows()
+    assert (told["state"], told["kind"], told["amounts"]) == ("done", "bits", [6, 2])
+    assert [i for i, values in enumerate(told["layers"]) if values is not None] == [0, 13]
+    figure = ex.figure("sensitivity")
+    assert {row["layer"] for row in sw.figures.table(figure).rows} == {"stem", "head"}
+
+    ex.start_sensitivity()
+    assert ex.wait(sensitivity=False)
+    assert not ex.wait(0.01, sensitivity=True)
+    ex.stop_sensitivity()
+    assert ex.wait(SECONDS, sensitivity=True)
+    assert measured(ex)["state"] == "stopped"
+
+
+def test_what_python_cannot_have_measured_is_refused_at_once(ex: Explorer) -> None:
+    with pytest.raises(ArgumentError, match="sparsity or bits, not both"):
+        ex.start_sensitivity(sparsity=0.5, bits=4)
+    with pytest.raises(ArgumentError, match="'stm' matches no layer; did you mean 'stem'"):
+        ex.start_sensitivity(layers="stm")
+    assert ex._sensitivity is None
+    without = sw.explore(demo.model())
+    with pytest.raises(DataError, match="sensitivity needs data"):
+        without.start_sensitivity()
+    without.close()
 
 
 class Gate(nn.Module):

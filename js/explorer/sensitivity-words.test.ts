@@ -48,6 +48,8 @@ describe("of all", () => {
     expect(plain(sensitivityWords(METRIC, measured, true))).toBe(
       "accuracy, one layer at a time pruned to 50 % … 99.5 % · all 360 examples",
     );
+    const one: Sensitivity = { ...measured, kind: "bits", amounts: [2], layers: [[0.9]] };
+    expect(plain(sensitivityWords(METRIC, one, true))).toContain("one layer at a time quantized to 2 bits · all");
     const going: Sensitivity = { ...measured, state: "running", pending: 12 };
     expect(sensitivityWords(METRIC, going, true)).toContain("2 of 14 layers, all 360 examples");
     expect(sensitivityWords(METRIC, { ...going, state: "stopped" }, true)).toContain("examples, stopped");

@@ -37,7 +37,8 @@ export function sensitivityWords(metric: Metric, found: Sensitivity, kernel: boo
   const { kind, amounts, pending } = found;
   const measured = found.layers.filter((values) => values !== null).length;
   if (pending === null) return `sensitivity to ${kind}: the dense model comes first`;
-  const range = [amounts[0], amounts[amounts.length - 1]].map((amount) => amountText(kind, amount)).join(" … ");
+  const ends = amounts.length > 1 ? [amounts[0], amounts[amounts.length - 1]] : amounts;
+  const range = ends.map((amount) => amountText(kind, amount)).join(" … ");
   const what = `${metric.name}, one layer at a time ${DONE[kind]} to ${range}`;
   const of = pending > 0 ? `${measured} of ${measured + pending} layers, ` : "";
   const stopped = pending > 0 && (found.state === "stopped" || !kernel) ? ", stopped" : "";

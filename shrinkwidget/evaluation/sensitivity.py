@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final, Literal, TypeAlias, cast
+from typing import Any, Final, Literal, TypeAlias, cast, overload
 
 from torch import nn
 from tqdm import tqdm
 
 from ..analysis.model_tensors import ModelTensors, open_model
-from ..analysis.parallel import never
+from ..analysis.parallel import Watch, never
 from ..analysis.run_without_side_effects import preserve_rng_state
 from ..analysis.sketch import Sketch, counted
 from ..argument_checks import plain, public
 from ..compression.apply_recipe import copied, select_layers, writer
 from ..compression.encode_and_decode_layer import fit, on_grid
-from ..errors import ArgumentError, nearest, quoted
+from ..errors import ArgumentError, Cancelled, ShrinkError, nearest, quoted
 from ..recipe import Plan, Recipe, checked_recipe, layer_label, layer_matches
 from .calibration import calibrated
 from .data_subset import DataSubset, checked_samples, draw_subset
 from .evaluate import CompressedLike, MetricLike, Score, runnable, scores
 from .metrics import resolve
 from .predictions_and_labels import LabelRules
+from .run_in_background import PATIENCE_SECONDS, BackgroundRun
 
 Kind: TypeAlias = Literal["sparsity", "bits"]
 
@@ -226,6 +227,99 @@ def _amount_text(kind: Kind, amount: float) -> str:
     return f"{100 * amount:g} %" if kind == "sparsity" else f"{amount} bit{'s' * (amount != 1)}"
 
 
+class SensitivityRun(BackgroundRun[Sensitivity, Sensitivity]):
+    """A measurement that `sensitivity` starts with ``background=True``; its `progress` is what is known so far.
+
+    Every method may be called from any thread. `pause` takes effect after the layer that is being measured, `stop`
+    before the next batch of the data: the result then has the layers measured so far, and says how many are missing.
+
+    Example:
+        >>> import shrinkwidget as sw
+        >>> run = sw.sensitivity(sw.demo.model(), sw.demo.data("valid"), bits=(4, 2), layers="stage1*", background=True)
+        >>> run.wait(), run
+        (True, SensitivityRun(DigitNet, done, 4 of 4 layers))
+        >>> run.result.amounts
+        (4, 2)
+    """
+
+    _what = "the measurement"
+
+    def __init__(self, title: str, measure: Callable[[Watch], Iterator[Sensitivity]]) -> None:
+        super().__init__()
+        self._title = title
+        self._measure = measure
+
+    def _steps(self) -> Generator[Sensitivity, None, Sensitivity]:
+        found: Sensitivity | None = None
+        try:
+            for found in self._measure(self._is_stopping):
+                yield found
+        except Cancelled:
+            if found is None:
+                raise
+        assert found is not None  # the first step is the dense score
+        return found
+
+    @property
+    def result(self) -> Sensitivity:
+        """What `sensitivity` would have returned; of a run that was stopped, what was measured until then.
+
+        Raises:
+            ShrinkError: while it is not over, if it was stopped before the dense model was scored, or what it failed
+                with, if it did.
+        """
+        if self._error is not None:
+            raise self._error
+        if self._result is None:
+            if self.over:
+                raise ShrinkError("this run was stopped before the dense model was scored: nothing was measured")
+            raise ShrinkError(f"this run is {self.state}: .wait() for its result, or take .progress")
+        return self._result
+
+    def __repr__(self) -> str:
+        now = self.progress
+        where = "" if now is None else f", {len(now.layers)} of {len(now.layers) + now.pending} layers"
+        return f"SensitivityRun({self._title}, {self.state}{where})"
+
+
+@overload
+def sensitivity(
+    model: nn.Module | CompressedLike,
+    eval_data: object,
+    *,
+    sparsity: float | Iterable[float] | None = None,
+    bits: int | Iterable[int] | None = None,
+    recipe: Recipe | None = None,
+    metric: MetricLike = "accuracy",
+    layers: str | Iterable[str] | None = None,
+    samples: int | None = 1000,
+    seed: int = 0,
+    batch_size: int | None = None,
+    ignore_index: int | None = None,
+    next_token: bool | None = None,
+    calibration: object = None,
+    background: Literal[False] = False,
+    progress: bool = True,
+) -> Sensitivity: ...
+@overload
+def sensitivity(
+    model: nn.Module | CompressedLike,
+    eval_data: object,
+    *,
+    sparsity: float | Iterable[float] | None = None,
+    bits: int | Iterable[int] | None = None,
+    recipe: Recipe | None = None,
+    metric: MetricLike = "accuracy",
+    layers: str | Iterable[str] | None = None,
+    samples: int | None = 1000,
+    seed: int = 0,
+    batch_size: int | None = None,
+    ignore_index: int | None = None,
+    next_token: bool | None = None,
+    calibration: object = None,
+    background: Literal[True],
+    progress: bool = True,
+) -> SensitivityRun: ...
 @public()
 def sensitivity(
     model: nn.Module | CompressedLike,
@@ -242,8 +336,9 @@ def sensitivity(
     ignore_index: int | None = None,
     next_token: bool | None = None,
     calibration: object = None,
+    background: bool = False,
     progress: bool = True,
-) -> Sensitivity:
+) -> Sensitivity | SensitivityRun:
     """Measure how sensitive a model is to each of its layers: one at a time is pruned or quantized, all others stay.
 
     Every score is what `evaluate` says of ``compress(model, layers={name: dict(sparsity=s)})`` on the same examples
@@ -270,7 +365,9 @@ def sensitivity(
         samples: how many examples to draw for it; None for all. The result says which were taken.
         seed: of the draw.
         calibration: examples for an importance that needs them; see `sketch`.
-        progress: whether to show a bar, in a terminal or a notebook.
+        background: True for a `SensitivityRun` on a thread of its own, already started, instead of the result. It
+            measures a copy of the model as it is now, so you may go on with yours.
+        progress: whether to show a bar, in a terminal or a notebook, while it blocks.
 
     Raises:
         ArgumentError: for both sparsity and bits, for none of the layers, or an unknown keyword.
@@ -280,17 +377,27 @@ def sensitivity(
     module, _ = runnable(model)
     kind, amounts = checked_amounts(sparsity, bits)
     chosen = checked_recipe(recipe or Recipe())
+    checked_samples(samples, "sensitivity")
+    if background:
+        module = copied(module)
     weights = open_model(module)
     known = counted(weights)
     if calibration is not None:
         known = replace(known, calibration=calibrated(module, calibration))
     names = layers_to_measure(known, chosen, layers)
-    checked_samples(samples, "sensitivity")
+    resolve(metric)  # a wrong name is refused here, not on the run's thread
+
+    def measure(stopped: Watch = never, patience: float | None = None) -> Iterator[Sensitivity]:
+        data = draw_subset(eval_data, samples, seed, batch_size, stopped, patience)
+        rules = LabelRules(ignore_index, next_token)
+        return sensitivity_steps(
+            module, weights, known, data, kind, amounts, chosen, names, metric, rules, stopped
+        )  # fmt: skip
+
+    if background:
+        return SensitivityRun(type(module).__name__, lambda stopped: measure(stopped, PATIENCE_SECONDS)).start()
     with preserve_rng_state():
-        data = draw_subset(eval_data, samples, seed, batch_size)
-        steps = sensitivity_steps(
-            module, weights, known, data, kind, amounts, chosen, names, metric, LabelRules(ignore_index, next_token)
-        )
+        steps = measure()
         # a notebook is no terminal, but shows the bar of one
         hidden = not progress or (None if "ipykernel" not in sys.modules else False)
         with tqdm(total=len(names), unit="layer", desc="sensitivity", disable=hidden, leave=False) as bar:

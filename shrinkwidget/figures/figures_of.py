@@ -38,7 +38,10 @@ def figure_of_explorer(explorer: Any, kind: object, options: Mapping[str, Any]) 
         return draw(explorer.sketch, **{**known, **given})
     parts: dict[str, tuple[str, Callable[[], Any]]] = {
         "tradeoff": ("", lambda: explorer),
-        "sensitivity": ("press Sensitivity first, or draw sw.sensitivity(model, data)", lambda: explorer.sensitivity),
+        "sensitivity": (
+            "press Sensitivity first, or ex.start_sensitivity() and ex.wait(sensitivity=True)",
+            lambda: explorer.sensitivity,
+        ),
         "training": ("press Retrain… first", lambda: explorer.run),
         "classes": ("wait() until a recipe and the dense model are evaluated", lambda: explorer.comparison),
     }

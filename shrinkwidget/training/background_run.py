@@ -5,23 +5,19 @@ At most one training of a model runs at a time.
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
-import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
-from functools import cache
-from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
 from torch import nn
 from tqdm import tqdm
 
-from ..analysis.parallel import Watch, before_exit, in_forked_children, never
-from ..analysis.run_without_side_effects import reason
-from ..errors import ShrinkError, TrainingError
-from ..evaluation.batches import wait_for_readers
+from ..analysis.parallel import Watch, in_forked_children, never
+from ..errors import TrainingError
 from ..evaluation.evaluate import Score
+from ..evaluation.run_in_background import PATIENCE_SECONDS, BackgroundRun, Result
 from .batchnorm_recalibration import BatchNormRecalibration
 from .progress import Progress, ProgressLines
 from .schedules_and_methods import RecalibrateBatchNorm
@@ -33,28 +29,14 @@ if TYPE_CHECKING:
 
     from ..transfer_learning.transfer import TransferSession, TransferSpec
 
-log = logging.getLogger("shrinkwidget")
-
 _LOCK = threading.Lock()
 _CLAIMED: Final[set[int]] = set()  # ids of the models that are being trained: their trainings hold on to them
-
-_STOP_SECONDS: Final = 30.0  # how long the end of the program waits for a step to end
-_READ_SECONDS: Final = 5.0  # and for data that blocks
-
-# A training whose data gives no batch for so long is over: as long as torch's process groups wait for each other.
-_PATIENCE_SECONDS: Final = 600.0
-
-Result = TypeVar("Result")
-"""What a run comes to: a `CompressedModel`, or what a transfer returns."""
 
 AnySpec: TypeAlias = "TrainingSpec | TransferSpec"
 """What a run can be given."""
 
 AnyTrainer: TypeAlias = "Trainer | BatchNormRecalibration | TransferSession"
 """What does it, advanced step by step by a `TrainingRun` or by a progress bar."""
-
-State: TypeAlias = Literal["ready", "running", "paused", "stopping", "done", "stopped", "failed"]
-_OVER: Final = ("done", "stopped", "failed")
 
 Show: TypeAlias = "Callable[[TrainingRun[Any]], object]"
 """Puts a run before the user's eyes, and returns."""
@@ -111,7 +93,7 @@ def make_trainer(spec: AnySpec, stopped: Watch = never, patience: float | None =
     return Trainer(spec, stopped, patience)
 
 
-class TrainingRun(Generic[Result]):
+class TrainingRun(BackgroundRun[Result, Progress]):
     """A training that `retrain`, `prune_and_retrain` and `transfer` start with ``background=True``.
 
     Every method may be called from any thread. `stop` returns at once and takes effect before the next step or the next
@@ -131,127 +113,23 @@ class TrainingRun(Generic[Result]):
         'fine-tuned 2 epochs'
     """
 
+    _refusal = TrainingError
+    _what = "the training"
+    _from_outside = "its data, model, loss or metric"
+
     def __init__(self, spec: AnySpec) -> None:
+        super().__init__()
         self.spec = spec
-        self._process = os.getpid()  # a forked child has a copy of all this, but not the thread
-        self._trainer = make_trainer(spec, self._is_stopping, _PATIENCE_SECONDS)
-        self._changed = threading.Condition()
-        self._state: State = "ready"
-        self._progress: Progress | None = None
-        self._result: Result | None = None
-        self._error: Exception | None = None
-        self._observers: list[Callable[[TrainingRun[Any]], object]] = []
-        self._thread = threading.Thread(target=self._run, name="shrinkwidget-run", daemon=True)
+        self._trainer = make_trainer(spec, self._is_stopping, PATIENCE_SECONDS)
 
-    def start(self) -> TrainingRun[Result]:
-        """Begin, and return the run.
+    def _steps(self) -> Generator[Progress, None, Result]:
+        return cast("Generator[Progress, None, Result]", self._trainer.steps())  # `Result`: see `best`
 
-        Raises:
-            TrainingError: if it was started before, or if another training of the same model is under way.
+    def _claim(self) -> None:
+        lock_model(self.spec.model)
 
-        Example:
-            >>> import shrinkwidget as sw
-            >>> run = sw.retrain(sw.demo.model(), sw.demo.few(per_class=8), epochs=1, background=True)
-            >>> run.wait(), run.state
-            (True, 'done')
-            >>> run.start()  # retrain started it already
-            Traceback (most recent call last):
-            ...
-            shrinkwidget.errors.TrainingError: this run is done, and cannot be started again: ask for a new one
-        """
-        with self._changed:
-            if self._state != "ready":
-                raise TrainingError(f"this run is {self._state}, and cannot be started again: ask for a new one")
-            lock_model(self.spec.model)
-            self._state = "running"
-        try:
-            _LIVE.add(self)
-            _end_runs_before_exit()
-            self._thread.start()
-        except BaseException:  # Ctrl-C, or no more threads: `_run`, which lets go of the model, will not run
-            unlock_model(self.spec.model)
-            self._become("failed")
-            raise
-        return self
-
-    def pause(self) -> None:
-        """Rest after the step that is being taken, until `resume` or `stop`.
-
-        Example:
-            >>> import shrinkwidget as sw
-            >>> run = sw.retrain(sw.demo.model(), sw.demo.few(per_class=8), epochs=1000, background=True)
-            >>> run.pause()
-            >>> run.state
-            'paused'
-            >>> run.stop()
-            >>> run.wait()
-            True
-        """
-        self._become("paused", "running")
-
-    def resume(self) -> None:
-        """Go on after a pause.
-
-        Example:
-            >>> import shrinkwidget as sw
-            >>> run = sw.retrain(sw.demo.model(), sw.demo.few(per_class=8), epochs=1, background=True)
-            >>> run.pause()
-            >>> run.resume()
-            >>> run.wait(), run.state
-            (True, 'done')
-        """
-        self._become("running", "paused")
-
-    def stop(self) -> None:
-        """End early, with the best weights so far; one that was never started has none.
-
-        Example:
-            >>> import shrinkwidget as sw
-            >>> run = sw.retrain(sw.demo.model(), sw.demo.few(per_class=8), epochs=1000, background=True)
-            >>> run.stop()
-            >>> run.wait(), run.state
-            (True, 'stopped')
-        """
-        self._become("stopped", "ready")  # its thread never began: nothing else would end it
-        self._become("stopping", "running", "paused")
-
-    def wait(self, timeout: float | None = None) -> bool:
-        """Block until it is over, paused or not; return False if `timeout` seconds pass first.
-
-        Example:
-            >>> import shrinkwidget as sw
-            >>> run = sw.retrain(sw.demo.model(), sw.demo.few(per_class=8), epochs=1000, background=True)
-            >>> run.wait(timeout=0.1)
-            False
-            >>> run.stop()
-            >>> run.wait()
-            True
-        """
-        with self._changed:
-            return self._changed.wait_for(lambda: self.over, timeout)
-
-    def observe(self, callback: Callable[[TrainingRun[Any]], object]) -> Callable[[], None]:
-        """Call back with the run whenever its progress or its state has changed; return a function that ends this.
-
-        It is called on the run's thread, or on that which pauses or stops it. One that fails is logged, and called
-        again: it harms no training.
-
-        Example:
-            >>> import shrinkwidget as sw
-            >>> run = sw.retrain(sw.demo.model(), sw.demo.few(per_class=8), epochs=1000, background=True)
-            >>> forget = run.observe(lambda run: run.stop() if len(run.history) == 2 else None)
-            >>> run.wait(), run.state
-            (True, 'stopped')
-        """
-
-        def forget() -> None:
-            with self._changed:
-                if callback in self._observers:
-                    self._observers.remove(callback)
-
-        with self._changed:
-            self._observers.append(callback)
-        return forget
+    def _release(self) -> None:
+        unlock_model(self.spec.model)
 
     def to_html(self, path: str | os.PathLike[str]) -> int:
         """Write its curves, rounds and table as one HTML file that needs no kernel and no network; return its bytes.
@@ -293,21 +171,6 @@ class TrainingRun(Generic[Result]):
         return figure_of_run(self, kind, options)
 
     @property
-    def state(self) -> State:
-        """Where it is: ready, running, paused, stopping, and in the end done, stopped or failed."""
-        return self._state
-
-    @property
-    def over(self) -> bool:
-        """Whether it is done, stopped or failed."""
-        return self._state in _OVER
-
-    @property
-    def progress(self) -> Progress | None:
-        """What it last told; None before the first step."""
-        return self._progress
-
-    @property
     def history(self) -> list[dict[str, Any]]:
         """An entry for every epoch, of plain values: round, epoch, loss, train, test, lr, sparsity, seconds, seed.
 
@@ -343,11 +206,6 @@ class TrainingRun(Generic[Result]):
         return cast(Result, self._trainer.best())  # `Result` follows from the kind of spec, which no type can say here
 
     @property
-    def error(self) -> Exception | None:
-        """What it failed with, if it did."""
-        return self._error
-
-    @property
     def result(self) -> Result:
         """What `retrain`, `prune_and_retrain` or `transfer` would have returned.
 
@@ -376,70 +234,6 @@ class TrainingRun(Generic[Result]):
         if show is None:
             raise NotImplementedError
         show(self)
-
-    def _run(self) -> None:
-        steps = self._trainer.steps()
-        over: State = "failed"
-        try:
-            while True:
-                with self._changed:
-                    self._changed.wait_for(lambda: self._state != "paused")
-                self._progress = next(steps)
-                self._tell()
-        except StopIteration as end:
-            self._result = end.value
-            over = "stopped" if self._is_stopping() else "done"
-        except BaseException as error:
-            if isinstance(error, Exception):
-                self._error = error
-            else:  # of the user's code, such as SystemExit: raised again by `result`, it would end the user's program
-                self._error = TrainingError(
-                    f"{reason(error)}, raised by its data, model, loss or metric, ended the training"
-                )
-                self._error.__cause__ = error
-            if not isinstance(error, ShrinkError):
-                log.exception("a training failed")
-        finally:
-            unlock_model(self.spec.model)
-            self._become(over)
-
-    def _become(self, state: State, *only_from: State) -> None:
-        with self._changed:
-            if only_from and self._state not in only_from:
-                return
-            self._state = state
-            self._changed.notify_all()
-        self._tell()  # outside of the lock: an observer may pause or stop the run, or wait for what does
-
-    def _is_stopping(self) -> bool:
-        return self._state == "stopping"
-
-    def _tell(self) -> None:
-        if os.getpid() != self._process:
-            return  # a forked child has a copy of the run, and of what observes it, but the training is not in it
-        for callback in list(self._observers):  # a copy: one may end its own observing
-            try:
-                callback(self)
-            except BaseException as error:
-                if not isinstance(error, Exception) and threading.current_thread() is not self._thread:
-                    raise  # Ctrl-C, of somebody who pauses or stops it
-                log.exception("what observes a training failed")
-
-
-_LIVE: Final[weakref.WeakSet[TrainingRun[Any]]] = weakref.WeakSet()
-
-
-@cache
-def _end_runs_before_exit() -> None:
-    """Let the program end all runs before it ends itself: torch must not be caught at work."""
-
-    def end() -> None:
-        for run in list(_LIVE):
-            run.stop()
-            run._thread.join(_STOP_SECONDS)
-            wait_for_readers(_READ_SECONDS)
-
-    before_exit(end)
 
 
 # A training that blocks, and where it is shown

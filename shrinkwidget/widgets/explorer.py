@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from threading import RLock
@@ -23,7 +23,7 @@ from ..compressed_model import CompressedModel
 from ..errors import Cancelled, DataError, ModelError, ShrinkError, TrainingError, quoted, sentence
 from ..evaluation.compare_predictions import PredictionComparison
 from ..evaluation.evaluate import Score
-from ..evaluation.sensitivity import Kind, Sensitivity
+from ..evaluation.sensitivity import Kind, Sensitivity, checked_amounts, layers_to_measure
 from ..figures.formatting import recipe_sentence
 from ..live_page import explorer_page, in_frame, write_page
 from ..method_registry import schema
@@ -200,7 +200,7 @@ class Explorer(BaseWidget):
 
     @property
     def sensitivity(self) -> Sensitivity | None:
-        """What the button "Sensitivity" has measured last, None before; `sw.sensitivity` has options."""
+        """What `start_sensitivity`, or the button "Sensitivity", has measured last, as far as it is; None before."""
         return self._measured
 
     @property
@@ -282,8 +282,60 @@ class Explorer(BaseWidget):
         """
         return self._compressed(self.recipe, self._result, self.recalibrate_batchnorm)
 
-    def wait(self, timeout: float | None = None) -> bool:
+    def start_sensitivity(
+        self,
+        *,
+        sparsity: float | Iterable[float] | None = None,
+        bits: int | Iterable[int] | None = None,
+        layers: str | Iterable[str] | None = None,
+    ) -> None:
+        """Measure how sensitive the model is to each layer, as the button does, and show it in the rows of the ridge.
+
+        It returns at once, and makes room for all other work; a measurement that is under way is replaced. Layers are
+        ranked and rounded as the present recipe says; those it has under `Keep` are left out. `sw.sensitivity` takes
+        other data, or more of it.
+
+        Args:
+            sparsity: the fractions to prune each layer to, or one; by default 50 % … 99 %.
+            bits: instead, the bits to quantize each layer to, such as ``(8, 6, 4, 3, 2)``.
+            layers: names or wildcards of the layers to measure; by default all.
+
+        Raises:
+            DataError: in an explorer without `eval_data`.
+            ArgumentError: for both sparsity and bits, or for none of the layers.
+            RecipeError: for a sparsity or bits that are out of range.
+
+        Example:
+            >>> import shrinkwidget as sw
+            >>> ex = sw.explore(sw.demo.model(), sw.demo.data("valid"))
+            >>> ex.start_sensitivity(bits=(4, 2), layers=["stem", "head"])
+            >>> ex.wait(sensitivity=True)
+            True
+            >>> ex.sensitivity.ranked[0].label
+            'stem'
+            >>> ex.close()
+        """
+        kind, amounts = checked_amounts(sparsity, bits)
+        self._measure_soon(kind, amounts, self.recipe, layers)
+
+    def stop_sensitivity(self) -> None:
+        """Stop measuring before the next batch; `sensitivity` has the layers measured until then.
+
+        Example:
+            >>> import shrinkwidget as sw
+            >>> ex = sw.explore(sw.demo.model(), sw.demo.data("valid"))
+            >>> ex.start_sensitivity()
+            >>> ex.stop_sensitivity()
+            >>> ex.wait(sensitivity=True)
+            True
+            >>> ex.close()
+        """
+        _WORKER.forget(self._sensitivity_key)
+
+    def wait(self, timeout: float | None = None, *, sensitivity: bool = False) -> bool:
         """Block until all figures of the current recipe are there; return False after `timeout` seconds.
+
+        With `sensitivity`, block until that is measured, too; it may take minutes.
 
         Example:
             >>> import shrinkwidget as sw
@@ -295,8 +347,11 @@ class Explorer(BaseWidget):
             True
             >>> ex.close()
         """
+        end = time.monotonic() + (timeout or 0)
         with _let_go(self._lock):
-            return _WORKER.wait(id(self), timeout)
+            if sensitivity and not _WORKER.wait(self._sensitivity_key, timeout):
+                return False
+            return _WORKER.wait(id(self), None if timeout is None else max(0.0, end - time.monotonic()))
 
     def to_html(self, path: str | os.PathLike[str], *, title: str | None = None, history: bool = True) -> int:
         """Write the explorer as one HTML file that needs no kernel and no network, and return its bytes.
@@ -684,25 +739,35 @@ class Explorer(BaseWidget):
     def _sensitivity_key(self) -> tuple[int, str]:
         return id(self), "sensitivity"
 
-    def _measure_soon(self, kind: object, recipe: Recipe) -> None:
+    def _measure_as_asked(self, kind: object, recipe: Recipe) -> None:
         if kind not in ("sparsity", "bits"):
             raise ShrinkError(f"the page asked for the sensitivity to {quoted(kind)}: it is 'sparsity' or 'bits'")
-        if self._open().eval_data is None:
+        asked: Kind = "bits" if kind == "bits" else "sparsity"
+        self._measure_soon(asked, self._open().usual_amounts(asked, recipe), recipe)
+
+    def _measure_soon(
+        self, kind: Kind, amounts: tuple[float, ...], recipe: Recipe, layers: str | Iterable[str] | None = None
+    ) -> None:
+        session = self._open()
+        if session.eval_data is None:
             raise DataError("sensitivity needs data: open the explorer with sw.explore(model, eval_data)")
-        measured: Kind = "bits" if kind == "bits" else "sparsity"
-        _WORKER.background(self._sensitivity_key, lambda cancelled: self._measure(measured, recipe, cancelled))
+        names = layers_to_measure(session.sketch, recipe, layers)
 
-    def _measure(self, kind: Kind, recipe: Recipe, cancelled: CancelCheck) -> None:
+        def measure(cancelled: CancelCheck) -> None:
+            def stopped() -> bool:
+                self._rest(cancelled)
+                return cancelled()
+
+            self._measure(session, kind, session.sensitivity(kind, amounts, recipe, names, stopped))
+
+        _WORKER.background(self._sensitivity_key, measure)
+
+    def _measure(self, session: ExplorerSession, kind: Kind, steps: Iterator[Sensitivity]) -> None:
         """Show the sensitivity of the layers as they are measured; what is known stays when it is stopped."""
-
-        def stopped() -> bool:
-            self._rest(cancelled)
-            return cancelled()
-
-        session, found, pace = self._open(), None, Pace(_SENSITIVITY_SECONDS)
+        found, pace = None, Pace(_SENSITIVITY_SECONDS)
         self._tell(_sensitivity=_NOTHING_MEASURED | {"kind": kind, "state": "running"})
         try:
-            for found in session.sensitivity(kind, recipe, stopped):
+            for found in steps:
                 self._measured = found
                 if pace.due():
                     self._tell(_sensitivity=_NOTHING_MEASURED | _sensitivity_dict(found, session.sketch))
@@ -744,9 +809,9 @@ class Explorer(BaseWidget):
             elif what == "goto":
                 self._go_to(asked.get("result"))
             elif what == "sensitivity":
-                self._measure_soon(asked.get("kind"), recipe)
+                self._measure_as_asked(asked.get("kind"), recipe)
             elif what == "stop_sensitivity":
-                _WORKER.forget(self._sensitivity_key)
+                self.stop_sensitivity()
             elif isinstance(what, str) and what in jobs:
                 command = {**asked, "replace": True, "recipe": recipe.to_json(), "result": result}
                 command["recalibrated"] = recalibrated

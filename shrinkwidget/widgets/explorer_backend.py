@@ -33,7 +33,7 @@ from ..evaluation.data_subset import DataSubset, draw_subset
 from ..evaluation.evaluate import MetricLike, Score, scores
 from ..evaluation.metrics import resolve
 from ..evaluation.predictions_and_labels import LabelRules
-from ..evaluation.sensitivity import BITS, SPARSITIES, Kind, Sensitivity, layers_to_measure, sensitivity_steps
+from ..evaluation.sensitivity import BITS, SPARSITIES, Kind, Sensitivity, sensitivity_steps
 from ..files import pack
 from ..method_registry import Importance, kinds
 from ..method_registry import Kind as RecipeKind
@@ -294,13 +294,17 @@ class ExplorerSession:
 
     # sensitivity, layer by layer, on a copy of its own: other work may come between two batches
 
-    def sensitivity(self, kind: Kind, recipe: Recipe, cancelled: CancelCheck) -> Iterator[Sensitivity]:
-        """Yield what is known of the layers' sensitivity after the dense score, and after every layer."""
+    def usual_amounts(self, kind: Kind, recipe: Recipe) -> tuple[float, ...]:
+        """Return what the button "Sensitivity" prunes or quantizes every layer to."""
+        if kind == "sparsity":
+            return SPARSITIES
+        return tuple(bits for bits in BITS if bits in recipe.quantizer.widths) or recipe.quantizer.widths
+
+    def sensitivity(
+        self, kind: Kind, amounts: tuple[float, ...], recipe: Recipe, names: Sequence[str], cancelled: CancelCheck
+    ) -> Iterator[Sensitivity]:
+        """Yield what is known of the sensitivity of these layers after the dense score, and after each of them."""
         self.refuse_changed()
-        names = layers_to_measure(self.sketch, recipe)
-        amounts: tuple[float, ...] = SPARSITIES
-        if kind == "bits":
-            amounts = tuple(bits for bits in BITS if bits in recipe.quantizer.widths) or recipe.quantizer.widths
         data = draw_subset(self.eval_data, _SENSITIVITY_EXAMPLES, cancelled=cancelled, patience=_PATIENCE_SECONDS)
         yield from sensitivity_steps(
             cast(nn.Module, self.source),

@@ -177,7 +177,7 @@ def test_observers_are_told_of_every_change_and_cannot_harm(caplog: pytest.LogCa
         assert run.wait(30)
         until(lambda: told[-2][0] == "done")
     assert sum(p is not None and p.phase == "train" and s == "running" for s, p in told) >= 6
-    assert "what observes a training failed" in caplog.text
+    assert "what observes the training failed" in caplog.text
     for end in (stop, stop):
         end()
     with pytest.raises(TrainingError, match="this run is done, and cannot be started again"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,7 +19,7 @@ import shrinkwidget as sw
 from shrinkwidget import demo
 from shrinkwidget.analysis.model_tensors import open_model
 from shrinkwidget.analysis.sketch import counted
-from shrinkwidget.errors import ArgumentError, Cancelled, DataError, RecipeError
+from shrinkwidget.errors import ArgumentError, Cancelled, DataError, RecipeError, ShrinkError
 from shrinkwidget.evaluation.data_subset import draw_subset
 from shrinkwidget.evaluation.sensitivity import sensitivity_steps
 
@@ -245,3 +246,88 @@ def test_a_wrong_argument_is_refused_by_name(given: dict[str, Any], error: type[
     with pytest.raises(error, match=None) as told:
         sw.sensitivity(demo.model(), VALID, **given)
     assert text in str(told.value)
+
+
+# In the background
+
+
+class Gate:
+    """Batches of the data, the first of which come only when they are let through."""
+
+    def __init__(self, fails: bool = False) -> None:
+        self.open = threading.Event()
+        self.fails = fails
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        assert self.open.wait(60)
+        if self.fails:
+            raise OSError("the disk is gone")
+        yield VALID
+
+
+def test_in_the_background_it_gives_the_same_of_the_model_as_it_was() -> None:
+    model = demo.model()
+    data = Gate()
+    run = sw.sensitivity(model, data, sparsity=(0.5, 0.9), layers=LAYERS, background=True)
+    assert (run.state, run.progress) == ("running", None)
+    assert repr(run) == "SensitivityRun(DigitNet, running)"
+    with pytest.raises(ShrinkError, match=r"this run is running: \.wait\(\) for its result, or take \.progress"):
+        _ = run.result
+    told: list[tuple[int, int]] = []
+    run.observe(lambda run: told.append((len(run.progress.layers), run.progress.pending)) if run.progress else None)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()  # as if it were trained on meanwhile
+    data.open.set()
+    assert run.wait(60)
+    assert (run.state, run.over, run.error) == ("done", True, None)
+    assert told == [(0, 3), (1, 2), (2, 1), (3, 0), (3, 0)]  # the last one tells that it is done
+    by_hand = sw.sensitivity(demo.model(), VALID, sparsity=(0.5, 0.9), layers=LAYERS)
+    assert run.result.to_rows() == by_hand.to_rows()
+    assert run.result is run.progress
+    with pytest.raises(ShrinkError, match="this run is done, and cannot be started again"):
+        run.start()
+
+
+def test_a_run_rests_after_a_layer_and_a_stop_keeps_what_was_measured() -> None:
+    run = sw.sensitivity(demo.model(), VALID, sparsity=0.9, background=True)
+    resting = threading.Event()
+
+    def pause_after_two(run: sw.results.SensitivityRun) -> None:
+        if run.progress is not None and len(run.progress.layers) == 2 and not resting.is_set():
+            run.pause()
+            resting.set()
+
+    run.observe(pause_after_two)
+    assert resting.wait(60)
+    assert not run.wait(0.3)
+    assert repr(run) == "SensitivityRun(DigitNet, paused, 2 of 14 layers)"
+    run.stop()
+    assert run.wait(60)
+    assert run.state == "stopped"
+    found = run.result
+    assert (len(found.layers), found.pending) == (2, 12)
+    assert "2 layers, 12 not measured" in repr(found)
+
+
+def test_a_run_is_stopped_while_its_data_blocks_and_then_has_nothing() -> None:
+    data = Gate()
+    run = sw.sensitivity(demo.model(), data, background=True)
+    run.stop()
+    assert run.wait(60)
+    assert run.state == "stopped"
+    with pytest.raises(ShrinkError, match="stopped before the dense model was scored: nothing was measured"):
+        _ = run.result
+    data.open.set()
+
+
+def test_what_fails_in_a_run_is_told_by_its_result() -> None:
+    data = Gate(fails=True)
+    data.open.set()
+    run = sw.sensitivity(demo.model(), data, background=True)
+    assert run.wait(60)
+    assert run.state == "failed"
+    with pytest.raises(DataError, match="the disk is gone"):
+        _ = run.result
+    with pytest.raises(DataError, match="did you mean 'accuracy'"):  # what can be told at once is
+        sw.sensitivity(demo.model(), VALID, metric="acuracy", background=True)

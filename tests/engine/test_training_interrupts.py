@@ -118,7 +118,7 @@ def test_a_run_that_waits_for_data_is_stopped_at_once(where: str) -> None:
 
 
 def test_data_that_gives_nothing_for_long_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_module, "_PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr(run_module, "PATIENCE_SECONDS", 0.2)
     blocked = Blocked()
     for method in (FineTune(2), RecalibrateBatchNorm()):
         run = retrain(mlp(), blocked, None, method, background=True)
