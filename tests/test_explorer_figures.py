@@ -10,6 +10,7 @@ from IPython.core.interactiveshell import InteractiveShell
 
 import shrinkwidget as sw
 from shrinkwidget.errors import FigureError
+from shrinkwidget.figures.figure_file import about
 from shrinkwidget.training.training_options import TrainingOptions, TrainingSpec
 
 
@@ -50,6 +51,44 @@ def test_history_carries_what_a_report_needs(explorer: Any) -> None:
     assert (seed, metric, last["n"], last["percent"], last["higher"]) == (None, "accuracy", 287, True, True)
 
 
+def test_rounding_during_training_is_told_in_decibels() -> None:
+    model, valid = sw.demo.model(), sw.demo.data("valid")
+    run = sw.retrain(sw.compress(model, 0.8, bits=4), sw.demo.few(10), valid, epochs=1, background=True)
+    assert run.wait()
+    (point,) = run.points
+    estimate = run.result.estimate
+    assert estimate is not None
+    assert point["sqnr"] == pytest.approx(estimate.sqnr)
+
+
+def test_a_line_of_the_history_goes_by_what_was_done_and_not_by_words() -> None:
+    row = dict(nbytes=1000, ratio=2.0, value=0.9, metric="accuracy", percent=True)
+    history = [
+        row | dict(provenance="no retraining", recalibrated=False),
+        row | dict(provenance="fine-tuned with a layer norm of its own", recalibrated=False),
+        row | dict(provenance="statistics measured anew", recalibrated=True),
+    ]
+    rows = sw.figures.table("tradeoff", history).rows
+    assert [row["series"] for row in rows] == ["no retraining", "retrained", "batch norm recalibrated"]
+
+
+def test_the_history_says_which_points_were_recalibrated() -> None:
+    ex = sw.explore(sw.demo.model(), sw.demo.data("valid"), train_data=sw.demo.few(20), sparsity=0.9, bits=4)
+    assert ex.wait()
+    ex.recalibrate_batchnorm = True
+    assert ex.wait()
+    *_, plain, recalibrated = ex.history
+    assert (plain["recalibrated"], recalibrated["recalibrated"]) == (False, True)
+    assert recalibrated["value"] > plain["value"]
+    assert plain["checksum"] != recalibrated["checksum"]
+    rows = sw.figures.table(ex.figure("tradeoff")).rows
+    assert rows[-1]["series"] == "batch norm recalibrated"
+    (chart,) = about(ex.figure("size"))["charts"]
+    assert ex.baseline is not None
+    assert chart["checksum"] == ex.baseline.checksum == sw.evaluate(sw.demo.model(), sw.demo.data("valid")).checksum
+    ex.close()
+
+
 def test_the_caption_of_a_trade_off_names_what_shrinkbench_asks_for(explorer: Any) -> None:
     words = sw.figures.caption(explorer.figure("tradeoff"))
     for asked in (
@@ -83,11 +122,28 @@ def test_a_run_draws_its_training_and_its_rounds(tmp_path: Path) -> None:
     )
     assert run.wait()
     assert [point["seed"] for point in run.points] == [3, 3]
+    dense = sw.summary(model, valid[0][:1]).macs or 0
+    half, quarter = (point["macs"] for point in run.points)
+    assert 0.25 * dense < quarter < half < dense
+    assert [point["sqnr"] for point in run.points] == [None, None]  # nothing is rounded
+    caption = sw.figures.caption(run.figure("tradeoff"))
+    for asked in (
+        "1.88× to 3.47×",
+        f"pruned weights left out: {quarter:,} to {half:,}",
+        "Dashed: the dense model, 100.0",
+        "287 examples",
+        "one seed",
+        "fine-tuned",
+    ):
+        assert asked in caption
     assert [row["epoch"] for row in sw.figures.table(run.figure()).rows] == [0, 1, 2]
     rows = sw.figures.table(run.figure("tradeoff")).rows
     assert [row["bytes"] for row in rows] == [point["nbytes"] for point in run.points]
     (chart,) = sw.figures.read(sw.figures.save(run.figure("tradeoff"), tmp_path / "a.svg"))["charts"]
     assert (chart["seeds"], chart["n"]) == ([3], [287])
+    assert chart["checksum"] == sw.evaluate(model, valid).checksum
+    assert chart["checksums"][-1] == sw.evaluate(run.result, valid).checksum
+    assert about(run.figure())["charts"][0]["checksums"] == chart["checksums"][-1:]
     with pytest.raises(FigureError, match="a training has no data for 'size'"):
         run.figure("size")
     unscored = sw.retrain(model, sw.demo.few(5), epochs=1, background=True)

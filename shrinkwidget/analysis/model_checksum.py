@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from ..errors import ShrinkError, quoted
 from .model_tensors import Source, dtype_name, open_model
 
+_WITH_SIGNED_ZERO: Final = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _WORDS: Final = 1 << 15  # of 8 bytes, in a CPU's cache together with what they are multiplied by
 
 
@@ -63,6 +65,23 @@ class ModelChecksum:
 
 
 @torch.no_grad()
+def model_checksum(model: nn.Module) -> str:
+    """Return 16 hexadecimal digits that tell a model by its weights and buffers, the same in every process.
+
+    It takes 25 ms for 25 million weights. "" for a model with a tensor that has no bytes of its own, such as a
+    quantized one, or none yet.
+    """
+    told = hashlib.sha256()
+    for name, tensor in sorted([*model.named_parameters(), *model.named_buffers()], key=lambda named: named[0]):
+        # A pruned weight is -0 while a mask is multiplied in, and 0 in the file: the same weight.
+        unsigned = tensor + 0.0 if tensor.dtype in _WITH_SIGNED_ZERO else tensor
+        if (raw := _bytes_of(unsigned)) is None:
+            return ""
+        told.update(f"{name} {tuple(tensor.shape)} {tensor.dtype} {_checksum(raw)}\n".encode())
+    return told.hexdigest()[:16]
+
+
+@torch.no_grad()
 def checksum(tensor: Tensor) -> int:
     """Return 64 bits that depend on every bit of a tensor and its place.
 
@@ -70,12 +89,23 @@ def checksum(tensor: Tensor) -> int:
     2⁶⁴. So any change of one word changes the sum, and others do except in one case in 2⁶⁴. For a tensor that has no
     bytes of its own (a quantized or wrapped one) its counter of changes stands.
     """
+    raw = _bytes_of(tensor)
+    return hash((id(tensor), tensor._version)) if raw is None else _checksum(raw)
+
+
+@torch.no_grad()
+def _bytes_of(tensor: Tensor) -> Tensor | None:
+    """Return a tensor's bytes, None for one that has none of its own."""
     try:
         raw = tensor.detach().contiguous().reshape(-1).view(torch.uint8)
-    except (RuntimeError, NotImplementedError, TypeError):
-        return hash((id(tensor), tensor._version))
-    if raw.device.type not in ("cpu", "cuda"):
-        raw = raw.cpu()
+        return raw if raw.device.type in ("cpu", "cuda") else raw.cpu()
+    except (RuntimeError, NotImplementedError, TypeError, ValueError):
+        return None
+
+
+@torch.no_grad()
+def _checksum(raw: Tensor) -> int:
+    """Return the checksum of bytes."""
     # A sum of words would miss those that change places, so each has a factor. The factors repeat after a block, whose
     # sum therefore has one of its own; being odd, all can be undone modulo 2**64, and no change is multiplied away.
     whole = len(raw) // 8 * 8

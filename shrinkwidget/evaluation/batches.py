@@ -51,6 +51,12 @@ class Batch:
     targets: Tensor
 
 
+def first_example(batch: Batch) -> object:
+    """Return the inputs of a batch's first example, as `profile_forward` takes them."""
+    args = tuple(a[:1] if isinstance(a, Tensor) else a for a in batch.args)
+    return args or {k: v[:1] if isinstance(v, Tensor) else v for k, v in batch.kwargs.items()}
+
+
 def raw_batches(data: object, seed: int = 0, batch_size: int | None = None) -> Iterator[Any]:
     """Yield the batches of a loader, an iterable, a map-style dataset, or a pair of tensors cut into batches.
 

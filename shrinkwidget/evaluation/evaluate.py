@@ -10,6 +10,7 @@ from typing import Any, Literal, Protocol, TypeAlias, overload, runtime_checkabl
 import torch
 from torch import Tensor, nn
 
+from ..analysis.model_checksum import model_checksum
 from ..analysis.parallel import never
 from ..analysis.run_without_side_effects import RandomState, device_of, preserve_rng_state, run
 from ..argument_checks import public
@@ -54,7 +55,8 @@ class Score:
     `percent` and `higher` are the metric's: whether values are shares, 0…1, shown in per cent, and whether more is
     better. An accuracy also counts its classes, once it is done: ``by_class[3].predicted`` says how often class 3 was
     predicted, beside `labels` and `correct`; it is empty beyond 1,000 classes, and for other metrics. `warnings` are
-    sentences about what the mean hides: a class that is never predicted, an interval that covers chance.
+    sentences about what the mean hides: a class that is never predicted, an interval that covers chance. `checksum`
+    tells which weights and buffers were scored, once it is done: 16 hexadecimal digits, "" where nobody can tell.
 
     A score is a number where one is needed; scores of one metric compare by value.
 
@@ -75,6 +77,7 @@ class Score:
     higher: bool = True
     warnings: tuple[str, ...] = ()
     by_class: tuple[ClassCounts, ...] = ()
+    checksum: str = ""
 
     def __float__(self) -> float:
         return self.value
@@ -327,7 +330,8 @@ def scores(
         if not tally.clusters:
             raise DataError(f"none of the {number} batches has a label to score")
         score, counts = _score(tally, scored_by, total, done=True), classes.counts()
-        yield replace(score, by_class=counts, warnings=collapse_warning(counts, score.low, score.high))
+        warnings = collapse_warning(counts, score.low, score.high)
+        yield replace(score, by_class=counts, warnings=warnings, checksum=model_checksum(module))
 
     return each()
 

@@ -261,6 +261,8 @@ class Classes(Chart):
             "after": self.found.after.value,
             "provenance": [self.found.after.provenance],
             "misread": len(self.found.misread),
+            "checksum": self.found.before.checksum or None,
+            "checksums": [self.found.after.checksum or None],
         }
 
 

@@ -29,13 +29,13 @@ def figure_of_explorer(explorer: Any, kind: object, options: Mapping[str, Any]) 
         if name == "layer":
             if "name" not in given:
                 raise FigureError("which layer? write ex.figure('layer', name='conv1')")
-            return draw(explorer.sketch, given.pop("name"), **known, **given)
+            return draw(explorer, given.pop("name"), **known, **given)
         if name == "summary":
             more = {"sensitivity": explorer.sensitivity, "classes": explorer.comparison}
             more["tradeoff"] = explorer if len(explorer.history) > 1 else None
             more["training"] = explorer.run if explorer.run is not None and explorer.run.history else None
             known |= {part: data for part, data in more.items() if data is not None}
-        return draw(explorer.sketch, **{**known, **given})
+        return draw(explorer, **{**known, **given})
     parts: dict[str, tuple[str, Callable[[], Any]]] = {
         "tradeoff": ("", lambda: explorer),
         "sensitivity": (

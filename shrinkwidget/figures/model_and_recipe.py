@@ -8,8 +8,11 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any, TypeAlias
 
+from torch import nn
+
 from ..analysis.estimate import Estimate
 from ..analysis.estimate import estimate as estimate_of
+from ..analysis.model_checksum import model_checksum
 from ..analysis.model_tensors import Source
 from ..analysis.sketch import Sketch
 from ..analysis.sketch import sketch as sketch_of
@@ -28,11 +31,16 @@ class ModelFigureOptions(PageOptions, RecipeFields, total=False):
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """A model as its sketch knows it, under a recipe; `order`: the layers' indices as they are drawn."""
+    """A model as its sketch knows it, under a recipe.
+
+    `order`: the layers' indices as they are drawn. `checksum`: of the dense model's weights, "" where only its sketch
+    is known.
+    """
 
     sketch: Sketch
     estimate: Estimate
     order: tuple[int, ...]
+    checksum: str = ""
 
     def chosen(self, show: Sequence[str] | int | None) -> list[int]:
         """Return the indices of the layers to draw, in order: those named, or the largest, 24 of them by default.
@@ -57,12 +65,19 @@ class Subject:
                 )
         return [i for i in self.order if any(_named(pattern, layers[i].name) for pattern in show)]
 
-    def facts(self) -> dict[str, Any]:
-        """Return what a file says of it."""
+    def model_facts(self) -> dict[str, Any]:
+        """Return what a file says of the dense model."""
         return {
             "model": self.sketch.title,
             "parameters": self.sketch.parameters,
+            "checksum": self.checksum or None,
             "sketch_sha256": hashlib.sha256(self.sketch.encode()).hexdigest(),
+        }
+
+    def facts(self) -> dict[str, Any]:
+        """Return what a file says of the model and of what the recipe makes of it."""
+        return {
+            **self.model_facts(),
             "recipe": self.estimate.recipe.to_json(),
             "nbytes": self.estimate.nbytes,
             "dense_nbytes": self.estimate.original_nbytes,
@@ -107,8 +122,10 @@ def subject_of(
     if explorer is not None:
         asked = recipe is not None or fields
         look, estimate = explorer.sketch, estimate if asked or estimate is not None else explorer.estimate
+        checksum = explorer.baseline.checksum if explorer.baseline is not None else ""
     else:
         look = model if isinstance(model, Sketch) else sketch_of(model)  # type: ignore[arg-type]  # refused there
+        checksum = model_checksum(model) if isinstance(model, nn.Module) else ""
     if estimate is None:
         estimate = estimate_of(look, recipe_from(recipe, fields, Recipe()))
     elif not isinstance(estimate, Estimate):
@@ -120,7 +137,8 @@ def subject_of(
     if [layer.name for layer in estimate.layers] != [layer.name for layer in look.layers]:
         raise FigureError("the estimate is of another model: its layers have other names")
     places = range(len(look.layers))
-    return Subject(look, estimate, tuple(order) if sorted(order) == list(places) else tuple(places))
+    drawn = tuple(order) if sorted(order) == list(places) else tuple(places)
+    return Subject(look, estimate, drawn, checksum)
 
 
 def page_options(given: Mapping[str, Any]) -> dict[str, Any]:

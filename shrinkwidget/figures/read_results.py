@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from statistics import fmean, stdev
-from typing import Any, Final
+from typing import Any
 
 from ..analysis.estimate import Estimate
 from ..compressed_model import CompressedModel
@@ -16,8 +16,6 @@ from ..recipe import Recipe
 from ..training.background_run import TrainingRun
 from .size_score_history import PLAIN, Metric
 
-_SCORE_FIELDS: Final = ("value", "low", "high", "n", "provenance", "metric", "percent", "higher")
-
 
 @dataclass(frozen=True)
 class Point:
@@ -25,6 +23,7 @@ class Point:
 
     `value` with its 95 % interval `low` to `high`, NaN where there is none. `nbytes` and `ratio` (dense bytes / bytes):
     one of them may be unknown, None. `macs`: multiply-accumulates of one forward pass, pruned weights left out.
+    `recalibrated`: whether batch norm was, and nothing trained. `checksum`: of the model, "" where it is not known.
     """
 
     value: float
@@ -41,6 +40,8 @@ class Point:
     seeds: tuple[int, ...] = ()
     runs: int = 1
     spread: float = math.nan
+    recalibrated: bool = False
+    checksum: str = ""
 
 
 @dataclass(frozen=True)
@@ -132,7 +133,7 @@ class _Reader:
             return [Series("", tuple(_merged(points)), True)]
         groups: dict[str, list[Point]] = {}
         for point in points:
-            groups.setdefault(_treatment(point.provenance), []).append(point)
+            groups.setdefault(_treatment(point), []).append(point)
         single = len(groups) == 1
         return [Series("" if single else name, tuple(_merged(own)), False) for name, own in groups.items()]
 
@@ -236,6 +237,8 @@ class _Reader:
             macs=_number(about.get("macs")),
             sqnr=_number(about.get("sqnr")),
             seeds=() if seed is None else (int(seed),),
+            recalibrated=bool(about.get("recalibrated")),
+            checksum=str(score.get("checksum") or ""),
         )
 
     def _metric_of(self, told: Mapping[str, Any]) -> None:
@@ -274,11 +277,11 @@ def _joined(name: str, own: str) -> str:
     return f"{name}, {own}" if own else name
 
 
-def _treatment(provenance: str) -> str:
-    """Return in which line of a history a point belongs: as it came, with its norms re-estimated, or retrained."""
-    if provenance == PLAIN:
-        return PLAIN
-    return "norms re-estimated" if "norm" in provenance else "retrained"
+def _treatment(point: Point) -> str:
+    """Return in which line of a history a point belongs, by what was done to its weights."""
+    if point.recalibrated:
+        return "batch norm recalibrated"
+    return PLAIN if point.provenance == PLAIN else "retrained"
 
 
 def _merged(points: Sequence[Point]) -> list[Point]:
@@ -312,6 +315,7 @@ def _mean(points: Sequence[Point]) -> Point:
         ratio=_geometric([p.ratio for p in points]),
         macs=_over(fmean, [p.macs for p in points]),
         sqnr=_over(fmean, [p.sqnr for p in points]),
+        checksum="",
         seeds=tuple(seed for point in points for seed in point.seeds),
         runs=len(points),
         spread=stdev(values),
@@ -337,7 +341,8 @@ class Basis:
     seeds: tuple[int, ...] = ()
     runs: int = 1
     provenance: tuple[str, ...] = ()
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    checksums: tuple[str | None, ...] = ()
+    """Of every point's model, None where it is not known, and of a mean over seeds."""
 
     @classmethod
     def of(cls, results: Results) -> Basis:
@@ -349,6 +354,7 @@ class Basis:
             tuple(sorted({seed for p in points for seed in p.seeds})),
             max(p.runs for p in points),
             tuple(dict.fromkeys(p.provenance for p in points)),
+            tuple(p.checksum or None for p in points),
         )
 
     def facts(self) -> dict[str, Any]:
@@ -359,4 +365,5 @@ class Basis:
             "seeds": list(self.seeds),
             "runs": self.runs,
             "provenance": list(self.provenance),
+            "checksums": list(self.checksums),
         }

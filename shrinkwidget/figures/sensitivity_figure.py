@@ -116,6 +116,7 @@ class _OfSensitivity(Chart):
             "examples": found.examples,
             "baseline": found.dense.value,
             "provenance": [found.dense.provenance],
+            "checksum": found.dense.checksum or None,
         }
 
 

@@ -29,7 +29,7 @@ from .formatting import (
 )
 from .label_placement import thin
 from .line_chart import spread_apart
-from .model_and_recipe import ModelFigureOptions, ModelLike, page_options, subject_of
+from .model_and_recipe import ModelFigureOptions, ModelLike, Subject, page_options, subject_of
 from .page import Page
 from .size_score_history import PARTS, SIZE_BARS, fill_bar, size_bars, size_legend
 from .tables import Table
@@ -77,6 +77,7 @@ def size(
     page = page_options(given)
     if isinstance(steps, Mapping):
         return drawn(SizeSteps(tuple(_own_step(name, found) for name, found in steps.items()), ""), ax, page)
+    subject: Subject | None = None
     if isinstance(model, Estimate | CompressedModel):
         estimate, look = model if isinstance(model, Estimate) else model.estimate, None
         if estimate is None:
@@ -88,21 +89,26 @@ def size(
     if how is None:
         raise FigureError(f"by={quoted(by)} must be 'part' or 'layer'")
     if how == "part" and not steps:
-        return drawn(SizeByPart(estimate), ax, page)
+        return drawn(SizeByPart(estimate, subject), ax, page)
     if look is None:
         what = "steps=True" if steps else "by='layer'"
         raise FigureError(f"{what} needs the dense model: give it or its sketch, and estimate=… beside it")
     if steps:
-        return drawn(SizeSteps(_steps_of(look, estimate), look.title, estimate.recipe), ax, page)
-    return drawn(SizeByLayer(estimate, tuple(layer.n * layer.itemsize for layer in look.layers)), ax, page)
+        return drawn(SizeSteps(_steps_of(look, estimate), look.title, estimate.recipe, subject), ax, page)
+    return drawn(SizeByLayer(estimate, subject, tuple(layer.n * layer.itemsize for layer in look.layers)), ax, page)
+
+
+def _model_facts(subject: Subject | None) -> dict[str, Any]:
+    return {"model": None, "checksum": None} if subject is None else subject.model_facts()
 
 
 @dataclass(frozen=True, eq=False)
 class _OfEstimate(Chart):
-    """What all figures of a size have in common."""
+    """What all figures of a size have in common; `subject`: the dense model, where it is known."""
 
     kind: ClassVar[str] = "size"
     estimate: Estimate
+    subject: Subject | None
 
     def caption(self) -> str:
         """Say what the recipe comes to."""
@@ -118,6 +124,7 @@ class _OfEstimate(Chart):
         """Return the recipe and what it comes to."""
         e = self.estimate
         return {
+            **_model_facts(self.subject),
             "recipe": e.recipe.to_json(),
             "nbytes": e.nbytes,
             "dense_nbytes": e.original_nbytes,
@@ -315,6 +322,7 @@ class SizeSteps(Chart):
     steps: tuple[Step, ...]
     model: str = ""
     recipe: Recipe | None = None
+    subject: Subject | None = None
 
     def height(self, page: Page) -> float:  # noqa: ARG002
         """Return the height of all steps."""
@@ -396,10 +404,15 @@ class SizeSteps(Chart):
     def facts(self) -> dict[str, Any]:
         """Return the recipe, and the bytes after every step."""
         scores = [step.score for step in self.steps if step.score is not None]
-        about: dict[str, Any] = {"model": self.model, "steps": {step.name: step.nbytes for step in self.steps}}
+        about = _model_facts(self.subject) | {"steps": {step.name: step.nbytes for step in self.steps}}
         about |= {} if self.recipe is None else {"recipe": self.recipe.to_json()}
         told = (
-            {"metric": scores[0].metric, "n": scores[0].n, "provenance": [s.provenance for s in scores]}
+            {
+                "metric": scores[0].metric,
+                "n": scores[0].n,
+                "provenance": [s.provenance for s in scores],
+                "checksums": [step.score.checksum or None if step.score else None for step in self.steps],
+            }
             if scores
             else {}
         )

@@ -64,12 +64,12 @@ def summary(
         given: fields of a recipe, and width, height, font, size, style of the page; see `PageOptions`.
     """
     subject = subject_of(model, recipe, given, estimate, order)
-    if tradeoff is None and getattr(model, "history", None):
+    if tradeoff is None and len(getattr(model, "history", ())) > 1:
         tradeoff = model
     more = {"tradeoff": tradeoff, "sensitivity": sensitivity, "training": training, "classes": classes}
     charts: list[Chart] = [
         Distributions(subject, tuple(subject.chosen(None)), numbers=None),
-        SizeByPart(subject.estimate),
+        SizeByPart(subject.estimate, subject),
         Silhouette(subject),
     ]
     for kind, data in more.items():

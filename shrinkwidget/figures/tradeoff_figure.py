@@ -301,7 +301,11 @@ class TradeOff(Chart):
         """Return where the points come from."""
         recipes = [p.recipe.to_json() for p in self.results.points if p.recipe is not None]
         dense = self.results.baseline
-        about = {"baseline": None if dense is None else dense.value, "dense_nbytes": self.results.dense_nbytes}
+        about = {
+            "baseline": None if dense is None else dense.value,
+            "checksum": None if dense is None else dense.checksum or None,
+            "dense_nbytes": self.results.dense_nbytes,
+        }
         return {
             "model": self.results.model,
             "recipes": list(dict.fromkeys(recipes))[:64],

@@ -103,6 +103,8 @@ class TrainingLine:
     n: int | None
     words: str
     title: str
+    checksums: tuple[str | None, str | None] = (None, None)
+    """Of the model before the first step and after the last epoch, None where it is not known."""
 
 
 def _line(name: str, runs: Sequence[Any]) -> TrainingLine:
@@ -152,6 +154,7 @@ def _single(name: str, run: Any) -> TrainingLine:
     return TrainingLine(
         name, columns["at"], columns["test"], columns["low"], columns["high"], columns["train"], columns["loss"],
         columns["lr"], tuple(ends[:-1]), 1, metric, told["n"] if told else None, words, title,
+        ((baseline or {}).get("checksum") or None, (history[-1]["test"] or {}).get("checksum") or None),
     )  # fmt: skip
 
 
@@ -311,6 +314,8 @@ class Training(Chart):
             "n": [first.n] if first.n else [],
             "runs": max(line.seeds for line in self.lines),
             "epochs": [line.at[-1] for line in self.lines],
+            "checksum": first.checksums[0],
+            "checksums": [line.checksums[1] for line in self.lines],
         }
 
 

@@ -194,5 +194,7 @@ class Transfer(Chart):
             "n": sorted({point.score.n for point in points}),
             "runs": max(point.seeds for point in points),
             "provenance": list(dict.fromkeys(point.score.provenance for point in points)),
+            "checksum": None,  # of the model it began with: a result does not know it
+            "checksums": [point.score.checksum or None if point.seeds == 1 else None for point in points],
             "counts": {line.name: [point.n for point in line.points] for line in self.lines},
         }

@@ -180,7 +180,11 @@ class TrainingRun(BackgroundRun[Result, Progress]):
 
     @property
     def points(self) -> list[dict[str, Any]]:
-        """An entry for every round: round, nbytes, ratio, sparsity, test, seed; plain values."""
+        """An entry for every round, of plain values: round, nbytes, ratio, sparsity, sqnr, macs, test, seed.
+
+        `sqnr` is in dB, of the trained weights against what the file holds of them, None where nothing is lost; `macs`
+        are multiply-accumulates of one forward pass, pruned weights left out, None where they cannot be counted.
+        """
         return [{**row, "seed": self.spec.options.seed} for row in self._trainer.log.points]
 
     @property

@@ -214,7 +214,7 @@ class TrainingLog:
 
 HISTORY_ROW: Final = ("round", "epoch", "step", "examples", "loss", "train", "test", "lr", "sparsity", "seconds")
 """The columns of the history, one row per epoch."""
-POINT_ROW: Final = ("round", "nbytes", "ratio", "sparsity", "test")
+POINT_ROW: Final = ("round", "nbytes", "ratio", "sparsity", "sqnr", "macs", "test")
 """The columns of the points, one row per round."""
 
 
@@ -240,9 +240,12 @@ def _is_score(found: Any) -> bool:
     if not isinstance(found, dict) or {f.name for f in fields(Score)} - {"by_class"} != set(found):
         return False
     numbers = all(_is_number(found[name]) for name in ("value", "low", "high", "n", "total"))
+    texts = all(isinstance(found[name], str) for name in ("metric", "provenance", "checksum"))
     flags = all(isinstance(found[name], bool) for name in ("done", "percent", "higher"))
     warnings = found["warnings"]
-    return numbers and flags and isinstance(warnings, list) and all(isinstance(text, str) for text in warnings)
+    return (
+        numbers and texts and flags and isinstance(warnings, list) and all(isinstance(text, str) for text in warnings)
+    )
 
 
 def _is_best(found: Any, places: Sequence[tuple[int, ...]]) -> bool:

@@ -6,11 +6,11 @@ minimizes, `TrainingBatches` is what it is taken on.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Generator, Iterator, Mapping, Sized
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from itertools import count
-from math import ceil
 from typing import Any, Final
 
 import torch
@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
+from ..analysis.macs_and_activation_memory import profile_forward
 from ..analysis.model_tensors import check_refused, open_model
 from ..analysis.parallel import Watch, never
 from ..analysis.run_without_side_effects import call, describe, device_of, reason
@@ -25,7 +26,7 @@ from ..compressed_model import CompressedModel, compress, compress_trained
 from ..compression.apply_recipe import copied, fill
 from ..compression.pruning_masks import keep_masks
 from ..errors import Cancelled, DataError, ShrinkError, TrainingError
-from ..evaluation.batches import Batch, as_pair, prepared, raw_batches, read_in_thread, refuse_no_data
+from ..evaluation.batches import Batch, as_pair, first_example, prepared, raw_batches, read_in_thread, refuse_no_data
 from ..evaluation.evaluate import Score, scores
 from ..evaluation.metrics import LOSSES, RunningMean, Sums, resolve
 from ..evaluation.predictions_and_labels import IGNORED, OutputReader, Predictions, are_shares
@@ -57,6 +58,7 @@ class Trainer:
         self._clock = StepTimer()
         self._began = 0.0
         self._share = 0.0
+        self._macs: Mapping[str, int] | None = None
         check_refused(open_model(spec.model, only_to_look=True))
         self._original = copied(spec.model)  # what results are made of: the user's own may be trained on meanwhile
         self._network = copied(spec.model)
@@ -183,6 +185,8 @@ class Trainer:
                 if (batch := next(batches, None)) is None:
                     return
                 loss, sums = train_step.step(batch, progress)
+            if self._macs is None:
+                self._macs = self._layer_macs(batch)
             tally.add(sums)
             losses += loss
             self._clock.stepped()
@@ -243,11 +247,28 @@ class Trainer:
         plain = self._now.to_dict() | {"seconds": round(self._clock.seconds - self._began, 3)}
         self.log.history.append({name: plain[name] for name in HISTORY_ROW})
         if done:
+            plain |= self._figures()
             self.log.points.append({name: plain[name] for name in POINT_ROW})
         self.log.round, self.log.epoch = (number + 1, 0) if done else (number, epoch)
         if self._checkpoint is not None and self.spec.checkpoint is not None:
             yield self._tell("checkpoint")
             self._checkpoint.write(self.spec.checkpoint, now, self.train_step.optimizer, self.log)
+
+    def _figures(self) -> dict[str, float | None]:
+        """Return what rounding costs the weights of now, and what a forward pass takes without the pruned ones."""
+        found = compress_trained(self._network, self.spec.recipes[self._now.round - 1]).estimate
+        assert found is not None  # only a file that is loaded has none
+        macs = None
+        if self._macs:
+            macs = round(sum(self._macs.get(e.name, 0) * e.kept / e.n for e in found.layers))
+        return {"sqnr": found.sqnr if math.isfinite(found.sqnr) else None, "macs": macs}
+
+    def _layer_macs(self, batch: Batch) -> Mapping[str, int]:
+        """Return the multiply-accumulates of every layer for a batch's first example; none where they do not count."""
+        entries = open_model(self._original, only_to_look=True).entries
+        with fork_rng(self._device, self.spec.options.seed), suppress(ShrinkError):  # some models run only unwatched
+            return profile_forward(self._original, entries, first_example(batch)).macs
+        return {}
 
     def _tell(self, phase: Phase, **changes: Any) -> Progress:
         now = replace(self._now, phase=phase, **changes)
@@ -448,9 +469,9 @@ class TrainingBatches:
     def steps(self) -> int | None:
         """Batches in an epoch, None where only reading them would tell."""
         if (pair := as_pair(self.data)) is not None:
-            return ceil(len(pair[1]) / self.options.batch_size)
+            return math.ceil(len(pair[1]) / self.options.batch_size)
         if (dataset := _mapped(self.data)) is not None:
-            return ceil(len(dataset) / self.options.batch_size)
+            return math.ceil(len(dataset) / self.options.batch_size)
         try:
             return len(self.data) if isinstance(self.data, Sized) else None
         except TypeError:  # a loader of an iterable dataset has the method, and no answer
@@ -520,4 +541,4 @@ def _mapped(data: object) -> Any:
 
 def _shuffled(n: int, batch: int, generator: torch.Generator) -> tuple[Tensor, ...]:
     """Return the indices of n examples in batches of nearly equal size: a single example cannot be normalized over."""
-    return torch.randperm(n, generator=generator).tensor_split(ceil(n / batch)) if n else ()
+    return torch.randperm(n, generator=generator).tensor_split(math.ceil(n / batch)) if n else ()

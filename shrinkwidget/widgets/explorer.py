@@ -51,7 +51,7 @@ _LOOK_SECONDS: Final = 0.005
 _SNAPSHOT_SECONDS: Final = 5.0
 _SENSITIVITY_SECONDS: Final = 0.3
 _METRIC_FIELDS: Final = {"metric": "name", "percent": "percent", "higher": "higher"}
-_OF_THE_PAGE: Final = ("result", "recalibrated")
+_OF_THE_PAGE: Final = ("result",)
 """What the history holds for the page alone: a provenance says as much."""
 _NOT_ON_PAGE: Final = frozenset({"sketch", "exact", "score", "by_class", "status", "monitor", "keeps", "figure"})
 """What a page that stands alone has no use for: its buttons' words, or what it is given by recipe."""
@@ -208,7 +208,8 @@ class Explorer(BaseWidget):
         """Every recipe evaluated so far: dicts of recipe (a `Recipe`), nbytes, value, low, high, n, provenance.
 
         Beside them `ratio` (dense bytes / bytes), `sparsity`, `sqnr` in dB, `macs` (None while they are not known),
-        `seed` (of a retraining), and `metric`, `percent`, `higher` of the value.
+        `recalibrated` (whether batch norm was), `seed` (of a retraining), `metric`, `percent`, `higher` of the value,
+        and `checksum` of the weights and buffers scored.
         """
         visits = [
             {**point, "recipe": Recipe.from_json(point["recipe"]), **self._about(point)} for point in self._history
@@ -228,6 +229,7 @@ class Explorer(BaseWidget):
             "sparsity": found.sparsity,
             "sqnr": found.sqnr,
             "macs": macs,
+            "recalibrated": point["recalibrated"] or (retrained is not None and retrained.recalibrated),
             "seed": None if retrained is None else retrained.seed,
             **{name: session.metric.to_dict()[key] for name, key in _METRIC_FIELDS.items()},
         }
@@ -585,7 +587,7 @@ class Explorer(BaseWidget):
     ) -> None:
         """Add a score to history, unless it is there; `result` is the key of what was retrained."""
         point = {"recipe": recipe.to_json(), "nbytes": nbytes, "result": result, "recalibrated": recalibrated}
-        point |= {k: score[k] for k in ("value", "low", "high", "n", "provenance")}
+        point |= {k: score[k] for k in ("value", "low", "high", "n", "provenance", "checksum")}
         with self._lock:
             if point not in self._history:
                 self._tell(_history=[*self._history, point])
@@ -633,7 +635,9 @@ class Explorer(BaseWidget):
         if run.state in ("done", "stopped") and self._session is not None and score is not None:
             with self._lock:
                 key = str(len(self._retrained) + 1)
-                self._retrained[key] = _Retrained(run.result, score, seed=run.spec.options.seed)
+                self._retrained[key] = _Retrained(
+                    run.result, score, seed=run.spec.options.seed, recalibrated=not run.spec.trains
+                )
                 self._add_visit(run.result.recipe, run.result.nbytes, score.to_dict(), key)
 
     # what was retrained, shown again
@@ -898,6 +902,8 @@ class _Retrained:
     score: Score
     comparison: PredictionComparison | None = None
     seed: int = 0
+    recalibrated: bool = False
+    """Whether batch norm was measured anew, and nothing trained."""
 
     @property
     def estimate(self) -> Estimate:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, TypeAlias, cast
 
-from torch import Tensor, nn
+from torch import nn
 
 from ..analysis.channel_layout import Stated
 from ..analysis.estimate import Estimate, estimate
@@ -21,7 +21,7 @@ from ..compressed_model import CompressedModel, compress
 from ..compression.apply_recipe import copied, decoded_state, encode_layers, fill
 from ..compression.encode_and_decode_layer import EncodedTensor
 from ..errors import Cancelled, DataError, ModelError, NoEstimateError, RecipeError, ShrinkError, a_type
-from ..evaluation.batches import Batch, prepared, raw_batches, read_in_thread, refuse_no_data
+from ..evaluation.batches import first_example, prepared, raw_batches, read_in_thread, refuse_no_data
 from ..evaluation.batchnorm_statistics import (
     recalibrate,
     recalibration_examples,
@@ -331,7 +331,7 @@ class ExplorerSession:
         try:
             batches = read_in_thread(raw_batches(self.eval_data), self.eval_data, cancelled, _PATIENCE_SECONDS)
             batch = prepared(next(batches), model, device_of(model))
-            seen = profile_forward(model, open_model(model).entries, _first_example(batch))
+            seen = profile_forward(model, open_model(model).entries, first_example(batch))
         except Cancelled:
             raise
         except (ShrinkError, StopIteration):
@@ -401,12 +401,6 @@ def _check_data(source: Source, data: object, name: str) -> None:
             f"pass a DataLoader, a list of batches, or a pair of tensors"
         )
     refuse_no_data(data)
-
-
-def _first_example(batch: Batch) -> object:
-    """Return the inputs of a batch's first example, as `profile_forward` takes them."""
-    args = tuple(a[:1] if isinstance(a, Tensor) else a for a in batch.args)
-    return args or {k: v[:1] if isinstance(v, Tensor) else v for k, v in batch.kwargs.items()}
 
 
 def _remember(cache: OrderedDict[Any, Any], key: object, value: object, most: int = _REMEMBERED) -> None:

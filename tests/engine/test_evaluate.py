@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -532,11 +534,26 @@ def test_scores_read_well() -> None:
     )
 
 
+def test_a_checksum_tells_which_weights_were_scored(tmp_path: Path) -> None:
+    model, data = sw.demo.model(), sw.demo.data("valid")
+    dense = sw.evaluate(model, data).checksum
+    assert re.fullmatch("[0-9a-f]{16}", dense)
+    assert [score.checksum for score in sw.evaluate(model, data, stream=True)][-2:] == ["", dense][-2:]
+    small = sw.compress(model, 0.5, bits=4)
+    small.save(tmp_path / "small.safetensors")
+    again = sw.load(tmp_path / "small.safetensors", into=sw.demo.model())
+    assert dense != sw.evaluate(small, data).checksum == sw.evaluate(again, data).checksum
+    with torch.no_grad():
+        model.stem.weight[0, 0, 0, :2] = model.stem.weight[0, 0, 0, :2].flip(0)  # two weights change places
+    assert sw.evaluate(model, data).checksum != dense
+
+
 def test_to_dict_is_json() -> None:
     score = Score(math.inf, math.nan, math.inf, 1, None, "perplexity")
     assert json.loads(json.dumps(score.to_dict(), allow_nan=False)) == {
         "value": None, "low": None, "high": None, "n": 1, "total": None, "metric": "perplexity",
         "provenance": "no retraining", "done": True, "percent": False, "higher": True, "warnings": [],
+        "checksum": "",
     }  # fmt: skip
 
 
