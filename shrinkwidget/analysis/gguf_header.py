@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 from ..errors import FileError, quoted
-from .safetensors_header import checked_path, impossible_shape, open_plain_file
+from .safetensors_header import checked_path, file_identity, impossible_shape, open_plain_file
 
 MAGIC: Final = b"GGUF"
 _VERSIONS: Final = (2, 3)  # version 1 had 32-bit counts, and was in use for a few weeks of 2023
@@ -70,12 +70,30 @@ class GGUFArray:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class GGUFHeader:
-    """The header of one file: `metadata` by key, and `tensors` by name in the order of the header."""
+    """The header of one file: `metadata` by key, and `tensors` by name in the order of the header.
+
+    `identity` tells the file from any other, and from what it is once it has been changed; `big_endian` whether its
+    numbers have their high bytes first.
+    """
 
     path: Path
     metadata: dict[str, Any]
     tensors: dict[str, GGUFTensor]
     nbytes: int
+    identity: tuple[int, ...]
+    big_endian: bool
+
+
+def is_gguf(path: str | os.PathLike[str]) -> bool:
+    """Tell whether a path is a GGUF file, by how it begins.
+
+    Raises:
+        FileError: for a path that is neither a plain file nor a folder, or cannot be read.
+    """
+    if Path(path).is_dir():
+        return False
+    with open_plain_file(path) as file:
+        return file.read(len(MAGIC)) == MAGIC
 
 
 def read_gguf_header(path: str | os.PathLike[str]) -> GGUFHeader:
@@ -85,15 +103,17 @@ def read_gguf_header(path: str | os.PathLike[str]) -> GGUFHeader:
         FileError: for a path that is no plain file, cannot be read, is in another format, or breaks a rule of this one.
     """
     with open_plain_file(path) as file:
-        size = os.fstat(file.fileno()).st_size
+        status = os.fstat(file.fileno())
         try:
-            cursor = _Cursor(file, size)
+            cursor = _Cursor(file, status.st_size)
             counts = _begin(cursor)
             metadata = _metadata(cursor, counts[1])
             tensors = _tensors(cursor, counts[0], _alignment(metadata))
         except FileError as error:
             raise FileError(f"{quoted(path)} is not a readable GGUF file: {error}") from error
-    return GGUFHeader(checked_path(path).absolute(), metadata, tensors, size)
+    return GGUFHeader(
+        checked_path(path).absolute(), metadata, tensors, status.st_size, file_identity(status), cursor.order == ">"
+    )
 
 
 class _Cursor:

@@ -170,7 +170,7 @@ def open_model(source: Source, *, layout: Stated = None, only_to_look: bool = Fa
     if not only_to_look:
         check_refused(weights)
         if not weights.layers:
-            raise ModelError(_nothing_compressible(weights))
+            raise ModelError(nothing_compressible(weights))
     return weights
 
 
@@ -204,7 +204,8 @@ def _no_model(found: object) -> str:
     return f"cannot look at {a_type(found)}: give {give}"
 
 
-def _nothing_compressible(weights: ModelTensors) -> str:
+def nothing_compressible(weights: ModelTensors) -> str:
+    """Return why a model without compressible tensors has none."""
     wide = [e for e in weights.entries if len(e.shape) >= 2]
     found = "it has no tensors"
     if wide:
@@ -290,7 +291,7 @@ def _file_entries(files: Iterable[SafetensorsFile]) -> Iterator[TensorEntry]:
     for file in files:
         for name, info in file.tensors.items():
             role = _role(name)
-            why = _why_kept(info.shape, info.dtype, role)
+            why = why_kept(info.shape, info.dtype, role)
             yield TensorEntry(name, info.shape, info.dtype, role=role, why=why, load=partial(file.read, name))
 
 
@@ -357,7 +358,7 @@ def _entry(group: list[_Found], in_module: bool) -> TensorEntry:
         layout = str(tensor.layout).removeprefix("torch.")
         raise ModelError(f"{quoted(name)} is stored as {layout}: make it dense with .to_dense() first")
     tensor = tensor.detach()
-    why = f"quantized already ({kind})" if kind else _why_kept(tensor.shape, tensor.dtype, role)
+    why = f"quantized already ({kind})" if kind else why_kept(tensor.shape, tensor.dtype, role)
     if in_module and not why and expanded(tensor):
         refused = (
             f"several weights of {quoted(name)} are one place in memory (it is expanded): give each its own, as in "
@@ -387,7 +388,8 @@ def _entry(group: list[_Found], in_module: bool) -> TensorEntry:
     )
 
 
-def _why_kept(shape: tuple[int, ...], dtype: torch.dtype, role: Role) -> str:
+def why_kept(shape: tuple[int, ...], dtype: torch.dtype, role: Role) -> str:
+    """Return why a tensor is not compressed, "" if it is."""
     if role == "buffer":
         return "a buffer, not a parameter"
     if dtype not in COMPRESSIBLE_DTYPES:

@@ -6,7 +6,8 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, BinaryIO, Final
+from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -92,23 +93,36 @@ class SafetensorsFile:
         """
         info = self.tensors[name]
         try:
-            try:
-                data = torch.empty(info.end - info.begin, dtype=torch.uint8)
-            except (MemoryError, RuntimeError) as error:
-                raise FileError(f"there is not enough memory for its {info.end - info.begin:,} bytes") from error
-            with open_plain_file(self.path) as file:
-                self._refuse_changed(file)
-                file.seek(info.begin)
-                read_exactly(file, data.numpy().data)
-                self._refuse_changed(file)
+            data = read_bytes(self.path, info.begin, info.end, self._identity)
         except FileError as error:
             raise FileError(f"{quoted(name)} can no longer be read from {quoted(self.path)}: {error}") from error
         return data.view(info.dtype).reshape(info.shape)
 
-    def _refuse_changed(self, file: BinaryIO) -> None:
+
+def read_bytes(path: Path, begin: int, end: int, identity: tuple[int, ...]) -> Tensor:
+    """Return the bytes of a file from `begin` to `end` as uint8, in memory of their own.
+
+    They are read, never mapped: a mapped file that is cut short takes the process down with it.
+
+    Raises:
+        FileError: if the file is gone, cannot be read, or is not the one of that `file_identity` any more.
+    """
+
+    def refuse_changed() -> None:
         # before reading and after it: a file that is written meanwhile would give half of each
-        if file_identity(os.fstat(file.fileno())) != self._identity:
+        if file_identity(os.fstat(file.fileno())) != identity:
             raise FileError("the file has been changed since it was opened; open it again")
+
+    try:
+        data = torch.empty(end - begin, dtype=torch.uint8)
+    except (MemoryError, RuntimeError) as error:
+        raise FileError(f"there is not enough memory for its {end - begin:,} bytes") from error
+    with open_plain_file(path) as file:
+        refuse_changed()
+        file.seek(begin)
+        read_exactly(file, data.numpy().data)
+        refuse_changed()
+    return data
 
 
 def serialized(tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]) -> bytes:

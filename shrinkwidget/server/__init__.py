@@ -1,7 +1,7 @@
-"""The part of the JupyterLab extension that runs in Jupyter's server: it reads the headers of checkpoints for the page.
+"""The part of the JupyterLab extension that runs in Jupyter's server: it reads checkpoints for the page.
 
-The server imports this module whenever it starts, so nothing here imports torch; `checkpoint_table.py`, which reads
-files that may be hostile, runs in a process of its own.
+The server imports this module whenever it starts, so nothing here imports torch. What reads files, which may be
+hostile, runs in processes of its own: `checkpoint_table.py` for headers, `sketch_worker.py` for weights.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ def _jupyter_server_extension_points() -> list[dict[str, str]]:
 
 
 def _load_jupyter_server_extension(app: ServerApp) -> None:
-    """Add the extension's address to a server that starts."""
+    """Add the extension's addresses to a server that starts."""
     from .checkpoint_handler import add_handlers
+    from .sketch_handler import add_sketch_handler
 
     add_handlers(app.web_app)
+    add_sketch_handler(app.web_app)

@@ -14,14 +14,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, TypeGuard
 
-from ..analysis.gguf_header import MAGIC, GGUFArray, GGUFHeader, read_gguf_header
+from ..analysis.gguf_header import GGUFArray, GGUFHeader, is_gguf, read_gguf_header
 from ..analysis.packed_file_structure import ENTROPY, FORMAT, unfold_structure
 from ..analysis.safetensors_header import (
     DTYPE_BITS,
     FILE_DTYPES,
     CheckpointHeaders,
     SafetensorsHeader,
-    open_plain_file,
     read_checkpoint_headers,
 )
 from ..errors import FileError, quoted
@@ -46,7 +45,7 @@ def checkpoint_table(path: str | os.PathLike[str], root: Path | None = None) -> 
     Raises:
         FileError: with a sentence about the path.
     """
-    if _begins_with_magic(path):
+    if is_gguf(path):
         return _gguf_table(read_gguf_header(path))
     try:
         checkpoint = read_checkpoint_headers(path)
@@ -59,20 +58,19 @@ def checkpoint_table(path: str | os.PathLike[str], root: Path | None = None) -> 
             f"code in it: if you trust it, convert it with safetensors.torch.save_file(torch.load({quoted(path)}, "
             f"weights_only=True), {quoted(Path(path).with_suffix('.safetensors').name)})"
         ) from error
-    for file in checkpoint.files:
-        if root is not None and not file.path.resolve().is_relative_to(root):
-            raise FileError(f"{quoted(file.path.name)} is a symbolic link that leads out of the folder of this server")
+    if root is not None:
+        refuse_links_out(checkpoint, root)
     file = checkpoint.files[0]
     if len(checkpoint.files) == 1 and file.metadata.get("format") in (FORMAT, ENTROPY):
         return _packed_table(checkpoint.title, file)
     return _safetensors_table(checkpoint)
 
 
-def _begins_with_magic(path: str | os.PathLike[str]) -> bool:
-    if Path(path).is_dir():
-        return False
-    with open_plain_file(path) as file:
-        return file.read(len(MAGIC)) == MAGIC
+def refuse_links_out(checkpoint: CheckpointHeaders, root: Path) -> None:
+    """Raise a `FileError` if a file of a checkpoint, such as a shard, lies outside a folder."""
+    for file in checkpoint.files:
+        if not file.path.resolve().is_relative_to(root):
+            raise FileError(f"{quoted(file.path.name)} is a symbolic link that leads out of the folder of this server")
 
 
 def _safetensors_table(checkpoint: CheckpointHeaders) -> dict[str, Any]:

@@ -1,0 +1,207 @@
+"""The address ``ws://…/shrinkwidget/api/sketch?path=…``: the weights of a checkpoint, sketched layer by layer.
+
+Messages of JSON tell the ``state``; every binary message is the sketch of one layer. docs/architecture.md has the list.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from jupyter_core.paths import jupyter_runtime_dir
+from jupyter_core.utils import ensure_async
+from jupyter_server.auth.decorator import ws_authenticated
+from jupyter_server.base.handlers import JupyterHandler
+from jupyter_server.base.websocket import WebSocketMixin
+from jupyter_server.utils import url_path_join
+from tornado import web
+from tornado.websocket import WebSocketClosedError, WebSocketHandler
+
+from ..errors import quoted
+from .checkpoint_handler import PathError, path_in_root
+
+if TYPE_CHECKING:
+    from jupyter_server.serverapp import ServerWebApplication
+
+_HEADERS_AT_ONCE: Final = 2
+_SKETCHES_AT_ONCE: Final = 2
+_TEXT: Final = 0  # the kinds of a worker's frames
+_LARGEST_FRAME: Final = 2**28
+_LARGEST_MESSAGE: Final = 2**20  # what a page may send
+_MOST_ASKED: Final = 8  # of messages that wait for the worker's turn
+
+
+class Turns:
+    """Lets a few in at a time, in the order in which they came, and tells the others their place."""
+
+    def __init__(self, at_once: int) -> None:
+        self._free = at_once
+        self._waiting: list[tuple[asyncio.Future[None], Any]] = []
+
+    @contextlib.asynccontextmanager
+    async def turn(self, tell: Any) -> Any:
+        """Wait for a turn; ``tell(place)`` is called whenever the place has changed, 1 being the next."""
+        if self._free:
+            self._free -= 1
+        else:
+            come: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiting.append((come, tell))
+            tell(len(self._waiting))
+            try:
+                await come
+            except asyncio.CancelledError:
+                if come.done() and not come.cancelled():
+                    self._leave()
+                else:
+                    self._waiting.remove((come, tell))
+                    self._tell()
+                raise
+        try:
+            yield
+        finally:
+            self._leave()
+
+    def _leave(self) -> None:
+        if self._waiting:
+            self._waiting.pop(0)[0].set_result(None)
+            self._tell()
+        else:
+            self._free += 1
+
+    def _tell(self) -> None:
+        for place, (_, tell) in enumerate(self._waiting, 1):
+            tell(place)
+
+
+class SketchHandler(WebSocketMixin, WebSocketHandler, JupyterHandler):
+    """Runs a worker for one page, and hands on what it says; closing the socket ends it.
+
+    Nothing is read faster than the page takes it: while a message waits to be sent, the worker waits as well.
+    """
+
+    # who may not read files through the contents API may not look at their weights either
+    auth_resource = "contents"
+
+    def initialize(self, headers: Turns, sketches: Turns) -> None:
+        """Take the turns that all sockets of the server share."""
+        self._reading, self._sketching = headers, sketches
+        self._task: asyncio.Task[None] | None = None
+        self._worker: asyncio.subprocess.Process | None = None
+        self._asked = [b"{}\n"]  # any line lets the worker begin
+
+    def set_default_headers(self) -> None:
+        """Set none: those of a page say nothing to a socket."""
+
+    @property
+    def max_message_size(self) -> int:
+        """The longest message that a page may send."""
+        return _LARGEST_MESSAGE
+
+    @ws_authenticated
+    async def get(self, *args: str, **kwargs: str) -> None:
+        """Open the socket, if its user may read files and its page is one of this server."""
+        allowed = self.authorizer.is_authorized(self, self.current_user, "read", self.auth_resource)
+        if not await ensure_async(allowed):
+            raise web.HTTPError(403)
+        await super().get(*args, **kwargs)
+
+    def open(self, *args: str, **kwargs: str) -> None:
+        """Begin to look at the checkpoint."""
+        super().open(*args, **kwargs)
+        self._task = asyncio.create_task(self._run())
+
+    def on_message(self, message: str | bytes) -> None:
+        """Hand on what the page asks; the worker leaves out what it does not know."""
+        with contextlib.suppress(ValueError):
+            line = json.dumps(json.loads(message)).encode() + b"\n"
+            if self._worker is None:  # which is for later, when it is its turn
+                self._asked = [*self._asked, line][-_MOST_ASKED:]
+            elif self._worker.stdin is not None and not self._worker.stdin.is_closing():
+                self._worker.stdin.write(line)
+
+    def on_close(self) -> None:
+        """End the worker."""
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _run(self) -> None:
+        try:
+            await self._sketch(self.get_query_argument("path", ""))
+        except PathError as error:
+            self._say(state="failed", message=str(error))
+        except web.HTTPError:  # tornado's, for an argument that is not UTF-8
+            self._say(state="failed", message="the path is not valid UTF-8")
+        except WebSocketClosedError:
+            return
+        self.close()
+
+    def _say(self, **message: Any) -> None:
+        with contextlib.suppress(WebSocketClosedError):
+            self.write_message(json.dumps(message))
+
+    async def _sketch(self, path: str) -> None:
+        root, found = await asyncio.to_thread(path_in_root, path, self.contents_manager)
+        cache = Path(jupyter_runtime_dir(), "shrinkwidget-sketches")
+        async with contextlib.AsyncExitStack() as turns:
+
+            def queued(place: int) -> None:
+                self._say(state="queued", place=place)
+
+            reading = await turns.enter_async_context(contextlib.AsyncExitStack())
+            await reading.enter_async_context(self._reading.turn(queued))
+            # -P: a module in the user's folder must not be taken for one of Python's
+            command = [sys.executable, "-P", "-m", "shrinkwidget.server.sketch_worker", os.fspath(root)]
+            worker = await asyncio.create_subprocess_exec(
+                *command, os.fspath(found.relative_to(root)), os.fspath(cache),
+                stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
+            )  # fmt: skip
+            turns.push_async_callback(_end, worker)
+            assert worker.stdin is not None
+            assert worker.stdout is not None
+            said = ""
+            while (frame := await _frame(worker.stdout)) is not None:
+                kind, content = frame
+                said = json.loads(content)["state"] if kind == _TEXT else said
+                if said == "ready":
+                    await reading.aclose()
+                    await turns.enter_async_context(self._sketching.turn(queued))
+                    self._worker = worker
+                    worker.stdin.write(b"".join(self._asked))
+                    said = ""
+                else:
+                    await self.write_message(content, binary=kind != _TEXT)
+            if said not in ("done", "failed"):
+                raise PathError(422, _ended(path, await worker.wait()))
+
+
+async def _frame(output: asyncio.StreamReader) -> tuple[int, bytes] | None:
+    """Return the next frame of a worker, its kind and its content; None at its end."""
+    try:
+        start = await output.readexactly(5)
+        length = int.from_bytes(start[:4], "little")
+        return (start[4], await output.readexactly(length)) if length <= _LARGEST_FRAME else None
+    except asyncio.IncompleteReadError:
+        return None
+
+
+async def _end(worker: asyncio.subprocess.Process) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        worker.kill()
+    await worker.wait()
+
+
+def _ended(path: str, code: int) -> str:
+    how = f"was ended by signal {-code}" if code < 0 else f"ended with {code}"
+    return f"looking at {quoted(path)} failed: the process that read it {how}, perhaps for want of memory; try again"
+
+
+def add_sketch_handler(web_app: ServerWebApplication) -> None:
+    """Add the address to a server."""
+    turns = {"headers": Turns(_HEADERS_AT_ONCE), "sketches": Turns(_SKETCHES_AT_ONCE)}
+    address = url_path_join(web_app.settings["base_url"], "shrinkwidget", "api", "sketch")
+    web_app.add_handlers(".*$", [(address, SketchHandler, turns)])  # type: ignore[no-untyped-call]

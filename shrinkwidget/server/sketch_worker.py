@@ -1,0 +1,243 @@
+"""Looks at the weights of one checkpoint for one page: ``python -P -m …server.sketch_worker ROOT PATH CACHE``.
+
+A process of its own, which ends with the page's tab: whatever a file costs, it costs this process and not Jupyter's
+server. On its output are frames: 4 bytes of length, 1 of kind (`TEXT`: JSON, `LAYER`: the sketch of one layer as
+`Sketch.encode` writes it), and the content. On its input are lines of JSON, see `_follow`; at its end the process ends.
+
+It answers from the cache at once, and else says ``{"state": "ready"}`` and waits for a line before it loads torch, so
+that only a few processes at a time take memory and cores.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+from collections.abc import Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
+
+from .. import __version__
+from ..analysis.gguf_header import is_gguf, read_gguf_header
+from ..analysis.safetensors_header import read_checkpoint_headers
+from ..errors import FileError, ModelError, ShrinkError, quoted
+from . import sketch_cache
+from .checkpoint_table import refuse_links_out
+
+if TYPE_CHECKING:
+    from ..analysis.model_tensors import TensorEntry
+    from ..analysis.sketch import LayerSketch
+    from ..analysis.viewed_checkpoint import ViewedCheckpoint
+
+TEXT: Final = 0
+LAYER: Final = 1
+_MAX_MEMORY: Final = 8 * 2**30
+"""Addresses this process may have: torch alone takes 1 GB of them, most of it never touched."""
+_MAX_LAYER: Final = 4 * 2**30
+"""What looking at one tensor may take: its bytes in the file, its values, and a transposed copy of them."""
+_IN_FLIGHT: Final = 128 * 2**20
+"""Bytes of layers looked at together, unless a single one is larger."""
+_MAX_LAYERS: Final = 20_000  # some 20 kB each in the page's memory
+_THREADS: Final = 4
+
+
+class Frames:
+    """The process's output."""
+
+    def __init__(self, file: BinaryIO, root: str) -> None:
+        self._file = file
+        self._root = root
+        self.entry: sketch_cache.Entry | None = None
+
+    def send(self, kind: int, content: bytes) -> None:
+        """Write a frame, also to the cache's entry once there is one."""
+        frame = len(content).to_bytes(4, "little") + bytes([kind]) + content
+        if self.entry is not None:
+            self.entry.write(frame)
+        self.copy(frame)
+
+    def say(self, **message: Any) -> None:
+        """Write a frame of JSON; a ``message`` names files as the page does."""
+        if "message" in message:
+            message["message"] = message["message"].replace(f"{self._root}{os.sep}", "")
+        self.send(TEXT, json.dumps(message, separators=(",", ":"), allow_nan=False).encode())
+
+    def copy(self, frames: bytes) -> None:
+        """Write frames as they are."""
+        try:
+            self._file.write(frames)
+            self._file.flush()
+        except OSError:  # nobody listens any more
+            os._exit(0)
+
+
+class LayerQueue:
+    """The layers that are still to be looked at; those that the page shows come first."""
+
+    def __init__(self, entries: tuple[TensorEntry, ...]) -> None:
+        self._left = {entry.name: entry for entry in entries}
+        self._first: list[str] = []
+        self._paused = False
+        self._changed = threading.Condition()
+
+    def first(self, names: list[str]) -> None:
+        """Look at these before all others, in this order."""
+        with self._changed:
+            self._first = names
+
+    def pause(self, paused: bool) -> None:
+        """Begin with no other layer, or go on."""
+        with self._changed:
+            self._paused = paused
+            self._changed.notify_all()
+
+    def take(self, busy: int) -> TensorEntry | None:
+        """Return the next layer; None if there is none, or, with `busy` bytes in work, none for now."""
+        with self._changed:
+            self._changed.wait_for(lambda: busy or not self._paused)
+            name = next((name for name in self._first if name in self._left), next(iter(self._left), None))
+            if name is None or self._paused or (busy and busy + self._left[name].nbytes > _IN_FLIGHT):
+                return None
+            return self._left.pop(name)
+
+
+def main(root: str, path: str, cache: str) -> int:
+    """Send what is known of the layers of a checkpoint, given relative to a root folder, or what is wrong with it."""
+    os.chdir(root)
+    _limit_memory()
+    out = Frames(os.fdopen(os.dup(1), "wb"), root)
+    os.dup2(2, 1)  # what libraries print is no frame
+    try:
+        key = sketch_cache.key_of(_identities(path), f"{__version__} sketch")
+        frames = sketch_cache.read(Path(cache), key)
+        if frames is not None:
+            for piece in frames:
+                out.copy(piece)
+            return 0
+        out.say(state="ready")
+        if not sys.stdin.buffer.readline():
+            return 0
+        _lower_priority()
+        out.entry = sketch_cache.Entry(Path(cache), key)
+        _sketch(path, out)
+        return 0
+    except ShrinkError as error:
+        message = str(error)
+    except MemoryError:
+        message = f"looking at {quoted(path)} takes more memory than a file may"
+    if out.entry is not None:
+        out.entry.drop()
+        out.entry = None
+    out.say(state="failed", message=message)
+    return 1
+
+
+def _identities(path: str) -> list[tuple[object, ...]]:
+    """Return what tells the files of a checkpoint from all others, and from what they are once they change."""
+    if is_gguf(path):
+        header = read_gguf_header(path)
+        return [(os.fspath(header.path.resolve()), *header.identity)]
+    checkpoint = read_checkpoint_headers(path)
+    refuse_links_out(checkpoint, Path.cwd().resolve())
+    return [(path, os.fspath(file.path.resolve()), *file.identity) for file in checkpoint.files]
+
+
+def _sketch(path: str, out: Frames) -> None:
+    import torch
+
+    from ..analysis.model_tensors import nothing_compressible
+    from ..analysis.sketch import sketch_layer, structure_length, uncompressed_tensor, without_layers
+    from ..analysis.viewed_checkpoint import open_to_look
+
+    torch.set_num_threads(1)  # layers share the cores, as `parallel.each` has it
+    opened = open_to_look(path)
+    layers = (*opened.weights.layers, *opened.dequantized)
+    if not layers:
+        raise ModelError(nothing_compressible(opened.weights))
+    if len(layers) > _MAX_LAYERS:
+        raise FileError(f"{quoted(path)} has {len(layers):,} weight matrices, more than the {_MAX_LAYERS:,} looked at")
+    about = without_layers(opened.weights)
+    nbytes = {entry.name: entry.nbytes for entry in opened.weights.entries}
+    described = [{"name": e.name, "nbytes": nbytes[e.name], "stored": opened.stored.get(e.name, "")} for e in layers]
+    out.say(state="model", model=about.about(), layers=described)
+
+    queue = LayerQueue(layers)
+    threading.Thread(target=_follow, args=(queue,), daemon=True).start()
+    peaks: dict[str, float] = {}
+    failed: dict[str, str] = {}
+    running: dict[Future[LayerSketch], TensorEntry] = {}
+    threads = min(_THREADS, os.cpu_count() or 1)
+    with ThreadPoolExecutor(threads) as pool:
+        while True:
+            while len(running) < threads and (entry := queue.take(sum(e.nbytes for e in running.values()))):
+                running[pool.submit(sketch_layer, _checked(entry))] = entry
+            if not running:
+                break
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                entry = running.pop(future)
+                try:
+                    layer = future.result()
+                except ModelError as error:  # NaN, say: the others are worth seeing all the same
+                    failed[entry.name] = str(error)
+                    tensor = uncompressed_tensor(replace(entry, why=str(error)))
+                    out.say(state="layer_failed", name=entry.name, message=str(error), tensor=asdict(tensor))
+                else:
+                    peaks[entry.name] = layer.absmax
+                    out.send(LAYER, replace(about, layers=(layer,), uncompressed=(), warnings=()).encode())
+    out.say(state="done", structure=structure_length(_without(opened, failed), peaks))
+    if out.entry is not None:
+        out.entry.keep()
+
+
+def _checked(entry: TensorEntry) -> TensorEntry:
+    """Return the entry of a layer, or in place of one that is too large one that says so when it is loaded."""
+    need = entry.nbytes + 2 * entry.numel * entry.dtype.itemsize
+    if need <= _MAX_LAYER:
+        return entry
+
+    def load() -> Any:
+        raise ModelError(f"looking at {quoted(entry.name)} takes {need:,} bytes of memory, more than {_MAX_LAYER:,}")
+
+    return replace(entry, load=load)
+
+
+def _without(opened: ViewedCheckpoint, failed: Mapping[str, str]) -> Any:
+    """Return the weights with those layers kept as they are of which no sketch could be made."""
+    weights = opened.weights
+    return replace(weights, entries=tuple(replace(e, why=failed.get(e.name, e.why)) for e in weights.entries))
+
+
+def _follow(queue: LayerQueue) -> None:
+    """Do what the page asks: ``{"first": [name, …]}``, ``{"pause": true}``, ``{"pause": false}``."""
+    for line in sys.stdin.buffer:
+        with suppress(ValueError):
+            asked = json.loads(line)
+            if isinstance(asked, dict) and isinstance(asked.get("pause"), bool):
+                queue.pause(asked["pause"])
+            if isinstance(asked, dict) and isinstance(asked.get("first"), list):
+                queue.first([name for name in asked["first"] if isinstance(name, str)])
+    os._exit(0)  # the tab is closed, or the server has ended
+
+
+def _limit_memory() -> None:
+    try:
+        import resource  # not on Windows
+
+        resource.setrlimit(resource.RLIMIT_AS, (_MAX_MEMORY, resource.getrlimit(resource.RLIMIT_AS)[1]))
+    except (ImportError, ValueError, OSError):
+        pass
+
+
+def _lower_priority() -> None:
+    """Let the server, the kernels and the browser go first."""
+    with suppress(AttributeError, OSError):  # not on Windows
+        os.nice(10)
+
+
+if __name__ == "__main__":
+    # at once: the thread that waits for what the page asks would hold up the end
+    os._exit(main(*sys.argv[1:]))
