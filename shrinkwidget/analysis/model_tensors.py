@@ -123,6 +123,11 @@ class ModelTensors:
         return tuple(e for e in self.entries if e.compressible)
 
     @cached_property
+    def on_gpu(self) -> bool:
+        """Whether operations on the compressible entries are queued on a GPU, rather than done by the caller."""
+        return any(entry.load().device.type == "cuda" for entry in self.layers)
+
+    @cached_property
     def saved(self) -> tuple[TensorEntry, ...]:
         """The entries that are part of the state dict, in order."""
         return tuple(e for e in self.entries if e.saved)

@@ -21,6 +21,8 @@ from ..errors import Cancelled
 
 CHUNK: Final = 1 << 18
 """Weights looked at together: few enough for a CPU's cache, enough that Python's part of the work does not count."""
+_CHUNK_ON_GPU: Final = 1 << 24
+"""A GPU has no such cache, and every call costs the same: few calls, whose temporaries are 128 MB at most."""
 
 _THREADS: Final = 4
 
@@ -44,13 +46,16 @@ def check(cancelled: Watch | None) -> None:
 
 
 def each(
-    function: Callable[[_Item], _Result], items: Sequence[_Item], cancelled: Watch | None = None
+    function: Callable[[_Item], _Result], items: Sequence[_Item], cancelled: Watch | None = None, on_gpu: bool = False
 ) -> Iterator[_Result]:
     """Yield what a function makes of each item, in order, computed by a thread per core (four at most).
 
     Layers share the cores, not only the operations on each: torch's own threads wait for each other after every
     operation, and where a browser wants the same cores every wait is a time slice (docs/compression.md). For the same
     reason even a single item is not computed on the caller's thread. At most two results a thread wait to be taken.
+
+    Work on a GPU is queued by the caller alone: several threads that queue small operations wait for each other, and
+    took 1.7 times as long as one (`python -m benchmarks.gpu engine`, ResNet-50's shapes), with the temporaries of each.
 
     Raises:
         Cancelled: as soon as `cancelled` says so, which is asked before every item.
@@ -60,6 +65,9 @@ def each(
         check(cancelled)
         return function(item)
 
+    if on_gpu:
+        yield from map(one, items)
+        return
     threads = min(_THREADS, os.cpu_count() or 1)
     with ThreadPoolExecutor(threads, initializer=_work_alone) as pool:
         # results are whole layers: as many more as may wait to be taken are held in memory
@@ -141,7 +149,12 @@ def uninterrupted(put_back: Callable[[], None]) -> None:
         raise interrupt
 
 
+def chunk_size(device: torch.device, on_cpu: int = CHUNK) -> int:
+    """Return how many weights are looked at together on a device."""
+    return on_cpu if device.type == "cpu" else _CHUNK_ON_GPU
+
+
 def chunks(flat: Tensor) -> list[Tensor]:
-    """Return a flat tensor in pieces of `CHUNK`; whole on other devices than the CPU, where a call costs more."""
-    size = CHUNK if flat.device.type == "cpu" else max(1, len(flat))
+    """Return a flat tensor in pieces of `chunk_size`."""
+    size = chunk_size(flat.device)
     return [flat[start : start + size] for start in range(0, len(flat), size)]

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..recipe import Granularity
+from .parallel import chunk_size
 
 Floats = NDArray[np.float64]
 
@@ -131,7 +132,7 @@ class _Groups:
         length = rows.shape[1]
         whole = length // _UNIT * _UNIT
         low, high, total = [], [], []
-        for chunk in torch.split(rows, max(1, CHUNK // length)):
+        for chunk in torch.split(rows, max(1, chunk_size(rows.device, CHUNK) // length)):
             values = chunk.float()
             parts = [values[:, :whole].reshape(len(values), -1, _UNIT)] if whole else []
             if whole < length:  # the last run of a row is shorter
@@ -216,11 +217,13 @@ def _histogram(rows: Tensor, absmax: Tensor, size: int) -> tuple[Floats, Floats]
             sampled.append((some_runs(rows[:, -rest:], rest, step), some_runs(absmax[:, whole:], 1, step)))
     count, energy = np.zeros(BINS), np.zeros(BINS)
     for values, ranges in sampled:
+        # so few that on a GPU the calls would cost more than the work
+        values, ranges = values.cpu(), ranges.cpu()
         magnitudes = values.float().abs()
         index = bin_index(torch.where(ranges > 0, magnitudes / ranges, 0)).flatten()
         squares = magnitudes.double().square_().flatten()
-        count += torch.bincount(index, minlength=BINS).cpu().numpy()
-        energy += torch.bincount(index, weights=squares, minlength=BINS).cpu().numpy()
+        count += torch.bincount(index, minlength=BINS).numpy()
+        energy += torch.bincount(index, weights=squares, minlength=BINS).numpy()
     return count, energy
 
 
@@ -249,7 +252,9 @@ def coprime_step(step: int, length: int) -> int:
 
 def range_runs(absmax: Tensor) -> tuple[Floats, Floats, Floats]:
     """Return (values, shares of Σa², shares of groups) of the sorted ranges cut into 64 runs of equal length."""
-    ordered = np.sort(absmax.cpu().numpy()).astype(np.float64)
+    # numpy sorts several times as fast as torch does on a CPU; a GPU is faster than both
+    ordered = np.sort(absmax.numpy()) if absmax.device.type == "cpu" else absmax.sort().values.cpu().numpy()
+    ordered = ordered.astype(np.float64)
     edges = np.arange(min(RANGES, len(ordered)) + 1) * len(ordered) // min(RANGES, len(ordered))
     squares = np.add.reduceat(ordered**2, edges[:-1])
     lengths = np.diff(edges).astype(np.float64)
@@ -301,11 +306,11 @@ def survival_curve(rows: Tensor, absmax: float, n: int, m: int) -> Floats:
     count, survivors = np.zeros(BINS), np.zeros(BINS)
     for part, size in ((rows, m), (rows[:, rows.shape[1] - rest :], rest)):
         if 0 < size <= part.shape[1]:
-            sample = some_runs(part, size, step).float().abs()
+            sample = some_runs(part, size, step).cpu().float().abs()
             index = bin_index(sample.flatten() / absmax)
             largest = (times_beaten(list(sample.t().contiguous())) < n).t().float().flatten()
-            count += torch.bincount(index, minlength=BINS).cpu().numpy()
-            survivors += torch.bincount(index, weights=largest, minlength=BINS).cpu().numpy()
+            count += torch.bincount(index, minlength=BINS).numpy()
+            survivors += torch.bincount(index, weights=largest, minlength=BINS).numpy()
     for total in (count, survivors):  # in the value table one bucket covers both
         total[ATOM - 1 :] = total[ATOM - 1 :].sum()
     # an empty bin has the fraction of the nearest one below that is not

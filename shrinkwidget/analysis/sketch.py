@@ -32,7 +32,7 @@ from .model_tensors import (
     where_float64_is,
 )
 from .packed_file_structure import fold_structure
-from .parallel import each
+from .parallel import chunk_size, each
 from .quantization_group_histograms import (
     CHUNK,
     GRANULARITIES,
@@ -345,7 +345,7 @@ def sketch(source: Source | ModelTensors, *, layout: Stated = None) -> Sketch:
         95268
     """
     weights = source if isinstance(source, ModelTensors) else open_model(source, layout=layout)
-    return _assembled(weights, tuple(each(sketch_layer, weights.layers)))
+    return _assembled(weights, tuple(each(sketch_layer, weights.layers, on_gpu=weights.on_gpu)))
 
 
 def counted(weights: ModelTensors) -> Sketch:
@@ -353,7 +353,7 @@ def counted(weights: ModelTensors) -> Sketch:
 
     Nothing can be estimated from it, and it is never handed out.
     """
-    return _assembled(weights, tuple(each(partial(sketch_layer, tables=False), weights.layers)))
+    return _assembled(weights, tuple(each(partial(sketch_layer, tables=False), weights.layers, on_gpu=weights.on_gpu)))
 
 
 def _assembled(weights: ModelTensors, layers: tuple[LayerSketch, ...]) -> Sketch:
@@ -418,7 +418,7 @@ def sketch_layer(entry: TensorEntry, tables: bool = True) -> LayerSketch:
     absmax = max(most, -least)  # exact, as grids end there; a bucket would be off by up to 0.8 %
     zeros = negative_zeros = 0
     if not (buckets & 0x7FFF).all():  # bucket 0 holds the smallest denormals as well: the zeros in it are counted
-        for piece in torch.split(rows.reshape(-1), CHUNK):
+        for piece in torch.split(rows.reshape(-1), chunk_size(rows.device, CHUNK)):
             zero = piece.numel() - int(torch.count_nonzero(piece))
             positive = piece.numel() - int(torch.count_nonzero(piece.view(_PATTERNS[piece.dtype.itemsize])))
             zeros, negative_zeros = zeros + zero, negative_zeros + zero - positive
@@ -465,7 +465,7 @@ def _kept_of_blocks(rows: Tensor, some_zero: bool) -> dict[str, int]:
     if not some_zero:
         return {pattern: block_count(matrix, *nm) for pattern, nm in NM_PATTERNS.items()}
     kept = dict.fromkeys(NM_PATTERNS, 0)
-    for some in torch.split(rows, max(1, CHUNK // rows.shape[1])):
+    for some in torch.split(rows, max(1, chunk_size(rows.device, CHUNK) // rows.shape[1])):
         filled = some != 0
         counted: dict[int, tuple[Tensor, Tensor]] = {}
         for pattern, (n, m) in NM_PATTERNS.items():
@@ -490,7 +490,7 @@ def _bucket_histogram(tensor: Tensor, entry: TensorEntry) -> NDArray[np.int64]:
     Sign, exponent and 7 bits of mantissa are bins on a logarithmic scale for the cost of a shift, 128 to an octave.
     """
     histogram = torch.zeros(1 << 16, dtype=torch.int64, device=tensor.device)
-    for chunk in torch.split(tensor.reshape(-1), CHUNK):
+    for chunk in torch.split(tensor.reshape(-1), chunk_size(tensor.device, CHUNK)):
         pattern = chunk.float().view(torch.int32)
         # the shift copies the sign into the upper half
         histogram += torch.bincount((pattern >> 16).bitwise_and_(0xFFFF), minlength=1 << 16)

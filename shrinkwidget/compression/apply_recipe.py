@@ -89,7 +89,9 @@ def encode_layers(
 
     encoded: dict[str, EncodedTensor] = {}
     figures = []
-    for look, layer, (codes, signal, noise) in zip(known.layers, chosen, each(one, chosen, cancelled), strict=True):
+    for look, layer, (codes, signal, noise) in zip(
+        known.layers, chosen, each(one, chosen, cancelled, weights.on_gpu), strict=True
+    ):
         if not math.isfinite(signal):  # those of a sketch are: they have changed since
             raise changed(layer.entry.name)
         if codes is not None:
@@ -108,7 +110,7 @@ def decoded_state(
         Cancelled: as soon as `cancelled` says so.
     """
     items = list(encoded.values())
-    yield from zip(encoded, each(decode, items, cancelled), strict=True)
+    yield from zip(encoded, each(decode, items, cancelled, weights.on_gpu), strict=True)
     for entry in weights.layers:
         if entry.name not in encoded:
             yield entry.name, entry.load()

@@ -16,7 +16,7 @@ from torch.nn.functional import pad
 
 from ..analysis.file_size import has_zero_bytes, has_zero_points, needs_bfloat16, peak, rounded, stored_dtype
 from ..analysis.model_tensors import TensorEntry, TensorSpec, dtype_name, where_float64_is
-from ..analysis.parallel import CHUNK
+from ..analysis.parallel import chunk_size
 from ..analysis.run_without_side_effects import describe
 from ..errors import MethodError, quoted
 from ..method_registry import Quantizer, doing
@@ -112,8 +112,8 @@ class LayerWeights(TensorSpec):
     groups: Groups
 
     def pieces(self) -> Iterator[Piece]:
-        """Yield the layer in pieces that fit a CPU's cache, whole on other devices."""
-        for weights, groups in self.groups.pieces(CHUNK if self.flat.device.type == "cpu" else len(self.flat)):
+        """Yield the layer in pieces of about `chunk_size`."""
+        for weights, groups in self.groups.pieces(chunk_size(self.flat.device)):
             x, keep = self.flat[weights].float(), None if self.keep is None else self.keep[weights]
             if keep is not None:
                 # zeros change no range that includes zero, no sum of magnitudes, and no error
@@ -377,7 +377,7 @@ def decode(encoded: EncodedTensor) -> Tensor:
     # pruned weights take part with any code where none is zero, and are set to zero afterwards
     codes = dense_codes(encoded) if has_zero else spread(encoded, encoded.codes)
     flat = torch.empty(encoded.n, dtype=encoded.dtype, device=codes.device)
-    for weights, some in groups.pieces(CHUNK if codes.device.type == "cpu" else encoded.n):
+    for weights, some in groups.pieces(chunk_size(codes.device)):
         scales = None if encoded.scales is None else encoded.scales[some]
         zeros = None if encoded.zeros is None else encoded.zeros[some]
         blocks = groups.blocks(codes[weights])

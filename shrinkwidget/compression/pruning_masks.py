@@ -51,7 +51,8 @@ def keep_masks(weights: ModelTensors, recipe: Recipe, known: Sketch | None = Non
         RecipeError: if an override matches no layer.
         ModelError: for NaN or infinite weights.
     """
-    return list(each(_mask, list(zip(weights.layers, selections(weights, recipe, known), strict=True))))
+    chosen = list(zip(weights.layers, selections(weights, recipe, known), strict=True))
+    return list(each(_mask, chosen, on_gpu=weights.on_gpu))
 
 
 def _mask(layer: tuple[TensorEntry, Selection]) -> Tensor | None:
@@ -86,8 +87,10 @@ def selections(
         return [_not_zero(layer.look) if _asks(layer.plan) else _nothing_asked(layer) for layer in layers]
     rank = Ranking(recipe.importance, _statistics(recipe.importance, layers, known))
     # layers of scope "global" compete in one ranking; the others are independent, and share the cores
-    shared = iter(_cuts([layer for layer in layers if layer.plan.scope == "global"], rank, recipe.sparsity, cancelled))
-    alone = each(partial(_own, rank=rank), [layer for layer in layers if layer.plan.scope != "global"], cancelled)
+    shared_by = [layer for layer in layers if layer.plan.scope == "global"]
+    shared = iter(_cuts(shared_by, rank, recipe.sparsity, cancelled, weights.on_gpu))
+    others = [layer for layer in layers if layer.plan.scope != "global"]
+    alone = each(partial(_own, rank=rank), others, cancelled, weights.on_gpu)
     return [next(shared if layer.plan.scope == "global" else alone) for layer in layers]
 
 
@@ -147,7 +150,7 @@ class Ranking:
             histogram = np.zeros(1 << 15)
             for piece in chunks(load().reshape(-1)):
                 patterns = (piece.float().view(torch.int32) >> 16).bitwise_and_(0x7FFF)
-                histogram += np.bincount(patterns.cpu().numpy(), minlength=1 << 15)
+                histogram += torch.bincount(patterns.view(-1), minlength=1 << 15).cpu().numpy()
         buckets = np.flatnonzero(histogram)
         return Ranked(entry.name, entry.numel, load, buckets, histogram[buckets].astype(np.int64), lossless)
 
@@ -225,13 +228,15 @@ def _not_zero(look: LayerSketch) -> ExactCut:
     return ExactCut(look.n, look.n - look.zeros, 0.0, look.n if look.zeros else 0)
 
 
-def _cuts(layers: Sequence[_Layer], rank: Ranking, sparsity: float, cancelled: Watch | None = None) -> list[Selection]:
+def _cuts(
+    layers: Sequence[_Layer], rank: Ranking, sparsity: float, cancelled: Watch | None = None, on_gpu: bool = False
+) -> list[Selection]:
     """Return the cuts of layers that are ranked together."""
     k = round(sparsity * sum(layer.entry.numel for layer in layers))
     if k == 0:
         return [_nothing_asked(layer) for layer in layers]
-    ranked = list(each(rank.ranked, layers, cancelled))
-    cuts = prune_smallest(ranked, k, cancelled)
+    ranked = list(each(rank.ranked, layers, cancelled, on_gpu))
+    cuts = prune_smallest(ranked, k, cancelled, on_gpu)
     # a threshold of zero means that more weights are zero than were asked for: all of them go
     if rank.importance.of_magnitude:
         return [cut if cut.threshold > 0 else _not_zero(layer.look) for cut, layer in zip(cuts, layers, strict=True)]
@@ -392,7 +397,9 @@ def changed(name: str) -> ModelError:
     )
 
 
-def prune_smallest(ranked: Sequence[Ranked], k: int, cancelled: Watch | None = None) -> list[ExactCut]:
+def prune_smallest(
+    ranked: Sequence[Ranked], k: int, cancelled: Watch | None = None, on_gpu: bool = False
+) -> list[ExactCut]:
     """Return the cuts that prune exactly the k smallest of all magnitudes; of equal ones, those that come first.
 
     The tables say which bucket holds rank k; one pass collects that bucket's few members, and only those are
@@ -407,7 +414,7 @@ def prune_smallest(ranked: Sequence[Ranked], k: int, cancelled: Watch | None = N
         total[r.buckets] += r.counts
     bucket = int(np.searchsorted(np.cumsum(total), k))
     rank = k - int(total[:bucket].sum())
-    members = list(each(partial(_members, bucket=bucket), ranked, cancelled))
+    members = list(each(partial(_members, bucket=bucket), ranked, cancelled, on_gpu))
     edge = float(np.uint32(bucket << 16).view(np.float32))
     threshold = _smallest(np.concatenate([m.others for m in members]), edge, sum(m.at_edge for m in members), rank)
     spare = rank - sum(m.below(threshold, edge) for m in members)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from torch.nn.utils import prune
 
 from shrinkwidget import demo
 from shrinkwidget.analysis.estimate import estimate
-from shrinkwidget.analysis.model_tensors import open_model
+from shrinkwidget.analysis.model_tensors import ModelTensors, open_model
 from shrinkwidget.analysis.sketch import sketch
 from shrinkwidget.compressed_model import CompressedModel, compress, load
 from shrinkwidget.compression.apply_recipe import decoded_state, encode_layers
@@ -379,3 +380,16 @@ def test_a_layer_pruned_whole_is_told_where_the_figures_stand(tmp_path: Path) ->
     healthy = compress(model, recipe.with_(scope="layer"))
     assert healthy.warnings == ()
     assert "survives" not in repr(healthy)
+
+
+def test_layers_taken_one_after_the_other_as_on_a_gpu_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = Recipe(0.8, 4, granularity=32)
+    expected, looked = compress(demo.model(), recipe), sketch(demo.model()).encode()
+    started = threading.active_count()
+    monkeypatch.setattr(ModelTensors, "on_gpu", True)
+    monkeypatch.setattr("shrinkwidget.analysis.parallel.ThreadPoolExecutor", None)  # nobody may ask for it
+    found = compress(demo.model(), recipe)
+    assert threading.active_count() <= started
+    assert sketch(demo.model()).encode() == looked
+    for name, value in expected.state_dict().items():
+        assert torch.equal(found.state_dict()[name], value)

@@ -1,0 +1,1 @@
+"""The engine and a retraining on a GPU, measured: `python -m benchmarks.gpu PART`."""
