@@ -4,7 +4,7 @@ import { useSignal } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
 import { pythonClasses } from "../core/control-schema";
 import { recipeCode } from "../core/recipe";
-import { SavedFigureView } from "../ui/figure-prompt";
+import { FigureButton, SavedFigureView } from "../ui/figure-prompt";
 import { figureName, type Keeps, PLAIN } from "../ui/save-names";
 import { SavePrompts } from "../ui/save-prompts";
 import type { State } from "./explorer-state";
@@ -127,16 +127,7 @@ function Buttons({ ask }: { ask(button: string): void }) {
           Retrain…
         </button>
       )}
-      <button
-        type="button"
-        class="sw-button"
-        disabled={gone}
-        title="Save a figure for a paper or a talk"
-        data-testid="figure"
-        onClick={() => ask("figure")}
-      >
-        Figure…
-      </button>
+      <FigureButton disabled={gone} ask={ask} />
       <CopyCode />
       {elsewhere.value && (
         <p class="sw-hint" role="alert" data-testid="elsewhere">

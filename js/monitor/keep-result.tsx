@@ -1,6 +1,6 @@
 // The last line, once a training is over: keep its result in a variable or a file, or save a figure of it.
 
-import { SavedFigureView } from "../ui/figure-prompt";
+import { FigureButton, SavedFigureView } from "../ui/figure-prompt";
 import { figureName } from "../ui/save-names";
 import { SavePrompts } from "../ui/save-prompts";
 import { useView } from "./hover-state";
@@ -68,18 +68,7 @@ function Buttons({ ask }: { ask(button: string): void }) {
           </button>
         </>
       )}
-      {state.curves.value.at.length > 0 && (
-        <button
-          type="button"
-          class="sw-button"
-          disabled={gone}
-          title="Save a figure for a paper or a talk"
-          data-testid="figure"
-          onClick={() => ask("figure")}
-        >
-          Figure…
-        </button>
-      )}
+      {state.curves.value.at.length > 0 && <FigureButton disabled={gone} ask={ask} />}
     </div>
   );
 }

@@ -124,6 +124,22 @@ export function FigurePrompt({ choice, done }: { choice: FigureChoice; done(): v
   );
 }
 
+/** Opens the prompt. */
+export function FigureButton({ disabled, ask }: { disabled: boolean; ask(button: "figure"): void }) {
+  return (
+    <button
+      type="button"
+      class="sw-button"
+      disabled={disabled}
+      title="Save a figure for a paper or a talk"
+      data-testid="figure"
+      onClick={() => ask("figure")}
+    >
+      Figure…
+    </button>
+  );
+}
+
 /** The figure saved last. */
 export function SavedFigureView({ figure }: { figure: SavedFigure | null }) {
   if (figure === null) return null;

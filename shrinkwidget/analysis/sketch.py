@@ -323,13 +323,11 @@ def sketch(source: Source | ModelTensors, *, layout: Stated = None) -> Sketch:
 
     A checkpoint is a ``.safetensors`` file, the ``….safetensors.index.json`` of a sharded one, or a model's folder.
 
+    This is ``sw.sketch`` without its `calibration` (`evaluation/calibration.py`), which has to run the model.
+
     Args:
         source: the model.
-        layout: of a state dict or a checkpoint, which axis of a tensor is its output channels, where neither names nor
-            biases nor the tensors beside it tell: ``"out_in"``, the first, as PyTorch has them, or ``"in_out"``, the
-            last, as Keras and JAX have them. A dict of these by name or wildcard, ``{"W*": "in_out"}``, holds for the
-            tensors it names, whatever else tells. Where nothing tells and nothing is said, the first axis is taken, and
-            `warnings` say so.
+        layout: see ``sw.sketch``.
 
     Raises:
         ModelError: for NaN or infinite weights (naming the layer), meta tensors, nothing to compress, or a `layout`
