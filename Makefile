@@ -17,7 +17,7 @@ APART   := env OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):[^#]*## /make \1\t/p' Makefile | expand -t 18
 
-demo: $(VENV)/ready-demo $(STATIC)  ## JupyterLab on examples/01-explore.ipynb
+demo: $(VENV)/ready-jupyter $(STATIC)  ## JupyterLab on examples/01-explore.ipynb
 	@$(BIN)/python scripts/demo.py $(ARGS)
 
 test: chromium $(VENV)/ready-test $(STATIC)  ## everything CI checks: lint, types, tests, notebooks, the widget in JupyterLab

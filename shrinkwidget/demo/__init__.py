@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
 
+import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
 from ..argument_checks import meant, public
-from ..errors import DataError, MissingPackageError, nearest, quoted
+from ..errors import DataError, nearest, quoted
 from .font_digits import printed_digits
 from .network import DigitNet
 from .train_network import fit
@@ -20,6 +21,9 @@ __all__ = ["DigitNet", "Split", "data", "few", "model", "pretrained", "printed_d
 Split: TypeAlias = Literal["train", "valid", "test"]
 
 WEIGHTS: Final = Path(__file__).with_name("digits.safetensors")
+IMAGES: Final = Path(__file__).with_name("handwritten_digits.npz")
+"""Optical Recognition of Handwritten Digits (Alpaydin and Kaynak, 1998; UCI, CC BY 4.0), the test part, as scikit-learn
+has it: 1,797 images of 8×8 pixels from 0 to 16. Here, so that the demo needs neither a download nor scikit-learn."""
 HELD_OUT: Final = 360
 """Images of the ``"test"`` split, out of 1,797; the network never saw them."""
 VALIDATION: Final = 287
@@ -50,13 +54,13 @@ def model() -> DigitNet:
 
 @public()
 def data(split: Split = "test") -> tuple[Tensor, Tensor]:
-    """Return images (float32, N×1×8×8, 0…1) and labels (int64, N) of scikit-learn's handwritten digits.
+    """Return images (float32, N×1×8×8, 0…1) and labels (int64, N) of handwritten digits.
 
-    The splits are fixed and share no image: 1,150 to ``"train"`` a model on, 287 to choose by (``"valid"``: how sparse,
-    how many bits, when to stop), and 360 to ``"test"`` the choice on, once. The demo network saw the first only.
+    They are those of ``sklearn.datasets.load_digits``. The splits are fixed and share no image: 1,150 to ``"train"`` a
+    model on, 287 to choose by (``"valid"``: how sparse, how many bits, when to stop), and 360 to ``"test"`` the choice
+    on, once. The demo network saw the first only.
 
     Raises:
-        MissingPackageError: without scikit-learn, which carries the images; the extra "demo" brings it.
         DataError: for another name of a split.
 
     Example:
@@ -69,9 +73,9 @@ def data(split: Split = "test") -> tuple[Tensor, Tensor]:
         raise DataError(
             f"there is no split {quoted(split)}: take 'train', 'valid' or 'test'{nearest(str(split), _BOUNDS)}"
         )
-    digits = _load_digits()
-    images = torch.from_numpy(digits.images).float().div(16).unsqueeze(1)
-    labels = torch.from_numpy(digits.target).long()
+    with np.load(IMAGES) as found:
+        images = torch.from_numpy(found["images"]).float().div(16).unsqueeze(1)
+        labels = torch.from_numpy(found["labels"]).long()
     first, end = _BOUNDS[name]
     chosen = torch.from_numpy(_shuffled(len(labels)))[first:end]
     return images[chosen], labels[chosen]
@@ -110,16 +114,6 @@ def pretrained(examples: int = 20_000, epochs: int = 2, seed: int = 0) -> DigitN
         'DigitNet'
     """
     return fit(*printed_digits(examples, seed), epochs, batch_size=128, seed=seed)
-
-
-def _load_digits() -> Any:
-    try:
-        from sklearn.datasets import load_digits
-    except ImportError as error:
-        raise MissingPackageError(
-            'the demo\'s images come with scikit-learn: pip install "shrinkwidget[demo]"'
-        ) from error
-    return load_digits()
 
 
 def _shuffled(n: int, seed: int = 0) -> Any:

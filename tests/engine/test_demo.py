@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import builtins
-from typing import Any
-
+import numpy as np
 import pytest
 import torch
+from sklearn.datasets import load_digits
 
 from shrinkwidget import demo
 from shrinkwidget.demo.write_weights import accuracy, augmented, train
@@ -58,17 +57,12 @@ def test_an_unknown_split_is_refused_with_the_nearest() -> None:
         demo.data("tests")  # type: ignore[arg-type]
 
 
-def test_without_scikit_learn_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = builtins.__import__
-
-    def absent(name: str, *rest: Any) -> Any:
-        if name.startswith("sklearn"):
-            raise ImportError(name)
-        return real(name, *rest)
-
-    monkeypatch.setattr(builtins, "__import__", absent)
-    with pytest.raises(ImportError, match=r'pip install "shrinkwidget\[demo\]"'):
-        demo.data()
+def test_the_images_are_those_of_scikit_learn() -> None:
+    digits = load_digits()
+    images, labels = (torch.cat(parts) for parts in zip(*map(demo.data, ("test", "valid", "train")), strict=True))
+    order = np.random.RandomState(0).permutation(len(digits.target))
+    assert np.array_equal(images[:, 0].numpy() * 16, digits.images[order])
+    assert np.array_equal(labels.numpy(), digits.target[order])
 
 
 def test_training_repeats_itself_from_the_seed() -> None:
