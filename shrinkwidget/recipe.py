@@ -646,10 +646,11 @@ def _checked_override(name: str, value: Any, quantizer: Quantizer, bits: int) ->
     settings = {field: found for field, found in value.items() if field not in _LAYER_FIELDS}
     own |= _settled({"quantizer": own.get("quantizer", quantizer)}, settings, _LAYER_FIELDS, where)
     structure = own.get("structure")
+    # a sparsity that cannot be read off the structure's tag is written down, for readers without that structure
     if structure is not None and structure.sparsity not in (None, sparsity_by_tag(structure)):
         own.setdefault("sparsity", structure.sparsity)
     mine = own.get("quantizer", quantizer)
-    if "bits" not in own and bits <= 8 and bits not in mine.widths and len(mine.widths) == 1:
+    if "bits" not in own and bits <= 8 and bits not in mine.widths and len(mine.widths) == 1:  # as in a recipe
         own["bits"] = mine.widths[0]
     checked = _checked(own, where)
     _check_width(mine, checked.get("bits", bits), where)

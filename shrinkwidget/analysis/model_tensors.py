@@ -165,6 +165,7 @@ def open_model(source: Source, *, layout: Stated = None, only_to_look: bool = Fa
         )
     shapes = {entry.name: entry.shape for entry in entries}
     laid_out = layouts(shapes, dict(module.named_modules()) if module is not None else {}, layout)
+    # scales and zero points are known by what stands beside them, so only once all entries are there
     parts = quantization_parts([(e.name, e.shape, e.dtype) for e in entries if not e.kind])
     parts_why = {
         name: f"part of the quantized weights {quoted(of)} (scales, zero points, indices)" for name, of in parts.items()

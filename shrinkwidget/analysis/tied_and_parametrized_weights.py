@@ -98,6 +98,7 @@ def clusters(tensors: Iterable[tuple[str, Tensor]]) -> Iterator[list[_Placed]]:
         if _has_memory(tensor):
             address = tensor.untyped_storage().data_ptr()
             storages[address, tensor.dtype].setdefault(id(tensor), (*extent(tensor), name, tensor))
+    # a sweep along each storage: what begins before the end of all so far is in the same cluster
     for placed in storages.values():
         cluster: list[_Placed] = []
         end = 0

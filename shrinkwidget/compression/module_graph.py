@@ -61,8 +61,9 @@ def traced(model: nn.Module, is_whole: IsWhole) -> ModuleCalls:
             given = node.args[0] if node.args else None
             if isinstance(given, fx.Node) and given in modules:
                 calls.before.setdefault(modules[node], modules[given])
-        elif node.op == "get_attr":
+        elif node.op == "get_attr":  # a weight that is read, and not by calling the module that has it
             calls.weights_used.add(model.get_submodule(str(node.target).rpartition(".")[0]))
+    # one user is whatever comes next; with a second, the output is needed as it is
     calls.outputs_used.update(module for node, module in modules.items() if len(node.users) > 1)
     return calls
 

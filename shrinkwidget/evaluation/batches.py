@@ -327,7 +327,7 @@ class _Reader:
         self._waiting = True
         self._asked.put(True)
         end = time.monotonic() + patience
-        while True:
+        while True:  # a short look at a time: there is no waiting for a batch and for `stopped` at once
             try:
                 answer = self._given.get(timeout=_LOOK_SECONDS)
             except Empty:

@@ -72,6 +72,7 @@ def draw_subset(
         return DataSubset(chosen, _some(len(places), total, seed), len(places))
     reduced = _reduced(data, samples, seed, generator) if some else None
     read = data if reduced is None else reduced
+    # held, so that every score is of the very same examples, and none is read twice
     held, examples, nbytes = list[Any](), 0, 0
     for raw in read_in_thread(raw_batches(read, batch_size=batch_size), data, cancelled, patience):
         held.append(raw)
@@ -79,6 +80,7 @@ def draw_subset(
         nbytes += _nbytes(raw)
         if some and samples is not None and examples >= samples:
             break
+        # all of it is too much to hold: then it is read again for every score, unless it can be read only once
         if samples is None and nbytes > _MOST_HELD and not isinstance(data, Iterator):
             return DataSubset(data, _all(total), total)
     if not some or (total is not None and examples >= total):

@@ -65,8 +65,10 @@ class Taylor(Importance):
             batches += 1
             for name, gradient in zip(named, gradients, strict=True):
                 if gradient is not None:
+                    # squared before they are added: where a network is trained, gradients cancel out over the batches
                     square = gradient.detach().float().square()
                     sums[name] = sums[name] + square if name in sums else square
         found = {name: (total / batches).sqrt() for name, total in sums.items()}
+        # a tied weight has one gradient, which stands under all of its names
         tied = {id(p): found[n] for n, p in named.items() if n in found}
         return {n: tied[id(p)] for n, p in network.named_parameters(remove_duplicate=False) if id(p) in tied}

@@ -321,7 +321,7 @@ def _least_error_clips(layer: LayerWeights, plan: UniformPlan, low: Tensor, high
         error = _squared_errors(layer, plan, step, None if plan.symmetric else zero_points(a, step, plan))
         best, least = torch.where(error < least, clip, best), torch.minimum(error, least)
 
-    for clip in CLIPS:
+    for clip in CLIPS:  # first coarsely, then beside the best so far, ever nearer
         attempt(torch.full_like(low, clip))
     for width in CLIP_STEPS:
         above, below = (best + width).clamp_(max=1), best - width
