@@ -10,6 +10,7 @@ import inspect
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from contextlib import contextmanager
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any, Final, Literal, TypeAlias, cast
@@ -49,6 +50,15 @@ class Batch:
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     targets: Tensor
+
+
+@contextmanager
+def batch_named(number: int, kind: str = "batch") -> Iterator[None]:
+    """Let a `DataError` say in which batch of the data it happened, from 1."""
+    try:
+        yield
+    except DataError as error:
+        raise DataError(f"{kind} {number}: {error}") from error.__cause__
 
 
 def first_example(batch: Batch) -> object:

@@ -13,7 +13,7 @@ from ..analysis.parallel import never
 from ..analysis.run_without_side_effects import call, device_of, preserve_rng_state
 from ..compression.apply_recipe import copied
 from ..errors import Cancelled, DataError, ModelError
-from .batches import prepared, raw_batches
+from .batches import batch_named, prepared, raw_batches
 from .data_subset import DataSubset, draw_subset
 
 BatchNorm: TypeAlias = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d | nn.SyncBatchNorm
@@ -68,12 +68,9 @@ def recalibration_steps(
         for number, raw in enumerate(batches, start=1):
             if cancelled():
                 raise Cancelled(f"cancelled before batch norm was recalibrated on batch {number}")
-            try:
+            with batch_named(number), torch.inference_mode(False), torch.no_grad():
                 batch = prepared(raw, network, device)
-                with torch.inference_mode(False), torch.no_grad():
-                    call(network, batch.args, batch.kwargs)
-            except DataError as error:
-                raise DataError(f"batch {number}: {error}") from error.__cause__
+                call(network, batch.args, batch.kwargs)
             yield number
     if not number:
         raise DataError("the data is empty: there is no batch to measure")

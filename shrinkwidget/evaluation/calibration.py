@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Final
 
@@ -29,7 +28,7 @@ from ..argument_checks import public
 from ..compression.apply_recipe import copied
 from ..errors import DataError, MethodError, ModelError, a_type, quoted
 from ..method_registry import Importance, doing
-from .batches import TARGET_KEYS, Batch, prepared, raw_batches
+from .batches import TARGET_KEYS, Batch, batch_named, prepared, raw_batches
 from .metrics import LOSSES
 from .predictions_and_labels import LabelRules, OutputReader
 
@@ -38,6 +37,7 @@ from .predictions_and_labels import LabelRules, OutputReader
 # with single examples, 70 % with 8, which take less than half the time, and 25 % with 128.
 _LABELLED_ROWS: Final = 8
 
+_KIND: Final = "calibration batch"  # as messages call one
 _NO_TARGETS: Final = torch.empty(0)
 
 
@@ -162,7 +162,7 @@ class CalibrationRun:
     def forward(self) -> Iterator[None]:
         """Run the network on each batch, without gradients, and yield after each."""
         for number, batch in self._batches(labelled=False):
-            with _batch_named(number), torch.no_grad():
+            with batch_named(number, _KIND), torch.no_grad():
                 call(self.network, batch.args, batch.kwargs)
             yield
 
@@ -170,7 +170,7 @@ class CalibrationRun:
         """Yield the loss of each batch, a number with a gradient; `loss` is ``"cross_entropy"`` or ``"mse"``."""
         reader = OutputReader(self.network, LabelRules())
         for number, batch in self._batches(labelled=True):
-            with _batch_named(number), torch.enable_grad():
+            with batch_named(number, _KIND), torch.enable_grad():
                 outputs = call(self.network, batch.args, batch.kwargs)
                 found = LOSSES[loss](reader.read(outputs, batch))
             yield found
@@ -183,7 +183,7 @@ class CalibrationRun:
         else:
             batches = raw_batches(self._data, batch_size=_LABELLED_ROWS if labelled else None)
         for number, raw in enumerate(batches, start=1):
-            with _batch_named(number):
+            with batch_named(number, _KIND):
                 bare = isinstance(raw, Tensor | np.ndarray) or (isinstance(raw, tuple | list) and len(raw) == 1)
                 bare = bare or (isinstance(raw, Mapping) and not any(key in raw for key in TARGET_KEYS))
                 if bare and not labelled:
@@ -196,15 +196,6 @@ class CalibrationRun:
             yield number, batch
         if not number:
             raise DataError("the calibration data is empty: give at least one batch")
-
-
-@contextmanager
-def _batch_named(number: int) -> Iterator[None]:
-    """Let an error say in which batch it happened."""
-    try:
-        yield
-    except DataError as error:
-        raise DataError(f"calibration batch {number}: {error}") from error.__cause__
 
 
 def _floats(value: Any) -> Iterator[Tensor]:

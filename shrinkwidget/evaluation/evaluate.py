@@ -15,7 +15,7 @@ from ..analysis.parallel import never
 from ..analysis.run_without_side_effects import RandomState, device_of, preserve_rng_state, run
 from ..argument_checks import public
 from ..errors import ArgumentError, Cancelled, DataError, ModelError, a_type
-from .batches import Batch, as_pair, count, prepared, raw_batches, read_in_thread
+from .batches import Batch, as_pair, batch_named, count, prepared, raw_batches, read_in_thread
 from .batchnorm_statistics import recalibrated_copy
 from .metrics import (
     ClassCounts,
@@ -306,7 +306,7 @@ def scores(
         for number, raw in enumerate(batches, start=1):
             if stop():
                 raise Cancelled(f"the evaluation was cancelled before batch {number}")
-            try:
+            with batch_named(number):
                 batch = prepared(raw, module, device)
                 # Not in inference mode: what a model remembers of its batches (a table of positions) could never be
                 # trained with again. Both modes belong to the thread, and must not outlive a yield.
@@ -315,8 +315,6 @@ def scores(
                 if observe is not None:
                     observe(batch, sums.guesses)
                 del batch  # or two would be on the device while the next is read
-            except DataError as error:
-                raise DataError(f"batch {number}: {error}") from error.__cause__
             tally.add(sums)
             classes.add(sums.guesses)
             if tally.clusters:  # a batch may have no label that is scored

@@ -26,7 +26,16 @@ from ..compressed_model import CompressedModel, compress, compress_trained
 from ..compression.apply_recipe import copied, fill
 from ..compression.pruning_masks import keep_masks
 from ..errors import Cancelled, DataError, ShrinkError, TrainingError
-from ..evaluation.batches import Batch, as_pair, first_example, prepared, raw_batches, read_in_thread, refuse_no_data
+from ..evaluation.batches import (
+    Batch,
+    as_pair,
+    batch_named,
+    first_example,
+    prepared,
+    raw_batches,
+    read_in_thread,
+    refuse_no_data,
+)
 from ..evaluation.evaluate import Score, scores
 from ..evaluation.metrics import LOSSES, RunningMean, Sums, resolve
 from ..evaluation.predictions_and_labels import IGNORED, OutputReader, Predictions, are_shares
@@ -491,10 +500,9 @@ class TrainingBatches:
         device = device_of(model)
         number = 0
         for number, raw in enumerate(read_in_thread(self._raw(seed), self.data, stopped, patience), start=1):
-            try:
-                yield self._augmented(prepared(raw, model, device))
-            except DataError as error:
-                raise DataError(f"batch {number}: {error}") from error.__cause__
+            with batch_named(number):
+                batch = self._augmented(prepared(raw, model, device))
+            yield batch
         if not number and isinstance(self.data, Iterator):
             raise DataError(
                 "the data gave no batch: an iterator can be read only once; pass a list of batches or a DataLoader"

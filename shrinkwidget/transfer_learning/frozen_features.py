@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..analysis.parallel import Watch, never
 from ..analysis.run_without_side_effects import device_of, preserve_rng_state, run
 from ..errors import Cancelled, DataError
-from ..evaluation.batches import Batch, prepared, raw_batches, read_in_thread
+from ..evaluation.batches import Batch, batch_named, prepared, raw_batches, read_in_thread
 from ..evaluation.predictions_and_labels import only_prediction
 from ..training.rng import fork_rng
 from ..training.training_options import TrainingOptions
@@ -81,11 +81,9 @@ def frozen_features(
         for number, raw in enumerate(read_in_thread(raw_batches(data), data, stopped, patience), start=1):
             if stopped():
                 raise Cancelled(f"the features were not wanted any more before batch {number}")
-            try:
+            with batch_named(number):
                 batch = prepared(raw, network, device)
                 run(network, batch.args, batch.kwargs)
-            except DataError as error:
-                raise DataError(f"batch {number}: {error}") from error.__cause__
             batches.append((tap.inputs.pop()[0], batch.targets))
             tap.outputs.clear()  # nobody wants them, and a backbone's outputs may be large
     if not batches:

@@ -59,7 +59,8 @@ def test_an_unknown_split_is_refused_with_the_nearest() -> None:
 
 def test_the_images_are_those_of_scikit_learn() -> None:
     digits = load_digits()
-    images, labels = (torch.cat(parts) for parts in zip(*map(demo.data, ("test", "valid", "train")), strict=True))
+    splits = demo.data("test"), demo.data("valid"), demo.data("train")
+    images, labels = (torch.cat(parts) for parts in zip(*splits, strict=True))
     order = np.random.RandomState(0).permutation(len(digits.target))
     assert np.array_equal(images[:, 0].numpy() * 16, digits.images[order])
     assert np.array_equal(labels.numpy(), digits.target[order])
