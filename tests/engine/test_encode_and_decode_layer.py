@@ -309,7 +309,7 @@ def test_the_size_of_pieces_makes_no_difference(shape: tuple[int, int], monkeypa
         for span in ("absmax", "mse", 95.0)
     ]
     whole = [decode(quantize(entry, keep, plan)) for plan in plans]
-    monkeypatch.setattr("shrinkwidget.compression.encode_and_decode_layer.CHUNK", 100)
+    monkeypatch.setattr("shrinkwidget.compression.encode_and_decode_layer.chunk_size", lambda _device: 100)
     for plan, expected in zip(plans, whole, strict=True):
         assert torch.equal(decode(quantize(entry, keep, plan)), expected), plan
 
