@@ -145,6 +145,15 @@ def refuse_no_data(data: object, purpose: str = "evaluate") -> None:
         )
 
 
+def no_batch(data: object, purpose: str = "evaluate") -> DataError:
+    """Return the error for data that was read, to evaluate (or to train) on, and gave no batch."""
+    if isinstance(data, Iterator):
+        return DataError(
+            "the data gave no batch: an iterator can be read only once; pass a list of batches or a DataLoader"
+        )
+    return DataError(f"the data is empty: there is no batch to {purpose} on")
+
+
 def as_pair(data: object) -> tuple[Tensor, Tensor] | None:
     """Return (inputs, targets) if the data is a pair of tensors (or arrays) of one length, None if it is no pair.
 

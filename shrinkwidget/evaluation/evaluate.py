@@ -15,7 +15,7 @@ from ..analysis.parallel import never
 from ..analysis.run_without_side_effects import RandomState, device_of, preserve_rng_state, run
 from ..argument_checks import public
 from ..errors import ArgumentError, Cancelled, DataError, ModelError, a_type
-from .batches import Batch, as_pair, batch_named, count, prepared, raw_batches, read_in_thread
+from .batches import Batch, as_pair, batch_named, count, no_batch, prepared, raw_batches, read_in_thread
 from .batchnorm_statistics import recalibrated_copy
 from .metrics import (
     ClassCounts,
@@ -319,12 +319,8 @@ def scores(
             classes.add(sums.guesses)
             if tally.clusters:  # a batch may have no label that is scored
                 yield _score(tally, scored_by, total, done=False)
-        if number == 0 and isinstance(data, Iterator):
-            raise DataError(
-                "the data gave no batch: an iterator can be read only once; pass a list of batches or a DataLoader"
-            )
         if number == 0:
-            raise DataError("the data is empty: there is no batch to evaluate on")
+            raise no_batch(data)
         if not tally.clusters:
             raise DataError(f"none of the {number} batches has a label to score")
         score, counts = _score(tally, scored_by, total, done=True), classes.counts()

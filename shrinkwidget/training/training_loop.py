@@ -31,6 +31,7 @@ from ..evaluation.batches import (
     as_pair,
     batch_named,
     first_example,
+    no_batch,
     prepared,
     raw_batches,
     read_in_thread,
@@ -503,12 +504,8 @@ class TrainingBatches:
             with batch_named(number):
                 batch = self._augmented(prepared(raw, model, device))
             yield batch
-        if not number and isinstance(self.data, Iterator):
-            raise DataError(
-                "the data gave no batch: an iterator can be read only once; pass a list of batches or a DataLoader"
-            )
         if not number:
-            raise DataError("the data is empty: there is no batch to train on")
+            raise no_batch(self.data, "train")
 
     def _raw(self, seed: int) -> Iterator[Any]:
         generator = torch.Generator().manual_seed(seed)

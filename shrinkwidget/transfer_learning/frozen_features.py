@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from ..analysis.parallel import Watch, never
 from ..analysis.run_without_side_effects import device_of, preserve_rng_state, run
-from ..errors import Cancelled, DataError
-from ..evaluation.batches import Batch, batch_named, prepared, raw_batches, read_in_thread
+from ..errors import Cancelled
+from ..evaluation.batches import Batch, batch_named, no_batch, prepared, raw_batches, read_in_thread
 from ..evaluation.predictions_and_labels import only_prediction
 from ..training.rng import fork_rng
 from ..training.training_options import TrainingOptions
@@ -87,7 +87,7 @@ def frozen_features(
             batches.append((tap.inputs.pop()[0], batch.targets))
             tap.outputs.clear()  # nobody wants them, and a backbone's outputs may be large
     if not batches:
-        raise DataError("the data is empty: there is no batch to train on")
+        raise no_batch(data, "train")
     if len({(x.shape[1:], y.shape[1:]) for x, y in batches}) > 1:  # images or sequences of several sizes
         return batches, sum(len(y) for _, y in batches)
     inputs, targets = (torch.cat(parts) for parts in zip(*batches, strict=True))

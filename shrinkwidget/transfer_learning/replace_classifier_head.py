@@ -20,7 +20,7 @@ from ..analysis.run_without_side_effects import describe, device_of, reason
 from ..compressed_model import CompressedModel
 from ..compression.apply_recipe import copied
 from ..errors import DataError, ModelError, TrainingError, a_type, nearest
-from ..evaluation.batches import TARGET_KEYS, Batch, as_pair, prepared, raw_batches, refuse_no_data
+from ..evaluation.batches import TARGET_KEYS, Batch, as_pair, no_batch, prepared, raw_batches, refuse_no_data
 from ..evaluation.predictions_and_labels import IGNORED, Place, only_prediction, tensors
 from ..recipe import Recipe
 from ..training.rng import fork_rng
@@ -93,7 +93,7 @@ class TransferTask:
         with fork_rng(None, self.options.seed):  # a dataset may draw, and the caller's generators are not ours
             raw = next(raw_batches(self.train_data), None)
         if raw is None:
-            raise DataError("the data is empty: there is no batch to train on")
+            raise no_batch(self.train_data, "train")
         try:
             batch = prepared(raw, model, device_of(model))
             _refuse_lacking_arguments(model, batch)
