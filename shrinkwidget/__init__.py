@@ -48,10 +48,11 @@ __all__ = [
     "summary",
     "to_html",
     "transfer",
+    "workshop",
 ]
 
 if TYPE_CHECKING:  # a module's __getattr__ makes type checkers take any name for one that is there
-    from . import demo, errors, figures, methods, results
+    from . import demo, errors, figures, methods, results, workshop
     from .analysis.estimate import estimate
     from .analysis.model_summary import summary
     from .compressed_model import CompressedModel, compress, load

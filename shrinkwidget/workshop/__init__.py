@@ -1,0 +1,14 @@
+"""A workshop to teach and learn compression with: lessons as notebooks, and checks of a learner's answers.
+
+``shrinkwidget workshop`` copies the lessons into a folder and opens JupyterLab there (`copy_lessons`). A lesson asks
+`check`, which says whether an answer is right and what is off, and does not give it away.
+"""
+
+from __future__ import annotations
+
+from . import lesson_2_pruning  # noqa: F401  # registers its exercises
+from .exercises import Grades, Verdict, check, grade
+from .lesson_2_pruning import matrix
+from .lesson_files import Lesson, copy_lessons, lessons
+
+__all__ = ["Grades", "Lesson", "Verdict", "check", "copy_lessons", "grade", "lessons", "matrix"]

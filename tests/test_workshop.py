@@ -1,0 +1,215 @@
+"""The workshop: answers are judged, lessons run solved and unsolved, and a learner's work is never written over."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+import torch
+from nbclient import NotebookClient
+
+import shrinkwidget as sw
+from shrinkwidget.__main__ import main
+from shrinkwidget.workshop import lesson_files
+from shrinkwidget.workshop.exercises import _EXERCISES
+
+MATRIX = sw.workshop.matrix()
+LOST = float((MATRIX[MATRIX.abs() < 0.45] ** 2).sum() / (MATRIX**2).sum())
+SPARED = {"stem": sw.Keep, "head": sw.Keep}
+
+ANSWERS: dict[str, dict[str, list[tuple[Any, str]]]] = {
+    "2.1": {
+        "right": [
+            (MATRIX.abs() > 0.45, "15 of 25"),
+            ((MATRIX.abs() > 0.45).int().tolist(), "15 of 25"),
+            ((MATRIX.abs() > 0.45).numpy(), "15 of 25"),
+        ],
+        "wrong": [
+            (MATRIX.abs() < 0.45, "other way round"),
+            (MATRIX > 0.45, "8 of the 25 weights are kept, and not 15"),
+            (MATRIX.abs() >= 0.4, "17 of the 25 weights are kept"),
+            (torch.arange(25).view(5, 5) >= 10, "smaller than some that are pruned"),
+        ],
+    },
+    "2.2": {
+        "right": [((2, 4), "row by row"), (torch.tensor([2, 4]), "row by row")],
+        "wrong": [((4, 3), "comes before it"), ((0, 0), "pruned already"), ((2, 3), "not the smallest")],
+    },
+    "2.3": {
+        "right": [(LOST, "3.7 %"), (torch.tensor(LOST), "3.7 %"), (0.0365, "3.7 %")],
+        "wrong": [(100 * LOST, "percent"), (1 - LOST, "what remains"), (2.1 / 16.3, "take squares"), (0.2, "not yet")],
+    },
+    "2.4": {
+        "right": [(0.8, "95.8%"), (0.82, "edge is less than 3 points away")],
+        "wrong": [(0.5, "the edge is higher"), (0.9, "the edge is lower"), (0.0, "higher"), (1, "lower")],
+    },
+    "2.5": {
+        "right": [({0, 2, 4}, "no image at all"), (torch.tensor([4, 2, 0]), "no image at all")],
+        "wrong": [
+            ({0, 2, 4, 6}, "6 is its answer"),
+            ([0], "2 more are never"),
+            ([0, 2], "1 more is never"),
+            ([], "3 more"),
+        ],
+    },
+    "2.6": {
+        "right": [(["stem", "head"], "half a per cent"), (("head.weight", "stem.weight"), "half a per cent")],
+        "wrong": [
+            (["stem", "stage1.0.conv1"], "one of them is right"),
+            (["stage2.0.conv1", "stage1.0.conv1"], "neither is"),
+            (["stem"], "not 1"),
+            (["conv1", "head"], "no layer 'conv1'"),
+        ],
+    },
+    "2.7": {
+        "right": [(sw.Recipe(sparsity=0.8, layers=SPARED), "169,532 bytes")],
+        "wrong": [
+            (sw.Recipe(sparsity=0.8), "images short"),
+            (sw.Recipe(sparsity=0.79), "3,926 bytes too many"),
+            (sw.Recipe(sparsity=0.6, scope="layer"), "neither is there yet"),
+            (sw.Recipe(sparsity=0.8, bits=4), "fewer bits"),
+            (sw.Recipe(sparsity=0.8, layers={"stem": {"bits": 8}}), "fewer bits"),
+            (sw.Recipe(layers={"conv1": sw.Keep}), "matches no layer"),
+        ],
+    },
+    "2.8": {
+        "right": [(1 / 32, "a bit for each"), (0.0313, "a bit for each")],
+        "wrong": [(3.125, "percent"), (31 / 32, "kept there"), (0.5, "list of indices"), (0.1, "not yet")],
+    },
+}
+NONSENSE = [object(), "a lot", float("nan"), {"a": 1}, [[1]], torch.zeros(3, 3, 3), 1j, lambda: 0]
+
+
+@pytest.mark.parametrize("exercise", ANSWERS)
+def test_right_answers_pass_and_wrong_ones_are_told_what_is_off(exercise: str) -> None:
+    for kind, answers in ANSWERS[exercise].items():
+        for answer, told in answers:
+            verdict = sw.workshop.check(exercise, answer)
+            assert bool(verdict) is (kind == "right"), verdict
+            assert told in verdict.message
+    assert len(ANSWERS[exercise]["wrong"]) >= 3
+
+
+@pytest.mark.parametrize("exercise", ANSWERS)
+def test_nonsense_is_told_what_was_expected_and_no_answer_is_none(exercise: str) -> None:
+    for answer in NONSENSE:
+        verdict = sw.workshop.check(exercise, answer)
+        assert not verdict, answer
+        assert len(verdict.message) > 20
+    for answer in (None, ...):
+        assert sw.workshop.check(exercise, answer).message == "no answer yet"
+
+
+def test_every_exercise_is_tested_and_stands_in_its_lesson() -> None:
+    assert list(ANSWERS) == list(_EXERCISES)
+    text = "".join(path.read_text(encoding="utf-8") for path in lesson_files._notebooks())
+    for exercise in ANSWERS:
+        assert f"**Exercise {exercise}.**" in text
+        assert f'check(\\"{exercise}\\"' in text
+    with pytest.raises(sw.errors.ArgumentError, match=r"no exercise '2.9'.*The exercises: 2.1, 2.2"):
+        sw.workshop.check("2.9", 1)
+
+
+def test_a_class_is_graded_without_a_widget() -> None:
+    grades = sw.workshop.grade({"2.1": MATRIX.abs() > 0.45, "2.2": (0, 0)}, lesson=2)
+    assert (grades.passed, len(grades.verdicts)) == (1, len(ANSWERS))
+    assert repr(grades).startswith("1 of 8 right\n✓ 2.1:")
+    with pytest.raises(sw.errors.ArgumentError, match="lesson 9 has no exercises"):
+        sw.workshop.grade({}, lesson=9)
+
+
+def test_a_verdict_is_text_and_not_markup() -> None:
+    verdict = sw.workshop.check("2.6", ["<b>stem</b>", "head"])
+    assert "<b>stem</b>" in repr(verdict)
+    assert "&lt;b&gt;stem" in verdict._repr_html_()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("solved", [True, False], ids=["solved", "open"])
+@pytest.mark.parametrize("lesson", [lesson.file for lesson in sw.workshop.lessons()])
+def test_a_lesson_runs_from_top_to_bottom(lesson: str, solved: bool, tmp_path: Path) -> None:
+    sw.workshop.copy_lessons(tmp_path, solutions=True)
+    folder = tmp_path / "solutions" if solved else tmp_path
+    book = nbformat.read(folder / lesson, as_version=4)
+    NotebookClient(book, timeout=120, kernel_name="python3", resources={"metadata": {"path": folder}}).execute()
+    outputs = [output for cell in book.cells for output in cell.get("outputs", [])]
+    assert [output.text for output in outputs if output.get("name") == "stderr"] == []
+    said = [output.data["text/plain"] for output in outputs if "data" in output]
+    verdicts = [text for text in said if text[:1] in "✓✗"]
+    assert len(verdicts) == sum(number.startswith(lesson[0]) for number in ANSWERS)
+    assert all(text.startswith("✓") if solved else text.endswith("no answer yet") for text in verdicts), verdicts
+
+
+def test_a_lesson_is_committed_clean_with_its_exercises_open_for_learners(tmp_path: Path) -> None:
+    sw.workshop.copy_lessons(tmp_path, solutions=True)
+    for path in lesson_files._notebooks():
+        solved, given = (nbformat.read(p, as_version=4) for p in (path, tmp_path / path.name))
+        nbformat.validate(given)
+        assert [cell.id for cell in solved.cells if cell.get("outputs") or cell.get("execution_count")] == []
+        exercises = [cell for cell in solved.cells if "shrinkwidget" in cell.metadata]
+        assert len(exercises) == sum(number.startswith(path.name[0]) for number in ANSWERS)
+        text = "\n".join(cell.source for cell in given.cells)
+        for cell in exercises:
+            assert cell.source not in text
+            assert "..." in cell.metadata["shrinkwidget"]["learner"]
+
+
+def test_what_a_learner_has_changed_is_never_written_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "2-pruning.ipynb"
+    assert sw.workshop.copy_lessons(tmp_path) == [f"{name}: new"]
+    assert sw.workshop.copy_lessons(tmp_path) == [f"{name}: there already"]
+    untouched = (tmp_path / name).read_text(encoding="utf-8")
+
+    lessons = tmp_path / "newer"
+    lessons.mkdir()
+    book = nbformat.read(lesson_files._LESSONS / name, as_version=4)
+    book.cells[0].source += "\n\nNew."
+    nbformat.write(book, lessons / name)
+    monkeypatch.setattr(lesson_files, "_LESSONS", lessons)
+    assert sw.workshop.copy_lessons(tmp_path) == [f"{name}: brought up to date; the lesson has 1 new or changed cells"]
+
+    mine = nbformat.read(tmp_path / name, as_version=4)
+    mine.cells[1].source = "my_work = 1"
+    nbformat.write(mine, tmp_path / name)
+    before = (tmp_path / name).read_bytes()
+    assert sw.workshop.copy_lessons(tmp_path) == [f"{name}: kept as you have it; the lesson has not changed since"]
+    book.cells[0].source += " Newer."
+    nbformat.write(book, lessons / name)
+    told = sw.workshop.copy_lessons(tmp_path)
+    assert told == [f"{name}: kept as you have it; the lesson has 1 new or changed cells: rename yours to get them"]
+    assert (tmp_path / name).read_bytes() == before != untouched.encode()
+
+    (tmp_path / name).write_text("not a notebook", encoding="utf-8")
+    assert sw.workshop.copy_lessons(tmp_path) == [f"{name}: kept: it is no notebook that can be read"]
+    assert (tmp_path / name).read_text(encoding="utf-8") == "not a notebook"
+
+
+def test_running_a_lesson_is_no_change(tmp_path: Path) -> None:
+    sw.workshop.copy_lessons(tmp_path)
+    path = tmp_path / "2-pruning.ipynb"
+    book = json.loads(path.read_text(encoding="utf-8"))
+    book["cells"][1]["execution_count"] = 1
+    book["cells"][1]["outputs"] = [{"name": "stdout", "output_type": "stream", "text": "hello"}]
+    book["cells"][1]["source"] = book["cells"][1]["source"].splitlines(keepends=True)  # as JupyterLab writes it
+    path.write_text(json.dumps(book), encoding="utf-8")
+    assert sw.workshop.copy_lessons(tmp_path) == ["2-pruning.ipynb: there already"]
+
+
+def test_the_command_lists_copies_and_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["workshop", "--list"]) == 0
+    assert "2-pruning.ipynb" in capsys.readouterr().out
+    assert main(["workshop", str(tmp_path / "here"), "--no-jupyter", "--solutions"]) == 0
+    assert sorted(path.name for path in (tmp_path / "here").rglob("*.ipynb")) == ["2-pruning.ipynb"] * 2
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    assert main(["workshop", str(tmp_path / "file"), "--no-jupyter"]) == 1
+    assert "cannot make the folder" in capsys.readouterr().err
+
+
+def test_the_command_is_there_as_a_module() -> None:
+    done = subprocess.run([sys.executable, "-m", "shrinkwidget", "--version"], capture_output=True, text=True)
+    assert done.stdout == f"shrinkwidget {sw.__version__}\n"
