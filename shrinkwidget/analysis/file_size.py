@@ -13,21 +13,15 @@ from torch import Tensor
 
 from ..errors import ModelError, quoted
 from ..recipe import Granularity, Plan
-from .channel_layout import FIRST
 from .model_tensors import TensorEntry, TensorSpec, dtype_name
-from .packed_file_structure import FORMAT
+from .packed_file_structure import header_text
 from .safetensors_header import FILE_DTYPES
 
-VERSION: Final = 3
-SECTIONS: Final = ("counts", "codes", "mask", "scales", "rest")
 WORD_ZERO_BITS: Final = 5
 """Zero points of up to so many bits share the 16-bit word of their scale; larger ones would blur it."""
 HALF_MAX: Final = 65504.0
 """The largest finite float16; a tensor with magnitudes beyond it has bfloat16 as its 16-bit form."""
 
-# flags of a tensor in the structure text
-COMPRESSIBLE: Final = 1
-BFLOAT16: Final = 2
 _WIDE: Final = (torch.float32, torch.float64)
 
 
@@ -172,32 +166,6 @@ def half_is_bfloat16(entry: TensorEntry, known_peak: float | None = None) -> boo
     if entry.dtype in _WIDE and known_peak is None:
         known_peak = peak(entry.load())
     return needs_bfloat16(entry.dtype, known_peak or 0.0)
-
-
-def describe(tensor: TensorSpec, compressible: bool, bfloat16: bool) -> list[object]:
-    """Return ``[name, shape, dtype, flags, aliases…]`` of one tensor; before its aliases its layout, if it has one.
-
-    An alias that looks at the tensor otherwise is ``[name, axes, shape]``.
-    """
-    flags = COMPRESSIBLE * compressible | BFLOAT16 * bfloat16
-    layout, views = tensor.layout, tensor.views
-    # nobody needs to know the rows of what is stored as it is
-    own = [[layout.groups, *layout.channels]] if compressible and layout != FIRST else []
-    aliases = [[a, list(views[a].axes), list(views[a].shape)] if a in views else a for a in tensor.aliases]
-    return [tensor.name, list(tensor.shape), dtype_name(tensor.dtype), flags, *own, *aliases]
-
-
-def header_text(recipe_json: str, structure: str, lengths: Mapping[str, int], crc: int = 0, fmt: str = FORMAT) -> bytes:
-    """Return the JSON header of a packed file as UTF-8, padded with spaces to a multiple of 8 bytes."""
-    about = {"format": fmt, "version": str(VERSION), "crc32": f"{crc:08x}"}
-    header: dict[str, object] = {"__metadata__": {**about, "recipe": recipe_json, "structure": structure}}
-    # five sections of bytes in place of a tensor each: names, shapes and offsets would weigh more than small layers
-    end = 0
-    for section in SECTIONS:
-        begin, end = end, end + lengths[section]
-        header[section] = {"dtype": "U8", "shape": [end - begin], "data_offsets": [begin, end]}
-    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    return text.ljust(8 * ceil_div(len(text), 8))
 
 
 def header_bytes(recipe_json: str, structure_length: int, lengths: Mapping[str, int]) -> int:

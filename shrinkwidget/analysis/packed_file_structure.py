@@ -1,4 +1,4 @@
-"""The text in a packed file that describes its tensors (docs/format.md), folded to a part of its length."""
+"""How a packed file says what is in it (docs/format.md): its header, and in that the folded text about its tensors."""
 
 from __future__ import annotations
 
@@ -6,13 +6,50 @@ import base64
 import binascii
 import json
 import zlib
-from typing import Any, Final
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
 
 from .. import strict_json
 from ..errors import FileError
 
+if TYPE_CHECKING:  # Jupyter's server reads headers, too, and loads no torch for it
+    from .model_tensors import TensorSpec
+
 FORMAT: Final = "shrinkwidget"
 ENTROPY: Final = "shrinkwidget-z"
+VERSION: Final = 3
+SECTIONS: Final = ("counts", "codes", "mask", "scales", "rest")
+
+# flags of a tensor
+COMPRESSIBLE: Final = 1
+BFLOAT16: Final = 2
+
+
+def header_text(recipe_json: str, structure: str, lengths: Mapping[str, int], crc: int = 0, fmt: str = FORMAT) -> bytes:
+    """Return the JSON header of a packed file as UTF-8, padded with spaces to a multiple of 8 bytes."""
+    about = {"format": fmt, "version": str(VERSION), "crc32": f"{crc:08x}"}
+    header: dict[str, object] = {"__metadata__": {**about, "recipe": recipe_json, "structure": structure}}
+    # five sections of bytes in place of a tensor each: names, shapes and offsets would weigh more than small layers
+    end = 0
+    for section in SECTIONS:
+        begin, end = end, end + lengths[section]
+        header[section] = {"dtype": "U8", "shape": [end - begin], "data_offsets": [begin, end]}
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    return text + b" " * (-len(text) % 8)
+
+
+def describe(tensor: TensorSpec, compressible: bool, bfloat16: bool) -> list[object]:
+    """Return ``[name, shape, dtype, flags, aliases…]`` of one tensor; before its aliases its layout, if it has one.
+
+    An alias that looks at the tensor otherwise is ``[name, axes, shape]``.
+    """
+    flags = COMPRESSIBLE * compressible | BFLOAT16 * bfloat16
+    layout, views = tensor.layout, tensor.views
+    # output channels first go without saying, and nobody needs to know the rows of what is stored as it is
+    own = [[layout.groups, *layout.channels]]
+    own = own if compressible and own != [[1, 0]] else []
+    aliases = [[a, list(views[a].axes), list(views[a].shape)] if a in views else a for a in tensor.aliases]
+    return [tensor.name, list(tensor.shape), str(tensor.dtype).removeprefix("torch."), flags, *own, *aliases]
 
 
 def fold_structure(described: object) -> str:

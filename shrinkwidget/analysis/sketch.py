@@ -21,7 +21,7 @@ from ..errors import FileError, ModelError, quoted
 from ..method_registry import Statistics
 from ..recipe import Granularity, Plan, Recipe, layer_label
 from .channel_layout import Stated
-from .file_size import describe, half_is_bfloat16, needs_bfloat16, safetensors_bytes
+from .file_size import half_is_bfloat16, needs_bfloat16, safetensors_bytes
 from .model_tensors import (
     COMPRESSIBLE_DTYPES,
     ModelTensors,
@@ -31,7 +31,7 @@ from .model_tensors import (
     open_model,
     where_float64_is,
 )
-from .packed_file_structure import fold_structure
+from .packed_file_structure import describe, fold_structure
 from .parallel import chunk_size, each
 from .quantization_group_histograms import (
     CHUNK,

@@ -22,16 +22,18 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..analysis.channel_layout import FIRST, Layout
-from ..analysis.file_size import (
+from ..analysis.file_size import count_width
+from ..analysis.model_tensors import COMPRESSIBLE_DTYPES, dtype_name, unsupported_class
+from ..analysis.packed_file_structure import (
     BFLOAT16,
     COMPRESSIBLE,
+    ENTROPY,
+    FORMAT,
     SECTIONS,
     VERSION,
-    count_width,
     header_text,
+    unfold_structure,
 )
-from ..analysis.model_tensors import COMPRESSIBLE_DTYPES, dtype_name, unsupported_class
-from ..analysis.packed_file_structure import ENTROPY, FORMAT, unfold_structure
 from ..analysis.safetensors_checkpoint import DTYPES
 from ..analysis.safetensors_header import (
     header_object,

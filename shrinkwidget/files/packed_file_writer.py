@@ -14,20 +14,17 @@ from torch import Tensor
 
 from ..analysis.channel_layout import FIRST
 from ..analysis.file_size import (
-    SECTIONS,
     LayerBytes,
     count_width,
-    describe,
     half_is_bfloat16,
     header_bytes,
-    header_text,
     layer_bytes,
     rounded,
     stored_bits,
     stored_dtype,
 )
 from ..analysis.model_tensors import ModelTensors, TensorSpec, dtype_name
-from ..analysis.packed_file_structure import fold_structure
+from ..analysis.packed_file_structure import SECTIONS, describe, fold_structure, header_text
 from ..analysis.safetensors_checkpoint import DTYPES
 from ..compression.encode_and_decode_layer import EncodedTensor, decode, dense_codes
 from ..errors import FileError, quoted

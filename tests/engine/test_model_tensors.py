@@ -99,6 +99,10 @@ def test_a_state_dict_and_a_file_have_the_layers_of_their_module(tmp_path: Path)
         ({"a": 3}, "holds 'a', of type int"),
         ({}, "nothing to compress in state dict: no float parameter with two or more dimensions (it has no tensors)"),
         ({"a": torch.ones(2, 2).to_sparse()}, "'a' is stored as sparse_coo: make it dense with .to_dense() first"),
+        # what no file can hold is refused before any work is done
+        ({"a": torch.ones(2, 2), "b": torch.empty(0, 2**61)}, "'b' has the shape [0, 2305843009213693952], more than"),
+        ({"a": torch.ones([2] + [1] * 64)}, "'a' has the shape of 65 dimensions, more than the 64 that can be read"),
+        ({"a\ud800": torch.ones(2, 2)}, "has half of a surrogate pair, which no file can hold: rename it"),
         (3, "cannot look at an int: give an nn.Module, a state dict, or the path"),
     ],
 )
