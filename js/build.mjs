@@ -2,7 +2,7 @@
 // `--watch` rebuilds the widget on change, with source maps.
 import { execFileSync } from "node:child_process";
 import { existsSync } from "node:fs";
-import { copyFile, mkdir, readFile, writeFile } from "node:fs/promises";
+import { copyFile, cp, mkdir, readFile, writeFile } from "node:fs/promises";
 import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -85,6 +85,7 @@ async function buildLabExtension() {
     sourcemap: false,
   });
   await copyFile(join(root, "js", "lab", "package.json"), join(folder, "package.json"));
+  await cp(join(root, "js", "lab", "schema"), join(folder, "schema"), { recursive: true });
   const { resolve } = createRequire(import.meta.url);
   const core = resolve("@jupyterlab/core-meta/core.package.json");
   const builder = resolve("@jupyter/builder/lib/build-labextension.js");

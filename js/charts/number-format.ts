@@ -2,6 +2,7 @@
 
 const grouped = new Intl.NumberFormat("en-US");
 const UNITS = ["B", "kB", "MB", "GB", "TB"];
+const BINARY_UNITS = ["B", "KiB", "MiB", "GiB", "TiB"];
 const SPACE = "\u00a0";
 
 /** Three significant digits without an exponent: 72.8, 1.08, 941. */
@@ -12,13 +13,22 @@ function three(value: number): string {
 
 /** Bytes with a decimal unit, kB = 1000 B: "72.8 kB". */
 export function bytes(value: number): string {
+  return inUnits(value, UNITS, 1000);
+}
+
+/** Bytes with a binary unit, KiB = 1024 B: "71.1 KiB". */
+export function binaryBytes(value: number): string {
+  return inUnits(value, BINARY_UNITS, 1024);
+}
+
+function inUnits(value: number, units: readonly string[], step: number): string {
   let unit = 0;
   let scaled = value;
-  while (Math.abs(scaled) >= 999.5 && unit < UNITS.length - 1) {
-    scaled /= 1000;
+  while (Math.abs(scaled) >= step - 0.5 && unit < units.length - 1) {
+    scaled /= step;
     unit += 1;
   }
-  return `${unit === 0 ? Math.round(scaled) : three(scaled)}${SPACE}${UNITS[unit]}`;
+  return `${unit === 0 ? Math.round(scaled) : three(scaled)}${SPACE}${units[unit]}`;
 }
 
 /** A whole number with thousands separated: "269,722". */

@@ -1,19 +1,21 @@
 // How a checkpoint is opened as a document of which nothing is ever fetched but the header's table.
 
 import { Clipboard } from "@jupyterlab/apputils";
+import { PathExt } from "@jupyterlab/coreutils";
 import { ABCWidgetFactory, type DocumentRegistry, DocumentWidget } from "@jupyterlab/docregistry";
 import { type Contents, RestContentProvider, type ServerConnection } from "@jupyterlab/services";
 import type { TranslationBundle } from "@jupyterlab/translation";
 import type { Message } from "@lumino/messaging";
 import { Widget } from "@lumino/widgets";
 import { type CheckpointTable, fetchTable } from "./checkpoint-table";
-import { mountFailure, mountTable } from "./checkpoint-view";
-import { tensorCode } from "./python-code";
+import { type Button, mountFailure, mountTable } from "./checkpoint-view";
+import { checkpointIcon } from "./icon";
 
 /** Answers JupyterLab's question for a document with its name, size and date: a checkpoint may have 500 GB. */
 export class NoContentProvider extends RestContentProvider {
   override async get(path: string, options?: Contents.IFetchOptions): Promise<Contents.IModel> {
-    const model = await super.get(path, { ...options, content: false });
+    // what is wrong with a file is told in its tab, by the viewer, and not in a dialog
+    const model = await super.get(path, { ...options, content: false }).catch(() => nothingAt(path));
     // of a writable file JupyterLab would make the copy it calls a checkpoint, when it is opened for the first time
     return { ...model, content: "", format: "text", type: "file", writable: false };
   }
@@ -23,33 +25,84 @@ export class NoContentProvider extends RestContentProvider {
   }
 }
 
-interface ViewerOptions {
+function nothingAt(path: string): Contents.IModel {
+  const never = new Date(0).toISOString();
+  const unknown = { created: never, last_modified: never, mimetype: "" };
+  return { ...unknown, name: PathExt.basename(path), path, type: "file", writable: false, content: "", format: "text" };
+}
+
+/** What a viewer needs of JupyterLab. */
+export interface ViewerHost {
   settings: ServerConnection.ISettings;
   trans: TranslationBundle;
-  openInNotebook: (path: string, format: string) => void;
+  /** The path on the server, of one that may begin with the name of a drive. */
+  localPath: (path: string) => string;
+  /** Bytes in the unit that the user has chosen. */
+  bytes: (value: number) => string;
+  openInNotebook: (viewer: CheckpointViewer) => void;
+  /** The code that reads a tensor, from the folder of the active notebook; without one, that opens the checkpoint. */
+  code: (viewer: CheckpointViewer, table: CheckpointTable, tensor: number | null) => string;
 }
 
 /** The tab's content: asks the server for the table, and shows it. */
 export class CheckpointViewer extends Widget {
-  private table: CheckpointTable | null = null;
+  private _table: CheckpointTable | null = null;
+  private asked = 0;
   private unmount = () => {};
 
   constructor(
-    private readonly path: string,
-    private readonly options: ViewerOptions,
+    private _path: string,
+    readonly isFolder: boolean,
+    private readonly host: ViewerHost,
   ) {
     super();
     this.addClass("jp-shrinkwidget-checkpoint");
+    this.node.tabIndex = -1;
   }
 
-  /** The format of the file, once it is known. */
-  get format(): string | null {
-    return this.table?.format ?? null;
+  /** Path of the file or folder, as JupyterLab writes it. */
+  get path(): string {
+    return this._path;
   }
 
-  protected override onAfterAttach(message: Message): void {
-    super.onAfterAttach(message);
-    if (!this.table) void this.load();
+  /** A file was renamed: nothing in it has changed. */
+  set path(path: string) {
+    this._path = path;
+  }
+
+  /** What is in the checkpoint, once it is known. */
+  get table(): CheckpointTable | null {
+    return this._table;
+  }
+
+  /** Ask for the table, also again. */
+  async load(): Promise<void> {
+    const { settings, trans, localPath, bytes, openInNotebook, code } = this.host;
+    this.asked += 1;
+    const asked = this.asked;
+    let show: () => () => void;
+    try {
+      const table = await fetchTable(localPath(this.path), settings);
+      this._table = table;
+      show = () =>
+        mountTable(this.node, table, {
+          translate: (text, ...values) => trans.__(text, ...values),
+          bytes,
+          copy: (tensor) => Clipboard.copyToSystem(code(this, table, tensor)),
+          openInNotebook: () => openInNotebook(this),
+        });
+    } catch (error) {
+      const message = error instanceof Error ? error.message : String(error);
+      const buttons: Button[] = [{ label: trans.__("Try again"), onClick: () => void this.load() }];
+      if (isPickle(this.path)) {
+        buttons.push({ label: trans.__("Convert in notebook"), onClick: () => openInNotebook(this) });
+      }
+      show = () => mountFailure(this.node, message, buttons);
+    }
+    // an answer that comes after a later question, or after the tab was closed, is shown no more
+    if (this.isDisposed || asked !== this.asked) return;
+    this.unmount();
+    this.unmount = show();
   }
 
   override dispose(): void {
@@ -57,38 +110,42 @@ export class CheckpointViewer extends Widget {
     super.dispose();
   }
 
-  private async load(): Promise<void> {
-    const { settings, trans, openInNotebook } = this.options;
-    this.unmount();
-    try {
-      const table = await fetchTable(this.path, settings);
-      if (this.isDisposed) return;
-      this.table = table;
-      this.unmount = mountTable(this.node, table, {
-        translate: (text, ...values) => trans.__(text, ...values),
-        copy: (tensor) => Clipboard.copyToSystem(tensorCode(this.path, table.format, tensor)),
-        openInNotebook: table.format === "gguf" ? null : () => openInNotebook(this.path, table.format),
-      });
-    } catch (error) {
-      if (this.isDisposed) return;
-      const message = error instanceof Error ? error.message : String(error);
-      this.unmount = mountFailure(this.node, message, trans.__("Try again"), () => void this.load());
-    }
+  protected override onAfterAttach(message: Message): void {
+    super.onAfterAttach(message);
+    if (this.asked === 0) void this.load();
+  }
+
+  protected override onActivateRequest(message: Message): void {
+    super.onActivateRequest(message);
+    if (!this.node.contains(document.activeElement)) this.node.focus({ preventScroll: true });
   }
 }
 
+/** Whether a file is a pickle by its name, which nothing here opens. */
+export function isPickle(path: string): boolean {
+  return [".pt", ".pth", ".ckpt", ".bin"].includes(PathExt.extname(path).toLowerCase());
+}
+
+/** The viewer of one file as JupyterLab's document. */
 export class CheckpointFactory extends ABCWidgetFactory<DocumentWidget<CheckpointViewer>> {
   constructor(
     options: DocumentRegistry.IWidgetFactoryOptions<DocumentWidget<CheckpointViewer>>,
-    private readonly viewer: ViewerOptions & { localPath: (path: string) => string },
+    private readonly host: ViewerHost,
   ) {
     super(options);
   }
 
   protected override createNewWidget(context: DocumentRegistry.Context): DocumentWidget<CheckpointViewer> {
-    const content = new CheckpointViewer(this.viewer.localPath(context.path), this.viewer);
+    const content = new CheckpointViewer(context.path, false, this.host);
     const widget = new DocumentWidget({ content, context });
+    widget.title.icon = checkpointIcon;
     widget.toolbar.hide(); // it would hold nothing but JupyterLab's "file is read-only"
+    context.pathChanged.connect((_, path) => {
+      content.path = path;
+    });
+    void context.ready.then(() => {
+      context.fileChanged.connect(() => void content.load()); // "Reload from disk"
+    });
     return widget;
   }
 }

@@ -23,15 +23,17 @@ export async function fetchTable(path: string, settings: ServerConnection.ISetti
   try {
     response = await ServerConnection.makeRequest(`${address}?path=${encodeURIComponent(path)}`, {}, settings);
   } catch {
-    throw new Error("The Jupyter server does not answer: start it again, and try again.");
+    throw new Error("The Jupyter server does not answer: is it still running?");
   }
   const found = await response.json().catch(() => null);
   if (response.ok && found) return found as CheckpointTable;
   if (response.status === 404 && found?.message === undefined) {
-    throw new Error("The Jupyter server lacks shrinkwidget's server part: install shrinkwidget there, and restart it.");
+    throw new Error(
+      "The Jupyter server has no shrinkwidget: install it where the server runs, and restart the server.",
+    );
   }
   if (response.status === 403 && !found?.message?.includes("folder")) {
-    throw new Error("The Jupyter server no longer knows you: reload the page, and log in again.");
+    throw new Error("Your session at the Jupyter server has expired: reload the page, and log in again.");
   }
   throw new Error(found?.message ?? `The Jupyter server answered with status ${response.status}.`);
 }

@@ -1,6 +1,6 @@
 import { expect, it } from "vitest";
 import type { CheckpointTable } from "./checkpoint-table";
-import { buildTree, foundRows, treeRows } from "./checkpoint-tree";
+import { buildTree, foundRows, modulePaths, type Sort, searchTexts, treeRows } from "./checkpoint-tree";
 
 /** A table of float32 tensors by name and shape. */
 function table(tensors: [string, number[]][]): CheckpointTable {
@@ -62,8 +62,8 @@ it("does not fold blocks of other dtypes", () => {
 
 it("shows as much of the tree as is open", () => {
   const root = buildTree(MODEL);
-  expect(treeRows(root, new Set(), "file").map((row) => row.node.name)).toEqual(["embed", "layers", "head"]);
-  const opened = treeRows(root, new Set(["layers", "layers.0"]), "file").map((row) => [row.node.name, row.depth]);
+  expect(treeRows(root, new Set(), null).map((row) => row.node.name)).toEqual(["embed", "layers", "head"]);
+  const opened = treeRows(root, new Set(["layers", "layers.0"]), null).map((row) => [row.node.name, row.depth]);
   expect(opened.slice(1, 5)).toEqual([
     ["layers", 0],
     ["0…1", 1],
@@ -72,19 +72,36 @@ it("shows as much of the tree as is open", () => {
   ]);
 });
 
-it("sorts siblings by size and by name", () => {
+it("sorts siblings by size and by name, either way", () => {
   const root = buildTree(MODEL);
-  expect(treeRows(root, new Set(), "bytes").map((row) => row.node.name)).toEqual(["layers", "embed", "head"]);
-  expect(treeRows(root, new Set(), "name").map((row) => row.node.name)).toEqual(["embed", "head", "layers"]);
+  const names = (sort: Sort) => treeRows(root, new Set(), sort).map((row) => row.node.name);
+  expect(names({ by: "bytes", descending: true })).toEqual(["layers", "embed", "head"]);
+  expect(names({ by: "parameters", descending: false })).toEqual(["head", "embed", "layers"]);
+  expect(names({ by: "name", descending: false })).toEqual(["embed", "head", "layers"]);
+});
+
+it("tells which dtypes a module holds, and which modules there are", () => {
+  const mixed = table([
+    ["a.b.c", [3]],
+    ["a.b.d", [3]],
+    ["a.e", [1]],
+  ]);
+  mixed.tensors.dtype[1] = "I32";
+  const root = buildTree(mixed);
+  expect(root.children[0].dtypes).toEqual(["F32", "I32"]);
+  expect(modulePaths(root)).toEqual(["a", "a.b"]);
 });
 
 it("finds tensors by words of their names, in any order and case", () => {
-  expect(foundRows(MODEL, "ATTN layers.1", "file").map((row) => row.node.path)).toEqual([
-    "layers.1.attn.weight",
-    "layers.10.attn.weight",
-    "layers.11.attn.weight",
-  ]);
-  expect(foundRows(MODEL, "i32", "file")).toEqual([]);
+  const found = (query: string) => foundRows(MODEL, searchTexts(MODEL), query, null).map((row) => row.node.path);
+  expect(found("ATTN layers.1")).toEqual(["layers.1.attn.weight", "layers.10.attn.weight", "layers.11.attn.weight"]);
+  expect(found("i32")).toEqual([]);
+});
+
+it("finds a tensor by a name that is tied to it", () => {
+  const tied = { ...MODEL, tied: [["lm_head.weight", "embed.weight"]] as [string, string][] };
+  const found = foundRows(tied, searchTexts(tied), "lm_head", null);
+  expect(found.map((row) => row.node.path)).toEqual(["embed.weight"]);
 });
 
 it("takes names that are prefixes of others", () => {

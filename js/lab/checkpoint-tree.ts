@@ -14,9 +14,14 @@ export interface Node {
   times: number;
   parameters: number;
   bytes: number;
+  /** Those of its tensors, in the order of their first. */
+  dtypes: readonly string[];
 }
 
-export type SortKey = "file" | "name" | "bytes";
+export type SortKey = "name" | "parameters" | "bytes";
+
+/** Null for the order in the file. */
+export type Sort = { by: SortKey; descending: boolean } | null;
 
 export interface Row {
   node: Node;
@@ -43,18 +48,22 @@ export function buildTree({ tensors }: CheckpointTable): Node {
       }
       parent = found;
     });
-    const leaf = module(parts[parts.length - 1], path);
-    leaf.tensor = tensor;
-    leaf.bytes = tensors.bytes[tensor];
-    leaf.parameters = tensors.shape[tensor].reduce((product, size) => product * size, 1);
-    signatures.set(leaf, `${tensors.shape[tensor].join("×")} ${tensors.dtype[tensor]}`);
-    parent.children.push(leaf);
+    const node = leaf(tensors, tensor, parts[parts.length - 1]);
+    signatures.set(node, `${tensors.shape[tensor].join("×")} ${tensors.dtype[tensor]}`);
+    parent.children.push(node);
   });
   return finished(root);
 }
 
 function module(name: string, path: string): Node {
-  return { name, path, tensor: -1, children: [], times: 1, parameters: 0, bytes: 0 };
+  return { name, path, tensor: -1, children: [], times: 1, parameters: 0, bytes: 0, dtypes: [] };
+}
+
+function leaf(tensors: CheckpointTable["tensors"], tensor: number, name: string): Node {
+  const parameters = tensors.shape[tensor].reduce((product, size) => product * size, 1);
+  const { [tensor]: bytes } = tensors.bytes;
+  const dtypes = [tensors.dtype[tensor]];
+  return { name, path: tensors.name[tensor], tensor, children: [], times: 1, parameters, bytes, dtypes };
 }
 
 /** Add up a module, and fold those of its children that repeat. */
@@ -63,6 +72,7 @@ function finished(node: Node): Node {
   node.children = node.children.map(finished);
   node.parameters = node.children.reduce((sum, child) => sum + child.parameters, 0);
   node.bytes = node.children.reduce((sum, child) => sum + child.bytes, 0);
+  node.dtypes = [...new Set(node.children.flatMap((child) => child.dtypes))];
   signatures.set(node, node.children.map((child) => `${child.name}(${signatures.get(child)})`).join());
   node.children = foldRepeats(node.children);
   return node;
@@ -93,19 +103,21 @@ function foldRepeats(children: Node[]): Node[] {
   });
 }
 
-const BY_NAME = new Intl.Collator("en", { numeric: true }).compare;
+const { compare } = new Intl.Collator("en", { numeric: true });
 
-function sorted(nodes: readonly Node[], key: SortKey): readonly Node[] {
-  if (key === "file") return nodes;
-  return [...nodes].sort((a, b) => (key === "bytes" ? b.bytes - a.bytes : BY_NAME(a.path, b.path)));
+function sorted(nodes: readonly Node[], sort: Sort): readonly Node[] {
+  if (!sort) return nodes;
+  const { by, descending } = sort;
+  const sign = descending ? -1 : 1;
+  return [...nodes].sort((a, b) => sign * (by === "name" ? compare(a.path, b.path) : a[by] - b[by]));
 }
 
-/** The rows to show: the tree as far as it is opened. */
-export function treeRows(root: Node, open: ReadonlySet<string>, key: SortKey): Row[] {
+/** The rows to show: the tree as far as it is open. */
+export function treeRows(root: Node, open: ReadonlySet<string>, sort: Sort): Row[] {
   const rows: Row[] = [];
   const visit = (nodes: readonly Node[], depth: number) => {
-    for (const node of sorted(nodes, key)) {
-      const isOpen = open.has(node.path);
+    for (const node of sorted(nodes, sort)) {
+      const isOpen = node.tensor < 0 && open.has(node.path);
       rows.push({ node, depth, open: isOpen });
       if (isOpen) visit(node.children, depth + 1);
     }
@@ -114,15 +126,31 @@ export function treeRows(root: Node, open: ReadonlySet<string>, key: SortKey): R
   return rows;
 }
 
-/** The rows of a search: every tensor whose name holds the words, in any case and order. */
-export function foundRows({ tensors }: CheckpointTable, query: string, key: SortKey): Row[] {
+/** The paths of all modules in a tree. */
+export function modulePaths(node: Node): string[] {
+  return node.children.flatMap((child) => (child.tensor < 0 ? [child.path, ...modulePaths(child)] : []));
+}
+
+/** The other names of tensors that have several. */
+export function otherNames({ tied }: CheckpointTable): Map<string, string[]> {
+  const found = new Map<string, string[]>();
+  for (const [alias, name] of tied) found.set(name, [...(found.get(name) ?? []), alias]);
+  return found;
+}
+
+/** What a search looks at, for each tensor: its names and dtype, in lower case. */
+export function searchTexts(table: CheckpointTable): string[] {
+  const others = otherNames(table);
+  const { name: names, dtype } = table.tensors;
+  return names.map((name, i) => [name, ...(others.get(name) ?? []), dtype[i]].join(" ").toLowerCase());
+}
+
+/** The rows of a search: every tensor in whose names and dtype all its words are, in any case and order. */
+export function foundRows({ tensors }: CheckpointTable, texts: readonly string[], query: string, sort: Sort): Row[] {
   const words = query.toLowerCase().split(/\s+/).filter(Boolean);
   const found: Node[] = [];
-  tensors.name.forEach((path, tensor) => {
-    const text = `${path} ${tensors.dtype[tensor]}`.toLowerCase();
-    if (!words.every((word) => text.includes(word))) return;
-    const parameters = tensors.shape[tensor].reduce((product, size) => product * size, 1);
-    found.push({ name: path, path, tensor, children: [], times: 1, parameters, bytes: tensors.bytes[tensor] });
+  texts.forEach((text, tensor) => {
+    if (words.every((word) => text.includes(word))) found.push(leaf(tensors, tensor, tensors.name[tensor]));
   });
-  return sorted(found, key).map((node) => ({ node, depth: 0, open: false }));
+  return sorted(found, sort).map((node) => ({ node, depth: 0, open: false }));
 }

@@ -1,7 +1,7 @@
 // The JupyterLab extension: opens checkpoints from the file browser, and starts from the launcher.
 
 import { ILayoutRestorer, type JupyterFrontEnd, type JupyterFrontEndPlugin } from "@jupyterlab/application";
-import { ICommandPalette, WidgetTracker } from "@jupyterlab/apputils";
+import { ICommandPalette, MainAreaWidget, showErrorMessage, WidgetTracker } from "@jupyterlab/apputils";
 import { PathExt } from "@jupyterlab/coreutils";
 import { IDocumentManager } from "@jupyterlab/docmanager";
 import type { DocumentRegistry, IDocumentWidget } from "@jupyterlab/docregistry";
@@ -9,40 +9,73 @@ import { FileDialog, IFileBrowserFactory } from "@jupyterlab/filebrowser";
 import { ILauncher } from "@jupyterlab/launcher";
 import { INotebookTracker } from "@jupyterlab/notebook";
 import { type Contents, IDefaultDrive } from "@jupyterlab/services";
+import { ISettingRegistry } from "@jupyterlab/settingregistry";
 import { ITranslator, nullTranslator } from "@jupyterlab/translation";
-import { CheckpointFactory, type CheckpointViewer, NoContentProvider } from "./checkpoint-document";
+import { signal } from "@preact/signals";
+import { binaryBytes, bytes } from "../charts/number-format";
+import {
+  CheckpointFactory,
+  CheckpointViewer,
+  isPickle,
+  NoContentProvider,
+  type ViewerHost,
+} from "./checkpoint-document";
+import { type CheckpointTable, fetchTable } from "./checkpoint-table";
 import { checkpointIcon } from "./icon";
-import { insertAndRun, newNotebook } from "./open-in-notebook";
-import { exploreCode, STARTER } from "./python-code";
+import { insertCell, newNotebook } from "./open-in-notebook";
+import { convertCode, openCode, STARTER, tensorCode } from "./python-code";
 
+const PLUGIN = "shrinkwidget:checkpoints";
 const FACTORY = "Checkpoint";
 const NO_CONTENT = "shrinkwidget-no-content";
 const FILE_TYPES = [
-  { name: "safetensors", displayName: "Safetensors checkpoint", extensions: [".safetensors"] },
-  { name: "safetensors-index", displayName: "Sharded checkpoint", extensions: [".safetensors.index.json"] },
-  { name: "gguf", displayName: "GGUF checkpoint", extensions: [".gguf"] },
+  { name: "safetensors", displayName: "Safetensors checkpoint", extensions: [".safetensors"], icon: checkpointIcon },
+  {
+    name: "safetensors-index",
+    displayName: "Sharded checkpoint",
+    extensions: [".safetensors.index.json"],
+    icon: checkpointIcon,
+  },
+  { name: "gguf", displayName: "GGUF checkpoint", extensions: [".gguf"], icon: checkpointIcon },
+  {
+    // not opened, but told why, where JupyterLab would complain that it is no text; .bin may be anything else
+    name: "pytorch-pickle",
+    displayName: "PyTorch checkpoint (pickle)",
+    extensions: [".pt", ".pth", ".ckpt"],
+    pattern: "^((diffusion_)?pytorch|adapter)_model.*\\.bin$",
+  },
 ];
 
 const OPEN_IN_NOTEBOOK = "shrinkwidget:open-in-notebook";
 const EXPLORE_A_MODEL = "shrinkwidget:explore-a-model";
 const OPEN_A_CHECKPOINT = "shrinkwidget:open-a-checkpoint";
+const OPEN_FOLDER = "shrinkwidget:open-folder";
 
-const plugin: JupyterFrontEndPlugin<void> = {
-  id: "shrinkwidget:checkpoints",
+const checkpoints: JupyterFrontEndPlugin<void> = {
+  id: PLUGIN,
   description: "Opens safetensors and GGUF checkpoints without reading their weights.",
   autoStart: true,
   requires: [IDocumentManager, IDefaultDrive],
-  optional: [ITranslator, ILayoutRestorer, ICommandPalette, ILauncher, INotebookTracker, IFileBrowserFactory],
-  activate,
+  optional: [
+    ITranslator,
+    ISettingRegistry,
+    ILayoutRestorer,
+    ICommandPalette,
+    ILauncher,
+    INotebookTracker,
+    IFileBrowserFactory,
+  ],
+  activate: activateCheckpoints,
 };
 
-export default plugin;
+export default [checkpoints];
 
-function activate(
+function activateCheckpoints(
   app: JupyterFrontEnd,
   documents: IDocumentManager,
   drive: Contents.IDrive,
   translator: ITranslator | null,
+  registry: ISettingRegistry | null,
   restorer: ILayoutRestorer | null,
   palette: ICommandPalette | null,
   launcher: ILauncher | null,
@@ -50,24 +83,61 @@ function activate(
   browsers: IFileBrowserFactory | null,
 ): void {
   const trans = (translator ?? nullTranslator).load("shrinkwidget");
-  const { commands, docRegistry, serviceManager } = app;
+  const { commands, docRegistry, serviceManager, shell } = app;
   const { contents, serverSettings } = serviceManager;
-  const tracker = new WidgetTracker<IDocumentWidget<CheckpointViewer>>({ namespace: "shrinkwidget-checkpoints" });
+  const settings = signal({ sparsity: null, bits: null, byteUnits: "decimal" });
+  void registry?.load(PLUGIN).then((found) => {
+    const read = () => {
+      settings.value = { ...settings.value, ...found.composite };
+    };
+    found.changed.connect(read);
+    read();
+  });
 
   drive.contentProviderRegistry?.register(
     NO_CONTENT,
     new NoContentProvider({ apiEndpoint: "/api/contents", serverSettings }),
   );
   for (const type of FILE_TYPES) {
-    docRegistry.addFileType({ ...type, icon: checkpointIcon, fileFormat: "text", contentType: "file", mimeTypes: [] });
+    docRegistry.addFileType({ ...type, fileFormat: "text", contentType: "file", mimeTypes: [] });
   }
-  const openInNotebook = async (path: string, format: string) => {
-    const local = contents.localPath(path);
+
+  /** The path by which code in the active notebook reaches a file; without one, a notebook beside the file. */
+  const pathFromNotebook = (path: string): string => {
     const active = notebooks?.currentWidget;
-    const folder = PathExt.dirname(active ? contents.localPath(active.context.path) : local);
-    const panel = active ?? (await newNotebook(app, folder));
-    await insertAndRun(app, panel, exploreCode(PathExt.relative(`/${folder}`, `/${local}`), format));
+    const folder = PathExt.dirname(contents.localPath(active ? active.context.path : path));
+    return PathExt.relative(`/${folder}`, `/${contents.localPath(path)}`);
   };
+  const openInNotebook = async (path: string, known: CheckpointTable | null): Promise<void> => {
+    const pickle = isPickle(path);
+    try {
+      // what a file holds is not told by its name: a packed model is a .safetensors file, too
+      const { format } = pickle
+        ? { format: "" }
+        : (known ?? (await fetchTable(contents.localPath(path), serverSettings)));
+      const code = pickle ? convertCode(pathFromNotebook(path)) : openCode(pathFromNotebook(path), format, start());
+      const folder = PathExt.dirname(contents.localPath(path));
+      const panel = notebooks?.currentWidget ?? (await newNotebook(app, folder));
+      await insertCell(app, panel, code, { run: !pickle });
+    } catch (error) {
+      await showErrorMessage(trans.__("Open in Notebook"), error instanceof Error ? error : String(error));
+    }
+  };
+  const start = () => ({ sparsity: settings.value.sparsity, bits: settings.value.bits });
+  const host: ViewerHost = {
+    settings: serverSettings,
+    trans,
+    localPath: (path) => contents.localPath(path),
+    bytes: (value) => (settings.value.byteUnits === "binary" ? binaryBytes(value) : bytes(value)),
+    openInNotebook: ({ path, table }) => void openInNotebook(path, table),
+    code: ({ path, isFolder }, table, tensor) => {
+      if (tensor === null) return openCode(pathFromNotebook(path), table.format, start());
+      const file = table.files[table.tensors.file[tensor]].name;
+      const whole = PathExt.join(isFolder ? path : PathExt.dirname(path), file);
+      return tensorCode(pathFromNotebook(whole), table.format, table.tensors.name[tensor]);
+    },
+  };
+
   const factory = new CheckpointFactory(
     {
       name: FACTORY,
@@ -77,58 +147,80 @@ function activate(
       readOnly: true,
       contentProviderId: NO_CONTENT,
     },
-    {
-      settings: serverSettings,
-      trans,
-      localPath: (path) => contents.localPath(path),
-      openInNotebook: (path, format) => void openInNotebook(path, format),
-    },
+    host,
   );
+  const files = new WidgetTracker<IDocumentWidget<CheckpointViewer>>({ namespace: "shrinkwidget-checkpoints" });
   factory.widgetCreated.connect((_, widget) => {
-    widget.title.icon = checkpointIcon;
-    widget.context.pathChanged.connect(() => void tracker.save(widget));
-    void tracker.add(widget);
+    widget.context.pathChanged.connect(() => void files.save(widget));
+    void files.add(widget);
   });
   // their types leave out that an optional property may be undefined, as ours are checked for
   docRegistry.addWidgetFactory(factory as DocumentRegistry.WidgetFactory);
-  void restorer?.restore(tracker, {
+  void restorer?.restore(files, {
     command: "docmanager:open",
     args: (widget) => ({ path: widget.context.path, factory: FACTORY }),
     name: (widget) => widget.context.path,
   });
+  const folders = new WidgetTracker<MainAreaWidget<CheckpointViewer>>({ namespace: "shrinkwidget-folders" });
+  void restorer?.restore(folders, {
+    command: OPEN_FOLDER,
+    args: (widget) => ({ path: widget.content.path }),
+    name: (widget) => widget.content.path,
+  });
 
-  /** The checkpoint a command is about: the one selected in the file browser it was clicked in, or the one in front. */
-  const target = (): { path: string; format: string } | null => {
-    const front = tracker.currentWidget;
-    if (front && front === app.shell.currentWidget) {
-      return { path: front.context.path, format: front.content.format ?? "safetensors" };
-    }
-    const selected = browsers?.tracker.currentWidget?.selectedItems().next().value;
-    const type = selected && docRegistry.getFileTypesForPath(selected.path)[0]?.name;
-    if (selected && FILE_TYPES.some((known) => known.name === type)) {
-      return { path: selected.path, format: type === "gguf" ? "gguf" : "safetensors" };
-    }
-    return front ? { path: front.context.path, format: front.content.format ?? "safetensors" } : null;
+  const selectedPath = () => browsers?.tracker.currentWidget?.selectedItems().next().value?.path ?? null;
+  const frontViewer = () => {
+    const front = shell.currentWidget;
+    return front instanceof MainAreaWidget && front.content instanceof CheckpointViewer ? front.content : null;
   };
-
+  const isCheckpoint = (path: string) => {
+    const type = docRegistry.getFileTypesForPath(path)[0]?.name;
+    return FILE_TYPES.some((known) => known.name === type);
+  };
   commands.addCommand(OPEN_IN_NOTEBOOK, {
     label: trans.__("Open in Notebook"),
-    caption: trans.__("Put a cell that explores this checkpoint into the active notebook, or a new one, and run it"),
+    caption: trans.__("Put a cell that opens this checkpoint into the active notebook, or a new one, and run it"),
     icon: checkpointIcon,
-    isEnabled: () => [null, "gguf"].every((format) => (target()?.format ?? null) !== format),
-    execute: async () => {
-      const found = target();
-      if (found) await openInNotebook(found.path, found.format);
+    isEnabled: ({ selected }) => selected === true || frontViewer() !== null || isCheckpoint(selectedPath() ?? ""),
+    execute: async ({ selected }) => {
+      const viewer = selected === true ? null : frontViewer();
+      const path = viewer?.path ?? selectedPath();
+      if (path !== null) await openInNotebook(path, viewer?.table ?? null);
     },
+    describedBy: { args: SELECTED },
+  });
+  commands.addCommand(OPEN_FOLDER, {
+    label: trans.__("Open as Checkpoint"),
+    caption: trans.__("Show the checkpoint in this folder"),
+    icon: checkpointIcon,
+    execute: ({ path: given }) => {
+      const path = typeof given === "string" ? given : selectedPath();
+      if (path === null) return;
+      const found = folders.find((widget) => widget.content.path === path);
+      const widget = found ?? new MainAreaWidget({ content: new CheckpointViewer(path, true, host) });
+      if (!found) {
+        widget.id = `shrinkwidget-folder-${path}`;
+        widget.title.label = PathExt.basename(path);
+        widget.title.caption = path;
+        widget.title.icon = checkpointIcon;
+        widget.title.closable = true;
+        widget.toolbar.hide();
+        shell.add(widget, "main");
+        void folders.add(widget);
+      }
+      shell.activateById(widget.id);
+    },
+    describedBy: { args: { type: "object", properties: { path: { type: "string" } } } },
   });
   commands.addCommand(EXPLORE_A_MODEL, {
     label: trans.__("Explore a Model"),
     caption: trans.__("A new notebook that opens shrinkwidget's explorer on a small trained network"),
     icon: checkpointIcon,
-    execute: async (args) => {
-      const folder = typeof args.cwd === "string" ? args.cwd : (browsers?.tracker.currentWidget?.model.path ?? "");
-      await insertAndRun(app, await newNotebook(app, folder), STARTER);
+    execute: async ({ cwd }) => {
+      const folder = typeof cwd === "string" ? cwd : (browsers?.tracker.currentWidget?.model.path ?? "");
+      await insertCell(app, await newNotebook(app, folder), STARTER, { run: true });
     },
+    describedBy: { args: { type: "object", properties: { cwd: { type: "string" } } } },
   });
   commands.addCommand(OPEN_A_CHECKPOINT, {
     label: trans.__("Open a Checkpoint"),
@@ -139,15 +231,13 @@ function activate(
         manager: documents,
         title: trans.__("Open a Checkpoint"),
         translator: translator ?? nullTranslator,
-        filter: (item) => {
-          const type = docRegistry.getFileTypesForPath(item.path)[0]?.name;
-          return FILE_TYPES.some((known) => known.name === type) ? {} : null;
-        },
+        filter: (item) => (isCheckpoint(item.path) ? {} : null),
       });
       for (const file of chosen.value ?? []) {
         await commands.execute("docmanager:open", { path: file.path, factory: FACTORY });
       }
     },
+    describedBy: { args: { type: "object", properties: {} } },
   });
 
   const category = trans.__("Shrink");
@@ -156,8 +246,11 @@ function activate(
     palette?.addItem({ command, category });
   }
   palette?.addItem({ command: OPEN_IN_NOTEBOOK, category });
-  for (const { name } of FILE_TYPES.filter((type) => type.name !== "gguf")) {
-    const selector = `.jp-DirListing-item[data-file-type="${name}"]`;
-    app.contextMenu.addItem({ command: OPEN_IN_NOTEBOOK, selector, rank: 1 });
-  }
 }
+
+const SELECTED = {
+  type: "object",
+  properties: {
+    selected: { type: "boolean", description: "Whether to open the file selected in the file browser." },
+  },
+};

@@ -1,4 +1,4 @@
-// Puts a cell into a notebook, and runs it.
+// Makes notebooks, and puts cells into them.
 
 import type { JupyterFrontEnd } from "@jupyterlab/application";
 import { NotebookActions, type NotebookPanel } from "@jupyterlab/notebook";
@@ -11,8 +11,13 @@ export async function newNotebook(app: JupyterFrontEnd, folder: string): Promise
   return app.commands.execute("notebook:create-new", { cwd: folder, kernelName, activate: true });
 }
 
-/** Put code into the active cell if that is empty, else into a new cell below it, and run it. */
-export async function insertAndRun(app: JupyterFrontEnd, panel: NotebookPanel, code: string): Promise<void> {
+/** Put code into the active cell if that is empty, else into a new cell below it, and run it if asked to. */
+export async function insertCell(
+  app: JupyterFrontEnd,
+  panel: NotebookPanel,
+  code: string,
+  { run }: { run: boolean },
+): Promise<void> {
   await panel.context.ready;
   await panel.revealed;
   const notebook = panel.content;
@@ -22,6 +27,7 @@ export async function insertAndRun(app: JupyterFrontEnd, panel: NotebookPanel, c
   }
   notebook.activeCell!.model.sharedModel.setSource(code);
   app.shell.activateById(panel.id);
+  if (!run) return;
   await panel.sessionContext.ready;
   await NotebookActions.run(notebook, panel.sessionContext);
 }

@@ -1,4 +1,4 @@
-// The Python that opens a checkpoint or one of its tensors, to be run from the folder the path is relative to.
+// The Python that opens a checkpoint, reads one of its tensors, or converts a pickle.
 
 /** A text as a literal of Python. */
 export function literal(text: string): string {
@@ -6,31 +6,59 @@ export function literal(text: string): string {
   return JSON.stringify(text).replace(/[\u{7f}-\u{10ffff}]/gu, (letter) => `\\U${hex(letter)}`);
 }
 
-/** The cell that "Open in notebook" puts into a notebook. */
-export function exploreCode(path: string, format: string): string {
-  const load = format === "shrinkwidget" ? `sw.load(${literal(path)})` : `sw.explore(${literal(path)})`;
-  return `import shrinkwidget as sw\n\n${load}`;
+/** What the explorer starts with, as the settings have it; null leaves the weights as they are. */
+export interface Start {
+  sparsity: number | null;
+  bits: number | null;
 }
 
-/** The cell of the launcher's "Explore a model". */
+/** The cell that "Open in notebook" puts into a notebook. */
+export function openCode(path: string, format: string, start: Start): string {
+  const file = literal(path);
+  if (format === "gguf") {
+    return `from gguf import GGUFReader
+
+reader = GGUFReader(${file})
+{tensor.name: tensor.tensor_type.name for tensor in reader.tensors}`;
+  }
+  if (format === "shrinkwidget") return `import shrinkwidget as sw\n\nsmall = sw.load(${file})\nsmall`;
+  const fields = Object.entries(start).filter(([, value]) => value !== null);
+  const args = [file, ...fields.map(([name, value]) => `${name}=${value}`)];
+  return `import shrinkwidget as sw\n\nsw.explore(${args.join(", ")})`;
+}
+
+/** Python that reads a tensor of the file at `path`. */
+export function tensorCode(path: string, format: string, tensor: string): string {
+  const [file, name] = [literal(path), literal(tensor)];
+  if (format === "gguf") {
+    return `from gguf import GGUFReader
+
+reader = GGUFReader(${file})
+tensor = next(tensor for tensor in reader.tensors if tensor.name == ${name})`;
+  }
+  if (format === "shrinkwidget") {
+    return `import shrinkwidget as sw\n\ntensor = sw.load(${file}).state_dict()[${name}]`;
+  }
+  return `from safetensors import safe_open
+
+with safe_open(${file}, framework="pt") as file:
+    tensor = file.get_tensor(${name})`;
+}
+
+/** Python that writes the state dict in a pickle as a safetensors file; tied tensors are written one by one. */
+export function convertCode(path: string): string {
+  const target = `${path.replace(/\.[^./]*$/, "")}.safetensors`;
+  return `import torch
+from safetensors.torch import save_file
+
+# weights_only refuses a pickle that holds anything but tensors and plain containers
+state = torch.load(${literal(path)}, map_location="cpu", weights_only=True)
+save_file({name: tensor.clone().contiguous() for name, tensor in state.items()}, ${literal(target)})`;
+}
+
+/** The cell of the launcher's "Explore a Model". */
 export const STARTER = `import shrinkwidget as sw
 
 # a small trained network; put your own model, or the path of a checkpoint, in its place
 model = sw.demo.model()
 sw.explore(model, sw.demo.data("test"))`;
-
-/** Python that reads a tensor, or without one opens the file. */
-export function tensorCode(path: string, format: string, tensor: string | null): string {
-  const file = literal(path);
-  if (format === "gguf") {
-    const which =
-      tensor === null ? "reader.tensors" : `next(t for t in reader.tensors if t.name == ${literal(tensor)})`;
-    return `from gguf import GGUFReader\n\nreader = GGUFReader(${file})\n${which}`;
-  }
-  if (tensor === null || path.endsWith(".json")) return exploreCode(path, format);
-  if (format === "shrinkwidget") {
-    return `import shrinkwidget as sw\n\ntensor = sw.load(${file}).state_dict()[${literal(tensor)}]`;
-  }
-  const read = `    tensor = file.get_tensor(${literal(tensor)})`;
-  return `from safetensors import safe_open\n\nwith safe_open(${file}, "pt") as file:\n${read}`;
-}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import secrets
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from safetensors.torch import save_file
 import shrinkwidget as sw
 
 from ..engine.test_gguf_header import write_gguf
+from ..engine.test_safetensors_checkpoint import save_sharded
 from .jupyterlab_server import Lab
 from .notebook_page import LONG, Notebook
 
@@ -37,10 +39,35 @@ class LabPage:
         self.page.goto(f"{self.lab.url}lab/workspaces/{secrets.token_hex(4)}/tree/{name}?token={self.lab.token}")
         self.page.wait_for_selector(".jp-DirListing-item", timeout=LONG)
 
+    def file(self, name: str) -> Locator:
+        """Return a file or folder in the file browser."""
+        return self.page.locator(".jp-DirListing-item").filter(has_text=re.compile(rf"^\s*{re.escape(name)}"))
+
+    @property
+    def viewer(self) -> Locator:
+        """Return the content of the checkpoint's tab in front."""
+        return self.page.locator(".jp-shrinkwidget-checkpoint:visible")
+
     def double_click(self, name: str) -> Locator:
         """Open a file as a user does; return its tab's content."""
-        self.page.locator(".jp-DirListing-item").filter(has_text=re.compile(rf"^\s*{re.escape(name)}")).dblclick()
-        return self.page.locator(".jp-shrinkwidget-checkpoint:visible")
+        self.file(name).dblclick()
+        return self.viewer
+
+    def menu(self, name: str, entry: str) -> None:
+        """Choose an entry of the context menu of a file or folder."""
+        self.file(name).click(button="right")
+        self.page.get_by_role("menuitem", name=entry, exact=True).click()
+
+    def command(self, name: str, **arguments: object) -> None:
+        """Run one of JupyterLab's commands, and wait until it is done."""
+        Notebook(self.page).command(name, **arguments)
+
+    def sources(self) -> list[str]:
+        """Return the code of the cells of the notebook in front."""
+        cells = (
+            "window.jupyterapp.shell.currentWidget.content.widgets.map((cell) => cell.model.sharedModel.getSource())"
+        )
+        return list(self.page.evaluate(cells))
 
 
 @pytest.fixture
@@ -52,7 +79,6 @@ def folder(jupyterlab: Lab, tmp_path: Path) -> Path:
     state = {name: torch.randn(shape) for name, shape in BLOCKS.items()}
     save_file(state | {"model.embed.weight": torch.randn(100, 64).half()}, found / "tiny.safetensors", {"epoch": "7"})
     write_gguf(found / "tiny.gguf")
-    (found / "torn.safetensors").write_bytes((10**9).to_bytes(8, "little") + b"{}")
     return found
 
 
@@ -69,8 +95,15 @@ def lab(jupyterlab: Lab, context: BrowserContext, folder: Path) -> Iterator[LabP
     assert complaints == []
 
 
-def texts(rows: Locator) -> list[list[str]]:
-    return [re.split(r"\t|\n", row.replace("\u00a0", " ")) for row in rows.all_inner_texts()]
+def row(viewer: Locator, name: str) -> Locator:
+    """Return the row of a module or tensor by the name it shows."""
+    return viewer.get_by_test_id("checkpoint-row").filter(
+        has=viewer.page.locator("th bdi").get_by_text(name, exact=True)
+    )
+
+
+def cells(found: Locator) -> list[str]:
+    return [text.replace("\u00a0", " ") for text in found.locator("td").all_inner_texts()]
 
 
 def test_a_double_click_shows_what_is_in_a_checkpoint_and_reads_no_weight(
@@ -83,15 +116,12 @@ def test_a_double_click_shows_what_is_in_a_checkpoint_and_reads_no_weight(
     expect(facts).to_contain_text(f"{parameters / 1000:.1f}\u00a0k parameters")
     rows = viewer.get_by_test_id("checkpoint-row")
     expect(rows).to_have_count(3)  # model, opened as it is all there is, and its two parts
-    viewer.get_by_role("button", name="layers", exact=False).first.click()
+    assert cells(row(viewer, "model")) == ["", "F32, F16", "31,360", "113 kB", "100 %"]
+    row(viewer, "layers").click()
     expect(viewer.get_by_text("×6")).to_have_count(1)
-    viewer.get_by_role("button", name="0…5").click()
-    viewer.get_by_role("button", name="attn").click()
-    weight = viewer.get_by_test_id("checkpoint-row").filter(has_text="[64, 64]")
-    expect(weight).to_have_count(1)
-    assert texts(weight)[0][-4:] == ["[64, 64]", "F32", "16.4 kB", "15 %"]
-    viewer.get_by_role("searchbox").fill("norm")
-    expect(rows).to_have_count(6)
+    row(viewer, "0…5").click()
+    row(viewer, "attn").click()
+    assert cells(row(viewer, "weight")) == ["[64, 64]", "F32", "4,096", "16.4 kB", "15 %"]
     viewer.get_by_text("Metadata (1)").click()
     expect(viewer.get_by_test_id("checkpoint-metadata")).to_contain_text("epoch")
     asked = [ask for ask in lab.requests if "/api/contents/" in ask.url and "tiny.safetensors" in ask.url]
@@ -100,37 +130,104 @@ def test_a_double_click_shows_what_is_in_a_checkpoint_and_reads_no_weight(
     read = [ask.url for ask in asked if "/checkpoints?" not in ask.url]
     assert [url for url in read if "content=0" not in url] == []
     assert not [*folder.glob(".ipynb_checkpoints/*")]
-    viewer.get_by_role("searchbox").fill("")
     for theme in ("JupyterLab Light", "JupyterLab Dark"):
         Notebook(lab.page).theme(theme)
         lab.page.screenshot(path=screenshots / f"checkpoint-{theme.split()[-1].lower()}.png")
+    lab.page.emulate_media(forced_colors="active")
+    lab.page.screenshot(path=screenshots / "checkpoint-forced-colors.png")
+
+
+def test_the_tree_is_searched_sorted_and_moved_in_by_keys(lab: LabPage) -> None:
+    lab.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    viewer = lab.double_click("tiny.safetensors")
+    rows, grid = viewer.get_by_test_id("checkpoint-row"), viewer.get_by_role("treegrid")
+    selected = viewer.locator("tr[aria-selected=true]")
+    viewer.get_by_role("searchbox").fill("NORM layers.3")
+    expect(rows).to_have_count(1)
+    viewer.get_by_role("searchbox").fill("")
+    viewer.get_by_role("button", name="bytes").click()
+    assert rows.locator("th bdi").all_inner_texts() == ["model", "layers", "embed"]
+    viewer.get_by_role("button", name="bytes").click()
+    expect(viewer.locator("th[aria-sort=ascending]")).to_have_count(1)
+    assert rows.locator("th bdi").all_inner_texts() == ["model", "embed", "layers"]
+    grid.focus()
+    for key, name in (("End", "layers"), ("ArrowRight", "layers"), ("ArrowRight", "0…5"), ("Enter", "0…5")):
+        grid.press(key)
+        expect(selected.locator("bdi")).to_have_text(name)
+    expect(selected).to_have_attribute("aria-expanded", "true")
+    expect(selected).to_have_attribute("aria-level", "3")
+    for key, name in (("ArrowDown", "norm"), ("ArrowLeft", "0…5"), ("ArrowLeft", "0…5"), ("ArrowLeft", "layers")):
+        grid.press(key)
+        expect(selected.locator("bdi")).to_have_text(name)
+    viewer.get_by_role("searchbox").fill("embed")
+    rows.click()
+    grid.press("Control+c")
+    expect(viewer.get_by_role("button", name="Copied")).to_be_visible()
+    code = lab.page.evaluate("navigator.clipboard.readText()")
+    assert 'safe_open("tiny.safetensors"' in code
+    assert 'get_tensor("model.embed.weight")' in code
+
+
+def test_a_hundred_thousand_tensors_are_listed_and_few_of_them_are_in_the_page(lab: LabPage, folder: Path) -> None:
+    n = 100_000
+    header = {f"t.{i}": {"dtype": "U8", "shape": [1], "data_offsets": [i, i + 1]} for i in range(n)}
+    text = json.dumps(header).encode()
+    (folder / "many.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + bytes(n))
+    lab.command("filebrowser:refresh")
+    viewer = lab.double_click("many.safetensors")
+    expect(viewer.get_by_role("treegrid")).to_have_attribute("aria-rowcount", f"{n + 2}")
+    assert viewer.get_by_test_id("checkpoint-row").count() < 100
+    viewer.get_by_role("treegrid").focus()
+    viewer.get_by_role("treegrid").press("End")
+    expect(viewer.locator("tr[aria-selected=true] bdi")).to_have_text(f"{n - 1}")
+    assert viewer.get_by_test_id("checkpoint-row").count() < 100
+    viewer.get_by_role("searchbox").fill("9999")
+    expect(viewer.get_by_role("status")).to_have_text("19 found")
 
 
 def test_a_gguf_file_is_shown_with_its_types(lab: LabPage) -> None:
-    viewer = lab.double_click("tiny.gguf")
-    types = viewer.get_by_test_id("checkpoint-dtypes")
+    types = lab.double_click("tiny.gguf").get_by_test_id("checkpoint-dtypes")
     for name in ("Q4_K", "Q8_0", "TQ2_0", "F16"):
         expect(types).to_contain_text(name)
-    expect(viewer.get_by_role("button", name="Open in notebook")).to_have_count(0)
 
 
-def test_open_in_notebook_explores_the_checkpoint_in_a_new_notebook(lab: LabPage, folder: Path) -> None:
-    viewer = lab.double_click("tiny.safetensors")
-    viewer.get_by_role("button", name="Open in notebook").click()
+def test_a_folder_opens_from_its_context_menu_and_its_tab_is_there_after_a_reload(lab: LabPage, folder: Path) -> None:
+    (folder / "llama").mkdir()
+    save_sharded(folder / "llama")
+    lab.command("filebrowser:refresh")
+    lab.menu("llama", "Open as Checkpoint")
+    expect(lab.viewer.get_by_test_id("checkpoint-facts")).to_contain_text("2 files")
+    lab.page.wait_for_timeout(1500)  # JupyterLab saves its layout a second after a change
+    lab.page.reload()
+    expect(lab.viewer.get_by_test_id("checkpoint-facts")).to_contain_text("2 files", timeout=LONG)
+
+
+def test_open_in_notebook_puts_what_opens_the_file_into_a_notebook(lab: LabPage, folder: Path) -> None:
+    small = sw.compress(sw.demo.model(), sparsity=0.9, bits=4)
+    small.save(folder / "small.safetensors")
+    torch.save({}, folder / "old.pt")
+    lab.command("filebrowser:refresh")
+    lab.double_click("tiny.safetensors").get_by_role("button", name="Open in notebook").click()
     lab.page.wait_for_selector(".jp-Notebook .sw-explorer", timeout=LONG)
     book = Notebook(lab.page)
     assert book.python("type(_).__name__") == "Explorer"
     assert book.python("__import__('os').getcwd()") == str(folder)
-    code = lab.page.evaluate("window.jupyterapp.shell.currentWidget.content.widgets[0].model.sharedModel.getSource()")
-    assert code == 'import shrinkwidget as sw\n\nsw.explore("tiny.safetensors")'
-    # a second time it goes into the notebook that is there
-    lab.page.evaluate("window.jupyterapp.commands.execute('shrinkwidget:open-in-notebook').then(() => null)")
-    expect(lab.page.locator(".jp-Notebook .sw-explorer")).to_have_count(2, timeout=LONG)
+    assert lab.sources()[0] == 'import shrinkwidget as sw\n\nsw.explore("tiny.safetensors")'
+    # what follows goes into the notebook that is there
+    viewer = lab.double_click("small.safetensors")
+    expect(viewer.get_by_test_id("checkpoint-facts")).to_contain_text("packed by shrinkwidget · 90\u00a0%, 4 bits")
+    expect(viewer.get_by_test_id("checkpoint-sections")).to_contain_text("mask")
+    lab.menu("small.safetensors", "Open in Notebook")
+    expect(lab.page.locator(".jp-Notebook:visible .jp-OutputArea-output")).to_have_count(2, timeout=LONG)
+    assert book.python("small.nbytes") == small.nbytes
+    lab.menu("old.pt", "Open in Notebook")
+    expect(lab.page.locator(".jp-Notebook:visible .jp-Cell")).to_have_count(3)
+    assert 'torch.load("old.pt", map_location="cpu", weights_only=True)' in "".join(lab.sources())
     book.shut_down()
 
 
 def test_the_launcher_starts_with_a_model(lab: LabPage) -> None:
-    lab.page.evaluate("window.jupyterapp.commands.execute('launcher:create').then(() => null)")
+    lab.command("launcher:create")
     section = lab.page.locator(".jp-Launcher-section:visible", has_text="Shrink")
     expect(section.locator(".jp-LauncherCard")).to_have_count(2)
     section.locator(".jp-LauncherCard", has_text="Explore a Model").click()
@@ -138,18 +235,102 @@ def test_the_launcher_starts_with_a_model(lab: LabPage) -> None:
     Notebook(lab.page).shut_down()
 
 
-def test_a_bad_file_is_told_in_one_sentence_and_can_be_tried_again(lab: LabPage, folder: Path) -> None:
-    viewer = lab.double_click("torn.safetensors")
-    failed = viewer.get_by_test_id("checkpoint-failed")
-    expect(failed).to_contain_text("its header should be 1,000,000,000 bytes long, but only 2 follow")
-    save_file(sw.demo.model().state_dict(), folder / "torn.safetensors")
-    failed.get_by_role("button", name="Try again").click()
-    expect(viewer.get_by_test_id("checkpoint-facts")).to_contain_text("parameters")
+def written(header: bytes, data: bytes = b"", length: int | None = None) -> bytes:
+    """Return a safetensors file of a header, with whatever length in front."""
+    return (len(header) if length is None else length).to_bytes(8, "little") + header + data
 
 
-def test_the_tab_is_there_again_after_a_reload(lab: LabPage) -> None:
-    viewer = lab.double_click("tiny.safetensors")
-    expect(viewer.get_by_test_id("checkpoint-facts")).to_be_visible()
+def one_tensor(name: str = "w", **changes: object) -> bytes:
+    return json.dumps({name: {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]} | changes}).encode()
+
+
+BAD_FILES = {
+    "empty": (b"", "too short for a safetensors file"),
+    "huge": (written(b"{}", length=2**63), "its header should be 9,223,372,036,854,775,808 bytes long"),
+    "beyond": (written(b"{}", length=10**6), "its header should be 1,000,000 bytes long, but only 2 follow"),
+    "cut": (written(one_tensor(), bytes(2)), "2 bytes are missing at the end"),
+    "outside": (
+        written(one_tensor(data_offsets=[0, 2**40]), bytes(4)),
+        "has 1,099,511,627,776 bytes in the file, but needs 4",
+    ),
+    "overlap": (
+        written(json.dumps({n: json.loads(one_tensor())["w"] for n in "ab"}).encode(), bytes(4)),
+        "'b' begins at byte 0 of the data, but should at 4",
+    ),
+    "twice": (written(b'{"w":{},"w":{}}'), "twice"),
+    "dtype": (written(one_tensor(dtype="F3"), bytes(4)), "a type this version cannot read"),
+    "letters": (written(b'{"\xff":{}}'), "not JSON"),
+    "deep": (written(b"[" * 10**5), "not JSON"),
+}
+
+
+def test_every_bad_file_gives_one_sentence_in_its_tab(lab: LabPage, folder: Path) -> None:
+    for name, (data, _) in BAD_FILES.items():
+        (folder / f"{name}.safetensors").write_bytes(data)
+    index = {"weight_map": {"w": "../../secret.safetensors"}}
+    (folder / "escape.safetensors.index.json").write_text(json.dumps(index))
+    index = {"weight_map": {"w": "model-00001-of-00001.safetensors"}}
+    (folder / "shards.safetensors.index.json").write_text(json.dumps(index))
+    torch.save({}, folder / "old.pt")
+    (folder / "folder.safetensors").mkdir()
+    told = {f"{name}.safetensors": words for name, (_, words) in BAD_FILES.items()} | {
+        "escape.safetensors.index.json": "which is not in its own folder",
+        "shards.safetensors.index.json": "cannot be opened whole",
+        "old.pt": "reading a pickle can run any code in it",
+    }
+    for name, words in told.items():
+        lab.command("docmanager:open", path=f"{folder.name}/{name}")
+        failed = lab.viewer.get_by_test_id("checkpoint-failed")
+        expect(failed.locator("p")).to_contain_text(words)
+        assert len(failed.locator("p").inner_text().splitlines()) == 1
+        lab.command("application:close")
+    lab.command("shrinkwidget:open-folder", path=f"{folder.name}/folder.safetensors")
+    expect(lab.viewer.get_by_test_id("checkpoint-failed")).to_contain_text("holds no .safetensors file")
+    expect(lab.page.locator(".jp-Dialog")).to_have_count(0)
+    expect(lab.double_click("tiny.safetensors").get_by_test_id("checkpoint-facts")).to_be_visible()
+
+
+def test_names_with_markup_are_shown_as_they_are(lab: LabPage, folder: Path) -> None:
+    name = '<img src=x onerror="alert()">'
+    (folder / "markup.safetensors").write_bytes(written(one_tensor(name), bytes(4)))
+    lab.command("filebrowser:refresh")
+    expect(row(lab.double_click("markup.safetensors"), name)).to_be_visible()
+    assert lab.viewer.locator("img").count() == 0
+
+
+def test_a_tab_says_what_has_become_of_its_file_or_of_the_server_and_can_try_again(lab: LabPage, folder: Path) -> None:
+    path = folder / "tiny.safetensors"
+    facts = lab.double_click(path.name).get_by_test_id("checkpoint-facts")
+    expect(facts).to_contain_text("13 tensors")
+    lab.command("docmanager:clone")  # a second tab on the same file
+    expect(lab.viewer.get_by_test_id("checkpoint-facts").first).to_contain_text("13 tensors")
+    lab.command("application:close")
+    failed, again = lab.viewer.get_by_test_id("checkpoint-failed"), lab.viewer.get_by_role("button", name="Try again")
+    data = path.read_bytes()
+    path.unlink()
+    lab.command("docmanager:reload")
+    expect(failed).to_contain_text("there is no file")
+    path.write_bytes(data)
+    again.click()
+    expect(facts).to_contain_text("13 tensors")
+    save_file({"one": torch.ones(1)}, path)
+    lab.command("docmanager:reload")
+    expect(facts).to_contain_text("1 tensor ")
+    lab.page.context.set_offline(True)
+    lab.command("docmanager:reload")
+    expect(failed).to_contain_text("does not answer")
+    lab.page.context.set_offline(False)
+    lab.complaints[:] = [line for line in lab.complaints if "Failed to fetch" not in line]  # JupyterLab's own questions
+    again.click()
+    expect(facts).to_contain_text("1 tensor ")
+
+
+def test_a_tab_is_there_again_after_a_reload_and_shows_bytes_as_the_settings_say(lab: LabPage) -> None:
+    facts = lab.double_click("tiny.safetensors").get_by_test_id("checkpoint-facts")
+    expect(facts).to_contain_text("114\u00a0kB")
+    save = "window.jupyterapp.serviceManager.settings.save('shrinkwidget:checkpoints', '{\"byteUnits\": \"binary\"}')"
+    lab.page.evaluate(save)
     lab.page.wait_for_timeout(1500)  # JupyterLab saves its layout a second after a change
     lab.page.reload()
-    expect(viewer.get_by_test_id("checkpoint-facts")).to_be_visible(timeout=LONG)
+    expect(facts).to_contain_text("111\u00a0KiB", timeout=LONG)
+    lab.page.evaluate("window.jupyterapp.serviceManager.settings.save('shrinkwidget:checkpoints', '{}')")
