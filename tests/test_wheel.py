@@ -72,7 +72,9 @@ def test_the_wheel_holds_nothing_else(wheel: Path) -> None:
     configuration = "etc/jupyter/jupyter_server_config.d/shrinkwidget.json"
     assert {configuration, extension + "package.json", extension + "install.json"} <= data
     assert all(name == configuration or name.startswith(extension) for name in data)
-    assert not [name for name in found if "__pycache__" in name or name.endswith((".ts", ".tsx", ".map", ".ipynb"))]
+    assert not [name for name in found if "__pycache__" in name or name.endswith((".ts", ".tsx", ".map"))]
+    notebooks = [name for name in found if name.endswith(".ipynb")]
+    assert all(name.startswith("shrinkwidget/workshop/lessons/") for name in notebooks)
 
 
 @pytest.mark.parametrize("name", ["explorer", "monitor"])
