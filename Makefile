@@ -6,10 +6,13 @@ PIP     := $(BIN)/python -m pip --disable-pip-version-check
 INSTALL := $(PIP) install $(shell test -t 2 || echo --quiet --quiet) --constraint constraints.txt
 STATIC  := shrinkwidget/widgets/static/explorer.js
 STAGE   := @sh scripts/stage.sh
+# the site, from the pages in docs/, without a warning; then every link and anchor in it
+SITE    := $(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going -c docs -d build/doctrees . build/docs \
+           && $(BIN)/python scripts/check_site_links.py build/docs
 # two processes of one thread each are quicker than one of two: what is tested is small
 APART   := env OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist
 
-.PHONY: help demo test bench compatibility mutants pictures gallery clean setup lint types layers typescript python notebooks browser chromium pins
+.PHONY: help demo test bench compatibility mutants pictures gallery docs site clean setup lint types layers typescript python notebooks browser chromium pins
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
@@ -21,7 +24,7 @@ demo: $(VENV)/ready-jupyter $(STATIC)  ## JupyterLab on examples/01-explore.ipyn
 	@$(BIN)/python scripts/demo.py $(ARGS)
 
 test: chromium $(VENV)/ready-test $(STATIC)  ## everything CI checks: lint, types, tests, notebooks, the widget in JupyterLab
-	@$(MAKE) --keep-going --no-print-directory lint types layers typescript python notebooks browser
+	@$(MAKE) --keep-going --no-print-directory lint types layers site typescript python notebooks browser
 
 bench: $(VENV)/ready-bench $(STATIC)  ## the numbers of the README, side by side with what a user would otherwise use
 	@$(BIN)/python -m benchmarks $(ARGS)
@@ -38,6 +41,11 @@ pictures: chromium $(VENV)/ready-test $(STATIC)  ## docs/images again, from a re
 gallery: $(VENV)/ready-test $(STATIC)  ## docs/gallery anew
 	@$(BIN)/python scripts/write_demo_page.py
 	@$(BIN)/python scripts/draw_gallery.py $(ARGS)
+
+docs: $(VENV)/ready-docs $(STATIC)  ## the documentation, readable without a network: build/docs/index.html
+site: $(VENV)/ready-test $(STATIC)  ## the same, as a stage of make test
+docs site:
+	$(STAGE) documentation sh -c '$(SITE)'
 
 setup: $(VENV)/ready-dev $(STATIC)  ## .venv with everything a contributor needs
 

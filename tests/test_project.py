@@ -41,7 +41,7 @@ def test_the_benchmark_of_the_browsers_core_still_runs() -> None:
     assert "codebook of 4 bits" in ran.stdout
 
 
-PAGES = sorted(path.relative_to(ROOT).as_posix() for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+PAGES = sorted(path.relative_to(ROOT).as_posix() for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 
 
 def anchors(page: Path) -> set[str]:
