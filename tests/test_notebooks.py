@@ -36,6 +36,7 @@ CLAIMS: dict[str, dict[str, str]] = {
         "small is as good as dense on validation, within one image": (
             "sw.evaluate(loaded, valid).value > dense.value - 1.5 / dense.n and size > 10 * small.nbytes"
         ),
+        "the page without a kernel is one small file": "nbytes < 500_000",
     },
     "02-prune-and-retrain.ipynb": {
         "pruned only, it never reads some digits": "'never predicted' in sw.evaluate(pruned, valid).warnings[0]",
@@ -128,6 +129,16 @@ def test_a_notebook_chooses_on_validation_and_reports_on_test(path: Path) -> Non
     text = " ".join(cell.source for cell in book.cells if cell.cell_type == "markdown").replace("\n", " ")
     assert re.search(r"report\w*( \w+){0,4} (on|on the 360 (images )?of) `?test`?, once", text), "say so in words"
     assert re.search(r"\*About \d+ (seconds|minutes) of computing on two cores", text), "say how long it takes"
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
+def test_a_notebook_draws_with_sw_figures_alone(path: Path) -> None:
+    assert "matplotlib" not in path.read_text().replace("matplotlib's fonts", "")
+
+
+def test_the_pages_that_need_no_kernel_are_shown() -> None:
+    code = "".join(path.read_text() for path in NOTEBOOKS)
+    assert all(call in code for call in ("ex.to_html(", "ex.embed(", "rewound.to_html("))
 
 
 def complaints(book: nbformat.NotebookNode) -> list[str]:
