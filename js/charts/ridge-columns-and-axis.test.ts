@@ -57,9 +57,16 @@ describe("the columns", () => {
   });
 
   it("keep bits and size as long as the plot can shrink", () => {
-    expect(at(384)).toMatchObject({ weights: expect.any(Number), bits: expect.any(Number) });
-    for (const width of [320, 384, 460]) expect(Math.min(at(width).bits, at(width).nbytes)).toBeGreaterThan(0);
-    expect(at(320).weights).toBe(0);
+    for (const width of [384, 460]) expect(Math.min(at(width).bits, at(width).nbytes)).toBeGreaterThan(0);
+    expect(at(320)).toMatchObject({ weights: 0, bits: 0 });
+    expect(Math.min(at(320).pruned, at(320).nbytes)).toBeGreaterThan(0);
+  });
+
+  it("leave a phone's width to the whole name, and the bits out", () => {
+    const label = 86; // "stage1.0.conv1"
+    const estimates = { weights: 0, pruned: 48, bits: 26, nbytes: 58 }; // with their signs
+    expect(ridgeColumns(344, label, ROW, estimates)).toMatchObject({ label: label + 26, bits: 0 });
+    expect(ridgeColumns(344, 20, ROW, estimates).bits).toBeGreaterThan(0);
   });
 
   it("give the room of the counts to names that would be cut", () => {

@@ -60,9 +60,9 @@ export interface NumberWidths {
 const GAP = 10;
 /** Below this a distribution says nothing: a column of numbers goes first. */
 const LEAST_PLOT = 60;
-/** A name is cut down to this before the bits go; most names fit into the other, before the counts of weights do. */
-const LEAST_LABEL = 76;
+/** Most names fit into this: rather than cut them, other columns go. A longer one is cut, down to the least. */
 const USUAL_LABEL = 112;
+const LEAST_LABEL = 76;
 /** A plot beside sparklines may be so narrow; then the sparklines go. */
 const LEAST_BESIDE_SPARK = 40;
 /** The width of a sparkline. */
@@ -71,8 +71,8 @@ const TYPICAL: NumberWidths = { weights: 50, pruned: 42, bits: 26, nbytes: 50 };
 
 /**
  * Divide a row's width: numbers take what they need, names up to a third, the plot the rest. Where that is too little, the
- * counts of weights go first, which no recipe changes, then names give way, then the bits. `spark` pixels of the plot's share
- * are for sparklines: for them the counts go earlier, and the bits before the names; they go last.
+ * counts of weights go first, which no recipe changes, then the bits, which are most often the same in every row, then names
+ * give way. `spark` pixels of the plot's share are for sparklines: for them the counts go earlier; they go last.
  */
 export function ridgeColumns(width: number, longestLabel: number, row = ROW, numbers = TYPICAL, spark = 0): Columns {
   const right = width - PAD;
@@ -82,7 +82,7 @@ export function ridgeColumns(width: number, longestLabel: number, row = ROW, num
   const rest = () => right - PAD - beside - shown.reduce((sum, name) => sum + numbers[name] + GAP, 0);
   for (const [name, label, plot] of [
     ["weights", USUAL_LABEL, beside > 0 ? 2 * LEAST_PLOT : LEAST_PLOT],
-    ["bits", beside > 0 ? USUAL_LABEL : LEAST_LABEL, LEAST_PLOT],
+    ["bits", USUAL_LABEL, LEAST_PLOT],
   ] as const) {
     if (rest() - Math.min(wanted, label) < plot) shown = shown.filter((other) => other !== name);
   }

@@ -140,7 +140,7 @@ function OwnValues({ index, layer }: Props) {
       </div>
       <SparsitySlider
         label="Sparsity"
-        value={plan.keep ? 0 : pruned}
+        value={plan.keep ? 0 : way === "own" ? pruned : Number(pruned.toFixed(3))} // a share that nobody chose
         valueText={`${about(share(pruned))} of ${layer.label} pruned`}
         hint={
           fixed === null

@@ -7,6 +7,7 @@ import type { Estimate } from "../core/types";
 import { DataTable } from "../ui/data-table";
 import { useSize } from "../ui/size-and-drawing-hooks";
 import { type Part, partsOf } from "./derived-state";
+import type { State } from "./explorer-state";
 import { useView } from "./open-and-hover-state";
 import { Panel } from "./section-frame";
 
@@ -155,11 +156,6 @@ interface MarksProps {
 function Device({ figures }: { figures: Estimate }) {
   const { state } = useView();
   const { weights, activations } = state.memory.value;
-  const whole = weights === null || activations === null ? null : weights + activations;
-  const parts = [
-    weights === null ? "weights unknown" : `weights as they run ${bytes(weights)}`,
-    activations === null ? "activations unknown: they need data to run on" : `peak activation ${bytes(activations)}`,
-  ];
   return (
     <dl class="sw-device">
       <div title="what the file takes where it is stored">
@@ -171,11 +167,29 @@ function Device({ figures }: { figures: Estimate }) {
       <div title="what the model takes while it runs on one example, pruned and rounded weights in full">
         <dt>memory</dt>
         <dd data-testid="memory">
-          <b>{whole === null ? "unknown" : bytes(whole)}</b> {parts.join(" + ")}
-          {whole !== null && fitWords(memoryFor(whole))}
+          <Memory weights={weights} activations={activations} />
         </dd>
       </div>
     </dl>
+  );
+}
+
+/** What is known of the memory: of a page without the model nothing, without data no activations. */
+function Memory({ weights, activations }: State["memory"]["value"]) {
+  if (weights === null) return <>unknown without the model</>;
+  if (activations === null) {
+    return (
+      <>
+        <b>{bytes(weights)}</b> weights as they run, plus activations, unknown without data
+      </>
+    );
+  }
+  const whole = weights + activations;
+  return (
+    <>
+      <b>{bytes(whole)}</b> weights as they run {bytes(weights)} + peak activation {bytes(activations)}
+      {fitWords(memoryFor(whole))}
+    </>
   );
 }
 

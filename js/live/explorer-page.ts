@@ -4,6 +4,7 @@ import { createState, mount } from "../explorer/mount";
 import { type ExplorerData, KernellessExplorer } from "./kernelless-explorer";
 import { fitIntoFrame } from "./notebook-frame";
 import { open, readPageData } from "./page-data";
+import { printAsShown } from "./print-page";
 import { addressWriter, recipeInAddress } from "./recipe-in-address";
 
 open(async (here) => {
@@ -18,5 +19,6 @@ open(async (here) => {
   goToAddress();
   mount(here, state);
   fitIntoFrame();
+  printAsShown();
   addEventListener("hashchange", goToAddress);
 });

@@ -13,7 +13,7 @@ export function Header() {
     <>
       <header class="sw-header">
         <h2 title={state.title.value}>{state.title.value}</h2>
-        <span class="sw-caption">{state.method.value}</span>
+        <span class="sw-caption">{methodWords(state)}</span>
         <span class="sw-tools">
           <Badge />
           {state.offer.value ? null : (
@@ -28,6 +28,11 @@ export function Header() {
       <Place />
     </>
   );
+}
+
+/** How it goes about it, as its result will say; before it is one, that is only the plan. */
+function methodWords({ method, offer, run }: MonitorState): string {
+  return offer.value || run.value === "done" ? method.value : `planned: ${method.value}`;
 }
 
 function Badge() {

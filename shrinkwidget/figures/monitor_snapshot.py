@@ -34,7 +34,7 @@ from .line_scales import Column, LineScales, Scored, loss_domain, rate_domain, s
 from .scatter_scales import Frame, Scales, value_domain
 
 Shown = Mapping[str, Any]
-"""What a monitor shows: title, method, metric, state, progress, curves, points, baseline, error, all plain values."""
+"""A monitor's plain values: title, method, offer, metric, state, progress, curves, points, baseline, error."""
 
 STATE_WORDS: Final = {"ready": "not started", "stopping": "stopping…", "stopped": "stopped early"}
 _WIDTH: Final = 920.0
@@ -102,7 +102,7 @@ def monitor_snapshot(shown: Shown) -> bytes:
 def describe_monitor(shown: Shown) -> str:
     """Return one sentence for where no picture can be shown: what is trained, how far it is, and its last score."""
     now, metric = shown["progress"], shown["metric"]
-    sentence = f"{shown['title']}, {shown['method']}: {shown['state']}"
+    sentence = f"{shown['title']}, {_method_text(shown)}: {shown['state']}"
     if now is not None:
         done = len(shown["curves"]["at"])
         sentence += f" after {done} of {round_ends(now)[-1]} epochs, "
@@ -146,13 +146,19 @@ def round_ends(now: Mapping[str, Any]) -> list[int]:
     return list(accumulate(now.get("epochs_by_round") or [now["epochs"]] * now["rounds"]))
 
 
+def _method_text(shown: Shown) -> str:
+    """Return how it goes about it, as its result will say; before it is one, that is only the plan."""
+    said: str = shown["method"]
+    return said if shown.get("offer") or shown["state"] == "done" else f"planned: {said}"
+
+
 def _title(canvas: Canvas, shown: Shown) -> None:
     state = STATE_WORDS.get(str(shown["state"]), str(shown["state"]))
     room = _WIDTH - 2 * _MARGIN - canvas.measure(state, size=12) - 14
     title = canvas.fitted(shown["title"], 0.5 * room, size=19, bold=True)
     width = canvas.text(_MARGIN, 26, title, size=19, bold=True)
     canvas.text(
-        _MARGIN + width + 14, 27, canvas.fitted(shown["method"], room - width - 14, size=12), size=12, color=MUTED
+        _MARGIN + width + 14, 27, canvas.fitted(_method_text(shown), room - width - 14, size=12), size=12, color=MUTED
     )
     canvas.text(_WIDTH - _MARGIN, 27, state, size=12, color=MUTED, align="right")
     place = canvas.fitted(shown.get("error") or _place_text(shown), _WIDTH - 2 * _MARGIN, size=13)

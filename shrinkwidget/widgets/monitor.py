@@ -169,7 +169,7 @@ class Monitor(BaseWidget):
     def _snapshot(self) -> dict[str, Any]:
         from ..figures.monitor_snapshot import describe_monitor, monitor_snapshot
 
-        names = ("title", "method", "metric", "progress", "curves", "points", "baseline", "state", "error")
+        names = ("title", "method", "metric", "progress", "curves", "points", "baseline", "state", "error", "offer")
         shown = {name: getattr(self, f"_{name}") for name in names}
         return {"image/png": monitor_snapshot(shown), "text/plain": describe_monitor(shown)}
 

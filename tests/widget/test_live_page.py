@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -297,6 +299,75 @@ def test_it_works_by_touch(open_page: Open, demo: Path) -> None:
     expect(page.part("detail")).to_be_visible()
 
 
+def test_the_slider_is_dragged_by_touch(open_page: Open, demo: Path, explorer: Explorer) -> None:
+    page = open_page(demo, width=360, touch=True)
+    box = page.part("sparsity").bounding_box()
+    assert box is not None
+    finger = page.page.context.new_cdp_session(page.page)
+    at, y = float(page.part("sparsity").input_value()) / 99.9, box["y"] + box["height"] / 2
+    places = [at + (0.4 - at) * i / 10 for i in range(11)]
+    for event, shares in (("touchStart", places[:1]), ("touchMove", places[1:])):
+        for share in shares:
+            touch = {"x": box["x"] + 8 + (box["width"] - 16) * share, "y": y}
+            finger.send("Input.dispatchTouchEvent", {"type": event, "touchPoints": [touch]})
+    finger.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+    recipe = page.recipe
+    assert recipe.sparsity == pytest.approx(0.4, abs=0.03)
+    check_numbers(page, explorer, recipe)
+    page.part("undo").tap()  # a drag is one step
+    assert page.recipe == VISITED[-1]
+    assert page.evaluate("scrollY") == 0
+
+
+LONG_TITLE = "A <b>digit</b> reader with a title that goes on & on, longer than a phone is wide"
+
+
+def test_on_a_phone_no_word_is_cut_and_without_data_it_is_said_what_is_unknown(open_page: Open, tmp_path: Path) -> None:
+    path = tmp_path / "phone.html"
+    sw.to_html(sw.demo.model(), path, sparsity=0.8, bits=4, title=LONG_TITLE)
+    page = open_page(path, width=360, touch=True)
+    page.part("size-now").wait_for()
+    cut = """[...document.querySelectorAll("h2, .sw-caption, .sw-status, dd, dt, .sw-hint")]
+        .filter((x) => x.scrollWidth > x.clientWidth + 1 && getComputedStyle(x).display !== "inline")
+        .map((x) => x.textContent)"""
+    assert page.evaluate(cut) == []
+    assert page.page.get_by_role("heading", level=2).inner_text() == LONG_TITLE
+    assert page.words("memory") == "693 kB weights as they run, plus activations, unknown without data"
+    sketched = tmp_path / "sketch.html"
+    sw.to_html(sw.sketch(sw.demo.model()), sketched)
+    assert open_page(sketched).words("memory") == "unknown without the model"
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_it_is_printed_as_it_is_shown_on_one_sheet_in_light_colors(open_page: Open, demo: Path, theme: Any) -> None:
+    page = open_page(demo, theme=theme)
+    page.part("size-now").wait_for()
+    shown = page.evaluate("[document.body.scrollWidth, document.body.scrollHeight]")
+    pdf = page.page.pdf(prefer_css_page_size=True)
+    assert re.findall(rb"/Type /Page\b", pdf) == [b"/Type /Page"]
+    (sheet,) = re.findall(rb"/MediaBox \[0 0 ([\d.]+) ([\d.]+)\]", pdf)
+    assert [float(points) / 0.75 for points in sheet] == pytest.approx([shown[0], shown[1] + 1], abs=2)
+    # a page that is being printed draws before its sheet is made, not in a later frame
+    printing = page.evaluate(
+        """async () => {
+            dispatchEvent(new Event("beforeprint"));
+            await null;
+            const part = (id) => document.querySelector(`[data-testid=${id}]`);
+            const [ridge, explorer] = [part("ridge-canvas"), part("explorer")];
+            const data = ridge.getContext("2d").getImageData(0, 0, ridge.width, ridge.height).data;
+            let darkest = 255; // of what is opaque: names and numbers
+            for (let i = 0; i < data.length; i += 4)
+                if (data[i + 3] === 255) darkest = Math.min(darkest, (data[i] + data[i + 1] + data[i + 2]) / 3);
+            const found = [explorer.dataset.theme, getComputedStyle(document.body).color, darkest < 60];
+            dispatchEvent(new Event("afterprint"));
+            return found;
+        }"""
+    )
+    assert printing == ["light", "rgb(28, 33, 38)", True]
+    page.painted()
+    assert page.part("explorer").get_attribute("data-theme") == theme
+
+
 NOTEBOOK = """<!doctype html><html><head><meta charset="utf-8"><title>notebook</title>
 <style>body {{ --jp-layout-color0: #111; --jp-layout-color1: #212121; --jp-ui-font-color1: #eee; margin: 0 }}</style>
 </head><body data-jp-theme-light="false"><div>{first}</div><div>{second}</div></body></html>"""
@@ -329,6 +400,44 @@ def test_in_a_frame_it_takes_the_colors_around_it_and_the_height_it_needs(
     assert page.page.url == (tmp_path / "notebook.html").as_uri()
 
 
+class FailingData:
+    """Gives its batches three times over, then fails."""
+
+    def __init__(self) -> None:
+        self.epochs = 0
+
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        self.epochs += 1
+        yield sw.demo.few(per_class=8)
+        if self.epochs > 3:
+            raise OSError("the disk is gone")
+
+
+def test_a_training_that_failed_and_one_that_goes_on_say_what_was_planned(open_page: Open, tmp_path: Path) -> None:
+    valid = sw.demo.data("valid")
+    failed = sw.retrain(sw.demo.model(), FailingData(), valid, epochs=8, background=True)
+    assert failed.wait(120)
+    failed.to_html(tmp_path / "failed.html")
+    page = open_page(tmp_path / "failed.html", width=360)
+    assert page.words("run-state") == "failed"
+    assert page.words("place") == "epoch 4, step 2: the data failed to give batch 2: OSError: the disk is gone"
+    assert "planned: fine-tuned 8 epochs" in page.words("monitor")
+    assert page.evaluate(FITS)
+    assert page.words("test") == f"{100 * failed.history[-1]['test']['value']:.1f} %"
+    going = sw.retrain(sw.demo.model(), sw.demo.few(per_class=8), valid, epochs=1000, background=True)
+    rest = going.observe(lambda run: run.pause() if len(run.history) == 2 and run.state == "running" else None)
+    while going.state == "running":
+        time.sleep(0.01)
+    going.to_html(tmp_path / "going.html")
+    page = open_page(tmp_path / "going.html", width=1200)
+    assert page.words("run-state") == "paused when this was saved"
+    assert "planned: fine-tuned 1000 epochs" in page.words("monitor")
+    assert page.words("place").startswith("epoch 3 of 1")
+    rest()
+    going.stop()
+    assert going.wait(60)
+
+
 def test_the_monitor_stays_alive_too(open_page: Open, tmp_path: Path) -> None:
     few = sw.demo.few(per_class=8)
     small = sw.compress(sw.demo.model(), 0.9, bits=4)
@@ -339,6 +448,7 @@ def test_the_monitor_stays_alive_too(open_page: Open, tmp_path: Path) -> None:
         page = open_page(tmp_path / "run.html", width=width)
         assert page.words("run-state") == "done"
         assert page.words("place") == "3 of 3 epochs"
+        assert "planned" not in page.words("monitor")
         assert page.evaluate(FITS)
         for button in ("pause", "stop", "keep", "save"):
             expect(page.part(button)).to_have_count(0)
