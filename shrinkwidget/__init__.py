@@ -37,6 +37,7 @@ __all__ = [
     "explore",
     "figures",
     "fold_batchnorm",
+    "from_sklearn",
     "load",
     "methods",
     "monitor",
@@ -62,6 +63,7 @@ if TYPE_CHECKING:  # a module's __getattr__ makes type checkers take any name fo
     from .evaluation.evaluate import Score, evaluate
     from .evaluation.sensitivity import sensitivity
     from .explore_and_monitor import explore, monitor
+    from .integrations.sklearn import from_sklearn
     from .live_page import to_html
     from .recipe import Keep, Recipe
     from .training.custom_loop import constrain
@@ -78,6 +80,7 @@ else:
         "evaluation.evaluate": ("Score", "evaluate"),
         "evaluation.sensitivity": ("sensitivity",),
         "explore_and_monitor": ("explore", "monitor"),
+        "integrations.sklearn": ("from_sklearn",),
         "live_page": ("to_html",),
         "recipe": ("Keep", "Recipe"),
         "training.custom_loop": ("constrain",),

@@ -19,6 +19,7 @@ from shrinkwidget import method_registry as kinds
 from shrinkwidget.analysis.estimate import Estimate
 from shrinkwidget.analysis.model_summary import ModelSummary
 from shrinkwidget.analysis.sketch import Sketch
+from shrinkwidget.integrations.sklearn import SklearnModel
 from shrinkwidget.method_registry import Choice, Kind, Number
 from shrinkwidget.training.custom_loop import ConstrainedTraining
 from shrinkwidget.training.progress import Progress
@@ -27,7 +28,9 @@ from shrinkwidget.widgets.explorer import Explorer
 from shrinkwidget.widgets.monitor import Monitor
 
 OPTIONS = doctest.ELLIPSIS
-RETURNED: Final = (ConstrainedTraining, Estimate, Explorer, Monitor, Progress, ModelSummary, Sketch, TrainingCost)
+RETURNED: Final = (
+    ConstrainedTraining, Estimate, Explorer, Monitor, Progress, ModelSummary, Sketch, SklearnModel, TrainingCost,
+)  # fmt: skip
 """Classes that are not exported, but whose objects users get."""
 NOT_CALLED_BY_USERS: Final = {
     "stage", "trainings", "words",  # of a method: the training loop asks

@@ -203,6 +203,8 @@ def _no_model(found: object) -> str:
         return f"cannot look at the class {found.__name__}: give a model made of it, {found.__name__}(…)"
     if isinstance(found, Tensor) or is_array(found):
         give = 'a state dict with its name, {"weight": …}'
+    elif is_estimator(found):
+        give = "sw.from_sklearn(estimator), a module with the same predictions; sw.summary weighs the estimator itself"
     elif hasattr(found, "model") and hasattr(found, "state_dict"):  # what compress, retrain and others return
         give = "its .model, or its .state_dict()"
     else:
@@ -590,6 +592,20 @@ def _stem_of_floats(name: str, leaf: str, sizes: dict[str, int]) -> str:
     found = re.fullmatch(r"(.*[^_])_(scales?|scale_inv|zero_?points?)", leaf)
     stem = name[: len(name) - len(leaf)] + found[1] if found else ""
     return stem if found and sizes.get(stem, 0) > sizes[name] else ""
+
+
+# ---- estimators of scikit-learn ----
+
+
+def is_estimator(value: object) -> bool:
+    """Tell whether something is an estimator of scikit-learn, which is not imported to find out."""
+    return any(f"{kind.__module__}.{kind.__name__}" == "sklearn.base.BaseEstimator" for kind in type(value).__mro__)
+
+
+def sklearn_class(value: object) -> str:
+    """Return the name of scikit-learn's class that an object is of, or whose subclass; "" if there is none."""
+    ours = (kind.__name__ for kind in type(value).__mro__ if kind.__module__.startswith("sklearn."))
+    return next(ours, "")
 
 
 # ---- arrays of numpy, JAX and TensorFlow ----
