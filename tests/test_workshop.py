@@ -82,6 +82,58 @@ ANSWERS: dict[str, dict[str, list[tuple[Any, str]]]] = {
         "wrong": [(3.125, "percent"), (31 / 32, "kept there"), (0.5, "list of indices"), (0.1, "not yet")],
     },
 }
+ANSWERS |= {
+    "3.1": {
+        "right": [(0.7, "largest code"), (MATRIX[2].abs().max() / 3, "largest code")],
+        "wrong": [(-0.7, "no sign"), (2.1 / 4, "not at 4"), (2.1 / 8, "6 steps"), (1.0, "stand for 3.00")],
+    },
+    "3.2": {
+        "right": [([1, 0, 0, -3, 1], "two of five"), ((MATRIX[2] / 0.7).round(), "two of five")],
+        "wrong": [
+            ([1, 0, 0, -3, 0], "cut off"),
+            ([1, 0, 0, 3, 1], "mind the signs"),
+            ([0.9, 0, 0, -3, 1], "whole numbers"),
+            ([1, 0, 0, -4, 1], "hold -3 to 3"),
+            ([2, -1, 0, -3, 1], "2 of the 5"),
+        ],
+    },
+    "3.3": {
+        "right": [(15.146, "33 times"), (15.1, "33 times")],
+        "wrong": [
+            (32.7, "that is the ratio"),
+            (-15.15, "other way round"),
+            (30.3, "twenty"),
+            (34.9, "base 10"),
+        ],
+    },
+    "3.4": {
+        "right": [(6, "10 · log10 4"), (6.02, "a quarter of its square")],
+        "wrong": [(3, "it is squares that count"), (10, "not 10"), (1, "twice as many steps")],
+    },
+    "3.5": {
+        "right": [((9, 0.63), "one multiplication"), (torch.tensor([9, 0.63]), "one multiplication")],
+        "wrong": [((9, 6.3), "inputs have a scale"), ((9, 0.9), "both scales"), ((12, 0.84), "no scale yet")],
+    },
+    "3.6": {
+        "right": [(4.5, "a 32nd of 16")],
+        "wrong": [(20, "shared"), (0.5625, "in bytes"), (4, "its share of the scale")],
+    },
+    "3.7": {
+        "right": [("absmax", "not the least harm"), ("ABSMAX", "5.5 dB and 284")],
+        "wrong": [("mse", "does more harm"), ("MSE", "9.0 dB and 253"), ("auto", "expected 'mse' or 'absmax'")],
+    },
+    "3.8": {
+        "right": [
+            (sw.Recipe(bits=2, layers={"stem": sw.Keep, "stage1*": {"bits": 3}}), "54,156 bytes, and 287"),
+            (sw.Recipe(bits=2, clipping="absmax"), "52,512 bytes, and 284"),
+        ],
+        "wrong": [
+            (sw.Recipe(bits=2), "31 images short"),
+            (sw.Recipe(bits=3), "bytes too many"),
+            (sw.Recipe(sparsity=0.8, bits=4), "weights are pruned"),
+        ],
+    },
+}
 NONSENSE = [object(), "a lot", float("nan"), {"a": 1}, [[1]], torch.zeros(3, 3, 3), 1j, lambda: 0]
 
 
@@ -117,7 +169,7 @@ def test_every_exercise_is_tested_and_stands_in_its_lesson() -> None:
 
 def test_a_class_is_graded_without_a_widget() -> None:
     grades = sw.workshop.grade({"2.1": MATRIX.abs() > 0.45, "2.2": (0, 0)}, lesson=2)
-    assert (grades.passed, len(grades.verdicts)) == (1, len(ANSWERS))
+    assert (grades.passed, len(grades.verdicts)) == (1, 8)
     assert repr(grades).startswith("1 of 8 right\n✓ 2.1:")
     with pytest.raises(sw.errors.ArgumentError, match="lesson 9 has no exercises"):
         sw.workshop.grade({}, lesson=9)
@@ -161,8 +213,8 @@ def test_a_lesson_is_committed_clean_with_its_exercises_open_for_learners(tmp_pa
 
 def test_what_a_learner_has_changed_is_never_written_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     name = "2-pruning.ipynb"
-    assert sw.workshop.copy_lessons(tmp_path) == [f"{name}: new"]
-    assert sw.workshop.copy_lessons(tmp_path) == [f"{name}: there already"]
+    assert f"{name}: new" in sw.workshop.copy_lessons(tmp_path)
+    assert f"{name}: there already" in sw.workshop.copy_lessons(tmp_path)
     untouched = (tmp_path / name).read_text(encoding="utf-8")
 
     lessons = tmp_path / "newer"
@@ -197,14 +249,14 @@ def test_running_a_lesson_is_no_change(tmp_path: Path) -> None:
     book["cells"][1]["outputs"] = [{"name": "stdout", "output_type": "stream", "text": "hello"}]
     book["cells"][1]["source"] = book["cells"][1]["source"].splitlines(keepends=True)  # as JupyterLab writes it
     path.write_text(json.dumps(book), encoding="utf-8")
-    assert sw.workshop.copy_lessons(tmp_path) == ["2-pruning.ipynb: there already"]
+    assert "2-pruning.ipynb: there already" in sw.workshop.copy_lessons(tmp_path)
 
 
 def test_the_command_lists_copies_and_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["workshop", "--list"]) == 0
     assert "2-pruning.ipynb" in capsys.readouterr().out
     assert main(["workshop", str(tmp_path / "here"), "--no-jupyter", "--solutions"]) == 0
-    assert sorted(path.name for path in (tmp_path / "here").rglob("*.ipynb")) == ["2-pruning.ipynb"] * 2
+    assert len(list((tmp_path / "here").rglob("*.ipynb"))) == 2 * len(sw.workshop.lessons())
     (tmp_path / "file").write_text("", encoding="utf-8")
     assert main(["workshop", str(tmp_path / "file"), "--no-jupyter"]) == 1
     assert "cannot make the folder" in capsys.readouterr().err

@@ -43,7 +43,7 @@ def lessons() -> list[Lesson]:
     Example:
         >>> import shrinkwidget as sw
         >>> [lesson.title for lesson in sw.workshop.lessons()]
-        ['Pruning']
+        ['Pruning', 'Fewer bits']
     """
     return [_lesson(path) for path in _notebooks()]
 
@@ -73,10 +73,10 @@ def copy_lessons(folder: str | os.PathLike[str], solutions: bool = False) -> lis
 
     Example:
         >>> import shrinkwidget as sw
-        >>> sw.workshop.copy_lessons("workshop")
-        ['2-pruning.ipynb: new']
-        >>> sw.workshop.copy_lessons("workshop")
-        ['2-pruning.ipynb: there already']
+        >>> sw.workshop.copy_lessons("workshop")[0]
+        '2-pruning.ipynb: new'
+        >>> sw.workshop.copy_lessons("workshop")[0]
+        '2-pruning.ipynb: there already'
     """
     target = Path(folder)
     try:
