@@ -40,9 +40,7 @@ autodoc_default_options = {"members": True}
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # "Args" say what each takes; with types a signature would fill a page
 autosummary_generate = False
-add_module_names = False
 napoleon_numpy_docstring = False
-python_maximum_signature_line_length = 88
 
 html_theme = "furo"
 html_title = f"shrinkwidget {version}"
@@ -78,6 +76,15 @@ def without_signature(_app: Sphinx, what: str, _name: str, obj: Any, *_: Any) ->
     return ("", None) if what == "class" and "Args:" not in (inspect.getdoc(obj) or "") else None
 
 
+def named_as_users_do(_app: Sphinx, tree: nodes.document) -> None:
+    """Write ``sw.methods.KMeans`` in signatures and lists, and the bare name of a class that has no public module."""
+    for name in tree.findall(nodes.Element):
+        if not isinstance(name, addnodes.desc_addname) and "py-obj" not in name.get("classes", ()):
+            continue
+        text = re.sub(r"^shrinkwidget\.(widgets|training|transfer_learning)\.(\w+\.)", "", name.astext())
+        name[:] = [nodes.Text(re.sub(r"^shrinkwidget\.", "sw.", text))]
+
+
 def named_elsewhere(
     app: Sphinx, env: BuildEnvironment, node: addnodes.pending_xref, text: nodes.TextElement
 ) -> nodes.Node | None:
@@ -110,6 +117,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     """Connect the above."""
     app.add_transform(LightAndDarkPictures)
     app.connect("autodoc-process-signature", without_signature)
+    app.connect("doctree-read", named_as_users_do)
     app.connect("missing-reference", named_elsewhere)
     app.connect("doctree-resolved", opened_in_the_browser)
     app.connect("build-finished", front_door)
