@@ -6,6 +6,8 @@ import doctest
 import importlib
 import inspect
 import pkgutil
+import re
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import nullcontext, suppress
 from pathlib import Path
@@ -27,6 +29,7 @@ from shrinkwidget.transfer_learning.transfer_result import TrainingCost
 from shrinkwidget.widgets.explorer import Explorer
 from shrinkwidget.widgets.monitor import Monitor
 
+REFERENCE: Final = Path(__file__).parents[1] / "docs" / "api"
 OPTIONS = doctest.ELLIPSIS
 RETURNED: Final = (
     ConstrainedTraining, Estimate, Explorer, Monitor, Progress, ModelSummary, Sketch, SklearnModel, TrainingCost,
@@ -84,3 +87,24 @@ def public() -> dict[str, Any]:
 
 def test_every_public_callable_has_an_example() -> None:
     assert [name for name, thing in public().items() if ">>>" not in (thing.__doc__ or "")] == []
+
+
+def test_every_public_name_is_on_one_page_of_the_reference_and_in_its_index() -> None:
+    written = Counter(
+        name
+        for page in sorted(REFERENCE.glob("*.md"))
+        for name in re.findall(r"^\.\. auto(?:function|class|data|exception):: (\S+)$", page.read_text(), re.MULTILINE)
+    )
+    modules = (sw, sw.demo, sw.errors, sw.figures, sw.methods, sw.results, sw.workshop)
+    whole = {module.__name__.rpartition(".")[2] for module in modules}
+    public = {
+        f"{module.__name__}.{name}"
+        for module in modules
+        for name in module.__all__
+        if name not in whole and not (module is sw.results and name in sw.__all__)
+    }
+    public -= {"shrinkwidget.demo.Split"}  # the type of an argument
+    assert public - set(written) == set()
+    assert [name for name, times in written.items() if times > 1] == []
+    index = (REFERENCE / "index.md").read_text()
+    assert [name for name in written if f"   {name}\n" not in index] == []
