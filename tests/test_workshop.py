@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import LambdaType
 from typing import Any
 
 import nbformat
@@ -134,6 +135,58 @@ ANSWERS |= {
         ],
     },
 }
+ANSWERS |= {
+    "4.1": {
+        "right": [((2.5, 1.25), "still believes"), (torch.tensor([2.5, 1.25]), "still believes")],
+        "wrong": [((5, 5), "is another"), ((2.5, 1.6667), "n - 1"), ((2.5, 1.118), "deviation"), ((2.5, 3), "squared")],
+    },
+    "4.2": {
+        "right": [(1.342, "does not notice")],
+        "wrong": [(-0.447, "old statistics"), (1.2, "square root"), (4, "not yet")],
+    },
+    "4.3": {
+        "right": [(0.99, "measured again")],
+        "wrong": [(0.5, "Did you expect"), (0.9, "Did you expect"), (99, "percent")],
+    },
+    "4.4": {
+        "right": [((0.1, 0.01, 0.001), "fine-tuning goes on at the last")],
+        "wrong": [((0.1, 0.1, 0.01), "epoch 6"), ((0.1, 0.01, 0.01), "epoch 9"), ((0.01, 0.01, 0.001), "epoch 2")],
+    },
+    "4.5": {
+        "right": [(11, "9.3 times")],
+        "wrong": [
+            (10, "10.7% remain"),
+            (5, "of what remains"),
+            (3, "51.2%"),
+            (1e9, "expected a whole number"),
+            (-2, "expected"),
+        ],
+    },
+    "4.6": {
+        "right": [(37_950, "without labels")],
+        "wrong": [(3450, "one round"), (12_650, "3 epochs"), (33, "rounds times epochs")],
+    },
+    "4.7": {
+        "right": [
+            (lambda: sw.retrain(small(bits=4), sw.demo.data("train"), method="recalibrate_batchnorm"), "39,621 bytes")
+        ],
+        "wrong": [
+            (lambda: small(bits=4), "images short"),
+            (lambda: small(), "bytes too many"),
+            (lambda: sw.compress(sw.demo.model().state_dict(), 0.9, bits=4), "no module"),
+        ],
+    },
+    "4.8": {
+        "right": [(1825, "2.5 points"), (1_800, "2.5 points")],
+        "wrong": [(475, "one standard error"), (7299, "either"), (287, "Which n")],
+    },
+}
+
+
+def small(**fields: Any) -> sw.CompressedModel:
+    return sw.compress(sw.demo.model(), sparsity=0.9, **fields)
+
+
 NONSENSE = [object(), "a lot", float("nan"), {"a": 1}, [[1]], torch.zeros(3, 3, 3), 1j, lambda: 0]
 
 
@@ -141,7 +194,7 @@ NONSENSE = [object(), "a lot", float("nan"), {"a": 1}, [[1]], torch.zeros(3, 3, 
 def test_right_answers_pass_and_wrong_ones_are_told_what_is_off(exercise: str) -> None:
     for kind, answers in ANSWERS[exercise].items():
         for answer, told in answers:
-            verdict = sw.workshop.check(exercise, answer)
+            verdict = sw.workshop.check(exercise, answer() if isinstance(answer, LambdaType) else answer)
             assert bool(verdict) is (kind == "right"), verdict
             assert told in verdict.message
     assert len(ANSWERS[exercise]["wrong"]) >= 3
@@ -158,7 +211,7 @@ def test_nonsense_is_told_what_was_expected_and_no_answer_is_none(exercise: str)
 
 
 def test_every_exercise_is_tested_and_stands_in_its_lesson() -> None:
-    assert list(ANSWERS) == list(_EXERCISES)
+    assert list(ANSWERS) == sorted(_EXERCISES)
     text = "".join(path.read_text(encoding="utf-8") for path in lesson_files._notebooks())
     for exercise in ANSWERS:
         assert f"**Exercise {exercise}.**" in text

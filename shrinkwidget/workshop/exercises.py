@@ -94,7 +94,7 @@ def check(exercise: str, answer: object) -> Verdict:
     """
     found = _EXERCISES.get(str(exercise))
     if found is None:
-        known = ", ".join(_EXERCISES)
+        known = ", ".join(_numbers())
         raise ArgumentError(
             f"there is no exercise {quoted(exercise)}{nearest(str(exercise), _EXERCISES)} The exercises: {known}"
         )
@@ -146,9 +146,13 @@ def grade(answers: Mapping[str, object], lesson: int | None = None) -> Grades:
     of_lessons = {number.partition(".")[0] for number in given} if lesson is None else {str(lesson)}
     if lesson is not None and not any(number.startswith(f"{lesson}.") for number in _EXERCISES):
         raise ArgumentError(f"lesson {lesson} has no exercises: take one of {', '.join(sorted(_lessons()))}")
-    numbers = [number for number in _EXERCISES if number.partition(".")[0] in of_lessons]
+    numbers = [number for number in _numbers() if number.partition(".")[0] in of_lessons]
     unknown = [number for number in given if number not in _EXERCISES]
     return Grades(tuple(check(number, given.get(number)) for number in [*unknown, *numbers]))
+
+
+def _numbers() -> list[str]:
+    return sorted(_EXERCISES, key=lambda number: [int(part) for part in number.split(".")])
 
 
 def _lessons() -> set[str]:

@@ -43,7 +43,7 @@ def lessons() -> list[Lesson]:
     Example:
         >>> import shrinkwidget as sw
         >>> [lesson.title for lesson in sw.workshop.lessons()]
-        ['Pruning', 'Fewer bits']
+        ['Pruning', 'Fewer bits', 'Getting it back']
     """
     return [_lesson(path) for path in _notebooks()]
 
