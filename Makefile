@@ -40,7 +40,7 @@ pictures: chromium $(VENV)/ready-test $(STATIC)  ## docs/images again, from a re
 
 gallery: $(VENV)/ready-test $(STATIC)  ## docs/gallery anew
 	@$(BIN)/python scripts/write_demo_page.py
-	@$(BIN)/python scripts/draw_gallery.py $(ARGS)
+	@$(BIN)/python -m scripts.draw_gallery $(ARGS)
 
 docs: $(VENV)/ready-docs $(STATIC)  ## the documentation, readable without a network: build/docs/index.html
 site: $(VENV)/ready-test $(STATIC)  ## the same, as a stage of make test

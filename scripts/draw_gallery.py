@@ -8,18 +8,31 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+from safetensors.torch import load_file
+
 import shrinkwidget as sw
+from benchmarks.methods_compared import ResNet20, pictures
 
 PAGE: Final = Path(__file__).parents[1] / "docs" / "gallery.md"
+DATA: Final = Path(__file__).parents[2] / "shared" / "data"
+"""Where the weights and images are that no repository may hold, as for the benchmarks."""
 _BLOCK: Final = re.compile(r"```python\n(.*?)```(?:\n\n\[!\[[^\]]*\]\(gallery/([\w-]+)-paper\.png\))?", re.DOTALL)
-_RESNET20: Final = '"resnet20.safetensors"'
+_COLORS: Final = 256
+"""Colors of a PNG: edges stay soft, at a third of the bytes."""
 
 
 class Example(NamedTuple):
-    """One example of the page: the name of its pictures, and its code, which makes `figure`."""
+    """One example of the page: the name of its pictures, and its code, which ends with ``figure = …``."""
 
     name: str
     code: str
+
+    @property
+    def needs_data(self) -> bool:
+        """Whether it starts from the ResNet-20."""
+        return "resnet20" in self.code
 
 
 def examples() -> tuple[str, list[Example]]:
@@ -29,45 +42,74 @@ def examples() -> tuple[str, list[Example]]:
     return start, [Example(name, code) for code, name in blocks if name]
 
 
-def prepared(start: str, resnet20: Path | None) -> dict[str, Any]:
-    """Return the names that the examples start from; without a ResNet-20 the examples that need it fail."""
+def has_data(folder: Path = DATA) -> bool:
+    """Tell whether the ResNet-20 and its images are there."""
+    found = ("resnet20-cifar10.safetensors", "cifar10-jpeg/train.npz", "cifar10-jpeg/test.npz")
+    return all((folder / name).is_file() for name in found)
+
+
+def prepared(start: str, folder: Path | None, images: int = 500) -> dict[str, Any]:
+    """Return the names that the examples start from; without a folder those that need the ResNet-20 fail.
+
+    It is scored on so many `images`.
+    """
     names: dict[str, Any] = {}
-    lines = [line.replace(_RESNET20, repr(str(resnet20))) for line in start.splitlines()]
-    exec("\n".join(line for line in lines if resnet20 is not None or not line.startswith("resnet20")), names)  # noqa: S102
+    exec(start, names)  # noqa: S102
+    if folder is not None:
+        network = ResNet20()
+        network.load_state_dict(load_file(folder / "resnet20-cifar10.safetensors"), strict=False)
+        names["resnet20"] = network.eval()
+        names["cifar_train"] = pictures(folder / "cifar10-jpeg" / "train.npz", 512)
+        names["cifar_test"] = pictures(folder / "cifar10-jpeg" / "test.npz", images)
     return names
 
 
-def drawn(example: Example, names: dict[str, Any], style: str = "paper") -> Any:
-    """Return the figure of an example in a style; on a slide it has a slide's width."""
-    code = example.code
-    if style != "paper":
-        code = re.sub(r'width="[\w-]+", ', "", code).replace('style="paper"', f'style="{style}"')
+def drawn(example: Example, names: dict[str, Any], *styles: str) -> Iterator[Any]:
+    """Yield the figure of an example in each style; on a slide it has a slide's width. What it shows is made once."""
+    *lines, last = example.code.splitlines()
     here = dict(names)
-    exec(code, here)  # noqa: S102
-    return here["figure"]
+    exec("\n".join(lines), here)  # noqa: S102
+    for style in styles or ("paper",):
+        line = last if style == "paper" else re.sub(r'width="[\w-]+", ', "", last)
+        exec(line.replace('style="paper"', f'style="{style}"'), here)  # noqa: S102
+        yield here["figure"]
 
 
 def main() -> None:
-    """Draw all of them, those of the ResNet-20 only where its weights are."""
+    """Draw all of them, or those named, those of the ResNet-20 only where its weights and images are."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--resnet20", type=Path, help="weights of a ResNet-20, a .safetensors file")
-    resnet20 = parser.parse_args().resnet20
+    parser.add_argument("--data", type=Path, default=DATA, help="the folder of the ResNet-20 and its images")
+    parser.add_argument("--only", nargs="*", help="names of examples, such as tradeoff")
+    given = parser.parse_args()
     start, found = examples()
-    names = prepared(start, resnet20)
+    names = prepared(start, given.data if has_data(given.data) else None)
     for example in found:
-        if "resnet20" in example.code and resnet20 is None:
-            print(f"{example.name}: left as it is, give --resnet20")
+        if given.only and example.name not in given.only:
+            continue
+        if example.needs_data and "resnet20" not in names:
+            print(f"{example.name}: left as it is, there is no ResNet-20 with its images in {given.data}")
             continue
         for path in _pictures(example, names):
-            print(f"{path.relative_to(PAGE.parents[1])}: {path.stat().st_size:,} bytes")
+            print(f"{path.relative_to(PAGE.parents[1])}: {path.stat().st_size:,} bytes", flush=True)
 
 
 def _pictures(example: Example, names: dict[str, Any]) -> Iterator[Path]:
-    for style, dpi in (("paper", 150.0), ("slide", 60.0)):
-        figure = drawn(example, names, style)
+    styles = {"paper": 150.0, "slide": 60.0}
+    for (style, dpi), figure in zip(styles.items(), drawn(example, names, *styles), strict=True):
         stem = PAGE.parent / "gallery" / f"{example.name}-{style}"
-        yield sw.figures.save(figure, stem.with_suffix(".png"), dpi=dpi)
+        yield _with_few_colors(sw.figures.save(figure, stem.with_suffix(".png"), dpi=dpi))
         yield sw.figures.save(figure, stem.with_suffix(".pdf"))
+
+
+def _with_few_colors(path: Path) -> Path:
+    """Write a PNG again with a palette; what it says of itself stays in it."""
+    with Image.open(path) as image:
+        about = PngInfo()
+        for name, text in image.text.items():  # type: ignore[attr-defined]  # of a PNG
+            about.add_itxt(name, text)
+        small = image.convert("RGB").quantize(_COLORS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+        small.save(path, optimize=True, pnginfo=about, dpi=image.info["dpi"])
+    return path
 
 
 if __name__ == "__main__":

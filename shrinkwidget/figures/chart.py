@@ -40,6 +40,10 @@ class Chart(ABC):
         """Return the pixels below which the content does not fit."""
         return 0.5 * self.height(page)
 
+    def narrowest(self, page: Page) -> float:  # noqa: ARG002
+        """Return the pixels of width below which the content does not fit."""
+        return 120.0
+
     @abstractmethod
     def draw(self, area: Area) -> None:
         """Draw it into an area."""
@@ -166,10 +170,10 @@ def _new_figure(chart: Chart, page: Page) -> Figure:
     figure = DrawnFigure(figsize=(page.width * MM / 72, height * page.unit / 72), facecolor="white")
     margin = 4.0
     box = (margin, margin + above, page.pixels - 2 * margin, height - above - 2 * margin)
-    if box[2] < 120:
+    if box[2] < (narrowest := chart.narrowest(page)):
         raise FigureError(
-            f"there is no room for a figure: {page.width:g} mm are too narrow for text of {page.size:g} points; give a "
-            f"larger width=, or a smaller size="
+            f"there is no room for {chart.kind!r}: {page.width:g} mm are too narrow for text of {page.size:g} points; "
+            f"give width={math.ceil((narrowest + 2 * margin) * page.unit / MM)} or more, or a smaller size="
         )
     area = Area(page, figure, box, None)
     chart.draw(area)

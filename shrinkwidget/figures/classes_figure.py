@@ -157,7 +157,7 @@ class Classes(Chart):
             canvas.line(x(tick), bottom, x(tick), bottom + 3, MUTED, width=0.8)
             canvas.text(x(tick), bottom + 11, tick_text(tick, percent=True), size=10, align="center")
         canvas.text((left + right) / 2, bottom + 25, "right answers", align="center")
-        canvas.text(0, top - 8, "class", size=10, color=MUTED)
+        canvas.text(0, 8, "class", size=10, color=MUTED)
         written = set(thin([(top + (i + 0.5) * row, 10.0) for i in range(len(shown))], gap=1.0))
         size = min(7.0, max(2.0, 0.6 * row))
         for i, index in enumerate(shown):
@@ -179,7 +179,7 @@ class Classes(Chart):
         """Write which classes are taken for which more often than before, and return the height that takes."""
         if not self._confused:
             return 0.0
-        canvas.text(0, 8, "taken for another, before → after", size=10, color=MUTED)
+        canvas.text(0, 8, canvas.fitted("taken for another, before → after", width, size=10), size=10, color=MUTED)
         width = min(width, 230.0)  # numbers far from their names are read in the wrong row
         for i, c in enumerate(self._confused):
             y = _HEAD + 15 * i

@@ -121,6 +121,7 @@ def _metadata(figure: Figure, ending: str) -> dict[str, Any]:
     found = about(figure)
     facts = json.dumps(_plain(found), separators=(",", ":"), allow_nan=False)
     words = " ".join(chart["caption"] for chart in found["charts"])
+    words = "".join(letter if letter.isprintable() else " " for letter in words)  # XML has no control characters
     creator = f"shrinkwidget {found['versions']['shrinkwidget']}"
     if ending == "pdf":  # dates would make every file differ
         return {"Keywords": facts, "Subject": words, "Creator": creator, "CreationDate": None, "ModDate": None}

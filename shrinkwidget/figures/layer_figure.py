@@ -14,12 +14,13 @@ from ..errors import FigureError, ShrinkError, nearest, quoted
 from ..recipe import Recipe
 from .canvas import FAINT, GRID, LINE, MUTED, Canvas
 from .chart import Area, Chart, drawn, model_figure_kind
-from .distributions_figure import draw_key, layer_table
+from .distributions_figure import KEY, draw_key, layer_table
 from .formatting import bytes_text, decibels_text, estimated_text, recipe_sentence, share_text, weight_text
+from .legend import LEGEND_LINE, legend_height
 from .line_chart import LineChart, line_chart, look_of, room_for
 from .model_and_recipe import ModelFigureOptions, ModelLike, Subject, page_options, subject_of
 from .page import Page
-from .ridge_plot import Frame, draw_distributions, draw_thresholds, layer_rows
+from .ridge_plot import Frame, draw_distributions, layer_rows
 from .tables import Table
 from .ticks import axis_ticks, linear_ticks
 
@@ -31,6 +32,8 @@ BITS: Final = (1, 2, 3, 4, 5, 6, 7, 8)
 _HIGH: Final = 190.0
 _ERROR: Final = 150.0
 _TOP, _BOTTOM = 30.0, 40.0
+_SHARE: Final = 0.62
+"""Of the width, where the errors stand beside the distribution."""
 
 
 @model_figure_kind
@@ -106,17 +109,19 @@ class Layer(Chart):
 
     def height(self, page: Page) -> float:
         """Return the height of the distribution, and of the errors where they stand below it."""
-        return _TOP + _HIGH + _BOTTOM + (0 if self._beside(page.pixels) or not self.errors else _ERROR + 14)
+        beside = self._beside(page.pixels - 8)
+        above = _TOP - LEGEND_LINE + legend_height(page, KEY, (_SHARE if beside else 1) * (page.pixels - 8))
+        return above + _HIGH + _BOTTOM + (0 if beside or not self.errors else _ERROR + 14)
 
     @staticmethod
     def _beside(width: float) -> bool:
-        return width >= 480
+        return width >= 472
 
     def draw(self, area: Area) -> None:
         """Draw the distribution, and the errors beside or below it."""
         errors = bool(self.errors)
         beside = errors and self._beside(area.width)
-        width = 0.62 * area.width if beside else area.width
+        width = _SHARE * area.width if beside else area.width
         below = 0.42 * (area.height - 14) if errors and not beside else 0.0
         self._distribution(area.canvas(0, 0, width, area.height - (below + 14 if below else 0)))
         if beside:
@@ -126,15 +131,15 @@ class Layer(Chart):
 
     def _distribution(self, canvas: Canvas) -> None:
         subject = self.subject
-        plot = Frame(2, _TOP, canvas.width - 4, canvas.height - _TOP - _BOTTOM)
+        top = _TOP - LEGEND_LINE + legend_height(canvas.page, KEY, canvas.width)
+        plot = Frame(2, top, canvas.width - 4, canvas.height - top - _BOTTOM)
         (row,) = layer_rows(subject.sketch, subject.estimate, [self.index], None, plot.width)
         bottom, span = plot.top + plot.row, row.picture.span
         ticks = axis_ticks(span, plot.width)
         places = [plot.left + plot.width * (tick / span + 1) / 2 for tick in ticks]
         if canvas.page.style.grid:
             canvas.lines([np.array([[x, plot.top], [x, bottom]]) for x in places], FAINT)
-        draw_distributions(canvas, plot, [row.picture])
-        draw_thresholds(canvas, plot, [row.picture])
+        draw_distributions(canvas, [plot], [row.picture])
         canvas.line(plot.left, bottom, plot.left + plot.width, bottom, LINE)
         axis = bottom + 6  # below the ticks of the levels
         canvas.line(plot.left, axis, plot.left + plot.width, axis, MUTED, width=0.8)
@@ -145,7 +150,7 @@ class Layer(Chart):
         canvas.text(
             plot.left + plot.width / 2, bottom + 32, canvas.fitted(f"weights of {name}", plot.width), align="center"
         )
-        draw_key(canvas, 0, 8, canvas.width, pruned=row.figures.sparsity > 0, levels=len(row.picture.levels) > 0)
+        draw_key(canvas, 8, [row.picture], ticked=True)
         threshold = row.picture.threshold
         if 0 < threshold <= span:
             x = plot.left + plot.width * (threshold / span + 1) / 2

@@ -11,6 +11,7 @@ from .canvas import ACCURACY, FAINT, GRID, INK, KEPT, MUTED, OUTLINE, PAPER, SCA
 from .chart import Area
 from .glyph_outlines import MIDDLE
 from .label_placement import thin, wrap
+from .legend import legend_rows
 from .page import Page
 
 if TYPE_CHECKING:
@@ -61,6 +62,9 @@ class LineChart:
     height: float
     own: bool
     """Whether the Axes are ours, with margins for names beside them."""
+    left: float = 0.0
+    right: float = 0.0
+    """Pixels of the margins at their left and right."""
 
     def line(
         self, x: Sequence[float], y: Sequence[float], look: Look, *, dots: bool = True, width: float = 1.5, **more: Any
@@ -184,6 +188,11 @@ class LineChart:
     def names(self, x: str, y: str, left: float) -> None:
         """Name the axes; `left` is the room that the ticks of the vertical one take, in pixels."""
         unit = self.page.unit
+        middle = 0.5
+        if self.own:  # labels on Axes of the user's may run as far as theirs do
+            x = self.page.fitted(x, self.width + self.left)
+            middle = min(middle, (self.width + self.right - self.page.measure(x) / 2) / self.width)
+            y = self.page.fitted(y, max(self.height + 20, 60.0))
         style: dict[str, Any] = {
             "fontsize": 11 * unit,
             "family": list(self.page.families),
@@ -192,7 +201,7 @@ class LineChart:
         }
         if x:
             self.ax.set_xlabel(x, **style)
-            self.ax.xaxis.set_label_coords(0.5, -(_TICK + 3 + SMALL + 7) / self.height)
+            self.ax.xaxis.set_label_coords(middle, -(_TICK + 3 + SMALL + 7) / self.height)
         if y:
             self.ax.set_ylabel(y, **style)
             self.ax.yaxis.set_label_coords(-(left - 14) / self.width, 0.5)
@@ -217,7 +226,7 @@ def line_chart(area: Area, *, left: float, bottom: float = 34.0, top: float = 8.
         spine.set_visible(side in ("left", "bottom"))
         spine.set(linewidth=0.8 * unit, color=MUTED)
     width, height = (area.width - left - right, area.height - top - bottom) if own else (area.width, area.height)
-    return LineChart(area.page, ax, width, height, own)
+    return LineChart(area.page, ax, width, height, own, left if own else 0.0, right if own else 0.0)
 
 
 def with_headroom(ys: tuple[float, float], value: float | None, height: float, below: bool) -> tuple[float, float]:
@@ -293,16 +302,7 @@ def named_lines(
         fitted = [page.fitted(name, room) for name in fitted]
     if beside and max(map(page.measure, fitted)) <= room and len(fitted) * _ROW <= height - 60:
         return Named(page, fitted, True, [])
-    rows: list[list[int]] = []
-    room = 0.0
-    for i, name in enumerate(fitted):
-        wide = _KEY + 5 + page.measure(name) + 14
-        if not rows or wide > room:
-            rows.append([])
-            room = width
-        rows[-1].append(i)
-        room -= wide
-    return Named(page, fitted, False, rows)
+    return Named(page, fitted, False, legend_rows([_KEY + 5 + page.measure(name) for name in fitted], width))
 
 
 def write_names(
@@ -328,12 +328,15 @@ def write_names(
             _key(chart, chart.width + 8, y, look, dots, lines)
             _name(chart, chart.width + 8 + _KEY, y, name)
         return
+    entries = [_KEY + 5 + chart.page.measure(name) for name in named.names]
+    longest = max(sum(entries[i] + 14 for i in row) - 14 for row in named.rows)
+    start = 0.0 if longest <= chart.width else -chart.left  # under the ticks' values, too, where that gives room
     for n, row in enumerate(named.rows):
-        x, y = 0.0, chart.height + 9 + _ROW * (len(named.rows) - 1 - n) + _ROW / 2 - 4
+        x, y = start, chart.height + 9 + _ROW * (len(named.rows) - 1 - n) + _ROW / 2 - 4
         for i in row:
             _key(chart, x, y, looks[i], dots, lines)
             _name(chart, x + _KEY, y, named.names[i])
-            x += _KEY + 5 + chart.page.measure(named.names[i]) + 14
+            x += entries[i] + 14
 
 
 def _name(chart: LineChart, x: float, y: float, name: str) -> None:

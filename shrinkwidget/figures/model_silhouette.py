@@ -53,7 +53,9 @@ def draw_silhouette(
         corners = np.concatenate([corners[:, :2].reshape(-1, 2), corners[::-1, 2:].reshape(-1, 2)])[None]
     canvas.lines([np.concatenate([shape, shape[:1]]) for shape in corners], OUTLINE, 0.7)
     for text, at in stages([layer.label for layer in layers], x * width):
-        canvas.text(left + at, top + height - _NAMES + 10, text, size=10, color=MUTED, align="center")
+        reach = canvas.measure(text, size=10) / 2
+        inside = min(max(left + at, reach), canvas.width - reach)
+        canvas.text(inside, top + height - _NAMES + 10, text, size=10, color=MUTED, align="center")
 
 
 def blocks(widths: Floats, nbytes: Floats) -> tuple[Floats, Floats]:

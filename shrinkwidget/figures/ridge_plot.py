@@ -4,7 +4,7 @@ hatched."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -37,6 +37,10 @@ class Frame:
     width: float
     row: float
 
+    def rows(self, number: int) -> list[Frame]:
+        """Return so many rows, one below the other, each as a frame of one."""
+        return [replace(self, top=self.top + i * self.row) for i in range(number)]
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -66,8 +70,7 @@ def draw_ridge(canvas: Canvas, frame: Frame, sketch: Sketch, estimate: Estimate,
     _axis(canvas, plot, span, len(rows))
     for i, row in enumerate(rows):
         _numbers(canvas, frame, plot, i, row, label, estimate.exact)
-    draw_distributions(canvas, plot, [row.picture for row in rows])
-    draw_thresholds(canvas, plot, [row.picture for row in rows])
+    draw_distributions(canvas, plot.rows(len(rows)), [row.picture for row in rows])
     if (ranked := global_threshold(sketch, estimate)) > 0:
         text = f"pruned within ±{weight_text(ranked)}"
         canvas.text(plot.left + plot.width / 2, plot.top - 12, text, size=10, color=GRID, align="center")
@@ -134,9 +137,9 @@ def _numbers(canvas: Canvas, frame: Frame, plot: Frame, index: int, row: Row, la
         canvas.text(right, y, text, color=MUTED if heading == "weights" else INK, align="right")
 
 
-def draw_distributions(canvas: Canvas, plot: Frame, pictures: Sequence[DistributionPlot]) -> None:
-    """Draw pictures one below the other: pruned band, bars of effective weights, outline, and levels of the grid."""
-    placed = [_Placed(plot, i, picture) for i, picture in enumerate(pictures)]
+def draw_distributions(canvas: Canvas, frames: Sequence[Frame], pictures: Sequence[DistributionPlot]) -> None:
+    """Draw pictures, each into its frame: pruned band, bars of effective weights, outline, levels, threshold."""
+    placed = [_Placed(frame, picture) for frame, picture in zip(frames, pictures, strict=True)]
     pruned = [shape for p in placed for shape in p.pruned()]
     if canvas.page.style.hatch:
         canvas.hatch(pruned, HATCH)
@@ -145,33 +148,21 @@ def draw_distributions(canvas: Canvas, plot: Frame, pictures: Sequence[Distribut
     left, top, wide, base = (np.concatenate(x) for x in zip(*(p.bars() for p in placed), strict=True))
     canvas.rectangles(left, top, wide, base, KEPT)
     canvas.lines([p.outline() for p in placed], OUTLINE, 0.9)
-    if plot.row >= TICKED:
+    if min(frame.row for frame in frames) >= TICKED:
         canvas.lines([cut for p in placed for cut in p.clipped()], PAPER, 1.5)
         canvas.lines([tick for p in placed for tick in p.ticks()], GRID, 1.0)
-
-
-def draw_thresholds(canvas: Canvas, plot: Frame, pictures: Sequence[DistributionPlot]) -> None:
-    """Draw the ends of the pruned bands."""
-    dashes = []
-    for i, picture in enumerate(pictures):
-        reach = picture.threshold / picture.span
-        if 0 < reach <= 1:
-            top = plot.top + i * plot.row
-            middle = plot.left + plot.width / 2
-            half = reach * plot.width / 2
-            dashes += [np.array([[x, top], [x, top + plot.row]]) for x in (middle - half, middle + half)]
-    canvas.lines(dashes, GRID, 1.1, (0, (1.6, 2.0)))
+    canvas.lines([end for p in placed for end in p.threshold()], GRID, 1.1, (0, (1.6, 2.0)))
 
 
 class _Placed:
-    """A picture in its row: from weights and counts to pixels."""
+    """A picture in its frame: from weights and counts to pixels."""
 
-    def __init__(self, plot: Frame, index: int, picture: DistributionPlot) -> None:
+    def __init__(self, frame: Frame, picture: DistributionPlot) -> None:
         self.picture = picture
-        self.base = plot.top + (index + 1) * plot.row
-        self._height = plot.row - 2
-        self._middle = plot.left + plot.width / 2
-        self._half = plot.width / 2
+        self.base = frame.top + frame.row
+        self._height = frame.row - 2
+        self._middle = frame.left + frame.width / 2
+        self._half = frame.width / 2
         self._unit = self._half / picture.span
 
     def x(self, value: Floats) -> Floats:
@@ -210,6 +201,13 @@ class _Placed:
         seen = (bars.height > 0) & (right > left)
         top = np.minimum(self.y(bars.height), self.base - 0.75)
         return left[seen], top[seen], (right - left)[seen], np.full(int(seen.sum()), self.base)
+
+    def threshold(self) -> list[Floats]:
+        """Return the ends of the pruned band, upright, where a threshold decides and lies on the axis."""
+        t = self.picture.threshold
+        if not 0 < t <= self.picture.span:
+            return []
+        return [np.array([[x, self.base - self._height - 2], [x, self.base]]) for x in self.x(np.array([-t, t]))]
 
     def clipped(self) -> list[Floats]:
         """Return small gaps near the top, which say that a spike goes on above."""

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Unpack
 from ..argument_checks import meant
 from ..errors import FigureError, quoted
 from ..evaluation.evaluate import Score
-from ..evaluation.sensitivity import Sensitivity
-from .canvas import INK, MASK, MUTED
+from ..evaluation.sensitivity import LayerScores, Sensitivity
+from .canvas import INK, MASK, MUTED, PAPER
 from .chart import Area, Chart, drawn, figure_kind
 from .formatting import direction_text, percent_text, tick_text, value_text
 from .label_placement import thin
@@ -25,7 +25,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MOST_LINES: Final = 20
+_TOLD_APART: Final = 0.02
+"""Part of the axis by which a line leaves the dense one before it gets a name."""
 _ROW: Final = 15.0
+_SHADES_WIDE: Final = 90.0
 _SHADES: Final = ("#5e1c0a", "#a83a12", "#d5703a", "#e9aa80", "#f3d5c0", "#f7f4f1")
 """From all lost to nothing lost: the lightness alone tells them apart, so it holds in grey."""
 
@@ -46,8 +49,8 @@ def sensitivity(
 
     Args:
         found: what `sw.sensitivity` returned.
-        by: ``"lines"``, one for each layer, of which the eight most sensitive are named, or ``"heat_map"``, a row for
-            each layer; by default lines up to 20 layers.
+        by: ``"lines"``, one for each layer, of which the most sensitive are named, eight at most, or ``"heat_map"``, a
+            row for each layer; by default lines up to 20 layers.
         ax: Axes to draw into, instead of a figure of its own.
         page: width, height, font, size, style and more; see `PageOptions`.
 
@@ -125,22 +128,36 @@ class SensitivityLines(_OfSensitivity):
 
     def height(self, page: Page) -> float:
         """Return the height of a chart that has room for the names."""
-        names = [page.label(layer.name) for layer in self.found.ranked[: len(LOOKS)]]
+        names = [page.label(layer.name) for layer in self._named]
         above = named_lines(page, names, page.pixels - 8, 330, shorten=True).top - 8
         return min(max(0.62 * page.pixels, 200.0), 330.0) + above
 
+    @property
+    def _named(self) -> list[LayerScores]:
+        """The most sensitive layers, as far as their lines can be told from the dense model's; one at least."""
+        dense, ranked = self.found.dense, self.found.ranked
+        values = [score.value for layer in ranked for score in layer.scores]
+        low, high = value_domain(values, dense.value, dense.percent)
+        apart = [
+            layer
+            for layer in ranked[: len(LOOKS)]
+            if max(abs(score.value - dense.value) for score in layer.scores) > _TOLD_APART * (high - low)
+        ]
+        return apart or list(ranked[:1])
+
     def _shown(self) -> str:
-        many = len(self.found.layers)
-        return (
-            f"the {len(LOOKS)} most sensitive of {many} layers are named."
-            if many > len(LOOKS)
-            else "a line for each layer."
-        )
+        named, many = len(self._named), len(self.found.layers)
+        if named == many:
+            return "a line for each layer."
+        if many - named == 1:
+            return "grey: the other layer, which changes less."
+        return f"grey: the other {many - named} of {many} layers, which change less."
 
     def draw(self, area: Area) -> None:
         """Draw the lines, those of the less sensitive layers in grey behind the others."""
         found, page, dense = self.found, area.page, self.found.dense
-        named_layers, others = found.ranked[: len(LOOKS)], found.ranked[len(LOOKS) :]
+        named_layers = self._named
+        others = [layer for layer in found.ranked if layer not in named_layers]
         looks = LOOKS[: len(named_layers)]
         values = [score.value for layer in found.layers for score in layer.scores]
         low, high = value_domain(values, dense.value, dense.percent)
@@ -175,13 +192,22 @@ class SensitivityLines(_OfSensitivity):
 class SensitivityMap(_OfSensitivity):
     """A row for each layer in the model's order, a column for each amount; the darker, the more is lost."""
 
-    def height(self, page: Page) -> float:  # noqa: ARG002
+    def height(self, page: Page) -> float:
         """Return the height of all rows; they get lower where they would not fit on a page."""
-        return _ROW * len(self.found.layers) + 60
+        return _ROW * len(self.found.layers) + 34 + self._top(page, page.pixels - 8)
 
-    def least(self, page: Page) -> float:  # noqa: ARG002
+    def least(self, page: Page) -> float:
         """Return the height of rows that can just be told apart."""
-        return 2 * len(self.found.layers) + 60
+        return 2 * len(self.found.layers) + 34 + self._top(page, page.pixels - 8)
+
+    def _top(self, page: Page, width: float) -> float:
+        """Return the pixels above the cells: one line for the metric and its shades, or a line for each."""
+        return 26.0 if self._scale_width(page) <= width else 41.0
+
+    def _scale_width(self, page: Page) -> float:
+        dense = self.found.dense
+        ends = [value_text(value, dense.percent) for value in (dense.value, self._worst())]
+        return sum(page.measure(text, SMALL) for text in (f"{dense.metric}  ", *ends)) + _SHADES_WIDE + 12
 
     def _shown(self) -> str:
         return "the darker, the more is lost."
@@ -190,8 +216,8 @@ class SensitivityMap(_OfSensitivity):
         """Draw the cells, their values where there is room, and the layers' names as far as they do not touch."""
         found, page, dense = self.found, area.page, self.found.dense
         names = [page.label(layer.name) for layer in found.layers]
-        room = min(max(map(page.measure, names)) + 8, 0.34 * area.width)
-        chart = line_chart(area, left=room, top=26, bottom=34, right=2)
+        room = min(max(map(page.measure, names)) + 8, max(0.34 * area.width, 60.0))
+        chart = line_chart(area, left=room, top=self._top(page, area.width), bottom=34, right=2)
         rows, columns = len(found.layers), len(found.amounts)
         chart.ax.set(xlim=(0, columns), ylim=(rows, 0))
         for spine in chart.ax.spines.values():
@@ -205,16 +231,16 @@ class SensitivityMap(_OfSensitivity):
         chart.ticks("y", [i + 0.5 for i in kept], [page.fitted(names[i], room - 8, size) for i in kept])
         chart.ax.tick_params(length=0)
         chart.ax.tick_params("y", labelsize=size * page.unit)
+        for label in chart.ax.get_yticklabels():
+            label.set_verticalalignment("center_baseline")  # a name with a descender stands on the line of the others
         chart.names(self._across, "", room)
         self._scale(chart, worst)
         if high >= 11 and chart.width / columns > page.measure("100.0 %", 9) + 4:
             for i, layer in enumerate(found.layers):
                 for j, score in enumerate(layer.scores):
-                    dark = self._lost(score, worst) > 0.45
-                    chart.text(
-                        j + 0.5, i + 0.5, value_text(score.value, dense.percent), size=9, ha="center", va="center",
-                        color="#ffffff" if dark else INK,
-                    )  # fmt: skip
+                    color = PAPER if self._lost(score, worst) > 0.45 else INK
+                    text = value_text(score.value, dense.percent)
+                    chart.text(j + 0.5, i + 0.5, text, size=9, ha="center", va="center_baseline", color=color)
 
     def _worst(self) -> float:
         """Return the score that is all lost: the worst there is, at least a tenth below the dense one."""
@@ -248,8 +274,11 @@ class SensitivityMap(_OfSensitivity):
 
         dense, page = self.found.dense, chart.page
         shades = LinearSegmentedColormap.from_list("lost", _SHADES[::-1])
-        wide, steps = 90.0, 24
+        wide, steps = _SHADES_WIDE, 24
         texts = value_text(dense.value, dense.percent), value_text(worst, dense.percent)
+        apart = self._top(page, chart.width + chart.left) > 26
+        if apart:
+            wide = min(wide, chart.width + chart.left - sum(page.measure(text, SMALL) for text in texts) - 12)
         right = 1 - page.measure(texts[1], SMALL) / chart.width - 5 / chart.width
         start = right - wide / chart.width
         y, tall = 1 + 8 / chart.height, 9 / chart.height
@@ -257,7 +286,12 @@ class SensitivityMap(_OfSensitivity):
             patch = (start + i * (right - start) / steps, y)
             _fill(chart, patch, (right - start) / steps * 1.04, tall, shades(i / (steps - 1)))
         style: dict[str, Any] = {"across": "axes", "upwards": "axes", "va": "center", "color": MUTED}
-        chart.text(start, y + tall / 2, f"{dense.metric}  {texts[0]}", dx=-5, ha="right", **style)
+        chart.text(
+            start, y + tall / 2, texts[0] if apart else f"{dense.metric}  {texts[0]}", dx=-5, ha="right", **style
+        )
+        if apart:
+            name = page.fitted(dense.metric, chart.width + chart.left, SMALL)
+            chart.text(1, y + tall / 2, name, dy=15, ha="right", **style)
         chart.text(right, y + tall / 2, texts[1], dx=5, **style)
 
 

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
 from ..analysis.estimate import Estimate
 from ..recipe import Recipe
-from .canvas import KEPT, MUTED, OUTLINE
+from .canvas import KEPT, MUTED, OUTLINE, PAPER
 from .chart import Area, Chart, drawn, model_figure_kind
 from .distributions_figure import layer_table
 from .formatting import bytes_text, estimated_text
+from .legend import LEGEND_LINE, draw_legend, legend_height
 from .model_and_recipe import ModelFigureOptions, ModelLike, Subject, page_options, subject_of
 from .model_silhouette import draw_silhouette
 from .page import Page
@@ -58,17 +59,30 @@ class Silhouette(Chart):
 
     def height(self, page: Page) -> float:
         """Return the height of an outline wider than high."""
-        return min(max(0.42 * page.pixels, 130.0), 240.0)
+        return min(max(0.42 * page.pixels, 130.0), 240.0) + self._key_height(page, page.pixels - 8) - LEGEND_LINE
+
+    def _key_words(self) -> tuple[str, str]:
+        e = self.subject.estimate
+        return f"dense {bytes_text(e.original_nbytes)}", f"now {estimated_text(e.exact, bytes_text(e.nbytes))}"
+
+    def _key_height(self, page: Page, width: float) -> float:
+        return legend_height(page, self._key_words(), width)
 
     def draw(self, area: Area) -> None:
         """Draw the outline, the names of its stages, and a key."""
         canvas, e = area.canvas(), self.subject.estimate
-        fill_bar(canvas, 0, 4, 9, 9, OUTLINE)
-        fill_bar(canvas, 1, 5, 7, 7, "#ffffff")
-        at = 14 + canvas.text(14, 8, f"dense {bytes_text(e.original_nbytes)}", size=10) + 14
-        fill_bar(canvas, at, 4, 9, 9, KEPT)
-        canvas.text(at + 14, 8, f"now {estimated_text(e.exact, bytes_text(e.nbytes))}", size=10)
-        draw_silhouette(canvas, 0, 20, canvas.width, canvas.height - 36, self.subject.sketch, e, self.subject.order)
+        dense, now = self._key_words()
+
+        def box(x: float, y: float) -> None:
+            fill_bar(canvas, x, y - 4, 13, 8, OUTLINE)
+            fill_bar(canvas, x + 1, y - 3, 11, 6, PAPER)
+
+        draw_legend(
+            canvas, 8, canvas.width, [(dense, box), (now, lambda x, y: fill_bar(canvas, x, y - 4, 13, 8, KEPT))]
+        )
+        top = 5 + self._key_height(area.page, canvas.width)
+        high = canvas.height - top - 16
+        draw_silhouette(canvas, 0, top, canvas.width, high, self.subject.sketch, e, self.subject.order)
         canvas.text(canvas.width / 2, canvas.height - 6, "depth", align="center", color=MUTED)
 
     def caption(self) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Unpack
 
@@ -28,6 +29,7 @@ from .formatting import (
     value_text,
 )
 from .label_placement import thin
+from .legend import LEGEND_LINE, draw_legend, legend_height
 from .line_chart import spread_apart
 from .model_and_recipe import ModelFigureOptions, ModelLike, Subject, page_options, subject_of
 from .page import Page
@@ -41,6 +43,11 @@ if TYPE_CHECKING:
 _ROW: Final = 17.0
 _STEP: Final = 24.0
 _HEAD: Final = 24.0
+_LINE: Final = 16.0
+_SHORTEST: Final = 60.0
+"""Pixels of a name in which it can still be told from others."""
+_LEGEND_BELOW: Final = 300.0
+"""Pixels below which the parts' names stand in a list and not below their bars."""
 
 
 @model_figure_kind
@@ -132,19 +139,38 @@ class _OfEstimate(Chart):
             "exact": e.exact,
         }
 
-    def _headline(self, canvas: Canvas) -> None:
+    def _head(self, page: Page, width: float) -> float:
+        """Return the pixels of the headline: one line, or two where the ratio has no room beside the bytes."""
+        dense, now, ratio = self._head_words()
+        one = page.measure(dense) + page.measure(now, bold=True) + 8 + page.measure(ratio) <= width
+        return _HEAD if one else _HEAD + _LINE
+
+    def _head_words(self) -> tuple[str, str, str]:
         e = self.estimate
-        at = canvas.text(0, 7, f"{bytes_text(e.original_nbytes)} → ", color=MUTED)
-        at += canvas.text(at, 7, estimated_text(e.exact, bytes_text(e.nbytes)), bold=True)
-        canvas.text(at + 8, 7, estimated_text(e.exact, compared_size_text(e.ratio)), color=INK)
+        now, ratio = bytes_text(e.nbytes), compared_size_text(e.ratio)
+        return f"{bytes_text(e.original_nbytes)} → ", estimated_text(e.exact, now), estimated_text(e.exact, ratio)
+
+    def _headline(self, canvas: Canvas) -> float:
+        """Write dense bytes, bytes now, and the ratio, and return the pixels that takes."""
+        dense, now, ratio = self._head_words()
+        head = self._head(canvas.page, canvas.width)
+        at = canvas.text(0, 7, dense, color=MUTED)
+        at += canvas.text(at, 7, now, bold=True)
+        canvas.text(at + 8 if head == _HEAD else 0, 7 + head - _HEAD, ratio, color=INK)
+        return head
 
 
 class SizeByPart(_OfEstimate):
     """Dense bytes, bytes now, and the parts of the file."""
 
-    def height(self, page: Page) -> float:  # noqa: ARG002
+    def height(self, page: Page) -> float:
         """Return the height of the bars and the names of the parts."""
-        return _HEAD + SIZE_BARS + 56
+        names = 56 if page.pixels >= _LEGEND_BELOW else 24 + 18 * math.ceil(len(PARTS) / self._columns(page.pixels))
+        return self._head(page, page.pixels - 8) + SIZE_BARS + names
+
+    @staticmethod
+    def _columns(width: float) -> int:
+        return 2 if width >= 260 else 1
 
     def least(self, page: Page) -> float:
         """Return the height: the bars are as high as on the page."""
@@ -153,8 +179,8 @@ class SizeByPart(_OfEstimate):
     def draw(self, area: Area) -> None:
         """Draw the bars of the page's size panel, and below them the parts by name."""
         canvas, e = area.canvas(), self.estimate
-        self._headline(canvas)
-        size_bars(canvas, 0, _HEAD, canvas.width, e)
+        head = self._headline(canvas)
+        size_bars(canvas, 0, head, canvas.width, e)
         parts = {name: nbytes for name, nbytes in e.parts().items() if nbytes}
         ends = np.concatenate([[0.0], np.cumsum(list(parts.values()))]) / e.nbytes * canvas.width
         texts = {
@@ -166,9 +192,9 @@ class SizeByPart(_OfEstimate):
         )
         middles = ((ends[1:] + ends[:-1]) / 2).tolist()
         places = spread_apart(middles, widest, widest / 2, canvas.width - widest / 2)
-        base = _HEAD + SIZE_BARS
+        base = head + SIZE_BARS
         if places is None:
-            size_legend(canvas, 0, base + 13, canvas.width, e, 2)
+            size_legend(canvas, 0, base + 13, canvas.width, e, self._columns(canvas.width))
             return
         for x, at, (part, text) in zip(middles, places, texts.items(), strict=True):
             canvas.lines([np.array([[x, base + 1], [x, base + 4], [at, base + 11], [at, base + 14]])], MUTED, 0.7)
@@ -196,32 +222,38 @@ class SizeByLayer(_OfEstimate):
 
     dense: tuple[int, ...]
 
-    def height(self, page: Page) -> float:  # noqa: ARG002
+    def height(self, page: Page) -> float:
         """Return the height of all rows, lower where they would not fit on a page."""
-        return _HEAD + 30 + _ROW * len(self.estimate.layers)
+        return self._around(page) + _ROW * len(self.estimate.layers)
 
-    def least(self, page: Page) -> float:  # noqa: ARG002
+    def least(self, page: Page) -> float:
         """Return the height of rows that can just be told apart."""
-        return _HEAD + 30 + 2 * len(self.estimate.layers)
+        return self._around(page) + 2 * len(self.estimate.layers)
+
+    def _around(self, page: Page) -> float:
+        words = [word for word, _ in self._key()]
+        return self._head(page, page.pixels - 8) + 15 + legend_height(page, words, page.pixels - 8)
 
     def draw(self, area: Area) -> None:
         """Draw a row for every layer, with its name and its bytes."""
         canvas, e = area.canvas(), self.estimate
-        self._headline(canvas)
+        head, key = self._headline(canvas), self._key()
+        below = legend_height(area.page, [word for word, _ in key], canvas.width)
         dense = self.dense
         names = [area.page.label(layer.name) for layer in e.layers]
-        label = min(max(canvas.measure(name) for name in names) + 10, 0.32 * canvas.width)
+        label = min(max(canvas.measure(name) for name in names) + 10, max(0.32 * canvas.width, _SHORTEST))
         numbers = [
             f"{bytes_text(before)} → {estimated_text(e.exact, bytes_text(layer.nbytes))}"
             for before, layer in zip(dense, e.layers, strict=True)
         ]
         right = max(canvas.measure(text, size=10) for text in numbers) + 8
         scale = (canvas.width - label - right) / max(*dense, *(layer.nbytes for layer in e.layers))
-        row = (canvas.height - _HEAD - 26) / len(e.layers)
+        row = (canvas.height - head - below - 11) / len(e.layers)
         bar = min(0.72 * row, row - 0.6) if row > 3 else row
-        written = set(thin([(_HEAD + (i + 0.5) * row, 10.0) for i in range(len(names))], gap=1.0))
+        size = min(11.0, max(8.0, 0.8 * row))
+        written = set(thin([(head + (i + 0.5) * row, size) for i in range(len(names))], gap=1.5))
         for i, layer in enumerate(e.layers):
-            y = _HEAD + i * row
+            y = head + i * row
             fill_bar(canvas, label, y, dense[i] * scale, bar, DENSE)
             x = label
             for part, color in (*PARTS[:3], ("as_is", PARTS[3][1])):
@@ -230,21 +262,25 @@ class SizeByLayer(_OfEstimate):
                     fill_bar(canvas, x, y, nbytes * scale, bar, color)
                 x += nbytes * scale
             if i in written:
-                canvas.text(0, y + bar / 2, canvas.fitted(names[i], label - 8))
-                canvas.text(canvas.width, y + bar / 2, numbers[i], size=10, align="right")
-        self._key(canvas)
+                canvas.text(0, y + bar / 2, canvas.fitted(names[i], label - 8, size=size), size=size)
+                canvas.text(canvas.width, y + bar / 2, numbers[i], size=min(size, 10.0), align="right")
 
-    def _key(self, canvas: Canvas) -> None:
-        x, y = 0.0, canvas.height - 8
+        def mark(color: str) -> Callable[[float, float], None]:
+            return lambda x, y: fill_bar(canvas, x, y - 4, 13, 8, color)
+
+        draw_legend(
+            canvas, canvas.height - below + LEGEND_LINE / 2, canvas.width, [(word, mark(color)) for word, color in key]
+        )
+
+    def _key(self) -> list[tuple[str, str]]:
+        """Return the words of the key and their colors, of what there is."""
         used = {
             part: any(getattr(layer, part) for layer in self.estimate.layers) for part in ("codes", "mask", "scales")
         }
         shown = [("dense", DENSE), *((part, color) for part, color in PARTS if used.get(part))]
         if any(layer.as_is for layer in self.estimate.layers):
             shown.append(("uncompressed", PARTS[3][1]))
-        for part, color in shown:
-            fill_bar(canvas, x, y - 4.5, 9, 9, color)
-            x += 14 + canvas.text(x + 14, y, part, size=10) + 14
+        return shown
 
     def _how(self) -> str:
         return "layer by layer"
@@ -324,9 +360,28 @@ class SizeSteps(Chart):
     recipe: Recipe | None = None
     subject: Subject | None = None
 
+    def __post_init__(self) -> None:
+        if len(self.steps) < 2:
+            raise FigureError("there is nothing to draw in 'size': steps=… needs two steps at least")
+
     def height(self, page: Page) -> float:  # noqa: ARG002
         """Return the height of all steps."""
         return _STEP * len(self.steps) + (20 if self._scored else 4)
+
+    def narrowest(self, page: Page) -> float:
+        """Return the width with bars that can be compared between the names and the numbers."""
+        return _SHORTEST + 60 + sum(self._number_widths(page))
+
+    def _number_widths(self, page: Page) -> list[float]:
+        """Return the widths of the columns of bytes, ratios and scores."""
+        texts = (self._sizes(), self._ratios(), [self._score(step) for step in self.steps] if self._scored else [])
+        return [max(map(page.measure, column)) + 12 if column else 0.0 for column in texts]
+
+    def _sizes(self) -> list[str]:
+        return [estimated_text(step.exact, bytes_text(step.nbytes)) for step in self.steps]
+
+    def _ratios(self) -> list[str]:
+        return [times_text(self.steps[0].nbytes / step.nbytes) for step in self.steps]
 
     @property
     def _scored(self) -> bool:
@@ -334,16 +389,11 @@ class SizeSteps(Chart):
 
     def draw(self, area: Area) -> None:
         """Draw a bar for each step, what it saved in a paler color, and the numbers at the right."""
-        if len(self.steps) < 2:
-            raise FigureError("there is nothing to draw in 'size': steps=… needs two steps at least")
-        canvas, first = area.canvas(), self.steps[0]
+        canvas, sizes, ratios = area.canvas(), self._sizes(), self._ratios()
         names = [area.page.label(step.name) for step in self.steps]
-        label = min(max(canvas.measure(name) for name in names) + 10, 0.4 * canvas.width)
-        sizes = [estimated_text(step.exact, bytes_text(step.nbytes)) for step in self.steps]
-        ratios = [times_text(first.nbytes / step.nbytes) for step in self.steps]
-        scores = [self._score(step) for step in self.steps]
-        widths = [max(map(canvas.measure, texts)) + 12 for texts in (sizes, ratios, scores)]
-        widths[2] = widths[2] if self._scored else 0
+        scores, widths = [self._score(step) for step in self.steps], self._number_widths(area.page)
+        most = min(0.4 * canvas.width, canvas.width - sum(widths) - 60)
+        label = min(max(canvas.measure(name) for name in names) + 10, max(most, _SHORTEST))
         scale = (canvas.width - label - sum(widths)) / max(step.nbytes for step in self.steps)
         top = 16.0 if self._scored else 0.0
         row = (canvas.height - top) / len(self.steps)

@@ -29,6 +29,8 @@ _COLUMNS: Final = 680.0
 """Pixels that two columns would like to have; no text gets smaller than `_SMALLEST` points for them."""
 _SMALLEST: Final = 6.0
 _LINE: Final = 15.0
+_STRETCH: Final = 0.7
+"""Part of their height that distributions may grow by."""
 
 
 @model_figure_kind
@@ -147,10 +149,14 @@ class Summary(Chart):
         scale = max(1.0, (area.height - head) / whole)
         for i, charts in enumerate(columns):
             x, y = i * (column + _GAP), head
+            # the rows of distributions take what their column leaves free, up to a limit
+            free = (whole - self._column_heights(page, area.width)[i]) * scale
             for chart in charts:
                 high = self._height(chart, page, column) * scale
+                if isinstance(chart, Distributions):
+                    high += min(free, _STRETCH * high)
                 sheet = area.canvas(x, y, column, TITLE)
-                sheet.text(0, 7, chart.kind, bold=True, color=INK)
+                sheet.text(0, 7, chart.kind.capitalize(), bold=True, color=INK)
                 chart.draw(area.part(x, y + TITLE, column, high))
                 y += TITLE + high + _GAP * scale
 

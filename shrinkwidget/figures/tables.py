@@ -81,6 +81,9 @@ class Table:
     def csv(self) -> str:
         """Return it as CSV: numbers in full, and empty where one is not known.
 
+        A text that a spreadsheet would take for a formula, such as the name of a layer with "=" before it, gets an
+        apostrophe in front (OWASP, CSV injection).
+
         Example:
             >>> import shrinkwidget as sw
             >>> table = sw.figures.table("size", sw.estimate(sw.demo.model(), bits=4))
@@ -88,9 +91,9 @@ class Table:
             ['part,bytes', 'codes,85640']
         """
         stream = io.StringIO()
-        writer = csv.DictWriter(stream, self.columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.rows)
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(map(_no_formula, self.columns))
+        writer.writerows([_no_formula(row[name]) for name in self.columns] for row in self.rows)
         return stream.getvalue()
 
     def latex(self) -> str:
@@ -103,7 +106,7 @@ class Table:
             \begin{tabular}{lr}
         """
         align = "".join("r" if self._is_number(i) else "l" for i in range(len(self.columns)))
-        lines = [tuple(text.translate(_LATEX) for text in row) for row in (self.columns, *self.texts)]
+        lines = [tuple(map(_latex, row)) for row in (self.columns, *self.texts)]
         body = [f"{' & '.join(line)} \\\\" for line in lines]
         inside = ["\\toprule", body[0], "\\midrule", *body[1:], "\\bottomrule"]
         return "\n".join([f"\\begin{{tabular}}{{{align}}}", *inside, "\\end{tabular}"]) + "\n"
@@ -119,3 +122,14 @@ class Table:
 
     def __str__(self) -> str:
         return self.markdown()
+
+
+def _no_formula(value: object) -> object:
+    """Return a cell that no spreadsheet computes."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
+
+
+def _latex(text: str) -> str:
+    """Return a text for a cell; after a line's end TeX would take "[" and "*" for arguments of it."""
+    escaped = text.translate(_LATEX)
+    return f"{{{escaped[0]}}}{escaped[1:]}" if escaped.startswith(("[", "*")) else escaped

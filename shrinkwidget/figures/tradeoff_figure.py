@@ -99,8 +99,11 @@ class TradeOff(Chart):
     annotate: bool
 
     def height(self, page: Page) -> float:
-        """Return the height of a chart that is a little wider than high."""
-        return min(max(0.62 * page.pixels, 190.0), 330.0)
+        """Return the height of a chart that is a little wider than high, and of the names above it."""
+        high = min(max(0.62 * page.pixels, 190.0), 330.0)
+        names = [page.label(one.name) for one in self.results.series]
+        beside = all(one.connected for one in self.results.series)
+        return high + named_lines(page, names, page.pixels - 8, high, beside=beside).top - 8
 
     def draw(self, area: Area) -> None:
         """Draw the dense line, the intervals, the points and their front, and the names of the series."""

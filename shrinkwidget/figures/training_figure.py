@@ -31,6 +31,8 @@ PANELS: Final = ("score", "loss", "rate")
 _HEIGHTS: Final = {"score": 170.0, "loss": 110.0, "rate": 80.0}
 _AXIS: Final = 34.0
 _GAP: Final = 14.0
+_BESIDE, _BETWEEN = 440.0, 22.0
+"""Pixels of a page wide enough for two columns of panels, and between these."""
 
 
 @figure_kind
@@ -181,22 +183,32 @@ class Training(Chart):
         return any(math.isfinite(value) for value in self.lines[0].train)
 
     def draw(self, area: Area) -> None:
-        """Draw the panels one below the other, with one axis of epochs at the bottom."""
-        page = area.page
-        names = self._names(page)
-        named = named_lines(page, names, area.width, 1000, beside=False)
-        free = area.height - _AXIS - named.top - _GAP * (len(self.panels) - 1)
-        unit = free / sum(_HEIGHTS[panel] for panel in self.panels)
-        heights = {panel: _HEIGHTS[panel] * unit for panel in self.panels}
-        scales = {panel: self._scales(panel, area.width, heights[panel]) for panel in self.panels}
-        left = max(room_for(page, [self._text(panel, tick) for tick in scales[panel].y_ticks]) for panel in self.panels)
+        """Draw the panels one below the other, or, on a page too low for that, the first beside the others."""
+        names = self._names(area.page)
+        named = named_lines(area.page, names, area.width, 1000, beside=False)
+        free = area.height - named.top - _AXIS
+        crowded = free - _GAP * (len(self.panels) - 1) < 0.8 * sum(_HEIGHTS[panel] for panel in self.panels)
+        if crowded and len(self.panels) > 1 and area.width >= _BESIDE:
+            left = 0.58 * (area.width - _BETWEEN)
+            self._column(area, self.panels[:1], named, 0, left, legend=True)
+            self._column(area, self.panels[1:], named, left + _BETWEEN, area.width - left - _BETWEEN, legend=False)
+        else:
+            self._column(area, self.panels, named, 0, area.width, legend=True)
+
+    def _column(self, area: Area, panels: Sequence[str], named: Named, x: float, width: float, *, legend: bool) -> None:
+        """Draw panels one below the other, with one axis of epochs at the bottom."""
+        free = area.height - _AXIS - named.top - _GAP * (len(panels) - 1)
+        unit = free / sum(_HEIGHTS[panel] for panel in panels)
+        heights = {panel: _HEIGHTS[panel] * unit for panel in panels}
+        scales = {panel: self._scales(panel, width, heights[panel]) for panel in panels}
+        left = max(room_for(area.page, [self._text(p, tick) for tick in scales[p].y_ticks]) for p in panels)
         top = named.top
-        for i, panel in enumerate(self.panels):
-            last = i == len(self.panels) - 1
-            part = area.part(0, top, area.width, heights[panel] + (_AXIS if last else 0))
+        for panel in panels:
+            last = panel == panels[-1]
+            part = area.part(x, top, width, heights[panel] + (_AXIS if last else 0))
             chart = line_chart(part, left=left, right=10, top=0, bottom=_AXIS if last else 0)
             self._panel(chart, panel, scales[panel], left, last)
-            if i == 0:
+            if legend and panel == panels[0]:
                 self._legend(chart, named)
             top += heights[panel] + _GAP
 
@@ -221,7 +233,9 @@ class Training(Chart):
         metric = self.lines[0].metric
         if panel == "rate":
             chart.ax.set_yscale("log")
-        chart.ax.set(xlim=scales.xs, ylim=scales.ys)
+        low, high = scales.ys
+        # a rate of a whole decade would lie on the axis itself
+        chart.ax.set(xlim=scales.xs, ylim=(low / 1.25, high * 1.25) if panel == "rate" else scales.ys)
         chart.ticks("y", scales.y_ticks, [self._text(panel, tick) for tick in scales.y_ticks], grid=True)
         chart.ticks(
             "x", scales.x_ticks, [f"{tick:g}" for tick in scales.x_ticks] if last else [""] * len(scales.x_ticks)

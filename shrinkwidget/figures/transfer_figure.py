@@ -121,8 +121,9 @@ class Transfer(Chart):
     per: str
 
     def height(self, page: Page) -> float:
-        """Return the height of a chart that is a little wider than high."""
-        return min(max(0.62 * page.pixels, 190.0), 320.0)
+        """Return the height of a chart that is a little wider than high, and of the names above it."""
+        high = min(max(0.62 * page.pixels, 190.0), 320.0)
+        return high + named_lines(page, [page.label(line.name) for line in self.lines], page.pixels - 8, high).top - 8
 
     @property
     def _score(self) -> Score:

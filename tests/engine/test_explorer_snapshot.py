@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from PIL import Image
 from torch import nn
 
@@ -21,6 +22,7 @@ from shrinkwidget.analysis.chart_distribution import effective
 from shrinkwidget.analysis.estimate import Estimate, estimate
 from shrinkwidget.analysis.pruning_estimate import survivals
 from shrinkwidget.analysis.sketch import Sketch, sketch
+from shrinkwidget.figures.canvas import Canvas, Snapshot
 from shrinkwidget.figures.distribution_plot import comb_factor, distribution_plot
 from shrinkwidget.figures.explorer_snapshot import describe, explorer_snapshot
 from shrinkwidget.figures.formatting import bytes_text, recipe_sentence, share_text, weight_text
@@ -267,3 +269,20 @@ def test_the_areas_of_bars_are_in_proportion_to_weights(real: Sketch) -> None:
             area = (drawn.bars.height * wide).sum() / bins
             assert area == pytest.approx(lowered * figures.kept, rel=1e-6)
             assert drawn.outline.sum() == pytest.approx(layer.n)
+
+
+@pytest.mark.parametrize("align", ["left", "center", "right"])
+@pytest.mark.parametrize("bold", [False, True])
+def test_a_stills_letters_stand_where_a_figures_do(bold: bool, align: str) -> None:
+    """A still draws text as outlines, which is quicker, and a figure as text: the ink is in the same place."""
+    words, place = "stage3.1.conv2 ≈\N{NARROW NO-BREAK SPACE}93\N{NARROW NO-BREAK SPACE}%", (120.0, 20.0)
+    still = Snapshot(240, 40)
+    wide = still.text(*place, words, size=13, bold=bold, align=align)
+    figure = Figure(figsize=(2.4, 0.4), dpi=200, facecolor="white")
+    sheet = Canvas(figure.add_axes((0, 0, 1, 1)), 240, 40, still.page)
+    assert sheet.text(*place, words, size=13, bold=bold, align=align) == wide
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png")
+    found = [np.asarray(Image.open(io.BytesIO(png)).convert("L")) < 128 for png in (still.png(), stream.getvalue())]
+    edges = [(*np.flatnonzero(ink.any(0))[[0, -1]], *np.flatnonzero(ink.any(1))[[0, -1]]) for ink in found]
+    assert np.abs(np.subtract(*edges)).max() <= 2  # of 480 × 80 dots

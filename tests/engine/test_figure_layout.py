@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections import OrderedDict
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -11,7 +13,7 @@ import pytest
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.text import Text
+from matplotlib.text import Annotation, Text
 from torch import nn
 
 import shrinkwidget as sw
@@ -20,7 +22,12 @@ from shrinkwidget.evaluation.sensitivity import LayerScores, Sensitivity
 from shrinkwidget.figures.chart import our_settings
 
 MANY = (2, 8, 20, 54, 300)
-PAGES: tuple[dict[str, Any], ...] = (dict(width="nature-single"), dict(width="ieee-double"), dict(style="slide"))
+PAGES: tuple[dict[str, Any], ...] = (
+    dict(width="nature-single"),
+    dict(width="nature-double"),
+    dict(style="slide"),
+    dict(style="slide", width="nature-single"),
+)
 
 
 @cache
@@ -86,21 +93,28 @@ def assert_apart(figure: Figure) -> None:
     assert [(found[i][0], found[j][0]) for i, j in hits] == []
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(*page.values()))
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: "-".join(page.values()))
 @pytest.mark.parametrize("layers", MANY)
 def test_no_label_touches_another(layers: int, page: dict[str, Any]) -> None:
     look = looked(layers)
     recipe = sw.Recipe(sparsity=0.8, bits=4)
     assert_apart(sw.figures.distributions(look, recipe, show=layers, **page))
+    for sharex in (True, False):
+        multiples: dict[str, Any] = dict(arrangement="small_multiples", sharex=sharex, show=layers)
+        assert_apart(sw.figures.distributions(look, recipe, **multiples, **page))
     assert_apart(sw.figures.size(look, recipe, **page))
     assert_apart(sw.figures.size(look, recipe, by="layer", **page))
-    assert_apart(sw.figures.size(look, recipe, steps=True, **page))
+    if page.get("width") == "nature-single" and "style" in page:
+        with pytest.raises(sw.errors.FigureError, match="no room for 'size': 89 mm are too narrow"):
+            sw.figures.size(look, recipe, steps=True, **page)
+    else:
+        assert_apart(sw.figures.size(look, recipe, steps=True, **page))
     assert_apart(sw.figures.silhouette(look, recipe, **page))
     assert_apart(sw.figures.sensitivity(sensitivity(layers), **page))
     assert_apart(sw.figures.tradeoff(trials(layers), baseline=0.95, **page))
 
 
-@pytest.mark.parametrize("page", PAGES[::2], ids=lambda page: str(*page.values()))
+@pytest.mark.parametrize("page", PAGES[::3], ids=lambda page: "-".join(page.values()))
 def test_no_label_touches_another_in_charts_of_one_model(page: dict[str, Any]) -> None:
     model, valid = sw.demo.model(), sw.demo.data("valid")
     small = sw.compress(model, sparsity=0.85, bits=4)
@@ -114,8 +128,53 @@ def test_no_label_touches_another_in_charts_of_one_model(page: dict[str, Any]) -
     assert_apart(sw.figures.training({"one": run, "two": [run, run]}, **page))
     scores = {n: [sw.evaluate(small, valid)] * 2 for n in (2, 5, 10, 20)}
     assert_apart(sw.figures.transfer({"transferred": scores, "from scratch": scores}, **page))
-    if "style" not in page:  # a slide has no room for all of it
+    if "style" not in page or "width" in page:  # a slide has no room for all of it
         assert_apart(sw.figures.summary(model, estimate=small.estimate, classes=found, training=run, **page))
+
+
+@pytest.mark.parametrize("move", ["onto another", "off the page"])
+@pytest.mark.parametrize("kind", ["distributions", "tradeoff"])
+def test_a_label_that_is_moved_is_noticed(kind: str, move: str) -> None:
+    """The tests above can fail: on the canvases of the ridge as on the axes of the lines."""
+    data = (looked(8), 0.8) if kind == "distributions" else (trials(3),)
+    figure = sw.figures.draw(kind, *data, width="nature-single")
+    assert_apart(figure)
+    start = "enc" if kind == "distributions" else "method"
+    one, other = [text for text in figure.findobj(Text) if text.get_text().startswith(start)][:2]
+    if isinstance(one, Annotation) and isinstance(other, Annotation):  # it stands at a place of the axes
+        one.xy = other.xy if move == "onto another" else (-1.5, 0.5)
+    else:
+        one.set_position(other.get_position() if move == "onto another" else (-40, 50))
+    with pytest.raises(
+        AssertionError, match=start if move == "onto another" else f"'{start}.* leaves the page at the left"
+    ):
+        assert_apart(figure)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: "-".join(page.values()))
+def test_a_key_names_all_there_is_however_narrow_the_page(page: dict[str, Any]) -> None:
+    recipe = sw.Recipe(sparsity=0.8, bits=4, layers={looked(8).layers[0].name: sw.Keep})
+    expected = {
+        "distributions": {"original", "effective", "pruned", "threshold", "levels"},
+        "size": {"dense", "codes", "mask", "scales", "uncompressed"},
+    }
+    figures = {
+        "distributions": sw.figures.distributions(looked(8), recipe, **page),
+        "size": sw.figures.size(looked(8), recipe, by="layer", **page),
+    }
+    for kind, figure in figures.items():
+        assert expected[kind] <= {words for words, _ in boxes(figure)}, kind
+    written = " ".join(words for words, _ in boxes(sw.figures.silhouette(looked(8), recipe, **page)))
+    assert re.search(r"dense .*now ", written)
+
+
+def test_a_layer_that_changes_nothing_gets_no_name_and_no_marker() -> None:
+    found = sensitivity(8)
+    calm = replace(found, layers=(*found.layers[:-1], LayerScores("calm", (found.dense,) * 3)))
+    written = [words for words, _ in boxes(sw.figures.sensitivity(calm, width="nature-double"))]
+    assert "calm" not in written
+    assert sum(words.startswith("enc") for words in written) == 6  # the first of them loses nothing either
+    assert "grey: the other 2 of 8 layers, which change less" in sw.figures.caption("sensitivity", calm)
 
 
 def test_three_hundred_rows_in_one_column_keep_their_order() -> None:

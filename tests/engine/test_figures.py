@@ -199,7 +199,7 @@ def _page() -> Any:
         (dict(size="big"), "size='big' must be a number of points"),
         (dict(labels=["a"]), "labels=.* must be a dict"),
         (dict(height=10.5, size=40), "height=10.5 is too low for 'tradeoff' with text of 40 points: it needs 122 mm"),
-        (dict(width=30, size=40), "there is no room for a figure: 30 mm are too narrow"),
+        (dict(width=30, size=40), "no room for 'tradeoff': 30 mm are too narrow .*; give width=165 or more"),
         (dict(x="bits"), "x='bits' must be 'ratio' or 'nbytes'"),
     ],
 )

@@ -139,5 +139,15 @@ MUTANTS: Final = (
     Mutant("snapshot: shared axis half as wide again", "shrinkwidget/figures/distribution_plot.py",
            "1.08 * _quantile(layer, 0.997)", "1.62 * _quantile(layer, 0.997)", SNAPSHOTS),
     Mutant("snapshot: threshold drawn at half its value", "shrinkwidget/figures/ridge_plot.py",
-           "half = reach * plot.width / 2", "half = reach * plot.width / 4", SNAPSHOTS),
+           "for x in self.x(np.array([-t, t]))]", "for x in self.x(np.array([-t / 2, t / 2]))]", SNAPSHOTS),
+    # what the figures draw
+    Mutant("figure: bars of the parts a fifth too long", "shrinkwidget/figures/size_score_history.py",
+           "_segments(canvas, x, y + 20, scale, 14, estimate)",
+           "_segments(canvas, x, y + 20, 1.2 * scale, 14, estimate)", ("figures",)),
+    Mutant("figure: sensitivity of the other direction", "shrinkwidget/figures/sensitivity_figure.py",
+           "(dense - score.value) / (dense - worst or 1)",
+           "(score.value - worst) / (dense - worst or 1)", ("figures",)),
+    Mutant("figure: classes the wrong way round", "shrinkwidget/figures/classes_figure.py",
+           'canvas.dots(np.array([x(change.after)]), np.array([y]), ACCURACY, size, "D")',
+           'canvas.dots(np.array([x(change.before)]), np.array([y]), ACCURACY, size, "D")', ("figures",)),
 )  # fmt: skip

@@ -27,6 +27,7 @@ SUITES: Final[dict[str, tuple[str, ...]]] = {
     "estimate": (*PYTEST, "tests/engine/test_estimate.py"),
     "classes": (*PYTEST, "tests/engine/test_compare_predictions.py"),
     "files": (*PYTEST, "tests/engine/test_packed_files_malformed.py"),
+    "figures": (*PYTEST, "tests/engine/test_figure_numbers.py"),
     "fold": (*PYTEST, "tests/engine/test_batchnorm_folding.py"),
     "grids": (*PYTEST, "tests/engine/test_quantization_aware_training.py"),
     "methods": (*PYTEST, "tests/engine/test_retrain_methods.py"),
