@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .analysis.estimate import Estimate
+from .analysis.estimator_summary import EstimatorSummary
 from .analysis.model_summary import ModelSummary
 from .analysis.sketch import Sketch
 from .compressed_model import CompressedModel
@@ -15,6 +16,7 @@ from .transfer_learning.transfer_result import TransferResult
 __all__ = [
     "CompressedModel",
     "Estimate",
+    "EstimatorSummary",
     "ModelSummary",
     "PredictionComparison",
     "Score",

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from decimal import ROUND_HALF_UP, Decimal
 from html import escape
-from typing import Any, Final, Literal, TypeAlias
+from pickle import PickleBuffer
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeAlias, cast, overload
 
 import torch
 from torch import nn
@@ -18,19 +19,35 @@ from ..errors import ModelError
 from .channel_layout import PYTORCH_NAME, Stated, bias_names, leaf_of
 from .file_size import safetensors_bytes
 from .macs_and_activation_memory import ForwardProfile, profile_forward
-from .model_tensors import Role, Source, TensorEntry, dtype_name, open_model
+from .model_tensors import Role, Source, TensorEntry, dtype_name, is_estimator, open_model
 from .run_without_side_effects import preserve_rng_state
+
+if TYPE_CHECKING:
+    from .estimator_summary import EstimatorSummary
 
 Status: TypeAlias = Literal["compressible", "uncompressed", "part", "not saved"]
 
 
+class Estimator(Protocol):
+    """A fitted estimator of scikit-learn, as far as its type is asked for."""
+
+    def get_params(self, deep: bool = True) -> Any:
+        """Return its settings."""
+
+
+@overload
+def summary(source: Source, example: object = None, *, layout: Stated = None) -> ModelSummary: ...
+@overload
+def summary(source: Estimator) -> EstimatorSummary: ...
 @public()
-def summary(source: Source, example: object = None, *, layout: Stated = None) -> ModelSummary:
-    """Weigh a module, a state dict, or a checkpoint on disk (see `sketch`); nothing of it is changed.
+def summary(
+    source: Source | Estimator, example: object = None, *, layout: Stated = None
+) -> ModelSummary | EstimatorSummary:
+    """Weigh a module, a state dict, a checkpoint on disk (see `sketch`), or an estimator; nothing of it is changed.
 
     Args:
         source: the model. A state dict or a file does not tell the classes of its layers; which axis is the width is
-            then decided by names and shapes.
+            then decided by names and shapes. Of a fitted scikit-learn estimator, or a pipeline, the arrays are weighed.
         example: for a module, one input to run it on once (a tensor, a tuple of positional or a dict of keyword
             arguments), moved to the model's device: adds multiply-accumulates, activation bytes and the order
             of layers. Its batch counts: give a batch of one to have them per example.
@@ -47,6 +64,13 @@ def summary(source: Source, example: object = None, *, layout: Stated = None) ->
         >>> found.parameters, found.depth, found.macs
         (172218, 14, 1631872)
     """
+    if is_estimator(source):
+        from .estimator_summary import summarize_estimator  # which writes its tables with this module's functions
+
+        if example is not None or layout is not None:
+            raise ModelError("an example and a layout are for networks: leave them out for a scikit-learn estimator")
+        return summarize_estimator(source)
+    source = cast(Source, source)
     weights = open_model(source, layout=layout, only_to_look=True)
     forward = None
     if example is not None:
@@ -331,15 +355,17 @@ def _tensor(entry: TensorEntry, forward: ForwardProfile | None) -> TensorSize:
     )
 
 
-class _Counted:
+class CountedFile:
     """A file that counts what is written to it and keeps nothing."""
 
     def __init__(self) -> None:
         self.nbytes = 0
 
-    def write(self, data: bytes) -> int:
-        self.nbytes += len(data)
-        return len(data)
+    def write(self, data: bytes | PickleBuffer) -> int:
+        """Count some bytes."""
+        nbytes = memoryview(data).nbytes
+        self.nbytes += nbytes
+        return nbytes
 
     def flush(self) -> None:
         """Nothing waits to be written."""
@@ -354,7 +380,7 @@ def _torch_save_bytes(source: Source, entries: Iterable[TensorEntry]) -> int:
     else:
         state = {entry.name: torch.empty(entry.shape, dtype=entry.dtype) for entry in entries}
     # written, as the size of its zip file depends on names, alignment and torch's version; nothing reaches the disk
-    counted = _Counted()
+    counted = CountedFile()
     torch.save(state, counted)  # type: ignore[arg-type]  # torch asks for a whole file object and uses these two
     return counted.nbytes
 
@@ -394,21 +420,27 @@ def fixed(value: float, digits: int) -> str:
     return f"{Decimal(value).quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP):f}"
 
 
+def share_of(part: int, whole: int) -> str:
+    """Return a share in per cent: ``"12.5 %"``."""
+    return f"{part / max(1, whole):.1%}".replace("%", " %")
+
+
 def text_table(size: ModelSummary, rows: int = TEXT_ROWS) -> str:
     """Return totals and one line per layer; of many layers the first and the last, `rows` in all."""
     head, body = _table(size)
     widths = [max(map(len, column)) for column in zip(head, *body, strict=True)]
-    lines = [_aligned(row, widths) for row in body]
+    lines = [aligned(row, widths) for row in body]
     if len(lines) > rows:
         last = rows // 3
         left_out = f"  … {len(lines) - rows + 1} more layers: see .layers …"
         lines = [*lines[: rows - last - 1], left_out, *lines[-last:]]
     totals = [f"  {name:<12} {value}" for name, value in _totals(size)]
     warnings = [f"  ! {warning}" for warning in size.warnings]
-    return "\n".join([_title(size), *totals, *warnings, "", _aligned(head, widths), *lines])
+    return "\n".join([_title(size), *totals, *warnings, "", aligned(head, widths), *lines])
 
 
-def _aligned(row: Sequence[str], widths: Sequence[int]) -> str:
+def aligned(row: Sequence[str], widths: Sequence[int]) -> str:
+    """Return a line of a table in plain text."""
     # the first three columns hold words and stand left; the others hold numbers and stand right
     cells = [c.ljust(w) if i < 3 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))]
     return "  " + "  ".join(cells).rstrip()
@@ -432,8 +464,8 @@ def _totals(size: ModelSummary) -> list[tuple[str, str]]:
         ("in memory", bytes_text(size.nbytes) + (buffers if size.buffers else "")),
         ("compressible", f"{bytes_text(sum(t.nbytes for t in small))} in {len(small)} of {len(tensors)} tensors"),
         ("dtypes", dtypes),
-        ("torch.save", _exactly(size.torch_save)),
-        (".safetensors", _exactly(size.safetensors) if size.safetensors is not None else "cannot hold its dtypes"),
+        ("torch.save", exactly(size.torch_save)),
+        (".safetensors", exactly(size.safetensors) if size.safetensors is not None else "cannot hold its dtypes"),
     ]
     if others := [t for t in size.tensors if t.role == "other"]:
         names = f"{others[0].name}" + (f" and {len(others) - 1} more" if len(others) > 1 else "")
@@ -446,7 +478,8 @@ def _totals(size: ModelSummary) -> list[tuple[str, str]]:
     return totals
 
 
-def _exactly(nbytes: int) -> str:
+def exactly(nbytes: int) -> str:
+    """Return a byte count to three digits, and in full."""
     return f"{bytes_text(nbytes)} ({nbytes:,} bytes)"
 
 
@@ -462,7 +495,7 @@ def _table(size: ModelSummary) -> tuple[list[str], list[list[str]]]:
         shape = "×".join(map(str, weight.shape)) if weight else ""
         if layer.tied:
             shape = f"{shape} tied to {', '.join(layer.tied)}".strip()
-        share = f"{layer.nbytes / max(1, size.nbytes):.1%}".replace("%", " %")
+        share = share_of(layer.nbytes, size.nbytes)
         row = [layer.name or "(model)", layer.kind, shape, f"{layer.parameters:,}", bytes_text(layer.nbytes), share]
         if ran:
             row.append(count_text(layer.macs) if layer.macs else "–")
@@ -471,7 +504,7 @@ def _table(size: ModelSummary) -> tuple[list[str], list[list[str]]]:
     return columns, rows
 
 
-_STYLE: Final = """<style>
+STYLE: Final = """<style>
 .shrinkwidget-size table {color: inherit; font: inherit; border-collapse: collapse;
   font-variant-numeric: tabular-nums; margin: 0.5em 0}
 .shrinkwidget-size :is(th, td) {padding: 0.15em 0.8em; text-align: right; white-space: nowrap}
@@ -498,15 +531,17 @@ def html_table(size: ModelSummary) -> str:
         for tensor in size.tensors
     ]
     return (
-        f'<div class="shrinkwidget-size">{_STYLE}<strong>{escape(_title(size))}</strong>'
+        f'<div class="shrinkwidget-size">{STYLE}<strong>{escape(_title(size))}</strong>'
         f"<table><tbody>{totals}</tbody></table>{''.join(f'<p>{escape(text)}</p>' for text in size.warnings)}"
-        f'<div class="layers">{_html(*_table(size))}</div>'
+        f'<div class="layers">{html_rows(*_table(size))}</div>'
         f"<details><summary>every tensor and its status</summary>"
-        f'<div class="layers">{_html(["tensor", "status", "shape", "dtype", "bytes"], tensors)}</div></details></div>'
+        f'<div class="layers">{html_rows(["tensor", "status", "shape", "dtype", "bytes"], tensors)}</div>'
+        f"</details></div>"
     )
 
 
-def _html(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def html_rows(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table in HTML; of very many rows the first."""
     cells = ["".join(f"<td>{escape(cell)}</td>" for cell in row) for row in rows[:HTML_ROWS]]
     if len(rows) > HTML_ROWS:
         cells.append(f'<td colspan="{len(head)}">… {len(rows) - HTML_ROWS:,} more</td>')

@@ -1,7 +1,7 @@
 """scikit-learn's linear models, perceptrons and kernel machines as PyTorch modules with the same predictions.
 
-What converts is in three registers by class: `LINEAR`, `KERNEL` and `MLP`; the scalers that may stand before them in a
-pipeline are in `SCALERS`. scikit-learn is imported by whoever fitted the estimator, and the modules do without it.
+What converts is in `_CONVERT`, by class; the scalers that may stand before it in a pipeline are in `SCALERS`.
+scikit-learn is imported to ask whether an estimator was fitted, and the modules do without it.
 """
 
 from __future__ import annotations
@@ -19,24 +19,13 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ..analysis.estimator_summary import KERNEL, LINEAR, MLP
 from ..analysis.model_tensors import is_estimator, sklearn_class
 from ..argument_checks import public
 from ..errors import DataError, MissingPackageError, ModelError, a_type, quoted
 
 Array: TypeAlias = NDArray[Any]
 
-LINEAR: Final = (
-    *("ARDRegression", "BayesianRidge", "ElasticNet", "ElasticNetCV", "HuberRegressor", "Lars", "LarsCV", "Lasso"),
-    *("LassoCV", "LassoLars", "LassoLarsCV", "LassoLarsIC", "LinearDiscriminantAnalysis", "LinearRegression"),
-    *("LinearSVC", "LinearSVR", "LogisticRegression", "LogisticRegressionCV", "MultiTaskElasticNet"),
-    *("MultiTaskElasticNetCV", "MultiTaskLasso", "MultiTaskLassoCV", "OrthogonalMatchingPursuit"),
-    *("OrthogonalMatchingPursuitCV", "PassiveAggressiveClassifier", "PassiveAggressiveRegressor", "Perceptron"),
-    *("QuantileRegressor", "Ridge", "RidgeCV", "RidgeClassifier", "RidgeClassifierCV", "SGDClassifier"),
-    *("SGDRegressor", "TheilSenRegressor"),
-)
-"""Estimators that predict ``x @ coef_.T + intercept_``."""
-KERNEL: Final = ("NuSVC", "NuSVR", "SVC", "SVR")
-MLP: Final = ("MLPClassifier", "MLPRegressor")
 SUPPORTED: Final = (
     "linear models (LogisticRegression, LinearSVC, Ridge, SGDClassifier, …), SVC, NuSVC, SVR, NuSVR, MLPClassifier and "
     "MLPRegressor, alone or in a Pipeline behind StandardScaler, MinMaxScaler, MaxAbsScaler or RobustScaler"

@@ -317,7 +317,7 @@ def test_a_failed_forward_pass_leaves_nothing_behind() -> None:
 
 def test_what_cannot_be_measured_is_refused_with_the_reason(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"cannot look at an int"):
-        summary(3)  # type: ignore[arg-type]
+        summary(3)  # type: ignore[call-overload]
     with pytest.raises(ModelError, match="meta device"):
         summary(nn.Linear(2, 2, device="meta"))
     with pytest.raises(ModelError, match="an example can only be run on"):
