@@ -22,6 +22,7 @@ import {
 } from "./checkpoint-document";
 import { type CheckpointTable, fetchTable } from "./checkpoint-table";
 import { checkpointIcon } from "./icon";
+import { ModelsPanel } from "./models-panel";
 import { insertCell, newNotebook } from "./open-in-notebook";
 import { convertCode, openCode, STARTER, tensorCode } from "./python-code";
 
@@ -68,7 +69,37 @@ const checkpoints: JupyterFrontEndPlugin<void> = {
   activate: activateCheckpoints,
 };
 
-export default [checkpoints];
+const SHOW_MODELS = "shrinkwidget:show-models";
+
+const models: JupyterFrontEndPlugin<void> = {
+  id: "shrinkwidget:models",
+  description: "Lists the models in the kernel of the active notebook, and opens the explorer on them.",
+  autoStart: true,
+  requires: [INotebookTracker],
+  optional: [ITranslator, ILayoutRestorer, ICommandPalette],
+  activate: (
+    app: JupyterFrontEnd,
+    notebooks: INotebookTracker,
+    translator: ITranslator | null,
+    restorer: ILayoutRestorer | null,
+    palette: ICommandPalette | null,
+  ) => {
+    const trans = (translator ?? nullTranslator).load("shrinkwidget");
+    const panel = new ModelsPanel({ app, notebooks, trans, bytes });
+    app.shell.add(panel, "right", { rank: 800 });
+    restorer?.add(panel, panel.id);
+    app.commands.addCommand(SHOW_MODELS, {
+      label: trans.__("Show Models"),
+      caption: trans.__("List the models in the kernel of the active notebook"),
+      icon: checkpointIcon,
+      execute: () => app.shell.activateById(panel.id),
+      describedBy: { args: { type: "object", properties: {} } },
+    });
+    palette?.addItem({ command: SHOW_MODELS, category: trans.__("Shrink") });
+  },
+};
+
+export default [checkpoints, models];
 
 function activateCheckpoints(
   app: JupyterFrontEnd,

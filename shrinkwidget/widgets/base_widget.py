@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from pathlib import Path
 from threading import RLock
 from typing import Any, ClassVar, Final, NoReturn, SupportsIndex
@@ -12,6 +13,7 @@ from IPython.display import display
 
 from ..errors import ShrinkError, quoted
 
+_LIVING: Final[weakref.WeakValueDictionary[int, BaseWidget]] = weakref.WeakValueDictionary()
 STATIC: Final = Path(__file__).parent / "static"
 
 
@@ -26,6 +28,11 @@ def built(name: str) -> str | Path:
 def kernel_owned(trait: Any) -> Any:
     """Tag a trait as synced to the browser and never taken from there."""
     return trait.tag(sync=True, echo_update=False)
+
+
+def living_widgets() -> list[BaseWidget]:
+    """Return the widgets that are not closed, the oldest first."""
+    return [widget for widget in list(_LIVING.values()) if not widget._closed]
 
 
 class BaseWidget(anywidget.AnyWidget):
@@ -49,6 +56,7 @@ class BaseWidget(anywidget.AnyWidget):
         self._shown: Any = None
         self._closed = False
         super().__init__(**traits)
+        _LIVING[id(self)] = self
         _answer_where_asked(self.comm)
 
     # traits, one thread at a time: ipywidgets swaps methods of the widget while it takes or holds a message

@@ -169,6 +169,10 @@ class Explorer(BaseWidget):
         self.on_msg(self._on_command)
         self._settle_soon()
 
+    def explores(self, model: object) -> bool:
+        """Whether it looks at this very model, and not at a copy."""
+        return self._session is not None and self._session.source is model
+
     # what Python reads
 
     @property

@@ -1,11 +1,13 @@
-"""Takes the README's pictures: the explorer and a monitor in a real JupyterLab, light and dark (make pictures)."""
+"""Takes the README's pictures in a real JupyterLab: explorer, monitor, a checkpoint; light and dark (make pictures)."""
 
 from __future__ import annotations
 
 import tempfile
 from pathlib import Path
 
-from playwright.sync_api import Locator, expect, sync_playwright
+import torch
+from playwright.sync_api import Locator, Page, expect, sync_playwright
+from safetensors.torch import save_file
 
 from . import chromium, jupyterlab_server, notebook_page
 from .explorer_page import ExplorerPage
@@ -66,6 +68,46 @@ def monitor(book: Notebook) -> None:
     book.python("run.stop()")
 
 
+def checkpoint(page: Page, server: jupyterlab_server.Lab) -> None:
+    """Open a small model of a large one's shape from the file browser."""
+    hidden, layers = 64, 24
+    blocks = {
+        f"model.layers.{i}.{name}.weight": shape
+        for i in range(layers)
+        for name, shape in {
+            "input_layernorm": (hidden,),
+            "mlp.down_proj": (hidden, 4 * hidden),
+            "mlp.gate_proj": (4 * hidden, hidden),
+            "mlp.up_proj": (4 * hidden, hidden),
+            "self_attn.k_proj": (hidden // 4, hidden),
+            "self_attn.o_proj": (hidden, hidden),
+            "self_attn.q_proj": (hidden, hidden),
+            "self_attn.v_proj": (hidden // 4, hidden),
+        }.items()
+    }
+    torch.manual_seed(0)
+    state = {name: torch.randn(shape).bfloat16() for name, shape in blocks.items()}
+    state |= {
+        "model.embed_tokens.weight": torch.randn(8000, hidden).bfloat16(),
+        "model.norm.weight": torch.ones(hidden),
+    }
+    folder = server.folder / "checkpoints"
+    folder.mkdir()
+    save_file(state, folder / "llama.safetensors", {"format": "pt"})
+    page.set_default_timeout(60_000)
+    page.goto(f"{server.url}lab/workspaces/pictures/tree/checkpoints?token={server.token}")
+    page.locator(".jp-DirListing-item", has_text="llama").dblclick()
+    viewer = page.locator(".jp-shrinkwidget-checkpoint:visible")
+    for name in ("layers", "0…23", "mlp", "self_attn"):
+        viewer.locator("th bdi").get_by_text(name, exact=True).click()
+    expect(viewer.get_by_test_id("checkpoint-row")).to_have_count(15)
+    book = Notebook(page)
+    for theme, title in THEMES.items():
+        book.theme(title)
+        page.screenshot(path=IMAGES / f"checkpoint-{theme}.png", animations="disabled")
+        print(f"docs/images/checkpoint-{theme}.png")
+
+
 def main() -> None:
     """Start a JupyterLab and a browser, and take all pictures."""
     path = chromium.find()
@@ -82,6 +124,7 @@ def main() -> None:
             explorer(book)
             monitor(book)
             book.shut_down()
+            checkpoint(browser.new_page(viewport={"width": 1200, "height": 720}), server)
         finally:
             browser.close()
             server.stop()

@@ -5,19 +5,22 @@ from __future__ import annotations
 import json
 import re
 import secrets
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
-from playwright.sync_api import BrowserContext, Locator, Page, Request, expect
+from playwright.sync_api import BrowserContext, Locator, Page, Request, Route, expect
 from safetensors.torch import save_file
 
 import shrinkwidget as sw
 
 from ..engine.test_gguf_header import write_gguf
 from ..engine.test_safetensors_checkpoint import save_sharded
+from .conftest import Open
 from .jupyterlab_server import Lab
 from .notebook_page import LONG, Notebook
 
@@ -298,6 +301,14 @@ def test_names_with_markup_are_shown_as_they_are(lab: LabPage, folder: Path) -> 
     assert lab.viewer.locator("img").count() == 0
 
 
+def answer_a_stranger(route: Route) -> None:
+    """Answer as the server does to somebody it does not know: a page cannot forget its own cookies."""
+    try:
+        urllib.request.urlopen(route.request.url)
+    except urllib.error.HTTPError as error:
+        route.fulfill(status=error.code, body=error.read(), content_type="application/json")
+
+
 def test_a_tab_says_what_has_become_of_its_file_or_of_the_server_and_can_try_again(lab: LabPage, folder: Path) -> None:
     path = folder / "tiny.safetensors"
     facts = lab.double_click(path.name).get_by_test_id("checkpoint-facts")
@@ -323,6 +334,10 @@ def test_a_tab_says_what_has_become_of_its_file_or_of_the_server_and_can_try_aga
     lab.complaints[:] = [line for line in lab.complaints if "Failed to fetch" not in line]  # JupyterLab's own questions
     again.click()
     expect(facts).to_contain_text("1 tensor ")
+    save_file({"two": torch.ones(2)}, path)
+    lab.page.route("**/shrinkwidget/api/**", answer_a_stranger)
+    lab.command("docmanager:reload")
+    expect(failed).to_contain_text("Your session at the Jupyter server has expired")
 
 
 def test_a_tab_is_there_again_after_a_reload_and_shows_bytes_as_the_settings_say(lab: LabPage) -> None:
@@ -334,3 +349,47 @@ def test_a_tab_is_there_again_after_a_reload_and_shows_bytes_as_the_settings_say
     lab.page.reload()
     expect(facts).to_contain_text("111\u00a0KiB", timeout=LONG)
     lab.page.evaluate("window.jupyterapp.serviceManager.settings.save('shrinkwidget:checkpoints', '{}')")
+
+
+def test_the_panel_lists_the_models_of_the_kernel_and_leaves_no_trace_in_it(
+    open_notebook: Open, screenshots: Path
+) -> None:
+    book = open_notebook(
+        "import shrinkwidget as sw, torch\nnet = sw.demo.model()\nhead = torch.nn.Linear(8, 2)",
+        "ex = sw.explore(net)\nex",
+        "del head\n'last'",
+        "run = sw.retrain(net, sw.demo.few(per_class=8), epochs=100_000, background=True)\nNone",
+    )
+    book.command("shrinkwidget:show-models")
+    models, trainings = book.page.get_by_test_id("kernel-model"), book.page.get_by_test_id("kernel-training")
+    expect(models).to_have_count(0)
+    book.run(0)
+    expect(models).to_have_count(2)
+    words = [text.replace("\u00a0", " ") for text in models.all_inner_texts()]
+    assert re.search(r"net\W+DigitNet\s+172 k parameters · 693 kB · cpu", words[0])
+    assert re.search(r"head\W+Linear\s+18 parameters · 72 B · cpu", words[1])
+    book.run(1)
+    models.filter(has_text="head").get_by_role("button").click()  # a model that no cell shows
+    tab = book.page.locator(".jp-shrinkwidget-explorer .sw-explorer")
+    expect(tab).to_be_visible()
+    book.page.evaluate("window.jupyterapp.shell.currentWidget.close()")
+    notebook = "[...window.jupyterapp.shell.widgets('main')].find((widget) => widget.sessionContext).id"
+    book.page.evaluate(f"window.jupyterapp.shell.activateById({notebook})")
+    models.filter(has_text="net").get_by_role("button").click()
+    expect(tab.get_by_role("slider").first).to_be_visible()
+    book.page.screenshot(path=screenshots / "models-panel.png")
+    book.page.evaluate(f"window.jupyterapp.shell.activateById({notebook})")
+    book.python("setattr(ex, 'sparsity', 0.75)")
+    for view in (tab, book.page.locator(".jp-Cell .sw-explorer")):  # the same explorer
+        expect(view.get_by_role("slider", name="Sparsity")).to_have_value("75")
+    book.run(2)
+    expect(models).to_have_count(1)
+    assert book.python("_") == "last"
+    assert book.python("get_ipython().execution_count") == 4
+    assert book.python("list(Out)") == [2, 3]
+    assert book.python("[line[:3] for line in In]") == ["", "imp", "ex ", "del"]
+    book.run(3)
+    expect(trainings).to_contain_text("epoch")
+    trainings.get_by_role("button", name="Stop").click()
+    expect(trainings).to_have_count(0)
+    assert book.python("run.state") == "stopped"
