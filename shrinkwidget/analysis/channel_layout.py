@@ -210,7 +210,7 @@ def layout_by_class(owner: Any, shape: Shape) -> Layout | None:
     if isinstance(owner, _TRANSPOSED):  # in × (out / groups) × filter
         split = owner.groups > 1 and shape[0] % owner.groups == 0
         return Layout((0, 2), owner.groups) if split else Layout((1,))
-    if isinstance(owner, _CHANNELS_FIRST):
+    if isinstance(owner, _CHANNELS_FIRST) or type(owner).__name__ == "KernelMachine":  # ours, of from_sklearn
         return FIRST
     if type(owner).__name__ == "Conv1D" and hasattr(owner, "nf"):  # Hugging Face's, of GPT-2: inputs × outputs
         return Layout((1,))

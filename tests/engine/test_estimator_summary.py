@@ -123,6 +123,9 @@ def test_a_support_vector_machine_is_support_vectors_times_features(fitted: dict
     assert found.counts == {"support vectors": count, "features": 64, "classes": 10}
     assert parts(svc)["support vectors"] == count * 64 * 8
     assert parts(svc)["coefficients"] == 9 * count * 8
+    assert [part.what for part in found.parts if part.name == "other"] == [
+        "class_weight_, classes_, _n_support, _num_iter"
+    ]
     negated = parts(SVC().fit(ROWS, LABELS > 4))
     assert negated["coefficients, negated"] == negated["coefficients"]
     sparse = SVC().fit(TfidfVectorizer().fit_transform(["a cow", "the sea", "cow and sea"]), [0, 1, 1])

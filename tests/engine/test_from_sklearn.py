@@ -343,6 +343,7 @@ def test_a_support_vector_machine_in_4_bits(svc: Any, tmp_path: Path) -> None:
     assert sw.evaluate(model, (others, labels)).value == pytest.approx(svc.score(others, labels), abs=0.005)
     small = sw.compress(model, bits=4)
     assert set(small.encoded) == {"estimator.support_vectors", "estimator.dual_coef"}
+    assert small.warnings == ()
     assert small.original_nbytes / small.nbytes > 12  # of 64 bits
     assert sw.evaluate(small, (others, labels)).value > svc.score(others, labels) - 0.03
     assert small.save(tmp_path / "svm.safetensors") == small.nbytes
@@ -418,6 +419,13 @@ class Shifted(Ridge):  # type: ignore[misc]  # scikit-learn is untyped
         return super().predict(X) + 1
 
 
+class Swapped(SVC):  # type: ignore[misc]
+    """Takes one class for another."""
+
+    def predict(self, X: Any) -> Any:  # noqa: N803
+        return self.classes_[::-1][np.searchsorted(self.classes_, super().predict(X))]
+
+
 def searched() -> Any:
     rows, labels, _, _ = halves("wine")
     return GridSearchCV(LogisticRegression(max_iter=20), {"C": [1.0]}, cv=2).fit(rows, labels)
@@ -474,6 +482,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: fitted(LogisticRegression(max_iter=20))().sparsify(),
         r"the coef_ of this LogisticRegression is sparse: call \.densify\(\) first",
     ),
+    "labels overridden": (fitted(Swapped()), r"Swapped predicts other values than its fitted arrays give"),
     "overridden": (fitted(Shifted()), r"Shifted predicts other values than its fitted arrays give"),
 }
 
