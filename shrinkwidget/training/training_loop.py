@@ -23,7 +23,7 @@ from ..analysis.model_tensors import check_refused, open_model
 from ..analysis.parallel import Watch, never
 from ..analysis.run_without_side_effects import call, describe, device_of, reason
 from ..compressed_model import CompressedModel, compress, compress_trained
-from ..compression.apply_recipe import copied, fill
+from ..compression.apply_recipe import copied, encode_layers, fill
 from ..compression.pruning_masks import keep_masks
 from ..errors import Cancelled, DataError, ShrinkError, TrainingError
 from ..evaluation.batches import (
@@ -266,8 +266,8 @@ class Trainer:
 
     def _figures(self) -> dict[str, float | None]:
         """Return what rounding costs the weights of now, and what a forward pass takes without the pruned ones."""
-        found = compress_trained(self._network, self.spec.recipes[self._now.round - 1]).estimate
-        assert found is not None  # only a file that is loaded has none
+        recipe = self.spec.recipes[self._now.round - 1]
+        _, found = encode_layers(open_model(self._network), recipe, pruned=True)
         macs = None
         if self._macs:
             macs = round(sum(self._macs.get(e.name, 0) * e.kept / e.n for e in found.layers))
