@@ -1,4 +1,4 @@
-"""Takes the README's pictures in a real JupyterLab: explorer, monitor, a checkpoint; light and dark (make pictures)."""
+"""Takes the pictures of the README and the tour in a real JupyterLab, light and dark (make pictures)."""
 
 from __future__ import annotations
 
@@ -54,6 +54,24 @@ def explorer(book: Notebook) -> None:
         page.press("options")
     expect(page.part("status")).to_have_attribute("data-kind", "exact")
     take(book, page.view, "explorer")
+
+
+def parts(book: Notebook) -> None:
+    """Unfold what the explorer of the first picture has folded: a layer, the options, sensitivity, changes by class."""
+    page = ExplorerPage.first(book)
+    take(book, page.open_layer(12), "layer")
+    page.press("close-detail")
+    page.press("options")
+    take(book, page.view.locator(".sw-controls"), "options")
+    page.press("options")
+    page.press("sensitivity")
+    expect(page.part("sensitivity-line")).to_contain_text("examples", timeout=120_000)
+    book.python("ex.wait(sensitivity=True)")
+    take(book, page.view.locator(".sw-layers"), "sensitivity")
+    page.press("sensitivity")
+    page.press("classes")
+    take(book, page.view.locator(".sw-classes"), "classes")
+    page.press("classes")
 
 
 def monitor(book: Notebook) -> None:
@@ -122,6 +140,7 @@ def main() -> None:
             book.page.set_default_timeout(60_000)
             book.open(server.address("pictures.ipynb"))
             explorer(book)
+            parts(book)
             monitor(book)
             book.shut_down()
             checkpoint(browser.new_page(viewport={"width": 1200, "height": 720}), server)
