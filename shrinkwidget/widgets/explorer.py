@@ -170,7 +170,16 @@ class Explorer(BaseWidget):
         self._settle_soon()
 
     def explores(self, model: object) -> bool:
-        """Whether it looks at this very model, and not at a copy."""
+        """Whether it looks at this very model, and not at a copy.
+
+        Example:
+            >>> import shrinkwidget as sw
+            >>> model = sw.demo.model()
+            >>> ex = sw.explore(model)
+            >>> ex.explores(model), ex.explores(sw.demo.model())
+            (True, False)
+            >>> ex.close()
+        """
         return self._session is not None and self._session.source is model
 
     # what Python reads
