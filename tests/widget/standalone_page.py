@@ -29,14 +29,15 @@ HTML = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>widg
 <link rel="stylesheet" href="{name}.css"><script type="module" src="fake_widget_model.js"></script></head>
 <body style="margin: 0; --jp-ui-font-family: sans-serif"><main id="here" style="{hidden}"></main></body></html>"""
 
-# Every text and every dashed line of a canvas since it was last cleared, in its own CSS pixels.
+# Of a canvas since it was last cleared, in its own CSS pixels: every text, where dashed lines begin, and all points of
+# solid lines with their color.
 RECORDER = """
 const drawn = new WeakMap();
 const of = (context) => {
-  if (!drawn.has(context.canvas)) drawn.set(context.canvas, {texts: [], dashed: [], path: []});
+  if (!drawn.has(context.canvas)) drawn.set(context.canvas, {texts: [], dashed: [], solid: [], starts: [], path: []});
   return drawn.get(context.canvas);
 };
-window.drawnOn = (canvas) => drawn.get(canvas) ?? {texts: [], dashed: []};
+window.drawnOn = (canvas) => drawn.get(canvas) ?? {texts: [], dashed: [], solid: []};
 const wrap = (name, before) => {
   const original = CanvasRenderingContext2D.prototype[name];
   CanvasRenderingContext2D.prototype[name] = function (...args) {
@@ -49,9 +50,17 @@ wrap("fillText", function (text, x, y) {
   const {a, d, e, f} = this.getTransform();
   of(this).texts.push({text, x: (a * x + e) / devicePixelRatio, y: (d * y + f) / devicePixelRatio});
 });
-wrap("beginPath", function () { of(this).path = []; });
-wrap("moveTo", function (x, y) { of(this).path.push([x, y]); });
-wrap("stroke", function () { if (this.getLineDash().length) of(this).dashed.push(...of(this).path); });
+wrap("beginPath", function () { Object.assign(of(this), {starts: [], path: []}); });
+wrap("moveTo", function (x, y) {
+  of(this).starts.push([x, y]);
+  of(this).path.push([x, y]);
+});
+wrap("lineTo", function (x, y) { of(this).path.push([x, y]); });
+wrap("stroke", function () {
+  const found = of(this);
+  if (this.getLineDash().length) found.dashed.push(...found.starts);
+  else found.solid.push({color: this.strokeStyle, path: found.path});
+});
 """
 
 
@@ -133,7 +142,7 @@ class BarePage:
         return plain(self.part(name).inner_text())
 
     def canvas(self, name: str) -> dict[str, Any]:
-        """Return what is drawn on a canvas: texts with their places, and where dashed lines begin."""
+        """Return what is drawn on a canvas: texts with their places, starts of dashed lines, and solid lines."""
         found: dict[str, Any] = self.part(name).evaluate("(canvas) => window.drawnOn(canvas)")
         return found
 

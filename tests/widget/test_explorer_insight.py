@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -86,6 +87,28 @@ def test_the_button_brings_a_sparkline_into_every_row_and_its_numbers_into_tips_
     page.part("layers-table").click()
 
 
+def test_every_sparkline_has_the_height_of_its_scores_on_one_scale(page: BarePage, explorer: Explorer) -> None:
+    if explorer.sensitivity is None:
+        page.part("sensitivity").click()
+        deliver(page, explorer)
+    found = explorer.sensitivity
+    assert found is not None
+    green = page.view.evaluate("root => getComputedStyle(root).getPropertyValue('--sw-accuracy').trim()")
+    lines = [line["path"] for line in page.canvas("ridge-canvas")["solid"] if line["color"] == green]
+    assert len(lines) == len(found.layers) == 14
+    values = [[score.value for score in layer.scores] for layer in found.layers]
+    high = max(found.dense.value, *(value for scores in values for value in scores))
+    low = min(found.dense.value, high - 0.1, *(value for scores in values for value in scores))
+    deepest = max((max(y for _, y in line) - min(y for _, y in line), i) for i, line in enumerate(lines))[1]
+    drop = max(values[deepest]) - min(values[deepest])
+    scale = (max(y for _, y in lines[deepest]) - min(y for _, y in lines[deepest])) / drop
+    for line, scores in zip(lines, values, strict=True):
+        steps = [b[0] - a[0] for a, b in pairwise(line)]
+        assert steps == pytest.approx([steps[0]] * len(steps))
+        assert [y - line[0][1] for _, y in line] == pytest.approx([scale * (scores[0] - s) for s in scores], abs=0.01)
+    assert 8 < scale * (high - low) < 40, "the scale spans all scores of all rows"
+
+
 def test_a_row_marks_where_it_stands_and_the_switch_hides_the_lines(page: BarePage, explorer: Explorer) -> None:
     if explorer.sensitivity is None:
         page.part("sensitivity").click()
@@ -140,9 +163,19 @@ def test_by_class_tells_what_suffers_and_unfolds_into_changes_confusions_and_ima
         row = page.part(f"class-{label}")
         assert plain(row.inner_text()).split("\n")[-1].startswith(f"{label} {100 * before:.0f} → {100 * after:.0f} %")
         assert (row.get_attribute("data-lost") == "true") == (label in [c.label for c in lost])
+        track = row.locator(".sw-class-track").evaluate("""track => {
+            const [bar, mark] = ["i", "b"].map((tag) => track.querySelector(tag).getBoundingClientRect());
+            const {left, width} = track.getBoundingClientRect();
+            return [bar.width / width, (mark.left + mark.width / 2 - left) / width];
+        }""")
+        assert track == pytest.approx([after, before], abs=0.04)
     shown = [plain(text) for text in page.part("confusions").locator("li").all_inner_texts()]
-    expected = [f"{c.label} → {c.predicted} {c.after}×" for c in changes.confusions[:10] if c.after]
-    assert [text[: len(want)] for text, want in zip(shown, expected, strict=True)] == expected
+    expected = [
+        f"{c.label} → {c.predicted} {c.after}×" + (f" {c.before}× before" if c.before else "")
+        for c in changes.confusions[:10]
+        if c.after
+    ]
+    assert shown == expected
 
     images = explorer._by_class["images"] if explorer._by_class else []
     pictures = page.part("misread").locator("li")
