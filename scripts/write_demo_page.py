@@ -17,12 +17,14 @@ RECALIBRATED = tuple(sw.Recipe(sparsity=sparsity, bits=4) for sparsity in (0.8, 
 
 
 def main() -> None:
-    """Try every recipe, some with batch norm recalibrated as well, and write the page."""
+    """Try every recipe, some with batch norm recalibrated as well, measure sensitivity, and write the page."""
     ex = sw.explore(sw.demo.model(), sw.demo.data(), train_data=sw.demo.data("train"))
     for recalibrate, recipes in ((False, TRIED), (True, RECALIBRATED), (False, (START,))):
         ex.recalibrate_batchnorm = recalibrate
         for ex.recipe in recipes:
             ex.wait()
+    ex.start_sensitivity()
+    ex.wait(sensitivity=True)
     PAGE.parent.mkdir(parents=True, exist_ok=True)
     written = ex.to_html(PAGE)
     ex.close()
