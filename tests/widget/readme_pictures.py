@@ -109,11 +109,11 @@ def checkpoint(page: Page, server: jupyterlab_server.Lab) -> None:
         "model.embed_tokens.weight": torch.randn(8000, hidden).bfloat16(),
         "model.norm.weight": torch.ones(hidden),
     }
-    folder = server.folder / "checkpoints"
+    folder = server.folder / "models"
     folder.mkdir()
     save_file(state, folder / "llama.safetensors", {"format": "pt"})
     page.set_default_timeout(60_000)
-    page.goto(f"{server.url}lab/workspaces/pictures/tree/checkpoints?token={server.token}")
+    page.goto(f"{server.url}lab/workspaces/pictures/tree/models?token={server.token}")
     page.locator(".jp-DirListing-item", has_text="llama").dblclick()
     viewer = page.locator(".jp-shrinkwidget-checkpoint:visible")
     for name in ("layers", "0…23", "mlp", "self_attn"):
