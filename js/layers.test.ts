@@ -15,7 +15,7 @@ const BELOW: Record<string, readonly string[]> = {
   monitor: ["core", "charts", "ui"],
   widget: ["core", "charts", "ui", "explorer", "monitor"],
   live: ["core", "charts", "ui", "explorer", "monitor"],
-  lab: ["core", "charts", "ui", "explorer"],
+  lab: ["core", "charts", "ui", "explorer", "live"],
   dev: ["core", "charts", "ui", "explorer", "monitor"],
 };
 

@@ -81,10 +81,9 @@ def _close_sockets() -> Iterator[None]:
 class Socket:
     """A page's socket."""
 
-    def __init__(self, server: Server, path: str, token: str | None = None, **options: Any) -> None:
-        address = (
-            f"{server.url.replace('http', 'ws', 1)}shrinkwidget/api/sketch?path={urllib.parse.quote(path, safe='')}"
-        )
+    def __init__(self, server: Server, path: str, token: str | None = None, other: str = "", **options: Any) -> None:
+        query = urllib.parse.urlencode({"path": path} | ({"with": other} if other else {}))
+        address = f"{server.url.replace('http', 'ws', 1)}shrinkwidget/api/sketch?{query}"
         token = server.token if token is None else token
         options = {"suppress_origin": True} | options
         place = urllib.parse.urlsplit(address)
@@ -330,6 +329,85 @@ def vars_of(tensor: UncompressedTensor) -> dict[str, Any]:
     return {name: getattr(tensor, name) for name in UncompressedTensor.__dataclass_fields__}
 
 
+# ---- two checkpoints ----
+
+
+def compare(server: Server, one: Path, other: Path) -> Heard:
+    return Socket(server, inside(server, one), other=inside(server, other)).all()
+
+
+def test_two_checkpoints_are_compared_tensor_by_tensor_as_numpy_does(server: Server, folder: Path) -> None:
+    torch.manual_seed(0)
+    base = {
+        "a.weight": torch.randn(40, 30), "half.weight": torch.randn(16, 8).half(), "same.weight": torch.randn(5, 5),
+        "zero.weight": torch.zeros(3, 3), "bias": torch.randn(40), "steps": torch.arange(6), "old": torch.ones(2),
+        "reshaped": torch.ones(2, 3), "nan.weight": torch.tensor([[1.0, float("nan")]]),
+    }  # fmt: skip
+    tuned = {name: tensor.clone() for name, tensor in base.items() if name != "old"}
+    tuned["a.weight"] += 0.1 * torch.randn(40, 30)
+    tuned["a.weight"][base["a.weight"].abs() < 0.5] = 0
+    tuned["half.weight"] = (base["half.weight"].float() * (1 + 1e-4)).bfloat16()
+    tuned["zero.weight"][1, 1] = 1
+    tuned["bias"][7] = 3
+    tuned |= {"new": torch.ones(4), "reshaped": torch.ones(3, 2)}
+    save_file(base, folder / "base.safetensors")
+    save_file(tuned, folder / "tuned.safetensors")
+    for heard in (compare(server, folder / "base.safetensors", folder / "tuned.safetensors") for _ in range(2)):
+        (header,) = heard.of("comparison")
+        assert header["titles"] == ["base", "tuned"]
+        assert header["only"] == [["old"], ["new"]]
+        assert header["reshaped"] == [["reshaped", [2, 3], [3, 2]]]
+        dtypes = {tensor["name"]: tensor["dtypes"] for tensor in header["tensors"]}
+        assert dtypes["half.weight"] == ["F16", "BF16"]
+        found = {message["name"]: message for message in heard.of("tensor")}
+        assert found.keys() == dtypes.keys() == base.keys() & tuned.keys() - {"reshaped"}
+        for name, message in found.items():
+            a, b = (state[name].double().numpy() for state in (base, tuned))
+            assert message["n"] == a.size
+            assert message["changed"] == int((a != b).sum())
+            assert message["zeros"] == [int((a == 0).sum()), int((b == 0).sum())]
+            if name not in ("zero.weight", "nan.weight"):
+                expected = np.linalg.norm(a - b) / np.linalg.norm(a)
+                assert message["change"] == pytest.approx(expected, rel=1e-12)
+                edges = np.linspace(-message["span"], message["span"], 82)
+                edges[0], edges[-1] = -np.inf, np.inf
+                assert message["counts"] == [np.histogram(x, edges)[0].tolist() for x in (a, b)]
+        assert found["zero.weight"]["change"] == "inf"
+        assert found["nan.weight"]["change"] == "nan"
+        assert found["same.weight"]["change"] == 0
+    assert heard.of("ready") == []
+
+
+def test_a_quantized_checkpoint_is_compared_by_what_it_stands_for(server: Server, folder: Path) -> None:
+    weights = np.random.default_rng(0).standard_normal((4, 256), dtype=np.float32)
+    kind = gguf.GGMLQuantizationType.Q8_0
+    stored = gguf.quantize(weights, kind)
+    for name, data, raw in (("plain", weights, None), ("quantized", stored, kind)):
+        writer = gguf.GGUFWriter(folder / f"{name}.gguf", "llama")
+        writer.add_tensor("blk.0.weight", data, raw_dtype=raw)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+    heard = compare(server, folder / "plain.gguf", folder / "quantized.gguf")
+    assert heard.of("comparison")[0]["tensors"][0]["dtypes"] == ["F32", "Q8_0"]
+    (found,) = heard.of("tensor")
+    difference = weights - gguf.dequantize(stored, kind)
+    expected = np.linalg.norm(difference) / np.linalg.norm(weights)
+    assert found["change"] == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_the_other_checkpoint_must_be_in_the_root_and_readable(server: Server, many: Path, tmp_path: Path) -> None:
+    save_file(matrices(1), tmp_path / "outside.safetensors")
+    (many.parent / "torn.safetensors").write_bytes(b"torn")
+    for path, sentence in (
+        (os.path.relpath(tmp_path / "outside.safetensors", server.folder), "not in the folder of this server"),
+        (f"{many.parent.name}/torn.safetensors", "too short for a safetensors file"),
+    ):
+        (failed,) = Socket(server, inside(server, many), other=path).all().of("failed")
+        assert sentence in failed["message"]
+
+
 # ---- the cache ----
 
 
@@ -533,8 +611,9 @@ def test_a_killed_worker_is_told_of_and_the_server_goes_on(server: Server, many:
 
 def test_two_sockets_on_one_file_both_hear_all_and_a_third_waits_its_turn(server: Server, many: Path) -> None:
     sockets = [paused(server, many) for _ in range(2)]
-    third, fourth = (Socket(server, inside(server, many)) for _ in range(2))
+    third = Socket(server, inside(server, many))
     third.until("queued")
+    fourth = Socket(server, inside(server, many))
     fourth.until("queued")
     assert (third.heard.messages[-1]["place"], fourth.heard.messages[-1]["place"]) == (1, 2)
     third.close()

@@ -20,20 +20,47 @@ interface ModelInfo extends Omit<Sketch, "layers" | "uncompressed"> {
   uncompressed: UncompressedTensor[];
 }
 
-/** Read a sketch; throws an Error with one sentence if the bytes are no sketch of this version. */
-export function decodeSketch(bytes: Uint8Array | DataView): Sketch {
+/**
+ * Read a sketch; throws an Error with one sentence if the bytes are no sketch of this version. `first` is the index of
+ * its first layer, where it is only a part of a sketch.
+ */
+export function decodeSketch(bytes: Uint8Array | DataView, first = 0): Sketch {
   const { metadata, tables } = readSafetensors(bytes);
   if (metadata.format !== FORMAT || metadata.version !== VERSION) {
     throw new Error(`this is not a shrinkwidget sketch of version ${VERSION}; make it again with the same version`);
   }
   const model: ModelInfo = JSON.parse(metadata.model);
-  return { ...model, layers: model.layers.map((info, i) => decodedLayer(info, i, model, tables)) };
+  return { ...model, layers: model.layers.map((info, i) => decodedLayer(info, i, first, model, tables)) };
+}
+
+/** What is known of a layer before its weights are read. */
+export type LayerHeader = Omit<LayerInfo, "half" | "zeros" | "negative_zeros" | "blocks">;
+
+/** A layer whose weights are not read yet: an empty distribution, which takes the bytes it has. */
+export function pendingLayer(header: LayerHeader, index: number, absmax: number, { patterns }: Sketch): LayerSketch {
+  const nothing = new Float64Array();
+  const none = { lo: nothing, hi: nothing, count: nothing, countTo: new Float64Array(1) };
+  return {
+    ...header,
+    index,
+    absmax,
+    half: "float16",
+    zeros: 0,
+    negative_zeros: 0,
+    blocks: patterns.map(() => header.n),
+    energy: 0,
+    values: { ...none, negatives: 0 },
+    magnitudes: { ...none, bucket: new Uint16Array(), sumTo: new Float64Array(1), energyTo: new Float64Array(1) },
+    relative: [],
+    survival: [],
+  };
 }
 
 /** A layer of a sketch; its tables are made when first asked for, so that unseen layers cost nothing. */
 function decodedLayer(
   info: LayerInfo,
   index: number,
+  first: number,
   model: ModelInfo,
   tables: ReadonlyMap<string, Table>,
 ): LayerSketch {
@@ -46,7 +73,7 @@ function decodedLayer(
   let energy: number | undefined;
   return {
     ...info,
-    index,
+    index: first + index,
     absmax: table(tables, "absmax")[index],
     relative: model.granularities.map((_, g) => relativeTable(tables, g * layers + index)),
     survival: model.patterns.map((_, p) => row(tables, "survival", p * layers + index, BINS)),

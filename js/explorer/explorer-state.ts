@@ -175,7 +175,10 @@ class Shared implements State {
 
   constructor(private readonly model: ExplorerModel) {
     this.#blob = this.#follow<unknown>("sketch_data", undefined, () => this.#reload());
-    this.sketch = computed(() => decodeSketch(this.#blob.value as DataView));
+    this.sketch = computed(() => {
+      const found = this.#blob.value as DataView | Uint8Array | Sketch;
+      return "layers" in found ? found : decodeSketch(found);
+    });
     this.title = this.#follow("title", "");
     this.#exact = this.#follow<Exact | null>("exact", null, () => this.#catchUp());
     this.score = this.#follow<Score | null>("score", null);
@@ -235,6 +238,7 @@ class Shared implements State {
   }
 
   edit(change: (recipe: Recipe) => Recipe, gesture = ""): void {
+    if (this.model.locked?.()) return;
     const next = change(this.#wanted);
     if (recipeJson(next) === recipeJson(this.#wanted)) return;
     this.#past.record(this.#wanted, gesture, this.dragging.value);

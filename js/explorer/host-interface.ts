@@ -4,7 +4,10 @@ import type { Metric as ScoreMetric } from "../charts/score-format";
 import type { FigureRequest } from "../ui/figure-prompt";
 import type { Observable } from "../ui/trait-signal";
 
-/** What the host offers. `js/widget` makes one of anywidget's model; a plain page can make one of an object. */
+/**
+ * What the host offers. `js/widget` makes one of anywidget's model; a plain page can make one of an object. Its
+ * "sketch_data" are the bytes of a sketch, or a sketch that was put together already.
+ */
 export interface ExplorerModel extends Observable {
   /** Set a value here; whatever is linked to it in the page follows. */
   set(name: string, value: unknown): void;
@@ -17,6 +20,8 @@ export interface ExplorerModel extends Observable {
   onAlive?(callback: () => void): () => void;
   /** False where there never is a kernel, as on a page that was saved to stand alone; left out: there is one. */
   readonly kernel?: boolean;
+  /** Whether the recipe cannot be changed, as long as the weights are not all known, say; left out: it can. */
+  locked?(): boolean;
   /** Whether another widget, such as the monitor of a training, can be shown inside; left out: yes. */
   readonly nests?: boolean;
 }

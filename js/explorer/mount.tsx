@@ -20,15 +20,18 @@ import { SizePanel } from "./size-panel";
 
 export { createState, type State } from "./explorer-state";
 
-/** Show an explorer in `element`; any number of them may share one state. Returns what takes it away again. */
-export function mount(element: HTMLElement, state: State): () => void {
+/**
+ * Show an explorer in `element`; any number of them may share one state. `seen` hears which layers' rows are in sight.
+ * Returns what takes it away again.
+ */
+export function mount(element: HTMLElement, state: State, seen?: (layers: readonly number[]) => void): () => void {
   const root = element.appendChild(document.createElement("div"));
   root.className = "sw-explorer";
   // JupyterLab and other Lumino hosts leave the keys alone that are pressed in here.
   root.dataset.lmSuppressShortcuts = "true";
   root.dataset.testid = "explorer";
   const listening = new AbortController();
-  const view = createView(state, root, readColors(root));
+  const view = createView(state, root, readColors(root), seen);
   const unwatch = watchTheme(root, () => {
     view.colors.value = readColors(root);
   });

@@ -30,13 +30,15 @@ export interface View {
   readonly tip: Signal<Tip | null>;
   /** Whether the rows show their sensitivity, once it is asked for. */
   readonly sparklines: Signal<boolean>;
+  /** Hears the indices of the layers whose rows are in sight, whenever the ridge is drawn. */
+  readonly seen: ((layers: readonly number[]) => void) | undefined;
 }
 
 const MANY_LAYERS = 40;
 /** So few that one of them is open from the start: its rows and it fit beside the figures. */
 const FEW_LAYERS = 3;
 
-export function createView(state: State, root: HTMLElement, colors: Colors): View {
+export function createView(state: State, root: HTMLElement, colors: Colors, seen?: View["seen"]): View {
   const layers = state.sketch.value.layers;
   const largest = layers.reduce((best, layer, i) => (layer.n > layers[best].n ? i : best), 0);
   return {
@@ -58,6 +60,7 @@ export function createView(state: State, root: HTMLElement, colors: Colors): Vie
     tables: signal(new Set<Table>()),
     tip: signal(null),
     sparklines: signal(true),
+    seen,
   };
 }
 

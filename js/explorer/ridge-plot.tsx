@@ -2,7 +2,7 @@
 
 import { useSignal } from "@preact/signals";
 import { useEffect, useMemo, useRef } from "preact/hooks";
-import { type Row, ridgeRows } from "../charts/layer-tree-rows";
+import { type Row, ridgeRows, visibleRows } from "../charts/layer-tree-rows";
 import { drawRidge, type RidgeScene } from "../charts/ridge-canvas";
 import { AXIS, HEADER, ROW, ridgeHeight, rowHeight } from "../charts/ridge-columns-and-axis";
 import { useDrawing, useUnique } from "../ui/size-and-drawing-hooks";
@@ -33,7 +33,7 @@ class RidgeCanvas {
   #frame = 0;
 
   constructor(
-    view: View,
+    private readonly view: View,
     private readonly canvas: HTMLCanvasElement,
     private readonly scroller: HTMLElement,
   ) {
@@ -76,6 +76,10 @@ class RidgeCanvas {
     const scene = this.scenes.scene(ctx, size, this.rows);
     this.scene = { ...scene, hovered: pointer.row, pointerX: pointer.x, focused, active };
     drawRidge(ctx, this.scene);
+    if (this.view.seen) {
+      const { first, end } = visibleRows(size.scrollTop, height - HEADER - AXIS, row, this.rows.length);
+      this.view.seen(this.rows.slice(first, end).flatMap((one) => (one.kind === "layer" ? [one.layer] : one.layers)));
+    }
   }
 
   /** The height of a row. */

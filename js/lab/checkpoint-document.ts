@@ -1,15 +1,23 @@
 // How a checkpoint is opened as a document of which nothing is ever fetched but the header's table.
 
 import { Clipboard } from "@jupyterlab/apputils";
-import { PathExt } from "@jupyterlab/coreutils";
+import { PathExt, URLExt } from "@jupyterlab/coreutils";
 import { ABCWidgetFactory, type DocumentRegistry, DocumentWidget } from "@jupyterlab/docregistry";
 import { type Contents, RestContentProvider, type ServerConnection } from "@jupyterlab/services";
 import type { TranslationBundle } from "@jupyterlab/translation";
 import type { Message } from "@lumino/messaging";
 import { Widget } from "@lumino/widgets";
+import type { Recipe } from "../core/types";
 import { type CheckpointTable, fetchTable } from "./checkpoint-table";
 import { type Button, mountFailure, mountTable } from "./checkpoint-view";
+import { ComparisonClient } from "./comparison";
+import { mountComparison } from "./comparison-view";
 import { checkpointIcon } from "./icon";
+import { SketchClient } from "./sketch-client";
+import { mountWeights } from "./weights-view";
+
+/** Up to so many bytes the weights are looked at as soon as the tab is open. */
+const UNASKED = 4e9;
 
 /** Answers JupyterLab's question for a document with its name, size and date: a checkpoint may have 500 GB. */
 export class NoContentProvider extends RestContentProvider {
@@ -39,6 +47,10 @@ export interface ViewerHost {
   localPath: (path: string) => string;
   /** Bytes in the unit that the user has chosen. */
   bytes: (value: number) => string;
+  /** Ask for a checkpoint to compare with; its path on the server, or null. */
+  chooseOther: (viewer: CheckpointViewer) => Promise<string | null>;
+  /** Where the sliders stand at first. */
+  start: () => Pick<Recipe, "sparsity" | "bits">;
   openInNotebook: (viewer: CheckpointViewer) => void;
   /** The code that reads a tensor, from the folder of the active notebook; without one, that opens the checkpoint. */
   code: (viewer: CheckpointViewer, table: CheckpointTable, tensor: number | null) => string;
@@ -49,6 +61,7 @@ export class CheckpointViewer extends Widget {
   private _table: CheckpointTable | null = null;
   private asked = 0;
   private unmount = () => {};
+  private endComparison = () => {};
 
   constructor(
     private _path: string,
@@ -84,13 +97,19 @@ export class CheckpointViewer extends Widget {
     try {
       const table = await fetchTable(localPath(this.path), settings);
       this._table = table;
-      show = () =>
-        mountTable(this.node, table, {
+      show = () => {
+        const unmountTable = mountTable(this.node, table, {
           translate: (text, ...values) => trans.__(text, ...values),
           bytes,
           copy: (tensor) => Clipboard.copyToSystem(code(this, table, tensor)),
           openInNotebook: () => openInNotebook(this),
         });
+        const unmountWeights = this.mountWeights(table);
+        return () => {
+          unmountWeights();
+          unmountTable();
+        };
+      };
     } catch (error) {
       const message = error instanceof Error ? error.message : String(error);
       const buttons: Button[] = [{ label: trans.__("Try again"), onClick: () => void this.load() }];
@@ -105,7 +124,35 @@ export class CheckpointViewer extends Widget {
     this.unmount = show();
   }
 
+  private mountWeights(table: CheckpointTable): () => void {
+    if (table.format === "shrinkwidget") return () => {}; // its weights have to be unpacked by load
+    const { settings, trans, localPath, bytes, start, chooseOther } = this.host;
+    const client = new SketchClient(() => sketchSocket(localPath(this.path), settings));
+    return mountWeights(this.node, client, {
+      translate: (text, ...values) => trans.__(text, ...values),
+      bytes,
+      nbytes: table.files.reduce((sum, file) => sum + file.bytes, 0),
+      limit: UNASKED,
+      start: start(),
+      compare: () => void chooseOther(this).then((other) => other !== null && this.compareWith(other)),
+    });
+  }
+
+  /** Show how another checkpoint differs from this one; its path is one on the server. */
+  compareWith(other: string): void {
+    const { settings, trans, localPath, bytes } = this.host;
+    this.endComparison();
+    const client = new ComparisonClient(sketchSocket(localPath(this.path), settings, other));
+    this.endComparison = mountComparison(this.node, client, {
+      translate: (text, ...values) => trans.__(text, ...values),
+      bytes,
+      close: () => this.endComparison(),
+    });
+    this.node.scrollTop = 0;
+  }
+
   override dispose(): void {
+    this.endComparison();
     this.unmount();
     super.dispose();
   }
@@ -119,6 +166,13 @@ export class CheckpointViewer extends Widget {
     super.onActivateRequest(message);
     if (!this.node.contains(document.activeElement)) this.node.focus({ preventScroll: true });
   }
+}
+
+function sketchSocket(path: string, settings: ServerConnection.ISettings, other = ""): WebSocket {
+  const query = new URLSearchParams({ path });
+  if (other) query.set("with", other);
+  if (settings.appendToken && settings.token) query.set("token", settings.token);
+  return new settings.WebSocket(`${URLExt.join(settings.wsUrl, "shrinkwidget/api/sketch")}?${query}`);
 }
 
 /** Whether a file is a pickle by its name, which nothing here opens. */

@@ -13,6 +13,7 @@ import { ISettingRegistry } from "@jupyterlab/settingregistry";
 import { ITranslator, nullTranslator } from "@jupyterlab/translation";
 import { signal } from "@preact/signals";
 import { binaryBytes, bytes } from "../charts/number-format";
+import { DEFAULTS } from "../core/recipe";
 import {
   CheckpointFactory,
   CheckpointViewer,
@@ -49,6 +50,7 @@ const FILE_TYPES = [
 
 const OPEN_IN_NOTEBOOK = "shrinkwidget:open-in-notebook";
 const EXPLORE_A_MODEL = "shrinkwidget:explore-a-model";
+const COMPARE = "shrinkwidget:compare-with";
 const OPEN_A_CHECKPOINT = "shrinkwidget:open-a-checkpoint";
 const OPEN_FOLDER = "shrinkwidget:open-folder";
 
@@ -155,11 +157,34 @@ function activateCheckpoints(
     }
   };
   const start = () => ({ sparsity: settings.value.sparsity, bits: settings.value.bits });
+  const isCheckpoint = (path: string) => {
+    const type = docRegistry.getFileTypesForPath(path)[0]?.name;
+    return FILE_TYPES.some((known) => known.name === type);
+  };
+  /** Ask for checkpoints; returns their paths, none if nobody chose. */
+  const choose = async (title: string, defaultPath?: string): Promise<string[]> => {
+    const chosen = await FileDialog.getOpenFiles({
+      manager: documents,
+      title,
+      translator: translator ?? nullTranslator,
+      filter: (item) => (isCheckpoint(item.path) ? {} : null),
+      ...(defaultPath === undefined ? {} : { defaultPath }),
+    });
+    return (chosen.value ?? []).map((file) => file.path);
+  };
   const host: ViewerHost = {
     settings: serverSettings,
     trans,
     localPath: (path) => contents.localPath(path),
     bytes: (value) => (settings.value.byteUnits === "binary" ? binaryBytes(value) : bytes(value)),
+    chooseOther: async ({ path }) => {
+      const [other] = await choose(trans.__("Compare with…"), PathExt.dirname(path));
+      return other === undefined ? null : contents.localPath(other);
+    },
+    start: () => ({
+      sparsity: settings.value.sparsity ?? DEFAULTS.sparsity,
+      bits: settings.value.bits ?? DEFAULTS.bits,
+    }),
     openInNotebook: ({ path, table }) => void openInNotebook(path, table),
     code: ({ path, isFolder }, table, tensor) => {
       if (tensor === null) return openCode(pathFromNotebook(path), table.format, start());
@@ -203,10 +228,6 @@ function activateCheckpoints(
   const frontViewer = () => {
     const front = shell.currentWidget;
     return front instanceof MainAreaWidget && front.content instanceof CheckpointViewer ? front.content : null;
-  };
-  const isCheckpoint = (path: string) => {
-    const type = docRegistry.getFileTypesForPath(path)[0]?.name;
-    return FILE_TYPES.some((known) => known.name === type);
   };
   commands.addCommand(OPEN_IN_NOTEBOOK, {
     label: trans.__("Open in Notebook"),
@@ -258,17 +279,24 @@ function activateCheckpoints(
     caption: trans.__("Choose a safetensors or GGUF file, and see what is in it"),
     icon: checkpointIcon,
     execute: async () => {
-      const chosen = await FileDialog.getOpenFiles({
-        manager: documents,
-        title: trans.__("Open a Checkpoint"),
-        translator: translator ?? nullTranslator,
-        filter: (item) => (isCheckpoint(item.path) ? {} : null),
-      });
-      for (const file of chosen.value ?? []) {
-        await commands.execute("docmanager:open", { path: file.path, factory: FACTORY });
+      for (const path of await choose(trans.__("Open a Checkpoint"))) {
+        await commands.execute("docmanager:open", { path, factory: FACTORY });
       }
     },
     describedBy: { args: { type: "object", properties: {} } },
+  });
+
+  commands.addCommand(COMPARE, {
+    label: trans.__("Compare with…"),
+    caption: trans.__("Choose another checkpoint, and see what changed in each tensor"),
+    icon: checkpointIcon,
+    isEnabled: () => frontViewer() !== null,
+    execute: async ({ other }) => {
+      const viewer = frontViewer();
+      const path = typeof other === "string" ? other : viewer && (await host.chooseOther(viewer));
+      if (path) viewer?.compareWith(contents.localPath(path));
+    },
+    describedBy: { args: { type: "object", properties: { other: { type: "string" } } } },
   });
 
   const category = trans.__("Shrink");
@@ -277,6 +305,7 @@ function activateCheckpoints(
     palette?.addItem({ command, category });
   }
   palette?.addItem({ command: OPEN_IN_NOTEBOOK, category });
+  palette?.addItem({ command: COMPARE, category });
 }
 
 const SELECTED = {

@@ -32,11 +32,12 @@ export class KernellessExplorer implements ExplorerModel {
   readonly kernel = false;
   readonly nests = false;
   readonly #values: Map<string, unknown>;
+  #locked = false;
   readonly #listeners = new Map<string, Set<() => void>>();
 
   constructor(
     private readonly data: ExplorerData,
-    sketch: Uint8Array,
+    sketch: Uint8Array | Sketch,
     private readonly changed: (recipe: string) => void = () => {},
   ) {
     const shown = { sketch_data: sketch, recipe_json: data.recipe, page: { shown: true } };
@@ -73,6 +74,16 @@ export class KernellessExplorer implements ExplorerModel {
     if (result !== null) this.#hear("recipe_json", this.data.results[result].recipe);
     this.#hear("result", result ?? "");
     this.#answer();
+  }
+
+  /** Show what is known of the weights by now; until they all are, the recipe stays as it is. */
+  show(sketch: Sketch, locked: boolean): void {
+    this.#locked = locked;
+    this.#hear("sketch_data", sketch);
+  }
+
+  locked(): boolean {
+    return this.#locked;
   }
 
   /** Show another recipe, as if the kernel had set it; what cannot be is said, and changes nothing. */

@@ -15,7 +15,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from ..errors import FileError, quoted
+from ..errors import FileError, ModelError, quoted
 from .channel_layout import layouts
 from .gguf_dequantization import DEQUANTIZE, PLAIN_TYPES, dequantized
 from .gguf_header import GGUFHeader, GGUFTensor, is_gguf, read_gguf_header
@@ -130,7 +130,7 @@ def _gguf_entry(header: GGUFHeader, name: str, tensor: GGUFTensor) -> TensorEntr
         why = f"{tensor.dtype}: this version cannot tell its values"
 
     def load() -> Tensor:
-        raise FileError(f"{quoted(name)} is {why}")
+        raise ModelError(f"{quoted(name)} is {why}")
 
     nbytes = tensor.end - tensor.begin
     return TensorEntry(

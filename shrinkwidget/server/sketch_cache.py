@@ -20,9 +20,9 @@ _ABANDONED: Final = 24 * 3600
 """Seconds after which an unfinished entry belongs to no process any more."""
 
 
-def key_of(identities: Sequence[tuple[object, ...]], version: str) -> str:
-    """Return the name of the entry of some files, each told by its path and `file_identity`."""
-    return hashlib.sha256(repr((version, sorted(identities))).encode(errors="surrogateescape")).hexdigest()
+def key_of(identities: Sequence[object], version: str) -> str:
+    """Return the name of the entry of some checkpoints, each told by the paths and the `file_identity` of its files."""
+    return hashlib.sha256(repr((version, identities)).encode(errors="surrogateescape")).hexdigest()
 
 
 def read(folder: Path, key: str) -> Iterator[bytes] | None:

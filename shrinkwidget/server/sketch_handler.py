@@ -1,6 +1,7 @@
 """The address ``ws://…/shrinkwidget/api/sketch?path=…``: the weights of a checkpoint, sketched layer by layer.
 
-Messages of JSON tell the ``state``; every binary message is the sketch of one layer. docs/architecture.md has the list.
+With ``&with=…``, another checkpoint, it tells how that one differs from the first, tensor by tensor. Messages of JSON
+tell the ``state``; every binary message is the sketch of one layer. docs/architecture.md has the list.
 """
 
 from __future__ import annotations
@@ -131,11 +132,14 @@ class SketchHandler(WebSocketMixin, WebSocketHandler, JupyterHandler):
 
     async def _run(self) -> None:
         try:
-            await self._sketch(self.get_query_argument("path", ""))
+            other = self.get_query_arguments("with")[:1]
+            await self._sketch([self.get_query_argument("path", ""), *other])
         except PathError as error:
             self._say(state="failed", message=str(error))
         except web.HTTPError:  # tornado's, for an argument that is not UTF-8
             self._say(state="failed", message="the path is not valid UTF-8")
+        except OSError as error:  # of a process that cannot be started
+            self._say(state="failed", message=f"no process can be started to look at it: {error.strerror or error}")
         except WebSocketClosedError:
             return
         self.close()
@@ -144,8 +148,9 @@ class SketchHandler(WebSocketMixin, WebSocketHandler, JupyterHandler):
         with contextlib.suppress(WebSocketClosedError):
             self.write_message(json.dumps(message))
 
-    async def _sketch(self, path: str) -> None:
-        root, found = await asyncio.to_thread(path_in_root, path, self.contents_manager)
+    async def _sketch(self, paths: list[str]) -> None:
+        places = [await asyncio.to_thread(path_in_root, path, self.contents_manager) for path in paths]
+        root = places[0][0]
         cache = Path(jupyter_runtime_dir(), "shrinkwidget-sketches")
         async with contextlib.AsyncExitStack() as turns:
 
@@ -156,8 +161,9 @@ class SketchHandler(WebSocketMixin, WebSocketHandler, JupyterHandler):
             await reading.enter_async_context(self._reading.turn(queued))
             # -P: a module in the user's folder must not be taken for one of Python's
             command = [sys.executable, "-P", "-m", "shrinkwidget.server.sketch_worker", os.fspath(root)]
+            command += [os.fspath(cache), *(os.fspath(found.relative_to(root)) for _, found in places)]
             worker = await asyncio.create_subprocess_exec(
-                *command, os.fspath(found.relative_to(root)), os.fspath(cache),
+                *command,
                 stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
             )  # fmt: skip
             turns.push_async_callback(_end, worker)
@@ -166,9 +172,9 @@ class SketchHandler(WebSocketMixin, WebSocketHandler, JupyterHandler):
             said = ""
             while (frame := await _frame(worker.stdout)) is not None:
                 kind, content = frame
+                await reading.aclose()  # the header is read
                 said = json.loads(content)["state"] if kind == _TEXT else said
                 if said == "ready":
-                    await reading.aclose()
                     await turns.enter_async_context(self._sketching.turn(queued))
                     self._worker = worker
                     worker.stdin.write(b"".join(self._asked))
@@ -176,7 +182,7 @@ class SketchHandler(WebSocketMixin, WebSocketHandler, JupyterHandler):
                 else:
                     await self.write_message(content, binary=kind != _TEXT)
             if said not in ("done", "failed"):
-                raise PathError(422, _ended(path, await worker.wait()))
+                raise PathError(422, _ended(paths[0], await worker.wait()))
 
 
 async def _frame(output: asyncio.StreamReader) -> tuple[int, bytes] | None:

@@ -1,8 +1,9 @@
-"""Looks at the weights of one checkpoint for one page: ``python -P -m …server.sketch_worker ROOT PATH CACHE``.
+"""Looks at the weights of one checkpoint for one page: ``python -P -m …server.sketch_worker ROOT CACHE PATH [OTHER]``.
 
-A process of its own, which ends with the page's tab: whatever a file costs, it costs this process and not Jupyter's
-server. On its output are frames: 4 bytes of length, 1 of kind (`TEXT`: JSON, `LAYER`: the sketch of one layer as
-`Sketch.encode` writes it), and the content. On its input are lines of JSON, see `_follow`; at its end the process ends.
+With another checkpoint it compares the two instead. A process of its own, which ends with the page's tab: whatever a
+file costs, it costs this process and not Jupyter's server. On its output are frames: 4 bytes of length, 1 of kind
+(`TEXT`: JSON, `LAYER`: the sketch of one layer as `Sketch.encode` writes it), and the content. On its input are lines
+of JSON, see `_follow`; at its end the process ends.
 
 It answers from the cache at once, and else says ``{"state": "ready"}`` and waits for a line before it loads torch, so
 that only a few processes at a time take memory and cores.
@@ -11,26 +12,27 @@ that only a few processes at a time take memory and cores.
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, TypeVar
 
 from .. import __version__
 from ..analysis.gguf_header import is_gguf, read_gguf_header
-from ..analysis.safetensors_header import read_checkpoint_headers
+from ..analysis.safetensors_header import FILE_DTYPES, read_checkpoint_headers
 from ..errors import FileError, ModelError, ShrinkError, quoted
 from . import sketch_cache
 from .checkpoint_table import refuse_links_out
 
 if TYPE_CHECKING:
+    from ..analysis.compare_checkpoints import TensorChange
     from ..analysis.model_tensors import TensorEntry
-    from ..analysis.sketch import LayerSketch
     from ..analysis.viewed_checkpoint import ViewedCheckpoint
 
 TEXT: Final = 0
@@ -105,14 +107,17 @@ class LayerQueue:
             return self._left.pop(name)
 
 
-def main(root: str, path: str, cache: str) -> int:
-    """Send what is known of the layers of a checkpoint, given relative to a root folder, or what is wrong with it."""
+def main(root: str, cache: str, path: str, other: str = "") -> int:
+    """Send what is known of the layers of a checkpoint, or how another differs from it, or what is wrong with them.
+
+    Both are given relative to a root folder.
+    """
     os.chdir(root)
     _limit_memory()
     out = Frames(os.fdopen(os.dup(1), "wb"), root)
     os.dup2(2, 1)  # what libraries print is no frame
     try:
-        key = sketch_cache.key_of(_identities(path), f"{__version__} sketch")
+        key = sketch_cache.key_of([_identities(each) for each in (path, other) if each], __version__)
         frames = sketch_cache.read(Path(cache), key)
         if frames is not None:
             for piece in frames:
@@ -123,7 +128,12 @@ def main(root: str, path: str, cache: str) -> int:
             return 0
         _lower_priority()
         out.entry = sketch_cache.Entry(Path(cache), key)
-        _sketch(path, out)
+        if other:
+            _compare(path, other, out)
+        else:
+            _sketch(path, out)
+        if out.entry is not None:
+            out.entry.keep()
         return 0
     except ShrinkError as error:
         message = str(error)
@@ -149,9 +159,10 @@ def _identities(path: str) -> list[tuple[object, ...]]:
 def _sketch(path: str, out: Frames) -> None:
     import torch
 
-    from ..analysis.model_tensors import nothing_compressible
+    from ..analysis.model_tensors import dtype_name, nothing_compressible
     from ..analysis.sketch import sketch_layer, structure_length, uncompressed_tensor, without_layers
     from ..analysis.viewed_checkpoint import open_to_look
+    from ..recipe import layer_label
 
     torch.set_num_threads(1)  # layers share the cores, as `parallel.each` has it
     opened = open_to_look(path)
@@ -162,35 +173,91 @@ def _sketch(path: str, out: Frames) -> None:
         raise FileError(f"{quoted(path)} has {len(layers):,} weight matrices, more than the {_MAX_LAYERS:,} looked at")
     about = without_layers(opened.weights)
     nbytes = {entry.name: entry.nbytes for entry in opened.weights.entries}
-    described = [{"name": e.name, "nbytes": nbytes[e.name], "stored": opened.stored.get(e.name, "")} for e in layers]
+    described = [
+        {
+            "name": e.name, "label": layer_label(e.name), "shape": e.shape, "rows": e.matrix[0], "n": e.numel,
+            "width": e.layout.width(e.shape), "dtype": dtype_name(e.dtype), "itemsize": e.dtype.itemsize,
+            "lossless": e.dtype is torch.bfloat16, "aliases": e.aliases, "nbytes": nbytes[e.name],
+            "stored": opened.stored.get(e.name, ""),
+        }
+        for e in layers
+    ]  # fmt: skip
     out.say(state="model", model=about.about(), layers=described)
 
-    queue = LayerQueue(layers)
-    threading.Thread(target=_follow, args=(queue,), daemon=True).start()
     peaks: dict[str, float] = {}
     failed: dict[str, str] = {}
-    running: dict[Future[LayerSketch], TensorEntry] = {}
+    for entry, work in _each(LayerQueue(layers), lambda entry: sketch_layer(_checked(entry))):
+        try:
+            layer = work.result()
+        except ModelError as error:  # NaN, say: the others are worth seeing all the same
+            failed[entry.name] = str(error)
+            tensor = uncompressed_tensor(replace(entry, why=str(error)))
+            out.say(state="layer_failed", name=entry.name, message=str(error), tensor=asdict(tensor))
+        else:
+            peaks[entry.name] = layer.absmax
+            out.send(LAYER, replace(about, layers=(layer,), uncompressed=(), warnings=()).encode())
+    out.say(state="done", structure=structure_length(_without(opened, failed), peaks))
+
+
+def _compare(path: str, other: str, out: Frames) -> None:
+    import torch
+
+    from ..analysis.compare_checkpoints import compare_tensors, differences
+    from ..analysis.model_tensors import dtype_name
+    from ..analysis.viewed_checkpoint import open_to_look
+
+    torch.set_num_threads(1)
+    a, b = open_to_look(path), open_to_look(other)
+    found = differences(a, b)
+    stored = [{entry.name: entry for entry in opened.weights.entries} for opened in (a, b)]
+    values = [
+        known | {entry.name: entry for entry in opened.dequantized}
+        for known, opened in zip(stored, (a, b), strict=True)
+    ]
+    tensors = [
+        {
+            "name": name, "shape": stored[0][name].shape, "nbytes": sum(known[name].nbytes for known in stored),
+            "dtypes": [known[name].kind or FILE_DTYPES[dtype_name(known[name].dtype)] for known in stored],
+        }
+        for name in found.both
+    ]  # fmt: skip
+    titles = [opened.weights.title for opened in (a, b)]
+    reshaped = [[name, *shapes] for name, shapes in found.reshaped.items()]
+    out.say(state="comparison", titles=titles, tensors=tensors, only=found.only, reshaped=reshaped)
+
+    def work(entry: TensorEntry) -> TensorChange:
+        one, two = (_checked(known[entry.name]).load() for known in values)
+        return compare_tensors(entry.name, one, two)
+
+    for entry, compared in _each(LayerQueue(tuple(values[0][name] for name in found.both)), work):
+        try:
+            change = compared.result()
+        except ModelError as error:
+            out.say(state="tensor_failed", name=entry.name, message=str(error))
+        else:
+            finite = math.isfinite(change.change)
+            out.say(state="tensor", **asdict(change) | {"change": change.change if finite else str(change.change)})
+    out.say(state="done")
+
+
+_Result = TypeVar("_Result")
+
+
+def _each(
+    queue: LayerQueue, function: Callable[[TensorEntry], _Result]
+) -> Iterator[tuple[TensorEntry, Future[_Result]]]:
+    """Yield layers with what a function makes of them, in whatever order it is done; the page may change the order."""
+    threading.Thread(target=_follow, args=(queue,), daemon=True).start()
+    running: dict[Future[_Result], TensorEntry] = {}
     threads = min(_THREADS, os.cpu_count() or 1)
     with ThreadPoolExecutor(threads) as pool:
         while True:
             while len(running) < threads and (entry := queue.take(sum(e.nbytes for e in running.values()))):
-                running[pool.submit(sketch_layer, _checked(entry))] = entry
+                running[pool.submit(function, entry)] = entry
             if not running:
-                break
+                return
             for future in wait(running, return_when=FIRST_COMPLETED).done:
-                entry = running.pop(future)
-                try:
-                    layer = future.result()
-                except ModelError as error:  # NaN, say: the others are worth seeing all the same
-                    failed[entry.name] = str(error)
-                    tensor = uncompressed_tensor(replace(entry, why=str(error)))
-                    out.say(state="layer_failed", name=entry.name, message=str(error), tensor=asdict(tensor))
-                else:
-                    peaks[entry.name] = layer.absmax
-                    out.send(LAYER, replace(about, layers=(layer,), uncompressed=(), warnings=()).encode())
-    out.say(state="done", structure=structure_length(_without(opened, failed), peaks))
-    if out.entry is not None:
-        out.entry.keep()
+                yield running.pop(future), future
 
 
 def _checked(entry: TensorEntry) -> TensorEntry:

@@ -185,7 +185,7 @@ def test_a_hundred_thousand_tensors_are_listed_and_few_of_them_are_in_the_page(l
     expect(viewer.locator("tr[aria-selected=true] bdi")).to_have_text(f"{n - 1}")
     assert viewer.get_by_test_id("checkpoint-row").count() < 100
     viewer.get_by_role("searchbox").fill("9999")
-    expect(viewer.get_by_role("status")).to_have_text("19 found")
+    expect(viewer.locator(".sw-checkpoint").get_by_role("status")).to_have_text("19 found")
 
 
 def test_a_gguf_file_is_shown_with_its_types(lab: LabPage) -> None:
