@@ -24,6 +24,41 @@ LOST = float((MATRIX[MATRIX.abs() < 0.45] ** 2).sum() / (MATRIX**2).sum())
 SPARED = {"stem": sw.Keep, "head": sw.Keep}
 
 ANSWERS: dict[str, dict[str, list[tuple[Any, str]]]] = {
+    "1.1": {
+        "right": [(2080, "a bias for every output")],
+        "wrong": [(2048, "has a bias, too"), (2112, "not for every input"), (96, "multiply"), (1, "not yet")],
+    },
+    "1.2": {
+        "right": [(8320, "4 bytes")],
+        "wrong": [(2080, "how many numbers"), (66_560, "bits"), (1, "not yet")],
+    },
+    "1.3": {
+        "right": [(4608, "every pair of channels")],
+        "wrong": [
+            (4640, "this one has none"),
+            (288, "*pair*"),
+            (144, "*pair*"),
+            (512, "kernel of 3×3"),
+            (7, "not yet"),
+        ],
+    },
+    "1.4": {"right": [(4, "square")], "wrong": [(2, "*and*"), (8, "not yet"), (1, "not yet")]},
+    "1.5": {
+        "right": [(60, "60 wide: 62,")],
+        "wrong": [(62, "too many"), (50, "so would a wider one"), (1, "so would a wider one"), (2.5, "found 2.5")],
+    },
+    "1.6": {
+        "right": [(0.9999, "1,280,000 of 1,280,130")],
+        "wrong": [(99.99, "percent"), (0.5, "not yet"), (0.9, "not yet")],
+    },
+    "1.7": {
+        "right": [(45_625, "remember"), (45_670, "remember")],
+        "wrong": [(625, "those are the vectors"), (40_000, "nine coefficients"), (64, "not yet")],
+    },
+    "1.8": {
+        "right": [(180_000, "181,390 bytes"), (174_832, "181,390 bytes")],
+        "wrong": [(1_450_000, "bits"), (699_328, "what factor"), (90_000, "what factor")],
+    },
     "2.1": {
         "right": [
             (MATRIX.abs() > 0.45, "15 of 25"),
@@ -216,7 +251,7 @@ def test_every_exercise_is_tested_and_stands_in_its_lesson() -> None:
     for exercise in ANSWERS:
         assert f"**Exercise {exercise}.**" in text
         assert f'check(\\"{exercise}\\"' in text
-    with pytest.raises(sw.errors.ArgumentError, match=r"no exercise '2.9'.*The exercises: 2.1, 2.2"):
+    with pytest.raises(sw.errors.ArgumentError, match=r"no exercise '2.9'.*The exercises: 1.1, 1.2"):
         sw.workshop.check("2.9", 1)
 
 

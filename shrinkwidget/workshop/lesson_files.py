@@ -43,7 +43,7 @@ def lessons() -> list[Lesson]:
     Example:
         >>> import shrinkwidget as sw
         >>> [lesson.title for lesson in sw.workshop.lessons()]
-        ['Pruning', 'Fewer bits', 'Getting it back']
+        ['What a model weighs', 'Pruning', 'Fewer bits', 'Getting it back']
     """
     return [_lesson(path) for path in _notebooks()]
 
@@ -74,9 +74,9 @@ def copy_lessons(folder: str | os.PathLike[str], solutions: bool = False) -> lis
     Example:
         >>> import shrinkwidget as sw
         >>> sw.workshop.copy_lessons("workshop")[0]
-        '2-pruning.ipynb: new'
+        '1-what-a-model-weighs.ipynb: new'
         >>> sw.workshop.copy_lessons("workshop")[0]
-        '2-pruning.ipynb: there already'
+        '1-what-a-model-weighs.ipynb: there already'
     """
     target = Path(folder)
     try:
