@@ -119,8 +119,10 @@ def _look(folder: Path, cache: Path, *paths: Path) -> Looked:
     assert process.stdin is not None
     assert process.stdout is not None
     said = {}
+    resident = 0
     while len(start := process.stdout.read(5)) == 5:
         content = process.stdout.read(int.from_bytes(start[:4], "little"))
+        resident = max(resident, _resident(process.pid))
         if start[4] == 0:
             said = json.loads(content)
         if said["state"] == "ready":
@@ -129,11 +131,20 @@ def _look(folder: Path, cache: Path, *paths: Path) -> Looked:
         elif said["state"] in ("model", "comparison") and start[4] == 0:
             told = time.perf_counter()
     ended = time.perf_counter()
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)  # for its own bookkeeping
+    process.wait()
     if said.get("state") != "done":
         raise RuntimeError(f"the worker ended with {said}")
-    return Looked(ended - begun, ended - told, usage.ru_maxrss * 1024)
+    return Looked(ended - begun, ended - told, resident)
+
+
+def _resident(pid: int) -> int:
+    """Return the most bytes a process had resident so far; what wait4 tells begins with those of its parent."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:  # it has ended
+        return 0
+    found = [line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")]
+    return 1024 * int(found[0]) if found else 0
 
 
 def _damaged_headers(home: Path) -> Row:
