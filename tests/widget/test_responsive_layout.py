@@ -14,7 +14,7 @@ from torch import nn
 import shrinkwidget as sw
 from shrinkwidget.widgets.explorer import Explorer
 
-from .standalone_page import BarePage
+from .standalone_page import STATIC, BarePage
 from .test_accessibility import AXE
 
 WIDTHS = (320, 400, 500, 640, 700, 820, 968, 1100, 1300, 1600)
@@ -165,3 +165,16 @@ def test_axe_finds_nothing_wrong_with_the_options_open(context: BrowserContext, 
     result: dict[str, Any] = page.view.evaluate("root => axe.run(root)")
     assert [f"{rule['help']}: {node['html']}" for rule in result["violations"] for node in rule["nodes"]] == []
     explorer.close()
+
+
+def test_the_monitor_of_a_training_beside_it_does_not_undo_the_narrow_layout(context: BrowserContext) -> None:
+    made = sw.explore(chain(8), sparsity=0.5)
+    page = BarePage.open(context.new_page(), made, width=700)
+    # "Retrain…" brings it: the sheets that both share come a second time, after those for narrow screens
+    page.page.add_style_tag(path=STATIC / "monitor.css")
+    page.painted()
+    assert page.view.locator(".sw-side").evaluate("side => getComputedStyle(side).display") == "contents"
+    size, layers = page.box(".sw-size"), page.box(".sw-layers")
+    assert layers["y"] >= size["y"] + size["height"] - 1
+    assert page.view.evaluate(COVERED) == []
+    made.close()
