@@ -1,7 +1,7 @@
 // The JupyterLab extension: opens checkpoints from the file browser, and starts from the launcher.
 
 import { ILayoutRestorer, type JupyterFrontEnd, type JupyterFrontEndPlugin } from "@jupyterlab/application";
-import { ICommandPalette, MainAreaWidget, showErrorMessage, WidgetTracker } from "@jupyterlab/apputils";
+import { ICommandPalette, MainAreaWidget, Notification, showErrorMessage, WidgetTracker } from "@jupyterlab/apputils";
 import { PathExt } from "@jupyterlab/coreutils";
 import { IDocumentManager } from "@jupyterlab/docmanager";
 import type { DocumentRegistry, IDocumentWidget } from "@jupyterlab/docregistry";
@@ -25,6 +25,7 @@ import { type CheckpointTable, fetchTable } from "./checkpoint-table";
 import { checkpointIcon } from "./icon";
 import { ModelsPanel } from "./models-panel";
 import { insertCell, newNotebook } from "./open-in-notebook";
+import { copyLessons } from "./open-workshop";
 import { convertCode, openCode, STARTER, tensorCode } from "./python-code";
 
 const PLUGIN = "shrinkwidget:checkpoints";
@@ -50,6 +51,7 @@ const FILE_TYPES = [
 
 const OPEN_IN_NOTEBOOK = "shrinkwidget:open-in-notebook";
 const EXPLORE_A_MODEL = "shrinkwidget:explore-a-model";
+const WORKSHOP = "shrinkwidget:workshop";
 const COMPARE = "shrinkwidget:compare-with";
 const OPEN_A_CHECKPOINT = "shrinkwidget:open-a-checkpoint";
 const OPEN_FOLDER = "shrinkwidget:open-folder";
@@ -274,6 +276,23 @@ function activateCheckpoints(
     },
     describedBy: { args: { type: "object", properties: { cwd: { type: "string" } } } },
   });
+  commands.addCommand(WORKSHOP, {
+    label: trans.__("Workshop"),
+    caption: trans.__("Copy the lessons on compression into this folder, and open the first"),
+    icon: checkpointIcon,
+    execute: async ({ cwd }) => {
+      const folder = typeof cwd === "string" ? cwd : (browsers?.tracker.currentWidget?.model.path ?? "");
+      const copied = copyLessons(app, folder);
+      Notification.promise(copied, {
+        pending: { message: trans.__("Copying the lessons…") },
+        success: { message: (path) => trans.__("The lessons are in %1", PathExt.dirname(path as string)) },
+        error: { message: (reason) => trans.__("The lessons could not be copied: %1", String(reason)) },
+      });
+      const path = await copied.catch(() => null); // the notification says why
+      if (path !== null) await commands.execute("docmanager:open", { path });
+    },
+    describedBy: { args: { type: "object", properties: { cwd: { type: "string" } } } },
+  });
   commands.addCommand(OPEN_A_CHECKPOINT, {
     label: trans.__("Open a Checkpoint"),
     caption: trans.__("Choose a safetensors or GGUF file, and see what is in it"),
@@ -300,7 +319,7 @@ function activateCheckpoints(
   });
 
   const category = trans.__("Shrink");
-  for (const [rank, command] of [EXPLORE_A_MODEL, OPEN_A_CHECKPOINT].entries()) {
+  for (const [rank, command] of [EXPLORE_A_MODEL, WORKSHOP, OPEN_A_CHECKPOINT].entries()) {
     launcher?.add({ command, category, rank });
     palette?.addItem({ command, category });
   }

@@ -232,9 +232,30 @@ def test_open_in_notebook_puts_what_opens_the_file_into_a_notebook(lab: LabPage,
 def test_the_launcher_starts_with_a_model(lab: LabPage) -> None:
     lab.command("launcher:create")
     section = lab.page.locator(".jp-Launcher-section:visible", has_text="Shrink")
-    expect(section.locator(".jp-LauncherCard")).to_have_count(2)
+    expect(section.locator(".jp-LauncherCard")).to_have_count(3)
     section.locator(".jp-LauncherCard", has_text="Explore a Model").click()
     lab.page.wait_for_selector(".jp-Notebook .sw-explorer", timeout=LONG)
+    Notebook(lab.page).shut_down()
+
+
+def test_the_launcher_leads_to_the_first_lesson_and_writes_over_nothing(lab: LabPage, folder: Path) -> None:
+    lesson = folder / "shrinkwidget-workshop" / "1-what-a-model-weighs.ipynb"
+    for _ in range(2):
+        lab.command("launcher:create")
+        section = lab.page.locator(".jp-Launcher-section:visible", has_text="Shrink")
+        section.locator(".jp-LauncherCard", has_text="Workshop").click()
+        expect(lab.page.get_by_role("heading", name="1. What a model weighs")).to_be_visible(timeout=LONG)
+        if "mine" not in lesson.read_text(encoding="utf-8"):
+            lesson.write_text(
+                lesson.read_text(encoding="utf-8").replace("parameters = ...", "mine = 1"), encoding="utf-8"
+            )
+    assert "mine = 1" in lesson.read_text(encoding="utf-8")
+    # the kernel that copied is gone; that of the lesson is the only one
+    kernels = lab.page.evaluate(
+        "window.jupyterapp.serviceManager.sessions.refreshRunning().then(() => "
+        "[...window.jupyterapp.serviceManager.sessions.running()].map((s) => s.name))"
+    )
+    assert [name for name in kernels if name == "shrinkwidget-workshop"] == []
     Notebook(lab.page).shut_down()
 
 
