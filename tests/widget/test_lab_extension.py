@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from playwright.sync_api import BrowserContext, Locator, Page, Request, Route, expect
+from playwright.sync_api import BrowserContext, Error, Locator, Page, Request, Route, expect
 from safetensors.torch import save_file
 
 import shrinkwidget as sw
@@ -85,13 +85,19 @@ def folder(jupyterlab: Lab, tmp_path: Path) -> Path:
     return found
 
 
+def ours(error: Error) -> list[str]:
+    """Return where an error of the page came from, if the extension had part in it: JupyterLab has its own."""
+    stack = error.stack or ""
+    return [stack] if "/extensions/shrinkwidget/" in stack else []
+
+
 @pytest.fixture
 def lab(jupyterlab: Lab, context: BrowserContext, folder: Path) -> Iterator[LabPage]:
     page = context.new_page()
     requests: list[Request] = []
     complaints: list[str] = []
     page.on("request", lambda request: requests.append(request))  # playwright takes no builtin
-    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("pageerror", lambda error: complaints.extend(ours(error)))
     found = LabPage(jupyterlab, page, requests, complaints)
     found.open_folder(folder.name)
     yield found
@@ -129,6 +135,7 @@ def test_a_double_click_shows_what_is_in_a_checkpoint_and_reads_no_weight(
     expect(viewer.get_by_test_id("checkpoint-metadata")).to_contain_text("epoch")
     asked = [ask for ask in lab.requests if "/api/contents/" in ask.url and "tiny.safetensors" in ask.url]
     assert asked, "JupyterLab asks for the file's name and date"
+    assert any("/extensions/shrinkwidget/" in ask.url for ask in lab.requests), "`ours` tells it by that"
     assert {ask.method for ask in asked} == {"GET"}, "and neither writes the file, nor copies it"
     read = [ask.url for ask in asked if "/checkpoints?" not in ask.url]
     assert [url for url in read if "content=0" not in url] == []

@@ -21,7 +21,7 @@ import shrinkwidget as sw
 from .explorer_page import NEXT_FRAME
 from .jupyterlab_server import Lab
 from .notebook_page import Notebook
-from .test_lab_extension import LabPage
+from .test_lab_extension import LabPage, ours
 
 LAYERS = {f"model.layers.{i}.attn.weight": (96, 64) for i in range(6)}
 
@@ -42,7 +42,7 @@ def checkpoint(jupyterlab: Lab, tmp_path: Path) -> Path:
 def lab(jupyterlab: Lab, context: BrowserContext, checkpoint: Path) -> Iterator[LabPage]:
     page = context.new_page()
     complaints: list[str] = []
-    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("pageerror", lambda error: complaints.extend(ours(error)))
     found = LabPage(jupyterlab, page, [], complaints)
     found.open_folder(checkpoint.parent.name)
     yield found
@@ -150,7 +150,7 @@ def test_the_page_pauses_goes_on_cancels_and_looks_again(lab: LabPage, checkpoin
     expect(status).to_contain_text("paused")
     viewer.get_by_role("button", name="Go on").click()
     assert asked[-2:] == [{"pause": True}, {"pause": False}]
-    lab.page.wait_for_timeout(500)
+    lab.page.wait_for_timeout(1500)  # before that nobody can tell how long it takes
     for message in [message for message in held if isinstance(message, bytes)][:3]:
         pages[0].send(message)
     expect(status).to_have_text(re.compile(r"of 160\skB read · about"))
