@@ -46,15 +46,26 @@ def _workshop(asked: argparse.Namespace) -> int:
             print(f"{lesson.file:28} {lesson.minutes} minutes  {lesson.title}: {lesson.goals}")  # noqa: T201
         return 0
     for line in copy_lessons(asked.folder, asked.solutions):
-        print(line)  # noqa: T201
+        print(line, flush=True)  # noqa: T201
     if asked.no_jupyter:
         return 0
     if find_spec("jupyterlab") is None:
         print(f'The lessons are in {asked.folder}. To open them: pip install "shrinkwidget[jupyter]"')  # noqa: T201
         return 1
-    first = Path(asked.folder, lessons()[0].file)
-    command = [sys.executable, "-m", "jupyterlab", os.fspath(first)]
-    return subprocess.call([*command, "--no-browser"] if asked.no_browser else command)
+    # the first lesson, also at the address that is printed where no browser opens
+    place = [
+        f"--ServerApp.root_dir={Path(asked.folder).resolve()}",
+        f"--LabApp.default_url=/lab/tree/{lessons()[0].file}",
+    ]
+    command = [sys.executable, "-m", "jupyterlab", *place]
+    if asked.no_browser:
+        command.append("--no-browser")
+    if hasattr(os, "geteuid") and os.geteuid() == 0:  # as in most containers, where JupyterLab would refuse to start
+        command.append("--allow-root")
+    try:
+        return subprocess.call(command)
+    except KeyboardInterrupt:  # JupyterLab had it, too, and has ended
+        return 0
 
 
 if __name__ == "__main__":

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -166,7 +168,7 @@ ANSWERS |= {
         "wrong": [
             (sw.Recipe(bits=2), "31 images short"),
             (sw.Recipe(bits=3), "bytes too many"),
-            (sw.Recipe(sparsity=0.8, bits=4), "weights are pruned"),
+            (sw.Recipe(sparsity=0.8, bits=4), "prunes weights"),
         ],
     },
 }
@@ -207,7 +209,7 @@ ANSWERS |= {
         ],
         "wrong": [
             (lambda: small(bits=4), "images short"),
-            (lambda: small(), "bytes too many"),
+            (lambda: small(), "98,554 bytes, and 143 of 287 images right: neither"),
             (lambda: sw.compress(sw.demo.model().state_dict(), 0.9, bits=4), "no module"),
         ],
     },
@@ -348,6 +350,22 @@ def test_the_command_lists_copies_and_says_what_is_wrong(tmp_path: Path, capsys:
     (tmp_path / "file").write_text("", encoding="utf-8")
     assert main(["workshop", str(tmp_path / "file"), "--no-jupyter"]) == 1
     assert "cannot make the folder" in capsys.readouterr().err
+
+
+def test_the_command_leads_to_the_first_lesson_in_jupyterlab(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "shrinkwidget", "workshop", str(tmp_path / "lessons"), "--no-browser"]
+    env = os.environ | {"JUPYTER_RUNTIME_DIR": str(tmp_path), "JUPYTER_CONFIG_DIR": str(tmp_path), "COLUMNS": "200"}
+    with subprocess.Popen(
+        command, env=env, text=True, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    ) as process:
+        try:
+            assert process.stdout is not None
+            lines = iter(process.stdout)
+            assert next(lines) == "1-what-a-model-weighs.ipynb: new\n"
+            address = next(line for line in lines if "http://" in line)
+            assert "/lab/tree/1-what-a-model-weighs.ipynb" in address
+        finally:
+            os.killpg(process.pid, signal.SIGTERM)
 
 
 def test_the_command_is_there_as_a_module() -> None:

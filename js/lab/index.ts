@@ -58,7 +58,7 @@ const OPEN_FOLDER = "shrinkwidget:open-folder";
 
 const checkpoints: JupyterFrontEndPlugin<void> = {
   id: PLUGIN,
-  description: "Opens safetensors and GGUF checkpoints without reading their weights.",
+  description: "Opens safetensors and GGUF checkpoints, without a kernel.",
   autoStart: true,
   requires: [IDocumentManager, IDefaultDrive],
   optional: [

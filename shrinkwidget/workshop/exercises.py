@@ -11,8 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .. import demo
 from ..argument_checks import public
+from ..compressed_model import CompressedModel
 from ..errors import ArgumentError, ShrinkError, a_type, nearest, quoted
+from ..evaluation.evaluate import evaluate
 
 Judgement: TypeAlias = tuple[bool, str]
 """Whether an answer is right, and a sentence about it."""
@@ -157,6 +160,24 @@ def _numbers() -> list[str]:
 
 def _lessons() -> set[str]:
     return {number.partition(".")[0] for number in _EXERCISES}
+
+
+def within_target(small: CompressedModel, most_bytes: int, least_right: int, hints: tuple[str, str]) -> Judgement:
+    """Judge a model by the bytes of its file and by its accuracy on the demo's validation images, both measured.
+
+    `hints` are what is said where it reads too few images: within the bytes, and beyond them.
+    """
+    score = evaluate(small, demo.data("valid"))
+    right = round(score.value * score.n)
+    told = f"{small.nbytes:,} bytes, and {right} of {score.n} images right"
+    too_many, missing = small.nbytes - most_bytes, least_right - right
+    if too_many > 0 and missing > 0:
+        return False, f"{told}: neither is there yet. {hints[1]}".rstrip()
+    if too_many > 0:
+        return False, f"{told}: {too_many:,} bytes too many"
+    if missing > 0:
+        return False, f"{told}: small enough, but {missing} images short. {hints[0]}".rstrip()
+    return True, f"{told}: within {most_bytes:,} bytes, and at least {least_right}"
 
 
 # ---- what an answer may be given as ----

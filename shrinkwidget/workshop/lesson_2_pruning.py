@@ -14,7 +14,7 @@ from ..compressed_model import compress
 from ..errors import a_type
 from ..evaluation.evaluate import Score, evaluate
 from ..recipe import Recipe
-from .exercises import Judgement, NoAnswer, as_number, as_tensor, exercise
+from .exercises import Judgement, NoAnswer, as_number, as_tensor, exercise, within_target
 
 SPARSITY: Final = 0.4
 """Of the matrix, in the exercises by hand."""
@@ -166,19 +166,10 @@ def recipe_under_a_target(answer: Any) -> Judgement:
     if not isinstance(answer, Recipe):
         raise NoAnswer(a_type(answer))
     small = compress(demo.model(), answer)
-    score = evaluate(small, demo.data("valid"))
-    right = round(score.value * score.n)
-    told = f"{small.nbytes:,} bytes, and {right} of {score.n} images right"
-    if answer.bits < 32 or any(layer.plan.bits < 32 for layer in small.encoded.values()):
-        return False, f"{told}, but with fewer bits: that is the next lesson, this one is to be won by pruning alone"
-    too_large, too_few = small.nbytes > MOST_BYTES, right < LEAST_RIGHT
-    if too_large and too_few:
-        return False, f"{told}: neither is there yet. Which layers may lose more, and which less?"
-    if too_large:
-        return False, f"{told}: {small.nbytes - MOST_BYTES:,} bytes too many"
-    if too_few:
-        return False, f"{told}: small enough, but {LEAST_RIGHT - right} images short. Which layers mind most?"
-    return True, f"{told}: within {MOST_BYTES:,} bytes, and at least {LEAST_RIGHT}"
+    if any(layer.plan.bits < 32 for layer in small.encoded.values()):
+        return False, "it rounds weights to fewer bits: that is the next lesson, this one is to be won by pruning alone"
+    hints = "Which layers mind most?", "Which layers may lose more, and which less?"
+    return within_target(small, MOST_BYTES, LEAST_RIGHT, hints)
 
 
 @exercise("2.8", "a share between 0 and 1")

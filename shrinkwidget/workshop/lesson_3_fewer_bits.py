@@ -14,7 +14,7 @@ from ..compressed_model import compress
 from ..errors import a_type
 from ..evaluation.evaluate import evaluate
 from ..recipe import Recipe
-from .exercises import Judgement, NoAnswer, as_number, as_tensor, exercise
+from .exercises import Judgement, NoAnswer, as_number, as_tensor, exercise, within_target
 from .lesson_2_pruning import matrix
 
 LARGEST_CODE: Final = 3
@@ -156,17 +156,9 @@ def recipe_under_a_target(answer: Any) -> Judgement:
     """Judge a recipe by the bytes of its file and by its accuracy, both measured."""
     if not isinstance(answer, Recipe):
         raise NoAnswer(a_type(answer))
-    small = compress(demo.model(), answer)
-    score = evaluate(small, demo.data("valid"))
-    right = round(score.value * score.n)
-    told = f"{small.nbytes:,} bytes, and {right} of {score.n} images right"
     if answer.prunes:
-        return False, f"{told}, but weights are pruned: this one is to be won by bits alone"
-    if small.nbytes > MOST_BYTES:
-        return False, f"{told}: {small.nbytes - MOST_BYTES:,} bytes too many"
-    if right < LEAST_RIGHT:
-        return False, f"{told}: small enough, but {LEAST_RIGHT - right} images short"
-    return True, f"{told}: within {MOST_BYTES:,} bytes, and at least {LEAST_RIGHT}"
+        return False, "it prunes weights: this one is to be won by bits alone"
+    return within_target(compress(demo.model(), answer), MOST_BYTES, LEAST_RIGHT, ("", ""))
 
 
 @cache

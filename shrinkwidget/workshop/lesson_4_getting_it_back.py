@@ -10,7 +10,7 @@ from .. import demo
 from ..compressed_model import CompressedModel, compress
 from ..errors import a_type
 from ..evaluation.evaluate import evaluate
-from .exercises import Judgement, NoAnswer, as_number, as_tensor, exercise
+from .exercises import Judgement, NoAnswer, as_number, as_tensor, exercise, within_target
 
 BEFORE: Final = (2.0, 4.0, 6.0, 8.0)
 AFTER: Final = (1.0, 2.0, 3.0, 4.0)
@@ -112,14 +112,7 @@ def recovered_under_a_target(answer: Any) -> Judgement:
         raise NoAnswer(a_type(answer))
     if answer.model is None:
         return False, "it holds tensors alone, and no module that could be evaluated: compress the model itself"
-    score = evaluate(answer, demo.data("valid"))
-    right = round(score.value * score.n)
-    told = f"{answer.nbytes:,} bytes, and {right} of {score.n} images right"
-    if answer.nbytes > MOST_BYTES:
-        return False, f"{told}: {answer.nbytes - MOST_BYTES:,} bytes too many"
-    if right < LEAST_RIGHT:
-        return False, f"{told}: small enough, but {LEAST_RIGHT - right} images short. What is the cheapest way back?"
-    return True, f"{told}: within {MOST_BYTES:,} bytes, and at least {LEAST_RIGHT}"
+    return within_target(answer, MOST_BYTES, LEAST_RIGHT, ("What is the cheapest way back?", ""))
 
 
 @exercise("4.8", "a number of images")
