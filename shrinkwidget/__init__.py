@@ -36,6 +36,7 @@ __all__ = [
     "evaluate",
     "explore",
     "figures",
+    "fits",
     "fold_batchnorm",
     "from_sklearn",
     "load",
@@ -65,6 +66,7 @@ if TYPE_CHECKING:  # a module's __getattr__ makes type checkers take any name fo
     from .explore_and_monitor import explore, monitor
     from .integrations.sklearn import from_sklearn
     from .live_page import to_html
+    from .performance.device_fit import fits
     from .recipe import Keep, Recipe
     from .training.custom_loop import constrain
     from .training.retrain import prune_and_retrain, retrain
@@ -82,6 +84,7 @@ else:
         "explore_and_monitor": ("explore", "monitor"),
         "integrations.sklearn": ("from_sklearn",),
         "live_page": ("to_html",),
+        "performance.device_fit": ("fits",),
         "recipe": ("Keep", "Recipe"),
         "training.custom_loop": ("constrain",),
         "training.retrain": ("prune_and_retrain", "retrain"),

@@ -10,11 +10,14 @@ from .compressed_model import CompressedModel
 from .evaluation.compare_predictions import PredictionComparison
 from .evaluation.evaluate import Score
 from .evaluation.sensitivity import Sensitivity, SensitivityRun
+from .performance.device_fit import Device, DeviceFit
 from .training.background_run import TrainingRun
 from .transfer_learning.transfer_result import TransferResult
 
 __all__ = [
     "CompressedModel",
+    "Device",
+    "DeviceFit",
     "Estimate",
     "EstimatorSummary",
     "ModelSummary",
