@@ -37,6 +37,7 @@ def explore(
     layout: Stated = None,
     calibration: object = None,
     recalibrate_batchnorm: bool = False,
+    predict_first: bool = False,
     **fields: Unpack[RecipeFields],
 ) -> Explorer:
     """Open the explorer on a model.
@@ -58,6 +59,9 @@ def explore(
         calibration: examples for an importance that needs them, ``"wanda"`` or ``"taylor"``; see `sketch`.
         recalibrate_batchnorm: whether the switch is on that re-estimates batch norm's statistics on 512 examples of
             `train_data`, without their labels, before every score; what is then kept or saved has them, too.
+        predict_first: whether every score is covered until somebody has predicted it, on the page or with
+            `Explorer.predict`: the number, the changes by class, the points of the history, and the sensitivity. The
+            dense model's is shown.
         fields: of a `Recipe`; beside a recipe they change it.
 
     Raises:
@@ -80,6 +84,7 @@ def explore(
             ExplorerSession(model, eval_data, metric, train_data, rules, layout, calibration),
             start,
             recalibrate_batchnorm,
+            predict_first,
         )
     )
 

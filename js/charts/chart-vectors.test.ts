@@ -18,7 +18,7 @@ import { silhouette, stages } from "./model-silhouette";
 import * as format from "./number-format";
 import { axisTicks, type RidgeFrame } from "./ridge-columns-and-axis";
 import { byteDomain, paretoFront, scatterScales, valueDomain } from "./scatter-scales";
-import { directionWords, holdsUp, intervalText, metricTick, metricValue } from "./score-format";
+import { directionWords, holdsUp, intervalText, metricTick, metricValue, predictionWords } from "./score-format";
 import { linearTicks, logTicks, mirroredTicks, niceBelow, sizeMarks, wholeTicks } from "./ticks";
 
 const FOLDER = join(import.meta.dirname, "../../tests/vectors");
@@ -74,6 +74,8 @@ it.each(cases.scores)("a score of $score.value", ({ metric, score, ...one }) => 
   expect(plain(metricTick(metric, one.rounded))).toBe(plain(one.tick));
   expect(plain(intervalText(metric, score))).toBe(plain(one.interval));
   expect(holdsUp(metric, one.now, score)).toBe(one.holds);
+  const state = one.running ? "running" : "done";
+  expect(plain(predictionWords(metric, one.now, { ...score, state }))).toBe(plain(one.predicted));
   const unsaid = metric.percent && metric.higher; // the page leaves it out, too
   expect(unsaid ? "" : directionWords(metric)).toBe(one.direction);
 });

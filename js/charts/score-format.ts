@@ -46,6 +46,22 @@ export function scoreWords(metric: Metric, score: Interval & { value: number; n:
   return `${metricValue(metric, score.value)}${sure}, ${count(score.n)} examples`;
 }
 
+/** A prediction held against the score: "you said 80 %, it is 41.9 %: 38.1 points off"; null while there is no score. */
+export function predictionWords(
+  metric: Metric,
+  predicted: number,
+  score: (Interval & { value: number; state?: string }) | null,
+): string {
+  const said = `you said ${metricTick(metric, predicted)}`;
+  if (!score || score.state === "running")
+    return score ? `${said}, it is ${metricValue(metric, score.value)} so far` : said;
+  const off = Math.abs(predicted - score.value);
+  const by = metric.percent ? `${(100 * off).toFixed(1)} points` : metricValue(metric, off);
+  const inside = score.low !== null && score.high !== null && predicted >= score.low && predicted <= score.high;
+  const sure = inside ? `, inside the 95${"\u00a0"}% interval` : "";
+  return `${said}, it is ${metricValue(metric, score.value)}: ${by} off${sure}`;
+}
+
 /** Whether a score holds what the dense model reaches: no worse than the interval of its score. */
 export function holdsUp(metric: Metric, value: number, dense: (Interval & { value: number }) | null): boolean {
   if (!dense || metric.higher === null) return false;

@@ -5,10 +5,11 @@ import { bytes, count, decibels, estimated, perParameter, share, short } from ".
 import { directionWords, holdsUp, intervalText, metricValue } from "../charts/score-format";
 import { layerTotal } from "../core/estimate";
 import { PLAIN } from "../ui/save-names";
-import { deadWords, macsOf } from "./derived-state";
+import { deadWords, isKnown, macsOf } from "./derived-state";
 import type { State } from "./explorer-state";
 import type { Score } from "./host-interface";
 import { useView } from "./open-and-hover-state";
+import { COVERED, PredictFirst, PredictionRow } from "./prediction";
 import { Panel } from "./section-frame";
 import { Approx, Arrow } from "./size-panel";
 
@@ -18,7 +19,8 @@ export function AccuracyPanel() {
   return (
     <Panel name="accuracy" title={metric.name} caption={metric.has_data && <Caption />}>
       {metric.has_data ? <Running /> : <NoData />}
-      {metric.has_data && <Recalibrate />}
+      {metric.has_data && <PredictionRow />}
+      {metric.has_data && <Switches />}
       <Warnings />
     </Panel>
   );
@@ -53,6 +55,16 @@ function NoData() {
   );
 }
 
+/** What is done before a score: batch norm re-estimated, a prediction made. */
+function Switches() {
+  return (
+    <p class="sw-switches">
+      <Recalibrate />
+      <PredictFirst />
+    </p>
+  );
+}
+
 /** The switch that tells what is broken from what is only shifted; it says why where it cannot be on. */
 function Recalibrate() {
   const { state } = useView();
@@ -60,7 +72,7 @@ function Recalibrate() {
   const title =
     "re-estimates batch norm's statistics for these weights before every score, on 512 unlabelled training images";
   return (
-    <p class="sw-recalibrate">
+    <>
       <label class="sw-check" title={why || title} data-off={why !== ""}>
         <input
           type="checkbox"
@@ -77,13 +89,8 @@ function Recalibrate() {
           {why}
         </span>
       )}
-    </p>
+    </>
   );
-}
-
-/** Whether there is a number to show: none of an evaluation that failed, has no example yet, or came to no number. */
-export function isKnown(score: Score | null): score is Score {
-  return score !== null && score.state !== "failed" && score.n > 0 && Number.isFinite(score.value);
 }
 
 function Running() {
@@ -93,15 +100,16 @@ function Running() {
   const score = state.shownScore.value;
   const failed = score?.state === "failed";
   const known = isKnown(score);
-  const unknown = !state.kernel || failed || (score?.state === "done" && score.n > 0) ? "–" : "…";
+  const covered = state.covered.value;
+  const unknown = covered ? "?" : !state.kernel || failed || (score?.state === "done" && score.n > 0) ? "–" : "…";
   return (
     <>
       <p class="sw-headline">
-        <span class="sw-from">{isKnown(baseline) ? metricValue(metric, baseline.value) : unknown}</span>
+        <span class="sw-from">{isKnown(baseline) ? metricValue(metric, baseline.value) : covered ? "…" : unknown}</span>
         <Arrow />
         <strong
           data-testid="accuracy"
-          data-state={score?.state ?? "waiting"}
+          data-state={covered ? "covered" : (score?.state ?? "waiting")}
           data-value={known ? score.value : undefined}
           data-holds={known && isEarned(state, score)}
         >
@@ -143,6 +151,7 @@ function doneShare(score: Score | null): string {
 export function progressWords(state: State): string {
   const score = state.shownScore.value;
   const notice = state.notice.value;
+  if (state.covered.value) return COVERED;
   if (!score) {
     if (!state.kernel) return "not evaluated: needs the kernel";
     if (notice === "gone") return "not evaluated: the kernel is disconnected";

@@ -9,6 +9,7 @@ import { type ClassChange, changes, changeText, drawn, summary } from "./by-clas
 import type { State } from "./explorer-state";
 import type { ByClass, MisreadImage } from "./host-interface";
 import { toggled, useView } from "./open-and-hover-state";
+import { COVERED } from "./prediction";
 
 const CONFUSIONS = 10;
 
@@ -72,6 +73,7 @@ function words(state: State): string {
   const dense = state.baseline.value?.recipe === state.recipeText.value && !state.result.value;
   if (found && state.byClassIsCurrent.value) return summary(found);
   if (dense && !state.recalibrate.value) return "this is the dense model: move a slider to see what suffers";
+  if (state.covered.value) return COVERED;
   if (!state.kernel) return "not evaluated: needs the kernel";
   return state.shownScore.value?.state === "failed" ? "not known: the evaluation failed" : "follows with the score";
 }

@@ -1,4 +1,4 @@
-// Questions the explorer asks of figures: a row's numbers, the ranking's threshold, the parts of the file, MACs.
+// Questions the explorer asks of figures: a row's numbers, the ranking's threshold, the parts of the file, MACs, whether there is a score.
 
 import { count, share } from "../charts/number-format";
 import type { RowFigures } from "../charts/ridge-canvas";
@@ -7,6 +7,7 @@ import { decibels, layerTotal } from "../core/estimate";
 import { layerMatches, overrideOf } from "../core/layer-overrides";
 import { tagOf } from "../core/method-settings";
 import type { Estimate, LayerFigures, LayerSketch, Override, Plan, Recipe, Sketch } from "../core/types";
+import type { Score } from "./host-interface";
 
 export function rowFigures(sketch: Sketch, figures: Estimate, plan: Plan, layer: number): RowFigures {
   const { n } = sketch.layers[layer];
@@ -95,4 +96,9 @@ export function deadWords(sketch: Sketch, figures: Estimate): string {
 /** How much of so many weights was zero before anything was pruned: "25 % are zero already". */
 export function zeroWords(zeros: number, n: number): string {
   return `${zeros < n / 1000 ? count(zeros) : share(zeros / n)} ${zeros === 1 ? "is" : "are"} zero already`;
+}
+
+/** Whether there is a number to show: none of an evaluation that failed, has no example yet, or came to no number. */
+export function isKnown(score: Score | null): score is Score {
+  return score !== null && score.state !== "failed" && score.n > 0 && Number.isFinite(score.value);
 }

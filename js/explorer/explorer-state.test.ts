@@ -193,6 +193,62 @@ describe("the shared state", () => {
     expect(state.recipeText.value).toBe(START);
   });
 
+  describe("with predictions first", () => {
+    const other = START.replace("0.5", "0.9");
+    const score = { ...VISIT, total: 360, state: "done", metric: "accuracy" };
+    const sensitivity = { state: "done", kind: "bits", amounts: [4], dense: 0.9, layers: [], pending: 0 };
+
+    beforeEach(() => {
+      model.answer("metric", { name: "accuracy", higher: true, percent: true, has_data: true });
+      model.answer("score", score);
+      model.answer("history", [VISIT, { ...VISIT, recipe: other }]);
+      model.answer("by_class", { recipe: START, recalibrated: false, n: 360, classes: [] });
+      model.answer("sensitivity", sensitivity);
+    });
+
+    it("covers a score and all that hints at it until it is predicted, and then that of this recipe alone", () => {
+      expect(state.shownScore.value?.value).toBe(0.35);
+      state.setPredictFirst(true);
+      expect(model.get("predict_first")).toBe(true);
+      expect(state.covered.value).toBe(true);
+      expect([state.shownScore, state.byClass, state.sensitivity].map((one) => one.value)).toEqual([null, null, null]);
+      expect(state.history.value).toEqual([]);
+      state.predict(0.8);
+      expect(model.get("predictions")).toEqual([{ recipe: START, recalibrated: false, predicted: 0.8 }]);
+      expect(state.covered.value).toBe(false);
+      expect(state.shownScore.value?.value).toBe(0.35);
+      expect(state.byClass.value?.n).toBe(360);
+      expect(state.sensitivity.value).toEqual(sensitivity);
+      expect(state.history.value).toEqual([VISIT]);
+      state.predict(0.4); // too late
+      expect(state.prediction.value?.predicted).toBe(0.8);
+    });
+
+    it("covers with batch norm re-estimated what was predicted without", () => {
+      state.setPredictFirst(true);
+      state.predict(0.8);
+      state.setRecalibrate(true);
+      expect(state.covered.value).toBe(true);
+    });
+
+    it("covers neither the dense model's score nor a retrained one", () => {
+      state.setPredictFirst(true);
+      model.answer("result", "1");
+      expect(state.covered.value).toBe(false);
+      model.answer("result", "");
+      state.edit(() => parseRecipe('{"format":"shrinkwidget-recipe","version":2}'));
+      nextFrame();
+      expect(state.covered.value).toBe(false);
+    });
+
+    it("says why there is no score where the evaluation failed, as there is nothing to predict", () => {
+      state.setPredictFirst(true);
+      model.answer("score", { recipe: START, state: "failed", text: "the metric failed" });
+      expect(state.covered.value).toBe(false);
+      expect(state.shownScore.value?.text).toBe("the metric failed");
+    });
+  });
+
   it("says so when the kernel does not answer, until it does", () => {
     drag(0.6);
     state.settle();

@@ -18,6 +18,7 @@ import type {
   Memory,
   Metric,
   Page,
+  Prediction,
   Recalibration,
   Score,
   Sensitivity,
@@ -31,6 +32,8 @@ const MOVING_MS = 1000;
 const HELD_MS = 150;
 const PATIENCE_MS = 1500;
 const NO_METRIC: Metric = { name: "accuracy", higher: true, percent: true, has_data: false };
+/** The recipe that leaves a model as it is. */
+const DENSE = recipeJson(DEFAULTS);
 const IDLE: Status = { state: "idle", what: "", text: "", id: 0 };
 const UNKNOWN: Memory = { weights: null, activations: null };
 const NO_SWITCH: Recalibration = { why: "it needs the kernel" };
@@ -54,14 +57,23 @@ export interface State {
   /** True between the first and the last event of a drag. */
   readonly dragging: ReadonlySignal<boolean>;
   readonly seconds: ReadonlySignal<number | null>;
-  readonly score: ReadonlySignal<Score | null>;
   readonly baseline: ReadonlySignal<Score | null>;
   readonly metric: ReadonlySignal<Metric>;
+  /** What was evaluated, without what is covered. */
   readonly history: ReadonlySignal<readonly Visit[]>;
   /** Which retrained model is shown; "" for the weights as they came. */
   readonly result: ReadonlySignal<string>;
-  /** The score of what is shown; null while there is none. */
+  /** The score of what is shown; null while there is none, or it is covered. */
   readonly shownScore: ReadonlySignal<Score | null>;
+  /** Whether every score is covered until somebody predicts it. */
+  readonly predictFirst: ReadonlySignal<boolean>;
+  /** Whether the score of what is shown waits to be predicted: nothing of this state tells it. */
+  readonly covered: ReadonlySignal<boolean>;
+  /** Whether anything may be told that hints at scores: with scores covered, only beside one that was predicted. */
+  readonly hintsCovered: ReadonlySignal<boolean>;
+  /** What was predicted of what is shown; null if nothing was. */
+  readonly prediction: ReadonlySignal<Prediction | null>;
+  readonly predictions: ReadonlySignal<readonly Prediction[]>;
   /** Whether batch norm is re-estimated before every score. */
   readonly recalibrate: ReadonlySignal<boolean>;
   readonly recalibration: ReadonlySignal<Recalibration>;
@@ -69,6 +81,7 @@ export interface State {
   readonly byClass: ReadonlySignal<ByClass | null>;
   /** Whether that is of what is shown. */
   readonly byClassIsCurrent: ReadonlySignal<boolean>;
+  /** Null before it is asked for, and while it is covered. */
   readonly sensitivity: ReadonlySignal<Sensitivity | null>;
   /** The figure saved last. */
   readonly figure: ReadonlySignal<SavedFigure | null>;
@@ -94,6 +107,10 @@ export interface State {
   goTo(visit: Visit): void;
   /** Have batch norm re-estimated before every score, or not. */
   setRecalibrate(on: boolean): void;
+  /** Have every score covered until it is predicted, or not. */
+  setPredictFirst(on: boolean): void;
+  /** Say what the score of what is shown will be; it is shown from then on, and the prediction stays. */
+  predict(value: number): void;
   /** What a layer is asked for that has no estimate; "" if all of it has. */
   unknownOf(layer: number): string;
   /** SQNR of a layer in dB at 1, 2 … 8 bits, pruned as it is now. */
@@ -126,6 +143,8 @@ class Shared implements State {
   readonly #blob: Signal<unknown>;
   readonly #exact: Signal<Exact | null>;
   readonly #preview: Signal<Estimate>;
+  readonly #score: Signal<Score | null>;
+  readonly #visits: Signal<readonly Visit[]>;
   readonly #newsOf = signal("");
   readonly #dismissed = signal(-1);
   readonly #past = new UndoStack<Recipe>();
@@ -153,12 +172,16 @@ class Shared implements State {
   readonly exactOnly: ReadonlySignal<{ readonly name: string; readonly waiting: boolean }>;
   readonly seconds: ReadonlySignal<number | null>;
   readonly title: Signal<string>;
-  readonly score: Signal<Score | null>;
   readonly baseline: Signal<Score | null>;
   readonly metric: Signal<Metric>;
-  readonly history: Signal<readonly Visit[]>;
+  readonly history: ReadonlySignal<readonly Visit[]>;
   readonly result: ReadonlySignal<string>;
   readonly shownScore: ReadonlySignal<Score | null>;
+  readonly predictFirst: Signal<boolean>;
+  readonly covered: ReadonlySignal<boolean>;
+  readonly hintsCovered: ReadonlySignal<boolean>;
+  readonly prediction: ReadonlySignal<Prediction | null>;
+  readonly predictions: Signal<readonly Prediction[]>;
   readonly recalibrate: Signal<boolean>;
   readonly recalibration: ReadonlySignal<Recalibration>;
   readonly byClass: ReadonlySignal<ByClass | null>;
@@ -181,15 +204,17 @@ class Shared implements State {
     });
     this.title = this.#follow("title", "");
     this.#exact = this.#follow<Exact | null>("exact", null, () => this.#catchUp());
-    this.score = this.#follow<Score | null>("score", null);
+    this.#score = this.#follow<Score | null>("score", null);
     this.baseline = this.#follow<Score | null>("baseline", null);
     this.metric = this.#follow("metric", NO_METRIC);
-    this.history = this.#follow<readonly Visit[]>("history", []);
+    this.#visits = this.#follow<readonly Visit[]>("history", []);
     this.result = this.#follow("result", "");
     this.recalibrate = this.#follow("recalibrate", false);
     this.recalibration = this.#follow("recalibration", NO_SWITCH);
-    this.byClass = this.#follow<ByClass | null>("by_class", null);
-    this.sensitivity = this.#follow<Sensitivity | null>("sensitivity", null);
+    this.predictFirst = this.#follow("predict_first", false);
+    this.predictions = this.#follow<readonly Prediction[]>("predictions", []);
+    const byClass = this.#follow<ByClass | null>("by_class", null);
+    const sensitivity = this.#follow<Sensitivity | null>("sensitivity", null);
     this.figure = this.#follow<SavedFigure | null>("figure", null);
     const keeps = this.#follow<Partial<Keeps>>("keeps", {});
     this.keeps = computed(() => ({ ...suggestions(this.title.value), ...keeps.value }));
@@ -225,7 +250,18 @@ class Shared implements State {
     });
     this.figures = computed(() => this.#best());
     this.seconds = computed(() => (this.#counted() ? (this.#exact.value?.seconds ?? null) : null));
-    this.shownScore = computed(() => this.#scoreNow());
+    // what covers scores covers them here, where every view gets them: none can tell by mistake
+    const now = computed(() => this.#scoreNow());
+    this.history = computed(() => this.#visits.value.filter((visit) => !this.#isCovered(visit)));
+    this.prediction = computed(() => this.#predictionOf(this.#shown()));
+    this.covered = computed(() => {
+      const nothing = now.value?.state === "failed" || (!this.kernel && !now.value);
+      return this.metric.value.has_data && !nothing && this.#isCovered(this.#shown());
+    });
+    this.shownScore = computed(() => (this.covered.value ? null : now.value));
+    this.hintsCovered = computed(() => this.predictFirst.value && this.prediction.value === null);
+    this.byClass = computed(() => (byClass.value && this.#isCovered(byClass.value) ? null : byClass.value));
+    this.sensitivity = computed(() => (this.hintsCovered.value ? null : sensitivity.value));
     this.byClassIsCurrent = computed(() => {
       const found = this.byClass.value;
       return found?.recipe === this.recipeText.value && isShown(found, this.result.value, this.recalibrate.value);
@@ -267,6 +303,21 @@ class Shared implements State {
     if (on === this.recalibrate.value) return;
     this.recalibrate.value = on;
     this.model.set("recalibrate", on);
+    this.model.save();
+  }
+
+  setPredictFirst(on: boolean): void {
+    if (on === this.predictFirst.value) return;
+    this.predictFirst.value = on;
+    this.model.set("predict_first", on);
+    this.model.save();
+  }
+
+  predict(predicted: number): void {
+    if (!this.covered.value) return;
+    const { recipe, recalibrated } = this.#shown();
+    this.predictions.value = [...this.predictions.value, { recipe, recalibrated, predicted }];
+    this.model.set("predictions", this.predictions.value);
     this.model.save();
   }
 
@@ -329,11 +380,29 @@ class Shared implements State {
   }
 
   #scoreNow(): Score | null {
-    const [score, result, recipe] = [this.score.value, this.result.value, this.recipeText.value];
+    const [score, result, recipe] = [this.#score.value, this.result.value, this.recipeText.value];
     const recalibrate = this.recalibrate.value;
     if (score?.recipe === recipe && (result !== "" || (score.recalibrated ?? false) === recalibrate)) return score;
-    const visit = this.history.value.findLast((v) => v.recipe === recipe && isShown(v, result, recalibrate));
+    const visit = this.#visits.value.findLast((v) => v.recipe === recipe && isShown(v, result, recalibrate));
     return visit ? { ...visit, total: null, state: "done", metric: this.metric.value.name } : null;
+  }
+
+  /** What is shown, as a visit names it. */
+  #shown(): { recipe: string; recalibrated: boolean; result: string } {
+    return { recipe: this.recipeText.value, recalibrated: this.recalibrate.value, result: this.result.value };
+  }
+
+  #predictionOf(of: { recipe: string; recalibrated?: boolean }): Prediction | null {
+    return predictionOf(this.predictions.value, of);
+  }
+
+  /**
+   * Whether a score waits to be predicted. The dense model's does not, as it is what predictions start from, nor does a
+   * retrained model's, which its training has shown epoch by epoch.
+   */
+  #isCovered(of: { recipe: string; recalibrated?: boolean; result?: string | null }): boolean {
+    if (!this.predictFirst.value || of.result || (of.recipe === DENSE && !of.recalibrated)) return false;
+    return this.#predictionOf(of) === null;
   }
 
   #follow<T>(name: string, missing: T, changed?: () => void): Signal<T> {
@@ -456,6 +525,14 @@ class Shared implements State {
     else if (this.notice.value === "gone") this.notice.value = "";
     return alive;
   }
+}
+
+/** What was predicted of the score of a recipe, with batch norm re-estimated or not; null if nothing was. */
+export function predictionOf(
+  predictions: readonly Prediction[],
+  { recipe, recalibrated = false }: { recipe: string; recalibrated?: boolean },
+): Prediction | null {
+  return predictions.find((one) => one.recipe === recipe && one.recalibrated === recalibrated) ?? null;
 }
 
 /** Whether a visit is of the weights that are shown: a retrained model by its name, or those that came. */

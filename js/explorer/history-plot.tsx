@@ -5,12 +5,19 @@ import { useMemo, useRef } from "preact/hooks";
 import { placeLabel } from "../charts/label-placement";
 import { bytes, count } from "../charts/number-format";
 import { byteDomain, type Frame, paretoFront, type Scales, scatterScales, valueDomain } from "../charts/scatter-scales";
-import { directionWords, intervalText, metricTick, metricValue, scoreWords } from "../charts/score-format";
+import {
+  directionWords,
+  intervalText,
+  metricTick,
+  metricValue,
+  predictionWords,
+  scoreWords,
+} from "../charts/score-format";
 import { DataTable } from "../ui/data-table";
 import { PLAIN } from "../ui/save-names";
 import { useHeld, useSize } from "../ui/size-and-drawing-hooks";
 import { hideTip, tipAt } from "../ui/tooltip";
-import { isShown } from "./explorer-state";
+import { isShown, predictionOf } from "./explorer-state";
 import type { Visit } from "./host-interface";
 import { useView } from "./open-and-hover-state";
 import { recipeLabel } from "./recipe-label";
@@ -104,18 +111,28 @@ function Scatter() {
   const [holder, { width }] = useSize<HTMLDivElement>({ width: 400, height: HEIGHT });
   const history = useHeld(state.history.value, state.dragging.value);
   const visits = useMemo(() => latest(history).filter((visit) => Number.isFinite(visit.value)), [history]);
+  const predictions = state.predictions.value;
+  const said = useMemo(
+    () =>
+      visits.flatMap((visit): [Visit, number][] => {
+        const found = visit.result ? null : predictionOf(predictions, visit);
+        return found ? [[visit, found.predicted]] : [];
+      }),
+    [visits, predictions],
+  );
   const metric = state.metric.value;
   const baseline = state.baseline.value;
   const dense = state.sketch.value.original_nbytes;
   const label = (value: number) => metricTick(metric, value);
   const [frame, scales] = useMemo(() => {
-    const values = valueDomain(visits, baseline?.value ?? null, metric.percent);
+    const all = [...visits, ...said.map(([visit, predicted]) => ({ ...visit, value: predicted }))];
+    const values = valueDomain(all, baseline?.value ?? null, metric.percent);
     const bare: Frame = { width, height: HEIGHT, left: 0, right: 10, top: 28, bottom: 34 };
     const scaled = (fitted: Frame) => scatterScales(fitted, byteDomain(visits, dense), values);
     const longest = Math.max(...scaled(bare).yTicks.map((tick) => label(tick).length));
     const fitted = { ...bare, left: Math.max(44, 7 * longest + 9) };
     return [fitted, scaled(fitted)] as const;
-  }, [visits, dense, baseline?.value, metric.percent, width]);
+  }, [visits, said, dense, baseline?.value, metric.percent, width]);
   const current = visits.find(
     (visit) => visit.recipe === state.recipeText.value && isShown(visit, state.result.value, state.recalibrate.value),
   );
@@ -138,6 +155,7 @@ function Scatter() {
         {metric.higher !== null && visits.some((visit) => visit.recalibrated) && (
           <path class="sw-front sw-front-recalibrated" d={front(visits.filter((visit) => visit.recalibrated))} />
         )}
+        <Predicted said={said} scales={scales} />
         <Points visits={visits} current={current} scales={scales} />
         {current && (
           <CurrentLabel visit={current} visits={visits} scales={scales} frame={frame} dense={baseline?.value ?? null} />
@@ -145,7 +163,7 @@ function Scatter() {
         {visits.length === 0 && (
           <g class="sw-axis-text">
             <text x={frame.left + 10} y={HEIGHT - frame.bottom - 10}>
-              every evaluated recipe adds a point here
+              every {state.predictFirst.value ? "predicted" : "evaluated"} recipe adds a point here
             </text>
           </g>
         )}
@@ -216,6 +234,25 @@ function NowLine({ x, frame }: { x: number; frame: Frame }) {
   );
 }
 
+/** What was predicted: a small cross, and a line from it to the point it was meant for. */
+function Predicted({ said, scales }: { said: readonly [Visit, number][]; scales: Scales }) {
+  if (said.length === 0) return null;
+  return (
+    <g class="sw-predicted" data-testid="predicted">
+      {said.map(([visit, predicted]) => {
+        const [x, y] = [scales.x(visit.nbytes), scales.y(predicted)];
+        return (
+          <path
+            key={keyOf(visit)}
+            d={`M${x} ${scales.y(visit.value)}V${y}M${x - 3.5} ${y - 3.5}l7 7m0-7l-7 7`}
+            data-predicted={predicted}
+          />
+        );
+      })}
+    </g>
+  );
+}
+
 interface PointsProps {
   visits: readonly Visit[];
   current: Visit | undefined;
@@ -237,7 +274,11 @@ function Points({ visits, current, scales }: PointsProps) {
     stop.value = Math.max(0, Math.min(order.length - 1, index));
     (group.current?.children[stop.value] as SVGElement | undefined)?.focus();
   };
-  const words = (visit: Visit) => [scoreWords(metric, visit), bytes(visit.nbytes), visit.provenance];
+  const words = (visit: Visit) => {
+    const said = visit.result ? null : predictionOf(state.predictions.value, visit);
+    const held = said ? [predictionWords(metric, said.predicted, visit)] : [];
+    return [scoreWords(metric, visit), ...held, bytes(visit.nbytes), visit.provenance];
+  };
   return (
     <g ref={group} class="sw-points">
       {order.map((visit, i) => (
@@ -298,18 +339,34 @@ function CurrentLabel({ visit, visits, scales, frame, dense }: LabelProps) {
 function HistoryTable() {
   const { state } = useView();
   const metric = state.metric.value;
+  const predictions = state.predictions.value;
+  const predicted = (visit: Visit) => {
+    const found = visit.result ? null : predictionOf(predictions, visit);
+    return found ? metricTick(metric, found.predicted) : "–";
+  };
   const rows = latest(state.history.value).map((visit) => [
     <button key="go" type="button" class="sw-link" onClick={() => state.goTo(visit)}>
       {visitWords(visit)}
     </button>,
     bytes(visit.nbytes),
+    ...(predictions.length > 0 ? [predicted(visit)] : []),
     Number.isFinite(visit.value) ? metricValue(metric, visit.value) : "–",
     intervalText(metric, visit),
     count(visit.n),
   ]);
   return (
     <div class="sw-table-scroll">
-      <DataTable head={["recipe", "size", metric.name, "95 % interval", "examples"]} rows={rows} />
+      <DataTable
+        head={[
+          "recipe",
+          "size",
+          ...(predictions.length > 0 ? ["predicted"] : []),
+          metric.name,
+          "95 % interval",
+          "examples",
+        ]}
+        rows={rows}
+      />
     </div>
   );
 }

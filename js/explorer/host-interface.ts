@@ -78,6 +78,14 @@ export interface Visit {
   recalibrated?: boolean;
 }
 
+/** What somebody said that a recipe's score would be, before it was shown. */
+export interface Prediction {
+  recipe: string;
+  recalibrated: boolean;
+  /** In the metric's own unit; a share is 0…1. */
+  predicted: number;
+}
+
 /** What a recipe, or a retrained model, gets wrong that the dense model got right. */
 export interface ByClass {
   recipe: string;

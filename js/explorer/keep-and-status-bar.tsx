@@ -10,6 +10,7 @@ import { SavePrompts } from "../ui/save-prompts";
 import type { State } from "./explorer-state";
 import type { Status } from "./host-interface";
 import { useView } from "./open-and-hover-state";
+import { COVERED } from "./prediction";
 import { GONE, ScreenReaderStatus } from "./screen-reader";
 
 export function Footer() {
@@ -117,7 +118,8 @@ function Buttons({ ask }: { ask(button: string): void }) {
         <button
           type="button"
           class="sw-button"
-          disabled={gone}
+          disabled={gone || state.covered.value} // a training shows the score it begins with
+          title={state.covered.value ? COVERED : undefined}
           data-testid="retrain"
           onClick={() => {
             elsewhere.value = !state.nests;

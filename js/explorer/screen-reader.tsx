@@ -2,12 +2,12 @@
 
 import { useSignal, useSignalEffect } from "@preact/signals";
 import { bytes, comparedSize, decibels } from "../charts/number-format";
-import { scoreWords } from "../charts/score-format";
-import { isKnown } from "./accuracy-panel";
+import { predictionWords, scoreWords } from "../charts/score-format";
 import { summary } from "./by-class";
-import { deadWords } from "./derived-state";
+import { deadWords, isKnown } from "./derived-state";
 import type { State } from "./explorer-state";
 import { useView } from "./open-and-hover-state";
+import { COVERED } from "./prediction";
 
 /** Keys in a burst settle one after the other; only what stays for so long is read out. */
 const REST_MS = 600;
@@ -28,12 +28,17 @@ export function screenReaderText(state: State): string {
   const hidden = [...(score?.warnings ?? []), deadWords(sketch, figures), ...sketch.warnings].filter(Boolean);
   const rest = [size, ...hidden].join(". ");
   if (!metric.has_data) return rest;
+  if (state.covered.value) return `${metric.name} ${COVERED}. ${rest}`;
   if (score?.state === "failed") return `The evaluation failed: ${score.text}. ${rest}`;
   if (!score && !state.kernel) return `${metric.name} not evaluated. ${rest}`;
   if (score?.state !== "done" || !isKnown(score)) return "";
   const how = score.recalibrated ? `, ${score.provenance}` : "";
   const found = state.byClassIsCurrent.value && state.page.value.classes ? state.byClass.value : null;
-  return [`${metric.name} ${scoreWords(metric, score)}${how}`, rest, ...(found ? [summary(found)] : [])].join(". ");
+  const predicted = state.prediction.value;
+  const held = predicted ? [predictionWords(metric, predicted.predicted, score)] : [];
+  return [`${metric.name} ${scoreWords(metric, score)}${how}`, ...held, rest, ...(found ? [summary(found)] : [])].join(
+    ". ",
+  );
 }
 
 /** What is said once nobody answers any more. */

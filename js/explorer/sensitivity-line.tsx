@@ -3,6 +3,7 @@
 import { Choice, options, Toggle } from "../ui/inputs";
 import type { Sensitivity } from "./host-interface";
 import { useView } from "./open-and-hover-state";
+import { COVERED } from "./prediction";
 import { sensitivityWords } from "./sensitivity-words";
 
 const KINDS = options<Sensitivity["kind"]>(
@@ -23,6 +24,7 @@ export function SensitivityToggle() {
         sparklines.value = !known || !sparklines.value;
         if (!known) state.send({ do: "sensitivity", kind: "sparsity" });
       }}
+      idle={state.hintsCovered.value ? COVERED : ""}
       title="how much the score drops with one layer at a time pruned or quantized, all others dense"
       testid="sensitivity"
     >

@@ -1,6 +1,8 @@
 // A page with an explorer on it that needs no kernel and no network: what `to_html` writes runs this.
 
+import { effect } from "@preact/signals";
 import { createState, mount } from "../explorer/mount";
+import { keepPredictions, keptPredictions } from "./kept-predictions";
 import { type ExplorerData, KernellessExplorer } from "./kernelless-explorer";
 import { fitIntoFrame } from "./notebook-frame";
 import { open, readPageData } from "./page-data";
@@ -10,6 +12,8 @@ import { addressWriter, recipeInAddress } from "./recipe-in-address";
 open(async (here) => {
   const { data, bytes } = await readPageData<ExplorerData>();
   const write = addressWriter();
+  const title = String(data.values.title);
+  data.values.predictions = keptPredictions(title) ?? data.values.predictions;
   const host = new KernellessExplorer(data, bytes, (recipe) => write(recipe === data.recipe ? null : recipe));
   const state = createState(host);
   const goToAddress = () => {
@@ -18,6 +22,7 @@ open(async (here) => {
   };
   goToAddress();
   mount(here, state);
+  effect(() => keepPredictions(title, state.predictions.value));
   fitIntoFrame();
   printAsShown();
   addEventListener("hashchange", goToAddress);

@@ -201,14 +201,24 @@ interface ToggleProps {
   pressed: boolean;
   toggle(): void;
   title: string;
+  /** Why it does nothing at present; empty when it does. */
+  idle?: string;
   testid?: string;
   children: ComponentChildren;
 }
 
 /** A small button that stays pressed. */
-export function Toggle({ pressed, toggle, title, testid, children }: ToggleProps) {
+export function Toggle({ pressed, toggle, title, idle = "", testid, children }: ToggleProps) {
   return (
-    <button type="button" class="sw-toggle" aria-pressed={pressed} title={title} data-testid={testid} onClick={toggle}>
+    <button
+      type="button"
+      class="sw-toggle"
+      aria-pressed={pressed}
+      aria-disabled={idle !== ""} // still to be reached by keyboard, to learn why
+      title={idle || title}
+      data-testid={testid}
+      onClick={idle ? undefined : toggle}
+    >
       {children}
     </button>
   );

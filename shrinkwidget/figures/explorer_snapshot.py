@@ -25,6 +25,7 @@ from .size_score_history import (
     heading,
     latest,
     metric_of,
+    prediction_words,
     sample_words,
     value_of,
     warning_lines,
@@ -142,7 +143,7 @@ def describe(estimate: Estimate, score: Score | None) -> str:
     if score is not None and value is not None:
         metric = metric_of(score)
         sentence += f", {metric.name} {value_text(value, metric.percent)} ({sample_words(score)})"
-        told = tuple(score.get("warnings") or ())
+        told = (*filter(None, [prediction_words(score, metric.percent)]), *(score.get("warnings") or ()))
     else:
         told = ()
     return "; ".join([sentence, *told, *filter(None, [dead_words(estimate)])]) + "."

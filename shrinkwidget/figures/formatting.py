@@ -125,6 +125,20 @@ def interval_text(low: float | None, high: float | None, percent: bool) -> str:
     return f"{value_text(low, percent)}{' to ' if min(low, high) < 0 else '–'}{value_text(high, percent)}"
 
 
+def prediction_text(
+    predicted: float, value: float | None, low: float | None, high: float | None, percent: bool, running: bool = False
+) -> str:
+    """Return a prediction held against the score: "you said 80 %, it is 41.9 %: 38.1 points off"."""
+    said = f"you said {tick_text(predicted, percent)}"
+    if value is None or running:
+        return said if value is None else f"{said}, it is {value_text(value, percent)} so far"
+    off = abs(predicted - value)
+    by = f"{fixed(100 * off, 1)} points" if percent else value_text(off, percent)
+    inside = low is not None and high is not None and low <= predicted <= high
+    sure = ", inside the 95\N{NO-BREAK SPACE}% interval" if inside else ""
+    return f"{said}, it is {value_text(value, percent)}: {by} off{sure}"
+
+
 def compared_size_text(ratio: float) -> str:
     """Return how a file compares with the dense one: "14.9× smaller", "3.70× larger", "as large"."""
     if times_text(ratio) == "1.00×":

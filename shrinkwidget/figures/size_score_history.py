@@ -23,6 +23,7 @@ from .formatting import (
     estimated_text,
     holds_up,
     interval_text,
+    prediction_text,
     recipe_label,
     share_text,
     tick_text,
@@ -167,8 +168,9 @@ class ScorePanel:
         dense = "" if before is None else f"{value_text(before, metric.percent)} → "
         at = x + canvas.text(x, y + 32, dense, size=17, color=MUTED)
         if value is None:
-            failed = self.score is not None and self.score.get("state") == "failed"
-            canvas.text(at, y + 32, "evaluation failed" if failed else "not evaluated yet", size=13, color=MUTED)
+            why = {"failed": "evaluation failed", "covered": "covered until you predict"}
+            text = why.get(str((self.score or {}).get("state")), "not evaluated yet")
+            canvas.text(at, y + 32, text, size=13, color=MUTED)
         else:
             color = ACCURACY if self._is_earned(value) else INK
             at += canvas.text(at, y + 32, value_text(value, metric.percent), size=19, bold=True, color=color)
@@ -209,6 +211,7 @@ class ScorePanel:
         words = sample_words(self.score).split(" · ")
         if interval := self._interval():
             words.append(f"95\N{NARROW NO-BREAK SPACE}% interval{f' {interval}' if self._wraps() else ''}")
+        words += filter(None, [prediction_words(self.score, self.metric.percent)])
         return wrap(words, self.width, partial(measure, size=_SMALL))
 
     def _warnings(self) -> list[str]:
@@ -236,6 +239,14 @@ def sample_words(score: Score) -> str:
         more = {"running": ", still counting", "cancelled": ", stopped"}.get(str(score.get("state")), "")
         words.append(f"{n:,}{of} examples{more}")
     return " · ".join(words)
+
+
+def prediction_words(score: Score, percent: bool) -> str:
+    """Return a score's prediction held against it, "" if nobody has predicted it."""
+    if score.get("predicted") is None:
+        return ""
+    running = score.get("state") == "running"
+    return prediction_text(score["predicted"], value_of(score), score.get("low"), score.get("high"), percent, running)
 
 
 _SHAPES: Final = {"o": "not retrained", "^": "recalibrated", "D": "retrained"}
@@ -282,6 +293,10 @@ class HistoryPanel:
                 pairs = [(self.visits[i]["nbytes"], self.visits[i]["value"]) for i in some]
                 best = [some[i] for i in pareto_front(pairs, self.metric.higher)]
                 canvas.lines([np.stack([sizes[best], values[best]], axis=1)] if len(best) > 1 else [], ACCURACY, 1.1)
+        for visit in self._predicted():  # what was said, and a line from it to the point it was meant for
+            x, said = scales.x(visit["nbytes"]), scales.y(visit["predicted"])
+            canvas.line(x, said, x, scales.y(visit["value"]), MUTED)
+            canvas.dots(np.array([x]), np.array([said]), MUTED, 7, "X")
         current = self._current()
         for i, visit in enumerate(self.visits):
             size = 12.0 if i == current else 8.0
@@ -304,9 +319,13 @@ class HistoryPanel:
             at += 12 + canvas.text(at + 12, y, text, size=10, color=MUTED) + 12
         return bool(direction) or shapes
 
+    def _predicted(self) -> list[Score]:
+        return [visit for visit in self.visits if visit.get("predicted") is not None]
+
     def _scales(self, frame: Frame) -> Scales:
         nbytes = [visit["nbytes"] for visit in self.visits]
-        values = value_domain([v["value"] for v in self.visits], value_of(self.baseline), self.metric.percent)
+        drawn = [v["value"] for v in self.visits] + [v["predicted"] for v in self._predicted()]
+        values = value_domain(drawn, value_of(self.baseline), self.metric.percent)
         return Scales(frame, byte_domain(nbytes, self.estimate.original_nbytes), values)
 
     def _frame(self, canvas: Canvas, bare: Frame) -> Frame:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -20,7 +21,7 @@ from ..analysis.parallel import in_forked_children
 from ..analysis.sketch import Sketch
 from ..argument_checks import plain
 from ..compressed_model import CompressedModel
-from ..errors import Cancelled, DataError, ModelError, ShrinkError, TrainingError, quoted, sentence
+from ..errors import ArgumentError, Cancelled, DataError, ModelError, ShrinkError, TrainingError, quoted, sentence
 from ..evaluation.compare_predictions import PredictionComparison
 from ..evaluation.evaluate import Score
 from ..evaluation.sensitivity import Kind, Sensitivity, checked_amounts, layers_to_measure
@@ -82,12 +83,30 @@ class _Recalibrate(t.Bool[bool, Any]):
         return on
 
 
+class _Predictions(t.List):  # type: ignore[type-arg]  # of dicts
+    """What was predicted of recipes: the first of each counts, as it is not changed once the score is known."""
+
+    def validate(self, obj: Any, value: Any) -> list[dict[str, Any]]:
+        kept: list[dict[str, Any]] = []
+        for one in super().validate(obj, value) or []:
+            recipe, recalibrated = Recipe.from_json(one.get("recipe")).to_json(), one.get("recalibrated") is True
+            predicted = one.get("predicted")
+            if isinstance(predicted, bool) or not isinstance(predicted, int | float) or not math.isfinite(predicted):
+                raise ArgumentError(f"a prediction must be a number, not {quoted(predicted)}")
+            if obj._open().metric.percent and not 0 <= predicted <= 1:
+                raise ArgumentError(f"a prediction must be a share from 0 to 1, such as 0.8, not {quoted(predicted)}")
+            if not any(_names(earlier, recipe, recalibrated) for earlier in kept):
+                kept.append({"recipe": recipe, "recalibrated": recalibrated, "predicted": float(predicted)})
+        return kept
+
+
 class Explorer(BaseWidget):
     """An instrument over one model. Make it with `explore`; read and set `recipe`, `sparsity` and `bits`.
 
     `recipe` (a `Recipe`), `sparsity` and `bits` are traits: observe them, link them, set them. `value` mirrors
     `recipe`, so that ``interactive_output`` works; `recalibrate_batchnorm` is the switch that re-estimates batch norm
-    before every score. All work runs on one worker thread; nothing here blocks.
+    before every score, and `predict_first` the one that covers every score until it is predicted. All work runs on one
+    worker thread; nothing here blocks.
 
     Example:
         >>> import shrinkwidget as sw
@@ -110,9 +129,11 @@ class Explorer(BaseWidget):
     sparsity = _Float(0.0).tag(sync=True)
     bits = _Int(32).tag(sync=True)
     recalibrate_batchnorm = _Recalibrate(False).tag(sync=True)
+    predict_first = t.Bool(False).tag(sync=True)
 
     _recipe = t.Unicode(DENSE.to_json()).tag(sync=True)
     _dragging = t.Bool(False).tag(sync=True)
+    _predictions = _Predictions().tag(sync=True)
     _page = t.Dict().tag(sync=True)  # what the page remembers of itself: the kernel only keeps it
     _sketch = kernel_owned(t.Bytes())
     _exact = kernel_owned(t.Dict(allow_none=True, default_value=None))
@@ -134,9 +155,24 @@ class Explorer(BaseWidget):
     _by_class = kernel_owned(t.Dict(allow_none=True, default_value=None))
     _sensitivity = kernel_owned(t.Dict(allow_none=True, default_value=None))
 
-    _from_page = ("_recipe", "sparsity", "bits", "recalibrate_batchnorm", "_dragging", "_page")
+    _from_page = (
+        "_recipe",
+        "sparsity",
+        "bits",
+        "recalibrate_batchnorm",
+        "predict_first",
+        "_predictions",
+        "_dragging",
+        "_page",
+    )
 
-    def __init__(self, session: ExplorerSession, recipe: Recipe, recalibrate_batchnorm: bool = False) -> None:
+    def __init__(
+        self,
+        session: ExplorerSession,
+        recipe: Recipe,
+        recalibrate_batchnorm: bool = False,
+        predict_first: bool = False,
+    ) -> None:
         self._session: ExplorerSession | None = session
         self._pictured: Recipe | None = None
         self._logged: set[str] = set()
@@ -152,6 +188,7 @@ class Explorer(BaseWidget):
             bits=recipe.bits,
             _recipe=recipe.to_json(),
             recalibrate_batchnorm=recalibrate_batchnorm,
+            predict_first=predict_first,
             _title=session.sketch.title,
             _sketch=session.sketch.encode(),
             _memory={"weights": session.memory(), "activations": None},
@@ -166,6 +203,7 @@ class Explorer(BaseWidget):
         self.observe(self._on_recipe, "recipe")
         self.observe(self._on_mirror, ["_recipe", "value", "sparsity", "bits"])
         self.observe(self._on_recalibrate, "recalibrate_batchnorm")
+        self.observe(lambda _change: self._settle_soon(), ["predict_first", "_predictions"])  # the picture shows them
         self.on_msg(self._on_command)
         self._settle_soon()
 
@@ -197,7 +235,12 @@ class Explorer(BaseWidget):
 
     @property
     def score(self) -> Score | None:
-        """The final score of the current recipe, or of the retrained result that is shown, None while there is none."""
+        """The final score of the current recipe, or of the retrained result that is shown.
+
+        It is None while there is none, or while it is covered (`predict_first`).
+        """
+        if self._is_covered():
+            return None
         session, shown = self._open(), self._shown_result
         return session.known_score(self.recipe, self.recalibrate_batchnorm) if shown is None else shown.score
 
@@ -205,16 +248,21 @@ class Explorer(BaseWidget):
     def comparison(self) -> PredictionComparison | None:
         """What the current recipe, or the retrained result that is shown, gets wrong that the dense model got right.
 
-        It is None while one of the two is not evaluated, and for the dense model itself. Its images are small pictures:
-        bytes H×W×C, at most 48 pixels a side.
+        It is None while one of the two is not evaluated or is covered, and for the dense model itself. Its images are
+        small pictures: bytes H×W×C, at most 48 pixels a side.
         """
+        if self._is_covered():
+            return None
         session, shown = self._open(), self._shown_result
         return session.comparison(self.recipe, self.recalibrate_batchnorm) if shown is None else shown.comparison
 
     @property
     def sensitivity(self) -> Sensitivity | None:
-        """What `start_sensitivity`, or the button "Sensitivity", has measured last, as far as it is; None before."""
-        return self._measured
+        """What `start_sensitivity`, or the button "Sensitivity", has measured last, as far as it is.
+
+        It is None before, and, with `predict_first`, beside a recipe whose score nobody has predicted.
+        """
+        return None if self.predict_first and self._prediction(self._recipe) is None else self._measured
 
     @property
     def history(self) -> list[dict[str, Any]]:
@@ -222,10 +270,12 @@ class Explorer(BaseWidget):
 
         Beside them `ratio` (dense bytes / bytes), `sparsity`, `sqnr` in dB, `macs` (None while they are not known),
         `recalibrated` (whether batch norm was), `seed` (of a retraining), `metric`, `percent`, `higher` of the value,
-        and `checksum` of the weights and buffers scored.
+        `predicted` (what `predict` or the page said it would be, None if nothing was said), and `checksum` of the
+        weights and buffers scored. Recipes whose score is covered (`predict_first`) are left out.
         """
         visits = [
-            {**point, "recipe": Recipe.from_json(point["recipe"]), **self._about(point)} for point in self._history
+            {**point, "recipe": Recipe.from_json(point["recipe"]), **self._about(point)}
+            for point in self._uncovered_history()
         ]
         return [{name: value for name, value in visit.items() if name not in _OF_THE_PAGE} for visit in visits]
 
@@ -246,6 +296,77 @@ class Explorer(BaseWidget):
             "seed": None if retrained is None else retrained.seed,
             **{name: session.metric.to_dict()[key] for name, key in _METRIC_FIELDS.items()},
         }
+
+    @property
+    def predictions(self) -> list[dict[str, Any]]:
+        """What was predicted, the first first: dicts of recipe (a `Recipe`), recalibrated, predicted, value, off.
+
+        `value` is the score that came of it, None while it is not measured, and `off` is value − predicted. Shares are
+        0…1, as in `history`.
+        """
+        found = []
+        for one in self._predictions:
+            points = [p for p in self._history if p["result"] is None and _names(one, p["recipe"], p["recalibrated"])]
+            value = points[-1]["value"] if points else None
+            off = None if value is None else value - one["predicted"]
+            found.append({**one, "recipe": Recipe.from_json(one["recipe"]), "value": value, "off": off})
+        return found
+
+    def predict(self, value: float) -> None:
+        """Say what the score of the current recipe will be, as the page does; from then on it is shown.
+
+        Args:
+            value: in the metric's own unit; an accuracy is a share, such as 0.8.
+
+        Raises:
+            DataError: in an explorer without `eval_data`.
+            ArgumentError: for what is no number, or no share where the metric is one.
+            ShrinkError: if the score is not covered: without `predict_first`, of the dense model, of a retrained one,
+                or where it was predicted already.
+
+        Example:
+            >>> import shrinkwidget as sw
+            >>> ex = sw.explore(sw.demo.model(), sw.demo.data("valid"), sparsity=0.9, bits=4, predict_first=True)
+            >>> ex.wait(), ex.score
+            (True, None)
+            >>> ex.predict(0.8)
+            >>> ex.score.value == ex.predictions[0]["value"]
+            True
+            >>> ex.close()
+        """
+        with self._lock:
+            if self._open().eval_data is None:
+                raise DataError("there is no score to predict: open the explorer with sw.explore(model, eval_data)")
+            if not self._is_covered():
+                raise ShrinkError("the score of what is shown is not covered, so there is nothing to predict")
+            about = {"recipe": self._recipe, "recalibrated": self.recalibrate_batchnorm}
+            self._predictions = [*self._predictions, {**about, "predicted": plain(value)}]
+
+    def _prediction(self, recipe: str, recalibrated: bool | None = None) -> float | None:
+        """Return what was predicted of a recipe, with batch norm as it is set unless that is given."""
+        recalibrated = self.recalibrate_batchnorm if recalibrated is None else recalibrated
+        found = (one["predicted"] for one in self._predictions if _names(one, recipe, recalibrated))
+        return next(found, None)
+
+    def _is_covered(self, point: Mapping[str, Any] | None = None) -> bool:
+        """Return whether a score waits to be predicted: of a point of the history, or of what is shown.
+
+        The page's rule (``#isCovered`` of ``js/explorer/explorer-state.ts``): neither the dense model's score is
+        covered, from which predictions start, nor a retrained model's, which its training has shown epoch by epoch.
+        """
+        shown = {"recipe": self._recipe, "recalibrated": self.recalibrate_batchnorm, "result": self._result}
+        recipe, recalibrated, result = ((point or shown)[name] for name in ("recipe", "recalibrated", "result"))
+        if not self.predict_first or result or (recipe == DENSE.to_json() and not recalibrated):
+            return False
+        return self._prediction(recipe, recalibrated) is None
+
+    def _uncovered_history(self) -> list[dict[str, Any]]:
+        """Return the points of the history whose score may be told, with what was predicted of them."""
+        return [
+            {**p, "predicted": None if p["result"] else self._prediction(p["recipe"], p["recalibrated"])}
+            for p in self._history
+            if not self._is_covered(p)
+        ]
 
     @property
     def baseline(self) -> Score | None:
@@ -428,6 +549,7 @@ class Explorer(BaseWidget):
             retrained = dict(self._retrained)
         values = {name: value for name, value in values.items() if name not in _NOT_ON_PAGE}
         values["recalibrate"] = self.recalibrate_batchnorm
+        values |= {"predict_first": self.predict_first, "predictions": self._predictions}
         values["title"] = title or session.sketch.title
         if not history:
             values["history"] = [point for point in values["history"] if point["recipe"] == self._recipe]
@@ -741,6 +863,7 @@ class Explorer(BaseWidget):
                 _history=[point for point in self._history if point["result"] is not None],
                 _by_class=None,
                 _sensitivity=None,
+                _predictions=[],
                 _stale="",
             )
             _WORKER.forget(self._sensitivity_key)
@@ -884,9 +1007,15 @@ class Explorer(BaseWidget):
 
         self._pictured = self.recipe
         figures = self.estimate
-        known = (self._score, self._baseline, self._history)
+        with self._lock:
+            score = self._score
+            if self._is_covered():
+                score = {"recipe": self._recipe, "state": "covered"}
+            elif score is not None and self._result == "" and score["recipe"] == self._recipe:
+                score = {**score, "predicted": self._prediction(self._recipe)}
+            known = (score, self._baseline, self._uncovered_history())
         picture = explorer_snapshot(self.sketch, figures, *known, order=self._order, metric=self._metric)
-        return {"image/png": picture, "text/plain": describe(figures, self._score)}
+        return {"image/png": picture, "text/plain": describe(figures, score)}
 
     def __repr__(self) -> str:
         return "Explorer(closed)" if self._session is None else f"Explorer({self._title}, {self.recipe!r})"
@@ -973,6 +1102,11 @@ def _from_mirror(recipe: Recipe, name: str, new: Any) -> Recipe:
     if name == "bits" or new == recipe.sparsity:
         return recipe.with_(**{name: new})
     return recipe.with_(structure="unstructured", sparsity=new)
+
+
+def _names(prediction: Mapping[str, Any], recipe: str, recalibrated: bool) -> bool:
+    """Return whether a prediction is of a recipe, with batch norm recalibrated or not."""
+    return bool(prediction["recipe"] == recipe and prediction["recalibrated"] == recalibrated)
 
 
 def _status_dict(state: str, what: str, text: str) -> dict[str, Any]:

@@ -80,6 +80,8 @@ def _scores(rng: random.Random) -> list[dict[str, Any]]:
                 "interval": formatting.interval_text(ends[0], ends[1], percent),
                 "direction": formatting.direction_text(percent, higher),
                 "now": now,
+                "predicted": formatting.prediction_text(now, value, ends[0], ends[1], percent, i % 9 == 0),
+                "running": i % 9 == 0,
                 "holds": formatting.holds_up(higher, now, ends[0 if higher else 1], value),
             }
         )

@@ -258,7 +258,7 @@ def test_on_narrow_pages_nothing_sticks_out(context: BrowserContext, explorer: E
     page.painted()
     assert page.page.evaluate("document.documentElement.scrollWidth") <= width
     root = page.box(".sw-frame")
-    for selector in (".sw-classes", ".sw-sensitivity", ".sw-misread", ".sw-confusions", ".sw-recalibrate"):
+    for selector in (".sw-classes", ".sw-sensitivity", ".sw-misread", ".sw-confusions", ".sw-switches"):
         box = page.box(selector)
         assert box["x"] >= root["x"]
         assert box["x"] + box["width"] <= root["x"] + root["width"] + 0.5
