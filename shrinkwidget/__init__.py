@@ -40,9 +40,11 @@ __all__ = [
     "fold_batchnorm",
     "from_sklearn",
     "load",
+    "memory",
     "methods",
     "monitor",
     "prune_and_retrain",
+    "race",
     "results",
     "retrain",
     "sensitivity",
@@ -67,6 +69,8 @@ if TYPE_CHECKING:  # a module's __getattr__ makes type checkers take any name fo
     from .integrations.sklearn import from_sklearn
     from .live_page import to_html
     from .performance.device_fit import fits
+    from .performance.memory import memory
+    from .performance.race import race
     from .recipe import Keep, Recipe
     from .training.custom_loop import constrain
     from .training.retrain import prune_and_retrain, retrain
@@ -85,6 +89,8 @@ else:
         "integrations.sklearn": ("from_sklearn",),
         "live_page": ("to_html",),
         "performance.device_fit": ("fits",),
+        "performance.memory": ("memory",),
+        "performance.race": ("race",),
         "recipe": ("Keep", "Recipe"),
         "training.custom_loop": ("constrain",),
         "training.retrain": ("prune_and_retrain", "retrain"),

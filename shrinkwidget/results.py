@@ -11,6 +11,8 @@ from .evaluation.compare_predictions import PredictionComparison
 from .evaluation.evaluate import Score
 from .evaluation.sensitivity import Sensitivity, SensitivityRun
 from .performance.device_fit import Device, DeviceFit
+from .performance.memory import Memory
+from .performance.race import Race, RaceRun
 from .training.background_run import TrainingRun
 from .transfer_learning.transfer_result import TransferResult
 
@@ -20,8 +22,11 @@ __all__ = [
     "DeviceFit",
     "Estimate",
     "EstimatorSummary",
+    "Memory",
     "ModelSummary",
     "PredictionComparison",
+    "Race",
+    "RaceRun",
     "Score",
     "Sensitivity",
     "SensitivityRun",
