@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from .chart import charts_of, kind_named
 from .classes_figure import classes
+from .devices_figure import devices
 from .distributions_figure import distributions
 from .figure_file import read, save
 from .layer_figure import layer
+from .race_figure import race
 from .sensitivity_figure import sensitivity
 from .silhouette_figure import silhouette
 from .size_figure import size
@@ -28,9 +30,11 @@ if TYPE_CHECKING:
 __all__ = [
     "caption",
     "classes",
+    "devices",
     "distributions",
     "draw",
     "layer",
+    "race",
     "read",
     "save",
     "sensitivity",

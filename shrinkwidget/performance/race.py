@@ -120,11 +120,10 @@ class Race:
         exported: whether modules were raced as graphs of ``torch.export``, as their classes cannot be imported.
 
     Example:
-        >>> import torch, shrinkwidget as sw
-        >>> model = sw.demo.model()
-        >>> found = sw.race({"dense": model, "small": sw.compress(model, bits=4)}, torch.rand(1, 1, 8, 8), rounds=8)
+        >>> import shrinkwidget as sw
+        >>> found = sw.results.Race.example()
         >>> found.runtime, found.threads, found.batches[0].rounds
-        ('torch', 1, 8)
+        ('onnxruntime', 1, 200)
         >>> sw.results.Race.from_dict(found.to_dict()) == found
         True
     """
@@ -152,7 +151,7 @@ class Race:
             >>> import shrinkwidget as sw
             >>> found = sw.results.Race.example()
             >>> found.ratio("small", 32)
-            Ratio(value=2.56, low=2.5, high=2.92)
+            Ratio(value=3.725, low=3.585, high=3.887)
         """
         for at in self.batches:
             if at.batch == batch or (batch is None and len(self.batches) == 1):
@@ -166,24 +165,52 @@ class Race:
     def example(cls) -> Race:
         """Return a race that was run once, to try tables and figures on without running one.
 
-        It is the demo network with a quarter of its channels against the whole, in ONNX Runtime.
+        It is the demo network against one of a quarter of its channels, both untrained, in ONNX Runtime.
 
         Example:
             >>> import shrinkwidget as sw
             >>> print(repr(sw.results.Race.example()).splitlines()[0])
-            Speed against dense, by CPU time: onnxruntime 1.32.0, 1 thread, this machine, 16:04
+            Speed against dense, by CPU time: onnxruntime 1.32.0, 1 thread, this machine, 07:12
         """
-        one = (Ratio(1.57, 1.29, 1.83), Ratio(1.55, 1.22, 1.9))
-        many = (Ratio(2.56, 2.5, 2.92), Ratio(2.6, 2.41, 3.05))
-        small = (RaceTime("small", 0.00018, 0.00019, *one, 0.031), RaceTime("small", 0.00156, 0.00161, *many, 0.034))
-        dense = (
-            RaceTime("dense", 0.00028, 0.00029, difference=0.0),
-            RaceTime("dense", 0.00399, 0.00418, difference=0.0),
+        batches = (
+            RaceAtBatch(
+                batch=1,
+                rounds=200,
+                times=(
+                    RaceTime("dense", 7.446e-05, 7.669e-05, difference=0.0),
+                    RaceTime(
+                        "small",
+                        3.874e-05,
+                        4.003e-05,
+                        Ratio(1.92, 1.852, 2.022),
+                        Ratio(1.892, 1.766, 2.046),
+                        2.205,
+                    ),
+                ),
+                control_cpu=Ratio(0.9916, 0.9267, 1.025),
+                control_wall=Ratio(0.9855, 0.8715, 1.074),
+                load=13.95,
+            ),
+            RaceAtBatch(
+                batch=32,
+                rounds=200,
+                times=(
+                    RaceTime("dense", 0.001217, 0.001276, difference=0.0),
+                    RaceTime(
+                        "small",
+                        0.0003217,
+                        0.0003498,
+                        Ratio(3.725, 3.585, 3.887),
+                        Ratio(3.845, 3.622, 4.216),
+                        2.205,
+                    ),
+                ),
+                control_cpu=Ratio(0.9987, 0.9757, 1.035),
+                control_wall=Ratio(1.031, 0.9619, 1.128),
+                load=13.71,
+            ),
         )
-        controls = (Ratio(1.0, 0.98, 1.03), Ratio(1.01, 0.97, 1.05))
-        batches = [RaceAtBatch(n, 60, (dense[i], small[i]), *controls, 10.2) for i, n in enumerate((1, 32))]
-        machine, time = "Intel Xeon, 2 cores", "2026-11-02T16:04:00+00:00"
-        return cls("onnxruntime", "1.32.0", 1, tuple(batches), machine, time)
+        return cls("onnxruntime", "1.32.0", 1, batches, "AMD EPYC", "2026-11-27T07:12:29+00:00")
 
     def control(self, at: RaceAtBatch) -> Ratio:
         """Return the control of one batch size by the clock that counts.
@@ -226,7 +253,7 @@ class Race:
             >>> import shrinkwidget as sw
             >>> found = sw.results.Race.example()
             >>> found.text("small", 32)
-            '2.6× (2.5–2.9), onnxruntime 1.32.0, 1 thread, batch 32, this machine, 16:04'
+            '3.7× (3.6–3.9), onnxruntime 1.32.0, 1 thread, batch 32, this machine, 07:12'
         """
         at = next(at for at in self.batches if at.batch == batch or (batch is None and len(self.batches) == 1))
         before, machine = self.conditions.rsplit(", this machine", 1)
@@ -361,7 +388,9 @@ def seconds_text(seconds: float) -> str:
 def _share(difference: float) -> str:
     if difference == 0:
         return "nothing"
-    return f"{100 * difference:.2g} %" if difference >= 1e-4 else f"{difference:.0e}"
+    if difference < 1e-4:
+        return f"{difference:.0e}"
+    return f"{100 * difference:.0f} %" if difference >= 0.1 else f"{100 * difference:.2g} %"
 
 
 @dataclass(frozen=True, slots=True)

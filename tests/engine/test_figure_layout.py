@@ -114,6 +114,23 @@ def test_no_label_touches_another(layers: int, page: dict[str, Any]) -> None:
     assert_apart(sw.figures.tradeoff(trials(layers), baseline=0.95, **page))
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: "-".join(page.values()))
+def test_no_label_touches_another_in_devices_and_races(page: dict[str, Any]) -> None:
+    model = sw.demo.model()
+    small = sw.compress(model, sparsity=0.85, bits=4)
+    if page.get("width") == "nature-single" and "style" in page:
+        with pytest.raises(sw.errors.FigureError, match="no room for 'devices': 89 mm are too narrow"):
+            sw.figures.devices(sw.fits(small), **page)
+        return
+    for found in (sw.fits(small, torch.zeros(1, 1, 8, 8)), sw.fits(small), sw.fits(sw.estimate(model, 0.9))):
+        assert_apart(sw.figures.devices(found, **page))
+    told = sw.results.Race.example().to_dict()
+    assert_apart(sw.figures.race(sw.results.Race.from_dict(told), **page))
+    for ratio in (0.013, 0.97, 140.0):  # a tick near 1, and axes of many decades
+        told["batches"][0]["times"][1] |= {"name": "a name " * 12, "cpu": dict(value=ratio, low=ratio, high=ratio)}
+        assert_apart(sw.figures.race(sw.results.Race.from_dict(told), **page))
+
+
 @pytest.mark.parametrize("page", PAGES[::3], ids=lambda page: "-".join(page.values()))
 def test_no_label_touches_another_in_charts_of_one_model(page: dict[str, Any]) -> None:
     model, valid = sw.demo.model(), sw.demo.data("valid")

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection, PolyCollection, QuadMesh
 from matplotlib.colors import to_hex
@@ -351,6 +352,70 @@ def test_a_transfer_draws_the_scores_of_every_number_of_examples(model: Any, val
         assert list(np.asarray(line.get_xdata())) == pytest.approx(list(cuts)[: np.size(line.get_xdata())], rel=0.06)
     every = [(score.low, score.high) for score in cuts.values()]
     assert intervals(ax) == [*every, *every[:2]]
+
+
+def test_devices_draw_a_mark_at_what_each_has_and_a_line_at_what_is_needed(small: sw.CompressedModel) -> None:
+    found = sw.fits(small, torch.zeros(1, 1, 8, 8))
+    drawn = sheet(sw.figures.devices(found, width="nature-double"))
+    centred = [text for text in drawn.ax.texts if text.get_horizontalalignment() == "center"]
+    ticks = {text.get_text(): text.get_position()[0] for text in reversed(centred)}  # flash comes first
+    for what, color, marker in ((True, KEPT, "o"), (False, GRID, "X")):
+        marks = [line for line in drawn.ax.lines if line.get_marker() == marker]
+        assert {to_hex(str(mark.get_markerfacecolor())) for mark in marks} == {color.lower()}
+        fitting = sum(room.fits is what for row in found.rows for room in (row.flash, row.ram) if room.capacity)
+        assert len(marks) == fitting + 1  # and one in the key
+    flash, ram = (line for line in drawn.lines(KEPT, dashed=False))
+    (dense,) = drawn.lines(OUTLINE, dashed=True)
+    # kB and MB are powers of ten: two ticks give the scale of the panel of flash
+    (x0, x1), step = (ticks["100\N{NARROW NO-BREAK SPACE}kB"], ticks["10\N{NARROW NO-BREAK SPACE}MB"]), 2
+
+    def nbytes(x: float) -> float:
+        return 10 ** (5 + (x - x0) / (x1 - x0) * step)
+
+    assert nbytes(flash[0][0]) == pytest.approx(found.file_bytes, rel=1e-6)
+    assert nbytes(dense[0][0]) == pytest.approx(found.dense_bytes, rel=1e-6)
+    rows = {text.get_text(): text.get_position()[1] for text in drawn.ax.texts}
+    for row in found.rows:
+        if row.device.flash is not None:
+            y = rows[row.device.name]
+            at = [m for m in drawn.ax.lines if abs(float(np.asarray(m.get_ydata())[0]) - y) < 4]
+            first = min(float(np.asarray(m.get_xdata())[0]) for m in at)
+            assert nbytes(first) == pytest.approx(row.device.flash, rel=1e-6)
+    assert ram[0][0] > flash[0][0]
+    table = sw.figures.table("devices", found)
+    assert [row["RAM"] for row in table.rows] == [device.ram for device in found.devices]
+    assert "It fits 5: STM32H743" in sw.figures.caption("devices", found)
+
+
+def test_a_race_draws_its_ratios_intervals_and_controls() -> None:
+    found = sw.results.Race.example()
+    drawn = sheet(sw.figures.race(found, width="nature-double"))
+    ticks = {t.get_text(): t.get_position()[0] for t in drawn.ax.texts if t.get_horizontalalignment() == "center"}
+
+    def ratio(x: float) -> float:
+        return float(2 ** ((x - ticks["1×"]) / (ticks["2×"] - ticks["1×"])))
+
+    for marker, color, wanted in (
+        ("o", KEPT, [at.times[1].cpu for at in found.batches]),
+        ("D", OUTLINE, [at.control_cpu for at in found.batches]),
+    ):
+        dots = [float(np.asarray(d.get_xdata())[0]) for d in drawn.ax.lines if d.get_marker() == marker]
+        assert [ratio(x) for x in dots] == pytest.approx([r.value for r in wanted if r])
+        spans = [line for line in drawn.lines(color, dashed=False) if line[0][1] == line[1][1]]
+        ends = [(ratio(span[0][0]), ratio(span[1][0])) for span in spans]
+        assert ends == [pytest.approx((r.low, r.high)) for r in wanted if r]
+    assert {r.text for at in found.batches for r in (at.control_cpu, at.times[1].cpu) if r} <= set(drawn.words)
+    assert sw.figures.table("race", found).rows[1]["faster"] == found.ratio("small", 1).value
+    assert found.conditions in sw.figures.caption("race", found)
+    told = found.to_dict()
+    told["batches"][0]["control_cpu"] = dict(value=1.3, low=1.2, high=1.4)
+    assert "This machine is too busy to tell" in sw.figures.caption("race", sw.results.Race.from_dict(told))
+
+
+@pytest.mark.parametrize("kind", ["devices", "race"])
+def test_devices_and_races_of_anything_else_are_refused(kind: str) -> None:
+    with pytest.raises(sw.errors.FigureError, match=f"cannot draw the {kind} of an int: give what sw"):
+        sw.figures.draw(kind, 3)
 
 
 def test_a_summary_draws_what_its_parts_draw(

@@ -76,10 +76,24 @@ class Sleeps(nn.Module):
 
 
 @pytest.fixture(scope="module")
-def found() -> sw.results.Race:
-    """Race one model against a copy, and against twenty times its work, on both batch sizes."""
+def told() -> list[Any]:
+    """Return where the race tells how far it is."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def run(told: list[Any]) -> sw.results.RaceRun:
+    """Race one model against a copy, and against twenty times its work, at both batch sizes, and wait for it."""
     contestants = {"once": Repeated(), "again": Repeated(), "twenty times": Repeated(20)}
-    return sw.race(contestants, X, batch=(1, 32), rounds=60, progress=False)
+    run = sw.race(contestants, X, batch=(1, 32), rounds=60, background=True)
+    run.observe(lambda run: told.append(run.progress))
+    assert run.wait(300)
+    return run
+
+
+@pytest.fixture(scope="module")
+def found(run: sw.results.RaceRun) -> sw.results.Race:
+    return run.result
 
 
 def test_a_contestant_that_works_twenty_times_is_told_as_slower_and_a_copy_is_not(found: sw.results.Race) -> None:
@@ -196,16 +210,16 @@ def test_a_race_in_the_background_tells_how_far_it_is_and_ends_at_once() -> None
         _ = run.result
 
 
-def test_progress_rises_to_the_end() -> None:
-    run = sw.race({"a": Repeated(), "b": Repeated()}, X, rounds=8, background=True)
-    told: list[Any] = []
-    run.observe(lambda run: told.append(run.progress))
-    assert run.wait(120)
-    assert run.state == "done"
-    assert run.result.batches[0].rounds == 8
+def test_progress_rises_to_the_end(run: sw.results.RaceRun, told: list[Any]) -> None:
+    assert (run.state, run.result.batches[0].rounds) == ("done", 60)
     parts = [now.done for now in told if now is not None]
     assert parts == sorted(parts)
     assert parts[-1] == 1
+    assert {now.text for now in told if now is not None} == {
+        "starting torch",
+        "timing at batch 1",
+        "timing at batch 32",
+    }
 
 
 def test_a_class_of_a_script_is_raced_as_an_exported_graph(tmp_path: Path) -> None:
