@@ -28,6 +28,7 @@ def main(words: Sequence[str] | None = None) -> int:
     workshop.add_argument("folder", nargs="?", default="shrinkwidget-workshop", help="default: %(default)s")
     workshop.add_argument("--list", action="store_true", help="only say which lessons there are")
     workshop.add_argument("--solutions", action="store_true", help="write the solved lessons, too")
+    workshop.add_argument("--nbgrader", action="store_true", help="only write them as assignments for nbgrader")
     workshop.add_argument("--no-browser", action="store_true", help="start JupyterLab, but open no browser")
     workshop.add_argument("--no-jupyter", action="store_true", help="only copy")
     asked = parser.parse_args(words)
@@ -45,9 +46,9 @@ def _workshop(asked: argparse.Namespace) -> int:
         for lesson in lessons():
             print(f"{lesson.file:28} {lesson.minutes} minutes  {lesson.title}: {lesson.goals}")  # noqa: T201
         return 0
-    for line in copy_lessons(asked.folder, asked.solutions):
+    for line in copy_lessons(asked.folder, asked.solutions, nbgrader=asked.nbgrader):
         print(line, flush=True)  # noqa: T201
-    if asked.no_jupyter:
+    if asked.no_jupyter or asked.nbgrader:
         return 0
     if find_spec("jupyterlab") is None:
         print(f'The lessons are in {asked.folder}. To open them: pip install "shrinkwidget[jupyter]"')  # noqa: T201

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import signal
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 from types import LambdaType
 from typing import Any
 
 import nbformat
+import numpy as np
 import pytest
 import torch
+from matplotlib import get_data_path
 from nbclient import NotebookClient
+from PIL import Image, ImageDraw, ImageFont
 
 import shrinkwidget as sw
 from shrinkwidget.__main__ import main
@@ -218,6 +223,184 @@ ANSWERS |= {
         "wrong": [(475, "one standard error"), (7299, "either"), (287, "Which n")],
     },
 }
+DRAWINGS = """
+..####.. ...##... ..####.. .#####.. ....#+..
+.##..##. ..###... .##..##. .....##. ...##...
+.#....#. .####... .....##. .....##. ..##....
+##....## ...##... ....##.. ..####.. .##..#..
+##....## ...##... ...##... .....##. ##..##..
+.#....#. ...##... ..##.... ......## ########
+.##..##. ...##... .##..... .##..##. ....##..
+..####.. ...##... .######. ..####.. ....##..
+
+.######. ....##.. .######. ..####.. ..####..
+.##..... ..###... .....##. .##..##. .##..##.
+.##..... .##..... .....##. .##..##. .##..##.
+.#####.. .#####.. ....##.. ..####.. ..#####.
+.....##. .##..##. ..####.. .##..##. .....##.
+.....##. .##..##. ...##... .##..##. .....##.
+.##..##. .##..##. ..##.... .##..##. ....##..
+..####.. ..####.. ..##.... ..####.. ..##....
+"""
+TEN = sw.workshop.drawn(DRAWINGS)
+UPDATE = [[1.0, 0.0, -2.0], [2.0, 0.0, -4.0]]
+
+ANSWERS |= {
+    "5.1": {
+        "right": [(0.7, "guessing would be 10 %")],
+        "wrong": [(0.1, "more than you thought"), (0.99, "further from handwriting"), (70, "percent")],
+    },
+    "5.2": {
+        "right": [(650, "fifty images")],
+        "wrong": [(640, "has a bias, too"), (704, "not for every input"), (172_218, "only the head"), (64, "not yet")],
+    },
+    "5.3": {
+        "right": [(UPDATE, "all rows are multiples"), (torch.tensor(UPDATE), "all rows are multiples")],
+        "wrong": [
+            ([[0.5, 0, -1], [1, 0, -2]], "factor α / r is missing"),
+            ([[0.25, 0, -0.5], [0.5, 0, -1]], "not r / α"),
+            ([[1, 0, 2], [2, 0, 4]], "mind the signs"),
+            ([[1, 0, -2], [0, 0, 0]], "2 of 6 are not right"),
+            ([[1, 2], [0, 0], [-2, -4]], "found one of shape [3, 2]"),
+        ],
+    },
+    "5.4": {
+        "right": [(2560, "14 times fewer")],
+        "wrong": [
+            (36_864, "stays as it is"),
+            (256, "one of the two"),
+            (2304, "one of the two"),
+            (640, "rank 1"),
+            (512, "64 · 3 · 3 columns"),
+            (1, "not yet"),
+        ],
+    },
+    "5.5": {
+        "right": [(300, "counts it exactly")],
+        "wrong": [(100, "three times"), (15_000, "features of 50"), (1 / 300, "other way round"), (50, "not yet")],
+    },
+    "5.6": {
+        "right": [((2.8, 0.85), "Three seeds are few"), (torch.tensor([2.8, 0.8544]), "from -0.9 to 6.5")],
+        "wrong": [
+            ((0.028, 0.0085), "give points"),
+            ((-2.8, 0.85), "other way round"),
+            ((2.1, 0.85), "mean of the three"),
+            ((2.8, 1.48), "deviation of one difference"),
+            ((2.8, 0.70), "n − 1"),
+            ((2.8, 3), "over √3"),
+        ],
+    },
+    "5.7": {
+        "right": [(TEN, "reads 10"), (TEN.tolist(), "reads 10")],
+        "wrong": [
+            (255 * TEN, "yours from 0 to 255"),
+            (1 - TEN, "Ink is 1, and paper is 0"),
+            (TEN * (torch.arange(10) != 4).view(10, 1, 1, 1), "drawing 4 has no ink"),
+            (TEN[[0, 1, 2, 3, 4, 5, 6, 7, 8, 1]], "drawings 1 and 9 are the same"),
+            (sw.demo.data("test")[0][:10], "draw your own"),
+            (TEN[:9], "found one of shape [9, 1, 8, 8]"),
+            (TEN[:, 0], "found one of shape [10, 8, 8]"),
+        ],
+    },
+    "5.8": {
+        "right": [(lambda: transferred(sw.demo.few(5), sparsity=0.8, bits=4), "48,918 bytes, and 239 of 287")],
+        "wrong": [
+            (lambda: transferred(sw.demo.few(5), sparsity=0.8), "bytes too many"),
+            (lambda: transferred(sw.demo.few(5), sparsity=0.95, bits=2), "images short. Does more"),
+            (lambda: transferred(sw.demo.few(20), sparsity=0.8, bits=4, epochs=1), "from 200 images: 50 have labels"),
+            (lambda: transferred(sw.demo.few(5), epochs=1), "a dense network"),
+            (lambda: small(bits=4), "give what sw.transfer returns"),
+        ],
+    },
+    "5.9": {
+        "right": [(0.53, "a coin gets 50 %")],
+        "wrong": [(0.9, "Did you expect"), (0.75, "Did you expect"), (55, "percent")],
+    },
+}
+ANSWERS |= {
+    "6.1": {
+        "right": [(31_152, "the budget")],
+        "wrong": [
+            (29_616, "64 KiB are not 64 kB"),
+            (47_536, "*and*"),
+            (49_152, "*and*"),
+            (65_536, "some of it is taken"),
+            (1, "not yet"),
+        ],
+    },
+    "6.2": {
+        "right": [(692_688, "zeros too")],
+        "wrong": [
+            (688_872, "statistics"),
+            (173_172, "how many numbers"),
+            (69_269, "plain float32"),
+            (39_621, "that is the file"),
+            (1, "not yet"),
+        ],
+    },
+    "6.3": {
+        "right": [(12_288, "without shortcuts")],
+        "wrong": [(8192, "shortcut"), (4096, "one of them"), (3072, "4 bytes"), (1, "not yet")],
+    },
+    "6.4": {
+        "right": [((11, 5), "the file fits 11 of 12"), ((10, 4), "5 of them")],
+        "wrong": [
+            ((12, 12), "further off"),
+            ((11, 11), "further off"),
+            ((5, 11), "cannot be larger"),
+            ((13, 1), "found"),
+        ],
+    },
+    "6.5": {
+        "right": [({"A", "B", "D", "F"}, "best one can have"), ("abdf", "best one can have"), ("A, B, D, F", "best")],
+        "wrong": [
+            ({"A", "B", "C", "D", "F"}, "C is beaten"),
+            (["D", "E"], "E is beaten"),
+            ({"A", "D"}, "2 more are"),
+            (["A", "B", "D"], "1 more is"),
+            ("H", "expected the letters"),
+        ],
+    },
+    "6.6": {
+        "right": [(0.9724, "2.2 points too good"), (0.973, "report on test")],
+        "wrong": [(0.95, "*because*"), (97.2, "percent"), (1, "none of twenty"), (0.96, "not yet")],
+    },
+    "6.7": {
+        "right": [(lambda: shipped(), "30,313 bytes")],
+        "wrong": [
+            (lambda: small(bits=4, uncompressed_bits=16), "neither is there yet. What in the file"),
+            (lambda: sw.compress(sw.demo.model(), 0.93, bits=2, uncompressed_bits=16), "Batch norm first"),
+            (lambda: sw.compress(sw.demo.model(), 0.5, bits=4), "bytes too many"),
+            (lambda: sw.compress(sw.demo.model().state_dict(), 0.93, bits=2), "no module"),
+        ],
+    },
+    "6.8": {
+        "right": [(23.3, "weigh them"), (699_328 / 30_000, "weigh them")],
+        "wrong": [
+            (30_000 / 699_328, "other way round"),
+            (95.7, "as a share"),
+            (688_872 / 30_000, "weights against a file"),
+            (20, "from the sparsity"),
+            (10, "not yet"),
+        ],
+    },
+}
+
+
+@cache
+def reader_of_print() -> torch.nn.Module:
+    return sw.demo.pretrained(10_000)
+
+
+def transferred(few: tuple[torch.Tensor, torch.Tensor], epochs: int = 100, **fields: Any) -> sw.results.TransferResult:
+    model = sw.compress(reader_of_print(), **fields) if fields else reader_of_print()
+    return sw.transfer(model, few, epochs=epochs, progress=False)
+
+
+def shipped() -> sw.CompressedModel:
+    found, train = sw.compress(sw.demo.model(), 0.93, bits=2, uncompressed_bits=16), sw.demo.data("train")
+    found = sw.retrain(found, train, method="recalibrate_batchnorm", progress=False)
+    return sw.retrain(found, train, epochs=3, lr=0.01, progress=False)
 
 
 def small(**fields: Any) -> sw.CompressedModel:
@@ -247,6 +430,61 @@ def test_nonsense_is_told_what_was_expected_and_no_answer_is_none(exercise: str)
         assert sw.workshop.check(exercise, answer).message == "no answer yet"
 
 
+def test_drawings_become_images_and_what_is_none_is_said_by_line() -> None:
+    assert TEN.shape == (10, 1, 8, 8)
+    assert sorted(TEN.unique().tolist()) == [0.0, 0.5, 1.0]
+    assert TEN[1, 0, :, 3].tolist() == [1.0] * 8
+    assert torch.equal(sw.workshop.drawn("\n\n".join(DRAWINGS.strip().split("\n\n")[::-1]))[:5], TEN[5:])
+    one = "........\n" * 8
+    for text, told in {
+        "": "nothing drawn",
+        one + "........": "have 9 lines",
+        one.replace("........\n", ".......\n", 1): r"line 1 of drawing 0 is '\.{7}'",
+        one.replace(".\n", "x\n", 1): "it takes eight of",
+        one.replace("\n", " ........\n", 1): "not as many in every line",
+    }.items():
+        with pytest.raises(sw.errors.DataError, match=told):
+            sw.workshop.drawn(text)
+
+
+def test_photographs_in_uneven_light_are_read(tmp_path: Path) -> None:
+    rng = np.random.RandomState(0)
+    font = ImageFont.truetype(f"{get_data_path()}/fonts/ttf/DejaVuSans-Oblique.ttf", 300)
+    light = np.linspace(1, 0.55, 800)  # a lamp on the left
+    for digit in range(10):
+        paper = Image.new("L", (800, 600), 225)
+        ImageDraw.Draw(paper).text((100 + 40 * digit, 120), str(digit), font=font, fill=60)
+        taken = np.asarray(paper) * light + 6 * rng.randn(600, 800)
+        Image.fromarray(taken.clip(0, 255).astype(np.uint8)).save(tmp_path / f"{digit}.jpg")
+    images, labels = sw.workshop.photographed(tmp_path)
+    assert labels.tolist() == list(range(10))
+    assert ((images >= 0) & (images <= 1)).all()
+    assert images.amax(dim=(1, 3)).gt(0.1).all(), "a digit is as high as its image"
+    assert reader_of_print()(images).argmax(1).tolist() == list(range(10))
+
+
+def test_what_is_no_photograph_is_named(tmp_path: Path) -> None:
+    with pytest.raises(sw.errors.DataError, match="no photograph in"):
+        sw.workshop.photographed(tmp_path)
+    Image.new("L", (40, 40), 230).save(tmp_path / "4.png")
+    with pytest.raises(sw.errors.DataError, match=r"4\.png' shows no dark digit"):
+        sw.workshop.photographed(tmp_path)
+    (tmp_path / "4.png").write_bytes(b"not a picture")
+    with pytest.raises(sw.errors.DataError, match="no picture that can be read"):
+        sw.workshop.photographed(tmp_path)
+
+
+def test_thick_pens_have_more_ink_than_thin_ones_and_a_seed_draws_the_same() -> None:
+    images, labels = sw.workshop.thick_or_thin("valid")
+    assert torch.equal(images, sw.demo.data("valid")[0])
+    ink = images.mean((1, 2, 3))
+    assert ink[labels == 1].min() > ink[labels == 0].max()
+    few, again, other = (sw.workshop.thick_or_thin("train", 25, seed) for seed in (1, 1, 2))
+    assert few[1].bincount().tolist() == [25, 25]
+    assert torch.equal(few[0], again[0])
+    assert not torch.equal(few[0], other[0])
+
+
 def test_every_exercise_is_tested_and_stands_in_its_lesson() -> None:
     assert list(ANSWERS) == sorted(_EXERCISES)
     text = "".join(path.read_text(encoding="utf-8") for path in lesson_files._notebooks())
@@ -271,6 +509,66 @@ def test_a_verdict_is_text_and_not_markup() -> None:
     assert "&lt;b&gt;stem" in verdict._repr_html_()
 
 
+CLAIMS: dict[str, dict[str, str]] = {
+    "2-pruning.ipynb": {
+        "one image in two is read, and some digits never": "0.4 < score.value < 0.6",
+        "no layer minds more than the two that are spared": "{r.label for r in alone.ranked[:2]} == {'stem', 'head'}",
+    },
+    "3-fewer-bits.ipynb": {
+        "the grid with less error does more harm": (
+            "sw.evaluate(sw.compress(model, recipes['mse']), valid).high"
+            " < sw.evaluate(sw.compress(model, recipes['absmax']), valid).low"
+        ),
+    },
+    "4-getting-it-back.ipynb": {
+        "batch norm brings most of it back": (
+            "sw.evaluate(pruned, valid).high < 0.7 < 0.9 < sw.evaluate(again, valid).low"
+        ),
+        "the rate decides": (
+            "sw.evaluate(runs['learning rate rewound'].result, valid).value"
+            " >= sw.evaluate(runs['fine-tuned'].result, valid).value"
+        ),
+    },
+    "5-transfer.ipynb": {
+        "it reads print": "sw.evaluate(reader, sw.demo.printed_digits(1_000, seed=1)).low > 0.98",
+        "five labels: transfer is ahead of scratch, seed by seed": (
+            "all(a.value > b.value for a, b in zip(scores['all fine-tuned'][5], scores['from scratch'][5]))"
+        ),
+        "twenty: scratch has caught up": (
+            "abs(sum(s.value for s in scores['all fine-tuned'][20])"
+            " - sum(s.value for s in scores['from scratch'][20])) < 0.06"
+        ),
+        "the probe computes hundreds of times less": "200 < scratch.cost.macs / probe.cost.macs",
+        "ten images of one hand do not help to read others": (
+            "sw.evaluate(readers['print, then your ten'], valid).value < sw.evaluate(reader, valid).value"
+        ),
+        "on the sparse network the probe is ahead with every seed, on the dense one it is not": (
+            "all(a.value > b.value for a, b in zip(sparse['linear probe'], sparse['all fine-tuned']))"
+            " and not all(a.value > b.value for a, b in zip(scores['linear probe'][5], scores['all fine-tuned'][5]))"
+        ),
+        "print does not help to tell pens, with any seed": (
+            "all(s.value > max(p.value, t.value) + 0.05 for p, t, s in zip(*told.values()))"
+        ),
+        "one number tells them": "min(by_ink) > 0.95",
+        "it is not in the features": (
+            "sw.evaluate(everything.model, pens).high < sw.evaluate(digits.model, valid).low"
+        ),
+    },
+    "6-shipping-it.ipynb": {
+        "memory is that of the dense network": "sw.fits(small, example).ram_bytes == sw.fits(model, example).ram_bytes",
+        "the file fits every device's flash": "all(row.flash.fits for row in sw.fits(small, example).rows)",
+        "what no recipe touches takes a fifth": (
+            "0.15 < sw.compress(model, 0.93, bits=2).parts()['uncompressed'] / small.nbytes < 0.3"
+        ),
+        "twenty times smaller is true": "size / small.nbytes > 20",
+        "chosen on validation, the small one is not told from the dense one on test": (
+            "final['small'][1].high > final['dense'][1].low"
+        ),
+    },
+}
+"""What the text of a solved lesson says, each as an expression over its variables that holds at its end."""
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("solved", [True, False], ids=["solved", "open"])
 @pytest.mark.parametrize("lesson", [lesson.file for lesson in sw.workshop.lessons()])
@@ -278,7 +576,11 @@ def test_a_lesson_runs_from_top_to_bottom(lesson: str, solved: bool, tmp_path: P
     sw.workshop.copy_lessons(tmp_path, solutions=True)
     folder = tmp_path / "solutions" if solved else tmp_path
     book = nbformat.read(folder / lesson, as_version=4)
-    NotebookClient(book, timeout=120, kernel_name="python3", resources={"metadata": {"path": folder}}).execute()
+    claims = CLAIMS.get(lesson, {}) if solved else {}
+    held = ", ".join(f"{claim!r}: bool({expression})" for claim, expression in claims.items())
+    book.cells.append(nbformat.v4.new_code_cell(f"import json\n\nprint(json.dumps({{{held}}}))"))
+    NotebookClient(book, timeout=180, kernel_name="python3", resources={"metadata": {"path": folder}}).execute()
+    assert [claim for claim, holds in json.loads(book.cells[-1].outputs[-1].text).items() if not holds] == []
     outputs = [output for cell in book.cells for output in cell.get("outputs", [])]
     assert [output.text for output in outputs if output.get("name") == "stderr"] == []
     said = [output.data["text/plain"] for output in outputs if "data" in output]
@@ -329,6 +631,52 @@ def test_what_a_learner_has_changed_is_never_written_over(tmp_path: Path, monkey
     (tmp_path / name).write_text("not a notebook", encoding="utf-8")
     assert sw.workshop.copy_lessons(tmp_path) == [f"{name}: kept: it is no notebook that can be read"]
     assert (tmp_path / name).read_text(encoding="utf-8") == "not a notebook"
+
+
+def autograded(release: Any, submitted: Any, folder: Path) -> dict[str, float]:
+    """Grade a submission as nbgrader does: put locked cells back, run all, and give points where none failed."""
+    locked = {
+        cell.metadata.nbgrader.grade_id: cell
+        for cell in release.cells
+        if cell.metadata.get("nbgrader", {}).get("locked")
+    }
+    for cell in submitted.cells:
+        if about := cell.metadata.get("nbgrader"):
+            cell.source = locked[about.grade_id].source
+    NotebookClient(
+        submitted, timeout=180, kernel_name="python3", allow_errors=True, resources={"metadata": {"path": folder}}
+    ).execute()
+    graded = [cell for cell in submitted.cells if cell.metadata.get("nbgrader", {}).get("grade")]
+    failed = {cell.id for cell in graded if any(output.output_type == "error" for output in cell.outputs)}
+    return {
+        cell.metadata.nbgrader.grade_id: 0 if cell.id in failed else cell.metadata.nbgrader.points for cell in graded
+    }
+
+
+@pytest.mark.slow
+def test_a_submission_is_graded_as_nbgrader_would_without_a_widget(tmp_path: Path) -> None:
+    told = sw.workshop.copy_lessons(tmp_path, nbgrader=True)
+    assert "source/2-pruning/2-pruning.ipynb: new" in told
+    release = nbformat.read(tmp_path / "source/2-pruning/2-pruning.ipynb", as_version=4)
+    nbformat.validate(release)
+    solved = nbformat.read(lesson_files._LESSONS / "2-pruning.ipynb", as_version=4)
+    solutions = {cell.id: cell.source for cell in solved.cells}
+    assert not any(cell.source in solutions.values() for cell in release.cells if "nbgrader" in cell.metadata)
+
+    submitted = copy.deepcopy(release)
+    for cell in submitted.cells:
+        cell.source = solutions.get(cell.id, "pass  # the learner made the test harmless")
+        if "weights.abs() > 0.45" in cell.source:
+            cell.source = cell.source.replace("weights.abs() > 0.45", "weights > 0.45")  # the usual mistake
+        if "my_guess = " in cell.source:
+            cell.source = "raise RuntimeError('a learner gave up here')"
+    points = autograded(release, submitted, tmp_path)
+    assert len(points) == 8
+    wrong = {grade_id for grade_id, given in points.items() if given == 0}
+    # 2.1 is wrong, 2.3 follows from it, 2.4 was never answered
+    assert wrong == {f"pruning-{cell}-graded" for cell in ("05", "09", "11")}
+    message = next(c for c in submitted.cells if c.id == "pruning-05-graded").outputs[-1].evalue
+    assert "8 of the 25 weights are kept" in message
 
 
 def test_running_a_lesson_is_no_change(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
 
@@ -105,7 +107,9 @@ def few(per_class: int, seed: int = 0) -> tuple[Tensor, Tensor]:
 
 @public()
 def pretrained(examples: int = 20_000, epochs: int = 2, seed: int = 0) -> DigitNet:
-    """Return a network that has learnt printed digits and never saw a handwritten one; takes about ten seconds.
+    """Return a network that has learnt printed digits and never saw a handwritten one.
+
+    That takes about ten seconds for the first call. The same arguments get a fresh copy of the same network at once.
 
     Example:
         >>> import shrinkwidget as sw
@@ -113,6 +117,11 @@ def pretrained(examples: int = 20_000, epochs: int = 2, seed: int = 0) -> DigitN
         >>> type(printed_only).__name__
         'DigitNet'
     """
+    return deepcopy(_pretrained(examples, epochs, seed))
+
+
+@lru_cache(maxsize=4)
+def _pretrained(examples: int, epochs: int, seed: int) -> DigitNet:
     return fit(*printed_digits(examples, seed), epochs, batch_size=128, seed=seed)
 
 

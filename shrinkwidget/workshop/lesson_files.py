@@ -43,7 +43,7 @@ def lessons() -> list[Lesson]:
     Example:
         >>> import shrinkwidget as sw
         >>> [lesson.title for lesson in sw.workshop.lessons()]
-        ['What a model weighs', 'Pruning', 'Fewer bits', 'Getting it back']
+        ['What a model weighs', 'Pruning', 'Fewer bits', 'Getting it back', 'Transfer', 'Shipping it']
     """
     return [_lesson(path) for path in _notebooks()]
 
@@ -62,11 +62,17 @@ def _read(path: Path) -> dict[str, Any]:
     return notebook
 
 
-def copy_lessons(folder: str | os.PathLike[str], solutions: bool = False) -> list[str]:
+def copy_lessons(folder: str | os.PathLike[str], solutions: bool = False, *, nbgrader: bool = False) -> list[str]:
     """Write the lessons into a folder, and return what was done, a sentence for each.
 
     A notebook that was changed there is never written over; one that was not is brought up to date. In a lesson,
-    exercises are open; with `solutions` the solved ones are written beside them, into ``solutions/``.
+    exercises are open.
+
+    Args:
+        folder: where to write; it is made if it is not there.
+        solutions: write the solved lessons, too, into ``solutions/``.
+        nbgrader: the folder is that of a course in nbgrader: every lesson becomes an assignment, such as
+            ``source/2-pruning/2-pruning.ipynb``, in which a locked cell of one point follows each exercise.
 
     Raises:
         FileError: if the folder cannot be written to.
@@ -79,35 +85,61 @@ def copy_lessons(folder: str | os.PathLike[str], solutions: bool = False) -> lis
         '1-what-a-model-weighs.ipynb: there already'
     """
     target = Path(folder)
+    written = [version for path in _notebooks() for version in _versions(path, solutions, nbgrader)]
     try:
-        (target / "solutions" if solutions else target).mkdir(parents=True, exist_ok=True)
+        for name, _ in written:
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise FileError(f"cannot make the folder {quoted(str(target))}: {error.strerror}") from error
     record = _record(target)
-    told = []
-    for path in _notebooks():
-        for name, notebook in _versions(path, solutions):
-            told.append(f"{name}: {_put(target, name, notebook, record)}")
+    told = [f"{name}: {_put(target, name, notebook, record)}" for name, notebook in written]
     write_whole(target / _RECORD, [json.dumps(record, indent=1).encode()])
     return told
 
 
-def _versions(path: Path, solutions: bool) -> Iterator[tuple[str, dict[str, Any]]]:
+def _versions(path: Path, solutions: bool, nbgrader: bool) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield the learner's version of a lesson and, if it is wanted, the solved one, with their names."""
     solved = _read(path)
-    yield path.name, _opened(solved)
+    if nbgrader:
+        yield f"source/{path.stem}/{path.name}", _opened(solved, graded=True)
+    else:
+        yield path.name, _opened(solved)
     if solutions:
         yield f"solutions/{path.name}", solved
 
 
-def _opened(solved: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a solved notebook with its exercises open: what a learner's cell holds stands in the cell's metadata."""
+def _opened(solved: Mapping[str, Any], graded: bool = False) -> dict[str, Any]:
+    """Return a solved notebook with its exercises open: what a learner's cell holds stands in the cell's metadata.
+
+    `graded` puts a cell behind each of them that nbgrader grades.
+    """
     cells = []
     for cell in solved["cells"]:
         learner = cell["metadata"].get(_OURS, {}).get("learner")
         kept = {key: value for key, value in cell["metadata"].items() if key != _OURS}
         cells.append({**cell, "metadata": kept, "source": cell["source"] if learner is None else learner})
+        if graded and learner is not None:
+            cells.append(_grading_cell(cell["id"], learner))
     return {**solved, "cells": cells}
+
+
+def _grading_cell(answered: str, learner: str) -> dict[str, Any]:
+    """Return a locked cell, worth a point, that passes if the check at the end of an exercise's cell does.
+
+    nbgrader puts its own copy of a locked cell in place of whatever a learner made of it (nbgrader.readthedocs.io,
+    "Autograder tests cells"; the metadata are those of its schema 3). The exercise's cell has none: one marked as a
+    solution would be emptied, and lose what stands in it to begin with.
+    """
+    check = learner.rstrip().rpartition("\n")[2]
+    about = {"grade": True, "solution": False, "locked": True, "task": False, "points": 1, "schema_version": 3}
+    return {
+        "cell_type": "code",
+        "id": f"{answered}-graded",
+        "execution_count": None,
+        "metadata": {"nbgrader": {**about, "grade_id": f"{answered}-graded", "cell_type": "code"}},
+        "outputs": [],
+        "source": f"verdict = {check}\nassert verdict, verdict",
+    }
 
 
 def _record(target: Path) -> dict[str, list[str]]:
