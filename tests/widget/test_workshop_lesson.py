@@ -66,6 +66,18 @@ def test_a_learner_predicts_drags_and_is_checked(jupyterlab: Lab, context: Brows
     expect(learner.answer("2.4", "0.5")).to_contain_text("the edge is higher")
     learner.run("ex = sw.explore")
     page = ExplorerPage.first(book)
+
+    # the explorer covers what it found out, too, until the learner has said what it will be
+    page.slide_to(85)
+    expect(page.part("predict")).to_be_visible(timeout=LONG)
+    assert book.python("ex.score is None and ex.history == []") is True
+    page.part("predict-box").fill("90")
+    page.part("predict-box").press("Enter")
+    expect(page.part("prediction")).to_contain_text("you said 90", timeout=LONG)
+    assert book.python("ex.predictions[-1]['predicted']") == 0.9
+    book.page.screenshot(path=screenshots / "workshop-predict.png")
+    page.part("predict-first").uncheck()
+
     page.slide_to(80)
     assert page.score() == book.python("ex.score.value") >= 0.9
     page.slide_to(82)
