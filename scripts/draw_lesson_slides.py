@@ -43,7 +43,7 @@ def draw(folder: Path) -> list[Path]:
     """Run the lessons, draw their slides into a folder as PNG, and return where they are."""
     os.environ["OMP_NUM_THREADS"] = "1"
     folder.mkdir(parents=True, exist_ok=True)
-    drawn = []
+    drawn: list[Path] = []
     with tempfile.TemporaryDirectory() as work:
         sw.workshop.copy_lessons(work, solutions=True)
         for number, lesson in enumerate(sw.workshop.lessons(), 1):
