@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import html
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Unpack
 
 from torch import Tensor, nn
@@ -20,6 +22,10 @@ from .compression.apply_recipe import copied, encode_layers, fill, writer
 from .compression.encode_and_decode_layer import EncodedTensor
 from .errors import ModelError, quoted
 from .evaluation.calibration import calibrated
+from .evaluation.evaluate import MetricLike
+from .evaluation.predictions_and_labels import LabelRules
+from .exports import Exported, export, export_settings
+from .exports.exporter import Progress
 from .files import PackedModel, pack, read
 from .files.packed_file_writer import section_lengths
 from .method_registry import PLAIN, every_setting
@@ -155,6 +161,77 @@ class CompressedModel:
             24652
         """
         return self.packed.save(path, entropy)
+
+    @public(also=export_settings)
+    def export(
+        self,
+        path: str | os.PathLike[str],
+        target: str | None = None,
+        *,
+        example: object = None,
+        eval_data: object = None,
+        metric: MetricLike = "accuracy",
+        batch_size: int | None = None,
+        ignore_index: int | None = None,
+        next_token: bool | None = None,
+        calibrate: object = None,
+        activations: int | None = None,
+        progress: Progress | None = None,
+        cancelled: Callable[[], bool] | None = None,
+        **settings: object,
+    ) -> Exported:
+        """Write the model for another runtime, with exactly these weights, and return what that makes of them.
+
+        The file is read back before it takes its place: what the runtime computes with must equal the effective weights
+        bit for bit, and its outputs on the example those of torch, up to the order of sums. Otherwise nothing is
+        written. What a target cannot hold is refused by name; nothing is rounded again.
+
+        Args:
+            path: where to; its suffix names the target: ``.onnx``.
+            target: the target, where the suffix does not tell.
+            example: inputs the model runs on: a tensor, a tuple of positional or a dict of keyword arguments. The first
+                axis of each may have any size afterwards, if the model allows that. Left out, the first of `eval_data`.
+            eval_data: test data; the result then has the score that the runtime reaches, beside torch's.
+            metric, batch_size, ignore_index, next_token: as `evaluate` takes them.
+            calibrate: training data that shows what range activations have, for ``activations=8``; 512 examples of it
+                are run, and no label is looked at.
+            activations: 8 for activations of 8 bits (a static int8 network); None for floats.
+            progress: called with what is being done and the share that is done, 0…1.
+            cancelled: asked between steps; once it returns True the export ends, and no file is written.
+            settings: of the target, such as ``weights="dequantize"`` of ONNX.
+
+        Raises:
+            ModelError: if there is no module, if it cannot be traced or has operators the target lacks, or if the
+                target cannot hold a tensor exactly.
+            MissingPackageError: if the target's packages are not installed, naming the extra and its size.
+            FileError: if the path cannot be written; what was there before is unchanged.
+            ArgumentError: for an unknown target or setting, or a missing example.
+            Cancelled: when `cancelled` says so.
+
+        Example:
+            >>> import shrinkwidget as sw
+            >>> small, test = sw.compress(sw.demo.model(), bits=4), sw.demo.data("test")
+            >>> exported = small.export("digits.onnx", eval_data=test)
+            >>> exported.exact, exported.score.value == exported.torch_score.value
+            ('14 of 14 tensors exactly', True)
+        """
+        return export(
+            self.packed,
+            self.model,
+            self.provenance,
+            Path(path),
+            target,
+            example=example,
+            eval_data=eval_data,
+            metric=metric,
+            rules=LabelRules(ignore_index, next_token),
+            batch_size=batch_size,
+            calibrate=calibrate,
+            activations=activations,
+            progress=progress,
+            cancelled=cancelled,
+            settings=settings,
+        )
 
     def __repr__(self) -> str:
         what = f"{type(self.model).__name__}, " if self.model is not None else ""

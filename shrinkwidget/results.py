@@ -10,6 +10,7 @@ from .compressed_model import CompressedModel
 from .evaluation.compare_predictions import PredictionComparison
 from .evaluation.evaluate import Score
 from .evaluation.sensitivity import Sensitivity, SensitivityRun
+from .exports import Exported
 from .performance.device_fit import Device, DeviceFit
 from .performance.memory import Memory
 from .performance.race import Race, RaceRun
@@ -22,6 +23,7 @@ __all__ = [
     "DeviceFit",
     "Estimate",
     "EstimatorSummary",
+    "Exported",
     "Memory",
     "ModelSummary",
     "PredictionComparison",

@@ -47,10 +47,14 @@ class Layout:
 
     def restored(self, rows: Tensor, shape: Shape) -> Tensor:
         """Undo `rows`: return what was given row by row in the tensor's own shape, contiguous."""
+        ordered, back = self.unfolding(shape)
+        return rows.reshape(ordered).permute(back).reshape(shape).contiguous()
+
+    def unfolding(self, shape: Shape) -> tuple[Shape, list[int]]:
+        """Return how rows become a tensor of this shape: first reshaped to this, then its axes permuted so."""
         split = self._split(shape)
         order = self._order(split)
-        back = [order.index(axis) for axis in range(len(split))]
-        return rows.reshape([split[axis] for axis in order]).permute(back).reshape(shape).contiguous()
+        return tuple(split[axis] for axis in order), [order.index(axis) for axis in range(len(split))]
 
     def width(self, shape: Shape) -> int:
         """Return the output channels of a tensor of this shape; of a stack of matrices, those of one."""

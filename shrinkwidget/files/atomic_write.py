@@ -10,8 +10,8 @@ import stat
 import sys
 import time
 import zlib
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,21 +28,39 @@ _NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
 def write_whole(path: str | os.PathLike[str], parts: Iterable[Any]) -> int:
     """Write buffers, one after the other, to a file that appears complete or not at all; return its bytes.
 
-    They go to a temporary file in the same folder that nobody else may read, reach the disk (fsync), and then take the
-    file's place in one step (``os.replace``), with the permissions of the file that was there before. A symbolic link
-    stays one. What a program that was killed while it saved has left in the folder is removed.
+    See `write_all`.
+    """
+    return write_all({path: parts})
+
+
+def write_all(contents: Mapping[str | os.PathLike[str], Iterable[Any]]) -> int:
+    """Write files that appear complete or not at all, all of them or none; return the bytes of all.
+
+    Each goes to a temporary file in the same folder that nobody else may read, reaches the disk (fsync), and then takes
+    the file's place in one step (``os.replace``), with the permissions of the file that was there before. Of several
+    all are on the disk before the first takes its place. A symbolic link stays one. What a program that was killed
+    while it saved has left in the folder is removed.
 
     Raises:
-        FileError: if the path cannot be written; what was there before is as it was.
+        FileError: if a path cannot be written; what was there before is as it was.
     """
-    target = _target(path)
+    with ExitStack() as stack:
+        written = [
+            (path, target := _target(path), *_temporarily(path, target, parts, stack))
+            for path, parts in contents.items()
+        ]
+        for path, target, new, _ in written:
+            with _telling_why(path, target):
+                new.replace(target)
+    for folder in {target.parent for _, target, *_ in written}:
+        _sync(folder)
+    return sum(nbytes for *_, nbytes in written)
+
+
+@contextmanager
+def _telling_why(path: object, target: Path) -> Iterator[None]:
     try:
-        if target.exists() and not target.is_file():
-            raise FileError(f"cannot write {quoted(path)}: it is not a plain file")
-        if target.exists() and not os.access(target, os.W_OK):
-            raise FileError(f"cannot write {quoted(path)}: the file there is read-only")
-        _remove_leftovers(target.parent)
-        return _replace(target, parts)
+        yield
     except OSError as error:
         # not those of Path, which raise where a name is too long
         in_folder, existed = os.path.isdir(target.parent), os.path.exists(target)  # noqa: PTH110, PTH112
@@ -63,30 +81,41 @@ def _target(path: object) -> Path:
         raise FileError(f"cannot write {quoted(path)}: {error.strerror or error}") from error
 
 
-def _replace(target: Path, parts: Iterable[Any]) -> int:
-    new = _temporary(target.parent)  # in the same folder: only within one file system a file is moved in one step
-    try:
+def _temporarily(path: object, target: Path, parts: Iterable[Any], stack: ExitStack) -> tuple[Path, int]:
+    """Write buffers to a temporary file beside the target; return it and its bytes. `stack` removes what is left."""
+    with _telling_why(path, target):
+        if target.exists() and not target.is_file():
+            raise FileError(f"cannot write {quoted(path)}: it is not a plain file")
+        if target.exists() and not os.access(target, os.W_OK):
+            raise FileError(f"cannot write {quoted(path)}: the file there is read-only")
+        _remove_leftovers(target.parent)
+        new = _temporary(target.parent)  # in the same folder: only within one file system a file is moved in one step
+        stack.callback(_unlink, new)
         with os.fdopen(os.open(new, _NEW, 0o600), "wb") as file:
             _lock(file.fileno())
             mode = _mode(target)
-            written = sum(file.write(part) for part in parts)
+            nbytes = sum(file.write(part) for part in parts)
             file.flush()
             with suppress(OSError):  # a file system without permissions
                 new.chmod(mode)
             # content before name: else a power cut could leave the new name with nothing in it
             os.fsync(file.fileno())
-        new.replace(target)
-    except BaseException:
-        with suppress(OSError):
-            new.unlink()
-        raise
-    with suppress(OSError):  # the new name itself, where the system can
-        handle = os.open(target.parent, os.O_RDONLY)
+        return new, nbytes
+
+
+def _unlink(path: Path) -> None:
+    with suppress(OSError):  # it took its target's place
+        path.unlink()
+
+
+def _sync(folder: Path) -> None:
+    """Bring the new names of a folder to the disk, where the system can."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(handle)
         finally:
             os.close(handle)
-    return written
 
 
 def _temporary(folder: Path) -> Path:
