@@ -65,6 +65,8 @@ def test_the_example_runs_and_shows_what_it_says(
     monkeypatch.setattr(kinds, "_CLASSES", dict(kinds._CLASSES))
     said: list[str] = []
     doctest.DocTestRunner(optionflags=OPTIONS).run(example, out=said.append)
+    if (needed := re.search(r"MissingPackageError: (an export .*)", "".join(said))) is not None:
+        pytest.skip(needed[1])  # a runtime that is not installed here
     assert not said, "".join(said)
 
 

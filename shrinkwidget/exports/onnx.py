@@ -565,7 +565,7 @@ def _with_integer_activations(model: Any, job: ExportJob) -> tuple[Any, str]:
 
         def get_next(self) -> dict[str, Any] | None:
             """Return the inputs of the next batch."""
-            from .export import input_tensors
+            from .write_and_verify import input_tensors
 
             given = next(rows, None)
             return None if given is None else _feeds(names, input_tensors(*given))
