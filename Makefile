@@ -80,7 +80,7 @@ pins: $(VENV)/ready-dev  ## write constraints.txt again from what .venv holds
 	@$(PIP) freeze --exclude-editable | sed 's/+cpu//' | sed '1i # What CI and the demo install, to the version. Renew with: make pins' > constraints.txt
 
 clean:  ## remove what was built and installed
-	rm -rf $(VENV) node_modules build dist shrinkwidget/widgets/static shrinkwidget/labextension .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) node_modules build dist shrinkwidget/widgets/static shrinkwidget/labextension shrinkwidget/analysis/cpu_kernel.lib .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 # What is installed is stamped, so that nothing is installed again before its list changes.
 
@@ -90,7 +90,7 @@ $(VENV)/made: scripts/find-python.sh
 	@echo '{}' > $(VENV)/package.json
 	@touch $@
 
-$(VENV)/ready-%: $(VENV)/made pyproject.toml constraints.txt hatch_build.py | $(STATIC)
+$(VENV)/ready-%: $(VENV)/made pyproject.toml constraints.txt hatch_build.py shrinkwidget/analysis/cpu_kernel.c | $(STATIC)
 	@echo "installing shrinkwidget[$*] and what it needs into $(VENV)"
 	@$(INSTALL) hatchling editables
 	@$(INSTALL) --no-build-isolation --editable '.[$*]'

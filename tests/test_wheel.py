@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import os
 import re
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -18,6 +19,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 STATIC = "shrinkwidget/widgets/static/"
+KERNEL = "shrinkwidget/analysis/cpu_kernel.lib"
 
 pytestmark = pytest.mark.slow
 
@@ -72,9 +74,15 @@ def test_the_wheel_holds_nothing_else(wheel: Path) -> None:
     configuration = "etc/jupyter/jupyter_server_config.d/shrinkwidget.json"
     assert {configuration, extension + "package.json", extension + "install.json"} <= data
     assert all(name == configuration or name.startswith(extension) for name in data)
-    assert not [name for name in found if "__pycache__" in name or name.endswith((".ts", ".tsx", ".map"))]
+    assert not [name for name in found if "__pycache__" in name or name.endswith((".ts", ".tsx", ".map", ".c"))]
     notebooks = [name for name in found if name.endswith(".ipynb")]
     assert all(name.startswith("shrinkwidget/workshop/lessons/") for name in notebooks)
+
+
+@pytest.mark.skipif(os.name == "nt" or not shutil.which("cc"), reason="needs a C compiler")
+def test_the_wheel_brings_the_kernel_for_one_platform_and_every_python(wheel: Path) -> None:
+    assert re.fullmatch(r"shrinkwidget-[^-]+-py3-none-(linux|macosx)_\w+\.whl", wheel.name)
+    assert KERNEL in names(wheel)
 
 
 @pytest.mark.parametrize("name", ["explorer", "monitor"])
@@ -107,10 +115,13 @@ def test_the_wheel_installs_and_works_without_node(wheel: Path, tmp_path: Path) 
         "import shrinkwidget as sw, pathlib, sys;"
         "explorer = sw.explore(sw.demo.model());"
         "assert len(explorer._repr_mimebundle_()) ;"
-        "print(pathlib.Path(sw.__file__).parent)"
+        "print(pathlib.Path(sw.__file__).parent);"
+        "from shrinkwidget.analysis.cpu_kernel import library;"
+        "print(library() is not None)"
     )
-    where = run(sys.executable, "-c", code, env=env | {"PYTHONPATH": str(tmp_path)}, cwd=tmp_path)
-    assert Path(where.strip()) == tmp_path / "shrinkwidget"
+    where, kernel = run(sys.executable, "-c", code, env=env | {"PYTHONPATH": str(tmp_path)}, cwd=tmp_path).split()
+    assert Path(where) == tmp_path / "shrinkwidget"
+    assert (kernel == "True") == (KERNEL in names(wheel))
 
 
 def test_the_installed_wheel_is_an_enabled_extension_until_it_is_uninstalled(wheel: Path, tmp_path: Path) -> None:
@@ -136,14 +147,20 @@ def test_the_installed_wheel_is_an_enabled_extension_until_it_is_uninstalled(whe
     assert not [path for path in left if "shrinkwidget" in str(path)]
 
 
-def test_the_sdist_brings_the_javascript_sources_and_builds_without_node(tmp_path: Path) -> None:
+def test_the_sdist_brings_all_sources_and_builds_without_node_and_compiler(tmp_path: Path) -> None:
     build = f"import hatchling.build; print(hatchling.build.build_sdist(r'{tmp_path}'))"
     archive = tmp_path / run(sys.executable, "-c", build).splitlines()[-1]
     listed = run("tar", "tzf", archive).splitlines()
     inside = {name.split("/", 1)[1] for name in listed}
-    assert_all_in(["js/widget/explorer.ts", "package-lock.json", "hatch_build.py", STATIC + "explorer.js"], inside)
-    pip("wheel", archive, "--no-build-isolation", "--wheel-dir", tmp_path, env=without_node())
-    assert STATIC + "explorer.js" in names(next(tmp_path.glob("*.whl")))
+    sources = ["js/widget/explorer.ts", "package-lock.json", "hatch_build.py", "shrinkwidget/analysis/cpu_kernel.c"]
+    assert_all_in([*sources, STATIC + "explorer.js"], inside)
+    assert KERNEL not in inside
+    env = without_node() | {"CC": os.fspath(tmp_path / "missing")}
+    pip("wheel", archive, "--no-build-isolation", "--wheel-dir", tmp_path, env=env)
+    wheel = next(tmp_path.glob("*.whl"))
+    assert wheel.name.endswith("-py3-none-any.whl")
+    assert STATIC + "explorer.js" in names(wheel)
+    assert KERNEL not in names(wheel)
 
 
 def assert_all_in(wanted: Iterable[str], found: set[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..recipe import Granularity
+from .cpu_kernel import Groups, GroupSums, Runs, bins, group_sums, kernel_for, library, survivors
 from .parallel import chunk_size
 
 Floats = NDArray[np.float64]
@@ -40,17 +42,11 @@ HIGH: Final[Floats] = np.concatenate([_STARTS, [1.0]])
 MIDDLE: Final[Floats] = (LOW + HIGH) / 2
 
 
-def bin_index(u: Tensor) -> Tensor:
-    """Return the bin of each relative magnitude, float32 in [0, 1], as int32 of the same shape."""
-    index = (u.view(torch.int32) >> _SHIFT) - (_FIRST - 1)
-    # 1.0 is the first pattern after the last interval, which is just where the atom's bin stands
-    return index.clamp_(0, ATOM)
-
-
-def bin_of(u: Floats) -> NDArray[np.intp]:
+def bin_of(u: NDArray[np.floating]) -> NDArray[np.intp]:
     """Return the bin of each relative magnitude, rounded to float32 first, anything above 1 in the atom."""
-    index = (u.astype(np.float32).view(np.int32) >> _SHIFT) - (_FIRST - 1)
-    return np.asarray(np.clip(index, 0, ATOM), dtype=np.intp)
+    index = u.astype(np.float32, copy=False).view(np.int32) >> _SHIFT
+    # 1.0 is the first pattern after the last interval, which is just where the atom's bin stands
+    return np.asarray(np.clip(index, _FIRST - 1, _FIRST - 1 + ATOM).astype(np.intp) - (_FIRST - 1))
 
 
 CHUNK: Final = 1 << 17
@@ -95,82 +91,136 @@ def as_sent(values: Floats) -> Floats:
     return values.astype(np.float32).astype(np.float64)
 
 
-@dataclass(frozen=True, slots=True)
-class _Groups:
-    """Statistics of groups of `size` neighbours along rows of `length` weights, each of shape (rows, groups per row).
+def unit_groups(rows: Tensor) -> Groups:
+    """Return the statistics of runs of 32 weights along each row, a bounded number of rows at a time."""
+    length = rows.shape[1]
+    low, high, total = [], [], []
+    for chunk in torch.split(rows, max(1, chunk_size(rows.device, CHUNK) // length)):
+        values = chunk.float()
+        if rest := -length % _UNIT:  # zeros change none of the three
+            values = torch.nn.functional.pad(values, (0, rest))
+        runs = values.view(len(values), -1, _UNIT)
+        low.append(runs.amin(2).clamp_max_(0))
+        high.append(runs.amax(2).clamp_min_(0))
+        sums = runs.abs()
+        for half in (16, 8, 4, 2, 1):  # the order of `sum_by_halves`, on any device
+            sums = sums[..., :half] + sums[..., half:]
+        total.append(sums.squeeze(2))
+    low_, high_, total_ = (torch.cat(parts).cpu().numpy() for parts in (low, high, total))
+    return Groups(low_, high_, total_, length)
 
-    The minimum `low` and the maximum `high` include zero; `total` is the sum of magnitudes.
+
+def sum_by_halves(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the sums along the last axis, whose second half is added to its first until one is left.
+
+    An order that `cpu_kernel.c` follows too, so that float32 gives the same bits.
     """
-
-    low: Tensor
-    high: Tensor
-    total: Tensor
-    size: int
-    length: int
-
-    def merged(self, factor: int) -> _Groups:
-        """Return the statistics of groups `factor` times as long."""
-        pad = (0, -self.low.shape[1] % factor)
-        low, high, total = (
-            torch.nn.functional.pad(x, pad).reshape(len(x), -1, factor) for x in (self.low, self.high, self.total)
-        )
-        return _Groups(low.amin(2), high.amax(2), total.sum(2), min(self.size * factor, self.length), self.length)
-
-    @property
-    def absmax(self) -> Tensor:
-        return torch.maximum(-self.low, self.high)
-
-    @property
-    def counts(self) -> Tensor:
-        """Weights in each group of a row; the last may be shorter."""
-        ends = torch.arange(1, self.low.shape[1] + 1, device=self.low.device) * self.size
-        return self.size - (ends - self.length).clamp_(min=0)
-
-    @classmethod
-    def of(cls, rows: Tensor) -> _Groups:
-        """Return the statistics of runs of 32 weights along each row, a bounded number of rows at a time."""
-        length = rows.shape[1]
-        whole = length // _UNIT * _UNIT
-        low, high, total = [], [], []
-        for chunk in torch.split(rows, max(1, chunk_size(rows.device, CHUNK) // length)):
-            values = chunk.float()
-            parts = [values[:, :whole].reshape(len(values), -1, _UNIT)] if whole else []
-            if whole < length:  # the last run of a row is shorter
-                parts.append(values[:, whole:].unsqueeze(1))
-            low.append(torch.cat([part.amin(2) for part in parts], 1).clamp_max_(0))
-            high.append(torch.cat([part.amax(2) for part in parts], 1).clamp_min_(0))
-            total.append(torch.cat([part.abs().sum(2) for part in parts], 1))
-        return cls(torch.cat(low), torch.cat(high), torch.cat(total), min(_UNIT, length), length)
+    values = values.copy()
+    while (length := values.shape[-1]) > 1:
+        half = (length + 1) // 2
+        with np.errstate(over="ignore"):  # of weights near the largest float32, as everywhere else
+            values[..., : length - half] += values[..., half:]
+        values = values[..., :half]
+    return values[..., 0]
 
 
-def relative_tables(rows: Tensor, energy: float) -> dict[Granularity, Table]:
-    """Return the tables of the granularities below "tensor" for a matrix (channels × the flattened rest)."""
-    units = _Groups.of(rows)
-    grouped: dict[Granularity, tuple[_Groups, int]] = {
-        "channel": (units.merged(units.low.shape[1]), rows.shape[1]),
-        32: (units, 32),
-        64: (units.merged(2), 64),
-        128: (units.merged(4), 128),
+def relative_tables(rows: Tensor, units: Groups, energy: float) -> dict[Granularity, Table]:
+    """Return the tables of the granularities below "tensor" for a matrix (channels × the flattened rest).
+
+    `units` are its groups of 32, `energy` its Σw².
+    """
+    kernel = library()
+    factors: dict[Granularity, int] = {"channel": units.low.shape[1], 32: 1, 64: 2, 128: 4}
+    found = []
+    for factor in factors.values():
+        number = len(units.low) * -(-units.low.shape[1] // factor)
+        step = coprime_step(math.ceil(number / SAMPLE), number)  # ratios are those of an evenly spaced subset
+        found.append(_group_sums(units, factor, step) if kernel is None else group_sums(kernel, units, factor, step))
+    counts, energies = _histograms(rows, [ranges for ranges, _ in found], [*factors.values()])
+    return {
+        granularity: _table(*found[i], counts[i], energies[i], rows.numel(), energy)
+        for i, granularity in enumerate(factors)
     }
-    return {key: _table(rows, groups, size, energy) for key, (groups, size) in grouped.items()}
 
 
-def _table(rows: Tensor, groups: _Groups, size: int, energy: float) -> Table:
-    count, squares = _histogram(rows, groups.absmax, size)
-    if count.sum() < rows.numel():  # of a sample: scaled up to all weights, whose energy is known
+def _table(
+    ranges: NDArray[np.float32], sums: GroupSums, count: Floats, squares: Floats, n: int, energy: float
+) -> Table:
+    """Return the table of groups from what was counted of all n weights, or of a sample of them."""
+    if count.sum() < n:  # scaled up to all weights, whose energy is known
         # the atom needs no sample: in every group its range is the magnitude of one weight
-        count[ATOM] = float((groups.absmax > 0).sum())
-        squares[ATOM] = sum_of_squares(groups.absmax)
-        count[:ATOM] *= (rows.numel() - count[ATOM]) / max(count[:ATOM].sum(), 1.0)
+        count[ATOM] = np.count_nonzero(ranges)
+        squares[ATOM] = sums.squares.sum()
+        count[:ATOM] *= (n - count[ATOM]) / max(count[:ATOM].sum(), 1.0)
         if (rest := squares[:ATOM].sum()) > 0:
             squares[:ATOM] *= max(0.0, energy - squares[ATOM]) / rest
+    lengths, by_run = _runs(ranges, sums)
     return Table(
         count,
         _shares(squares),
-        *range_runs(groups.absmax.flatten()),
-        ratios=ratio_shares(groups.low.flatten(), groups.high.flatten()),
-        captured=sum_of_squares(groups.total / groups.counts.sqrt()) / energy if energy > 0 else 1.0,
+        values=np.sqrt(by_run / np.maximum(lengths, 1)),
+        range_energy=_shares(by_run),
+        range_count=lengths / ranges.size,
+        ratios=_ratio_shares(sums.ratios),
+        captured=sums.captured / energy if energy > 0 else 1.0,
     )
+
+
+def _runs(ranges: NDArray[np.float32], sums: GroupSums) -> tuple[Floats, Floats]:
+    """Return how many groups each run of ranges in ascending order has, and its Σa²; see docs/estimate.md."""
+    groups = ranges.size
+    lengths, squares = np.zeros(RANGES), np.zeros(RANGES)
+    if groups <= RANGES:  # a run for each
+        lengths[:groups] = 1
+        squares[:groups] = np.sort(ranges, axis=None).astype(np.float64) ** 2
+        return lengths, squares
+    # Runs are not cut out of sorted ranges but out of the buckets they fall into: those of a bucket differ by less than
+    # 0.8 %, so one that is cut is shared out in proportion. Sorting takes longer than all the rest of a large layer.
+    cuts = np.arange(RANGES + 1) * groups // RANGES
+    before = np.concatenate([[0], np.cumsum(sums.counts)])
+    starts = np.union1d(before, cuts)
+    bucket, run = (np.searchsorted(ends, starts[:-1], side="right") - 1 for ends in (before, cuts))
+    parts = sums.squares[bucket] / sums.counts[bucket] * np.diff(starts)
+    return np.diff(cuts).astype(np.float64), np.asarray(np.bincount(run, parts, RANGES), np.float64)
+
+
+def _group_sums(units: Groups, factor: int, step: int) -> tuple[NDArray[np.float32], GroupSums]:
+    """Return what `cpu_kernel.group_sums` does, to the bit: sums by bincount and cumsum go from first to last."""
+    rows, many = units.low.shape
+    low, high, total = units.low, units.high, units.total
+    if factor > 1:
+        parts = np.zeros((3, rows, many + -many % factor), np.float32)
+        parts[:, :, :many] = low, high, total
+        low, high, total = parts.reshape(3, rows, -1, factor)
+        low, high, total = low.min(2), high.max(2), sum_by_halves(total)
+    ranges = np.maximum(-low, high)
+    ends = np.arange(1, ranges.shape[1] + 1) * factor * _UNIT
+    weights = factor * _UNIT - np.maximum(ends - units.length, 0)
+    roots = (total / np.sqrt(weights, dtype=np.float32)).reshape(-1).astype(np.float64)
+    flat = ranges.reshape(-1)
+    buckets = (flat.view(np.int32) >> 16) & 0x7FFF
+    counts, squares = np.bincount(buckets), np.bincount(buckets, np.square(flat, dtype=np.float64)).astype(np.float64)
+    some = counts > 0
+    below, above = (-low).reshape(-1)[::step].astype(np.float64), high.reshape(-1)[::step].astype(np.float64)
+    ratios = ratio_parts(np.minimum(below, above), np.maximum(below, above))
+    return ranges, GroupSums(counts[some], squares[some], ratios, float(np.cumsum(np.square(roots))[-1]))
+
+
+def ratio_parts(near: Floats, far: Floats) -> Floats:
+    """Return how Σa² is shared out among the ratios of the groups' smaller to their larger end a, shape (9,).
+
+    A ratio between two of the `RATIOS` is shared between them, in linear proportion.
+    """
+    place = near / np.where(far > 0, far, 1.0) * (len(RATIOS) - 1)
+    node = np.minimum(place.astype(np.intp), len(RATIOS) - 2)
+    upper, squares = place - node, far**2
+    lower = np.bincount(node, (1 - upper) * squares, len(RATIOS))
+    return np.asarray(lower + np.bincount(node + 1, upper * squares, len(RATIOS)))
+
+
+def _ratio_shares(parts: Floats) -> Floats:
+    total = parts.sum()
+    return np.asarray(parts / total) if total > 0 else np.eye(1, len(RATIOS))[0]
 
 
 def _shares(parts: Floats) -> Floats:
@@ -179,63 +229,59 @@ def _shares(parts: Floats) -> Floats:
     return np.asarray(parts / total if total > 0 else parts)
 
 
-def ratio_shares(low: Tensor, high: Tensor) -> Floats:
-    """Return how Σa² is shared out among the ratios of the groups' smaller to their larger end, shape (9,).
-
-    `low` ≤ 0 and `high` ≥ 0 are the ends, the larger of which is a; a ratio between two of the `RATIOS` is shared
-    between them, in linear proportion. Of more than `SAMPLE` groups an evenly spaced subset is taken.
-    """
-    step = coprime_step(math.ceil(len(low) / SAMPLE), len(low))
-    below, above = (-low[::step]).double().cpu().numpy(), high[::step].double().cpu().numpy()
-    far, near = np.maximum(below, above), np.minimum(below, above)
-    place = near / np.where(far > 0, far, 1.0) * (len(RATIOS) - 1)
-    node = np.minimum(place.astype(np.intp), len(RATIOS) - 2)
-    upper, squares = place - node, far**2
-    shares = np.bincount(node, (1 - upper) * squares, len(RATIOS))
-    shares += np.bincount(node + 1, upper * squares, len(RATIOS))
-    total = squares.sum()
-    return np.asarray(shares / total) if total > 0 else np.eye(1, len(RATIOS))[0]
-
-
 def sum_of_squares(values: Tensor) -> float:
     """Return Σ x², summed in float64, which holds the squares of all float32 numbers."""
     return float(torch.linalg.vector_norm(values, dtype=torch.float64)) ** 2
 
 
-def _histogram(rows: Tensor, absmax: Tensor, size: int) -> tuple[Floats, Floats]:
-    """Return counts and energies per bin over an evenly spaced subset of the groups (of the columns, for channels)."""
-    length = rows.shape[1]
-    if size >= length:
-        across = coprime_step(math.ceil(rows.numel() / SAMPLE), length)
-        down = max(1, math.ceil(rows.numel() / across / SAMPLE))
-        sampled = [(rows[::down, ::across], absmax[::down])]
-    else:
-        step = max(1, math.ceil(rows.numel() / SAMPLE))
-        whole, rest = divmod(length, size)
-        sampled = [(some_runs(rows, size, step), some_runs(absmax[:, :whole], 1, step))]
-        if rest:
-            sampled.append((some_runs(rows[:, -rest:], rest, step), some_runs(absmax[:, whole:], 1, step)))
-    count, energy = np.zeros(BINS), np.zeros(BINS)
-    for values, ranges in sampled:
-        # so few that on a GPU the calls would cost more than the work
-        values, ranges = values.cpu(), ranges.cpu()
-        magnitudes = values.float().abs()
-        index = bin_index(torch.where(ranges > 0, magnitudes / ranges, 0)).flatten()
-        squares = magnitudes.double().square_().flatten()
-        count += torch.bincount(index, minlength=BINS).numpy()
-        energy += torch.bincount(index, weights=squares, minlength=BINS).numpy()
-    return count, energy
+def _histograms(rows: Tensor, ranges: Sequence[NDArray[np.float32]], factors: Sequence[int]) -> tuple[Floats, Floats]:
+    """Return counts and energies per bin, ``[granularities, 162]``, over an evenly spaced subset of the groups of 32.
+
+    `ranges` are those of each granularity's groups, made of `factors` groups of 32.
+    """
+    height, length = rows.shape
+    units = -(-length // _UNIT)
+    step = coprime_step(math.ceil(rows.numel() / SAMPLE), height * units)
+    if (kernel := kernel_for(rows)) is not None:
+        count, energy = bins(kernel, rows, ranges, factors, step)
+        return count.astype(np.float64), energy
+    row, unit = np.divmod(np.arange(0, height * units, step), units)
+    lengths = np.minimum(_UNIT, length - unit * _UNIT)  # the last of a row is shorter
+    sample = rows.reshape(-1)
+    if step > 1:  # so few that on a GPU the calls would cost more than the work
+        places = (row * length + unit * _UNIT)[:, None] + np.arange(_UNIT)
+        places = places[np.arange(_UNIT) < lengths[:, None]]
+        sample = sample[torch.from_numpy(places).to(rows.device)]
+    magnitudes = sample.cpu().float().abs().numpy()
+    squares = np.square(magnitudes, dtype=np.float64)
+    found = np.empty((2, len(ranges), BINS))
+    for i, (of_groups, factor) in enumerate(zip(ranges, factors, strict=True)):
+        divisors = np.where(of_groups > 0, of_groups, np.float32(1))[row, unit // factor]
+        index = bin_of(magnitudes / np.repeat(divisors, _UNIT if length % _UNIT == 0 else lengths))
+        found[0, i] = np.bincount(index, minlength=BINS)
+        found[1, i] = np.bincount(index, squares, BINS)
+    return found[0], found[1]
 
 
-def some_runs(rows: Tensor, size: int, step: int) -> Tensor:
-    """Return about every `step`-th whole run of `size` weights along the rows, ``[runs, size]``, copying no others."""
-    per_row = rows.shape[1] // size
-    runs = len(rows) * per_row
-    step = coprime_step(step, runs)
-    if rows.is_contiguous() and per_row * size == rows.shape[1]:
-        return rows.view(runs, size)[::step]
-    chosen = torch.arange(0, runs, step, device=rows.device)
-    return rows[:, : per_row * size].view(len(rows), per_row, size)[chosen // per_row, chosen % per_row]
+def some_runs(height: int, length: int, size: int, step: int) -> list[Runs]:
+    """Return about every `step`-th of the runs of `size` weights along rows, and of the shorter ones that end them."""
+    per_row, rest = divmod(length, size)
+    found = []
+    for column, many, each in ((0, per_row, size), (length - rest, 1, rest)):
+        if many and each:
+            apart = coprime_step(step, height * many)
+            found.append(Runs(length=length, column=column, per_row=many, size=each, step=apart))
+    return found
+
+
+def taken(rows: Tensor, runs: Runs) -> Tensor:
+    """Return the weights of runs, ``[runs, weights of each]``, copying no others."""
+    size, per_row = int(runs.size), int(runs.per_row)
+    part = rows[:, runs.column : runs.column + per_row * size]
+    if part.is_contiguous():
+        return part.view(-1, size)[:: runs.step]
+    chosen = torch.arange(0, len(rows) * per_row, runs.step, device=rows.device)
+    return part.view(len(rows), per_row, size)[chosen // per_row, chosen % per_row]
 
 
 def coprime_step(step: int, length: int) -> int:
@@ -250,72 +296,71 @@ def coprime_step(step: int, length: int) -> int:
     return min(step, max(1, length))
 
 
-def range_runs(absmax: Tensor) -> tuple[Floats, Floats, Floats]:
-    """Return (values, shares of Σa², shares of groups) of the sorted ranges cut into 64 runs of equal length."""
-    # numpy sorts several times as fast as torch does on a CPU; a GPU is faster than both
-    ordered = np.sort(absmax.numpy()) if absmax.device.type == "cpu" else absmax.sort().values.cpu().numpy()
-    ordered = ordered.astype(np.float64)
-    edges = np.arange(min(RANGES, len(ordered)) + 1) * len(ordered) // min(RANGES, len(ordered))
-    squares = np.add.reduceat(ordered**2, edges[:-1])
-    lengths = np.diff(edges).astype(np.float64)
-    total = squares.sum()
-    runs = (np.sqrt(squares / lengths), squares / total if total > 0 else squares, lengths / len(ordered))
-    values, energies, counts = (np.pad(x, (0, RANGES - len(x))) for x in runs)
-    return values, energies, counts
-
-
 def tensor_table(
-    low: Floats, high: Floats, count: Floats, squares: Floats, absmax: float, total: float, ratios: Floats
+    low: Floats, high: Floats, count: Floats, squares: Floats, ends: tuple[float, float], total: float
 ) -> Table:
     """Return the table of one group for the whole tensor, rebinned from its buckets of magnitude.
 
-    `low`, `high`, `count`, `squares`: per bucket, ascending, squares being the energy inside. `total` is Σ|w|.
+    `low`, `high`, `count`, `squares`: per bucket, ascending, squares being the energy inside. `ends`: the magnitudes of
+    its smaller and its larger end, `total`: Σ|w|.
     """
     energy = squares.sum()
     captured = total**2 / (count.sum() * energy) if energy > 0 else 1.0
+    absmax = ends[1]
+    ratios = _ratio_shares(ratio_parts(*np.array(ends)[:, None]))
     one = np.zeros(RANGES)
     one[0] = 1.0
     if absmax == 0:
         none = np.zeros(BINS)
         none[0] = count.sum()
         return Table(none, np.zeros(BINS), np.zeros(RANGES), np.zeros(RANGES), one, ratios, captured)
-    edges = np.concatenate([[0.0], HIGH[:ATOM]]) * absmax
-    edges[-1] = np.inf  # the top bucket reaches beyond the largest weight; nothing lies there
-    binned = [np.diff(_cumulative(edges, low, high, x)) for x in (count, squares)]
-    counts, energies = (np.append(x, 0.0) for x in binned)
-    # the top bucket stands in the atom: the largest weight, and in layers of few values all that are as large
-    counts[ATOM], energies[ATOM] = count[-1], squares[-1]
-    counts[ATOM - 1] = max(0.0, counts[ATOM - 1] - counts[ATOM])
-    energies[ATOM - 1] = max(0.0, energies[ATOM - 1] - energies[ATOM])
-    return Table(counts, _shares(energies), one * absmax, one, one, ratios, captured)
+    # the mass below each edge, linear inside a bucket; above the last one nothing lies but the rest of the top bucket
+    edges = LOW[:ATOM] * absmax
+    at = np.maximum(np.searchsorted(low, edges, side="right") - 1, 0)
+    inside = np.clip((np.minimum(edges, high[at]) - low[at]) / np.maximum(high[at] - low[at], 1e-300), 0.0, 1.0)
+    binned = np.zeros((2, BINS))
+    for mass, bins_ in zip((count, squares), binned, strict=True):
+        before = np.concatenate([[0.0], np.cumsum(mass)])
+        below = np.append(before[at] + mass[at] * inside, before[-1])
+        bins_[:ATOM] = np.diff(below)
+        # the top bucket stands in the atom: the largest weight, and in layers of few values all that are as large
+        bins_[ATOM] = mass[-1]
+        bins_[ATOM - 1] = max(0.0, bins_[ATOM - 1] - mass[-1])
+    return Table(binned[0], _shares(binned[1]), one * absmax, one, one, ratios, captured)
 
 
-def _cumulative(x: Floats, low: Floats, high: Floats, mass: Floats) -> Floats:
-    """Return the mass below each x, linear inside a bucket."""
-    before = np.concatenate([[0.0], np.cumsum(mass)])
-    i = np.clip(np.searchsorted(low, x, side="right") - 1, 0, len(low) - 1)
-    inside = np.clip((np.minimum(x, high[i]) - low[i]) / np.maximum(high[i] - low[i], 1e-300), 0.0, 1.0)
-    return np.where(x < low[0], 0.0, before[i] + mass[i] * inside)
+def survival_curves(rows: Tensor, absmax: float) -> dict[str, Floats]:
+    """Return the fraction of weights that each n:m pattern keeps, by bin of magnitude relative to the tensor's."""
+    largest = np.float32(absmax)
+    if largest == 0:
+        return {pattern: np.ones(BINS) for pattern in NM_PATTERNS}
+    kernel = kernel_for(rows)
+    step = math.ceil(rows.numel() / _BLOCK_SAMPLE)
+    curves: dict[str, Floats] = {}
+    for m in sorted({m for _, m in NM_PATTERNS.values()}):
+        patterns = {pattern: n for pattern, (n, of) in NM_PATTERNS.items() if of == m}
+        keep = (min(patterns.values()), max(patterns.values()))
+        counts = np.zeros((3, BINS))  # all, and those that are among the few and the many largest of their block
+        for runs in some_runs(len(rows), rows.shape[1], m, step):
+            if kernel is not None:
+                counts += survivors(kernel, rows, runs, float(largest), keep)
+                continue
+            sample = taken(rows, runs).cpu().float().abs()
+            index = bin_of(sample.numpy() / largest)
+            beaten = times_beaten(list(sample.t().contiguous())).t().numpy()
+            for total, chosen in zip(counts, (index.reshape(-1), *(index[beaten < n] for n in keep)), strict=True):
+                total += np.bincount(chosen, minlength=BINS)
+        curves |= {pattern: _curve(counts[0], counts[1 + keep.index(n)]) for pattern, n in patterns.items()}
+    return curves
 
 
-def survival_curve(rows: Tensor, absmax: float, n: int, m: int) -> Floats:
-    """Return the fraction of weights that n:m keeps in each bin of magnitude relative to the tensor's."""
-    if absmax == 0:
-        return np.ones(BINS)
-    step, rest = math.ceil(rows.numel() / _BLOCK_SAMPLE), rows.shape[1] % m
-    count, survivors = np.zeros(BINS), np.zeros(BINS)
-    for part, size in ((rows, m), (rows[:, rows.shape[1] - rest :], rest)):
-        if 0 < size <= part.shape[1]:
-            sample = some_runs(part, size, step).cpu().float().abs()
-            index = bin_index(sample.flatten() / absmax)
-            largest = (times_beaten(list(sample.t().contiguous())) < n).t().float().flatten()
-            count += torch.bincount(index, minlength=BINS).numpy()
-            survivors += torch.bincount(index, weights=largest, minlength=BINS).numpy()
-    for total in (count, survivors):  # in the value table one bucket covers both
+def _curve(count: Floats, kept: Floats) -> Floats:
+    count, kept = count.copy(), kept.copy()
+    for total in (count, kept):  # in the value table one bucket covers both
         total[ATOM - 1 :] = total[ATOM - 1 :].sum()
     # an empty bin has the fraction of the nearest one below that is not
     nearest = np.maximum.accumulate(np.where(count > 0, np.arange(BINS), -1))
-    ratio = survivors / np.maximum(count, 1.0)
+    ratio = kept / np.maximum(count, 1.0)
     return np.where(nearest >= 0, ratio[np.maximum(nearest, 0)], 0.0)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from typing import Any, Final
@@ -21,6 +21,7 @@ from ..errors import FileError, ModelError, quoted
 from ..method_registry import Statistics
 from ..recipe import Granularity, Plan, Recipe, layer_label
 from .channel_layout import Stated
+from .cpu_kernel import Groups, kernel_for, scan, zeros
 from .file_size import half_is_bfloat16, needs_bfloat16, safetensors_bytes
 from .model_tensors import (
     COMPRESSIBLE_DTYPES,
@@ -40,10 +41,10 @@ from .quantization_group_histograms import (
     Floats,
     Table,
     as_sent,
-    ratio_shares,
     relative_tables,
-    survival_curve,
+    survival_curves,
     tensor_table,
+    unit_groups,
 )
 from .run_without_side_effects import reason
 from .safetensors_checkpoint import serialized
@@ -401,25 +402,31 @@ def sketch_layer(entry: TensorEntry, tables: bool = True) -> LayerSketch:
         tensor = entry.load()
         where = f" from {tensor.device}"
         rows = where_float64_is(entry.layout.rows(tensor))
-        histogram = _bucket_histogram(rows, entry)
+        kernel = kernel_for(rows)
+        buckets, counts, groups = scan(kernel, rows) if kernel is not None else (*_value_table(rows), None)
+        if tables and groups is None:
+            groups = unit_groups(rows)
     except (RuntimeError, OSError) as error:
         raise ModelError(
             f"the weights of {quoted(entry.name)} cannot be read{where} ({reason(error)}): "
             f"load the model again, on a device that works"
         ) from error
-    # in ascending order of value: negative buckets from the largest magnitude down, then positive ones
-    buckets = np.flatnonzero(histogram).astype(np.uint16)
-    buckets = np.concatenate([buckets[buckets >= 0x8000][::-1], buckets[buckets < 0x8000]])
-    counts = histogram[buckets.astype(np.intp)]
+    magnitudes = buckets & 0x7FFF
+    if bad := int(counts[magnitudes >= 0x7F80].sum()):  # the exponent of infinities and NaNs
+        raise ModelError(
+            f"layer {quoted(entry.name)} has {bad:,} weight{'s that are' if bad > 1 else ' that is'} NaN or infinite"
+            f"{' as float32' if entry.dtype is torch.float64 else ''}: repair or retrain it before compressing"
+        )
     lossless = entry.dtype is torch.bfloat16  # a bucket is one number of this type
-    least, most = (float(x) for x in torch.aminmax(rows))
-    absmax = max(most, -least)  # exact, as grids end there; a bucket would be off by up to 0.8 %
-    zeros = negative_zeros = 0
-    if not (buckets & 0x7FFF).all():  # bucket 0 holds the smallest denormals as well: the zeros in it are counted
-        for piece in torch.split(rows.reshape(-1), chunk_size(rows.device, CHUNK)):
-            zero = piece.numel() - int(torch.count_nonzero(piece))
-            positive = piece.numel() - int(torch.count_nonzero(piece.view(_PATTERNS[piece.dtype.itemsize])))
-            zeros, negative_zeros = zeros + zero, negative_zeros + zero - positive
+    # exact, as grids end there; a bucket would be off by up to 0.8 %
+    if groups is not None and rows.dtype != torch.float64:
+        ends = sorted([-float(groups.low.min()), float(groups.high.max())])
+    else:
+        least, most = torch.aminmax(rows)
+        ends = sorted([max(-float(least), 0.0), max(float(most), 0.0)])
+    absmax = ends[1]
+    # bucket 0 holds the smallest denormals as well: the zeros in it are counted
+    zero, negative, blocks = (0, 0, None) if magnitudes.all() else _zeros(rows)
     return LayerSketch(
         name=entry.name,
         shape=entry.shape,
@@ -432,22 +439,22 @@ def sketch_layer(entry: TensorEntry, tables: bool = True) -> LayerSketch:
         buckets=buckets,
         counts=counts,
         absmax=absmax,
-        tables=_tables(rows, _magnitudes(buckets, counts, lossless), lossless, least, most) if tables else {},
-        survival={p: as_sent(survival_curve(rows, absmax, *nm)) for p, nm in NM_PATTERNS.items()} if tables else {},
-        blocks=_kept_of_blocks(rows, some_zero=zeros > 0),
-        zeros=zeros,
-        negative_zeros=negative_zeros,
+        tables={} if groups is None else _tables(rows, groups, _magnitudes(buckets, counts, lossless), lossless, ends),
+        survival={p: as_sent(curve) for p, curve in survival_curves(rows, absmax).items()} if tables else {},
+        blocks=blocks or {pattern: block_count((len(rows), rows.shape[1]), *nm) for pattern, nm in NM_PATTERNS.items()},
+        zeros=zero,
+        negative_zeros=negative,
     )
 
 
-def _tables(rows: Tensor, m: Magnitudes, lossless: bool, least: float, most: float) -> dict[Granularity, Table]:
+def _tables(
+    rows: Tensor, groups: Groups, m: Magnitudes, lossless: bool, ends: Sequence[float]
+) -> dict[Granularity, Table]:
     """Return the relative tables of all granularities."""
     energies = m.count * m.square
     total = float((m.count * (m.low if lossless else (m.low + m.high) / 2)).sum())
-    # the whole tensor is one group: one ratio between its ends
-    ends = (torch.tensor([min(least, 0.0)], dtype=rows.dtype), torch.tensor([max(most, 0.0)], dtype=rows.dtype))
-    whole = tensor_table(m.low, m.high, m.count, energies, max(most, -least), total, ratio_shares(*ends))
-    tables: dict[Granularity, Table] = {"tensor": whole, **relative_tables(rows, float(energies.sum()))}
+    whole = tensor_table(m.low, m.high, m.count, energies, (ends[0], ends[1]), total)
+    tables: dict[Granularity, Table] = {"tensor": whole, **relative_tables(rows, groups, float(energies.sum()))}
     return {granularity: table.as_sent() for granularity, table in tables.items()}
 
 
@@ -457,20 +464,25 @@ def block_count(matrix: tuple[int, int], n: int, m: int) -> int:
     return rows * (width // m * n + min(n, width % m))
 
 
-def _kept_of_blocks(rows: Tensor, some_zero: bool) -> dict[str, int]:
-    """Return how many weights that are not zero each n:m pattern keeps, exactly."""
-    matrix = (len(rows), rows.shape[1])
-    if not some_zero:
-        return {pattern: block_count(matrix, *nm) for pattern, nm in NM_PATTERNS.items()}
+def _zeros(rows: Tensor) -> tuple[int, int, dict[str, int]]:
+    """Return how many weights are zero, how many of them are -0.0, and how many others each n:m pattern keeps."""
+    kernel = kernel_for(rows)
+    if kernel is not None:
+        zero, negative, blocks = zeros(kernel, rows)
+        return zero, negative, dict(zip(NM_PATTERNS, blocks, strict=True))
+    zero = negative = 0
     kept = dict.fromkeys(NM_PATTERNS, 0)
     for some in torch.split(rows, max(1, chunk_size(rows.device, CHUNK) // rows.shape[1])):
         filled = some != 0
+        absent = some.numel() - int(torch.count_nonzero(filled))
+        positive = some.numel() - int(torch.count_nonzero(some.view(_PATTERNS[some.dtype.itemsize])))
+        zero, negative = zero + absent, negative + absent - positive
         counted: dict[int, tuple[Tensor, Tensor]] = {}
         for pattern, (n, m) in NM_PATTERNS.items():
             if m not in counted:
                 counted[m] = _filled_of_blocks(filled, m)
             kept[pattern] += sum(int(blocks.clamp(max=n).sum()) for blocks in counted[m])
-    return kept
+    return zero, negative, kept
 
 
 def _filled_of_blocks(filled: Tensor, m: int) -> tuple[Tensor, Tensor]:
@@ -482,25 +494,22 @@ def _filled_of_blocks(filled: Tensor, m: int) -> tuple[Tensor, Tensor]:
     return (words * ones) >> (8 * m - 8), filled[:, whole:].sum(1)
 
 
-def _bucket_histogram(tensor: Tensor, entry: TensorEntry) -> NDArray[np.int64]:
-    """Return the counts of all 65,536 buckets: the upper 16 bits of the float32 pattern.
+def _value_table(rows: Tensor) -> tuple[NDArray[np.uint16], NDArray[np.int64]]:
+    """Return the buckets in ascending order of value, and their counts.
 
-    Sign, exponent and 7 bits of mantissa are bins on a logarithmic scale for the cost of a shift, 128 to an octave.
+    A bucket is the upper 16 bits of the float32 pattern: sign, exponent and 7 bits of mantissa are bins on a
+    logarithmic scale for the cost of a shift, 128 to an octave.
     """
-    histogram = torch.zeros(1 << 16, dtype=torch.int64, device=tensor.device)
-    for chunk in torch.split(tensor.reshape(-1), chunk_size(tensor.device, CHUNK)):
+    histogram = torch.zeros(1 << 16, dtype=torch.int64, device=rows.device)
+    for chunk in torch.split(rows.reshape(-1), chunk_size(rows.device, CHUNK)):
         pattern = chunk.float().view(torch.int32)
         # the shift copies the sign into the upper half
         histogram += torch.bincount((pattern >> 16).bitwise_and_(0xFFFF), minlength=1 << 16)
     counts: NDArray[np.int64] = histogram.cpu().numpy()
-    not_finite = 0x7F80  # the exponent of infinities and NaNs
-    bad = int(counts[not_finite:0x8000].sum() + counts[0x8000 + not_finite :].sum())
-    if bad:
-        raise ModelError(
-            f"layer {quoted(entry.name)} has {bad:,} weight{'s that are' if bad > 1 else ' that is'} NaN or infinite"
-            f"{' as float32' if entry.dtype is torch.float64 else ''}: repair or retrain it before compressing"
-        )
-    return counts
+    buckets = np.flatnonzero(counts).astype(np.uint16)
+    # negative buckets from the largest magnitude down, then positive ones
+    buckets = np.concatenate([buckets[buckets >= 0x8000][::-1], buckets[buckets < 0x8000]])
+    return buckets, counts[buckets.astype(np.intp)]
 
 
 def bucket_edges(magnitudes: NDArray[np.integer]) -> tuple[Floats, Floats]:

@@ -12,6 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..analysis import cpu_kernel
+from ..analysis.cpu_kernel import kernel_for, members
 from ..analysis.file_size import zeros_dropped
 from ..analysis.model_tensors import ModelTensors, TensorEntry
 from ..analysis.parallel import Watch, chunks, each
@@ -371,7 +373,11 @@ class ExactCut:
         """Return which weights are kept, bool ``[n]`` row by row."""
         flat = rows.reshape(-1)
         mask = torch.empty(self.n, dtype=torch.bool, device=flat.device)
+        kernel = kernel_for(flat)
         for start, stop, limit in self._spans(flat.dtype):
+            if kernel is not None:
+                cpu_kernel.mark_above(kernel, flat[start:stop], limit, mask[start:stop])
+                continue
             for piece, out in zip(chunks(flat[start:stop]), chunks(mask[start:stop]), strict=True):
                 mark_above(magnitude(piece), limit, out)
         return mask
@@ -448,9 +454,12 @@ def _members(ranked: Ranked, bucket: int) -> _Members:
     count = int(ranked.counts[ranked.buckets == bucket].sum())
     if not count or ranked.lossless:  # bfloat16 has no bits below the bucket: its members are all the lower edge
         return _Members(count, np.empty(0))
-    found = [_in_bucket(piece, bucket) for piece in chunks(ranked.load().reshape(-1))]
-    others = np.concatenate(found)
-    if len(others) > count or (bucket and len(others) < count):
+    flat = ranked.load().reshape(-1)
+    if (kernel := kernel_for(flat)) is not None:
+        others = members(kernel, flat, bucket, count)
+    else:
+        others = np.concatenate([_in_bucket(piece, bucket) for piece in chunks(flat)])
+    if others is None or len(others) > count or (bucket and len(others) < count):
         raise changed(ranked.name)
     return _Members(count - len(others), others)
 
