@@ -45,6 +45,7 @@ __all__ = [
     "monitor",
     "prune_and_retrain",
     "race",
+    "recover",
     "results",
     "retrain",
     "sensitivity",
@@ -72,6 +73,7 @@ if TYPE_CHECKING:  # a module's __getattr__ makes type checkers take any name fo
     from .performance.memory import memory
     from .performance.race import race
     from .recipe import Keep, Recipe
+    from .recovery.recover import recover
     from .training.custom_loop import constrain
     from .training.retrain import prune_and_retrain, retrain
     from .transfer_learning.transfer import transfer
@@ -92,6 +94,7 @@ else:
         "performance.memory": ("memory",),
         "performance.race": ("race",),
         "recipe": ("Keep", "Recipe"),
+        "recovery.recover": ("recover",),
         "training.custom_loop": ("constrain",),
         "training.retrain": ("prune_and_retrain", "retrain"),
         "transfer_learning.transfer": ("transfer",),
@@ -100,6 +103,7 @@ else:
 
     _ELSEWHERE = {
         "finetune": "retrain",
+        "gptq": "recover",
         "measure": "summary",
         "prune": "compress",
         "quantize": "compress",
@@ -113,7 +117,7 @@ else:
             return import_module(f".{name}", __name__)
         for place, found in _PLACES.items():
             if name in found:
-                if place.startswith(("training.", "transfer_learning.")):
+                if place.startswith(("training.", "transfer_learning.", "recovery.")):
                     from . import explore_and_monitor  # noqa: F401  # registers how a notebook shows a training
                 globals()[name] = value = getattr(import_module(f".{place}", __name__), name)
                 return value

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import html
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Unpack
 
 from torch import Tensor, nn
@@ -43,6 +44,7 @@ class CompressedModel:
         estimate: the exact figures, with each layer's error; None for a model loaded from a file, which no longer
             knows what it was.
         provenance: how its weights were obtained, such as "retrained 30 epochs, learning rate rewound".
+        notes: what was not done that was asked for, in a sentence each; `warnings` has them.
 
     Example:
         >>> import shrinkwidget as sw
@@ -57,6 +59,7 @@ class CompressedModel:
     model: nn.Module | None
     estimate: Estimate | None = None
     provenance: str = "no retraining"
+    notes: tuple[str, ...] = ()
 
     @property
     def recipe(self) -> Recipe:
@@ -91,7 +94,12 @@ class CompressedModel:
         unused: tuple[str, ...] = ()
         if by.kind != PLAIN["importance"] and not self.recipe.prunes:
             unused = (f"importance {by.kind!r} has nothing to rank: the recipe prunes no weight",)
-        return (*unused, *nothing_left(name for name, item in self.encoded.items() if not item.kept), *assumed)
+        return (
+            *unused,
+            *nothing_left(name for name, item in self.encoded.items() if not item.kept),
+            *assumed,
+            *self.notes,
+        )
 
     def parts(self) -> dict[str, int]:
         """Return the bytes of the file by part: codes, mask, scales, uncompressed, and the header with names and
@@ -315,11 +323,24 @@ def compress_trained(model: nn.Module, recipe: Recipe) -> CompressedModel:
     return _compressed(model, open_model(model), recipe, None, pruned=True)
 
 
+def compress_to(
+    model: nn.Module, recipe: Recipe, known: Sketch | None, given: Mapping[str, EncodedTensor]
+) -> CompressedModel:
+    """Return a model compressed by a recipe, with the codes of some layers, by name, chosen already."""
+    return _compressed(model, open_model(model), recipe, known, given=given)
+
+
 def _compressed(
-    model: Source, weights: ModelTensors, recipe: Recipe, known: Sketch | None, pruned: bool = False
+    model: Source,
+    weights: ModelTensors,
+    recipe: Recipe,
+    known: Sketch | None,
+    pruned: bool = False,
+    given: Mapping[str, EncodedTensor] = MappingProxyType({}),
 ) -> CompressedModel:
     new = copied(model) if isinstance(model, nn.Module) else None
-    encoded, estimate = encode_layers(weights, recipe, known, write=None if new is None else writer(new), pruned=pruned)
+    write = None if new is None else writer(new)
+    encoded, estimate = encode_layers(weights, recipe, known, write=write, pruned=pruned, given=given)
     packed = pack(_snapshot(weights, encoded), recipe, encoded)
     if new is not None:
         fill(new, packed.uncoded().items())

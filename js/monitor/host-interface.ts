@@ -54,7 +54,7 @@ export interface TestScore {
 
 /** Where the training is; rounds, epochs and steps count from 1. */
 export interface Progress {
-  phase: "prune" | "features" | "train" | "test" | "checkpoint" | "norms";
+  phase: "prune" | "features" | "train" | "test" | "checkpoint" | "norms" | "compensate";
   round: number;
   rounds: number;
   epoch: number;

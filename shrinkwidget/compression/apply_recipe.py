@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
+from types import MappingProxyType
 from typing import Any, TypeAlias
 
 import torch
@@ -21,7 +22,7 @@ from ..analysis.sketch import Sketch, counted
 from ..analysis.tied_and_parametrized_weights import clusters, plain_weights
 from ..errors import ModelError
 from ..recipe import Plan, Recipe
-from .encode_and_decode_layer import EncodedTensor, LayerWeights, decode, encode_layer, layer_of
+from .encode_and_decode_layer import EncodedTensor, LayerWeights, decode, encode_layer, encoded_already, layer_of
 from .fast_cpu_ops import count_true, energy, working
 from .pruning_masks import Selection, changed, selections
 
@@ -64,11 +65,13 @@ def encode_layers(
     cancelled: Watch | None = None,
     write: Write | None = None,
     pruned: bool = False,
+    given: Mapping[str, EncodedTensor] = MappingProxyType({}),
 ) -> tuple[dict[str, EncodedTensor], Estimate]:
     """Return the codes of every compressible layer that is not under Keep, by name, and the exact figures.
 
     Nothing in the codes shares memory with the model. The effective weights, decoded for the figures, are given to
-    `write` under the layer's name, from any thread. `pruned`: see `selections`.
+    `write` under the layer's name, from any thread. `pruned`: see `selections`. `given`: layers, by name, whose codes
+    were chosen already, for the same masks.
 
     Raises:
         Cancelled: as soon as `cancelled`, polled between layers, says so.
@@ -82,7 +85,10 @@ def encode_layers(
         if layer.plan.keep:
             flat = where_float64_is(layer.entry.load()).reshape(-1)
             return None, sum(energy(working(piece)) for piece in chunks(flat)), 0.0
-        done = encode_layer(layer.weights(), want_effective=write is not None)
+        if layer.entry.name in given:
+            done = encoded_already(layer.weights(), given[layer.entry.name])
+        else:
+            done = encode_layer(layer.weights(), want_effective=write is not None)
         if write is not None and done.effective is not None:
             write(layer.entry.name, done.effective)
         return done.encoded, done.signal, done.noise

@@ -284,20 +284,64 @@ def encode_layer(layer: LayerWeights, want_effective: bool = True) -> EncodedLay
             effective[piece.weights] = values
         signal += energy(working(original))
         noise += energy(working(values) - working(original))
-    encoded = EncodedTensor(
+    encoded = _encoded(
+        layer, grid, torch.cat(stored)
+    )  # a copy, even of plain floats: the model's memory may change later
+    if effective is not None:
+        effective = layer.layout.restored(effective, layer.shape)
+    return EncodedLayer(encoded, effective, signal, noise)
+
+
+def _encoded(layer: LayerWeights, grid: Grid, codes: Tensor) -> EncodedTensor:
+    return EncodedTensor(
         layer.name,
         layer.shape,
         layer.dtype,
         layer.layout,
-        plan=plan,
+        plan=layer.plan,
         keep=layer.keep,
-        codes=torch.cat(stored),  # a copy, even of plain floats: the model's own memory may change later
+        codes=codes,
         scales=grid.scales,
         zeros=grid.zeros,
         codebook=grid.codebook,
     )
-    if effective is not None:
-        effective = layer.layout.restored(effective, layer.shape)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Levels:
+    """Every value that the weights of a layer may have, for whoever chooses among them by more than the nearest.
+
+    `values`: effective weights, float32 ``[groups, levels]``, ascending in each group; `codes`: theirs, uint8.
+    """
+
+    values: Tensor
+    codes: Tensor
+
+    @classmethod
+    def of(cls, layer: LayerWeights, grid: Grid) -> Levels:
+        """Return the levels of a layer whose plan has codes, of up to 8 bits."""
+        plan, groups = layer.plan, layer.groups if layer.plan.coder.has_scales else groups_of(layer.matrix, "tensor")
+        all_codes = torch.arange(plan.coder.largest_code(plan.bits) + 1, dtype=torch.uint8, device=layer.flat.device)
+        codes = all_codes.expand(groups.count, -1).contiguous()
+        decoded = decode_blocks(codes, grid.scales, grid.zeros, grid.codebook, plan, layer.name)
+        values, order = finite(decoded, grid.scales, plan, layer.flat.dtype).float().sort(dim=1)
+        return cls(values, codes.gather(1, order))
+
+
+def encoded_as(layer: LayerWeights, grid: Grid, codes: Tensor) -> EncodedTensor:
+    """Return a layer with codes of somebody's choice, ``[n]`` row by row; those of pruned weights are left out."""
+    return _encoded(layer, grid, codes.clone() if layer.keep is None else selected(codes, layer.keep))
+
+
+def encoded_already(layer: LayerWeights, encoded: EncodedTensor) -> EncodedLayer:
+    """Return what codes of somebody's choice make of a layer."""
+    effective = decode(encoded)
+    rows = layer.layout.rows(effective).reshape(-1)
+    signal = noise = 0.0
+    for piece in layer.pieces():
+        original = working(layer.flat[piece.weights])
+        signal += energy(original)
+        noise += energy(working(rows[piece.weights]) - original)
     return EncodedLayer(encoded, effective, signal, noise)
 
 

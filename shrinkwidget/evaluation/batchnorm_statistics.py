@@ -89,16 +89,19 @@ def _as_pair(inputs: object) -> object:
     return (inputs, torch.zeros(len(inputs))) if isinstance(inputs, Tensor) and inputs.ndim else inputs
 
 
-def recalibration_examples(
-    train_data: object, cancelled: Callable[[], bool] = never, patience: float | None = None
+def unlabelled_examples(
+    train_data: object,
+    cancelled: Callable[[], bool] = never,
+    patience: float | None = None,
+    samples: int = EXAMPLES,
 ) -> DataSubset:
-    """Return the training examples that `recalibrate` re-estimates statistics on, always the same ones.
+    """Return some examples of training data, or of inputs alone, always the same ones.
 
     Raises:
         Cancelled: when `cancelled` says so.
         DataError: for data that is none, or that fails while it gives a batch.
     """
-    return draw_subset(_as_pair(train_data), EXAMPLES, cancelled=cancelled, patience=patience)
+    return draw_subset(_as_pair(train_data), samples, cancelled=cancelled, patience=patience)
 
 
 def recalibrate(
@@ -131,4 +134,4 @@ def recalibrated_copy(model: nn.Module, train_data: object, provenance: str | No
         raise ModelError(f"recalibrate_batchnorm=…: {why}: leave it out")
     network, before = copied(model), "" if provenance in (None, "no retraining") else str(provenance)
     with preserve_rng_state():
-        return network, recalibrate(network, recalibration_examples(train_data), before)
+        return network, recalibrate(network, unlabelled_examples(train_data), before)

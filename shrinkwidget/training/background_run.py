@@ -27,15 +27,16 @@ from .training_options import TrainingSpec
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from ..recovery.recover import RecoverySession, RecoverySpec
     from ..transfer_learning.transfer import TransferSession, TransferSpec
 
 _LOCK = threading.Lock()
 _CLAIMED: Final[set[int]] = set()  # ids of the models that are being trained: their trainings hold on to them
 
-AnySpec: TypeAlias = "TrainingSpec | TransferSpec"
+AnySpec: TypeAlias = "TrainingSpec | TransferSpec | RecoverySpec"
 """What a run can be given."""
 
-AnyTrainer: TypeAlias = "Trainer | BatchNormRecalibration | TransferSession"
+AnyTrainer: TypeAlias = "Trainer | BatchNormRecalibration | TransferSession | RecoverySession"
 """What does it, advanced step by step by a `TrainingRun` or by a progress bar."""
 
 Show: TypeAlias = "Callable[[TrainingRun[Any]], object]"

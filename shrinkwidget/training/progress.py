@@ -18,7 +18,10 @@ from ..errors import FileError
 from ..evaluation.evaluate import Score
 from ..evaluation.metrics import Metric
 
-Phase: TypeAlias = Literal["prune", "features", "train", "test", "checkpoint", "norms"]
+Phase: TypeAlias = Literal["prune", "features", "train", "test", "checkpoint", "norms", "compensate"]
+
+
+_WITHOUT_EPOCHS: Final[dict[Phase, str]] = {"norms": "batch norm", "compensate": "error compensation"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +75,8 @@ class Progress:
     @property
     def place(self) -> str:
         """Where it is: ``"round 2/12, epoch 3/30"``."""
-        if self.phase == "norms":  # has no epochs
-            return "batch norm"
+        if self.phase in _WITHOUT_EPOCHS:
+            return _WITHOUT_EPOCHS[self.phase]
         rounds = f"{self.stage}, " if self.stage else f"round {self.round}/{self.rounds}, " if self.rounds > 1 else ""
         return f"{rounds}epoch {self.epoch}/{self.epochs}"
 
@@ -296,6 +299,8 @@ class ProgressLines:
             self._bar.total = now.rounds * now.epochs * (now.steps or 0) if known else None
             if now.phase == "train":
                 self._bar.update()
+            elif now.phase == "compensate":
+                self._bar.n = now.step
             self._bar.set_description(now.place, refresh=False)
             self._bar.set_postfix_str(", ".join(_figures(now)), refresh=False)
         elif last is not None and last.epoch and (last.round, last.epoch) != (now.round, now.epoch):
@@ -317,6 +322,8 @@ class ProgressLines:
 
 
 def _figures(now: Progress) -> list[str]:
+    if now.phase == "compensate":
+        return [f"layer {now.step:,} of {now.steps:,}"]
     if now.phase == "norms":  # nothing is pruned or trained meanwhile
         return [f"statistics of {now.step:,} batch{'es' * (now.step != 1)}"]
     figures = [f"{now.sparsity:.1%} sparse"]

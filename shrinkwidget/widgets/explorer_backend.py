@@ -24,7 +24,7 @@ from ..errors import Cancelled, DataError, ModelError, NoEstimateError, RecipeEr
 from ..evaluation.batches import first_example, prepared, raw_batches, read_in_thread, refuse_no_data
 from ..evaluation.batchnorm_statistics import (
     recalibrate,
-    recalibration_examples,
+    unlabelled_examples,
     why_not_recalibrated,
 )
 from ..evaluation.calibration import calibrated
@@ -289,7 +289,7 @@ class ExplorerSession:
 
     def _recalibrated_on(self, cancelled: CancelCheck) -> DataSubset:
         if self._recalibration is None:
-            self._recalibration = recalibration_examples(self.train_data, cancelled, _PATIENCE_SECONDS)
+            self._recalibration = unlabelled_examples(self.train_data, cancelled, _PATIENCE_SECONDS)
         return self._recalibration
 
     # sensitivity, layer by layer, on a copy of its own: other work may come between two batches

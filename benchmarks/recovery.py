@@ -1,0 +1,76 @@
+"""What recovery without retraining wins back at equal bytes: `recover` beside `compress` and batch norm alone.
+
+``python -m benchmarks.recovery [--data ../shared/data]`` prints rows and writes ``recovery.json``: of the embedded
+network, and of the ResNet-20 for CIFAR-10 where the folder has it. The examples are training images, scores those of
+test images. Seconds are of a CPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import shrinkwidget as sw
+
+from .machine_info import describe
+from .methods_compared import CALIBRATION, Subject, accuracy, subjects
+
+FILE: Final = Path(__file__).with_suffix(".json")
+RECIPES: Final = (
+    sw.Recipe(bits=3),
+    sw.Recipe(bits=2),
+    sw.Recipe(sparsity=0.8),
+    sw.Recipe(sparsity=0.8, bits=4),
+    sw.Recipe(sparsity=0.9, bits=4),
+)
+
+
+def rows(subject: Subject) -> Iterator[dict[str, Any]]:
+    """Yield the accuracies under every recipe."""
+    for recipe in RECIPES:
+        plain = sw.compress(subject.network, recipe)
+        norms = sw.retrain(plain, subject.calibration, method="recalibrate_batchnorm", progress=False)
+        start = time.process_time()
+        small = sw.recover(subject.network, subject.calibration, recipe, progress=False)
+        seconds = time.process_time() - start
+        codes = sw.recover(
+            subject.network,
+            subject.calibration,
+            recipe,
+            methods=["error_compensation", "bias_correction"],
+            progress=False,
+        )
+        assert small.nbytes == codes.nbytes == plain.nbytes
+        yield {
+            "network": subject.name,
+            "recipe": recipe.to_dict(),
+            "nbytes": small.nbytes,
+            "compress": accuracy(plain, subject),
+            "batch norm": accuracy(norms, subject),
+            "error compensation, bias correction": accuracy(codes, subject),
+            "recover": accuracy(small, subject),
+            "seconds": round(seconds, 1),
+        }
+
+
+def main() -> None:
+    """Measure, print, and write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--data", type=Path, default=Path("../shared/data"), help="the folder of ResNet-20 and its images"
+    )
+    found = []
+    for subject in subjects(parser.parse_args().data):
+        dense = round(sw.evaluate(subject.network, subject.test).value, 4)
+        for row in rows(subject):
+            found.append(row | {"dense": dense, "n": len(subject.test[1])})
+            print(", ".join(f"{name} {value}" for name, value in row.items()), flush=True)
+    FILE.write_text(json.dumps({"machine": describe(), "examples": CALIBRATION, "rows": found}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

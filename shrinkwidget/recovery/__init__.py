@@ -1,0 +1,1 @@
+"""Recovery without retraining: better codes for the same file, and statistics that fit them, from unlabelled data."""

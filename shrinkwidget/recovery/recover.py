@@ -1,0 +1,365 @@
+"""`recover`: compress a model, and win back what that costs from a few unlabelled examples, without retraining."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass, field, replace
+from itertools import chain
+from typing import Final, Literal, TypeAlias, Unpack, overload
+
+import torch
+from torch import Tensor, nn
+
+from ..analysis.model_tensors import open_model
+from ..analysis.parallel import Watch, never
+from ..analysis.run_without_side_effects import RandomState
+from ..analysis.sketch import counted
+from ..argument_checks import public
+from ..compressed_model import CompressedModel, compress_to
+from ..compression.apply_recipe import SelectedLayer, copied, select_layers, writer
+from ..compression.encode_and_decode_layer import EncodedTensor, decode, encode_layer
+from ..errors import Cancelled, ModelError, TrainingError, a_type
+from ..evaluation.batchnorm_statistics import (
+    EXAMPLES,
+    recalibrating,
+    recalibration_steps,
+    unlabelled,
+    unlabelled_examples,
+    why_not_recalibrated,
+)
+from ..evaluation.calibration import CalibrationRun, calibrated
+from ..evaluation.data_subset import DataSubset
+from ..method_registry import every_setting
+from ..recipe import Recipe, RecipeFields, layer_label, recipe_from
+from ..training.background_run import TrainingRun, run_displayed
+from ..training.progress import Progress, TrainingLog
+from ..training.schedules_and_methods import check_whole, checked_choice
+from ..training.training_options import TrainingOptions
+from .error_compensation import SingularMomentsError, compensate
+from .input_moments import InputMoments, collecting, why_no_moments
+
+RecoveryMethod: TypeAlias = Literal["error_compensation", "bias_correction", "recalibrate_batchnorm"]
+
+_WORDS: Final[Mapping[str, str]] = {
+    "error_compensation": "error compensation",
+    "bias_correction": "bias correction",
+    "recalibrate_batchnorm": "batch norm recalibrated",
+}
+"""What a provenance says of each method."""
+
+_PASSES: Final = 24
+"""A layer is compensated for the inputs that the network compressed so far gives it, so that the examples run through
+it once for every layer; of more layers than this some share a pass."""
+
+_DAMPING: Final = 0.01  # as GPTQ's
+
+
+@overload
+def recover(
+    model: nn.Module,
+    train_data: object,
+    recipe: Recipe | float | None = None,
+    *,
+    methods: RecoveryMethod | Sequence[RecoveryMethod] | None = None,
+    examples: int = EXAMPLES,
+    background: Literal[False] = False,
+    progress: bool = True,
+    **fields: Unpack[RecipeFields],
+) -> CompressedModel: ...
+@overload
+def recover(
+    model: nn.Module,
+    train_data: object,
+    recipe: Recipe | float | None = None,
+    *,
+    methods: RecoveryMethod | Sequence[RecoveryMethod] | None = None,
+    examples: int = EXAMPLES,
+    background: Literal[True],
+    progress: bool = True,
+    **fields: Unpack[RecipeFields],
+) -> TrainingRun[CompressedModel]: ...
+@public(fields_of=[RecipeFields], also=every_setting)
+def recover(
+    model: nn.Module,
+    train_data: object,
+    recipe: Recipe | float | None = None,
+    *,
+    methods: RecoveryMethod | Sequence[RecoveryMethod] | None = None,
+    examples: int = EXAMPLES,
+    background: bool = False,
+    progress: bool = True,
+    **fields: Unpack[RecipeFields],
+) -> CompressedModel | TrainingRun[CompressedModel]:
+    """Return a model compressed by a recipe, its weights chosen so that it computes what the dense one did.
+
+    It takes seconds, a few examples, and no label. The file has the very bytes that `compress` would give: masks are
+    those of the recipe, and weights lie on its grids; only which of its values each has is chosen by what the layer
+    computes. The model given is untouched.
+
+    >>> import shrinkwidget as sw
+    >>> model, test = sw.demo.model(), sw.demo.data("test")
+    >>> sw.evaluate(sw.compress(model, sparsity=0.9, bits=4), test) < 0.6
+    True
+    >>> small = sw.recover(model, sw.demo.data("train"), sparsity=0.9, bits=4)
+    >>> sw.evaluate(small, test) > 0.98, small.provenance
+    (True, 'recovered on 512 training examples: error compensation, batch norm recalibrated')
+
+    Args:
+        model: the dense module.
+        train_data: as for `evaluate`, or inputs alone: a tensor of them, or batches of one tensor each. Never test
+            data: what a model was fitted to cannot tell how good it is.
+        recipe: a `Recipe`, or a number: the sparsity.
+        methods: some of ``"error_compensation"`` (of linear layers and convolutions of one or two dimensions, see
+            `shrinkwidget.recovery.error_compensation`), ``"bias_correction"`` (biases are moved by what the mean output
+            of their layer lost), and ``"recalibrate_batchnorm"`` (batch norm's statistics are measured again, see
+            `methods.RecalibrateBatchNorm`). By default the first, and the last, or, without batch norm, the second.
+        examples: so many are drawn from the data.
+        background: True for a `TrainingRun` on a thread of its own, already started, instead of the result.
+        progress: while it blocks, a terminal shows a bar, and any other stderr a line now and then.
+        fields: of a `Recipe`; beside a recipe they change it.
+
+    Returns:
+        The compressed model. Layers that were rounded as `compress` does, since their inputs are no rows that a matrix
+        multiplies, the data never reached them, or their inputs have no inverse second moments, are among its
+        `warnings`.
+
+    Raises:
+        RecipeError, MethodError: as `compress` does.
+        ModelError: for what is no module, cannot be copied, or has no batch norm to recalibrate.
+        DataError: for data that is none, holds NaN, or does not fit the model, naming the batch.
+        TrainingError: for unknown methods, or a number of examples that cannot be.
+        ArgumentError: for an unknown keyword.
+    """
+    given: object = model
+    if not isinstance(given, nn.Module):
+        dense = " it was made of" if isinstance(given, CompressedModel) else ""
+        raise ModelError(f"cannot recover {a_type(given)}: give the dense nn.Module{dense}, and the recipe")
+    check_whole(examples, "recover", "examples")
+    made_by = recipe_from(recipe, fields)
+    spec = RecoverySpec(model, train_data, made_by, _checked_methods(methods, model), examples)
+    if background:
+        return TrainingRun[CompressedModel](spec).start()
+    done: CompressedModel = run_displayed(spec, progress)
+    return done
+
+
+def _checked_methods(found: str | Sequence[str] | None, model: nn.Module) -> tuple[str, ...]:
+    """Return what is to be done, in order."""
+    if found is None:
+        return "error_compensation", "bias_correction" if why_not_recalibrated(model) else "recalibrate_batchnorm"
+    names = [found] if isinstance(found, str) else list(found)
+    chosen = {checked_choice(name, tuple(_WORDS), "recover(methods=…)") for name in names}
+    if "recalibrate_batchnorm" in chosen and (why := why_not_recalibrated(model)):
+        raise ModelError(f"recover(methods=…): {why}: leave 'recalibrate_batchnorm' out")
+    if not chosen:
+        raise TrainingError("recover(methods=[]) has nothing to do: name a method, or use compress")
+    return tuple(name for name in _WORDS if name in chosen)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RecoverySpec:
+    """What a `TrainingRun` is asked for, like a `TrainingSpec`: a dense model, its recipe, and how it is recovered."""
+
+    model: nn.Module
+    train_data: object
+    recipe: Recipe
+    methods: tuple[str, ...]
+    examples: int = EXAMPLES
+    options: TrainingOptions = field(default_factory=TrainingOptions)
+
+    @property
+    def trains(self) -> bool:
+        """Whether it trains, epoch by epoch."""
+        return False
+
+    @property
+    def kind(self) -> str:
+        """What it makes of a model, in a word."""
+        return "recovered"
+
+    @property
+    def words(self) -> str:
+        """What is done."""
+        return ", ".join(_WORDS[method] for method in self.methods)
+
+    def trainer(self, stopped: Watch = never, patience: float | None = None) -> RecoverySession:
+        """Return what does it."""
+        return RecoverySession(self, stopped, patience)
+
+
+class RecoverySession:
+    """Does a recovery: layer by layer, in the order in which the network runs them, then its batch norms."""
+
+    def __init__(self, spec: RecoverySpec, stopped: Watch, patience: float | None) -> None:
+        self.spec = spec
+        self.log = TrainingLog()
+        self._stopped, self._patience = stopped, patience
+        self._result: CompressedModel | None = None
+
+    def best(self) -> CompressedModel:
+        """Return the recovered model, or, before it is complete, the compressed one as it is."""
+        return self._result or compress_to(self.spec.model, self.spec.recipe, None, {})
+
+    def steps(self) -> Generator[Progress, None, CompressedModel]:
+        """Do it, and return the result; when it is stopped, the compressed model as it is.
+
+        Raises:
+            DataError: for data that is none, holds NaN, or does not fit the model, naming the batch.
+            MethodError: for an importance or a quantizer that fails.
+        """
+        random = RandomState()
+        steps = self._steps()
+        while True:
+            # a forward pass may draw random numbers, and what stands between two steps is the caller's
+            with random.entered():
+                try:
+                    now = next(steps)
+                except (StopIteration, Cancelled):
+                    return self.best()
+            yield now
+
+    def _steps(self) -> Iterator[Progress]:
+        spec = self.spec
+        yield Progress("features", 1, 1, 1)  # reading the data may take its time
+        examples = unlabelled_examples(spec.train_data, self._stopped, self._patience, spec.examples)
+        weights, network = open_model(spec.model), copied(spec.model).eval()
+        known = counted(weights)
+        if spec.recipe.importance.calibrated:
+            known = replace(known, calibration=calibrated(spec.model, examples.data))
+        selected = {layer.entry.name: layer for layer in select_layers(weights, spec.recipe, known, self._stopped)}
+        layers = _LayerByLayer(network, selected, examples, spec.methods, self._stopped)
+        if set(spec.methods) & {"error_compensation", "bias_correction"}:
+            for done in layers.steps():
+                yield Progress("compensate", 1, 1, 1, 1, done, len(selected))
+        small = compress_to(spec.model, spec.recipe, known, layers.codes)
+        write = writer(network)
+        for name, codes in small.encoded.items():  # those that were not compensated, too
+            write(name, decode(codes))
+        if "recalibrate_batchnorm" in spec.methods:
+            for number in recalibration_steps(network, unlabelled(examples.data), self._stopped):
+                yield Progress("norms", 1, 1, 1, 1, number)
+        self._result = replace(
+            small.with_uncompressed_from(network),
+            provenance=f"recovered on {examples.n:,} training examples: {spec.words}",
+            notes=layers.notes(),
+        )
+
+
+class _LayerByLayer:
+    """Compresses the layers of a network where it stands, each for the inputs it gets once those before it are done.
+
+    `codes` are the codes chosen so far, by layer; `why` says of others why they are rounded as `compress` does.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        selected: Mapping[str, SelectedLayer],
+        examples: DataSubset,
+        methods: Sequence[str],
+        stopped: Watch,
+    ) -> None:
+        self.codes: dict[str, EncodedTensor] = {}
+        self.why: dict[str, str] = {}
+        self._network, self._methods, self._stopped = network, methods, stopped
+        self._selected = {name: layer for name, layer in selected.items() if not layer.plan.keep}
+        self._data = CalibrationRun(network, examples.data)
+        self._batches = sum(1 for _ in unlabelled(examples.data))
+
+    def steps(self) -> Iterator[int]:
+        """Do it, and yield how many layers are done after each.
+
+        Raises:
+            Cancelled: when it is stopped.
+        """
+        layers, write = self._in_order(), writer(self._network)
+        names, together = list(layers), -(-len(layers) // _PASSES)
+        corrects = "bias_correction" in self._methods
+        dense = self._means(layers) if corrects else {}
+        for name, layer in self._selected.items():  # first, so that the others make good for these, too
+            if name not in layers:
+                write(name, decode(encode_layer(layer.weights(), want_effective=False).encoded))
+        for place, name in enumerate(names):
+            if place % together == 0:
+                some = {other: layers[other] for other in names[place : place + together]}
+                compressed = self._means(some) if corrects else {}
+                moments = self._moments(some) if "error_compensation" in self._methods else {}
+            self.codes[name] = self._encoded(name, moments.get(name))
+            effective, entry = decode(self.codes[name]), self._selected[name].entry
+            write(name, effective)
+            for module in layers[name] if corrects else ():
+                lost = _mean_output(entry.rows(), dense[module]) - _mean_output(
+                    entry.layout.rows(effective), compressed[module]
+                )
+                _add_to_bias(module, lost)
+            yield place + 1
+
+    def notes(self) -> tuple[str, ...]:
+        """Return in a sentence each which layers were rounded as `compress` does, and why."""
+        reasons = sorted(set(self.why.values()))
+        layers = {reason: [layer_label(name) for name, why in self.why.items() if why == reason] for reason in reasons}
+        return tuple(f"{', '.join(names)} rounded without error compensation: {why}" for why, names in layers.items())
+
+    def _encoded(self, name: str, inputs: InputMoments | None) -> EncodedTensor:
+        layer = self._selected[name].weights()
+        if inputs is not None and inputs.second is not None:
+            try:
+                return compensate(layer, inputs.second, _DAMPING)
+            except SingularMomentsError:
+                self.why[name] = "the second moments of its inputs cannot be inverted"
+        return encode_layer(layer, want_effective=False).encoded
+
+    def _in_order(self) -> dict[str, list[nn.Module]]:
+        """Return the layers whose inputs can be told, and the modules that run each, as the first batch runs them."""
+        named = {id(p): name for name, p in self._network.named_parameters(remove_duplicate=False)}
+        own = {alias: name for name, layer in self._selected.items() for alias in layer.entry.names}
+        found: dict[str, list[nn.Module]] = {}
+
+        def note(module: nn.Module, *_: object) -> None:
+            name = own.get(named.get(id(module._parameters.get("weight")), ""))
+            if name is None or module in found.get(name, ()):
+                return
+            if why := why_no_moments(module):
+                self.why[name] = why
+            found.setdefault(name, []).append(module)
+
+        with ExitStack() as hooks:
+            for module in self._network.modules():
+                hooks.enter_context(module.register_forward_pre_hook(note))
+            next(self._data.forward())
+        self.why |= {name: "the data never reached it" for name in self._selected if name not in found}
+        return {name: modules for name, modules in found.items() if name not in self.why}
+
+    def _moments(self, layers: Mapping[str, Sequence[nn.Module]]) -> dict[str, InputMoments]:
+        """Return the moments of the inputs of layers, by name."""
+        with collecting(layers, self._batches) as found:
+            self._run()
+        return found
+
+    def _means(self, layers: Mapping[str, Sequence[nn.Module]]) -> dict[nn.Module, InputMoments]:
+        """Return the mean inputs of layers, by module: those that share weights have biases of their own."""
+        apart = {str(number): [module] for number, module in enumerate(chain.from_iterable(layers.values()))}
+        with collecting(apart, self._batches, means_only=True) as found:
+            self._run()
+        return {apart[number][0]: moments for number, moments in found.items()}
+
+    def _run(self) -> None:
+        # batch norms work with the statistics of each batch meanwhile, where they are to be measured again at the end
+        with recalibrating(self._network) if "recalibrate_batchnorm" in self._methods else nullcontext():
+            for _ in self._data.forward():
+                if self._stopped():
+                    raise Cancelled("cancelled before all layers were compensated")
+
+
+def _mean_output(rows: Tensor, inputs: InputMoments) -> Tensor:
+    """Return the mean output, ``[rows]``, of a layer whose weights are ``[rows, columns]``, without its bias."""
+    groups = rows.float().view(len(inputs.mean), -1, rows.shape[1])
+    return (groups @ inputs.mean[..., None]).view(-1)
+
+
+def _add_to_bias(module: nn.Module, lost: Tensor) -> None:
+    bias = module._parameters.get("bias")
+    if bias is not None:
+        with torch.no_grad():
+            bias.add_(lost.to(bias.dtype))
