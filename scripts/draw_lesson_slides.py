@@ -20,7 +20,8 @@ SLIDES: Final = {
     1: {
         "layers": "sw.figures.silhouette(network, **slide)",
         "bits": (
-            "sw.figures.size(network, steps={f'{b} bits': sw.compress(network, bits=b) for b in (32, 8, 4)}, **slide)"
+            "sw.figures.size(network, steps={'32 bits': sw.summary(network).safetensors,"
+            " '8 bits': sw.compress(network, bits=8), '4 bits': sw.compress(network, bits=4)}, **slide)"
         ),
     },
     2: {

@@ -46,22 +46,16 @@ CLAIMS: dict[str, dict[str, str]] = {
         "with 1 weight in 32 it does not, and fine-tuning does": (
             "sw.evaluate(deep_renormed, valid).high < 0.8 and sw.evaluate(tuned, valid).low > 0.95"
         ),
-        "rewinding comes out ahead": "rewound.points[-1]['test']['low'] > usual.points[-1]['test']['high']",
         "a tenth of the weights is enough": "free['sparsity'] > 0.9",
         "the smallest is the one reported": "smallest.estimate.layer('stem').n == 144 and smallest is rewound.result",
     },
     "03-quantize.ipynb": {
-        "3 bits tell at most 8 values apart": "len(small.model.get_submodule('head').weight.unique()) <= 8",
-        "from 3 bits on, a bit is worth about 6 dB": (
-            "all(5 < more - less < 7 for line in sqnr.values() for less, more in zip(line[2:], line[3:]))"
+        "fewer weights to a scale fit better, and cost bytes": (
+            "grids['per 32 weights'].estimate.sqnr > grids['per channel'].estimate.sqnr"
+            " and grids['per 32 weights'].nbytes > grids['per channel'].nbytes"
         ),
-        "fewer weights to a scale fit better": (
-            "all(a < b < c for a, b, c in"
-            " zip(sqnr['one scale per tensor'], sqnr['per channel'], sqnr['per 32 weights']))"
-        ),
-        "at 2 bits least error is the default": (
-            "abs(sqnr['per channel'][1] - sqnr['per channel, least error'][1]) < 0.3"
-            " and sqnr['per channel'][2] + 0.5 < sqnr['per channel, least error'][2]"
+        "the grid of least error has less of it": (
+            "grids['per channel, least error'].estimate.sqnr > grids['per channel'].estimate.sqnr + 0.5"
         ),
         "one bit guesses, and batch norm brings it back": "by_bits[1][0].high < 0.25 and by_bits[1][1].low > 0.9",
         "folding changes no output": "difference < 1e-4",
@@ -78,12 +72,13 @@ CLAIMS: dict[str, dict[str, str]] = {
             "moved.score.low < scratch.score.high and scratch.score.low < moved.score.high"
         ),
         "but one costs far less": "times > 100",
-        "few labels: transfer is ahead": (
-            "all(a.value > b.value + 0.02 for a, b in"
-            " list(zip(curves['transferred, all fine-tuned'], curves['from scratch']))[:2])"
+        "the small one is not told from the dense one, and a tenth of its bytes": (
+            "learnt.score.high > found['all'].score.low"
+            " and 10 * learnt.compressed.nbytes < sw.summary(pretrained).safetensors"
         ),
-        "twenty: scratch has caught up": (
-            "curves['from scratch'][2].high > curves['transferred, all fine-tuned'][2].low"
+        "fifty images taught it to read more than print did": (
+            "on_test['transferred'].low > on_test['print only'].high"
+            " and on_test['small, transferred'].value > on_test['print only'].value"
         ),
     },
 }

@@ -70,7 +70,10 @@ def test_a_learner_predicts_drags_and_is_checked(jupyterlab: Lab, context: Brows
     # the explorer covers what it found out, too, until the learner has said what it will be
     page.slide_to(85)
     expect(page.part("predict")).to_be_visible(timeout=LONG)
-    assert book.python("ex.score is None and ex.history == []") is True
+    page.settled_bytes()
+    book.until("ex.recipe.sparsity == 0.85")
+    assert book.python("ex.score") is None
+    assert book.python("[point['recipe'].sparsity for point in ex.history]") in ([], [0.0])
     page.part("predict-box").fill("90")
     page.part("predict-box").press("Enter")
     expect(page.part("prediction")).to_contain_text("you said 90", timeout=LONG)
