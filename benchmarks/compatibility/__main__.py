@@ -54,7 +54,7 @@ recipes ({recipes}).
 
 A "yes" is a result that was checked, not only one without an error:
 
-* **measure** counts multiply-accumulates, and the bytes of the plain file as safetensors writes them;
+* **summary** counts multiply-accumulates, and the bytes of the plain file as safetensors writes them;
 * **sketch** estimates the bytes of every recipe's file;
 * **compress** leaves the outputs alone where the recipe does nothing, and gives no NaN elsewhere;
 * **save** writes `nbytes` bytes;

@@ -27,7 +27,7 @@ RECIPES: Final = {
     "2:4, 8 bits": sw.Recipe(structure="2:4", bits=8),
     "80 %, 3 bits, groups of 32": sw.Recipe(sparsity=0.8, bits=3, granularity=32),
 }
-STEPS: Final = ("measure", "sketch", "compress", "save", "load", "evaluate", "retrain", "fold", "transfer")
+STEPS: Final = ("summary", "sketch", "compress", "save", "load", "evaluate", "retrain", "fold", "transfer")
 _TRAINED: Final = sw.Recipe(sparsity=0.8, bits=4)
 _NORMS: Final = (nn.modules.batchnorm._BatchNorm,)
 _FEW_BYTES: Final = 256
@@ -77,7 +77,7 @@ def check(architecture: Architecture) -> Row:
         else:
             row.verdicts[step] = "yes"
 
-    tried("measure", lambda: _measure(model, data[0], row))
+    tried("summary", lambda: _summary(model, data[0], row))
     _each_recipe(architecture, model, data[0], row)
     tried("evaluate", lambda: _evaluate(architecture.task, model, data))
     tried("retrain", lambda: _retrain(architecture, model, data))
@@ -85,7 +85,7 @@ def check(architecture: Architecture) -> Row:
     tried("transfer", lambda: _transfer(architecture.task, model, data))
     after = model.state_dict()
     if changed := [name for name, value in before.items() if not _same(value, after[name])]:
-        row.verdicts["measure"], row.reasons["measure"] = "WRONG", f"the user's {changed[0]!r} was changed"
+        row.verdicts["summary"], row.reasons["summary"] = "WRONG", f"the user's {changed[0]!r} was changed"
     return row
 
 
@@ -106,14 +106,14 @@ def output_of(model: nn.Module, batch: object) -> Tensor:
     return logits
 
 
-def _measure(model: nn.Module, batch: object, row: Row) -> None:
+def _summary(model: nn.Module, batch: object, row: Row) -> None:
     args, kwargs = inputs_of(batch)
     size = sw.summary(model, kwargs or args)
     row.layers = size.depth
     if not size.macs:
         raise WrongError("no multiply-accumulates were counted")
     if not _views(model) and size.safetensors != (written := len(save(_without_ties(model)))):
-        raise WrongError(f"a plain .safetensors file has {written} bytes, measure says {size.safetensors}")
+        raise WrongError(f"a plain .safetensors file has {written} bytes, summary says {size.safetensors}")
 
 
 def _without_ties(model: nn.Module) -> dict[str, Tensor]:

@@ -76,6 +76,24 @@ export function levelsOf({ step, far }: LinearGrid): number {
   return Math.floor(Math.min(far, 1) / step + 0.5);
 }
 
+/**
+ * How many levels a grid has on either side of zero, in a layer whose weights reach so far: an asymmetric one has levels
+ * where the weights are, and at few bits as many as its range leaves over.
+ */
+export function sidesOf(
+  grid: LinearGrid,
+  plan: Plan,
+  reach: { below: number; above: number },
+): { below: number; above: number } {
+  const far = levelsOf(grid);
+  if (isSymmetric(plan)) return { below: far, above: far };
+  const nearest = Math.min(reach.below, reach.above);
+  const span = spanOf(plan);
+  const counted = plan.bits <= FEW_BITS && span !== "auto" && span !== "absmax";
+  const near = Math.min(far, Math.floor((counted ? grid.near : Math.min(grid.near, nearest)) / grid.step + 0.5));
+  return reach.below > reach.above ? { below: far, above: near } : { below: near, above: far };
+}
+
 /** Whether a grid with as many levels on either side is tried: it is exact where the weights are on one already. */
 export function triesEven(plan: Plan, ratios: ArrayLike<number>): boolean {
   return (

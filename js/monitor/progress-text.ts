@@ -18,6 +18,7 @@ const PHASE_WORDS = {
   test: "validating",
   checkpoint: "saving",
   norms: "measuring",
+  compensate: "compensating errors",
 };
 
 /** "round 3 of 11 · epoch 12 of 30 · step 5 of 23". */

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from ..recipe import Plan
 from .pruning_estimate import NO_CUT, PruningOutcome
 from .quantization_estimate import (
+    FEW_BITS,
+    LinearGrid,
     Moments,
     UniformPlan,
     chosen_grid,
@@ -21,7 +23,7 @@ from .quantization_estimate import (
     surviving_ratios,
 )
 from .quantization_group_histograms import ATOM, BINS, HIGH, LOW, MIDDLE, Floats, Table, bin_of
-from .sketch import LayerSketch
+from .sketch import LayerSketch, bucket_edges
 
 _EVERYONE: Final = PruningOutcome(0, 0.0, NO_CUT, None)
 
@@ -125,10 +127,12 @@ def codebook_bars(layer: LayerSketch, plan: Plan, survival: PruningOutcome) -> t
 def uniform_bars(layer: LayerSketch, plan: UniformPlan, survival: PruningOutcome, kept: int) -> tuple[Floats, Floats]:
     """Return the evenly spaced values that survivors round to, and how many to each."""
     table = nearest_table(layer, plan.granularity)
-    step, steps = _grid(layer, plan, table, survival)
+    grid = _linear_grid(layer, plan, table, survival)
+    step, steps = grid.step, _levels_beside(grid)
     if plan.granularity == "tensor":  # one scale: the cells of its levels, cut out of the value table
         unit = step * layer.absmax
-        j = np.arange(-steps, steps + 1, dtype=np.float64)
+        below, above = _sides(grid, plan, _reach(layer, survival))
+        j = np.arange(-below, above + 1, dtype=np.float64)
         parts = _parts(layer, survival)
         ends = np.append(parts.below((j[:-1] + 0.5) * unit), parts.total)
         return j * unit, np.diff(ends, prepend=0.0)
@@ -145,8 +149,33 @@ def uniform_bars(layer: LayerSketch, plan: UniformPlan, survival: PruningOutcome
 def uniform_levels(layer: LayerSketch, plan: UniformPlan, survival: PruningOutcome) -> Floats:
     """Return the evenly spaced values of a typical group, whose range is the root mean square of all."""
     table = nearest_table(layer, plan.granularity)
-    step, steps = _grid(layer, plan, table, survival)
-    return np.arange(-steps, steps + 1, dtype=np.float64) * (step * typical_range(table))
+    grid = _linear_grid(layer, plan, table, survival)
+    below, above = _sides(grid, plan, _reach(layer, survival))
+    return np.arange(-below, above + 1, dtype=np.float64) * (grid.step * typical_range(table))
+
+
+def _reach(layer: LayerSketch, survival: PruningOutcome) -> tuple[float, float]:
+    """Return how far the survivors reach below and above zero, in units of the layer's largest weight."""
+    _, ends = bucket_edges(layer.buckets & 0x7FFF)
+    negative = layer.buckets >= 0x8000
+    sides = (float(ends[side].max(initial=0.0)) for side in (negative, ~negative))
+    below, above = (
+        0.0 if layer.absmax == 0 or end < survival.cut.threshold else min(1.0, end / layer.absmax) for end in sides
+    )
+    return below, above
+
+
+def _sides(grid: LinearGrid, plan: UniformPlan, reach: tuple[float, float]) -> tuple[int, int]:
+    """Return how many levels a grid has below and above zero, in a layer whose weights reach so far.
+
+    An asymmetric grid has levels where the weights are, and at few bits as many as its range leaves over.
+    """
+    far = _levels_beside(grid)
+    if plan.symmetric:
+        return far, far
+    counted = plan.bits <= FEW_BITS and plan.span not in ("auto", "absmax")
+    near = min(far, math.floor((grid.near if counted else min(grid.near, *reach)) / grid.step + 0.5))
+    return (far, near) if reach[0] > reach[1] else (near, far)
 
 
 def sign_levels(layer: LayerSketch, plan: Plan, survival: PruningOutcome) -> Floats:
@@ -163,12 +192,17 @@ def typical_range(table: Table) -> float:
     return float(np.sqrt((table.range_count * table.values**2).sum()))
 
 
-def _grid(layer: LayerSketch, plan: UniformPlan, table: Table, survival: PruningOutcome) -> tuple[float, int]:
-    """Return (Δ, levels on either side) in units of a group's range."""
+def _linear_grid(layer: LayerSketch, plan: UniformPlan, table: Table, survival: PruningOutcome) -> LinearGrid:
+    """Return the typical grid of a plan in units of a group's range."""
     energy = table.energy * survival.shares(table.values, table.range_energy, layer.absmax)
     ratios = surviving_ratios(table, survival)
     grid, _ = chosen_grid(layer, plan, survival, table, energy if energy.sum() > 0 else table.energy, ratios)
-    return grid.step, math.floor(min(grid.far, 1.0) / grid.step + 0.5)
+    return grid
+
+
+def _levels_beside(grid: LinearGrid) -> int:
+    """Return how many levels a picture of a grid has on the far side of zero."""
+    return math.floor(min(grid.far, 1.0) / grid.step + 0.5)
 
 
 def sign_bars(layer: LayerSketch, plan: Plan, survival: PruningOutcome, kept: int) -> tuple[Floats, Floats]:

@@ -18,6 +18,7 @@ from shrinkwidget.analysis.model_tensors import ModelTensors, open_model
 from shrinkwidget.analysis.pruning_estimate import PruningOutcome, survivals
 from shrinkwidget.analysis.quantization_group_histograms import Floats
 from shrinkwidget.analysis.sketch import LayerSketch, Sketch, sketch
+from shrinkwidget.compressed_model import compress
 from shrinkwidget.compression.pruning_masks import keep_masks
 from shrinkwidget.recipe import Plan, Recipe
 
@@ -126,6 +127,28 @@ def test_a_channel_of_zeros_is_drawn_at_zero_before_and_not_after() -> None:
     assert effective(layer, plan, fate, figures.kept, edges)[BINS // 2] < 20
     ((layer, plan, fate, figures, edges),) = drawn(looked, Recipe(bits=4, sparsity=0.6))
     assert effective(layer, plan, fate, figures.kept, edges)[BINS // 2] < 10
+
+
+@pytest.mark.parametrize("bits", [3, 4, 6, 8])
+@pytest.mark.parametrize("below, above", [(1.0, 0.3), (0.25, 1.0), (0.0, 1.0), (1.0, 0.0)])
+def test_levels_of_an_asymmetric_grid_are_on_the_side_of_zero_where_it_has_them(
+    bits: int, below: float, above: float
+) -> None:
+    torch.manual_seed(2)
+    weight = torch.rand(24, 30)
+    weight = torch.where(torch.rand_like(weight) < 0.5, -below * weight, above * weight)
+    model = nn.Sequential(nn.Linear(30, 24))
+    model[0].weight.data = weight
+    recipe = Recipe(bits=bits, granularity="tensor", clipping="absmax")
+    [(layer, plan, fate, *_)] = drawn(sketch(model), recipe)
+    values = levels(layer, plan, fate)
+    small = compress(model, recipe).model
+    assert small is not None
+    found = small.get_parameter("0.weight").detach()
+    step = values[1] - values[0]
+    assert values[0] == pytest.approx(found.min(), abs=0.75 * step)
+    assert values[-1] == pytest.approx(found.max(), abs=0.75 * step)
+    assert len(values) == pytest.approx(2**bits, abs=1)
 
 
 def test_levels_are_those_of_the_grid(real: tuple[ModelTensors, Sketch]) -> None:

@@ -27,6 +27,7 @@ import {
   nearEnergy,
   openEnds,
   percentile,
+  sidesOf,
   spanOf,
   triesEven,
 } from "../uniform-quantization";
@@ -94,8 +95,8 @@ export const uniform: QuantizerEstimate = {
       return Float64Array.of(-mean, mean);
     }
     const grid = gridNoise(sketch).grid(layer, plan, fate);
-    const last = levelsOf(grid);
-    return Float64Array.from({ length: 2 * last + 1 }, (_, i) => (i - last) * grid.step * range);
+    const { below, above } = sidesOf(grid, plan, reachOf(layer, fate));
+    return Float64Array.from({ length: below + above + 1 }, (_, i) => (i - below) * grid.step * range);
   },
 
   draw(bars, sketch, layer, plan, fate) {
@@ -104,6 +105,16 @@ export const uniform: QuantizerEstimate = {
     else drawGroupedGrids(bars, sketch, layer, plan, fate);
   },
 };
+
+/** How far the survivors of a layer reach below and above zero, in units of its largest weight. */
+function reachOf({ values, absmax }: LayerSketch, { cut }: PruningOutcome): { below: number; above: number } {
+  const { lo, hi, negatives } = values;
+  const reach = (end: number) => (cut && end < cut.threshold ? 0 : Math.min(1, end / absmax));
+  const last = hi.length - 1;
+  return absmax > 0
+    ? { below: negatives > 0 ? reach(-lo[0]) : 0, above: last >= negatives ? reach(hi[last]) : 0 }
+    : { below: 0, above: 0 };
+}
 
 /** How many scales a matrix has: one, one to a row, or ⌈columns/g⌉ to a row. */
 function groupCount(granularity: Granularity, rows: number, columns: number): number {
@@ -370,12 +381,12 @@ function survivingMagnitudes(layer: LayerSketch, fate: PruningOutcome): { count:
 
 function drawTensorGrid(bars: Bars, sketch: Sketch, layer: LayerSketch, plan: Plan, fate: PruningOutcome): void {
   const grid = gridNoise(sketch).grid(layer, plan, fate);
-  const [step, levels] = [grid.step, levelsOf(grid)];
+  const sides = sidesOf(grid, plan, reachOf(layer, fate));
   const below = survivorsBelow(layer, fate);
-  const unit = step * layer.absmax;
+  const unit = grid.step * layer.absmax;
   let before = 0;
-  for (let level = -levels; level <= levels; level++) {
-    const upTo = below(level === levels ? Number.POSITIVE_INFINITY : (level + 0.5) * unit);
+  for (let level = -sides.below; level <= sides.above; level++) {
+    const upTo = below(level === sides.above ? Number.POSITIVE_INFINITY : (level + 0.5) * unit);
     bars.add(level * unit, upTo - before);
     before = upTo;
   }
