@@ -27,6 +27,7 @@ __all__ = [
     "Keep",
     "Recipe",
     "Score",
+    "channels",
     "compare_predictions",
     "compress",
     "constrain",
@@ -62,6 +63,7 @@ if TYPE_CHECKING:  # a module's __getattr__ makes type checkers take any name fo
     from .analysis.model_summary import summary
     from .compressed_model import CompressedModel, compress, load
     from .compression.batchnorm_folding import fold_batchnorm
+    from .compression.channel_pruning import channels
     from .evaluation.calibration import sketch
     from .evaluation.compare_predictions import compare_predictions
     from .evaluation.evaluate import Score, evaluate
@@ -83,6 +85,7 @@ else:
         "analysis.model_summary": ("summary",),
         "compressed_model": ("CompressedModel", "compress", "load"),
         "compression.batchnorm_folding": ("fold_batchnorm",),
+        "compression.channel_pruning": ("channels",),
         "evaluation.calibration": ("sketch",),
         "evaluation.compare_predictions": ("compare_predictions",),
         "evaluation.evaluate": ("Score", "evaluate"),

@@ -13,6 +13,7 @@ from typing import Unpack
 
 from torch import Tensor, nn
 
+from .analysis.channel_labels import UNREACHED
 from .analysis.channel_layout import Stated
 from .analysis.estimate import Estimate, compared, nothing_left
 from .analysis.file_size import safetensors_bytes
@@ -20,9 +21,10 @@ from .analysis.model_tensors import ModelTensors, Source, TensorEntry, open_mode
 from .analysis.sketch import Sketch, counted
 from .argument_checks import public
 from .compression.apply_recipe import copied, encode_layers, fill, writer
+from .compression.channel_pruning import NarrowedModel, narrower
 from .compression.encode_and_decode_layer import EncodedTensor
-from .errors import ModelError, quoted
-from .evaluation.calibration import calibrated
+from .errors import ModelError, a_type, quoted
+from .evaluation.calibration import Calibration, calibrated
 from .evaluation.evaluate import MetricLike
 from .evaluation.predictions_and_labels import LabelRules
 from .exports import Exported, export, export_settings
@@ -31,6 +33,20 @@ from .files import PackedModel, pack, read
 from .files.packed_file_writer import section_lengths
 from .method_registry import PLAIN, every_setting
 from .recipe import Recipe, RecipeFields, recipe_from
+
+
+@dataclass(frozen=True, slots=True)
+class NarrowedWidths:
+    """What removing channels made of a model: widths before and after by layer, multiply-accumulates, dense bytes.
+
+    `unreached` are the layers that the example did not run through.
+    """
+
+    widths: Mapping[str, tuple[int, int]]
+    macs: int | None
+    original_macs: int | None
+    original_nbytes: int
+    unreached: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -45,6 +61,8 @@ class CompressedModel:
             knows what it was.
         provenance: how its weights were obtained, such as "retrained 30 epochs, learning rate rewound".
         notes: what was not done that was asked for, in a sentence each; `warnings` has them.
+        narrowed: which widths are smaller than those of the dense model; None if channels were not removed, or of a
+            model loaded from a file, which no longer knows what it was.
 
     Example:
         >>> import shrinkwidget as sw
@@ -60,6 +78,7 @@ class CompressedModel:
     estimate: Estimate | None = None
     provenance: str = "no retraining"
     notes: tuple[str, ...] = ()
+    narrowed: NarrowedWidths | None = None
 
     @property
     def recipe(self) -> Recipe:
@@ -78,8 +97,33 @@ class CompressedModel:
 
     @property
     def original_nbytes(self) -> int:
-        """The bytes of a plain ``.safetensors`` file of the uncompressed model."""
-        return safetensors_bytes(self.packed.records)
+        """The bytes of a plain ``.safetensors`` file of the uncompressed model.
+
+        Of a file without channels, loaded with no dense model to compare it with, those of the narrower one.
+        """
+        return safetensors_bytes(self.packed.records) if self.narrowed is None else self.narrowed.original_nbytes
+
+    @property
+    def widths(self) -> dict[str, tuple[int, int]]:
+        """The channels of each width that can be smaller, before and after, by the first layer that makes them.
+
+        Example:
+            >>> import torch, shrinkwidget as sw
+            >>> small = sw.compress(sw.demo.model(), channels=0.75, example=torch.zeros(1, 1, 8, 8))
+            >>> small.widths["stage3.1.conv1"]
+            (64, 16)
+        """
+        return {} if self.narrowed is None else dict(self.narrowed.widths)
+
+    @property
+    def macs(self) -> int | None:
+        """Multiply-accumulates of a forward pass on the example, pruned weights among them; None if there was none."""
+        return None if self.narrowed is None else self.narrowed.macs
+
+    @property
+    def original_macs(self) -> int | None:
+        """Those of the dense model."""
+        return None if self.narrowed is None else self.narrowed.original_macs
 
     @property
     def encoded(self) -> dict[str, EncodedTensor]:
@@ -92,10 +136,18 @@ class CompressedModel:
         assumed = self.estimate.assumed if self.estimate else ()
         by = self.recipe.importance
         unused: tuple[str, ...] = ()
-        if by.kind != PLAIN["importance"] and not self.recipe.prunes:
+        if by.kind != PLAIN["importance"] and not self.recipe.prunes and not self.recipe.removes_channels:
             unused = (f"importance {by.kind!r} has nothing to rank: the recipe prunes no weight",)
+        missed: tuple[str, ...] = ()
+        if self.narrowed is not None and (names := self.narrowed.unreached):
+            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+            listed = ", ".join(map(repr, names[:3])) + more
+            missed = (
+                f"the example does not reach {listed}: a path through it may no longer fit the widths that are left",
+            )
         return (
             *unused,
+            *missed,
             *nothing_left(name for name, item in self.encoded.items() if not item.kept),
             *assumed,
             *self.notes,
@@ -150,6 +202,26 @@ class CompressedModel:
         new = copied(model)
         fill(new, packed.state_dict().items())
         return replace(self, packed=packed, model=new)
+
+    def with_widths(self, narrowed: NarrowedWidths | None) -> CompressedModel:
+        """Return the same model that knows of the channels which went, and is compared with the dense one.
+
+        Example:
+            >>> import torch, shrinkwidget as sw
+            >>> small = sw.compress(sw.demo.model(), channels=0.75, example=torch.zeros(1, 1, 8, 8))
+            >>> sw.compress(small.model, bits=4).with_widths(small.narrowed).original_nbytes
+            699328
+        """
+        if narrowed is None:
+            return self
+        estimate = self.estimate and replace(
+            self.estimate,
+            original_nbytes=narrowed.original_nbytes,
+            widths=narrowed.widths,
+            macs=narrowed.macs,
+            original_macs=narrowed.original_macs,
+        )
+        return replace(self, narrowed=narrowed, estimate=estimate)
 
     @public()
     def save(self, path: str | os.PathLike[str], entropy: bool = False) -> int:
@@ -270,6 +342,7 @@ def compress(
     sketch: Sketch | None = None,
     layout: Stated = None,
     calibration: object = None,
+    example: object = None,
     **fields: Unpack[RecipeFields],
 ) -> CompressedModel:
     """Return a model compressed by a recipe; the one given is untouched.
@@ -290,18 +363,22 @@ def compress(
         layout: which axis of a state dict's or a file's tensors is the output channels, where nothing tells (see
             `sketch`).
         calibration: examples for an importance that needs them, ``"wanda"`` or ``"taylor"``; see `sketch`.
+        example: what the model runs on, for a recipe that removes channels: a tensor, a tuple of positional or a dict
+            of keyword arguments; or what ``sw.channels`` found on one, so that it is not looked for again.
         fields: of a `Recipe`; beside a recipe they change it.
 
     Raises:
         RecipeError: for what is no recipe, or if one of its overrides matches no layer.
         MethodError: for an importance or a quantizer that fails, or that needs calibration data and has none.
-        DataError: for calibration data that does not fit the model.
+        DataError: for calibration data that does not fit the model, or where channels are to go without an example.
         ModelError: for NaN or infinite weights, nothing to compress, a module that cannot be copied, a `layout` that is
             none, or a `sketch` of another layout.
         FileError: for a path that is not a safetensors file, or a tensor that no file can hold.
         ArgumentError: for an unknown keyword.
     """
     made_by = recipe_from(recipe, fields)
+    if made_by.removes_channels:
+        return _narrower(model, made_by, sketch, calibration, example)
     weights = open_model(model, layout=layout)
     if sketch is not None:
         for entry, look in zip(weights.layers, sketch.layers, strict=False):  # of another model it is refused later
@@ -313,6 +390,33 @@ def compress(
     if calibration is not None:
         sketch = replace(sketch or counted(weights), calibration=calibrated(model, calibration))
     return _compressed(model, weights, made_by, sketch)
+
+
+def _narrower(
+    model: Source, recipe: Recipe, sketch: Sketch | None, calibration: object, example: object
+) -> CompressedModel:
+    """Return a model compressed by a recipe that removes channels: they go first, what is left is compressed."""
+    if not isinstance(model, nn.Module):
+        raise ModelError(f"channels=… makes a smaller module, and this is {a_type(model)}: give the nn.Module")
+    statistics = sketch.calibration if sketch is not None else None
+    if calibration is not None:
+        statistics = calibrated(model, calibration)
+    narrow = narrower(model, recipe, example, statistics)
+    weights = open_model(narrow.model)
+    known = None
+    if isinstance(statistics, Calibration) and recipe.prunes:
+        known = replace(counted(weights), calibration=statistics.of(narrow.model))
+    small = _compressed(narrow.model, weights, recipe, known)
+    return small.with_widths(narrowed_widths(narrow, safetensors_bytes(open_model(model).saved)))
+
+
+def narrowed_widths(narrow: NarrowedModel, original_nbytes: int) -> NarrowedWidths:
+    """Return what a compressed model knows of the channels that went."""
+    found, full = narrow.channels, [family.channels for family in narrow.channels.families]
+    widths = {family.name: (family.channels, left) for family, left in zip(found.families, narrow.left, strict=True)}
+    missed = tuple(layer for width in found.fixed if width.reason == UNREACHED for layer in width.layers)
+    macs, original = found.macs_after(narrow.left), found.macs_after(full)
+    return NarrowedWidths(widths, macs, original, original_nbytes, missed)
 
 
 def compress_trained(model: nn.Module, recipe: Recipe) -> CompressedModel:
@@ -352,7 +456,8 @@ def load(path: str | os.PathLike[str], into: nn.Module | None = None) -> Compres
     """Return the compressed model in a file that `CompressedModel.save` wrote, plain or entropy-coded.
 
     With `into`, a fresh model of the right class, that model is filled with the effective weights and is the result's
-    `model`; without, the weights are in ``.state_dict()``.
+    `model`; without, the weights are in ``.state_dict()``. Of a file whose channels were removed, the model may be the
+    dense one: it is cut to the file's shapes.
 
     Raises:
         FileError: if the file is missing, is no packed model, is damaged or newer than this version, or if the model
@@ -367,7 +472,12 @@ def load(path: str | os.PathLike[str], into: nn.Module | None = None) -> Compres
         >>> again.recipe == small.recipe, type(again.model).__name__
         (True, 'DigitNet')
     """
-    return CompressedModel(read(path, into), into, provenance="as loaded")
+    dense = None if into is None else safetensors_bytes(open_model(into, only_to_look=True).saved)
+    packed = read(path, into)
+    narrowed = None
+    if packed.recipe.removes_channels and dense is not None and dense > safetensors_bytes(packed.records):
+        narrowed = NarrowedWidths({}, None, None, dense)
+    return CompressedModel(packed, into, provenance="as loaded", narrowed=narrowed)
 
 
 def _snapshot(weights: ModelTensors, encoded: dict[str, EncodedTensor]) -> ModelTensors:

@@ -38,6 +38,7 @@ _MOST_MATCHES: Final = 2**22  # wildcards × layers, and the letters of both: at
 _MOST_LETTERS: Final = 2**30
 
 Scope: TypeAlias = Literal["global", "layer", "channel"]
+ChannelScope: TypeAlias = Literal["width", "global"]
 Granularity: TypeAlias = Literal["tensor", "channel"] | int
 
 
@@ -95,6 +96,15 @@ class Plan:
         return {f.name: _json(getattr(self, f.name)) for f in fields(self)}
 
 
+@dataclass(frozen=True, slots=True)
+class WidthPlan:
+    """What a recipe says of one layer's channels: that none go, or a fraction and a multiple of its own, if it does."""
+
+    keep: bool
+    channels: float | None
+    multiple: int | None
+
+
 @dataclass(frozen=True, init=False, repr=False, eq=False)
 class Recipe:
     """What to do to every tensor of a model; frozen, validated, comparable, hashable, and JSON-able.
@@ -117,8 +127,13 @@ class Recipe:
         quantizer: ``"uniform"`` for evenly spaced values, ``"kmeans"`` for 2^bits k-means values (Deep Compression,
             arXiv 1510.00149). At 16 and 32 bits it has no effect.
         uncompressed_bits: 32 or 16 bits for what is not compressed (biases, norms, float buffers).
+        channels: fraction of the channels to remove, 0 ≤ c < 1, before anything else is done: what is left is a smaller
+            network, with fewer multiply-accumulates. It takes an example to run (``compress(…, example=…)``).
+        multiple: keep widths at multiples of so many outputs, such as 8 or 32, which most hardware runs faster.
+        channel_scope: ``"width"`` removes the same fraction of every width, ``"global"`` ranks all channels together.
         layers: overrides by layer name or wildcard (``*``, ``?``, ``[…]``): `Keep`, or a dict of sparsity, bits,
-            structure, granularity, quantizer. The last entry that matches a layer wins, whole.
+            structure, granularity, quantizer, channels, multiple. The last entry that matches a layer wins, whole. Of
+            layers that share a width, the one that keeps the most of it wins; one under `Keep` keeps all.
         **settings: settings of the kinds named above.
 
     Raises:
@@ -138,6 +153,9 @@ class Recipe:
     granularity: Granularity
     quantizer: Quantizer
     uncompressed_bits: int
+    channels: float
+    multiple: int
+    channel_scope: ChannelScope
     layers: Mapping[str, Override]
 
     def __init__(
@@ -150,6 +168,9 @@ class Recipe:
         granularity: Granularity = "channel",
         quantizer: str | Quantizer | Mapping[str, Any] = "uniform",
         uncompressed_bits: int = 32,
+        channels: float = 0.0,
+        multiple: int = 1,
+        channel_scope: ChannelScope = "width",
         layers: Mapping[str, Override] | None = None,
         **settings: Any,
     ) -> None:
@@ -165,6 +186,7 @@ class Recipe:
         if scope is None:
             values["scope"] = chosen["importance"].scope
         values |= {**chosen, "granularity": granularity, "uncompressed_bits": uncompressed_bits}
+        values |= {"channels": channels, "multiple": multiple, "channel_scope": channel_scope}
         for name, value in _checked(values, "Recipe").items():
             object.__setattr__(self, name, value)
         layers = _checked_layers({} if layers is None else layers, self.quantizer, self.bits)
@@ -347,6 +369,41 @@ class Recipe:
             self._plans[names] = tuple(self._plan(override) for override in own)
         return list(self._plans[names])
 
+    def width_plans(self, names: Sequence[str]) -> list[WidthPlan]:
+        """Return what it says of the channels of each layer, in the order of `names`.
+
+        Raises:
+            RecipeError: if an override matches none of the names.
+
+        Example:
+            >>> import shrinkwidget as sw
+            >>> recipe = sw.Recipe(channels=0.5, layers={"stem": sw.Keep, "head": dict(channels=0.25)})
+            >>> [(plan.keep, plan.channels) for plan in recipe.width_plans(["stem.weight", "head.weight"])]
+            [(True, None), (False, 0.25)]
+        """
+        self.resolve(names)  # refuses what matches no layer
+        own: list[Override] = [{}] * len(names)
+        for pattern, matched in zip(self.layers, _layers_named(self.layers, names), strict=True):
+            for i in matched:
+                own[i] = self.layers[pattern]
+        plain = [override if isinstance(override, Mapping) else {} for override in own]
+        return [
+            WidthPlan(override is Keep, said.get("channels"), said.get("multiple"))
+            for override, said in zip(own, plain, strict=True)
+        ]
+
+    @property
+    def removes_channels(self) -> bool:
+        """Whether it asks for any channel to be removed.
+
+        Example:
+            >>> import shrinkwidget as sw
+            >>> sw.Recipe(channels=0.5).removes_channels, sw.Recipe(0.5).removes_channels
+            (True, False)
+        """
+        own = [override for override in self.layers.values() if isinstance(override, Mapping)]
+        return self.channels > 0 or any(o.get("channels", 0) > 0 for o in own)
+
     @property
     def prunes(self) -> bool:
         """Whether it asks for any weight to be pruned, of all layers or of some.
@@ -388,6 +445,9 @@ class RecipeFields(TypedDict, total=False):
     granularity: Granularity
     quantizer: str | Quantizer | Mapping[str, Any]
     uncompressed_bits: int
+    channels: float
+    multiple: int
+    channel_scope: ChannelScope
     layers: Mapping[str, Override]
     symmetric: bool
     clipping: str | float
@@ -424,7 +484,7 @@ def recipe_from(recipe: Recipe | float | None, given: Mapping[str, Any], default
         made = Recipe(**fields_given)
         # sparsity=0 may be one of many that are tried, and where there is a default a slider may come later
         forgotten = "importance" in fields_given and not fields_given.keys() & {"sparsity", "structure"}
-        if forgotten and default is None and not made.prunes:
+        if forgotten and default is None and not made.prunes and not made.removes_channels:
             raise RecipeError(
                 f"importance={made.importance.kind!r} says which weights are pruned, but not how many: give "
                 f"sparsity=…, or a structure"
@@ -516,11 +576,16 @@ _PLAIN: Final[dict[str, Any]] = {
     **{role: PLAIN[role] for role in ROLES},
     "granularity": "channel",
     "uncompressed_bits": 32,
+    "channels": 0.0,
+    "multiple": 1,
+    "channel_scope": "width",
 }
 """The fields that a recipe's text leaves out, whatever kinds there are: a reader need not know them."""
 _LAYER_FIELDS: Final = ("sparsity", "bits", "structure", "granularity", "quantizer")
+_OVERRIDE_FIELDS: Final = (*_LAYER_FIELDS, "channels", "multiple")
 _CHOICES: Final[dict[str, tuple[object, ...]]] = {
     "scope": ("global", "layer", "channel"),
+    "channel_scope": ("width", "global"),
     "bits": BITS,
     "uncompressed_bits": (16, 32),
 }
@@ -586,11 +651,16 @@ def _check_width(quantizer: Quantizer, bits: int, where: str) -> None:
 def _check(name: str, value: Any, where: str) -> Any:
     """Return the value of a field, a number as the field has it, or raise for one that cannot be."""
     value = plain(value)  # sweeps are written with np.linspace and np.arange
-    if name == "sparsity":
+    if name in ("sparsity", "channels"):
         if not (_number(value) and 0 <= value < 1):
             hint = f"; for {value} % write {value / 100:g}" if _number(value) and 1 <= value < 100 else ""
-            raise RecipeError(f"{where}(sparsity={quoted(value)}) must be a fraction, 0 <= sparsity < 1{hint}")
+            raise RecipeError(f"{where}({name}={quoted(value)}) must be a fraction, 0 <= {name} < 1{hint}")
         return float(value)
+    if name == "multiple":
+        whole = int(value) if isinstance(value, float) and value.is_integer() else value
+        if not (_whole(whole) and 1 <= whole <= MAX_GROUP):
+            raise RecipeError(f"{where}(multiple={quoted(value)}) must be a whole number from 1 to {MAX_GROUP}")
+        return whole
     if name != "granularity" and name not in _CHOICES:
         return value  # a kind, which checks itself
     if isinstance(value, float) and value.is_integer():
@@ -639,12 +709,12 @@ def _checked_override(name: str, value: Any, quantizer: Quantizer, bits: int) ->
     where = f"the override of {quoted(name)}"
     if not isinstance(value, Mapping):
         raise RecipeError(f"{where} must be Keep or a dict such as dict(bits=8), got {quoted(value)}")
-    own = {field: value[field] for field in _LAYER_FIELDS if field in value}
+    own = {field: value[field] for field in _OVERRIDE_FIELDS if field in value}
     for role in ("structure", "quantizer"):
         if role in own:
             own[role] = parsed(role, own[role], where)
-    settings = {field: found for field, found in value.items() if field not in _LAYER_FIELDS}
-    own |= _settled({"quantizer": own.get("quantizer", quantizer)}, settings, _LAYER_FIELDS, where)
+    settings = {field: found for field, found in value.items() if field not in _OVERRIDE_FIELDS}
+    own |= _settled({"quantizer": own.get("quantizer", quantizer)}, settings, _OVERRIDE_FIELDS, where)
     structure = own.get("structure")
     # a sparsity that cannot be read off the structure's tag is written down, for readers without that structure
     if structure is not None and structure.sparsity not in (None, sparsity_by_tag(structure)):
@@ -654,4 +724,4 @@ def _checked_override(name: str, value: Any, quantizer: Quantizer, bits: int) ->
         own["bits"] = mine.widths[0]
     checked = _checked(own, where)
     _check_width(mine, checked.get("bits", bits), where)
-    return MappingProxyType({field: checked[field] for field in _LAYER_FIELDS if field in checked})
+    return MappingProxyType({field: checked[field] for field in _OVERRIDE_FIELDS if field in checked})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .analysis.channel_families import ChannelFamily, Channels, FixedWidth
 from .analysis.estimate import Estimate
 from .analysis.estimator_summary import EstimatorSummary
 from .analysis.model_summary import ModelSummary
@@ -18,12 +19,15 @@ from .training.background_run import TrainingRun
 from .transfer_learning.transfer_result import TransferResult
 
 __all__ = [
+    "ChannelFamily",
+    "Channels",
     "CompressedModel",
     "Device",
     "DeviceFit",
     "Estimate",
     "EstimatorSummary",
     "Exported",
+    "FixedWidth",
     "Memory",
     "ModelSummary",
     "PredictionComparison",

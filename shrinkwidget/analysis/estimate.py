@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Unpack
 
 from ..argument_checks import public
@@ -16,7 +16,7 @@ from .file_size import count_width, header_bytes, layer_bytes
 from .model_tensors import Source
 from .pruning_estimate import survivals
 from .quantization_estimate import rounding_noise
-from .sketch import LayerSketch, Sketch
+from .sketch import LayerSketch, Sketch, narrowed_layer
 from .sketch import sketch as sketch_of
 
 _FIELDS = ("kept", "threshold", "signal", "noise", "codes", "mask", "scales", "as_is")
@@ -66,7 +66,9 @@ class Estimate:
     recipe).
     `dense`: bytes of the plain ``.safetensors`` file. `download`: bytes of the entropy-coded file, where known.
     `exact` tells whether the figures were counted on the weights or estimated from the sketch. `assumed` are the
-    warnings of the sketch.
+    warnings of the sketch. `widths` are the channels of each width before and after, by the first layer that makes
+    them, and `macs` the multiply-accumulates of a forward pass on the example, pruned weights among them: counts that
+    are always exact, known where the sketch was made with an example.
 
     Example:
         >>> import shrinkwidget as sw
@@ -85,6 +87,9 @@ class Estimate:
     exact: bool = False
     nbytes_entropy_coded: int | None = None
     assumed: tuple[str, ...] = ()
+    widths: Mapping[str, tuple[int, int]] | None = None
+    macs: int | None = None
+    original_macs: int | None = None
 
     @property
     def nbytes(self) -> int:
@@ -162,7 +167,9 @@ class Estimate:
             "original_nbytes": self.original_nbytes,
             "nbytes_entropy_coded": self.nbytes_entropy_coded,
             "layers": {field: [getattr(layer, field) for layer in self.layers] for field in _FIELDS},
-        }
+        } | (
+            {} if self.macs is None else {"macs": self.macs, "widths": [now for _, now in (self.widths or {}).values()]}
+        )
 
     def __repr__(self) -> str:
         sign = "" if self.exact else "≈ "
@@ -225,6 +232,7 @@ def estimate(
         raise ArgumentError("a sketch has its layout already: give layout=… to sketch(…), or the model in its place")
     look = model if isinstance(model, Sketch) else sketch_of(model, layout=layout)
     plans = look.plans(asked)
+    look, counts = _narrowed(look, asked)
     layers = []
     for layer, plan, outcome in zip(look.layers, plans, survivals(look.layers, plans, asked), strict=True):
         rounding = None
@@ -241,7 +249,41 @@ def estimate(
         # what is pruned and what is rounded are different weights, so that their errors add up
         noise = outcome.pruned_energy + rounding
         layers.append(layer_estimate(layer, plan, outcome.kept, outcome.cut.threshold, layer.energy, noise))
-    return assembled(look, asked, plans, layers)
+    return assembled(look, asked, plans, layers, **counts)
+
+
+def _narrowed(look: Sketch, recipe: Recipe) -> tuple[Sketch, dict[str, Any]]:
+    """Return the sketch of what is left when the recipe's channels are gone, and what can be counted of it."""
+    found = look.channels
+    if found is None:
+        if recipe.removes_channels:
+            raise NoEstimateError(
+                "which channels go together is not in this sketch: make it with sw.sketch(model, example=…), inputs as "
+                "the model takes them"
+            )
+        return look, {}
+    full = [family.channels for family in found.families]
+    left = full
+    if recipe.removes_channels:
+        if recipe.channel_scope == "global" and not recipe.importance.of_magnitude:
+            raise NoEstimateError(
+                f"a sketch has the channels' scores by magnitude, not by {recipe.importance.kind!r}: take "
+                f"sw.compress(model, recipe, example=…).estimate, which is exact"
+            )
+        left = [len(kept) for kept in found.kept(recipe)]
+    widths = {family.name: (family.channels, n) for family, n in zip(found.families, left, strict=True)}
+    counts = {"widths": widths, "macs": found.macs_after(left), "original_macs": found.macs_after(full)}
+    if left == full:
+        return look, counts
+    shapes = found.shapes_after(left)
+    layers = tuple(
+        narrowed_layer(layer, shapes[layer.name], found.layout(layer.name).matrix(shapes[layer.name]))
+        for layer in look.layers
+    )
+    uncompressed = tuple(
+        replace(t, shape=shapes[t.name], nbytes=math.prod(shapes[t.name]) * t.itemsize) for t in look.uncompressed
+    )
+    return replace(look, layers=layers, uncompressed=uncompressed, structure=found.structure_after(left)), counts
 
 
 def assembled(

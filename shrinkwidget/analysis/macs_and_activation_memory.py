@@ -61,7 +61,7 @@ def profile_forward(model: nn.Module, entries: Iterable[TensorEntry], example: o
     args, kwargs = moved(as_inputs(example), device_of(model))
     with torch.no_grad():
         try:
-            with _calls(model) as calls, _in_separate_steps():
+            with _calls(model) as calls, in_separate_steps():
                 watcher = _Watcher(calls, entries, tensors_in((args, kwargs)))
                 with watcher:
                     run(model, args, kwargs)
@@ -266,7 +266,7 @@ def tensors_in(value: object) -> Iterator[Tensor]:
 
 
 @contextmanager
-def _in_separate_steps() -> Iterator[None]:
+def in_separate_steps() -> Iterator[None]:
     """Turn off what hides operations and changes no result: MultiheadAttention's fused kernel, and compilation."""
     before = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)

@@ -126,6 +126,20 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
         uninterrupted(put_back)
 
 
+@contextmanager
+def without_fused_recurrence() -> Iterator[None]:
+    """Have recurrent layers run as matrix products: oneDNN ends the process over one whose sizes do not fit."""
+    # not torch.backends.mkldnn.flags, which warns of GPUs that nobody has
+    onednn, cudnn = torch._C._get_mkldnn_enabled(), torch._C._get_cudnn_enabled()
+    torch._C._set_mkldnn_enabled(False)
+    torch._C._set_cudnn_enabled(False)
+    try:
+        yield
+    finally:
+        torch._C._set_mkldnn_enabled(onednn)
+        torch._C._set_cudnn_enabled(cudnn)
+
+
 def device_of(model: nn.Module) -> torch.device | None:
     """Return the device of the model's first parameter or buffer, None if it has neither."""
     first = next(chain(model.parameters(), model.buffers()), None)

@@ -20,6 +20,7 @@ from ..argument_checks import public
 from ..errors import FileError, ModelError, quoted
 from ..method_registry import Statistics
 from ..recipe import Granularity, Plan, Recipe, layer_label
+from .channel_families import Channels
 from .channel_layout import Stated
 from .cpu_kernel import Groups, kernel_for, scan, zeros
 from .file_size import half_is_bfloat16, needs_bfloat16, safetensors_bytes
@@ -95,7 +96,7 @@ class LayerSketch:
     half: str
     aliases: tuple[str, ...]
     buckets: NDArray[np.uint16]
-    counts: NDArray[np.int64]
+    counts: NDArray[Any]
     absmax: float
     tables: Mapping[Granularity, Table]
     survival: Mapping[str, Floats]
@@ -154,7 +155,8 @@ class Sketch:
 
     `dense` is the size of a plain ``.safetensors`` file; `structure` the length of the packed file's structure text.
     `warnings` say in a sentence each what was taken for granted: which axis is the output channels where nothing tells.
-    `calibration` is where importances find statistics of calibration data; it stays in this process.
+    `calibration` is where importances find statistics of calibration data; it stays in this process. `channels` are the
+    families of channels that may be removed, if it was made with an example.
 
     Example:
         >>> import shrinkwidget as sw
@@ -171,6 +173,7 @@ class Sketch:
     uncompressed: tuple[UncompressedTensor, ...]
     warnings: tuple[str, ...] = ()
     calibration: Statistics | None = None
+    channels: Channels | None = None
 
     def __repr__(self) -> str:
         buckets = sum(len(layer.buckets) for layer in self.layers)
@@ -255,6 +258,8 @@ class Sketch:
         for layer in layers:
             blocks = {"blocks": [layer.blocks[p] for p in NM_PATTERNS]}
             fields.append({field: getattr(layer, field) for field in _LAYER_FIELDS} | blocks)
+        if self.channels is not None and self.channels.families:
+            tensors["channel_scores"] = np.concatenate([family.scores for family in self.channels.families])
         text = json.dumps(self.about() | {"layers": fields}, ensure_ascii=False)
         return serialized(tensors, {"format": _FORMAT, "version": _VERSION, "model": text})
 
@@ -267,7 +272,8 @@ class Sketch:
             >>> about["title"], about["layers"], about["patterns"]
             ('DigitNet', [], ['2:4', '1:4', '4:8'])
         """
-        return {
+        channels = {} if self.channels is None else {"channels": self.channels.to_dict()}
+        return channels | {
             "title": self.title,
             "parameters": self.parameters,
             "original_nbytes": self.original_nbytes,
@@ -311,6 +317,7 @@ class Sketch:
                     UncompressedTensor(**tensor | {"shape": tuple(tensor["shape"])}) for tensor in model["uncompressed"]
                 ),
                 warnings=tuple(model["warnings"]),
+                channels=_decoded_channels(model, tensors),
             )
         except (SafetensorError, KeyError, TypeError, IndexError, ValueError) as error:
             if isinstance(error, FileError):
@@ -533,6 +540,44 @@ def _magnitudes(buckets: NDArray[np.uint16], counts: NDArray[np.int64], lossless
 def mean_square(low: Floats, high: Floats) -> Floats:
     """Return the mean of x² over [low, high], x uniform."""
     return (low * low + low * high + high * high) / 3
+
+
+def _decoded_channels(model: dict[str, Any], tensors: dict[str, NDArray[Any]]) -> Channels | None:
+    if "channels" not in model:
+        return None
+    scores = tensors.get("channel_scores", np.zeros(0, np.float32))
+    if len(scores) != sum(family["channels"] for family in model["channels"]["families"]):
+        raise ValueError("its scores are not one for each channel")
+    return Channels.from_dict(model["title"], model["channels"], scores)
+
+
+def narrowed_layer(layer: LayerSketch, shape: tuple[int, ...], matrix: tuple[int, int]) -> LayerSketch:
+    """Return the sketch of a layer without some of its channels: what is left is taken to be like the whole.
+
+    Its shape is exact. Its counts are those of the layer, scaled down, and no longer whole numbers.
+    """
+    if shape == layer.shape:
+        return layer
+    share = math.prod(shape) / layer.n
+    tables = {
+        granularity: replace(table, count=table.count * share, range_count=table.range_count * share)
+        for granularity, table in layer.tables.items()
+    }
+    blocks = {
+        pattern: round(layer.blocks[pattern] * share) if layer.zeros else block_count(matrix, *nm)
+        for pattern, nm in NM_PATTERNS.items()
+    }
+    return replace(
+        layer,
+        shape=shape,
+        rows=matrix[0],
+        width=round(layer.width * matrix[0] / layer.rows),
+        counts=np.asarray(layer.counts * share),
+        tables=tables,
+        blocks=blocks,
+        zeros=round(layer.zeros * share),
+        negative_zeros=round(layer.negative_zeros * share),
+    )
 
 
 def _decoded_layer(i: int, layer: dict[str, Any], tensors: dict[str, NDArray[Any]]) -> LayerSketch:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..analysis.channel_families import Channels
 from ..analysis.channel_layout import Stated
 from ..analysis.model_tensors import Source
 from ..analysis.run_without_side_effects import (
@@ -26,6 +27,7 @@ from ..analysis.sketch import Sketch
 from ..analysis.sketch import sketch as _sketch
 from ..argument_checks import public
 from ..compression.apply_recipe import copied
+from ..compression.channel_pruning import channels
 from ..errors import DataError, MethodError, ModelError, a_type, quoted
 from ..method_registry import Importance, doing
 from .batches import TARGET_KEYS, Batch, batch_named, prepared, raw_batches
@@ -85,6 +87,10 @@ class Calibration:
                 self._known[key] = self._observed(importance)
             return self._known[key]
 
+    def of(self, model: nn.Module) -> Calibration:
+        """Return the same data for another module, such as the model without some of its channels."""
+        return Calibration(model, self._data)
+
     def check(self) -> None:
         """Run the first batch through the network, so that data that does not fit is refused at once."""
         with eval_mode(self._model), preserve_rng_state():
@@ -111,7 +117,7 @@ class Calibration:
 
 
 @public()
-def sketch(source: Source, *, layout: Stated = None, calibration: object = None) -> Sketch:
+def sketch(source: Source, *, layout: Stated = None, calibration: object = None, example: object = None) -> Sketch:
     """Look at every weight of a module, a state dict or a checkpoint on disk once.
 
     A checkpoint is a ``.safetensors`` file, the ``….safetensors.index.json`` of a sharded one, or a model's folder.
@@ -131,6 +137,9 @@ def sketch(source: Source, *, layout: Stated = None, calibration: object = None)
         calibration: examples for an importance that looks at more than weights (``"wanda"``, ``"taylor"``): data as
             `evaluate` takes it, or inputs alone, where no labels are needed. Such an importance looks at them when a
             recipe first asks for it; their first batch is tried now.
+        example: what the model runs on: a tensor, a tuple of positional or a dict of keyword arguments, or what
+            ``sw.channels`` found on one. The sketch then knows which channels can be removed, so that a recipe that
+            removes them has an estimate, with exact widths, bytes and multiply-accumulates.
 
     Raises:
         ModelError: for NaN or infinite weights (naming the layer), meta tensors, nothing to compress, a `layout` that
@@ -139,6 +148,10 @@ def sketch(source: Source, *, layout: Stated = None, calibration: object = None)
         DataError: for calibration data that is none, holds NaN, or does not fit the model.
     """
     found = _sketch(source, layout=layout)
+    if example is not None:
+        if not isinstance(source, nn.Module):
+            raise ModelError(f"example=… needs a module to run, and this is {a_type(source)}: give the nn.Module")
+        found = replace(found, channels=example if isinstance(example, Channels) else channels(source, example))
     return found if calibration is None else replace(found, calibration=calibrated(source, calibration))
 
 

@@ -11,7 +11,7 @@ import math
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 from typing import Any, BinaryIO
@@ -46,6 +46,7 @@ from ..analysis.safetensors_header import (
 from ..analysis.tied_and_parametrized_weights import View, computed_by, expanded, overlapping, plain_weights
 from ..compression.encode_and_decode_layer import EncodedTensor, decode, values_of, zero_codes
 from ..compression.fast_cpu_ops import selected
+from ..compression.narrow_modules import narrow_to
 from ..errors import FileError, ModelError, RecipeError, quoted
 from ..recipe import Plan, Recipe
 from .encodings import (
@@ -64,9 +65,10 @@ def read(path: str | os.PathLike[str], into: nn.Module | None = None) -> PackedM
     """Return the packed model in a file, plain or entropy-coded; with `into`, fill that model with its weights.
 
     Before a weight is unpacked, `into` is held against the file: every saved parameter and buffer must be there, with
-    the same shape and dtype, and nothing else. Weights it computes (weight norm, masks, parametrizations) become plain
-    parameters. Which of them are tied may differ as long as nothing is tied that the file holds two values for. A model
-    on another device is filled there.
+    the same shape and dtype, and nothing else. Where channels were removed, `into` may be the dense model: its tensors
+    are cut to the file's shapes. Weights it computes (weight norm, masks, parametrizations) become plain parameters.
+    Which of them are tied may differ as long as nothing is tied that the file holds two values for. A model on another
+    device is filled there.
 
     Raises:
         FileError: if there is no such file, if it is not a packed model, damaged, or newer than this version, or if
@@ -78,13 +80,20 @@ def read(path: str | os.PathLike[str], into: nn.Module | None = None) -> PackedM
     with open_plain_file(path) as file:
         refuse_other_formats(path, file)
         size = os.fstat(file.fileno()).st_size
+        undo: list[Callable[[], None]] = []
         try:
             header = read_header(file, size)
             records = read_records(header.structure, header.recipe)
             if into is not None:
-                _match(records, into)  # before a weight is unpacked: a wrong model is told at once, and left as it was
+                if header.recipe.removes_channels:  # the file is of a narrower model: a dense one is cut to its shapes
+                    plain_weights(into)
+                    undo = narrow_to(into, {name: r.shape_of(name) for r in records for name in r.names})
+                # before a weight is unpacked: a wrong model is told at once, and left as it was
+                _match(records, into)
             packed = _unpack(header, records, size)
         except FileError as error:
+            for step in undo:
+                step()
             raise FileError(f"cannot load {quoted(path)}: {error}") from error
     if into is not None:
         plain_weights(into)

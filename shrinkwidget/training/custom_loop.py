@@ -237,7 +237,7 @@ class ConstrainedTraining:
         steps = f" {self.steps:,} step{'' if self.steps == 1 else 's'}" if self.steps else ""
         provenance = f"trained{steps} in a custom loop" + (", quantization-aware" if quantizes(recipe) else "")
         return replace(
-            compress_trained(self._trained, recipe),
+            compress_trained(self._trained, recipe).with_widths(self._source.narrowed),
             provenance=provenance if before == "no retraining" else f"{before}, then {provenance}",
         )
 

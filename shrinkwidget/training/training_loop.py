@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
+from ..analysis.file_size import safetensors_bytes
 from ..analysis.macs_and_activation_memory import profile_forward
 from ..analysis.model_tensors import check_refused, open_model
 from ..analysis.parallel import Watch, never
@@ -72,6 +73,11 @@ class Trainer:
         check_refused(open_model(spec.model, only_to_look=True))
         self._original = copied(spec.model)  # what results are made of: the user's own may be trained on meanwhile
         self._network = copied(spec.model)
+        self._original_nbytes = (
+            spec.source.original_nbytes
+            if isinstance(spec.source, CompressedModel)
+            else safetensors_bytes(open_model(spec.model, only_to_look=True).saved)
+        )
         self._checkpoint = None if spec.checkpoint is None else Checkpoint(spec, self._original)
         self._remembered: dict[int, dict[str, Any]] = {}
         if self._checkpoint is not None and (earlier := spec.resumes_from) is not None:
@@ -116,10 +122,11 @@ class Trainer:
             return source if isinstance(source, CompressedModel) else compress(self._original, Recipe())
         model = copied(self._original)
         fill(model, best.state.items())
+        source = self.spec.source
         return replace(
             compress_trained(model, self.spec.recipes[best.round]),
             provenance=self.spec.provenance(best.round, best.epoch),
-        )
+        ).with_widths(source.narrowed if isinstance(source, CompressedModel) else None)
 
     def _rounds(self) -> Iterator[Progress]:
         if self.log.baseline is None:
@@ -153,7 +160,7 @@ class Trainer:
             round=number + 1,
             sparsity=held.sparsity(),
             nbytes=packed.nbytes,
-            ratio=packed.original_nbytes / packed.nbytes,
+            ratio=self._original_nbytes / packed.nbytes,
         )
         return self._tell("prune", epoch=self.log.epoch, step=0, loss=None, train=None)
 

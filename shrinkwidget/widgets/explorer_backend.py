@@ -124,6 +124,11 @@ class ExplorerSession:
     def check(self, recipe: Recipe) -> None:
         """Raise a `RecipeError` for a recipe that does not fit the model's layers, or lacks calibration data."""
         self.sketch.plans(recipe)
+        if recipe.removes_channels:
+            raise RecipeError(
+                "the explorer does not remove channels: call sw.compress(model, recipe, example=…), and explore the "
+                "result's .model"
+            )
         if why := self.unavailable.get(recipe.importance.kind):
             raise RecipeError(f"importance {recipe.importance.kind!r} {why}")
 

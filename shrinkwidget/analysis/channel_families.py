@@ -1,0 +1,377 @@
+"""Families of channels: what can be removed from a network, and what is then left of it, from counts alone.
+
+A network's shapes are linear in its widths, and its multiply-accumulates are products of them. So everything but the
+weights' values is exact for any recipe: widths, parameters, bytes of a file, multiply-accumulates.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..recipe import Recipe, WidthPlan, layer_label
+from .channel_layout import FIRST, Layout
+from .packed_file_structure import COMPRESSIBLE, fold_structure
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ChannelSlice:
+    """What the channels of a family are along one dimension of one tensor.
+
+    `per_channel` of its places belong to each: 1, or 49 behind a flattened 7×7 map, 64 for a head of 64. `index` are
+    which, int64 ``[channels, per_channel]``; None in a sketch, which needs only to know how many.
+    """
+
+    tensor: str
+    dim: int
+    per_channel: int
+    index: NDArray[np.int64] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class ChannelFamily:
+    """The channels of one width: each may go without the others, and takes all its slices with it.
+
+    Attributes:
+        name: the first layer that makes them.
+        layers: all that make them.
+        slices: what they are along each dimension of each tensor.
+        scores: how much each matters, float32 ``[channels]``; 1 on average.
+        step: how many outputs of their layers one of them is: 64 for an attention head of 64.
+
+    Example:
+        >>> import torch, shrinkwidget as sw
+        >>> sw.channels(sw.demo.model(), torch.zeros(1, 1, 8, 8)).families[0]
+        ChannelFamily(stem: 16 channels, shared by 7 layers)
+    """
+
+    name: str
+    layers: tuple[str, ...]
+    slices: tuple[ChannelSlice, ...]
+    scores: NDArray[np.float32]
+    step: int = 1
+
+    @property
+    def channels(self) -> int:
+        """How many there are."""
+        return len(self.scores)
+
+    def __repr__(self) -> str:
+        shared = f", shared by {len(self.layers)} layers" if len(self.layers) > 1 else ""
+        of = f" of {self.step}" if self.step > 1 else ""
+        return f"ChannelFamily({self.name}: {self.channels} channels{of}{shared})"
+
+
+@dataclass(frozen=True, slots=True)
+class FixedWidth:
+    """Channels that have to stay, and why: "a layer norm runs over it (encoder.norm)".
+
+    Attributes:
+        layers: the layers that make them.
+        channels: how many.
+        reason: why they stay.
+
+    Example:
+        >>> import torch, shrinkwidget as sw
+        >>> sw.channels(sw.demo.model(), torch.zeros(1, 1, 8, 8)).fixed[0]
+        FixedWidth(layers=('head',), channels=10, reason="the model's output has it")
+    """
+
+    layers: tuple[str, ...]
+    channels: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ProductMacs:
+    """Multiply-accumulates of products of two activations that a module runs (attention).
+
+    They are proportional to each of `widths`: its size, and of each family that makes a part of it the number and how
+    much of it one channel is.
+    """
+
+    module: str
+    macs: int
+    widths: tuple[tuple[int, tuple[tuple[int, int], ...]], ...] = ()
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Channels:
+    """Which channels of a model can be removed, and which have to stay, and why; what ``sw.channels`` returns.
+
+    Attributes:
+        title: the model's class.
+        families: the widths that can be smaller.
+        fixed: those that cannot.
+        macs: multiply-accumulates of one forward pass, by the name of the weight that was multiplied.
+        products: those of two activations.
+        described: every tensor of a file of the model, as its header describes it (``docs/format.md``).
+
+    Example:
+        >>> import torch, shrinkwidget as sw
+        >>> sw.channels(sw.demo.model(), torch.zeros(1, 1, 8, 8))
+        Channels(DigitNet: 288 channels of 9 widths can go; 1 width has to stay)
+    """
+
+    title: str
+    families: tuple[ChannelFamily, ...]
+    fixed: tuple[FixedWidth, ...]
+    macs: Mapping[str, int]
+    products: tuple[ProductMacs, ...]
+    described: tuple[tuple[Any, ...], ...] = field(repr=False)
+
+    def __repr__(self) -> str:
+        count = sum(family.channels for family in self.families)
+        can = f"{count:,} channels of {_widths(len(self.families))} can go" if self.families else "no channel can go"
+        stay = f"; {_widths(len(self.fixed))} {'has' if len(self.fixed) == 1 else 'have'} to stay" if self.fixed else ""
+        return f"Channels({self.title}: {can}{stay})"
+
+    def _repr_html_(self) -> str:
+        """Return a table of the widths, those that can be smaller first."""
+        from html import escape
+
+        rows = [(f.name, f.channels, f.step, len(f.layers), "") for f in self.families]
+        rows += [(f.layers[0] if f.layers else "", f.channels, 1, len(f.layers), f.reason) for f in self.fixed]
+        body = "".join(
+            f"<tr><td>{escape(name)}</td><td>{n:,}{f' of {step}' if step > 1 else ''}</td><td>{shared}</td>"
+            f"<td>{escape(why) or 'can be smaller'}</td></tr>"
+            for name, n, step, shared, why in rows
+        )
+        head = "<tr><th>width</th><th>channels</th><th>layers</th><th></th></tr>"
+        return f'<div class="shrinkwidget">{escape(repr(self))}<table>{head}{body}</table></div>'
+
+    def family(self, layer: str) -> ChannelFamily:
+        """Return the first family that a layer makes.
+
+        Raises:
+            KeyError: if it makes none.
+
+        Example:
+            >>> import torch, shrinkwidget as sw
+            >>> found = sw.channels(sw.demo.model(), torch.zeros(1, 1, 8, 8))
+            >>> found.family("stage3.1.conv1").channels
+            64
+        """
+        for family in self.families:
+            if layer in family.layers:
+                return family
+        raise KeyError(layer)
+
+    # ---- what a recipe leaves ----
+
+    @cached_property
+    def shapes(self) -> dict[str, Shape]:
+        """The shapes of the tensors that a file of the model holds, by name."""
+        return {item[0]: tuple(item[1]) for item in self.described}
+
+    @cached_property
+    def _compressible(self) -> list[str]:
+        return [item[0] for item in self.described if item[3] & COMPRESSIBLE]
+
+    def kept(
+        self, recipe: Recipe, scores: Sequence[NDArray[np.floating[Any]]] | None = None
+    ) -> list[NDArray[np.int64]]:
+        """Return which channels of each family a recipe keeps, ascending.
+
+        Of n channels round(p·n) go (half to even), the least score first, of equal ones the first; at least one stays.
+        With `channel_scope` ``"global"`` all families are ranked together. Then widths are rounded to the nearest of
+        the recipe's multiples. `scores` take the place of the families' own.
+
+        Raises:
+            RecipeError: if an override matches no layer.
+
+        Example:
+            >>> import torch, shrinkwidget as sw
+            >>> found = sw.channels(sw.demo.model(), torch.zeros(1, 1, 8, 8))
+            >>> [len(kept) for kept in found.kept(sw.Recipe(channels=0.5))]
+            [8, 8, 8, 16, 8, 16, 32, 16, 32]
+        """
+        scores = [family.scores for family in self.families] if scores is None else scores
+        own = dict(zip(self._compressible, recipe.width_plans(self._compressible), strict=True))
+        plans = [_plan(family, own, recipe) for family in self.families]
+        removed = [
+            0 if fraction is None else round(fraction * f.channels)
+            for f, (fraction, _) in zip(self.families, plans, strict=True)
+        ]
+        if recipe.channel_scope == "global":
+            ranked = [
+                i for i, (fraction, _) in enumerate(plans) if fraction is not None and not _own(self.families[i], own)
+            ]
+            if ranked:
+                of = np.concatenate([np.full(self.families[i].channels, i) for i in ranked])
+                order = np.argsort(np.concatenate([scores[i] for i in ranked]), kind="stable")
+                gone = np.bincount(of[order[: round(recipe.channels * len(of))]], minlength=len(plans))
+                for i in ranked:
+                    removed[i] = int(gone[i])
+        kept = []
+        for family, score, count, (fraction, multiple) in zip(self.families, scores, removed, plans, strict=True):
+            n = family.channels
+            left = n if fraction is None else max(1, n - count)
+            if fraction:
+                left = _rounded(left, n, multiple // math.gcd(multiple, family.step))
+            kept.append(np.sort(np.argsort(score, kind="stable")[n - left :]))
+        return kept
+
+    def shapes_after(self, left: Sequence[int]) -> dict[str, Shape]:
+        """Return the shapes of all tensors when so many channels of each family are left.
+
+        Example:
+            >>> import torch, shrinkwidget as sw
+            >>> found = sw.channels(sw.demo.model(), torch.zeros(1, 1, 8, 8))
+            >>> found.shapes_after([8] * 9)["stem.weight"]
+            (8, 1, 3, 3)
+        """
+        shapes = {name: list(shape) for name, shape in self.shapes.items()}
+        for family, count in zip(self.families, left, strict=True):
+            for part in family.slices:
+                if part.tensor in shapes:
+                    shapes[part.tensor][part.dim] -= part.per_channel * (family.channels - count)
+        return {name: tuple(shape) for name, shape in shapes.items()}
+
+    def macs_after(self, left: Sequence[int]) -> int:
+        """Return the multiply-accumulates of one forward pass when so many channels of each family are left.
+
+        Example:
+            >>> import torch, shrinkwidget as sw
+            >>> found = sw.channels(sw.demo.model(), torch.zeros(1, 1, 8, 8))
+            >>> found.macs_after([family.channels // 2 for family in found.families])
+            410432
+        """
+        shapes, total = self.shapes_after(left), 0
+        for name, macs in self.macs.items():
+            # every weight meets as many positions as before
+            total += macs * math.prod(shapes[name]) // math.prod(self.shapes[name]) if name in shapes else macs
+        for product in self.products:
+            macs, size = product.macs, 1
+            for whole, parts in product.widths:
+                macs *= whole - sum(per * (self.families[f].channels - left[f]) for f, per in parts)
+                size *= whole
+            total += macs // size
+        return total
+
+    def structure_after(self, left: Sequence[int]) -> int:
+        """Return how long the structure text of a file is when so many channels of each family are left.
+
+        Example:
+            >>> import torch, shrinkwidget as sw
+            >>> found = sw.channels(sw.demo.model(), torch.zeros(1, 1, 8, 8))
+            >>> dense = [family.channels for family in found.families]
+            >>> found.structure_after(dense) == sw.sketch(sw.demo.model()).structure
+            True
+        """
+        shapes = self.shapes_after(left)
+        return len(fold_structure([[item[0], list(shapes[item[0]]), *item[2:]] for item in self.described]))
+
+    def layout(self, name: str) -> Layout:
+        """Return which axes of a compressible tensor are its output channels.
+
+        Example:
+            >>> import torch, shrinkwidget as sw
+            >>> found = sw.channels(sw.demo.model(), torch.zeros(1, 1, 8, 8))
+            >>> found.layout("stem.weight").channels
+            (0,)
+        """
+        item = next(item for item in self.described if item[0] == name)
+        own = [part for part in item[4:5] if isinstance(part, list | tuple) and part and not isinstance(part[0], str)]
+        return Layout(tuple(own[0][1:]), own[0][0]) if own else FIRST
+
+    # ---- on the wire ----
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what a sketch carries of it, as JSON has it (``docs/estimate.md``): all but the scores, in binary.
+
+        Example:
+            >>> import torch, shrinkwidget as sw
+            >>> found = sw.channels(sw.demo.model(), torch.zeros(1, 1, 8, 8))
+            >>> sorted(found.to_dict())
+            ['families', 'fixed', 'macs', 'products', 'tensors']
+        """
+        numbers = {item[0]: i for i, item in enumerate(self.described)}
+        return {
+            "families": [
+                {
+                    "name": f.name,
+                    "layers": list(f.layers),
+                    "channels": f.channels,
+                    "step": f.step,
+                    "slices": [[numbers[s.tensor], s.dim, s.per_channel] for s in f.slices if s.tensor in numbers],
+                }
+                for f in self.families
+            ],
+            "fixed": [{"layers": list(f.layers), "channels": f.channels, "reason": f.reason} for f in self.fixed],
+            "macs": [[numbers.get(name, name), macs] for name, macs in self.macs.items()],
+            "products": [
+                [p.module, p.macs, [[whole, [list(x) for x in parts]] for whole, parts in p.widths]]
+                for p in self.products
+            ],
+            "tensors": [list(item) for item in self.described],
+        }
+
+    @classmethod
+    def from_dict(cls, title: str, found: Mapping[str, Any], scores: NDArray[np.float32]) -> Channels:
+        """Undo `to_dict`; `scores` are those of all families, one after the other.
+
+        Example:
+            >>> import torch, shrinkwidget as sw
+            >>> found = sw.channels(sw.demo.model(), torch.zeros(1, 1, 8, 8))
+            >>> import numpy as np
+            >>> scores = np.concatenate([family.scores for family in found.families])
+            >>> sw.results.Channels.from_dict(found.title, found.to_dict(), scores)
+            Channels(DigitNet: 288 channels of 9 widths can go; 1 width has to stay)
+        """
+        names = [item[0] for item in found["tensors"]]
+        families, at = [], 0
+        for f in found["families"]:
+            slices = tuple(ChannelSlice(names[t], dim, per) for t, dim, per in f["slices"])
+            own = scores[at : at + f["channels"]]
+            at += f["channels"]
+            families.append(ChannelFamily(f["name"], tuple(f["layers"]), slices, own, f["step"]))
+        return cls(
+            title=title,
+            families=tuple(families),
+            fixed=tuple(FixedWidth(tuple(f["layers"]), f["channels"], f["reason"]) for f in found["fixed"]),
+            macs={names[t] if isinstance(t, int) else t: macs for t, macs in found["macs"]},
+            products=tuple(
+                ProductMacs(
+                    module, macs, tuple((whole, tuple((f, per) for f, per in parts)) for whole, parts in widths)
+                )
+                for module, macs, widths in found["products"]
+            ),
+            described=tuple(map(tuple, found["tensors"])),
+        )
+
+
+def _widths(count: int) -> str:
+    return f"{count} width{'s' * (count != 1)}"
+
+
+def _rounded(left: int, channels: int, multiple: int) -> int:
+    """Return the nearest multiple that there is, half up; all channels where they are fewer than one multiple."""
+    nearest = max(multiple, multiple * ((2 * left + multiple) // (2 * multiple)))
+    return min(nearest, channels)
+
+
+def _own(family: ChannelFamily, plans: Mapping[str, WidthPlan]) -> bool:
+    """Tell whether a layer of a family has a fraction of its own."""
+    return any(layer_label(name) in family.layers and plan.channels is not None for name, plan in plans.items())
+
+
+def _plan(family: ChannelFamily, plans: Mapping[str, WidthPlan], recipe: Recipe) -> tuple[float | None, int]:
+    """Return which fraction of a family goes, None for none of it, and the multiple its width is kept at.
+
+    Layers that share a width have to agree: what keeps the most of it is done.
+    """
+    if any(plans[s.tensor].keep for s in family.slices if s.tensor in plans):  # a layer under Keep keeps its shape
+        return None, 1
+    making = [plan for name, plan in plans.items() if layer_label(name) in family.layers]
+    fractions = [plan.channels for plan in making if plan.channels is not None]
+    multiples = [plan.multiple for plan in making if plan.multiple is not None]
+    return min(fractions, default=recipe.channels), max(multiples, default=recipe.multiple)

@@ -1,0 +1,440 @@
+"""Channel pruning: which channels of a network can be removed, which are, and the narrower network that is left."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ..analysis.channel_families import ChannelFamily, Channels, ChannelSlice, FixedWidth, ProductMacs
+from ..analysis.channel_labels import Atoms, Trace, trace_channels
+from ..analysis.file_size import half_is_bfloat16
+from ..analysis.macs_and_activation_memory import profile_forward, tensors_in
+from ..analysis.model_tensors import ModelTensors, TensorEntry, open_model
+from ..analysis.packed_file_structure import describe
+from ..analysis.run_without_side_effects import (
+    as_inputs,
+    device_of,
+    moved,
+    preserve_rng_state,
+    reason,
+    run,
+    without_fused_recurrence,
+)
+from ..argument_checks import public
+from ..errors import DataError, ModelError, ShrinkError, a_type, quoted
+from ..method_registry import Importance, Statistics, doing
+from ..recipe import Recipe, layer_label
+from .apply_recipe import copied
+from .narrow_modules import Cuts, masked, narrow, narrowed
+
+_TOLERANCE: Final = 2e-5
+"""How far a narrower network may be off the masked one, as a fraction of the largest output: sums of float32 in another
+order differ by about 1e-6, and a channel too many by its share of the output."""
+
+
+@public()
+def channels(model: nn.Module, example: object) -> Channels:
+    """Return which channels of a model can be removed, what belongs to each, and why the others have to stay.
+
+    The model runs on the example once, and labels that ride along tell which slices of its weights go together
+    (`analysis/channel_labels.py`). Then it is tried: some channels of every family are removed from a copy, and what
+    that computes is compared with what the model computes with the same channels at zero. A family whose trial fails
+    has to stay, and says why.
+
+    >>> import torch, shrinkwidget as sw
+    >>> found = sw.channels(sw.demo.model(), torch.zeros(1, 1, 8, 8))
+    >>> found.family("stem").layers[:3]
+    ('stem', 'stage1.0.conv2', 'stage1.1.conv2')
+
+    Args:
+        model: any module; it stays as it is.
+        example: what it runs on: a tensor, a tuple of positional or a dict of keyword arguments. Only the path through
+            the model that the example takes is seen.
+
+    Raises:
+        ModelError: for what is no module, or cannot be copied.
+        DataError: for no example, or one that the model cannot run.
+    """
+    if not isinstance(model, nn.Module):
+        raise ModelError(f"cannot look for the channels of {a_type(model)}: give the nn.Module")
+    check_example(example)
+    return _Finder(model, open_model(model), example).find()
+
+
+def check_example(example: object) -> None:
+    """Raise a `DataError` that asks for an example if there is none."""
+    if example is None:
+        raise DataError(
+            "which channels go together is seen while the model runs: give example=…, inputs as the model takes them"
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class _Failed:
+    family: ChannelFamily
+    reason: str
+
+
+class _Finder:
+    """Finds the families of one model; see `channels`."""
+
+    def __init__(self, model: nn.Module, weights: ModelTensors, example: object) -> None:
+        self._weights = weights
+        self._args, self._kwargs = moved(as_inputs(example), device_of(model))
+        self._profile = profile_forward(model, weights.entries, example)
+        self._model = copied(model)
+        modules = dict(self._model.named_modules(remove_duplicate=False))
+        self._unsaved = {e.name for e in weights.entries if not e.saved and e.role == "buffer"}
+        self._making = {e.name: _making_dims(e, modules) for e in weights.entries if e.compressible}
+
+    def find(self) -> Channels:
+        """Return the families that passed their trial, and all else with its reason."""
+        with preserve_rng_state():
+            trace = trace_channels(self._model, self._args, self._kwargs)
+            roots = trace.components()
+            families, fixed = self._grouped(trace, roots)
+            proven, failed = self._proven(families)
+            if failed and (pairs := _couplings(trace, roots, [f.family for f in failed])):
+                # pieces that the code cuts a width into have to stay equal: channels at the same place go together
+                paired = trace.components(pairs)
+                families, fixed_now = self._grouped(trace, paired)
+                proven_now, failed_now = self._proven(families)
+                if sum(f.channels * len(f.slices) for f in proven_now) > sum(
+                    f.channels * len(f.slices) for f in proven
+                ):
+                    roots, proven, failed, fixed = paired, proven_now, failed_now, fixed_now
+        fixed += [FixedWidth(f.family.layers, f.family.channels, f.reason) for f in failed]
+        described = [describe(e, e.compressible, half_is_bfloat16(e)) for e in self._weights.saved]
+        found = Channels(
+            title=self._weights.title,
+            families=tuple(proven),
+            fixed=tuple(fixed),
+            macs=dict(self._profile.macs),
+            products=_products(trace, roots, proven),
+            described=tuple(map(tuple, described)),
+        )
+        scores = channel_scores(found, self._weights)
+        return replace(found, families=tuple(replace(f, scores=s) for f, s in zip(proven, scores, strict=True)))
+
+    def _grouped(self, trace: Trace, roots: Atoms) -> tuple[list[ChannelFamily], list[FixedWidth]]:
+        """Return the families of classes that touch the same places, and the widths that are pinned.
+
+        A class is known by the least of its atoms. Classes that have as many atoms in every place are of one family.
+        """
+        for p, place in enumerate(trace.places):
+            if place.name in self._unsaved:
+                trace.pins.append((np.array(trace.atoms(p)), f"{place.name} follows it, which no file holds", ""))
+        why = np.full(len(roots), -1)
+        reasons: dict[str, int] = {}
+        for atoms, text, module in trace.pins:
+            number = reasons.setdefault(f"{text} ({module})" if module else text, len(reasons))
+            own = roots[atoms]
+            why[own[why[own] < 0]] = number
+        signature = np.zeros(len(roots), np.uint64)
+        made = np.zeros(len(roots), bool)
+        with np.errstate(over="ignore"):
+            for p, place in enumerate(trace.places):
+                classes, counts = np.unique(roots[trace.starts[p] : trace.starts[p + 1]], return_counts=True)
+                signature[classes] += _mixed(np.uint64(p + 1) * np.uint64(1 << 32) + counts.astype(np.uint64))
+                made[classes] |= place.dim in self._making.get(place.name, ())
+        found: dict[tuple[int, int], list[int]] = defaultdict(list)
+        for root in np.flatnonzero(made & (roots == np.arange(len(roots)))):
+            found[int(signature[root]), int(why[root])].append(int(root))
+        names = list(reasons)
+        families, fixed = [], []
+        for (_, number), members in found.items():
+            family = self._family(trace, roots, members)
+            if number >= 0:
+                fixed.append(FixedWidth(family.layers, family.channels, names[number]))
+            elif len(members) == 1:
+                only = "it is the only channel" if family.step == 1 else "all of it goes together"
+                fixed.append(FixedWidth(family.layers, family.channels, f"{only}, and nothing would be left"))
+            else:
+                families.append(family)
+        return families, fixed
+
+    def _family(self, trace: Trace, roots: Atoms, members: list[int]) -> ChannelFamily:
+        order = np.full(len(roots), -1)
+        order[members] = np.arange(len(members))
+        slices = []
+        layers: dict[str, int] = {}
+        for p, place in enumerate(trace.places):
+            channel = order[roots[trace.starts[p] : trace.starts[p + 1]]]
+            at = np.flatnonzero(channel >= 0)
+            if len(at):
+                index = at[np.argsort(channel[at], kind="stable")].reshape(len(members), -1)
+                slices.append(ChannelSlice(place.name, place.dim, index.shape[1], index))
+                if place.dim in self._making.get(place.name, ()):
+                    layers[layer_label(place.name)] = index.shape[1]
+        step = math.gcd(*(part.per_channel for part in slices))
+        names = tuple(layers)
+        return ChannelFamily(names[0] if names else "", names, tuple(slices), np.ones(len(members), np.float32), step)
+
+    # ---- the trial ----
+
+    def _proven(self, families: Sequence[ChannelFamily]) -> tuple[list[ChannelFamily], list[_Failed]]:
+        """Return the families whose removal computes what their mask does, and those that fail, with the reason.
+
+        All are tried together, and only on failure in halves. Each loses another number of channels at random, so that
+        widths which have to stay equal are found out.
+        """
+        failed: list[_Failed] = []
+
+        def passing(some: Sequence[ChannelFamily]) -> list[ChannelFamily]:
+            problem = self._trial(some)
+            if not problem:
+                return list(some)
+            if len(some) == 1:
+                failed.append(_Failed(some[0], problem))
+                return []
+            half = len(some) // 2
+            return [*passing(some[:half]), *passing(some[half:])]
+
+        proven = passing(families) if families else []
+        while failed and len(proven) > 1 and (problem := self._trial(proven)):  # each alone, but not together
+            failed.append(_Failed(proven.pop(), problem))
+        return proven, failed
+
+    def _trial(self, families: Sequence[ChannelFamily]) -> str:
+        """Return why a narrower model is not what the masked one is, "" if it is."""
+        draw = random.Random(0)
+        kept = []
+        for number, family in enumerate(families):
+            n = family.channels
+            gone = 1 + (number + draw.randrange(n)) % max(1, n // 2)
+            kept.append(np.sort(np.array(draw.sample(range(n), n - gone))))
+        return difference(self._model, cuts_of(families, kept, self._model), self._args, self._kwargs)
+
+
+def _making_dims(entry: TensorEntry, modules: Mapping[str, nn.Module]) -> tuple[int, ...]:
+    """Return the dimensions of a weight along which its layer's outputs lie."""
+    if isinstance(modules.get(entry.name.rpartition(".")[0]), nn.Embedding | nn.EmbeddingBag):
+        return (1,)  # its rows are looked up
+    return (0,) if entry.layout.groups > 1 else entry.layout.channels
+
+
+def _mixed(numbers: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Return numbers whose sums tell sets of them apart (the finalizer of SplitMix64)."""
+    numbers = (numbers ^ (numbers >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    numbers = (numbers ^ (numbers >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return numbers ^ (numbers >> np.uint64(31))
+
+
+def _couplings(trace: Trace, roots: Atoms, failed: Sequence[ChannelFamily]) -> list[tuple[Atoms, Atoms]]:
+    """Return which atoms go together if the equal pieces that code cuts a failed family's width into stay equal."""
+    starts = {place: int(start) for place, start in zip(trace.places, trace.starts, strict=False)}
+    touched = {
+        int(roots[starts[s.tensor, s.dim] + i])  # type: ignore[index]
+        for family in failed
+        for s in family.slices
+        if s.index is not None
+        for i in s.index[:, 0]
+    }
+    pairs = []
+    for pieces in trace.couplings:
+        atoms = pieces.numpy()
+        if (atoms >= 0).all() and touched.intersection(roots[atoms].reshape(-1).tolist()):
+            first = np.broadcast_to(atoms[:1], atoms[1:].shape)
+            pairs.append((first.reshape(-1), atoms[1:].reshape(-1)))
+    return pairs
+
+
+def _products(trace: Trace, roots: Atoms, families: Sequence[ChannelFamily]) -> tuple[ProductMacs, ...]:
+    """Return the products of activations with their widths in terms of families, those of equal widths together."""
+    of = np.full(len(roots), -1)
+    starts = {place: int(start) for place, start in zip(trace.places, trace.starts, strict=False)}
+    for number, family in enumerate(families):
+        part = family.slices[0]
+        assert part.index is not None
+        of[roots[starts[part.tensor, part.dim] + part.index[:, 0]]] = number  # type: ignore[index]
+    sums: Counter[tuple[str, Any]] = Counter()
+    for product in trace.products:
+        widths = []
+        for factor in product.factors:
+            atoms = factor.reshape(-1).numpy()
+            found = Counter(of[roots[atoms[atoms >= 0]]].tolist())
+            parts = tuple((f, n // families[f].channels) for f, n in sorted(found.items()) if f >= 0)
+            if parts:
+                widths.append((len(atoms), parts))
+        sums[product.module, tuple(widths)] += product.macs
+    return tuple(ProductMacs(module, macs, widths) for (module, widths), macs in sums.items())
+
+
+# ---- scores ----
+
+
+def channel_scores(
+    found: Channels, weights: ModelTensors, importance: Importance | None = None, statistics: Statistics | None = None
+) -> list[NDArray[np.float32]]:
+    """Return how much each channel of each family matters.
+
+    Along every dimension it has, a channel's squared scores are added up and divided by the mean over its family; its
+    score is the mean of these. So every slice counts alike, and families compare. By magnitude that is the mean
+    normalized squared norm, batch norm's scales among the slices.
+
+    Args:
+        found: the families.
+        weights: of the model they are of.
+        importance: of weights, by magnitude if it is not given; `statistics` are those of its calibration data.
+    """
+    entries = {entry.name: entry for entry in weights.entries if entry.role == "parameter"}
+    known = statistics.statistics(importance) if importance is not None and statistics is not None else {}
+    wanted: dict[str, set[int]] = defaultdict(set)
+    for family in found.families:
+        for part in family.slices:
+            if part.tensor in entries and part.index is not None:
+                wanted[part.tensor].add(part.dim)
+    sums: dict[tuple[str, int], NDArray[np.float64]] = {}
+    for name, dims in wanted.items():
+        squares = _squares(entries[name], importance, known)
+        if squares is not None:
+            for dim in dims:
+                over = [d for d in range(squares.ndim) if d != dim]
+                total = squares.sum(over) if over else squares
+                sums[name, dim] = total.double().cpu().numpy()
+    scores = []
+    for family in found.families:
+        mean, count = np.zeros(family.channels), 0
+        for part in family.slices:
+            if (part.tensor, part.dim) in sums and part.index is not None:
+                own = sums[part.tensor, part.dim][part.index].sum(1)
+                if own.mean() > 0:
+                    mean, count = mean + own / own.mean(), count + 1
+        scores.append((mean / max(1, count)).astype(np.float32))
+    return scores
+
+
+@torch.no_grad()
+def _squares(entry: TensorEntry, importance: Importance | None, known: Mapping[str, Tensor]) -> Tensor | None:
+    """Return the squared scores of a tensor's weights, of its shape; None where the importance has none."""
+    tensor = entry.load()
+    if importance is None or importance.of_magnitude:
+        return tensor.float().square()
+    statistic = known.get(entry.name)
+    if importance.calibrated and statistic is None:
+        return None
+    if not entry.compressible:
+        rows, back = tensor.reshape(-1, 1), tensor.shape
+        seen = None if statistic is None else statistic.reshape(-1, 1)
+        with doing(importance, entry.name):
+            return importance.scores(entry.name, rows, seen).float().square().reshape(back)
+    seen = None if statistic is None else entry.layout.rows(statistic)
+    with doing(importance, entry.name):
+        found = importance.scores(entry.name, entry.rows(), seen)
+    return entry.layout.restored(found.float(), entry.shape).square()
+
+
+# ---- removal ----
+
+
+def cuts_of(families: Sequence[ChannelFamily], kept: Sequence[NDArray[np.int64]], model: nn.Module) -> Cuts:
+    """Return what stays of a model's tensors when so many channels of each family are kept."""
+    sizes = {name: t.shape for name, t in [*model.named_parameters(), *model.named_buffers()]}
+    stays: dict[str, dict[int, NDArray[np.bool_]]] = defaultdict(dict)
+    for family, own in zip(families, kept, strict=True):
+        if len(own) == family.channels:
+            continue
+        gone = np.ones(family.channels, bool)
+        gone[own] = False
+        for part in family.slices:
+            assert part.index is not None
+            stay = stays[part.tensor].setdefault(part.dim, np.ones(sizes[part.tensor][part.dim], bool))
+            stay[part.index[gone].reshape(-1)] = False
+    return {
+        name: {dim: torch.from_numpy(np.flatnonzero(stay)) for dim, stay in own.items()} for name, own in stays.items()
+    }
+
+
+def difference(model: nn.Module, cuts: Cuts, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
+    """Return why a narrower model does not compute what the masked one does, "" if it does.
+
+    The model is as it was afterwards.
+    """
+    with torch.no_grad(), without_fused_recurrence():
+        try:
+            with narrowed(model, cuts), preserve_rng_state():
+                found = list(tensors_in(run(model, args, dict(kwargs))))
+        except ShrinkError as error:
+            return f"the model does not run without some of it ({reason(error.__cause__ or error)})"
+        with masked(model, cuts), preserve_rng_state():
+            expected = list(tensors_in(run(model, args, dict(kwargs))))
+    if [t.shape for t in found] != [t.shape for t in expected]:
+        return "the model's output changes its shape without some of it"
+    for one, other in zip(found, expected, strict=True):
+        if not one.is_floating_point():
+            continue
+        largest = float(other.abs().amax()) if other.numel() else 0.0
+        off = float((one - other).abs().amax()) if other.numel() else 0.0
+        if not off <= _TOLERANCE * max(largest, 1e-30):
+            share = off / largest if largest else math.inf
+            return f"what is removed still counts in the output when it is zero ({share:.1e} of it)"
+    return ""
+
+
+@dataclass(frozen=True, eq=False)
+class NarrowedModel:
+    """A model without the channels that a recipe removes: the module, the families it had, and which of each stay."""
+
+    model: nn.Module
+    channels: Channels
+    kept: tuple[NDArray[np.int64], ...]
+
+    @property
+    def left(self) -> list[int]:
+        """How many channels of each family are left."""
+        return [len(own) for own in self.kept]
+
+
+def narrower(model: nn.Module, recipe: Recipe, example: object, statistics: Statistics | None = None) -> NarrowedModel:
+    """Return a copy of a model without the channels that a recipe removes.
+
+    Args:
+        model: the dense module; it stays as it is.
+        recipe: how many of them, and by which importance.
+        example: what the model runs on, or what `channels` found on it.
+        statistics: those of an importance that needs calibration data.
+
+    Raises:
+        ModelError: if no channel of the model can go, or if what is left does not compute what the masked model does.
+        as `channels`.
+    """
+    weights = open_model(model)
+    check_example(example)
+    found = example if isinstance(example, Channels) else _Finder(model, weights, example).find()
+    if not found.families:
+        widest = max(found.fixed, key=lambda width: width.channels, default=None)
+        why = f"{quoted(widest.layers[0])}: {widest.reason}" if widest and widest.layers else "it has none"
+        raise ModelError(
+            f"no channel of this {type(model).__name__} can be removed ({why}); sw.channels(model, example).fixed "
+            f"says it of every width"
+        )
+    if found is example:
+        _check_same(found, weights)
+    by = recipe.importance
+    scores = None if by.of_magnitude else channel_scores(found, weights, by, statistics if by.calibrated else None)
+    kept = found.kept(recipe, scores)
+    new = copied(model)
+    cuts = cuts_of(found.families, kept, new)
+    if found is not example:
+        args, kwargs = moved(as_inputs(example), device_of(model))
+        if problem := difference(new, cuts, args, kwargs):
+            raise ModelError(f"the narrower {type(model).__name__} is not what its mask is: {problem}")
+    narrow(new, cuts)
+    return NarrowedModel(new, found, tuple(kept))
+
+
+def _check_same(found: Channels, weights: ModelTensors) -> None:
+    """Raise a `ModelError` if families are those of another model, or of a sketch, which does not know their places."""
+    if any(part.index is None for family in found.families for part in family.slices):
+        raise ModelError("the channels of a sketch do not say which slices they are: give example=…, or sw.channels(…)")
+    if {entry.name: entry.shape for entry in weights.saved} != found.shapes:
+        raise ModelError(f"these are the channels of another {found.title}: call sw.channels on this model")

@@ -1,0 +1,226 @@
+"""Give a module smaller tensors: its parameters and buffers, and the sizes its layers say they have."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, Final
+
+import torch
+from torch import Tensor, nn
+
+Cuts = Mapping[str, Mapping[int, Tensor]]
+"""Which indices are kept, ascending, by the name of a tensor and the dimension; all of those not named."""
+
+
+def narrow(model: nn.Module, cuts: Cuts) -> list[Callable[[], None]]:
+    """Keep only some indices of a model's tensors, in place; return what undoes it, to be called in this order.
+
+    A tensor that several modules share is cut once and stays shared. What layers say of their size (`in_channels`,
+    `out_features`, `num_features`, `groups`, `hidden_size`, …) is set to what they now have.
+    """
+    smaller = {id(tensor): _cut(tensor, cuts[name]) for name, tensor in _named(model) if name in cuts}
+    undo: list[Callable[[], None]] = []
+    resized: dict[str, set[tuple[int, int]]] = {}  # by the name of a module: sizes of its tensors before and after
+    for name, module in model.named_modules() if smaller else ():
+        before = {n: tuple(p.shape) for n, p in module._parameters.items() if p is not None}
+        held: Any
+        for held in (module._parameters, module._buffers):
+            for own, tensor in held.items():
+                if tensor is not None and id(tensor) in smaller:
+                    held[own] = smaller[id(tensor)]
+                    undo.append(partial(held.__setitem__, own, tensor))
+                    sizes = zip(tensor.shape, held[own].shape, strict=True)
+                    resized.setdefault(name, set()).update((a, b) for a, b in sizes if a != b)
+        if name in resized:
+            undo += _set(module, _sizes(module, before))
+    for name, module in model.named_modules() if smaller else ():
+        undo += _set(module, _heads(module, resized, f"{name}." if name else ""))
+    return undo[::-1]
+
+
+def _named(model: nn.Module) -> list[tuple[str, Tensor]]:
+    return [*model.named_parameters(), *model.named_buffers()]
+
+
+def _cut(tensor: Tensor, kept: Mapping[int, Tensor]) -> Tensor:
+    new = tensor.detach()
+    for dim, indices in kept.items():
+        new = new.index_select(dim, indices.to(new.device))
+    new = nn.Parameter(new, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else new
+    new.__dict__.update(vars(tensor))
+    return new
+
+
+def _set(module: nn.Module, values: Iterable[tuple[str, Any]]) -> list[Callable[[], None]]:
+    """Set attributes of a module; return what sets them back."""
+    undo: list[Callable[[], None]] = []
+    for name, value in values:
+        undo.append(partial(setattr, module, name, getattr(module, name)))
+        setattr(module, name, value)
+    return undo
+
+
+_HEAD_COUNTS: Final = (
+    *("num_heads", "n_heads", "nheads", "n_head", "heads", "num_attention_heads", "num_key_value_heads"),
+    *("num_kv_heads", "n_kv_heads"),
+)
+_ALL_HEADS: Final = ("all_head_size", "attn_dim", "split_size", "inner_dim", "attention_dim", "qkv_dim")
+
+
+def _heads(module: nn.Module, resized: Mapping[str, set[tuple[int, int]]], prefix: str) -> Iterator[tuple[str, int]]:
+    """Yield how many heads an attention module of others now has, as the tensors of its children tell.
+
+    Its code cuts the width into so many heads. Which numbers follow is told by their names and by the sizes alone, so
+    that a module which is filled from a file gets the same ones. That they are the right ones is proven by a trial.
+    """
+    own = vars(module)
+    counts = {name: own[name] for name in _HEAD_COUNTS if type(own.get(name)) is int}
+    if not counts or type(module).__module__.startswith("torch.nn."):
+        return
+    changes = {pair for child, _ in module.named_children() for pair in resized.get(prefix + child, ())}
+    changes |= resized.get(prefix.removesuffix("."), set())
+    ratios = {(a, b) for a, b in changes if all(a % n == 0 and n * b % a == 0 for n in counts.values())}
+    if len({b / a for a, b in ratios}) != 1:
+        return
+    before, after = next(iter(ratios))
+    for name, count in counts.items():
+        yield name, count * after // before
+    whole = {a for a, _ in ratios}
+    for name in _ALL_HEADS:
+        size = own.get(name)
+        if type(size) is int and (size in whole or 3 * size in whole) and size * after % before == 0:
+            yield name, size * after // before
+
+
+@contextmanager
+def narrowed(model: nn.Module, cuts: Cuts) -> Iterator[None]:
+    """Have a model be narrower for as long as the context lasts."""
+    undo = narrow(model, cuts)
+    try:
+        yield
+    finally:
+        for step in undo:
+            step()
+
+
+@contextmanager
+def masked(model: nn.Module, cuts: Cuts) -> Iterator[None]:
+    """Have all that `cuts` would remove be zero for as long as the context lasts: the preview of the narrower model."""
+    before: list[tuple[Tensor, Tensor]] = []
+    with torch.no_grad():
+        try:
+            for name, tensor in _named(model):
+                if name in cuts:
+                    before.append((tensor, tensor.detach().clone()))
+                    for dim, kept in cuts[name].items():
+                        gone = torch.ones(tensor.shape[dim], dtype=torch.bool)
+                        gone[kept] = False
+                        tensor.index_fill_(dim, gone.nonzero()[:, 0].to(tensor.device), 0)
+            yield
+        finally:
+            for tensor, values in before:
+                tensor.copy_(values)
+
+
+def narrow_to(model: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> list[Callable[[], None]]:
+    """Cut a fresh, dense model to the shapes of a file, in place; return what undoes it, as `narrow` does.
+
+    Which channels went does not matter: its weights are written over. Tensors of other dimensions, or larger than the
+    model's, are left for whoever compares the two.
+    """
+    cuts: dict[str, dict[int, Tensor]] = {}
+    for name, tensor in _named(model):
+        wanted = shapes.get(name, tuple(tensor.shape))
+        if len(wanted) == tensor.ndim and all(a <= b for a, b in zip(wanted, tensor.shape, strict=True)):
+            own = {d: torch.arange(a) for d, (a, b) in enumerate(zip(wanted, tensor.shape, strict=True)) if a < b}
+            if own:
+                cuts[name] = own
+    return narrow(model, cuts)
+
+
+def _sizes(module: nn.Module, before: Mapping[str, tuple[int, ...]]) -> Iterator[tuple[str, Any]]:
+    """Yield what a layer says of its size, as its tensors now have it; `before` are the shapes they had."""
+    for kind, sizes in _SIZES.items():
+        if isinstance(module, kind):
+            yield from ((name, value) for name, value in sizes(module, before) if hasattr(module, name))
+            return
+    # layers of others: a number that is named as ours are, and said the size a tensor had
+    weight = module._parameters.get("weight")
+    if weight is not None and weight.ndim and "weight" in before:
+        in_out = type(module).__name__ == "Conv1D"  # Hugging Face's, which is a linear layer
+        for names, dim in (_OUTPUTS, int(in_out)), (_INPUTS, 1 - in_out):
+            for name in names if weight.ndim > dim else ():
+                if vars(module).get(name) == before["weight"][dim] and before["weight"][dim] != weight.shape[dim]:
+                    yield name, weight.shape[dim]
+
+
+_OUTPUTS: Final = ("out_features", "out_channels", "num_features", "num_channels", "nf")
+_INPUTS: Final = ("in_features", "in_channels", "nx")
+
+
+def _linear(module: Any, _before: Mapping[str, tuple[int, ...]]) -> Iterator[tuple[str, Any]]:
+    yield "out_features", module.weight.shape[0]
+    yield "in_features", module.weight.shape[1]
+
+
+def _bilinear(module: Any, _before: Mapping[str, tuple[int, ...]]) -> Iterator[tuple[str, Any]]:
+    yield from zip(("out_features", "in1_features", "in2_features"), module.weight.shape, strict=True)
+
+
+def _convolution(module: Any, before: Mapping[str, tuple[int, ...]]) -> Iterator[tuple[str, Any]]:
+    # of a grouped one whole groups go, so that their number says how many channels there are
+    first, second = module.weight.shape[:2]
+    groups = module.groups * first // before["weight"][0] if module.groups > 1 else 1
+    ins, outs = (first, second * groups) if module.transposed else (second * groups, first)
+    yield from (("groups", groups), ("in_channels", ins), ("out_channels", outs))
+
+
+def _norm(module: Any, before: Mapping[str, tuple[int, ...]]) -> Iterator[tuple[str, Any]]:
+    del before
+    held = module.weight if module.weight is not None else module.running_mean
+    yield "num_features", held.shape[0]
+
+
+def _group_norm(module: Any, before: Mapping[str, tuple[int, ...]]) -> Iterator[tuple[str, Any]]:
+    channels = module.weight.shape[0]
+    yield "num_groups", module.num_groups * channels // before["weight"][0]
+    yield "num_channels", channels
+
+
+def _embedding(module: Any, _before: Mapping[str, tuple[int, ...]]) -> Iterator[tuple[str, Any]]:
+    yield "num_embeddings", module.weight.shape[0]
+    yield "embedding_dim", module.weight.shape[1]
+
+
+def _recurrent(module: Any, _before: Mapping[str, tuple[int, ...]]) -> Iterator[tuple[str, Any]]:
+    yield "input_size", module.weight_ih_l0.shape[1]
+    gates = {"LSTM": 4, "GRU": 3}.get(module.mode, 1)
+    yield "hidden_size", module.weight_hh_l0.shape[0] // gates
+    if getattr(module, "proj_size", 0):
+        yield "proj_size", module.weight_hh_l0.shape[1]
+    # the layer runs on this list, not on its parameters (which a module on a GPU packs into one)
+    yield "_flat_weights", [getattr(module, name) for name in module._flat_weights_names]
+
+
+def _cell(module: Any, _before: Mapping[str, tuple[int, ...]]) -> Iterator[tuple[str, Any]]:
+    yield "input_size", module.weight_ih.shape[1]
+    yield "hidden_size", module.weight_hh.shape[1]
+
+
+def _parameters(module: Any, _before: Mapping[str, tuple[int, ...]]) -> Iterator[tuple[str, Any]]:
+    yield "num_parameters", module.weight.shape[0]
+
+
+_SIZES: Final[Mapping[Any, Callable[[Any, Mapping[str, tuple[int, ...]]], Iterator[tuple[str, Any]]]]] = {
+    nn.Linear: _linear,
+    nn.Bilinear: _bilinear,
+    nn.modules.conv._ConvNd: _convolution,
+    nn.modules.batchnorm._NormBase: _norm,
+    nn.GroupNorm: _group_norm,
+    (nn.Embedding, nn.EmbeddingBag): _embedding,
+    nn.RNNBase: _recurrent,
+    nn.RNNCellBase: _cell,
+    nn.PReLU: _parameters,
+}
