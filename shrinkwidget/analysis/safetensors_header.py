@@ -280,13 +280,9 @@ def _tensor_headers(header: dict[str, Any], start: int, size: int) -> dict[str, 
 
 
 def _tensor_header(name: str, entry: Any, start: int) -> TensorHeader:
-
-    def sizes(found: Any) -> TypeGuard[list[int]]:
-        return isinstance(found, list) and all(type(n) is int and n >= 0 for n in found)
-
     described = entry if isinstance(entry, dict) and len(entry) == 3 else {}
     code, shape, offsets = described.get("dtype"), described.get("shape"), described.get("data_offsets")
-    if not isinstance(code, str) or not sizes(shape) or not sizes(offsets) or len(offsets) != 2:
+    if not isinstance(code, str) or not _sizes(shape) or not _sizes(offsets) or len(offsets) != 2:
         raise FileError(f"its header describes {quoted(name)} as {quoted(entry)}; expected dtype, shape, data_offsets")
     if code not in DTYPE_BITS:
         raise FileError(f"it holds {quoted(name)} as {quoted(code)}, a type this version cannot read")
@@ -302,13 +298,18 @@ def _tensor_header(name: str, entry: Any, start: int) -> TensorHeader:
     return TensorHeader(code, tuple(shape), start + offsets[0], start + offsets[1])
 
 
+def _sizes(found: Any) -> TypeGuard[list[int]]:
+    # by sets and min, not one by one: a header may describe 100,000 tensors while somebody waits
+    return isinstance(found, list) and {*map(type, found)} <= {int} and min(found, default=0) >= 0
+
+
 def impossible_shape(shape: Sequence[int]) -> str:
     """Return what is wrong with a shape that no tensor in memory has, as "the shape …", or ""."""
     most = 64  # of numpy, and more than any model has
     if len(shape) > most:
         return f"the shape of {len(shape):,} dimensions, more than the {most} that can be read"
     # empty axes are no way round: torch multiplies the others, and 2**60 leaves its 64-bit products room
-    if math.prod(max(n, 1) for n in shape) >= 2**60:
+    if (math.prod(shape) or math.prod(max(n, 1) for n in shape)) >= 2**60:
         return f"the shape {quoted(list(shape))}, more than any memory holds"
     return ""
 

@@ -6,6 +6,7 @@ process and not Jupyter's server. It prints the table, or what is wrong as ``{"m
 
 from __future__ import annotations
 
+import gc
 import json
 import math
 import os
@@ -167,6 +168,7 @@ def _plain(value: Any) -> Any:
 def main(root: str, path: str) -> int:
     """Print the table of a file, given relative to a root folder, or what is wrong with it."""
     os.chdir(root)  # so that messages name the file as the page does
+    gc.disable()  # it would look through a header's objects again and again, and all of them are needed to the end
     try:
         import resource  # not on Windows
 
