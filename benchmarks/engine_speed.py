@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import tempfile
 from collections.abc import Iterator
 from functools import partial
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils import prune
 
 import shrinkwidget as sw
+from shrinkwidget.analysis.cpu_kernel import library
 from shrinkwidget.analysis.model_tensors import ModelTensors, open_model
 from shrinkwidget.analysis.sketch import Sketch
 from shrinkwidget.compression.apply_recipe import decoded_state, encode_layers
@@ -23,6 +25,7 @@ from .machine_info import Calm
 from .result_rows import Figure, Row, seconds, side_by_side, timed
 
 SPARSITY = 0.9
+LARGE, SMALL, SMALL_LAYERS = (4096, 4096), (256, 256), 1500
 RUNS, THEIR_RUNS = 9, 3
 TORCH = "torch.nn.utils.prune.global_unstructured"
 
@@ -96,7 +99,7 @@ def _of(module: nn.Module, name: str) -> Tensor:
 
 
 def _figure_rows(model: nn.Module, calm: Calm) -> Iterator[Row]:
-    yield Row("sw.sketch, 25.5 M weights", timed(lambda: sw.sketch(model), RUNS, "ms", calm), "ms")
+    yield from _sketch_rows(model, calm)
     weights, known = open_model(model), sw.sketch(model)
     for words, recipe in {
         "90 % and 4 bits per channel": sw.Recipe(sparsity=SPARSITY, bits=4),
@@ -107,6 +110,33 @@ def _figure_rows(model: nn.Module, calm: Calm) -> Iterator[Row]:
         yield Row(f"exact size and error, {words}", counted, "ms")
         settled = timed(partial(_settle, weights, recipe, known), RUNS, "ms", calm)
         yield Row(f"a settled recipe, {words}: figures, and the weights to score", settled, "ms")
+
+
+def _sketch_rows(model: nn.Module, calm: Calm) -> Iterator[Row]:
+    """Yield what sketches take beside the sum of the same weights, on as many cores."""
+    torch.manual_seed(0)
+    large = {f"layers.{i}.weight": torch.randn(LARGE) * 0.02 for i in range(4)}
+    small = {f"layers.{i}.weight": torch.randn(SMALL) * 0.02 for i in range(SMALL_LAYERS)}
+    states = [
+        ("25.5 M weights in 54 layers", {name: t.detach() for name, t in model.state_dict().items()}, 8, None),
+        (f"{len(large)} layers of {math.prod(LARGE) / 1e6:.0f} M weights", large, 4, None),
+        (f"{SMALL_LAYERS:,} layers of {math.prod(SMALL):,} weights", small, None, 1.5 * SMALL_LAYERS),
+    ]
+    for words, state, sums, limit in states:
+        weights = [tensor for tensor in state.values() if tensor.ndim > 1]
+        sw.sketch(state)
+        ours, theirs = side_by_side(
+            [partial(sw.sketch, state), partial(_sum, weights)], RUNS if limit is None else THEIR_RUNS, "ms", calm
+        )
+        yield Row(
+            f"sw.sketch, {words}", ours, "ms", limit=limit, against="w.sum() of each", theirs=theirs,
+            faster=sums and 1 / sums, note="with the compiled kernel" if library() else "without the compiled kernel",
+        )  # fmt: skip
+
+
+def _sum(weights: list[Tensor]) -> None:
+    for weight in weights:
+        weight.sum()
 
 
 def _settle(weights: ModelTensors, recipe: sw.Recipe, known: Sketch) -> None:

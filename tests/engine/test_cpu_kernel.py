@@ -1,4 +1,4 @@
-"""The compiled kernel: the same sketch as without it, to the bit, and a sketch all the same where it cannot be used."""
+"""The compiled kernel: the same sketches and masks as without it, to the bit, and both where it cannot be used."""
 
 from __future__ import annotations
 
