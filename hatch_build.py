@@ -17,7 +17,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 STATIC = Path("shrinkwidget", "widgets", "static")
 LABEXTENSION = Path("shrinkwidget", "labextension")
-SOURCES = ("js", "package.json", "package-lock.json", "tsconfig.json")
+SOURCES = ("js", "shrinkwidget/performance/devices.json", "package.json", "package-lock.json", "tsconfig.json")
 KERNEL_SOURCE = Path("shrinkwidget", "analysis", "cpu_kernel.c")
 KERNEL = Path("shrinkwidget", "analysis", "cpu_kernel.lib")
 # Nobody asks for errno or floating-point exceptions, and without them comparisons and roots are taken eight at a time.

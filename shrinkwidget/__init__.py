@@ -32,6 +32,7 @@ __all__ = [
     "compress",
     "constrain",
     "demo",
+    "energy_in_theory",
     "errors",
     "estimate",
     "evaluate",
@@ -72,6 +73,7 @@ if TYPE_CHECKING:  # a module's __getattr__ makes type checkers take any name fo
     from .integrations.sklearn import from_sklearn
     from .live_page import to_html
     from .performance.device_fit import fits
+    from .performance.energy_theory import energy_in_theory
     from .performance.memory import memory
     from .performance.race import race
     from .recipe import Keep, Recipe
@@ -94,6 +96,7 @@ else:
         "integrations.sklearn": ("from_sklearn",),
         "live_page": ("to_html",),
         "performance.device_fit": ("fits",),
+        "performance.energy_theory": ("energy_in_theory",),
         "performance.memory": ("memory",),
         "performance.race": ("race",),
         "recipe": ("Keep", "Recipe"),

@@ -13,6 +13,7 @@ from .evaluation.evaluate import Score
 from .evaluation.sensitivity import Sensitivity, SensitivityRun
 from .exports import Exported
 from .performance.device_fit import Device, DeviceFit
+from .performance.energy_theory import EnergyRatio
 from .performance.memory import Memory
 from .performance.race import Race, RaceRun
 from .training.background_run import TrainingRun
@@ -24,6 +25,7 @@ __all__ = [
     "CompressedModel",
     "Device",
     "DeviceFit",
+    "EnergyRatio",
     "Estimate",
     "EstimatorSummary",
     "Exported",

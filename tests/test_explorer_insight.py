@@ -7,6 +7,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from torch import Tensor, nn
 import shrinkwidget as sw
 from shrinkwidget import demo
 from shrinkwidget.errors import ArgumentError, DataError, ModelError
+from shrinkwidget.performance.device_fit import known_devices
+from shrinkwidget.widgets import explorer_backend
 from shrinkwidget.widgets.by_class import small_picture
 from shrinkwidget.widgets.explorer import _WORKER, Explorer
 from shrinkwidget.widgets.worker_thread import Worker
@@ -366,3 +369,48 @@ def until(true: Callable[[], bool]) -> None:
     while not true():
         assert time.monotonic() < end, "it did not happen"
         time.sleep(0.002)
+
+
+def test_the_dense_model_is_raced_against_what_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(explorer_backend, "race", partial(sw.race, rounds=8))
+    explorer = sw.explore(sw.demo.model(), VALID, sparsity=0.9, bits=4)
+    assert explorer.wait(SECONDS)
+
+    def raced() -> sw.results.Race | None:
+        return explorer.race
+
+    assert (raced(), explorer._race) == (None, None)
+    with pytest.raises(sw.errors.FigureError, match="press Race first"):
+        explorer.figure("race")
+    press(explorer, do="race")
+    until(lambda: raced() is not None and (explorer._race or {}).get("state") == "done")
+    race, told = raced(), dict(explorer._race or {})
+    assert race is not None
+    assert told["recipe"] == explorer._recipe
+    assert [at.batch for at in race.batches] == [1, 32]
+    (found,) = told["found"]
+    assert [r["text"] for r in found["ratios"]] == [race.ratio("now", batch).text for batch in (1, 32)]
+    assert found["warnings"] == list(race.warnings)
+    assert explorer.figure("race").axes
+    explorer.bits = 8
+    assert raced() is None  # of another recipe, which keeps its own
+    explorer.bits = 4
+    assert raced() is race
+    devices = sw.figures.table(explorer.figure("devices")).rows
+    assert [row["RAM"] for row in devices] == [device.ram for device in known_devices()]
+    monkeypatch.setattr(explorer_backend, "race", partial(sw.race, rounds=100_000, seconds=1e6))
+    press(explorer, do="race")
+    until(lambda: (explorer._race or {}).get("state") == "running")
+    press(explorer, do="stop_race")  # it may not have begun: it is stopped all the same
+    until(lambda: (explorer._race or {}).get("state") == "stopped")
+    assert raced() is race
+    explorer.close()
+
+
+def test_a_race_needs_data() -> None:
+    explorer = sw.explore(sw.demo.model())
+    with pytest.raises(sw.errors.DataError, match="a race needs a model and data"):
+        explorer.start_race()
+    assert explorer._race is not None
+    assert explorer._race["state"] == "failed"
+    explorer.close()

@@ -10,6 +10,7 @@ import { decodeSketch } from "../core/sketch-decoder";
 import type { Estimate, Sketch } from "../core/types";
 import { deadWords } from "../explorer/derived-state";
 import { epochsDone, withNow, withStart } from "../monitor/monitor-state";
+import { deviceRows, fitWords as devicesThatFit } from "./device-fit";
 import { binCount, bodyHeight, combFactor, distributionPlot, outlineOf, sharedSpan } from "./distribution-geometry";
 import { fitText, placeLabel, thin } from "./label-placement";
 import { blockOf } from "./layer-tree-rows";
@@ -46,6 +47,15 @@ function near(found: unknown, expected: unknown, where: string): void {
     TOLERANCE * Math.max(1e-6, Math.abs(expected)),
   );
 }
+
+it.each(cases.devices)("devices for a model of $needs bytes", ({ needs, fits, over, texts, words }) => {
+  const [file, weights, activations] = needs;
+  const rows = deviceRows({ file, weights, activations });
+  expect(rows.map((row) => [row.fits, row.flash.fits, row.ram.fits, row.activations.fits])).toEqual(fits);
+  expect(rows.map((row) => [row.flash.over, row.ram.over, row.activations.over])).toEqual(over);
+  expect(rows.map((row) => [row.flash, row.ram, row.activations].map(({ text }) => plain(text)))).toEqual(texts);
+  expect(devicesThatFit(rows)).toBe(words);
+});
 
 it.each(cases.numbers)("the number $value in words", (one) => {
   const { value } = one;

@@ -10,6 +10,7 @@ import type { State } from "./explorer-state";
 import type { Score } from "./host-interface";
 import { useView } from "./open-and-hover-state";
 import { COVERED, PredictFirst, PredictionRow } from "./prediction";
+import { RaceRow } from "./race-row";
 import { Panel } from "./section-frame";
 import { Approx, Arrow } from "./size-panel";
 
@@ -21,6 +22,7 @@ export function AccuracyPanel() {
       {metric.has_data ? <Running /> : <NoData />}
       {metric.has_data && <PredictionRow />}
       {metric.has_data && <Switches />}
+      {metric.has_data && <RaceRow />}
       <Warnings />
     </Panel>
   );

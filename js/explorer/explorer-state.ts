@@ -19,6 +19,7 @@ import type {
   Metric,
   Page,
   Prediction,
+  Race,
   Recalibration,
   Score,
   Sensitivity,
@@ -88,6 +89,8 @@ export interface State {
   /** What the buttons keep. */
   readonly keeps: ReadonlySignal<Keeps>;
   readonly memory: ReadonlySignal<Memory>;
+  /** Null before there is a race. */
+  readonly race: ReadonlySignal<Race | null>;
   /** Why the figures are no longer those of the model; "" while they are. */
   readonly stale: ReadonlySignal<string>;
   /** Multiply-accumulates of each layer for one example; empty while unknown. */
@@ -189,6 +192,7 @@ class Shared implements State {
   readonly sensitivity: ReadonlySignal<Sensitivity | null>;
   readonly figure: ReadonlySignal<SavedFigure | null>;
   readonly keeps: ReadonlySignal<Keeps>;
+  readonly race: ReadonlySignal<Race | null>;
   readonly memory: ReadonlySignal<Memory>;
   readonly stale: ReadonlySignal<string>;
   readonly macs: Signal<readonly (number | null)[]>;
@@ -219,6 +223,7 @@ class Shared implements State {
     const keeps = this.#follow<Partial<Keeps>>("keeps", {});
     this.keeps = computed(() => ({ ...suggestions(this.title.value), ...keeps.value }));
     this.memory = this.#follow("memory", UNKNOWN);
+    this.race = this.#follow<Race | null>("race", null);
     this.stale = this.#follow("stale", "");
     this.macs = this.#follow<readonly (number | null)[]>("macs", []);
     const order = this.#follow<readonly number[]>("order", []);

@@ -20,6 +20,7 @@ import { hideTip, tipAt } from "../ui/tooltip";
 import { isShown, predictionOf } from "./explorer-state";
 import type { Visit } from "./host-interface";
 import { useView } from "./open-and-hover-state";
+import { raceLines } from "./race-row";
 import { recipeLabel } from "./recipe-label";
 import { Panel } from "./section-frame";
 
@@ -277,7 +278,7 @@ function Points({ visits, current, scales }: PointsProps) {
   const words = (visit: Visit) => {
     const said = visit.result ? null : predictionOf(state.predictions.value, visit);
     const held = said ? [predictionWords(metric, said.predicted, visit)] : [];
-    return [scoreWords(metric, visit), ...held, bytes(visit.nbytes), visit.provenance];
+    return [scoreWords(metric, visit), ...held, bytes(visit.nbytes), visit.provenance, ...raceLines(state, visit)];
   };
   return (
     <g ref={group} class="sw-points">

@@ -35,6 +35,8 @@ export type Command =
   | { do: "look" }
   | { do: "sensitivity"; kind: Sensitivity["kind"] }
   | { do: "stop_sensitivity" }
+  | { do: "race" }
+  | { do: "stop_race" }
   | { do: "evaluate" };
 
 /** One measured (or still running) score of one recipe. */
@@ -135,6 +137,30 @@ export interface Sensitivity {
   pending: number | null;
 }
 
+/** A race of the dense model against what is shown: the one under way or just over, and all that were run. */
+export interface Race {
+  state: "running" | "done" | "stopped" | "failed";
+  /** What it does, or why it failed. */
+  text: string;
+  /** The share that is done. */
+  done: number;
+  found: readonly Raced[];
+}
+
+/** What a race found, and of which recipe. */
+export interface Raced {
+  recipe: string;
+  /** Which retrained model it is of; null for weights as they came. */
+  result: string | null;
+  recalibrated: boolean;
+  /** How many times faster than the dense model, with its interval, in words. */
+  ratios: readonly { batch: number; text: string }[];
+  /** Runtime, threads, machine and time, without which a ratio must not be told. */
+  conditions: string;
+  /** Why this machine was too busy to tell. */
+  warnings: readonly string[];
+}
+
 /** Whether batch norm can be re-estimated before every score: why not, or "". */
 export interface Recalibration {
   why: string;
@@ -161,7 +187,7 @@ export interface Page {
 export interface Status {
   /** `exists`: something stands under the name asked for; `again` is what to send if it is to be replaced. */
   state: "idle" | "busy" | "done" | "failed" | "exists";
-  what: "compress" | "save" | "figure" | "retrain" | "evaluate" | "estimate" | "recipe" | "look" | "goto" | "";
+  what: "compress" | "save" | "figure" | "retrain" | "race" | "evaluate" | "estimate" | "recipe" | "look" | "goto" | "";
   text: string;
   id: number;
   again?: Command;

@@ -192,6 +192,7 @@ const BUSY_WORDS: Record<Status["what"], string> = {
   save: "saving…",
   figure: "drawing…",
   retrain: "about to train…",
+  race: "about to race…",
   evaluate: "evaluating…",
   estimate: "counting…",
   look: "looking again…",

@@ -7,6 +7,7 @@ import type { Estimate } from "../core/types";
 import { DataTable } from "../ui/data-table";
 import { useSize } from "../ui/size-and-drawing-hooks";
 import { type Part, partsOf } from "./derived-state";
+import { DeviceList } from "./device-list";
 import type { State } from "./explorer-state";
 import { useView } from "./open-and-hover-state";
 import { Panel } from "./section-frame";
@@ -169,6 +170,9 @@ function Device({ figures }: { figures: Estimate }) {
         <dd data-testid="memory">
           <Memory weights={weights} activations={activations} />
         </dd>
+      </div>
+      <div>
+        <DeviceList figures={figures} />
       </div>
     </dl>
   );

@@ -27,6 +27,7 @@ const TRAITS: Record<string, string> = {
   predictions: "_predictions",
   by_class: "_by_class",
   sensitivity: "_sensitivity",
+  race: "_race",
   macs: "_macs",
   order: "_order",
   dragging: "_dragging",

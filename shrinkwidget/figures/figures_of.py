@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ..argument_checks import meant
 from ..errors import FigureError, quoted
+from ..performance.device_fit import DeviceFit, known_devices
 from .chart import kind_named, kinds
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ def figure_of_explorer(explorer: Any, kind: object, options: Mapping[str, Any]) 
             lambda: explorer.sensitivity,
         ),
         "training": ("press Retrain… first", lambda: explorer.run),
+        "devices": ("", lambda: _devices_of(explorer)),
+        "race": ("press Race first, or ex.start_race()", lambda: explorer.race),
         "classes": ("wait() until a recipe and the dense model are evaluated", lambda: explorer.comparison),
     }
     if name not in parts:
@@ -52,6 +55,19 @@ def figure_of_explorer(explorer: Any, kind: object, options: Mapping[str, Any]) 
     if data is None:
         raise FigureError(f"there is nothing to draw in {name!r}: {why}")
     return draw(data, **given)
+
+
+def _devices_of(explorer: Any) -> DeviceFit:
+    estimate, memory = explorer.estimate, explorer._memory
+    return DeviceFit(
+        explorer.sketch.title,
+        estimate.nbytes,
+        estimate.exact,
+        memory["weights"],
+        memory["activations"],
+        known_devices(),
+        estimate.original_nbytes,
+    )
 
 
 def figure_of_run(run: TrainingRun[Any], kind: object, options: Mapping[str, Any]) -> Figure:

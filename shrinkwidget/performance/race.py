@@ -500,7 +500,7 @@ def race(
     >>> import torch, shrinkwidget as sw
     >>> model = sw.demo.model()
     >>> small = sw.compress(model, sparsity=0.9, bits=4)
-    >>> sw.race({"dense": model, "small": small}, torch.rand(1, 1, 8, 8), batch=(1, 32), rounds=10)
+    >>> sw.race({"dense": model, "small": small}, torch.rand(1, 1, 8, 8), batch=(1, 32), rounds=8)
     Speed against dense, by CPU time: torch ..., 1 thread, this machine, ...
 
     Args:

@@ -17,7 +17,7 @@ from IPython.core.getipython import get_ipython
 from IPython.display import display
 
 from ..analysis.estimate import Estimate
-from ..analysis.parallel import in_forked_children
+from ..analysis.parallel import in_forked_children, never
 from ..analysis.sketch import Sketch
 from ..argument_checks import plain
 from ..compressed_model import CompressedModel
@@ -28,6 +28,7 @@ from ..evaluation.sensitivity import Kind, Sensitivity, checked_amounts, layers_
 from ..figures.formatting import recipe_sentence
 from ..live_page import explorer_page, in_frame, write_page
 from ..method_registry import schema
+from ..performance.race import Race, RaceRun
 from ..recipe import Recipe
 from ..training.background_run import TrainingRun
 from ..training.schedules_and_methods import Method
@@ -51,6 +52,7 @@ _SILENT_SECONDS: Final = 3.0
 _LOOK_SECONDS: Final = 0.005
 _SNAPSHOT_SECONDS: Final = 5.0
 _SENSITIVITY_SECONDS: Final = 0.3
+_RACE_SECONDS: Final = 0.5
 _METRIC_FIELDS: Final = {"metric": "name", "percent": "percent", "higher": "higher"}
 _OF_THE_PAGE: Final = ("result",)
 """What the history holds for the page alone: a provenance says as much."""
@@ -154,6 +156,7 @@ class Explorer(BaseWidget):
     _recalibration = kernel_owned(t.Dict())
     _by_class = kernel_owned(t.Dict(allow_none=True, default_value=None))
     _sensitivity = kernel_owned(t.Dict(allow_none=True, default_value=None))
+    _race = kernel_owned(t.Dict(allow_none=True, default_value=None))
 
     _from_page = (
         "_recipe",
@@ -180,6 +183,9 @@ class Explorer(BaseWidget):
         self._watching: Monitor | None = None
         self._retrained: dict[str, _Retrained] = {}
         self._measured: Sensitivity | None = None
+        self._racing: RaceRun | None = None
+        self._race_stopped = False
+        self._raced: dict[tuple[str, str, bool], Race] = {}
         super().__init__(
             # all of the recipe's mirrors at once: a page that hears of them later takes that for a step to undo
             recipe=recipe,
@@ -454,6 +460,44 @@ class Explorer(BaseWidget):
         kind, amounts = checked_amounts(sparsity, bits)
         self._measure_soon(kind, amounts, self.recipe, layers)
 
+    def start_race(self) -> None:
+        """Race the dense model against what is shown, as the button does: in a process of its own, at batch 1 and 32.
+
+        It returns at once; `race` has the result once it is there. `sw.race` takes other inputs, threads and runtimes.
+
+        Raises:
+            DataError: in an explorer without `eval_data`.
+            ShrinkError: if a race is under way.
+
+        Example:
+            >>> import shrinkwidget as sw
+            >>> ex = sw.explore(sw.demo.model(), sw.demo.data("valid"), sparsity=0.9, bits=4)
+            >>> ex.start_race()
+            >>> ex.stop_race()
+            >>> ex.close()
+        """
+        about = self._recipe, self._result, self.recalibrate_batchnorm
+        if told := self._start_race(about, self.compress):
+            raise ShrinkError(told)
+
+    def stop_race(self) -> None:
+        """End a race that is under way; it has no result.
+
+        Example:
+            >>> import shrinkwidget as sw
+            >>> ex = sw.explore(sw.demo.model())
+            >>> ex.stop_race()  # there is none
+            >>> ex.close()
+        """
+        self._race_stopped = True
+        if self._racing is not None:
+            self._racing.stop()
+
+    @property
+    def race(self) -> Race | None:
+        """The race of the dense model against what is shown, None while there is none."""
+        return self._raced.get((self._recipe, self._result, self.recalibrate_batchnorm))
+
     def stop_sensitivity(self) -> None:
         """Stop measuring before the next batch; `sensitivity` has the layers measured until then.
 
@@ -549,6 +593,8 @@ class Explorer(BaseWidget):
             retrained = dict(self._retrained)
         values = {name: value for name, value in values.items() if name not in _NOT_ON_PAGE}
         values["recalibrate"] = self.recalibrate_batchnorm
+        if values["race"] is not None:  # one that is under way has no end on a page without a kernel
+            values["race"] = {**values["race"], "state": "done", "text": ""}
         values |= {"predict_first": self.predict_first, "predictions": self._predictions}
         values["title"] = title or session.sketch.title
         if not history:
@@ -574,9 +620,10 @@ class Explorer(BaseWidget):
         if self._pictured != self.recipe:
             self._refresh_snapshot()
         self._session = None
+        self.stop_race()
         if self._watching is not None:
             self._watching.close()
-        self._run = self._watching = self._measured = None  # anywidget keeps the widget itself
+        self._run = self._watching = self._measured = self._racing = None  # anywidget keeps the widget itself
         self._retrained.clear()
         super().close()
 
@@ -863,10 +910,13 @@ class Explorer(BaseWidget):
                 _history=[point for point in self._history if point["result"] is not None],
                 _by_class=None,
                 _sensitivity=None,
+                _race=None,
                 _predictions=[],
                 _stale="",
             )
             _WORKER.forget(self._sensitivity_key)
+            self.stop_race()
+            self._raced.clear()
             self._measured = None
             self._retrained = {key: replace(result, comparison=None) for key, result in self._retrained.items()}
             self.recipe = recipe
@@ -921,6 +971,46 @@ class Explorer(BaseWidget):
             known = {"kind": kind} if found is None else _sensitivity_dict(found, session.sketch)
             self._tell(_sensitivity=_NOTHING_MEASURED | known | {"state": state, "text": text})
 
+    # a race, in a process of its own: it competes with the worker for the cores, as with any other program
+
+    def _start_race(self, about: tuple[str, str, bool], kept: Callable[[], CompressedModel]) -> str:
+        if self._racing is not None and not self._racing.over:
+            return "a race is under way: stop it before you begin another"
+        self._racing, self._race_stopped = None, False
+        self._tell_race("running", about)
+        try:
+            self._racing = run = self._open().race(kept(), never)
+        except BaseException as error:
+            self._tell_race("failed", about, sentence(error))
+            raise
+        pace = Pace(_RACE_SECONDS)
+        run.observe(lambda run: self._on_race(run, about, pace))
+        if self._race_stopped:  # while it was being made
+            run.stop()
+        self._on_race(run, about, pace)  # it may be over already
+        return ""
+
+    def _on_race(self, run: RaceRun, about: tuple[str, str, bool], pace: Pace) -> None:
+        if self._session is None or run is not self._racing:
+            return
+        if not run.over:
+            if pace.due() and run.progress is not None:
+                self._tell_race("running", about, run.progress.text, run.progress.done)
+            return
+        if run.state == "done":
+            self._raced[about] = run.result
+        self._tell_race(run.state, about, "" if run.error is None else sentence(run.error))
+
+    def _tell_race(self, state: str, about: tuple[str, str, bool], text: str = "", done: float = 0.0) -> None:
+        """Tell the page of the race under way, and of all that were run, with the recipes they were run for."""
+        found = [
+            {"recipe": recipe, "result": result or None, "recalibrated": recalibrated, **_race_dict(race)}
+            for (recipe, result, recalibrated), race in self._raced.items()
+        ]
+        recipe, result, recalibrated = about
+        running = {"recipe": recipe, "result": result or None, "recalibrated": recalibrated}
+        self._tell(_race={**running, "state": state, "text": text, "done": done, "found": found})
+
     # what the buttons ask for
 
     def _on_command(self, _widget: object, content: Any, _buffers: object) -> None:
@@ -942,6 +1032,7 @@ class Explorer(BaseWidget):
                 "retrain": lambda: self._offer_retraining(recipe),
                 "look": self._look_again,
                 "figure": lambda: self._save_figure(asked, again),
+                "race": lambda: self._start_race((recipe.to_json(), result, recalibrated), kept),
             }
             if what == "evaluate":
                 self._open().forget_score(recipe)
@@ -952,6 +1043,8 @@ class Explorer(BaseWidget):
                 self._measure_as_asked(asked.get("kind"), recipe)
             elif what == "stop_sensitivity":
                 self.stop_sensitivity()
+            elif what == "stop_race":
+                self.stop_race()
             elif isinstance(what, str) and what in jobs:
                 command = {**asked, "replace": True, "recipe": recipe.to_json(), "result": result}
                 command["recalibrated"] = recalibrated
@@ -1078,6 +1171,12 @@ _NOTHING_MEASURED: Final[dict[str, Any]] = {
     "pending": None,
 }
 """What the page is told of a sensitivity before there is a number."""
+
+
+def _race_dict(race: Race) -> dict[str, Any]:
+    """Return what a page is told of a race: by batch size the ratio in words, what it depends on, and warnings."""
+    ratios = [{"batch": at.batch, "text": race.ratio("now", at.batch).text} for at in race.batches]
+    return {"ratios": ratios, "conditions": race.conditions, "warnings": list(race.warnings)}
 
 
 def _sensitivity_dict(found: Sensitivity, sketch: Sketch) -> dict[str, Any]:

@@ -37,6 +37,7 @@ from ..evaluation.sensitivity import BITS, SPARSITIES, Kind, Sensitivity, sensit
 from ..files import pack
 from ..method_registry import Importance, kinds
 from ..method_registry import Kind as RecipeKind
+from ..performance.race import RaceRun, race
 from ..recipe import Recipe
 from ..training.background_run import TrainingRun
 from ..training.schedules_and_methods import Method
@@ -62,6 +63,8 @@ _DENSE: Final = (_key(DENSE), False)
 _REMEMBERED: Final = 512
 _COMPARISONS: Final = 64
 """So many are remembered: with their small pictures each may take 200 kB."""
+_RACED: Final = (1, 32)
+"""The batch sizes of a race."""
 _SENSITIVITY_EXAMPLES: Final = 1000
 _PATIENCE_SECONDS: Final = 20.0
 """An evaluation whose data gives no batch for so long is given up, until it is asked for again."""
@@ -343,6 +346,20 @@ class ExplorerSession:
             return [], [], None
         names = [layer.name for layer in self.sketch.layers]
         return forward_order(names, seen.order), [seen.macs.get(name, 0) for name in names], seen.peak
+
+    def race(self, compressed: CompressedModel, cancelled: CancelCheck) -> RaceRun:
+        """Return a race of the dense model against a compressed one, started, on the first example of the data.
+
+        Raises:
+            DataError: without data to take the example from.
+            Stale: if the dense model has changed since its sketch was made.
+        """
+        if not isinstance(self.source, nn.Module) or self.eval_data is None:
+            raise DataError("a race needs a model and data: open the explorer with sw.explore(model, eval_data)")
+        self.refuse_changed()
+        batches = read_in_thread(raw_batches(self.eval_data), self.eval_data, cancelled, _PATIENCE_SECONDS)
+        batch = prepared(next(batches), self.source, device_of(self.source))
+        return race({"dense": self.source, "now": compressed}, first_example(batch), batch=_RACED, background=True)
 
     def memory(self) -> int:
         """Return the bytes of weights and buffers as they run: pruning and rounding leave them as large as they are."""

@@ -368,3 +368,19 @@ def test_a_counter_of_energy_counts_only_if_it_moves(tmp_path: Path) -> None:
     assert joules == pytest.approx(0.25)  # across its end, where it begins at zero, and without the domain inside
     (package / "energy_uj").unlink()
     assert counter.per_run(lambda: None) is None
+
+
+def test_energy_in_theory_is_a_ratio_by_the_table_and_says_so() -> None:
+    wide, narrow = nn.Linear(64, 64, bias=False), nn.Linear(64, 16, bias=False)
+    (found,) = sw.energy_in_theory({"wide": wide, "narrow": narrow}, X[:1])
+    assert (found.macs, found.traffic) == ((4096, 1024), (16384, 4096))
+    assert (found.low, found.high) == (4, 4)
+    assert repr(found) == "narrow: 4.00× less than wide (arithmetic and traffic, 45 nm table (Horowitz 2014), theory)"
+    (found,) = sw.energy_in_theory({"once": Repeated(), "twice": Repeated(2)}, X[:1])
+    weights = (64 * 64 + 64) * 4 / 8
+    ends = [(4.6 * 4096 + weights * dram) / (4.6 * 8192 + weights * dram) for dram in (1300, 2600)]
+    assert (found.low, found.high) == pytest.approx(tuple(sorted(ends)))
+    with pytest.raises(ArgumentError, match="needs two contestants"):
+        sw.energy_in_theory({"one": wide}, X)
+    with pytest.raises(DataError, match="'none' multiplies nothing"):
+        sw.energy_in_theory({"none": nn.LayerNorm(64), "wide": wide}, X)

@@ -17,6 +17,7 @@ from shrinkwidget.figures import (
     scatter_scales,
     ticks,
 )
+from shrinkwidget.performance.device_fit import DeviceFit, known_devices
 
 FRAMES = (scatter_scales.Frame(400, 176, 44, 10, 16, 20), scatter_scales.Frame(290, 116, 50, 14, 28, 20))
 
@@ -33,7 +34,33 @@ def charts() -> dict[str, list[dict[str, Any]]]:
         "trainings": _trainings(rng),
         "silhouettes": _silhouettes(rng),
         "labels": _labels(rng),
+        "devices": _devices(rng),
     }
+
+
+def _devices(rng: random.Random) -> list[dict[str, Any]]:
+    """Models of every size, known and not, and those that fill a memory to the last byte."""
+    cases = []
+    for i in range(40):
+        file, weights, activations = (round(10 ** rng.uniform(2, 11)) for _ in range(3))
+        if i < len(known_devices()):
+            device = known_devices()[i]
+            file, weights = device.flash or file, device.ram - activations if activations < device.ram else weights
+        needs = file, None if i % 7 == 3 else weights, None if i % 5 == 4 else activations
+        found = DeviceFit("model", needs[0], True, needs[1], needs[2], known_devices())
+        rooms = [(row.flash, row.ram, row.activations) for row in found.rows]
+        cases.append(
+            {
+                "needs": list(needs),
+                "fits": [
+                    [row.fits, *(room.fits for room in three)] for row, three in zip(found.rows, rooms, strict=True)
+                ],
+                "over": [[room.over for room in three] for three in rooms],
+                "texts": [[room.text for room in three] for three in rooms],
+                "words": repr(found).splitlines()[0].removeprefix("model "),
+            }
+        )
+    return cases
 
 
 def _numbers(rng: random.Random) -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -13,6 +14,7 @@ from playwright.sync_api import Browser, BrowserContext, expect
 from torch import nn
 
 import shrinkwidget as sw
+from shrinkwidget.performance.device_fit import known_devices
 from shrinkwidget.widgets.explorer import _WORKER, Explorer
 
 from .conftest import Open
@@ -318,3 +320,65 @@ def test_in_jupyterlab_a_recipe_is_scored_while_sensitivity_is_measured_and_stop
     expect(page.part("status")).to_contain_text("small is the compressed model")
     assert book.python("small.provenance") == RECALIBRATED
     assert book.python("sw.evaluate(small, valid).value") == page.score()
+
+
+def test_a_race_is_grey_until_it_is_run_and_stays_with_its_recipe(page: BarePage, explorer: Explorer) -> None:
+    row = page.part("race")
+    assert row.get_attribute("data-state") == "not-raced"
+    assert "speed is not known until it is raced" in page.words("race")
+    page.part("start-race").click()
+    assert page.page.evaluate("model.sent.splice(0)") == [{"do": "race"}]
+    about = explorer._recipe, "", False
+    explorer._tell_race("running", about, "timing at batch 1", 0.426)
+    page.tell({"_race": explorer._race})
+    assert plain(page.words("race-progress")) == "timing at batch 1, 42 % stop"
+    assert page.part("start-race").is_disabled()
+    page.part("stop-race").click()
+    assert page.page.evaluate("model.sent.splice(0)") == [{"do": "stop_race"}]
+
+    told = json.loads(json.dumps(sw.results.Race.example().to_dict()).replace('"small"', '"now"'))
+    race = sw.results.Race.from_dict(told)
+    explorer._raced[about] = race
+    explorer._tell_race("done", about)
+    page.tell({"_race": explorer._race})
+    assert row.get_attribute("data-state") == "raced"
+    for batch in (1, 32):
+        assert f"{race.ratio('now', batch).text} batch {batch}" in page.words("raced")
+    assert race.conditions in page.words("raced")
+    assert page.part("race-warning").count() == 0
+
+    for at in told["batches"]:
+        at["control_cpu"] = {"value": 1.2, "low": 0.9, "high": 1.4}
+    explorer._raced[about] = sw.results.Race.from_dict(told)
+    explorer._tell_race("done", about)
+    page.tell({"_race": explorer._race})
+    assert "this machine is too busy to tell at batch 1" in plain(page.part("race-warning").first.inner_text())
+
+    other = explorer.recipe.with_(bits=7).to_json(), "", False
+    explorer._raced = {other: race}
+    explorer._tell_race("failed", about, "'now' cannot be run: ValueError")
+    page.tell({"_race": explorer._race})
+    assert row.get_attribute("data-state") == "not-raced"
+    assert f"7 bits was {race.ratio('now', 1).text} at batch 1" in page.words("race-old")
+    assert "'now' cannot be run" in page.words("race")
+    explorer._raced.clear()
+
+
+def test_devices_are_those_that_fit_and_are_pinned_as_a_table(page: BarePage, explorer: Explorer) -> None:
+    memory = explorer._memory
+    found = sw.results.DeviceFit(
+        "model", explorer.estimate.nbytes, True, memory["weights"], memory["activations"], known_devices()
+    )
+    fitting = [str(row.fits).lower() for row in found.rows]
+    assert plain(page.words("devices")) == f"fits {fitting.count('true')} of 12 devices"
+    marks = page.part("devices").locator(".sw-fit-marks i")
+    assert [mark.get_attribute("data-fits") for mark in marks.all()] == fitting
+    page.part("devices").locator("button").hover()
+    tip = plain(page.page.locator(".sw-tip").inner_text())
+    assert f"✕ Arduino Uno R3: flash {found.rows[0].flash.text}" in tip
+    page.part("devices").locator("button").focus()
+    page.page.keyboard.press("Enter")
+    rows = [[plain(cell) for cell in row] for row in page.table("devices-table")]
+    assert rows == [[row.device.name, row.flash.text, row.ram.text] for row in found.rows]
+    page.part("devices").locator("button").click()
+    assert page.part("devices-table").count() == 0
