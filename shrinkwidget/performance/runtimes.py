@@ -36,7 +36,7 @@ class Runtime(ABC):
     package: ClassVar[str]
     """What is imported."""
     extra: ClassVar[str] = ""
-    """The extra that installs it."""
+    """The extra that installs it; "" where there is none."""
 
     @abstractmethod
     def load(self, source: Any, threads: int) -> Bind:
@@ -54,9 +54,8 @@ class Runtime(ABC):
             MissingPackageError: if there is none; it names the extra.
         """
         if find_spec(cls.package) is None:
-            raise MissingPackageError(
-                f'runtime {cls.name!r} needs {cls.package}: pip install "shrinkwidget[{cls.extra}]"'
-            )
+            what = f'"shrinkwidget[{cls.extra}]"' if cls.extra else cls.package
+            raise MissingPackageError(f"runtime {cls.name!r} needs {cls.package}: pip install {what}")
         try:
             return version(cls.package)
         except PackageNotFoundError:  # found on a path, without its metadata
@@ -111,7 +110,7 @@ class OnnxRuntime(Runtime):
 class OpenVino(Runtime):
     """OpenVINO on the CPU, computing as the file says: by default it would quantize activations."""
 
-    name, ending, package, extra = "openvino", ".xml", "openvino", "openvino"
+    name, ending, package, extra = "openvino", ".xml", "openvino", ""
 
     def load(self, source: str, threads: int) -> Bind:
         """Load it."""
@@ -130,7 +129,7 @@ class OpenVino(Runtime):
 class ExecuTorch(Runtime):
     """ExecuTorch's portable runtime, which has one thread whatever is asked for."""
 
-    name, ending, package, extra = "executorch", ".pte", "executorch", "executorch"
+    name, ending, package, extra = "executorch", ".pte", "executorch", ""
 
     def load(self, source: str, threads: int) -> Bind:  # noqa: ARG002
         """Load it."""
