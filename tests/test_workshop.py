@@ -526,9 +526,11 @@ CLAIMS: dict[str, dict[str, str]] = {
         "batch norm brings most of it back": (
             "sw.evaluate(pruned, valid).high < 0.7 < 0.9 < sw.evaluate(again, valid).low"
         ),
-        "the rate decides": (
-            "sw.evaluate(runs['learning rate rewound'].result, valid).value"
-            " >= sw.evaluate(runs['fine-tuned'].result, valid).value"
+        "far beyond a tenth of the weights fine-tuning cannot keep up with rewinding": (
+            "runs['learning rate rewound'].points[-1]['test']['low'] > runs['fine-tuned'].points[-1]['test']['high']"
+        ),
+        "down to a tenth both ways do": (
+            "all(run.points[2]['sparsity'] > 0.87 and run.points[2]['test']['value'] > 0.98 for run in runs.values())"
         ),
     },
     "5-transfer.ipynb": {
