@@ -300,6 +300,8 @@ class Quantizer(Kind):
     """The bits of a code it has; at 16 and 32 bits a recipe needs no quantizer."""
     has_scales: ClassVar[bool] = True
     """Whether each group has a scale; without, granularity has no effect."""
+    scale_dtype: ClassVar[str] = "float32"
+    """In what scales are kept: "float32" for 16-bit fractions of the largest one, "float16" or "bfloat16" for those."""
     has_codebook: ClassVar[bool] = False
     """Whether the layer has a codebook of 2^bits float32 values, ascending."""
     shares_values: ClassVar[bool] = False

@@ -451,6 +451,7 @@ class RecipeFields(TypedDict, total=False):
     layers: Mapping[str, Override]
     symmetric: bool
     clipping: str | float
+    scales: str
     values: Sequence[float]
     seed: int
     loss: str

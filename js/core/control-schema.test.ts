@@ -66,6 +66,7 @@ describe("what a page offers", () => {
     expect(Object.entries(defaultsOf(entryOf(KINDS, "quantizer", "uniform")))).toEqual([
       ["symmetric", false],
       ["clipping", "auto"],
+      ["scales", "float32"],
     ]);
   });
 

@@ -42,11 +42,20 @@ export function jsonText(value: unknown): string {
   return `{${Object.entries(value).map(([key, own]) => `${JSON.stringify(key)}:${jsonText(own)}`)}}`;
 }
 
-export const UNIFORM: { symmetric: boolean; clipping: Clipping } = { symmetric: false, clipping: "auto" };
+export const UNIFORM: { symmetric: boolean; clipping: Clipping; scales: string } = {
+  symmetric: false,
+  clipping: "auto",
+  scales: "float32",
+};
 
 /** Whether a uniform quantizer has as many values below zero as above. */
 export function isSymmetric({ quantizer }: Plan): boolean {
   return settingOf(quantizer, "symmetric", UNIFORM.symmetric);
+}
+
+/** Whether the scales of a uniform quantizer are numbers of 16 bits themselves, rather than fractions of the largest. */
+export function has16BitScales({ quantizer }: Plan): boolean {
+  return settingOf(quantizer, "scales", UNIFORM.scales) !== "float32";
 }
 
 /** What the values of a uniform quantizer span. */

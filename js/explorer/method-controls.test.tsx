@@ -139,6 +139,7 @@ describe("controls made of a schema", () => {
     expect(all("fieldset:disabled").map((set) => [set.dataset.testid, set.title])).toEqual([
       ["symmetric", "1 bit is a sign: it has no range"],
       ["clipping", "1 bit is a sign: it has no range"],
+      ["scales", "1 bit is a sign: its scale is a float32"],
     ]);
     show("quantizer", "uniform", 16, "16 bits need no quantizer");
     expect(all("fieldset:disabled")[0].title).toBe("16 bits need no quantizer");

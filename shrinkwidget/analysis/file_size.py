@@ -52,7 +52,7 @@ def layer_bytes(matrix: tuple[int, int], kept: int, plan: Plan, itemsize: int) -
         if plan.coder.has_scales:
             groups = group_count(plan.granularity, matrix)
             # the largest scale as a float32; where there are several, all of them as 16-bit fractions of it
-            scales += 4 if groups == 1 else 4 + 2 * groups
+            scales += 4 if groups == 1 else (0 if has_16_bit_scales(plan) else 4) + 2 * groups
             scales += groups if has_zero_bytes(plan, groups) else 0
     return LayerBytes(
         codes=ceil_div((n if dense else kept) * bits, 8),
@@ -104,9 +104,17 @@ def has_zero_points(plan: Plan) -> bool:
     return plan.bits <= 8 and plan.coder.has_zero_points(plan.bits)
 
 
+def has_16_bit_scales(plan: Plan) -> bool:
+    """Tell whether scales are numbers of 16 bits themselves, rather than fractions of the largest."""
+    return plan.bits <= 8 and plan.coder.scale_dtype != "float32"
+
+
 def has_zero_bytes(plan: Plan, groups: int) -> bool:
-    """Tell whether the zero points have bytes of their own: of a single scale, or of more than `WORD_ZERO_BITS`."""
-    return has_zero_points(plan) and (groups == 1 or plan.bits > WORD_ZERO_BITS)
+    """Tell whether the zero points have bytes of their own.
+
+    Those of a single scale, of more than `WORD_ZERO_BITS`, and beside 16-bit scales, which have no bits to spare.
+    """
+    return has_zero_points(plan) and (groups == 1 or plan.bits > WORD_ZERO_BITS or has_16_bit_scales(plan))
 
 
 def group_count(granularity: Granularity, matrix: tuple[int, int]) -> int:

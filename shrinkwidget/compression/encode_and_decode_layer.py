@@ -14,7 +14,15 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from ..analysis.file_size import has_zero_bytes, has_zero_points, needs_bfloat16, peak, rounded, stored_dtype
+from ..analysis.file_size import (
+    has_16_bit_scales,
+    has_zero_bytes,
+    has_zero_points,
+    needs_bfloat16,
+    peak,
+    rounded,
+    stored_dtype,
+)
 from ..analysis.model_tensors import TensorEntry, TensorSpec, dtype_name, where_float64_is
 from ..analysis.parallel import chunk_size
 from ..analysis.run_without_side_effects import describe
@@ -506,6 +514,13 @@ def zero_codes(plan: Plan, matrix: tuple[int, int], zeros: Tensor | None) -> Ten
 
 # ---- scales as a file holds them ----
 
+
+def scale_dtype(plan: Plan) -> torch.dtype:
+    """Return the dtype of which the scales of a plan are numbers."""
+    found: torch.dtype = getattr(torch, plan.coder.scale_dtype)
+    return found
+
+
 UNIT: Final = 2.0**15
 """What the largest scale is stored as. Fractions of 1 would leave half of float16's exponents unused, and make groups
 that are 10⁷ times smaller than the largest fade away; these reach down to 2⁻³⁹ of it."""
@@ -517,6 +532,11 @@ def as_stored(scales: Tensor, plan: Plan, short: Tensor | None = None) -> Tensor
     `short`: bool ``[groups]``, whether a scale may be shortened to 13 bits if it is the largest; None: none may.
     """
     scales = scales + 0.0  # no -0.0, whose sign would show in the zeros it scales
+    if has_16_bit_scales(plan):
+        # one that is not zero stays so: or a group of small weights would be all zero
+        dtype = scale_dtype(plan)
+        least = torch.finfo(dtype).smallest_normal * torch.finfo(dtype).eps  # the least subnormal number
+        return torch.where(scales > 0, rounded(scales.clamp(min=least), dtype).float(), scales)
     top = scales.amax()
     if short is not None:
         # 13 bits, rounded down unless all but the last bits say the next number. Products of such a scale with words

@@ -17,10 +17,11 @@ import zstandard
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..analysis.file_size import ceil_div, group_count, has_zero_bytes
+from ..analysis.file_size import ceil_div, group_count, has_16_bit_scales, has_zero_bytes
 from ..analysis.packed_file_structure import ENTROPY, FORMAT
 from ..compression.encode_and_decode_layer import (
     EncodedTensor,
+    scale_dtype,
     scale_words,
     scales_of_words,
     split_words,
@@ -376,7 +377,8 @@ def scale_pieces(plan: Plan, matrix: tuple[int, int]) -> list[tuple[int, int]]:
     if not plan.coder.has_scales:
         return codebook
     groups = group_count(plan.granularity, matrix)
-    return codebook + [(1, 4)] + [(groups, 2)] * (groups > 1) + [(groups, 1)] * has_zero_bytes(plan, groups)
+    top = groups == 1 or not has_16_bit_scales(plan)
+    return codebook + [(1, 4)] * top + [(groups, 2)] * (groups > 1) + [(groups, 1)] * has_zero_bytes(plan, groups)
 
 
 def pack_scales(encoded: EncodedTensor) -> list[Bytes]:
@@ -389,7 +391,14 @@ def pack_scales(encoded: EncodedTensor) -> list[Bytes]:
     if encoded.scales is None:
         return codebook
     pieces, groups = [raw_bytes(encoded.scales)], encoded.scales.numel()
-    if groups > 1:
+    if groups > 1 and has_16_bit_scales(encoded.plan):
+        words = encoded.scales.to(scale_dtype(encoded.plan))
+        if not torch.equal(words.float(), encoded.scales):
+            raise FileError(
+                f"cannot save {quoted(encoded.name)}: its scales are no {encoded.plan.coder.scale_dtype} numbers"
+            )
+        pieces = [raw_bytes(words)]
+    elif groups > 1:
         scales = encoded.scales.cpu()
         words = scale_words(scales, top := scales.max(), encoded.plan)
         # what is loaded must be what was measured and trained through, to the bit
@@ -425,10 +434,13 @@ def unpack_scales(
     if not left:
         return None, None, codebook
     groups = group_count(plan.granularity, matrix)
-    scales = from_raw_bytes(left[0], torch.float32)
+    own = has_16_bit_scales(plan)
+    scales = from_raw_bytes(left[0], scale_dtype(plan) if own and groups > 1 else torch.float32).float()
+    if own and groups == 1:
+        check("scales", torch.equal(scales.to(scale_dtype(plan)).float(), scales))
     # a negative zero would be another file of the same weights
     check("scales", scales.isfinite().all() and ((scales >= 0) & ~scales.signbit()).all())
-    if groups > 1:
+    if groups > 1 and not own:
         top = scales[0]
         words, zeros = split_words(from_raw_bytes(left[1], torch.int16).int() & 0xFFFF, plan)
         largest = scale_words(scales, top, plan)  # what the largest is in its own unit

@@ -116,7 +116,7 @@ def test_the_page_gets_its_controls_from_the_class() -> None:
     assert "python" not in told
     builtin = {entry["kind"]: entry for entry in schema()["quantizer"]}
     assert builtin["uniform"]["python"] == "sw.methods.Uniform"
-    assert [control["name"] for control in builtin["uniform"]["controls"]] == ["symmetric", "clipping"]
+    assert [control["name"] for control in builtin["uniform"]["controls"]] == ["symmetric", "clipping", "scales"]
     assert json.loads(json.dumps(schema())) == schema()
 
 

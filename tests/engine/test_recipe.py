@@ -30,6 +30,7 @@ _own = {
         st.builds(
             Uniform,
             symmetric=st.booleans(),
+            scales=st.sampled_from(["float32", "float16", "bfloat16"]),
             clipping=st.one_of(st.sampled_from(["auto", "absmax", "mse"]), st.floats(50, 100, exclude_min=True)),
         ),
     ),

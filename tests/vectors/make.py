@@ -78,6 +78,11 @@ def written_recipes() -> list[Recipe]:
             Recipe(bits=bits, symmetric=True, clipping="absmax"),
         ]
     recipes += [Recipe(bits=4, structure=p, granularity=g) for p in STRUCTURES[1:] for g in ("tensor", "channel", 64)]
+    recipes += [
+        Recipe(bits=b, scales=s, symmetric=b == 8, granularity=g)
+        for b, s in ((2, "float16"), (4, "bfloat16"), (6, "float16"), (8, "bfloat16"))
+        for g in ("tensor", "channel", 32)
+    ]
     recipes += [Recipe(bits=3, sparsity=0.3, clipping=r) for r in ("absmax", "mse", 90.0, 99.9)]
     recipes += [Recipe(sparsity=0.5, bits=4, importance="random", seed=3, scope=s) for s in ("global", "layer")]
     recipes.append(

@@ -2,7 +2,7 @@
 import { dot, firstAtLeast, sum } from "../array-search";
 import { spreadOf } from "../codebook-quantization";
 import { ATOM, BINS, binOf, RANGES, RATIOS } from "../log-histogram-bins";
-import { isSymmetric, kindText } from "../method-settings";
+import { has16BitScales, isSymmetric, kindText } from "../method-settings";
 import { type PruningOutcome, survivingAbove, survivingRatios, survivingShares, untouched } from "../pruning-estimate";
 import {
   countLevels,
@@ -70,14 +70,25 @@ export const uniform: QuantizerEstimate = {
           ...{ min: 50.1, max: 100, step: 0.1, unit: "%" },
         },
       },
+      {
+        ...{ name: "scales", label: "scales", type: "choice", default: "float32" },
+        ...{ bits: EVERY.slice(1), idle: "1 bit is a sign: its scale is a float32" },
+        options: [
+          { value: "float32", label: "float32", title: "16-bit fractions of the largest scale of the layer" },
+          { value: "float16", label: "float16", title: "as GGUF keeps them" },
+          { value: "bfloat16", label: "bfloat16", title: "as ExecuTorch keeps them in groups" },
+        ],
+      },
     ],
   },
   hasZero: (bits) => bits >= 2,
 
   sideBytes(plan, rows, columns) {
     const groups = groupCount(plan.granularity, rows, columns);
-    const zeroBytes = !isSymmetric(plan) && plan.bits >= 2 && (groups === 1 || plan.bits > WORD_ZERO_BITS) ? groups : 0;
-    return (groups === 1 ? 4 : 4 + 2 * groups) + zeroBytes;
+    const own = plan.bits >= 2 && has16BitScales(plan);
+    const apart = groups === 1 || plan.bits > WORD_ZERO_BITS || own;
+    const zeroBytes = !isSymmetric(plan) && plan.bits >= 2 && apart ? groups : 0;
+    return (groups === 1 ? 4 : (own ? 0 : 4) + 2 * groups) + zeroBytes;
   },
 
   oneGrid: ({ granularity }) => granularity === "tensor",

@@ -33,6 +33,8 @@ class Uniform(Quantizer):
         clipping: what the values span: ``"absmax"`` (all weights), ``"mse"`` (least squared error), a number p for the
             p-th percentile of the magnitudes, 50 < p ≤ 100, or ``"auto"``: the least squared error at 2 bits; above,
             all weights or the full range of a signed integer, whichever promises the smaller error.
+        scales: ``"float16"`` or ``"bfloat16"`` for scales that are such numbers, as GGUF and ExecuTorch keep them: an
+            export then holds the same weights. ``"float32"``: 16-bit fractions of the layer's largest scale.
 
     Example:
         >>> import shrinkwidget as sw
@@ -73,6 +75,25 @@ class Uniform(Quantizer):
             idle=_SIGN,
         ),
     )  # fmt: skip
+
+    scales: str = setting(
+        "float32",
+        Choice(
+            "scales",
+            (
+                ("float32", "float32", "16-bit fractions of the largest scale of the layer"),
+                ("float16", "float16", "as GGUF keeps them"),
+                ("bfloat16", "bfloat16", "as ExecuTorch keeps them in groups"),
+            ),
+            bits=_SEVERAL,
+            idle="1 bit is a sign: its scale is a float32",
+        ),
+    )
+
+    @property
+    def scale_dtype(self) -> str:  # type: ignore[override]  # of this one
+        """In what scales are kept."""
+        return self.scales
 
     def acting(self, bits: int) -> Quantizer:
         """Return what codes at so many bits: one bit is a sign."""
