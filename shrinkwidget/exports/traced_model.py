@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -24,8 +25,35 @@ class Traced:
     notes: tuple[str, ...]
 
 
-def traced(job: ExportJob, any_batch: bool = True) -> Traced:
+class WithWeightsAsInputs(nn.Module):
+    """A model that is given some of its tensors first, as a list, and then its inputs.
+
+    No converter folds, fuses or rounds what it takes for an input.
+    """
+
+    def __init__(self, model: nn.Module, names: Sequence[str]) -> None:
+        super().__init__()
+        self.model, self.names = model, names
+
+    def forward(self, weights: list[Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run the model with these tensors in the place of its own."""
+        return torch.func.functional_call(self.model, dict(zip(self.names, weights, strict=True)), args, kwargs)
+
+
+def traced_with_weights_as_inputs(job: ExportJob, names: Sequence[str]) -> Traced:
+    """Return the graph of a model whose first inputs are these of its tensors; see `traced`."""
+    if job.model is None:
+        raise ModelError("there is no network to trace")
+    state = dict(job.model.named_parameters(remove_duplicate=False)) | dict(job.model.named_buffers())
+    given = ([state[name].detach() for name in names], job.args, dict(job.kwargs))
+    whole = replace(job, model=WithWeightsAsInputs(job.model, names), args=given, kwargs={})
+    return traced(whole, fixed=len(names))
+
+
+def traced(job: ExportJob, fixed: int = 0) -> Traced:
     """Return the graph of a model on its example; the first axis of every input may have any size, if it can.
+
+    Of the first `fixed` tensors among its inputs the sizes stay as they are.
 
     Raises:
         ModelError: for a model that torch.export cannot follow, such as one whose control flow depends on data.
@@ -33,25 +61,24 @@ def traced(job: ExportJob, any_batch: bool = True) -> Traced:
     model = job.model
     if model is None:
         raise ModelError("there is no network to trace")
-    free = pytree.tree_map_only(
-        Tensor, lambda x: {0: Dim.AUTO} if x.ndim and any_batch else None, (job.args, dict(job.kwargs))
-    )
+    leaves, spec = pytree.tree_flatten((job.args, dict(job.kwargs)))
+    axes = [{0: Dim.AUTO} if isinstance(x, Tensor) and x.ndim and i >= fixed else None for i, x in enumerate(leaves)]
+    free = pytree.tree_unflatten(axes, spec)
     try:
         with torch.no_grad(), quiet("torch.fx", "torch.fx.experimental.symbolic_shapes", "torch.export"):
             program = torch.export.export(
                 model, job.args, dict(job.kwargs), dynamic_shapes=_by_name(model, free), strict=False
             )
     except Exception as error:
+        whose = type(getattr(model, "model", model)).__name__
         raise ModelError(
-            f"torch.export cannot follow this {type(model).__name__} ({reason(error)}): its graph must be the same for "
-            f"every input, without branches or sizes that depend on values"
+            f"torch.export cannot follow this {whose} ({reason(error)}): its graph must be the same for every input, "
+            f"without branches or sizes that depend on values"
         ) from error
-    inputs = set(program.graph_signature.user_inputs)
-    fixed = [_fixed_batch(node) for node in program.graph.nodes if node.op == "placeholder" and node.name in inputs]
-    sizes = {size for size in fixed if size is not None}
-    notes = (
-        [f"its batch is fixed at {min(sizes)} rows: the model computes with that size"] if sizes and any_batch else []
-    )
+    inputs = set(program.graph_signature.user_inputs[fixed:])
+    placeholders = [node for node in program.graph.nodes if node.op == "placeholder" and node.name in inputs]
+    sizes = {size for size in map(_fixed_batch, placeholders) if size is not None}
+    notes = [f"its batch is fixed at {min(sizes)} rows: the model computes with that size"] if sizes else []
     return Traced(program, tuple(notes))
 
 

@@ -1,0 +1,147 @@
+"""How many tensors exported files hold to the bit, how large they are, and what they score.
+
+Beside ours stand the runtimes' own tools, given the same effective weights: ONNX Runtime's `quantize_static` and
+`gguf.quantize`. Targets that are not installed are left out. Writes exports.json.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from torch import nn
+
+import shrinkwidget as sw
+from benchmarks.machine_info import hardware
+from shrinkwidget.compression.encode_and_decode_layer import EncodedTensor
+from shrinkwidget.errors import MissingPackageError, ModelError
+
+RESULTS: Final = Path(__file__).with_suffix(".json")
+RECIPES: Final[dict[str, dict[str, Any]]] = {
+    "8 bits": dict(bits=8),
+    "8 bits, symmetric": dict(bits=8, symmetric=True),
+    "4 bits": dict(bits=4),
+    "4 bits, groups of 32": dict(bits=4, granularity=32),
+    "90 % sparse, 4 bits": dict(sparsity=0.9, bits=4),
+    "3-bit k-means": dict(quantizer="kmeans", bits=3),
+    "half precision": dict(bits=16),
+}
+
+
+def rows() -> list[dict[str, Any]]:
+    """Return a row for each target and recipe."""
+    found = []
+    folded = sw.fold_batchnorm(sw.demo.model())
+    test, train = sw.demo.data("test"), sw.demo.data("train")
+    integers = dict(activations=8, calibrate=train)
+    targets: dict[str, tuple[str, dict[str, Any]]] = {
+        "ONNX, packed": ("m.onnx", dict(weights="packed")),
+        "ONNX, dequantize": ("m.onnx", dict(weights="dequantize")),
+        "ONNX, int8 activations": ("m.onnx", integers),
+        "OpenVINO": ("m.xml", {}),
+    }
+    for recipe, fields in RECIPES.items():
+        small = sw.compress(folded, **fields)
+        for target, (name, settings) in targets.items():
+            row: dict[str, Any] = {"network": "demo", "target": target, "recipe": recipe, "packed": small.nbytes}
+            found.append(row | exported(small, name, eval_data=test, **settings))
+        found.append(
+            {"network": "demo", "target": "onnxruntime alone", "recipe": recipe} | onnxruntime_alone(small, train)
+        )
+    torch.manual_seed(0)
+    mlp = nn.Sequential(nn.Linear(512, 1024), nn.ReLU(), nn.Linear(1024, 1024), nn.ReLU(), nn.Linear(1024, 512)).eval()
+    for bits, kind in ((4, "Q4_0"), (5, "Q5_0"), (8, "Q8_0")):
+        small = sw.compress(mlp, bits=bits, granularity=32, symmetric=True, scales="float16")
+        row = {
+            "network": "MLP 512-1024-1024-512",
+            "recipe": f"{bits} bits, groups of 32, float16",
+            "packed": small.nbytes,
+        }
+        found.append(row | {"target": "GGUF"} | exported(small, "m.gguf"))
+        found.append(row | {"target": "gguf alone"} | gguf_alone(small, kind))
+    return found
+
+
+def exported(small: sw.CompressedModel, name: str, **given: Any) -> dict[str, Any]:
+    """Return what one export came to, or why it was refused."""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            done = small.export(Path(folder) / name, **given)
+        except MissingPackageError as error:
+            return {"left out": str(error)}
+        except ModelError as error:
+            return {"refused": str(error)}
+    more = {"bytes": done.nbytes, "more": round(done.nbytes / small.nbytes - 1, 4), "exact": done.exact}
+    if done.score is None or done.torch_score is None:
+        return more
+    return more | {
+        "difference": float(f"{done.difference:.2g}"),
+        "score": done.score.to_dict(),
+        "torch score": done.torch_score.to_dict(),
+        "notes": list(done.notes),
+    }
+
+
+def onnxruntime_alone(small: sw.CompressedModel, train: Any) -> dict[str, Any]:
+    """Return how many tensors of the effective weights onnxruntime's quantizer keeps by itself."""
+    import onnx
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_static
+
+    with tempfile.TemporaryDirectory() as folder:
+        plain, path = Path(folder) / "plain.onnx", Path(folder) / "int8.onnx"
+        small.export(plain, example=train[0][:2], weights="float")
+        model = onnx.load(plain)
+        batches = iter([{model.graph.input[0].name: train[0][:512].numpy()}])
+
+        class Reader(CalibrationDataReader):  # type: ignore[misc]  # of a package without types
+            def get_next(self) -> Any:
+                return next(batches, None)
+
+        quantize_static(model, path, Reader(), quant_format=QuantFormat.QDQ, per_channel=True)
+        initializers = {i.name: onnx.numpy_helper.to_array(i) for i in onnx.load(path).graph.initializer}
+    kept = 0
+    for name in small.encoded:
+        wanted = small.state_dict()[name].float().numpy()
+        sources = [key for key in initializers if key.endswith("_quantized")]
+        for key in sources:
+            codes = initializers[key].astype(np.float32)
+            if codes.shape != wanted.shape:
+                continue
+            scale = initializers[key.replace("_quantized", "_scale")].reshape(-1, *[1] * (codes.ndim - 1))
+            kept += bool(np.array_equal(codes * scale, wanted))
+    return {"exact": f"{kept} of {len(small.encoded)} tensors exactly"}
+
+
+def gguf_alone(small: sw.CompressedModel, kind: str) -> dict[str, Any]:
+    """Return how many tensors, and what share of the values, gguf's own quantizer keeps."""
+    import gguf
+
+    tensors = values = total = 0
+    for name, item in small.encoded.items():
+        assert isinstance(item, EncodedTensor)
+        wanted = small.state_dict()[name].numpy()
+        quantized = gguf.quantize(wanted, gguf.GGMLQuantizationType[kind])
+        same = gguf.dequantize(quantized, gguf.GGMLQuantizationType[kind]) == wanted
+        tensors, values, total = tensors + bool(same.all()), values + int(same.sum()), total + same.size
+    return {"exact": f"{tensors} of {len(small.encoded)} tensors exactly", "values kept": round(values / total, 4)}
+
+
+def main() -> None:
+    """Measure, print a table, and write the results."""
+    warnings.simplefilter("ignore")
+    found = rows()
+    for row in found:
+        what = row.get("refused") or row.get("left out") or row["exact"]
+        score = f"{row['score']['value']:.2%} / {row['torch score']['value']:.2%}" if "score" in row else ""
+        size = f"{row['bytes']:>9,} {row['more']:+8.1%}" if "bytes" in row else " " * 18
+        print(f"{row['target']:24} {row['recipe']:32} {size}  {what[:60]:60} {score}")
+    RESULTS.write_text(json.dumps({"machine": hardware("torch"), "seed": 0, "rows": found}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
