@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Unpack
 
 from torch import Tensor, nn
 
+from .analysis.channel_families import Channels
 from .analysis.channel_labels import UNREACHED
 from .analysis.channel_layout import Stated
 from .analysis.estimate import Estimate, compared, nothing_left
@@ -21,7 +22,7 @@ from .analysis.model_tensors import ModelTensors, Source, TensorEntry, open_mode
 from .analysis.sketch import Sketch, counted
 from .argument_checks import public
 from .compression.apply_recipe import copied, encode_layers, fill, writer
-from .compression.channel_pruning import NarrowedModel, narrower
+from .compression.channel_pruning import narrower
 from .compression.encode_and_decode_layer import EncodedTensor
 from .errors import ModelError, a_type, quoted
 from .evaluation.calibration import Calibration, calibrated
@@ -407,15 +408,16 @@ def _narrower(
     if isinstance(statistics, Calibration) and recipe.prunes:
         known = replace(counted(weights), calibration=statistics.of(narrow.model))
     small = _compressed(narrow.model, weights, recipe, known)
-    return small.with_widths(narrowed_widths(narrow, safetensors_bytes(open_model(model).saved)))
+    dense = safetensors_bytes(open_model(model).saved)
+    return small.with_widths(narrowed_widths(narrow.channels, narrow.left, dense))
 
 
-def narrowed_widths(narrow: NarrowedModel, original_nbytes: int) -> NarrowedWidths:
-    """Return what a compressed model knows of the channels that went."""
-    found, full = narrow.channels, [family.channels for family in narrow.channels.families]
-    widths = {family.name: (family.channels, left) for family, left in zip(found.families, narrow.left, strict=True)}
+def narrowed_widths(found: Channels, left: Sequence[int], original_nbytes: int) -> NarrowedWidths:
+    """Return what a compressed model knows of the channels that went, so many of each family being left."""
+    full = [family.channels for family in found.families]
+    widths = {family.name: (family.channels, now) for family, now in zip(found.families, left, strict=True)}
     missed = tuple(layer for width in found.fixed if width.reason == UNREACHED for layer in width.layers)
-    macs, original = found.macs_after(narrow.left), found.macs_after(full)
+    macs, original = found.macs_after(left), found.macs_after(full)
     return NarrowedWidths(widths, macs, original, original_nbytes, missed)
 
 

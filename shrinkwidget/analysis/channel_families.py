@@ -177,13 +177,17 @@ class Channels:
         return [item[0] for item in self.described if item[3] & COMPRESSIBLE]
 
     def kept(
-        self, recipe: Recipe, scores: Sequence[NDArray[np.floating[Any]]] | None = None
+        self,
+        recipe: Recipe,
+        scores: Sequence[NDArray[np.floating[Any]]] | None = None,
+        dense: Sequence[int] | None = None,
     ) -> list[NDArray[np.int64]]:
         """Return which channels of each family a recipe keeps, ascending.
 
         Of n channels round(p·n) go (half to even), the least score first, of equal ones the first; at least one stays.
         With `channel_scope` ``"global"`` all families are ranked together. Then widths are rounded to the nearest of
-        the recipe's multiples. `scores` take the place of the families' own.
+        the recipe's multiples. `scores` take the place of the families' own. `dense` are how many channels each family
+        had before earlier rounds removed some of them: n is that, and those count.
 
         Raises:
             RecipeError: if an override matches no layer.
@@ -197,9 +201,11 @@ class Channels:
         scores = [family.scores for family in self.families] if scores is None else scores
         own = dict(zip(self._compressible, recipe.width_plans(self._compressible), strict=True))
         plans = [_plan(family, own, recipe) for family in self.families]
+        now = [family.channels for family in self.families]
+        dense = now if dense is None else dense
         removed = [
-            0 if fraction is None else round(fraction * f.channels)
-            for f, (fraction, _) in zip(self.families, plans, strict=True)
+            0 if fraction is None else round(fraction * n) - (n - m)
+            for n, m, (fraction, _) in zip(dense, now, plans, strict=True)
         ]
         if recipe.channel_scope == "global":
             ranked = [
@@ -208,13 +214,15 @@ class Channels:
             if ranked:
                 of = np.concatenate([np.full(self.families[i].channels, i) for i in ranked])
                 order = np.argsort(np.concatenate([scores[i] for i in ranked]), kind="stable")
-                gone = np.bincount(of[order[: round(recipe.channels * len(of))]], minlength=len(plans))
+                total = sum(dense[i] for i in ranked)
+                count = max(0, round(recipe.channels * total) - (total - len(of)))
+                gone = np.bincount(of[order[:count]], minlength=len(plans))
                 for i in ranked:
                     removed[i] = int(gone[i])
         kept = []
         for family, score, count, (fraction, multiple) in zip(self.families, scores, removed, plans, strict=True):
             n = family.channels
-            left = n if fraction is None else max(1, n - count)
+            left = n if fraction is None else max(1, n - max(0, count))
             if fraction:
                 left = _rounded(left, n, multiple // math.gcd(multiple, family.step))
             kept.append(np.sort(np.argsort(score, kind="stable")[n - left :]))

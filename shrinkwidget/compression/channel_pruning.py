@@ -30,7 +30,7 @@ from ..analysis.run_without_side_effects import (
     without_fused_recurrence,
 )
 from ..argument_checks import public
-from ..errors import DataError, ModelError, ShrinkError, a_type, quoted
+from ..errors import DataError, MethodError, ModelError, ShrinkError, a_type, quoted
 from ..method_registry import Importance, Statistics, doing
 from ..recipe import Recipe, layer_label
 from .apply_recipe import copied
@@ -285,8 +285,16 @@ def channel_scores(
         found: the families.
         weights: of the model they are of.
         importance: of weights, by magnitude if it is not given; `statistics` are those of its calibration data.
+
+    Raises:
+        MethodError: for an importance that fails, or needs calibration data and has none.
     """
     entries = {entry.name: entry for entry in weights.entries if entry.role == "parameter"}
+    if importance is not None and importance.calibrated and statistics is None:
+        raise MethodError(
+            f"importance {importance.kind!r} needs calibration data: give compress(…, calibration=…), or rank the "
+            f"channels by magnitude"
+        )
     known = statistics.statistics(importance) if importance is not None and statistics is not None else {}
     wanted: dict[str, set[int]] = defaultdict(set)
     for family in found.families:
@@ -430,6 +438,67 @@ def narrower(model: nn.Module, recipe: Recipe, example: object, statistics: Stat
             raise ModelError(f"the narrower {type(model).__name__} is not what its mask is: {problem}")
     narrow(new, cuts)
     return NarrowedModel(new, found, tuple(kept))
+
+
+class ChannelRounds:
+    """Channels that go from a network round by round, while it trains in between.
+
+    Args:
+        model: the dense module, as it stays.
+        example: what it runs on.
+
+    `left` are how many channels of each family there are now.
+    """
+
+    def __init__(self, model: nn.Module, example: object) -> None:
+        self._dense = model
+        self._found = channels(model, example)
+        self._kept = [np.arange(family.channels) for family in self._found.families]
+
+    @property
+    def left(self) -> list[int]:
+        """How many channels of each family are left."""
+        return [len(kept) for kept in self._kept]
+
+    @property
+    def channels(self) -> Channels:
+        """The families of the dense model."""
+        return self._found
+
+    def narrow(self, network: nn.Module, recipe: Recipe) -> None:
+        """Remove from a network, in place, what a recipe says of the dense model and earlier rounds have not removed.
+
+        Which channels go is decided by the weights that the network has now.
+        """
+        found = self._now()
+        scores = channel_scores(found, open_model(network), recipe.importance)
+        kept = found.kept(recipe, scores, [family.channels for family in self._found.families])
+        narrow(network, cuts_of(found.families, kept, network))
+        self._kept = [before[own] for before, own in zip(self._kept, kept, strict=True)]
+
+    def cut(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return tensors of the dense model, such as its early weights, without the channels that are gone."""
+        cuts = cuts_of(self._found.families, self._kept, self._dense)
+        found = dict(state)
+        for name in cuts.keys() & state.keys():
+            for dim, kept in cuts[name].items():
+                found[name] = found[name].index_select(dim, kept.to(found[name].device))
+        return found
+
+    def _now(self) -> Channels:
+        """Return the families of what is left: the places of their slices have moved up."""
+        stays = cuts_of(self._found.families, self._kept, self._dense)
+        families = []
+        for family, kept in zip(self._found.families, self._kept, strict=True):
+            slices = []
+            for part in family.slices:
+                assert part.index is not None
+                index = part.index[kept]
+                if (own := stays.get(part.tensor, {}).get(part.dim)) is not None:
+                    index = np.searchsorted(own.numpy(), index)
+                slices.append(replace(part, index=index))
+            families.append(replace(family, slices=tuple(slices), scores=family.scores[kept]))
+        return replace(self._found, families=tuple(families))
 
 
 def _check_same(found: Channels, weights: ModelTensors) -> None:

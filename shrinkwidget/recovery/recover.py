@@ -19,7 +19,7 @@ from ..argument_checks import public
 from ..compressed_model import CompressedModel, compress_to
 from ..compression.apply_recipe import SelectedLayer, copied, select_layers, writer
 from ..compression.encode_and_decode_layer import EncodedTensor, decode, encode_layer
-from ..errors import Cancelled, ModelError, TrainingError, a_type
+from ..errors import Cancelled, ModelError, RecipeError, TrainingError, a_type
 from ..evaluation.batchnorm_statistics import (
     EXAMPLES,
     recalibrating,
@@ -137,6 +137,11 @@ def recover(
         raise ModelError(f"cannot recover {a_type(given)}: give the dense nn.Module{dense}, and the recipe")
     check_whole(examples, "recover", "examples")
     made_by = recipe_from(recipe, fields)
+    if made_by.removes_channels:
+        raise RecipeError(
+            "recover keeps the network's shape: remove channels first, with sw.compress(model, channels=…, example=…), "
+            "and recover the result's .model by a recipe without channels"
+        )
     spec = RecoverySpec(model, train_data, made_by, _checked_methods(methods, model), examples)
     if background:
         return TrainingRun[CompressedModel](spec).start()

@@ -170,7 +170,7 @@ def prune_and_retrain(
         model: trained to completion.
         train_data, eval_data: see `retrain`.
         recipe: to arrive at, or a sparsity, by default 0.9. Its bits count in the last round, which trains through
-            them.
+            them. Its channels go round by round; which of them go together is seen on the first training example.
         method: how each round retrains; the paper's own is ``"learning_rate_rewinding"``, best with the schedule of the
             training, `LearningRateRewinding(Schedule(…))`. ``"gradual_pruning"`` prunes during a single one instead.
         sparsity, bits: of the recipe; beside one they change it. All else a recipe may say is said in a `Recipe`.
@@ -211,8 +211,9 @@ def _done(spec: TrainingSpec, background: bool, progress: bool) -> CompressedMod
 def iterative_recipes(target: Recipe | float, rounds: int | None = None) -> tuple[Recipe, ...]:
     """Return the recipes of the rounds that lead to a recipe, or to a sparsity; the last is the recipe itself.
 
-    By default each round prunes 20 % of the weights that remain, and the last what is missing. A given number of
-    rounds prunes the same fraction in each; 1 is one-shot. Layers with a sparsity of their own follow at the same pace.
+    By default each round prunes 20 % of the weights, or of the channels, that remain, and the last what is missing. A
+    given number of rounds prunes the same fraction in each; 1 is one-shot. Layers with a sparsity of their own follow
+    at the same pace.
     Rounds before the last stay at 32 bits: weights are rounded once it is known which remain.
 
     Raises:
@@ -224,8 +225,13 @@ def iterative_recipes(target: Recipe | float, rounds: int | None = None) -> tupl
     target = checked_recipe(target)
     if rounds is not None and (not isinstance(rounds, int) or rounds < 1):
         raise TrainingError(f"rounds={rounds!r} must be a whole number from 1, or None to prune a fifth in each")
-    own = [override.get("sparsity", 0.0) for override in target.layers.values() if isinstance(override, Mapping)]
-    density = 1 - max([target.sparsity, *own])
+    own = [
+        override.get(field, 0.0)
+        for override in target.layers.values()
+        if isinstance(override, Mapping)
+        for field in ("sparsity", "channels")
+    ]
+    density = 1 - max([target.sparsity, target.channels, *own])
     if density == 1 or _has_pattern(target):
         if rounds is not None and rounds > 1:
             why = "prunes nothing" if density == 1 else "has an n:m pattern, which is all or nothing"
@@ -252,10 +258,12 @@ def _on_the_way(target: Recipe, share: float) -> Recipe:
     for name, override in target.layers.items():
         if isinstance(override, Mapping):
             override = {field: value for field, value in override.items() if field != "bits"}
-            if "sparsity" in override:
-                override["sparsity"] = part(override["sparsity"])
+            for field in ("sparsity", "channels"):
+                if field in override:
+                    override[field] = part(override[field])
         layers[name] = override
-    return target.with_(sparsity=part(target.sparsity), bits=32, uncompressed_bits=32, layers=layers)
+    sparsity, channels = part(target.sparsity), part(target.channels)
+    return target.with_(sparsity=sparsity, channels=channels, bits=32, uncompressed_bits=32, layers=layers)
 
 
 def _check_gradual(recipes: tuple[Recipe, ...]) -> None:
@@ -263,6 +271,8 @@ def _check_gradual(recipes: tuple[Recipe, ...]) -> None:
     own = [o["quantizer"] for o in recipes[-1].layers.values() if isinstance(o, Mapping) and "quantizer" in o]
     if len(recipes) > 1:
         raise TrainingError(f"GradualPruning prunes in one round, not in {len(recipes)}: leave rounds out")
+    if recipes[-1].removes_channels:
+        raise TrainingError("GradualPruning removes no channels: take a method that retrains in rounds")
     if _has_pattern(recipes[-1]) or any(quantizer.shares_values for quantizer in (recipes[-1].quantizer, *own)):
         raise TrainingError(
             "GradualPruning can do neither n:m patterns nor codebooks: compress to them first, then retrain"

@@ -23,8 +23,10 @@ from ..analysis.macs_and_activation_memory import profile_forward
 from ..analysis.model_tensors import check_refused, open_model
 from ..analysis.parallel import Watch, never
 from ..analysis.run_without_side_effects import call, describe, device_of, reason
-from ..compressed_model import CompressedModel, compress, compress_trained
+from ..compressed_model import CompressedModel, compress, compress_trained, narrowed_widths
 from ..compression.apply_recipe import copied, encode_layers, fill
+from ..compression.channel_pruning import ChannelRounds
+from ..compression.narrow_modules import narrow_to
 from ..compression.pruning_masks import keep_masks
 from ..errors import Cancelled, DataError, ShrinkError, TrainingError
 from ..evaluation.batches import (
@@ -73,6 +75,7 @@ class Trainer:
         check_refused(open_model(spec.model, only_to_look=True))
         self._original = copied(spec.model)  # what results are made of: the user's own may be trained on meanwhile
         self._network = copied(spec.model)
+        self._device = device_of(self._network)
         self._original_nbytes = (
             spec.source.original_nbytes
             if isinstance(spec.source, CompressedModel)
@@ -80,6 +83,16 @@ class Trainer:
         )
         self._checkpoint = None if spec.checkpoint is None else Checkpoint(spec, self._original)
         self._remembered: dict[int, dict[str, Any]] = {}
+        self._narrowing: ChannelRounds | None = None
+        self._left: dict[int, list[int]] = {}  # of each family of channels, by round
+        if isinstance(spec.source, nn.Module) and any(recipe.removes_channels for recipe in spec.recipes):
+            if self._checkpoint is not None:
+                raise TrainingError(
+                    "a checkpoint holds a network of one shape, and here channels go round by round: leave checkpoint "
+                    "out, or remove them first, with compress, and retrain the result"
+                )
+            self._narrowing = ChannelRounds(self._original, self._example())
+        self._sizes = {entry.name: entry.numel for entry in open_model(spec.model, only_to_look=True).entries}
         if self._checkpoint is not None and (earlier := spec.resumes_from) is not None:
             saved = self._checkpoint.read(earlier)
             fill(self._network, saved.now.items())
@@ -88,7 +101,6 @@ class Trainer:
             self._checkpoint.refuse_to_replace(spec.checkpoint)  # now, not after the first epoch
         if spec.options.channels_last:
             self._network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._device = device_of(self._network)
         self._metric = resolve(spec.options.measured)
         self._batches = TrainingBatches(spec.train_data, spec.options)
         self._now = Progress("test", 1, len(spec.recipes), spec.stage.epochs, steps=self._batches.steps)
@@ -121,12 +133,16 @@ class Trainer:
             source = self.spec.source
             return source if isinstance(source, CompressedModel) else compress(self._original, Recipe())
         model = copied(self._original)
+        narrow_to(model, {name: tuple(tensor.shape) for name, tensor in best.state.items()})
         fill(model, best.state.items())
         source = self.spec.source
+        narrowed = source.narrowed if isinstance(source, CompressedModel) else None
+        if self._narrowing is not None:
+            narrowed = narrowed_widths(self._narrowing.channels, self._left[best.round], self._original_nbytes)
         return replace(
             compress_trained(model, self.spec.recipes[best.round]),
             provenance=self.spec.provenance(best.round, best.epoch),
-        ).with_widths(source.narrowed if isinstance(source, CompressedModel) else None)
+        ).with_widths(narrowed)
 
     def _rounds(self) -> Iterator[Progress]:
         if self.log.baseline is None:
@@ -146,9 +162,14 @@ class Trainer:
     def _begin(self, number: int) -> Progress:
         """Prune the network to the recipe of a round, and get it ready for its stage."""
         recipe, stage = self.spec.recipes[number], self.spec.stage
+        early = stage.state_dict
+        if self._narrowing is not None:
+            self._narrowing.narrow(self._network, recipe)
+            self._left[number] = self._narrowing.left
+            early = None if early is None else self._narrowing.cut(early)
         masks = self._masks(recipe, self.log.epoch)  # ranked before weights are rewound, as in the paper
-        if stage.state_dict is not None and not self.log.epoch:
-            _rewind(self._network, stage.state_dict)
+        if early is not None and not self.log.epoch:
+            _rewind(self._network, early)
         held = WeightConstraints(self._network, recipe, masks)
         self.train_step = TrainStep(self._network, held, stage, self.spec.options)
         if self.log.epoch:  # a checkpoint was written within this round
@@ -277,8 +298,15 @@ class Trainer:
         _, found = encode_layers(open_model(self._network), recipe, pruned=True)
         macs = None
         if self._macs:
-            macs = round(sum(self._macs.get(e.name, 0) * e.kept / e.n for e in found.layers))
+            macs = round(sum(self._macs.get(e.name, 0) * e.kept / self._sizes[e.name] for e in found.layers))
         return {"sqnr": found.sqnr if math.isfinite(found.sqnr) else None, "macs": macs}
+
+    def _example(self) -> object:
+        """Return the inputs of the data's first example, on which the families of channels are found."""
+        refuse_no_data(self.spec.train_data)
+        for raw in raw_batches(self.spec.train_data):
+            return first_example(prepared(raw, self._original, self._device))
+        raise no_batch(self.spec.train_data)
 
     def _layer_macs(self, batch: Batch) -> Mapping[str, int]:
         """Return the multiply-accumulates of every layer for a batch's first example; none where they do not count."""

@@ -19,6 +19,7 @@ from shrinkwidget.analysis.macs_and_activation_memory import tensors_in
 from shrinkwidget.analysis.sketch import Sketch
 from shrinkwidget.compression.channel_pruning import cuts_of, narrower
 from shrinkwidget.compression.narrow_modules import masked
+from shrinkwidget.training.retrain import iterative_recipes
 
 DIGIT = torch.rand(2, 1, 8, 8)
 
@@ -489,6 +490,37 @@ def test_retraining_goes_on_from_the_smaller_network() -> None:
     assert again.widths == small.widths
     assert (again.nbytes, again.macs, again.original_nbytes) == (small.nbytes, small.macs, small.original_nbytes)
     assert sw.summary(module(again)).parameters == sum(p.numel() for p in module(again).parameters())
+
+
+@pytest.mark.parametrize("rewound", [False, True])
+def test_channels_go_in_rounds_while_the_network_trains(rewound: bool) -> None:
+    model, recipe = sw.demo.model(), sw.Recipe(channels=0.5, bits=4)
+    early = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    schedule = sw.methods.Schedule(epochs=1, lr=0.01)
+    method = sw.methods.WeightRewinding(schedule, early) if rewound else sw.methods.FineTune(schedule=schedule)
+    small = sw.prune_and_retrain(
+        model, sw.demo.few(per_class=4), recipe=recipe, rounds=2, method=method, batch_size=16, progress=False
+    )
+    at_once = sw.compress(model, recipe, example=DIGIT)
+    assert small.widths == at_once.widths
+    assert (small.nbytes, small.original_nbytes) == (at_once.nbytes, at_once.original_nbytes)
+    assert model.stem.weight.shape == (16, 1, 3, 3)
+
+
+def test_a_fifth_of_the_channels_goes_in_each_round() -> None:
+    recipes = iterative_recipes(sw.Recipe(channels=0.75, bits=4))
+    assert [round(recipe.channels, 2) for recipe in recipes] == [0.2, 0.36, 0.49, 0.59, 0.67, 0.74, 0.75]
+    assert [recipe.bits for recipe in recipes] == [32] * 6 + [4]
+
+
+def test_rounds_of_channels_refuse_what_they_cannot_do(tmp_path: Path) -> None:
+    model, data, recipe = sw.demo.model(), sw.demo.few(per_class=1), sw.Recipe(channels=0.5)
+    with pytest.raises(sw.errors.TrainingError, match="leave checkpoint out"):
+        sw.prune_and_retrain(model, data, recipe=recipe, epochs=1, checkpoint=tmp_path / "c", progress=False)
+    with pytest.raises(sw.errors.TrainingError, match="GradualPruning removes no channels"):
+        sw.prune_and_retrain(model, data, recipe=recipe, method="gradual_pruning", progress=False)
+    with pytest.raises(sw.errors.MethodError, match="'taylor' needs calibration data"):
+        sw.prune_and_retrain(model, data, recipe=recipe.with_(importance="taylor"), epochs=1, progress=False)
 
 
 def test_support_vectors_are_channels() -> None:
