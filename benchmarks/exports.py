@@ -1,7 +1,6 @@
 """How many tensors exported files hold to the bit, how large they are, and what they score.
 
-Beside ours stand the runtimes' own tools, given the same effective weights: ONNX Runtime's `quantize_static` and
-`gguf.quantize`. Targets that are not installed are left out. Writes exports.json.
+Beside ours stands `gguf.quantize`, given the same effective weights. Targets that are not installed are left out. Writes exports.json.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ import warnings
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -50,9 +48,6 @@ def rows() -> list[dict[str, Any]]:
         for target, (name, settings) in targets.items():
             row: dict[str, Any] = {"network": "demo", "target": target, "recipe": recipe, "packed": small.nbytes}
             found.append(row | exported(small, name, eval_data=test, **settings))
-        found.append(
-            {"network": "demo", "target": "onnxruntime alone", "recipe": recipe} | onnxruntime_alone(small, train)
-        )
     torch.manual_seed(0)
     mlp = nn.Sequential(nn.Linear(512, 1024), nn.ReLU(), nn.Linear(1024, 1024), nn.ReLU(), nn.Linear(1024, 512)).eval()
     for bits, kind in ((4, "Q4_0"), (5, "Q5_0"), (8, "Q8_0")):
@@ -85,36 +80,6 @@ def exported(small: sw.CompressedModel, name: str, **given: Any) -> dict[str, An
         "torch score": done.torch_score.to_dict(),
         "notes": list(done.notes),
     }
-
-
-def onnxruntime_alone(small: sw.CompressedModel, train: Any) -> dict[str, Any]:
-    """Return how many tensors of the effective weights onnxruntime's quantizer keeps by itself."""
-    import onnx
-    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_static
-
-    with tempfile.TemporaryDirectory() as folder:
-        plain, path = Path(folder) / "plain.onnx", Path(folder) / "int8.onnx"
-        small.export(plain, example=train[0][:2], weights="float")
-        model = onnx.load(plain)
-        batches = iter([{model.graph.input[0].name: train[0][:512].numpy()}])
-
-        class Reader(CalibrationDataReader):  # type: ignore[misc]  # of a package without types
-            def get_next(self) -> Any:
-                return next(batches, None)
-
-        quantize_static(model, path, Reader(), quant_format=QuantFormat.QDQ, per_channel=True)
-        initializers = {i.name: onnx.numpy_helper.to_array(i) for i in onnx.load(path).graph.initializer}
-    kept = 0
-    for name in small.encoded:
-        wanted = small.state_dict()[name].float().numpy()
-        sources = [key for key in initializers if key.endswith("_quantized")]
-        for key in sources:
-            codes = initializers[key].astype(np.float32)
-            if codes.shape != wanted.shape:
-                continue
-            scale = initializers[key.replace("_quantized", "_scale")].reshape(-1, *[1] * (codes.ndim - 1))
-            kept += bool(np.array_equal(codes * scale, wanted))
-    return {"exact": f"{kept} of {len(small.encoded)} tensors exactly"}
 
 
 def gguf_alone(small: sw.CompressedModel, kind: str) -> dict[str, Any]:
