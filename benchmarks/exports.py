@@ -1,6 +1,7 @@
 """How many tensors exported files hold to the bit, how large they are, and what they score.
 
-Beside ours stands `gguf.quantize`, given the same effective weights. Targets that are not installed are left out. Writes exports.json.
+Beside ours stands `gguf.quantize`, given the same effective weights. Targets that are not installed are left out.
+Writes exports.json.
 """
 
 from __future__ import annotations
