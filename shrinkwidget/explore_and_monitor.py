@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final, Unpack
+from typing import TYPE_CHECKING, Any, Final, Literal, Unpack
 
 from .analysis.channel_layout import Stated
 from .analysis.model_tensors import Source
@@ -38,6 +38,7 @@ def explore(
     calibration: object = None,
     recalibrate_batchnorm: bool = False,
     predict_first: bool = False,
+    view: Literal["full", "simple"] = "full",
     **fields: Unpack[RecipeFields],
 ) -> Explorer:
     """Open the explorer on a model.
@@ -62,6 +63,8 @@ def explore(
         predict_first: whether every score is covered until somebody has predicted it, on the page or with
             `Explorer.predict`: the number, the changes by class, the points of the history, and the sensitivity. The
             dense model's is shown.
+        view: ``"simple"`` shows sparsity, bits, size, accuracy and the layers to begin with, and the button "All
+            controls"; ``"full"`` everything at once. Nothing but what is shown differs.
         fields: of a `Recipe`; beside a recipe they change it.
 
     Raises:
@@ -70,7 +73,7 @@ def explore(
         FileError: for a path that is not a safetensors file.
         DataError: for an unknown metric, or data that is none or can be read only once.
         RecipeError: for what is no recipe, or does not fit the model.
-        ArgumentError: for an unknown keyword.
+        ArgumentError: for an unknown keyword, or another `view`.
         MissingPackageError: where Jupyter's widgets are not installed; the message says how to install them.
     """
     start = recipe_from(recipe, fields, default=Recipe())
@@ -85,6 +88,7 @@ def explore(
             start,
             recalibrate_batchnorm,
             predict_first,
+            view,
         )
     )
 

@@ -14,6 +14,7 @@ import os
 import struct
 import zlib
 from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, metadata
 from pathlib import Path
 from typing import Any, Final, Unpack
 
@@ -103,7 +104,7 @@ def to_html(
     asked = recipe_from(recipe, fields, default=Recipe())
     if isinstance(model, Sketch) and layout is not None:
         raise ArgumentError("a sketch has its layout already: give layout=… to sketch(…), or the model in its place")
-    values: dict[str, Any] = {"kinds": schema()}
+    values: dict[str, Any] = {"kinds": schema(), "glossary": glossary_address()}
     if not isinstance(model, Sketch):
         weights = open_model(model, layout=layout)
         values["memory"] = {"weights": sum(entry.nbytes for entry in weights.entries), "activations": None}
@@ -154,6 +155,17 @@ def explorer_page(
     return page
 
 
+def glossary_address() -> str:
+    """Return where the glossary is on the web, "" if the package names no documentation (``[project.urls]``)."""
+    try:
+        told = metadata("shrinkwidget").get_all("Project-URL") or []
+    except PackageNotFoundError:
+        return ""
+    urls = dict(line.split(", ", 1) for line in told)
+    site = urls.get("Documentation", "")
+    return f"{site.rstrip('/')}/glossary.html" if site else ""
+
+
 def run_page(run: TrainingRun[Any]) -> str:
     """Return the monitor of a training as an HTML page, as far as it has come.
 
@@ -170,6 +182,7 @@ def run_page(run: TrainingRun[Any]) -> str:
     about = {
         "title": type(spec.model).__name__,
         "method": spec.words,
+        "glossary": glossary_address(),
         "metric": resolve(spec.options.measured).to_dict(),
     }
     shown = {**about, **values_of(run)}

@@ -4,6 +4,7 @@
 import { bytes, count, decibels, estimated, perParameter, share, short } from "../charts/number-format";
 import { directionWords, holdsUp, intervalText, metricValue } from "../charts/score-format";
 import { layerTotal } from "../core/estimate";
+import { Term } from "../ui/help";
 import { PLAIN } from "../ui/save-names";
 import { deadWords, isKnown, macsOf } from "./derived-state";
 import type { State } from "./explorer-state";
@@ -14,6 +15,8 @@ import { RaceRow } from "./race-row";
 import { Panel } from "./section-frame";
 import { Approx, Arrow } from "./size-panel";
 
+const INTERVAL = "95 % interval";
+
 export function AccuracyPanel() {
   const { state } = useView();
   const metric = state.metric.value;
@@ -21,8 +24,8 @@ export function AccuracyPanel() {
     <Panel name="accuracy" title={metric.name} caption={metric.has_data && <Caption />}>
       {metric.has_data ? <Running /> : <NoData />}
       {metric.has_data && <PredictionRow />}
-      {metric.has_data && <Switches />}
-      {metric.has_data && <RaceRow />}
+      {metric.has_data && !state.simple.value && <Switches />}
+      {metric.has_data && !state.simple.value && <RaceRow />}
       <Warnings />
     </Panel>
   );
@@ -35,8 +38,8 @@ function Caption() {
   const provenance = state.shownScore.value?.provenance ?? state.baseline.value?.provenance ?? PLAIN;
   return (
     <>
-      <span class="sw-badge" title="how this accuracy was obtained" data-testid="provenance">
-        {provenance}
+      <span class="sw-badge" data-testid="provenance">
+        <Term of="provenance">{provenance}</Term>
       </span>
       {!(metric.percent && metric.higher) && (
         <span class="sw-direction" data-testid="direction">
@@ -62,7 +65,10 @@ function Switches() {
   return (
     <p class="sw-switches">
       <Recalibrate />
-      <PredictFirst />
+      <span class="sw-switch">
+        <PredictFirst />
+        <Term of="covered" />
+      </span>
     </p>
   );
 }
@@ -75,17 +81,20 @@ function Recalibrate() {
     "re-estimates batch norm's statistics for these weights before every score, on 512 unlabelled training images";
   return (
     <>
-      <label class="sw-check" title={why || title} data-off={why !== ""}>
-        <input
-          type="checkbox"
-          checked={state.recalibrate.value}
-          disabled={why !== ""}
-          title={why || title}
-          data-testid="recalibrate"
-          onChange={(event) => state.setRecalibrate(event.currentTarget.checked)}
-        />
-        recalibrate batch norm
-      </label>
+      <span class="sw-switch">
+        <label class="sw-check" title={why || title} data-off={why !== ""}>
+          <input
+            type="checkbox"
+            checked={state.recalibrate.value}
+            disabled={why !== ""}
+            title={why || title}
+            data-testid="recalibrate"
+            onChange={(event) => state.setRecalibrate(event.currentTarget.checked)}
+          />
+          recalibrate batch norm
+        </label>
+        <Term of="batch-norm-recalibration" />
+      </span>
       {why && (
         <span class="sw-hint" data-testid="recalibrate-why">
           {why}
@@ -122,7 +131,7 @@ function Running() {
         </span>
       </p>
       <p class={`sw-hint ${failed ? "sw-failed" : ""}`} title={failed ? score.text : undefined} data-testid="samples">
-        {progressWords(state)}
+        <Progress words={progressWords(state)} />
         {state.kernel && (failed || score?.state === "cancelled") && (
           <button type="button" class="sw-link" onClick={() => state.send({ do: "evaluate" })}>
             try again
@@ -132,6 +141,19 @@ function Running() {
       <span class="sw-progress" data-state={score?.state ?? "waiting"} aria-hidden="true">
         <i style={{ width: doneShare(score) }} />
       </span>
+    </>
+  );
+}
+
+/** What a score is based on; the interval is a term. */
+function Progress({ words }: { words: string }) {
+  const [start, rest] = words.split(INTERVAL);
+  if (rest === undefined) return <>{words}</>;
+  return (
+    <>
+      {start}
+      <Term of="interval">{INTERVAL}</Term>
+      {rest}
     </>
   );
 }
@@ -167,7 +189,7 @@ export function progressWords(state: State): string {
   const of = score.total && score.total !== score.n ? ` of ${count(score.total)}` : "";
   const running = notice === "gone" ? ", not finished: the kernel is disconnected" : ", still counting";
   const words = { running, cancelled: ", stopped", done: "" }[score.state];
-  const interval = score.low === null || score.high === null ? "too few for an interval" : "95 % interval";
+  const interval = score.low === null || score.high === null ? "too few for an interval" : INTERVAL;
   return `${count(score.n)}${of} examples${words} · ${interval}`;
 }
 
@@ -213,35 +235,35 @@ export function Stats() {
   const macs = macsOf(sketch, figures, state.macs.value);
   return (
     <dl class="sw-stats">
-      <div title="signal-to-quantization-noise ratio over all compressible weights">
-        <dt>error, SQNR</dt>
+      <div>
+        <dt>
+          error, <Term of="sqnr">SQNR</Term>
+        </dt>
         <dd data-testid="sqnr">
           <Approx exact={figures.exact} />
           {decibels(figures.sqnr)}
         </dd>
       </div>
-      <div title="share of the compressible weights that is pruned">
-        <dt>pruned</dt>
+      <div>
+        <dt>
+          <Term of="sparsity">pruned</Term>
+        </dt>
         <dd data-testid="pruned">
           <Approx exact={figures.exact} />
           {share(figures.sparsity)}
         </dd>
       </div>
-      <div title="bits in the file, its header among them, for each parameter of the model">
-        <dt>bits per parameter</dt>
+      <div>
+        <dt>
+          <Term of="bits-per-parameter">bits per parameter</Term>
+        </dt>
         <dd data-testid="bits-per-parameter">
           <Approx exact={figures.exact} />
           {perParameter(figures.nbytes, sketch.parameters)}
         </dd>
       </div>
-      <div
-        title={
-          macs === null
-            ? "multiply-accumulates are known if you give an example input"
-            : "multiply-accumulates per example, if pruned weights are skipped"
-        }
-      >
-        <dt>{macs === null ? "largest layer" : "MACs"}</dt>
+      <div title={macs === null ? "multiply-accumulates are known if you give an example input" : undefined}>
+        <dt>{macs === null ? "largest layer" : <Term of="macs">MACs</Term>}</dt>
         <dd data-testid={macs === null ? "largest-layer" : "macs"}>
           {macs === null ? <Largest /> : `${short(macs.dense)} → ${estimated(figures.exact, short(macs.now))}`}
         </dd>

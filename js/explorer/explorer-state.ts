@@ -72,6 +72,8 @@ export interface State {
   readonly covered: ReadonlySignal<boolean>;
   /** Whether anything may be told that hints at scores: with scores covered, only beside one that was predicted. */
   readonly hintsCovered: ReadonlySignal<boolean>;
+  /** Whether only sparsity, bits, size, accuracy and the ridge are shown. */
+  readonly simple: ReadonlySignal<boolean>;
   /** What was predicted of what is shown; null if nothing was. */
   readonly prediction: ReadonlySignal<Prediction | null>;
   readonly predictions: ReadonlySignal<readonly Prediction[]>;
@@ -112,6 +114,8 @@ export interface State {
   setRecalibrate(on: boolean): void;
   /** Have every score covered until it is predicted, or not. */
   setPredictFirst(on: boolean): void;
+  /** Show the few controls to begin with, or all. */
+  setSimple(on: boolean): void;
   /** Say what the score of what is shown will be; it is shown from then on, and the prediction stays. */
   predict(value: number): void;
   /** What a layer is asked for that has no estimate; "" if all of it has. */
@@ -121,6 +125,8 @@ export interface State {
   undo(): void;
   redo(): void;
   reset(): void;
+  /** Address of the glossary; "" where none is known. */
+  readonly glossary: string;
   /** False on a page that stands alone: what is not known yet stays unknown. */
   readonly kernel: boolean;
   /** Whether the monitor of a training can be shown inside. */
@@ -148,6 +154,7 @@ class Shared implements State {
   readonly #preview: Signal<Estimate>;
   readonly #score: Signal<Score | null>;
   readonly #visits: Signal<readonly Visit[]>;
+  readonly #view: Signal<string>;
   readonly #newsOf = signal("");
   readonly #dismissed = signal(-1);
   readonly #past = new UndoStack<Recipe>();
@@ -181,6 +188,7 @@ class Shared implements State {
   readonly result: ReadonlySignal<string>;
   readonly shownScore: ReadonlySignal<Score | null>;
   readonly predictFirst: Signal<boolean>;
+  readonly simple: ReadonlySignal<boolean>;
   readonly covered: ReadonlySignal<boolean>;
   readonly hintsCovered: ReadonlySignal<boolean>;
   readonly prediction: ReadonlySignal<Prediction | null>;
@@ -215,6 +223,8 @@ class Shared implements State {
     this.result = this.#follow("result", "");
     this.recalibrate = this.#follow("recalibrate", false);
     this.recalibration = this.#follow("recalibration", NO_SWITCH);
+    this.#view = this.#follow("view", "full");
+    this.simple = computed(() => this.#view.value === "simple");
     this.predictFirst = this.#follow("predict_first", false);
     this.predictions = this.#follow<readonly Prediction[]>("predictions", []);
     const byClass = this.#follow<ByClass | null>("by_class", null);
@@ -318,6 +328,12 @@ class Shared implements State {
     this.model.save();
   }
 
+  setSimple(on: boolean): void {
+    this.#view.value = on ? "simple" : "full";
+    this.model.set("view", this.#view.value);
+    this.model.save();
+  }
+
   predict(predicted: number): void {
     if (!this.covered.value) return;
     const { recipe, recalibrated } = this.#shown();
@@ -328,6 +344,10 @@ class Shared implements State {
 
   get kernel(): boolean {
     return this.model.kernel ?? true;
+  }
+
+  get glossary(): string {
+    return String(this.model.get("glossary") ?? "");
   }
 
   get nests(): boolean {

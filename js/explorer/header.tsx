@@ -2,6 +2,7 @@
 
 import { count } from "../charts/number-format";
 import type { Sketch } from "../core/types";
+import { focusAfter } from "../ui/keyboard";
 import { useView } from "./open-and-hover-state";
 
 /** "269,722 parameters · 20 layers deep · 10–64 wide · float32". */
@@ -18,12 +19,26 @@ export function modelWords(sketch: Sketch): string {
 }
 
 export function Header() {
-  const { state } = useView();
+  const { state, root } = useView();
   return (
     <header class="sw-header">
       <h2 title={state.title.value}>{state.title.value || state.sketch.value.title}</h2>
       <span class="sw-caption">{modelWords(state.sketch.value)}</span>
       <span class="sw-tools">
+        {!state.simple.value && (
+          <button
+            type="button"
+            class="sw-link"
+            title="only sparsity, bits, size, accuracy and the layers"
+            data-testid="simple-view"
+            onClick={() => {
+              state.setSimple(true);
+              focusAfter(root, "[data-testid=all-controls]");
+            }}
+          >
+            simple view
+          </button>
+        )}
         <button
           type="button"
           class="sw-link"

@@ -5,6 +5,7 @@ import { useEffect, useRef } from "preact/hooks";
 import { pythonClasses } from "../core/control-schema";
 import { recipeCode } from "../core/recipe";
 import { FigureButton, SavedFigureView } from "../ui/figure-prompt";
+import { Term } from "../ui/help";
 import { figureName, type Keeps, PLAIN } from "../ui/save-names";
 import { SavePrompts } from "../ui/save-prompts";
 import type { State } from "./explorer-state";
@@ -114,7 +115,7 @@ function Buttons({ ask }: { ask(button: string): void }) {
       >
         {words.file}
       </button>
-      {state.metric.value.has_train && (
+      {state.metric.value.has_train && !state.simple.value && (
         <button
           type="button"
           class="sw-button"
@@ -129,7 +130,7 @@ function Buttons({ ask }: { ask(button: string): void }) {
           Retrain…
         </button>
       )}
-      <FigureButton disabled={gone} ask={ask} />
+      {!state.simple.value && <FigureButton disabled={gone} ask={ask} />}
       <CopyCode />
       {elsewhere.value && (
         <p class="sw-hint" role="alert" data-testid="elsewhere">
@@ -228,7 +229,9 @@ function StatusLine() {
   return (
     <p class="sw-status" data-kind={kind} data-testid="status" title={text}>
       <i aria-hidden="true" />
-      <span>{text}</span>
+      <span>
+        {kind === "exact" || kind === "preview" ? <Term of={kind === "exact" ? kind : "estimate"}>{text}</Term> : text}
+      </span>
     </p>
   );
 }

@@ -22,9 +22,9 @@ export function LayerDetail({ layer: index }: { layer: number }) {
   return (
     <section class="sw-detail" aria-label={`Layer ${layer.label}`} data-testid="detail">
       <Title index={index} layer={layer} />
-      <div class="sw-detail-charts">
+      <div class="sw-detail-charts" data-alone={state.simple.value}>
         <LargeDistributionPlot index={index} layer={layer} />
-        {unknown ? (
+        {state.simple.value ? null : unknown ? (
           <p class="sw-note" data-testid="no-curve">
             No curve of error against bits: {labelOf(state.kinds.value, unknown)} has no estimate.
           </p>
@@ -32,7 +32,7 @@ export function LayerDetail({ layer: index }: { layer: number }) {
           <SqnrPlot index={index} layer={layer} />
         )}
       </div>
-      <OwnValues index={index} layer={layer} />
+      {state.simple.value ? <Outcome index={index} layer={layer} /> : <OwnValues index={index} layer={layer} />}
     </section>
   );
 }
@@ -140,6 +140,7 @@ function OwnValues({ index, layer }: Props) {
       </div>
       <SparsitySlider
         label="Sparsity"
+        term="sparsity"
         value={plan.keep ? 0 : way === "own" ? pruned : Number(pruned.toFixed(3))} // a share that nobody chose
         valueText={`${about(share(pruned))} of ${layer.label} pruned`}
         hint={
@@ -155,6 +156,7 @@ function OwnValues({ index, layer }: Props) {
       <div class="sw-own-choices">
         <Choice
           legend="bits"
+          term="bits"
           testid="own-bits"
           options={bitsOptions(state.kinds.value, plan.quantizer)}
           value={plan.bits}
@@ -171,6 +173,7 @@ function OwnValues({ index, layer }: Props) {
         />
         <Choice
           legend="granularity"
+          term="granularity"
           testid="own-granularity"
           options={granularityOptions(plan.granularity)}
           value={plan.granularity}

@@ -16,6 +16,14 @@ const AXES = options<Axis>(
 
 export function LayersPanel() {
   const view = useView();
+  if (view.state.simple.value) {
+    return (
+      <Panel name="layers" title="Layers" caption={<Legend />}>
+        <Ridge />
+        {view.selected.value >= 0 && <LayerDetail layer={view.selected.value} />}
+      </Panel>
+    );
+  }
   const table = view.tables.value.has("layers");
   return (
     <Panel

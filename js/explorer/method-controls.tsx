@@ -19,6 +19,7 @@ import { jsonText, settingOf, withSetting } from "../core/method-settings";
 import { BITS, withFields } from "../core/recipe";
 import type { Kind, Recipe } from "../core/types";
 import { Choice, type Option } from "../ui/inputs";
+import type { TermName } from "../ui/terms";
 import { useView } from "./open-and-hover-state";
 
 /** A recipe with another importance, and the scope that suits it. */
@@ -74,6 +75,7 @@ export function KindChoice({ of: role, legend, chosen, choose, idle = "", testid
   return (
     <Choice<string>
       legend={legend}
+      term={role}
       testid={testid}
       options={options}
       value={entryOf(kinds, role, chosen).kind}
@@ -150,6 +152,9 @@ function Setting({ control, ...rest }: SettingProps) {
 const asOption = (value: unknown) =>
   ["string", "number", "boolean"].includes(typeof value) ? (value as string | number | boolean) : jsonText(value);
 
+/** What settings of the built-in kinds are called in the glossary. */
+const SETTINGS: Record<string, TermName> = { clipping: "clipping", symmetric: "zero-point" };
+
 function ChoiceSetting({ kind, control, change, idle, testid }: SettingProps<ChoiceControl>) {
   const { number } = control;
   const value = settingOf<unknown>(kind, control.name, control.default);
@@ -168,6 +173,7 @@ function ChoiceSetting({ kind, control, change, idle, testid }: SettingProps<Cho
     <>
       <Choice
         legend={control.label}
+        term={SETTINGS[control.name]}
         testid={testid}
         options={options}
         value={isNumber ? number.label : asOption(value)}

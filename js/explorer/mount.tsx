@@ -3,7 +3,9 @@
 import { render } from "preact";
 import { watchPixelRatio } from "../charts/pixel-ratio";
 import { readColors, watchTheme } from "../charts/theme";
+import { createHelp, Explanations, explainByKey, type Help, HelpProvider } from "../ui/help";
 import { guardKeys } from "../ui/keyboard";
+import { showTitles } from "../ui/titles-by-keyboard-and-touch";
 import { Tooltip } from "../ui/tooltip";
 import { AccuracyPanel, Stats } from "./accuracy-panel";
 import { ByClassPanel } from "./by-class-panel";
@@ -39,7 +41,8 @@ export function mount(element: HTMLElement, state: State, seen?: (layers: readon
     view.pixelRatio.value = ratio;
   });
   root.addEventListener("keydown", (event) => keyDown(root, event, state), { signal: listening.signal });
-  render(<Explorer view={view} />, root);
+  showTitles(view, listening.signal);
+  render(<Explorer view={view} help={createHelp(root, state.glossary)} />, root);
   if (!state.page.value.shown) {
     state.remember({ shown: true });
     scrollIntoView(root, listening.signal);
@@ -55,6 +58,7 @@ export function mount(element: HTMLElement, state: State, seen?: (layers: readon
 
 /** Undo and redo by keyboard. */
 function keyDown(root: HTMLElement, event: KeyboardEvent, state: State): void {
+  explainByKey(event);
   guardKeys(root, event);
   const typing = event.target instanceof HTMLInputElement && ["text", "number"].includes(event.target.type);
   if (!(event.ctrlKey || event.metaKey) || typing) return;
@@ -65,30 +69,35 @@ function keyDown(root: HTMLElement, event: KeyboardEvent, state: State): void {
   event.preventDefault();
 }
 
-function Explorer({ view }: { view: View }) {
+function Explorer({ view, help }: { view: View; help: Help }) {
+  const simple = view.state.simple.value;
   return (
     <ViewProvider value={view}>
-      <article
-        class="sw-frame"
-        aria-label={`Compress ${view.state.title.value}`}
-        data-stale={view.state.stale.value !== "" || view.state.exactOnly.value.waiting}
-      >
-        <Header />
-        <RecipeControls />
-        <div class="sw-body">
-          <LayersPanel />
-          <div class="sw-side">
-            <SizePanel />
-            <AccuracyPanel />
-            <Stats />
-            <HistoryPlot />
+      <HelpProvider value={help}>
+        <article
+          class="sw-frame"
+          aria-label={`Compress ${view.state.title.value}`}
+          data-view={simple ? "simple" : "full"}
+          data-stale={view.state.stale.value !== "" || view.state.exactOnly.value.waiting}
+        >
+          <Header />
+          <RecipeControls />
+          <div class="sw-body">
+            <LayersPanel />
+            <div class="sw-side">
+              <SizePanel />
+              <AccuracyPanel />
+              {!simple && <Stats />}
+              {!simple && <HistoryPlot />}
+            </div>
+            {!simple && <SilhouettePlot />}
+            {!simple && <ByClassPanel />}
           </div>
-          <SilhouettePlot />
-          <ByClassPanel />
-        </div>
-        <Footer />
-      </article>
-      <Tips view={view} />
+          <Footer />
+        </article>
+        <Explanations help={help} />
+        <Tips view={view} />
+      </HelpProvider>
     </ViewProvider>
   );
 }

@@ -6,6 +6,7 @@ import { sameKind } from "../core/method-settings";
 import { DEFAULTS, withFields } from "../core/recipe";
 import type { Granularity, Kind, Recipe, Scope, Structure } from "../core/types";
 import { Choice, type Option, options, SparsitySlider } from "../ui/inputs";
+import { focusAfter } from "../ui/keyboard";
 import { useUnique } from "../ui/size-and-drawing-hooks";
 import { zeroWords } from "./derived-state";
 import type { State } from "./explorer-state";
@@ -44,6 +45,16 @@ export function RecipeControls() {
   const id = useUnique();
   const set = optionsSet(state.recipe.value);
   const open = state.page.value.options ?? set > 0;
+  if (state.simple.value) {
+    return (
+      <section class="sw-controls" aria-label="Recipe">
+        <Sparsity />
+        <Bits />
+        <ExactOnly />
+        <AllControls />
+      </section>
+    );
+  }
   return (
     <section class="sw-controls" aria-label="Recipe">
       <Sparsity />
@@ -71,6 +82,37 @@ export function RecipeControls() {
   );
 }
 
+/** How many settings have an effect and no control in the simple view. */
+export function settingsNotShown(recipe: Recipe, recalibrate: boolean): number {
+  return optionsSet(recipe) + recipe.layers.length + (recalibrate ? 1 : 0);
+}
+
+/** The way from the simple view to everything; it says what it would show of this very recipe. */
+function AllControls() {
+  const { state, root } = useView();
+  const hidden = settingsNotShown(state.recipe.value, state.recalibrate.value);
+  return (
+    <div class="sw-all-controls">
+      <button
+        type="button"
+        class="sw-button"
+        data-testid="all-controls"
+        onClick={() => {
+          state.setSimple(false);
+          focusAfter(root, "[data-testid=options]");
+        }}
+      >
+        All controls
+      </button>
+      {hidden > 0 && (
+        <span class="sw-hint" data-testid="not-shown">
+          + {hidden} {hidden === 1 ? "setting" : "settings"} not shown
+        </span>
+      )}
+    </div>
+  );
+}
+
 function Sparsity() {
   const { state } = useView();
   const recipe = state.recipe.value;
@@ -80,6 +122,7 @@ function Sparsity() {
   return (
     <SparsitySlider
       label="Sparsity"
+      term="sparsity"
       value={recipe.sparsity}
       valueText={`${percentText(recipe.sparsity)} sparse${waiting ? "" : `, ${estimated(figures.exact, bytes(figures.nbytes))}`}`}
       hint={fixed ? structureTitle(state, recipe.structure) : <KeptHint />}
@@ -120,6 +163,7 @@ function Bits() {
   return (
     <Choice
       legend="Bits"
+      term="bits"
       className="sw-bits"
       testid="bits"
       options={bitsOptions(state.kinds.value, quantizer)}
@@ -147,6 +191,7 @@ function Settings() {
     <>
       <Choice
         legend="scope"
+        term="scope"
         testid="scope"
         options={options<Scope>(
           ["global", "global", "one ranking of all layers"],
@@ -166,6 +211,7 @@ function Settings() {
       />
       <Choice
         legend="granularity"
+        term="granularity"
         testid="granularity"
         options={granularityOptions(granularity)}
         value={granularity}
@@ -206,6 +252,7 @@ function RareSettings() {
       <KindSettings of="importance" kind={importance} change={setImportance} />
       <Choice
         legend="biases, norms"
+        term="uncompressed"
         testid="uncompressed-bits"
         options={options(
           [32, "as they are", "tensors that are not compressed stay as they are"],

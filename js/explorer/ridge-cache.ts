@@ -50,9 +50,9 @@ export function notDrawn(state: State, index: number): string {
   return tag && `${labelOf(state.kinds.value, tag)}: the distribution is not drawn`;
 }
 
-/** The sensitivity that the rows show; null where it is hidden, or was never asked for. */
+/** The sensitivity that the rows show; null where it is hidden, as in the simple view, or was never asked for. */
 export function shownSensitivity(view: View): Sensitivity | null {
-  return view.sparklines.value ? view.state.sensitivity.value : null;
+  return view.sparklines.value && !view.state.simple.value ? view.state.sensitivity.value : null;
 }
 
 /** Pictures of layers, made once for each set of figures and axis. */

@@ -1,5 +1,6 @@
 // The line below the heading of the layers: what their sparklines show, how far it is measured, and of what.
 
+import { Term } from "../ui/help";
 import { Choice, options, Toggle } from "../ui/inputs";
 import type { Sensitivity } from "./host-interface";
 import { useView } from "./open-and-hover-state";
@@ -50,6 +51,7 @@ export function SensitivityLine() {
       >
         {sensitivityWords(state.metric.value, found, state.kernel)}
       </p>
+      <Term of="sensitivity" />
       {asks && (
         <Choice<Sensitivity["kind"]>
           legend="to"

@@ -5,6 +5,7 @@ import { bytes, comparedSize, count, estimated } from "../charts/number-format";
 import { memoryFor, type SizeMark, sizeMarks, storeFor } from "../charts/ticks";
 import type { Estimate } from "../core/types";
 import { DataTable } from "../ui/data-table";
+import { Term } from "../ui/help";
 import { useSize } from "../ui/size-and-drawing-hooks";
 import { type Part, partsOf } from "./derived-state";
 import { DeviceList } from "./device-list";
@@ -16,9 +17,20 @@ export function SizePanel() {
   const view = useView();
   const figures = view.state.figures.value;
   const parts = partsOf(figures);
-  const download =
-    figures.nbytes_entropy_coded !== null && `download ${bytes(figures.nbytes_entropy_coded)}, entropy-coded`;
+  const download = figures.nbytes_entropy_coded !== null && (
+    <>
+      download {bytes(figures.nbytes_entropy_coded)}, <Term of="entropy-coding">entropy-coded</Term>
+    </>
+  );
   const table = view.tables.value.has("size");
+  if (view.state.simple.value) {
+    return (
+      <Panel name="size" title="Size">
+        <Headline figures={figures} />
+        <Bars figures={figures} parts={parts} />
+      </Panel>
+    );
+  }
   return (
     <Panel name="size" title="Size" caption={download} table="size" tableTitle="the parts of the file as a table">
       <Headline figures={figures} />
@@ -39,7 +51,9 @@ function Headline({ figures }: { figures: Estimate }) {
         {bytes(figures.nbytes)}
       </strong>
       <span class="sw-beside">
-        <span data-testid="ratio">{estimated(figures.exact, comparedSize(figures.ratio))}</span>
+        <span data-testid="ratio">
+          <Term of="compression-ratio">{estimated(figures.exact, comparedSize(figures.ratio))}</Term>
+        </span>
       </span>
     </p>
   );
@@ -65,9 +79,19 @@ export function Approx({ exact }: { exact: boolean }) {
   );
 }
 
+const PART_TERMS = {
+  codes: "code",
+  mask: "mask",
+  scales: "scale",
+  uncompressed: "uncompressed",
+  header: "header",
+} as const;
+
 const percentOf = (part: number, whole: number) => `${(100 * part) / whole}%`;
 
+/** Dense and now on one scale; in the full view below them the parts of the file, enlarged and named. */
 function Bars({ figures, parts }: { figures: Estimate; parts: Part[] }) {
+  const simple = useView().state.simple.value;
   const [frame, { width }] = useSize<HTMLDivElement>({ width: 400, height: 0 });
   const scale = Math.max(figures.original_nbytes, figures.nbytes);
   const summary = `${estimated(figures.exact, bytes(figures.nbytes))} of ${bytes(figures.original_nbytes)}: ${parts.map((p) => `${p.label} ${bytes(p.bytes)}`).join(", ")}`;
@@ -83,24 +107,30 @@ function Bars({ figures, parts }: { figures: Estimate; parts: Part[] }) {
             <Segments figures={figures} parts={parts} whole={scale} />
           </div>
         </div>
-        <svg class="sw-lens" viewBox="0 0 100 10" preserveAspectRatio="none" aria-hidden="true">
-          <path d={`M0 0H${(100 * figures.nbytes) / scale}L100 10H0Z`} />
-        </svg>
-        <div class="sw-enlarged">
-          <Segments figures={figures} parts={parts} whole={figures.nbytes} />
-        </div>
+        {!simple && (
+          <>
+            <svg class="sw-lens" viewBox="0 0 100 10" preserveAspectRatio="none" aria-hidden="true">
+              <path d={`M0 0H${(100 * figures.nbytes) / scale}L100 10H0Z`} />
+            </svg>
+            <div class="sw-enlarged">
+              <Segments figures={figures} parts={parts} whole={figures.nbytes} />
+            </div>
+          </>
+        )}
       </div>
-      <ul class="sw-parts">
-        {parts.map((part) => (
-          <li key={part.key} title={part.title}>
-            <i class={`sw-part sw-part-${part.key}`} />
-            {part.key === "uncompressed" ? <WhyUncompressed /> : part.label}
-            <b data-testid={`part-${part.key}`}>
-              {part.bytes > 0 ? estimated(figures.exact || part.key === "uncompressed", bytes(part.bytes)) : "–"}
-            </b>
-          </li>
-        ))}
-      </ul>
+      {!simple && (
+        <ul class="sw-parts">
+          {parts.map((part) => (
+            <li key={part.key}>
+              <i class={`sw-part sw-part-${part.key}`} />
+              {part.key === "uncompressed" ? <WhyUncompressed /> : <Term of={PART_TERMS[part.key]}>{part.label}</Term>}
+              <b data-testid={`part-${part.key}`}>
+                {part.bytes > 0 ? estimated(figures.exact || part.key === "uncompressed", bytes(part.bytes)) : "–"}
+              </b>
+            </li>
+          ))}
+        </ul>
+      )}
     </>
   );
 }
@@ -159,14 +189,18 @@ function Device({ figures }: { figures: Estimate }) {
   const { weights, activations } = state.memory.value;
   return (
     <dl class="sw-device">
-      <div title="what the file takes where it is stored">
-        <dt>flash</dt>
+      <div>
+        <dt>
+          <Term of="flash">flash</Term>
+        </dt>
         <dd data-testid="flash">
           <b>{estimated(figures.exact, bytes(figures.nbytes))}</b> the file{fitWords(storeFor(figures.nbytes))}
         </dd>
       </div>
-      <div title="what the model takes while it runs on one example, pruned and rounded weights in full">
-        <dt>memory</dt>
+      <div>
+        <dt>
+          <Term of="memory">memory</Term>
+        </dt>
         <dd data-testid="memory">
           <Memory weights={weights} activations={activations} />
         </dd>

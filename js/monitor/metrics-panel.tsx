@@ -2,6 +2,8 @@
 
 import { bytes, comparedSize, count, percent, weight } from "../charts/number-format";
 import { directionWords, holdsUp, intervalText, metricValue } from "../charts/score-format";
+import { Term } from "../ui/help";
+import type { TermName } from "../ui/terms";
 import type { TestScore } from "./host-interface";
 import { useView } from "./hover-state";
 
@@ -25,13 +27,13 @@ export function MetricsPanel() {
         <Stat term="learning rate" testid="lr">
           {now?.lr === null || now === null ? NONE : weight(now.lr)}
         </Stat>
-        <Stat term="pruned" testid="sparsity">
+        <Stat term="pruned" of="sparsity" testid="sparsity">
           {now ? percent(now.sparsity, 1) : NONE}
         </Stat>
         <Stat term="size" testid="nbytes">
           {now?.nbytes ? bytes(now.nbytes) : NONE}
         </Stat>
-        <Stat term="against dense" testid="ratio">
+        <Stat term="against dense" of="compression-ratio" testid="ratio">
           {now?.ratio ? comparedSize(now.ratio) : NONE}
         </Stat>
       </dl>
@@ -39,10 +41,18 @@ export function MetricsPanel() {
   );
 }
 
-function Stat({ term, testid, children }: { term: string; testid: string; children: string }) {
+interface StatProps {
+  term: string;
+  /** What it is called in the glossary. */
+  of?: TermName;
+  testid: string;
+  children: string;
+}
+
+function Stat({ term, of, testid, children }: StatProps) {
   return (
     <div>
-      <dt>{term}</dt>
+      <dt>{of ? <Term of={of}>{term}</Term> : term}</dt>
       <dd data-testid={testid}>{children}</dd>
     </div>
   );
@@ -80,7 +90,7 @@ function Headline() {
       </p>
       <p class="sw-hint">
         {metric.name} on {count((test ?? baseline)?.n ?? 0)} validation examples
-        {test?.done === false && ", still counting"} · 95 % interval
+        {test?.done === false && ", still counting"} · <Term of="interval">95 % interval</Term>
         {!(metric.percent && metric.higher) && ` · ${directionWords(metric)}`}
       </p>
     </>

@@ -41,6 +41,8 @@ export class MonitorState {
   /** The names the buttons suggest. */
   readonly keeps: ReadonlySignal<Keeps>;
   readonly figure: ReadonlySignal<SavedFigure | null>;
+  /** Address of the glossary; "" where none is known. */
+  readonly glossary: string;
   readonly gone = signal(false);
   /** What is drawn: the score before the first step, the complete epochs, and the one under way as far as it is. */
   readonly shown: ReadonlySignal<Curves>;
@@ -52,6 +54,7 @@ export class MonitorState {
 
   constructor(private readonly model: MonitorModel) {
     const followed = <T>(name: string, missing: T) => modelSignal(model, name, missing, this.#stops);
+    this.glossary = String(model.get("glossary") ?? "");
     this.title = followed("title", "");
     this.method = followed("method", "");
     this.metric = followed("metric", ACCURACY);

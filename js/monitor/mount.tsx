@@ -2,7 +2,9 @@
 
 import { render } from "preact";
 import { watchTheme } from "../charts/theme";
+import { createHelp, Explanations, explainByKey, type Help, HelpProvider } from "../ui/help";
 import { guardKeys } from "../ui/keyboard";
+import { showTitles } from "../ui/titles-by-keyboard-and-touch";
 import { Tooltip } from "../ui/tooltip";
 import { EpochTable } from "./epoch-table";
 import { Header } from "./header";
@@ -24,9 +26,15 @@ export function mount(element: HTMLElement, state: MonitorState): () => void {
   root.dataset.lmSuppressShortcuts = "true";
   root.dataset.testid = "monitor";
   const listening = new AbortController();
-  root.addEventListener("keydown", (event) => guardKeys(root, event), { signal: listening.signal });
+  const view = createView(state, root);
+  const keyDown = (event: KeyboardEvent) => {
+    explainByKey(event);
+    guardKeys(root, event);
+  };
+  root.addEventListener("keydown", keyDown, { signal: listening.signal });
   const unwatch = watchTheme(root, () => {});
-  render(<Monitor view={createView(state, root)} />, root);
+  showTitles(view, listening.signal);
+  render(<Monitor view={view} help={createHelp(root, state.glossary)} />, root);
   return () => {
     listening.abort();
     unwatch();
@@ -35,15 +43,18 @@ export function mount(element: HTMLElement, state: MonitorState): () => void {
   };
 }
 
-function Monitor({ view }: { view: View }) {
+function Monitor({ view, help }: { view: View; help: Help }) {
   return (
     <ViewProvider value={view}>
-      <article class="sw-frame" aria-label={`Training ${view.state.title.value}`}>
-        <Header />
-        <Body />
-        <KeepResult />
-      </article>
-      <Tips />
+      <HelpProvider value={help}>
+        <article class="sw-frame" aria-label={`Training ${view.state.title.value}`}>
+          <Header />
+          <Body />
+          <KeepResult />
+        </article>
+        <Explanations help={help} />
+        <Tips />
+      </HelpProvider>
     </ViewProvider>
   );
 }

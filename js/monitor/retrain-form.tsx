@@ -32,7 +32,13 @@ export function RetrainForm({ offer }: { offer: Settings }) {
         if (valid) state.ask({ do: "start", ...settings.value });
       }}
     >
-      <Choice legend="method" options={METHODS} value={method} choose={(value) => set({ method: value })} />
+      <Choice
+        legend="method"
+        term="fine-tuning"
+        options={METHODS}
+        value={method}
+        choose={(value) => set({ method: value })}
+      />
       <NumberBox label="epochs" value={epochs} min={1} step={1} change={(value) => set({ epochs: value })} />
       <NumberBox label="rate" value={lr} min={0} step="any" change={(value) => set({ lr: value })} />
       <Choice legend="optimizer" options={OPTIMIZERS} value={optimizer} choose={(value) => set({ optimizer: value })} />

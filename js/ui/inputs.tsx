@@ -2,7 +2,9 @@
 
 import type { ComponentChildren } from "preact";
 import { useRef, useState } from "preact/hooks";
+import { Term, useExplanation } from "./help";
 import { useUnique } from "./size-and-drawing-hooks";
+import type { TermName } from "./terms";
 
 export interface Option<T> {
   value: T;
@@ -25,17 +27,34 @@ interface ChoiceProps<T> {
   choose(value: T): void;
   /** Why there is nothing to choose at present; empty when there is. */
   idle?: string;
+  /** What the legend is called in the glossary. */
+  term?: TermName;
   testid?: string;
   className?: string;
 }
 
 /** One of a few: native radio buttons, so that arrow keys and screen readers work as everywhere. */
 export function Choice<T extends string | number | boolean>(props: ChoiceProps<T>) {
-  const { legend, options, value, choose, idle = "", testid, className = "" } = props;
+  const { legend, options, value, choose, idle = "", term, testid, className = "" } = props;
   const name = useUnique();
+  const meanings = options.flatMap(({ label, title }): [string, string][] => (title ? [[String(label), title]] : []));
   return (
-    <fieldset class={`sw-choice ${className}`} disabled={idle !== ""} title={idle || undefined} data-testid={testid}>
-      <legend>{legend}</legend>
+    <fieldset
+      class={`sw-choice ${className}`}
+      disabled={idle !== ""}
+      title={idle || undefined}
+      aria-describedby={useExplanation(term)}
+      data-testid={testid}
+    >
+      <legend>
+        {term ? (
+          <Term of={term} meanings={meanings}>
+            {legend}
+          </Term>
+        ) : (
+          legend
+        )}
+      </legend>
       <span class="sw-segments">
         {options.map((option) => (
           <label key={String(option.value)} title={idle || option.missing || option.title}>
@@ -58,6 +77,8 @@ export function Choice<T extends string | number | boolean>(props: ChoiceProps<T
 
 interface SliderProps {
   label: string;
+  /** What the label is called in the glossary. */
+  term?: TermName;
   /** A fraction, 0 ≤ value < 1. */
   value: number;
   valueText: string;
@@ -82,7 +103,7 @@ export function percentText(fraction: number): string {
 
 /** A sparsity: a native slider in percent, its number box, and a line below that says what it means. */
 export function SparsitySlider(props: SliderProps) {
-  const { label, value, valueText, hint, disabled = false, testid, change, settle } = props;
+  const { label, term, value, valueText, hint, disabled = false, testid, change, settle } = props;
   const id = useUnique();
   const byPointer = useRef(false);
   const [refusal, setRefusal] = useState(NOT_REFUSED);
@@ -94,9 +115,18 @@ export function SparsitySlider(props: SliderProps) {
   };
   return (
     <div class="sw-slider">
-      <label for={id}>{label}</label>
+      {term ? (
+        <Term of={term} id={`${id}-label`}>
+          {label}
+        </Term>
+      ) : (
+        <label id={`${id}-label`} for={id}>
+          {label}
+        </label>
+      )}
       <input
         id={id}
+        aria-labelledby={`${id}-label`}
         type="range"
         min={0}
         max={MOST}

@@ -19,7 +19,7 @@ export function Tooltip({ tip, within }: { tip: Tip | null; within: number }) {
   const place = `translate(${Math.round(tip.x + (flip ? -12 : 14))}px, ${Math.round(tip.y + 14)}px)`;
   return (
     <div class="sw-tip" aria-hidden="true" style={{ transform: flip ? `${place} translateX(-100%)` : place }}>
-      <b>{tip.title}</b>
+      {tip.title && <b>{tip.title}</b>}
       {tip.lines.map((line) => (
         <span key={line}>{line}</span>
       ))}

@@ -23,6 +23,8 @@ const TRAITS: Record<string, string> = {
   stale: "_stale",
   recalibrate: "recalibrate_batchnorm",
   recalibration: "_recalibration",
+  view: "view",
+  glossary: "_glossary",
   predict_first: "predict_first",
   predictions: "_predictions",
   by_class: "_by_class",

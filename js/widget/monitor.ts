@@ -18,6 +18,7 @@ const TRAITS: Record<string, string> = {
   kept: "_kept",
   keeps: "_keeps",
   figure: "_figure",
+  glossary: "_glossary",
 };
 
 const monitor: AnyWidget = () => {

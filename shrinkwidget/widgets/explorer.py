@@ -19,14 +19,14 @@ from IPython.display import display
 from ..analysis.estimate import Estimate
 from ..analysis.parallel import in_forked_children, never
 from ..analysis.sketch import Sketch
-from ..argument_checks import plain
+from ..argument_checks import meant, plain
 from ..compressed_model import CompressedModel
 from ..errors import ArgumentError, Cancelled, DataError, ModelError, ShrinkError, TrainingError, quoted, sentence
 from ..evaluation.compare_predictions import PredictionComparison
 from ..evaluation.evaluate import Score
 from ..evaluation.sensitivity import Kind, Sensitivity, checked_amounts, layers_to_measure
 from ..figures.formatting import recipe_sentence
-from ..live_page import explorer_page, in_frame, write_page
+from ..live_page import explorer_page, glossary_address, in_frame, write_page
 from ..method_registry import schema
 from ..performance.race import Race, RaceRun
 from ..recipe import Recipe
@@ -47,6 +47,7 @@ log = logging.getLogger("shrinkwidget")
 
 _WORKER: Final = Worker()
 in_forked_children(_WORKER.forget_all)
+VIEWS: Final = ("full", "simple")
 _SCORE_SECONDS: Final = 0.1
 _SILENT_SECONDS: Final = 3.0
 _LOOK_SECONDS: Final = 0.005
@@ -85,6 +86,16 @@ class _Recalibrate(t.Bool[bool, Any]):
         return on
 
 
+class _View(t.Unicode[str, Any]):
+    """Which controls the page shows."""
+
+    def validate(self, obj: Any, value: Any) -> str:
+        found = meant(super().validate(obj, value), VIEWS)
+        if found is None:
+            raise ArgumentError(f"view={quoted(value)} must be {' or '.join(map(repr, VIEWS))}")
+        return found
+
+
 class _Predictions(t.List):  # type: ignore[type-arg]  # of dicts
     """What was predicted of recipes: the first of each counts, as it is not changed once the score is known."""
 
@@ -107,8 +118,9 @@ class Explorer(BaseWidget):
 
     `recipe` (a `Recipe`), `sparsity` and `bits` are traits: observe them, link them, set them. `value` mirrors
     `recipe`, so that ``interactive_output`` works; `recalibrate_batchnorm` is the switch that re-estimates batch norm
-    before every score, and `predict_first` the one that covers every score until it is predicted. All work runs on one
-    worker thread; nothing here blocks.
+    before every score, and `predict_first` the one that covers every score until it is predicted. `view` is ``"full"``,
+    or ``"simple"``: sparsity, bits, size, accuracy and the layers alone. All work runs on one worker thread; nothing
+    here blocks.
 
     Example:
         >>> import shrinkwidget as sw
@@ -132,6 +144,7 @@ class Explorer(BaseWidget):
     bits = _Int(32).tag(sync=True)
     recalibrate_batchnorm = _Recalibrate(False).tag(sync=True)
     predict_first = t.Bool(False).tag(sync=True)
+    view = _View("full").tag(sync=True)
 
     _recipe = t.Unicode(DENSE.to_json()).tag(sync=True)
     _dragging = t.Bool(False).tag(sync=True)
@@ -148,6 +161,7 @@ class Explorer(BaseWidget):
     _metric = kernel_owned(t.Dict())
     _monitor = kernel_owned(t.Unicode())
     _status = kernel_owned(t.Dict())
+    _glossary = kernel_owned(t.Unicode())
     _keeps = kernel_owned(t.Dict())
     _kinds = kernel_owned(t.Dict())
     _result = kernel_owned(t.Unicode())
@@ -164,6 +178,7 @@ class Explorer(BaseWidget):
         "bits",
         "recalibrate_batchnorm",
         "predict_first",
+        "view",
         "_predictions",
         "_dragging",
         "_page",
@@ -175,6 +190,7 @@ class Explorer(BaseWidget):
         recipe: Recipe,
         recalibrate_batchnorm: bool = False,
         predict_first: bool = False,
+        view: str = "full",
     ) -> None:
         self._session: ExplorerSession | None = session
         self._pictured: Recipe | None = None
@@ -195,6 +211,7 @@ class Explorer(BaseWidget):
             _recipe=recipe.to_json(),
             recalibrate_batchnorm=recalibrate_batchnorm,
             predict_first=predict_first,
+            view=view,
             _title=session.sketch.title,
             _sketch=session.sketch.encode(),
             _memory={"weights": session.memory(), "activations": None},
@@ -203,6 +220,7 @@ class Explorer(BaseWidget):
             _status=_status_dict("idle", "", ""),
             _kinds=schema(session.unavailable),
             _recalibration={"why": session.why_not_recalibrated},
+            _glossary=glossary_address(),
         )
         self._show_result("")
         self._mirror()
@@ -595,7 +613,7 @@ class Explorer(BaseWidget):
         values["recalibrate"] = self.recalibrate_batchnorm
         if values["race"] is not None:  # one that is under way has no end on a page without a kernel
             values["race"] = {**values["race"], "state": "done", "text": ""}
-        values |= {"predict_first": self.predict_first, "predictions": self._predictions}
+        values |= {"predict_first": self.predict_first, "predictions": self._predictions, "view": self.view}
         values["title"] = title or session.sketch.title
         if not history:
             values["history"] = [point for point in values["history"] if point["recipe"] == self._recipe]

@@ -12,6 +12,7 @@ from ..compressed_model import CompressedModel
 from ..errors import ShrinkError, TrainingError, a_type, quoted, sentence
 from ..evaluation.metrics import Metric, resolve
 from ..figures.monitor_snapshot import curves, values_of
+from ..live_page import glossary_address
 from ..training.background_run import TrainingRun
 from ..training.schedules_and_methods import FineTune, LearningRateRewinding, Method, Schedule
 from .base_widget import BaseWidget, built, kernel_owned
@@ -54,6 +55,7 @@ class Monitor(BaseWidget):
     _error = kernel_owned(t.Unicode())
     _offer = kernel_owned(t.Dict(allow_none=True, default_value=None))
     _kept = kernel_owned(t.Dict({"failed": False, "text": "", "again": None}))
+    _glossary = kernel_owned(t.Unicode())
     _keeps = kernel_owned(t.Dict())
     _figure = kernel_owned(t.Dict(allow_none=True, default_value=None))
 
@@ -63,7 +65,13 @@ class Monitor(BaseWidget):
         self._pace = Pace(_TELL_SECONDS)
         self._lasting = Pace(_SNAPSHOT_SECONDS, at_once=False)
         self._forget: Callable[[], None] = _nothing
-        super().__init__(_title=title, _metric=metric.to_dict(), _curves=curves([]), _keeps=keeps(title, "retrained"))
+        super().__init__(
+            _title=title,
+            _metric=metric.to_dict(),
+            _curves=curves([]),
+            _keeps=keeps(title, "retrained"),
+            _glossary=glossary_address(),
+        )
         self.on_msg(self._on_command)
 
     def watch(self, run: TrainingRun[Any]) -> Monitor:
