@@ -11,15 +11,18 @@ from typing import Final, Literal, TypeAlias, Unpack, overload
 import torch
 from torch import Tensor, nn
 
+from ..analysis.file_size import safetensors_bytes
 from ..analysis.model_tensors import open_model
 from ..analysis.parallel import Watch, never
-from ..analysis.run_without_side_effects import RandomState
+from ..analysis.run_without_side_effects import RandomState, device_of
 from ..analysis.sketch import counted
 from ..argument_checks import public
-from ..compressed_model import CompressedModel, compress_to
+from ..compressed_model import CompressedModel, compress, compress_to, narrowed_widths
 from ..compression.apply_recipe import SelectedLayer, copied, select_layers, writer
+from ..compression.channel_pruning import narrower
 from ..compression.encode_and_decode_layer import EncodedTensor, decode, encode_layer
-from ..errors import Cancelled, ModelError, RecipeError, TrainingError, a_type
+from ..errors import Cancelled, ModelError, TrainingError, a_type
+from ..evaluation.batches import first_example, prepared
 from ..evaluation.batchnorm_statistics import (
     EXAMPLES,
     recalibrating,
@@ -117,7 +120,7 @@ def recover(
         examples: so many are drawn from the data.
         background: True for a `TrainingRun` on a thread of its own, already started, instead of the result.
         progress: while it blocks, a terminal shows a bar, and any other stderr a line now and then.
-        fields: of a `Recipe`; beside a recipe they change it.
+        fields: of a `Recipe`; beside a recipe they change it. Channels go first, and what is left is recovered.
 
     Returns:
         The compressed model. Layers that were rounded as `compress` does, since their inputs are no rows that a matrix
@@ -137,11 +140,6 @@ def recover(
         raise ModelError(f"cannot recover {a_type(given)}: give the dense nn.Module{dense}, and the recipe")
     check_whole(examples, "recover", "examples")
     made_by = recipe_from(recipe, fields)
-    if made_by.removes_channels:
-        raise RecipeError(
-            "recover keeps the network's shape: remove channels first, with sw.compress(model, channels=…, example=…), "
-            "and recover the result's .model by a recipe without channels"
-        )
     spec = RecoverySpec(model, train_data, made_by, _checked_methods(methods, model), examples)
     if background:
         return TrainingRun[CompressedModel](spec).start()
@@ -204,7 +202,13 @@ class RecoverySession:
 
     def best(self) -> CompressedModel:
         """Return the recovered model, or, before it is complete, the compressed one as it is."""
-        return self._result or compress_to(self.spec.model, self.spec.recipe, None, {})
+        if self._result is None:
+            spec, data = self.spec, None
+            if spec.recipe.importance.calibrated:
+                data = unlabelled_examples(spec.train_data, samples=spec.examples).data
+            example = self._example(spec.train_data) if spec.recipe.removes_channels else None
+            self._result = compress(spec.model, spec.recipe, calibration=data, example=example)
+        return self._result
 
     def steps(self) -> Generator[Progress, None, CompressedModel]:
         """Do it, and return the result; when it is stopped, the compressed model as it is.
@@ -228,27 +232,41 @@ class RecoverySession:
         spec = self.spec
         yield Progress("features", 1, 1, 1)  # reading the data may take its time
         examples = unlabelled_examples(spec.train_data, self._stopped, self._patience, spec.examples)
-        weights, network = open_model(spec.model), copied(spec.model).eval()
+        statistics = calibrated(spec.model, examples.data) if spec.recipe.importance.calibrated else None
+        model, narrow = spec.model, None
+        if spec.recipe.removes_channels:  # first, as `compress` does; the rest is recovered in what is left
+            narrow = narrower(model, spec.recipe, self._example(examples.data), statistics)
+            model = narrow.model
+        weights, network = open_model(model), copied(model).eval()
         known = counted(weights)
-        if spec.recipe.importance.calibrated:
-            known = replace(known, calibration=calibrated(spec.model, examples.data))
+        if statistics is not None:
+            known = replace(known, calibration=statistics if narrow is None else statistics.of(model))
         selected = {layer.entry.name: layer for layer in select_layers(weights, spec.recipe, known, self._stopped)}
         layers = _LayerByLayer(network, selected, examples, spec.methods, self._stopped)
         if set(spec.methods) & {"error_compensation", "bias_correction"}:
             for done in layers.steps():
                 yield Progress("compensate", 1, 1, 1, 1, done, len(selected))
-        small = compress_to(spec.model, spec.recipe, known, layers.codes)
+        small = compress_to(model, spec.recipe, known, layers.codes)
         write = writer(network)
         for name, codes in small.encoded.items():  # those that were not compensated, too
             write(name, decode(codes))
         if "recalibrate_batchnorm" in spec.methods:
             for number in recalibration_steps(network, unlabelled(examples.data), self._stopped):
                 yield Progress("norms", 1, 1, 1, 1, number)
+        small = small.with_uncompressed_from(network)
+        if narrow is not None:
+            dense = safetensors_bytes(open_model(spec.model).saved)
+            small = small.with_widths(narrowed_widths(narrow.channels, narrow.left, dense))
         self._result = replace(
-            small.with_uncompressed_from(network),
+            small,
             provenance=f"recovered on {examples.n:,} training examples: {spec.words}",
             notes=layers.notes(),
         )
+
+    def _example(self, data: object) -> object:
+        """Return the first example of the data, as the model takes it."""
+        model = self.spec.model
+        return first_example(prepared(next(unlabelled(data)), model, device_of(model)))
 
 
 class _LayerByLayer:

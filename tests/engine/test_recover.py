@@ -308,3 +308,16 @@ def test_an_importance_that_needs_calibration_takes_the_same_examples() -> None:
     examples = sw.demo.data("train")
     assert small.recipe.importance.kind == "wanda"
     assert small.nbytes == sw.compress(model, 0.7, importance="wanda", calibration=examples).nbytes
+
+
+def test_channels_go_first_and_what_is_left_is_recovered() -> None:
+    model = sw.demo.model()
+    recipe = sw.Recipe(channels=0.25, bits=4)
+    plain = sw.compress(model, recipe, example=TRAIN[0][:1])
+    small = sw.recover(model, TRAIN, recipe, progress=False)
+    assert small.recipe == recipe
+    assert small.widths == plain.widths
+    assert small.macs == plain.macs
+    assert small.nbytes == plain.nbytes
+    assert small.original_nbytes == plain.original_nbytes
+    assert sw.evaluate(small, TEST) > sw.evaluate(plain, TEST).value + 0.2
