@@ -5,6 +5,7 @@ import {
   comparedSize,
   decibels,
   estimated,
+  estimatedDecibels,
   percent,
   perParameter,
   share,
@@ -41,6 +42,8 @@ it.each([
 it("errors, weights, ratios and counts carry their units", () => {
   expect(plain(decibels(18.24))).toBe("18.2 dB");
   expect(decibels(Number.POSITIVE_INFINITY)).toBe("exact");
+  expect(plain(estimatedDecibels(false, 18.24))).toBe("≈ 18.2 dB");
+  expect(estimatedDecibels(false, Number.POSITIVE_INFINITY)).toBe("exact");
   expect(weight(-0.11052)).toBe("−0.111");
   expect(weight(0)).toBe("0");
   expect(times(14.86)).toBe("14.9×");

@@ -65,6 +65,11 @@ export function decibels(value: number): string {
   return Number.isFinite(value) ? `${value.toFixed(1)}${SPACE}dB` : value > 0 ? "exact" : "–";
 }
 
+/** An SQNR that may be estimated only; where nothing was rounded there is nothing to estimate. */
+export function estimatedDecibels(exact: boolean, value: number): string {
+  return estimated(exact || value === Number.POSITIVE_INFINITY, decibels(value));
+}
+
 /** A weight's value with as many digits as tell it apart: "0.1105". */
 export function weight(value: number): string {
   const size = Math.abs(value);

@@ -240,7 +240,7 @@ export function Stats() {
           error, <Term of="sqnr">SQNR</Term>
         </dt>
         <dd data-testid="sqnr">
-          <Approx exact={figures.exact} />
+          <Approx exact={figures.exact || figures.sqnr === Number.POSITIVE_INFINITY} />
           {decibels(figures.sqnr)}
         </dd>
       </div>

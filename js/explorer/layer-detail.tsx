@@ -1,6 +1,6 @@
 // One layer enlarged: its distribution with an axis, its error against bits, and its per-layer values.
 
-import { bytes, count, decibels, estimated, share } from "../charts/number-format";
+import { bytes, count, estimated, estimatedDecibels, share } from "../charts/number-format";
 import { fixedSparsity, labelOf } from "../core/control-schema";
 import { layerTotal } from "../core/estimate";
 import { withLayer } from "../core/recipe";
@@ -215,7 +215,7 @@ function Outcome({ index, layer }: Props) {
         {bytes(layer.n * layer.itemsize)} → {about(bytes(layerTotal(layers, index)))}
       </b>
       {parts.length > 1 && <span> = {parts.join(" + ")}</span>}
-      <span> · SQNR {about(decibels(layerSqnr(layers, index)))}</span>
+      <span> · SQNR {estimatedDecibels(exact || state.plans.value[index].keep, layerSqnr(layers, index))}</span>
     </p>
   );
 }

@@ -1,7 +1,7 @@
 // Every tensor of the model as tables: what becomes of each layer, and what is uncompressed and why.
 
 import { type ReadonlySignal, useSignal, useSignalEffect } from "@preact/signals";
-import { bytes, count, decibels, estimated, share } from "../charts/number-format";
+import { bytes, count, estimated, estimatedDecibels, share } from "../charts/number-format";
 import { layerTotal } from "../core/estimate";
 import { DataTable } from "../ui/data-table";
 import { layerSqnr, ownOverride } from "./derived-state";
@@ -48,7 +48,7 @@ export function LayerTable() {
       count(layer.n),
       estimated(exact || plan.keep, share(1 - now.kept[i] / layer.n)),
       plan.keep ? "–" : plan.bits,
-      estimated(exact || plan.keep, decibels(layerSqnr(now, i))),
+      estimatedDecibels(exact || plan.keep, layerSqnr(now, i)),
       bytes(layer.n * layer.itemsize),
       estimated(exact || plan.keep, bytes(layerTotal(now, i))),
       plan.keep ? "keep" : own ? "own" : "all",

@@ -2,7 +2,7 @@
 
 import type { DistributionPlot } from "../charts/distribution-canvas";
 import type { BlockRow, Row } from "../charts/layer-tree-rows";
-import { bytes, count, decibels, estimated, share, weight } from "../charts/number-format";
+import { bytes, count, estimated, estimatedDecibels, share, weight } from "../charts/number-format";
 import type { RidgeScene } from "../charts/ridge-canvas";
 import { layerTotal } from "../core/estimate";
 import { layerSqnr, ownOverride, zeroWords } from "./derived-state";
@@ -56,7 +56,7 @@ function layerWords(view: View, index: number): Words {
     lines: [
       ...tensor,
       `${about(count(kept))} of ${count(layer.n)} weights kept, ${about(share(1 - kept / layer.n))} pruned`,
-      `${plan.bits} ${plan.bits === 1 ? "bit" : "bits"}${own}, SQNR ${about(decibels(layerSqnr(layers, index)))}`,
+      `${plan.bits} ${plan.bits === 1 ? "bit" : "bits"}${own}, SQNR ${estimatedDecibels(exact, layerSqnr(layers, index))}`,
       now,
     ],
   };

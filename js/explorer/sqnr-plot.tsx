@@ -1,6 +1,6 @@
 // A layer's error against bits, as it is pruned now: SQNR at 1 to 8 bits, the chosen one emphasised.
 
-import { decibels, estimated } from "../charts/number-format";
+import { estimatedDecibels } from "../charts/number-format";
 import { linearTicks } from "../charts/ticks";
 import type { LayerSketch } from "../core/types";
 import { useHeld, useSize } from "../ui/size-and-drawing-hooks";
@@ -20,7 +20,7 @@ export function SqnrPlot({ index, layer }: { index: number; layer: LayerSketch }
   const x = (bits: number) => LEFT + ((bits - 1) / 7) * (width - LEFT - RIGHT);
   const y = (value: number) => TOP + (1 - Math.max(0, Math.min(1, value / high))) * (height - TOP - BOTTOM);
   const points = [...sqnr].map((value, i) => ({ bits: i + 1, value, x: x(i + 1), y: y(value) }));
-  const words = points.map((p) => `${bitsText(p.bits)} ${estimated(false, decibels(p.value))}`).join(", ");
+  const words = points.map((p) => `${bitsText(p.bits)} ${estimatedDecibels(false, p.value)}`).join(", ");
   return (
     <div class="sw-curve" ref={holder}>
       <svg width={width} height={height} role="img" aria-label={`SQNR of ${layer.label}: ${words}`} data-testid="curve">
@@ -55,7 +55,7 @@ export function SqnrPlot({ index, layer }: { index: number; layer: LayerSketch }
             r={!plan.keep && p.bits === plan.bits ? 5 : 3}
           >
             <title>
-              {bitsText(p.bits)}: {estimated(false, decibels(p.value))}
+              {bitsText(p.bits)}: {estimatedDecibels(false, p.value)}
             </title>
           </circle>
         ))}

@@ -18,7 +18,7 @@ from ..recipe import Recipe
 from .canvas import FAINT, GRID, HATCH, INK, KEPT, LINE, MUTED, OUTLINE, PRUNED, Canvas
 from .chart import Area, Chart, drawn, model_figure_kind
 from .distribution_plot import DistributionPlot, shared_span
-from .formatting import bytes_text, decibels_text, estimated_text, share_text, weight_text
+from .formatting import bytes_text, estimated_decibels_text, estimated_text, share_text, weight_text
 from .label_placement import thin
 from .legend import LEGEND_LINE, draw_legend, legend_height
 from .model_and_recipe import ModelFigureOptions, ModelLike, Subject, page_options, subject_of
@@ -337,7 +337,7 @@ def layer_table(subject: Subject, chosen: Sequence[int]) -> Table:
                 "pruned": (e.sparsity, "keep" if plan.keep else estimated_text(exact, share_text(e.sparsity))),
                 "bits": (None if plan.keep else plan.bits, "–" if plan.keep else str(plan.bits)),
                 "bytes": (e.nbytes, estimated_text(exact or plan.keep, bytes_text(e.nbytes))),
-                "SQNR": (e.sqnr if math.isfinite(e.sqnr) else None, estimated_text(exact, decibels_text(e.sqnr))),
+                "SQNR": (e.sqnr if math.isfinite(e.sqnr) else None, estimated_decibels_text(exact, e.sqnr)),
             }
         )
     return Table.of(rows)

@@ -151,6 +151,11 @@ def estimated_text(exact: bool, text: str) -> str:
     return text if exact else f"≈{_SPACE}{text}"
 
 
+def estimated_decibels_text(exact: bool, value: float) -> str:
+    """Return a signal-to-noise ratio that may be estimated; where nothing was lost there is nothing to estimate."""
+    return estimated_text(exact or value == math.inf, decibels_text(value))
+
+
 def dead_text(names: Iterable[str]) -> str:
     """Return what is to say of layers of which nothing is left: "fc1: all weights pruned"; "" if there are none."""
     dead = list(names)

@@ -15,7 +15,15 @@ from ..recipe import Recipe
 from .canvas import FAINT, GRID, LINE, MUTED, Canvas
 from .chart import Area, Chart, drawn, model_figure_kind
 from .distributions_figure import KEY, draw_key, layer_table
-from .formatting import bytes_text, decibels_text, estimated_text, recipe_sentence, share_text, weight_text
+from .formatting import (
+    bytes_text,
+    decibels_text,
+    estimated_decibels_text,
+    estimated_text,
+    recipe_sentence,
+    share_text,
+    weight_text,
+)
 from .legend import LEGEND_LINE, legend_height
 from .line_chart import LineChart, line_chart, look_of, room_for
 from .model_and_recipe import ModelFigureOptions, ModelLike, Subject, page_options, subject_of
@@ -188,7 +196,7 @@ class Layer(Chart):
         return (
             f"{e.n:,} weights of {look.label} ({subject.sketch.title}): outlined as they were, filled as the network "
             f"computes with them, shaded what is pruned. {recipe_sentence(subject.estimate.recipe)}: {pruned} of them "
-            f"pruned, {now} of {bytes_text(e.n * look.itemsize)}, SQNR {estimated_text(exact, decibels_text(e.sqnr))}."
+            f"pruned, {now} of {bytes_text(e.n * look.itemsize)}, SQNR {estimated_decibels_text(exact, e.sqnr)}."
             f"{curve}"
         )
 

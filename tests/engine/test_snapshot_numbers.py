@@ -16,7 +16,7 @@ from shrinkwidget.analysis.estimate import Estimate
 from shrinkwidget.analysis.sketch import Sketch
 from shrinkwidget.figures.canvas import ACCURACY, DENSE, GRID, INK, KEPT, MUTED, OUTLINE
 from shrinkwidget.figures.explorer_snapshot import MARGIN, describe, explorer_snapshot
-from shrinkwidget.figures.formatting import bytes_text, decibels_text, share_text
+from shrinkwidget.figures.formatting import bytes_text, decibels_text, estimated_decibels_text, share_text
 from shrinkwidget.figures.monitor_snapshot import monitor_snapshot
 from shrinkwidget.figures.size_score_history import PARTS
 from shrinkwidget.recipe import layer_label
@@ -454,3 +454,9 @@ def test_a_training_without_test_data_or_that_failed_is_drawn(
     drawn = drawn_by(monkeypatch, TRAINING, lambda: monitor_snapshot(failed))
     assert "the loss is not finite" in drawn.all_words()
     assert all(text.right <= drawn.width - MARGIN + 0.5 for text in drawn.texts)
+
+
+def test_an_error_is_marked_as_estimated_unless_there_is_none() -> None:
+    assert plain(estimated_decibels_text(False, 18.24)) == "≈ 18.2 dB"
+    assert plain(estimated_decibels_text(True, 18.24)) == "18.2 dB"
+    assert estimated_decibels_text(False, float("inf")) == "exact"
