@@ -23,6 +23,7 @@ from safetensors.torch import save_file
 
 from shrinkwidget.errors import FileError
 from shrinkwidget.server.checkpoint_table import checkpoint_table
+from shrinkwidget.server.limits import ShrinkwidgetLimits
 from tests.engine.test_gguf_header import damaged, write_gguf
 from tests.running_jupyter_server import Server, start, stop
 
@@ -111,6 +112,7 @@ def _read(path: Path) -> None:
 def _look(folder: Path, cache: Path, *paths: Path) -> Looked:
     """Run a worker as the server does, and take what it says."""
     command = [sys.executable, "-P", "-m", "shrinkwidget.server.sketch_worker", os.fspath(folder), os.fspath(cache)]
+    command.append(str(ShrinkwidgetLimits().memory))
     env = os.environ | {"PYTHONPATH": os.fspath(ROOT)}
     begun = told = time.perf_counter()
     process = subprocess.Popen(

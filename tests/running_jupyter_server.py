@@ -6,7 +6,6 @@ import json
 import os
 import secrets
 import subprocess
-import sys
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -14,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .widget.jupyterlab_server import environment, free_port, wait_for_url
+from .widget.jupyterlab_server import environment, free_port, python_as_a_user, wait_for_url
 
 ROOT = Path(__file__).parents[1]
 
@@ -63,8 +62,9 @@ def start(home: Path, *options: str) -> Server:
     """Start a server that finds the extension by the configuration that the wheel installs."""
     folder, token, log = home / "files", secrets.token_hex(16), home / "server.log"
     folder.mkdir(parents=True)
-    command = [sys.executable, "-m", "jupyter_server", "--no-browser", "--allow-root", "--ServerApp.ip=127.0.0.1"]
+    command = [*python_as_a_user(), "-m", "jupyter_server", "--no-browser", "--allow-root"]
     command += [
+        "--ServerApp.ip=127.0.0.1",
         f"--ServerApp.port={free_port()}",
         f"--ServerApp.root_dir={folder}",
         f"--IdentityProvider.token={token}",

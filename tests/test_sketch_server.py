@@ -12,7 +12,7 @@ import sys
 import time
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -81,8 +81,16 @@ def _close_sockets() -> Iterator[None]:
 class Socket:
     """A page's socket."""
 
-    def __init__(self, server: Server, path: str, token: str | None = None, other: str = "", **options: Any) -> None:
-        query = urllib.parse.urlencode({"path": path} | ({"with": other} if other else {}))
+    def __init__(
+        self,
+        server: Server,
+        path: str,
+        token: str | None = None,
+        other: str = "",
+        limits: Mapping[str, object] | None = None,
+        **options: Any,
+    ) -> None:
+        query = urllib.parse.urlencode({"path": path} | ({"with": other} if other else {}) | dict(limits or {}))
         address = f"{server.url.replace('http', 'ws', 1)}shrinkwidget/api/sketch?{query}"
         token = server.token if token is None else token
         options = {"suppress_origin": True} | options
@@ -636,16 +644,52 @@ def test_a_worker_ends_with_the_server(tmp_path: Path) -> None:
     wait_until(lambda: not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE)
 
 
+@pytest.fixture
+def limited(tmp_path: Path) -> Iterator[Server]:
+    """Return a server whose administrator allows less than usual."""
+    running = start(tmp_path, "--ShrinkwidgetLimits.memory=3000000000", "--ShrinkwidgetLimits.at_once=1")
+    yield running
+    stop(running)
+
+
+def test_a_page_asks_for_narrower_limits_and_gets_no_wider_ones_than_the_server_has(limited: Server) -> None:
+    header = json.dumps({"w": {"dtype": "F32", "shape": [15_000, 10_000], "data_offsets": [0, 600_000_000]}}).encode()
+    path = limited.folder / "large.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header)
+    os.truncate(path, path.stat().st_size + 600_000_000)  # sparse: it takes no place on the disk
+    for asked, most in ((64 * 2**30, "1,500,000,000"), (2**31, "1,073,741,824"), (1, "1,073,741,824")):
+        (failed,) = Socket(limited, path.name, limits={"memory": asked}).all().of("layer_failed")
+        assert f"takes 1,800,000,000 bytes of memory, more than {most}" in failed["message"]
+    for name in ("memory", "seconds"):
+        for text in ("-1", "many", "1e9", ""):
+            (failed,) = Socket(limited, path.name, limits={name: text}).all().of("failed")
+            assert f"{name} must be a whole number" in failed["message"]
+    save_file(matrices(60), limited.folder / "many.safetensors")
+    page = Socket(limited, "many.safetensors", limits={"seconds": 2})
+    page.send(pause=True)
+    waiting = Socket(limited, "many.safetensors")
+    (failed,) = page.all().of("failed")
+    assert failed["message"].startswith("looking at 'many.safetensors' took longer than 2 s")
+    assert len(waiting.all().layers) == 60
+
+
 def test_the_worker_stays_small(tmp_path: Path) -> None:
     state = {f"layers.{i}.weight": torch.full((1024, 2048), float(i)) for i in range(30)}
     save_file(state, tmp_path / "large.safetensors")
     code = (
         "import resource, subprocess, sys\n"
-        "subprocess.run([sys.executable, '-P', '-m', 'shrinkwidget.server.sketch_worker', *sys.argv[1:]],"
-        " input=b'{}\\n' * 2, stdout=subprocess.DEVNULL, check=False)\n"
-        "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
+        "pipes = {'stdin': subprocess.PIPE, 'stdout': subprocess.PIPE}\n"
+        "command = [sys.executable, '-P', '-m', 'shrinkwidget.server.sketch_worker', *sys.argv[1:]]\n"
+        "worker = subprocess.Popen(command, **pipes)\n"
+        "worker.stdin.write(b'{}\\n')\n"
+        "worker.stdin.flush()\n"  # and left open: the worker ends with it
+        "said = worker.stdout.read()\n"
+        "worker.wait()\n"
+        "print(b'\"done\"' in said, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
     )
     env = os.environ | {"PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-c", code, str(tmp_path), "large.safetensors", str(tmp_path / secrets.token_hex(4))]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
-    assert int(done.stdout) * 1024 < 420e6  # torch alone takes 230, the file 250
+    cache = tmp_path / secrets.token_hex(4)
+    command = [sys.executable, "-c", code, str(tmp_path), str(cache), str(8 * 2**30), "large.safetensors"]
+    done, kilobytes = subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout.split()
+    assert done == "True"
+    assert int(kilobytes) * 1024 < 420e6  # torch alone takes 230, the file 250

@@ -1,7 +1,8 @@
 """The address ``ws://…/shrinkwidget/api/sketch?path=…``: the weights of a checkpoint, sketched layer by layer.
 
-With ``&with=…``, another checkpoint, it tells how that one differs from the first, tensor by tensor. Messages of JSON
-tell the ``state``; every binary message is the sketch of one layer. docs/architecture.md has the list.
+With ``&with=…``, another checkpoint, it tells how that one differs from the first, tensor by tensor. ``&memory=…`` and
+``&seconds=…`` ask for narrower limits than the server's own (`ShrinkwidgetLimits`). Messages of JSON tell the
+``state``; every binary message is the sketch of one layer. docs/architecture.md has the list.
 """
 
 from __future__ import annotations
@@ -25,12 +26,12 @@ from tornado.websocket import WebSocketClosedError, WebSocketHandler
 
 from ..errors import quoted
 from .checkpoint_handler import PathError, path_in_root
+from .limits import ShrinkwidgetLimits
 
 if TYPE_CHECKING:
     from jupyter_server.serverapp import ServerWebApplication
 
 _HEADERS_AT_ONCE: Final = 2
-_SKETCHES_AT_ONCE: Final = 2
 _TEXT: Final = 0  # the kinds of a worker's frames
 _LARGEST_FRAME: Final = 2**28
 _LARGEST_MESSAGE: Final = 2**20  # what a page may send
@@ -88,9 +89,9 @@ class SketchHandler(WebSocketMixin, WebSocketHandler, JupyterHandler):
     # who may not read files through the contents API may not look at their weights either
     auth_resource = "contents"
 
-    def initialize(self, headers: Turns, sketches: Turns) -> None:
-        """Take the turns that all sockets of the server share."""
-        self._reading, self._sketching = headers, sketches
+    def initialize(self, headers: Turns, sketches: Turns, limits: ShrinkwidgetLimits) -> None:
+        """Take the turns that all sockets of the server share, and its limits."""
+        self._reading, self._sketching, self._limits = headers, sketches, limits
         self._task: asyncio.Task[None] | None = None
         self._worker: asyncio.subprocess.Process | None = None
         self._asked = [b"{}\n"]  # any line lets the worker begin
@@ -133,11 +134,15 @@ class SketchHandler(WebSocketMixin, WebSocketHandler, JupyterHandler):
     async def _run(self) -> None:
         try:
             other = self.get_query_arguments("with")[:1]
-            await self._sketch([self.get_query_argument("path", ""), *other])
+            memory = self._limits.memory_for(self.get_query_argument("memory", None))
+            seconds = self._limits.seconds_for(self.get_query_argument("seconds", None))
+            await self._sketch([self.get_query_argument("path", ""), *other], memory, seconds)
         except PathError as error:
             self._say(state="failed", message=str(error))
         except web.HTTPError:  # tornado's, for an argument that is not UTF-8
             self._say(state="failed", message="the path is not valid UTF-8")
+        except ValueError as error:  # a limit that is none
+            self._say(state="failed", message=str(error))
         except OSError as error:  # of a process that cannot be started
             self._say(state="failed", message=f"no process can be started to look at it: {error.strerror or error}")
         except WebSocketClosedError:
@@ -148,7 +153,7 @@ class SketchHandler(WebSocketMixin, WebSocketHandler, JupyterHandler):
         with contextlib.suppress(WebSocketClosedError):
             self.write_message(json.dumps(message))
 
-    async def _sketch(self, paths: list[str]) -> None:
+    async def _sketch(self, paths: list[str], memory: int, seconds: int) -> None:
         places = [await asyncio.to_thread(path_in_root, path, self.contents_manager) for path in paths]
         root = places[0][0]
         cache = Path(jupyter_runtime_dir(), "shrinkwidget-sketches")
@@ -161,7 +166,7 @@ class SketchHandler(WebSocketMixin, WebSocketHandler, JupyterHandler):
             await reading.enter_async_context(self._reading.turn(queued))
             # -P: a module in the user's folder must not be taken for one of Python's
             command = [sys.executable, "-P", "-m", "shrinkwidget.server.sketch_worker", os.fspath(root)]
-            command += [os.fspath(cache), *(os.fspath(found.relative_to(root)) for _, found in places)]
+            command += [os.fspath(cache), str(memory), *(os.fspath(found.relative_to(root)) for _, found in places)]
             worker = await asyncio.create_subprocess_exec(
                 *command,
                 stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
@@ -170,17 +175,22 @@ class SketchHandler(WebSocketMixin, WebSocketHandler, JupyterHandler):
             assert worker.stdin is not None
             assert worker.stdout is not None
             said = ""
-            while (frame := await _frame(worker.stdout)) is not None:
-                kind, content = frame
-                await reading.aclose()  # the header is read
-                said = json.loads(content)["state"] if kind == _TEXT else said
-                if said == "ready":
-                    await turns.enter_async_context(self._sketching.turn(queued))
-                    self._worker = worker
-                    worker.stdin.write(b"".join(self._asked))
-                    said = ""
-                else:
-                    await self.write_message(content, binary=kind != _TEXT)
+            try:
+                async with asyncio.timeout(None) as limit:
+                    while (frame := await _frame(worker.stdout)) is not None:
+                        kind, content = frame
+                        await reading.aclose()  # the header is read
+                        said = json.loads(content)["state"] if kind == _TEXT else said
+                        if said == "ready":
+                            await turns.enter_async_context(self._sketching.turn(queued))
+                            limit.reschedule(asyncio.get_running_loop().time() + seconds)
+                            self._worker = worker
+                            worker.stdin.write(b"".join(self._asked))
+                            said = ""
+                        else:
+                            await self.write_message(content, binary=kind != _TEXT)
+            except TimeoutError:
+                raise PathError(422, _out_of_time(paths[0], seconds)) from None
             if said not in ("done", "failed"):
                 raise PathError(422, _ended(paths[0], await worker.wait()))
 
@@ -206,8 +216,13 @@ def _ended(path: str, code: int) -> str:
     return f"looking at {quoted(path)} failed: the process that read it {how}, perhaps for want of memory; try again"
 
 
-def add_sketch_handler(web_app: ServerWebApplication) -> None:
+def _out_of_time(path: str, seconds: int) -> str:
+    time = f"{seconds} s" if seconds < 120 else f"{seconds // 60} min"
+    return f"looking at {quoted(path)} took longer than {time}, the limit of your settings or of the server"
+
+
+def add_sketch_handler(web_app: ServerWebApplication, limits: ShrinkwidgetLimits) -> None:
     """Add the address to a server."""
-    turns = {"headers": Turns(_HEADERS_AT_ONCE), "sketches": Turns(_SKETCHES_AT_ONCE)}
+    shared = {"headers": Turns(_HEADERS_AT_ONCE), "sketches": Turns(limits.at_once), "limits": limits}
     address = url_path_join(web_app.settings["base_url"], "shrinkwidget", "api", "sketch")
-    web_app.add_handlers(".*$", [(address, SketchHandler, turns)])  # type: ignore[no-untyped-call]
+    web_app.add_handlers(".*$", [(address, SketchHandler, shared)])  # type: ignore[no-untyped-call]

@@ -1,9 +1,9 @@
-"""Looks at the weights of one checkpoint for one page: ``python -P -m …server.sketch_worker ROOT CACHE PATH [OTHER]``.
+"""Looks at the weights of one checkpoint for one page: ``python -P -m …server.sketch_worker ROOT CACHE MEMORY PATH``.
 
-With another checkpoint it compares the two instead. A process of its own, which ends with the page's tab: whatever a
-file costs, it costs this process and not Jupyter's server. On its output are frames: 4 bytes of length, 1 of kind
-(`TEXT`: JSON, `LAYER`: the sketch of one layer as `Sketch.encode` writes it), and the content. On its input are lines
-of JSON, see `_follow`; at its end the process ends.
+With another checkpoint after PATH it compares the two instead. A process of its own, which ends with the page's tab:
+whatever a file costs, it costs this process and not Jupyter's server. On its output are frames: 4 bytes of length, 1 of
+kind (`TEXT`: JSON, `LAYER`: the sketch of one layer as `Sketch.encode` writes it), and the content. On its input are
+lines of JSON, see `_follow`; at its end the process ends.
 
 It answers from the cache at once, and else says ``{"state": "ready"}`` and waits for a line before it loads torch, so
 that only a few processes at a time take memory and cores.
@@ -37,14 +37,11 @@ if TYPE_CHECKING:
 
 TEXT: Final = 0
 LAYER: Final = 1
-_MAX_MEMORY: Final = 8 * 2**30
-"""Addresses this process may have: torch alone takes 1 GB of them, most of it never touched."""
-_MAX_LAYER: Final = 4 * 2**30
-"""What looking at one tensor may take: its bytes in the file, its values, and a transposed copy of them."""
 _IN_FLIGHT: Final = 128 * 2**20
 """Bytes of layers looked at together, unless a single one is larger."""
 _MAX_LAYERS: Final = 20_000  # some 20 kB each in the page's memory
 _THREADS: Final = 4
+_LIMIT: Final = "the limit of your settings or of the server"
 
 
 class Frames:
@@ -107,17 +104,18 @@ class LayerQueue:
             return self._left.pop(name)
 
 
-def main(root: str, cache: str, path: str, other: str = "") -> int:
+def main(root: str, cache: str, memory: str, path: str, other: str = "") -> int:
     """Send what is known of the layers of a checkpoint, or how another differs from it, or what is wrong with them.
 
-    Both are given relative to a root folder.
+    Both are given relative to a root folder; `memory` is how many bytes of addresses this process may have.
     """
     os.chdir(root)
-    _limit_memory()
+    _limit_memory(int(memory))
     out = Frames(os.fdopen(os.dup(1), "wb"), root)
     os.dup2(2, 1)  # what libraries print is no frame
     try:
-        key = sketch_cache.key_of([_identities(each) for each in (path, other) if each], __version__)
+        # with the memory: what was too large for less of it is not for more
+        key = sketch_cache.key_of([memory, *(_identities(each) for each in (path, other) if each)], __version__)
         frames = sketch_cache.read(Path(cache), key)
         if frames is not None:
             for piece in frames:
@@ -129,16 +127,16 @@ def main(root: str, cache: str, path: str, other: str = "") -> int:
         _lower_priority()
         out.entry = sketch_cache.Entry(Path(cache), key)
         if other:
-            _compare(path, other, out)
+            _compare(path, other, int(memory), out)
         else:
-            _sketch(path, out)
+            _sketch(path, int(memory), out)
         if out.entry is not None:
             out.entry.keep()
         return 0
     except ShrinkError as error:
         message = str(error)
     except MemoryError:
-        message = f"looking at {quoted(path)} takes more memory than a file may"
+        message = f"looking at {quoted(path)} takes more than {int(memory):,} bytes of memory, {_LIMIT}"
     if out.entry is not None:
         out.entry.drop()
         out.entry = None
@@ -156,7 +154,7 @@ def _identities(path: str) -> list[tuple[object, ...]]:
     return [(path, os.fspath(file.path.resolve()), *file.identity) for file in checkpoint.files]
 
 
-def _sketch(path: str, out: Frames) -> None:
+def _sketch(path: str, memory: int, out: Frames) -> None:
     import torch
 
     from ..analysis.model_tensors import dtype_name, nothing_compressible
@@ -186,7 +184,7 @@ def _sketch(path: str, out: Frames) -> None:
 
     peaks: dict[str, float] = {}
     failed: dict[str, str] = {}
-    for entry, work in _each(LayerQueue(layers), lambda entry: sketch_layer(_checked(entry))):
+    for entry, work in _each(LayerQueue(layers), lambda entry: sketch_layer(_checked(entry, memory))):
         try:
             layer = work.result()
         except ModelError as error:  # NaN, say: the others are worth seeing all the same
@@ -199,7 +197,7 @@ def _sketch(path: str, out: Frames) -> None:
     out.say(state="done", structure=structure_length(_without(opened, failed), peaks))
 
 
-def _compare(path: str, other: str, out: Frames) -> None:
+def _compare(path: str, other: str, memory: int, out: Frames) -> None:
     import torch
 
     from ..analysis.compare_checkpoints import compare_tensors, differences
@@ -226,7 +224,7 @@ def _compare(path: str, other: str, out: Frames) -> None:
     out.say(state="comparison", titles=titles, tensors=tensors, only=found.only, reshaped=reshaped)
 
     def work(entry: TensorEntry) -> TensorChange:
-        one, two = (_checked(known[entry.name]).load() for known in values)
+        one, two = (_checked(known[entry.name], memory).load() for known in values)
         return compare_tensors(entry.name, one, two)
 
     for entry, compared in _each(LayerQueue(tuple(values[0][name] for name in found.both)), work):
@@ -260,14 +258,17 @@ def _each(
                 yield running.pop(future), future
 
 
-def _checked(entry: TensorEntry) -> TensorEntry:
+def _checked(entry: TensorEntry, memory: int) -> TensorEntry:
     """Return the entry of a layer, or in place of one that is too large one that says so when it is loaded."""
-    need = entry.nbytes + 2 * entry.numel * entry.dtype.itemsize
-    if need <= _MAX_LAYER:
+    # its bytes in the file, its values, and a transposed copy of them; the rest is torch's, and other layers'
+    need, most = entry.nbytes + 2 * entry.numel * entry.dtype.itemsize, memory // 2
+    if need <= most:
         return entry
 
     def load() -> Any:
-        raise ModelError(f"looking at {quoted(entry.name)} takes {need:,} bytes of memory, more than {_MAX_LAYER:,}")
+        raise ModelError(
+            f"looking at {quoted(entry.name)} takes {need:,} bytes of memory, more than {most:,}: {_LIMIT}"
+        )
 
     return replace(entry, load=load)
 
@@ -290,11 +291,11 @@ def _follow(queue: LayerQueue) -> None:
     os._exit(0)  # the tab is closed, or the server has ended
 
 
-def _limit_memory() -> None:
+def _limit_memory(memory: int) -> None:
     try:
         import resource  # not on Windows
 
-        resource.setrlimit(resource.RLIMIT_AS, (_MAX_MEMORY, resource.getrlimit(resource.RLIMIT_AS)[1]))
+        resource.setrlimit(resource.RLIMIT_AS, (memory, resource.getrlimit(resource.RLIMIT_AS)[1]))
     except (ImportError, ValueError, OSError):
         pass
 

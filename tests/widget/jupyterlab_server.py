@@ -25,6 +25,15 @@ QUIET = {
     "@jupyterlab/statusbar-extension/plugin": {"visible": False},
 }
 
+# CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH, by which root opens every file; what runs next cannot have them again
+DROP_CAPABILITIES = """
+import ctypes, os, sys
+PR_CAPBSET_DROP = 24
+for capability in (1, 2):
+    ctypes.CDLL(None).prctl(PR_CAPBSET_DROP, capability, 0, 0, 0)
+os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+"""
+
 
 @dataclass
 class Lab:
@@ -50,17 +59,18 @@ class Lab:
             self.process.wait()
 
 
-def start(home: Path) -> Lab:
-    """Start a JupyterLab whose every file is under `home`, and wait until it answers."""
+def start(home: Path, port: int | None = None, token: str | None = None) -> Lab:
+    """Start a JupyterLab whose every file is under `home`, also again, and wait until it answers."""
     folder = home / "notebooks"
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     write_settings(home / "settings")
     # as the wheel installs them, and before any that an earlier install left in the environment
-    shutil.copytree(ROOT / "shrinkwidget" / "labextension", home / "jupyter" / "labextensions" / "shrinkwidget")
-    token, log = secrets.token_hex(16), home / "jupyterlab.log"
+    installed = home / "jupyter" / "labextensions" / "shrinkwidget"
+    shutil.copytree(ROOT / "shrinkwidget" / "labextension", installed, dirs_exist_ok=True)
+    token, log = token or secrets.token_hex(16), home / "jupyterlab.log"
     with log.open("wb") as out:
         process = subprocess.Popen(
-            [sys.executable, "-m", "jupyterlab", *options(folder, token)],
+            [*python_as_a_user(), "-m", "jupyterlab", *options(folder, token, port or free_port())],
             env=os.environ | environment(home) | extension_paths(home),
             stdin=subprocess.DEVNULL,
             stdout=out,
@@ -69,14 +79,21 @@ def start(home: Path) -> Lab:
     return Lab(process, folder, wait_for_url(home / "runtime", process, log), token, log)
 
 
-def options(folder: Path, token: str) -> list[str]:
+def python_as_a_user() -> list[str]:
+    """Return the command of a Python that obeys the permissions of files, also where root runs the tests."""
+    if sys.platform != "linux" or os.geteuid() != 0:
+        return [sys.executable]
+    return [sys.executable, "-c", DROP_CAPABILITIES]
+
+
+def options(folder: Path, token: str, port: int) -> list[str]:
     """Return JupyterLab's command line."""
     return [
         "--no-browser",
         "--allow-root",
         "--expose-app-in-browser",
         "--ServerApp.ip=127.0.0.1",
-        f"--ServerApp.port={free_port()}",
+        f"--ServerApp.port={port}",
         f"--ServerApp.root_dir={folder}",
         f"--IdentityProvider.token={token}",
         "--LabApp.news_url=None",
