@@ -7,17 +7,16 @@ import { type Contents, RestContentProvider, type ServerConnection } from "@jupy
 import type { TranslationBundle } from "@jupyterlab/translation";
 import type { Message } from "@lumino/messaging";
 import { Widget } from "@lumino/widgets";
-import type { Recipe } from "../core/types";
+import { DEFAULTS } from "../core/recipe";
 import { type CheckpointTable, fetchTable } from "./checkpoint-table";
-import { type Button, mountFailure, mountTable } from "./checkpoint-view";
+import { type Button, mountFailure, mountTable, type Translate } from "./checkpoint-view";
 import { ComparisonClient } from "./comparison";
 import { mountComparison } from "./comparison-view";
 import { checkpointIcon } from "./icon";
+import type { LiveSettings } from "./settings";
 import { SketchClient } from "./sketch-client";
+import { TabMemory } from "./tab-memory";
 import { mountWeights } from "./weights-view";
-
-/** Up to so many bytes the weights are looked at as soon as the tab is open. */
-const UNASKED = 4e9;
 
 /** Answers JupyterLab's question for a document with its name, size and date: a checkpoint may have 500 GB. */
 export class NoContentProvider extends RestContentProvider {
@@ -29,28 +28,26 @@ export class NoContentProvider extends RestContentProvider {
   }
 
   override async save(): Promise<Contents.IModel> {
-    throw new Error("A checkpoint is not changed here.");
+    throw new Error("A checkpoint is not changed here."); // JupyterLab offers no way to here
   }
 }
 
 function nothingAt(path: string): Contents.IModel {
-  const never = new Date(0).toISOString();
-  const unknown = { created: never, last_modified: never, mimetype: "" };
+  // now: what could not be reached counts as changed each time, and its tab says what has become of it
+  const now = new Date().toISOString();
+  const unknown = { created: now, last_modified: now, mimetype: "" };
   return { ...unknown, name: PathExt.basename(path), path, type: "file", writable: false, content: "", format: "text" };
 }
 
 /** What a viewer needs of JupyterLab. */
 export interface ViewerHost {
-  settings: ServerConnection.ISettings;
+  server: ServerConnection.ISettings;
+  settings: LiveSettings;
   trans: TranslationBundle;
   /** The path on the server, of one that may begin with the name of a drive. */
   localPath: (path: string) => string;
-  /** Bytes in the unit that the user has chosen. */
-  bytes: (value: number) => string;
   /** Ask for a checkpoint to compare with; its path on the server, or null. */
   chooseOther: (viewer: CheckpointViewer) => Promise<string | null>;
-  /** Where the sliders stand at first. */
-  start: () => Pick<Recipe, "sparsity" | "bits">;
   openInNotebook: (viewer: CheckpointViewer) => void;
   /** The code that reads a tensor, from the folder of the active notebook; without one, that opens the checkpoint. */
   code: (viewer: CheckpointViewer, table: CheckpointTable, tensor: number | null) => string;
@@ -60,6 +57,7 @@ export interface ViewerHost {
 export class CheckpointViewer extends Widget {
   private _table: CheckpointTable | null = null;
   private asked = 0;
+  private readonly memory: TabMemory;
   private unmount = () => {};
   private endComparison = () => {};
 
@@ -69,6 +67,7 @@ export class CheckpointViewer extends Widget {
     private readonly host: ViewerHost,
   ) {
     super();
+    this.memory = new TabMemory(_path);
     this.addClass("jp-shrinkwidget-checkpoint");
     this.node.tabIndex = -1;
   }
@@ -90,17 +89,20 @@ export class CheckpointViewer extends Widget {
 
   /** Ask for the table, also again. */
   async load(): Promise<void> {
-    const { settings, trans, localPath, bytes, openInNotebook, code } = this.host;
+    const { server, settings, trans, localPath, openInNotebook, code } = this.host;
+    const { bytes } = settings;
+    const translate: Translate = (text, ...values) => trans.__(text, ...values);
     this.asked += 1;
     const asked = this.asked;
     let show: () => () => void;
     try {
-      const table = await fetchTable(localPath(this.path), settings);
+      const [table] = await Promise.all([fetchTable(localPath(this.path), server, translate), settings.ready]);
       this._table = table;
       show = () => {
         const unmountTable = mountTable(this.node, table, {
-          translate: (text, ...values) => trans.__(text, ...values),
+          translate,
           bytes,
+          memory: this.memory,
           copy: (tensor) => Clipboard.copyToSystem(code(this, table, tensor)),
           openInNotebook: () => openInNotebook(this),
         });
@@ -126,32 +128,47 @@ export class CheckpointViewer extends Widget {
 
   private mountWeights(table: CheckpointTable): () => void {
     if (table.format === "shrinkwidget") return () => {}; // its weights have to be unpacked by load
-    const { settings, trans, localPath, bytes, start, chooseOther } = this.host;
-    const client = new SketchClient(() => sketchSocket(localPath(this.path), settings));
-    return mountWeights(this.node, client, {
+    const { settings, trans, chooseOther } = this.host;
+    const { sparsity, bits, unaskedGigabytes } = settings.now.peek();
+    return mountWeights(this.node, new SketchClient(() => this.connect()), {
       translate: (text, ...values) => trans.__(text, ...values),
-      bytes,
+      bytes: settings.bytes,
+      memory: this.memory,
       nbytes: table.files.reduce((sum, file) => sum + file.bytes, 0),
-      limit: UNASKED,
-      start: start(),
+      unasked: 1e9 * unaskedGigabytes,
+      start: { sparsity: sparsity ?? DEFAULTS.sparsity, bits: bits ?? DEFAULTS.bits },
       compare: () => void chooseOther(this).then((other) => other !== null && this.compareWith(other)),
     });
   }
 
   /** Show how another checkpoint differs from this one; its path is one on the server. */
   compareWith(other: string): void {
-    const { settings, trans, localPath, bytes } = this.host;
+    const { settings, trans } = this.host;
     this.endComparison();
-    const client = new ComparisonClient(sketchSocket(localPath(this.path), settings, other));
-    this.endComparison = mountComparison(this.node, client, {
+    this.endComparison = mountComparison(this.node, new ComparisonClient(this.connect(other)), {
       translate: (text, ...values) => trans.__(text, ...values),
-      bytes,
+      bytes: settings.bytes,
       close: () => this.endComparison(),
     });
     this.node.scrollTop = 0;
   }
 
+  /** Begin to look at the weights, or to compare them with those of another checkpoint. */
+  private connect(other = ""): WebSocket {
+    const { server, settings, localPath } = this.host;
+    const { memoryGigabytes, minutes } = settings.now.peek();
+    const query = new URLSearchParams({
+      path: localPath(this.path),
+      memory: String(Math.round(1e9 * memoryGigabytes)),
+      seconds: String(Math.round(60 * minutes)),
+    });
+    if (other) query.set("with", other);
+    if (server.appendToken && server.token) query.set("token", server.token);
+    return new server.WebSocket(`${URLExt.join(server.wsUrl, "shrinkwidget/api/sketch")}?${query}`);
+  }
+
   override dispose(): void {
+    this.memory.clear();
     this.endComparison();
     this.unmount();
     super.dispose();
@@ -166,13 +183,6 @@ export class CheckpointViewer extends Widget {
     super.onActivateRequest(message);
     if (!this.node.contains(document.activeElement)) this.node.focus({ preventScroll: true });
   }
-}
-
-function sketchSocket(path: string, settings: ServerConnection.ISettings, other = ""): WebSocket {
-  const query = new URLSearchParams({ path });
-  if (other) query.set("with", other);
-  if (settings.appendToken && settings.token) query.set("token", settings.token);
-  return new settings.WebSocket(`${URLExt.join(settings.wsUrl, "shrinkwidget/api/sketch")}?${query}`);
 }
 
 /** Whether a file is a pickle by its name, which nothing here opens. */

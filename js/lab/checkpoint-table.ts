@@ -2,6 +2,7 @@
 
 import { URLExt } from "@jupyterlab/coreutils";
 import { ServerConnection } from "@jupyterlab/services";
+import type { Translate } from "./checkpoint-view";
 
 export interface CheckpointTable {
   title: string;
@@ -17,23 +18,27 @@ export interface CheckpointTable {
 }
 
 /** Ask the server for what is in a file; an Error says in one sentence why it cannot be told. */
-export async function fetchTable(path: string, settings: ServerConnection.ISettings): Promise<CheckpointTable> {
+export async function fetchTable(
+  path: string,
+  settings: ServerConnection.ISettings,
+  t: Translate,
+): Promise<CheckpointTable> {
   const address = URLExt.join(settings.baseUrl, "shrinkwidget/api/checkpoint");
   let response: Response;
   try {
     response = await ServerConnection.makeRequest(`${address}?path=${encodeURIComponent(path)}`, {}, settings);
   } catch {
-    throw new Error("The Jupyter server does not answer: is it still running?");
+    throw new Error(t("The Jupyter server does not answer: is it still running?"));
   }
   const found = await response.json().catch(() => null);
   if (response.ok && found) return found as CheckpointTable;
   if (response.status === 404 && found?.message === undefined) {
     throw new Error(
-      "The Jupyter server has no shrinkwidget: install it where the server runs, and restart the server.",
+      t("The Jupyter server has no shrinkwidget: install it where the server runs, and restart the server."),
     );
   }
   if (response.status === 403 && !found?.message?.includes("folder")) {
-    throw new Error("Your session at the Jupyter server has expired: reload the page, and log in again.");
+    throw new Error(t("Your session at the Jupyter server has expired: reload the page, and log in again."));
   }
-  throw new Error(found?.message ?? `The Jupyter server answered with status ${response.status}.`);
+  throw new Error(found?.message ?? t("The Jupyter server answered with status %1.", String(response.status)));
 }

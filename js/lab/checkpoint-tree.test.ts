@@ -51,6 +51,18 @@ it("finds the blocks in whatever order the file has them", () => {
   ]);
 });
 
+it("shows a module of one tensor as one row, and folds blocks of one tensor", () => {
+  const root = buildTree(
+    table([["a.b.weight", [3]], ...[0, 1, 2].map((i): [string, number[]] => [`a.scales.${i}.weight`, [2]])]),
+  );
+  expect(root.children[0].children.map((node) => [node.name, node.tensor])).toEqual([
+    ["b.weight", 0],
+    ["scales", -1],
+  ]);
+  const [folded] = root.children[0].children[1].children;
+  expect([folded.name, folded.times, folded.children[0].name]).toEqual(["0…2", 3, "weight"]);
+});
+
 it("does not fold blocks of other dtypes", () => {
   const mixed = table([
     ["0.weight", [3]],
@@ -62,12 +74,12 @@ it("does not fold blocks of other dtypes", () => {
 
 it("shows as much of the tree as is open", () => {
   const root = buildTree(MODEL);
-  expect(treeRows(root, new Set(), null).map((row) => row.node.name)).toEqual(["embed", "layers", "head"]);
+  expect(treeRows(root, new Set(), null).map((row) => row.node.name)).toEqual(["embed.weight", "layers", "head"]);
   const opened = treeRows(root, new Set(["layers", "layers.0"]), null).map((row) => [row.node.name, row.depth]);
   expect(opened.slice(1, 5)).toEqual([
     ["layers", 0],
     ["0…1", 1],
-    ["attn", 2],
+    ["attn.weight", 2],
     ["norm", 2],
   ]);
 });
@@ -75,9 +87,9 @@ it("shows as much of the tree as is open", () => {
 it("sorts siblings by size and by name, either way", () => {
   const root = buildTree(MODEL);
   const names = (sort: Sort) => treeRows(root, new Set(), sort).map((row) => row.node.name);
-  expect(names({ by: "bytes", descending: true })).toEqual(["layers", "embed", "head"]);
-  expect(names({ by: "parameters", descending: false })).toEqual(["head", "embed", "layers"]);
-  expect(names({ by: "name", descending: false })).toEqual(["embed", "head", "layers"]);
+  expect(names({ by: "bytes", descending: true })).toEqual(["layers", "embed.weight", "head"]);
+  expect(names({ by: "parameters", descending: false })).toEqual(["head", "embed.weight", "layers"]);
+  expect(names({ by: "name", descending: false })).toEqual(["embed.weight", "head", "layers"]);
 });
 
 it("tells which dtypes a module holds, and which modules there are", () => {
@@ -114,7 +126,7 @@ it("takes names that are prefixes of others", () => {
   );
   expect(root.children.map((node) => [node.name, node.tensor])).toEqual([
     ["a", 0],
-    ["a", -1],
+    ["a.b", 1],
     ["", 2],
   ]);
 });

@@ -3,7 +3,7 @@
 import type { CheckpointTable } from "./checkpoint-table";
 
 export interface Node {
-  /** The last part of the name, or "0…31" for blocks that repeat. */
+  /** The last part of the name, "norm.weight" for a module of one tensor, or "0…31" for blocks that repeat. */
   name: string;
   /** The whole name; of a repeated block that of the first. */
   path: string;
@@ -74,8 +74,15 @@ function finished(node: Node): Node {
   node.bytes = node.children.reduce((sum, child) => sum + child.bytes, 0);
   node.dtypes = [...new Set(node.children.flatMap((child) => child.dtypes))];
   signatures.set(node, node.children.map((child) => `${child.name}(${signatures.get(child)})`).join());
-  node.children = foldRepeats(node.children);
+  node.children = foldRepeats(node.children).map(withOnlyTensor);
   return node;
+}
+
+/** A module of a single tensor is one row with it; blocks that repeat stay what can be counted. */
+function withOnlyTensor(node: Node): Node {
+  const [only] = node.children;
+  if (node.times > 1 || node.children.length !== 1 || only.tensor < 0) return node;
+  return { ...only, name: `${node.name}.${only.name}` };
 }
 
 /** Neighbours that are numbered one after the other, and hold the same, become one node. */

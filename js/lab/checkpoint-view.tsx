@@ -1,6 +1,6 @@
 // What a checkpoint's tab shows: totals, metadata, the tree of its tensors; or in one sentence why it cannot be read.
 
-import { useSignal } from "@preact/signals";
+import { useSignal, useSignalEffect } from "@preact/signals";
 import { type ComponentChildren, render } from "preact";
 import { useMemo } from "preact/hooks";
 import { count, share, short, times } from "../charts/number-format";
@@ -19,7 +19,11 @@ import {
   searchTexts,
   treeRows,
 } from "./checkpoint-tree";
+import type { TabMemory } from "./tab-memory";
 import { keyOf, TensorTreeTable } from "./tensor-tree-table";
+
+/** So many open modules are remembered over a reload, and no more: the browser's storage has a few MB. */
+const MOST_REMEMBERED = 5000;
 
 /** A text of the page in the user's language, with values in the places of %1, %2, … */
 export type Translate = (text: string, ...values: string[]) => string;
@@ -28,6 +32,7 @@ export interface ViewActions {
   translate: Translate;
   /** Bytes in the unit that the user has chosen. */
   bytes: (value: number) => string;
+  memory: TabMemory;
   /** Copy the Python that reads a tensor, by its index, or without one opens the file. */
   copy: (tensor: number | null) => void;
   openInNotebook: () => void;
@@ -75,10 +80,17 @@ function Checkpoint({ table, actions }: { table: CheckpointTable; actions: ViewA
   const root = useMemo(() => buildTree(table), [table]);
   const texts = useMemo(() => searchTexts(table), [table]);
   const others = useMemo(() => otherNames(table), [table]);
-  const query = useSignal("");
-  const sort = useSignal<Sort>(null);
+  const before = useMemo(() => actions.memory.get(), []);
+  const query = useSignal(before.query ?? "");
+  const sort = useSignal<Sort>(before.sort ?? null);
   const active = useSignal<string | null>(null);
-  const open = useSignal<ReadonlySet<string>>(useMemo(() => openAtFirst(root), [root]));
+  const open = useSignal<ReadonlySet<string>>(
+    useMemo(() => (before.open ? new Set(before.open) : openAtFirst(root)), [root]),
+  );
+  useSignalEffect(() => {
+    const remembered = open.value.size <= MOST_REMEMBERED ? [...open.value] : [];
+    actions.memory.set({ query: query.value, sort: sort.value, open: remembered });
+  });
   const copied = useSignal(false);
   const searched = query.value.trim() !== "";
   const rows = useMemo(

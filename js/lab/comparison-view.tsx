@@ -7,6 +7,8 @@ import { watchTheme } from "../charts/theme";
 import { DataTable } from "../ui/data-table";
 import type { Translate } from "./checkpoint-view";
 import { type Comparison, type ComparisonClient, type SortKey, sortedRows, type TensorRow } from "./comparison";
+import { LOST } from "./sketch-client";
+import { lostWords } from "./weights-view";
 
 /** So many rows are in the page; those of the greatest changes come first. */
 const MOST_ROWS = 400;
@@ -106,7 +108,7 @@ function order(sort: { key: SortKey; down: boolean }, key: SortKey): "ascending"
 }
 
 function words(found: Comparison, { translate: t, bytes }: ComparisonOptions): string {
-  if (found.phase === "failed") return found.message;
+  if (found.phase === "failed") return found.message === LOST ? lostWords(t) : found.message;
   if (found.place > 0) return t("Waits for other checkpoints: number %1 in the queue.", count(found.place));
   if (!found.titles[0]) return t("Begins to read.");
   const what = t("%1 (a) against %2 (b)", ...found.titles);

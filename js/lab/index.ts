@@ -10,10 +10,7 @@ import { ILauncher } from "@jupyterlab/launcher";
 import { INotebookTracker } from "@jupyterlab/notebook";
 import { type Contents, IDefaultDrive } from "@jupyterlab/services";
 import { ISettingRegistry } from "@jupyterlab/settingregistry";
-import { ITranslator, nullTranslator } from "@jupyterlab/translation";
-import { signal } from "@preact/signals";
-import { binaryBytes, bytes } from "../charts/number-format";
-import { DEFAULTS } from "../core/recipe";
+import { ITranslator, nullTranslator, type TranslationBundle } from "@jupyterlab/translation";
 import {
   CheckpointFactory,
   CheckpointViewer,
@@ -27,27 +24,10 @@ import { ModelsPanel } from "./models-panel";
 import { insertCell, newNotebook } from "./open-in-notebook";
 import { copyLessons } from "./open-workshop";
 import { convertCode, openCode, STARTER, tensorCode } from "./python-code";
+import { liveSettings, PLUGIN } from "./settings";
 
-const PLUGIN = "shrinkwidget:checkpoints";
 const FACTORY = "Checkpoint";
 const NO_CONTENT = "shrinkwidget-no-content";
-const FILE_TYPES = [
-  { name: "safetensors", displayName: "Safetensors checkpoint", extensions: [".safetensors"], icon: checkpointIcon },
-  {
-    name: "safetensors-index",
-    displayName: "Sharded checkpoint",
-    extensions: [".safetensors.index.json"],
-    icon: checkpointIcon,
-  },
-  { name: "gguf", displayName: "GGUF checkpoint", extensions: [".gguf"], icon: checkpointIcon },
-  {
-    // not opened, but told why, where JupyterLab would complain that it is no text; .bin may be anything else
-    name: "pytorch-pickle",
-    displayName: "PyTorch checkpoint (pickle)",
-    extensions: [".pt", ".pth", ".ckpt"],
-    pattern: "^((diffusion_)?pytorch|adapter)_model.*\\.bin$",
-  },
-];
 
 const OPEN_IN_NOTEBOOK = "shrinkwidget:open-in-notebook";
 const EXPLORE_A_MODEL = "shrinkwidget:explore-a-model";
@@ -80,16 +60,17 @@ const models: JupyterFrontEndPlugin<void> = {
   description: "Lists the models in the kernel of the active notebook, and opens the explorer on them.",
   autoStart: true,
   requires: [INotebookTracker],
-  optional: [ITranslator, ILayoutRestorer, ICommandPalette],
+  optional: [ITranslator, ISettingRegistry, ILayoutRestorer, ICommandPalette],
   activate: (
     app: JupyterFrontEnd,
     notebooks: INotebookTracker,
     translator: ITranslator | null,
+    registry: ISettingRegistry | null,
     restorer: ILayoutRestorer | null,
     palette: ICommandPalette | null,
   ) => {
     const trans = (translator ?? nullTranslator).load("shrinkwidget");
-    const panel = new ModelsPanel({ app, notebooks, trans, bytes });
+    const panel = new ModelsPanel({ app, notebooks, trans, bytes: liveSettings(registry).bytes });
     app.shell.add(panel, "right", { rank: 800 });
     restorer?.add(panel, panel.id);
     app.commands.addCommand(SHOW_MODELS, {
@@ -104,6 +85,31 @@ const models: JupyterFrontEndPlugin<void> = {
 };
 
 export default [checkpoints, models];
+
+function fileTypes(trans: TranslationBundle) {
+  return [
+    {
+      name: "safetensors",
+      displayName: trans.__("Safetensors checkpoint"),
+      extensions: [".safetensors"],
+      icon: checkpointIcon,
+    },
+    {
+      name: "safetensors-index",
+      displayName: trans.__("Sharded checkpoint"),
+      extensions: [".safetensors.index.json"],
+      icon: checkpointIcon,
+    },
+    { name: "gguf", displayName: trans.__("GGUF checkpoint"), extensions: [".gguf"], icon: checkpointIcon },
+    {
+      // not opened, but told why, where JupyterLab would complain that it is no text; .bin may be anything else
+      name: "pytorch-pickle",
+      displayName: trans.__("PyTorch checkpoint (pickle)"),
+      extensions: [".pt", ".pth", ".ckpt"],
+      pattern: "^((diffusion_)?pytorch|adapter)_model.*\\.bin$",
+    },
+  ];
+}
 
 function activateCheckpoints(
   app: JupyterFrontEnd,
@@ -120,20 +126,14 @@ function activateCheckpoints(
   const trans = (translator ?? nullTranslator).load("shrinkwidget");
   const { commands, docRegistry, serviceManager, shell } = app;
   const { contents, serverSettings } = serviceManager;
-  const settings = signal({ sparsity: null, bits: null, byteUnits: "decimal" });
-  void registry?.load(PLUGIN).then((found) => {
-    const read = () => {
-      settings.value = { ...settings.value, ...found.composite };
-    };
-    found.changed.connect(read);
-    read();
-  });
+  const settings = liveSettings(registry);
 
   drive.contentProviderRegistry?.register(
     NO_CONTENT,
     new NoContentProvider({ apiEndpoint: "/api/contents", serverSettings }),
   );
-  for (const type of FILE_TYPES) {
+  const types = fileTypes(trans);
+  for (const type of types) {
     docRegistry.addFileType({ ...type, fileFormat: "text", contentType: "file", mimeTypes: [] });
   }
 
@@ -149,7 +149,7 @@ function activateCheckpoints(
       // what a file holds is not told by its name: a packed model is a .safetensors file, too
       const { format } = pickle
         ? { format: "" }
-        : (known ?? (await fetchTable(contents.localPath(path), serverSettings)));
+        : (known ?? (await fetchTable(contents.localPath(path), serverSettings, trans.__.bind(trans))));
       const code = pickle ? convertCode(pathFromNotebook(path)) : openCode(pathFromNotebook(path), format, start());
       const folder = PathExt.dirname(contents.localPath(path));
       const panel = notebooks?.currentWidget ?? (await newNotebook(app, folder));
@@ -158,10 +158,10 @@ function activateCheckpoints(
       await showErrorMessage(trans.__("Open in Notebook"), error instanceof Error ? error : String(error));
     }
   };
-  const start = () => ({ sparsity: settings.value.sparsity, bits: settings.value.bits });
+  const start = () => settings.now.peek();
   const isCheckpoint = (path: string) => {
     const type = docRegistry.getFileTypesForPath(path)[0]?.name;
-    return FILE_TYPES.some((known) => known.name === type);
+    return types.some((known) => known.name === type);
   };
   /** Ask for checkpoints; returns their paths, none if nobody chose. */
   const choose = async (title: string, defaultPath?: string): Promise<string[]> => {
@@ -175,18 +175,14 @@ function activateCheckpoints(
     return (chosen.value ?? []).map((file) => file.path);
   };
   const host: ViewerHost = {
-    settings: serverSettings,
+    server: serverSettings,
+    settings,
     trans,
     localPath: (path) => contents.localPath(path),
-    bytes: (value) => (settings.value.byteUnits === "binary" ? binaryBytes(value) : bytes(value)),
     chooseOther: async ({ path }) => {
       const [other] = await choose(trans.__("Compare with…"), PathExt.dirname(path));
       return other === undefined ? null : contents.localPath(other);
     },
-    start: () => ({
-      sparsity: settings.value.sparsity ?? DEFAULTS.sparsity,
-      bits: settings.value.bits ?? DEFAULTS.bits,
-    }),
     openInNotebook: ({ path, table }) => void openInNotebook(path, table),
     code: ({ path, isFolder }, table, tensor) => {
       if (tensor === null) return openCode(pathFromNotebook(path), table.format, start());
@@ -200,8 +196,8 @@ function activateCheckpoints(
     {
       name: FACTORY,
       label: trans.__("Checkpoint"),
-      fileTypes: FILE_TYPES.map((type) => type.name),
-      defaultFor: FILE_TYPES.map((type) => type.name),
+      fileTypes: types.map((type) => type.name),
+      defaultFor: types.map((type) => type.name),
       readOnly: true,
       contentProviderId: NO_CONTENT,
     },
@@ -282,7 +278,7 @@ function activateCheckpoints(
     icon: checkpointIcon,
     execute: async ({ cwd }) => {
       const folder = typeof cwd === "string" ? cwd : (browsers?.tracker.currentWidget?.model.path ?? "");
-      const copied = copyLessons(app, folder);
+      const copied = copyLessons(app, folder, trans);
       Notification.promise(copied, {
         pending: { message: trans.__("Copying the lessons…") },
         success: { message: (path) => trans.__("The lessons are in %1", PathExt.dirname(path as string)) },

@@ -1,8 +1,9 @@
 // The side panel "Models": what the active notebook's kernel holds, and the explorer of a model in a tab beside it.
 
 import type { JupyterFrontEnd } from "@jupyterlab/application";
-import { MainAreaWidget, showErrorMessage } from "@jupyterlab/apputils";
+import { type ISessionContext, MainAreaWidget, showErrorMessage } from "@jupyterlab/apputils";
 import { type INotebookTracker, NotebookActions, type NotebookPanel } from "@jupyterlab/notebook";
+import type { KernelMessage } from "@jupyterlab/services";
 import type { TranslationBundle } from "@jupyterlab/translation";
 import type { Message } from "@lumino/messaging";
 import { Widget } from "@lumino/widgets";
@@ -11,7 +12,15 @@ import { render } from "preact";
 import { short } from "../charts/number-format";
 import { watchTheme } from "../charts/theme";
 import { checkpointIcon } from "./icon";
-import { closeExplorer, type Listing, listModels, openExplorer, stopTraining } from "./kernel-models";
+import {
+  closeExplorer,
+  type Listing,
+  listModels,
+  openExplorer,
+  showsTraining,
+  stopTraining,
+  type When,
+} from "./kernel-models";
 
 const WIDGET_VIEW = "application/vnd.jupyter.widget-view+json";
 /** So often a training's progress is asked for while it is in sight. */
@@ -29,7 +38,10 @@ export class ModelsPanel extends Widget {
   private readonly failed = signal("");
   private readonly unwatch: () => void;
   /** Notebooks whose kernels have not answered yet: true, if what they will say may be out of date by then. */
-  private readonly asked = new Map<NotebookPanel, boolean>();
+  private readonly asked = {
+    "after cells": new Map<NotebookPanel, boolean>(),
+    "beside cells": new Map<NotebookPanel, boolean>(),
+  };
 
   constructor(private readonly host: PanelHost) {
     super();
@@ -52,29 +64,30 @@ export class ModelsPanel extends Widget {
   }
 
   /** Ask the kernel, unless nobody would see the answer. */
-  async refresh(): Promise<void> {
+  async refresh(when: When = "after cells"): Promise<void> {
     const { notebook } = this;
+    const asked = this.asked[when];
     if (!notebook || !this.isVisible) return;
-    if (this.asked.has(notebook)) {
-      this.asked.set(notebook, true);
+    if (asked.has(notebook)) {
+      asked.set(notebook, true);
       return;
     }
-    this.asked.set(notebook, false);
+    asked.set(notebook, false);
     let found: Listing | null = null;
     let failed = "";
     try {
-      found = await listModels(notebook);
+      found = await listModels(notebook, this.host.trans, when);
     } catch (error) {
       failed = error instanceof Error ? error.message : String(error);
     }
-    const outdated = this.asked.get(notebook);
-    this.asked.delete(notebook);
+    const outdated = asked.get(notebook);
+    asked.delete(notebook);
     if (this.isDisposed || notebook !== this.notebook) return;
     this.listing.value = found;
     this.failed.value = failed;
-    if (outdated) void this.refresh();
+    if (outdated) void this.refresh(when);
     else if (found?.trainings.length) {
-      setTimeout(() => void this.refresh(), POLL_MILLISECONDS);
+      setTimeout(() => void this.refresh("beside cells"), POLL_MILLISECONDS);
     }
   }
 
@@ -84,7 +97,7 @@ export class ModelsPanel extends Widget {
     if (!notebook) return;
     const { app, trans } = this.host;
     try {
-      const id = await openExplorer(notebook, name);
+      const id = await openExplorer(notebook, trans, name);
       const { rendermime } = notebook.content;
       const view = rendermime.createRenderer(WIDGET_VIEW);
       const data = { [WIDGET_VIEW]: { version_major: 2, version_minor: 0, model_id: id } };
@@ -100,7 +113,7 @@ export class ModelsPanel extends Widget {
       app.shell.activateById(tab.id);
       notebook.disposed.connect(() => tab.dispose());
       tab.disposed.connect(() => {
-        if (!notebook.isDisposed) void closeExplorer(notebook, id).catch(() => {}); // the kernel may be gone as well
+        if (!notebook.isDisposed) void closeExplorer(notebook, trans, id).catch(() => {}); // the kernel may be gone as well
       });
     } catch (error) {
       await showErrorMessage(trans.__("Explore %1", name), error instanceof Error ? error : String(error));
@@ -108,8 +121,9 @@ export class ModelsPanel extends Widget {
   }
 
   async stop(id: string): Promise<void> {
-    if (this.notebook) await stopTraining(this.notebook, id).catch(() => {}); // what is wrong, the next answer tells
-    void this.refresh();
+    const { notebook, host } = this;
+    if (notebook) await stopTraining(notebook, host.trans, id).catch(() => {}); // what is wrong, the next answer tells
+    void this.refresh("beside cells");
   }
 
   override dispose(): void {
@@ -132,6 +146,8 @@ export class ModelsPanel extends Widget {
     session?.kernelChanged.connect(this.onKernel, this);
     session?.statusChanged.disconnect(this.onStatus, this);
     session?.statusChanged.connect(this.onStatus, this);
+    session?.iopubMessage.disconnect(this.onMessage, this);
+    session?.iopubMessage.connect(this.onMessage, this);
     void this.refresh();
   }
 
@@ -142,6 +158,10 @@ export class ModelsPanel extends Widget {
 
   private onStatus(_: unknown, status: string): void {
     if (status === "restarting" || status === "dead") this.onKernel();
+  }
+
+  private onMessage(session: ISessionContext, message: KernelMessage.IMessage): void {
+    if (session === this.notebook?.sessionContext && showsTraining(message)) void this.refresh("beside cells");
   }
 
   private onExecuted(_: unknown, { notebook }: { notebook: Widget }): void {

@@ -22,7 +22,8 @@ reader = GGUFReader(${file})
 {tensor.name: tensor.tensor_type.name for tensor in reader.tensors}`;
   }
   if (format === "shrinkwidget") return `import shrinkwidget as sw\n\nsmall = sw.load(${file})\nsmall`;
-  const fields = Object.entries(start).filter(([, value]) => value !== null);
+  const { sparsity, bits } = start;
+  const fields = Object.entries({ sparsity, bits }).filter(([, value]) => value !== null);
   const args = [file, ...fields.map(([name, value]) => `${name}=${value}`)];
   return `import shrinkwidget as sw\n\nsw.explore(${args.join(", ")})`;
 }

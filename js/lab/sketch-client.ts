@@ -10,8 +10,8 @@ const GATHER_MS = 200;
 /** Nothing is said of the time that is left before so much has passed. */
 const FIRST_GUESS_MS = 800;
 
-/** Said when the server no longer answers. */
-export const LOST = "The connection to the Jupyter server was lost: look again, or reload the page and log in.";
+/** In place of a message when the server no longer answers: the page says so in the user's language. */
+export const LOST = "lost";
 
 /** A layer as the header of the file has it; `stored` is its type there if it is quantized, else "". */
 interface Layer extends LayerHeader {

@@ -9,16 +9,18 @@ import type { Recipe, Sketch } from "../core/types";
 import { createState, mount } from "../explorer/mount";
 import { KernellessExplorer } from "../live/kernelless-explorer";
 import type { Translate } from "./checkpoint-view";
-import type { SketchClient } from "./sketch-client";
+import { LOST, type SketchClient } from "./sketch-client";
+import type { TabMemory } from "./tab-memory";
 
 export interface WeightsOptions {
   translate: Translate;
   /** Bytes in the unit that the user has chosen. */
   bytes: (value: number) => string;
+  memory: TabMemory;
   /** Bytes of the files. */
   nbytes: number;
   /** Up to so many bytes the weights are looked at without being asked. */
-  limit: number;
+  unasked: number;
   /** Where the sliders stand at first. */
   start: Pick<Recipe, "sparsity" | "bits">;
   /** Ask for another checkpoint, and compare it with this one. */
@@ -36,7 +38,7 @@ export function mountWeights(element: HTMLElement, client: SketchClient, options
   render(<Progress client={client} options={options} />, root);
   const explorer = new FillingExplorer(place, client, options);
   const stop = effect(() => explorer.update());
-  if (options.nbytes <= options.limit) client.start();
+  if (options.nbytes <= options.unasked) client.start();
   return () => {
     stop();
     client.dispose();
@@ -81,7 +83,8 @@ class FillingExplorer {
     for (const controls of this.place.querySelectorAll<HTMLElement>(".sw-controls")) controls.inert = locked;
     this.place.dataset.locked = String(locked);
     if (done && !quantized && !this.place.dataset.ready) {
-      this.#host?.go(recipeJson(withFields(DEFAULTS, this.options.start)), sketch);
+      const { memory, start } = this.options;
+      this.#host?.go(memory.get().recipe ?? recipeJson(withFields(DEFAULTS, start)), sketch);
       this.place.dataset.ready = "true";
     }
   }
@@ -96,7 +99,9 @@ class FillingExplorer {
   #show(sketch: Sketch, locked: boolean, quantized: boolean): void {
     const recipe = quantized ? withFields(DEFAULTS, { layers: [["*", "keep"]] }) : DEFAULTS;
     const data = { recipe: recipeJson(recipe), values: { title: sketch.title }, known: {}, results: {} };
-    const host = new KernellessExplorer(data, sketch);
+    const host = new KernellessExplorer(data, sketch, (chosen) => {
+      if (!host.locked()) this.options.memory.set({ recipe: chosen });
+    });
     host.show(sketch, locked);
     const state = createState(host);
     const unmount = mount(this.place, state, (seen) => {
@@ -164,7 +169,7 @@ function Button({ press, children }: { press: () => void; children: string }) {
 function words(client: SketchClient, { translate: t, bytes, nbytes }: WeightsOptions): string {
   const { phase, place, bytes: read, total, seconds, message } = client.progress.value;
   if (phase === "idle") return t("%1 to read for the distributions.", bytes(nbytes));
-  if (phase === "failed") return message;
+  if (phase === "failed") return message === LOST ? lostWords(t) : message;
   if (phase === "cancelled") return t("Cancelled: %1 of %2 were read.", bytes(read), bytes(total));
   if (phase === "waiting") {
     return place > 0 ? t("Waits for other checkpoints: number %1 in the queue.", count(place)) : t("Begins to read.");
@@ -172,6 +177,11 @@ function words(client: SketchClient, { translate: t, bytes, nbytes }: WeightsOpt
   const far = t("%1 of %2 read", bytes(read), bytes(total));
   if (phase === "paused") return `${far} · ${t("paused")}`;
   return seconds === null ? far : `${far} · ${t("about %1 left", duration(seconds))}`;
+}
+
+/** What is said when the server no longer answers. */
+export function lostWords(t: Translate): string {
+  return t("The connection to the Jupyter server was lost: look again, or reload the page and log in.");
 }
 
 /** A time in words, in seconds up to two minutes. */
