@@ -70,7 +70,7 @@ notebooks: $(VENV)/ready-test $(STATIC)  ## every example from top to bottom
 	$(STAGE) notebooks $(APART) worksteal tests/test_notebooks.py
 
 browser: chromium $(VENV)/ready-test $(STATIC)  ## the widget in a real JupyterLab in a real Chromium
-	$(STAGE) browser $(BIN)/pytest tests/widget
+	$(STAGE) browser $(APART) loadfile tests/widget
 
 # first of all: what no package of pip's can bring must be missed within seconds, not after everything else is installed
 chromium: $(VENV)/made

@@ -100,8 +100,8 @@ def _open(running: jupyterlab_server.Lab, browser: Browser, name: str, cell: str
     notebook_page.write(running.folder / f"{name}.ipynb", [cell])
     page = browser.new_page(viewport={"width": 1400, "height": 1000})
     page.set_default_timeout(LONG)
-    book = Notebook(page)
-    book.open(running.address(f"{name}.ipynb"))
+    book = Notebook(page, address=running.address(f"{name}.ipynb"))
+    book.load()
     book.run_all()
     return book
 

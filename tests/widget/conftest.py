@@ -1,9 +1,9 @@
-"""The browser tests' fixtures: one JupyterLab and one Chromium for all of them, a notebook for each."""
+"""The browser tests' fixtures: one JupyterLab, one Chromium and two pages for all of them, a notebook for each."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, expect, sync_playwright
 
 from . import chromium, jupyterlab_server, notebook_page
+from .lab_page import VIEWPORT, LabPage
 from .notebook_page import Notebook
 
 Open = Callable[..., Notebook]
@@ -41,30 +42,10 @@ def browser() -> Iterator[Browser]:
 @contextmanager
 def new_context(browser: Browser) -> Iterator[BrowserContext]:
     """Open an empty browser profile, and close it in the end."""
-    opened = browser.new_context(viewport={"width": 1400, "height": 1000})
+    opened = browser.new_context(viewport=VIEWPORT)
     opened.set_default_timeout(PATIENCE)
     yield opened
     opened.close()
-
-
-@contextmanager
-def notebooks(jupyterlab: jupyterlab_server.Lab, context: BrowserContext, title: str) -> Iterator[Open]:
-    """Give a function that writes cells into a notebook and opens it; in the end no page may have complained."""
-    opened: list[Notebook] = []
-
-    def open_(*cells: str) -> Notebook:
-        name = re.sub(r"\W+", "-", title).strip("-") + f"-{len(opened)}.ipynb"
-        notebook_page.write(jupyterlab.folder / name, cells)
-        book = Notebook(context.new_page())
-        book.listen()
-        book.open(jupyterlab.address(name))
-        opened.append(book)
-        return book
-
-    yield open_
-    for book in opened:
-        book.shut_down()
-    assert [line for book in opened for line in book.complaints] == []
 
 
 @pytest.fixture
@@ -74,22 +55,52 @@ def context(browser: Browser) -> Iterator[BrowserContext]:
         yield opened
 
 
+@pytest.fixture(scope="session")
+def lab_page(jupyterlab: jupyterlab_server.Lab, browser: Browser) -> Iterator[LabPage]:
+    """Load JupyterLab once for the tests that have a notebook of their own, or none."""
+    with new_context(browser) as context:
+        yield LabPage.load(jupyterlab, context.new_page())
+
+
+@pytest.fixture(scope="session")
+def second_lab_page(jupyterlab: jupyterlab_server.Lab, browser: Browser) -> Iterator[LabPage]:
+    """Load JupyterLab in another page, for notebooks that stay open through all tests of a module."""
+    with new_context(browser) as context:
+        yield LabPage.load(jupyterlab, context.new_page())
+
+
+def write_and_open(lab_page: LabPage, title: str, cells: Sequence[str]) -> Notebook:
+    """Write cells into a notebook that is named after a test, and open it."""
+    name = re.sub(r"\W+", "-", title).strip("-") + ".ipynb"
+    notebook_page.write(lab_page.lab.folder / name, cells)
+    return lab_page.open_notebook(name)
+
+
 @pytest.fixture
-def open_notebook(
-    jupyterlab: jupyterlab_server.Lab, context: BrowserContext, request: pytest.FixtureRequest
-) -> Iterator[Open]:
+def open_notebook(lab_page: LabPage, request: pytest.FixtureRequest) -> Iterator[Open]:
     """Return a function that writes cells into a notebook and opens it; the test fails if the page complained."""
-    with notebooks(jupyterlab, context, request.node.name) as open_:
-        yield open_
+    yield lambda *cells: write_and_open(lab_page, request.node.name, cells)
+    complaints = [*lab_page.complaints]
+    lab_page.tidy_up()
+    assert complaints == []
+
+
+@pytest.fixture
+def lab(lab_page: LabPage) -> Iterator[LabPage]:
+    """Give JupyterLab to a test of the extension, which fails if an error of the page came from the extension."""
+    yield lab_page
+    errors = lab_page.our_errors()
+    lab_page.tidy_up()
+    assert errors == []
 
 
 @pytest.fixture(scope="module")
-def shared_notebook(
-    jupyterlab: jupyterlab_server.Lab, browser: Browser, request: pytest.FixtureRequest
-) -> Iterator[Notebook]:
+def shared_notebook(second_lab_page: LabPage, request: pytest.FixtureRequest) -> Iterator[Notebook]:
     """Open the `SHARED` cells of a test module in one notebook for all its tests: a kernel takes seconds to start."""
-    with new_context(browser) as context, notebooks(jupyterlab, context, request.node.name) as open_:
-        yield open_(*request.module.SHARED)
+    yield write_and_open(second_lab_page, request.node.name, request.module.SHARED)
+    complaints = [*second_lab_page.complaints]
+    second_lab_page.tidy_up()
+    assert complaints == []
 
 
 @pytest.fixture

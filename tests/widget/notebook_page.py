@@ -1,4 +1,4 @@
-"""A notebook open in the browser: runs its cells, asks its kernel, and writes down what the page complains of."""
+"""A notebook open in the browser: runs its cells, and asks its kernel."""
 
 from __future__ import annotations
 
@@ -10,33 +10,29 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
-from playwright.sync_api import ConsoleMessage, Locator, Page
+from playwright.sync_api import Locator, Page
 
 KERNEL = "window.jupyterapp.shell.currentWidget.sessionContext.session?.kernel"
 CONTEXT = "window.jupyterapp.shell.currentWidget.sessionContext"
 LONG = 120_000
-HARMLESS = ("Could not restore the debugger state",)  # JupyterLab's own, when a page leaves or a kernel ends
 
 
 @dataclass
 class Notebook:
-    """One notebook in one page."""
+    """The notebook in front of a page, and what the page complains of."""
 
     page: Page
     complaints: list[str] = field(default_factory=list)
+    address: str = ""
+    """What the page is loaded from when it is loaded again."""
 
-    def listen(self) -> None:
-        """Write down every error of the page and its console from now on."""
-        self.page.on("console", self._hear)
-        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+    def load(self) -> None:
+        """Load JupyterLab with this notebook alone, also again, and wait for its kernel."""
+        self.page.goto(self.address)
+        self.wait_for_kernel()
 
-    def _hear(self, message: ConsoleMessage) -> None:
-        if message.type == "error" and not any(words in message.text for words in HARMLESS):
-            self.complaints.append(f"{message.text} ({message.location.get('url', '')})")
-
-    def open(self, address: str) -> None:
-        """Open the notebook and wait for its kernel, with the sidebar out of the way."""
-        self.page.goto(address)
+    def wait_for_kernel(self) -> None:
+        """Wait until the notebook is there and its kernel idle, and have the sidebar out of the way."""
         self.page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=LONG)
         self.page.wait_for_function(f"{KERNEL}?.status === 'idle'", timeout=LONG)
         self.page.evaluate("window.jupyterapp.shell.collapseLeft()")

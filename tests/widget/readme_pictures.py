@@ -136,13 +136,13 @@ def main() -> None:
         browser = playwright.chromium.launch(executable_path=path, headless=True, args=list(chromium.FLAGS))
         try:
             notebook_page.write(server.folder / "pictures.ipynb", CELLS)
-            book = Notebook(browser.new_page(viewport={"width": 1500, "height": 1400}))
-            book.page.set_default_timeout(60_000)
-            book.open(server.address("pictures.ipynb"))
+            page = browser.new_page(viewport={"width": 1500, "height": 1400})
+            page.set_default_timeout(60_000)
+            book = Notebook(page, address=server.address("pictures.ipynb"))
+            book.load()
             explorer(book)
             parts(book)
             monitor(book)
-            book.shut_down()
             checkpoint(browser.new_page(viewport={"width": 1200, "height": 720}), server)
         finally:
             browser.close()

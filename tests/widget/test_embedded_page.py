@@ -72,6 +72,7 @@ def test_a_published_notebook_stays_alive_and_every_cell_keeps_its_own_picture(
     page.goto(jupyterlab.address("downloaded.ipynb"))
     expect(page.locator(seen)).to_have_count(2)
     expect(page.locator("iframe.shrinkwidget-page")).to_have_count(0)
+    page.close()
 
 
 def check_published(browser: Browser, path: Path, screenshots: Path) -> None:

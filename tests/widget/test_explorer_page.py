@@ -307,7 +307,7 @@ def test_without_a_kernel_there_is_a_picture_and_no_broken_widget(book: Notebook
     page.score()
     book.save()
     book.restart_kernel()
-    book.page.reload()
+    book.load()
     picture = book.page.locator(".jp-OutputArea-output img").first
     expect(picture).to_be_visible(timeout=60_000)
     assert picture.evaluate("image => image.naturalWidth") > 300

@@ -4,73 +4,31 @@ from __future__ import annotations
 
 import json
 import re
-import secrets
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import torch
-from playwright.sync_api import BrowserContext, Error, Locator, Page, Request, Route, expect
+from playwright.sync_api import Browser, Locator, expect
 from safetensors.torch import save_file
 
 import shrinkwidget as sw
 
 from ..engine.test_gguf_header import write_gguf
-from ..engine.test_safetensors_checkpoint import save_sharded
-from .conftest import Open
-from .jupyterlab_server import Lab
+from ..engine.test_safetensors_checkpoint import FIRST, SECOND, save_sharded
+from .conftest import Open, new_context
+from .jupyterlab_server import Lab, start
+from .lab_page import LabPage
 from .notebook_page import LONG, Notebook
 
 BLOCKS = {f"model.layers.{i}.attn.weight": (64, 64) for i in range(6)} | {
     f"model.layers.{i}.norm": (64,) for i in range(6)
 }
-
-
-@dataclass
-class LabPage:
-    """JupyterLab in a fresh workspace, and the requests it has made."""
-
-    lab: Lab
-    page: Page
-    requests: list[Request]
-    complaints: list[str]
-
-    def open_folder(self, name: str) -> None:
-        self.page.goto(f"{self.lab.url}lab/workspaces/{secrets.token_hex(4)}/tree/{name}?token={self.lab.token}")
-        self.page.wait_for_selector(".jp-DirListing-item", timeout=LONG)
-
-    def file(self, name: str) -> Locator:
-        """Return a file or folder in the file browser."""
-        return self.page.locator(".jp-DirListing-item").filter(has_text=re.compile(rf"^\s*{re.escape(name)}"))
-
-    @property
-    def viewer(self) -> Locator:
-        """Return the content of the checkpoint's tab in front."""
-        return self.page.locator(".jp-shrinkwidget-checkpoint:visible")
-
-    def double_click(self, name: str) -> Locator:
-        """Open a file as a user does; return its tab's content."""
-        self.file(name).dblclick()
-        return self.viewer
-
-    def menu(self, name: str, entry: str) -> None:
-        """Choose an entry of the context menu of a file or folder."""
-        self.file(name).click(button="right")
-        self.page.get_by_role("menuitem", name=entry, exact=True).click()
-
-    def command(self, name: str, **arguments: object) -> None:
-        """Run one of JupyterLab's commands, and wait until it is done."""
-        Notebook(self.page).command(name, **arguments)
-
-    def sources(self) -> list[str]:
-        """Return the code of the cells of the notebook in front."""
-        cells = (
-            "window.jupyterapp.shell.currentWidget.content.widgets.map((cell) => cell.model.sharedModel.getSource())"
-        )
-        return list(self.page.evaluate(cells))
 
 
 @pytest.fixture
@@ -85,23 +43,11 @@ def folder(jupyterlab: Lab, tmp_path: Path) -> Path:
     return found
 
 
-def ours(error: Error) -> list[str]:
-    """Return where an error of the page came from, if the extension had part in it: JupyterLab has its own."""
-    stack = error.stack or ""
-    return [stack] if "/extensions/shrinkwidget/" in stack else []
-
-
 @pytest.fixture
-def lab(jupyterlab: Lab, context: BrowserContext, folder: Path) -> Iterator[LabPage]:
-    page = context.new_page()
-    requests: list[Request] = []
-    complaints: list[str] = []
-    page.on("request", lambda request: requests.append(request))  # playwright takes no builtin
-    page.on("pageerror", lambda error: complaints.extend(ours(error)))
-    found = LabPage(jupyterlab, page, requests, complaints)
-    found.open_folder(folder.name)
-    yield found
-    assert complaints == []
+def lab(lab: LabPage, folder: Path) -> LabPage:
+    """Show the folder of checkpoints in JupyterLab."""
+    lab.open_folder(folder.name)
+    return lab
 
 
 def row(viewer: Locator, name: str) -> Locator:
@@ -129,13 +75,12 @@ def test_a_double_click_shows_what_is_in_a_checkpoint_and_reads_no_weight(
     row(viewer, "layers").click()
     expect(viewer.get_by_text("×6")).to_have_count(1)
     row(viewer, "0…5").click()
-    row(viewer, "attn").click()
-    assert cells(row(viewer, "weight")) == ["[64, 64]", "F32", "4,096", "16.4 kB", "15 %"]
+    assert cells(row(viewer, "attn.weight")) == ["[64, 64]", "F32", "4,096", "16.4 kB", "15 %"]
     viewer.get_by_text("Metadata (1)").click()
     expect(viewer.get_by_test_id("checkpoint-metadata")).to_contain_text("epoch")
     asked = [ask for ask in lab.requests if "/api/contents/" in ask.url and "tiny.safetensors" in ask.url]
     assert asked, "JupyterLab asks for the file's name and date"
-    assert any("/extensions/shrinkwidget/" in ask.url for ask in lab.requests), "`ours` tells it by that"
+    assert lab.page.locator("script[src*='/extensions/shrinkwidget/']").count(), "`our_errors` tells ours by that"
     assert {ask.method for ask in asked} == {"GET"}, "and neither writes the file, nor copies it"
     read = [ask.url for ask in asked if "/checkpoints?" not in ask.url]
     assert [url for url in read if "content=0" not in url] == []
@@ -156,10 +101,10 @@ def test_the_tree_is_searched_sorted_and_moved_in_by_keys(lab: LabPage) -> None:
     expect(rows).to_have_count(1)
     viewer.get_by_role("searchbox").fill("")
     viewer.get_by_role("button", name="bytes").click()
-    assert rows.locator("th bdi").all_inner_texts() == ["model", "layers", "embed"]
+    assert rows.locator("th bdi").all_inner_texts() == ["model", "layers", "embed.weight"]
     viewer.get_by_role("button", name="bytes").click()
     expect(viewer.locator("th[aria-sort=ascending]")).to_have_count(1)
-    assert rows.locator("th bdi").all_inner_texts() == ["model", "embed", "layers"]
+    assert rows.locator("th bdi").all_inner_texts() == ["model", "embed.weight", "layers"]
     grid.focus()
     for key, name in (("End", "layers"), ("ArrowRight", "layers"), ("ArrowRight", "0…5"), ("Enter", "0…5")):
         grid.press(key)
@@ -183,7 +128,7 @@ def test_a_hundred_thousand_tensors_are_listed_and_few_of_them_are_in_the_page(l
     header = {f"t.{i}": {"dtype": "U8", "shape": [1], "data_offsets": [i, i + 1]} for i in range(n)}
     text = json.dumps(header).encode()
     (folder / "many.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + bytes(n))
-    lab.command("filebrowser:refresh")
+    lab.refresh()
     viewer = lab.double_click("many.safetensors")
     expect(viewer.get_by_role("treegrid")).to_have_attribute("aria-rowcount", f"{n + 2}")
     assert viewer.get_by_test_id("checkpoint-row").count() < 100
@@ -204,7 +149,7 @@ def test_a_gguf_file_is_shown_with_its_types(lab: LabPage) -> None:
 def test_a_folder_opens_from_its_context_menu_and_its_tab_is_there_after_a_reload(lab: LabPage, folder: Path) -> None:
     (folder / "llama").mkdir()
     save_sharded(folder / "llama")
-    lab.command("filebrowser:refresh")
+    lab.refresh()
     lab.menu("llama", "Open as Checkpoint")
     expect(lab.viewer.get_by_test_id("checkpoint-facts")).to_contain_text("2 files")
     lab.page.wait_for_timeout(1500)  # JupyterLab saves its layout a second after a change
@@ -216,24 +161,23 @@ def test_open_in_notebook_puts_what_opens_the_file_into_a_notebook(lab: LabPage,
     small = sw.compress(sw.demo.model(), sparsity=0.9, bits=4)
     small.save(folder / "small.safetensors")
     torch.save({}, folder / "old.pt")
-    lab.command("filebrowser:refresh")
+    lab.refresh()
     lab.double_click("tiny.safetensors").get_by_role("button", name="Open in notebook").click()
     lab.page.wait_for_selector(".jp-Notebook .sw-explorer", timeout=LONG)
     book = Notebook(lab.page)
     assert book.python("type(_).__name__") == "Explorer"
     assert book.python("__import__('os').getcwd()") == str(folder)
-    assert lab.sources()[0] == 'import shrinkwidget as sw\n\nsw.explore("tiny.safetensors")'
+    assert lab.sources(1)[0] == 'import shrinkwidget as sw\n\nsw.explore("tiny.safetensors")'
     # what follows goes into the notebook that is there
     viewer = lab.double_click("small.safetensors")
     expect(viewer.get_by_test_id("checkpoint-facts")).to_contain_text("packed by shrinkwidget · 90\u00a0%, 4 bits")
     expect(viewer.get_by_test_id("checkpoint-sections")).to_contain_text("mask")
     lab.menu("small.safetensors", "Open in Notebook")
-    expect(lab.page.locator(".jp-Notebook:visible .jp-OutputArea-output")).to_have_count(2, timeout=LONG)
+    assert lab.sources(2)[1] == 'import shrinkwidget as sw\n\nsmall = sw.load("small.safetensors")\nsmall'
+    book.until("'small' in globals()")
     assert book.python("small.nbytes") == small.nbytes
     lab.menu("old.pt", "Open in Notebook")
-    expect(lab.page.locator(".jp-Notebook:visible .jp-Cell")).to_have_count(3)
-    assert 'torch.load("old.pt", map_location="cpu", weights_only=True)' in "".join(lab.sources())
-    book.shut_down()
+    assert 'torch.load("old.pt", map_location="cpu", weights_only=True)' in "".join(lab.sources(3))
 
 
 def test_the_launcher_starts_with_a_model(lab: LabPage) -> None:
@@ -242,7 +186,6 @@ def test_the_launcher_starts_with_a_model(lab: LabPage) -> None:
     expect(section.locator(".jp-LauncherCard")).to_have_count(3)
     section.locator(".jp-LauncherCard", has_text="Explore a Model").click()
     lab.page.wait_for_selector(".jp-Notebook .sw-explorer", timeout=LONG)
-    Notebook(lab.page).shut_down()
 
 
 def test_the_launcher_leads_to_the_first_lesson_and_writes_over_nothing(lab: LabPage, folder: Path) -> None:
@@ -263,7 +206,6 @@ def test_the_launcher_leads_to_the_first_lesson_and_writes_over_nothing(lab: Lab
         "[...window.jupyterapp.serviceManager.sessions.running()].map((s) => s.name))"
     )
     assert [name for name in kernels if name == "shrinkwidget-workshop"] == []
-    Notebook(lab.page).shut_down()
 
 
 def written(header: bytes, data: bytes = b"", length: int | None = None) -> bytes:
@@ -295,18 +237,30 @@ BAD_FILES = {
 }
 
 
-def test_every_bad_file_gives_one_sentence_in_its_tab(lab: LabPage, folder: Path) -> None:
+def test_every_bad_file_gives_one_sentence_in_its_tab(lab: LabPage, folder: Path, tmp_path: Path) -> None:
     for name, (data, _) in BAD_FILES.items():
         (folder / f"{name}.safetensors").write_bytes(data)
     index = {"weight_map": {"w": "../../secret.safetensors"}}
     (folder / "escape.safetensors.index.json").write_text(json.dumps(index))
     index = {"weight_map": {"w": "model-00001-of-00001.safetensors"}}
     (folder / "shards.safetensors.index.json").write_text(json.dumps(index))
+    (folder / "swapped").mkdir()
+    save_sharded(folder / "swapped")
+    (folder / "swapped" / FIRST).rename(folder / "swapped" / "third")
+    (folder / "swapped" / SECOND).rename(folder / "swapped" / FIRST)
+    (folder / "swapped" / "third").rename(folder / "swapped" / SECOND)
     torch.save({}, folder / "old.pt")
     (folder / "folder.safetensors").mkdir()
+    save_file({"w": torch.ones(1)}, folder / "protected.safetensors")
+    (folder / "protected.safetensors").chmod(0)
+    save_file({"w": torch.ones(1)}, tmp_path / "outside.safetensors")
+    (folder / "link.safetensors").symlink_to(tmp_path / "outside.safetensors")
     told = {f"{name}.safetensors": words for name, (_, words) in BAD_FILES.items()} | {
         "escape.safetensors.index.json": "which is not in its own folder",
         "shards.safetensors.index.json": "cannot be opened whole",
+        "swapped/model.safetensors.index.json": "says that 'embed.weight' is in",
+        "protected.safetensors": "Permission denied",
+        "link.safetensors": "is not in the folder of this server",
         "old.pt": "reading a pickle can run any code in it",
     }
     for name, words in told.items():
@@ -315,8 +269,16 @@ def test_every_bad_file_gives_one_sentence_in_its_tab(lab: LabPage, folder: Path
         expect(failed.locator("p")).to_contain_text(words)
         assert len(failed.locator("p").inner_text().splitlines()) == 1
         lab.command("application:close")
-    lab.command("shrinkwidget:open-folder", path=f"{folder.name}/folder.safetensors")
-    expect(lab.viewer.get_by_test_id("checkpoint-failed")).to_contain_text("holds no .safetensors file")
+    for path, words in (
+        (f"{folder.name}/folder.safetensors", "holds no .safetensors file"),
+        ("../..", "is not in the"),
+    ):
+        lab.command("shrinkwidget:open-folder", path=path)
+        expect(lab.viewer.get_by_test_id("checkpoint-failed")).to_contain_text(words)
+        lab.command("application:close")
+    address = f"{lab.lab.url}shrinkwidget/api/checkpoint?path={folder.name}/tiny.safetensors"
+    with pytest.raises(urllib.error.HTTPError, match="403"):
+        urllib.request.urlopen(address)  # without the token
     expect(lab.page.locator(".jp-Dialog")).to_have_count(0)
     expect(lab.double_click("tiny.safetensors").get_by_test_id("checkpoint-facts")).to_be_visible()
 
@@ -324,17 +286,9 @@ def test_every_bad_file_gives_one_sentence_in_its_tab(lab: LabPage, folder: Path
 def test_names_with_markup_are_shown_as_they_are(lab: LabPage, folder: Path) -> None:
     name = '<img src=x onerror="alert()">'
     (folder / "markup.safetensors").write_bytes(written(one_tensor(name), bytes(4)))
-    lab.command("filebrowser:refresh")
+    lab.refresh()
     expect(row(lab.double_click("markup.safetensors"), name)).to_be_visible()
     assert lab.viewer.locator("img").count() == 0
-
-
-def answer_a_stranger(route: Route) -> None:
-    """Answer as the server does to somebody it does not know: a page cannot forget its own cookies."""
-    try:
-        urllib.request.urlopen(route.request.url)
-    except urllib.error.HTTPError as error:
-        route.fulfill(status=error.code, body=error.read(), content_type="application/json")
 
 
 def test_a_tab_says_what_has_become_of_its_file_or_of_the_server_and_can_try_again(lab: LabPage, folder: Path) -> None:
@@ -355,38 +309,74 @@ def test_a_tab_says_what_has_become_of_its_file_or_of_the_server_and_can_try_aga
     save_file({"one": torch.ones(1)}, path)
     lab.command("docmanager:reload")
     expect(facts).to_contain_text("1 tensor ")
-    lab.page.context.set_offline(True)
-    lab.command("docmanager:reload")
-    expect(failed).to_contain_text("does not answer")
-    lab.page.context.set_offline(False)
-    lab.complaints[:] = [line for line in lab.complaints if "Failed to fetch" not in line]  # JupyterLab's own questions
-    again.click()
-    expect(facts).to_contain_text("1 tensor ")
-    save_file({"two": torch.ones(2)}, path)
-    lab.page.route("**/shrinkwidget/api/**", answer_a_stranger)
-    lab.command("docmanager:reload")
-    expect(failed).to_contain_text("Your session at the Jupyter server has expired")
+
+
+@pytest.fixture
+def start_until_the_end() -> Iterator[Callable[..., Lab]]:
+    """Return a function that starts a JupyterLab, which ends with the test."""
+    with ExitStack() as stack:
+
+        def start_(*args: Any) -> Lab:
+            running = start(*args)
+            stack.callback(running.stop)
+            return running
+
+        yield start_
+
+
+def test_a_tab_goes_on_after_the_server_has_restarted_and_says_when_its_session_has_expired(
+    browser: Browser, tmp_path: Path, start_until_the_end: Callable[..., Lab]
+) -> None:
+    server = start_until_the_end(tmp_path)
+    save_file({"one": torch.ones(1)}, server.folder / "one.safetensors")
+    port = urlsplit(server.url).port
+    with new_context(browser) as context:
+        lab = LabPage.load(server, context.new_page())
+        lab.command("docmanager:open", path="one.safetensors")
+        facts, failed = (lab.viewer.get_by_test_id(f"checkpoint-{part}") for part in ("facts", "failed"))
+        expect(facts).to_contain_text("1 tensor ")
+        server.stop()
+        lab.command("docmanager:reload")
+        expect(failed).to_contain_text("does not answer")
+        server = start_until_the_end(tmp_path, port, server.token)
+        lab.viewer.get_by_role("button", name="Try again").dispatch_event("click")  # JupyterLab's dialog is above it
+        expect(facts).to_contain_text("1 tensor ")
+        server.stop()
+        (tmp_path / "runtime" / "jupyter_cookie_secret").unlink()
+        start_until_the_end(tmp_path, port)  # with another token
+        lab.command("docmanager:reload")
+        expect(failed).to_contain_text("Your session at the Jupyter server has expired")
 
 
 def test_a_tab_is_there_again_after_a_reload_and_shows_bytes_as_the_settings_say(lab: LabPage) -> None:
     facts = lab.double_click("tiny.safetensors").get_by_test_id("checkpoint-facts")
     expect(facts).to_contain_text("114\u00a0kB")
-    save = "window.jupyterapp.serviceManager.settings.save('shrinkwidget:checkpoints', '{\"byteUnits\": \"binary\"}')"
-    lab.page.evaluate(save)
+    lab.set("byteUnits", "binary")
+    expect(facts).to_contain_text("111\u00a0KiB")
+    row(lab.viewer, "layers").click()
+    lab.viewer.get_by_role("button", name="bytes").click()
+    expect(lab.viewer.get_by_test_id("weights")).to_have_attribute("data-phase", "done", timeout=LONG)
+    lab.viewer.get_by_test_id("sparsity").fill("70")
     lab.page.wait_for_timeout(1500)  # JupyterLab saves its layout a second after a change
     lab.page.reload()
     expect(facts).to_contain_text("111\u00a0KiB", timeout=LONG)
-    lab.page.evaluate("window.jupyterapp.serviceManager.settings.save('shrinkwidget:checkpoints', '{}')")
+    expect(row(lab.viewer, "0…5")).to_be_visible()
+    expect(lab.viewer.locator("th[aria-sort=descending]")).to_have_text("bytes ↓")
+    expect(lab.viewer.get_by_test_id("sparsity")).to_have_value("70")
+    lab.command("application:close")  # what is closed is opened anew
+    expect(row(lab.double_click("tiny.safetensors"), "0…5")).to_have_count(0)
+    expect(lab.viewer.get_by_test_id("sparsity")).to_have_value("0")
 
 
 def test_the_panel_lists_the_models_of_the_kernel_and_leaves_no_trace_in_it(
-    open_notebook: Open, screenshots: Path
+    open_notebook: Open, lab_page: LabPage, screenshots: Path
 ) -> None:
     book = open_notebook(
         "import shrinkwidget as sw, torch\nnet = sw.demo.model()\nhead = torch.nn.Linear(8, 2)",
         "ex = sw.explore(net)\nex",
         "del head\n'last'",
         "run = sw.retrain(net, sw.demo.few(per_class=8), epochs=100_000, background=True)\nNone",
+        "waited = sw.retrain(net, sw.demo.few(per_class=8), epochs=100_000)",
     )
     book.command("shrinkwidget:show-models")
     models, trainings = book.page.get_by_test_id("kernel-model"), book.page.get_by_test_id("kernel-training")
@@ -421,3 +411,12 @@ def test_the_panel_lists_the_models_of_the_kernel_and_leaves_no_trace_in_it(
     trainings.get_by_role("button", name="Stop").click()
     expect(trainings).to_have_count(0)
     assert book.python("run.state") == "stopped"
+    book.start(4)  # the cell waits for its training, and Stop does not wait for the cell
+    expect(trainings).to_contain_text("epoch")
+    assert book.running(4)
+    trainings.get_by_role("button", name="Stop").click()
+    expect(book.cell(4).locator(".jp-InputPrompt")).to_have_text("[5]:")
+    expect(trainings).to_have_count(0)
+    assert "of 100000 epochs" in book.python("waited.provenance")
+    lab_page.set("byteUnits", "binary")
+    expect(models.first).to_contain_text("676\u00a0KiB")

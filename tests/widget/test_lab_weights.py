@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import json
+import os
 import re
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import gguf
 import numpy as np
 import psutil
 import pytest
 import torch
-from playwright.sync_api import BrowserContext, Locator, WebSocketRoute, expect
+from playwright.sync_api import Locator, WebSocketRoute, expect
 from safetensors.torch import load_file, save_file
 
 import shrinkwidget as sw
 
 from .explorer_page import NEXT_FRAME
 from .jupyterlab_server import Lab
-from .notebook_page import Notebook
-from .test_lab_extension import LabPage, ours
+from .lab_page import LabPage
+from .notebook_page import LONG, Notebook
 
 LAYERS = {f"model.layers.{i}.attn.weight": (96, 64) for i in range(6)}
 
@@ -39,18 +40,19 @@ def checkpoint(jupyterlab: Lab, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def lab(jupyterlab: Lab, context: BrowserContext, checkpoint: Path) -> Iterator[LabPage]:
-    page = context.new_page()
-    complaints: list[str] = []
-    page.on("pageerror", lambda error: complaints.extend(ours(error)))
-    found = LabPage(jupyterlab, page, [], complaints)
-    found.open_folder(checkpoint.parent.name)
-    yield found
-    assert complaints == []
+def lab(lab: LabPage, checkpoint: Path) -> LabPage:
+    """Show the checkpoint's folder in JupyterLab."""
+    lab.open_folder(checkpoint.parent.name)
+    return lab
+
+
+# how large a canvas is, and what is on it
+DRAWN = "canvas => ({width: canvas.width, height: canvas.height, pixels: canvas.toDataURL()})"
 
 
 def phase(viewer: Locator, name: str) -> None:
-    expect(viewer.get_by_test_id("weights")).to_have_attribute("data-phase", name)
+    """Wait until looking at the weights has come so far: its process goes last, and loads torch."""
+    expect(viewer.get_by_test_id("weights")).to_have_attribute("data-phase", name, timeout=LONG)
 
 
 def shown_bytes(viewer: Locator) -> int:
@@ -91,11 +93,14 @@ def test_a_double_click_leads_to_the_table_the_ridge_and_sliders_that_answer(
     expect(viewer.get_by_test_id("ridge")).to_be_visible()
     sketch = sw.sketch(checkpoint)
     assert shown_bytes(viewer) == sw.estimate(sketch, sw.Recipe()).nbytes
+    about = viewer.get_by_test_id("sqnr").locator(".sw-approx")
+    expect(about).to_have_attribute("data-exact", "true")  # nothing is rounded yet: there is nothing to estimate
     drag_to(lab, viewer, 0.7)
     choose(viewer, "bits", "4")
     made = recipe(viewer)
     assert 0.6 < made.sparsity < 0.8
     assert made.bits == 4
+    expect(about).to_have_attribute("data-exact", "false")
     assert shown_bytes(viewer) == sw.estimate(sketch, made).nbytes
     viewer.get_by_test_id("options").click()
     choose(viewer, "structure", "2:4")
@@ -133,9 +138,11 @@ def test_the_page_pauses_goes_on_cancels_and_looks_again(lab: LabPage, checkpoin
         server.on_close(lambda *_: None)  # the page hears of the end when it has all
         page.on_message(from_page)
 
-    lab.page.route_web_socket(re.compile("shrinkwidget/api/sketch"), between)
-    lab.open_folder(checkpoint.parent.name)  # sockets are only routed of pages opened after that
-    viewer = lab.double_click("tiny.safetensors")
+    page = lab.page.context.new_page()
+    page.route_web_socket(re.compile("shrinkwidget/api/sketch"), between)
+    own = LabPage.load(lab.lab, page)  # sockets are only routed of pages opened after that
+    own.open_folder(checkpoint.parent.name)
+    viewer = own.double_click("tiny.safetensors")
     phase(viewer, "running")
     status = viewer.get_by_test_id("weights-status")
     expect(status).to_have_text(re.compile(r"0\sB of 160\skB read"))
@@ -150,7 +157,7 @@ def test_the_page_pauses_goes_on_cancels_and_looks_again(lab: LabPage, checkpoin
     expect(status).to_contain_text("paused")
     viewer.get_by_role("button", name="Go on").click()
     assert asked[-2:] == [{"pause": True}, {"pause": False}]
-    lab.page.wait_for_timeout(1500)  # before that nobody can tell how long it takes
+    page.wait_for_timeout(1000)  # before that nobody can tell how long it takes
     for message in [message for message in held if isinstance(message, bytes)][:3]:
         pages[0].send(message)
     expect(status).to_have_text(re.compile(r"of 160\skB read · about"))
@@ -160,6 +167,8 @@ def test_the_page_pauses_goes_on_cancels_and_looks_again(lab: LabPage, checkpoin
     released.append(True)
     viewer.get_by_role("button", name="Look again").click()
     phase(viewer, "done")
+    assert own.our_errors() == []
+    page.close()
 
 
 def test_quantized_weights_are_drawn_and_not_offered_to_recipes(lab: LabPage, checkpoint: Path) -> None:
@@ -172,7 +181,7 @@ def test_quantized_weights_are_drawn_and_not_offered_to_recipes(lab: LabPage, ch
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    Notebook(lab.page).command("filebrowser:refresh")
+    lab.refresh()
     viewer = lab.double_click("tiny.gguf")
     phase(viewer, "done")
     expect(viewer.get_by_test_id("weights-quantized")).to_contain_text("Quantized already (Q4_0, Q8_0)")
@@ -186,7 +195,7 @@ def test_a_layer_of_nan_is_told_and_the_others_are_shown(lab: LabPage, checkpoin
     state = {name: torch.randn(shape) for name, shape in LAYERS.items()}
     state["model.layers.2.attn.weight"][0] = float("nan")
     save_file(state, checkpoint.with_name("nan.safetensors"))
-    Notebook(lab.page).command("filebrowser:refresh")
+    lab.refresh()
     viewer = lab.double_click("nan.safetensors")
     phase(viewer, "done")
     expect(viewer.get_by_test_id("weights-failure")).to_contain_text("'model.layers.2.attn.weight' has 64 weights")
@@ -214,7 +223,7 @@ def test_two_checkpoints_are_compared_and_sorted_by_what_changed(
     dialog.locator(".jp-DirListing-item").filter(has_text="tuned.safetensors").click()
     lab.page.locator(".jp-Dialog .jp-mod-accept").click()
     comparison = viewer.get_by_test_id("comparison")
-    expect(comparison).to_have_attribute("data-phase", "done")
+    expect(comparison).to_have_attribute("data-phase", "done", timeout=LONG)
     expect(comparison.get_by_test_id("comparison-status")).to_contain_text("5 of 7 tensors are the same")
     rows = comparison.get_by_test_id("comparison-row")
     expect(rows.first).to_contain_text("model.layers.3.attn.weight")
@@ -231,9 +240,25 @@ def test_two_checkpoints_are_compared_and_sorted_by_what_changed(
     expect(comparison).to_have_count(0)
 
 
-def test_closing_the_tab_ends_the_work(lab: LabPage, checkpoint: Path) -> None:
-    save_file({f"{i}.weight": torch.randn(1024, 2048) for i in range(40)}, checkpoint.with_name("large.safetensors"))
-    Notebook(lab.page).command("filebrowser:refresh")
+def sparse(path: Path, layers: int = 60, size: int = 4000) -> None:
+    """Write a checkpoint of zeros that takes no place on the disk, and long enough to look at: 64 MB a layer."""
+    nbytes = 4 * size * size
+    header = {
+        f"{i}.weight": {"dtype": "F32", "shape": [size, size], "data_offsets": [i * nbytes, (i + 1) * nbytes]}
+        for i in range(layers)
+    }
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text)
+    os.truncate(path, 8 + len(text) + layers * nbytes)
+
+
+def test_closing_the_tab_ends_the_work_and_a_file_that_changes_meanwhile_is_told(
+    lab: LabPage, checkpoint: Path
+) -> None:
+    large, deleted = (checkpoint.with_name(f"{name}.safetensors") for name in ("large", "deleted"))
+    sparse(large)
+    os.link(large, deleted)
+    lab.refresh()
 
     def workers() -> list[psutil.Process]:
         found = []
@@ -242,12 +267,60 @@ def test_closing_the_tab_ends_the_work(lab: LabPage, checkpoint: Path) -> None:
                 found += [child] * ("sketch_worker" in " ".join(child.cmdline()))
         return found
 
-    viewer = lab.double_click("large.safetensors")
+    def ended() -> bool:
+        for _ in range(50):
+            if not workers():
+                return True
+            lab.page.wait_for_timeout(100)
+        return False
+
+    viewer = lab.double_click(large.name)
     phase(viewer, "running")
     assert len(workers()) == 1
-    Notebook(lab.page).command("application:close")
-    for _ in range(50):
-        if not workers():
-            break
-        lab.page.wait_for_timeout(100)
-    assert workers() == []
+    lab.command("application:close")
+    assert ended()
+
+    for path, change, words in (
+        (deleted, Path.unlink, "there is no file"),
+        (large, lambda path: os.truncate(path, 10**9), "has been changed since"),
+    ):
+        viewer = lab.double_click(path.name)
+        phase(viewer, "running")
+        viewer.get_by_role("button", name="Pause").click()
+        change(path)
+        viewer.get_by_role("button", name="Go on").click()
+        phase(viewer, "failed")
+        status = viewer.get_by_test_id("weights-status")
+        expect(status).to_contain_text(words)
+        assert len(status.inner_text().splitlines()) == 1
+        assert ended()
+        lab.command("application:close")
+    phase(lab.double_click("tiny.safetensors"), "done")
+
+
+def test_a_tab_opened_in_the_background_is_laid_out_when_it_is_shown_and_asks_within_its_limits(
+    lab: LabPage, checkpoint: Path, screenshots: Path
+) -> None:
+    lab.set("memoryGigabytes", 3)
+    lab.set("minutes", 5)
+    address = f"{checkpoint.parent.name}/{checkpoint.name}"
+    with lab.page.expect_websocket(lambda socket: "shrinkwidget/api/sketch" in socket.url) as opened:
+        lab.command("docmanager:open", path=address, options={"mode": "tab-after", "activate": False})
+    assert parse_qs(urlsplit(opened.value.url).query) == {
+        "path": [address],
+        "memory": ["3000000000"],
+        "seconds": ["300"],
+    }
+    viewer = lab.page.locator(".jp-shrinkwidget-checkpoint")
+    phase(viewer, "done")
+    expect(viewer).not_to_be_visible()
+    lab.page.locator(".lm-TabBar-tab", has_text=checkpoint.name).click()
+    expect(viewer.get_by_test_id("ridge")).to_be_visible()
+    expect(viewer.get_by_test_id("checkpoint-row").first).to_be_visible()
+    canvas = viewer.get_by_test_id("ridge-canvas")
+    shown = canvas.evaluate(DRAWN)
+    lab.page.screenshot(path=screenshots / "weights-shown-later.png")
+    lab.command("application:close")
+    phase(lab.double_click(checkpoint.name), "done")
+    assert canvas.evaluate(DRAWN) == shown
+    assert shown["width"] > 500

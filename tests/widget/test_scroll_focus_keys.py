@@ -63,7 +63,7 @@ def test_a_reload_leaves_the_notebook_where_it_is_and_the_options_as_they_were(s
     expect(page.part("scope")).to_be_visible()
     book.until("ex._page['options'] is True")
     book.save()
-    book.page.reload()
+    book.load()
     page = ExplorerPage.first(book)
     expect(page.part("scope")).to_be_visible()
     assert scrolled(book) == 0

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import nbformat
-from playwright.sync_api import BrowserContext, Locator, expect
+from playwright.sync_api import Locator, expect
 
 import shrinkwidget as sw
 
 from .explorer_page import ExplorerPage
-from .jupyterlab_server import Lab
+from .lab_page import LabPage
 from .notebook_page import LONG, Notebook
 
 LESSON = "2-pruning.ipynb"
@@ -48,12 +48,10 @@ class Learner:
         return self.book.cell(number).locator(".jp-OutputArea-output").last
 
 
-def test_a_learner_predicts_drags_and_is_checked(jupyterlab: Lab, context: BrowserContext, screenshots: Path) -> None:
-    folder = jupyterlab.folder / "workshop"
+def test_a_learner_predicts_drags_and_is_checked(lab: LabPage, screenshots: Path) -> None:
+    folder = lab.lab.folder / "workshop"
     sw.workshop.copy_lessons(folder)
-    book = Notebook(context.new_page())
-    book.listen()
-    book.open(jupyterlab.address(f"workshop/{LESSON}"))
+    book = lab.open_notebook(f"workshop/{LESSON}")
     learner = Learner(book, folder / LESSON)
     learner.run("import shrinkwidget as sw")
     learner.run("weights = sw.workshop.matrix()")
@@ -82,6 +80,7 @@ def test_a_learner_predicts_drags_and_is_checked(jupyterlab: Lab, context: Brows
     page.part("predict-first").uncheck()
 
     page.slide_to(80)
+    page.settled_bytes()
     assert page.score() == book.python("ex.score.value") >= 0.9
     page.slide_to(82)
     page.settled_bytes()
@@ -98,5 +97,4 @@ def test_a_learner_predicts_drags_and_is_checked(jupyterlab: Lab, context: Brows
     spared = 'ex.recipe.with_(layers={"stem": sw.Keep, "head": sw.Keep})'
     expect(learner.answer("2.7", spared)).to_contain_text("✓ 2.7", timeout=LONG)
     book.page.screenshot(path=screenshots / "workshop-target.png")
-    book.shut_down()
-    assert book.complaints == []
+    assert lab.complaints == []

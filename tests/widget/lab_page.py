@@ -1,0 +1,139 @@
+"""JupyterLab in one page for many tests: loading it takes seconds of both cores, tidying it up a moment."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from dataclasses import dataclass, field
+
+from playwright.sync_api import ConsoleMessage, Error, Locator, Page, Request, ViewportSize
+
+from .jupyterlab_server import Lab
+from .notebook_page import LONG, Notebook
+from .standalone_page import NEXT_FRAME
+
+VIEWPORT: ViewportSize = {"width": 1400, "height": 1000}
+# JupyterLab's own, when a page leaves or a kernel ends
+HARMLESS = ("Could not restore the debugger state",)
+
+# Close every tab without the question whether to save, and end the kernels of those that have one.
+CLOSE_ALL = """async () => {
+  const { shell } = window.jupyterapp;
+  const tabs = [...shell.widgets("main")];
+  await Promise.all(tabs.map((tab) => tab.sessionContext?.shutdown()));
+  for (const tab of tabs) tab.dispose();
+}"""
+
+
+# Set one of the extension's settings as the settings editor does; null takes it back.
+SET = """([name, value]) => {
+  const registry = window.jupyterapp.pluginRegistry._plugins.get("@jupyterlab/apputils-extension:settings").service;
+  const plugin = "shrinkwidget:checkpoints";
+  return value === null ? registry.remove(plugin, name) : registry.set(plugin, name, value);
+}"""
+
+
+@dataclass
+class LabPage:
+    """JupyterLab in a page, what it has asked the server for, and what it complains of."""
+
+    lab: Lab
+    page: Page
+    requests: list[Request] = field(default_factory=list)
+    complaints: list[str] = field(default_factory=list)
+    """Errors of the page and of its console."""
+    errors: list[Error] = field(default_factory=list)
+    """The first of them, with their stacks."""
+    changed: set[str] = field(default_factory=set)
+    """Settings that are not what they were."""
+
+    @classmethod
+    def load(cls, lab: Lab, page: Page) -> LabPage:
+        """Load JupyterLab in a workspace of its own."""
+        found = cls(lab, page)
+        page.on("request", lambda request: found.requests.append(request))  # playwright takes no builtin
+        page.on("console", found._hear)
+        page.on("pageerror", found._fail)
+        page.goto(f"{lab.url}lab/workspaces/{secrets.token_hex(4)}?token={lab.token}")
+        page.wait_for_function("window.jupyterapp?.restored.then(() => true)", timeout=LONG)
+        return found
+
+    def _hear(self, message: ConsoleMessage) -> None:
+        if message.type == "error" and not any(words in message.text for words in HARMLESS):
+            self.complaints.append(f"{message.text} ({message.location.get('url', '')})")
+
+    def _fail(self, error: Error) -> None:
+        self.complaints.append(str(error))
+        self.errors.append(error)
+
+    def tidy_up(self) -> None:
+        """Close all tabs and kernels, undo what tests change of the page, and forget what was said."""
+        self.page.keyboard.press("Escape")  # a menu that a failed test has left open
+        self.page.evaluate(CLOSE_ALL)
+        for name in [*self.changed]:
+            self.set(name, None)
+        self.page.set_viewport_size(VIEWPORT)
+        self.page.emulate_media(forced_colors="none")
+        self.page.mouse.move(0, 0)
+        if self.page.locator("body[data-jp-theme-light='false']").count():
+            Notebook(self.page).theme("JupyterLab Light")
+        self.page.evaluate("['collapseLeft', 'collapseRight'].forEach((side) => window.jupyterapp.shell[side]())")
+        for said in (self.requests, self.complaints, self.errors):
+            said.clear()
+
+    def open_notebook(self, name: str) -> Notebook:
+        """Open a notebook of the server's folder in a tab, and wait for its kernel."""
+        book = Notebook(self.page, self.complaints, self.lab.address(name))
+        book.command("docmanager:open", path=name)
+        book.wait_for_kernel()
+        return book
+
+    def open_folder(self, name: str) -> None:
+        """Show a folder in the file browser."""
+        self.page.evaluate("window.jupyterapp.shell.expandLeft()")
+        self.command("filebrowser:go-to-path", path=name)
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Have the file browser show what is new, and wait until its rows stand where they stay."""
+        self.command("filebrowser:refresh")
+        self.page.evaluate(NEXT_FRAME)
+
+    def file(self, name: str) -> Locator:
+        """Return a file or folder in the file browser."""
+        return self.page.locator(".jp-DirListing-item").filter(has_text=re.compile(rf"^\s*{re.escape(name)}"))
+
+    @property
+    def viewer(self) -> Locator:
+        """Return the content of the checkpoint's tab in front."""
+        return self.page.locator(".jp-shrinkwidget-checkpoint:visible")
+
+    def double_click(self, name: str) -> Locator:
+        """Open a file as a user does; return its tab's content."""
+        self.file(name).dblclick()
+        return self.viewer
+
+    def menu(self, name: str, entry: str) -> None:
+        """Choose an entry of the context menu of a file or folder."""
+        self.file(name).click(button="right")
+        self.page.get_by_role("menuitem", name=re.compile(f"^{re.escape(entry)}")).click()  # its shortcut may follow
+
+    def command(self, name: str, **arguments: object) -> None:
+        """Run one of JupyterLab's commands, and wait until it is done."""
+        Notebook(self.page).command(name, **arguments)
+
+    def set(self, name: str, value: object) -> None:
+        """Set one of the extension's settings; None takes it back, as `tidy_up` does."""
+        self.page.evaluate(SET, [name, value])
+        self.changed = self.changed - {name} if value is None else self.changed | {name}
+
+    def sources(self, count: int) -> list[str]:
+        """Return the code of the cells of the notebook in front, once they are so many: those out of sight count."""
+        cells = "window.jupyterapp.shell.currentWidget.content?.widgets"
+        self.page.wait_for_function(f"{cells}?.length === {count}")
+        return list(self.page.evaluate(f"{cells}.map((cell) => cell.model.sharedModel.getSource())"))
+
+    def our_errors(self) -> list[str]:
+        """Return where errors of the page came from that the extension had part in: JupyterLab has its own."""
+        stacks = [error.stack or "" for error in self.errors]
+        return [stack for stack in stacks if "/extensions/shrinkwidget/" in stack]
