@@ -91,8 +91,14 @@ class LabPage:
     def open_folder(self, name: str) -> None:
         """Show a folder in the file browser."""
         self.page.evaluate("window.jupyterapp.shell.expandLeft()")
-        self.command("filebrowser:go-to-path", path=name)
-        self.refresh()
+        shown = self.page.locator(f".jp-DirListing-item[title*='Path: {name}']")
+        for _ in range(20):  # a page that was just loaded still goes back to the folder it was in
+            self.command("filebrowser:go-to-path", path=name)
+            self.refresh()
+            if shown.count():
+                return
+            self.page.wait_for_timeout(500)
+        raise TimeoutError(f"the file browser does not show {name}")
 
     def refresh(self) -> None:
         """Have the file browser show what is new, and wait until its rows stand where they stay."""
