@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..errors import DataError, ModelError
 from .model_tensors import TensorEntry, plain_tensors
-from .run_without_side_effects import as_inputs, device_of, moved, reason, run
+from .run_without_side_effects import alone_in_memory, as_inputs, device_of, moved, reason, run
 from .tied_and_parametrized_weights import extent
 
 
@@ -58,7 +58,8 @@ def profile_forward(model: nn.Module, entries: Iterable[TensorEntry], example: o
         DataError: if the model cannot run the example.
         ModelError: if it runs, but not while it is watched.
     """
-    args, kwargs = moved(as_inputs(example), device_of(model))
+    # a batch cut from a data set holds on to all of it, which is not what the model takes
+    args, kwargs = alone_in_memory(moved(as_inputs(example), device_of(model)))
     with torch.no_grad():
         try:
             with _calls(model) as calls, in_separate_steps():

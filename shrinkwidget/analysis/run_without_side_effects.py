@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from itertools import chain
 from typing import Any, TypeAlias
 
@@ -152,12 +153,24 @@ def moved(value: Any, device: torch.device | None) -> Any:
         value = torch.from_numpy(value)
     if isinstance(value, Tensor):
         return value if device is None else value.to(device)
+    return _mapped(partial(moved, device=device), value)
+
+
+def alone_in_memory(value: Any) -> Any:
+    """Return the value with tensors that are a part of a larger storage copied: one image of a data set, say."""
+    if isinstance(value, Tensor):
+        return value.clone() if value.untyped_storage().nbytes() > value.numel() * value.element_size() else value
+    return _mapped(alone_in_memory, value)
+
+
+def _mapped(function: Callable[[Any], Any], value: Any) -> Any:
+    """Return tuples, lists and dicts with a function of their parts, and all else as it is."""
     if isinstance(value, tuple | list):
-        parts = [moved(part, device) for part in value]
+        parts = [function(part) for part in value]
         # named tuples take their parts one by one
         return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
     if isinstance(value, Mapping):
-        return {k: moved(v, device) for k, v in value.items()}
+        return {key: function(part) for key, part in value.items()}
     return value
 
 

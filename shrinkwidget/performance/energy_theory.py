@@ -65,7 +65,7 @@ def energy_in_theory(models: Mapping[str, Contestant], x: object) -> tuple[Energ
     (small: 1.00× less than dense (arithmetic and traffic, 45 nm table (Horowitz 2014), theory),)
 
     Args:
-        models: modules or `CompressedModel`s by name, the first of which is the measure.
+        models: modules, or what `compress` returns, by name, the first of which is the measure.
         x: one input, as `summary` takes it.
 
     Raises:

@@ -504,7 +504,7 @@ def race(
     Speed against dense, by CPU time: torch ..., 1 thread, this machine, ...
 
     Args:
-        contestants: models by name, the first of which is the measure: modules and `CompressedModel`s, or paths of
+        contestants: models by name, the first of which is the measure: modules, what `compress` returns, or paths of
             files that were exported for a runtime.
         x: inputs, as `summary` takes them; the first axis of every tensor is the batch.
         batch: batch sizes to race at, for which the examples of `x` are repeated or cut; by default `x` as it is.

@@ -271,6 +271,11 @@ def test_layers_come_in_the_order_they_run() -> None:
     assert [layer.name for layer in summary(Backwards()).layers] == ["last", "unused", "first"]
 
 
+def test_an_example_cut_from_a_data_set_is_counted_alone() -> None:
+    model, images = nn.Linear(10, 4), torch.zeros(1000, 10)
+    assert summary(model, images[:1]).peak_activation == summary(model, torch.zeros(1, 10)).peak_activation == 56
+
+
 def test_peak_activation_is_what_is_alive_at_once() -> None:
     model = nn.Sequential(*[nn.Linear(1000, 1000) for _ in range(5)])
     size = summary(model, torch.rand(100, 1000))
