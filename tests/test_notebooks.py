@@ -81,6 +81,18 @@ CLAIMS: dict[str, dict[str, str]] = {
             " and on_test['small, transferred'].value > on_test['print only'].value"
         ),
     },
+    "05-faster.ipynb": {
+        "it has forgotten nearly everything, and batch norm alone does not bring it back": (
+            "sw.evaluate(cut, valid).high < 0.3 and sw.evaluate(cut, valid, recalibrate_batchnorm=train).high < 0.5"
+        ),
+        "multiply-accumulates go with the square": "14 < fewer < 18",
+        "trained, it is nearly as good as dense": "sw.evaluate(small, valid).low > 0.9",
+        "the runtime has exactly these weights": "exported.exact == dense.exact == '14 of 14 tensors exactly'",
+        "multiply-accumulates are not speed": "race.ratio('small', 32).value < 0.6 * fewer",
+        "it fits where the dense one does not": (
+            "sum(bool(row.fits) for row in fits.rows) > sum(bool(row.fits) for row in sw.fits(model, images[:1]).rows)"
+        ),
+    },
 }
 """What the text of a notebook says, each as an expression over its variables that holds at its end."""
 
