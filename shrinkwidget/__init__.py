@@ -32,7 +32,6 @@ __all__ = [
     "compress",
     "constrain",
     "demo",
-    "energy_in_theory",
     "errors",
     "estimate",
     "evaluate",
@@ -42,9 +41,9 @@ __all__ = [
     "fold_batchnorm",
     "from_sklearn",
     "load",
-    "memory",
     "methods",
     "monitor",
+    "performance",
     "prune_and_retrain",
     "race",
     "recover",
@@ -59,7 +58,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:  # a module's __getattr__ makes type checkers take any name for one that is there
-    from . import demo, errors, figures, methods, results, workshop
+    from . import demo, errors, figures, methods, performance, results, workshop
     from .analysis.estimate import estimate
     from .analysis.model_summary import summary
     from .compressed_model import CompressedModel, compress, load
@@ -73,8 +72,6 @@ if TYPE_CHECKING:  # a module's __getattr__ makes type checkers take any name fo
     from .integrations.sklearn import from_sklearn
     from .live_page import to_html
     from .performance.device_fit import fits
-    from .performance.energy_theory import energy_in_theory
-    from .performance.memory import memory
     from .performance.race import race
     from .recipe import Keep, Recipe
     from .recovery.recover import recover
@@ -96,8 +93,6 @@ else:
         "integrations.sklearn": ("from_sklearn",),
         "live_page": ("to_html",),
         "performance.device_fit": ("fits",),
-        "performance.energy_theory": ("energy_in_theory",),
-        "performance.memory": ("memory",),
         "performance.race": ("race",),
         "recipe": ("Keep", "Recipe"),
         "recovery.recover": ("recover",),
@@ -129,9 +124,12 @@ else:
                 return value
         if name.startswith("__"):  # Python itself asks for names like __wrapped__
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        from . import demo, errors, methods, results
+        from . import demo, errors, methods, performance, results
 
-        place = next((module.__name__ for module in (methods, errors, demo, results) if name in module.__all__), None)
+        place = next(
+            (module.__name__ for module in (methods, errors, demo, performance, results) if name in module.__all__),
+            None,
+        )
         hint = f"; it is {place}.{name}" if place else errors.nearest(_ELSEWHERE.get(name, name), __all__, cutoff=0.7)
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}{hint}")
 

@@ -14,7 +14,7 @@ from .evaluation.sensitivity import Sensitivity, SensitivityRun
 from .exports import Exported
 from .performance.device_fit import Device, DeviceFit
 from .performance.energy_theory import EnergyRatio
-from .performance.memory import Memory
+from .performance.process_memory import Memory
 from .performance.race import Race, RaceRun
 from .training.background_run import TrainingRun
 from .transfer_learning.transfer_result import TransferResult

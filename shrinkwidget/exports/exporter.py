@@ -181,8 +181,8 @@ class Exporter(ABC):
 
     Example:
         >>> from shrinkwidget.exports.exporter import EXPORTERS
-        >>> sorted(EXPORTERS)[-1], EXPORTERS["onnx"].suffixes
-        ('onnx', ('.onnx',))
+        >>> "onnx" in EXPORTERS, EXPORTERS["onnx"].suffixes
+        (True, ('.onnx',))
     """
 
     target: ClassVar[str]

@@ -61,7 +61,7 @@ def energy_in_theory(models: Mapping[str, Contestant], x: object) -> tuple[Energ
     >>> import torch, shrinkwidget as sw
     >>> model = sw.demo.model()
     >>> small = sw.compress(model, sparsity=0.9, bits=4)  # which computes with all its weights, zeros included
-    >>> sw.energy_in_theory({"dense": model, "small": small}, torch.rand(1, 1, 8, 8))
+    >>> sw.performance.energy_in_theory({"dense": model, "small": small}, torch.rand(1, 1, 8, 8))
     (small: 1.00× less than dense (arithmetic and traffic, 45 nm table (Horowitz 2014), theory),)
 
     Args:

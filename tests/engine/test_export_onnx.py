@@ -272,7 +272,7 @@ def test_wrong_arguments_are_answered_before_any_work(tmp_path: Path, monkeypatc
     x = TEST[0][:2]
     for given, match in (
         (dict(path="m.onnx"), "needs an example: example=x"),
-        (dict(path="m.xyz", example=x), r"by its suffix: give target=, or one of .onnx \(onnx\)"),
+        (dict(path="m.xyz", example=x), r"by its suffix: give target=, or one of .*\.onnx \(onnx\)"),
         (dict(path="m.xyz", target="onxx", example=x), "there is no target 'onxx'; did you mean 'onnx'"),
         (dict(path="m.onnx", example=x, weigths="packed"), "no argument 'weigths'; did you mean 'weights'"),
         (dict(path="m.onnx", example=x, weights="dense"), "weights='dense'\\) must be one of 'auto'"),

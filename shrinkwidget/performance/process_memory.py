@@ -135,7 +135,7 @@ def memory(models: Mapping[str, Contestant], x: object, *, runtime: str | None =
     The peak of the activations and the output of every layer are counted beside it, of modules (see `summary`).
 
     >>> import torch, shrinkwidget as sw
-    >>> found = sw.memory({"dense": sw.demo.model()}, torch.rand(1, 1, 8, 8))
+    >>> found = sw.performance.memory({"dense": sw.demo.model()}, torch.rand(1, 1, 8, 8))
     >>> found.models[0].activations, found.models[0].outputs["head"]
     (24832, 40)
 
