@@ -1,6 +1,6 @@
 // The JupyterLab extension: opens checkpoints from the file browser, and starts from the launcher.
 
-import { ILayoutRestorer, type JupyterFrontEnd, type JupyterFrontEndPlugin } from "@jupyterlab/application";
+import { ILabShell, ILayoutRestorer, type JupyterFrontEnd, type JupyterFrontEndPlugin } from "@jupyterlab/application";
 import { ICommandPalette, MainAreaWidget, Notification, showErrorMessage, WidgetTracker } from "@jupyterlab/apputils";
 import { PathExt } from "@jupyterlab/coreutils";
 import { IDocumentManager } from "@jupyterlab/docmanager";
@@ -21,7 +21,7 @@ import {
 import { type CheckpointTable, fetchTable } from "./checkpoint-table";
 import { checkpointIcon } from "./icon";
 import { ModelsPanel } from "./models-panel";
-import { insertCell, newNotebook } from "./open-in-notebook";
+import { insertCell, newNotebook, openWrittenNotebook } from "./open-in-notebook";
 import { copyLessons } from "./open-workshop";
 import { convertCode, openCode, STARTER, tensorCode } from "./python-code";
 import { liveSettings, PLUGIN } from "./settings";
@@ -49,6 +49,7 @@ const checkpoints: JupyterFrontEndPlugin<void> = {
     ILauncher,
     INotebookTracker,
     IFileBrowserFactory,
+    ILabShell,
   ],
   activate: activateCheckpoints,
 };
@@ -60,7 +61,7 @@ const models: JupyterFrontEndPlugin<void> = {
   description: "Lists the models in the kernel of the active notebook, and opens the explorer on them.",
   autoStart: true,
   requires: [INotebookTracker],
-  optional: [ITranslator, ISettingRegistry, ILayoutRestorer, ICommandPalette],
+  optional: [ITranslator, ISettingRegistry, ILayoutRestorer, ICommandPalette, ILabShell],
   activate: (
     app: JupyterFrontEnd,
     notebooks: INotebookTracker,
@@ -68,9 +69,10 @@ const models: JupyterFrontEndPlugin<void> = {
     registry: ISettingRegistry | null,
     restorer: ILayoutRestorer | null,
     palette: ICommandPalette | null,
+    tabs: ILabShell | null,
   ) => {
     const trans = (translator ?? nullTranslator).load("shrinkwidget");
-    const panel = new ModelsPanel({ app, notebooks, trans, bytes: liveSettings(registry).bytes });
+    const panel = new ModelsPanel({ app, notebooks, trans, bytes: liveSettings(registry).bytes, tabs });
     app.shell.add(panel, "right", { rank: 800 });
     restorer?.add(panel, panel.id);
     app.commands.addCommand(SHOW_MODELS, {
@@ -122,6 +124,7 @@ function activateCheckpoints(
   launcher: ILauncher | null,
   notebooks: INotebookTracker | null,
   browsers: IFileBrowserFactory | null,
+  tabs: ILabShell | null,
 ): void {
   const trans = (translator ?? nullTranslator).load("shrinkwidget");
   const { commands, docRegistry, serviceManager, shell } = app;
@@ -152,8 +155,9 @@ function activateCheckpoints(
         : (known ?? (await fetchTable(contents.localPath(path), serverSettings, trans.__.bind(trans))));
       const code = pickle ? convertCode(pathFromNotebook(path)) : openCode(pathFromNotebook(path), format, start());
       const folder = PathExt.dirname(contents.localPath(path));
-      const panel = notebooks?.currentWidget ?? (await newNotebook(app, folder));
-      await insertCell(app, panel, code, { run: !pickle });
+      const active = notebooks?.currentWidget;
+      if (!active && !tabs) await openWrittenNotebook(app, folder, code);
+      else await insertCell(app, active ?? (await newNotebook(app, folder)), code, { run: !pickle });
     } catch (error) {
       await showErrorMessage(trans.__("Open in Notebook"), error instanceof Error ? error : String(error));
     }
@@ -243,6 +247,7 @@ function activateCheckpoints(
     label: trans.__("Open as Checkpoint"),
     caption: trans.__("Show the checkpoint in this folder"),
     icon: checkpointIcon,
+    isVisible: () => tabs !== null, // Notebook 7 shows one document a page, and a folder is none
     execute: ({ path: given }) => {
       const path = typeof given === "string" ? given : selectedPath();
       if (path === null) return;
@@ -268,7 +273,8 @@ function activateCheckpoints(
     icon: checkpointIcon,
     execute: async ({ cwd }) => {
       const folder = typeof cwd === "string" ? cwd : (browsers?.tracker.currentWidget?.model.path ?? "");
-      await insertCell(app, await newNotebook(app, folder), STARTER, { run: true });
+      if (tabs) await insertCell(app, await newNotebook(app, folder), STARTER, { run: true });
+      else await openWrittenNotebook(app, folder, STARTER);
     },
     describedBy: { args: { type: "object", properties: { cwd: { type: "string" } } } },
   });

@@ -1,6 +1,6 @@
 // The side panel "Models": what the active notebook's kernel holds, and the explorer of a model in a tab beside it.
 
-import type { JupyterFrontEnd } from "@jupyterlab/application";
+import type { ILabShell, JupyterFrontEnd } from "@jupyterlab/application";
 import { type ISessionContext, MainAreaWidget, showErrorMessage } from "@jupyterlab/apputils";
 import { type INotebookTracker, NotebookActions, type NotebookPanel } from "@jupyterlab/notebook";
 import type { KernelMessage } from "@jupyterlab/services";
@@ -31,6 +31,8 @@ export interface PanelHost {
   notebooks: INotebookTracker;
   trans: TranslationBundle;
   bytes: (value: number) => string;
+  /** Null in Notebook 7, which has one tab. */
+  tabs: ILabShell | null;
 }
 
 export class ModelsPanel extends Widget {
@@ -95,7 +97,7 @@ export class ModelsPanel extends Widget {
   async open(name: string): Promise<void> {
     const { notebook } = this;
     if (!notebook) return;
-    const { app, trans } = this.host;
+    const { app, trans, tabs } = this.host;
     try {
       const id = await openExplorer(notebook, trans, name);
       const { rendermime } = notebook.content;
@@ -109,7 +111,8 @@ export class ModelsPanel extends Widget {
       tab.title.icon = checkpointIcon;
       tab.title.closable = true;
       tab.toolbar.hide();
-      app.shell.add(tab, "main", { mode: "split-right", ref: notebook.id });
+      if (tabs) app.shell.add(tab, "main", { mode: "split-right", ref: notebook.id });
+      else app.shell.add(tab, "down");
       app.shell.activateById(tab.id);
       notebook.disposed.connect(() => tab.dispose());
       tab.disposed.connect(() => {

@@ -11,6 +11,19 @@ export async function newNotebook(app: JupyterFrontEnd, folder: string): Promise
   return app.commands.execute("notebook:create-new", { cwd: folder, kernelName, activate: true });
 }
 
+/** Write a notebook of one cell and open it, where a notebook has a browser tab of its own (Notebook 7). */
+export async function openWrittenNotebook(app: JupyterFrontEnd, folder: string, code: string): Promise<void> {
+  const { contents, kernelspecs } = app.serviceManager;
+  await kernelspecs.ready;
+  const name = kernelspecs.specs?.default ?? "";
+  const kernelspec = { name, display_name: kernelspecs.specs?.kernelspecs[name]?.display_name ?? name };
+  const cell = { cell_type: "code", source: code, metadata: {}, outputs: [], execution_count: null };
+  const content = { cells: [cell], metadata: { kernelspec }, nbformat: 4, nbformat_minor: 4 };
+  const { path } = await contents.newUntitled({ path: folder, type: "notebook" });
+  await contents.save(path, { type: "notebook", format: "json", content });
+  await app.commands.execute("docmanager:open", { path });
+}
+
 /** Put code into the active cell if that is empty, else into a new cell below it, and run it if asked to. */
 export async function insertCell(
   app: JupyterFrontEnd,
