@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -318,8 +319,10 @@ class CompressedModel:
         what = f"{type(self.model).__name__}, " if self.model is not None else ""
         figures = f"{self.nbytes:,} bytes, {compared(self.original_nbytes / self.nbytes)} {self.original_nbytes:,}"
         sparse = f"; {self.estimate.sparsity:.1%} sparse" if self.estimate else ""
+        if self.macs and self.original_macs:
+            sparse = f"; {self.original_macs / self.macs:.1f}× fewer MACs{sparse}"
         # how near the weights are to those they were made of says nothing once they were trained to be elsewhere
-        how = f"; SQNR {self.estimate.sqnr:.1f} dB" if self.estimate else ""
+        how = f"; SQNR {self.estimate.sqnr:.1f} dB" if self.estimate and math.isfinite(self.estimate.sqnr) else ""
         how = how if self.provenance == "no retraining" else f"; {self.provenance}"
         return f"CompressedModel({what}{figures}{sparse}{how}{''.join(f'; {told}' for told in self.warnings)})"
 

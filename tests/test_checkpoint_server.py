@@ -69,6 +69,18 @@ def test_a_sharded_checkpoint_is_one_table(server: Server, folder: Path, name: s
     assert len(table["files"]) == 2
 
 
+def test_a_checkpoint_that_transformers_saved_in_shards_is_one_table(server: Server, folder: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    config = transformers.BertConfig(vocab_size=200, hidden_size=32, num_hidden_layers=2, num_attention_heads=2)
+    model = transformers.BertModel(config)
+    model.save_pretrained(folder / "bert", max_shard_size="60KB")
+    state = {name: (list(t.shape), "F32", t.nbytes) for name, t in model.state_dict().items()}
+    for path in (folder / "bert", folder / "bert" / "model.safetensors.index.json"):
+        table = server.table(inside(server, path))
+        assert len(table["files"]) > 2
+        assert rows(table) == state
+
+
 def test_tied_tensors_are_told_where_the_file_knows_them(server: Server, folder: Path) -> None:
     model = nn.Sequential(nn.Embedding(30, 8), nn.Linear(8, 30, bias=False))
     model[1].weight = model[0].weight

@@ -73,7 +73,7 @@ def test_the_example_runs_and_shows_what_it_says(
 def public() -> dict[str, Any]:
     """Return every function and class a user calls, and the methods of these classes, by name."""
     found: dict[str, Any] = {kind.__name__: kind for kind in RETURNED}
-    for module in (sw, sw.demo, sw.errors, sw.methods, sw.results):
+    for module in (sw, sw.demo, sw.errors, sw.methods, sw.performance, sw.results):
         prefix = "" if module is sw else module.__name__.rsplit(".", 1)[1] + "."
         found |= {prefix + name: getattr(module, name) for name in module.__all__}
     found = {name: thing for name, thing in found.items() if inspect.isclass(thing) or inspect.isfunction(thing)}
@@ -97,7 +97,7 @@ def test_every_public_name_is_on_one_page_of_the_reference_and_in_its_index() ->
         for page in sorted(REFERENCE.glob("*.md"))
         for name in re.findall(r"^\.\. auto(?:function|class|data|exception):: (\S+)$", page.read_text(), re.MULTILINE)
     )
-    modules = (sw, sw.demo, sw.errors, sw.figures, sw.methods, sw.results, sw.workshop)
+    modules = (sw, sw.demo, sw.errors, sw.figures, sw.methods, sw.performance, sw.results, sw.workshop)
     whole = {module.__name__.rpartition(".")[2] for module in modules}
     public = {
         f"{module.__name__}.{name}"

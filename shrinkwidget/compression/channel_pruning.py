@@ -66,8 +66,18 @@ def channels(model: nn.Module, example: object) -> Channels:
     """
     if not isinstance(model, nn.Module):
         raise ModelError(f"cannot look for the channels of {a_type(model)}: give the nn.Module")
+    check_plain(model)
     check_example(example)
     return _Finder(model, open_model(model), example).find()
+
+
+def check_plain(model: nn.Module) -> None:
+    """Raise a `ModelError` for a module whose layers cannot be cut."""
+    if isinstance(model, torch.jit.ScriptModule):
+        raise ModelError(
+            f"the layers of this {type(model).__name__} are compiled, and none can be made narrower: give the module "
+            f"it was scripted or traced from"
+        )
 
 
 def check_example(example: object) -> None:
@@ -415,6 +425,7 @@ def narrower(model: nn.Module, recipe: Recipe, example: object, statistics: Stat
         ModelError: if no channel of the model can go, or if what is left does not compute what the masked model does.
         as `channels`.
     """
+    check_plain(model)
     weights = open_model(model)
     check_example(example)
     found = example if isinstance(example, Channels) else _Finder(model, weights, example).find()

@@ -128,11 +128,15 @@ def narrow_to(model: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> list[C
     """Cut a fresh, dense model to the shapes of a file, in place; return what undoes it, as `narrow` does.
 
     Which channels went does not matter: its weights are written over. Tensors of other dimensions, or larger than the
-    model's, are left for whoever compares the two.
+    model's, are left for whoever compares the two; so is what no channel's removal changes, a layer norm's width and
+    the size of a kernel.
     """
     cuts: dict[str, dict[int, Tensor]] = {}
     for name, tensor in _named(model):
         wanted = shapes.get(name, tuple(tensor.shape))
+        layer = model.get_submodule(name.rpartition(".")[0])
+        if isinstance(layer, nn.LayerNorm) or wanted[2:] != tuple(tensor.shape[2:]):
+            continue
         if len(wanted) == tensor.ndim and all(a <= b for a, b in zip(wanted, tensor.shape, strict=True)):
             own = {d: torch.arange(a) for d, (a, b) in enumerate(zip(wanted, tensor.shape, strict=True)) if a < b}
             if own:

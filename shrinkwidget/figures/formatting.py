@@ -261,6 +261,15 @@ def _bits(bits: int) -> str:
 
 
 def _pruning(recipe: Recipe) -> str:
+    weights = _pruned_weights(recipe)
+    if not recipe.removes_channels:
+        return weights
+    # layers may have a fraction of their own beside that of all others
+    gone = f"{percent_text(recipe.channels)} of the channels removed" if recipe.channels else "some channels removed"
+    return gone if recipe.sparsity == 0 and recipe.structure.sparsity is None else f"{gone}, then {weights}"
+
+
+def _pruned_weights(recipe: Recipe) -> str:
     importance = recipe.importance
     how = "" if importance.kind == PLAIN["importance"] else f" by {importance.label}"
     how = " at random" if importance.kind == "random" else how

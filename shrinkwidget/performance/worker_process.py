@@ -112,10 +112,21 @@ class _Pickler(pickle.Pickler):
         """Look at classes and functions, and leave everything to pickle."""
         home = getattr(thing, "__module__", None)
         if isinstance(home, str) and (isinstance(thing, type) or callable(thing)) and hasattr(thing, "__qualname__"):
-            if home == "__main__" or not _found(home):
+            found = None if home == "__main__" else _importable(home)
+            if found is None:
                 raise NotImportable(f"{thing.__qualname__} is defined in {home}, which another process cannot import")
-            self.homes.setdefault(home)
+            self.homes.setdefault(found)
         return NotImplemented
+
+
+def _importable(module: str) -> str | None:
+    """Return what another process imports to have a module; None where it cannot."""
+    if _found(module):
+        return module
+    # a part of a compiled module, as torch._C._nn is, which has torch's gelu: it comes with its package
+    package = module.partition(".")[0]
+    compiled = module in sys.modules and getattr(sys.modules[module], "__file__", None) is None
+    return package if compiled and package != module and _found(package) else None
 
 
 def _found(module: str) -> bool:

@@ -244,8 +244,8 @@ class RecoverySession:
         selected = {layer.entry.name: layer for layer in select_layers(weights, spec.recipe, known, self._stopped)}
         layers = _LayerByLayer(network, selected, examples, spec.methods, self._stopped)
         if set(spec.methods) & {"error_compensation", "bias_correction"}:
-            for done in layers.steps():
-                yield Progress("compensate", 1, 1, 1, 1, done, len(selected))
+            for done, of in layers.steps():
+                yield Progress("compensate", 1, 1, 1, 1, done, of)
         small = compress_to(model, spec.recipe, known, layers.codes)
         write = writer(network)
         for name, codes in small.encoded.items():  # those that were not compensated, too
@@ -290,8 +290,8 @@ class _LayerByLayer:
         self._data = CalibrationRun(network, examples.data)
         self._batches = sum(1 for _ in unlabelled(examples.data))
 
-    def steps(self) -> Iterator[int]:
-        """Do it, and yield how many layers are done after each.
+    def steps(self) -> Iterator[tuple[int, int]]:
+        """Do it, and yield how many layers are done, and of how many, after each.
 
         Raises:
             Cancelled: when it is stopped.
@@ -316,7 +316,7 @@ class _LayerByLayer:
                     entry.layout.rows(effective), compressed[module]
                 )
                 _add_to_bias(module, lost)
-            yield place + 1
+            yield place + 1, len(names)
 
     def notes(self) -> tuple[str, ...]:
         """Return in a sentence each which layers were rounded as `compress` does, and why."""
@@ -340,12 +340,15 @@ class _LayerByLayer:
         found: dict[str, list[nn.Module]] = {}
 
         def note(module: nn.Module, *_: object) -> None:
-            name = own.get(named.get(id(module._parameters.get("weight")), ""))
-            if name is None or module in found.get(name, ()):
-                return
-            if why := why_no_moments(module):
-                self.why[name] = why
-            found.setdefault(name, []).append(module)
+            why = why_no_moments(module)
+            # attention reads the weights of the layer in it, which is itself never called
+            for parameter in module.parameters(recurse=isinstance(module, nn.MultiheadAttention)):
+                name = own.get(named.get(id(parameter), ""))
+                if name is None or module in found.get(name, ()):
+                    continue
+                if why or parameter is not module._parameters.get("weight"):
+                    self.why[name] = why or f"it is no weight of a {type(module).__name__} that multiplies its input"
+                found.setdefault(name, []).append(module)
 
         with ExitStack() as hooks:
             for module in self._network.modules():

@@ -11,7 +11,7 @@ from torch import nn
 
 from ..argument_checks import public
 from ..compressed_model import CompressedModel
-from ..errors import ModelError, TrainingError, a_type
+from ..errors import MethodError, ModelError, TrainingError, a_type
 from ..recipe import Recipe, checked_recipe, recipe_from
 from .background_run import TrainingRun, run_displayed
 from .schedules_and_methods import METHODS, FineTune, GradualPruning, Method, MethodName, Schedule, named
@@ -178,13 +178,19 @@ def prune_and_retrain(
         options, resume, background, progress, fields: see `retrain`. `seed` is that of the training.
 
     Raises:
-        as `retrain`, and RecipeError for what is no recipe or sparsity.
+        as `retrain`, and RecipeError for what is no recipe or sparsity, MethodError for an importance that needs
+            calibration data.
     """
     if not isinstance(model, nn.Module):
         raise ModelError(f"cannot prune {a_type(model)}: give the dense nn.Module")
     by = named(method, METHODS, "method", _of_method(fields))
     usual = _SPARSITY if recipe is None and sparsity is None else recipe
     target = recipe_from(usual, {"sparsity": sparsity, "bits": bits})
+    if target.importance.calibrated:
+        raise MethodError(
+            f"importance {target.importance.kind!r} needs calibration data, and prune_and_retrain ranks by weights "
+            f"alone: take sw.compress(model, recipe, calibration=train_data) first, then sw.retrain"
+        )
     # One round, unless something else was asked for, and is refused below: gradual pruning has its own way there.
     recipes = iterative_recipes(target, 1 if isinstance(by, GradualPruning) and rounds is None else rounds)
     spec = TrainingSpec(model, train_data, eval_data, by, options_from(options, fields), recipes, resume)

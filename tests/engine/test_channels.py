@@ -19,6 +19,7 @@ from shrinkwidget.analysis.macs_and_activation_memory import tensors_in
 from shrinkwidget.analysis.sketch import Sketch
 from shrinkwidget.compression.channel_pruning import cuts_of, narrower
 from shrinkwidget.compression.narrow_modules import masked
+from shrinkwidget.figures.formatting import recipe_sentence
 from shrinkwidget.training.retrain import iterative_recipes
 
 DIGIT = torch.rand(2, 1, 8, 8)
@@ -529,3 +530,43 @@ def test_support_vectors_are_channels() -> None:
     model = sw.from_sklearn(svm.SVC(kernel="rbf").fit(x, y))
     found = sw.channels(model, torch.from_numpy(x[:4]))
     assert found.families, found.fixed
+
+
+def test_a_file_of_another_model_is_refused_where_no_removal_explains_it(tmp_path: Path) -> None:
+    def normed(width: int) -> nn.Module:
+        return nn.Sequential(
+            nn.Linear(20, width), nn.LayerNorm(width), nn.Linear(width, 12), nn.ReLU(), nn.Linear(12, 3)
+        )
+
+    def convolved(kernel: int) -> nn.Module:
+        return nn.Sequential(nn.Conv2d(1, 8, kernel, padding=1), nn.ReLU(), nn.Conv2d(8, 2, 1))
+
+    for make, right, wrong, x in (
+        (normed, 32, 48, torch.rand(1, 20)),
+        (convolved, 3, 5, torch.rand(1, 1, 9, 9)),
+    ):
+        path = tmp_path / "small.safetensors"
+        sw.compress(make(right), channels=0.5, example=x).save(path)
+        assert sw.load(path, into=make(right)).model is not None
+        other = make(wrong)
+        before = {name: tensor.clone() for name, tensor in other.state_dict().items()}
+        with pytest.raises(sw.errors.FileError):
+            sw.load(path, into=other)
+        assert all(torch.equal(tensor, before[name]) for name, tensor in other.state_dict().items())
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch.jit
+def test_compiled_modules_are_refused_in_a_sentence() -> None:
+    traced = torch.jit.trace(nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 2)), torch.rand(1, 4))
+    for call in (sw.channels, lambda model, x: sw.compress(model, channels=0.5, example=x)):
+        with pytest.raises(sw.errors.ModelError, match="are compiled, and none can be made narrower"):
+            call(traced, torch.rand(1, 4))
+
+
+def test_words_say_what_went() -> None:
+    small = sw.compress(sw.demo.model(), channels=0.5, example=torch.zeros(1, 1, 8, 8))
+    assert "4.0× fewer MACs" in repr(small)
+    assert "inf" not in repr(small)
+    said = [recipe_sentence(sw.Recipe(sparsity, channels=0.5)).replace("\u202f", " ") for sparsity in (0.0, 0.8)]
+    assert said[0].startswith("50 % of the channels removed · 32 bits")
+    assert said[1].startswith("50 % of the channels removed, then 80 % sparse")

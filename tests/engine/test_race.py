@@ -384,3 +384,11 @@ def test_energy_in_theory_is_a_ratio_by_the_table_and_says_so() -> None:
         sw.performance.energy_in_theory({"one": wide}, X)
     with pytest.raises(DataError, match="'none' multiplies nothing"):
         sw.performance.energy_in_theory({"none": nn.LayerNorm(64), "wide": wide}, X)
+
+
+def test_a_module_that_holds_a_compiled_function_is_sent_by_its_class() -> None:
+    layer = nn.TransformerEncoderLayer(8, 2, 16, activation=nn.functional.gelu)  # torch._C._nn's, in no file
+    sent, homes = pickled(layer)
+    assert sent
+    assert "torch" in homes
+    assert not any(home.startswith("torch._C") for home in homes)

@@ -256,6 +256,25 @@ def test_layers_without_usable_inputs_are_rounded_and_named() -> None:
         assert torch.equal(small.state_dict()[name], plain.state_dict()[name])
 
 
+def test_layers_that_hold_their_weights_otherwise_are_named_with_the_reason() -> None:
+    class Sequence(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.rnn = nn.LSTM(6, 8, batch_first=True)
+            self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+            self.head = nn.Linear(8, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.rnn(x)[0]
+            z: Tensor = self.head(self.attention(y, y, y)[0].mean(1))
+            return z
+
+    small = sw.recover(Sequence().eval(), torch.randn(40, 5, 6), bits=3, progress=False)
+    assert not [note for note in small.notes if "never reached" in note]
+    assert [note.partition("LSTM is no linear layer")[1] != "" for note in small.notes] == [True, False]
+    assert "attention.in_proj_weight, attention.out_proj rounded" in small.notes[1]
+
+
 def test_moments_that_cannot_be_inverted_are_damped_more_before_they_are_given_up() -> None:
     one = torch.ones(1, 4, 4)  # every input the same: rank 1
     layer = next(
