@@ -45,11 +45,10 @@ interface TermProps {
   meanings?: Meanings;
   /** The words on the page; left out: a question mark, beside words that are a control themselves. */
   children?: ComponentChildren;
-  id?: string;
 }
 
 /** A word on the page that is a button: it pins its explanation open, or takes it away again. */
-export function Term({ of, meanings = [], children, id }: TermProps) {
+export function Term({ of, meanings = [], children }: TermProps) {
   const help = useContext(Context);
   const own = useUnique();
   if (!help) return <>{children}</>;
@@ -58,7 +57,6 @@ export function Term({ of, meanings = [], children, id }: TermProps) {
   return (
     <button
       type="button"
-      id={id}
       class={children === undefined ? "sw-term sw-question-mark" : "sw-term"}
       aria-label={children === undefined ? `What is ${title}?` : undefined}
       aria-expanded={open}

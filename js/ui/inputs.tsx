@@ -115,18 +115,9 @@ export function SparsitySlider(props: SliderProps) {
   };
   return (
     <div class="sw-slider">
-      {term ? (
-        <Term of={term} id={`${id}-label`}>
-          {label}
-        </Term>
-      ) : (
-        <label id={`${id}-label`} for={id}>
-          {label}
-        </label>
-      )}
+      <label for={id}>{term ? <Term of={term}>{label}</Term> : label}</label>
       <input
         id={id}
-        aria-labelledby={`${id}-label`}
         type="range"
         min={0}
         max={MOST}

@@ -16,7 +16,9 @@ export function showNestedView(model: AnyModel, trait: string, record: HTMLEleme
     const id = model.get(trait);
     if (!id) return;
     if (typeof manager?.create_view !== "function") return; // the host shows no widget in another; the button says so
-    const view = await manager.create_view(await manager.get_model(id));
+    const nested = await manager.get_model(id).catch(() => null);
+    if (nested === null) return; // it was closed meanwhile: the trait will name another, or none
+    const view = await manager.create_view(nested);
     record.append(view.el);
     leave = () => view.remove();
     if (signal.aborted || id !== model.get(trait)) leave();

@@ -93,7 +93,7 @@ def test_figures_are_those_of_python_praise_is_earned_and_what_is_dead_is_said(b
     )
     memory = text(page.part("memory"))
     assert memory.startswith(f"{(peak + weights) / 1000:.0f} kB weights as they run {weights / 1000:.0f} kB + peak")
-    assert f"{peak / 1000:.0f} kB · fits 1 MB RAM" in memory
+    assert f"{peak / 1000:.3g} kB · fits 1 MB RAM" in memory
     assert re.fullmatch(r"[\d.]+ kB the file · fits 256 kB flash", text(page.part("flash")))
     score = page.part("accuracy")
     page.slide_to(50)
