@@ -131,11 +131,11 @@ def narrow_to(model: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> list[C
     model's, are left for whoever compares the two; so is what no channel's removal changes, a layer norm's width and
     the size of a kernel.
     """
+    layers = dict(model.named_modules())
     cuts: dict[str, dict[int, Tensor]] = {}
     for name, tensor in _named(model):
         wanted = shapes.get(name, tuple(tensor.shape))
-        layer = model.get_submodule(name.rpartition(".")[0])
-        if isinstance(layer, nn.LayerNorm) or wanted[2:] != tuple(tensor.shape[2:]):
+        if isinstance(layers[name.rpartition(".")[0]], nn.LayerNorm) or wanted[2:] != tuple(tensor.shape[2:]):
             continue
         if len(wanted) == tensor.ndim and all(a <= b for a, b in zip(wanted, tensor.shape, strict=True)):
             own = {d: torch.arange(a) for d, (a, b) in enumerate(zip(wanted, tensor.shape, strict=True)) if a < b}
