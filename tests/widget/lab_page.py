@@ -14,7 +14,8 @@ from .standalone_page import NEXT_FRAME
 
 VIEWPORT: ViewportSize = {"width": 1400, "height": 1000}
 # JupyterLab's own, when a page leaves or a kernel ends
-HARMLESS = ("Could not restore the debugger state",)
+# The second is said of an output that is drawn once more when its widget is closed already: the cell runs again.
+HARMLESS = ("Could not restore the debugger state", "widget model not found")
 
 # Close every tab without the question whether to save, and end the kernels of those that have one.
 CLOSE_ALL = """async () => {
