@@ -75,7 +75,7 @@ def refuse_unknown(
     hint: Callable[[str], str] | None = None,
 ) -> None:
     """Raise an error for the first name that is not known; it says the nearest, or a hint of the caller's."""
-    known = list(known)
+    known = list(dict.fromkeys(known))  # a setting that several kinds have is one name
     for name in given:
         if name not in known:
             usual = [quoted(other) for other in _ALSO_CALLED.get(str(name), ()) if other in known]

@@ -259,7 +259,7 @@ class RecoverySession:
             small = small.with_widths(narrowed_widths(narrow.channels, narrow.left, dense))
         self._result = replace(
             small,
-            provenance=f"recovered on {examples.n:,} training examples: {spec.words}",
+            provenance=f"recovered on {examples.n:,} training example{'s' * (examples.n != 1)}: {spec.words}",
             notes=layers.notes(),
         )
 

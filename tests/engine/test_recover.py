@@ -317,6 +317,10 @@ def test_what_cannot_be_recovered_is_told_in_a_sentence() -> None:
         sw.recover(model, TRAIN[0] * torch.nan, 0.5, progress=False)
     with pytest.raises(sw.errors.DataError, match="batch 1: the model cannot run"):
         sw.recover(model, torch.zeros(4, 3), 0.5, progress=False)
+    with pytest.raises(sw.errors.ArgumentError, match="has no argument 'round_to'") as refused:
+        sw.recover(model, TRAIN, round_to=8)  # type: ignore[call-overload]
+    listed = str(refused.value).partition("arguments: ")[2].split(", ")
+    assert len(listed) == len(set(listed)) > 20
     with pytest.raises(sw.errors.ArgumentError, match="did you mean 'sparsity'"):
         sw.recover(model, TRAIN, sparsty=0.5)  # type: ignore[call-overload]
 
