@@ -57,7 +57,7 @@ _LAYER_FIELDS: Final = (
     "negative_zeros",
 )  # fmt: skip
 _TABLES: Final = ("bin_count", "bin_energy", "range_value", "range_energy", "range_count", "ratios", "captured")
-_PATTERNS: Final = {2: torch.int16, 4: torch.int32, 8: torch.int64}  # integers as wide as a float
+BIT_PATTERNS: Final = {2: torch.int16, 4: torch.int32, 8: torch.int64}  # integers as wide as a float
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -434,6 +434,9 @@ def sketch_layer(entry: TensorEntry, tables: bool = True) -> LayerSketch:
     absmax = ends[1]
     # bucket 0 holds the smallest denormals as well: the zeros in it are counted
     zero, negative, blocks = (0, 0, None) if magnitudes.all() else _zeros(rows)
+    relative: dict[Granularity, Table] = {}
+    if tables and groups is not None:
+        relative = _tables(rows, groups, _magnitudes(buckets, counts, lossless), lossless, ends)
     return LayerSketch(
         name=entry.name,
         shape=entry.shape,
@@ -446,7 +449,7 @@ def sketch_layer(entry: TensorEntry, tables: bool = True) -> LayerSketch:
         buckets=buckets,
         counts=counts,
         absmax=absmax,
-        tables={} if groups is None else _tables(rows, groups, _magnitudes(buckets, counts, lossless), lossless, ends),
+        tables=relative,
         survival={p: as_sent(curve) for p, curve in survival_curves(rows, absmax).items()} if tables else {},
         blocks=blocks or {pattern: block_count((len(rows), rows.shape[1]), *nm) for pattern, nm in NM_PATTERNS.items()},
         zeros=zero,
@@ -482,7 +485,7 @@ def _zeros(rows: Tensor) -> tuple[int, int, dict[str, int]]:
     for some in torch.split(rows, max(1, chunk_size(rows.device, CHUNK) // rows.shape[1])):
         filled = some != 0
         absent = some.numel() - int(torch.count_nonzero(filled))
-        positive = some.numel() - int(torch.count_nonzero(some.view(_PATTERNS[some.dtype.itemsize])))
+        positive = some.numel() - int(torch.count_nonzero(some.view(BIT_PATTERNS[some.dtype.itemsize])))
         zero, negative = zero + absent, negative + absent - positive
         counted: dict[int, tuple[Tensor, Tensor]] = {}
         for pattern, (n, m) in NM_PATTERNS.items():

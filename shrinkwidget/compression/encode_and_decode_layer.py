@@ -29,7 +29,7 @@ from ..analysis.run_without_side_effects import describe
 from ..errors import MethodError, quoted
 from ..method_registry import Quantizer, doing
 from ..recipe import Granularity, Plan, layer_label
-from .fast_cpu_ops import energy, scatter_, selected, working, zeroed, zeroed_
+from .fast_cpu_ops import energy, scatter_, selected, working, zeroed
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,12 +121,20 @@ class LayerWeights(TensorSpec):
 
     def pieces(self) -> Iterator[Piece]:
         """Yield the layer in pieces of about `chunk_size`."""
-        for weights, groups in self.groups.pieces(chunk_size(self.flat.device)):
-            x, keep = self.flat[weights].float(), None if self.keep is None else self.keep[weights]
-            if keep is not None:
-                # zeros change no range that includes zero, no sum of magnitudes, and no error
-                x, keep = zeroed(x, keep), self.groups.blocks(keep)
-            yield Piece(weights, groups, self.groups.blocks(x), keep)
+        for weights, groups in self.cuts():
+            yield self.piece(weights, groups)
+
+    def cuts(self) -> Iterator[tuple[slice, slice]]:
+        """Yield which weights and which groups make each of the `pieces`."""
+        return self.groups.pieces(chunk_size(self.flat.device))
+
+    def piece(self, weights: slice, groups: slice) -> Piece:
+        """Return one of the `pieces`."""
+        x, keep = self.flat[weights].float(), None if self.keep is None else self.keep[weights]
+        if keep is not None:
+            # zeros change no range that includes zero, no sum of magnitudes, and no error
+            x, keep = zeroed(x, keep), self.groups.blocks(keep)
+        return Piece(weights, groups, self.groups.blocks(x), keep)
 
     def survivors(self) -> Tensor:
         """Return the kept weights row by row, of the tensor's own dtype."""
@@ -175,11 +183,11 @@ class Grid:
         if self.floats is not None:
             original = layer.flat[piece.weights]
             values = rounded(original, self.floats).to(original.dtype)
-            return values if piece.keep is None else values.masked_fill(~piece.keep.view(-1), 0)
+            return values if piece.keep is None else zeroed(values, piece.keep.view(-1))
         coder = self.plan.coder
         values = coder.rounded(piece, self)
         if piece.keep is not None and not coder.has_zero(self.plan.bits):
-            values = values.masked_fill_(~piece.keep, 0)
+            values = zeroed(values, piece.keep)
         scales = None if self.scales is None else self.scales[piece.groups]
         return layer.groups.flat(finite(values, scales, self.plan, layer.flat.dtype))
 
@@ -273,23 +281,23 @@ def encode_layer(layer: LayerWeights, want_effective: bool = True) -> EncodedLay
     stored, signal, noise = [], 0.0, 0.0
     # codes, values and errors piece by piece, while the weights are in the CPU's cache: on a large layer one more pass
     # over memory costs as much as the arithmetic
-    for piece in layer.pieces():
-        original = flat[piece.weights]
-        kept = None if layer.keep is None else layer.keep[piece.weights]
+    for weights, groups in layer.cuts():
+        original = flat[weights]
+        kept = None if layer.keep is None else layer.keep[weights]
         if grid.floats is not None:
             codes = rounded(original, grid.floats)
-            values = codes.to(flat.dtype) if kept is None else codes.to(flat.dtype).masked_fill(~kept, 0)
+            values = codes.to(flat.dtype) if kept is None else zeroed(codes.to(flat.dtype), kept)
         else:
-            blocks = _codes(grid, piece, layer)
+            blocks = _codes(grid, layer.piece(weights, groups), layer)
             codes = layer.groups.flat(blocks)
-            scales, zeros = (None if array is None else array[piece.groups] for array in (grid.scales, grid.zeros))
+            scales, zeros = (None if array is None else array[groups] for array in (grid.scales, grid.zeros))
             values = layer.groups.flat(decode_blocks(blocks, scales, zeros, grid.codebook, plan, layer.name))
-            values = finite(values if kept is None else zeroed_(values, kept), scales, plan, flat.dtype)
+            values = finite(values if kept is None else zeroed(values, kept), scales, plan, flat.dtype)
         if kept is not None:
             codes = selected(codes, kept)
         stored.append(codes)
         if effective is not None:
-            effective[piece.weights] = values
+            effective[weights] = values
         signal += energy(working(original))
         noise += energy(working(values) - working(original))
     encoded = _encoded(
@@ -435,7 +443,7 @@ def decode(encoded: EncodedTensor) -> Tensor:
         blocks = groups.blocks(codes[weights])
         values = groups.flat(decode_blocks(blocks, scales, zeros, encoded.codebook, plan, encoded.name))
         if encoded.keep is not None and not has_zero:
-            values = values.masked_fill_(~encoded.keep[weights], 0)
+            values = zeroed(values, encoded.keep[weights])
         flat[weights] = finite(values, scales, plan, encoded.dtype)
     return encoded.layout.restored(flat, encoded.shape)
 

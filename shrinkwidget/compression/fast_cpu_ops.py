@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..analysis.quantization_group_histograms import sum_of_squares
+from ..analysis.sketch import BIT_PATTERNS
 
 _RUN: Final = 4096
 
@@ -61,18 +62,12 @@ def _places(keep: Tensor) -> Tensor:
 
 
 def zeroed(values: Tensor, keep: Tensor) -> Tensor:
-    """Return the values times the truth values `keep`."""
-    return torch.from_numpy(np.multiply(values.numpy(), keep.numpy())) if _on_cpu(values) else values * keep
-
-
-def zeroed_(values: Tensor, keep: Tensor) -> Tensor:
-    """Set finite float32 values to zero (+0.0) in place where `keep` is false, and return them."""
+    """Return a copy of float values with +0.0 where `keep` is false."""
     if not _on_cpu(values):
-        return values.masked_fill_(~keep, 0)
-    numbers = values.numpy()
-    np.multiply(numbers, keep.numpy(), out=numbers)
-    np.add(numbers, 0.0, out=numbers)  # -0.0 + 0.0 is 0.0
-    return values
+        return values.masked_fill(~keep, 0)
+    # as whole numbers: a float times 0 may be -0.0 or NaN, and filling by a mask takes six times as long
+    pattern = BIT_PATTERNS[values.dtype.itemsize]
+    return torch.from_numpy(np.multiply(values.view(pattern).numpy(), keep.numpy())).view(values.dtype)
 
 
 def codes_of(values: Tensor) -> Tensor:

@@ -107,6 +107,8 @@ def test_counts_alone_are_the_same() -> None:
     assert np.array_equal(found.counts, expected.counts)
     assert (found.absmax, found.zeros, found.blocks) == (expected.absmax, expected.zeros, expected.blocks)
     assert found.negative_zeros == expected.negative_zeros > 0
+    assert not found.tables  # which no mask and no file needs, and which take most of the time
+    assert not found.survival
 
 
 def test_a_library_that_cannot_be_loaded_is_done_without_and_told_of_once(

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shrinkwidget.compression.fast_cpu_ops import energy, scatter_, selected
+from shrinkwidget.compression.fast_cpu_ops import energy, scatter_, selected, zeroed
 
 
 @pytest.mark.parametrize("n", [0, 1, 4095, 4096, 4097, 3 * 4096 + 17])
@@ -25,3 +25,14 @@ def test_values_are_taken_and_put_back_where_the_mask_is_true(mask: list[bool], 
     assert torch.equal(taken, values[keep])
     filled = scatter_(torch.full_like(values, 99), keep, taken)
     assert torch.equal(filled, torch.where(keep, values, torch.full_like(values, 99)))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+def test_what_a_mask_takes_is_positive_zero_and_the_rest_is_untouched(dtype: torch.dtype) -> None:
+    values = torch.tensor([-1.5, -0.0, float("nan"), 2.0, -0.0, -float("inf"), -3.0], dtype=dtype)
+    keep = torch.tensor([False, False, False, True, True, False, True])
+    found = zeroed(values, keep)
+    assert found.dtype == dtype
+    assert found.tolist() == [0, 0, 0, 2, 0, 0, -3]
+    assert found.signbit().tolist() == [False, False, False, False, True, False, True]
+    assert values[0] == -1.5
