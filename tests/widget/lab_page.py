@@ -120,6 +120,14 @@ class LabPage:
         self.file(name).dblclick()
         return self.viewer
 
+    def close(self, content: Locator) -> None:
+        """Close the tab with this content, once JupyterLab knows that it is in front, and wait until it is gone."""
+        shown = content.element_handle()
+        in_front = "(content) => window.jupyterapp.shell.currentWidget?.node.contains(content)"
+        self.page.wait_for_function(in_front, arg=shown)
+        self.command("application:close")
+        self.page.wait_for_function("(content) => !content.isConnected", arg=shown)
+
     def menu(self, name: str, entry: str) -> None:
         """Choose an entry of the context menu of a file or folder."""
         self.file(name).click(button="right")

@@ -268,14 +268,14 @@ def test_every_bad_file_gives_one_sentence_in_its_tab(lab: LabPage, folder: Path
         failed = lab.viewer.get_by_test_id("checkpoint-failed")
         expect(failed.locator("p")).to_contain_text(words)
         assert len(failed.locator("p").inner_text().splitlines()) == 1
-        lab.command("application:close")
+        lab.close(lab.viewer)
     for path, words in (
         (f"{folder.name}/folder.safetensors", "holds no .safetensors file"),
         ("../..", "is not in the"),
     ):
         lab.command("shrinkwidget:open-folder", path=path)
         expect(lab.viewer.get_by_test_id("checkpoint-failed")).to_contain_text(words)
-        lab.command("application:close")
+        lab.close(lab.viewer)
     address = f"{lab.lab.url}shrinkwidget/api/checkpoint?path={folder.name}/tiny.safetensors"
     with pytest.raises(urllib.error.HTTPError, match="403"):
         urllib.request.urlopen(address)  # without the token
@@ -297,7 +297,7 @@ def test_a_tab_says_what_has_become_of_its_file_or_of_the_server_and_can_try_aga
     expect(facts).to_contain_text("13 tensors")
     lab.command("docmanager:clone")  # a second tab on the same file
     expect(lab.viewer.get_by_test_id("checkpoint-facts").first).to_contain_text("13 tensors")
-    lab.command("application:close")
+    lab.close(lab.viewer.last)
     failed, again = lab.viewer.get_by_test_id("checkpoint-failed"), lab.viewer.get_by_role("button", name="Try again")
     data = path.read_bytes()
     path.unlink()
@@ -363,7 +363,7 @@ def test_a_tab_is_there_again_after_a_reload_and_shows_bytes_as_the_settings_say
     expect(row(lab.viewer, "0…5")).to_be_visible()
     expect(lab.viewer.locator("th[aria-sort=descending]")).to_have_text("bytes ↓")
     expect(lab.viewer.get_by_test_id("sparsity")).to_have_value("70")
-    lab.command("application:close")  # what is closed is opened anew
+    lab.close(lab.viewer)  # what is closed is opened anew
     expect(row(lab.double_click("tiny.safetensors"), "0…5")).to_have_count(0)
     expect(lab.viewer.get_by_test_id("sparsity")).to_have_value("0")
 
