@@ -53,11 +53,13 @@ def explore(
         model: an ``nn.Module``, a state dict, or the path of a checkpoint (see `sketch`). It is never changed.
         eval_data: what to evaluate on, see `evaluate`; without it there is no accuracy. Needs a module.
         recipe: where to start: a `Recipe`, or a number: the sparsity. By default nothing is pruned or quantized.
-        train_data: what "Retrain…" trains on, see `retrain`, and what batch norm is recalibrated on.
+        train_data: what "Retrain…" trains on, see `retrain`, and what batch norm is recalibrated on; what "Recover"
+            looks at, see `recover`, where there is no `calibration`.
         metric: see `evaluate`.
         ignore_index, next_token: how labels are read; see `evaluate`.
         layout: which axis of a state dict's or a file's tensors is the output channels; see `sketch`.
-        calibration: examples for an importance that needs them, ``"wanda"`` or ``"taylor"``; see `sketch`.
+        calibration: examples for an importance that needs them, ``"wanda"`` or ``"taylor"``, see `sketch`, and for
+            "Recover".
         recalibrate_batchnorm: whether the switch is on that re-estimates batch norm's statistics on 512 examples of
             `train_data`, without their labels, before every score; what is then kept or saved has them, too.
         predict_first: whether every score is covered until somebody has predicted it, on the page or with

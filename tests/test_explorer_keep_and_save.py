@@ -150,7 +150,7 @@ def test_a_retrained_point_brings_its_result_and_any_other_recipe_leaves_it(ex: 
     ex.sparsity = 0.5
     assert ex.wait(SECONDS)
     assert (ex._result, ex._score["provenance"]) == ("", "no retraining")
-    assert "no retrained result '9'" in ask(ex, do="goto", result="9")["text"]
+    assert "no retrained or recovered result '9'" in ask(ex, do="goto", result="9")["text"]
 
 
 def test_retrain_during_a_training_shows_the_running_one(ex: Explorer) -> None:

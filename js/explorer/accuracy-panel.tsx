@@ -38,7 +38,7 @@ function Caption() {
   const provenance = state.shownScore.value?.provenance ?? state.baseline.value?.provenance ?? PLAIN;
   return (
     <>
-      <span class="sw-badge" data-testid="provenance">
+      <span class="sw-badge" title={provenance} data-testid="provenance">
         <Term of="provenance">{provenance}</Term>
       </span>
       {!(metric.percent && metric.higher) && (

@@ -21,6 +21,7 @@ import type {
   Prediction,
   Race,
   Recalibration,
+  Recovery,
   Score,
   Sensitivity,
   Status,
@@ -37,6 +38,7 @@ const NO_METRIC: Metric = { name: "accuracy", higher: true, percent: true, has_d
 const DENSE = recipeJson(DEFAULTS);
 const IDLE: Status = { state: "idle", what: "", text: "", id: 0 };
 const UNKNOWN: Memory = { weights: null, activations: null };
+const NO_RECOVERY: Recovery = { state: "idle", recipe: "", text: "", done: 0, why: "it needs the kernel" };
 const NO_SWITCH: Recalibration = { why: "it needs the kernel" };
 
 /** `busy`: the kernel has not answered for a while; `gone`: nobody will. */
@@ -62,7 +64,7 @@ export interface State {
   readonly metric: ReadonlySignal<Metric>;
   /** What was evaluated, without what is covered. */
   readonly history: ReadonlySignal<readonly Visit[]>;
-  /** Which retrained model is shown; "" for the weights as they came. */
+  /** Which retrained or recovered model is shown; "" for the weights as they came. */
   readonly result: ReadonlySignal<string>;
   /** The score of what is shown; null while there is none, or it is covered. */
   readonly shownScore: ReadonlySignal<Score | null>;
@@ -80,6 +82,7 @@ export interface State {
   /** Whether batch norm is re-estimated before every score. */
   readonly recalibrate: ReadonlySignal<boolean>;
   readonly recalibration: ReadonlySignal<Recalibration>;
+  readonly recovery: ReadonlySignal<Recovery>;
   /** What is got wrong, of whatever was evaluated last; null before, and for the dense model. */
   readonly byClass: ReadonlySignal<ByClass | null>;
   /** Whether that is of what is shown. */
@@ -108,7 +111,7 @@ export interface State {
   edit(change: (recipe: Recipe) => Recipe, gesture?: string): void;
   /** Tell the kernel now; the next edit is a new step of the history, unless the gesture is not `over`. */
   settle(over?: boolean): void;
-  /** Go back to a recipe as it was tried: a retrained one comes back as it was trained. */
+  /** Go back to a recipe as it was tried: a retrained or recovered one comes back as it was. */
   goTo(visit: Visit): void;
   /** Have batch norm re-estimated before every score, or not. */
   setRecalibrate(on: boolean): void;
@@ -195,6 +198,7 @@ class Shared implements State {
   readonly predictions: Signal<readonly Prediction[]>;
   readonly recalibrate: Signal<boolean>;
   readonly recalibration: ReadonlySignal<Recalibration>;
+  readonly recovery: ReadonlySignal<Recovery>;
   readonly byClass: ReadonlySignal<ByClass | null>;
   readonly byClassIsCurrent: ReadonlySignal<boolean>;
   readonly sensitivity: ReadonlySignal<Sensitivity | null>;
@@ -223,6 +227,7 @@ class Shared implements State {
     this.result = this.#follow("result", "");
     this.recalibrate = this.#follow("recalibrate", false);
     this.recalibration = this.#follow("recalibration", NO_SWITCH);
+    this.recovery = this.#follow("recovery", NO_RECOVERY);
     this.#view = this.#follow("view", "full");
     this.simple = computed(() => this.#view.value === "simple");
     this.predictFirst = this.#follow("predict_first", false);

@@ -25,6 +25,8 @@ import { recipeLabel } from "./recipe-label";
 import { Panel } from "./section-frame";
 
 const HEIGHT = 196;
+/** Pixels at the left that the word "size" takes below the chart. */
+const BESIDE_SIZE = 76;
 /** The widest a letter of a tick gets: the last label moves inward rather than being cut. */
 const TICK_LETTER = 7;
 
@@ -61,14 +63,13 @@ function Shapes({ right }: { right: number }) {
   const { history } = useView().state;
   const there = KINDS.filter(({ path }) => history.value.some((visit) => shapeOf(visit) === path));
   if (there.length === 0 || (there.length === 1 && there[0].path === DISC)) return null;
-  let x = right - there.reduce((sum, { width }) => sum + width, 0);
+  const places = shapePlaces(there, right);
   return (
     <g class="sw-shapes" data-testid="shapes">
-      {there.map(({ path, words, width }) => {
-        const at = x;
-        x += width;
+      {there.map(({ path, words }, i) => {
+        const { x, y } = places[i];
         return (
-          <g key={words} transform={`translate(${at} ${HEIGHT - 3})`}>
+          <g key={words} transform={`translate(${x} ${y})`}>
             <path d={path} transform="translate(4 -4) scale(0.8)" />
             <text x={13}>{words}</text>
           </g>
@@ -78,23 +79,40 @@ function Shapes({ right }: { right: number }) {
   );
 }
 
-/** A recipe as it is, with batch norm re-estimated, and one that was retrained. */
+/** Where the shapes are explained: to the right below the chart, and of what has no room there, above it. */
+function shapePlaces(there: readonly { width: number }[], right: number): { x: number; y: number }[] {
+  const width = (some: readonly { width: number }[]) => some.reduce((sum, one) => sum + one.width, 0);
+  let above = 0;
+  while (width(there.slice(above)) > right - BESIDE_SIZE) above++;
+  let [top, bottom] = [right - width(there.slice(0, above)), right - width(there.slice(above))];
+  return there.map((one, i) => {
+    const place = i < above ? { x: top, y: 10 } : { x: bottom, y: HEIGHT - 3 };
+    if (i < above) top += one.width;
+    else bottom += one.width;
+    return place;
+  });
+}
+
+/** A recipe as it is, with batch norm re-estimated, one that was recovered, and one that was retrained. */
 const DISC = "M-4 0a4 4 0 1 0 8 0a4 4 0 1 0-8 0Z";
 const TRIANGLE = "M0-5.5L5.2 3.8L-5.2 3.8Z";
+const SQUARE = "M-4-4H4V4H-4Z";
 const DIAMOND = "M0-5.5L5.5 0L0 5.5L-5.5 0Z";
 
 const KINDS = [
   { path: DISC, words: "not retrained", width: 97 },
   { path: TRIANGLE, words: "recalibrated", width: 91 },
+  { path: SQUARE, words: "recovered", width: 73 },
   { path: DIAMOND, words: "retrained", width: 69 },
 ];
 
-function shapeOf({ result, provenance, recalibrated }: Visit): string {
+function shapeOf({ result, provenance, recalibrated, recovered }: Visit): string {
+  if (recovered) return SQUARE;
   if (recalibrated) return TRIANGLE;
   return result || provenance !== PLAIN ? DIAMOND : DISC;
 }
 
-/** One point for each recipe and for each model that was retrained: its latest evaluation. */
+/** One point for each recipe and for each model that was retrained or recovered: its latest evaluation. */
 function latest(history: readonly Visit[]): Visit[] {
   return [...new Map(history.map((visit) => [keyOf(visit), visit])).values()];
 }
@@ -260,7 +278,8 @@ interface PointsProps {
   scales: Scales;
 }
 
-const backWords = (visit: Visit) => `Go back to this ${visit.result ? "retrained model" : "recipe"}`;
+const backWords = ({ result, recovered }: Visit) =>
+  `Go back to this ${result ? `${recovered ? "recovered" : "retrained"} model` : "recipe"}`;
 
 /** The points: one tab stop, arrow keys from small to large, Enter goes back. */
 function Points({ visits, current, scales }: PointsProps) {

@@ -31,6 +31,8 @@ export type Command =
   | { do: "save"; path: string; entropy: boolean; replace?: boolean }
   | ({ do: "figure"; replace?: boolean } & FigureRequest)
   | { do: "retrain" }
+  | { do: "recover" }
+  | { do: "stop_recovery" }
   | { do: "goto"; result: string | null }
   | { do: "look" }
   | { do: "sensitivity"; kind: Sensitivity["kind"] }
@@ -64,7 +66,7 @@ export interface Metric extends ScoreMetric {
   has_train?: boolean;
 }
 
-/** One recipe that was evaluated to the end, or retrained and scored. */
+/** One recipe that was evaluated to the end, or retrained or recovered and scored. */
 export interface Visit {
   recipe: string;
   nbytes: number;
@@ -74,10 +76,12 @@ export interface Visit {
   high: number | null;
   n: number;
   provenance: string;
-  /** Which retrained model this is, for the way back to it; null for weights as they came. */
+  /** Which retrained or recovered model this is, for the way back to it; null for weights as they came. */
   result?: string | null;
   /** Whether batch norm was re-estimated before the score. */
   recalibrated?: boolean;
+  /** Whether it was recovered, without retraining. */
+  recovered?: boolean;
 }
 
 /** What somebody said that a recipe's score would be, before it was shown. */
@@ -159,6 +163,19 @@ export interface Raced {
   conditions: string;
   /** Why this machine was too busy to tell. */
   warnings: readonly string[];
+}
+
+/** A recovery without retraining: the one under way or just over, and whether there can be one. */
+export interface Recovery {
+  state: "idle" | "running" | "done" | "stopped" | "failed";
+  /** Of what. */
+  recipe: string;
+  /** How far it is, or why it failed. */
+  text: string;
+  /** The share of the layers that is done. */
+  done: number;
+  /** Why there can be none, and what to do about it; "" if there can. */
+  why: string;
 }
 
 /** Whether batch norm can be re-estimated before every score: why not, or "". */

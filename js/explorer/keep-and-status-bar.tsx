@@ -12,6 +12,7 @@ import type { State } from "./explorer-state";
 import type { Status } from "./host-interface";
 import { useView } from "./open-and-hover-state";
 import { COVERED } from "./prediction";
+import { RecoverButton, RecoveryLine } from "./recovery";
 import { GONE, ScreenReaderStatus } from "./screen-reader";
 
 export function Footer() {
@@ -51,6 +52,7 @@ export function Footer() {
         }}
         buttons={(ask) => <Buttons ask={ask} />}
       />
+      <RecoveryLine />
       <SavedFigureView figure={state.figure.value} />
       <StatusLine />
       <ScreenReaderStatus />
@@ -130,6 +132,7 @@ function Buttons({ ask }: { ask(button: string): void }) {
           Retrain…
         </button>
       )}
+      {!state.simple.value && <RecoverButton />}
       {!state.simple.value && <FigureButton disabled={gone} ask={ask} />}
       <CopyCode />
       {elsewhere.value && (

@@ -23,6 +23,7 @@ const TRAITS: Record<string, string> = {
   stale: "_stale",
   recalibrate: "recalibrate_batchnorm",
   recalibration: "_recalibration",
+  recovery: "_recovery",
   view: "view",
   glossary: "_glossary",
   predict_first: "predict_first",

@@ -23,7 +23,8 @@ class Point:
 
     `value` with its 95 % interval `low` to `high`, NaN where there is none. `nbytes` and `ratio` (dense bytes / bytes):
     one of them may be unknown, None. `macs`: multiply-accumulates of one forward pass, pruned weights left out.
-    `recalibrated`: whether batch norm was, and nothing trained. `checksum`: of the model, "" where it is not known.
+    `recalibrated`: whether batch norm was, and nothing trained. `recovered`: whether it is a result of "Recover".
+    `checksum`: of the model, "" where it is not known.
     """
 
     value: float
@@ -41,6 +42,7 @@ class Point:
     runs: int = 1
     spread: float = math.nan
     recalibrated: bool = False
+    recovered: bool = False
     checksum: str = ""
 
 
@@ -238,6 +240,7 @@ class _Reader:
             sqnr=_number(about.get("sqnr")),
             seeds=() if seed is None else (int(seed),),
             recalibrated=bool(about.get("recalibrated")),
+            recovered=bool(about.get("recovered")),
             checksum=str(score.get("checksum") or ""),
         )
 
@@ -279,6 +282,8 @@ def _joined(name: str, own: str) -> str:
 
 def _treatment(point: Point) -> str:
     """Return in which line of a history a point belongs, by what was done to its weights."""
+    if point.recovered:
+        return "recovered"
     if point.recalibrated:
         return "batch norm recalibrated"
     return PLAIN if point.provenance == PLAIN else "retrained"

@@ -249,19 +249,21 @@ def prediction_words(score: Score, percent: bool) -> str:
     return prediction_text(score["predicted"], value_of(score), score.get("low"), score.get("high"), percent, running)
 
 
-_SHAPES: Final = {"o": "not retrained", "^": "recalibrated", "D": "retrained"}
+_SHAPES: Final = {"o": "not retrained", "^": "recalibrated", "s": "recovered", "D": "retrained"}
 """The marker of a visited point, and what it says of its weights."""
 
 
 def shape_of(visit: Score) -> str:
-    """Return the marker of a visited point: weights as they came, with batch norm re-estimated, or retrained."""
+    """Return the marker of a visited point: weights as they came, recalibrated, recovered, or retrained."""
+    if visit.get("recovered"):
+        return "s"
     if visit.get("recalibrated"):
         return "^"
     return "D" if visit.get("result") or visit.get("provenance", PLAIN) != PLAIN else "o"
 
 
 def latest(history: Sequence[Score]) -> list[Score]:
-    """Return one visit for each recipe and each retrained model: the latest, if it came to a value."""
+    """Return one visit for each recipe and each retrained or recovered model: the latest, if it came to a value."""
     visits = {(v.get("result") or "", v.get("provenance", PLAIN), v["recipe"]): v for v in history}
     return [visit for visit in visits.values() if value_of(visit) is not None]
 

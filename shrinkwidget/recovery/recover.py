@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Final, Literal, TypeAlias, Unpack, overload
@@ -15,7 +15,7 @@ from ..analysis.file_size import safetensors_bytes
 from ..analysis.model_tensors import open_model
 from ..analysis.parallel import Watch, never
 from ..analysis.run_without_side_effects import RandomState, device_of
-from ..analysis.sketch import counted
+from ..analysis.sketch import Sketch, counted
 from ..argument_checks import public
 from ..compressed_model import CompressedModel, compress, compress_to, narrowed_widths
 from ..compression.apply_recipe import SelectedLayer, copied, select_layers, writer
@@ -31,7 +31,7 @@ from ..evaluation.batchnorm_statistics import (
     unlabelled_examples,
     why_not_recalibrated,
 )
-from ..evaluation.calibration import CalibrationRun, calibrated
+from ..evaluation.calibration import Calibration, CalibrationRun, calibrated
 from ..evaluation.data_subset import DataSubset
 from ..method_registry import every_setting
 from ..recipe import Recipe, RecipeFields, layer_label, recipe_from
@@ -106,7 +106,7 @@ def recover(
     True
     >>> small = sw.recover(model, sw.demo.data("train"), sparsity=0.9, bits=4)
     >>> sw.evaluate(small, test) > 0.98, small.provenance
-    (True, 'recovered on 512 training examples: error compensation, batch norm recalibrated')
+    (True, 'recovered on 512 training examples, no retraining: error compensation, batch norm recalibrated')
 
     Args:
         model: the dense module.
@@ -140,15 +140,20 @@ def recover(
         raise ModelError(f"cannot recover {a_type(given)}: give the dense nn.Module{dense}, and the recipe")
     check_whole(examples, "recover", "examples")
     made_by = recipe_from(recipe, fields)
-    spec = RecoverySpec(model, train_data, made_by, _checked_methods(methods, model), examples)
+    spec = RecoverySpec(model, train_data, made_by, checked_methods(methods, model), examples)
     if background:
         return TrainingRun[CompressedModel](spec).start()
     done: CompressedModel = run_displayed(spec, progress)
     return done
 
 
-def _checked_methods(found: str | Sequence[str] | None, model: nn.Module) -> tuple[str, ...]:
-    """Return what is to be done, in order."""
+def checked_methods(found: str | Sequence[str] | None, model: nn.Module) -> tuple[str, ...]:
+    """Return what is to be done, in order; None for what suits the model.
+
+    Raises:
+        ModelError: if batch norm is to be recalibrated, and there is none.
+        TrainingError: for unknown methods, or none.
+    """
     if found is None:
         return "error_compensation", "bias_correction" if why_not_recalibrated(model) else "recalibrate_batchnorm"
     names = [found] if isinstance(found, str) else list(found)
@@ -162,13 +167,19 @@ def _checked_methods(found: str | Sequence[str] | None, model: nn.Module) -> tup
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RecoverySpec:
-    """What a `TrainingRun` is asked for, like a `TrainingSpec`: a dense model, its recipe, and how it is recovered."""
+    """What a `TrainingRun` is asked for, like a `TrainingSpec`: a dense model, its recipe, and how it is recovered.
+
+    `data_name` is what the provenance calls the examples. With the model's `sketch` its weights need not be counted
+    again, and an importance that looks at data has the statistics it took for the sketch.
+    """
 
     model: nn.Module
     train_data: object
     recipe: Recipe
     methods: tuple[str, ...]
     examples: int = EXAMPLES
+    data_name: str = "training"
+    sketch: Sketch | None = None
     options: TrainingOptions = field(default_factory=TrainingOptions)
 
     @property
@@ -217,6 +228,12 @@ class RecoverySession:
             DataError: for data that is none, holds NaN, or does not fit the model, naming the batch.
             MethodError: for an importance or a quantizer that fails.
         """
+        with suppress(Cancelled):
+            yield from self.steps_until_stopped()
+        return self.best()
+
+    def steps_until_stopped(self) -> Iterator[Progress]:
+        """Do it, for who has no use for a model that is only compressed; raises as `steps`, and a `Cancelled`."""
         random = RandomState()
         steps = self._steps()
         while True:
@@ -224,21 +241,25 @@ class RecoverySession:
             with random.entered():
                 try:
                     now = next(steps)
-                except (StopIteration, Cancelled):
-                    return self.best()
+                except StopIteration:
+                    return
             yield now
 
     def _steps(self) -> Iterator[Progress]:
         spec = self.spec
         yield Progress("features", 1, 1, 1)  # reading the data may take its time
         examples = unlabelled_examples(spec.train_data, self._stopped, self._patience, spec.examples)
-        statistics = calibrated(spec.model, examples.data) if spec.recipe.importance.calibrated else None
+        statistics = None if spec.sketch is None else spec.sketch.calibration
+        if not isinstance(statistics, Calibration):
+            statistics = None
+        if statistics is None and spec.recipe.importance.calibrated:
+            statistics = calibrated(spec.model, examples.data)
         model, narrow = spec.model, None
         if spec.recipe.removes_channels:  # first, as `compress` does; the rest is recovered in what is left
             narrow = narrower(model, spec.recipe, self._example(examples.data), statistics)
             model = narrow.model
         weights, network = open_model(model), copied(model).eval()
-        known = counted(weights)
+        known = spec.sketch if spec.sketch is not None and narrow is None else counted(weights)
         if statistics is not None:
             known = replace(known, calibration=statistics if narrow is None else statistics.of(model))
         selected = {layer.entry.name: layer for layer in select_layers(weights, spec.recipe, known, self._stopped)}
@@ -259,7 +280,8 @@ class RecoverySession:
             small = small.with_widths(narrowed_widths(narrow.channels, narrow.left, dense))
         self._result = replace(
             small,
-            provenance=f"recovered on {examples.n:,} training example{'s' * (examples.n != 1)}: {spec.words}",
+            provenance=f"recovered on {examples.n:,} {spec.data_name} example{'s' * (examples.n != 1)}, no retraining: "
+            f"{spec.words}",
             notes=layers.notes(),
         )
 

@@ -7,6 +7,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from threading import RLock
@@ -22,6 +23,7 @@ from ..analysis.sketch import Sketch
 from ..argument_checks import meant, plain
 from ..compressed_model import CompressedModel
 from ..errors import ArgumentError, Cancelled, DataError, ModelError, ShrinkError, TrainingError, quoted, sentence
+from ..evaluation.batchnorm_statistics import EXAMPLES
 from ..evaluation.compare_predictions import PredictionComparison
 from ..evaluation.evaluate import Score
 from ..evaluation.sensitivity import Kind, Sensitivity, checked_amounts, layers_to_measure
@@ -31,12 +33,13 @@ from ..method_registry import schema
 from ..performance.race import Race, RaceRun
 from ..recipe import Recipe
 from ..training.background_run import TrainingRun
-from ..training.schedules_and_methods import Method
+from ..training.progress import Progress
+from ..training.schedules_and_methods import Method, check_whole
 from .base_widget import BaseWidget, alt_text, built, kernel_owned
 from .by_class import by_class_dict
 from .explorer_backend import DENSE, CancelCheck, ExplorerSession, Stale
 from .figure_button import save_figure
-from .keep_and_save import PLAIN, Exists, keep_in_notebook, keeps, save_to
+from .keep_and_save import PLAIN, Exists, alike, keep_in_notebook, keeps, save_to
 from .monitor import Monitor
 from .worker_thread import Pace, Worker
 
@@ -54,10 +57,13 @@ _LOOK_SECONDS: Final = 0.005
 _SNAPSHOT_SECONDS: Final = 5.0
 _SENSITIVITY_SECONDS: Final = 0.3
 _RACE_SECONDS: Final = 0.5
+_RECOVERY_SECONDS: Final = 0.2
 _METRIC_FIELDS: Final = {"metric": "name", "percent": "percent", "higher": "higher"}
 _OF_THE_PAGE: Final = ("result",)
 """What the history holds for the page alone: a provenance says as much."""
-_NOT_ON_PAGE: Final = frozenset({"sketch", "exact", "score", "by_class", "status", "monitor", "keeps", "figure"})
+_NOT_ON_PAGE: Final = frozenset(
+    {"sketch", "exact", "score", "by_class", "status", "monitor", "keeps", "figure", "recovery"}
+)
 """What a page that stands alone has no use for: its buttons' words, or what it is given by recipe."""
 
 
@@ -171,6 +177,7 @@ class Explorer(BaseWidget):
     _by_class = kernel_owned(t.Dict(allow_none=True, default_value=None))
     _sensitivity = kernel_owned(t.Dict(allow_none=True, default_value=None))
     _race = kernel_owned(t.Dict(allow_none=True, default_value=None))
+    _recovery = kernel_owned(t.Dict())
 
     _from_page = (
         "_recipe",
@@ -197,9 +204,10 @@ class Explorer(BaseWidget):
         self._logged: set[str] = set()
         self._run: TrainingRun[CompressedModel] | None = None
         self._watching: Monitor | None = None
-        self._retrained: dict[str, _Retrained] = {}
+        self._results: dict[str, _Result] = {}
         self._measured: Sensitivity | None = None
         self._racing: RaceRun | None = None
+        self._recovering = ""
         self._race_stopped = False
         self._raced: dict[tuple[str, str, bool], Race] = {}
         super().__init__(
@@ -220,6 +228,7 @@ class Explorer(BaseWidget):
             _status=_status_dict("idle", "", ""),
             _kinds=schema(session.unavailable),
             _recalibration={"why": session.why_not_recalibrated},
+            _recovery=_NO_RECOVERY | {"why": session.why_not_recovered},
             _glossary=glossary_address(),
         )
         self._show_result("")
@@ -259,7 +268,7 @@ class Explorer(BaseWidget):
 
     @property
     def score(self) -> Score | None:
-        """The final score of the current recipe, or of the retrained result that is shown.
+        """The final score of the current recipe, or of the retrained or recovered result that is shown.
 
         It is None while there is none, or while it is covered (`predict_first`).
         """
@@ -270,7 +279,7 @@ class Explorer(BaseWidget):
 
     @property
     def comparison(self) -> PredictionComparison | None:
-        """What the current recipe, or the retrained result that is shown, gets wrong that the dense model got right.
+        """What the current recipe, or the result that is shown, gets wrong that the dense model got right.
 
         It is None while one of the two is not evaluated or is covered, and for the dense model itself. Its images are
         small pictures: bytes H×W×C, at most 48 pixels a side.
@@ -293,9 +302,10 @@ class Explorer(BaseWidget):
         """Every recipe evaluated so far: dicts of recipe (a `Recipe`), nbytes, value, low, high, n, provenance.
 
         Beside them `ratio` (dense bytes / bytes), `sparsity`, `sqnr` in dB, `macs` (None while they are not known),
-        `recalibrated` (whether batch norm was), `seed` (of a retraining), `metric`, `percent`, `higher` of the value,
-        `predicted` (what `predict` or the page said it would be, None if nothing was said), and `checksum` of the
-        weights and buffers scored. Recipes whose score is covered (`predict_first`) are left out.
+        `recalibrated` (whether batch norm was), `recovered` (whether it is a result of "Recover"), `seed` (of a
+        retraining), `metric`, `percent`, `higher` of the value, `predicted` (what `predict` or the page said it would
+        be, None if nothing was said), and `checksum` of the weights and buffers scored. Recipes whose score is covered
+        (`predict_first`) are left out.
         """
         visits = [
             {**point, "recipe": Recipe.from_json(point["recipe"]), **self._about(point)}
@@ -305,9 +315,9 @@ class Explorer(BaseWidget):
 
     def _about(self, point: Mapping[str, Any]) -> dict[str, Any]:
         """Return what a report needs to know of a point of the history."""
-        session, retrained = self._open(), self._retrained.get(point["result"] or "")
+        session, result = self._open(), self._results.get(point["result"] or "")
         recipe = Recipe.from_json(point["recipe"])
-        found = session.estimate(recipe) if retrained is None else retrained.estimate
+        found = session.estimate(recipe) if result is None else result.estimate
         macs = None
         if len(self._macs) == len(found.layers):
             macs = round(sum(n * e.kept / e.n for n, e in zip(self._macs, found.layers, strict=True)))
@@ -316,8 +326,9 @@ class Explorer(BaseWidget):
             "sparsity": found.sparsity,
             "sqnr": found.sqnr,
             "macs": macs,
-            "recalibrated": point["recalibrated"] or (retrained is not None and retrained.recalibrated),
-            "seed": None if retrained is None else retrained.seed,
+            "recalibrated": point["recalibrated"] or (result is not None and result.recalibrated),
+            "recovered": point["recovered"],
+            "seed": None if result is None else result.seed,
             **{name: session.metric.to_dict()[key] for name, key in _METRIC_FIELDS.items()},
         }
 
@@ -345,8 +356,8 @@ class Explorer(BaseWidget):
         Raises:
             DataError: in an explorer without `eval_data`.
             ArgumentError: for what is no number, or no share where the metric is one.
-            ShrinkError: if the score is not covered: without `predict_first`, of the dense model, of a retrained one,
-                or where it was predicted already.
+            ShrinkError: if the score is not covered: without `predict_first`, of the dense model, of a retrained or
+                recovered one, or where it was predicted already.
 
         Example:
             >>> import shrinkwidget as sw
@@ -376,7 +387,7 @@ class Explorer(BaseWidget):
         """Return whether a score waits to be predicted: of a point of the history, or of what is shown.
 
         The page's rule (``#isCovered`` of ``js/explorer/explorer-state.ts``): neither the dense model's score is
-        covered, from which predictions start, nor a retrained model's, which its training has shown epoch by epoch.
+        covered, from which predictions start, nor a retrained or recovered model's, which comes after a prediction.
         """
         shown = {"recipe": self._recipe, "recalibrated": self.recalibrate_batchnorm, "result": self._result}
         recipe, recalibrated, result = ((point or shown)[name] for name in ("recipe", "recalibrated", "result"))
@@ -425,7 +436,9 @@ class Explorer(BaseWidget):
         return self._run
 
     def compress(self) -> CompressedModel:
-        """Return a new model compressed by the current recipe, or the retrained one that is shown; yours is untouched.
+        """Return a new model compressed by the current recipe, or the result that is shown; yours is untouched.
+
+        A result is what "Retrain…" or "Recover" made of the recipe.
 
         With `recalibrate_batchnorm`, its batch norm is recalibrated, as the score says.
 
@@ -441,6 +454,64 @@ class Explorer(BaseWidget):
             >>> ex.close()
         """
         return self._compressed(self.recipe, self._result, self.recalibrate_batchnorm)
+
+    def recover(self, data: object = None, *, examples: int = EXAMPLES) -> CompressedModel:
+        """Compress by the current recipe and win accuracy back without retraining, as the button "Recover" does.
+
+        It waits for the worker thread; the page's "stop" and interrupting end it. The result is a point of `history`,
+        and is shown if the recipe is still the same: then `compress`, and the page's buttons, keep it. The bytes of
+        its file are those of the recipe. `sw.recover` takes other methods.
+
+        Args:
+            data: unlabelled examples, never those of `eval_data`; the button uses them from then on, too. By default
+                the explorer's `calibration`, or else its `train_data`.
+            examples: so many are drawn from the data.
+
+        Returns:
+            The compressed model. Layers whose errors could not be compensated are among its `warnings`.
+
+        Raises:
+            DataError: for no data, or data that are those of the score, hold NaN, or do not fit the model.
+            TrainingError: if it was stopped, or for a number of examples that cannot be.
+            ModelError: without a module to run, or if it has changed since the explorer looked at it.
+
+        Example:
+            >>> import shrinkwidget as sw
+            >>> ex = sw.explore(sw.demo.model(), sw.demo.data("valid"), sparsity=0.9, bits=4)
+            >>> small = ex.recover(sw.demo.data("train"))
+            >>> small.nbytes == sw.compress(sw.demo.model(), ex.recipe).nbytes
+            True
+            >>> ex.wait(), ex.score.value > 0.98, ex.history[-1]["recovered"]
+            (True, True, True)
+            >>> ex.close()
+        """
+        check_whole(examples, "recover", "examples")
+        session = self._open()
+        if data is not None:
+            session.recover_from(data)
+        found = self._recover_soon(self.recipe, examples)
+        try:
+            with _let_go(self._lock):
+                _WORKER.wait(self._recovery_key)
+        except KeyboardInterrupt:
+            self.stop_recovery()
+            raise
+        if not found.done():
+            raise TrainingError("the recovery was stopped")
+        return found.result()
+
+    def stop_recovery(self) -> None:
+        """Stop a recovery that is under way before its next batch; it has no result.
+
+        Example:
+            >>> import shrinkwidget as sw
+            >>> ex = sw.explore(sw.demo.model())
+            >>> ex.stop_recovery()  # there is none
+            >>> ex.close()
+        """
+        _WORKER.forget(self._recovery_key)
+        if self._recovery.get("state") == "running":  # it may not have had its turn yet
+            self._tell_recovery("stopped")
 
     def start_sensitivity(
         self,
@@ -608,7 +679,7 @@ class Explorer(BaseWidget):
         session = self._open()
         with self._lock:
             values = {name[1:]: getattr(self, name) for name in self.traits(echo_update=False)}
-            retrained = dict(self._retrained)
+            made = dict(self._results)
         values = {name: value for name, value in values.items() if name not in _NOT_ON_PAGE}
         values["recalibrate"] = self.recalibrate_batchnorm
         if values["race"] is not None:  # one that is under way has no end on a page without a kernel
@@ -620,7 +691,7 @@ class Explorer(BaseWidget):
         tried = {self.recipe, *(Recipe.from_json(point["recipe"]) for point in values["history"])}
         known = {recipe: session.known(recipe, images=recipe == self.recipe) for recipe in tried}
         kept = {point["result"] for point in values["history"]} | {self._result}
-        results = {key: result.to_dict() for key, result in retrained.items() if key in kept}
+        results = {key: result.to_dict() for key, result in made.items() if key in kept}
         return explorer_page(session.sketch, self.recipe, values, known, results)
 
     def close(self) -> None:
@@ -635,6 +706,7 @@ class Explorer(BaseWidget):
         """
         _WORKER.forget(id(self))
         _WORKER.forget(self._sensitivity_key)
+        _WORKER.forget(self._recovery_key)
         if self._pictured != self.recipe:
             self._refresh_snapshot()
         self._session = None
@@ -642,7 +714,7 @@ class Explorer(BaseWidget):
         if self._watching is not None:
             self._watching.close()
         self._run = self._watching = self._measured = self._racing = None  # anywidget keeps the widget itself
-        self._retrained.clear()
+        self._results.clear()
         super().close()
 
     def _open(self) -> ExplorerSession:
@@ -784,9 +856,11 @@ class Explorer(BaseWidget):
         score: Mapping[str, Any],
         result: str | None = None,
         recalibrated: bool = False,
+        recovered: bool = False,
     ) -> None:
-        """Add a score to history, unless it is there; `result` is the key of what was retrained."""
-        point = {"recipe": recipe.to_json(), "nbytes": nbytes, "result": result, "recalibrated": recalibrated}
+        """Add a score to history, unless it is there; `result` is the key of what was retrained or recovered."""
+        point = {"recipe": recipe.to_json(), "nbytes": nbytes, "result": result}
+        point |= {"recalibrated": recalibrated, "recovered": recovered}
         point |= {k: score[k] for k in ("value", "low", "high", "n", "provenance", "checksum")}
         with self._lock:
             if point not in self._history:
@@ -833,61 +907,135 @@ class Explorer(BaseWidget):
         """Add what a run has come to, once it is over, to history."""
         score = run.score
         if run.state in ("done", "stopped") and self._session is not None and score is not None:
-            with self._lock:
-                key = str(len(self._retrained) + 1)
-                self._retrained[key] = _Retrained(
-                    run.result, score, seed=run.spec.options.seed, recalibrated=not run.spec.trains
-                )
-                self._add_visit(run.result.recipe, run.result.nbytes, score.to_dict(), key)
+            self._add_result(_Result(run.result, score, seed=run.spec.options.seed, recalibrated=not run.spec.trains))
 
-    # what was retrained, shown again
+    def _add_result(self, found: _Result) -> str:
+        """Keep a result and add it to history, unless the very same is there; return the key it is found by."""
+        with self._lock:
+            # a recovery has no randomness: done once more it is the same point
+            same = (
+                key
+                for key, known in self._results.items()
+                if found.recovered and known.recovered and alike(found.compressed, known.compressed)
+            )
+            key = next(same, str(len(self._results) + 1))
+            self._results[key] = found
+            if found.score is not None:
+                compressed, score = found.compressed, found.score.to_dict()
+                self._add_visit(compressed.recipe, compressed.nbytes, score, key, recovered=found.recovered)
+        return key
+
+    # recovery without retraining, on the worker's thread: it makes room for all that answers the page at once
 
     @property
-    def _shown_result(self) -> _Retrained | None:
-        return self._retrained.get(self._result)
+    def _recovery_key(self) -> tuple[int, str]:
+        return id(self), "recovery"
+
+    def _recover_soon(self, recipe: Recipe, examples: int = EXAMPLES) -> Future[CompressedModel]:
+        """Recover once there is nothing else to do; what is returned stays open if that is stopped."""
+        session, found = self._open(), Future[CompressedModel]()
+        self._recovering = recipe.to_json()
+
+        def recover(cancelled: CancelCheck) -> None:
+            def stopped() -> bool:
+                self._rest(cancelled)
+                return cancelled()
+
+            try:
+                found.set_result(self._recover(session, recipe, examples, stopped))
+            except Cancelled:
+                self._tell_recovery("stopped")
+            except BaseException as error:  # noqa: BLE001  # as above
+                self._log("recovery", error)
+                if isinstance(error, Stale):
+                    self._tell(_stale=str(error))
+                self._tell_recovery("failed", sentence(error))
+                found.set_exception(error)
+
+        self._tell_recovery("running", "waiting for its turn")
+        _WORKER.background(self._recovery_key, recover)
+        return found
+
+    def _recover(
+        self, session: ExplorerSession, recipe: Recipe, examples: int, stopped: CancelCheck
+    ) -> CompressedModel:
+        """Recover, score, and show the result where the recipe is still what it was asked for."""
+        pace, asked_beside = Pace(_RECOVERY_SECONDS), self._result
+        work = session.recovery(recipe, stopped, examples)
+        for now in work.steps_until_stopped():
+            if pace.due():
+                self._tell_recovery("running", _recovery_words(now), now.step / now.steps if now.steps else 0.0)
+        small = work.best()
+        session.refuse_changed()
+        recalibrated = "recalibrate_batchnorm" in work.spec.methods
+        result = _Result(small, None, recalibrated=recalibrated, recovered=True)
+        if session.eval_data is not None:
+            for score, comparison in session.evaluated(small, stopped):
+                result = replace(result, score=score, comparison=comparison)
+                if pace.due():
+                    self._tell_recovery("running", "evaluating", 1.0)
+        with self._lock:
+            if session is not self._session:
+                raise Cancelled("the model was looked at again")
+            key = self._add_result(result)
+            self._tell_recovery("done")
+            if self.recipe == recipe and self._result == asked_beside:
+                self._go_to(key)
+        return small
+
+    def _tell_recovery(self, state: str, text: str = "", done: float = 0.0) -> None:
+        why = "" if self._session is None else self._session.why_not_recovered
+        self._tell(_recovery={"state": state, "recipe": self._recovering, "text": text, "done": done, "why": why})
+
+    # what was retrained or recovered, shown again
+
+    @property
+    def _shown_result(self) -> _Result | None:
+        return self._results.get(self._result)
 
     def _go_to(self, key: object) -> None:
-        """Show a retrained result, its recipe with it; or, for None, what the recipe makes of the model as it came."""
-        if key is not None and key not in self._retrained:
-            raise ShrinkError(f"there is no retrained result {quoted(key)} in this explorer")
+        """Show a result, its recipe with it; or, for None, what the recipe makes of the model as it came."""
+        if key is not None and key not in self._results:
+            raise ShrinkError(f"there is no retrained or recovered result {quoted(key)} in this explorer")
         with self._lock:
             if key is not None:
-                self.recipe = self._retrained[str(key)].compressed.recipe
+                self.recipe = self._results[str(key)].compressed.recipe
             self._show_result("" if key is None else str(key))
             self._settle_soon()
 
     def _show_result(self, key: str) -> None:
-        shown = self._retrained.get(key)
+        shown = self._results.get(key)
         if shown is not None:
-            kept = keeps(self._title, shown.compressed.provenance)
+            kind = "recovered" if shown.recovered else "retrained"
+            kept = keeps(self._title, shown.compressed.provenance, kind)
         elif self.recalibrate_batchnorm:
             kept = keeps(self._title, "batch norm recalibrated", "recalibrated")
         else:
             kept = keeps(self._title, PLAIN)
         self._tell(_result=key, _keeps=kept)
 
-    def _tell_result(self, shown: _Retrained) -> None:
-        """Tell the figures and the score of a retrained result; it needs no work but the size of its download."""
+    def _tell_result(self, shown: _Result) -> None:
+        """Tell the figures and the score of a result; it needs no work but the size of its download."""
         news = shown.to_dict()
         self._tell(_exact=news["exact"], _score=news["score"])
 
     def _compare_result(self, session: ExplorerSession, key: str, cancelled: CancelCheck) -> None:
-        """Tell what a retrained result gets wrong; it is run once for that, as its training recorded no prediction."""
-        shown = self._retrained.get(key)
+        """Tell what a result gets wrong; one that was retrained is run for that, as its training recorded nothing."""
+        shown = self._results.get(key)
         if shown is None or session.eval_data is None:
             return
         if shown.comparison is None:
             shown = replace(shown, comparison=session.compare(shown.compressed, cancelled))
             with self._lock:
-                self._retrained[key] = shown
+                self._results[key] = shown
         if shown.comparison is not None:
             self._tell(_by_class={**shown.to_dict()["by_class"], "result": key})
 
     def _compressed(self, recipe: Recipe, result: str, recalibrated: bool = False) -> CompressedModel:
-        """Return what a recipe makes of the model, or what was retrained."""
+        """Return what a recipe makes of the model, or what was retrained or recovered."""
         session = self._open()
-        if result in self._retrained:
-            return self._retrained[result].compressed
+        if result in self._results:
+            return self._results[result].compressed
         try:
             return session.compress(recipe, recalibrated)
         except Stale as error:
@@ -907,7 +1055,7 @@ class Explorer(BaseWidget):
             self._tell(_stale="")  # it was changed back
 
     def _look_again(self) -> str:
-        """Start over with the model as it is now: of all that was told, only what was retrained still holds."""
+        """Start over with the model as it is now: of all that was told, only results of their own still hold."""
         session = self._open().reopened()
         try:
             session.check(self.recipe)
@@ -933,10 +1081,11 @@ class Explorer(BaseWidget):
                 _stale="",
             )
             _WORKER.forget(self._sensitivity_key)
+            self.stop_recovery()
             self.stop_race()
             self._raced.clear()
             self._measured = None
-            self._retrained = {key: replace(result, comparison=None) for key, result in self._retrained.items()}
+            self._results = {key: replace(result, comparison=None) for key, result in self._results.items()}
             self.recipe = recipe
             self._settle_soon()
         return ""
@@ -1063,6 +1212,10 @@ class Explorer(BaseWidget):
                 self.stop_sensitivity()
             elif what == "stop_race":
                 self.stop_race()
+            elif what == "recover":
+                self._recover_soon(recipe)
+            elif what == "stop_recovery":
+                self.stop_recovery()
             elif isinstance(what, str) and what in jobs:
                 command = {**asked, "replace": True, "recipe": recipe.to_json(), "result": result}
                 command["recalibrated"] = recalibrated
@@ -1148,15 +1301,16 @@ def _let_go(lock: RLock) -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class _Retrained:
-    """A result of "Retrain…", its score, and what it gets wrong, once that is known."""
+class _Result:
+    """A result of "Retrain…" or "Recover", its score if there is data, and what it gets wrong, once that is known."""
 
     compressed: CompressedModel
-    score: Score
+    score: Score | None
     comparison: PredictionComparison | None = None
-    seed: int = 0
+    seed: int | None = None
     recalibrated: bool = False
     """Whether batch norm was measured anew, and nothing trained."""
+    recovered: bool = False
 
     @property
     def estimate(self) -> Estimate:
@@ -1170,13 +1324,15 @@ class _Retrained:
         figures = replace(self.estimate, nbytes_entropy_coded=self.compressed.nbytes_entropy_coded).to_dict()
         about = {"recipe": recipe, "recalibrated": False}
         compared = {} if self.comparison is None else {"by_class": {**by_class_dict(self.comparison), **about}}
-        return {
-            "recipe": recipe,
-            "exact": {**figures, "seconds": 0.0},
-            "score": {**self.score.to_dict(), **about, "state": "done"},
-            **compared,
-        }
+        score = None
+        if self.score is not None:  # what was not done is said where scores are
+            warnings = [*self.score.warnings, *self.compressed.notes]
+            score = {**self.score.to_dict(), **about, "warnings": warnings, "state": "done"}
+        return {"recipe": recipe, "exact": {**figures, "seconds": 0.0}, "score": score, **compared}
 
+
+_NO_RECOVERY: Final[dict[str, Any]] = {"state": "idle", "recipe": "", "text": "", "done": 0.0, "why": ""}
+"""What the page is told of a recovery before there is one; `why` there can be none."""
 
 _NOTHING_MEASURED: Final[dict[str, Any]] = {
     "state": "running",
@@ -1189,6 +1345,13 @@ _NOTHING_MEASURED: Final[dict[str, Any]] = {
     "pending": None,
 }
 """What the page is told of a sensitivity before there is a number."""
+
+
+def _recovery_words(now: Progress) -> str:
+    """Return how far a recovery is, in words."""
+    if now.phase == "compensate":
+        return f"layer {now.step:,} of {now.steps:,}"
+    return "batch norm" if now.phase == "norms" else "reading examples"
 
 
 def _race_dict(race: Race) -> dict[str, Any]:

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, TypeAlias, cast
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from ..analysis.channel_layout import Stated
 from ..analysis.estimate import Estimate, estimate
@@ -23,6 +24,7 @@ from ..compression.encode_and_decode_layer import EncodedTensor
 from ..errors import Cancelled, DataError, ModelError, NoEstimateError, RecipeError, ShrinkError, a_type
 from ..evaluation.batches import first_example, prepared, raw_batches, read_in_thread, refuse_no_data
 from ..evaluation.batchnorm_statistics import (
+    EXAMPLES,
     recalibrate,
     unlabelled_examples,
     why_not_recalibrated,
@@ -39,6 +41,7 @@ from ..method_registry import Importance, kinds
 from ..method_registry import Kind as RecipeKind
 from ..performance.race import RaceRun, race
 from ..recipe import Recipe
+from ..recovery.recover import RecoverySession, RecoverySpec, checked_methods
 from ..training.background_run import TrainingRun
 from ..training.schedules_and_methods import Method
 from ..training.training_options import TrainingOptions, TrainingSpec
@@ -123,6 +126,7 @@ class ExplorerSession:
         self._dense: _Scored | None = None
         self._before_dense: _Scored | None = None
         self._recalibration: DataSubset | None = None
+        self._recovers_from: object = None
 
     def check(self, recipe: Recipe) -> None:
         """Raise a `RecipeError` for a recipe that does not fit the model's layers, or lacks calibration data."""
@@ -284,6 +288,80 @@ class ExplorerSession:
         *_, score = self._scored(model, recorder, cancelled)
         return recorder.compared(self._dense.score, replace(score, provenance=compressed.provenance))
 
+    # recovery without retraining, on examples that are not those of the scores
+
+    @property
+    def recovery_data(self) -> tuple[object, str]:
+        """The examples that are recovered on, and what they are called: those given for that, else the first there are.
+
+        Raises:
+            DataError: where there are none, or they are the test data.
+            ModelError: without a module to run.
+        """
+        if not isinstance(self.source, nn.Module):
+            raise ModelError("recovery runs the model: give the nn.Module instead of its weights")
+        given = {"data": self._recovers_from, "calibration": self._calibration, "train_data": self.train_data}
+        for name, data in given.items():
+            if data is None:
+                continue
+            if _same_examples(data, self.eval_data):
+                raise DataError(
+                    f"{name} is eval_data, and what a model was fitted to cannot tell how good it is: give other "
+                    f"examples, ex.recover(data)"
+                )
+            return data, "training" if name == "train_data" else "calibration"
+        raise DataError(
+            "recovery needs examples, without labels, that are not the test data: ex.recover(data), or "
+            "sw.explore(model, eval_data, train_data=…)"
+        )
+
+    @property
+    def why_not_recovered(self) -> str:
+        """Why there is no recovery here, "" if there is."""
+        try:
+            self.recovery_data  # noqa: B018  # for what it raises
+        except ShrinkError as error:
+            return str(error)
+        return ""
+
+    def recover_from(self, data: object) -> None:
+        """Take these examples for every recovery from now on; raises as `recovery_data`."""
+        if isinstance(data, Iterator):
+            raise DataError(
+                f"data is {a_type(data)}, which can be read only once, and every recovery needs it again: pass a "
+                f"DataLoader, a list of batches, or a tensor"
+            )
+        before, self._recovers_from = self._recovers_from, data
+        try:
+            self.recovery_data  # noqa: B018  # for what it raises
+        except ShrinkError:
+            self._recovers_from = before
+            raise
+
+    def recovery(self, recipe: Recipe, cancelled: CancelCheck, examples: int = EXAMPLES) -> RecoverySession:
+        """Return what recovers the model under a recipe, step by step; raises as `recovery_data`, or a `Stale`."""
+        self.refuse_changed()
+        data, name = self.recovery_data
+        model = cast(nn.Module, self.source)
+        spec = RecoverySpec(
+            model, data, recipe, checked_methods(None, model), examples, data_name=name, sketch=self.sketch
+        )
+        return RecoverySession(spec, cancelled, _PATIENCE_SECONDS)
+
+    def evaluated(
+        self, compressed: CompressedModel, cancelled: CancelCheck
+    ) -> Iterator[tuple[Score, PredictionComparison | None]]:
+        """Yield the running score of a model of its own, and after the last what it gets wrong, if that is known.
+
+        It is run as it is, not in the scratch copy: other recipes may be scored in that between two batches.
+        """
+        dense = self._dense
+        recorder = PredictionRecorder(None if dense is None else dense.recorder, images=IMAGES, shrink=small_picture)
+        for found in self._scored(cast(nn.Module, compressed.model), recorder, cancelled):
+            score = replace(found, provenance=compressed.provenance)
+            compared = recorder.compared(dense.score, score) if score.done and dense is not None else None
+            yield score, compared
+
     # batch norm, re-estimated before every score
 
     @property
@@ -389,9 +467,11 @@ class ExplorerSession:
 
     def reopened(self) -> ExplorerSession:
         """Return a new bench for the model as it is now; raises as the first one did."""
-        return ExplorerSession(
+        again = ExplorerSession(
             self.source, self.eval_data, self.metric, self.train_data, self._rules, self._layout, self._calibration
         )
+        again._recovers_from = self._recovers_from
+        return again
 
     def _scratch_model(self) -> nn.Module:
         if self._scratch is None:
@@ -410,6 +490,25 @@ def forward_order(names: Sequence[str], modules: Sequence[str]) -> list[int]:
         place = called.get(name.rpartition(".")[0], place)
         places.append(place)
     return sorted(range(len(names)), key=places.__getitem__)
+
+
+def _same_examples(data: object, test: object) -> bool:
+    """Tell whether two data sets are one, or their first tensors are equal, or overlapping parts of one tensor."""
+    if test is None:
+        return False
+    if getattr(data, "dataset", data) is getattr(test, "dataset", test):
+        return True
+    one, other = _first_tensor(data), _first_tensor(test)
+    if one is None or other is None:
+        return False
+    overlap = max(one.data_ptr(), other.data_ptr()) < min(x.data_ptr() + x.nbytes for x in (one, other))
+    return overlap or (one.dtype == other.dtype and torch.equal(one, other.to(one.device)))
+
+
+def _first_tensor(data: object) -> Tensor | None:
+    while isinstance(data, list | tuple) and data:
+        data = data[0]
+    return data if isinstance(data, Tensor) else None
 
 
 def _check_data(source: Source, data: object, name: str) -> None:

@@ -49,7 +49,7 @@ def keep_in_notebook(name: object, compressed: CompressedModel, replace: bool = 
     there = shell.user_ns.get(name, compressed)
     if not isinstance(there, CompressedModel):
         raise ShrinkError(f"{name!r} already holds {a_type(there)} in this notebook: choose another name")
-    if not replace and not _alike(there, compressed):
+    if not replace and not alike(there, compressed):
         raise Exists(f"{name} holds another model already: {there.nbytes:,} bytes, {_words(there)}")
     shell.user_ns[name] = compressed
     return f"{name} is the compressed model, {compressed.nbytes:,} bytes: {name}.model, {name}.save(path)"
@@ -93,7 +93,7 @@ def is_packed(path: Path) -> bool:
     return any(head.startswith(start) for start in starts)
 
 
-def _alike(there: CompressedModel, new: CompressedModel) -> bool:
+def alike(there: CompressedModel, new: CompressedModel) -> bool:
     """Tell whether two have the same provenance and would write the same file."""
     if there is new:
         return True

@@ -291,7 +291,7 @@ def test_a_run_in_the_background_tells_its_layers_and_can_be_stopped() -> None:
     seen: list[str] = []
     run.observe(lambda r: seen.append("" if r.progress is None else r.progress.place))
     assert run.wait(120)
-    assert run.result.provenance.startswith("recovered on 512")
+    assert run.result.provenance.startswith("recovered on 512 training examples, no retraining: ")
     assert "error compensation" in seen
     stopped = sw.recover(model, TRAIN, sparsity=0.8, bits=4, background=True)
     stopped.stop()

@@ -294,7 +294,7 @@ def test_the_points_of_the_history_stand_where_its_axes_say(page: BarePage) -> N
         assert interpolate(y, y_ticks) == pytest.approx(value, abs=0.006)
 
 
-def test_a_retrained_point_has_a_shape_of_its_own_and_the_front_joins_the_best(page: BarePage) -> None:
+def test_retrained_and_recovered_points_have_shapes_of_their_own_and_the_front_joins_the_best(page: BarePage) -> None:
     settle(page, sw.Recipe(sparsity=0.8, bits=4))
     plain_points = [
         {
@@ -309,14 +309,16 @@ def test_a_retrained_point_has_a_shape_of_its_own_and_the_front_joins_the_best(p
         for s, n, v in ((0.5, 60_000, 0.97), (0.8, 40_000, 0.9), (0.9, 30_000, 0.5), (0.95, 45_000, 0.8))
     ]
     retrained = {**plain_points[2], "value": 0.96, "provenance": "fine-tuned 3 epochs", "result": "1"}
-    page.tell({"_history": [*plain_points, retrained]})
+    recovered = {**plain_points[2], "value": 0.9, "provenance": "recovered", "result": "2", "recovered": True}
+    page.tell({"_history": [*plain_points, retrained, recovered]})
     shapes = page.part("shapes").locator("path").evaluate_all("(all) => all.map((p) => p.getAttribute('d'))")
-    assert page.part("shapes").locator("text").all_text_contents() == ["not retrained", "retrained"]
+    assert page.part("shapes").locator("text").all_text_contents() == ["not retrained", "recovered", "retrained"]
     points = page.part("scatter").locator(".sw-points path")
     found = points.evaluate_all("(all) => all.map((p) => [p.getAttribute('aria-label'), p.getAttribute('d')])")
-    assert len(found) == 5
+    assert len(found) == 6
     for label, d in found:
-        assert d == shapes[1 if "fine-tuned 3 epochs" in label else 0], label
+        assert d == shapes[2 if "fine-tuned 3 epochs" in label else 1 if ", recovered:" in label else 0], label
+        assert ("Go back to this recovered model" in label) == (d == shapes[1])
     x_ticks, y_ticks = read_ticks(page)
     front = page.part("scatter").locator(".sw-front").get_attribute("d") or ""
     joined = [tuple(map(float, numbers)) for numbers in re.findall(r"[ML]([\d.]+) ([\d.]+)", front)]

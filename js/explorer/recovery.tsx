@@ -1,0 +1,61 @@
+// The button "Recover": accuracy won back without retraining, in the bytes there are; and how far that is.
+
+import { useView } from "./open-and-hover-state";
+import { COVERED } from "./prediction";
+
+const TITLE =
+  "chooses the weights again, within this mask and these bits, so that every layer computes what it did before, and " +
+  "recalibrates batch norm: in seconds, from unlabelled examples, in the same bytes";
+
+/** Recovers the recipe that is shown; where that cannot be, the kernel says why, and what to do. */
+export function RecoverButton() {
+  const { state } = useView();
+  const { state: now, why } = state.recovery.value;
+  return (
+    <button
+      type="button"
+      class="sw-button"
+      disabled={state.notice.value === "gone" || state.covered.value || now === "running"}
+      title={state.covered.value ? COVERED : why || TITLE}
+      data-testid="recover"
+      onClick={() => state.send({ do: "recover" })}
+    >
+      Recover
+    </button>
+  );
+}
+
+/** How far a recovery is, with the way to stop it; or why that of the present recipe failed. */
+export function RecoveryLine() {
+  const { state } = useView();
+  const { state: now, text, done, recipe } = state.recovery.value;
+  if (state.notice.value === "gone") return null;
+  if (now === "failed" && recipe === state.recipeText.value) {
+    return (
+      <div class="sw-recovery" data-testid="recovery">
+        <p class="sw-hint sw-failed" role="alert">
+          {text}
+        </p>
+      </div>
+    );
+  }
+  if (now !== "running") return null;
+  return (
+    <div class="sw-recovery" data-testid="recovery">
+      <p class="sw-hint">
+        recovering: {text}{" "}
+        <button
+          type="button"
+          class="sw-link"
+          data-testid="stop-recovery"
+          onClick={() => state.send({ do: "stop_recovery" })}
+        >
+          stop
+        </button>
+      </p>
+      <span class="sw-progress" data-state="running" aria-hidden="true">
+        <i style={{ width: `${100 * done}%` }} />
+      </span>
+    </div>
+  );
+}
