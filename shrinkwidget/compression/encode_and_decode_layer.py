@@ -7,7 +7,7 @@ holds them (docs/format.md). The file itself is written in `files`.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import torch
@@ -118,6 +118,7 @@ class LayerWeights(TensorSpec):
     flat: Tensor
     keep: Tensor | None
     groups: Groups
+    _latest: list[Piece] = field(default_factory=list, init=False, repr=False)
 
     def pieces(self) -> Iterator[Piece]:
         """Yield the layer in pieces of about `chunk_size`."""
@@ -130,11 +131,15 @@ class LayerWeights(TensorSpec):
 
     def piece(self, weights: slice, groups: slice) -> Piece:
         """Return one of the `pieces`."""
+        # most layers are a single one, which is looked at several times: to fit a grid, and to round to it
+        if self._latest and self._latest[0].weights == weights:
+            return self._latest[0]
         x, keep = self.flat[weights].float(), None if self.keep is None else self.keep[weights]
         if keep is not None:
             # zeros change no range that includes zero, no sum of magnitudes, and no error
             x, keep = zeroed(x, keep), self.groups.blocks(keep)
-        return Piece(weights, groups, self.groups.blocks(x), keep)
+        self._latest[:] = [Piece(weights, groups, self.groups.blocks(x), keep)]
+        return self._latest[0]
 
     def survivors(self) -> Tensor:
         """Return the kept weights row by row, of the tensor's own dtype."""

@@ -79,13 +79,13 @@ class RunningMean:
 
     def add(self, sums: Sums) -> None:
         """Add one batch."""
-        t, m = sums.total.cpu().double(), sums.terms.cpu().double()  # Metal has no float64
+        t, m = (part.cpu().double().numpy() for part in (sums.total, sums.terms))  # Metal has no float64
         self.examples += sums.examples
-        self.clusters += int((m > 0).sum())
+        self.clusters += int(np.count_nonzero(m > 0))
         self.terms += float(m.sum())
         self._total += float(t.sum())
-        for i, product in enumerate((t * t, t * m, m * m)):
-            self._squares[i] += float(product.sum())
+        for i, product in enumerate((t @ t, t @ m, m @ m)):
+            self._squares[i] += float(product)
 
     @property
     def mean(self) -> float:
@@ -309,8 +309,7 @@ def _accuracy_sums(answers: Predictions) -> Sums:
     predicted = scores.argmax(1)
     if are_shares(scores, labels):
         labels = labels.argmax(1)
-    scored = labels != IGNORED
-    right = (predicted == labels) & scored
+    right, scored = predicted == labels, labels != IGNORED  # no class that is predicted is the ignored one
     # Classes that are tokens are a vocabulary: that some are never predicted says nothing.
     guesses = None if answers.of_next_tokens else ClassPredictions(predicted, labels, scores.shape[1])
     return _by_example(right, scored, guesses)
@@ -351,8 +350,8 @@ def _own_sums(metric: Callable[[Any, Tensor], object], name: str, answers: Predi
 
 def _by_example(values: Tensor, scored: Tensor, guesses: ClassPredictions | None = None) -> Sums:
     # In float64: millions of tokens are summed, and a variance is the small difference of two such sums.
-    total, terms = (_double(x).reshape(len(x), -1).sum(1) for x in (values, scored))
-    return Sums(total, terms, int((terms > 0).sum()), guesses)
+    total, terms = (_double(x) if x.ndim == 1 else _double(x).flatten(1).sum(1) for x in (values, scored))
+    return Sums(total, terms, int(terms.count_nonzero()), guesses)
 
 
 def _double(values: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Generator, Iterator, Mapping, Sized
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any, Final
@@ -41,12 +41,12 @@ from ..evaluation.batches import (
     refuse_no_data,
 )
 from ..evaluation.evaluate import Score, scores
-from ..evaluation.metrics import LOSSES, RunningMean, Sums, resolve
+from ..evaluation.metrics import LOSSES, Sums, resolve
 from ..evaluation.predictions_and_labels import IGNORED, OutputReader, Predictions, are_shares
 from ..recipe import Recipe
 from .checkpoint import Checkpoint
 from .progress import HISTORY_ROW, POINT_ROW, BestWeights, Phase, Progress, StepTimer, TrainingLog
-from .rng import EVALUATION, fork_rng, seed_at
+from .rng import EVALUATION, fork_rng, seed_at, spare_normal_kept
 from .schedules_and_methods import Stage
 from .training_options import TrainingOptions, TrainingSpec
 from .weight_constraints import WeightConstraints, masks_of, without_untaught
@@ -113,13 +113,14 @@ class Trainer:
         """
         rounds = self._rounds()
         try:
-            while True:
-                self._clock.go()
-                progress = next(rounds, None)
-                self._clock.rest()  # a pause is no time at work, and would make the time left longer
-                if progress is None:
-                    return self.best()
-                yield progress
+            with spare_normal_kept():
+                while True:
+                    self._clock.go()
+                    progress = next(rounds, None)
+                    self._clock.rest()  # a pause is no time at work, and would make the time left longer
+                    if progress is None:
+                        return self.best()
+                    yield progress
         except Cancelled:  # stopped while data was waited for
             return self.best()
         except ShrinkError as error:
@@ -206,7 +207,7 @@ class Trainer:
         """Train for one epoch."""
         train_step, seed = self.train_step, self.spec.options.seed
         batches = self._batches.epoch(self._network, seed_at(seed, number, epoch), self._stopped, self._patience)
-        steps, tally, losses = self._batches.steps, RunningMean(), 0.0
+        steps, examples, losses, total, terms = self._batches.steps, 0, 0.0, 0.0, 0.0
         self._began = self._clock.seconds
         for step in count(1):
             if self._stopped():
@@ -225,18 +226,20 @@ class Trainer:
                 loss, sums = train_step.step(batch, progress)
             if self._macs is None:
                 self._macs = self._layer_macs(batch)
-            tally.add(sums)
+            # of the metric the mean alone is told here: what its interval takes is left to evaluations
+            total, terms = total + float(sums.total.sum()), terms + float(sums.terms.sum())
+            examples += sums.examples
             losses += loss
             self._clock.stepped()
             yield self._tell(
                 "train",
                 epoch=epoch + 1,
                 step=step,
-                examples=tally.examples,
+                examples=examples,
                 loss=losses / step,
-                train=tally.mean if tally.terms else None,
+                train=total / terms if terms else None,
                 lr=train_step.stage.rate(progress),
-                rate=tally.examples / (self._clock.seconds - self._began),
+                rate=examples / (self._clock.seconds - self._began),
             )
 
     def _test(self, number: int, epoch: int) -> Generator[Progress, None, Score | None]:
@@ -316,11 +319,11 @@ class Trainer:
         return {}
 
     def _tell(self, phase: Phase, **changes: Any) -> Progress:
-        now = replace(self._now, phase=phase, **changes)
+        now, epoch, step = self._now, changes.get("epoch", self._now.epoch), changes.get("step", self._now.step)
         # epochs to come, with this one while it lasts
-        left = (now.rounds - now.round + 1) * now.epochs - now.epoch + (1 if now.step else 0)
-        steps_left = None if now.steps is None else left * now.steps - now.step
-        self._now = replace(now, eta=self._clock.eta(steps_left))
+        left = (now.rounds - now.round + 1) * now.epochs - epoch + (1 if step else 0)
+        steps_left = None if now.steps is None else left * now.steps - step
+        self._now = replace(now, phase=phase, eta=self._clock.eta(steps_left), **changes)
         return self._now
 
     @contextmanager
@@ -397,8 +400,8 @@ class TrainStep:
         self._loss = TrainingLoss(options, network)
         self._reader = OutputReader(network, options.rules)
         self._metric = resolve(options.measured)
-        self._autocast = options.autocast
-        self._device = (device_of(network) or torch.device("cpu")).type
+        device = (device_of(network) or torch.device("cpu")).type
+        self._autocast = nullcontext() if options.autocast is None else torch.autocast(device, options.autocast)
 
     def step(self, batch: Batch, progress: float) -> tuple[float, Sums]:
         """Take one step at the rate the stage has after `progress` epochs.
@@ -415,7 +418,7 @@ class TrainStep:
             group["lr"] = at_its_highest * share
         self.optimizer.zero_grad(set_to_none=True)
         with torch.enable_grad(), self.held.effective():
-            with torch.autocast(self._device, self._autocast, enabled=self._autocast is not None):
+            with self._autocast:
                 outputs = call(self.network, batch.args, batch.kwargs)
             answers = self._reader.read(outputs, batch)
             try:
@@ -424,8 +427,9 @@ class TrainStep:
                 if answers.has_nan():  # the cause, and more to the point than that NaN is no label or probability
                     raise TrainingError(f"the outputs are NaN{_HINT}") from None
                 raise
-            if not bool(loss.detach().isfinite()):
-                raise TrainingError(f"the loss is {loss.item()}{_HINT}")
+            value = loss.item()  # asked for once: on a GPU every question waits for all that was queued
+            if not math.isfinite(value):
+                raise TrainingError(f"the loss is {value}{_HINT}")
             torch.autograd.backward(loss)
         self.held.straight_through()
         try:
@@ -434,7 +438,7 @@ class TrainStep:
             raise TrainingError(f"{type(self.optimizer).__name__} failed to take a step: {reason(error)}") from error
         self.held.hold(self.optimizer)
         with torch.no_grad():
-            return float(loss.detach()), self._metric.sums(answers)
+            return value, self._metric.sums(answers)
 
 
 class TrainingLoss:

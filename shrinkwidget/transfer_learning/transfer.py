@@ -26,7 +26,7 @@ from ..evaluation.evaluate import scores
 from ..recipe import Recipe
 from ..training.background_run import TrainingRun, run_displayed
 from ..training.progress import BestWeights, Progress, TrainingLog
-from ..training.rng import EVALUATION, fork_rng
+from ..training.rng import EVALUATION, fork_rng, spare_normal_kept
 from ..training.schedules_and_methods import Schedule, Stage, named
 from ..training.training_loop import Trainer
 from ..training.training_options import OF_METHOD, TrainingFields, TrainingOptions, TrainingSpec, options_from
@@ -233,13 +233,15 @@ class TransferSession:
             ShrinkError: for whatever goes wrong, its `best` the best weights so far.
         """
         first = self._trainers[0]
-        done = yield from self._train(first, 0)
-        if self.spec.baseline is None or self._stopped():
-            return done
-        fresh = self.spec.setup.from_scratch(self.spec.options.seed)
-        scratch = TransferTrainer(fresh, self.spec.task, FromScratch(self.spec.baseline), self._stopped, self._patience)
-        self._trainers.append(scratch)
-        beside = yield from self._train(scratch, len(first.parts))
+        with spare_normal_kept():
+            done = yield from self._train(first, 0)
+            if self.spec.baseline is None or self._stopped():
+                return done
+            fresh = self.spec.setup.from_scratch(self.spec.options.seed)
+            by = FromScratch(self.spec.baseline)
+            scratch = TransferTrainer(fresh, self.spec.task, by, self._stopped, self._patience)
+            self._trainers.append(scratch)
+            beside = yield from self._train(scratch, len(first.parts))
         return done if self._stopped() else replace(done, baseline=beside)
 
     def _train(self, trainer: TransferTrainer, before: int) -> Generator[Progress, None, TransferResult]:
