@@ -34,14 +34,15 @@ from .exports.exporter import Progress
 from .files import PackedModel, pack, read
 from .files.packed_file_writer import section_lengths
 from .method_registry import PLAIN, every_setting
-from .recipe import Recipe, RecipeFields, recipe_from
+from .recipe import Recipe, RecipeFields, layer_label, recipe_from
 
 
 @dataclass(frozen=True, slots=True)
 class NarrowedWidths:
     """What removing channels made of a model: widths before and after by layer, multiply-accumulates, dense bytes.
 
-    `unreached` are the layers that the example did not run through.
+    Of a loaded file the multiply-accumulates are not known, since no example has run. `unreached` are the layers that
+    the example did not run through.
     """
 
     widths: Mapping[str, tuple[int, int]]
@@ -64,7 +65,7 @@ class CompressedModel:
         provenance: how its weights were obtained, such as "retrained 30 epochs, learning rate rewound".
         notes: what was not done that was asked for, in a sentence each; `warnings` has them.
         narrowed: which widths are smaller than those of the dense model; None if channels were not removed, or of a
-            model loaded from a file, which no longer knows what it was.
+            file loaded without the dense model to compare it with.
 
     Example:
         >>> import shrinkwidget as sw
@@ -109,6 +110,8 @@ class CompressedModel:
     def widths(self) -> dict[str, tuple[int, int]]:
         """The channels of each width that can be smaller, before and after, by the first layer that makes them.
 
+        Of a loaded file, which no longer knows which go together: the outputs of every layer that has fewer.
+
         Example:
             >>> import torch, shrinkwidget as sw
             >>> small = sw.compress(sw.demo.model(), channels=0.75, example=torch.zeros(1, 1, 8, 8))
@@ -140,6 +143,9 @@ class CompressedModel:
         unused: tuple[str, ...] = ()
         if by.kind != PLAIN["importance"] and not self.recipe.prunes and not self.recipe.removes_channels:
             unused = (f"importance {by.kind!r} has nothing to rank: the recipe prunes no weight",)
+        if self.widths and all(before == after for before, after in self.widths.values()):
+            why = f" to the nearest multiple of {self.recipe.multiple}" if self.recipe.multiple > 1 else ""
+            unused = (*unused, f"no channel went: every width, rounded{why}, is what it was")
         missed: tuple[str, ...] = ()
         if self.narrowed is not None and (names := self.narrowed.unreached):
             more = f" and {len(names) - 3} more" if len(names) > 3 else ""
@@ -477,11 +483,15 @@ def load(path: str | os.PathLike[str], into: nn.Module | None = None) -> Compres
         >>> again.recipe == small.recipe, type(again.model).__name__
         (True, 'DigitNet')
     """
-    dense = None if into is None else safetensors_bytes(open_model(into, only_to_look=True).saved)
+    before = None if into is None else open_model(into, only_to_look=True)  # reading cuts it to the file's shapes
+    dense = None if before is None else safetensors_bytes(before.saved)
     packed = read(path, into)
     narrowed = None
-    if packed.recipe.removes_channels and dense is not None and dense > safetensors_bytes(packed.records):
-        narrowed = NarrowedWidths({}, None, None, dense)
+    if packed.recipe.removes_channels and before is not None and dense is not None:
+        now = {record.name: record for record in packed.records}
+        rows = {layer_label(e.name): (e.matrix[0], now[e.name].matrix[0]) for e in before.layers if e.name in now}
+        widths = {name: (old, new) for name, (old, new) in rows.items() if new < old}
+        narrowed = NarrowedWidths(widths, None, None, dense) if widths else None
     return CompressedModel(packed, into, provenance="as loaded", narrowed=narrowed)
 
 

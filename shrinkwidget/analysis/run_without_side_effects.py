@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
 
 from ..errors import DataError, ShrinkError
 from .model_tensors import dtype_name
@@ -22,7 +23,13 @@ Inputs: TypeAlias = tuple[tuple[Any, ...], dict[str, Any]]
 
 
 def as_inputs(inputs: object) -> Inputs:
-    """Return inputs as arguments: a dict goes by keyword, a tuple or list by position, all else is the only one."""
+    """Return inputs as arguments: a dict goes by keyword, a tuple or list by position, all else is the only one.
+
+    Raises:
+        DataError: for a DataLoader or a dataset, which no module takes.
+    """
+    if isinstance(inputs, DataLoader | Dataset):
+        raise DataError(f"a {type(inputs).__name__} is no example: give one batch of inputs, as the model takes them")
     if isinstance(inputs, Mapping):
         return (), {str(k): v for k, v in inputs.items()}
     return (tuple(inputs) if isinstance(inputs, tuple | list) else (inputs,)), {}

@@ -115,6 +115,7 @@ def prune_and_retrain(
     *,
     sparsity: float | None = None,
     bits: int | None = None,
+    channels: float | None = None,
     rounds: int | None = None,
     options: TrainingOptions | None = None,
     resume: str | os.PathLike[str] | bool | None = None,
@@ -132,6 +133,7 @@ def prune_and_retrain(
     *,
     sparsity: float | None = None,
     bits: int | None = None,
+    channels: float | None = None,
     rounds: int | None = None,
     options: TrainingOptions | None = None,
     resume: str | os.PathLike[str] | bool | None = None,
@@ -149,6 +151,7 @@ def prune_and_retrain(
     *,
     sparsity: float | None = None,
     bits: int | None = None,
+    channels: float | None = None,
     rounds: int | None = None,
     options: TrainingOptions | None = None,
     resume: str | os.PathLike[str] | bool | None = None,
@@ -173,7 +176,8 @@ def prune_and_retrain(
             them. Its channels go round by round; which of them go together is seen on the first training example.
         method: how each round retrains; the paper's own is ``"learning_rate_rewinding"``, best with the schedule of the
             training, `LearningRateRewinding(Schedule(…))`. ``"gradual_pruning"`` prunes during a single one instead.
-        sparsity, bits: of the recipe; beside one they change it. All else a recipe may say is said in a `Recipe`.
+        sparsity, bits, channels: of the recipe; beside one they change it. All else a recipe may say is said in a
+            `Recipe`.
         rounds: how many; by default 20 % of what remains are pruned in each; 1 is one-shot.
         options, resume, background, progress, fields: see `retrain`. `seed` is that of the training.
 
@@ -184,8 +188,8 @@ def prune_and_retrain(
     if not isinstance(model, nn.Module):
         raise ModelError(f"cannot prune {a_type(model)}: give the dense nn.Module")
     by = named(method, METHODS, "method", _of_method(fields))
-    usual = _SPARSITY if recipe is None and sparsity is None else recipe
-    target = recipe_from(usual, {"sparsity": sparsity, "bits": bits})
+    usual = _SPARSITY if recipe is None and sparsity is None and channels is None else recipe
+    target = recipe_from(usual, {"sparsity": sparsity, "bits": bits, "channels": channels})
     if target.importance.calibrated:
         raise MethodError(
             f"importance {target.importance.kind!r} needs calibration data, and prune_and_retrain ranks by weights "

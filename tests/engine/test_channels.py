@@ -12,6 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
 
 import shrinkwidget as sw
 from benchmarks import channel_zoo as zoo
@@ -361,6 +362,18 @@ def test_widths_are_kept_at_multiples() -> None:
     assert min(widths(channels=0.999).values()) == 1
 
 
+def test_that_no_channel_went_is_said() -> None:
+    small = sw.compress(sw.demo.model(), channels=0.5, multiple=64, example=DIGIT)
+    assert small.warnings == ("no channel went: every width, rounded to the nearest multiple of 64, is what it was",)
+    assert not sw.compress(sw.demo.model(), channels=0.5, multiple=8, example=DIGIT).warnings
+
+
+def test_a_dataloader_is_no_example() -> None:
+    loader = DataLoader(TensorDataset(DIGIT))
+    with pytest.raises(sw.errors.DataError, match="a DataLoader is no example: give one batch of inputs"):
+        sw.channels(sw.demo.model(), loader)
+
+
 def test_a_global_ranking_takes_what_matters_least_anywhere() -> None:
     model: Any = nn.Sequential(nn.Linear(3, 4, bias=False), nn.Linear(4, 4, bias=False), nn.Linear(4, 2, bias=False))
     with torch.no_grad():
@@ -426,7 +439,7 @@ def test_a_dense_model_is_cut_to_the_shapes_of_the_file(name: str, entropy: bool
     torch.manual_seed(0)
     make, inputs = zoo.ZOO[name]
     model, x = zoo.randomized(make()), inputs()
-    small = sw.compress(model, channels=0.5, bits=4, example=x)
+    small: Any = sw.compress(model, channels=0.5, bits=4, example=x)
     path = tmp_path / "small.safetensors"
     written = small.save(path, entropy=entropy)
     assert written == path.stat().st_size == (small.nbytes_entropy_coded if entropy else small.nbytes)
@@ -434,6 +447,11 @@ def test_a_dense_model_is_cut_to_the_shapes_of_the_file(name: str, entropy: bool
     assert repr(again.model) == repr(small.model)
     assert torch.equal(ran(module(again).eval(), x), ran(module(small), x))
     assert again.original_nbytes == small.original_nbytes
+    # a file does not know which channels go together: each layer that became narrower is listed
+    cut = {n for n, t in small.model.state_dict().items() if t.shape != model.state_dict()[n].shape}
+    assert again.widths
+    assert {layer.removesuffix(".weight") for layer in again.widths} <= {n.removesuffix(".weight") for n in cut}
+    assert all(after < before for before, after in again.widths.values())
 
 
 def test_a_file_of_another_model_leaves_the_one_given_as_it_was(tmp_path: Path) -> None:
@@ -500,8 +518,18 @@ def test_channels_go_in_rounds_while_the_network_trains(rewound: bool) -> None:
     schedule = sw.methods.Schedule(epochs=1, lr=0.01)
     method = sw.methods.WeightRewinding(schedule, early) if rewound else sw.methods.FineTune(schedule=schedule)
     small = sw.prune_and_retrain(
-        model, sw.demo.few(per_class=4), recipe=recipe, rounds=2, method=method, batch_size=16, progress=False
+        model,
+        sw.demo.few(per_class=4),
+        None,
+        0.0,
+        method,
+        channels=0.5,
+        bits=4,
+        rounds=2,
+        batch_size=16,
+        progress=False,
     )
+    assert small.recipe == recipe
     at_once = sw.compress(model, recipe, example=DIGIT)
     assert small.widths == at_once.widths
     assert (small.nbytes, small.original_nbytes) == (at_once.nbytes, at_once.original_nbytes)
