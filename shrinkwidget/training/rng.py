@@ -11,6 +11,7 @@ from typing import Final
 
 import numpy as np
 import torch
+from numpy.random.mtrand import get_bit_generator, set_bit_generator  # whose names numpy.random does not declare
 
 from ..analysis.parallel import in_forked_children, uninterrupted
 
@@ -47,20 +48,20 @@ def fork_rng(device: torch.device | None, *place: int) -> Iterator[None]:
     """
     seed = seed_at(*place)
     with _ONE_AT_A_TIME:
-        before = random.getstate(), np.random.get_bit_generator(), torch.default_generator.get_state()
+        before = random.getstate(), get_bit_generator(), torch.default_generator.get_state()
         gpu = device if device is not None and device.type == "cuda" else None
         on_gpu = None if gpu is None else torch.cuda.get_rng_state(gpu)
 
         def put_back() -> None:
             random.setstate(before[0])
-            np.random.set_bit_generator(before[1])
+            set_bit_generator(before[1])
             torch.default_generator.set_state(before[2])
             if gpu is not None and on_gpu is not None:
                 torch.cuda.set_rng_state(on_gpu, gpu)
 
         try:
             random.seed(seed)
-            np.random.set_bit_generator(_OURS)
+            set_bit_generator(_OURS)
             np.random.seed(seed)  # noqa: NPY002  # what users' datasets draw from
             torch.default_generator.manual_seed(seed)  # torch.manual_seed takes 20 times as long
             if gpu is not None:
