@@ -22,7 +22,6 @@ EVALUATION: Final = -1
 # augmentation of the user's may train something itself.
 _ONE_AT_A_TIME = threading.RLock()
 
-
 # What numpy draws from while a step lasts. To save and set the state of the caller's would take 120 µs a step, one
 # twentieth of a small network's.
 _OURS: Final = np.random.MT19937()
@@ -61,7 +60,7 @@ def fork_rng(device: torch.device | None, *place: int) -> Iterator[None]:
 
         try:
             random.seed(seed)
-            set_bit_generator(_OURS)
+            set_bit_generator(np.random.MT19937() if before[1] is _OURS else _OURS)  # one fork may be within another
             np.random.seed(seed)  # noqa: NPY002  # what users' datasets draw from
             torch.default_generator.manual_seed(seed)  # torch.manual_seed takes 20 times as long
             if gpu is not None:

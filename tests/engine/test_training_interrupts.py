@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -203,6 +204,20 @@ def test_an_interrupt_while_chance_is_put_back_leaves_none_behind(monkeypatch: p
     with pytest.raises(KeyboardInterrupt), fork_rng(None, 1):
         pass
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_training_within_a_step_of_another_leaves_its_generators_alone() -> None:
+    def drawn() -> tuple[float, float, float]:
+        return random.random(), float(np.random.rand()), float(torch.rand(1))  # noqa: NPY002
+
+    with fork_rng(None, 1):
+        alone = drawn(), drawn()
+    with fork_rng(None, 1):
+        first = drawn()
+        with fork_rng(None, 2):
+            within = drawn()
+        assert (first, drawn()) == alone
+    assert within not in alone
 
 
 AT_THE_END = """
