@@ -44,6 +44,7 @@ __all__ = [
     "methods",
     "monitor",
     "performance",
+    "plan",
     "prune_and_retrain",
     "race",
     "recover",
@@ -73,6 +74,7 @@ if TYPE_CHECKING:  # a module's __getattr__ makes type checkers take any name fo
     from .live_page import to_html
     from .performance.device_fit import fits
     from .performance.race import race
+    from .planning.plan import plan
     from .recipe import Keep, Recipe
     from .recovery.recover import recover
     from .training.custom_loop import constrain
@@ -94,6 +96,7 @@ else:
         "live_page": ("to_html",),
         "performance.device_fit": ("fits",),
         "performance.race": ("race",),
+        "planning.plan": ("plan",),
         "recipe": ("Keep", "Recipe"),
         "recovery.recover": ("recover",),
         "training.custom_loop": ("constrain",),

@@ -381,16 +381,31 @@ class Recipe:
             >>> [(plan.keep, plan.channels) for plan in recipe.width_plans(["stem.weight", "head.weight"])]
             [(True, None), (False, 0.25)]
         """
-        self.resolve(names)  # refuses what matches no layer
-        own: list[Override] = [{}] * len(names)
-        for pattern, matched in zip(self.layers, _layers_named(self.layers, names), strict=True):
-            for i in matched:
-                own[i] = self.layers[pattern]
+        own = self.overrides(names)
         plain = [override if isinstance(override, Mapping) else {} for override in own]
         return [
             WidthPlan(override is Keep, said.get("channels"), said.get("multiple"))
             for override, said in zip(own, plain, strict=True)
         ]
+
+    def overrides(self, names: Sequence[str]) -> list[Override]:
+        """Return what its `layers` say of each layer, in the order of `names`: an empty dict where they say nothing.
+
+        Raises:
+            RecipeError: if an override matches none of the names.
+
+        Example:
+            >>> import shrinkwidget as sw
+            >>> recipe = sw.Recipe(bits=4, layers={"stem": sw.Keep, "stage*": dict(bits=3)})
+            >>> recipe.overrides(["stem.weight", "stage1.weight", "head.weight"])
+            [Keep, mappingproxy({'bits': 3}), {}]
+        """
+        self.resolve(names)  # refuses what matches no layer
+        own: list[Override] = [{}] * len(names)
+        for pattern, matched in zip(self.layers, _layers_named(self.layers, names), strict=True):
+            for i in matched:
+                own[i] = self.layers[pattern]
+        return own
 
     @property
     def removes_channels(self) -> bool:

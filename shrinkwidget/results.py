@@ -16,10 +16,12 @@ from .performance.device_fit import Device, DeviceFit
 from .performance.energy_theory import EnergyRatio
 from .performance.process_memory import Memory
 from .performance.race import Race, RaceRun
+from .planning.plan import BudgetPlan
 from .training.background_run import TrainingRun
 from .transfer_learning.transfer_result import TransferResult
 
 __all__ = [
+    "BudgetPlan",
     "ChannelFamily",
     "Channels",
     "CompressedModel",

@@ -232,7 +232,7 @@ def estimate(
         raise ArgumentError("a sketch has its layout already: give layout=… to sketch(…), or the model in its place")
     look = model if isinstance(model, Sketch) else sketch_of(model, layout=layout)
     plans = look.plans(asked)
-    look, counts = _narrowed(look, asked)
+    look, counts = narrowed(look, asked)
     layers = []
     for layer, plan, outcome in zip(look.layers, plans, survivals(look.layers, plans, asked), strict=True):
         rounding = None
@@ -252,8 +252,12 @@ def estimate(
     return assembled(look, asked, plans, layers, **counts)
 
 
-def _narrowed(look: Sketch, recipe: Recipe) -> tuple[Sketch, dict[str, Any]]:
-    """Return the sketch of what is left when the recipe's channels are gone, and what can be counted of it."""
+def narrowed(look: Sketch, recipe: Recipe) -> tuple[Sketch, dict[str, Any]]:
+    """Return the sketch of what is left when the recipe's channels are gone, and what can be counted of it.
+
+    Raises:
+        NoEstimateError: for a sketch without channels, or with scores of another importance.
+    """
     found = look.channels
     if found is None:
         if recipe.removes_channels:
@@ -291,11 +295,7 @@ def assembled(
 ) -> Estimate:
     """Return the estimate of these layers together with what the rest of the file takes."""
     layers = tuple(layers)
-    # floats take at most the bits that the recipe gives them, everything else its own width
-    widest = recipe.uncompressed_bits // 8
-    uncompressed = sum(
-        t.nbytes // t.itemsize * (min(t.itemsize, widest) if t.floating else t.itemsize) for t in sketch.uncompressed
-    )
+    uncompressed = uncompressed_bytes(sketch, recipe)
     # a layer under Keep stands in the file as it is, among what is not compressed, and has no count of what it keeps
     lengths = {
         "counts": sum(count_width(layer.n) for layer, plan in zip(layers, plans, strict=True) if not plan.keep),
@@ -307,6 +307,15 @@ def assembled(
     # the header writes all lengths as decimals: how long it is depends on them
     header = header_bytes(recipe.to_json(), sketch.structure, lengths)
     return Estimate(recipe, layers, uncompressed, header, sketch.original_nbytes, assumed=sketch.warnings, **more)
+
+
+def uncompressed_bytes(sketch: Sketch, recipe: Recipe) -> int:
+    """Return the bytes of the tensors that no recipe compresses."""
+    # floats take at most the bits that the recipe gives them, everything else its own width
+    widest = recipe.uncompressed_bits // 8
+    return sum(
+        t.nbytes // t.itemsize * (min(t.itemsize, widest) if t.floating else t.itemsize) for t in sketch.uncompressed
+    )
 
 
 def layer_estimate(

@@ -6,16 +6,20 @@ import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final, TypeAlias, TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import ModelError, quoted
 from ..recipe import Granularity, Plan
 from .model_tensors import TensorEntry, TensorSpec, dtype_name
-from .packed_file_structure import header_text
+from .packed_file_structure import SECTIONS, header_text
 from .safetensors_header import FILE_DTYPES
+
+Ints: TypeAlias = NDArray[np.int64]
 
 WORD_ZERO_BITS: Final = 5
 """Zero points of up to so many bits share the 16-bit word of their scale; larger ones would blur it."""
@@ -41,26 +45,34 @@ def layer_bytes(matrix: tuple[int, int], kept: int, plan: Plan, itemsize: int) -
     n = math.prod(matrix)
     if plan.keep:
         return LayerBytes(codes=0, mask=0, scales=0, as_is=n * itemsize, dense=True)
+    codes, mask = code_and_mask_bytes(n, kept, plan, itemsize)
+    return LayerBytes(codes, mask, scale_bytes(matrix, plan), as_is=0, dense=not mask)
+
+
+def code_and_mask_bytes(n: int, kept: Any, plan: Plan, itemsize: int) -> tuple[Any, Any]:
+    """Return the bytes of the codes and of the mask of a layer of n weights, `kept` of which survive.
+
+    `kept` is a number or an array of them, and so are the bytes.
+    """
     bits = stored_bits(plan.bits, itemsize)
     # Either all n weights have a code, pruned ones that of zero, or only the kept ones, beside a mask, a bit a weight:
     # whatever is smaller. Both sides of the inequality are in bits, so that no rounding to bytes decides.
-    dense = kept == n or (zero_on_grid(plan, bits) and n * bits <= n + kept * bits)
-    scales = 0
-    if plan.bits <= 8:
-        if plan.coder.has_codebook:
-            scales += 4 << plan.bits
-        if plan.coder.has_scales:
-            groups = group_count(plan.granularity, matrix)
-            # the largest scale as a float32; where there are several, all of them as 16-bit fractions of it
-            scales += 4 if groups == 1 else (0 if has_16_bit_scales(plan) else 4) + 2 * groups
-            scales += groups if has_zero_bytes(plan, groups) else 0
-    return LayerBytes(
-        codes=ceil_div((n if dense else kept) * bits, 8),
-        mask=0 if dense else ceil_div(n, 8),
-        scales=scales,
-        as_is=0,
-        dense=dense,
-    )
+    dense = (kept == n) | (zero_on_grid(plan, bits) & (n * bits <= n + kept * bits))
+    coded = kept + (n - kept) * dense
+    return ceil_div(coded * bits, 8), ceil_div(n, 8) * (1 - dense)
+
+
+def scale_bytes(matrix: tuple[int, int], plan: Plan) -> int:
+    """Return the bytes of the scales of a layer of rows × columns weights, codebooks and zero points with them."""
+    if plan.bits > 8:
+        return 0
+    scales = 4 << plan.bits if plan.coder.has_codebook else 0
+    if plan.coder.has_scales:
+        groups = group_count(plan.granularity, matrix)
+        # the largest scale as a float32; where there are several, all of them as 16-bit fractions of it
+        scales += 4 if groups == 1 else (0 if has_16_bit_scales(plan) else 4) + 2 * groups
+        scales += groups if has_zero_bytes(plan, groups) else 0
+    return scales
 
 
 def stored_bits(bits: int, itemsize: int) -> int:
@@ -127,8 +139,11 @@ def group_count(granularity: Granularity, matrix: tuple[int, int]) -> int:
     return rows * ceil_div(columns, int(granularity))
 
 
-def ceil_div(a: int, b: int) -> int:
-    """Return a / b rounded up, exactly."""
+T = TypeVar("T", int, Ints)
+
+
+def ceil_div(a: T, b: int) -> T:
+    """Return a / b rounded up, exactly; of a number, or of an array of whole ones."""
     return -(-a // b)
 
 
@@ -184,6 +199,30 @@ def header_bytes(recipe_json: str, structure_length: int, lengths: Mapping[str, 
     """
     # only the length of the structure matters, and neither base64 nor a checksum has letters that JSON escapes
     return 8 + len(header_text(recipe_json, "A" * structure_length, lengths)) + lengths["counts"]
+
+
+def headers_bytes(recipe_bytes: Ints, structure_length: int, lengths: Mapping[str, Ints]) -> Ints:
+    """Return `header_bytes` of many files at once, from how long their recipes are in a header (`escaped_bytes`).
+
+    `lengths` are those of the `SECTIONS`, with an entry for each file.
+    """
+    # in this header each number is a zero of one digit, and only their digits and the recipe differ between files
+    bare = len(header_text("", "A" * structure_length, dict.fromkeys(SECTIONS, 0)).rstrip())
+    text, end = bare + recipe_bytes, np.zeros_like(recipe_bytes)
+    for section in SECTIONS:
+        begin, end = end, end + lengths[section]
+        text = text + sum(_digits(number) - 1 for number in (end - begin, begin, end))
+    return 8 + 8 * ceil_div(text, 8) + lengths["counts"]
+
+
+def escaped_bytes(text: str) -> int:
+    """Return the bytes of a text inside a string of JSON, as the header of a packed file holds a recipe."""
+    return len(json.dumps(text, ensure_ascii=False).encode()) - 2
+
+
+def _digits(numbers: Ints) -> Ints:
+    digits: Ints = np.searchsorted(10 ** np.arange(1, 19), numbers, side="right") + 1
+    return digits
 
 
 def count_width(n: int) -> int:

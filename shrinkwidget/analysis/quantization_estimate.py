@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final
+from typing import Any, Final
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -105,12 +105,7 @@ MOST_SETTLED: Final = 256
 
 def _relative_noise(layer: LayerSketch, plan: UniformPlan, survival: PruningOutcome) -> float:
     """Return the squared error of rounding over the energy of what is rounded."""
-    table = nearest_table(layer, plan.granularity)
-    # rounding errors of a bin are proportional to its energy, whatever the group's range
-    energy = table.energy * survival.shares(table.values, table.range_energy, layer.absmax)
-    if energy.sum() <= 0:  # nothing survives in any group of the table, which is of a sample
-        energy = table.energy
-    ratios = surviving_ratios(table, survival)
+    table, energy, ratios = _survivors_in_bins(layer, plan.granularity, survival)
     total = float(energy.sum())  # 0 of weights whose squares float32, in which tables are sent, cannot hold
     if total <= 0:
         return 0.0
@@ -119,6 +114,29 @@ def _relative_noise(layer: LayerSketch, plan: UniformPlan, survival: PruningOutc
         # as many levels on either side: exact where weights are on such a grid
         noise = min(noise, float(_grid_errors(_even_grid(plan.bits, 1.0)).error @ energy))
     return noise / total
+
+
+def _survivors_in_bins(
+    layer: LayerSketch, granularity: Granularity, survival: PruningOutcome
+) -> tuple[Table, Floats, Floats]:
+    """Return the table of a granularity, and of the survivors the energy per bin and the ratios of their groups."""
+    # a planner asks for all bits of one sparsity in turn, and only how they round differs between them
+    key = granularity, survival.cut
+    known = _LAST_SURVIVORS.get(layer) if survival.curve is None else None
+    if known is not None and known[0] == key:
+        return known[1]
+    table = nearest_table(layer, granularity)
+    # rounding errors of a bin are proportional to its energy, whatever the group's range
+    energy = table.energy * survival.shares(table.values, table.range_energy, layer.absmax)
+    if energy.sum() <= 0:  # nothing survives in any group of the table, which is of a sample
+        energy = table.energy
+    found = table, energy, surviving_ratios(table, survival)
+    if survival.curve is None:
+        _LAST_SURVIVORS[layer] = key, found
+    return found
+
+
+_LAST_SURVIVORS: WeakKeyDictionary[LayerSketch, tuple[Any, tuple[Table, Floats, Floats]]] = WeakKeyDictionary()
 
 
 def surviving_ratios(table: Table, survival: PruningOutcome) -> Floats:

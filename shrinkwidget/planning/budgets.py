@@ -1,0 +1,93 @@
+"""Budgets as people write them: 64000, "64 kB", "10x", "12 %", "0.5 points"."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from typing import Any, Final, Literal, TypeAlias, cast
+
+from ..argument_checks import plain
+from ..errors import ArgumentError, nearest, quoted
+
+Measure: TypeAlias = Literal["file", "download", "macs", "points"]
+MEASURES: Final = ("file", "download", "macs", "points")
+
+_UNITS: Final = {
+    "B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30,
+    "MACs": 1, "kMACs": 10**3, "MMACs": 10**6, "GMACs": 10**9,
+}  # fmt: skip
+_LATENCY: Final = ("s", "ms", "µs", "us", "fps", "seconds", "milliseconds")
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """A budget: so many of what is measured, or a share of what the dense model has.
+
+    `measure`: ``"file"`` and ``"download"`` are bytes, of the packed and of the entropy-coded file; ``"macs"`` are
+    multiply-accumulates; ``"points"`` are what may be lost of an accuracy, in percentage points.
+    """
+
+    measure: Measure
+    amount: float | None
+    share: float | None = None
+
+    def of(self, dense: int) -> int:
+        """Return the budget as a whole number; `dense` is what the dense model has."""
+        return math.floor(dense * self.share if self.share is not None else self.amount or 0)
+
+
+def parse_budget(given: Any, measure: str = "file") -> Budget:
+    """Return the budget that a number or a text means.
+
+    >>> parse_budget("64 kB"), parse_budget("10x").of(700_000)
+    (Budget(measure='file', amount=64000, share=None), 70000)
+
+    Raises:
+        ArgumentError: for what is no budget, naming the units there are.
+    """
+    if measure not in ("file", "download"):
+        raise ArgumentError(
+            f"plan(of={quoted(measure)}) must be 'file', the bytes of the packed file, or 'download', those of the "
+            f"entropy-coded one{nearest(str(measure), ('file', 'download'))}"
+        )
+    number, unit = _parts(plain(given))
+    bytes_of = cast(Measure, measure)
+    if unit in ("x", "×", "%"):
+        return Budget(bytes_of, None, share=number / 100 if unit == "%" else 1 / number)
+    if unit in ("point", "points"):
+        return Budget("points", number)
+    if re.fullmatch(r"% ?(of )?(the )?MACs", unit, re.IGNORECASE):
+        return Budget("macs", None, share=number / 100)
+    for name, factor in _UNITS.items():
+        if unit.replace(" ", "").casefold() == name.casefold():
+            return Budget("macs" if name.endswith("MACs") else bytes_of, number * factor)
+    if unit in _LATENCY:
+        raise ArgumentError(
+            f"plan(budget={quoted(given)}): a time is not known before it is measured, and no plan can promise one: "
+            f"plan by bytes or by MACs, and time what comes of it with sw.race(…)"
+        )
+    raise ArgumentError(
+        f"plan(budget={quoted(given)}) has the unknown unit {quoted(unit)}{nearest(unit, _UNITS)}; {_EXAMPLES}"
+    )
+
+
+_EXAMPLES: Final = (
+    "write bytes as 64_000 or '64 kB', a compression ratio as '10x', a share of the dense file as '10 %', "
+    "multiply-accumulates as '50 % MACs' or '1.2 M MACs', or what accuracy may be lost as '0.5 points'"
+)
+
+
+def _parts(given: Any) -> tuple[float, str]:
+    """Return the number and the unit of a budget; a bare number is bytes."""
+    text = str(given) if isinstance(given, int | float) and not isinstance(given, bool) else given
+    found = re.fullmatch(r"\s*([-+.\de_,]*?)\s*([^-+.\d_,\s].*?)?\s*", text) if isinstance(text, str) else None
+    try:
+        number = float(found[1].replace(",", "").replace("_", "")) if found else math.nan
+    except ValueError:
+        number = math.nan
+    if found is None or (math.isnan(number) and text != "nan"):
+        raise ArgumentError(f"plan(budget={quoted(given)}) is no budget: {_EXAMPLES}")
+    if not 0 < number < math.inf:
+        raise ArgumentError(f"plan(budget={quoted(given)}) must be more than nothing: {_EXAMPLES}")
+    return int(number) if number == int(number) else number, found[2] or "B"
