@@ -203,16 +203,19 @@ class Channels:
         plans = [_plan(family, own, recipe) for family in self.families]
         now = [family.channels for family in self.families]
         dense = now if dense is None else dense
+        # Counted from the dense width, so that rounds add up: what earlier ones removed is subtracted.
         removed = [
             0 if fraction is None else round(fraction * n) - (n - m)
             for n, m, (fraction, _) in zip(dense, now, plans, strict=True)
         ]
         if recipe.channel_scope == "global":
-            ranked = [
-                i for i, (fraction, _) in enumerate(plans) if fraction is not None and not _own(self.families[i], own)
-            ]
+            # Who was given a fraction of its own keeps it, and is not ranked with the rest.
+            own_layers = {layer_label(name) for name, plan in own.items() if plan.channels is not None}
+            own_fraction = [not own_layers.isdisjoint(family.layers) for family in self.families]
+            ranked = [i for i, (fraction, _) in enumerate(plans) if fraction is not None and not own_fraction[i]]
             if ranked:
                 of = np.concatenate([np.full(self.families[i].channels, i) for i in ranked])
+                # Stable: of equal scores the first goes first, on the page as here.
                 order = np.argsort(np.concatenate([scores[i] for i in ranked]), kind="stable")
                 total = sum(dense[i] for i in ranked)
                 count = max(0, round(recipe.channels * total) - (total - len(of)))
@@ -224,7 +227,10 @@ class Channels:
             n = family.channels
             left = n if fraction is None else max(1, n - max(0, count))
             if fraction:
-                left = _rounded(left, n, multiple // math.gcd(multiple, family.step))
+                # The multiple is one of a layer's outputs: heads of 64 outputs are multiples of 8 however many there
+                # are. Nearest, half up; and all channels where they are fewer than one multiple.
+                of = multiple // math.gcd(multiple, family.step)
+                left = min(n, max(of, of * ((2 * left + of) // (2 * of))))
             kept.append(np.sort(np.argsort(score, kind="stable")[n - left :]))
         return kept
 
@@ -258,6 +264,7 @@ class Channels:
             # every weight meets as many positions as before
             total += macs * math.prod(shapes[name]) // math.prod(self.shapes[name]) if name in shapes else macs
         for product in self.products:
+            # One division, after all products of integers, so that nothing is rounded twice.
             macs, size = product.macs, 1
             for whole, parts in product.widths:
                 macs *= whole - sum(per * (self.families[f].channels - left[f]) for f, per in parts)
@@ -287,6 +294,8 @@ class Channels:
             >>> found.layout("stem.weight").channels
             (0,)
         """
+        # The fifth field of a description is the layout, [groups, axis, …], or else an alias, which is a text or begins
+        # with one.
         item = next(item for item in self.described if item[0] == name)
         own = [part for part in item[4:5] if isinstance(part, list | tuple) and part and not isinstance(part[0], str)]
         return Layout(tuple(own[0][1:]), own[0][0]) if own else FIRST
@@ -359,17 +368,6 @@ class Channels:
 
 def _widths(count: int) -> str:
     return f"{count} width{'s' * (count != 1)}"
-
-
-def _rounded(left: int, channels: int, multiple: int) -> int:
-    """Return the nearest multiple that there is, half up; all channels where they are fewer than one multiple."""
-    nearest = max(multiple, multiple * ((2 * left + multiple) // (2 * multiple)))
-    return min(nearest, channels)
-
-
-def _own(family: ChannelFamily, plans: Mapping[str, WidthPlan]) -> bool:
-    """Tell whether a layer of a family has a fraction of its own."""
-    return any(layer_label(name) in family.layers and plan.channels is not None for name, plan in plans.items())
 
 
 def _plan(family: ChannelFamily, plans: Mapping[str, WidthPlan], recipe: Recipe) -> tuple[float | None, int]:

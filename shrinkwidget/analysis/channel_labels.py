@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from .macs_and_activation_memory import in_separate_steps, tensors_in
@@ -114,8 +115,12 @@ def connected(count: int, left: Atoms, right: Atoms) -> Atoms:
     """Return the least member of each one's connected component, given the edges between `count` of them."""
     root = np.arange(count)
     while True:
+        # Connected components without a loop over edges in Python (hooking and pointer jumping, Shiloach and Vishkin
+        # 1982): a model has millions of atoms. Labels only ever get smaller, so a round that changes nothing is the
+        # end.
         least = np.minimum(root[left], root[right])
         before = root.copy()
+        # `minimum.at`, since one atom is an end of many edges: plain indexing would keep only the last of them.
         # the roots of both ends are hooked to the lesser one, then every path is halved until it is flat
         for ends in (root[left], root[right], left, right):
             np.minimum.at(root, ends, least)
@@ -133,7 +138,14 @@ def trace_channels(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, A
     Raises:
         DataError: if the model cannot run the example.
     """
-    with torch.no_grad(), _modules(model) as running, in_separate_steps(), _plain_kernels():
+    # Attention and recurrent layers run as matrix products, which say more than one kernel for all would.
+    with (
+        torch.no_grad(),
+        in_separate_steps(),
+        sdpa_kernel(SDPBackend.MATH),
+        without_fused_recurrence(),
+        _modules(model) as running,
+    ):
         tracer = _Tracer(model, running, (args, kwargs))
         with tracer:
             outputs = run(model, tuple(args), kwargs)
@@ -145,36 +157,21 @@ def trace_channels(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, A
 def _modules(model: nn.Module) -> Iterator[list[str]]:
     """Give the stack of the names of the modules that are running."""
     stack = [""]
+
+    def enter(name: str, *_: object) -> None:
+        stack.append(name)
+
+    def leave(*_: object) -> None:  # a hook that returned what `pop` does would replace the module's output
+        stack.pop()
+
     with ExitStack() as hooks:
         for name, module in model.named_modules():
             try:
-                hooks.enter_context(module.register_forward_pre_hook(partial(_enter, stack, name)))
-                hooks.enter_context(module.register_forward_hook(partial(_leave, stack)))
+                hooks.enter_context(module.register_forward_pre_hook(partial(enter, name)))
+                hooks.enter_context(module.register_forward_hook(leave))
             except RuntimeError:  # scripted modules take no hooks
                 continue
         yield stack
-
-
-def _enter(stack: list[str], name: str, *_: object) -> None:
-    stack.append(name)
-
-
-def _leave(stack: list[str], *_: object) -> None:
-    stack.pop()
-
-
-@contextmanager
-def _plain_kernels() -> Iterator[None]:
-    """Have attention and recurrent layers run as matrix products, which say more than one kernel for all would."""
-    flash, efficient = torch._C._get_flash_sdp_enabled(), torch._C._get_mem_efficient_sdp_enabled()
-    torch._C._set_sdp_use_flash(False)  # the switch of the CPU's kernel, too
-    torch._C._set_sdp_use_mem_efficient(False)
-    try:
-        with without_fused_recurrence():
-            yield
-    finally:
-        torch._C._set_sdp_use_flash(flash)
-        torch._C._set_sdp_use_mem_efficient(efficient)
 
 
 class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves its modes unannotated
@@ -197,7 +194,9 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leav
         starts = [0]
         seen: dict[int, str] = {}
         tensors = [(n, p, False) for n, p in model.named_parameters()] + [
-            (n, b, True) for n, b in model.named_buffers()
+            # Buffers last: one that shares memory with a parameter is known as that parameter.
+            (n, b, True)
+            for n, b in model.named_buffers()
         ]
         for name, tensor, soft in tensors:
             if id(tensor) in seen or not tensor.is_floating_point():
@@ -212,6 +211,8 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leav
                 if size > 1:
                     factors.append(Factor(torch.arange(starts[-1], starts[-1] + size).view(shape), soft))
                 starts.append(starts[-1] + size)
+            # A dimension of size 1 has an atom, so that places and atoms line up, but no label: it cannot become
+            # smaller.
             self._know(tensor, Info(tuple(factors), constant=True))
         self.trace = Trace(places, np.array(starts))
         for tensor in tensors_in(inputs):
@@ -220,6 +221,7 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leav
     # ---- what is known of a tensor ----
 
     def _know(self, tensor: Tensor, info: Info) -> None:
+        # An id comes again once its tensor is gone, so the reference says whether this is still the one.
         self._known[id(tensor)] = (weakref.ref(tensor), info)
 
     def info(self, tensor: Tensor) -> Info:
@@ -267,6 +269,7 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leav
                     meets = any(factor.dims & f.dims and not f.soft for f in their.factors)
                     # numbers of the input that lie along a width: they would have to be cut as well
                     beside = not their.constant and any(shape[d] > 1 for d in factor.dims)
+                    # A residual of the input itself, or a mask that the caller gives: its width is fixed from outside.
                     if other != number and beside and not meets:
                         self.pin(factor, "it meets the model's input")
                 if factor.dims:
@@ -291,12 +294,15 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leav
                 continue
             self.tie(old.atoms, new.atoms)
             lack = bool((old.atoms < 0).any()) or bool((new.atoms < 0).any())
+            # Padding, and concatenation with a constant, leave gaps without labels. Where a column of a matrix meets
+            # one, the column stays: the constant has no channel that could be removed with it.
             if lack:
                 if multiplied:
                     alone = (old.atoms < 0) ^ (new.atoms < 0)
                     self.pin(Factor(torch.maximum(old.atoms, new.atoms).where(alone, -1)), "it meets a constant")
                 new = Factor(old.atoms.where(old.atoms >= 0, new.atoms))
             else:
+                # Tied as they are now, either would do; the smaller one is cheaper to carry on.
                 new = old if len(old.dims) <= len(new.dims) else new
         return [*kept, new]
 
@@ -329,6 +335,7 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leav
         if not a[0].constant and not b[0].constant:  # of two activations
             macs = math.prod(max(x, y) for x, y in zip(a[1], b[1], strict=True))
             widths: list[Tensor] = []
+            # Attention: queries × keys has the heads from both, but their number counts once.
             for factor in (*a[0].factors, *b[0].factors):  # of two that meet, one says how many are left
                 if factor.dims and not any(factor.dims & Factor(other).dims for other in widths):
                     widths.append(factor.atoms)
@@ -345,6 +352,7 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leav
             out = func(*args, **kwargs)
             self._unknown(str(func), args, kwargs, out)
             return out
+        # In-place variants end in "_" and obey the same rule, but "copy_" and "fill_" have entries of their own.
         name = str(func.overloadpacket).removeprefix("aten.")
         rule = _RULES.get(name) or _RULES.get(name.rstrip("_"))
         pointwise = torch.Tag.pointwise in func.tags or name.rstrip("_") in _POINTWISE
@@ -365,6 +373,7 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leav
             found = rule(self, func, args, kwargs, out)
         elif pointwise:
             found = _pointwise(self, func, args, kwargs, out)
+        # An operation that sees nothing with labels cannot do them any harm, whatever it is.
         elif any(f for t in given for f in self.info(t).factors if not f.soft):
             self._unknown(name, args, kwargs, out)
             return out
@@ -378,6 +387,8 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leav
             return
         if not isinstance(out, Tensor | tuple | list):  # a number, such as .item() gives
             return
+        # Labels are those of the first output. What else an operation returns (the indices of a maximum, saved
+        # statistics) carries none.
         outs = [out] if isinstance(out, Tensor) else [t for t in out if isinstance(t, Tensor)]
         if isinstance(found, Info):
             found = [found] + [Info(constant=found.constant)] * (len(outs) - 1)
@@ -438,6 +449,8 @@ def _moved(t: _Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any],
     outs = [out] if isinstance(out, Tensor) else list(out)
     factors: list[list[Factor]] = [[] for _ in outs]
     for factor in info.factors:
+        # The atoms are a tensor, too: the very operation that moved the values moves them. An expanded dimension has
+        # stride 0, so nothing of the full size is made.
         found = func(factor.atoms.expand(x.shape), *args[1:], **kwargs)
         for own, atoms in zip(factors, [found] if isinstance(found, Tensor) else found, strict=True):
             own.append(Factor(_narrowed(atoms), factor.soft))
@@ -475,6 +488,7 @@ def _copied(t: _Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
         if chosen and not _untouched(factor, args, x):
             t.pin(factor, "the input chooses among it")
             continue
+        # In full, because indexing kernels give no views; what the result does not depend on is taken out again.
         full = func(factor.atoms.expand(x.shape).contiguous(), *args[1:], **kwargs)
         factors.append(Factor(_compressed(full), factor.soft))
     return Info(tuple(f for f in factors if f.dims), info.constant and not chosen)
@@ -513,6 +527,9 @@ def _reshaped(t: _Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, An
                 for d in before:
                     full[d] = x.shape[d]
                 shape += [out.shape[d] for d in after]
+                # One width that is cut into several dimensions, such as heads × positions: the code expects pieces of
+                # one size. Whether that matters is not known here; the coupling is tried if the family fails
+                # (`channel_pruning`).
                 if len(after) > 1 and sum(x.shape[d] > 1 for d in before) == 1 and not factor.soft:
                     own = factor.atoms.reshape(-1)
                     sizes = [out.shape[d] for d in after]
@@ -521,6 +538,7 @@ def _reshaped(t: _Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, An
             else:
                 shape += [1] * len(after)
         atoms = factor.atoms.expand(full).reshape(shape)
+        # Looking for repeats reads every entry. Large factors go without: it only saves memory.
         factors.append(Factor(_compressed(atoms) if atoms.numel() <= 1 << 16 else atoms, factor.soft))
     return Info(tuple(f for f in factors if f.dims), info.constant)
 
@@ -537,6 +555,8 @@ def _matching_dims(before: tuple[int, ...], after: tuple[int, ...]) -> Iterator[
         if j < len(after):
             right.append(j)
             n, j = after[j], j + 1
+        # Whichever product is behind takes its next dimension: the classic two-pointer walk, since row-major reshapes
+        # keep the order of elements.
         while m != n:
             if m < n and i < len(before):
                 left.append(i)
@@ -589,6 +609,8 @@ def _joined_along(t: _Tracer, given: list[tuple[Info, list[int]]], dim: int) -> 
         for at, (mine, (_, shape)) in enumerate(zip(along, given, strict=True)):
             size = tuple(shape[d] if d == dim else s for d, s in enumerate(joint))
             if mine is None:
+                # Without labels along the joined dimension it may have some along the other dimensions of the joint
+                # factor: its part of the result carries those.
                 across = {d for d, s in enumerate(joint) if s > 1}
                 info = rest[at][0]
                 mine = next((f for f in info.factors if f.dims and f.dims <= across), None)
@@ -607,6 +629,7 @@ def _padded(t: _Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     factors = []
     for factor in info.factors:
         own = [0] * len(pads)
+        # Pads are listed from the last dimension backwards. Only along its own dimensions has a factor anything to pad.
         for i in range(len(pads) // 2):
             if x.ndim - 1 - i in factor.dims:
                 own[2 * i : 2 * i + 2] = pads[2 * i : 2 * i + 2]
@@ -614,18 +637,20 @@ def _padded(t: _Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     return Info(tuple(factors), info.constant)
 
 
-def _over(reason: str, at: int = 1, sums: bool = False, every: bool = False) -> Rule:
+def _over(reason: str, at: int = 1, sums: bool = False) -> Rule:
     """Return the rule of a reduction along the dimensions of an argument; all of them where it is not given."""
 
     def rule(t: _Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> Info:
         del func
         x = args[0]
+        # A bool is the `keepdim` or `unbiased` of an overload without dimensions.
         given = args[at] if len(args) > at else kwargs.get("dim")
-        if every or given is None or given == [] or (isinstance(given, bool)):
+        if given is None or given == [] or isinstance(given, bool):
             dims = list(range(x.ndim))
         else:
             dims = [d % max(x.ndim, 1) for d in ([given] if isinstance(given, int) else given)]
         left = t.collapse(t.info(x), dims, "" if sums else f"{reason} runs over it")
+        # Without keepdim the reduced dimensions are gone from the result: of each, the one entry left is taken.
         result = next(iter(tensors_in(out)))
         if result.ndim != x.ndim:
             index = tuple(0 if d in dims else slice(None) for d in range(x.ndim))
@@ -652,6 +677,7 @@ def _pooled(t: _Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     del kwargs, out
     x = args[0]
     at = str(func.overloadpacket)
+    # How many dimensions are positions is in the operation's name, as a batch dimension may be missing.
     spatial = next((n for n in (1, 2, 3) if f"{n}d" in at), 2)
     return t.collapse(t.info(x), range(x.ndim - spatial, x.ndim), "pooling or resizing runs over it")
 
@@ -661,6 +687,8 @@ def _matrix_product(left: int, right: int, added: int | None = None) -> Rule:
 
     def rule(t: _Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> Info:
         del func, kwargs
+        # Everything is laid out as batch × rows × inner × columns, so that a matrix product is an element-wise product
+        # that broadcasts, summed over the inner dimension. Vectors have no rows or no columns.
         a, b = args[left], args[right]
         lead = a.ndim == 3  # of a batch
         first, second = list(a.shape), list(b.shape)
@@ -704,6 +732,7 @@ def _convolution(t: _Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str,
     del func, kwargs
     x, weight, bias = args[:3]
     transposed, groups = args[6], args[8]
+    # A weight has out × in × kernel. An input has one dimension more than its kernel, or two with a batch.
     channel = x.ndim - weight.ndim + 1
     info, own = t.info(x), t.info(weight)
     info = t.collapse(info, range(channel + 1, x.ndim), "a convolution runs over it")
@@ -711,6 +740,7 @@ def _convolution(t: _Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str,
         if min(factor.dims) > 1:
             t.pin(factor, "it is the size of a kernel")
     ins, outs = x.shape[channel], out.shape[channel]
+    # A transposed convolution stores in × out. With groups the second axis is the width within one group.
     first, second = [next((f.atoms.reshape(-1) for f in own.factors if f.dims == {d}), None) for d in (0, 1)]
     w_out, w_in = (second, first) if transposed else (first, second)
     at_channel = [f for f in info.factors if channel in f.dims]
@@ -754,6 +784,7 @@ def _batch_norm(t: _Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, 
     shape = [1] * x.ndim
     shape[1 if x.ndim > 1 else 0] = -1
     beside = []
+    # Weight and bias, and the running statistics: buffers, but not soft, as there is exactly one for every channel.
     for vector in args[1:5]:
         if isinstance(vector, Tensor):
             factors = tuple(Factor(f.atoms.view(shape)) for f in t.info(vector).factors)
@@ -817,6 +848,7 @@ def _written(t: _Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any
     del func, kwargs
     x, source = args[0], args[1]
     mine, theirs = t.info(x), t.info(source)
+    # A cache, for example, which is filled through views: later reads see the whole, of which nothing would be known.
     if theirs.factors and not mine.factors and x.untyped_storage().nbytes() > x.numel() * x.element_size():
         for f in theirs.factors:
             t.pin(f, "it is written into a part of another tensor")

@@ -109,8 +109,11 @@ def layouts(shapes: Mapping[str, Shape], modules: Mapping[str, nn.Module], state
         computed = ".parametrizations." in name
         owner = modules.get(name.partition(".parametrizations.")[0] if computed else name.rpartition(".")[0])
         kind = type(owner) if owner is not None else None
+        # From the surest to the vaguest: what the class says, then the name, then the length of the bias, then the
+        # neighbours.
         layout = layout_by_class(owner, shape) or _by_name(name, shape, shapes)
         if layout is None and (layout := _by_bias(name, shape, shapes)) and len(shape) == 2:
+            # One matrix of a class that is out × in refutes in × out for all of it, whatever order they come in.
             in_out[kind] = layout != FIRST and in_out.get(kind, True)
         layout = layout or _by_neighbours(name, shape, shapes, owner)
         if layout is None:
@@ -251,6 +254,7 @@ def _by_bias(name: str, shape: Shape, shapes: Mapping[str, Shape]) -> Layout | N
         return None
     (outputs,) = bias
     if len(shape) == 2 or "weight" not in leaf_of(name):
+        # Square, or the bias fits neither axis: it tells nothing.
         if (shape[0] == outputs) == (shape[-1] == outputs):
             return None
         return FIRST if shape[0] == outputs else Layout((len(shape) - 1,))
@@ -294,6 +298,7 @@ def _stack(name: str, shape: Shape, shapes: Mapping[str, Shape]) -> Layout | Non
     Their bias tells; or a stack beside it, if one of both holds two matrices in one (gates and values, 2·I × H beside
     H × I): the sizes then fit only one way.
     """
+    # Gates and values in one matrix: its outputs are twice the inputs of the one that comes after, 2·I × H and H × I.
     experts, a, b = shape
     bias = _bias(name, shapes)
     if bias in ((experts, a), (experts, b)) and a != b:

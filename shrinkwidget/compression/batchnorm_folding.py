@@ -174,13 +174,10 @@ def _layer_before(norm: nn.Module, model: nn.Module, calls: ModuleCalls) -> _Lay
     weight = layer._parameters.get("weight")
     if weight is None or owners[id(weight)] > 1 or is_parametrized(layer):
         raise _NotFoldedError(f"follows {path!r}, whose weight is tied, or computed from others")
-    if _hooked(layer) or _hooked(norm):
+    # A hook sees, and may change, what goes between the two; folded, there is no such place.
+    if any(module._forward_hooks or module._forward_pre_hooks for module in (layer, norm)):
         raise _NotFoldedError(f"or {path!r} before it is hooked: remove the hook first")
     return layer
-
-
-def _hooked(module: nn.Module) -> bool:
-    return bool(module._forward_hooks or module._forward_pre_hooks)
 
 
 @torch.no_grad()
@@ -192,8 +189,15 @@ def _fold(name: str, norm: nn.Module, layer: _Layer) -> _Fold:
     """
     if getattr(norm, "running_mean", None) is None or norm.training:
         raise _NotFoldedError("takes its statistics from the batch, in eval mode too")
+    # Tried rather than derived: subclasses of Linear and of BatchNorm may compute anything. In float64 on random
+    # inputs, an affine map that is the same on these is the same everywhere.
     exact, exact_norm = copy.deepcopy(layer).cpu().double(), copy.deepcopy(norm).cpu().double()
-    inputs = _inputs(exact)
+    generator = torch.Generator().manual_seed(0)
+    if isinstance(exact, nn.Linear):
+        inputs = torch.randn(8, exact.in_features, generator=generator, dtype=torch.float64)
+    else:  # a little larger than the filter, so that there are several positions, and padding at some of them
+        reach = [dilation * (size - 1) + 4 for size, dilation in zip(exact.kernel_size, exact.dilation, strict=True)]
+        inputs = torch.randn(2, exact.in_channels, *reach, generator=generator, dtype=torch.float64)
     try:
         expected = exact_norm(exact(inputs))
         _set(exact, *_with_norm(exact, exact_norm))  # in float64, so that what is left of a difference is no rounding
@@ -208,6 +212,7 @@ def _fold(name: str, norm: nn.Module, layer: _Layer) -> _Fold:
         raise _NotFoldedError(
             f"would change the outputs by {change:.1%}: it or the layer before it does something else"
         )
+    # A channel whose variance is nearly 0 is scaled by up to 1/√ε ≈ 316, which float16 may not hold.
     weight, bias = exact.weight.to(layer.weight), cast(Tensor, exact.bias).to(layer.weight)
     if not bool(weight.isfinite().all() and bias.isfinite().all()):
         raise _NotFoldedError("would make weights of the layer before it larger than their dtype can hold")
@@ -222,15 +227,6 @@ def _with_norm(layer: _Layer, norm: Any) -> tuple[Tensor, Tensor]:
     shift = (bias - norm.running_mean) * scale + (0.0 if norm.bias is None else norm.bias)
     layout, shape = layout_by_class(layer, tuple(layer.weight.shape)) or FIRST, tuple(layer.weight.shape)
     return layout.restored(layout.rows(layer.weight) * scale[:, None], shape), shift
-
-
-def _inputs(layer: _Layer) -> Tensor:
-    """Return random numbers a layer can run on, a little larger than its filter and its padding."""
-    generator = torch.Generator().manual_seed(0)
-    if isinstance(layer, nn.Linear):
-        return torch.randn(8, layer.in_features, generator=generator, dtype=torch.float64)
-    reach = [dilation * (size - 1) + 4 for size, dilation in zip(layer.kernel_size, layer.dilation, strict=True)]
-    return torch.randn(2, layer.in_channels, *reach, generator=generator, dtype=torch.float64)
 
 
 class _Was1d(nn.Identity):
@@ -290,6 +286,8 @@ def _refuse_other_outputs(model: nn.Module, folded: nn.Module, inputs: Inputs) -
     except Exception:  # noqa: BLE001  # a model may insist on its own dtype, or its device have no float64
         change = _difference(model, folded, inputs)
     coarsest = max(torch.finfo(p.dtype).eps for p in folded.parameters() if p.is_floating_point())
+    # Of bfloat16 a thousand roundings are more than the outputs themselves: a tenth of them is the most. NaN is
+    # refused.
     if not change <= min(_ROUNDINGS * coarsest, 0.1):
         raise ModelError(
             f"cannot fold this {type(model).__name__}: its outputs on the example would change by {change:.2%}, so it "

@@ -113,6 +113,8 @@ class _Finder:
             roots = trace.components()
             families, fixed = self._grouped(trace, roots)
             proven, failed = self._proven(families)
+            # Only on failure: tied pieces make fewer and larger channels, so a model that does not need it should not
+            # get it.
             if failed and (pairs := _couplings(trace, roots, [f.family for f in failed])):
                 # pieces that the code cuts a width into have to stay equal: channels at the same place go together
                 paired = trace.components(pairs)
@@ -143,12 +145,16 @@ class _Finder:
         for p, place in enumerate(trace.places):
             if place.name in self._unsaved:
                 trace.pins.append((np.array(trace.atoms(p)), f"{place.name} follows it, which no file holds", ""))
+        # The first reason counts; a class is pinned as often as some operation sees it.
         why = np.full(len(roots), -1)
         reasons: dict[str, int] = {}
         for atoms, text, module in trace.pins:
             number = reasons.setdefault(f"{text} ({module})" if module else text, len(reasons))
             own = roots[atoms]
             why[own[why[own] < 0]] = number
+        # Two classes are of one family if they have as many atoms in every place. That is a vector of counts as long as
+        # there are places, for each of perhaps a million classes; the sum of a hash of each (place, count) stands for
+        # it, wrong with a probability of about 2⁻⁶⁴ a pair. A wrong one would fail its trial.
         signature = np.zeros(len(roots), np.uint64)
         made = np.zeros(len(roots), bool)
         with np.errstate(over="ignore"):
@@ -181,6 +187,7 @@ class _Finder:
             channel = order[roots[trace.starts[p] : trace.starts[p + 1]]]
             at = np.flatnonzero(channel >= 0)
             if len(at):
+                # Row i of the index lists the places of channel i; every channel of a family has as many.
                 index = at[np.argsort(channel[at], kind="stable")].reshape(len(members), -1)
                 slices.append(ChannelSlice(place.name, place.dim, index.shape[1], index))
                 if place.dim in self._making.get(place.name, ()):
@@ -206,6 +213,7 @@ class _Finder:
             if len(some) == 1:
                 failed.append(_Failed(some[0], problem))
                 return []
+            # Group testing: n families with one culprit take about 2·log₂ n trials rather than n.
             half = len(some) // 2
             return [*passing(some[:half]), *passing(some[half:])]
 
@@ -220,6 +228,7 @@ class _Finder:
         kept = []
         for number, family in enumerate(families):
             n = family.channels
+            # The number of the family is in it, so that two of one width hardly ever lose equally many.
             gone = 1 + (number + draw.randrange(n)) % max(1, n // 2)
             kept.append(np.sort(np.array(draw.sample(range(n), n - gone))))
         return difference(self._model, cuts_of(families, kept, self._model), self._args, self._kwargs)
@@ -263,6 +272,7 @@ def _products(trace: Trace, roots: Atoms, families: Sequence[ChannelFamily]) -> 
     of = np.full(len(roots), -1)
     starts = {place: int(start) for place, start in zip(trace.places, trace.starts, strict=False)}
     for number, family in enumerate(families):
+        # One slice is enough: all slices of a channel have one class, and so one root.
         part = family.slices[0]
         assert part.index is not None
         of[roots[starts[part.tensor, part.dim] + part.index[:, 0]]] = number  # type: ignore[index]
@@ -313,6 +323,7 @@ def channel_scores(
                 wanted[part.tensor].add(part.dim)
     sums: dict[tuple[str, int], NDArray[np.float64]] = {}
     for name, dims in wanted.items():
+        # A large weight belongs to two families (its rows to one, its columns to another): squared once for both.
         squares = _squares(entries[name], importance, known)
         if squares is not None:
             for dim in dims:
@@ -325,6 +336,8 @@ def channel_scores(
         for part in family.slices:
             if (part.tensor, part.dim) in sums and part.index is not None:
                 own = sums[part.tensor, part.dim][part.index].sum(1)
+                # A slice that is zero everywhere (a bias at its initial value) says nothing about which channel
+                # matters.
                 if own.mean() > 0:
                     mean, count = mean + own / own.mean(), count + 1
         scores.append((mean / max(1, count)).astype(np.float32))
@@ -379,6 +392,7 @@ def difference(model: nn.Module, cuts: Cuts, args: tuple[Any, ...], kwargs: Mapp
     """
     with torch.no_grad(), without_fused_recurrence():
         try:
+            # The same numbers for both runs: dropout is off in eval mode, but some models draw noise all the same.
             with narrowed(model, cuts), preserve_rng_state():
                 found = list(tensors_in(run(model, args, dict(kwargs))))
         except ShrinkError as error:
@@ -392,6 +406,7 @@ def difference(model: nn.Module, cuts: Cuts, args: tuple[Any, ...], kwargs: Mapp
             continue
         largest = float(other.abs().amax()) if other.numel() else 0.0
         off = float((one - other).abs().amax()) if other.numel() else 0.0
+        # Written so that NaN, which compares false, counts as a difference.
         if not off <= _TOLERANCE * max(largest, 1e-30):
             share = off / largest if largest else math.inf
             return f"what is removed still counts in the output when it is zero ({share:.1e} of it)"
@@ -443,6 +458,7 @@ def narrower(model: nn.Module, recipe: Recipe, example: object, statistics: Stat
     kept = found.kept(recipe, scores)
     new = copied(model)
     cuts = cuts_of(found.families, kept, new)
+    # Channels that were given were tried when they were found, and without the example there is nothing to try on.
     if found is not example:
         args, kwargs = moved(as_inputs(example), device_of(model))
         if problem := difference(new, cuts, args, kwargs):

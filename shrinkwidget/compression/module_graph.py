@@ -58,6 +58,7 @@ def traced(model: nn.Module, is_whole: IsWhole) -> ModuleCalls:
         if node.op == "call_module":
             modules[node] = model.get_submodule(str(node.target))
             calls.called(modules[node], str(node.target))
+            # The first call decides; a module that is called twice is refused by whoever asks (`times`).
             given = node.args[0] if node.args else None
             if isinstance(given, fx.Node) and given in modules:
                 calls.before.setdefault(modules[node], modules[given])
@@ -111,6 +112,8 @@ class _Watcher(TorchFunctionMode):
         given = next(iter((*args, *kwargs.values())), None)
         _, maker = self._made.get(id(given), (None, None))
         if maker is not None:
+            # A second taker of one output: nothing may be folded into its maker, as the other taker needs the output
+            # unfolded.
             self.calls.before.setdefault(module, maker)
             if id(given) in self._taken:
                 self.calls.outputs_used.add(maker)
@@ -133,6 +136,8 @@ class _Watcher(TorchFunctionMode):
         """Note a call, and make it."""
         result = func(*args, **(kwargs or {}))
         name = getattr(func, "__name__", "")
+        # Reading an attribute of a tensor arrives as its descriptor's `__get__`; .T or .data give a tensor, .shape does
+        # not.
         if name not in _METADATA and not (name == "__get__" and not isinstance(result, Tensor)):
             self._used(tensors_in((args, kwargs or {})))
         return result

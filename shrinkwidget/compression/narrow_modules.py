@@ -20,6 +20,7 @@ def narrow(model: nn.Module, cuts: Cuts) -> list[Callable[[], None]]:
     A tensor that several modules share is cut once and stays shared. What layers say of their size (`in_channels`,
     `out_features`, `num_features`, `groups`, `hidden_size`, …) is set to what they now have.
     """
+    # By the id of the tensor, since a tied one has several names and must stay one.
     smaller = {id(tensor): _cut(tensor, cuts[name]) for name, tensor in _named(model) if name in cuts}
     undo: list[Callable[[], None]] = []
     resized: dict[str, set[tuple[int, int]]] = {}  # by the name of a module: sizes of its tensors before and after
@@ -49,6 +50,7 @@ def _cut(tensor: Tensor, kept: Mapping[int, Tensor]) -> Tensor:
     for dim, indices in kept.items():
         new = new.index_select(dim, indices.to(new.device))
     new = nn.Parameter(new, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else new
+    # Libraries hang flags on parameters (no weight decay, tensor-parallel ranks): they go along.
     new.__dict__.update(vars(tensor))
     return new
 
@@ -76,11 +78,15 @@ def _heads(module: nn.Module, resized: Mapping[str, set[tuple[int, int]]], prefi
     that a module which is filled from a file gets the same ones. That they are the right ones is proven by a trial.
     """
     own = vars(module)
+    # `type is int`: a bool is an int, too, and a list of head counts is nothing to divide.
     counts = {name: own[name] for name in _HEAD_COUNTS if type(own.get(name)) is int}
     if not counts or type(module).__module__.startswith("torch.nn."):
         return
     changes = {pair for child, _ in module.named_children() for pair in resized.get(prefix + child, ())}
     changes |= resized.get(prefix.removesuffix("."), set())
+    # A width that is no multiple of every count, or would leave a fraction of a head, is not the one heads are cut
+    # from. If several widths changed by different ratios, nothing tells which is; the module is left alone, and the
+    # trial fails.
     ratios = {(a, b) for a, b in changes if all(a % n == 0 and n * b % a == 0 for n in counts.values())}
     if len({b / a for a, b in ratios}) != 1:
         return
@@ -90,6 +96,7 @@ def _heads(module: nn.Module, resized: Mapping[str, set[tuple[int, int]]], prefi
     whole = {a for a, _ in ratios}
     for name in _ALL_HEADS:
         size = own.get(name)
+        # Queries, keys and values are often one layer of three times the width.
         if type(size) is int and (size in whole or 3 * size in whole) and size * after % before == 0:
             yield name, size * after // before
 
@@ -164,15 +171,6 @@ _OUTPUTS: Final = ("out_features", "out_channels", "num_features", "num_channels
 _INPUTS: Final = ("in_features", "in_channels", "nx")
 
 
-def _linear(module: Any, _before: Mapping[str, tuple[int, ...]]) -> Iterator[tuple[str, Any]]:
-    yield "out_features", module.weight.shape[0]
-    yield "in_features", module.weight.shape[1]
-
-
-def _bilinear(module: Any, _before: Mapping[str, tuple[int, ...]]) -> Iterator[tuple[str, Any]]:
-    yield from zip(("out_features", "in1_features", "in2_features"), module.weight.shape, strict=True)
-
-
 def _convolution(module: Any, before: Mapping[str, tuple[int, ...]]) -> Iterator[tuple[str, Any]]:
     # of a grouped one whole groups go, so that their number says how many channels there are
     first, second = module.weight.shape[:2]
@@ -181,21 +179,11 @@ def _convolution(module: Any, before: Mapping[str, tuple[int, ...]]) -> Iterator
     yield from (("groups", groups), ("in_channels", ins), ("out_channels", outs))
 
 
-def _norm(module: Any, before: Mapping[str, tuple[int, ...]]) -> Iterator[tuple[str, Any]]:
-    del before
-    held = module.weight if module.weight is not None else module.running_mean
-    yield "num_features", held.shape[0]
-
-
 def _group_norm(module: Any, before: Mapping[str, tuple[int, ...]]) -> Iterator[tuple[str, Any]]:
+    # Whole groups of channels go (`channel_labels`), so the channels of a group stay as many.
     channels = module.weight.shape[0]
     yield "num_groups", module.num_groups * channels // before["weight"][0]
     yield "num_channels", channels
-
-
-def _embedding(module: Any, _before: Mapping[str, tuple[int, ...]]) -> Iterator[tuple[str, Any]]:
-    yield "num_embeddings", module.weight.shape[0]
-    yield "embedding_dim", module.weight.shape[1]
 
 
 def _recurrent(module: Any, _before: Mapping[str, tuple[int, ...]]) -> Iterator[tuple[str, Any]]:
@@ -208,23 +196,23 @@ def _recurrent(module: Any, _before: Mapping[str, tuple[int, ...]]) -> Iterator[
     yield "_flat_weights", [getattr(module, name) for name in module._flat_weights_names]
 
 
-def _cell(module: Any, _before: Mapping[str, tuple[int, ...]]) -> Iterator[tuple[str, Any]]:
-    yield "input_size", module.weight_ih.shape[1]
-    yield "hidden_size", module.weight_hh.shape[1]
-
-
-def _parameters(module: Any, _before: Mapping[str, tuple[int, ...]]) -> Iterator[tuple[str, Any]]:
-    yield "num_parameters", module.weight.shape[0]
-
-
-_SIZES: Final[Mapping[Any, Callable[[Any, Mapping[str, tuple[int, ...]]], Iterator[tuple[str, Any]]]]] = {
-    nn.Linear: _linear,
-    nn.Bilinear: _bilinear,
+_SIZES: Final[Mapping[Any, Callable[[Any, Mapping[str, tuple[int, ...]]], Iterable[tuple[str, Any]]]]] = {
+    nn.Linear: lambda module, _before: zip(("out_features", "in_features"), module.weight.shape, strict=True),
+    nn.Bilinear: lambda module, _before: zip(
+        ("out_features", "in1_features", "in2_features"), module.weight.shape, strict=True
+    ),
     nn.modules.conv._ConvNd: _convolution,
-    nn.modules.batchnorm._NormBase: _norm,
+    nn.modules.batchnorm._NormBase: lambda module, _before: [
+        ("num_features", (module.running_mean if module.weight is None else module.weight).shape[0])
+    ],
     nn.GroupNorm: _group_norm,
-    (nn.Embedding, nn.EmbeddingBag): _embedding,
+    (nn.Embedding, nn.EmbeddingBag): lambda module, _before: zip(
+        ("num_embeddings", "embedding_dim"), module.weight.shape, strict=True
+    ),
     nn.RNNBase: _recurrent,
-    nn.RNNCellBase: _cell,
-    nn.PReLU: _parameters,
+    nn.RNNCellBase: lambda module, _before: [
+        ("input_size", module.weight_ih.shape[1]),
+        ("hidden_size", module.weight_hh.shape[1]),
+    ],
+    nn.PReLU: lambda module, _before: [("num_parameters", module.weight.shape[0])],
 }
