@@ -53,6 +53,7 @@ def plain(value: Any) -> Any:
         return value
     number = value.item()
     if isinstance(value, np.generic | np.ndarray) and isinstance(number, float | np.floating):
+        # numpy prints the shortest digits that give the same float32; item() would give 0.8999999761581421 for 0.9.
         return float(str(value))
     return number
 
@@ -79,6 +80,8 @@ def refuse_unknown(
     for name in given:
         if name not in known:
             usual = [quoted(other) for other in _ALSO_CALLED.get(str(name), ()) if other in known]
+            # A near spelling first, then the caller's hint, then anything similar: `epohcs` is a typo of epochs
+            # whatever else is known, but a name that is only remotely like one is better explained.
             near = f"; did you mean {' or '.join(usual)}?" if usual else nearest(str(name), known, cutoff=0.85)
             near = near or (hint(str(name)) if hint else "") or nearest(str(name), known, cutoff=0.6)
             listed = f" Its {what}s: {', '.join(known)}" if known else " It has none"

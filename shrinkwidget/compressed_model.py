@@ -18,7 +18,7 @@ from .analysis.channel_families import Channels
 from .analysis.channel_labels import UNREACHED
 from .analysis.channel_layout import Stated
 from .analysis.estimate import Estimate, compared, nothing_left
-from .analysis.file_size import safetensors_bytes
+from .analysis.file_structure_and_size import safetensors_bytes
 from .analysis.model_tensors import ModelTensors, Source, TensorEntry, open_model
 from .analysis.sketch import Sketch, counted
 from .argument_checks import public

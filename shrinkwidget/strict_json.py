@@ -19,6 +19,7 @@ def parse(text: str | bytes) -> Any:
     """
     try:
         found = json.loads(text, object_pairs_hook=_no_key_twice, parse_constant=_no_number)
+        # JSON allows "\ud800" alone, which no UTF-8 can say: found by writing it out again.
         json.dumps(found, ensure_ascii=False).encode()
     except _Refused:
         raise

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ..recipe import Recipe, WidthPlan, layer_label
 from .channel_layout import FIRST, Layout
-from .packed_file_structure import COMPRESSIBLE, fold_structure
+from .file_structure_and_size import COMPRESSIBLE, fold_structure
 
 Shape = tuple[int, ...]
 
@@ -229,8 +229,8 @@ class Channels:
             if fraction:
                 # The multiple is one of a layer's outputs: heads of 64 outputs are multiples of 8 however many there
                 # are. Nearest, half up; and all channels where they are fewer than one multiple.
-                of = multiple // math.gcd(multiple, family.step)
-                left = min(n, max(of, of * ((2 * left + of) // (2 * of))))
+                unit = multiple // math.gcd(multiple, family.step)
+                left = min(n, max(unit, unit * ((2 * left + unit) // (2 * unit))))
             kept.append(np.sort(np.argsort(score, kind="stable")[n - left :]))
         return kept
 

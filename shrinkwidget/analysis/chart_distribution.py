@@ -38,6 +38,8 @@ class _Parts:
 
     def below(self, x: Floats) -> Floats:
         """Return how many weights lie below each x."""
+        # `before[i]` are the weights of all stretches that end below x; of the one x lies in, its share. A stretch of
+        # width 0 (a point) counts as above its own place: a value on an edge is in the bin above.
         i = np.searchsorted(self.high, x, side="left")
         j = np.minimum(i, len(self.low) - 1)
         low, width = self.low[j], self.high[j] - self.low[j]
@@ -223,6 +225,8 @@ def _run_counts(layer: LayerSketch, table: Table, survival: PruningOutcome, kept
     alive = np.ones((len(ranges), BINS))
     threshold = survival.cut.threshold
     if threshold > 0:
+        # The threshold is a magnitude; in a group of range r it is threshold / r of the axis. The bin it cuts is evenly
+        # filled.
         start = np.divide(threshold, ranges, out=np.full(len(ranges), np.inf), where=ranges > 0)[:, None]
         alive[:, :ATOM] = np.clip((HIGH[:ATOM] - start) / (HIGH[:ATOM] - LOW[:ATOM]), 0.0, 1.0)
         alive[:, ATOM:] = start < 1
@@ -257,6 +261,7 @@ def _positive_shares(layer: LayerSketch) -> Floats:
     """
     parts = _parts(layer, _EVERYONE)
     low, high = LOW * layer.absmax, HIGH * layer.absmax
+    # Bins are relative to the group's largest, buckets to nothing: a small bin may hold no bucket at all.
     high[ATOM - 1 :] = np.inf  # the last two bins are one bucket of the value table
     plus, minus = parts.below(high) - parts.below(low), parts.below(-low) - parts.below(-high)
     filled = plus + minus > 0

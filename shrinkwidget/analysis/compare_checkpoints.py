@@ -67,6 +67,8 @@ def compare_tensors(name: str, a: Tensor, b: Tensor) -> TensorChange:
     """Return how b differs from a, which has the same shape, in two passes over both in memory."""
     size = squares = moved = 0.0
     changed, zeros = 0, [0, 0]
+    # In pieces, so that the float64 copies are of a piece and not of a tensor: checkpoints are as large as memory
+    # allows.
     pairs = list(zip(torch.split(a.reshape(-1), CHUNK), torch.split(b.reshape(-1), CHUNK), strict=True))
     for x, y in pairs:
         x, y = x.double(), y.double()
@@ -77,6 +79,7 @@ def compare_tensors(name: str, a: Tensor, b: Tensor) -> TensorChange:
         squares += float(y.dot(y))
         moved += float((x - y).square_().sum())
     n = a.numel()
+    # One axis for both, or a pruned and a dense distribution could not be laid over each other.
     span = _REACH * math.sqrt(max(size, squares) / max(n, 1)) if math.isfinite(size + squares) else 0.0
     counts = [torch.zeros(BINS, dtype=torch.int64), torch.zeros(BINS, dtype=torch.int64)]
     if span:

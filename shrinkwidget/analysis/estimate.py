@@ -12,7 +12,7 @@ from ..errors import ArgumentError, NoEstimateError, quoted
 from ..method_registry import Kind, every_setting
 from ..recipe import Plan, Recipe, RecipeFields, layer_label, recipe_from
 from .channel_layout import Stated
-from .file_size import count_width, header_bytes, layer_bytes
+from .file_structure_and_size import count_width, header_bytes, layer_bytes
 from .model_tensors import Source
 from .pruning_estimate import survivals
 from .quantization_estimate import rounding_noise

@@ -156,7 +156,13 @@ def summarize_estimator(estimator: Any) -> EstimatorSummary:
     *before, last = steps
     family = next((family for family in _FAMILIES if sklearn_class(last) in family.classes), None)
     if family is None:
-        raise ModelError(_unsupported(last))
+        if hasattr(last, "best_estimator_"):
+            raise ModelError(f"{a_type(last)} is a search: give the estimator it found, .best_estimator_")
+        raise ModelError(
+            f"cannot weigh {a_type(last)}: of scikit-learn's estimators linear models, support vector machines, MLPs, "
+            f"decision trees, random forests, gradient boosting and nearest neighbours are known, alone or in a "
+            f"Pipeline"
+        )
     if not all(hasattr(last, name) for name in family.needs):
         raise ModelError(f"this {type(last).__name__} is not fitted: call .fit(X, y) first")
     seen: dict[tuple[int, int], Array] = {}
@@ -189,6 +195,8 @@ def _parts_of(fitted: Any, family: _Family, seen: dict[tuple[int, int], Array]) 
         name = next((part for attribute, part in family.parts.items() if attribute in path), path[0])
         groups.setdefault(name, []).append(array)
     sizes = {name: sum(array.nbytes for array in arrays) for name, arrays in groups.items()}
+    # What is below a hundredth and has no name of its own is one row, or a table of an SVM would have a dozen of 8
+    # bytes.
     known, least = set(family.parts.values()), sum(sizes.values()) / 100
     small = [name for name in groups if name not in known and sizes[name] < least]
     parts = [
@@ -232,6 +240,7 @@ def _children(value: Any) -> Iterator[tuple[str, Any]]:
         yield from ((name, getattr(value, name)) for name in ("data", "indices", "indptr") if hasattr(value, name))
     elif hasattr(value, "get_arrays"):  # KDTree and BallTree, whose first array is the examples themselves
         yield from (("", np.asarray(array)) for array in value.get_arrays())
+    # Compiled (Cython): no attributes to walk through; its pickled state has the arrays.
     elif where == "sklearn.tree._tree":
         state = value.__getstate__()
         yield from ((name, state[name]) for name in ("nodes", "values"))
@@ -335,11 +344,6 @@ def _tree_what(fitted: Any, part: str) -> str:
     return ""
 
 
-def _examples(fitted: Any) -> dict[str, int]:
-    examples, features = fitted._fit_X.shape
-    return {"examples": examples, "features": features}
-
-
 _FAMILIES: Final = (
     _Family(
         classes=(*LINEAR, "GammaRegressor", "PoissonRegressor", "SGDOneClassSVM", "TweedieRegressor"),
@@ -415,19 +419,10 @@ _FAMILIES: Final = (
         ),
         needs=("_fit_X",),
         parts={"_fit_X": "examples", "_y": "targets", "_tree": "search tree"},
-        counts=_examples,
+        counts=lambda fitted: dict(zip(("examples", "features"), fitted._fit_X.shape, strict=True)),
         grows_with=lambda _fitted: "examples × features",
         what=lambda fitted, part: (
             f"{fitted._fit_X.shape[0]:,} × {counted(fitted._fit_X.shape[1], 'features')}" if part == "examples" else ""
         ),
     ),
 )
-
-
-def _unsupported(estimator: Any) -> str:
-    if hasattr(estimator, "best_estimator_"):
-        return f"{a_type(estimator)} is a search: give the estimator it found, .best_estimator_"
-    return (
-        f"cannot weigh {a_type(estimator)}: of scikit-learn's estimators linear models, support vector machines, MLPs, "
-        f"decision trees, random forests, gradient boosting and nearest neighbours are known, alone or in a Pipeline"
-    )

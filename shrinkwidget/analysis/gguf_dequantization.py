@@ -60,6 +60,8 @@ def _fields(codes: Bytes, run: int, bits: int) -> Bytes:
 
     Its shape is ``[blocks, runs, 8 / bits, run]``.
     """
+    # ggml packs for SIMD: one shift of a whole run of bytes gives a run of neighbouring weights. So the low nibbles of
+    # 16 bytes are weights 0–15, and the high ones 16–31.
     shifts = np.arange(0, 8, bits, dtype=np.uint8)[:, None]
     return (codes.reshape(len(codes), -1, 1, run) >> shifts) & np.uint8((1 << bits) - 1)
 
@@ -76,6 +78,9 @@ def _signed(codes: Bytes, middle: int) -> Values:
     return (codes.astype(np.int8) - np.int8(middle)).astype(np.float32)
 
 
+# Type 0 blocks: a scale d and codes around a middle, d·(q − 8). Type 1: a scale and the least value m, d·q + m. Fields
+# of a block, in bytes: Q4_0 d 0–1, codes 2–17; Q4_1 d 0–1, m 2–3, codes 4–19; Q5 has the fifth bits of its 32 codes as
+# 4 bytes between them.
 def _q4_0(blocks: Bytes) -> Values:
     return _half(blocks, 0) * _signed(_nibbles(blocks[:, 2:]), 8)
 
@@ -101,6 +106,8 @@ def _q8_0(blocks: Bytes) -> Values:
 
 
 def _q2_k(blocks: Bytes) -> Values:
+    # 16 groups of 16. A byte for each: the scale in its low half, the least value in its high one; both times a
+    # float16.
     scales, codes = blocks[:, :16], _fields(blocks[:, 16:80], 32, 2).reshape(-1, 16, 16)
     scale = _half(blocks, 80) * (scales & 15).astype(np.float32)
     least = _half(blocks, 82) * (scales >> 4).astype(np.float32)
@@ -108,9 +115,11 @@ def _q2_k(blocks: Bytes) -> Values:
 
 
 def _q3_k(blocks: Bytes) -> Values:
+    # Codes of −4…3: two low bits, and a third in a mask of its own, where 0 means "subtract 4".
     low = _fields(blocks[:, 32:96], 32, 2).reshape(-1, 16, 16)
     missing = _fields(blocks[:, :32], 32, 1).reshape(-1, 16, 16) ^ 1  # of the third bit
     codes = (low.astype(np.int8) - (missing << np.uint8(2)).astype(np.int8)).astype(np.float32)
+    # 16 scales of 6 bits in 12 bytes: the low four bits of all, then the high two.
     packed = blocks[:, 96:108]
     scales = _fields(packed[:, :8], 8, 4).reshape(-1, 16) | _fields(packed[:, 8:], 4, 2).reshape(-1, 16) << np.uint8(4)
     return (_half(blocks, 108) * _signed(scales, 32))[..., None] * codes
@@ -118,6 +127,8 @@ def _q3_k(blocks: Bytes) -> Values:
 
 def _scales_and_least(blocks: Bytes) -> tuple[Values, Values]:
     """Return the scales and the least values of the 8 groups, ``[blocks, 8, 1]``; 12 bytes hold 6 bits of each."""
+    # The first four of each are the low 6 bits of a byte. The last four have their low 4 bits in `rest`, and their top
+    # 2 in the spare top bits of the first four (`>> 2 & 48` moves those to bits 4 and 5). ggml's get_scale_min_k4.
     low, high, rest = blocks[:, 4:8], blocks[:, 8:12], blocks[:, 12:16]
     scales = np.concatenate([low & 63, (rest & 15) | ((low >> 2) & 48)], 1)
     least = np.concatenate([high & 63, (rest >> 4) | ((high >> 2) & 48)], 1)
@@ -140,6 +151,7 @@ def _q5_k(blocks: Bytes) -> Values:
 
 
 def _q6_k(blocks: Bytes) -> Values:
+    # Four low bits and two high ones, with 16 signed bytes as scales.
     low = _fields(blocks[:, :128], 64, 4).reshape(-1, 16, 16)
     high = _fields(blocks[:, 128:192], 32, 2).reshape(-1, 16, 16) << np.uint8(4)
     scale = _half(blocks, 208) * blocks[:, 192:208].view(np.int8).astype(np.float32)

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 from ..errors import FileError, quoted
-from .safetensors_header import checked_path, file_identity, impossible_shape, open_plain_file
+from .file_structure_and_size import impossible_shape
+from .safetensors_header import checked_path, file_identity, open_plain_file
 
 MAGIC: Final = b"GGUF"
 _VERSIONS: Final = (2, 3)  # version 1 had 32-bit counts, and was in use for a few weeks of 2023
@@ -108,7 +109,10 @@ def read_gguf_header(path: str | os.PathLike[str]) -> GGUFHeader:
             cursor = _Cursor(file, status.st_size)
             counts = _begin(cursor)
             metadata = _metadata(cursor, counts[1])
-            tensors = _tensors(cursor, counts[0], _alignment(metadata))
+            alignment = metadata.get("general.alignment", 32)  # ggml's GGUF_DEFAULT_ALIGNMENT
+            if type(alignment) is not int or alignment <= 0 or alignment % 8 or alignment > 2**20:
+                raise FileError(f"its general.alignment is {quoted(alignment)}; expected a multiple of 8")
+            tensors = _tensors(cursor, counts[0], alignment)
         except FileError as error:
             raise FileError(f"{quoted(path)} is not a readable GGUF file: {error}") from error
     return GGUFHeader(
@@ -183,6 +187,7 @@ def _begin(cursor: _Cursor) -> tuple[int, int]:
         raise FileError(f"it is only {cursor.size} bytes long, too short for a GGUF file")
     if (start := cursor.take(4)) != MAGIC:
         raise FileError(f"it begins with {quoted(start)}, not with {quoted(MAGIC)}")
+    # The magic is the same in both byte orders; the version, a small number, tells them apart.
     version = cursor.take(4)
     if version[:2] == b"\0\0":  # small numbers only have their high bytes first in a big-endian file
         cursor.order = ">"
@@ -232,6 +237,8 @@ def _value(cursor: _Cursor, kind: int, key: str, depth: int = 0) -> Any:
         raise FileError(f"its key {quoted(key)} has the unknown type {kind}")
     if depth == _MAX_NESTING:
         raise FileError(f"its key {quoted(key)} nests arrays more than {_MAX_NESTING} deep")
+    # Before anything is read or allocated: an item takes at least so many bytes, of a text its length, of an array its
+    # type and length.
     inner, length = cursor.numbers("IQ")
     if inner not in _TYPE_NAMES:
         raise FileError(f"its key {quoted(key)} is an array of the unknown type {inner}")
@@ -239,6 +246,7 @@ def _value(cursor: _Cursor, kind: int, key: str, depth: int = 0) -> Any:
     if length > (cursor.size - cursor.position) // least:
         raise FileError(f"its key {quoted(key)} should have {length:,} items, more than its {cursor.size:,} bytes hold")
     first = tuple(_value(cursor, inner, key, depth + 1) for _ in range(min(length, ARRAY_SAMPLE)))
+    # What is not kept is still walked over, as only that tells where the next key begins.
     rest = length - len(first)
     if inner in _SCALARS:
         cursor.skip(rest * least)
@@ -250,19 +258,13 @@ def _value(cursor: _Cursor, kind: int, key: str, depth: int = 0) -> Any:
     return GGUFArray(_TYPE_NAMES[inner], length, first)
 
 
-def _alignment(metadata: dict[str, Any]) -> int:
-    found = metadata.get("general.alignment", 32)
-    if type(found) is not int or found <= 0 or found % 8 or found > 2**20:
-        raise FileError(f"its general.alignment is {quoted(found)}; expected a multiple of 8")
-    return found
-
-
 def _tensors(cursor: _Cursor, count: int, alignment: int) -> dict[str, GGUFTensor]:
     described: dict[str, tuple[str, tuple[int, ...], int, int]] = {}
     for _ in range(count):
         name = _name(cursor.text("the name of a tensor", 2**16 - 1), "the name of a tensor")
         if name in described:
             raise FileError(f"it holds the tensor {quoted(name)} twice")
+        # Dimensions come fastest first, the reverse of torch's order.
         axes = cursor.numbers("I")[0]
         if axes > 8:  # ggml has at most 4
             raise FileError(f"its header gives {quoted(name)} {axes:,} dimensions, more than the 8 that can be read")
@@ -278,20 +280,18 @@ def _tensors(cursor: _Cursor, count: int, alignment: int) -> dict[str, GGUFTenso
         if offset % alignment:
             raise FileError(f"{quoted(name)} lies at byte {offset:,} of the data, which is no multiple of {alignment}")
         described[name] = dtype, shape, offset, math.prod(shape) // block * block_bytes
+    # The data begin at the next multiple after the header, and offsets count from there.
     start = -(-cursor.position // alignment) * alignment
     found = {
         name: GGUFTensor(dtype, shape, start + offset, start + offset + nbytes)
         for name, (dtype, shape, offset, nbytes) in described.items()
     }
-    _refuse_overlap(found, cursor.size)
-    return found
-
-
-def _refuse_overlap(tensors: dict[str, GGUFTensor], size: int) -> None:
     before, end = "", 0
-    for name, tensor in sorted(tensors.items(), key=lambda item: (item[1].begin, item[1].end)):
+    # Gaps are padding here, unlike in safetensors; an overlap is damage.
+    for name, tensor in sorted(found.items(), key=lambda item: (item[1].begin, item[1].end)):
         if tensor.begin < end:
             raise FileError(f"{quoted(name)} and {quoted(before)} share {end - tensor.begin:,} bytes of the file")
         before, end = name, tensor.end
-    if end > size:
-        raise FileError(f"it is cut short: {end - size:,} bytes are missing at the end")
+    if end > cursor.size:
+        raise FileError(f"it is cut short: {end - cursor.size:,} bytes are missing at the end")
+    return found

@@ -132,6 +132,7 @@ class _Live:
         """Count the tensor's storage if it is new, and call `gone` with its address when it is freed."""
         storage = tensor.untyped_storage()
         address, nbytes = storage.data_ptr(), storage.nbytes()
+        # Views share their storage, which counts once.
         if address in self._known or not nbytes:
             return
         self.now += nbytes
@@ -163,6 +164,8 @@ class _Watcher(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch lea
         self.live = _Live()
         self._calls = calls
         self._parts: dict[int, list[_Part]] = defaultdict(list)  # by address of the storage
+        # Tensors reach the operations as views, casts and transposes of parameters, so the storage tells which weight
+        # it is.
         # weights are told by their memory, as views of them, casts and transposes are what operations are given
         by_name = {entry.name: entry for entry in entries if entry.role != "other"}
         for entry in by_name.values():
@@ -180,6 +183,7 @@ class _Watcher(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch lea
         kwargs = kwargs or {}
         if not isinstance(func, torch._ops.OpOverload):  # torch.cond and its like: what is inside is not seen
             return func(*args, **kwargs)
+        # Only what has no count of its own: decomposed, a convolution would be counted by its parts.
         if str(func.overloadpacket) not in _MACS:
             # under inference mode some operations arrive whole that are made of others
             with self:
@@ -190,6 +194,8 @@ class _Watcher(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch lea
         given = [tensor for tensor in tensors_in((args, kwargs)) if tensor.numel()]
         count = _MACS.get(str(func.overloadpacket))
         macs = 0 if count is None else count(*args, **kwargs, out=out)
+        # A product of two parts of one parametrized weight (LoRA's B·A) is made once, whatever the batch: no MACs of a
+        # layer.
         if macs and not self._within_one_weight(given):
             self._book(macs, given)
         elif given and all(_address(tensor) in self._parts for tensor in given):

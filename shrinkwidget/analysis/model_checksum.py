@@ -113,12 +113,14 @@ def _checksum(raw: Tensor) -> int:
     # sum therefore has one of its own; being odd, all can be undone modulo 2**64, and no change is multiplied away.
     whole = len(raw) // 8 * 8
     words = raw[:whole]
+    # A tensor may begin anywhere in a larger buffer, such as a file that was mapped.
     if words.storage_offset() % 8 or words.data_ptr() % 8:  # int64 has to lie at a multiple of 8
         words = words.clone()
     factors = _factors(str(raw.device))
     product, total = torch.empty_like(factors), 0
     for number, piece in enumerate(torch.split(words.view(torch.int64), _WORDS)):
         part = torch.mul(piece, factors[: len(piece)], out=product[: len(piece)])
+        # torch's int64 wraps around, which is arithmetic modulo 2⁶⁴; Python's integers are cut to it at the end.
         total += int(part.sum()) * (2 * number + 1)
     tail = int.from_bytes(bytes(raw[whole:].tolist()), "little")
     return (total * 31 + tail) & 0xFFFF_FFFF_FFFF_FFFF

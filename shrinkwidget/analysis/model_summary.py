@@ -17,7 +17,7 @@ from torch import nn
 from ..argument_checks import public
 from ..errors import ModelError
 from .channel_layout import PYTORCH_NAME, Stated, bias_names, leaf_of
-from .file_size import safetensors_bytes
+from .file_structure_and_size import safetensors_bytes
 from .macs_and_activation_memory import ForwardProfile, profile_forward
 from .model_tensors import Role, Source, TensorEntry, dtype_name, is_estimator, open_model
 from .run_without_side_effects import preserve_rng_state
@@ -260,6 +260,7 @@ def layer_sizes(
     own: dict[str, list[TensorEntry]] = {}
     tied: dict[str, list[TensorEntry]] = {}
     entries = tuple(entries)
+    # A module says itself which tensors make a layer; names alone have to tell for a file.
     paired = {} if modules else _layers_in_one_place({entry.name: entry.shape for entry in entries})
     for entry in entries:
         name = entry.part_of or entry.name

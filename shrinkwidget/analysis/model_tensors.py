@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from ..errors import ModelError, a_type, quoted
 from .channel_layout import FIRST, Layout, Stated, guesses, layouts
+from .file_structure_and_size import impossible_shape
 from .safetensors_checkpoint import SafetensorsFile, open_checkpoint
-from .safetensors_header import impossible_shape
 from .tied_and_parametrized_weights import View, computed_by, expanded, overlapping, places, same_memory, view_of
 
 Source: TypeAlias = nn.Module | Mapping[str, Any] | str | os.PathLike[str]
@@ -158,7 +158,14 @@ def open_model(source: Source, *, layout: Stated = None, only_to_look: bool = Fa
         title, entries = checkpoint.title, tuple(_file_entries(checkpoint.files))
     else:
         raise ModelError(_no_model(source))
-    _refuse_unwritable(entries)
+    # At once, rather than when the work is done and is to be saved.
+    for entry in entries:
+        if problem := impossible_shape(entry.shape):
+            raise ModelError(f"{quoted(entry.name)} has {problem}")
+        if any("\ud800" <= letter <= "\udfff" for name in entry.names for letter in name):
+            raise ModelError(
+                f"the name {quoted(entry.name)} has half of a surrogate pair, which no file can hold: rename it"
+            )
     if layout is not None and module is not None:
         raise ModelError(
             f"layout={quoted(layout)} is for state dicts and files, where no class tells: give it model.state_dict()"
@@ -185,17 +192,6 @@ def check_refused(weights: ModelTensors) -> None:
     for entry in weights.saved:
         if entry.refused:
             raise ModelError(entry.refused)
-
-
-def _refuse_unwritable(entries: Iterable[TensorEntry]) -> None:
-    """Refuse what no file can hold at once, rather than when the work is done and saved."""
-    for entry in entries:
-        if problem := impossible_shape(entry.shape):
-            raise ModelError(f"{quoted(entry.name)} has {problem}")
-        if any("\ud800" <= letter <= "\udfff" for name in entry.names for letter in name):
-            raise ModelError(
-                f"the name {quoted(entry.name)} has half of a surrogate pair, which no file can hold: rename it"
-            )
 
 
 def _no_model(found: object) -> str:
@@ -236,6 +232,7 @@ class _Found(NamedTuple):
 def _module_entries(module: nn.Module) -> Iterator[TensorEntry]:
     found = list(_module_tensors(module))
     part_of = {part: whole.name for whole in found for part in whole.parts}
+    # What the parts of a parametrized weight take is counted, but what is saved and compressed is the weight.
     for entry in _tie(found, in_module=True):
         if whole := part_of.get(entry.name):
             why = f"a part of {whole!r}, which is computed from it and saved whole"
@@ -328,6 +325,7 @@ def _tie(found: Iterable[_Found], in_module: bool = False) -> Iterator[TensorEnt
     A parameter's name comes before that of a buffer in the same memory. Of a module, parameters that share a part of
     their memory are refused: a recipe would change one through the other.
     """
+    # Most models have thousands of tensors and few ties: grouping by memory first keeps the pairwise look to those few.
     groups: dict[object, list[list[_Found]]] = {}
     in_order: list[list[_Found]] = []
     for item in found:
@@ -338,10 +336,12 @@ def _tie(found: Iterable[_Found], in_module: bool = False) -> Iterator[TensorEnt
             places.append(group := [])
             in_order.append(group)
         group.append(item)
+    # A sort keeps the order of equals: the first parameter gives the name, as torch's own named_parameters does.
     tied = [sorted(group, key=lambda item: item.role == "buffer") for group in in_order]
     entries = {group[0].name: _entry(group, in_module) for group in tied}
     if in_module:
         for one, other, shared in overlapping((group[0].name, group[0].tensor) for group in tied):
+            # Buffers may overlap as they like: it matters only where a recipe would change one through the other.
             refused = entries[other].refused
             if any(entries[name].compressible and entries[name].saved for name in (one, other)):
                 refused = (
@@ -417,6 +417,57 @@ def where_float64_is(tensor: Tensor) -> Tensor:
     return tensor.cpu() if tensor.device.type == "mps" else tensor
 
 
+# ---- the dtype of a tensor in a file that stores 16 or 32 bits an element ----
+
+HALF_MAX: Final = 65504.0
+"""The largest finite float16; a tensor with magnitudes beyond it has bfloat16 as its 16-bit form."""
+_WIDE: Final = (torch.float32, torch.float64)
+
+
+def stored_dtype(dtype: torch.dtype, bits: int, bfloat16: bool) -> torch.dtype:
+    """Return the dtype in which a tensor is stored that may take `bits` = 16 or 32 bits per element."""
+    if dtype not in _WIDE or dtype.itemsize <= bits // 8:
+        return dtype
+    return torch.float32 if bits == 32 else torch.bfloat16 if bfloat16 else torch.float16
+
+
+def rounded(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return the tensor in a narrower dtype; a finite value beyond its range becomes its largest one, not infinite."""
+    if dtype == tensor.dtype:
+        return tensor
+    narrow, limit = tensor.to(dtype), torch.finfo(dtype).max
+    # looked for first, as hardly any tensor has such values: clamping all of them would be another pass
+    overflown = torch.isinf(narrow) & torch.isfinite(tensor)
+    return torch.where(overflown, tensor.clamp(-limit, limit).to(dtype), narrow) if bool(overflown.any()) else narrow
+
+
+def needs_bfloat16(dtype: torch.dtype, peak: float) -> bool:
+    """Tell whether a tensor's 16-bit form is bfloat16, `peak` being its largest finite magnitude."""
+    return dtype == torch.bfloat16 or (dtype in _WIDE and peak > HALF_MAX)
+
+
+def peak(tensor: Tensor) -> float:
+    """Return the largest finite magnitude of a float tensor, 0 if there is none."""
+    if not tensor.numel():
+        return 0.0
+    # one pass where all is finite, as nearly always: aminmax hands on NaN and infinities
+    low, high = (float(x) for x in torch.aminmax(tensor))
+    if math.isfinite(low) and math.isfinite(high):
+        return max(-low, high)
+    finite = tensor[torch.isfinite(tensor)]
+    return float(finite.abs().max()) if finite.numel() else 0.0
+
+
+def half_is_bfloat16(entry: TensorEntry, known_peak: float | None = None) -> bool:
+    """Tell whether the 16-bit form of a tensor is bfloat16; its largest magnitude is looked up if it is not known.
+
+    It is part of the description, and so it is found out for all tensors, also where no recipe makes them 16 bits wide.
+    """
+    if entry.dtype in _WIDE and known_peak is None:
+        known_peak = peak(entry.load())
+    return needs_bfloat16(entry.dtype, known_peak or 0.0)
+
+
 # ---- what no packed file can carry: tensors of quantized classes, packed weights, extra state, what is no tensor ----
 
 
@@ -463,6 +514,7 @@ def others_in(module: nn.Module, known: Collection[str], memory: Collection[obje
     modules = dict(module.named_modules(remove_duplicate=False))
     for name, value in state.items():
         if isinstance(value, Tensor):
+            # A state-dict hook may list a parameter under a second name: its memory is saved already.
             lost = value.numel() > 0 and same_memory(value.detach()) not in memory
         else:
             lost = value is not None and not (isinstance(value, bytes | str | tuple | list | dict) and not value)
@@ -540,6 +592,7 @@ def quantization_parts(tensors: Collection[Described]) -> dict[str, str]:
     for name in stored:
         siblings.setdefault(_split(name)[0], []).append(name)
     # the weights among the integer tensors of one module: the largest, if possible one whose name is not that of a part
+    # GPTQ's layer, for example: qweight (int32, the largest), qzeros and scales, g_idx.
     weights: dict[str, str] = {}
     for owner, names in siblings.items():
         wide = [name for name in names if len(stored[name]) >= 2]
@@ -549,6 +602,8 @@ def quantization_parts(tensors: Collection[Described]) -> dict[str, str]:
         owner, leaf = _split(name)
         above, last = _split(owner)
         beside = weights.get(owner, "")
+        # From the surest clue to the weakest: the name goes on from the weights' own; it is what parts are called,
+        # beside weights; it lies a level below; it is small, and stands beside them.
         of = _stem(name, stored) or _stem_of_floats(name, leaf, sizes)
         if not of and beside and _PART.search(leaf) and (owner or (len(shape) >= 2 and sizes[name] > 1)):
             of = beside
@@ -625,6 +680,7 @@ def as_tensor(name: str, value: Any) -> Tensor:
     array = np.asarray(value)
     if array.dtype.name == "bfloat16":  # of ml_dtypes: numpy has none of its own
         return as_tensor(name, array.view(np.uint16)).view(torch.bfloat16)
+    # torch has no big-endian tensors, and none with negative strides (a[::-1]).
     array = array.astype(array.dtype.newbyteorder("="), copy=False)
     if min(array.strides, default=0) < 0:
         array = array.copy()

@@ -49,6 +49,7 @@ def call(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> 
     """Return what the model returns, in the mode it is in; raises as `run` does."""
     try:
         return model(*args, **kwargs)
+    # Anything else is the user's model, which may raise whatever it likes; the shapes it was given say most about it.
     except ShrinkError:  # of a hook of ours that watches: a sentence already
         raise
     except Exception as error:
@@ -86,6 +87,7 @@ class RandomState:
     def entered(self) -> Iterator[None]:
         """Draw from this stream for as long as the context lasts."""
         theirs = _random_state(self._torch_only)
+        # The first time, the stream begins where the caller's is, so nothing is set.
         if self._own is not None:
             _set_random_state(self._own)
         try:
@@ -101,6 +103,7 @@ def preserve_rng_state() -> AbstractContextManager[None]:
 
 
 def _random_state(torch_only: bool) -> tuple[Any, ...]:
+    # Not is_available: asking for a state would initialize CUDA, which takes seconds and some 300 MB of GPU memory.
     gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]  # as torch has it
     others = () if torch_only else (random.getstate(), np.random.get_state())  # noqa: NPY002
     return torch.default_generator.get_state(), gpus, *others

@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import FileError, quoted
-from .packed_file_structure import ENTROPY, FORMAT
+from .file_structure_and_size import ENTROPY, FILE_DTYPES, FORMAT
 from .safetensors_header import (
-    FILE_DTYPES,
     SafetensorsHeader,
     file_identity,
     open_plain_file,
@@ -26,6 +25,7 @@ from .safetensors_header import (
     read_safetensors_header,
 )
 
+# Older releases of torch lack some of the float8 types.
 DTYPES: Final[dict[str, torch.dtype]] = {name: getattr(torch, name) for name in FILE_DTYPES if hasattr(torch, name)}
 """The dtypes a .safetensors file can hold and this torch knows, by name."""
 _BY_CODE: Final = {FILE_DTYPES[name]: dtype for name, dtype in DTYPES.items()}
@@ -114,6 +114,7 @@ def read_bytes(path: Path, begin: int, end: int, identity: tuple[int, ...]) -> T
             raise FileError("the file has been changed since it was opened; open it again")
 
     try:
+        # torch's allocator aligns to 64 bytes, so the view as a wider dtype is always allowed.
         data = torch.empty(end - begin, dtype=torch.uint8)
     except (MemoryError, RuntimeError) as error:
         raise FileError(f"there is not enough memory for its {end - begin:,} bytes") from error

@@ -9,13 +9,13 @@ import math
 import os
 import re
 import stat
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 from typing import Any, BinaryIO, Final, TypeGuard
 
 from .. import strict_json
 from ..errors import FileError, a_type, quoted
+from .file_structure_and_size import impossible_shape
 
 INDEX: Final = ".safetensors.index.json"
 # What a reader believes at most before anything is allocated: the largest checkpoints have some hundred shards.
@@ -23,13 +23,6 @@ _MAX_INDEX: Final = 100_000_000
 _MAX_SHARDS: Final = 10_000
 _MAX_HEADER: Final = 100_000_000  # the limit of the safetensors library
 
-FILE_DTYPES: Final = {
-    "uint64": "U64", "int64": "I64", "float64": "F64", "complex64": "C64", "float32": "F32", "uint32": "U32",
-    "int32": "I32", "bfloat16": "BF16", "float16": "F16", "uint16": "U16", "int16": "I16",
-    "float8_e5m2fnuz": "F8_E5M2FNUZ", "float8_e4m3fnuz": "F8_E4M3FNUZ", "float8_e8m0fnu": "F8_E8M0",
-    "float8_e4m3fn": "F8_E4M3", "float8_e5m2": "F8_E5M2", "int8": "I8", "uint8": "U8", "bool": "BOOL",
-}  # fmt: skip
-"""The dtypes a .safetensors file can hold, in the order its header lists their tensors: torch's names, and its own."""
 DTYPE_BITS: Final = {
     "U64": 64, "I64": 64, "F64": 64, "C64": 64, "F32": 32, "U32": 32, "I32": 32, "BF16": 16, "F16": 16, "U16": 16,
     "I16": 16, "F8_E5M2FNUZ": 8, "F8_E4M3FNUZ": 8, "F8_E8M0": 8, "F8_E4M3": 8, "F8_E5M2": 8, "I8": 8, "U8": 8,
@@ -111,6 +104,7 @@ def _in_folder(folder: Path) -> Path:
     def some(names: list[str]) -> str:
         return ", ".join(map(quoted, names[:4])) + (f" and {len(names) - 4:,} more" if len(names) > 4 else "")
 
+    # One model.safetensors or one index is the model; several of them are not for us to choose among.
     if len(candidates) == 1:
         return folder / candidates[0]
     if candidates:
@@ -125,6 +119,7 @@ def _shards(index: Path) -> tuple[SafetensorsHeader, ...]:
     shards = sorted(set(weight_map.values()))
     if len(shards) > _MAX_SHARDS:
         raise FileError(f"{quoted(index)} names {len(shards):,} files; a checkpoint has at most {_MAX_SHARDS:,}")
+    # Every name is checked before any file is opened, so that a hostile index touches nothing.
     for shard in shards:
         # an index is downloaded, and not trusted: it may name nothing outside its own folder
         path = PureWindowsPath(shard)  # takes both / and \\ for separators, and knows drives
@@ -264,6 +259,7 @@ def header_object(text: bytes) -> dict[str, Any]:
 def _tensor_headers(header: dict[str, Any], start: int, size: int) -> dict[str, TensorHeader]:
     """Return what the header says of its tensors, which must fill the file from `start` to its end without a gap."""
     infos = {name: _tensor_header(name, entry, start) for name, entry in header.items()}
+    # The library refuses gaps and overlaps, too: bytes that no tensor claims could be another file (a polyglot).
     found = sorted(infos.items(), key=lambda item: (item[1].begin, item[1].end))
     at = start
     for name, info in found:
@@ -280,6 +276,7 @@ def _tensor_headers(header: dict[str, Any], start: int, size: int) -> dict[str, 
 
 
 def _tensor_header(name: str, entry: Any, start: int) -> TensorHeader:
+    # Exactly the three keys: what else it might say, nobody here would honor.
     described = entry if isinstance(entry, dict) and len(entry) == 3 else {}
     code, shape, offsets = described.get("dtype"), described.get("shape"), described.get("data_offsets")
     if not isinstance(code, str) or not _sizes(shape) or not _sizes(offsets) or len(offsets) != 2:
@@ -288,6 +285,7 @@ def _tensor_header(name: str, entry: Any, start: int) -> TensorHeader:
         raise FileError(f"it holds {quoted(name)} as {quoted(code)}, a type this version cannot read")
     if problem := impossible_shape(shape):
         raise FileError(f"its header gives {quoted(name)} {problem}")
+    # In bits, as F4 and the F6 types put several numbers into a byte.
     nbytes, odd = divmod(math.prod(shape) * DTYPE_BITS[code], 8)
     if odd:
         raise FileError(f"{quoted(name)} of shape {shape} and dtype {code} does not fill whole bytes")
@@ -301,17 +299,6 @@ def _tensor_header(name: str, entry: Any, start: int) -> TensorHeader:
 def _sizes(found: Any) -> TypeGuard[list[int]]:
     # by sets and min, not one by one: a header may describe 100,000 tensors while somebody waits
     return isinstance(found, list) and {*map(type, found)} <= {int} and min(found, default=0) >= 0
-
-
-def impossible_shape(shape: Sequence[int]) -> str:
-    """Return what is wrong with a shape that no tensor in memory has, as "the shape …", or ""."""
-    most = 64  # of numpy, and more than any model has
-    if len(shape) > most:
-        return f"the shape of {len(shape):,} dimensions, more than the {most} that can be read"
-    # empty axes are no way round: torch multiplies the others, and 2**60 leaves its 64-bit products room
-    if (math.prod(shape) or math.prod(max(n, 1) for n in shape)) >= 2**60:
-        return f"the shape {quoted(list(shape))}, more than any memory holds"
-    return ""
 
 
 # ---- any file: plain, and in no other format ----
@@ -361,7 +348,11 @@ def open_plain_file(path: object) -> BinaryIO:
     except (FileNotFoundError, NotADirectoryError, ValueError) as error:  # ValueError: a path with a null character
         if isinstance(error, FileError):
             raise
-        raise FileError(f"there is no file {quoted(path)}{_hub_hint(place)}") from error
+        # What looks like "owner/model" is the name of a model on a hub, unless there is a folder of the owner's name.
+        hub = re.fullmatch(r"[\w.-]+/[\w.-]+", str(place)) and place.suffix != ".safetensors"
+        hint = "; a model of a hub is downloaded first (huggingface_hub.snapshot_download), and its folder given"
+        more = hint if hub and not place.parent.is_dir() else ""
+        raise FileError(f"there is no file {quoted(path)}{more}") from error
     except OSError as error:
         raise FileError(f"cannot read {quoted(path)}: {error.strerror or error}") from error
 
@@ -380,13 +371,6 @@ def checked_path(path: object) -> Path:
     return Path(text)
 
 
-def _hub_hint(path: Path) -> str:
-    """Return what to do with what looks like the name of a model on a hub, "owner/model"."""
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", str(path)) or path.suffix == ".safetensors" or path.parent.is_dir():
-        return ""
-    return "; a model of a hub is downloaded first (huggingface_hub.snapshot_download), and its folder given"
-
-
 def refuse_other_formats(path: object, file: BinaryIO) -> None:
     """Refuse a file in a format known not to be safetensors; the file is opened at its start, and left there.
 
@@ -395,6 +379,7 @@ def refuse_other_formats(path: object, file: BinaryIO) -> None:
     Raises:
         FileError: naming the format and what to do.
     """
+    # 128 bytes reach the name of the first file in a zip archive (30 bytes of header before it), and any magic number.
     head, suffix = file.read(128), checked_path(path).suffix.lower()
     file.seek(0)
     # A safetensors file begins with the length of its header, 8 bytes, and then a brace. That comes first, as the low
@@ -404,7 +389,7 @@ def refuse_other_formats(path: object, file: BinaryIO) -> None:
     kind = next((kind for start, kind in _BY_START.items() if head.startswith(start)), "")
     if not kind and head[:2] == b"PK":
         # torch.save, Keras and NumPy all write zip files: the first file inside tells which
-        first = head[30 : 30 + int.from_bytes(head[26:28], "little")]
+        first = head[30 : 30 + int.from_bytes(head[26:28], "little")]  # a local header: its name's length, its name
         keras = suffix == ".keras" or first in (b"metadata.json", b"config.json", b"model.weights.h5")
         kind = _BY_SUFFIX[".npz"] if first.endswith(b".npy") else _KERAS if keras else _PICKLE
     elif not kind and len(head) > 8 and head[:1] == b"\x80" and head[1:2] <= b"\x05":  # a pickle and its protocol

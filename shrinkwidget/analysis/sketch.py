@@ -23,17 +23,18 @@ from ..recipe import Granularity, Plan, Recipe, layer_label
 from .channel_families import Channels
 from .channel_layout import Stated
 from .cpu_kernel import Groups, kernel_for, scan, zeros
-from .file_size import half_is_bfloat16, needs_bfloat16, safetensors_bytes
+from .file_structure_and_size import describe, fold_structure, safetensors_bytes
 from .model_tensors import (
     COMPRESSIBLE_DTYPES,
     ModelTensors,
     Source,
     TensorEntry,
     dtype_name,
+    half_is_bfloat16,
+    needs_bfloat16,
     open_model,
     where_float64_is,
 )
-from .packed_file_structure import describe, fold_structure
 from .parallel import chunk_size, each
 from .quantization_group_histograms import (
     CHUNK,

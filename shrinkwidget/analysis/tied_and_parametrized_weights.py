@@ -46,6 +46,8 @@ def view_of(base: Tensor, other: Tensor) -> View | None:
 
     That is: transposed or permuted, with axes of size 1 more or less, or in another shape.
     """
+    # Two views of one memory are the same numbers in another order if both fill it without a gap. Then either the axes
+    # are permuted (told by their strides), or the numbers are merely regrouped (both are contiguous in one order).
     order = _memory_order(base)
     # both must fill their memory without a gap, or they could be different parts of it
     if not (base.permute(order).is_contiguous() and other.permute(_memory_order(other)).is_contiguous()):
@@ -74,6 +76,8 @@ def overlapping(tensors: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, st
     for cluster in clusters(tensors):
         # a plan of the memory: which tensor each element of it belongs to, entered through the tensors' own strides
         first, last = min(start for start, *_ in cluster), max(stop for _, stop, *_ in cluster)
+        # Exact where ranges of addresses are not: the two halves of a fused matrix split by columns interleave without
+        # sharing a single element.
         owner = torch.full((last - first,), -1, dtype=torch.int32)
         for number, (start, _, _, tensor) in enumerate(cluster):
             # without axes of stride 0, whose elements are one place: as_strided would fill it many times
@@ -181,6 +185,7 @@ def computed_by(module: nn.Module) -> Iterator[ParametrizedWeight]:
                 value = partial(_parametrized, module, name, chain)
                 yield ParametrizedWeight(module, name, parts, value, partial(_unparametrize, module))
     # the older ones of torch.nn.utils, which compute the weight in a hook before each forward
+    # torch names their parts weight_orig, weight_g, … beside the weight, which itself is then a plain attribute.
     for hook in module._forward_pre_hooks.values():
         if isinstance(hook, prune.BasePruningMethod):
             name, ends, apart = hook._tensor_name, ("orig", "mask"), prune.remove

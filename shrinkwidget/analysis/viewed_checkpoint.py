@@ -17,11 +17,11 @@ from torch import Tensor
 
 from ..errors import FileError, ModelError, quoted
 from .channel_layout import layouts
+from .file_structure_and_size import FILE_DTYPES
 from .gguf_dequantization import DEQUANTIZE, PLAIN_TYPES, dequantized
 from .gguf_header import GGUFHeader, GGUFTensor, is_gguf, read_gguf_header
 from .model_tensors import ModelTensors, TensorEntry, dtype_name, open_model, quantization_parts, why_kept
 from .safetensors_checkpoint import read_bytes
-from .safetensors_header import FILE_DTYPES
 
 _FLOAT8: Final = (torch.float8_e4m3fn, torch.float8_e5m2)
 _NO_WEIGHTS: Final = ("input_", "output_", "k_", "v_", "q_")
@@ -69,6 +69,7 @@ def _dequantized_entries(weights: ModelTensors) -> Iterator[TensorEntry]:
         scales = parts.get(entry.name, [])
         if entry.dtype not in (*_FLOAT8, torch.int8) or len(entry.shape) < 2 or not entry.numel:
             continue
+        # Without scales float8 is a number as it stands, and int8 is not:
         if entry.dtype is torch.int8 and not scales:
             continue  # whole numbers, of which nothing says what they stand for
         load = _scaled(entry, [by_name[name] for name in scales])
@@ -85,6 +86,7 @@ def _scaled(entry: TensorEntry, scales: Sequence[TensorEntry]) -> Callable[[], T
     if not scales:
         return lambda: entry.load().float()
     scale = scales[0]
+    # A scale in float8 (e8m0, of MX formats) belongs to blocks of 32, and is none of these two.
     floating = scale.dtype in (torch.float32, torch.float16, torch.bfloat16)
     fits = scale.numel == 1 or (scale.shape[0] == entry.shape[0] == scale.numel)
     if len(scales) > 1 or scale.name != f"{entry.name}_scale" or not floating or not fits:
@@ -109,6 +111,7 @@ def _opened_gguf(header: GGUFHeader) -> ViewedCheckpoint:
         if name in laid_out:
             entry = replace(entry, layout=laid_out[name])
         entries.append(entry)
+        # The dequantizers read float16 scales as little-endian, wherever they run.
         if tensor.dtype in DEQUANTIZE and not header.big_endian and len(tensor.shape) >= 2 and entry.numel:
             load = partial(_dequantized_gguf, header, name)
             found.append(replace(entry, dtype=torch.float32, kind="", stored=0, why="", load=load))

@@ -14,8 +14,15 @@ import torch
 from torch import Tensor, nn
 
 from ..analysis.estimate import Estimate, assembled, layer_estimate
-from ..analysis.file_size import needs_bfloat16, peak, rounded, stored_dtype
-from ..analysis.model_tensors import ModelTensors, TensorEntry, where_float64_is
+from ..analysis.model_tensors import (
+    ModelTensors,
+    TensorEntry,
+    needs_bfloat16,
+    peak,
+    rounded,
+    stored_dtype,
+    where_float64_is,
+)
 from ..analysis.parallel import Watch, chunks, each
 from ..analysis.run_without_side_effects import reason
 from ..analysis.sketch import Sketch, counted

@@ -16,10 +16,9 @@ from torch import Tensor, nn
 
 from ..analysis.channel_families import ChannelFamily, Channels, ChannelSlice, FixedWidth, ProductMacs
 from ..analysis.channel_labels import Atoms, Trace, trace_channels
-from ..analysis.file_size import half_is_bfloat16
+from ..analysis.file_structure_and_size import describe
 from ..analysis.macs_and_activation_memory import profile_forward, tensors_in
-from ..analysis.model_tensors import ModelTensors, TensorEntry, open_model
-from ..analysis.packed_file_structure import describe
+from ..analysis.model_tensors import ModelTensors, TensorEntry, half_is_bfloat16, open_model
 from ..analysis.run_without_side_effects import (
     as_inputs,
     device_of,

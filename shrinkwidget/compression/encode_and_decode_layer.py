@@ -14,16 +14,17 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from ..analysis.file_size import (
-    has_16_bit_scales,
-    has_zero_bytes,
-    has_zero_points,
+from ..analysis.file_structure_and_size import has_16_bit_scales, has_zero_bytes, has_zero_points
+from ..analysis.model_tensors import (
+    TensorEntry,
+    TensorSpec,
+    dtype_name,
     needs_bfloat16,
     peak,
     rounded,
     stored_dtype,
+    where_float64_is,
 )
-from ..analysis.model_tensors import TensorEntry, TensorSpec, dtype_name, where_float64_is
 from ..analysis.parallel import chunk_size
 from ..analysis.run_without_side_effects import describe
 from ..errors import MethodError, quoted

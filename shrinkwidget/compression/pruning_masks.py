@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..analysis import cpu_kernel
 from ..analysis.cpu_kernel import kernel_for, members
-from ..analysis.file_size import zeros_dropped
+from ..analysis.file_structure_and_size import zeros_dropped
 from ..analysis.model_tensors import ModelTensors, TensorEntry
 from ..analysis.parallel import Watch, chunks, each
 from ..analysis.quantization_group_histograms import NM_PATTERNS

@@ -17,8 +17,7 @@ import zstandard
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..analysis.file_size import ceil_div, group_count, has_16_bit_scales, has_zero_bytes
-from ..analysis.packed_file_structure import ENTROPY, FORMAT
+from ..analysis.file_structure_and_size import ENTROPY, FORMAT, ceil_div, group_count, has_16_bit_scales, has_zero_bytes
 from ..compression.encode_and_decode_layer import (
     EncodedTensor,
     scale_dtype,

@@ -22,22 +22,22 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..analysis.channel_layout import FIRST, Layout
-from ..analysis.file_size import count_width
-from ..analysis.model_tensors import COMPRESSIBLE_DTYPES, dtype_name, unsupported_class
-from ..analysis.packed_file_structure import (
+from ..analysis.file_structure_and_size import (
     BFLOAT16,
     COMPRESSIBLE,
     ENTROPY,
     FORMAT,
     SECTIONS,
     VERSION,
+    count_width,
     header_text,
+    impossible_shape,
     unfold_structure,
 )
+from ..analysis.model_tensors import COMPRESSIBLE_DTYPES, dtype_name, unsupported_class
 from ..analysis.safetensors_checkpoint import DTYPES
 from ..analysis.safetensors_header import (
     header_object,
-    impossible_shape,
     open_plain_file,
     read_exactly,
     read_header_text,

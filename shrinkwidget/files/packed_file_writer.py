@@ -13,18 +13,18 @@ import torch
 from torch import Tensor
 
 from ..analysis.channel_layout import FIRST
-from ..analysis.file_size import (
+from ..analysis.file_structure_and_size import (
+    SECTIONS,
     LayerBytes,
     count_width,
-    half_is_bfloat16,
+    describe,
+    fold_structure,
     header_bytes,
+    header_text,
     layer_bytes,
-    rounded,
     stored_bits,
-    stored_dtype,
 )
-from ..analysis.model_tensors import ModelTensors, TensorSpec, dtype_name
-from ..analysis.packed_file_structure import SECTIONS, describe, fold_structure, header_text
+from ..analysis.model_tensors import ModelTensors, TensorSpec, dtype_name, half_is_bfloat16, rounded, stored_dtype
 from ..analysis.safetensors_checkpoint import DTYPES
 from ..compression.encode_and_decode_layer import EncodedTensor, decode, dense_codes
 from ..errors import FileError, quoted

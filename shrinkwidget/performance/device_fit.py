@@ -18,7 +18,7 @@ from typing import Any, Final, TypeAlias, cast
 from torch import nn
 
 from ..analysis.estimate import Estimate
-from ..analysis.file_size import safetensors_bytes
+from ..analysis.file_structure_and_size import safetensors_bytes
 from ..analysis.macs_and_activation_memory import profile_forward
 from ..analysis.model_summary import STYLE, aligned, bytes_text, exactly, html_rows
 from ..analysis.model_tensors import Source, open_model

@@ -17,7 +17,7 @@ from typing import Any, Final, TypeAlias, cast
 import numpy as np
 
 from ..analysis.estimate import narrowed, uncompressed_bytes
-from ..analysis.file_size import Ints, count_width, escaped_bytes, headers_bytes
+from ..analysis.file_structure_and_size import Ints, count_width, escaped_bytes, headers_bytes
 from ..analysis.sketch import Sketch
 from ..errors import ArgumentError
 from ..method_registry import Kind

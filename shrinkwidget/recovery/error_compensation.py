@@ -19,7 +19,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from ..analysis.file_size import rounded
+from ..analysis.model_tensors import rounded
 from ..compression.encode_and_decode_layer import EncodedTensor, LayerWeights, Levels, encoded_as, fit
 
 _BLOCK: Final = 128

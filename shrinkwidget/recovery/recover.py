@@ -11,7 +11,7 @@ from typing import Final, Literal, TypeAlias, Unpack, overload
 import torch
 from torch import Tensor, nn
 
-from ..analysis.file_size import safetensors_bytes
+from ..analysis.file_structure_and_size import safetensors_bytes
 from ..analysis.model_tensors import open_model
 from ..analysis.parallel import Watch, never
 from ..analysis.run_without_side_effects import RandomState, device_of

@@ -15,15 +15,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, TypeGuard
 
+from ..analysis.file_structure_and_size import ENTROPY, FILE_DTYPES, FORMAT, unfold_structure
 from ..analysis.gguf_header import GGUFArray, GGUFHeader, is_gguf, read_gguf_header
-from ..analysis.packed_file_structure import ENTROPY, FORMAT, unfold_structure
-from ..analysis.safetensors_header import (
-    DTYPE_BITS,
-    FILE_DTYPES,
-    CheckpointHeaders,
-    SafetensorsHeader,
-    read_checkpoint_headers,
-)
+from ..analysis.safetensors_header import DTYPE_BITS, CheckpointHeaders, SafetensorsHeader, read_checkpoint_headers
 from ..errors import FileError, quoted
 
 _MAX_MEMORY: Final = 4 * 2**30  # a header of 100 MB, the most that is read, takes up to some 2 GB as objects of Python

@@ -24,8 +24,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, TypeVar
 
 from .. import __version__
+from ..analysis.file_structure_and_size import FILE_DTYPES
 from ..analysis.gguf_header import is_gguf, read_gguf_header
-from ..analysis.safetensors_header import FILE_DTYPES, read_checkpoint_headers
+from ..analysis.safetensors_header import read_checkpoint_headers
 from ..errors import FileError, ModelError, ShrinkError, quoted
 from . import sketch_cache
 from .checkpoint_table import refuse_links_out

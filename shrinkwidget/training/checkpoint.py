@@ -27,9 +27,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
+from ..analysis.file_structure_and_size import FILE_DTYPES
 from ..analysis.model_tensors import dtype_name
 from ..analysis.safetensors_checkpoint import SafetensorsFile
-from ..analysis.safetensors_header import FILE_DTYPES, open_plain_file, read_header_text
+from ..analysis.safetensors_header import open_plain_file, read_header_text
 from ..errors import FileError, TrainingError, a_type, quoted
 from ..files.atomic_write import write_whole
 from ..files.encodings import raw_bytes

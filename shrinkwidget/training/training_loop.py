@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from ..analysis.file_size import safetensors_bytes
+from ..analysis.file_structure_and_size import safetensors_bytes
 from ..analysis.macs_and_activation_memory import profile_forward
 from ..analysis.model_tensors import check_refused, open_model
 from ..analysis.parallel import Watch, never

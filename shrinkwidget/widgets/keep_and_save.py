@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from IPython.core.getipython import get_ipython
 
-from ..analysis.packed_file_structure import ENTROPY, FORMAT
+from ..analysis.file_structure_and_size import ENTROPY, FORMAT
 from ..analysis.safetensors_header import read_safetensors_header
 from ..compressed_model import CompressedModel
 from ..errors import FileError, ShrinkError, a_type, quoted

@@ -13,8 +13,8 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from shrinkwidget.analysis.file_structure_and_size import SECTIONS, header_text
 from shrinkwidget.analysis.model_tensors import Source, open_model
-from shrinkwidget.analysis.packed_file_structure import SECTIONS, header_text
 from shrinkwidget.analysis.quantization_group_histograms import NM_PATTERNS
 from shrinkwidget.compression.encode_and_decode_layer import quantize
 from shrinkwidget.compression.pruning_masks import keep_masks

@@ -13,7 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from shrinkwidget.analysis.packed_file_structure import SECTIONS
+from shrinkwidget.analysis.file_structure_and_size import SECTIONS
 from shrinkwidget.compression.encode_and_decode_layer import dense_codes
 from shrinkwidget.files import PackedModel, read
 from shrinkwidget.recipe import Keep, Recipe

@@ -1,32 +1,134 @@
-"""How many bytes files take: every part of a packed one (docs/format.md as arithmetic), and a plain .safetensors."""
+"""What files hold and how many bytes that takes: the header of a packed one, and docs/format.md as arithmetic.
+
+Nothing here needs torch or numpy: Jupyter's server reads headers, too.
+"""
 
 from __future__ import annotations
 
+import base64
+import binascii
 import json
 import math
-from collections.abc import Iterable, Mapping
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
+from .. import strict_json
+from ..errors import FileError, ModelError, quoted
 
-from ..errors import ModelError, quoted
-from ..recipe import Granularity, Plan
-from .model_tensors import TensorEntry, TensorSpec, dtype_name
-from .packed_file_structure import SECTIONS, header_text
-from .safetensors_header import FILE_DTYPES
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
-Ints: TypeAlias = NDArray[np.int64]
+    from ..recipe import Granularity, Plan
+    from .model_tensors import TensorSpec
+
+Ints: TypeAlias = "NDArray[np.int64]"
+T = TypeVar("T", int, "Ints")
+
+FORMAT: Final = "shrinkwidget"
+ENTROPY: Final = "shrinkwidget-z"
+VERSION: Final = 3
+SECTIONS: Final = ("counts", "codes", "mask", "scales", "rest")
+
+# flags of a tensor
+COMPRESSIBLE: Final = 1
+BFLOAT16: Final = 2
+
+FILE_DTYPES: Final = {
+    "uint64": "U64", "int64": "I64", "float64": "F64", "complex64": "C64", "float32": "F32", "uint32": "U32",
+    "int32": "I32", "bfloat16": "BF16", "float16": "F16", "uint16": "U16", "int16": "I16",
+    "float8_e5m2fnuz": "F8_E5M2FNUZ", "float8_e4m3fnuz": "F8_E4M3FNUZ", "float8_e8m0fnu": "F8_E8M0",
+    "float8_e4m3fn": "F8_E4M3", "float8_e5m2": "F8_E5M2", "int8": "I8", "uint8": "U8", "bool": "BOOL",
+}  # fmt: skip
+"""The dtypes a .safetensors file can hold, in the order its header lists their tensors: torch's names, and its own."""
+
+
+def impossible_shape(shape: Sequence[int]) -> str:
+    """Return what is wrong with a shape that no tensor in memory has, as "the shape …", or ""."""
+    most = 64  # of numpy, and more than any model has
+    if len(shape) > most:
+        return f"the shape of {len(shape):,} dimensions, more than the {most} that can be read"
+    # empty axes are no way round: torch multiplies the others, and 2**60 leaves its 64-bit products room
+    if (math.prod(shape) or math.prod(max(n, 1) for n in shape)) >= 2**60:
+        return f"the shape {quoted(list(shape))}, more than any memory holds"
+    return ""
+
+
+# ---- the header of a packed file ----
+
+
+def header_text(recipe_json: str, structure: str, lengths: Mapping[str, int], crc: int = 0, fmt: str = FORMAT) -> bytes:
+    """Return the JSON header of a packed file as UTF-8, padded with spaces to a multiple of 8 bytes."""
+    about = {"format": fmt, "version": str(VERSION), "crc32": f"{crc:08x}"}
+    header: dict[str, object] = {"__metadata__": {**about, "recipe": recipe_json, "structure": structure}}
+    # five sections of bytes in place of a tensor each: names, shapes and offsets would weigh more than small layers
+    end = 0
+    for section in SECTIONS:
+        begin, end = end, end + lengths[section]
+        header[section] = {"dtype": "U8", "shape": [end - begin], "data_offsets": [begin, end]}
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    return text + b" " * (-len(text) % 8)
+
+
+def describe(tensor: TensorSpec, compressible: bool, bfloat16: bool) -> list[object]:
+    """Return ``[name, shape, dtype, flags, aliases…]`` of one tensor; before its aliases its layout, if it has one.
+
+    An alias that looks at the tensor otherwise is ``[name, axes, shape]``.
+    """
+    flags = COMPRESSIBLE * compressible | BFLOAT16 * bfloat16
+    layout, views = tensor.layout, tensor.views
+    # output channels first go without saying, and nobody needs to know the rows of what is stored as it is
+    own = [[layout.groups, *layout.channels]]
+    own = own if compressible and own != [[1, 0]] else []
+    aliases = [[a, list(views[a].axes), list(views[a].shape)] if a in views else a for a in tensor.aliases]
+    return [tensor.name, list(tensor.shape), str(tensor.dtype).removeprefix("torch."), flags, *own, *aliases]
+
+
+def fold_structure(described: object) -> str:
+    """Return the descriptions of all tensors as they stand in the header: base64 of zlib of their JSON.
+
+    Names of layers repeat: uncompressed they would be most of a small model's file.
+    """
+    return base64.b64encode(zlib.compress(_json(described), 9)).decode()
+
+
+def unfold_structure(structure: str) -> list[Any]:
+    """Return the descriptions of all tensors, each a JSON value that is still to be checked.
+
+    Raises:
+        FileError: with a sentence about "its structure", unless the text is one that `fold_structure` writes.
+    """
+    try:
+        unfold = zlib.decompressobj()
+        packed = base64.b64decode(structure, validate=True)
+        # zlib can unfold 1000 bytes from one; the limit is met before the memory is taken.
+        # names of layers repeat, but not so much: beyond a megabyte, 200 times its length is a bomb
+        text = unfold.decompress(packed, (1 << 20) + 200 * len(structure))
+        if not unfold.eof or unfold.unused_data:
+            raise FileError("its structure is cut short, or unfolds to far more than its length allows")
+        items = strict_json.parse(text)
+        # One way to write each structure, or two files of the same model could differ, and checksums with them.
+        if _json(items) != text or base64.b64encode(packed).decode() != structure:
+            raise FileError("its structure is not written as shrinkwidget writes it: another program has changed it")
+    except (binascii.Error, zlib.error, ValueError, RecursionError) as error:
+        if isinstance(error, FileError):
+            raise
+        raise FileError(f"its structure is not base64 of zlib of JSON ({error})") from error
+    if not isinstance(items, list):
+        raise FileError("its structure is not a list of tensors")
+    return items
+
+
+def _json(described: object) -> bytes:
+    return json.dumps(described, separators=(",", ":"), ensure_ascii=True).encode()
+
+
+# ---- bytes ----
 
 WORD_ZERO_BITS: Final = 5
 """Zero points of up to so many bits share the 16-bit word of their scale; larger ones would blur it."""
-HALF_MAX: Final = 65504.0
-"""The largest finite float16; a tensor with magnitudes beyond it has bfloat16 as its 16-bit form."""
-
-_WIDE: Final = (torch.float32, torch.float64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,56 +241,9 @@ def group_count(granularity: Granularity, matrix: tuple[int, int]) -> int:
     return rows * ceil_div(columns, int(granularity))
 
 
-T = TypeVar("T", int, Ints)
-
-
 def ceil_div(a: T, b: int) -> T:
     """Return a / b rounded up, exactly; of a number, or of an array of whole ones."""
     return -(-a // b)
-
-
-def stored_dtype(dtype: torch.dtype, bits: int, bfloat16: bool) -> torch.dtype:
-    """Return the dtype in which a tensor is stored that may take `bits` = 16 or 32 bits per element."""
-    if dtype not in _WIDE or dtype.itemsize <= bits // 8:
-        return dtype
-    return torch.float32 if bits == 32 else torch.bfloat16 if bfloat16 else torch.float16
-
-
-def rounded(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return the tensor in a narrower dtype; a finite value beyond its range becomes its largest one, not infinite."""
-    if dtype == tensor.dtype:
-        return tensor
-    narrow, limit = tensor.to(dtype), torch.finfo(dtype).max
-    # looked for first, as hardly any tensor has such values: clamping all of them would be another pass
-    overflown = torch.isinf(narrow) & torch.isfinite(tensor)
-    return torch.where(overflown, tensor.clamp(-limit, limit).to(dtype), narrow) if bool(overflown.any()) else narrow
-
-
-def needs_bfloat16(dtype: torch.dtype, peak: float) -> bool:
-    """Tell whether a tensor's 16-bit form is bfloat16, `peak` being its largest finite magnitude."""
-    return dtype == torch.bfloat16 or (dtype in _WIDE and peak > HALF_MAX)
-
-
-def peak(tensor: Tensor) -> float:
-    """Return the largest finite magnitude of a float tensor, 0 if there is none."""
-    if not tensor.numel():
-        return 0.0
-    # one pass where all is finite, as nearly always: aminmax hands on NaN and infinities
-    low, high = (float(x) for x in torch.aminmax(tensor))
-    if math.isfinite(low) and math.isfinite(high):
-        return max(-low, high)
-    finite = tensor[torch.isfinite(tensor)]
-    return float(finite.abs().max()) if finite.numel() else 0.0
-
-
-def half_is_bfloat16(entry: TensorEntry, known_peak: float | None = None) -> bool:
-    """Tell whether the 16-bit form of a tensor is bfloat16; its largest magnitude is looked up if it is not known.
-
-    It is part of the description, and so it is found out for all tensors, also where no recipe makes them 16 bits wide.
-    """
-    if entry.dtype in _WIDE and known_peak is None:
-        known_peak = peak(entry.load())
-    return needs_bfloat16(entry.dtype, known_peak or 0.0)
 
 
 def header_bytes(recipe_json: str, structure_length: int, lengths: Mapping[str, int]) -> int:
@@ -208,21 +263,17 @@ def headers_bytes(recipe_bytes: Ints, structure_length: int, lengths: Mapping[st
     """
     # in this header each number is a zero of one digit, and only their digits and the recipe differ between files
     bare = len(header_text("", "A" * structure_length, dict.fromkeys(SECTIONS, 0)).rstrip())
-    text, end = bare + recipe_bytes, np.zeros_like(recipe_bytes)
+    text, end = bare + recipe_bytes, 0 * recipe_bytes
     for section in SECTIONS:
         begin, end = end, end + lengths[section]
-        text = text + sum(_digits(number) - 1 for number in (end - begin, begin, end))
+        # one more digit for each power of ten that a number reaches
+        text = text + sum(number >= 10**k for number in (end - begin, begin, end) for k in range(1, 19))
     return 8 + 8 * ceil_div(text, 8) + lengths["counts"]
 
 
 def escaped_bytes(text: str) -> int:
     """Return the bytes of a text inside a string of JSON, as the header of a packed file holds a recipe."""
     return len(json.dumps(text, ensure_ascii=False).encode()) - 2
-
-
-def _digits(numbers: Ints) -> Ints:
-    digits: Ints = np.searchsorted(10 ** np.arange(1, 19), numbers, side="right") + 1
-    return digits
 
 
 def count_width(n: int) -> int:
@@ -244,7 +295,7 @@ def safetensors_bytes(tensors: Iterable[TensorSpec]) -> int:
     """
 
     def rank(tensor: TensorSpec) -> int:
-        dtype = "uint8" if tensor.kind else dtype_name(tensor.dtype)
+        dtype = "uint8" if tensor.kind else str(tensor.dtype).removeprefix("torch.")
         if dtype not in _RANKS:
             raise ModelError(
                 f"{quoted(tensor.name)} is {dtype}, which a .safetensors file cannot hold: convert it to a float type"
@@ -255,7 +306,7 @@ def safetensors_bytes(tensors: Iterable[TensorSpec]) -> int:
     end = 0
     for tensor in sorted(tensors, key=lambda tensor: (rank(tensor), tensor.name.encode())):  # as the library does
         start, end = end, end + (tensor.stored if tensor.kind else tensor.numel * tensor.dtype.itemsize)
-        code = "U8" if tensor.kind else FILE_DTYPES[dtype_name(tensor.dtype)]
+        code = "U8" if tensor.kind else FILE_DTYPES[str(tensor.dtype).removeprefix("torch.")]
         header[tensor.name] = {"dtype": code, "shape": list(tensor.shape), "data_offsets": [start, end]}
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     return 8 + 8 * ceil_div(len(text), 8) + end
