@@ -366,7 +366,9 @@ class Recipe:
                     raise RecipeError(f"Recipe(layers={{{quoted(pattern)}: …}}) matches no layer{hint}")
                 for i in matched:
                     own[i] = self.layers[pattern]
-            self._plans[names] = tuple(self._plan(override) for override in own)
+            # thousands of layers share the plans of a few overrides
+            plans = {key: self._plan(override) for key, override in {id(each): each for each in own}.items()}
+            self._plans[names] = tuple(plans[id(override)] for override in own)
         return list(self._plans[names])
 
     def width_plans(self, names: Sequence[str]) -> list[WidthPlan]:

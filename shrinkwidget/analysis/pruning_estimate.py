@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
+from weakref import WeakKeyDictionary, ref
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..recipe import Plan, Recipe
 from .file_structure_and_size import zeros_dropped
@@ -69,10 +72,7 @@ def survivals(layers: Sequence[LayerSketch], plans: Sequence[Plan], recipe: Reci
     ranked = [layer for layer, plan in zip(layers, plans, strict=True) if plan.scope == "global"] if magnitude else []
     shared = NO_CUT
     if k := round(recipe.sparsity * sum(layer.n for layer in ranked)):
-        # one histogram of all layers: buckets are the same in each, so their counts add up
-        buckets = np.concatenate([layer.buckets for layer in ranked]) & 0x7FFF
-        counts = np.bincount(buckets, np.concatenate([layer.counts for layer in ranked]))
-        before = np.cumsum(counts)
+        counts, before = _counts_of_all(ranked)
         i = int(np.searchsorted(before, k, side="left"))
         low, high = bucket_edges(np.array([i]))
         shared = BucketCut(float(low[0]), float(high[0]), float(1 - (before[i] - k) / counts[i]))
@@ -80,6 +80,23 @@ def survivals(layers: Sequence[LayerSketch], plans: Sequence[Plan], recipe: Reci
         untouched(layer) if plan.keep else recipe.importance.survival(layer, plan, shared)
         for layer, plan in zip(layers, plans, strict=True)
     ]
+
+
+def _counts_of_all(layers: Sequence[LayerSketch]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return how many weights of all layers are in each bucket of magnitude, and how many up to it."""
+    known = _SUMMED.get(layers[0])
+    if known is not None and [layer() for layer in known[0]] == list(layers):
+        return known[1:]
+    # buckets are the same in each layer, so their counts add up
+    buckets = np.concatenate([layer.buckets for layer in layers]) & 0x7FFF
+    counts = np.bincount(buckets, np.concatenate([layer.counts for layer in layers]))
+    found = counts, np.cumsum(counts)
+    _SUMMED[layers[0]] = [ref(layer) for layer in layers], *found
+    return found
+
+
+_SUMMED: WeakKeyDictionary[LayerSketch, tuple[list[ref[LayerSketch]], NDArray[Any], NDArray[Any]]] = WeakKeyDictionary()
+"""What `_counts_of_all` found, by the first of the layers: it recurs while a slider moves."""
 
 
 def untouched(layer: LayerSketch) -> PruningOutcome:

@@ -436,9 +436,11 @@ def sketch_layer(entry: TensorEntry, tables: bool = True) -> LayerSketch:
     # bucket 0 holds the smallest denormals as well: the zeros in it are counted
     zero, negative, blocks = (0, 0, None) if magnitudes.all() else _zeros(rows)
     relative: dict[Granularity, Table] = {}
+    both_signs = None
     if tables and groups is not None:
-        relative = _tables(rows, groups, _magnitudes(buckets, counts, lossless), lossless, ends)
-    return LayerSketch(
+        both_signs = _magnitudes(buckets, counts, lossless)
+        relative = _tables(rows, groups, both_signs, lossless, ends)
+    found = LayerSketch(
         name=entry.name,
         shape=entry.shape,
         rows=len(rows),
@@ -456,6 +458,9 @@ def sketch_layer(entry: TensorEntry, tables: bool = True) -> LayerSketch:
         zeros=zero,
         negative_zeros=negative,
     )
+    if both_signs is not None:
+        vars(found)["magnitudes"] = both_signs  # the first estimate need not make them again
+    return found
 
 
 def _tables(
@@ -533,8 +538,11 @@ def bucket_edges(magnitudes: NDArray[np.integer]) -> tuple[Floats, Floats]:
 
 def _magnitudes(buckets: NDArray[np.uint16], counts: NDArray[np.int64], lossless: bool) -> Magnitudes:
     # without the sign bit, buckets of either sign have the same number
-    ids, where = np.unique(buckets & 0x7FFF, return_inverse=True)
-    count: Floats = np.bincount(where, weights=counts.astype(np.float64)).astype(np.float64)
+    magnitudes = buckets & 0x7FFF
+    least = int(magnitudes.min())
+    totals = np.bincount(magnitudes - least, weights=counts)
+    ids = np.flatnonzero(totals) + least
+    count: Floats = totals[ids - least].astype(np.float64)
     low, high = bucket_edges(ids)
     square = low * low if lossless else mean_square(low, high)
     before, energy = (np.append(0.0, np.cumsum(each)) for each in (count, count * square))
