@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -30,7 +31,7 @@ from ..compression.apply_recipe import copied
 from ..compression.channel_pruning import channels
 from ..errors import DataError, MethodError, ModelError, a_type, quoted
 from ..method_registry import Importance, doing
-from .batches import TARGET_KEYS, Batch, batch_named, prepared, raw_batches
+from .batches import TARGET_KEYS, Batch, batch_named, first_example, prepared, raw_batches
 from .metrics import LOSSES
 from .predictions_and_labels import LabelRules, OutputReader
 
@@ -174,10 +175,22 @@ class CalibrationRun:
 
     def forward(self) -> Iterator[None]:
         """Run the network on each batch, without gradients, and yield after each."""
-        for number, batch in self._batches(labelled=False):
-            with batch_named(number, _KIND), torch.no_grad():
-                call(self.network, batch.args, batch.kwargs)
+        for run in self.runs():
+            run()
             yield
+
+    def runs(self) -> Iterator[Callable[[], None]]:
+        """Yield for each batch a function that runs the network on it, without gradients."""
+        for number, batch in self._batches(labelled=False):
+            yield partial(self._run, number, batch)
+
+    def _run(self, number: int, batch: Batch) -> None:
+        with batch_named(number, _KIND), torch.no_grad():
+            call(self.network, batch.args, batch.kwargs)
+
+    def example(self) -> object:
+        """Return the first example, as the network takes it."""
+        return first_example(next(self._batches(labelled=False))[1])
 
     def losses(self, loss: str) -> Iterator[Tensor]:
         """Yield the loss of each batch, a number with a gradient; `loss` is ``"cross_entropy"`` or ``"mse"``."""

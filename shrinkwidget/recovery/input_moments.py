@@ -66,13 +66,8 @@ def collecting(
     found: dict[str, InputMoments] = {}
 
     def note(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], name: str) -> None:
-        inputs = (args[0] if args else next(iter(kwargs.values()))).detach().float()
-        groups, width = cast(int, getattr(module, "groups", 1)), _columns(module)
-        if name not in found:
-            second = None if means_only else inputs.new_zeros(groups, width, width)
-            found[name] = InputMoments(inputs.new_zeros(groups, width), second)
-        most = max(_INPUTS, _INPUTS_A_COLUMN * width) // (batches * len(layers[name])) + 1
-        found[name].add(_inputs(module, inputs, groups, most))
+        calls = batches * len(layers[name])
+        found[name] = with_call(found.get(name), module, args, kwargs, calls, means_only)
 
     with ExitStack() as hooks:
         for name, sharing in layers.items():
@@ -84,6 +79,25 @@ def collecting(
                     )
                 )
         yield found
+
+
+def with_call(
+    moments: InputMoments | None,
+    module: nn.Module,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    calls: int,
+    means_only: bool = False,
+) -> InputMoments:
+    """Return moments, None for those of nothing, with what a module is given in one of so many calls counted."""
+    inputs = (args[0] if args else next(iter(kwargs.values()))).detach().float()
+    groups, width = cast(int, getattr(module, "groups", 1)), _columns(module)
+    if moments is None:
+        second = None if means_only else inputs.new_zeros(groups, width, width)
+        moments = InputMoments(inputs.new_zeros(groups, width), second)
+    most = max(_INPUTS, _INPUTS_A_COLUMN * width) // calls + 1
+    moments.add(_inputs(module, inputs, groups, most))
+    return moments
 
 
 def _columns(module: nn.Module) -> int:

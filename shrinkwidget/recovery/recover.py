@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import ExitStack, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, closing, nullcontext, suppress
 from dataclasses import dataclass, field, replace
-from itertools import chain
+from itertools import chain, groupby
 from typing import Final, Literal, TypeAlias, Unpack, overload
 
 import torch
 from torch import Tensor, nn
 
 from ..analysis.file_structure_and_size import safetensors_bytes
+from ..analysis.macs_and_activation_memory import profile_forward
 from ..analysis.model_tensors import open_model
 from ..analysis.parallel import Watch, never
-from ..analysis.run_without_side_effects import RandomState, device_of
+from ..analysis.run_without_side_effects import RandomState
 from ..analysis.sketch import Sketch, counted
 from ..argument_checks import public
 from ..compressed_model import CompressedModel, compress, compress_to, narrowed_widths
 from ..compression.apply_recipe import SelectedLayer, copied, select_layers, writer
 from ..compression.channel_pruning import narrower
 from ..compression.encode_and_decode_layer import EncodedTensor, decode, encode_layer
-from ..errors import Cancelled, ModelError, TrainingError, a_type
-from ..evaluation.batches import first_example, prepared
+from ..errors import Cancelled, ModelError, ShrinkError, TrainingError, a_type
 from ..evaluation.batchnorm_statistics import (
     EXAMPLES,
     recalibrating,
@@ -40,7 +42,8 @@ from ..training.progress import Progress, TrainingLog
 from ..training.schedules_and_methods import check_whole, checked_choice
 from ..training.training_options import TrainingOptions
 from .error_compensation import SingularMomentsError, compensate
-from .input_moments import InputMoments, collecting, why_no_moments
+from .input_moments import InputMoments, collecting, why_no_moments, with_call
+from .layerwise_forward import layerwise_forward
 
 RecoveryMethod: TypeAlias = Literal["error_compensation", "bias_correction", "recalibrate_batchnorm"]
 
@@ -51,9 +54,12 @@ _WORDS: Final[Mapping[str, str]] = {
 }
 """What a provenance says of each method."""
 
+_MOST_HELD: Final = 1 << 30
+"""Bytes of activations of all examples at one place of the network. Where there are no more, one pass through it is
+enough for all layers (`layerwise_forward`); else the examples run through it anew for every layer."""
+
 _PASSES: Final = 24
-"""A layer is compensated for the inputs that the network compressed so far gives it, so that the examples run through
-it once for every layer; of more layers than this some share a pass."""
+"""So many times at most; of more layers than this some then share a pass."""
 
 _DAMPING: Final = 0.01  # as GPTQ's
 
@@ -287,8 +293,7 @@ class RecoverySession:
 
     def _example(self, data: object) -> object:
         """Return the first example of the data, as the model takes it."""
-        model = self.spec.model
-        return first_example(prepared(next(unlabelled(data)), model, device_of(model)))
+        return CalibrationRun(self.spec.model, data).example()
 
 
 class _LayerByLayer:
@@ -309,7 +314,8 @@ class _LayerByLayer:
         self.why: dict[str, str] = {}
         self._network, self._methods, self._stopped = network, methods, stopped
         self._selected = {name: layer for name, layer in selected.items() if not layer.plan.keep}
-        self._data = CalibrationRun(network, examples.data)
+        self._examples, self._data = examples, CalibrationRun(network, examples.data)
+        self._calls: Counter[nn.Module] = Counter()
         self._batches = sum(1 for _ in unlabelled(examples.data))
 
     def steps(self) -> Iterator[tuple[int, int]]:
@@ -319,26 +325,21 @@ class _LayerByLayer:
             Cancelled: when it is stopped.
         """
         layers, write = self._in_order(), writer(self._network)
-        names, together = list(layers), -(-len(layers) // _PASSES)
         corrects = "bias_correction" in self._methods
         dense = self._means(layers) if corrects else {}
         for name, layer in self._selected.items():  # first, so that the others make good for these, too
             if name not in layers:
                 write(name, decode(encode_layer(layer.weights(), want_effective=False).encoded))
-        for place, name in enumerate(names):
-            if place % together == 0:
-                some = {other: layers[other] for other in names[place : place + together]}
-                compressed = self._means(some) if corrects else {}
-                moments = self._moments(some) if "error_compensation" in self._methods else {}
-            self.codes[name] = self._encoded(name, moments.get(name))
+        for done, (name, moments, means) in enumerate(self._as_they_run(layers), start=1):
+            self.codes[name] = self._encoded(name, moments)
             effective, entry = decode(self.codes[name]), self._selected[name].entry
             write(name, effective)
             for module in layers[name] if corrects else ():
                 lost = _mean_output(entry.rows(), dense[module]) - _mean_output(
-                    entry.layout.rows(effective), compressed[module]
+                    entry.layout.rows(effective), means[module]
                 )
                 _add_to_bias(module, lost)
-            yield place + 1, len(names)
+            yield done, len(layers)
 
     def notes(self) -> tuple[str, ...]:
         """Return in a sentence each which layers were rounded as `compress` does, and why."""
@@ -362,6 +363,7 @@ class _LayerByLayer:
         found: dict[str, list[nn.Module]] = {}
 
         def note(module: nn.Module, *_: object) -> None:
+            self._calls[module] += 1
             why = why_no_moments(module)
             # attention reads the weights of the layer in it, which is itself never called
             for parameter in module.parameters(recurse=isinstance(module, nn.MultiheadAttention)):
@@ -379,6 +381,56 @@ class _LayerByLayer:
         self.why |= {name: "the data never reached it" for name in self._selected if name not in found}
         return {name: modules for name, modules in found.items() if name not in self.why}
 
+    def _as_they_run(
+        self, layers: Mapping[str, list[nn.Module]]
+    ) -> Iterator[tuple[str, InputMoments | None, Mapping[nn.Module, InputMoments]]]:
+        """Yield the layers with the moments of their inputs, and the means by module, as the compressed ones give them.
+
+        A layer is to be compressed before the next one is asked for.
+        """
+        once = {name for name, modules in layers.items() if len(modules) == 1 and self._calls[modules[0]] == 1}
+        if len(once) < 2 or self._held() > _MOST_HELD:
+            once = set()
+        for one_pass, group in groupby(layers, key=once.__contains__):
+            names = list(group)
+            if one_pass:
+                yield from self._in_one_pass({name: layers[name][0] for name in names})
+            else:
+                yield from self._in_passes({name: layers[name] for name in names})
+
+    def _in_one_pass(
+        self, layers: Mapping[str, nn.Module]
+    ) -> Iterator[tuple[str, InputMoments | None, Mapping[nn.Module, InputMoments]]]:
+        means_only = "error_compensation" not in self._methods
+        with self._norms(), closing(layerwise_forward(layers, list(self._data.runs()))) as steps:
+            for name, calls in steps:
+                moments: InputMoments | None = None
+                for call in calls:
+                    moments = with_call(moments, call.module, call.args, call.kwargs, self._batches, means_only)
+                    self._check_stopped()
+                if moments is not None:
+                    yield name, moments, {layers[name]: moments}
+
+    def _in_passes(
+        self, layers: Mapping[str, list[nn.Module]]
+    ) -> Iterator[tuple[str, InputMoments | None, Mapping[nn.Module, InputMoments]]]:
+        names, together = list(layers), -(-len(layers) // _PASSES)
+        for start in range(0, len(names), together):
+            some = {name: layers[name] for name in names[start : start + together]}
+            means = self._means(some) if "bias_correction" in self._methods else {}
+            moments = self._moments(some) if "error_compensation" in self._methods else {}
+            for name in some:
+                yield name, moments.get(name), means
+
+    def _held(self) -> float:
+        """Return how many bytes of activations all examples have at most, at one moment; infinite if nobody knows."""
+        entries = open_model(self._network).entries
+        try:
+            peak = profile_forward(self._network, entries, self._data.example()).peak
+        except ShrinkError:
+            return math.inf
+        return math.inf if self._examples.n is None else peak * self._examples.n
+
     def _moments(self, layers: Mapping[str, Sequence[nn.Module]]) -> dict[str, InputMoments]:
         """Return the moments of the inputs of layers, by name."""
         with collecting(layers, self._batches) as found:
@@ -393,11 +445,17 @@ class _LayerByLayer:
         return {apart[number][0]: moments for number, moments in found.items()}
 
     def _run(self) -> None:
-        # batch norms work with the statistics of each batch meanwhile, where they are to be measured again at the end
-        with recalibrating(self._network) if "recalibrate_batchnorm" in self._methods else nullcontext():
+        with self._norms():
             for _ in self._data.forward():
-                if self._stopped():
-                    raise Cancelled("cancelled before all layers were compensated")
+                self._check_stopped()
+
+    def _norms(self) -> AbstractContextManager[None]:
+        """Let batch norms work with the statistics of each batch, where they are to be measured again at the end."""
+        return recalibrating(self._network) if "recalibrate_batchnorm" in self._methods else nullcontext()
+
+    def _check_stopped(self) -> None:
+        if self._stopped():
+            raise Cancelled("cancelled before all layers were compensated")
 
 
 def _mean_output(rows: Tensor, inputs: InputMoments) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import threading
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,8 @@ from shrinkwidget.analysis.model_tensors import open_model
 from shrinkwidget.analysis.sketch import counted
 from shrinkwidget.compression.apply_recipe import select_layers
 from shrinkwidget.compression.encode_and_decode_layer import decode, quantize
+from shrinkwidget.evaluation.calibration import CalibrationRun
+from shrinkwidget.recovery import recover as recover_module
 from shrinkwidget.recovery.error_compensation import SingularMomentsError, compensate
 from shrinkwidget.recovery.input_moments import collecting
 
@@ -344,3 +347,94 @@ def test_channels_go_first_and_what_is_left_is_recovered() -> None:
     assert small.nbytes == plain.nbytes
     assert small.original_nbytes == plain.original_nbytes
     assert sw.evaluate(small, TEST) > sw.evaluate(plain, TEST).value + 0.2
+
+
+class Routed(nn.Module):
+    """Runs its layers in an order of each batch's own, one of them in some batches only, and one twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.left, self.right, self.again = (nn.Linear(6, 6) for _ in range(4))
+        self.norm, self.head = nn.BatchNorm1d(6), nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return three numbers an example."""
+        x = self.norm(self.first(x)).relu()
+        x = self.right(self.left(x).relu() if float(x.sum()) > ROUTED_ABOVE else x).relu()
+        y: Tensor = self.head(self.again(self.again(x).relu()))
+        return y
+
+
+ROUTED_ABOVE = 95.0
+
+
+@pytest.mark.parametrize(
+    "model", [sw.demo.model(), Small(), Small(shared=False), Routed()], ids=lambda m: type(m).__name__
+)
+def test_one_pass_that_waits_at_each_layer_gives_the_bits_of_a_pass_for_each(
+    model: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = {"DigitNet": list(TRAIN[0][:96].split(24)), "Small": list(inputs(48).split(16))}
+    batches = data.get(
+        type(model).__name__, list(torch.randn(120, 6, generator=torch.Generator().manual_seed(2)).split(40))
+    )
+    runs, ran = [], CalibrationRun._run
+
+    def count(self: CalibrationRun, number: int, batch: object) -> None:
+        runs.append(number)
+        ran(self, number, batch)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(CalibrationRun, "_run", count)
+    threads = threading.active_count()
+    one = sw.recover(model, batches, sparsity=0.4, bits=3, progress=False)
+    assert threading.active_count() == threads
+    few = len(runs)
+    monkeypatch.setattr(recover_module, "_MOST_HELD", 0)
+    many = sw.recover(model, batches, sparsity=0.4, bits=3, progress=False)
+    assert few < len(runs) - few
+    assert one.provenance == many.provenance
+    assert all(torch.equal(x, many.state_dict()[name]) for name, x in one.state_dict().items())
+
+
+def test_a_batch_that_fails_in_the_middle_is_named_and_leaves_no_thread() -> None:
+    class Fails(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Linear(4, 4), nn.Linear(4, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y: Tensor = self.first(x)
+            try:
+                if float(x[0, 0]) == 7 and len(x) > 1:
+                    raise OSError("the disk is gone")
+                z: Tensor = self.second(y)
+            except ValueError:
+                return y
+            return z
+
+    bad = torch.zeros(3, 4)
+    bad[0, 0] = 7
+    threads = threading.active_count()
+    with pytest.raises(sw.errors.DataError, match=r"batch \d: .*the disk is gone"):
+        sw.recover(Fails(), [torch.randn(3, 4), bad, torch.randn(3, 4)], bits=3, progress=False)
+    assert threading.active_count() == threads
+
+
+def test_stopping_between_layers_leaves_no_thread() -> None:
+    threads = threading.active_count()
+    seen: list[str] = []
+
+    def stop(_run: object) -> None:
+        if running.progress is not None and running.progress.phase == "compensate":
+            seen.append(running.progress.phase)
+            running.stop()
+
+    running = sw.recover(sw.demo.model(), TRAIN, bits=3, background=True)
+    running.observe(stop)
+    assert running.wait(120)
+    assert running.state == "stopped"
+    assert len(seen) >= 1
+    assert running.result.provenance == "no retraining"
+    assert not [t for t in threading.enumerate() if t.name == "shrinkwidget forward"]
+    assert threading.active_count() <= threads + 1
