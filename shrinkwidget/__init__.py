@@ -53,6 +53,7 @@ __all__ = [
     "sensitivity",
     "sketch",
     "summary",
+    "sweep",
     "to_html",
     "transfer",
     "workshop",
@@ -77,6 +78,7 @@ if TYPE_CHECKING:  # a module's __getattr__ makes type checkers take any name fo
     from .planning.plan import plan
     from .recipe import Keep, Recipe
     from .recovery.recover import recover
+    from .sweeps.sweep import sweep
     from .training.custom_loop import constrain
     from .training.retrain import prune_and_retrain, retrain
     from .transfer_learning.transfer import transfer
@@ -99,6 +101,7 @@ else:
         "planning.plan": ("plan",),
         "recipe": ("Keep", "Recipe"),
         "recovery.recover": ("recover",),
+        "sweeps.sweep": ("sweep",),
         "training.custom_loop": ("constrain",),
         "training.retrain": ("prune_and_retrain", "retrain"),
         "transfer_learning.transfer": ("transfer",),

@@ -17,6 +17,8 @@ from .performance.energy_theory import EnergyRatio
 from .performance.process_memory import Memory
 from .performance.race import Race, RaceRun
 from .planning.plan import BudgetPlan
+from .sweeps.sweep import Sweep, SweepRun
+from .sweeps.sweep_point import SweepPoint
 from .training.background_run import TrainingRun
 from .transfer_learning.transfer_result import TransferResult
 
@@ -41,6 +43,9 @@ __all__ = [
     "Sensitivity",
     "SensitivityRun",
     "Sketch",
+    "Sweep",
+    "SweepPoint",
+    "SweepRun",
     "TrainingRun",
     "TransferResult",
 ]

@@ -131,3 +131,24 @@ def test_data_that_blocks_is_given_up_told_and_read_again_later(monkeypatch: pyt
     assert explorer.score is not None
     assert explorer.score.n == 16
     explorer.close()
+
+
+def test_points_of_a_sweep_join_the_history_of_the_same_model() -> None:
+    model, valid = sw.demo.model(), sw.demo.data("valid")
+    recipes = [sw.Recipe(0.5, bits=4), sw.Recipe(0.8, bits=4)]
+    explorer = sw.explore(model, valid, recipes[0])
+    assert explorer.wait(60)
+    found = sw.sweep(model, recipes, valid, on_result=explorer.add_to_history)
+    # the one that was evaluated here is the same point
+    assert [(point["recipe"], point["value"], point["nbytes"]) for point in explorer.history] == [
+        (point.recipe, point.value, point.nbytes) for point in found.points
+    ]
+    others = sw.sweep(sw.fold_batchnorm(model), recipes[:1], valid)
+    with pytest.raises(sw.errors.ArgumentError, match="of another model"):
+        explorer.add_to_history(others.points[0])
+    loss = sw.sweep(model, recipes[:1], valid, "perplexity")
+    with pytest.raises(sw.errors.ArgumentError, match="score is perplexity, and the explorer's is accuracy"):
+        explorer.add_to_history(loss.points[0])
+    with pytest.raises(sw.errors.ArgumentError, match="takes a SweepPoint, not a Recipe"):
+        explorer.add_to_history(recipes[0])  # type: ignore[arg-type]
+    explorer.close()

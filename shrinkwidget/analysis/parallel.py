@@ -56,6 +56,7 @@ def each(
 
     Work on a GPU is queued by the caller alone: several threads that queue small operations wait for each other, and
     took 1.7 times as long as one (`python -m benchmarks.gpu engine`, ResNet-50's shapes), with the temporaries of each.
+    Nor are there threads under `single_threaded`.
 
     Raises:
         Cancelled: as soon as `cancelled` says so, which is asked before every item.
@@ -65,7 +66,7 @@ def each(
         check(cancelled)
         return function(item)
 
-    if on_gpu:
+    if on_gpu or getattr(_HERE, "single", False):
         yield from map(one, items)
         return
     threads = min(_THREADS, os.cpu_count() or 1)
@@ -88,6 +89,25 @@ def _work_alone() -> None:
     """
     torch.get_num_threads()
     _thread_pools().limit(limits=1, user_api="openmp")
+
+
+_HERE: Final = threading.local()
+
+
+@contextmanager
+def single_threaded() -> Iterator[None]:
+    """Work on this thread alone: neither torch nor `each` uses others beside it.
+
+    For one of many pieces of work that run side by side, such as the points of a sweep: those are the parallelism, and
+    a piece is computed in the same way however many run at a time. Other threads are not affected.
+    """
+    torch.get_num_threads()  # see `_work_alone`
+    before, _HERE.single = getattr(_HERE, "single", False), True
+    try:
+        with _thread_pools().limit(limits=1, user_api="openmp"):
+            yield
+    finally:
+        _HERE.single = before
 
 
 @cache

@@ -352,7 +352,7 @@ def sketch(source: Source | ModelTensors, *, layout: Stated = None) -> Sketch:
         95268
     """
     weights = source if isinstance(source, ModelTensors) else open_model(source, layout=layout)
-    return _assembled(weights, tuple(each(sketch_layer, weights.layers, on_gpu=weights.on_gpu)))
+    return assembled(weights, tuple(each(sketch_layer, weights.layers, on_gpu=weights.on_gpu)))
 
 
 def counted(weights: ModelTensors) -> Sketch:
@@ -360,10 +360,11 @@ def counted(weights: ModelTensors) -> Sketch:
 
     Nothing can be estimated from it, and it is never handed out.
     """
-    return _assembled(weights, tuple(each(partial(sketch_layer, tables=False), weights.layers, on_gpu=weights.on_gpu)))
+    return assembled(weights, tuple(each(partial(sketch_layer, tables=False), weights.layers, on_gpu=weights.on_gpu)))
 
 
-def _assembled(weights: ModelTensors, layers: tuple[LayerSketch, ...]) -> Sketch:
+def assembled(weights: ModelTensors, layers: tuple[LayerSketch, ...]) -> Sketch:
+    """Return the sketch of a model whose layers are sketched, in order."""
     peaks = {layer.name: layer.absmax for layer in layers}
     return replace(without_layers(weights), structure=structure_length(weights, peaks), layers=layers)
 

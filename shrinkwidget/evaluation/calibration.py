@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ from ..analysis.run_without_side_effects import (
 )
 from ..analysis.sketch import Sketch
 from ..analysis.sketch import sketch as _sketch
+from ..analysis.sketch_on_workers import sketch_on_workers
 from ..argument_checks import public
 from ..compression.apply_recipe import copied
 from ..compression.channel_pruning import channels
@@ -34,6 +35,9 @@ from ..method_registry import Importance, doing
 from .batches import TARGET_KEYS, Batch, batch_named, first_example, prepared, raw_batches
 from .metrics import LOSSES
 from .predictions_and_labels import LabelRules, OutputReader
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 # Examples whose gradients are taken together, of data that is no loader: in larger batches they cancel, in smaller
 # ones there are more passes. The embedded network, 80 % pruned by "taylor", has 88 % accuracy on its validation images
@@ -118,7 +122,14 @@ class Calibration:
 
 
 @public()
-def sketch(source: Source, *, layout: Stated = None, calibration: object = None, example: object = None) -> Sketch:
+def sketch(
+    source: Source,
+    *,
+    layout: Stated = None,
+    calibration: object = None,
+    example: object = None,
+    client: Client | Literal["local"] | None = None,
+) -> Sketch:
     """Look at every weight of a module, a state dict or a checkpoint on disk once.
 
     A checkpoint is a ``.safetensors`` file, the ``….safetensors.index.json`` of a sharded one, or a model's folder.
@@ -141,14 +152,18 @@ def sketch(source: Source, *, layout: Stated = None, calibration: object = None,
         example: what the model runs on: a tensor, a tuple of positional or a dict of keyword arguments, or what
             ``sw.channels`` found on one. The sketch then knows which channels can be removed, so that a recipe that
             removes them has an estimate, with exact widths, bytes and multiply-accumulates.
+        client: of a checkpoint on disk: a ``distributed.Client``, whose workers read it tensor by tensor, each at the
+            same path; or ``"local"``, for processes on this machine. The sketch is the same, bit for bit.
 
     Raises:
         ModelError: for NaN or infinite weights (naming the layer), meta tensors, nothing to compress, a `layout` that
             is none or names no tensor, or calibration data without a module to run.
-        FileError: for a path that is not a safetensors file.
+        FileError: for a path that is not a safetensors file, or at which a worker finds none, or another.
         DataError: for calibration data that is none, holds NaN, or does not fit the model.
+        MissingPackageError: for a client where Dask is not installed.
+        ShrinkError: for a cluster that has another version of shrinkwidget, or whose scheduler goes away.
     """
-    found = _sketch(source, layout=layout)
+    found = _sketch(source, layout=layout) if client is None else sketch_on_workers(source, layout, client)
     if example is not None:
         if not isinstance(source, nn.Module):
             raise ModelError(f"example=… needs a module to run, and this is {a_type(source)}: give the nn.Module")

@@ -13,6 +13,7 @@ from .chart import kind_named, kinds
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from ..sweeps.sweep import Sweep
     from ..training.background_run import TrainingRun
 
 _OF_THE_RECIPE: Final = ("distributions", "layer", "size", "silhouette", "summary")
@@ -77,3 +78,11 @@ def figure_of_run(run: TrainingRun[Any], kind: object, options: Mapping[str, Any
     if name not in _OF_A_RUN:
         raise FigureError(f"a training has no data for {quoted(name)}: it has {' and '.join(map(repr, _OF_A_RUN))}")
     return draw(run, **options)
+
+
+def figure_of_sweep(sweep: Sweep, kind: object, options: Mapping[str, Any]) -> Figure:
+    """Return a figure of a sweep; see `Sweep.figure`."""
+    draw: Callable[..., Figure] = kind_named(kind)
+    if (name := meant(kind, kinds())) != "tradeoff":
+        raise FigureError(f"a sweep has no data for {quoted(name)}: it has 'tradeoff'")
+    return draw(sweep, **options)

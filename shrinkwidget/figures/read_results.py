@@ -13,6 +13,7 @@ from ..compressed_model import CompressedModel
 from ..errors import FigureError, a_type, quoted
 from ..evaluation.evaluate import Score
 from ..recipe import Recipe
+from ..sweeps.sweep import Sweep
 from ..training.background_run import TrainingRun
 from .size_score_history import PLAIN, Metric
 
@@ -74,9 +75,9 @@ class Results:
 def read_results(found: object, baseline: object = None, what: str = "tradeoff") -> Results:
     """Return results as series.
 
-    `found` may be an explorer or its history, a `TrainingRun`, a list of ``(model, score)``, where a model is a
-    `CompressedModel`, an `Estimate` or a number of bytes, a list of several of these, one for each seed, or a dict of
-    all these by name.
+    `found` may be an explorer or its history, a `TrainingRun`, a `Sweep`, a list of ``(model, score)``, where a model
+    is a `CompressedModel`, an `Estimate` or a number of bytes, a list of several of these, one for each seed, or a dict
+    of all these by name.
 
     Raises:
         FigureError: for what is none of these, or holds no point with a finite value.
@@ -116,13 +117,15 @@ class _Reader:
     def series(self, found: object) -> list[Series]:
         if isinstance(found, TrainingRun):
             return [Series("", tuple(self._of_run(found)), True)]
+        if isinstance(found, Sweep):
+            return self._of_sweep(found)
         if hasattr(found, "history") and hasattr(found, "sketch"):  # an explorer: widgets are a layer above
             return self._of_explorer(found)
         if _is_point(found) or _is_pair(found):
             return [Series("", (self.point(found),), False)]
         if not isinstance(found, Sequence) or isinstance(found, str | bytes):
             raise FigureError(
-                f"{self.what!r} cannot read {a_type(found)}: give an explorer, its .history, a TrainingRun, a "
+                f"{self.what!r} cannot read {a_type(found)}: give an explorer, its .history, a TrainingRun, a Sweep, a "
                 f"list of (model, score), or a dict of these by name"
             )
         if not found:
@@ -161,6 +164,24 @@ class _Reader:
             self.empty = "the explorer has evaluated no recipe yet: give it eval_data, drag, and wait()"
             return []
         return self.series(history)
+
+    def _of_sweep(self, sweep: Sweep) -> list[Series]:
+        self.model = self.model or sweep.title
+        self.dense_nbytes = float(sweep.original_nbytes)
+        self.baseline = self.baseline or self.point(sweep.dense)
+        done = [
+            point.to_dict()
+            | {
+                "recovered": point.provenance.startswith("recovered"),
+                "recalibrated": point.provenance.startswith("batch norm"),
+            }
+            for point in sweep.points
+            if not point.error
+        ]
+        if not done:
+            self.empty = "no point of the sweep is done"
+            return []
+        return self.series(done)
 
     def _of_seeds(self, seeds: list[list[Series]]) -> list[Series]:
         """Return series whose points are those of all seeds at the same place."""

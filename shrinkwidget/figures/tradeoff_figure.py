@@ -59,9 +59,9 @@ def tradeoff(
     >>> figure = sw.figures.tradeoff(points, baseline=sw.evaluate(model, valid), width="nature-single")
 
     Args:
-        results: an explorer or its `history`, a `TrainingRun` of several rounds, or a list of ``(model, score)``, where
-            a model is a `CompressedModel`, an `Estimate`, or bytes. A list of several of these has one for each seed:
-            what is drawn is their mean. A dict has one line for each name.
+        results: an explorer or its `history`, a `Sweep`, a `TrainingRun` of several rounds, or a list of
+            ``(model, score)``, where a model is a `CompressedModel`, an `Estimate`, or bytes. A list of several of
+            these has one for each seed: what is drawn is their mean. A dict has one line for each name.
         x: ``"ratio"``, how many times smaller than the dense file, or ``"nbytes"``, the bytes of the file; both on a
             logarithmic axis.
         spread: what the bars are: ``"interval"``, the 95 % interval over the examples, ``"sd"``, the standard deviation

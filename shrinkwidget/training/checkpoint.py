@@ -78,8 +78,8 @@ class Checkpoint:
             "model": [type(original).__name__, *([n, list(t.shape), dtype_name(t.dtype)] for n, t in _named(original))],
             "weights": tensors_crc(dict(_named(original))),
             "recipes": [recipe.to_json() for recipe in spec.recipes],
-            "method": _described(spec.method),
-            "options": _described(spec.options, "checkpoint", "overwrite"),
+            "method": described(spec.method),
+            "options": described(spec.options, "checkpoint", "overwrite"),
             "train_data": digest(fingerprint(spec.train_data)),
             "eval_data": digest(fingerprint(spec.eval_data)),
             # Not compared, but told where functions differ: each version compiles the same function otherwise.
@@ -279,7 +279,7 @@ def _named(model: nn.Module) -> list[tuple[str, Tensor]]:
     return [*model.named_parameters(), *model.named_buffers()]
 
 
-def _described(value: Any, *without: str) -> dict[str, Any]:
+def described(value: Any, *without: str) -> dict[str, Any]:
     """Return what tells one method or one set of options from another, field by field: what is long by its digest."""
     if not is_dataclass(value):  # a method of the user's own
         return {"kind": type(value).__name__, "state": digest(fingerprint(value))}

@@ -16,13 +16,25 @@ from typing import TYPE_CHECKING, Any, Final
 import traitlets as t
 from IPython.core.getipython import get_ipython
 from IPython.display import display
+from torch import nn
 
 from ..analysis.estimate import Estimate
+from ..analysis.model_checksum import model_checksum
 from ..analysis.parallel import in_forked_children, never
 from ..analysis.sketch import Sketch
 from ..argument_checks import meant, plain
 from ..compressed_model import CompressedModel
-from ..errors import ArgumentError, Cancelled, DataError, ModelError, ShrinkError, TrainingError, quoted, sentence
+from ..errors import (
+    ArgumentError,
+    Cancelled,
+    DataError,
+    ModelError,
+    ShrinkError,
+    TrainingError,
+    a_type,
+    quoted,
+    sentence,
+)
 from ..evaluation.batchnorm_statistics import EXAMPLES
 from ..evaluation.compare_predictions import PredictionComparison
 from ..evaluation.evaluate import Score
@@ -32,6 +44,7 @@ from ..live_page import explorer_page, glossary_address, in_frame, write_page
 from ..method_registry import schema
 from ..performance.race import Race, RaceRun
 from ..recipe import Recipe
+from ..sweeps.sweep_point import SweepPoint
 from ..training.background_run import TrainingRun
 from ..training.progress import Progress
 from ..training.schedules_and_methods import Method, check_whole
@@ -312,6 +325,35 @@ class Explorer(BaseWidget):
             for point in self._uncovered_history()
         ]
         return [{name: value for name, value in visit.items() if name not in _OF_THE_PAGE} for visit in visits]
+
+    def add_to_history(self, point: SweepPoint) -> None:
+        """Show a point of a sweep of the same model among those evaluated here: ``on_result=ex.add_to_history``.
+
+        A click on it goes to its recipe. What was retrained or recovered there is told by its provenance; the sweep has
+        kept no model of it to be shown or saved. One that failed, or is there already, is left out.
+
+        Raises:
+            ArgumentError: for a point of another model, or scored by another metric.
+
+        Example:
+            >>> import shrinkwidget as sw
+            >>> model, valid = sw.demo.model(), sw.demo.data("valid")
+            >>> ex = sw.explore(model)
+            >>> found = sw.sweep(model, [0.5, 0.9], valid, on_result=ex.add_to_history)
+            >>> [point["value"] for point in ex.history] == [point.value for point in found.points]
+            True
+            >>> ex.close()
+        """
+        session = self._open()
+        if not isinstance(point, SweepPoint):
+            raise ArgumentError(f"add_to_history() takes a SweepPoint, not {a_type(point)}")
+        if not isinstance(session.source, nn.Module) or model_checksum(session.source) != point.model_checksum:
+            raise ArgumentError("this point is of another model, or of other weights, than the explorer's")
+        if point.metric != session.metric.name:
+            raise ArgumentError(f"this point's score is {point.metric}, and the explorer's is {session.metric.name}")
+        if not point.error:
+            recovered = point.provenance.startswith("recovered")
+            self._add_visit(point.recipe, point.nbytes, point.to_dict(), recovered=recovered)
 
     def _about(self, point: Mapping[str, Any]) -> dict[str, Any]:
         """Return what a report needs to know of a point of the history."""
