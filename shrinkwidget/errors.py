@@ -173,6 +173,7 @@ def a_type(value: object) -> str:
     ('a list', 'an int', 'a builtin_function_or_method')
     """
     name = type(value).__name__
+    # Of an acronym the letters are spoken, so the vowel is that of the first letter's name: "an LSTM", but "a GRU".
     acronym = name[:2].isupper() and name[0] in "AEFHILMNORSX"  # an LSTM, an MLP; but a UNet
     return f"{'an' if acronym or name[0] in 'AEIOaeio' else 'a'} {name}"
 
@@ -208,5 +209,6 @@ def nearest(name: str, known: Iterable[str], cutoff: float = 0.5) -> str:
         if len(other) <= _QUOTED:
             short.setdefault(folded(other), other)
     wanted = folded(name)
+    # difflib's ratio is 2·(letters that match in order) / (both lengths together): 0.5 forgives every other letter.
     close = [wanted] if wanted in short else difflib.get_close_matches(wanted, short, n=2, cutoff=cutoff)
     return f"; did you mean {' or '.join(quoted(short[c]) for c in close)}?" if close else ""

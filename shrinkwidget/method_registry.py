@@ -103,6 +103,7 @@ class Choice:
 
     def checked(self, value: Any) -> Any:
         """Return the value if it is one of the options, or a number that may be; None for anything else."""
+        # By type as well: True == 1 == 1.0 in Python, and a setting of one must not be taken for another.
         for option, *_ in self.options:
             if type(value) is type(option) and value == option:
                 return value
@@ -466,6 +467,8 @@ def _add(kind: type[Kind], tag: str, make: Callable[[], Kind]) -> None:
     before = known.get(tag)
     if before is not None:
         other = type(before())
+        # By name, not by identity: running a notebook's cell again makes a new class of the same name, which replaces
+        # the old.
         if (other.__module__, other.__qualname__) != (kind.__module__, kind.__qualname__):  # a cell that is run again
             article = "an" if kind.role == "importance" else "a"
             raise RecipeError(
@@ -501,6 +504,7 @@ def parsed(role: Role, value: Any, where: str) -> Kind:
     Raises:
         RecipeError: for what is none, naming the nearest; for a setting that cannot be; for a kind nobody registered.
     """
+    # A class that is written without its parentheses is that kind with default settings.
     if isinstance(value, type) and value in _CLASSES:
         value = value()
     if isinstance(value, Kind) and value.role == role:
@@ -537,6 +541,7 @@ def with_settings(kind: K, settings: Mapping[str, Any], where: str) -> K:
             has = f"Its settings: {', '.join(own)}" if own else "It has none"
             close = nearest(str(name), own) or "."
             raise RecipeError(f"{where}: {kind.role} {kind.kind!r} has no setting {quoted(name)}{close} {has}")
+    # JSON has lists, and a frozen dataclass is hashed: tuples.
     values = {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
     return type(kind)(**{name: getattr(kind, name) for name in own} | values)
 
@@ -548,6 +553,7 @@ def settings_of(kind: Kind) -> list[str]:
 
 def every_setting() -> dict[str, Role]:
     """Return the role to which each setting belongs, of all kinds."""
+    # Where two roles have a setting of one name, that of the first role counts: it is set last here.
     return {name: role for role in reversed(ROLES) for kind in kinds(role) for name in settings_of(kind)}
 
 

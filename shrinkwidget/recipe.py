@@ -188,6 +188,7 @@ class Recipe:
         values |= {**chosen, "granularity": granularity, "uncompressed_bits": uncompressed_bits}
         values |= {"channels": channels, "multiple": multiple, "channel_scope": channel_scope}
         for name, value in _checked(values, "Recipe").items():
+            # The way of a frozen dataclass with an __init__ of its own.
             object.__setattr__(self, name, value)
         layers = _checked_layers({} if layers is None else layers, self.quantizer, self.bits)
         object.__setattr__(self, "layers", MappingProxyType(layers))
@@ -353,6 +354,7 @@ class Recipe:
             [8, 8, 4]
         """
         names = tuple(names)
+        # `names` as a tuple is the key; a recipe is asked for the same model dozens of times while a slider moves.
         if names not in self._plans:
             own: list[Override] = [{}] * len(names)
             for pattern, matched in zip(self.layers, _layers_named(self.layers, names), strict=True):
@@ -443,6 +445,7 @@ class Recipe:
     def _plan(self, own: Override) -> Plan:
         mine = {} if own is Keep else dict(cast(Mapping[str, Any], own))
         structure = mine.get("structure", self.structure)
+        # A structure of a layer's own brings its own sparsity, as it does for a whole recipe.
         if structure != self.structure:
             mine.setdefault("sparsity", structure.sparsity or 0.0)
         scope = self.scope
@@ -558,6 +561,7 @@ def _layers_named(patterns: Collection[str], names: Sequence[str]) -> Iterator[l
         for one in {name, layer_label(name)}:
             places.setdefault(one, []).append(i)
     globs = [pattern for pattern in patterns if _is_glob(pattern)]
+    # fnmatch takes time in proportion to both lengths, and more for many stars; a file decides over both.
     letters = sum(map(len, globs)) * sum(map(len, names))
     if len(globs) * len(names) > _MOST_MATCHES or letters > _MOST_LETTERS:
         raise RecipeError(
@@ -584,6 +588,8 @@ def canonical_json(value: object) -> str:
     if isinstance(value, list | tuple):
         return f"[{','.join(map(canonical_json, value))}]"
     if isinstance(value, float):
+        # repr gives the shortest digits that are the same float64, as JSON.stringify does, but with an exponent below
+        # 1e-4.
         return str(int(value)) if value.is_integer() else format(Decimal(repr(value)), "f")
     return json.dumps(value, ensure_ascii=False)
 
@@ -628,6 +634,7 @@ def _short(value: Any) -> Any:
 
 def sparsity_by_tag(structure: Structure) -> float:
     """Return the sparsity that whoever reads a structure's tag knows: 1 − n/m of ``"n:m"``."""
+    # From the text alone, since the page has to know it for a structure that only a user's process has registered.
     n_of_m = re.fullmatch(r"(\d+):(\d+)", structure.kind)
     return 1 - int(n_of_m[1]) / int(n_of_m[2]) if n_of_m else 0.0
 
@@ -636,6 +643,7 @@ def _settled(
     chosen: Mapping[str, Any], settings: Mapping[str, Any], known: Iterable[str], where: str
 ) -> dict[str, Any]:
     """Return the kinds with the settings that were written beside them."""
+    # An override has no importance, so only the roles that were chosen count.
     own = {name: role for role in reversed(ROLES) if role in chosen for name in settings_of(chosen[role])}
     refuse_unknown(settings, [*known, *own], where, RecipeError, "field")
     changed = {role: {n: v for n, v in settings.items() if own[n] == role} for role in set(own.values())}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import secrets
@@ -30,6 +31,7 @@ from torch import Tensor
 import shrinkwidget as sw
 from shrinkwidget.analysis.sketch import Sketch, UncompressedTensor
 from shrinkwidget.server import sketch_cache
+from shrinkwidget.server.sketch_handler import Turns
 
 from .engine.test_gguf_header import write_gguf
 from .engine.test_safetensors_checkpoint import FIRST, SECOND, save_sharded
@@ -693,3 +695,24 @@ def test_the_worker_stays_small(tmp_path: Path) -> None:
     done, kilobytes = subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout.split()
     assert done == "True"
     assert int(kilobytes) * 1024 < 420e6  # torch alone takes 230, the file 250
+
+
+def test_a_turn_goes_past_those_who_were_cancelled_in_the_same_moment() -> None:
+    async def cancelled_before_the_first_leaves() -> list[str]:
+        turns, had = Turns(1), list[str]()
+        async with turns.turn(lambda _place: None):
+
+            async def wait() -> None:
+                async with turns.turn(lambda _place: None):
+                    had.append("second")
+
+            second = asyncio.create_task(wait())
+            await asyncio.sleep(0)
+            second.cancel()  # and it has not run again when the first leaves
+        with pytest.raises(asyncio.CancelledError):
+            await second
+        async with turns.turn(lambda _place: None):
+            had.append("third")
+        return had
+
+    assert asyncio.run(asyncio.wait_for(cancelled_before_the_first_leaves(), 5)) == ["third"]

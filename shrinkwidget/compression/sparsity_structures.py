@@ -74,6 +74,8 @@ class NM(Structure):
     def keeps(self, scores: Tensor) -> Tensor:
         """Return which weights are kept: of equal scores the later ones, of a shorter last block min(n, length)."""
         width = scores.shape[1]
+        # Padding loses against every score, which is 0 at least. Blocks are laid out as columns, so that the m places
+        # of all blocks are m long rows, which compare in few operations.
         padded = pad(scores, (0, -width % self.m), value=-1.0)
         beaten = times_beaten(list(padded.view(-1, self.m).t().contiguous()))
         return (beaten < self.n).t().reshape(padded.shape)[:, :width]

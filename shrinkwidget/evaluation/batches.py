@@ -114,6 +114,7 @@ def own_loader(loader: DataLoader[Any], seed: int) -> DataLoader[Any]:
     a generator of its own, so that neither the loader's nor the process's is drawn from. A sampler that keeps no
     ``generator``, an iterable dataset, and whatever a subclass of DataLoader holds is shared with the caller's loader.
     """
+    # Shallow: the dataset may be a file handle, or too large to copy.
     own = copy.copy(loader)
     generator = torch.Generator().manual_seed(seed)
     changed: dict[str, Any] = {"_iterator": None, "persistent_workers": False, "generator": generator}
@@ -254,6 +255,7 @@ def _accepts(model: nn.Module) -> tuple[set[str], bool]:
     named: set[str] = set()
     anything, inner = False, model
     for _ in range(_MOST_WRAPPERS):
+        # Of `forward`, not `__call__`, whose signature is (*args, **kwargs) for every module.
         parameters = inspect.signature(inner.forward).parameters.values()
         named |= {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
         if not any(p.kind is p.VAR_KEYWORD for p in parameters):
@@ -308,6 +310,7 @@ def _unblocked(batches: Iterator[Any], data: object, stopped: Callable[[], bool]
         if time.monotonic() > end:
             raise DataError(_blocked("is still blocked: it has given nothing", patience))
         time.sleep(_LOOK_SECONDS)
+    # An error is raised here, on the thread that asked, and not swallowed on the one that read.
     reader = _Reader(batches, data)
     number = 0
     try:

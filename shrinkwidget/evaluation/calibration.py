@@ -75,6 +75,7 @@ class Calibration:
         self._lock = threading.Lock()
 
     def __reduce__(self) -> tuple[Any, ...]:
+        # A lock cannot be pickled, and what was observed can be found again.
         return (Calibration, (self._model, self._data))
 
     def statistics(self, importance: Importance) -> Mapping[str, Tensor]:
@@ -86,6 +87,7 @@ class Calibration:
             ModelError: if the model cannot be copied.
         """
         # two of one kind with other settings look at the data differently, as does a kind that a cell defines anew
+        # The lock is held while it is observed, so that two threads that ask at once do not both run the network.
         key = type(importance), repr(importance)
         with self._lock:
             if key not in self._known:

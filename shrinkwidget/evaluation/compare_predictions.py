@@ -157,6 +157,7 @@ def compare_predictions(
     rules, earlier = LabelRules(ignore_index), PredictionRecorder()
     later = PredictionRecorder(earlier, images=images, seed=seed)
     # Each yields a score after every batch, so the two stay in step, and no more than one batch waits for the second.
+    # (tee holds what only one of the two has read, which is never more than a batch here.)
     first, second = tee(raw_batches(eval_data, batch_size=batch_size))
     with preserve_rng_state():
         *_, pair = zip(

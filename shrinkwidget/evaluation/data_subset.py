@@ -76,8 +76,9 @@ def draw_subset(
     held, examples, nbytes = list[Any](), 0, 0
     for raw in read_in_thread(raw_batches(read, batch_size=batch_size), data, cancelled, patience):
         held.append(raw)
-        examples += _examples(raw)
-        nbytes += _nbytes(raw)
+        # A batch has as many examples as its first tensor has rows; one without tensors counts as one.
+        examples += next((len(tensor) for tensor in _tensors(raw) if tensor.ndim), 1)
+        nbytes += sum(tensor.nbytes for tensor in _tensors(raw))
         if some and samples is not None and examples >= samples:
             break
         # all of it is too much to hold: then it is read again for every score, unless it can be read only once
@@ -109,6 +110,8 @@ def _reduced(data: object, samples: int | None, seed: int, generator: torch.Gene
         if isinstance(data.dataset, IterableDataset) or data.batch_size is None or count(data) is None:
             return None
         own = own_loader(data, seed)
+        # The sampler is asked once, so that places are drawn among what this loader would give, shuffled or weighted as
+        # it is.
         order = list(own.sampler)
         places = [order[i] for i in _drawn(len(order), samples, generator).tolist()]
         rows = data.batch_size
@@ -117,17 +120,9 @@ def _reduced(data: object, samples: int | None, seed: int, generator: torch.Gene
     if isinstance(data, Dataset) and not isinstance(data, IterableDataset) and (n := count(data)) is not None:
         return Subset(data, _drawn(n, samples, generator).tolist())
     if isinstance(data, list | tuple):
+        # Whole batches in a drawn order: the loop that reads them stops when it has enough examples.
         return [data[i] for i in torch.randperm(len(data), generator=generator).tolist()]
     return None
-
-
-def _examples(raw: object) -> int:
-    """Return the number of examples in a raw batch: the length of the first tensor in it, 1 if there is none."""
-    return next((len(tensor) for tensor in _tensors(raw) if tensor.ndim), 1)
-
-
-def _nbytes(raw: object) -> int:
-    return sum(tensor.nbytes for tensor in _tensors(raw))
 
 
 def _tensors(value: object) -> Iterator[Tensor | np.ndarray[Any, Any]]:

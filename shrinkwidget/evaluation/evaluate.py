@@ -242,6 +242,7 @@ def evaluate(
     if stream:
         return _aside(found, RandomState(torch_only=as_pair(eval_data) is not None))
     with preserve_rng_state():
+        # The scores so far are thrown away as they come; the last is that of all the data.
         *_, last = found
     return last
 
@@ -302,6 +303,7 @@ def scores(
 
     # A generator inside, so that a wrong name or model is refused by the call and not by the first score.
     def each() -> Iterator[Score]:
+        # Sums, not a list of answers: an evaluation of a million images takes no more memory than one of a hundred.
         tally, classes, total, number = RunningMean(), PerClassCounter(), count(data), 0
         for number, raw in enumerate(batches, start=1):
             if stop():

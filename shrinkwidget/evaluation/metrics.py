@@ -95,6 +95,7 @@ class RunningMean:
     @property
     def spread(self) -> float:
         """Sum over clusters of (total − mean · terms)²."""
+        # Expanded, so that one pass over the data is enough: the mean is known only at the end.
         tt, tm, mm = self._squares
         return max(0.0, tt - 2 * self.mean * tm + self.mean**2 * mm)  # rounding may leave less than nothing
 
@@ -149,6 +150,7 @@ class PerClassCounter:
             torch.cat([part.flatten() for part in parts])
             for parts in zip(*((guesses.labels, guesses.predicted) for guesses in waiting), strict=True)
         )
+        # bincount takes no negative numbers: what is ignored goes first.
         scored = labels != IGNORED
         labels, predicted = labels[scored], predicted[scored]
         most = max(guesses.classes for guesses in waiting)
@@ -284,6 +286,8 @@ def wilson(share: float, n: float) -> tuple[float, float]:
 def _share_interval(tally: RunningMean) -> Interval:
     """Wilson's interval for as many independent trials as the clusters are worth: with one label each, all of them."""
     share = min(1.0, tally.mean)
+    # Tokens of one sequence are alike, so n of them are worth fewer independent trials (the design effect of cluster
+    # sampling): as many as would have the same standard error.
     worth = share * (1 - share) * tally.terms**2 / tally.spread if tally.spread > 0 else float(tally.clusters)
     return share, *wilson(share, min(worth, tally.terms))
 

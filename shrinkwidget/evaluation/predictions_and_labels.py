@@ -107,6 +107,7 @@ def _shares(scores: Tensor, labels: Tensor, classes_last: bool) -> tuple[Tensor,
     # Several labels of one row (multi-label) look the same except for their sum: they would be scored by their largest.
     shares = labels.float()
     within = bool(((shares >= 0) & (shares <= 1)).all())
+    # 1e-3: soft labels are often float16, or rounded in a file.
     one, last = (bool(((shares.sum(dim) - 1).abs() < 1e-3).all()) for dim in (1, -1))
     if not within or not (one or last):
         found = f"outputs are {describe(scores)}, labels {describe(labels)}"
@@ -287,6 +288,7 @@ class OutputReader:
             if scores.dtype.is_floating_point:
                 shares = scores.float()
                 sums_to_one = bool(((shares.sum(1) - 1).abs() < 1e-3).all())
+                # Decided once: a single batch of logits could sum to one by chance, all of the first batch hardly.
                 self._softmax = sums_to_one and bool((shares >= 0).all())
         return scores.float().clamp(min=_LEAST).log() if self._softmax else scores
 
@@ -511,6 +513,7 @@ def fits_classes(labels: Tensor, rules: LabelRules) -> Fit:
         shape = tuple(tensor.shape)
         sizes = [shape[1]] if shape[:1] + shape[2:] == plain.shape and len(shape) > 1 else []
         sizes += [shape[-1]] if shape[:-1] == plain.shape else []
+        # Both places of the classes are tried, second (torch's losses) and last (language models).
         known = [max(size, 2) for size in sizes]  # one logit tells two classes apart
         # A batch need not hold the last class: more classes than labels may fit, but not as well.
         return 2 if classes in known else int(any(size > classes for size in known))
@@ -574,6 +577,7 @@ def ends_in_probability(model: nn.Module, batch: Batch, scores: Tensor) -> bool 
 
     Autograd's graph tells; where the scores have none, as in an evaluation, the model is run once more on one example.
     """
+    # By autograd's graph and not by values: logits of an untrained model may all lie within 0…1.
     if scores.grad_fn is not None:
         return _made_by_squashing(scores.grad_fn)
 

@@ -86,6 +86,7 @@ class BackgroundRun(ABC, Generic[Result, Now]):
         with self._changed:
             if self._state != "ready":
                 raise self._refusal(f"this run is {self._state}, and cannot be started again: ask for a new one")
+            # Under the lock, or two calls of `start` could both find it ready.
             self._claim()
             self._state = "running"
         try:
@@ -203,6 +204,8 @@ class BackgroundRun(ABC, Generic[Result, Now]):
         try:
             while True:
                 with self._changed:
+                    # Between two steps only: a generator cannot be stopped inside one, and the model is whole between
+                    # them.
                     self._changed.wait_for(lambda: self._state != "paused")
                 self._progress = next(steps)
                 self._tell()

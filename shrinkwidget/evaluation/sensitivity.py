@@ -18,7 +18,7 @@ from ..argument_checks import plain, public
 from ..compression.apply_recipe import copied, select_layers, writer
 from ..compression.encode_and_decode_layer import fit, on_grid
 from ..errors import ArgumentError, Cancelled, ShrinkError, nearest, quoted
-from ..recipe import Plan, Recipe, checked_recipe, layer_label, layer_matches
+from ..recipe import Recipe, checked_recipe, layer_label, layer_matches
 from .calibration import calibrated
 from .data_subset import DataSubset, checked_samples, draw_subset
 from .evaluate import CompressedLike, MetricLike, Score, runnable, scores
@@ -474,6 +474,7 @@ def sensitivity_steps(
         *_, last = scores(network, data.data, metric, rules, cancelled)
         return last
 
+    # On the copy, whose weights are the dense ones until the first layer is written over.
     dense, found = score(), list[LayerScores]()
     so_far = Sensitivity(kind, amounts, (), dense, data.text, recipe, pending=len(names))
     yield so_far
@@ -483,17 +484,15 @@ def sensitivity_steps(
         alone, its_sketch = ModelTensors(weights.title, (entry,)), replace(known, layers=(look,))
         layer_scores = []
         for amount in amounts:
-            (selected,) = select_layers(alone, _recipe_for(kind, amount, recipe, plan), its_sketch)
+            # of the given recipe and its plan for the layer only how it ranks, or how it rounds
+            if kind == "sparsity":
+                of_one = Recipe(sparsity=amount, scope=recipe.scope, importance=recipe.importance)
+            else:
+                of_one = Recipe(bits=cast(int, amount), granularity=plan.granularity, quantizer=plan.quantizer)
+            (selected,) = select_layers(alone, of_one, its_sketch)
             survivors = selected.weights()
             write(entry.name, on_grid(survivors, fit(survivors)))
             layer_scores.append(score())
         write(entry.name, entry.load())
         found.append(LayerScores(entry.name, tuple(layer_scores)))
         yield replace(so_far, layers=tuple(found), pending=len(names) - len(found))
-
-
-def _recipe_for(kind: Kind, amount: float, recipe: Recipe, plan: Plan) -> Recipe:
-    """Return the recipe of one layer alone: of the given one and its plan only how it ranks, or how it rounds."""
-    if kind == "sparsity":
-        return Recipe(sparsity=amount, scope=recipe.scope, importance=recipe.importance)
-    return Recipe(bits=cast(int, amount), granularity=plan.granularity, quantizer=plan.quantizer)

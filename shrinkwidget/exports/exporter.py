@@ -220,6 +220,7 @@ class Exporter(ABC):
             MissingPackageError: if a package is not installed, naming the extra that brings it, and its size.
         """
         for package in cls.packages:
+            # Asked before it is imported: an import that fails halfway leaves modules behind, and takes seconds.
             if find_spec(package) is None:
                 raise MissingPackageError(
                     f"an export to {cls.target} needs {package}: pip install "

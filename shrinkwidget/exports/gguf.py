@@ -103,6 +103,7 @@ def _blocks(record: TensorRecord, encoded: EncodedTensor) -> tuple[str, Bytes]:
             f'GGUF cannot hold {name}: its values are not evenly spaced; compress with quantizer="uniform" and up to 8 '
             f"bits, or export with floats=True"
         )
+    # Blocks run along the last axis in memory; a layout that transposes has its groups along another.
     ordered, back = record.layout.unfolding(record.shape)
     if back != sorted(back) or ordered[-1] % BLOCK or (groups.count > 1 and groups.size % BLOCK):
         raise ModelError(
@@ -116,6 +117,8 @@ def _blocks(record: TensorRecord, encoded: EncodedTensor) -> tuple[str, Bytes]:
             f'GGUF keeps scales as float16, and those of {name} are none: compress with scales="float16", or export '
             f"with floats=True"
         )
+    # Steps of −8…7 fit Q4_0, −16…15 Q5_0, −128…127 Q8_0. A 4-bit grid whose zero point is not in the middle reaches up
+    # to 15 steps to one side, so that it takes Q5_0.
     steps = codes.steps().view(-1, BLOCK)
     reach = max(-int(steps.min()), int(steps.max()) + 1)
     kind = next((kind for kind, most in _TYPES.items() if reach <= most), None)
@@ -124,6 +127,7 @@ def _blocks(record: TensorRecord, encoded: EncodedTensor) -> tuple[str, Bytes]:
             f"GGUF cannot hold {name}: its weights are up to {reach:,} steps from zero, beyond a signed byte; compress "
             f"with symmetric=True, or export with floats=True"
         )
+    # A group of several blocks gives each of them its scale: that is what the format costs beside our groups.
     by_weight = halves.repeat_interleave(encoded.n // groups.count)
     scale = by_weight.view(-1, BLOCK)[:, :1].contiguous().view(torch.uint8).numpy()
     if kind == "Q8_0":

@@ -69,6 +69,7 @@ def layer_codes(encoded: EncodedTensor) -> LayerCodes | None:
     plan = encoded.plan
     if plan.bits > 8:
         return None
+    # Every quantizer, also one registered by a user, is asked what each code stands for: no exporter knows kinds.
     codes = torch.arange(2**plan.bits, dtype=torch.uint8)[None]
     one = torch.ones(1, 1) if plan.coder.has_scales else None
     zero = torch.zeros(1, 1) if encoded.zeros is not None else None

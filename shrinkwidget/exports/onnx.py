@@ -33,6 +33,8 @@ from .traced_model import Traced, traced
 DOMAIN: Final = "shrinkwidget"
 OPSET: Final = 21
 """The first with 4-bit integers, and scales for blocks of them."""
+# The local functions below are ONNX's textual syntax. `bits`: the 8 bits of each byte, lowest first. `codes`: bits in
+# rows of a code, times powers of two. `masked`: a running count of the kept says which of them each place gets.
 _MOST_BYTES: Final = 2**31 - 2**20  # protobuf's own limit is 2 GiB for a message
 
 FUNCTIONS: Final = """
@@ -257,6 +259,7 @@ class _Weights:
             for name in names:
                 graph.input.remove(inputs[name])
         self._uncompressed()
+        # Nodes must stand before those that use them: ours, which make the weights, come first.
         nodes = list(graph.node)
         del graph.node[:]
         graph.node.extend([*self._nodes, *nodes])
@@ -287,15 +290,12 @@ class _Weights:
                 view = record.views[name]
                 out = self._node("Transpose", [out], perm=list(view.axes))
                 out = self._node("Reshape", [out, self._integers(view.shape)])
-            self._rename(out, name, first=name == names[0])
+            # The last node's output takes the tensor's name; further names of a tied one are copies of it.
+            if name == names[0] and self._nodes and self._nodes[-1].output[0] == out:
+                self._nodes[-1].output[0] = name
+            else:
+                self._node("Identity", [out], output=name)
         return how
-
-    def _rename(self, value: str, name: str, first: bool) -> None:
-        """Give the last node's output the name of the tensor; further names of a tied one are copies of it."""
-        if first and self._nodes and self._nodes[-1].output[0] == value:
-            self._nodes[-1].output[0] = name
-        else:
-            self._node("Identity", [value], output=name)
 
     def _shaped(self, record: TensorRecord, rows: str) -> str:
         """Return rows of the matrix in the tensor's own shape and dtype."""
@@ -372,6 +372,7 @@ class _Weights:
                 f'{encoded.plan.quantizer.kind!r} are not evenly spaced; use weights="packed" or weights="float", or '
                 f'compress with quantizer="uniform"'
             )
+        # Signed steps from zero need no zero point, and symmetric int8 is what most accelerators fuse.
         numbers, zeros = codes.steps(), None
         width = 4 if codes.bits <= 4 and not self.whole_bytes else 8
         if not -(2 ** (width - 1)) <= int(numbers.min()) <= int(numbers.max()) < 2 ** (width - 1):
@@ -427,18 +428,17 @@ class _Weights:
         if scales is None:
             raise ValueError(f"{encoded.name} has no scales")
         top = scales.max()
+        # Scales are 16-bit fractions of the largest, in units of 2⁻¹⁵: a float16 holds such numbers, and their product
+        # with the largest is rounded once, as in the packed file.
         words = torch.full_like(scales, UNIT)
         if len(scales) > 1:
             # without the shifts that make room for zero points: ONNX keeps those apart
             halves = (scales.double() / top.double().clamp(min=1e-300) * UNIT).to(torch.float16)
             words = halves.float()
         if not torch.equal(words / UNIT * top, scales):
-            return self._exact_scales(scales, dims)
+            # No 16-bit words reproduce them: as floats, times 2¹⁵, by which `scales` divides again, both exactly.
+            return self._initializer((scales * UNIT).reshape(tuple(dims))), self._initializer(torch.tensor(1.0))
         return self._initializer(words.to(torch.float16).reshape(tuple(dims))), self._initializer(top)
-
-    def _exact_scales(self, scales: Tensor, dims: Sequence[int]) -> tuple[str, str]:
-        """Return scales that no 16-bit words reproduce as floats: `scales` divides them by 2¹⁵ again, exactly."""
-        return self._initializer((scales * UNIT).reshape(tuple(dims))), self._initializer(torch.tensor(1.0))
 
     def _zero_points(self, codes: LayerCodes, dims: Sequence[int]) -> str:
         if codes.encoded.zeros is None:

@@ -45,6 +45,7 @@ class OpenVINO(Exporter):
         import openvino
 
         del activations
+        # Of a tied tensor the name under which the traced model knows it, whichever of its names that is.
         state = {name for name, _ in job.model.named_parameters(remove_duplicate=False)} if job.model else set()
         names = [next(name for name in record.names if name in state) for record, _ in job.coded()]
         found = traced_with_weights_as_inputs(job, names)
@@ -96,6 +97,7 @@ def _values(record: TensorRecord, encoded: EncodedTensor, name: str) -> tuple[An
         node = _constant(getattr(Type, {"float16": "f16", "bfloat16": "bf16"}.get(how, "f32")), kept, kept.shape)
         node = opset13.convert(node, "f32")
     else:
+        # 1 to 3 bits are widened to 4: integers of 4 and 8 bits are what the runtime keeps compressed.
         width = 4 if codes.bits <= 4 else 8
         dense = spread(encoded, encoded.codes) if encoded.keep is not None and codes.offset is None else codes.dense()
         dims = (groups.rows, groups.width) if groups.padding else (groups.count, groups.size)
@@ -166,6 +168,7 @@ class _Compiled(OpenedExport):
             self._compiled = self._core.compile_model(self._model, "CPU", EXACT)
         except Exception as error:
             raise ModelError(f"OpenVINO cannot run this {type(job.model).__name__}: {reason(error)}") from error
+        # A static first axis is a batch that tracing has fixed.
         shapes = [port.get_partial_shape() for port in self._model.inputs]
         sizes = [shape[0] for shape in shapes if shape.rank.get_length()]
         self.fixed_batch = next((size.get_length() for size in sizes if size.is_static), None)

@@ -62,6 +62,7 @@ def traced(job: ExportJob, fixed: int = 0) -> Traced:
     if model is None:
         raise ModelError("there is no network to trace")
     leaves, spec = pytree.tree_flatten((job.args, dict(job.kwargs)))
+    # AUTO, not DYNAMIC: where the model computes with the number of rows, tracing fixes it instead of failing.
     axes = [{0: Dim.AUTO} if isinstance(x, Tensor) and x.ndim and i >= fixed else None for i, x in enumerate(leaves)]
     free = pytree.tree_unflatten(axes, spec)
     try:

@@ -157,6 +157,7 @@ def _job(
             f"an export to {exporter.target} needs the network, and here are only weights: load the file with "
             f"load(path, into=model)"
         )
+    # A copy with the file's weights: what is traced is what the file holds, whatever the caller's module has.
     new = copied(model).cpu()
     fill(new, packed.state_dict().items())
     new.eval()
@@ -185,7 +186,7 @@ def _job(
     if not all(isinstance(leaf, Tensor) for leaf in leaves):
         _return_tensors_only(new)
     # torch.export takes a batch of one for a constant: two rows show that the size may change
-    doubled = pytree.tree_map_only(Tensor, _two_rows, (args, kwargs))
+    doubled = pytree.tree_map_only(Tensor, lambda x: torch.cat([x, x]) if x.ndim and len(x) == 1 else x, (args, kwargs))
     with suppress(DataError):  # or, of a model that takes one row only, that it may not
         run(new, *doubled)
         args, kwargs = doubled
@@ -201,10 +202,6 @@ def _return_tensors_only(model: nn.Module) -> None:
         return [leaf for leaf in pytree.tree_leaves(forward(*args, **kwargs)) if isinstance(leaf, Tensor)]
 
     model.forward = tensors_only
-
-
-def _two_rows(tensor: Tensor) -> Tensor:
-    return torch.cat([tensor, tensor]) if tensor.ndim and len(tensor) == 1 else tensor
 
 
 def canonical(
@@ -236,17 +233,14 @@ def _held(
         tensor, wanted = found[name], expected[name]
         same = tensor.shape == wanted.shape and torch.equal(tensor.double(), wanted.double())
         if not same:
-            off = "another shape" if tensor.shape != wanted.shape else _off(tensor, wanted)
+            off = "another shape"
+            if tensor.shape == wanted.shape:
+                off = f"{int((tensor.double() != wanted.double()).sum()):,} of {wanted.numel():,} values differ"
             raise ModelError(
                 f"the {exporter.target} file does not hold {quoted(name)} exactly ({off}), so nothing was written"
             )
         held.append(ExportedTensor(name, how, exact=True))
     return tuple(held)
-
-
-def _off(found: Tensor, wanted: Tensor) -> str:
-    differs = found.double() != wanted.double()
-    return f"{int(differs.sum()):,} of {wanted.numel():,} values differ"
 
 
 @dataclass(frozen=True)
@@ -288,6 +282,7 @@ class _GraphRun:
     def run(self, inputs: list[Tensor]) -> list[Tensor]:
         """Return outputs for any number of rows, in pieces of the rows the file takes."""
         fixed = self.opened.fixed_batch
+        # The last piece is filled up with copies of its last row, whose outputs are cut off again.
         if fixed is None or not inputs or len(inputs[0]) == fixed:
             return self.opened.run(inputs)
         rows, pieces = len(inputs[0]), []
@@ -303,6 +298,7 @@ class _GraphRun:
         theirs = self.opened.trace(inputs)
         if not theirs:
             return ""
+        # Traced again, as the names of torch.export's nodes are those that the exporters keep for their values.
         program = torch.export.export(self.model, self.job.args, dict(self.job.kwargs), strict=False)
         watch = _Watch(program.module())
         watch.run(*pytree.tree_leaves((self.job.args, dict(self.job.kwargs))))
@@ -361,6 +357,7 @@ def relative(found: Tensor, expected: Tensor) -> float:
     """Return the largest difference, as a share of the largest expected magnitude; infinite where one is no number."""
     if not expected.numel():
         return 0.0
+    # Relative to the largest output, not each to its own: near zero any two orders of summing differ by more.
     a, b = found.double(), expected.double()
     largest = b.abs().max().clamp(min=torch.finfo(torch.float32).tiny)
     off = float((a - b).abs().max() / largest)

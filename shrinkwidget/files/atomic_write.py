@@ -52,8 +52,14 @@ def write_all(contents: Mapping[str | os.PathLike[str], Iterable[Any]]) -> int:
         for path, target, new, _ in written:
             with _telling_why(path, target):
                 new.replace(target)
+    # A rename is an entry of the folder: until that is on the disk, too, a power cut may bring back the old file.
     for folder in {target.parent for _, target, *_ in written}:
-        _sync(folder)
+        with suppress(OSError):  # not every system opens folders (Windows)
+            handle = os.open(folder, os.O_RDONLY)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
     return sum(nbytes for *_, nbytes in written)
 
 
@@ -86,9 +92,13 @@ def _temporarily(path: object, target: Path, parts: Iterable[Any], stack: ExitSt
     with _telling_why(path, target):
         if target.exists() and not target.is_file():
             raise FileError(f"cannot write {quoted(path)}: it is not a plain file")
+        # os.replace would go over a read-only file: it asks for permission on the folder alone.
         if target.exists() and not os.access(target, os.W_OK):
             raise FileError(f"cannot write {quoted(path)}: the file there is read-only")
-        _remove_leftovers(target.parent)
+        with suppress(OSError):
+            for entry in [entry for entry in os.scandir(target.parent) if _TEMPORARY.fullmatch(entry.name)]:
+                with suppress(OSError):  # another process may just have removed it
+                    _remove_if_left(entry)
         new = _temporary(target.parent)  # in the same folder: only within one file system a file is moved in one step
         stack.callback(_unlink, new)
         with os.fdopen(os.open(new, _NEW, 0o600), "wb") as file:
@@ -106,16 +116,6 @@ def _temporarily(path: object, target: Path, parts: Iterable[Any], stack: ExitSt
 def _unlink(path: Path) -> None:
     with suppress(OSError):  # it took its target's place
         path.unlink()
-
-
-def _sync(folder: Path) -> None:
-    """Bring the new names of a folder to the disk, where the system can."""
-    with suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 def _temporary(folder: Path) -> Path:
@@ -139,23 +139,16 @@ def _mode(target: Path) -> int:
 
 def _machine() -> str:
     """Return what tells this boot of this machine from others that may share the folder."""
+    # The host's name is not enough: a process number means nothing after a reboot, nor in another container.
     boot = ""
     with suppress(OSError):
         boot = Path("/proc/sys/kernel/random/boot_id").read_text()
     return f"{zlib.crc32((platform.node() + boot).encode(errors='replace')):08x}"
 
 
-def _remove_leftovers(folder: Path) -> None:
-    """Remove the temporary files of programs that ended while they saved, where it is certain that they did."""
-    with suppress(OSError):
-        found = [entry for entry in os.scandir(folder) if _TEMPORARY.fullmatch(entry.name)]
-        for entry in found:
-            with suppress(OSError):  # another may just have removed it
-                _remove_if_left(entry)
-
-
 def _remove_if_left(entry: os.DirEntry[str]) -> None:
     """Remove a temporary file if its writer is known to have ended, or it is a day old; never one that is locked."""
+    # Older names had no machine and process; those are left until they are a day old.
     found = _TEMPORARY.fullmatch(entry.name)
     status = entry.stat(follow_symlinks=False)
     if not found or not stat.S_ISREG(status.st_mode) or status.st_uid != getattr(os, "geteuid", lambda: 0)():

@@ -61,6 +61,7 @@ class PlainEncoding:
         Raises:
             FileError: if bits follow the last code.
         """
+        # One content has one file: bits after the last code could hold anything, and no reader would notice.
         _refuse_spare_bits(packed, count * bits % 8, "codes")
         return unpack_codes(packed, bits, count)
 
@@ -91,6 +92,7 @@ class PlainEncoding:
             FileError: if the section says of no set of weights that it is kept.
         """
         del kept
+        # Every mask begins at a byte of its own.
         ends = np.cumsum([0, *(ceil_div(n, 8) for n in sizes)])
         masks = [packed[begin:end] for begin, end in pairwise(ends)]
         for mask, n in zip(masks, sizes, strict=True):
@@ -143,6 +145,8 @@ class EntropyEncoding(PlainEncoding):
 
     def masks(self, keeps: Sequence[NDArray[np.bool_]]) -> list[Bytes]:
         """Return the masks, one after the other, as runs where they are sparse in all, else as bits."""
+        # All masks of a file take one form, decided by their counts alone; those are in a section of their own, so a
+        # reader knows the form before it has read a mask.
         kept = sum(int(np.count_nonzero(keep)) for keep in keeps)
         if not _as_runs([len(keep) for keep in keeps], kept):
             return super().masks(keeps)
@@ -170,6 +174,8 @@ class EntropyEncoding(PlainEncoding):
             return []
         frames = []
         for level in _LEVELS_IF_SMALL if len(raw) <= _SMALL else _LEVELS:
+            # Which level wins depends on the noise: all are tried, and the shortest frame is kept. Nothing in the file
+            # says which.
             parameters = zstandard.ZstdCompressionParameters.from_level(
                 level,
                 source_size=len(raw),
@@ -238,6 +244,8 @@ def pack_codes(codes: Bytes, bits: int) -> Bytes:
     for begin in range(0, len(codes), _BLOCK):  # a block at a time stays in the cache
         words = _whole(codes[begin : begin + _BLOCK], 8).view("<u8")
         for low, high, shift in reversed(_halves(bits)):
+            # Each step halves the gaps: 8 codes in 8 bytes, of which only `bits` bits each are used, become 4 pairs of
+            # adjacent codes, then 2 runs of four, then one run of eight in the lowest 8·bits bits.
             upper = words & high
             upper >>= shift
             words = words & low
@@ -323,6 +331,8 @@ def unpack_whole_codes(packed: Bytes, bits: int, count: int) -> Bytes:
 
 def pack_runs(keep: NDArray[np.bool_]) -> Bytes:
     """Return a mask as the runs of zeros before each one: a byte below 255 each, with 255 for "255 more zeros"."""
+    # Before each kept weight: as many 255s as fit into its run of zeros, then the rest. What follows the last kept
+    # weight is not written, since the number of weights is known.
     runs = np.diff(np.flatnonzero(keep), prepend=-1) - 1
     escapes = runs // _ESCAPE
     out = np.full(len(runs) + int(escapes.sum()), _ESCAPE, np.uint8)
@@ -332,6 +342,7 @@ def pack_runs(keep: NDArray[np.bool_]) -> Bytes:
 
 def unpack_runs(packed: Bytes, count: int) -> NDArray[np.bool_] | None:
     """Undo `pack_runs` for `count` weights; None if the runs reach beyond them."""
+    # A byte below 255 ends a run with a kept weight, so it moves by its value and one more; a 255 moves by 255.
     ends = packed != _ESCAPE
     places = np.cumsum(packed.astype(np.int64) + ends)[ends] - 1
     if len(places) and places[-1] >= count:
@@ -433,6 +444,7 @@ def unpack_scales(
     if not left:
         return None, None, codebook
     groups = group_count(plan.granularity, matrix)
+    # The layout of `scale_pieces`, read back: a codebook, the largest scale, words of 16 bits, zero points.
     own = has_16_bit_scales(plan)
     scales = from_raw_bytes(left[0], scale_dtype(plan) if own and groups > 1 else torch.float32).float()
     if own and groups == 1:
@@ -441,6 +453,7 @@ def unpack_scales(
     check("scales", scales.isfinite().all() and ((scales >= 0) & ~scales.signbit()).all())
     if groups > 1 and not own:
         top = scales[0]
+        # torch has no uint16 that its CPU kernels compute with: the words are read as int16 and widened.
         words, zeros = split_words(from_raw_bytes(left[1], torch.int16).int() & 0xFFFF, plan)
         largest = scale_words(scales, top, plan)  # what the largest is in its own unit
         check("scales", (words <= largest).all() and words.max() == largest)

@@ -80,11 +80,13 @@ def read(path: str | os.PathLike[str], into: nn.Module | None = None) -> PackedM
     with open_plain_file(path) as file:
         refuse_other_formats(path, file)
         size = os.fstat(file.fileno()).st_size
+        # Until everything has been checked, `into` must be as it was: what narrowing changed is undone on any refusal.
         undo: list[Callable[[], None]] = []
         try:
             header = read_header(file, size)
             records = read_records(header.structure, header.recipe)
             if into is not None:
+                # (Parametrized weights first become plain ones, as their parts could not be cut.)
                 if header.recipe.removes_channels:  # the file is of a narrower model: a dense one is cut to its shapes
                     plain_weights(into)
                     undo = narrow_to(into, {name: r.shape_of(name) for r in records for name in r.names})
@@ -145,6 +147,7 @@ def read_header(file: BinaryIO, size: int) -> Header:
     crc = file_crc(about["recipe"], about["structure"], body)
     if about["crc32"] != f"{crc:08x}":
         raise FileError("its checksum does not match: the file was damaged or changed after it was written")
+    # Rebuilding the header is the strictest check there is: spaces, key order, escapes and padding are all covered.
     if text != header_text(about["recipe"], about["structure"], lengths, crc, about["format"]):
         raise FileError("its header is not written as shrinkwidget writes it: another program has changed the file")
     try:
@@ -330,6 +333,7 @@ def _unpack(header: Header, records: Sequence[TensorRecord], size: int) -> Packe
     if header.entropy and not believable(unfolded_bytes(records, kept), size):
         raise FileError(f"its {size:,} bytes unfold to more than any model's would: this is a zip bomb")
     both = list(zip(records, kept, strict=True))
+    # The same arithmetic as the writer's says which layers have a mask; no flag in the file could contradict it.
     masked = [record.encoded is not None and not record.nbytes(k).dense for record, k in both]
     sizes = [record.numel for record, has in zip(records, masked, strict=True) if has]
     total = sum(k for k, has in zip(kept, masked, strict=True) if has)
@@ -449,6 +453,7 @@ def _codes(record: TensorRecord, plan: Plan, count: int, packed: Bytes, form: Pl
         return values
     codes = form.uncodes(packed, record.bits, count)
     largest = plan.coder.largest_code(record.bits)
+    # A symmetric grid leaves one code unused, and a table need not be a power of two.
     if codes.max(initial=0) > largest:
         raise FileError(f"{quoted(record.name)} has the code {codes.max()}, beyond the largest of its grid, {largest}")
     return torch.from_numpy(codes)
@@ -473,6 +478,7 @@ def _kept_of_dense(record: TensorRecord, kept: int, codes: Tensor, zero: Tensor 
         raise FileError(
             f"{quoted(record.name)} has {kept - missing:,} weights that are not zero, its count says {kept:,} kept"
         )
+    # Any choice of zeros gives the same weights; the first ones give the same file again.
     keep[(~keep).nonzero()[:missing, 0]] = True
     return keep
 

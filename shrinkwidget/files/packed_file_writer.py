@@ -232,6 +232,7 @@ def unfolded_bytes(records: Sequence[TensorRecord], kept: Sequence[int]) -> int:
 
 def file_crc(recipe: str, structure: str, *data: Any) -> int:
     """Return the CRC-32 of a file's recipe text, structure text and data, one buffer after the other."""
+    # Text and data in one checksum, so that a recipe of another file cannot stand beside these codes.
     crc = 0
     for part in (recipe.encode(), structure.encode(), *data):
         crc = zlib.crc32(part, crc)

@@ -109,6 +109,7 @@ class Room:
             return True
         if self.need is None:
             return None
+        # A lower bound that is too large settles it; one that fits does not.
         if self.need > self.capacity:
             return False
         return True if self.complete else None

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from html import escape
 from typing import Any
-
-from torch import nn
 
 from ..analysis.macs_and_activation_memory import profile_forward
 from ..analysis.model_summary import STYLE, bytes_text, html_rows
@@ -147,6 +145,7 @@ def memory(models: Mapping[str, Contestant], x: object, *, runtime: str | None =
     Raises:
         ArgumentError, ModelError, DataError, FileError, MissingPackageError: see `race`.
     """
+    # One process for each: freed memory is seldom given back to the system, so a second model would look free.
     checked_contestants("memory", models, 1, threads=threads)
     sent = made_ready("memory", models, runtime, x, [None])
     found = []
@@ -163,9 +162,6 @@ def _counted(model: object, x: object) -> tuple[int, dict[str, int]]:
     module, _ = runnable(model)
     with preserve_rng_state():
         profile = profile_forward(module, open_model(module, only_to_look=True).entries, x)
-    layers = [name for name in profile.order if name and not any(_children(module, name))]
+    # Leaves only: the output of a block is that of the last layer in it.
+    layers = [name for name in profile.order if name and not any(module.get_submodule(name).children())]
     return profile.peak, {name: profile.outputs[name] for name in layers if name in profile.outputs}
-
-
-def _children(module: nn.Module, name: str) -> Iterator[nn.Module]:
-    return module.get_submodule(name).children()

@@ -229,6 +229,8 @@ class Race:
         found = []
         for at in self.batches:
             control = self.control(at)
+            # The control compares a model with itself: an interval that does not hold 1, or is wide, is the machine's
+            # doing.
             off = max(control.low - 1, 1 - control.high)
             wide = max(control.high - control.value, control.value - control.low)
             if off > _NEAR_ENOUGH or wide > _TOO_WIDE:
@@ -599,6 +601,8 @@ def faster(ratios: Sequence[NDArray[np.float64]], seed: int) -> Ratio:
     round are paired, as they met the same machine. The interval is a percentile bootstrap (Efron 1979) in two stages:
     loads are drawn, and in each of them rounds, as rounds of one load have their places in memory in common.
     """
+    # All resamples at once: draw loads with replacement, then in each of them rounds with replacement. Loads have
+    # nearly as many rounds each, so drawing the mean number of each stands for the number of each.
     lengths = np.array([len(rounds) for rounds in ratios])
     everyone, starts = np.concatenate(ratios), np.cumsum(lengths) - lengths
     rng = np.random.default_rng(seed)
@@ -730,6 +734,8 @@ def _batched(function: str, x: object, size: int | None, for_torch: bool) -> Inp
             return value
         value = value.detach()
         if size is not None:
+            # Repeated from the first on: random numbers as inputs may take other paths than examples do (zeros after a
+            # ReLU).
             value = value[torch.arange(size) % len(value)]
         value = value.contiguous().clone()  # without the rest of a larger storage, which would travel with it
         return value if for_torch else value.numpy()

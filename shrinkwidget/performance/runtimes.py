@@ -95,6 +95,7 @@ class OnnxRuntime(Runtime):
         """Load it."""
         ort = import_module("onnxruntime")
         options = ort.SessionOptions()
+        # inter_op runs branches of a graph beside each other: one, or `threads` would be exceeded.
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
         options.log_severity_level = 3
         session = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
@@ -114,6 +115,7 @@ class OpenVino(Runtime):
 
     def load(self, source: str, threads: int) -> Bind:
         """Load it."""
+        # One stream: several would answer more requests at once, and each of them later.
         settings = {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1, "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0}
         compiled = import_module("openvino").Core().compile_model(source, "CPU", settings)
         names = [found.any_name for found in compiled.inputs]

@@ -67,6 +67,7 @@ class RaceJob:
             # Where a model lies in memory is worth a few per cent, for better or worse, for as long as it is loaded
             # (Mytkowicz et al. 2009, "Producing wrong data without doing anything obviously wrong"): so all are loaded
             # again and again, and that luck is part of the interval.
+            # At least LEAST_ROUNDS, or the interval would be of too few; then until the rounds or the seconds run out.
             while rounds < self.rounds and (spent < 1 or rounds < LEAST_ROUNDS):
                 runs, outputs = self._load(batch, inputs)
                 if not repeats:
@@ -97,6 +98,8 @@ class RaceJob:
     def _load(self, batch: int | None, inputs: Inputs) -> tuple[list[Forward], list[list[Array]]]:
         """Load everyone, and the first once more as the control; return what runs them, and their outputs."""
         runs, outputs = [], []
+        # The control is loaded last and anew: an A/A ratio must have all that differs between two contestants but the
+        # model.
         for name in [*self.models, next(iter(self.models))]:
             with _named(name):
                 runtime, forward = _loaded(self, self.models[name], batch, inputs)
@@ -136,6 +139,7 @@ class MemoryJob:
 def main() -> None:
     """Import a runtime, which is the only argument, and do the job on standard input."""
     # a model that prints must not be taken for the worker: what it prints goes where errors go
+    # From here on file descriptor 1 is stderr, for C++ code that prints, too; the real stdout is kept apart.
     stream = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
 
@@ -214,6 +218,7 @@ def _warm_up(run: Forward) -> int:
         before = time.process_time()
         run()
         seconds.append(time.process_time() - before)
+    # CPU time, as another program's slices would lengthen wall time; its clock may stand still for a fast model.
     typical = max(sorted(seconds)[len(seconds) // 2], 1e-6)
     return min(_MOST_REPEATS, math.ceil(_TIMING_SECONDS / typical))
 

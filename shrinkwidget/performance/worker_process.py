@@ -41,6 +41,7 @@ def run_job(job: RaceJob | MemoryJob, cancelled: Watch) -> Iterator[dict[str, An
     """
     # set before any library is imported, as OpenMP and MKL read it then
     threads = {name: str(job.threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+    # "" in sys.path is the current folder, which -P (no unsafe path) leaves out in the child.
     path = os.pathsep.join(place or str(Path.cwd()) for place in sys.path)
     environment = os.environ | threads | {"PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
     command = [sys.executable, "-P", "-m", "shrinkwidget.performance.worker", job.runtime]
@@ -52,6 +53,7 @@ def run_job(job: RaceJob | MemoryJob, cancelled: Watch) -> Iterator[dict[str, An
             while True:
                 check(cancelled)
                 try:
+                    # A queue and a thread, since a read from a pipe cannot be given up when `cancelled` says so.
                     line = lines.get(timeout=_POLL_SECONDS)
                 except queue.Empty:
                     continue
@@ -110,6 +112,7 @@ class _Pickler(pickle.Pickler):
 
     def reducer_override(self, thing: Any) -> Any:
         """Look at classes and functions, and leave everything to pickle."""
+        # Refused here, with the name of the class: in the other process all that could be said is that pickle failed.
         home = getattr(thing, "__module__", None)
         if isinstance(home, str) and (isinstance(thing, type) or callable(thing)) and hasattr(thing, "__qualname__"):
             found = None if home == "__main__" else _importable(home)

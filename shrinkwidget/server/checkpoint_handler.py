@@ -108,6 +108,8 @@ def path_in_root(path: str, contents_manager: Any) -> tuple[Path, Path]:
     if not relative or "\0" in path or ".." in parts or Path(relative).is_absolute() or PureWindowsPath(path).drive:
         raise outside
     try:
+        # Resolved before it is compared, so that neither ".." nor a symbolic link leads out; what is opened is the
+        # resolved path.
         found = (root / relative).resolve(strict=True)
         if not found.is_relative_to(root):
             raise outside

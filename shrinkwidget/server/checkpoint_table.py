@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final, TypeGuard
 
 from ..analysis.file_structure_and_size import ENTROPY, FILE_DTYPES, FORMAT, unfold_structure
-from ..analysis.gguf_header import GGUFArray, GGUFHeader, is_gguf, read_gguf_header
+from ..analysis.gguf_header import GGUFArray, is_gguf, read_gguf_header
 from ..analysis.safetensors_header import DTYPE_BITS, CheckpointHeaders, SafetensorsHeader, read_checkpoint_headers
 from ..errors import FileError, quoted
 
@@ -41,7 +41,9 @@ def checkpoint_table(path: str | os.PathLike[str], root: Path | None = None) -> 
         FileError: with a sentence about the path.
     """
     if is_gguf(path):
-        return _gguf_table(read_gguf_header(path))
+        header = read_gguf_header(path)
+        rows = [(name, t.shape, t.dtype, t.end - t.begin, 0) for name, t in header.tensors.items()]
+        return _table(header.path.stem, "gguf", [(header.path.name, header.nbytes)], rows, [], header.metadata)
     try:
         checkpoint = read_checkpoint_headers(path)
     except FileError as error:
@@ -110,11 +112,6 @@ def _is_shape(found: Any) -> TypeGuard[list[int]]:
     return isinstance(found, list) and len(found) <= 64 and all(type(n) is int and 0 <= n < 2**60 for n in found)
 
 
-def _gguf_table(header: GGUFHeader) -> dict[str, Any]:
-    rows = [(name, t.shape, t.dtype, t.end - t.begin, 0) for name, t in header.tensors.items()]
-    return _table(header.path.stem, "gguf", [(header.path.name, header.nbytes)], rows, [], header.metadata)
-
-
 def _table(
     title: str,
     kind: str,
@@ -154,6 +151,7 @@ def _plain(value: Any) -> Any:
         return value if len(value) <= _MAX_VALUE else f"{value[:_MAX_VALUE]} … ({len(value):,} characters)"
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
+    # JavaScript's JSON.parse makes a double of it, which holds whole numbers exactly up to there.
     if isinstance(value, int) and abs(value) > 2**53:
         return str(value)
     return value

@@ -32,6 +32,7 @@ def read(folder: Path, key: str) -> Iterator[bytes] | None:
         file = path.open("rb")
         length = os.fstat(file.fileno()).st_size - _DIGEST
         digest = hashlib.sha256()
+        # Read twice, once for its checksum: nothing of a damaged entry may reach the page.
         for piece in _pieces(file, length):
             digest.update(piece)
         whole = length > 0 and digest.digest() == file.read(_DIGEST)
@@ -109,6 +110,7 @@ def _evict(folder: Path) -> None:
     for path in folder.iterdir():
         with contextlib.suppress(OSError):  # another process may evict at the same time
             status = path.stat()
+            # Least recently used first: reading an entry touches it.
             if path.suffix != ".part":
                 found.append((status.st_mtime, status.st_size, path))
             elif time.time() - status.st_mtime > _ABANDONED:

@@ -57,9 +57,9 @@ class Turns:
             try:
                 await come
             except asyncio.CancelledError:
-                if come.done() and not come.cancelled():
+                if come.done() and not come.cancelled():  # its turn came in the moment in which it was cancelled
                     self._leave()
-                else:
+                elif (come, tell) in self._waiting:
                     self._waiting.remove((come, tell))
                     self._tell()
                 raise
@@ -69,11 +69,13 @@ class Turns:
             self._leave()
 
     def _leave(self) -> None:
-        if self._waiting:
-            self._waiting.pop(0)[0].set_result(None)
-            self._tell()
-        else:
-            self._free += 1
+        while self._waiting:
+            come, _ = self._waiting.pop(0)
+            if not come.done():  # else its task was cancelled, and has not run since to take itself out
+                come.set_result(None)
+                self._tell()
+                return
+        self._free += 1
 
     def _tell(self) -> None:
         for place, (_, tell) in enumerate(self._waiting, 1):
@@ -181,6 +183,7 @@ class SketchHandler(WebSocketMixin, WebSocketHandler, JupyterHandler):
                         kind, content = frame
                         await reading.aclose()  # the header is read
                         said = json.loads(content)["state"] if kind == _TEXT else said
+                        # Only now does it load torch and take cores, so only now it needs a turn, and its time begins.
                         if said == "ready":
                             await turns.enter_async_context(self._sketching.turn(queued))
                             limit.reschedule(asyncio.get_running_loop().time() + seconds)
@@ -190,9 +193,14 @@ class SketchHandler(WebSocketMixin, WebSocketHandler, JupyterHandler):
                         else:
                             await self.write_message(content, binary=kind != _TEXT)
             except TimeoutError:
-                raise PathError(422, _out_of_time(paths[0], seconds)) from None
-            if said not in ("done", "failed"):
-                raise PathError(422, _ended(paths[0], await worker.wait()))
+                time = f"{seconds} s" if seconds < 120 else f"{seconds // 60} min"
+                why = f"took longer than {time}, the limit of your settings or of the server"
+                raise PathError(422, f"looking at {quoted(paths[0])} {why}") from None
+            if said not in ("done", "failed"):  # its last word is one of these, unless something killed it
+                code = await worker.wait()
+                how = f"was ended by signal {-code}" if code < 0 else f"ended with {code}"
+                why = f"failed: the process that read it {how}, perhaps for want of memory; try again"
+                raise PathError(422, f"looking at {quoted(paths[0])} {why}")
 
 
 async def _frame(output: asyncio.StreamReader) -> tuple[int, bytes] | None:
@@ -209,16 +217,6 @@ async def _end(worker: asyncio.subprocess.Process) -> None:
     with contextlib.suppress(ProcessLookupError):
         worker.kill()
     await worker.wait()
-
-
-def _ended(path: str, code: int) -> str:
-    how = f"was ended by signal {-code}" if code < 0 else f"ended with {code}"
-    return f"looking at {quoted(path)} failed: the process that read it {how}, perhaps for want of memory; try again"
-
-
-def _out_of_time(path: str, seconds: int) -> str:
-    time = f"{seconds} s" if seconds < 120 else f"{seconds // 60} min"
-    return f"looking at {quoted(path)} took longer than {time}, the limit of your settings or of the server"
 
 
 def add_sketch_handler(web_app: ServerWebApplication, limits: ShrinkwidgetLimits) -> None:

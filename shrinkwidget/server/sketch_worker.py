@@ -98,6 +98,7 @@ class LayerQueue:
     def take(self, busy: int) -> TensorEntry | None:
         """Return the next layer; None if there is none, or, with `busy` bytes in work, none for now."""
         with self._changed:
+            # With layers in work there is something else to wait for: their end. Without, a pause is waited out here.
             self._changed.wait_for(lambda: busy or not self._paused)
             name = next((name for name in self._first if name in self._left), next(iter(self._left), None))
             if name is None or self._paused or (busy and busy + self._left[name].nbytes > _IN_FLIGHT):
@@ -125,7 +126,8 @@ def main(root: str, cache: str, memory: str, path: str, other: str = "") -> int:
         out.say(state="ready")
         if not sys.stdin.buffer.readline():
             return 0
-        _lower_priority()
+        with suppress(AttributeError, OSError):  # there is no nice on Windows
+            os.nice(10)  # the server, the kernels and the browser go first
         out.entry = sketch_cache.Entry(Path(cache), key)
         if other:
             _compare(path, other, int(memory), out)
@@ -299,12 +301,6 @@ def _limit_memory(memory: int) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (memory, resource.getrlimit(resource.RLIMIT_AS)[1]))
     except (ImportError, ValueError, OSError):
         pass
-
-
-def _lower_priority() -> None:
-    """Let the server, the kernels and the browser go first."""
-    with suppress(AttributeError, OSError):  # not on Windows
-        os.nice(10)
 
 
 if __name__ == "__main__":

@@ -84,6 +84,7 @@ def frozen_features(
             with batch_named(number):
                 batch = prepared(raw, network, device)
                 run(network, batch.args, batch.kwargs)
+            # Kept on the model's device, where the head will train.
             batches.append((tap.inputs.pop()[0], batch.targets))
             tap.outputs.clear()  # nobody wants them, and a backbone's outputs may be large
     if not batches:

@@ -113,6 +113,7 @@ def _count_classes(data: object, options: TrainingOptions) -> int:
         scored = labels[(labels != IGNORED) & (labels != options.ignore_index)].long()
         if scored.numel() and int(scored.min()) < 0:
             raise DataError(f"label {int(scored.min())} is out of range: classes are numbered from 0")
+        # Classes are counted by the largest label, not by how many there are: a small training set may lack some.
         largest = max(largest, int(scored.max()) if scored.numel() else -1)
     if largest < 1:
         found = "no label" if largest < 0 else "no other label than 0"
@@ -214,6 +215,8 @@ def _replaced(
         raise _no_head_error(network, why, seen.order)
     # What looks like a head is believed only if the prediction changes its shape with it: a last Linear layer may as
     # well be the end of a backbone, or one of two heads of which the model returns the mean.
+    # A new head must change the shape of the prediction, or the module is not what predicts. If the new task has as
+    # many outputs as the old one, shapes tell nothing, and the first candidate is taken.
     found = find_heads(network, seen.order, named)
     for heads in found:
         with fork_rng(device_of(network), task.options.seed):
@@ -274,6 +277,8 @@ def reinitialized(network: nn.Module) -> nn.Module:
             continue
         with torch.no_grad():
             for parameter in module.parameters(recurse=False):
+                # Such as a class token or position embeddings, whose scale its author chose; correction=0, or a single
+                # number would have a deviation of NaN.
                 mean, deviation = parameter.mean(), parameter.std(correction=0)
                 parameter.copy_(torch.randn_like(parameter) * deviation + mean)
     return new
@@ -305,6 +310,7 @@ def find_heads(model: nn.Module, order: Sequence[str], named: str | Sequence[str
     last = next((name for name in reversed(order) if list(modules[name].parameters(recurse=False)) and name), "")
     if found := _why_no_head(model, last, modules, fitting):
         raise _no_head_error(model, found, order)
+    # Two heads whose outputs are added or averaged have the same number of outputs.
     alike = [name for name in fitting if outputs_of(modules[name]) == outputs_of(modules[last])]
     tried: list[Heads] = [(last,)] if len(alike) < 2 else [(last,), tuple(alike)]
     # The last alone first. But outputs of one each broadcast: with one head of two replaced the model would run, and

@@ -43,6 +43,8 @@ def recipe_for(source: CompressedModel, network: nn.Module, heads: tuple[str, ..
         if name in weights and name not in named:
             recipe = recipe.with_layer(layer_label(name), _own(plan, source.recipe) | _DENSE)
         elif name not in weights and plan.scope == "global" and name in encoded:
+            # The layer's own share of the global ranking. round(s·n) of it gives back just as many weights as were
+            # pruned.
             sparsity = 1 - encoded[name].kept / math.prod(encoded[name].shape)
             recipe = recipe.with_layer(layer_label(name), _own(plan, source.recipe) | {"sparsity": sparsity})
     return recipe.with_(importance="magnitude", scope=recipe.scope)  # what is pruned is zero

@@ -231,6 +231,7 @@ class GradualUnfreezing:
     def trainings(self, layers: LayerGroups) -> Sequence[TransferStage]:
         """Return the trainings, each of more layers than the one before."""
         share = _share(self.lr, self.backbone_lr, "GradualUnfreezing")
+        # How many layers below the head train in each stage after the first: i-th parts of them, counted from the top.
         counts = [round(len(layers.below) * i / (self.stages - 1)) for i in range(1, self.stages)]
         return [
             *self.first.trainings(layers),

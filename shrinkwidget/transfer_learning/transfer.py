@@ -380,6 +380,7 @@ class TransferTrainer:
                 and len(heads) == 1
                 and head_is_last(self._network, heads[0], self._setup.batch, options)
             )
+            # A head on remembered features is so small that calls to torch cost more than what they compute.
             options_now = replace(options, batch_size=max(part.least, options.batch_size))
             try:
                 for now in (self._train_head if alone else self._train_whole)(part.stage, options_now):
@@ -417,6 +418,7 @@ class TransferTrainer:
         recipes = () if self._recipe is None else (recipe_of_layer(self._recipe, names, f"{head}.weight"),)
         method = _Method(self.strategy, replace(stage, relative={}))  # the names of the network are not the head's
         spec = TrainingSpec(self._network.get_submodule(head), train, test, method, options, recipes)
+        # Paid once: after that an example costs only what the head takes.
         self._macs += count * self._setup.costs.below(head)
         self._example = self._setup.costs.head(head)
         self._head_alone = True

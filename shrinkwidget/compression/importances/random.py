@@ -37,6 +37,8 @@ class Random(Importance):
     def scores(self, name: str, rows: Tensor, statistic: Tensor | None) -> Tensor:
         """Return random numbers in [0, 1)."""
         del statistic
+        # Python's hash of a text differs between processes. By name and not by place, so a layer keeps its numbers when
+        # others are added.
         own = (self.seed << 10 ^ zlib.crc32(name.encode())) % 2**63
         return torch.rand(rows.numel(), generator=torch.Generator().manual_seed(own)).view(rows.shape)
 

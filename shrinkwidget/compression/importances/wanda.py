@@ -76,6 +76,8 @@ def _squares_under(module: nn.Module, squares: Tensor) -> Tensor:
     """
     if isinstance(module, nn.Linear):
         return squares.reshape(-1, squares.shape[-1]).sum(0).expand(module.weight.shape)
+    # With zero weights and biases the module computes Σ w·x² with a gradient of exactly Σ x² at every weight.
+    # functional_call, as the module's own weights must not change.
     own = {name: torch.zeros_like(p, dtype=torch.float32) for name, p in module.named_parameters()}
     own["weight"].requires_grad_()
     with torch.enable_grad():

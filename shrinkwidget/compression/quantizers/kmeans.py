@@ -85,6 +85,8 @@ def codebook_of(weights: Tensor, bits: int) -> Tensor:
     """
     if not len(weights):
         return torch.zeros(2**bits, device=weights.device)
+    # In one dimension cells are intervals, so sorting once makes each Lloyd step 2^bits binary searches in place of n
+    # distances. Sums in float64, since a mean is the difference of two large ones.
     ordered = ascending(weights.float())
     steps = ordered[1:] != ordered[:-1]
     if int(steps.sum()) < 2**bits:  # few different values: they are the codebook
@@ -92,6 +94,8 @@ def codebook_of(weights: Tensor, bits: int) -> Tensor:
         return torch.cat([values, values[-1:].expand(2**bits - len(values))])
     sums = torch.cumsum(ordered, 0, dtype=torch.float64)
     sums = torch.cat([sums.new_zeros(1), sums])
+    # Companding: the best density of levels for a density p of weights is ∝ p^(1/3). It starts so near to the end that
+    # few steps are left, and is the same on every machine, unlike a random start.
     values, cells = _start(ordered, bits), None
     for _ in range(ITERATIONS):
         # Assign: a weight goes to its nearest value, so cells end halfway between two, and a search finds where.

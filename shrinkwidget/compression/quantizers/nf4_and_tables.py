@@ -55,6 +55,7 @@ class _FixedTable(Quantizer):
         A group whose scale is zero has the code of zero, or of the value nearest to it.
         """
         scale = grid.scale(piece)
+        # x / inf is 0, so an all-zero group gets the code nearest to zero without a case of its own.
         return nearest(piece.x / torch.where(scale > 0, scale, torch.inf), self._values(piece.x))
 
     def decode(
@@ -119,6 +120,7 @@ class Table(_FixedTable):
             raise RecipeError(
                 f"Table(values={quoted(self.values)}) must be 2 to 256 different numbers from -1 to 1, ascending"
             )
+        # −0.0 + 0.0 is 0.0: a table must not have a zero that `index(0.0)` finds and bits that differ.
         object.__setattr__(self, "values", tuple(float(x) + 0.0 for x in self.values))
 
     @property

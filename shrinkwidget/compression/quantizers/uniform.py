@@ -149,6 +149,7 @@ class Uniform(Quantizer):
         """Return which weights of a piece a clipped range cuts off, bool of its shape; None where none is clipped."""
         if self._plan(grid.plan).span in ("absmax", "auto"):
             return None
+        # Rounding alone is off by half a step at most; the rest allows for the rounding of the scale itself.
         return (piece.x - self.rounded(piece, grid)).abs() > 0.5001 * grid.scale(piece)
 
     def noise(self, layer: LayerSketch, plan: Plan, survival: PruningOutcome, energy: float) -> float:
@@ -241,6 +242,8 @@ def _auto(layer: LayerWeights, plan: UniformPlan, low: Tensor, high: Tensor) -> 
     measured at 2 bits, and where weights reach equally far to both sides: such layers are binary, ternary or on a grid
     already, and the even one may be exact.
     """
+    # Each candidate is a pair (step, code of zero); where the code is NaN it follows from the step as it will be
+    # stored.
     half = 2.0 ** (plan.bits - 1)
     least, most = (low, high) if plan.bits > 2 else _extent(layer)
     far = torch.maximum(-least, most)
@@ -251,6 +254,8 @@ def _auto(layer: LayerWeights, plan: UniformPlan, low: Tensor, high: Tensor) -> 
     zero = torch.full_like(step, torch.nan)  # of a spread grid: found once its step is rounded for storage
     if plan.bits > 2:
         density = 1.0 if layer.keep is None else count_true(layer.keep) / len(layer.flat)
+        # Only survivors are rounded, and so many a group has on average: a group with few has little to lose by
+        # clipping.
         better = _full_range_is_better(low, high, max(1.0, layer.groups.size * density), plan)
         step, zero = torch.where(better, full[0], step), torch.where(better, full[1], zero)
     if plan.bits == 2 or bool(((low == -high) & (high > 0)).any()):
@@ -270,6 +275,8 @@ def _full_range_is_better(low: Tensor, high: Tensor, survivors: float, plan: Uni
     `survivors`: weights of a group that survive, on the average of the layer.
     """
     far, near = torch.maximum(-low, high), torch.minimum(-low, high)
+    # Spread: step (1 + ratio)/(2^b − 1). Full range: step 2^(1−b), which spends a level on −2^(b−1) but clips what lies
+    # beyond 1 − step on the near side; how much that costs is taken for one weight, the outermost.
     ratio, full = near / torch.where(far > 0, far, 1.0), 0.5 ** (plan.bits - 1)  # all in units of `far`
     spread, excess = (1 + ratio) / (2**plan.bits - 1), ratio - (1 - full)
     clipping = torch.where(excess > full / 2, excess.square() - full**2 / 12, 0)
@@ -375,6 +382,8 @@ def _percentiles(magnitudes: Tensor, counts: Tensor, share: float) -> Tensor:
     if not size:
         return counts.double()
     rank = (counts.double() * share).ceil().long().clamp(min=1)
+    # Pruned weights are zeros among the smallest, so the percentile of the survivors is found from the top; only the
+    # few above it are ordered.
     top = magnitudes.topk(size - math.ceil(size * share) + 1, dim=1).values.double()
     return torch.where(counts > 0, top.gather(1, (counts - rank).clamp(min=0)[:, None])[:, 0], 0.0)
 
