@@ -133,13 +133,12 @@ def compressed(network: nn.Module, train: Pair, how: Mapping[str, Any], seed: in
     small: nn.Module = network
     for what in ("channels", "sparsity"):
         amount, rounds, epochs = how[what]
-        method = rewinding(epochs)
         if amount:
-            recipe = sw.Recipe(**{what: amount})
+            recipe, method = sw.Recipe(**{what: amount}), rewinding(epochs)
             small = _module(sw.prune_and_retrain(small, train, None, recipe, method, rounds=rounds, options=options))
         else:
             for _ in range(rounds):
-                small = _module(sw.retrain(small, train, method=method, options=options))
+                small = _module(sw.retrain(small, train, method=rewinding(epochs), options=options))
     bits, epochs = how["bits"]
     last = rewinding(epochs, how["quantized lr"])
     if bits == 32:
