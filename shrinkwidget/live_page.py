@@ -144,6 +144,7 @@ def explorer_page(
     page = _page("explorer-page", title, f"{title}, compressed by {recipe!r}", _plain_json(data), blob)
     if len(page) > LIMIT:
         layers, visits = len(sketch.layers), len(values.get("history", ()))
+        # Deflated apart they take about what they take together: enough to say which of the two to leave out.
         sizes = f"the sketch of {layers:,} layers takes {bytes_text(len(_packed(b'', blob)))}"
         cure = "make a page of a part of the model, such as sw.to_html(model.layer4, path)"
         if visits:
@@ -229,6 +230,7 @@ def _page(script: str, title: str, summary: str, data: bytes, blob: bytes) -> st
 
 def _packed(data: bytes, blob: bytes) -> str:
     """Return JSON and what follows it as base64 of deflate, which holds no markup, whatever the names in it are."""
+    # Length of the JSON, JSON, sketch: read back by js/live/page-data.ts.
     return base64.b64encode(zlib.compress(struct.pack("<I", len(data)) + data + blob, 9)).decode()
 
 

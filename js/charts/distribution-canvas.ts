@@ -112,11 +112,13 @@ function drawPruned(ctx: CanvasRenderingContext2D, picture: DistributionPlot, pl
 function drawBars(ctx: CanvasRenderingContext2D, picture: DistributionPlot, place: Placing, style: PlotStyle): void {
   const { barAt, barHeight, barWidth } = picture;
   const pixels = barWidth * place.perUnit;
+  // A pixel between bars that are wide enough to count; levels are at least two wide, or one of 256 would vanish.
   const width = Math.max(barAt === picture.levels ? 2 : 1, pixels > 3 ? pixels - 1 : pixels);
   ctx.fillStyle = style.colors.kept;
   ctx.beginPath();
   for (let i = 0; i < barAt.length; i++) {
     if (barHeight[i] <= 0) continue;
+    // A single weight among millions still shows.
     const y = Math.min(place.y(barHeight[i]), place.base - 0.75);
     ctx.rect(place.x(barAt[i]) - width / 2, y, width, place.base - y);
   }
@@ -187,6 +189,7 @@ export function hatchPattern(ctx: CanvasRenderingContext2D, color: string, ratio
   canvas.strokeStyle = color;
   canvas.lineWidth = 0.9;
   canvas.beginPath();
+  // Three lines, so that the corners of the tile are filled, too, and its copies join without a seam.
   for (const shift of [-size, 0, size]) {
     canvas.moveTo(shift - 1, size + 1);
     canvas.lineTo(shift + size + 1, -1);

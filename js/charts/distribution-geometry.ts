@@ -63,6 +63,7 @@ export function quantile(layer: LayerSketch, share: number): number {
 
 /** A shared axis that suits the typical layer; a much wider one runs over its ends. */
 export function sharedSpan(layers: readonly LayerSketch[]): number {
+  // 99.7 % of a normal distribution lie within 3 σ: single outliers do not widen the axis for all.
   const spans = layers.map((layer) => Math.min(layer.absmax, 1.08 * quantile(layer, 0.997))).sort((a, b) => a - b);
   return 1.15 * spans[spans.length >> 1] || 1;
 }
@@ -80,7 +81,7 @@ export function outlineOf(layer: LayerSketch, span: number, pixels: number): Out
   return { span, pixels, edges, outline, top: bodyHeight(outline) };
 }
 
-/** DistributionPlot what a plan makes of a layer over its outline. */
+/** The picture of what a plan makes of a layer, over its outline. */
 export function distributionPlot(
   sketch: Sketch,
   layer: LayerSketch,
@@ -108,7 +109,7 @@ export function distributionPlot(
   };
 }
 
-/** DistributionPlot a layer of which a sketch cannot tell what becomes: as it was, and nothing over it; `unknown` says why. */
+/** The picture of a layer of which a sketch cannot tell what becomes: as it was, and nothing over it; `unknown` says why. */
 export function bareOutline({ span, edges, outline, top }: Outline, unknown: string): DistributionPlot {
   const none = new Float64Array();
   const bars = { barAt: none, barHeight: none, barWidth: edges[1] - edges[0] };

@@ -29,6 +29,7 @@ export function fitText(text: string, width: number, measure: (text: string) => 
 
 /** The text without its middle; `numbers`: but with the numbers in there. */
 function cut(text: string, keep: number, numbers: boolean): string {
+  // A third of what is kept at the front: ends of names say more ("….downsample.0").
   let from = Math.floor(keep / 3);
   let to = text.length - (keep - from);
   const digit = (i: number) => /\d/.test(text[i] ?? "");
@@ -41,7 +42,7 @@ function cut(text: string, keep: number, numbers: boolean): string {
   return `${[text.slice(0, from), ...inside].join("…")}…${text.slice(to)}`;
 }
 
-/** The eight places around a point where a label may go, best first. */
+/** The ten places around a point where a label may go, best first: the last two farther off. */
 function* around(point: Point, width: number, height: number, gap: number): Generator<Box> {
   const { x, y } = point;
   const far = gap * 2.4;

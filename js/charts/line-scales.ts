@@ -82,16 +82,16 @@ export function rateDomain(rates: readonly (number | null)[]): [number, number] 
 /** The path through a series, interrupted where it has no value; `steps`: a value holds from the one before to its own place. */
 export function linePath({ x, y }: Series, scales: Pick<LineScales, "x" | "y">, steps = false): string {
   let path = "";
-  let canvas = "M";
+  let command = "M"; // move to the first place after a gap, then lines
   x.forEach((value, i) => {
     const height = y[i] === null ? Number.NaN : scales.y(y[i]);
     if (!Number.isFinite(height)) {
-      canvas = "M";
+      command = "M";
       return;
     }
     const place = [scales.x(value), height].map((pixel) => pixel.toFixed(1));
-    path += canvas === "L" && steps ? `V${place[1]}H${place[0]}` : `${canvas}${place.join(" ")}`;
-    canvas = "L";
+    path += command === "L" && steps ? `V${place[1]}H${place[0]}` : `${command}${place.join(" ")}`;
+    command = "L";
   });
   return path;
 }

@@ -32,6 +32,7 @@ export function silhouette(
   const limit = WIDEST * median(widths);
   const heights = widths.map((w) => Math.min(w, limit));
   const tallest = Math.max(...heights, 1);
+  // Area is bytes: a layer that is cut off at the limit gets wider in exchange.
   const depths = layers.map((layer, i) => layer.bytes / heights[i]);
   const total = depths.reduce((a, b) => a + b, 0) || 1;
   let x = 0;

@@ -58,6 +58,7 @@ export function drawRidge(ctx: CanvasRenderingContext2D, scene: RidgeScene): voi
   ctx.clearRect(0, 0, width, height);
   const body = height - HEADER - AXIS;
   const { row } = scene.columns;
+  // Only rows in sight are drawn: a model of thousands of layers scrolls as quickly as one of ten.
   const { first, end } = visibleRows(scene.scrollTop, body, row, rows.length);
   ctx.save();
   ctx.beginPath();

@@ -80,6 +80,7 @@ export function ridgeColumns(width: number, longestLabel: number, row = ROW, num
   let shown: (keyof NumberWidths)[] = ["weights", "pruned", "bits", "nbytes"];
   let beside = spark > 0 ? spark + GAP : 0;
   const rest = () => right - PAD - beside - shown.reduce((sum, name) => sum + numbers[name] + GAP, 0);
+  // In this order, each only if what went before was not enough.
   for (const [name, label, plot] of [
     ["weights", USUAL_LABEL, beside > 0 ? 2 * LEAST_PLOT : LEAST_PLOT],
     ["bits", USUAL_LABEL, LEAST_PLOT],

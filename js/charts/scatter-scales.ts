@@ -29,6 +29,7 @@ export interface Scales {
  */
 export function byteDomain(trials: readonly Trial[], dense: number): [number, number] {
   const least = Math.min(dense / 30, ...trials.map((trial) => trial.nbytes));
+  // Half decades: the axis moves rarely while points come and go.
   const step = 10 ** (Math.floor(2 * Math.log10(least / 1.15)) / 2);
   return [step, Math.max(dense, ...trials.map((trial) => trial.nbytes)) * 1.18];
 }
@@ -63,6 +64,7 @@ export function scatterScales(frame: Frame, xs: [number, number], ys: [number, n
 export function paretoFront<T extends Trial>(trials: readonly T[], higherIsBetter: boolean): T[] {
   const sign = higherIsBetter ? 1 : -1;
   const best: T[] = [];
+  // By size, and of equal sizes the best first: then a trial is on the front if it beats the last one that is.
   for (const trial of [...trials].sort((a, b) => a.nbytes - b.nbytes || sign * (b.value - a.value))) {
     const last = best.at(-1);
     if (!last || sign * trial.value > sign * last.value) best.push(trial);

@@ -57,6 +57,7 @@ export function isDark(element: HTMLElement): boolean {
 function rgb(text: string): number[] | null {
   const context = text.trim() === "" ? null : document.createElement("canvas").getContext("2d");
   if (!context) return null;
+  // A canvas turns any CSS color into #rrggbb or rgba(…); parsing them all ourselves would never be complete.
   context.fillStyle = text.trim();
   const found = context.fillStyle;
   if (found.startsWith("#")) return [1, 3, 5].map((i) => Number.parseInt(found.slice(i, i + 2), 16));

@@ -5,6 +5,7 @@ export function firstAtLeast(table: ArrayLike<number>, x: number, from = 0, to =
   let lo = from;
   let hi = to;
   while (lo < hi) {
+    // `>>>` and not `>>`: a sum beyond 2³¹ would turn negative.
     const middle = (lo + hi) >>> 1;
     if (table[middle] < x) lo = middle + 1;
     else hi = middle;

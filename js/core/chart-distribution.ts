@@ -69,6 +69,8 @@ function outcomeFromThreshold(
   if (plan.keep) return untouched(layer);
   const pattern = random ? -1 : sketch.patterns.indexOf(plan.structure);
   const curve = pattern < 0 ? null : layer.survival[pattern];
+  // The kernel's exact figures bring a threshold and a count, and no cut: it is found again from these, so that exact
+  // and estimated figures are drawn by the same code.
   const cut = curve || random ? null : (cutBelow(layer, threshold) ?? zerosCut(layer, kept));
   const density = curve || cut ? 1 : kept / layer.n;
   return { kept, prunedEnergy: 0, cut, curve, density };

@@ -148,6 +148,7 @@ export class Survivors {
     const values = new Float64Array(levels);
     if (!(all > 0)) return values;
     let at = 0;
+    // Levels ascend, and so do their places in the running sums: each search begins where the last one ended.
     for (let k = 0; k < levels; k++) {
       let mass = ((k + 0.5) / levels) * all;
       if (mass > left && mass <= left + minus) values[k] = within(this.#minus, (mass - left) / minus);
@@ -183,6 +184,8 @@ export class Survivors {
       near[k] = i;
       const inGap = i >= left && i < right;
       // from `right` on, differences come first: a cell without weights then has none, to the last bit
+      // Sums below x without what is pruned: up to `left` the running sums, in the gap what the cut left of its two
+      // buckets, and beyond it the running sums minus all that was in the gap.
       const from = i < right ? NO_MOMENTS : pruned;
       const gap = i < left ? NO_MOMENTS : inGap ? this.#gap(x) : alive;
       let n = inGap ? gap.count : countTo[i] - from.count + gap.count;
@@ -245,6 +248,7 @@ export function codebook(survivors: Survivors, bits: number): { values: Float64A
   const values = survivors.companded(levels, near);
   const [count, sum, square] = [new Float64Array(levels), new Float64Array(levels), new Float64Array(levels)];
   const cells = { count, sum, square };
+  // A fixed number of rounds, as docs/estimate.md has it: the start is good, and later rounds change little.
   for (let round = 0; round < LLOYD; round++) {
     survivors.fill(cells, values, near);
     for (let i = 0; i < levels; i++) if (count[i] > 0) values[i] = sum[i] / count[i];

@@ -21,6 +21,8 @@ export function globMatches(tokens: Glob, text: readonly string[]): boolean {
   let i = 0;
   let star = -1;
   let resume = 0;
+  // Greedy with one point to go back to, the last star: linear for most patterns, and never exponential as backtracking
+  // into earlier stars would be.
   while (i < text.length) {
     const token = tokens[t];
     if (token === "star") {

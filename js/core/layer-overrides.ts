@@ -56,6 +56,7 @@ export function overrideOf(overrides: Overrides, name: string): readonly [string
   const { plain, globs } = indexOf(overrides);
   const label = layerLabel(name);
   const own = Math.max(plain.get(name) ?? -1, plain.get(label) ?? -1);
+  // The last entry that matches wins, so only wildcards behind the layer's own entry can still change the answer.
   const later = globs.filter(([i]) => i > own);
   if (later.length === 0) return overrides[own] ?? null;
   const spelled = [[...name], ...(label === name ? [] : [[...label]])];

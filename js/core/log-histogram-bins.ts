@@ -22,6 +22,8 @@ function edge(step: number): number {
 const double = new Float64Array(1);
 const words = new Uint32Array(double.buffer);
 double[0] = SMALLEST;
+// The top 16 bits of a double order positive numbers as they are, 16 to an octave: the very bins, without a logarithm.
+// Little-endian, as every browser's machine is.
 const FIRST = words[1] >>> 16; // sign, exponent and 4 bits of mantissa: the same 16 bins to an octave
 
 /** The bin of a relative magnitude u ≥ 0; anything from 1 on is in the atom. */

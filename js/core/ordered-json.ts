@@ -14,6 +14,8 @@ const TOKEN = /[{}[\],:]|"(?:[^"\\]|\\.)*"|[^\s{}[\],:"]+/g;
  */
 export function parseOrdered(text: string): Json {
   JSON.parse(text); // from here on the text is known to be valid
+  // Good enough for a tokenizer, since the text is valid: braces, commas and colons, strings, and whatever else stands
+  // between them.
   const tokens = text.match(TOKEN) ?? [];
   let at = 0;
 

@@ -78,6 +78,7 @@ export function countBytes(n: number): number {
 
 /** The bytes of a packed file that are neither codes, mask, scales nor uncompressed tensors: length field, JSON, counts. */
 export function headerBytes(recipeJson: string, structureLength: number, lengths: SectionLengths): number {
+  // Only lengths matter: any eight digits stand for the checksum.
   const about = { format: "shrinkwidget", version: "3", crc32: "00000000", recipe: recipeJson, structure: "" };
   const header: Record<string, unknown> = { __metadata__: about };
   let end = 0;

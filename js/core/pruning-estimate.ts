@@ -35,6 +35,7 @@ export interface Ranking {
 
 /** The layers' buckets as one ranking. */
 export function mergedRanking(layers: readonly LayerSketch[]): Ranking {
+  // A bucket is the upper half of a float32 without its sign, 15 bits: all there can be fit into one table.
   const totals = new Float64Array(0x8000);
   const lo = new Float64Array(0x8000);
   const hi = new Float64Array(0x8000);
@@ -127,6 +128,8 @@ export function survivingAbove(
 ): number {
   const ranges = table.rangeValue;
   let run = RANGES - 1;
+  // Runs from the largest range down, bins upwards: from each bin to the next, more runs survive whole, so one pass over both
+  // is enough (a merge, not a product of 64 runs and 162 bins).
   while (run >= 0 && !(ranges[run] > threshold)) run--; // runs that are not used come last, at 0
   const lowest = run < 0 ? ATOM : Math.min(binOf(threshold / ranges[run]), ATOM - 1);
   out.fill(0, 0, lowest);

@@ -40,6 +40,7 @@ function halfNoise(layer: LayerSketch, fate: PruningOutcome): number {
  */
 function halfError(layer: LayerSketch, lo: number, hi: number): number {
   if (hi === 0) return 0;
+  // Mantissa bits, and the exponent of the smallest normal number.
   const [digits, least] = layer.half === "bfloat16" ? [7, -126] : [10, -14];
   // the magnitude is a bucket's edge, whose leading bit log2 finds exactly enough once nudged off it
   const exponent = Math.max(lo > 0 ? Math.floor(Math.log2(lo * (1 + 2 ** -30))) : least, least);

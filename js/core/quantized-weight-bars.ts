@@ -38,6 +38,7 @@ export class Bars {
     const { edges, counts } = this;
     const last = counts.length - 1;
     if (!(value >= edges[0] && value <= edges[last + 1])) return;
+    // A guess that is right for equal bins; the two loops mend what rounding, or bins of other widths, make of it.
     let bin = Math.min(last, Math.floor((value - edges[0]) * this.#perUnit));
     while (bin > 0 && value < edges[bin]) bin--;
     while (bin < last && value >= edges[bin + 1]) bin++;

@@ -36,5 +36,6 @@ export function readSafetensors(source: Uint8Array | DataView): Blob {
 function readTable(name: string, { dtype, data_offsets: [begin, end] }: Entry, data: Uint8Array): Table {
   const read = READERS[dtype];
   if (!read || end > data.length) throw new Error(`the safetensors blob holds no readable table ${name} (${dtype})`);
+  // A slice is a copy at offset 0: a typed array over the message itself would have to lie at a multiple of its width.
   return read(data.slice(begin, end).buffer as ArrayBuffer);
 }

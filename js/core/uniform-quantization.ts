@@ -162,6 +162,8 @@ const CUBES = HIGH.map((high, bin) => high ** 3 - LOW[bin] ** 3);
 
 /** ∫₀ˣ (y − q(y))² dy, q rounding to the grid. */
 export function errorIntegral(x: number, step: number, end: number): number {
+  // Every whole step adds ∫ e² over (−step/2, step/2), which is step³/12; the rest of the last step adds rest³/3, and
+  // what lies beyond the grid's end is wrong by its distance to it.
   const inside = Math.min(x, end);
   const k = Math.round(inside / step);
   const rest = inside - k * step;
@@ -228,6 +230,7 @@ export class ErrorTables {
     const span = spanOf(plan);
     const whole = plan.granularity === "tensor";
     const kind = isSymmetric(plan) ? 0 : span === "auto" ? 1 : span === "absmax" ? 2 : whole ? 3 : 4;
+    // One number as the key: extents are whole multiples of 1/GRAIN, bits below 16, kinds below 5, so no two share one.
     const tables = this.#under((extent * GRAIN * 16 + plan.bits) * 5 + kind);
     return (sixteenths) => {
       tables[sixteenths] ??= this.#make(gridOf(plan, (sixteenths / 16) * extent, sixteenths / 16));
@@ -245,6 +248,7 @@ export class ErrorTables {
   #under(key: number): GridErrors[] {
     let tables = this.#known.get(key);
     if (!tables) {
+      // A plain reset instead of an LRU: what a drag needs is made again within it.
       if (this.#made > MAX_TABLES) {
         this.#known.clear();
         this.#made = 0;

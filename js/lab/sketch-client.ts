@@ -180,6 +180,7 @@ export class SketchClient {
     const layers = headers.map((header, i) => {
       const part = this.#parts.get(header.name);
       if (!part) return pendingLayer(header, i, typical, model);
+      // Once the layers that failed are left out, those after them move up; a sketch knows its index, so it is read again.
       if (part.layer.index !== i) part.layer = decodeSketch(part.bytes, i).layers[0];
       return header.stored ? withBytesOf(header, part.layer) : part.layer;
     });

@@ -44,13 +44,13 @@ def printed_digits(n: int, seed: int = 0) -> tuple[Tensor, Tensor]:
         (torch.Size([100, 1, 8, 8]), tensor(True), tensor(True))
     """
     if not isinstance(n, int) or n < 1:
-        raise DataError(f"glyphs({n!r}): expected how many digits to draw, a whole number from 1")
+        raise DataError(f"printed_digits({n!r}): expected how many digits to draw, a whole number from 1")
     templates = _templates()
-    chance = torch.Generator().manual_seed(seed)
-    labels = torch.randint(10, (n,), generator=chance)
-    fonts = torch.randint(len(_FONTS), (n,), generator=chance)
+    rng = torch.Generator().manual_seed(seed)
+    labels = torch.randint(10, (n,), generator=rng)
+    fonts = torch.randint(len(_FONTS), (n,), generator=rng)
     parts = [slice(start, start + _AT_ONCE) for start in range(0, n, _AT_ONCE)]
-    return torch.cat([_distorted(templates[fonts[part], labels[part]], chance) for part in parts]), labels
+    return torch.cat([_distorted(templates[fonts[part], labels[part]], rng) for part in parts]), labels
 
 
 @cache
@@ -80,20 +80,22 @@ def _drawn(font: Path, digit: str) -> Tensor:
     return F.pad(fitted, (left, _SIDE - wide - left))
 
 
-def _distorted(drawn: Tensor, chance: torch.Generator) -> Tensor:
+def _distorted(drawn: Tensor, rng: torch.Generator) -> Tensor:
     """Return drawn digits (N×1×32×32) each distorted in its own way and brought to N×1×8×8."""
     n = len(drawn)
 
     def around(middle: float, reach: float) -> Tensor:
-        return middle + (2 * torch.rand(n, generator=chance) - 1) * reach
+        return middle + (2 * torch.rand(n, generator=rng) - 1) * reach
 
     turn, slant = around(0, 0.3), around(0, 0.35)
     wide, high = around(1.0, 0.25), around(1.05, 0.12)
+    # An inverse map: rows of a 2×3 matrix that says for each pixel of the result where it comes from.
     rows = torch.stack([turn.cos() * wide, (slant - turn.sin()) * wide, around(0, 0.12)], 1)
     columns = torch.stack([turn.sin() * high, turn.cos() * high, around(0, 0.08)], 1)
     grid = F.affine_grid(torch.stack([rows, columns], 1), [n, 1, _SIDE, _SIDE], align_corners=False)
     moved = F.grid_sample(drawn, grid, align_corners=False)
+    # A maximum over 3×3 pixels thickens strokes; blended with the digit itself by 0…1 it makes every weight in between.
     bolder = F.max_pool2d(moved, 3, 1, 1).lerp(moved, around(0.5, 0.5).view(n, 1, 1, 1))
     images = F.avg_pool2d(bolder, _SIDE // 8) * around(1.1, 0.3).view(n, 1, 1, 1)
-    noise = torch.randn(images.shape, generator=chance) * 0.03
+    noise = torch.randn(images.shape, generator=rng) * 0.03
     return (images + noise).clamp(0, 1)

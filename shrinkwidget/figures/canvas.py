@@ -112,6 +112,8 @@ class Canvas:
         """Fill rectangles given by arrays of one length; those that touch are one shape, with no seam between them."""
         right, bottom = left + width, np.broadcast_to(bottom, left.shape)
         x, y = np.stack([left, right], axis=1), np.stack([top, top], axis=1)
+        # Rectangles that touch and stand on one base become one outline: anti-aliased one by one, their shared edges
+        # would each be half transparent, and show as a pale line.
         apart = (np.abs(left[1:] - right[:-1]) > _TOUCHING) | (bottom[1:] != bottom[:-1])
         runs = np.split(np.arange(len(left)), np.flatnonzero(apart) + 1) if len(left) else []
         shapes = []
@@ -126,6 +128,8 @@ class Canvas:
             return
         points = np.concatenate(shapes)
         (x0, y0), (x1, y1) = points.min(0), points.max(0)
+        # Lines x + y = s for every multiple s of the spacing: one lattice for all shapes, so that bands of neighbouring
+        # rows line up. Clipping cuts them to the shapes.
         starts = np.arange(np.floor((x0 + y0) / spacing), np.ceil((x1 + y1) / spacing) + 1) * spacing
         across = [np.array([[s - y1, y1], [s - y0, y0]]) for s in starts]
         self.lines(across, color, width, clip_path=(outline_path(shapes), self._axes.transData))
@@ -140,6 +144,7 @@ class Canvas:
 
     def _add(self, artist: Any) -> None:
         # what is drawn later lies above, whatever kind of artist it is
+        # matplotlib draws lines above patches by default, in whatever order they came.
         artist.set_zorder(len(self._axes.get_children()))
         self._axes.add_artist(artist)
 
@@ -190,6 +195,8 @@ class Snapshot(Canvas):
 
         self._write()
         self._canvas.draw()
+        # Colors are looked up by their top 5 bits a channel: 32,768 entries instead of a search for every pixel. In
+        # sixteenths, so that the indices stay in the cache.
         pixels = np.asarray(self._canvas.buffer_rgba()).view("<u4")[:, :, 0]
         image = Image.fromarray(np.concatenate([_nearest_colors(part) for part in np.array_split(pixels, 16)]), "P")
         image.putpalette(_palette().tobytes())
@@ -227,6 +234,7 @@ def outline_path(shapes: Sequence[Floats]) -> Any:
 
 def _nearest_colors(pixels: NDArray[np.uint32]) -> NDArray[np.uint8]:
     """Return the index into the palette for pixels of red, green, blue in the three low bytes."""
+    # Bits 3–7, 11–15 and 19–23 of a little-endian RGBA word are the top five of red, green and blue.
     key = (pixels >> 3) & 0x1F
     key |= (pixels >> 6) & 0x3E0
     key |= (pixels >> 9) & 0x7C00

@@ -64,6 +64,7 @@ def distribution_plot(
     sigma = math.sqrt(layer.energy / layer.n)
     edges = np.linspace(-span, span, bin_count(layer.n, sigma, span, pixels) + 1)
     outline, left = original(layer, edges), survivors(layer, survival, figures.kept, edges)
+    # One grid for the whole layer: its levels can be drawn one by one, if they are far enough apart to be seen.
     ticks = levels(layer, plan, survival)
     one_grid = len(ticks) > 1 and (not plan.quantizer.has_scales or plan.granularity == "tensor")
     bin_width = float(edges[1] - edges[0])
@@ -80,6 +81,8 @@ def distribution_plot(
 
 def shared_span(layers: Sequence[LayerSketch]) -> float:
     """Return half an axis that suits the typical layer; a much wider one runs over its ends."""
+    # 99.7 % of a normal distribution lie within 3 σ; single outliers would make an axis on which all else is a spike.
+    # The constants are those of js/charts/distribution-geometry.ts.
     spans = sorted(min(layer.absmax, 1.08 * _quantile(layer, 0.997)) for layer in layers)
     return 1.15 * spans[len(spans) // 2] or 1.0
 
@@ -97,6 +100,8 @@ def bin_count(n: int, sigma: float, span: float, pixels: float) -> int:
 def body_height(counts: Floats) -> float:
     """Return a height that shows a histogram's body: a bin counts for at most 1.7 times those two bins away."""
     padded = np.pad(counts, 2)
+    # A spike (weights that are exactly zero, or few levels) is cut off rather than flattening the rest: one or two bins
+    # that rise far above those two away are no body.
     around = np.maximum(padded[:-4], padded[4:])
     return 1.06 * float(np.minimum(counts, 1.7 * around).max()) or 1.0
 
@@ -119,5 +124,6 @@ def _quantile(layer: LayerSketch, share: float) -> float:
 
 def _cell_edges(values: Floats) -> Floats:
     """Return the boundaries half-way between neighbouring values, the outer cells as wide to either side."""
+    # A weight rounds to its nearest level, so the cells of levels meet half-way between them.
     middle = (values[1:] + values[:-1]) / 2
     return np.concatenate([[2 * values[0] - middle[0]], middle, [2 * values[-1] - middle[-1]]])

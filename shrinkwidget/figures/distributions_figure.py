@@ -252,6 +252,7 @@ class SmallMultiples(Distributions):
         def shape(columns: int) -> float:
             return width / columns / (height / math.ceil(number / columns))
 
+        # Ratios compare by their logarithms: twice as wide is as bad as half as wide.
         ideal = math.log(_WIDE_CELL)
         return min(range(natural, number + 1), key=lambda columns: abs(math.log(shape(columns)) - ideal))
 

@@ -78,11 +78,13 @@ def explorer_snapshot(
     "result". `order`: the layers' indices in the order of the forward pass, if that is known. `metric`: "name",
     "percent" and "higher" of the scores, if that is known before the first.
     """
+    # An order that does not name each layer once (of a forward pass that shares layers) is of no use for rows.
     order = order if sorted(order) == list(range(len(sketch.layers))) else range(len(sketch.layers))
     rows = len(chosen_layers(sketch, order))
     side = _side_of(estimate, score, baseline, history, metric)
     title = wrap(recipe_sentence(estimate.recipe).split(" · "), _WIDTH - 2 * MARGIN, partial(measure, size=13))
     top = _LINE_TOP + LINE_HEIGHT * (len(title) - 1) + 9
+    # Rows fill the height of the right side where they can; below 22 pixels names would touch.
     row = min(30.0, max(22.0, (side.height - _AROUND) / rows))
     body = max(side.height, rows * row + _AROUND)
     canvas = Snapshot(_WIDTH, top + body + MARGIN)

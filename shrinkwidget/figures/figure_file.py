@@ -179,6 +179,7 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 def _facts(data: bytes) -> str | None:
     """Return the JSON in the metadata of a PDF, an SVG or a PNG."""
+    # Without a PDF library: matplotlib writes its metadata uncompressed, and escapes what a PDF string needs to.
     if data.startswith(b"%PDF"):
         match = _PDF_TEXT.search(data)
         return None if match is None else re.sub(rb"\\(.)", rb"\1", match[1], flags=re.DOTALL).decode("ascii")

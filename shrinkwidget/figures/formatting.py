@@ -45,6 +45,7 @@ def share_text(fraction: float) -> str:
     """Return a fraction as a percentage that never rounds up to all or down to nothing: 0.9997 is "99.9 %"."""
     if fraction <= 0 or fraction >= 1:
         return f"{'100' if fraction >= 1 else '0'}{_PERCENT}"
+    # "100 % pruned" of a layer in which a weight is left would be untrue, and so would "0 %".
     if math.floor(100 * fraction + 0.5) in (0, 100):
         return f"{fixed(100 * min(0.999, max(0.001, fraction)), 1)}{_PERCENT}"
     return f"{fixed(100 * fraction, 0)}{_PERCENT}"
@@ -73,6 +74,7 @@ def significant(value: float, digits: int) -> str:
     if rounded == 0:
         return "0"
     if 1e-6 <= abs(rounded) < 1e21:
+        # JavaScript writes plain digits from 1e-6 up to 1e21, Python from 1e-4 up to 1e16.
         return f"{Decimal(repr(rounded)):f}".removesuffix(".0")
     mantissa, _, exponent = repr(rounded).partition("e")
     return f"{mantissa.removesuffix('.0')}e{int(exponent):+d}"
@@ -191,6 +193,7 @@ def recipe_label(recipe: Recipe) -> str:
 
     The page says the same (``js/explorer/recipe-label.ts``): the vectors hold the two together.
     """
+    # From the text and not the object: what it leaves out goes without saying, and whatever else it says must show.
     text = recipe.to_json()
     fields = json.loads(text)
     layers = fields.pop("layers", {})
@@ -250,6 +253,7 @@ def _setting(name: str, value: Any) -> str:
 
 def _checksum(text: str) -> str:
     """Return four hexadecimal digits that tell one text from another (FNV-1a of its UTF-8)."""
+    # Not Python's hash, which differs between processes and from the page's. 16 bits tell a handful of labels apart.
     value = 0x811C9DC5
     for byte in text.encode():
         value = (value ^ byte) * 0x01000193 & 0xFFFFFFFF

@@ -38,6 +38,7 @@ def glyph(letter: str, bold: bool, families: Families = (FAMILY,)) -> Glyph:
             break
     font.set_size(_SIZE, 72)
     code = ord(letter) if font.get_char_index(ord(letter)) else ord(MISSING)
+    # 16.16 fixed point, and not rounded to pixels as `advance` is: widths add up over a long text.
     advance = font.load_char(code).linearHoriAdvance / 65536 / _SIZE
     vertices, codes = font.get_path()
     return Glyph(np.asarray(vertices) / _SIZE, np.asarray(codes, dtype=np.uint8), advance)

@@ -39,6 +39,7 @@ def fit_text(text: str, width: float, measure: Measure) -> str:
 
 def _cut(text: str, keep: int, numbers: bool) -> str:
     """Return the text without its middle; with `numbers` those in there stay, and none is cut in two."""
+    # A third of what is kept at the front, the rest at the end, which says more: "layer3.0.…downsample.0.weight".
     start, end = keep // 3, len(text) - (keep - keep // 3)
     if not numbers:
         return f"{text[:start]}…{text[end:]}"
@@ -81,6 +82,7 @@ def place_label(
     for x, y in _around(*point, *size, gap):
         box = Box(x, y, *size)
         clear = not any(_covers(box, *p) for p in points) and not any(y < level < y + box.height for level in levels)
+        # Every place is checked by brute force: there are ten places, and at most some hundred points.
         if _inside(box, bounds) and clear:
             return box
     return None

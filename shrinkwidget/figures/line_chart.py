@@ -238,6 +238,7 @@ def with_headroom(ys: tuple[float, float], value: float | None, height: float, b
     pad = (high - low) * 0.02
     if value is None or not math.isfinite(value):
         return low, high + pad
+    # The height of a line of text in units of the axis.
     name = (high - low) * (SMALL + 6) / max(height, 40)
     return (min(low, value - name), high + pad) if below else (low, max(high + pad, value + name))
 
@@ -249,6 +250,8 @@ def spread_apart(wanted: Sequence[float], gap: float, low: float, high: float) -
     """
     if (len(wanted) - 1) * gap > high - low:
         return None
+    # Pool adjacent violators: walk upwards, and merge a place with the block below as long as they would overlap. Each
+    # block sits where the sum of its squared moves is least, at the mean.
     order = sorted(range(len(wanted)), key=lambda i: wanted[i])
     blocks: list[list[int]] = []
 

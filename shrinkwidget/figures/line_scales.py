@@ -70,6 +70,8 @@ def score_domain(scores: Sequence[Scored], n: int, is_share: bool) -> Domain:
     high = max(values + [high for _, _, high in known if high is not None])
     if not is_share:
         return padded(low, high)
+    # The finest axis that holds all, unless its whole length is less than ten examples: then two neighbouring scores
+    # would stand far apart by chance.
     for start in SHARE_STARTS:
         if start <= low and start < min(values) - 0.03 and 1 - start >= _FEWEST / max(1, n):
             return start, 1.0

@@ -137,6 +137,7 @@ def epochs_done(now: Mapping[str, Any] | None) -> float:
     before = [0, *round_ends(now)][now["round"] - 1]
     if now["phase"] == "prune" or now["epoch"] == 0:
         return float(before + now["epoch"])
+    # Of a stream nobody knows how many steps an epoch has: half of it, so that the point moves at all.
     part = 1.0 if now["phase"] != "train" else now["step"] / now["steps"] if now["steps"] else 0.5
     return float(before + now["epoch"] - 1 + part)
 
@@ -161,16 +162,11 @@ def _title(canvas: Canvas, shown: Shown) -> None:
         _MARGIN + width + 14, 27, canvas.fitted(_method_text(shown), room - width - 14, size=12), size=12, color=MUTED
     )
     canvas.text(_WIDTH - _MARGIN, 27, state, size=12, color=MUTED, align="right")
-    place = canvas.fitted(shown.get("error") or _place_text(shown), _WIDTH - 2 * _MARGIN, size=13)
+    now = shown["progress"]
+    where = "not begun" if now is None else f"{len(shown['curves']['at'])} of {round_ends(now)[-1]} epochs"
+    place = canvas.fitted(shown.get("error") or where, _WIDTH - 2 * _MARGIN, size=13)
     canvas.text(_MARGIN, 51, place, size=13, color=INK)
     canvas.line(_MARGIN, 64, _WIDTH - _MARGIN, 64, LINE)
-
-
-def _place_text(shown: Shown) -> str:
-    now = shown["progress"]
-    if now is None:
-        return "not begun"
-    return f"{len(shown['curves']['at'])} of {round_ends(now)[-1]} epochs"
 
 
 def _figures(canvas: Canvas, x: float, y: float, shown: Shown) -> None:

@@ -108,7 +108,7 @@ class _Reader:
     def named(self, found: object) -> list[Series]:
         if isinstance(found, Mapping) and not _is_point(found):
             return [
-                replace(one, name=_joined(str(name), one.name))
+                replace(one, name=f"{name}, {one.name}" if one.name else str(name))
                 for name, own in found.items()
                 for one in self.series(own)
             ]
@@ -131,6 +131,7 @@ class _Reader:
         if not found:
             self.empty = "the list is empty"
             return []
+        # A list of lists, or of runs: one for each seed. A tuple of (model, score) is a point, and no list.
         if all(isinstance(own, TrainingRun) or (isinstance(own, list | tuple) and not _is_pair(own)) for own in found):
             return self._of_seeds([self.series(own) for own in found])
         points = [self.point(own) for own in found]
@@ -242,6 +243,7 @@ class _Reader:
         recipe = about.get("recipe")
         recipe = Recipe.from_json(recipe) if isinstance(recipe, str) else recipe
         nbytes, ratio = _number(about.get("nbytes")), _number(about.get("ratio"))
+        # The first that tells both says how large the dense file is, so that others can be placed by either.
         if nbytes and ratio and self.dense_nbytes is None:
             self.dense_nbytes = nbytes * ratio
         seed = about.get("seed")
@@ -295,10 +297,6 @@ def _number(found: Any) -> float | None:
     if isinstance(found, bool) or not isinstance(found, int | float):
         return None
     return float(found)
-
-
-def _joined(name: str, own: str) -> str:
-    return f"{name}, {own}" if own else name
 
 
 def _treatment(point: Point) -> str:

@@ -54,6 +54,7 @@ class Row:
 
 def chosen_layers(sketch: Sketch, order: Sequence[int]) -> list[int]:
     """Return the indices of the layers that are drawn, in this order: all, or the largest if there are too many."""
+    # More than 24 rows are too low to read; the largest layers are where the bytes are.
     largest = sorted(order, key=lambda i: -sketch.layers[i].n)[:MOST_ROWS]
     return [i for i in order if i in largest]
 
@@ -139,6 +140,8 @@ def _numbers(canvas: Canvas, frame: Frame, plot: Frame, index: int, row: Row, la
 
 def draw_distributions(canvas: Canvas, frames: Sequence[Frame], pictures: Sequence[DistributionPlot]) -> None:
     """Draw pictures, each into its frame: pruned band, bars of effective weights, outline, levels, threshold."""
+    # Kind by kind over all rows, not row by row: each kind is then one matplotlib artist, which is what drawing time
+    # depends on.
     placed = [_Placed(frame, picture) for frame, picture in zip(frames, pictures, strict=True)]
     pruned = [shape for p in placed for shape in p.pruned()]
     if canvas.page.style.hatch:

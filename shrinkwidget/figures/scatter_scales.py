@@ -69,6 +69,7 @@ class Scales:
 
 def byte_domain(nbytes: Sequence[float], dense: float) -> Domain:
     """Return the bytes an axis covers: from well below the smallest trial to the dense size, thirtyfold at least."""
+    # Half decades, and always thirtyfold: the axis keeps still while a slider adds points.
     least = min([dense / 30, *nbytes])
     return 10 ** (math.floor(2 * math.log10(least / 1.15)) / 2), max([dense, *nbytes]) * 1.18
 

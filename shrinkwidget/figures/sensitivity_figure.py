@@ -138,6 +138,7 @@ class SensitivityLines(_OfSensitivity):
         dense, ranked = self.found.dense, self.found.ranked
         values = [score.value for layer in ranked for score in layer.scores]
         low, high = value_domain(values, dense.value, dense.percent)
+        # A line that hardly leaves the dense model's cannot be told from others like it: it gets no color and no name.
         apart = [
             layer
             for layer in ranked[: len(LOOKS)]
@@ -246,6 +247,7 @@ class SensitivityMap(_OfSensitivity):
         """Return the score that is all lost: the worst there is, at least a tenth below the dense one."""
         dense = self.found.dense
         values = [score.value for layer in self.found.layers for score in layer.scores]
+        # Or, where nothing is lost anywhere, differences of a tenth of a per cent would fill the scale.
         least = 0.1 * abs(dense.value)
         return min(*values, dense.value - least) if dense.higher else max(*values, dense.value + least)
 

@@ -191,6 +191,7 @@ class SizeByPart(_OfEstimate):
             max(max(canvas.measure(part, size=10), canvas.measure(text, size=10)) for part, text in texts.items()) + 8
         )
         middles = ((ends[1:] + ends[:-1]) / 2).tolist()
+        # Parts may be slivers: names stand below, as near as they fit, with a line up to the part they mean.
         places = spread_apart(middles, widest, widest / 2, canvas.width - widest / 2)
         base = head + SIZE_BARS
         if places is None:
@@ -322,6 +323,8 @@ def _steps_of(look: Sketch, e: Estimate) -> tuple[Step, ...]:
             name: {f: own[f] for f in ("sparsity", "structure") if f in own} if isinstance(own, Mapping) else own
             for name, own in recipe.layers.items()
         }
+        # The same recipe without its rounding says what pruning alone saves; of overrides only what they say of
+        # pruning.
         only = recipe.with_(bits=32, quantizer="uniform", granularity="channel", uncompressed_bits=32, layers=pruning)
         pruned = estimate_of(look, only) if rounds else e
         steps.append(Step("pruned", pruned.nbytes, pruned.exact))

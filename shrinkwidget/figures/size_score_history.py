@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final
 
@@ -264,6 +264,7 @@ def shape_of(visit: Score) -> str:
 
 def latest(history: Sequence[Score]) -> list[Score]:
     """Return one visit for each recipe and each retrained or recovered model: the latest, if it came to a value."""
+    # A dict keeps the last of equal keys, in the place of the first: the order of the visits stays.
     visits = {(v.get("result") or "", v.get("provenance", PLAIN), v["recipe"]): v for v in history}
     return [visit for visit in visits.values() if value_of(visit) is not None]
 
@@ -283,13 +284,18 @@ class HistoryPanel:
         """Draw it with its upper left corner at (x, y)."""
         heading(canvas, x, y + 6, width, "HISTORY", f"{self.metric.name} against bytes")
         above = 26.0 if self._note(canvas, x, y + 22, width) else 8.0
-        frame = self._frame(canvas, Frame(width, height - above, 0, 10, 16, 20, x, y + above))
-        scales = self._scales(frame)
+        # The ticks' values need room at the left, and which ticks there are depends on the height alone.
+        bare = Frame(width, height - above, 0, 10, 16, 20, x, y + above)
+        ticks = [tick_text(tick, self.metric.percent) for tick in self._scales(bare).y_ticks]
+        left = max(44.0, max(canvas.measure(text, size=10) for text in ticks) + 9)
+        scales = self._scales(replace(bare, left=left))
         dense = value_of(self.baseline)
         self._axes(canvas, scales, dense)
         sizes = np.array([scales.x(visit["nbytes"]) for visit in self.visits])
         values = np.array([scales.y(visit["value"]) for visit in self.visits])
         if self.metric.higher is not None:
+            # Two fronts: with recalibrated statistics the same recipes score better, and one line through both would
+            # jump.
             for recalibrated in (False, True):
                 some = [i for i, visit in enumerate(self.visits) if bool(visit.get("recalibrated")) is recalibrated]
                 pairs = [(self.visits[i]["nbytes"], self.visits[i]["value"]) for i in some]
@@ -329,12 +335,6 @@ class HistoryPanel:
         drawn = [v["value"] for v in self.visits] + [v["predicted"] for v in self._predicted()]
         values = value_domain(drawn, value_of(self.baseline), self.metric.percent)
         return Scales(frame, byte_domain(nbytes, self.estimate.original_nbytes), values)
-
-    def _frame(self, canvas: Canvas, bare: Frame) -> Frame:
-        """Return the frame with room for the ticks' values at its left."""
-        ticks = self._scales(bare).y_ticks
-        longest = max(canvas.measure(tick_text(tick, self.metric.percent), size=10) for tick in ticks)
-        return Frame(bare.width, bare.height, max(44.0, longest + 9), bare.right, bare.top, bare.bottom, bare.x, bare.y)
 
     def _axes(self, canvas: Canvas, scales: Scales, dense: float | None) -> None:
         """Draw the grid, the ticks' values, and the lines of the dense model and of the size of now."""

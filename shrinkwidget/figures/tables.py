@@ -126,6 +126,8 @@ class Table:
 
 def _no_formula(value: object) -> object:
     """Return a cell that no spreadsheet computes."""
+    # A layer may be called "=cmd|…": spreadsheets run what begins like a formula (CSV injection), and show a text
+    # behind an apostrophe.
     return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
 
 

@@ -31,6 +31,7 @@ def nice_below(value: float) -> float:
     if not value > 0:
         return 1.0
     power = _power(value)
+    # 1e-9, since 3 · 0.1 is 0.30000000000000004: a step that is only above by rounding still counts.
     return max(step * power for step in _NICE if step * power <= value * (1 + 1e-9))
 
 
@@ -69,6 +70,7 @@ def whole_ticks(low: float, high: float, wanted: int) -> list[float]:
     """Return whole ticks, two more than wanted at most: a label that reads 2.5 epochs would say nothing."""
     step = 1.0
     while math.floor(high / step) - math.ceil(low / step) + 1 > max(1, wanted) + 2:
+        # 2.5 is nice but not whole: it is skipped.
         step = _next_nice(step) if _next_nice(step) % 1 == 0 else _next_nice(_next_nice(step))
     return [i * step for i in range(math.ceil(low / step), math.floor(high / step) + 1)]
 

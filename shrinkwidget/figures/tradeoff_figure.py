@@ -23,7 +23,7 @@ from .formatting import (
     value_text,
 )
 from .label_placement import Box, place_label
-from .line_chart import LineChart, Look, line_chart, look_of, named_lines, room_for, with_headroom, write_names
+from .line_chart import LineChart, line_chart, look_of, named_lines, room_for, with_headroom, write_names
 from .page import Page, PageOptions
 from .read_results import Basis, Point, Results, read_results
 from .scatter_scales import Frame, Scales, byte_domain, pareto_front, value_domain
@@ -108,6 +108,7 @@ class TradeOff(Chart):
     def draw(self, area: Area) -> None:
         """Draw the dense line, the intervals, the points and their front, and the names of the series."""
         page, results, dense = area.page, self.results, self.results.baseline
+        # In this order: points, then the room that names and ticks take, and only then the scales, which need both.
         series = [(one, look_of(i)) for i, one in enumerate(results.series)]
         placed = [[(x, p) for p in one.points if (x := self._x(p)) is not None] for one, _ in series]
         if not any(placed):
@@ -129,8 +130,13 @@ class TradeOff(Chart):
             chart.bars(at, [low for low, _ in bars], [high for _, high in bars], look)
             if one.connected:
                 chart.line(at, values, look)
-            else:
-                self._cloud(chart, at, points, look)
+                continue
+            # A history: every point, and a line through those that no other beats.
+            chart.dots(at, values, look)
+            higher = self.results.metric.higher
+            if self.front and higher is not None and len(points) > 1:
+                best = self._best(points, higher)
+                chart.line([at[i] for i in best], [values[i] for i in best], look, dots=False, width=1.1)
         ends = [points[-1][1].value if points else math.nan for points in placed]
         write_names(
             chart,
@@ -141,14 +147,6 @@ class TradeOff(Chart):
         )
         if self.annotate:
             self._annotate(chart, scales, [point for points in placed for point in points])
-
-    def _cloud(self, chart: LineChart, x: Sequence[float], points: Sequence[tuple[float, Point]], look: Look) -> None:
-        """Draw a history: every point, and through those that no other beats a line."""
-        chart.dots(x, [p.value for _, p in points], look)
-        higher = self.results.metric.higher
-        if self.front and higher is not None and len(points) > 1:
-            best = self._best(points, higher)
-            chart.line([x[i] for i in best], [points[i][1].value for i in best], look, dots=False, width=1.1)
 
     def _best(self, points: Sequence[tuple[float, Point]], higher: bool) -> list[int]:
         sign = 1 if self.across == "nbytes" else -1
@@ -198,6 +196,7 @@ class TradeOff(Chart):
                     va="center",
                 )
                 steps = range(0, int(box.width) + 1, 8)
+                # place_label avoids points, so a label that stands is entered as a row of them.
                 taken += [(box.x + step, box.y + up) for step in steps for up in (2.0, box.height - 2)]
 
     def _x(self, point: Point) -> float | None:

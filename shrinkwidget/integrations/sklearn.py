@@ -144,6 +144,7 @@ class SklearnModel(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return predictions of a regression, or decision values."""
+        # A column is dropped where scikit-learn's predict gives a vector.
         values: Tensor = self.estimator(self._rows(x))
         return values.squeeze(1) if self._squeezed else values
 

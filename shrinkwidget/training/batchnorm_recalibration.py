@@ -32,6 +32,7 @@ class BatchNormRecalibration:
         self._stopped, self._patience = stopped, patience
         self._most = method.batches
         self._source = spec.source if isinstance(spec.source, CompressedModel) else compress(spec.source, Recipe())
+        # Until all batches are seen the old statistics stay: half of a mean is worse than none.
         self._result = self._source
         if spec.options.checkpoint is not None or spec.resume:
             raise DataError("RecalibrateBatchNorm takes no checkpoint: it is over in one pass")

@@ -97,6 +97,7 @@ class Checkpoint:
         """
         tensors = {f"now/{name}": tensor for name, tensor in now.items()}
         scalars: dict[str, Any] = {}
+        # Right after an epoch that was the best so far.
         if log.best is not None and log.best.state is not now:  # else they are these, and would be in it twice
             tensors |= {f"best/{name}": tensor for name, tensor in log.best.state.items()}
         for number, state in optimizer.state_dict()["state"].items() if log.epoch else ():
@@ -123,6 +124,7 @@ class Checkpoint:
         """
         try:
             file, header = _opened(path)
+            # Everything is read before anything is believed: the checksum covers all of it.
             tensors = {name: file.read(name) for name in file.tensors}
             if file.metadata["crc32"] != f"{_crc(header, map(raw_bytes, tensors.values())):08x}":
                 raise FileError("its checksum does not match: the file was damaged or changed after it was written")
@@ -208,6 +210,7 @@ def _file(tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> list[Any]:
     header = bytearray(_START + b"00000000" + rest.encode())
     header += b" " * (-len(header) % 8)  # the format aligns its data
     body = [raw_bytes(tensor) for _, tensor in ordered]
+    # Filled in last: the checksum has a fixed place and length, so that it does not move what it covers.
     header[len(_START) : len(_START) + 8] = f"{_crc(header, body):08x}".encode()
     return [len(header).to_bytes(8, "little"), bytes(header), *body]
 

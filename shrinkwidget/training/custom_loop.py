@@ -142,6 +142,7 @@ class ConstrainedTraining:
 
     def _trains(self, optimizer: Optimizer) -> bool:
         """Tell whether an optimizer has any of the model's parameters: the hooks are called for all there are."""
+        # By identity: comparing tensors with == would compare their values.
         ours = set(map(id, self._parameters.values()))
         return any(id(parameter) in ours for group in optimizer.param_groups for parameter in group["params"])
 

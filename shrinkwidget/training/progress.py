@@ -167,6 +167,7 @@ class BestWeights:
         # Weights of an earlier round are of another recipe, less sparse, and no measure for these.
         if other is None or other.round != self.round or self.value is None or other.value is None:
             return True
+        # "≥": of two equally good epochs the later has seen more data.
         return self.value >= other.value if metric.higher else self.value <= other.value
 
 

@@ -82,6 +82,8 @@ def spare_normal_kept() -> Iterator[None]:
     try:
         yield
     finally:
+        # Box–Muller makes normal numbers in pairs: numpy hands out one and keeps the other (`has_gauss`, `gauss`),
+        # outside of the bit generator.
         if before["has_gauss"]:
             with _ONE_AT_A_TIME:
                 now = np.random.get_state(legacy=False)  # noqa: NPY002

@@ -113,6 +113,7 @@ class Schedule:
             return self.lr * (1 + math.cos(math.pi * share)) / 2
         if self.decay == "step":
             epochs = (m * self.epochs if m < 1 else m for m in self.milestones)
+            # Milestones below 1 are fractions of the training, others epochs.
             return self.lr * self.gamma ** sum(progress >= m for m in epochs)
         return self.lr
 

@@ -45,6 +45,7 @@ class SharedWeights:
         self._codebook = torch.cat([codebook, codebook.new_zeros(1)]).to(device)
         self._counts = torch.bincount(self._cells, minlength=pruned + 1).clamp(min=1)  # never divided by zero
         # by cell, the place of the first weight in it, which `tie_` copies from
+        # "amin" gives the same first weight whatever order a GPU's threads take.
         self._first = torch.zeros_like(self._counts).scatter_reduce_(
             0, self._cells, torch.arange(len(cells), device=device), "amin", include_self=False
         )
@@ -55,6 +56,8 @@ class SharedWeights:
 
     def average_(self, gradient: Tensor) -> None:
         """Replace the gradient of every weight by the mean over those that share its value."""
+        # The mean, not the sum as in the paper: the sum grows with the cell, and a rate that suits one layer would not
+        # suit another. What is pruned is a cell of its own, whose gradient nobody uses.
         sums = torch.zeros_like(self._codebook).index_add_(0, self._cells, gradient.reshape(-1).float())
         gradient.copy_((sums / self._counts)[self._cells].view(gradient.shape))
 

@@ -66,6 +66,7 @@ class BaseWidget(anywidget.AnyWidget):
 
         A value that cannot be is told, and what the kernel has is sent back; ipywidgets would print a traceback.
         """
+        # Whatever is not the page's to set is left out silently: echoes of our own news come this way, too.
         theirs = {name: value for name, value in sync_data.items() if name in self._from_page}
         try:
             with self._lock:
@@ -159,5 +160,6 @@ def _answer_where_asked(comm: Any) -> None:
 
     ipykernel 7.4 instead sends them to the thread that spoke on this comm last, which waits for the running cell.
     """
+    # Private, and gone in other versions: without the attribute there is nothing to do.
     if hasattr(comm, "_reply_subshell_for"):
         comm._reply_subshell_for = None

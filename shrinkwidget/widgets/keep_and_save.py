@@ -87,6 +87,7 @@ def is_packed(path: Path) -> bool:
     starts = [f'{{"__metadata__":{{"format":"{name}"'.encode() for name in (FORMAT, ENTROPY)]
     try:
         with path.open("rb") as file:
+            # Behind the 8 bytes of length; an entropy-coded file begins alike, so both starts are tried.
             head = file.read(8 + max(map(len, starts)))[8:]
     except OSError as error:
         raise FileError(f"cannot read {quoted(path)}: {error.strerror or error}") from error

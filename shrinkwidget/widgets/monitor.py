@@ -132,6 +132,7 @@ class Monitor(BaseWidget):
 
     def _show(self, run: TrainingRun[Any]) -> None:
         news = values_of(run)
+        # Curves change once an epoch, and are the largest of all news.
         if len(news["curves"]["at"]) == len(self._curves["at"]):
             del news["curves"]
         with self._lock, self.hold_sync():

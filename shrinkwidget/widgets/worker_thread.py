@@ -162,6 +162,8 @@ class Worker:
 
     def _poll(self, job: _Job) -> bool:
         """Give work that comes first its turn, unless asked from a thread that only helps; tell whether to stop."""
+        # Nested: urgent work runs inside the poll of what it interrupts, on the same thread, so that torch is never
+        # entered twice. A helper thread that polls must not do that.
         if threading.current_thread() is self._thread:
             while (other := self._next_before(job)) is not None:
                 self._do(other)

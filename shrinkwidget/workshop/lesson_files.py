@@ -164,6 +164,8 @@ def _put(target: Path, name: str, notebook: dict[str, Any], record: dict[str, li
         if theirs == ours:
             record[name] = ours
             return "there already"
+        # Three versions: ours now, theirs, and ours as it was written there (the record). Theirs equal to the record
+        # means that they have changed nothing.
         changed = len(set(ours) - set(record.get(name, ())))
         news = f"the lesson has {changed} new or changed cells" if changed else "the lesson has not changed since"
         if theirs != record.get(name):

@@ -128,6 +128,7 @@ def _threshold(values: Tensor) -> float:
     levels = (torch.arange(256).double() + 0.5) / 256
     below, sums = counts.cumsum(0), (counts * levels).cumsum(0)
     above = below[-1] - below
+    # Variance between two groups: n₀·n₁·(μ₀ − μ₁)², up to a constant. All 256 thresholds at once.
     between = (sums / below.clamp(min=1) - (sums[-1] - sums) / above.clamp(min=1)).square() * below * above
     return float(levels[between.argmax()])
 

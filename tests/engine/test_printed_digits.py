@@ -52,7 +52,8 @@ def test_a_few_of_every_class_are_drawn_from_the_training_split() -> None:
 
 @pytest.mark.parametrize("ask", [lambda: demo.printed_digits(0), lambda: demo.few(0), lambda: demo.few(1000)])
 def test_too_many_or_none_are_refused(ask: object) -> None:
-    with pytest.raises(DataError, match=r"expected how many|there are 1 to \d+ images of every digit"):
+    refusals = r"^printed_digits\(0\): expected how many|there are 1 to \d+ images of every digit"
+    with pytest.raises(DataError, match=refusals):
         ask()  # type: ignore[operator]
 
 
