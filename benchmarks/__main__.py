@@ -8,7 +8,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from . import browser_drag, browser_estimator, checkpoint_server, engine_speed, file_sizes, machine_info, startup_time
+from . import (
+    browser_drag,
+    browser_estimator,
+    checkpoint_server,
+    engine_speed,
+    file_sizes,
+    machine_info,
+    scale,
+    startup_time,
+)
 from .result_rows import Row
 from .results_table import markdown
 
@@ -20,6 +29,7 @@ PARTS: Final[dict[str, Callable[[machine_info.Calm], Iterator[Row]]]] = {
     "sizes": file_sizes.rows,
     "core": browser_estimator.rows,
     "checkpoints": checkpoint_server.rows,
+    "scale": scale.rows,
 }
 
 

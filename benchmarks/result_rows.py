@@ -107,11 +107,11 @@ ROOT = Path(__file__).parents[1]
 SCALE = {"s": 1.0, "ms": 1e3}
 
 
-def seconds(work: Callable[[], object]) -> float:
+def seconds(work: Callable[[], object], clock: Callable[[], float] = time.perf_counter) -> float:
     """Return how long one call took."""
-    start = time.perf_counter()
+    start = clock()
     work()
-    return time.perf_counter() - start
+    return clock() - start
 
 
 def timed(work: Callable[[], object], runs: int, unit: Literal["s", "ms"], calm: Callable[[], object]) -> Figure:
@@ -121,12 +121,16 @@ def timed(work: Callable[[], object], runs: int, unit: Literal["s", "ms"], calm:
 
 
 def side_by_side(
-    works: Sequence[Callable[[], object]], runs: int, unit: Literal["s", "ms"], calm: Callable[[], object]
+    works: Sequence[Callable[[], object]],
+    runs: int,
+    unit: Literal["s", "ms"],
+    calm: Callable[[], object],
+    clock: Callable[[], float] = time.perf_counter,
 ) -> list[Figure]:
     """Return the times of several works, run in turn (A B A B) so that a slow minute hits all of them."""
     times: list[list[float]] = [[] for _ in works]
     for _ in range(runs):
         for work, found in zip(works, times, strict=True):
             calm()
-            found.append(SCALE[unit] * seconds(work))
+            found.append(SCALE[unit] * seconds(work, clock))
     return [Figure(tuple(found)) for found in times]
