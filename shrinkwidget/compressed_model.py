@@ -33,7 +33,7 @@ from .exports import Exported, export, export_settings
 from .exports.exporter import Progress
 from .files import PackedModel, pack, read
 from .files.packed_file_writer import section_lengths
-from .method_registry import PLAIN, every_setting
+from .method_registry import PLAIN, Statistics, every_setting
 from .recipe import Recipe, RecipeFields, layer_label, recipe_from
 
 
@@ -50,6 +50,16 @@ class NarrowedWidths:
     original_macs: int | None
     original_nbytes: int
     unreached: tuple[str, ...] = ()
+
+    def told_by(self, estimate: Estimate) -> Estimate:
+        """Return an estimate of what is left that tells of the channels which went."""
+        return replace(
+            estimate,
+            original_nbytes=self.original_nbytes,
+            widths=self.widths,
+            macs=self.macs,
+            original_macs=self.original_macs,
+        )
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -222,14 +232,7 @@ class CompressedModel:
         """
         if narrowed is None:
             return self
-        estimate = self.estimate and replace(
-            self.estimate,
-            original_nbytes=narrowed.original_nbytes,
-            widths=narrowed.widths,
-            macs=narrowed.macs,
-            original_macs=narrowed.original_macs,
-        )
-        return replace(self, narrowed=narrowed, estimate=estimate)
+        return replace(self, narrowed=narrowed, estimate=self.estimate and narrowed.told_by(self.estimate))
 
     @public()
     def save(self, path: str | os.PathLike[str], entropy: bool = False) -> int:
@@ -406,28 +409,49 @@ def _narrower(
     model: Source, recipe: Recipe, sketch: Sketch | None, calibration: object, example: object
 ) -> CompressedModel:
     """Return a model compressed by a recipe that removes channels: they go first, what is left is compressed."""
-    if not isinstance(model, nn.Module):
-        raise ModelError(f"channels=… makes a smaller module, and this is {a_type(model)}: give the nn.Module")
     statistics = sketch.calibration if sketch is not None else None
     if calibration is not None:
         statistics = calibrated(model, calibration)
+    left = without_channels(model, recipe, example, statistics)
+    return _compressed(left.model, left.weights, recipe, left.sketch).with_widths(left.widths)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class WithoutChannels:
+    """What is left of a model when the channels that a recipe removes are gone: everything else is done to this.
+
+    `sketch` is what an importance with calibration data needs to know of it, None where none asks.
+    """
+
+    model: nn.Module
+    weights: ModelTensors
+    sketch: Sketch | None
+    widths: NarrowedWidths
+
+
+def without_channels(model: Source, recipe: Recipe, example: object, statistics: Statistics | None) -> WithoutChannels:
+    """Return what is left of a model without the channels that a recipe removes; the model stays as it is.
+
+    Raises:
+        ModelError: for what is no module, or as `narrower`.
+    """
+    if not isinstance(model, nn.Module):
+        raise ModelError(f"channels=… makes a smaller module, and this is {a_type(model)}: give the nn.Module")
     narrow = narrower(model, recipe, example, statistics)
     weights = open_model(narrow.model)
     known = None
     if isinstance(statistics, Calibration) and recipe.prunes:
         known = replace(counted(weights), calibration=statistics.of(narrow.model))
-    small = _compressed(narrow.model, weights, recipe, known)
     dense = safetensors_bytes(open_model(model).saved)
-    return small.with_widths(narrowed_widths(narrow.channels, narrow.left, dense))
+    return WithoutChannels(narrow.model, weights, known, narrowed_widths(narrow.channels, narrow.left, dense))
 
 
 def narrowed_widths(found: Channels, left: Sequence[int], original_nbytes: int) -> NarrowedWidths:
     """Return what a compressed model knows of the channels that went, so many of each family being left."""
     full = [family.channels for family in found.families]
-    widths = {family.name: (family.channels, now) for family, now in zip(found.families, left, strict=True)}
     missed = tuple(layer for width in found.fixed if width.reason == UNREACHED for layer in width.layers)
     macs, original = found.macs_after(left), found.macs_after(full)
-    return NarrowedWidths(widths, macs, original, original_nbytes, missed)
+    return NarrowedWidths(found.widths(left), macs, original, original_nbytes, missed)
 
 
 def compress_trained(model: nn.Module, recipe: Recipe) -> CompressedModel:

@@ -36,6 +36,7 @@ def explore(
     next_token: bool | None = None,
     layout: Stated = None,
     calibration: object = None,
+    example: object = None,
     recalibrate_batchnorm: bool = False,
     predict_first: bool = False,
     view: Literal["full", "simple"] = "full",
@@ -60,13 +61,15 @@ def explore(
         layout: which axis of a state dict's or a file's tensors is the output channels; see `sketch`.
         calibration: examples for an importance that needs them, ``"wanda"`` or ``"taylor"``, see `sketch`, and for
             "Recover".
+        example: what the model runs on, for recipes that remove channels: a tensor, a tuple of positional or a dict of
+            keyword arguments, or what ``sw.channels`` found on one. Left out, the first of `eval_data`.
         recalibrate_batchnorm: whether the switch is on that re-estimates batch norm's statistics on 512 examples of
             `train_data`, without their labels, before every score; what is then kept or saved has them, too.
         predict_first: whether every score is covered until somebody has predicted it, on the page or with
             `Explorer.predict`: the number, the changes by class, the points of the history, and the sensitivity. The
             dense model's is shown.
-        view: ``"simple"`` shows sparsity, bits, size, accuracy and the layers to begin with, and the button "All
-            controls"; ``"full"`` everything at once. Nothing but what is shown differs.
+        view: ``"simple"`` shows sparsity, bits, channels, size, accuracy and the layers to begin with, and the button
+            "All controls"; ``"full"`` everything at once. Nothing but what is shown differs.
         fields: of a `Recipe`; beside a recipe they change it.
 
     Raises:
@@ -84,15 +87,9 @@ def explore(
         from .widgets.explorer import Explorer
         from .widgets.explorer_backend import ExplorerSession
         from .widgets.notebook_cell_registry import replace_in_cell
-    return replace_in_cell(
-        Explorer(
-            ExplorerSession(model, eval_data, metric, train_data, rules, layout, calibration),
-            start,
-            recalibrate_batchnorm,
-            predict_first,
-            view,
-        )
-    )
+    session = ExplorerSession(model, eval_data, metric, train_data, rules, layout, calibration, example)
+    session.check(start)  # it may find out which channels can be removed: the sketch that is sent has them then
+    return replace_in_cell(Explorer(session, start, recalibrate_batchnorm, predict_first, view))
 
 
 @public()

@@ -210,7 +210,8 @@ describe.each(readdirSync(FOLDER).filter((name) => name.endsWith(".json")))("a r
     const span = sharedSpan(sketch.layers);
     near(span, row.span, "the axis");
     const outline = outlineOf(layer, span, row.pixels);
-    const picture = distributionPlot(sketch, layer, resolve(recipe, labels)[index], outcome, outline);
+    const left = estimator.narrowed(recipe).sketch.layers[index];
+    const picture = distributionPlot(sketch, left, resolve(recipe, labels)[index], outcome, outline);
     expect(picture.outline.length).toBe(row.bins);
     near(picture.top, row.top, "the height");
     near(picture.threshold, row.threshold, "the threshold");

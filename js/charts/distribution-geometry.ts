@@ -81,7 +81,7 @@ export function outlineOf(layer: LayerSketch, span: number, pixels: number): Out
   return { span, pixels, edges, outline, top: bodyHeight(outline) };
 }
 
-/** The picture of what a plan makes of a layer, over its outline. */
+/** The picture of what a plan makes of a layer, over its outline; of one without some channels, over that of all of it. */
 export function distributionPlot(
   sketch: Sketch,
   layer: LayerSketch,

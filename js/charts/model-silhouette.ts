@@ -44,6 +44,22 @@ export function silhouette(
   });
 }
 
+interface Sized {
+  readonly width: number;
+  readonly n: number;
+}
+
+/** The blocks of layers without some channels, in the middle of the dense ones: as high as they are wide, area ∝ weights. */
+export function narrowedBlocks(blocks: readonly Block[], dense: readonly Sized[], left: readonly Sized[]): Block[] {
+  return blocks.map((block) => {
+    const [was, now] = [dense[block.layer], left[block.layer]];
+    if (was === now || was.n === 0) return block;
+    const tall = now.width / was.width;
+    const thickness = (block.thickness * (now.n / was.n)) / tall;
+    return { ...block, x: block.x + (block.thickness - thickness) / 2, thickness, height: block.height * tall };
+  });
+}
+
 function median(values: readonly number[]): number {
   return [...values].sort((a, b) => a - b)[values.length >> 1] ?? 1;
 }

@@ -117,7 +117,7 @@ function drawLayer(ctx: CanvasRenderingContext2D, scene: RidgeScene, row: LayerR
     ctx.fillStyle = colors.text;
     ctx.fillRect(Math.round(scene.pointerX), y + 1, 1, columns.row - 4);
   }
-  const about = (text: string) => estimated(scene.exact || figures.keep, text);
+  const about = (text: string) => estimated(scene.sized || figures.keep, text);
   if (scene.sparks && columns.spark.width > 0) {
     const { values, now } = scene.spark(row.layer);
     drawSparkline(ctx, values, scene.sparks, { ...columns.spark, y: y + 1, height: columns.row - 2 }, now, colors);
@@ -189,7 +189,7 @@ function drawBlock(ctx: CanvasRenderingContext2D, scene: RidgeScene, row: BlockR
     ctx.fillText(`${row.layers.length} layers`, columns.plot.x, middle);
   }
   const oneBits = bits.size === 1 ? [...bits][0] : "mixed";
-  const about = (text: string) => estimated(scene.exact, text);
+  const about = (text: string) => estimated(scene.sized, text);
   drawNumbers(ctx, scene, [count(n), about(share(1 - kept / n)), oneBits, about(bytes(nbytes))], middle);
 }
 

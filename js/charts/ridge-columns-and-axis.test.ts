@@ -11,6 +11,7 @@ const frame = (width: number, span: number) => ({
   axisNote: "",
   threshold: 0,
   exact: true,
+  sized: true,
 });
 
 describe("ticks of the shared axis", () => {

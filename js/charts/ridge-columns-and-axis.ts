@@ -23,6 +23,8 @@ export interface RidgeFrame {
   threshold: number;
   /** Whether the figures were counted; estimates carry a sign wherever they stand. */
   exact: boolean;
+  /** Whether bytes and kept weights are exact, counted or not. */
+  sized: boolean;
 }
 
 export interface Columns {

@@ -31,6 +31,7 @@ describe.each(readdirSync(FOLDER).filter((name) => name.endsWith(".json")))("%s"
     const recipe = parseRecipe(picture.recipe);
     const index = sketch.layers.findIndex((layer) => layer.name === picture.layer);
     const layer = sketch.layers[index];
+    const left = estimator.narrowed(recipe).sketch.layers[index];
     const plan = resolve(recipe, labels)[index];
     const { kept, threshold } = estimator.estimate(recipe).layers;
     const outcome = { kept: kept[index], threshold: threshold[index], random: isRandom(recipe) };
@@ -44,7 +45,7 @@ describe.each(readdirSync(FOLDER).filter((name) => name.endsWith(".json")))("%s"
       });
     };
     near(original(layer, edges), picture.original);
-    near(survivors(sketch, layer, plan, outcome, edges), picture.survivors);
-    near(effective(sketch, layer, plan, outcome, edges), picture.effective);
+    near(survivors(sketch, left, plan, outcome, edges), picture.survivors);
+    near(effective(sketch, left, plan, outcome, edges), picture.effective);
   });
 });

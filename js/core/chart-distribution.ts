@@ -19,7 +19,7 @@ export function original(layer: LayerSketch, edges: Float64Array): Float64Array 
   return perBin(edges, (x) => weightsBelow(layer.values, x));
 }
 
-/** Weights per bin after pruning, before rounding; in all `kept` of them on an axis that reaches everywhere. */
+/** Weights per bin after channels and weights are pruned, before rounding; in all `kept` of them on an axis that reaches everywhere. */
 export function survivors(
   sketch: Sketch,
   layer: LayerSketch,
@@ -28,7 +28,7 @@ export function survivors(
   edges: Float64Array,
 ): Float64Array {
   const fate = outcomeFromThreshold(sketch, layer, plan, outcome);
-  if (fate.density < 1) return scaled(original(layer, edges), fate.density);
+  if (fate.density < 1) return scaled(original(layer, edges), fate.density * layer.share);
   const below = survivorsBelow(layer, fate);
   const all = below(Number.POSITIVE_INFINITY);
   return scaled(perBin(edges, below), all > 0 ? fate.kept / all : 1);
@@ -79,8 +79,10 @@ function outcomeFromThreshold(
 /** Pruning that took weights that were zero before, and no others; null where there are not as many. */
 function zerosCut(layer: LayerSketch, kept: number): Cut | null {
   const { bucket, count } = layer.magnitudes;
-  const fraction = (layer.n - kept) / (bucket[0] === 0 ? count[0] : 0);
-  return kept < layer.n && fraction <= 1 ? { bucket: 0, lo: 0, fraction, threshold: 0 } : null;
+  const least = bucket[0] === 0 ? count[0] * layer.share : 0;
+  const gone = layer.n - kept;
+  if (gone <= 0 || gone > Math.ceil(least)) return null;
+  return { bucket: 0, lo: 0, fraction: Math.min(1, gone / least), threshold: 0 };
 }
 
 function perBin(edges: Float64Array, below: (x: number) => number): Float64Array {

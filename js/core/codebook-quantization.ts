@@ -53,7 +53,7 @@ const spreads = new WeakMap<object, Spread>();
 
 /** The spread of a layer, or of what an n:m pattern's curve leaves of it; made once. */
 export function spreadOf(layer: LayerSketch, curve: Float32Array | null): Spread {
-  const key = curve ?? layer;
+  const key = curve ?? layer.values;
   let spread = spreads.get(key);
   if (!spread) {
     spread = new Spread(layer, curve);

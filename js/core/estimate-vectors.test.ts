@@ -13,6 +13,8 @@ interface Case {
   estimate: Figures;
   nbytes: number;
   sqnr: number | null;
+  /** Of the model without the channels that go. */
+  parameters?: number;
 }
 
 interface Vector {
@@ -39,7 +41,7 @@ describe.each(files)("%s", (name) => {
   const sketch = decodeSketch(Uint8Array.from(Buffer.from(base64, "base64")));
   const estimator = new Estimator(sketch);
 
-  it.each(cases)("$recipe", ({ recipe: text, plans, estimate: expected, nbytes, sqnr }) => {
+  it.each(cases)("$recipe", ({ recipe: text, plans, estimate: expected, nbytes, sqnr, parameters }) => {
     const recipe = parseRecipe(text);
     expect(recipeJson(recipe)).toBe(text);
     expect(
@@ -54,6 +56,9 @@ describe.each(files)("%s", (name) => {
     expectNear(found.layers, expected.layers);
     if (sqnr === null) expect(found.sqnr).toBe(Number.POSITIVE_INFINITY);
     else expect(found.sqnr).toBeCloseTo(sqnr, 6);
+    expect(found.widths ?? undefined).toEqual(expected.widths);
+    expect(found.macs ?? undefined).toBe(expected.macs);
+    if (parameters !== undefined) expect(estimator.narrowed(recipe).sketch.parameters).toBe(parameters);
   });
 });
 

@@ -1,13 +1,14 @@
 // The estimate: what a recipe would make of a model, from its sketch alone; the twin of shrinkwidget/analysis/estimate.py.
 
 import { roundHalfEven, sum } from "./array-search";
+import { ChannelPruning, type Narrowed } from "./channel-families";
 import { importanceOf, pruningOutcome } from "./importances";
 import { layerNames } from "./layer-overrides";
 import { countBytes, headerBytes, layerBytes, uncompressedBytes } from "./packed-file-size";
 import { type Cut, cutAt, mergedRanking, type PruningOutcome, type Ranking } from "./pruning-estimate";
 import { noiseOf } from "./quantization-error";
 import { quoteName } from "./quote-name";
-import { plansOf, RecipeError, recipeJson, resolve } from "./recipe";
+import { DEFAULTS, plansOf, RecipeError, recipeJson, resolve } from "./recipe";
 import { exactOnly } from "./recipes-without-estimate";
 import type { Estimate, Figures, LayerFigures, LayerSketch, Plan, Recipe, Sketch, Totals } from "./types";
 
@@ -20,11 +21,25 @@ type Columns = Record<(typeof COLUMNS)[number], Float64Array>;
 /** Estimates recipes for one sketch; keeps what recurs from one move of a slider to the next. */
 export class Estimator {
   readonly #names: readonly string[];
+  readonly #pruning: ChannelPruning;
   #ranked = "";
+  #narrow: Sketch | null = null;
   #ranking: Ranking | null = null;
 
   constructor(readonly sketch: Sketch) {
     this.#names = layerNames(sketch);
+    this.#pruning = new ChannelPruning(sketch);
+  }
+
+  /** The sketch without the channels that a recipe removes, and what can be counted of it. */
+  narrowed(recipe: Recipe): Narrowed {
+    return this.#pruning.narrowed(this.#pruning.widths(recipe));
+  }
+
+  /** Figures that the kernel has counted, with what follows from them. */
+  counted(figures: Figures): Estimate {
+    const { sketch: left, widths, macs } = this.#pruning.narrowed(figures.widths ?? this.#pruning.widths(DEFAULTS));
+    return { ...figures, ...totals(figures, left), widths, macs, left, exact: true, sized: true };
   }
 
   /**
@@ -32,51 +47,65 @@ export class Estimator {
    * estimate.
    */
   estimate(recipe: Recipe): Estimate {
-    const { layers, patterns } = this.sketch;
     const plans = resolve(recipe, this.#names);
     const unknown = exactOnly(this.sketch, recipe, plans);
     if (unknown)
       throw new RecipeError(`${quoteName(unknown)} has no estimate: only the kernel can count what it makes`);
-    const shared = this.#sharedCut(recipe, plans);
+    const narrowed = this.narrowed(recipe);
+    const { layers, patterns } = narrowed.sketch;
+    const shared = this.#sharedCut(recipe, plans, narrowed.sketch);
     const importance = importanceOf(recipe.importance);
     const columns = emptyColumns(layers.length);
+    let sized = narrowed.sized;
     layers.forEach((layer, i) => {
       const fate = pruningOutcome(importance, layer, plans[i], shared, patterns);
-      fill(columns, i, layer, plans[i], fate, noiseOf(this.sketch, layer, plans[i], fate));
+      fill(columns, i, layer, plans[i], fate, noiseOf(narrowed.sketch, layer, plans[i], fate));
+      sized &&= isSized(this.sketch.layers[i], layer, plans[i], recipe);
     });
-    return this.#assembled(recipe, plans, columns);
+    return this.#assembled(recipe, plans, columns, narrowed, sized);
   }
 
   /** What becomes of one layer's weights: which survive, and by what rule. */
   fate(recipe: Recipe, index: number): PruningOutcome {
     const plans = resolve(recipe, this.#names);
-    const shared = this.#sharedCut(recipe, plans);
+    const { sketch } = this.narrowed(recipe);
+    const shared = this.#sharedCut(recipe, plans, sketch);
     const importance = importanceOf(recipe.importance);
-    return pruningOutcome(importance, this.sketch.layers[index], plans[index], shared, this.sketch.patterns);
+    return pruningOutcome(importance, sketch.layers[index], plans[index], shared, sketch.patterns);
   }
 
   /** The SQNR in dB of one layer as the recipe prunes it, if its weights had 1, 2, … 8 bits. */
   layerSqnr(recipe: Recipe, index: number): Float64Array {
-    const layer = this.sketch.layers[index];
+    const { sketch } = this.narrowed(recipe);
+    const layer = sketch.layers[index];
     const plan = plansOf(recipe, this.#names)[index];
     const fate = this.fate(recipe, index);
-    const noises = CODED_BITS.map((bits) => noiseOf(this.sketch, layer, { ...plan, keep: false, bits }, fate));
+    const noises = CODED_BITS.map((bits) => noiseOf(sketch, layer, { ...plan, keep: false, bits }, fate));
     return Float64Array.from(noises, (noise) => decibels(layer.energy, noise));
   }
 
-  /** The cut of all ranked layers together; their ranking stays as long as the same layers take part. */
-  #sharedCut(recipe: Recipe, plans: readonly Plan[]): Cut | null {
+  /** The cut of all ranked layers together; their ranking stays as long as the same layers take part, as wide as they are. */
+  #sharedCut(recipe: Recipe, plans: readonly Plan[], narrow: Sketch): Cut | null {
     if (!importanceOf(recipe.importance)?.ranks) return null;
     const who = plans.map((plan) => (plan.scope === "global" ? "1" : "0")).join("");
-    if (who !== this.#ranked || !this.#ranking) {
+    const layers = narrow.layers.filter((_, i) => plans[i].scope === "global");
+    const k = roundHalfEven(recipe.sparsity * sum(layers.map((layer) => layer.n)));
+    if (k === 0) return null;
+    if (who !== this.#ranked || narrow !== this.#narrow || !this.#ranking) {
       this.#ranked = who;
-      this.#ranking = mergedRanking(this.sketch.layers.filter((_, i) => plans[i].scope === "global"));
+      this.#narrow = narrow;
+      this.#ranking = mergedRanking(layers);
     }
-    return cutAt(this.#ranking, roundHalfEven(recipe.sparsity * (this.#ranking.countTo.at(-1) ?? 0)));
+    return cutAt(this.#ranking, k);
   }
 
-  #assembled(recipe: Recipe, plans: readonly Plan[], columns: Columns): Estimate {
-    const { sketch } = this;
+  #assembled(
+    recipe: Recipe,
+    plans: readonly Plan[],
+    columns: Columns,
+    { sketch, widths, macs }: Narrowed,
+    sized: boolean,
+  ): Estimate {
     const text = recipeJson(recipe);
     const uncompressed = uncompressedBytes(sketch.uncompressed, recipe.uncompressed_bits);
     const header = headerBytes(text, sketch.structure, {
@@ -94,9 +123,19 @@ export class Estimator {
       original_nbytes: sketch.original_nbytes,
       nbytes_entropy_coded: null,
     };
-    const figures: Figures = { ...all, layers: columns };
-    return { ...figures, ...totals(figures, sketch) };
+    const figures: Figures = { ...all, widths, macs, layers: columns };
+    return { ...figures, ...totals(figures, sketch), left: sketch, sized };
   }
+}
+
+/**
+ * Whether the number of weights that survive of a layer follows from its size alone: no ranking with others and no zero
+ * that is there has a say. Then its bytes are exact as well.
+ */
+function isSized(dense: LayerSketch, layer: LayerSketch, plan: Plan, recipe: Recipe): boolean {
+  if (plan.keep) return true;
+  if (plan.scope === "global" && recipe.sparsity > 0) return false;
+  return dense.zeros === 0 || (layer === dense && plan.structure === "unstructured" && plan.sparsity === 0);
 }
 
 function emptyColumns(length: number): Columns {
@@ -115,7 +154,7 @@ function fill(columns: Columns, i: number, layer: LayerSketch, plan: Plan, fate:
   columns.as_is[i] = bytes.as_is;
 }
 
-/** What follows from figures, the browser's or the kernel's: bytes in all, ratio, SQNR, sparsity. */
+/** What follows from figures, the browser's or the kernel's, of a sketch without the channels that went: bytes in all, … */
 export function totals(figures: Figures, sketch: Sketch): Totals {
   const { layers } = figures;
   const [codes, mask, scales, as_is] = [layers.codes, layers.mask, layers.scales, layers.as_is].map(sum);

@@ -5,6 +5,9 @@ import { ATOM, BINS, binOf, HIGH, LOW, RANGES, RATIOS } from "./log-histogram-bi
 import { meanSquare } from "./sketch-decoder";
 import type { LayerSketch, RelativeTable } from "./types";
 
+/** Counts of a layer without some channels are no whole numbers: sums in another order differ by less than this. */
+const ABOUT = 1e-6;
+
 /** Where a ranking by magnitude is cut: all below bucket [lo, hi) is pruned, and `fraction` of that bucket. */
 export interface Cut {
   readonly bucket: number;
@@ -39,10 +42,10 @@ export function mergedRanking(layers: readonly LayerSketch[]): Ranking {
   const totals = new Float64Array(0x8000);
   const lo = new Float64Array(0x8000);
   const hi = new Float64Array(0x8000);
-  for (const { magnitudes: m } of layers) {
+  for (const { magnitudes: m, share } of layers) {
     for (let i = 0; i < m.bucket.length; i++) {
       const bucket = m.bucket[i];
-      totals[bucket] += m.count[i];
+      totals[bucket] += m.count[i] * share;
       lo[bucket] = m.lo[i];
       hi[bucket] = m.hi[i];
     }
@@ -58,8 +61,8 @@ export function mergedRanking(layers: readonly LayerSketch[]): Ranking {
 /** The cut that prunes the k smallest magnitudes; null for none. */
 export function cutAt(ranking: Ranking, k: number): Cut | null {
   if (k <= 0) return null;
-  const i = firstAtLeast(ranking.countTo, k) - 1;
-  const fraction = (k - ranking.countTo[i]) / ranking.count[i];
+  const i = Math.min(firstAtLeast(ranking.countTo, k - ABOUT) - 1, ranking.count.length - 1);
+  const fraction = Math.min(1, (k - ranking.countTo[i]) / ranking.count[i]);
   const lo = ranking.lo[i];
   return { bucket: ranking.bucket[i], lo, fraction, threshold: lo + (ranking.hi[i] - lo) * fraction };
 }
@@ -77,7 +80,8 @@ export function cutBelow(layer: LayerSketch, threshold: number): Cut | null {
 /** The outcome where a recipe prunes nothing but so many of the zeros that are there. */
 export function butZeros(layer: LayerSketch, zeros: number): PruningOutcome {
   if (!zeros) return untouched(layer);
-  const cut = { bucket: 0, lo: 0, fraction: zeros / layer.magnitudes.count[0], threshold: 0 };
+  const fraction = Math.min(1, zeros / (layer.magnitudes.count[0] * layer.share)); // zeros are rounded where channels are gone
+  const cut = { bucket: 0, lo: 0, fraction, threshold: 0 };
   return { kept: layer.n - zeros, prunedEnergy: 0, cut, curve: null, density: 1 };
 }
 
@@ -98,7 +102,9 @@ export function blocks(layer: LayerSketch, pattern: number): PruningOutcome {
 /** The outcome of the weights at or above a cut; zeros are always below it. */
 export function below(layer: LayerSketch, cut: Cut, kept?: number): PruningOutcome {
   const m = layer.magnitudes;
-  if (cut.lo === 0 && layer.zeros && cut.fraction * m.count[0] <= layer.zeros) return butZeros(layer, layer.zeros);
+  if (cut.lo === 0 && layer.zeros && cut.fraction * m.count[0] * layer.share <= layer.zeros) {
+    return butZeros(layer, layer.zeros);
+  }
   const last = m.bucket.length - 1;
   const i = firstAtLeastAround(m.bucket, cut.bucket, Math.max(0, last - (m.bucket[last] - cut.bucket))); // few are missing
   let count = m.countTo[i];
@@ -108,7 +114,13 @@ export function below(layer: LayerSketch, cut: Cut, kept?: number): PruningOutco
     count += part;
     energy += part * meanSquare(m.lo[i], layer.lossless ? m.lo[i] : cut.threshold);
   }
-  return { kept: kept ?? layer.n - roundHalfEven(count), prunedEnergy: energy, cut, curve: null, density: 1 };
+  return {
+    kept: kept ?? layer.n - roundHalfEven(Math.round(1e6 * count * layer.share) / 1e6),
+    prunedEnergy: energy * layer.share,
+    cut,
+    curve: null,
+    density: 1,
+  };
 }
 
 const PER_WIDTH = HIGH.map((high, bin) => 1 / (high - LOW[bin]));

@@ -24,14 +24,14 @@ function halfNoise(layer: LayerSketch, fate: PruningOutcome): number {
   if (fate.curve) {
     const { count, lo, hi } = spreadOf(layer, fate.curve);
     const ends = (i: number) => [Math.abs(lo[i]), Math.abs(hi[i])].sort((a, b) => a - b);
-    return count.reduce((total, n, i) => total + n * halfError(layer, ends(i)[0], ends(i)[1]), 0);
+    return layer.share * count.reduce((total, n, i) => total + n * halfError(layer, ends(i)[0], ends(i)[1]), 0);
   }
   const errors = halfErrorsTo(layer);
   const { bucket, lo, hi, count } = layer.magnitudes;
   const i = fate.cut ? firstAtLeast(bucket, fate.cut.bucket) : 0;
   const inside =
     fate.cut && bucket[i] === fate.cut.bucket ? fate.cut.fraction * count[i] * halfError(layer, lo[i], hi[i]) : 0;
-  return fate.density * (errors[errors.length - 1] - errors[i] - inside);
+  return layer.share * fate.density * (errors[errors.length - 1] - errors[i] - inside);
 }
 
 /**
@@ -50,16 +50,16 @@ function halfError(layer: LayerSketch, lo: number, hi: number): number {
   return (errorIntegral(hi, ulp, end) - errorIntegral(lo, ulp, end)) / (hi - lo);
 }
 
-const halfErrors = new WeakMap<LayerSketch, Float64Array>();
+const halfErrors = new WeakMap<LayerSketch["magnitudes"], Float64Array>();
 
 /** Running sums of `halfError` over a layer's magnitude buckets; made once. */
 function halfErrorsTo(layer: LayerSketch): Float64Array {
-  let sums = halfErrors.get(layer);
+  let sums = halfErrors.get(layer.magnitudes);
   if (!sums) {
     const { lo, hi, count } = layer.magnitudes;
     sums = new Float64Array(lo.length + 1);
     for (let i = 0; i < lo.length; i++) sums[i + 1] = sums[i] + count[i] * halfError(layer, lo[i], hi[i]);
-    halfErrors.set(layer, sums);
+    halfErrors.set(layer.magnitudes, sums);
   }
   return sums;
 }

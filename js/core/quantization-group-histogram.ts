@@ -20,7 +20,7 @@ export function runCounts(layer: LayerSketch, table: RelativeTable, fate: Prunin
   } else if (fate.cut && range === 0) {
     runBins.fill(0);
   } else if (fate.cut) {
-    runBins[0] = Math.max(0, runBins[0] - (layer.n - fate.kept)); // only zeros are pruned
+    runBins[0] = Math.max(0, runBins[0] - (layer.n - fate.kept) / layer.share); // only zeros are pruned
   }
   return runBins;
 }
@@ -72,14 +72,14 @@ export function countLevels(
   }
 }
 
-const shares = new WeakMap<LayerSketch, Float64Array>();
+const shares = new WeakMap<LayerSketch["values"], Float64Array>();
 
 /** Per bin of magnitude relative to the layer's largest, which share of the weights is positive. */
 export function positiveShares(layer: LayerSketch): Float64Array {
-  let share = shares.get(layer);
+  let share = shares.get(layer.values);
   if (!share) {
     share = countPositive(layer);
-    shares.set(layer, share);
+    shares.set(layer.values, share);
   }
   return share;
 }
@@ -87,7 +87,7 @@ export function positiveShares(layer: LayerSketch): Float64Array {
 function countPositive(layer: LayerSketch): Float64Array {
   const { values } = layer;
   const share = new Float64Array(BINS);
-  let last = 1 - values.countTo[values.negatives] / layer.n;
+  let last = 1 - values.countTo[values.negatives] / (values.countTo.at(-1) ?? 1);
   for (let bin = 0; bin < BINS; bin++) {
     const lo = LOW[bin] * layer.absmax;
     const hi = bin >= ATOM - 1 ? Number.POSITIVE_INFINITY : HIGH[bin] * layer.absmax;

@@ -12,7 +12,10 @@ export function survivorsBelow(layer: LayerSketch, fate: PruningOutcome): (x: nu
   }
   if (!fate.cut) return (x) => weightsBelow(layer.values, x);
   const t = fate.cut.threshold;
-  if (t === 0) return (x) => weightsBelow(layer.values, x) - (x > 0 ? layer.n - fate.kept : 0);
+  if (t === 0) {
+    const zeros = fate.cut.fraction * layer.magnitudes.count[0];
+    return (x) => weightsBelow(layer.values, x) - (x > 0 ? zeros : 0);
+  }
   const negative = weightsBelow(layer.values, -t);
   const positiveFrom = weightsBelow(layer.values, t);
   return (x) => {

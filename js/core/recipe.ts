@@ -4,7 +4,7 @@ import { decided, overrideOf } from "./layer-overrides";
 import { jsonText, PLAIN, sameKind } from "./method-settings";
 import { type Json, type JsonMap, parseOrdered } from "./ordered-json";
 import { quoteName } from "./quote-name";
-import type { Kind, LayerFields, Override, Plan, Recipe, Structure } from "./types";
+import type { ChannelScope, Kind, LayerFields, Override, OverrideFields, Plan, Recipe, Structure } from "./types";
 
 export const BITS = [1, 2, 3, 4, 5, 6, 7, 8, 16, 32] as const;
 
@@ -17,6 +17,9 @@ export const DEFAULTS: Recipe = {
   granularity: "channel",
   quantizer: PLAIN.quantizer,
   uncompressed_bits: 32,
+  channels: 0,
+  multiple: 1,
+  channel_scope: "width",
   layers: [],
 };
 
@@ -24,7 +27,7 @@ const FORMAT = "shrinkwidget-recipe";
 const VERSION = 2;
 const MAX_GROUP = 2 ** 20;
 const FIELDS = Object.keys(DEFAULTS).filter((name) => name !== "layers") as (keyof Omit<Recipe, "layers">)[];
-const LAYER_FIELDS = ["sparsity", "bits", "structure", "granularity", "quantizer"] as const;
+const OVERRIDE_FIELDS = ["sparsity", "bits", "structure", "granularity", "quantizer", "channels", "multiple"] as const;
 
 /** A recipe that cannot be; the message is one sentence. */
 export class RecipeError extends Error {
@@ -50,6 +53,11 @@ export function withFields(recipe: Recipe, changes: Partial<Recipe>): Recipe {
 export function withLayer(recipe: Recipe, name: string, override: Override | null): Recipe {
   const others = recipe.layers.filter(([key]) => key !== name);
   return checkedRecipe({ ...recipe, layers: override === null ? others : [...others, [name, override]] });
+}
+
+/** Whether a recipe asks for any channel to be removed. */
+export function removesChannels({ channels, layers }: Recipe): boolean {
+  return channels > 0 || layers.some(([, own]) => own !== "keep" && (own.channels ?? 0) > 0);
 }
 
 /** The plan of each layer, in the order of `names`; throws a RecipeError if an override matches none of them. */
@@ -129,8 +137,8 @@ function changedFields(recipe: Recipe) {
   return FIELDS.filter((name) => !sameKind(recipe[name] as Kind, defaults[name] as Kind));
 }
 
-function givenFields(own: Partial<LayerFields>) {
-  return LAYER_FIELDS.filter((name) => own[name] !== undefined);
+function givenFields(own: Partial<OverrideFields>) {
+  return OVERRIDE_FIELDS.filter((name) => own[name] !== undefined);
 }
 
 /**
@@ -222,8 +230,8 @@ function checkedOverride(name: string, own: unknown): Override {
   if (typeof own !== "object" || own === null || Array.isArray(own)) {
     throw new RecipeError(`${where} must be "keep" or an object such as {"bits": 8}`);
   }
-  checkFields(own, LAYER_FIELDS, where);
-  return Object.fromEntries(givenFields(own).map((field) => [field, (own as Partial<LayerFields>)[field]]));
+  checkFields(own, OVERRIDE_FIELDS, where);
+  return Object.fromEntries(givenFields(own).map((field) => [field, (own as Partial<OverrideFields>)[field]]));
 }
 
 function checkFields(values: Partial<Recipe>, known: readonly string[], where: string): void {
@@ -239,7 +247,13 @@ function checkFields(values: Partial<Recipe>, known: readonly string[], where: s
 }
 
 const CHECKS: Record<string, { want: string; good: (value: unknown) => boolean }> = {
-  sparsity: { want: "a fraction, 0 <= sparsity < 1", good: (v) => isNumber(v) && v >= 0 && v < 1 },
+  sparsity: aFraction("sparsity"),
+  channels: aFraction("channels"),
+  multiple: {
+    want: `a whole number from 1 to ${MAX_GROUP}`,
+    good: (v) => isWhole(v) && v >= 1 && v <= MAX_GROUP,
+  },
+  channel_scope: oneOf(["width", "global"] satisfies ChannelScope[]),
   bits: oneOf(BITS),
   scope: oneOf(["global", "layer", "channel"]),
   structure: { want: "the name of a structure", good: (v) => typeof v === "string" },
@@ -251,6 +265,10 @@ const CHECKS: Record<string, { want: string; good: (value: unknown) => boolean }
   quantizer: aKind("quantizer"),
   uncompressed_bits: oneOf([16, 32]),
 };
+
+function aFraction(name: string) {
+  return { want: `a fraction, 0 <= ${name} < 1`, good: (v: unknown) => isNumber(v) && v >= 0 && v < 1 };
+}
 
 /** A tag, or an object with a tag; which tags and settings there are, the kernel knows. */
 function aKind(role: string) {

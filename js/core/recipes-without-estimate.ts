@@ -1,8 +1,12 @@
 // Which recipes the page cannot estimate: those of kinds that only the kernel knows. They are counted exactly or not at all.
 import { importanceOf } from "./importances";
-import { tagOf } from "./method-settings";
+import { PLAIN, tagOf } from "./method-settings";
 import { isEstimable } from "./quantizers";
+import { removesChannels } from "./recipe";
 import type { Plan, Recipe, Sketch } from "./types";
+
+/** What is said of a recipe that removes channels where it is not known which go together. */
+export const CHANNELS = "channels";
 
 /** The scope of which a sketch cannot tell what survives. */
 export const IN_CHANNELS = "channel";
@@ -19,6 +23,12 @@ export function withoutEstimate(sketch: Sketch, recipe: Recipe, plan: Plan): str
 
 /** The same of a whole model: the tag of the first kind that has no estimate, or "". */
 export function exactOnly(sketch: Sketch, recipe: Recipe, plans: readonly Plan[]): string {
+  if (removesChannels(recipe)) {
+    if (!sketch.channels?.families.length) return CHANNELS;
+    // channels that are ranked together are so by magnitude: those are the scores that a sketch has
+    const importance = tagOf(recipe.importance);
+    if (recipe.channel_scope === "global" && importance !== PLAIN.importance) return importance;
+  }
   let last: Plan | undefined; // layers without an override share one plan
   for (const plan of plans) {
     const tag = plan === last ? "" : withoutEstimate(sketch, recipe, plan);

@@ -2,6 +2,8 @@
 import { BINS, RANGES, RATIOS } from "./log-histogram-bins";
 import { readSafetensors, type Table } from "./safetensors-reader";
 import type {
+  ChannelFamily,
+  Channels,
   Granularity,
   LayerSketch,
   MagnitudeTable,
@@ -14,10 +16,15 @@ import type {
 const FORMAT = "shrinkwidget-sketch";
 const VERSION = "2";
 
-type LayerInfo = Omit<LayerSketch, "index" | "absmax" | "energy" | "values" | "magnitudes" | "relative" | "survival">;
-interface ModelInfo extends Omit<Sketch, "layers" | "uncompressed"> {
+type Decoded = "index" | "share" | "absmax" | "energy" | "values" | "magnitudes" | "relative" | "survival";
+type LayerInfo = Omit<LayerSketch, Decoded>;
+interface ChannelsInfo extends Omit<Channels, "families"> {
+  families: readonly Omit<ChannelFamily, "scores">[];
+}
+interface ModelInfo extends Omit<Sketch, "layers" | "uncompressed" | "channels"> {
   layers: LayerInfo[];
   uncompressed: UncompressedTensor[];
+  channels?: ChannelsInfo;
 }
 
 /**
@@ -30,7 +37,18 @@ export function decodeSketch(bytes: Uint8Array | DataView, first = 0): Sketch {
     throw new Error(`this is not a shrinkwidget sketch of version ${VERSION}; make it again with the same version`);
   }
   const model: ModelInfo = JSON.parse(metadata.model);
-  return { ...model, layers: model.layers.map((info, i) => decodedLayer(info, i, first, model, tables)) };
+  const channels = model.channels ? decodedChannels(model.channels, tables) : null;
+  return { ...model, channels, layers: model.layers.map((info, i) => decodedLayer(info, i, first, model, tables)) };
+}
+
+function decodedChannels(info: ChannelsInfo, tables: ReadonlyMap<string, Table>): Channels {
+  const scores = info.families.length > 0 ? (table(tables, "channel_scores") as Float32Array) : new Float32Array();
+  let end = 0;
+  const families = info.families.map((family) => {
+    end += family.channels;
+    return { ...family, scores: scores.subarray(end - family.channels, end) };
+  });
+  return { ...info, families };
 }
 
 /** What is known of a layer before its weights are read. */
@@ -43,6 +61,7 @@ export function pendingLayer(header: LayerHeader, index: number, absmax: number,
   return {
     ...header,
     index,
+    share: 1,
     absmax,
     half: "float16",
     zeros: 0,
@@ -74,6 +93,7 @@ function decodedLayer(
   return {
     ...info,
     index: first + index,
+    share: 1,
     absmax: table(tables, "absmax")[index],
     relative: model.granularities.map((_, g) => relativeTable(tables, g * layers + index)),
     survival: model.patterns.map((_, p) => row(tables, "survival", p * layers + index, BINS)),

@@ -19,13 +19,27 @@ export interface LayerFields {
   readonly quantizer: Kind;
 }
 
-export type Override = "keep" | Partial<LayerFields>;
+/** What an override may say of a layer: its channels, too, of which only a whole recipe makes widths. */
+export interface OverrideFields extends LayerFields {
+  readonly channels: number;
+  readonly multiple: number;
+}
+
+export type Override = "keep" | Partial<OverrideFields>;
+
+/** Whether the same fraction of every width goes, or all channels are ranked together. */
+export type ChannelScope = "width" | "global";
 
 /** The statement of what to do to every tensor; the twin of Python's `Recipe`. Never changed in place. */
 export interface Recipe extends LayerFields {
   readonly scope: Scope;
   readonly importance: Kind;
   readonly uncompressed_bits: 16 | 32;
+  /** Fraction of the channels to remove, before anything else is done. */
+  readonly channels: number;
+  /** Widths are kept at multiples of so many outputs. */
+  readonly multiple: number;
+  readonly channel_scope: ChannelScope;
   /** Overrides by layer name or pattern; an array, because objects do not keep the order of keys such as "0". */
   readonly layers: readonly (readonly [string, Override])[];
 }
@@ -84,6 +98,8 @@ export interface LayerSketch {
   /** Output channels; of a stack of matrices (experts) those of one. */
   readonly width: number;
   readonly n: number;
+  /** How much of the weights that its tables count is left: 1, or less once channels are gone (docs/estimate.md). */
+  readonly share: number;
   readonly dtype: string;
   readonly itemsize: number;
   readonly lossless: boolean;
@@ -119,6 +135,44 @@ export interface UncompressedTensor {
   readonly why: string;
 }
 
+/** The channels of one width: each may go without the others, and takes all its slices with it. */
+export interface ChannelFamily {
+  /** The first layer that makes them. */
+  readonly name: string;
+  readonly layers: readonly string[];
+  /** How many there are. */
+  readonly channels: number;
+  /** How many outputs of its layers one of them is. */
+  readonly step: number;
+  /** Along which dimension of which tensor (its place in `tensors`) each takes how many indices. */
+  readonly slices: readonly (readonly [tensor: number, dim: number, per: number])[];
+  /** How much each matters. */
+  readonly scores: Float32Array;
+}
+
+/** A width that has to stay, and why. */
+export interface FixedWidth {
+  readonly layers: readonly string[];
+  readonly channels: number;
+  readonly reason: string;
+}
+
+/** Which channels of a model can be removed, and all that follows from how many are left; see docs/estimate.md. */
+export interface Channels {
+  /** Every tensor of a file of the dense model: `[name, shape, dtype, flags, layout?, alias…]`. */
+  readonly tensors: readonly (readonly [name: string, shape: readonly number[], ...rest: unknown[]])[];
+  readonly families: readonly ChannelFamily[];
+  readonly fixed: readonly FixedWidth[];
+  /** Multiply-accumulates by tensor, or by the name of what no file holds. */
+  readonly macs: readonly (readonly [tensor: number | string, count: number])[];
+  /** Those of two activations, with their widths: a size, and of which families how much of it one channel is. */
+  readonly products: readonly (readonly [
+    module: string,
+    count: number,
+    widths: readonly (readonly [size: number, parts: readonly (readonly [family: number, per: number])[]])[],
+  ])[];
+}
+
 /** All the browser ever knows of a model. */
 export interface Sketch {
   readonly title: string;
@@ -133,6 +187,8 @@ export interface Sketch {
   readonly warnings: readonly string[];
   readonly granularities: readonly Granularity[];
   readonly patterns: readonly Structure[];
+  /** Null if it was made without an example. */
+  readonly channels: Channels | null;
 }
 
 /** Per-layer columns of an estimate, in the sketch's layer order; plain arrays in the kernel's message. */
@@ -165,6 +221,10 @@ export interface Figures {
   /** Bytes of the entropy-coded file, where known. */
   readonly nbytes_entropy_coded: number | null;
   readonly layers: LayerFigures;
+  /** How many channels of each family are left, where the sketch knows of families; always exact. */
+  readonly widths?: readonly number[] | null;
+  /** Multiply-accumulates of one forward pass, pruned weights among them; known, and exact, where `widths` are. */
+  readonly macs?: number | null;
 }
 
 /** What follows from figures: sums over the layers. */
@@ -185,4 +245,9 @@ export interface Totals {
   readonly as_is: number;
 }
 
-export interface Estimate extends Figures, Totals {}
+export interface Estimate extends Figures, Totals {
+  /** The sketch without the channels that went: the sizes that figures of layers are about. */
+  readonly left: Sketch;
+  /** Whether its bytes and kept weights are exact: they follow from counts alone, or the kernel has counted them. */
+  readonly sized: boolean;
+}

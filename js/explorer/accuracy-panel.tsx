@@ -4,6 +4,7 @@
 import { bytes, count, decibels, estimated, perParameter, share, short } from "../charts/number-format";
 import { directionWords, holdsUp, intervalText, metricValue } from "../charts/score-format";
 import { layerTotal } from "../core/estimate";
+import { removesChannels } from "../core/recipe";
 import { Term } from "../ui/help";
 import { PLAIN } from "../ui/save-names";
 import { deadWords, isKnown, macsOf } from "./derived-state";
@@ -23,6 +24,7 @@ export function AccuracyPanel() {
   return (
     <Panel name="accuracy" title={metric.name} caption={metric.has_data && <Caption />}>
       {metric.has_data ? <Running /> : <NoData />}
+      {metric.has_data && <WithoutChannels />}
       {metric.has_data && <PredictionRow />}
       {metric.has_data && !state.simple.value && <Switches />}
       {metric.has_data && !state.simple.value && <RaceRow />}
@@ -56,6 +58,33 @@ function NoData() {
     <p class="sw-note" data-testid="accuracy">
       {kernel ? "Pass" : "This page was made without data. In a notebook, pass"} a module and data to see accuracy:{" "}
       <code>sw.explore(model, eval_data=(x, y))</code>
+    </p>
+  );
+}
+
+/** Said where channels are gone and nothing was trained since: what the accuracy means, and what brings it back. */
+function WithoutChannels() {
+  const { state } = useView();
+  if (!removesChannels(state.recipe.value) || state.result.value !== "") return null;
+  const recalibrated = state.recalibrate.value;
+  const possible = state.recalibration.value.why === "" && !recalibrated;
+  return (
+    <p class="sw-hint" data-testid="without-channels">
+      collapses without its channels until it is retrained
+      {possible && (
+        <>
+          {" · "}
+          <button
+            type="button"
+            class="sw-link"
+            title="batch norm's statistics, on 512 unlabelled training images: it brings a part of it back"
+            data-testid="re-estimate"
+            onClick={() => state.setRecalibrate(true)}
+          >
+            re-estimate norms
+          </button>
+        </>
+      )}
     </p>
   );
 }
@@ -249,7 +278,7 @@ export function Stats() {
           <Term of="sparsity">pruned</Term>
         </dt>
         <dd data-testid="pruned">
-          <Approx exact={figures.exact} />
+          <Approx exact={figures.sized} />
           {share(figures.sparsity)}
         </dd>
       </div>
@@ -258,14 +287,14 @@ export function Stats() {
           <Term of="bits-per-parameter">bits per parameter</Term>
         </dt>
         <dd data-testid="bits-per-parameter">
-          <Approx exact={figures.exact} />
-          {perParameter(figures.nbytes, sketch.parameters)}
+          <Approx exact={figures.sized} />
+          {perParameter(figures.nbytes, figures.left.parameters)}
         </dd>
       </div>
       <div title={macs === null ? "multiply-accumulates are known if you give an example input" : undefined}>
         <dt>{macs === null ? "largest layer" : <Term of="macs">MACs</Term>}</dt>
         <dd data-testid={macs === null ? "largest-layer" : "macs"}>
-          {macs === null ? <Largest /> : `${short(macs.dense)} → ${estimated(figures.exact, short(macs.now))}`}
+          {macs === null ? <Largest /> : `${short(macs.dense)} → ${estimated(macs.exact, short(macs.now))}`}
         </dd>
       </div>
     </dl>
@@ -274,11 +303,11 @@ export function Stats() {
 
 function Largest() {
   const { state } = useView();
-  const { exact, layers } = state.figures.value;
+  const { sized, layers } = state.figures.value;
   const most = Math.max(0, ...state.sketch.value.layers.map((_, i) => layerTotal(layers, i)));
   return (
     <>
-      <Approx exact={exact} />
+      <Approx exact={sized} />
       {bytes(most)}
     </>
   );

@@ -2,15 +2,18 @@
 
 import { count, share } from "../charts/number-format";
 import type { RowFigures } from "../charts/ridge-canvas";
+import { sum } from "../core/array-search";
+import { denseMacs, layerMacs } from "../core/channel-families";
 import type { Outcome } from "../core/chart-distribution";
 import { decibels, layerTotal } from "../core/estimate";
 import { layerMatches, overrideOf } from "../core/layer-overrides";
 import { tagOf } from "../core/method-settings";
 import type { Estimate, LayerFigures, LayerSketch, Override, Plan, Recipe, Sketch } from "../core/types";
-import type { Score } from "./host-interface";
+import type { State } from "./explorer-state";
+import type { Memory, Score } from "./host-interface";
 
-export function rowFigures(sketch: Sketch, figures: Estimate, plan: Plan, layer: number): RowFigures {
-  const { n } = sketch.layers[layer];
+export function rowFigures(figures: Estimate, plan: Plan, layer: number): RowFigures {
+  const { n } = figures.left.layers[layer];
   return {
     n,
     pruned: 1 - figures.layers.kept[layer] / n,
@@ -73,15 +76,41 @@ export function partsOf(figures: Estimate): Part[] {
   ];
 }
 
-/** Multiply-accumulates for an example: all, and those that remain if pruned weights are skipped; null if unknown. */
+/**
+ * Multiply-accumulates for an example: all, those that remain if pruned weights are skipped, and whether that is exact;
+ * null if unknown.
+ */
 export function macsOf(
   sketch: Sketch,
   figures: Estimate,
   macs: readonly (number | null)[],
-): { dense: number; now: number } | null {
-  if (macs.length !== sketch.layers.length) return null;
+): { dense: number; now: number; exact: boolean } | null {
+  const { left, layers, widths } = figures;
+  if (macs.length !== sketch.layers.length && !widths) return null;
+  const exact = left.layers.every(({ n }, i) => layers.kept[i] === n) || figures.sized;
+  if (sketch.channels && figures.macs != null) {
+    const byLayer = layerMacs(sketch.channels, sketch);
+    const skipped = left.layers.map(({ n }, i) => (byLayer[i] * (n - layers.kept[i])) / (sketch.layers[i].n || 1));
+    return { dense: denseMacs(sketch.channels), now: figures.macs - sum(skipped), exact };
+  }
   const total = (share: (i: number) => number) => macs.reduce<number>((sum, n, i) => sum + (n ?? 0) * share(i), 0);
-  return { dense: total(() => 1), now: total((i) => figures.layers.kept[i] / sketch.layers[i].n) };
+  return { dense: total(() => 1), now: total((i) => layers.kept[i] / sketch.layers[i].n), exact };
+}
+
+/** What a model takes while it runs; without channels less, and activations are at most those of the dense model. */
+export function memoryOf(state: State): Memory {
+  const { weights, activations } = state.memory.value;
+  const { left } = state.figures.value;
+  const bytesIn = ({ layers, uncompressed }: Sketch) =>
+    sum(layers.map((layer) => layer.n * layer.itemsize)) + sum(uncompressed.map(({ nbytes }) => nbytes));
+  const gone = left === state.sketch.value ? 0 : bytesIn(state.sketch.value) - bytesIn(left);
+  return { weights: weights === null ? null : weights - gone, activations };
+}
+
+/** The shape of a layer, and what it is without the channels that went: "16 × 1 × 3 × 3 → 8 × 1 × 3 × 3". */
+export function shapeWords(layer: LayerSketch, left: LayerSketch, times = " × "): string {
+  const dense = layer.shape.join(times);
+  return left.n === layer.n ? dense : `${dense} → ${left.shape.join(times)}`;
 }
 
 /** The layers of which nothing is left, by name: "fc1: all weights pruned". */

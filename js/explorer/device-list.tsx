@@ -6,6 +6,7 @@ import { estimated } from "../charts/number-format";
 import type { Estimate } from "../core/types";
 import { DataTable } from "../ui/data-table";
 import { hideTip, tipAt } from "../ui/tooltip";
+import { memoryOf } from "./derived-state";
 import { useView } from "./open-and-hover-state";
 
 const SIGNS = new Map([
@@ -17,8 +18,8 @@ const SIGNS = new Map([
 export function DeviceList({ figures }: { figures: Estimate }) {
   const view = useView();
   const pinned = useSignal(false);
-  const rows = deviceRows({ file: figures.nbytes, ...view.state.memory.value });
-  const words = estimated(figures.exact, fitWords(rows));
+  const rows = deviceRows({ file: figures.nbytes, ...memoryOf(view.state) });
+  const words = estimated(figures.sized, fitWords(rows));
   const lines = rows.map((row) => `${SIGNS.get(row.fits)} ${row.device.name}: ${reason(row)}`);
   const show = (event: { currentTarget: HTMLElement }) => {
     const box = event.currentTarget.getBoundingClientRect();

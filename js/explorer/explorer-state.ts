@@ -2,7 +2,7 @@
 
 import { batch, computed, type ReadonlySignal, type Signal, signal } from "@preact/signals";
 import { type Kinds, labelOf, offered } from "../core/control-schema";
-import { Estimator, totals } from "../core/estimate";
+import { Estimator } from "../core/estimate";
 import { layerNames } from "../core/layer-overrides";
 import { DEFAULTS, parseRecipe, plansOf, recipeJson } from "../core/recipe";
 import { exactOnly, withoutEstimate } from "../core/recipes-without-estimate";
@@ -453,7 +453,7 @@ class Shared implements State {
   #best(): Estimate {
     const exact = this.#lastExact();
     if (exact && (this.#counted() || this.exactOnly.value.waiting)) {
-      return { ...exact, ...totals(exact, this.sketch.value), exact: true };
+      return this.#estimator.counted(exact);
     }
     return this.#preview.value;
   }

@@ -75,14 +75,15 @@ function drawLarge(view: View, canvas: HTMLCanvasElement, index: number, layer: 
   if (canvas.width !== w || canvas.height !== h) Object.assign(canvas, { width: w, height: h });
   ctx.setTransform(ratio, 0, 0, ratio, 0, 0);
   ctx.clearRect(0, 0, width, height);
-  const { sketch, plans, figures } = view.state;
+  const { plans, figures } = view.state;
+  const { left } = figures.value;
   const colors = view.colors.value;
   const plan = plans.value[index];
   const outline = outlineOf(layer, detailSpan(layer), width);
   const unknown = notDrawn(view.state, index);
   const picture = unknown
     ? bareOutline(outline, unknown)
-    : distributionPlot(sketch.value, layer, plan, outcomeOf(figures.value, index), outline);
+    : distributionPlot(left, left.layers[index], plan, outcomeOf(figures.value, index), outline);
   const box = { x: 0, y: TOP, width, height: height - AXIS - TOP - 6 };
   const hatch = hatchPattern(ctx, colors.hatch, ratio);
   drawDistribution(ctx, picture, box, { colors, hatch, log: view.log.value, tick: 5 });

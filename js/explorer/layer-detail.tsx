@@ -4,10 +4,11 @@ import { bytes, count, estimated, estimatedDecibels, share } from "../charts/num
 import { fixedSparsity, labelOf } from "../core/control-schema";
 import { layerTotal } from "../core/estimate";
 import { withLayer } from "../core/recipe";
-import type { LayerFields, LayerSketch, Override, Plan, Recipe } from "../core/types";
-import { Choice, options, SparsitySlider } from "../ui/inputs";
+import type { LayerFields, LayerSketch, Override, OverrideFields, Plan, Recipe } from "../core/types";
+import { Choice, options, PercentSlider } from "../ui/inputs";
 import { focusAfter } from "../ui/keyboard";
-import { layerSqnr, namedByPattern, ownOverride, zeroWords } from "./derived-state";
+import { OwnChannels, OwnMultiple } from "./channel-controls";
+import { layerSqnr, namedByPattern, ownOverride, shapeWords, zeroWords } from "./derived-state";
 import { LargeDistributionPlot } from "./large-distribution-plot";
 import { bitsOptions, KindChoice, KindSettings, quantizerFields, scalesIdle } from "./method-controls";
 import { useView } from "./open-and-hover-state";
@@ -57,7 +58,7 @@ function Title({ index, layer }: Props) {
     <header class="sw-heading">
       <h4 title={layer.name}>{layer.label}</h4>
       <span class="sw-caption">
-        {layer.shape.join(" × ")} · {layer.dtype}
+        {shapeWords(layer, view.state.figures.value.left.layers[index])} · {layer.dtype}
         {layer.zeros > 0 && ` · ${zeroWords(layer.zeros, layer.n)}`}
         {layer.aliases.length > 0 && ` · tied to ${layer.aliases.join(", ")}`}
       </span>
@@ -110,13 +111,19 @@ function OwnValues({ index, layer }: Props) {
   const figures = state.figures.value;
   const override = ownOverride(recipe, layer);
   const way: Way = override === null ? "global" : override === "keep" ? "keep" : "own";
-  const pruned = 1 - figures.layers.kept[index] / layer.n;
-  const about = (text: string) => estimated(figures.exact || plan.keep, text);
+  const left = figures.left.layers[index];
+  const pruned = 1 - figures.layers.kept[index] / left.n;
+  const about = (text: string) => estimated(figures.sized || plan.keep, text);
   const set = (own: Override | null) => state.edit((r) => withOwn(r, layer, own));
   const fixed = fixedSparsity(state.kinds.value, plan.structure);
   const sparsityNow = fixed ?? Math.min(Number(pruned.toFixed(4)), 0.9999);
   const change = (changes: Partial<LayerFields>, gesture?: string) =>
     state.edit((r) => withOwn(r, layer, { ...asOwn(r, layer, plan, sparsityNow), ...changes }), gesture);
+  const own: Partial<OverrideFields> = override === null || override === "keep" ? {} : override;
+  const changeChannels = (changes: Partial<OverrideFields>, gesture?: string) => {
+    // nothing else of the layer is locked by it
+    state.edit((r) => withOwn(r, layer, { ...own, ...changes }), gesture);
+  };
   const choose: Record<Way, () => void> = {
     global: () => set(null),
     own: () => set(asOwn(recipe, layer, plan, sparsityNow)),
@@ -138,14 +145,14 @@ function OwnValues({ index, layer }: Props) {
         />
         <Outcome index={index} layer={layer} />
       </div>
-      <SparsitySlider
+      <PercentSlider
         label="Sparsity"
         term="sparsity"
         value={plan.keep ? 0 : way === "own" ? pruned : Number(pruned.toFixed(3))} // a share that nobody chose
         valueText={`${about(share(pruned))} of ${layer.label} pruned`}
         hint={
           fixed === null
-            ? `keeps ${about(count(figures.layers.kept[index]))} of ${count(layer.n)} weights`
+            ? `keeps ${about(count(figures.layers.kept[index]))} of ${count(left.n)} weights`
             : structureTitle(state, plan.structure)
         }
         disabled={plan.keep || fixed !== null}
@@ -153,6 +160,7 @@ function OwnValues({ index, layer }: Props) {
         change={(sparsity) => change({ sparsity }, `own ${layer.name}`)}
         settle={(over) => state.settle(over)}
       />
+      <OwnChannels layer={layer} keep={plan.keep} own={own} change={changeChannels} />
       <div class="sw-own-choices">
         <Choice
           legend="bits"
@@ -188,6 +196,7 @@ function OwnValues({ index, layer }: Props) {
           choose={(entry) => change(quantizerFields(entry, plan.bits))}
           idle={plan.keep ? "uncompressed" : quantizerIdle(plan.bits)}
         />
+        <OwnMultiple layer={layer} keep={plan.keep} own={own} change={changeChannels} />
         <KindSettings
           of="quantizer"
           kind={plan.quantizer}
@@ -204,8 +213,8 @@ function OwnValues({ index, layer }: Props) {
 /** What becomes of the layer, in one line. */
 function Outcome({ index, layer }: Props) {
   const { state } = useView();
-  const { exact, layers } = state.figures.value;
-  const about = (text: string) => estimated(exact || state.plans.value[index].keep, text);
+  const { exact, sized, layers } = state.figures.value;
+  const about = (text: string) => estimated(sized || state.plans.value[index].keep, text);
   const parts = (["codes", "mask", "scales"] as const)
     .filter((part) => layers[part][index] > 0)
     .map((part) => `${part} ${about(bytes(layers[part][index]))}`);

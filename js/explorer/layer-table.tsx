@@ -4,7 +4,7 @@ import { type ReadonlySignal, useSignal, useSignalEffect } from "@preact/signals
 import { bytes, count, estimated, estimatedDecibels, share } from "../charts/number-format";
 import { layerTotal } from "../core/estimate";
 import { DataTable } from "../ui/data-table";
-import { layerSqnr, ownOverride } from "./derived-state";
+import { layerSqnr, ownOverride, shapeWords } from "./derived-state";
 import { useView } from "./open-and-hover-state";
 import { shownSensitivity } from "./ridge-cache";
 import { dropText } from "./sensitivity-words";
@@ -31,10 +31,11 @@ const DROP = "drop";
 export function LayerTable() {
   const view = useView();
   const { state } = view;
-  const { exact, layers: now } = useRested(state.figures);
+  const { exact, sized, left, layers: now } = useRested(state.figures);
   const sensitivity = shownSensitivity(view);
   const rows = state.order.value.map((i) => {
     const layer = state.sketch.value.layers[i];
+    const rest = left.layers[i] ?? layer;
     const plan = state.plans.peek()[i];
     const own = ownOverride(state.recipe.peek(), layer);
     const open = () => {
@@ -44,13 +45,13 @@ export function LayerTable() {
       <button key="open" type="button" class="sw-link" onClick={open} title={layer.name}>
         {layer.label}
       </button>,
-      layer.shape.join("×"),
-      count(layer.n),
-      estimated(exact || plan.keep, share(1 - now.kept[i] / layer.n)),
+      shapeWords(layer, rest, "×"),
+      count(rest.n),
+      estimated(sized || plan.keep, share(1 - now.kept[i] / rest.n)),
       plan.keep ? "–" : plan.bits,
       estimatedDecibels(exact || plan.keep, layerSqnr(now, i)),
       bytes(layer.n * layer.itemsize),
-      estimated(exact || plan.keep, bytes(layerTotal(now, i))),
+      estimated(sized || plan.keep, bytes(layerTotal(now, i))),
       plan.keep ? "keep" : own ? "own" : "all",
       ...(sensitivity ? [dropText(state.metric.value, sensitivity, i)] : []),
     ];

@@ -5,9 +5,10 @@ import { entryOf, fixedSparsity } from "../core/control-schema";
 import { sameKind } from "../core/method-settings";
 import { DEFAULTS, withFields } from "../core/recipe";
 import type { Granularity, Kind, Recipe, Scope, Structure } from "../core/types";
-import { Choice, type Option, options, SparsitySlider } from "../ui/inputs";
+import { Choice, type Option, options, PercentSlider } from "../ui/inputs";
 import { focusAfter } from "../ui/keyboard";
 import { useUnique } from "../ui/size-and-drawing-hooks";
+import { ChannelSettings, ChannelSlider } from "./channel-controls";
 import { zeroWords } from "./derived-state";
 import type { State } from "./explorer-state";
 import {
@@ -34,7 +35,7 @@ export function granularityOptions(chosen: Granularity): Option<Granularity>[] {
 
 /** How many of the options differ from their defaults. */
 export function optionsSet(recipe: Recipe): number {
-  const { sparsity: _1, bits: _2, layers: _3, ...options } = DEFAULTS; // those have controls elsewhere, or none
+  const { sparsity: _1, bits: _2, channels: _3, layers: _4, ...options } = DEFAULTS; // those have controls elsewhere, or none
   return (Object.keys(options) as (keyof typeof options)[]).filter(
     (name) => !sameKind(recipe[name] as Kind, options[name] as Kind),
   ).length;
@@ -50,6 +51,7 @@ export function RecipeControls() {
       <section class="sw-controls" aria-label="Recipe">
         <Sparsity />
         <Bits />
+        <ChannelSlider />
         <ExactOnly />
         <AllControls />
       </section>
@@ -59,6 +61,7 @@ export function RecipeControls() {
     <section class="sw-controls" aria-label="Recipe">
       <Sparsity />
       <Bits />
+      <ChannelSlider />
       <ExactOnly />
       <button
         type="button"
@@ -120,11 +123,11 @@ function Sparsity() {
   const fixed = fixedSparsity(state.kinds.value, recipe.structure) !== null;
   const { waiting } = state.exactOnly.value;
   return (
-    <SparsitySlider
+    <PercentSlider
       label="Sparsity"
       term="sparsity"
       value={recipe.sparsity}
-      valueText={`${percentText(recipe.sparsity)} sparse${waiting ? "" : `, ${estimated(figures.exact, bytes(figures.nbytes))}`}`}
+      valueText={`${percentText(recipe.sparsity)} sparse${waiting ? "" : `, ${estimated(figures.sized, bytes(figures.nbytes))}`}`}
       hint={fixed ? structureTitle(state, recipe.structure) : <KeptHint />}
       disabled={fixed}
       testid="sparsity"
@@ -146,8 +149,8 @@ const percentText = (share: number) => `${withoutNoise(100 * share)}\u00a0%`;
 function KeptHint() {
   const { state } = useView();
   const figures = state.figures.value;
-  const kept = state.exactOnly.value.waiting ? "…" : estimated(figures.exact, count(figures.kept));
-  const { layers } = state.sketch.value;
+  const kept = state.exactOnly.value.waiting ? "…" : estimated(figures.sized, count(figures.kept));
+  const { layers } = figures.left;
   const [n, zeros] = layers.reduce(([all, zero], layer) => [all + layer.n, zero + layer.zeros], [0, 0]);
   return (
     <>
@@ -241,6 +244,7 @@ function RareSettings() {
   const [bits] = useField("bits");
   return (
     <>
+      <ChannelSettings />
       <KindSettings of="quantizer" kind={quantizer} change={setQuantizer} bits={bits} idle={quantizerIdle(bits)} />
       <KindChoice
         of="importance"

@@ -37,6 +37,9 @@ function fieldWords(name: string, value: unknown): string {
   if (name === "scope") return `each ${value}`;
   if (name === "granularity") return typeof value === "number" ? `groups of ${value}` : `scale per ${value}`;
   if (name === "uncompressed_bits") return `the rest ${bitsWords(value as number)}`;
+  if (name === "channels") return `${percentWords(value as number)} of the channels`;
+  if (name === "multiple") return `multiples of ${value}`;
+  if (name === "channel_scope") return "channels ranked together";
   if (name === "importance" || name === "quantizer" || name === "structure") return kindWords(name, value as Kind);
   return settingWords(name, value);
 }

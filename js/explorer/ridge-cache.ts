@@ -111,6 +111,7 @@ export class RidgeCache {
       axisNote: AXIS_NOTES[axis],
       threshold: rankedThreshold(plans, state.recipe.value, figures),
       exact: figures.exact,
+      sized: figures.sized,
       selected: view.selected.value,
       sparks: sensitivity && this.#scaleOf(sensitivity),
       picture: (layer) => this.#picture(layer, plans[layer], figures, axis, columns.plot.width),
@@ -125,7 +126,7 @@ export class RidgeCache {
   /** What a sensitivity varies, as it is for a layer now: the share that is pruned, or the bits. */
   #amount(sensitivity: Sensitivity, layer: number, plan: Plan, figures: Estimate): number {
     if (sensitivity.kind === "bits") return plan.bits;
-    return 1 - figures.layers.kept[layer] / this.view.state.sketch.value.layers[layer].n;
+    return 1 - figures.layers.kept[layer] / figures.left.layers[layer].n;
   }
 
   #scaleOf(of: Sensitivity): SparklineScale {
@@ -190,7 +191,7 @@ export class RidgeCache {
       const unknown = notDrawn(this.view.state, index);
       picture = unknown
         ? bareOutline(outline, unknown)
-        : distributionPlot(sketch.value, layer, plan, outcomeOf(figures, index), outline);
+        : distributionPlot(figures.left, figures.left.layers[index], plan, outcomeOf(figures, index), outline);
       this.#pictures.set(index, picture);
     }
     return picture;
@@ -201,7 +202,7 @@ export class RidgeCache {
     if (!found) {
       const { sketch, recipe } = this.view.state;
       const own = ownOverride(recipe.value, sketch.value.layers[index]) !== null;
-      found = { ...rowFigures(sketch.value, figures, plan, index), own };
+      found = { ...rowFigures(figures, plan, index), own };
       this.#rows.set(index, found);
     }
     return found;

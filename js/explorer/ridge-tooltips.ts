@@ -5,7 +5,7 @@ import type { BlockRow, Row } from "../charts/layer-tree-rows";
 import { bytes, count, estimated, estimatedDecibels, share, weight } from "../charts/number-format";
 import type { RidgeScene } from "../charts/ridge-canvas";
 import { layerTotal } from "../core/estimate";
-import { layerSqnr, ownOverride, zeroWords } from "./derived-state";
+import { layerSqnr, ownOverride, shapeWords, zeroWords } from "./derived-state";
 import type { View } from "./open-and-hover-state";
 import { shownSensitivity } from "./ridge-cache";
 import { sensitivityLines } from "./sensitivity-words";
@@ -44,10 +44,11 @@ function layerWords(view: View, index: number): Words {
   const layer = sketch.value.layers[index];
   const plan = plans.value[index];
   const kept = figures.value.layers.kept[index];
-  const { exact, layers } = figures.value;
-  const about = (text: string) => estimated(exact || plan.keep, text);
+  const { exact, sized, left, layers } = figures.value;
+  const rest = left.layers[index];
+  const about = (text: string) => estimated(sized || plan.keep, text);
   const now = `${bytes(layer.n * layer.itemsize)} → ${about(bytes(layerTotal(layers, index)))}`;
-  const tensor = [`${layer.shape.join(" × ")}, ${layer.dtype}`];
+  const tensor = [`${shapeWords(layer, rest)}, ${layer.dtype}`];
   if (layer.zeros > 0) tensor.push(zeroWords(layer.zeros, layer.n));
   if (plan.keep) return { title: layer.label, lines: [...tensor, "uncompressed", now] };
   const own = ownOverride(recipe.value, layer) ? " (per-layer values)" : "";
@@ -55,7 +56,7 @@ function layerWords(view: View, index: number): Words {
     title: layer.label,
     lines: [
       ...tensor,
-      `${about(count(kept))} of ${count(layer.n)} weights kept, ${about(share(1 - kept / layer.n))} pruned`,
+      `${about(count(kept))} of ${count(rest.n)} weights kept, ${about(share(1 - kept / rest.n))} pruned`,
       `${plan.bits} ${plan.bits === 1 ? "bit" : "bits"}${own}, SQNR ${estimatedDecibels(exact, layerSqnr(layers, index))}`,
       now,
     ],
@@ -67,7 +68,7 @@ function blockWords(scene: RidgeScene, row: BlockRow): Words {
   return {
     title: row.key,
     lines: [
-      `${row.layers.length} layers, ${estimated(scene.exact, bytes(sum))}`,
+      `${row.layers.length} layers, ${estimated(scene.sized, bytes(sum))}`,
       `click to ${row.folded ? "unfold" : "fold"}`,
     ],
   };

@@ -1,12 +1,21 @@
 // The silhouette in the page: dense outline, what is left of it filled, names below, hover and click.
 
 import { useMemo } from "preact/hooks";
-import { type Block, blockAt, blocksPath, contourPath, silhouette, stages } from "../charts/model-silhouette";
+import {
+  type Block,
+  blockAt,
+  blocksPath,
+  contourPath,
+  narrowedBlocks,
+  silhouette,
+  stages,
+} from "../charts/model-silhouette";
 import { bytes, estimated, share } from "../charts/number-format";
 import { layerTotal } from "../core/estimate";
-import type { Sketch } from "../core/types";
+import type { LayerSketch, Sketch } from "../core/types";
 import { useSize } from "../ui/size-and-drawing-hooks";
 import { hideTip, tipAt } from "../ui/tooltip";
+import { shapeWords } from "./derived-state";
 import { useView } from "./open-and-hover-state";
 import { Panel } from "./section-frame";
 
@@ -35,7 +44,11 @@ export function SilhouettePlot() {
     return crowded ? contourPath(blocks, HEIGHT / 2) : blocksPath(blocks, HEIGHT / 2, () => 1);
   }, [blocks]);
   const now = figures.value;
-  const left = (i: number) => Math.min(1, layerTotal(now.layers, i) / (layers[i].n * layers[i].itemsize));
+  const bytesOf = (layer: LayerSketch) => layer.n * layer.itemsize;
+  const left = (i: number) => Math.min(1, layerTotal(now.layers, i) / bytesOf(layers[i]));
+  const narrow = now.left.layers === layers ? blocks : narrowedBlocks(blocks, layers, now.left.layers);
+  /** What is left of a layer's bytes, in the block that it makes without the channels that went. */
+  const filled = (i: number) => Math.min(1, layerTotal(now.layers, i) / bytesOf(now.left.layers[i]));
   const find = (event: MouseEvent) => {
     const box = (event.currentTarget as Element).getBoundingClientRect();
     return blockAt(blocks, ((event.clientX - box.left) / box.width) * width);
@@ -44,11 +57,10 @@ export function SilhouettePlot() {
     const block = find(event);
     if (!block) return;
     const layer = layers[block.layer];
-    const was = layer.n * layer.itemsize;
     tipAt(view, event, layer.label, [
-      layer.shape.join(" × "),
-      `${bytes(was)} → ${estimated(now.exact, bytes(layerTotal(now.layers, block.layer)))}`,
-      `${estimated(now.exact, share(left(block.layer)))} of its bytes left`,
+      shapeWords(layer, now.left.layers[block.layer]),
+      `${bytes(bytesOf(layer))} → ${estimated(now.sized, bytes(layerTotal(now.layers, block.layer)))}`,
+      `${estimated(now.sized, share(left(block.layer)))} of its bytes left`,
     ]);
   };
   const chosen = blocks.find((block) => block.layer === view.selected.value);
@@ -57,7 +69,7 @@ export function SilhouettePlot() {
       name="silhouette"
       title="Depth × width"
       label="Depth and width"
-      caption="area is bytes: outline dense, filled now"
+      caption={`area is bytes: outline dense, ${narrow === blocks ? "" : "tinted without channels, "}filled now`}
     >
       <div ref={frame}>
         {/* biome-ignore lint/a11y/useKeyWithClickEvents: the ridge is the way to a layer by keyboard */}
@@ -66,7 +78,7 @@ export function SilhouettePlot() {
           height={HEIGHT + LABELS + 2}
           viewBox={`-1 -1 ${width} ${HEIGHT + LABELS + 2}`}
           role="img"
-          aria-label={`Silhouette of ${layers.length} layers: ${bytes(now.original_nbytes)} dense, ${estimated(now.exact, bytes(now.nbytes))} now`}
+          aria-label={`Silhouette of ${layers.length} layers: ${bytes(now.original_nbytes)} dense, ${estimated(now.sized, bytes(now.nbytes))} now`}
           data-testid="silhouette"
           onPointerMove={hover}
           onPointerLeave={() => hideTip(view)}
@@ -75,7 +87,8 @@ export function SilhouettePlot() {
           }}
         >
           <path class="sw-silhouette-dense" d={dense} />
-          <path class="sw-silhouette-now" d={blocksPath(blocks, HEIGHT / 2, left)} />
+          {narrow !== blocks && <path class="sw-silhouette-narrow" d={blocksPath(narrow, HEIGHT / 2, () => 1)} />}
+          <path class="sw-silhouette-now" d={blocksPath(narrow, HEIGHT / 2, filled)} />
           {chosen && <Chosen block={chosen} />}
           <Names sketch={sketch.value} blocks={blocks} />
         </svg>

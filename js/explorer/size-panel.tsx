@@ -7,7 +7,7 @@ import type { Estimate } from "../core/types";
 import { DataTable } from "../ui/data-table";
 import { Term } from "../ui/help";
 import { useSize } from "../ui/size-and-drawing-hooks";
-import { type Part, partsOf } from "./derived-state";
+import { memoryOf, type Part, partsOf } from "./derived-state";
 import { DeviceList } from "./device-list";
 import type { State } from "./explorer-state";
 import { useView } from "./open-and-hover-state";
@@ -46,13 +46,13 @@ function Headline({ figures }: { figures: Estimate }) {
     <p class="sw-headline">
       <span class="sw-from">{bytes(figures.original_nbytes)}</span>
       <Arrow />
-      <Approx exact={figures.exact} />
+      <Approx exact={figures.sized} />
       <strong data-testid="size-now" data-bytes={figures.nbytes} data-exact={figures.exact && !waiting}>
         {bytes(figures.nbytes)}
       </strong>
       <span class="sw-beside">
         <span data-testid="ratio">
-          <Term of="compression-ratio">{estimated(figures.exact, comparedSize(figures.ratio))}</Term>
+          <Term of="compression-ratio">{estimated(figures.sized, comparedSize(figures.ratio))}</Term>
         </span>
       </span>
     </p>
@@ -94,7 +94,7 @@ function Bars({ figures, parts }: { figures: Estimate; parts: Part[] }) {
   const simple = useView().state.simple.value;
   const [frame, { width }] = useSize<HTMLDivElement>({ width: 400, height: 0 });
   const scale = Math.max(figures.original_nbytes, figures.nbytes);
-  const summary = `${estimated(figures.exact, bytes(figures.nbytes))} of ${bytes(figures.original_nbytes)}: ${parts.map((p) => `${p.label} ${bytes(p.bytes)}`).join(", ")}`;
+  const summary = `${estimated(figures.sized, bytes(figures.nbytes))} of ${bytes(figures.original_nbytes)}: ${parts.map((p) => `${p.label} ${bytes(p.bytes)}`).join(", ")}`;
   return (
     <>
       <div class="sw-bars" ref={frame} role="img" aria-label={summary}>
@@ -125,7 +125,7 @@ function Bars({ figures, parts }: { figures: Estimate; parts: Part[] }) {
               <i class={`sw-part sw-part-${part.key}`} />
               {part.key === "uncompressed" ? <WhyUncompressed /> : <Term of={PART_TERMS[part.key]}>{part.label}</Term>}
               <b data-testid={`part-${part.key}`}>
-                {part.bytes > 0 ? estimated(figures.exact || part.key === "uncompressed", bytes(part.bytes)) : "–"}
+                {part.bytes > 0 ? estimated(figures.sized || part.key === "uncompressed", bytes(part.bytes)) : "–"}
               </b>
             </li>
           ))}
@@ -165,7 +165,7 @@ function Segments({ figures, parts, whole }: { figures: Estimate; parts: Part[];
           key={part.key}
           class={`sw-part sw-part-${part.key}`}
           style={{ width: percentOf(part.bytes, whole) }}
-          title={`${part.label} ${estimated(figures.exact, bytes(part.bytes))}`}
+          title={`${part.label} ${estimated(figures.sized, bytes(part.bytes))}`}
         />
       ))}
     </>
@@ -186,7 +186,7 @@ interface MarksProps {
  */
 function Device({ figures }: { figures: Estimate }) {
   const { state } = useView();
-  const { weights, activations } = state.memory.value;
+  const { weights, activations } = memoryOf(state);
   return (
     <dl class="sw-device">
       <div>
@@ -194,7 +194,7 @@ function Device({ figures }: { figures: Estimate }) {
           <Term of="flash">flash</Term>
         </dt>
         <dd data-testid="flash">
-          <b>{estimated(figures.exact, bytes(figures.nbytes))}</b> the file{fitWords(storeFor(figures.nbytes))}
+          <b>{estimated(figures.sized, bytes(figures.nbytes))}</b> the file{fitWords(storeFor(figures.nbytes))}
         </dd>
       </div>
       <div>
@@ -266,14 +266,14 @@ function Marks({ figures, scale, width }: MarksProps) {
 
 function SizeTable({ figures, parts }: { figures: Estimate; parts: Part[] }) {
   const { kernel } = useView().state;
-  const exactly = figures.exact ? "exactly" : kernel ? "about, until the kernel has counted" : "about";
+  const exactly = figures.sized ? "exactly" : kernel ? "about, until the kernel has counted" : "about";
   return (
     <DataTable
       head={["part", "what it holds", "bytes"]}
       words={1}
-      rows={parts.map((part) => [part.label, part.title, estimated(figures.exact, count(part.bytes))])}
+      rows={parts.map((part) => [part.label, part.title, estimated(figures.sized, count(part.bytes))])}
       foot={[
-        ["file", exactly, estimated(figures.exact, count(figures.nbytes))],
+        ["file", exactly, estimated(figures.sized, count(figures.nbytes))],
         ["dense", "the model as a plain .safetensors file", count(figures.original_nbytes)],
       ]}
     />

@@ -2,13 +2,13 @@
 // The slider between an input and the frame in which its recipe follows.
 import { render } from "preact";
 import { expect, it } from "vitest";
-import { SparsitySlider } from "./inputs";
+import { PercentSlider } from "./inputs";
 
 it("stays where it was moved until the recipe follows: the next key goes on from there", async () => {
   const asked: number[] = [];
   const change = (value: number) => asked.push(value);
   const slider = (
-    <SparsitySlider label="" value={0.5} valueText="" hint="" testid="" change={change} settle={() => {}} />
+    <PercentSlider label="" value={0.5} valueText="" hint="" testid="" change={change} settle={() => {}} />
   );
   render(slider, document.body);
   const input = document.querySelector("input[type=range]") as HTMLInputElement;

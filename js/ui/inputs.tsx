@@ -85,6 +85,7 @@ interface SliderProps {
   hint: ComponentChildren;
   disabled?: boolean;
   testid: string;
+  className?: string;
   change(value: number): void;
   /** The value has come to rest; `over` tells a drag that ended from one of a burst of keys. */
   settle(over: boolean): void;
@@ -92,7 +93,7 @@ interface SliderProps {
 
 const NOT_REFUSED = { why: "", at: 0 };
 
-/** Highest sparsity the slider reaches: beyond it, the number box and Python go on. */
+/** Highest share the slider reaches: beyond it, the number box and Python go on. */
 const MOST = 99.9;
 
 /** A fraction in percent as it is, to a millionth of the whole, and never rounded up to all: 0.99995 is "99.995". */
@@ -101,9 +102,9 @@ export function percentText(fraction: number): string {
   return Number.isInteger(10 * percent) ? percent.toFixed(1) : String(percent);
 }
 
-/** A sparsity: a native slider in percent, its number box, and a line below that says what it means. */
-export function SparsitySlider(props: SliderProps) {
-  const { label, term, value, valueText, hint, disabled = false, testid, change, settle } = props;
+/** A share of the whole: a native slider in percent, its number box, and a line below that says what it means. */
+export function PercentSlider(props: SliderProps) {
+  const { label, term, value, valueText, hint, disabled = false, testid, className = "", change, settle } = props;
   const id = useUnique();
   const byPointer = useRef(false);
   const [refusal, setRefusal] = useState(NOT_REFUSED);
@@ -114,7 +115,7 @@ export function SparsitySlider(props: SliderProps) {
     change(Number((Number((event.currentTarget as HTMLInputElement).value) / 100).toFixed(6)));
   };
   return (
-    <div class="sw-slider">
+    <div class={`sw-slider ${className}`}>
       <label for={id}>{term ? <Term of={term}>{label}</Term> : label}</label>
       <input
         id={id}

@@ -11,6 +11,10 @@ export const TERMS = {
     title: "bits",
     text: "How many bits a file stores for each weight that is kept; b bits can tell 2^b values apart.",
   },
+  channel: {
+    title: "channel",
+    text: "What can be removed from a network as a whole: an output of a layer, with its batch norm and every weight that reads it.",
+  },
   scope: {
     title: "scope",
     text: "Which weights are ranked together: those of all layers (global), of each layer, or of each output channel.",

@@ -38,6 +38,9 @@ const TRAITS: Record<string, string> = {
   page: "_page",
 };
 
+/** The fields of the recipe that are traits of their own. */
+const MIRRORS = ["sparsity", "bits", "channels", "multiple"] as const;
+
 /** Adapt a model until `signal` aborts. */
 export function adapt(model: AnyModel, signal: AbortSignal): ExplorerModel {
   const adapter = new Adapter(model);
@@ -49,8 +52,7 @@ class Adapter extends AnywidgetHost implements ExplorerModel {
   constructor(model: AnyModel) {
     super(model, TRAITS);
     this.listen("change:_recipe", () => this.#mirrorRecipe());
-    this.listen("change:sparsity", () => this.#takeMirror("sparsity"));
-    this.listen("change:bits", () => this.#takeMirror("bits"));
+    for (const name of MIRRORS) this.listen(`change:${name}`, () => this.#takeMirror(name));
     this.#mirrorRecipe();
   }
 
@@ -68,14 +70,12 @@ class Adapter extends AnywidgetHost implements ExplorerModel {
 
   /** The recipe changed: its mirrors follow, so that widgets linked to them do. */
   #mirrorRecipe(): void {
-    const { sparsity, bits } = this.#recipe;
-    if (this.model.get("sparsity") === sparsity && this.model.get("bits") === bits) return;
-    this.model.set("sparsity", sparsity);
-    this.model.set("bits", bits);
+    const recipe = this.#recipe;
+    for (const name of MIRRORS) if (this.model.get(name) !== recipe[name]) this.model.set(name, recipe[name]);
   }
 
   /** A linked widget changed a mirror: the recipe follows; a value no recipe can have is put back. */
-  #takeMirror(name: "sparsity" | "bits"): void {
+  #takeMirror(name: (typeof MIRRORS)[number]): void {
     const recipe = this.#recipe;
     const value = this.model.get(name);
     if (value === recipe[name]) return;

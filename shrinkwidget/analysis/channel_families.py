@@ -250,6 +250,25 @@ class Channels:
                     shapes[part.tensor][part.dim] -= part.per_channel * (family.channels - count)
         return {name: tuple(shape) for name, shape in shapes.items()}
 
+    def widths(self, left: Sequence[int]) -> dict[str, tuple[int, int]]:
+        """Return the channels of each family before and now, so many being left, by the first layer that makes them.
+
+        Where that layer makes several families, the others are numbered.
+
+        Example:
+            >>> import torch, shrinkwidget as sw
+            >>> found = sw.channels(sw.demo.model(), torch.zeros(1, 1, 8, 8))
+            >>> found.widths([8] * 9)["stem"]
+            (16, 8)
+        """
+        widths: dict[str, tuple[int, int]] = {}
+        for family, now in zip(self.families, left, strict=True):
+            name, number = family.name, 2
+            while name in widths:
+                name, number = f"{family.name} ({number})", number + 1
+            widths[name] = (family.channels, now)
+        return widths
+
     def macs_after(self, left: Sequence[int]) -> int:
         """Return the multiply-accumulates of one forward pass when so many channels of each family are left.
 

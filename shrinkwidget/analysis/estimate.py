@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Unpack
 
 from ..argument_checks import public
@@ -16,7 +16,7 @@ from .file_structure_and_size import count_width, header_bytes, layer_bytes
 from .model_tensors import Source
 from .pruning_estimate import survivals
 from .quantization_estimate import rounding_noise
-from .sketch import LayerSketch, Sketch, narrowed_layer
+from .sketch import LayerSketch, Sketch, narrowed_to
 from .sketch import sketch as sketch_of
 
 _FIELDS = ("kept", "threshold", "signal", "noise", "codes", "mask", "scales", "as_is")
@@ -275,19 +275,8 @@ def narrowed(look: Sketch, recipe: Recipe) -> tuple[Sketch, dict[str, Any]]:
                 f"sw.compress(model, recipe, example=…).estimate, which is exact"
             )
         left = [len(kept) for kept in found.kept(recipe)]
-    widths = {family.name: (family.channels, n) for family, n in zip(found.families, left, strict=True)}
-    counts = {"widths": widths, "macs": found.macs_after(left), "original_macs": found.macs_after(full)}
-    if left == full:
-        return look, counts
-    shapes = found.shapes_after(left)
-    layers = tuple(
-        narrowed_layer(layer, shapes[layer.name], found.layout(layer.name).matrix(shapes[layer.name]))
-        for layer in look.layers
-    )
-    uncompressed = tuple(
-        replace(t, shape=shapes[t.name], nbytes=math.prod(shapes[t.name]) * t.itemsize) for t in look.uncompressed
-    )
-    return replace(look, layers=layers, uncompressed=uncompressed, structure=found.structure_after(left)), counts
+    counts = {"widths": found.widths(left), "macs": found.macs_after(left), "original_macs": found.macs_after(full)}
+    return narrowed_to(look, left), counts
 
 
 def assembled(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 from weakref import WeakKeyDictionary, ref
 
 import numpy as np
@@ -14,6 +14,9 @@ from ..recipe import Plan, Recipe
 from .file_structure_and_size import zeros_dropped
 from .quantization_group_histograms import ATOM, BINS, HIGH, LOW, MIDDLE, NM_PATTERNS, Floats, bin_of
 from .sketch import LayerSketch, Magnitudes, block_count, bucket_edges, mean_square
+
+_ABOUT: Final = 1e-6
+"""Counts of a layer without some channels are no whole numbers: sums in another order differ by less than this."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +76,9 @@ def survivals(layers: Sequence[LayerSketch], plans: Sequence[Plan], recipe: Reci
     shared = NO_CUT
     if k := round(recipe.sparsity * sum(layer.n for layer in ranked)):
         counts, before = _counts_of_all(ranked)
-        i = int(np.searchsorted(before, k, side="left"))
+        i = min(int(np.searchsorted(before, k - _ABOUT, side="left")), len(before) - 1)
         low, high = bucket_edges(np.array([i]))
-        shared = BucketCut(float(low[0]), float(high[0]), float(1 - (before[i] - k) / counts[i]))
+        shared = BucketCut(float(low[0]), float(high[0]), min(1.0, float(1 - (before[i] - k) / counts[i])))
     return [
         untouched(layer) if plan.keep else recipe.importance.survival(layer, plan, shared)
         for layer, plan in zip(layers, plans, strict=True)
@@ -144,7 +147,8 @@ def _but_zeros(layer: LayerSketch, zeros: int) -> PruningOutcome:
     if not zeros:
         return untouched(layer)
     # a cut at zero that takes a part of the lowest bucket: the zeros in it, and not the smallest numbers beside them
-    return PruningOutcome(layer.n - zeros, 0.0, BucketCut(0.0, 0.0, zeros / float(layer.magnitudes.count[0])), None)
+    part = min(1.0, zeros / float(layer.magnitudes.count[0]))  # zeros are rounded where channels are gone
+    return PruningOutcome(layer.n - zeros, 0.0, BucketCut(0.0, 0.0, part), None)
 
 
 def _below(layer: LayerSketch, cut: BucketCut, kept: int | None = None) -> PruningOutcome:
@@ -158,7 +162,7 @@ def _below(layer: LayerSketch, cut: BucketCut, kept: int | None = None) -> Pruni
         part = m.count[i] * cut.fraction  # weights are spread evenly over a bucket, as far as anybody knows
         square = m.low[i] ** 2 if layer.lossless else float(mean_square(m.low[i : i + 1], np.array([cut.threshold]))[0])
         count, energy = count + part, energy + part * square
-    return PruningOutcome(layer.n - round(count) if kept is None else kept, energy, cut, None)
+    return PruningOutcome(layer.n - round(round(count, 6)) if kept is None else kept, energy, cut, None)
 
 
 def cut_at(m: Magnitudes, k: int) -> BucketCut:
@@ -166,5 +170,5 @@ def cut_at(m: Magnitudes, k: int) -> BucketCut:
     if k <= 0:
         return NO_CUT
     # the bucket that holds rank k; inside it the threshold follows by linear interpolation
-    i = int(np.searchsorted(m.before, k, side="left")) - 1
-    return BucketCut(float(m.low[i]), float(m.high[i]), float((k - m.before[i]) / m.count[i]))
+    i = min(int(np.searchsorted(m.before, k - _ABOUT, side="left")), len(m.count)) - 1
+    return BucketCut(float(m.low[i]), float(m.high[i]), min(1.0, float((k - m.before[i]) / m.count[i])))

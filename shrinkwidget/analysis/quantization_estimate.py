@@ -61,11 +61,12 @@ def rounding_noise(layer: LayerSketch, plan: Plan, survival: PruningOutcome, sur
 
 def nearest_table(layer: LayerSketch, granularity: Granularity) -> Table:
     """Return the table of a granularity, or the nearest a sketch has of a group size it has none of."""
+    # also of a group size it has: rows are shorter where channels are gone
+    if isinstance(granularity, int) and granularity >= layer.matrix[1]:
+        return layer.tables["channel"]
     if granularity in layer.tables:
         return layer.tables[granularity]
     wanted = int(granularity)
-    if wanted >= layer.matrix[1]:
-        return layer.tables["channel"]
     sizes = [g for g in layer.tables if isinstance(g, int)]
     # in log g: ranges grow slowly with the number of weights that they are the largest of
     nearest: int = min(sizes, key=lambda size: abs(math.log(size / wanted)))

@@ -564,6 +564,25 @@ def _decoded_channels(model: dict[str, Any], tensors: dict[str, NDArray[Any]]) -
     return Channels.from_dict(model["title"], model["channels"], scores)
 
 
+def narrowed_to(look: Sketch, left: Sequence[int]) -> Sketch:
+    """Return the sketch of what is left of a model when so many channels of each of its families are.
+
+    The number of parameters and the dense bytes stay those of the whole model: that is what ratios are about.
+    """
+    found = look.channels
+    if found is None or list(left) == [family.channels for family in found.families]:
+        return look
+    shapes = found.shapes_after(left)
+    layers = tuple(
+        narrowed_layer(layer, shapes[layer.name], found.layout(layer.name).matrix(shapes[layer.name]))
+        for layer in look.layers
+    )
+    uncompressed = tuple(
+        replace(t, shape=shapes[t.name], nbytes=math.prod(shapes[t.name]) * t.itemsize) for t in look.uncompressed
+    )
+    return replace(look, layers=layers, uncompressed=uncompressed, structure=found.structure_after(left))
+
+
 def narrowed_layer(layer: LayerSketch, shape: tuple[int, ...], matrix: tuple[int, int]) -> LayerSketch:
     """Return the sketch of a layer without some of its channels: what is left is taken to be like the whole.
 
@@ -572,10 +591,7 @@ def narrowed_layer(layer: LayerSketch, shape: tuple[int, ...], matrix: tuple[int
     if shape == layer.shape:
         return layer
     share = math.prod(shape) / layer.n
-    tables = {
-        granularity: replace(table, count=table.count * share, range_count=table.range_count * share)
-        for granularity, table in layer.tables.items()
-    }
+    tables = {granularity: replace(table, count=table.count * share) for granularity, table in layer.tables.items()}
     blocks = {
         pattern: round(layer.blocks[pattern] * share) if layer.zeros else block_count(matrix, *nm)
         for pattern, nm in NM_PATTERNS.items()

@@ -27,6 +27,7 @@ FAINT: Final = "#eef0f3"
 OUTLINE: Final = "#57606a"
 HATCH: Final = "#9aa2ac"
 KEPT: Final = "#0072B2"
+WITHOUT_CHANNELS: Final = "#c2dcec"
 GRID: Final = "#D55E00"
 ACCURACY: Final = "#009E73"
 SCALES: Final = "#CC79A7"
@@ -245,7 +246,7 @@ def _nearest_colors(pixels: NDArray[np.uint32]) -> NDArray[np.uint8]:
 def _palette() -> NDArray[np.uint8]:
     """Return all colors as red, green, blue, and for soft edges the steps from white to those that draw lines."""
     steps = {INK: 24, KEPT: 8, GRID: 8, ACCURACY: 8, SCALES: 2}
-    flat = [_rgb(color) for color in (MUTED, LINE, FAINT, OUTLINE, HATCH, MASK, AS_IS, DENSE, LENS)]
+    flat = [_rgb(color) for color in (MUTED, LINE, FAINT, OUTLINE, HATCH, MASK, AS_IS, DENSE, LENS, WITHOUT_CHANNELS)]
     ramps = [255 + (_rgb(c) - 255.0) * i / n for c, n in steps.items() for i in range(1, n + 1)]
     return np.asarray(np.rint(np.array([[255.0] * 3, *flat, *ramps]))).astype(np.uint8)
 

@@ -58,22 +58,32 @@ class DistributionPlot:
 
 
 def distribution_plot(
-    layer: LayerSketch, plan: Plan, survival: PruningOutcome | None, figures: LayerEstimate, span: float, pixels: float
+    layer: LayerSketch,
+    plan: Plan,
+    survival: PruningOutcome | None,
+    figures: LayerEstimate,
+    span: float,
+    pixels: float,
+    narrow: LayerSketch | None = None,
 ) -> DistributionPlot:
-    """Return the picture of a layer on an axis from −span to span that is `pixels` wide."""
+    """Return the picture of a layer on an axis from −span to span that is `pixels` wide.
+
+    `narrow` is the layer without the channels that went, if some did: the outline is that of all weights.
+    """
+    now = layer if narrow is None else narrow
     sigma = math.sqrt(layer.energy / layer.n)
     edges = np.linspace(-span, span, bin_count(layer.n, sigma, span, pixels) + 1)
-    outline, left = original(layer, edges), survivors(layer, survival, figures.kept, edges)
+    outline, left = original(layer, edges), survivors(now, survival, figures.kept, edges)
     # One grid for the whole layer: its levels can be drawn one by one, if they are far enough apart to be seen.
-    ticks = levels(layer, plan, survival)
+    ticks = levels(now, plan, survival)
     one_grid = len(ticks) > 1 and (not plan.quantizer.has_scales or plan.granularity == "tensor")
     bin_width = float(edges[1] - edges[0])
     if one_grid and (ticks[1] - ticks[0]) * pixels / (2 * span) >= _LEVEL_PIXELS:
         cells = _cell_edges(ticks)
-        height = effective(layer, plan, survival, figures.kept, cells) * bin_width / np.diff(cells)
+        height = effective(now, plan, survival, figures.kept, cells) * bin_width / np.diff(cells)
         bars = Bars(ticks, height, float(np.diff(ticks).min()) / 2, True)
     else:
-        counts = effective(layer, plan, survival, figures.kept, edges)
+        counts = effective(now, plan, survival, figures.kept, edges)
         bars = Bars((edges[:-1] + edges[1:]) / 2, comb_factor(counts, left) * counts, bin_width, False)
     threshold = 0.0 if plan.keep else figures.threshold
     return DistributionPlot(span, edges, outline, left, bars, ticks, threshold, body_height(outline))

@@ -231,6 +231,12 @@ def _field(name: str, value: Any) -> str:
             return "each channel"
         case "uncompressed_bits", _:
             return f"the rest {_bits(value)}"
+        case "channels", _:
+            return f"{percent_text(value)} of the channels"
+        case "multiple", _:
+            return f"multiples of {value}"
+        case "channel_scope", _:
+            return "channels ranked together"
         case "importance" | "quantizer" | "structure", _:
             return _kind(name, value)
     return _setting(name, value)

@@ -13,8 +13,8 @@ import numpy as np
 
 from ..analysis.estimate import Estimate
 from ..analysis.quantization_group_histograms import Floats
-from ..analysis.sketch import Sketch
-from .canvas import KEPT, MUTED, OUTLINE, Canvas
+from ..analysis.sketch import Sketch, narrowed_to
+from .canvas import KEPT, MUTED, OUTLINE, WITHOUT_CHANNELS, Canvas
 from .label_placement import thin
 
 _WIDEST: Final = 4.0
@@ -36,15 +36,28 @@ def draw_silhouette(
     estimate: Estimate,
     order: Sequence[int],
 ) -> None:
-    """Draw each layer as a box, output channels high, in it what is left of its bytes, and the stages' names below."""
+    """Draw each layer as a box, output channels high, in it what is left of its bytes, and the stages' names below.
+
+    Where channels went, a tinted box shows what the layer is without them.
+    """
     layers = [sketch.layers[i] for i in order]
     dense = np.array([layer.n * layer.itemsize for layer in layers], dtype=np.float64)
     now = np.array([estimate.layers[i].nbytes for i in order], dtype=np.float64)
     x, tall = blocks(np.array([layer.width for layer in layers], dtype=np.float64), dense)
     body = height - _NAMES
     edges, half, middle = left + x * width, tall * body / 2, top + body / 2
-    left_half = half * np.minimum(now / dense, 1.0)
-    canvas.rectangles(edges[:-1], middle - left_half, np.diff(edges), middle + left_half, KEPT)
+    start, deep, high, rest = edges[:-1], np.diff(edges), half, dense
+    if estimate.widths:
+        # without the channels that went a box is as high as the layer is wide now, its area what is left of its weights
+        narrow = narrowed_to(sketch, [count for _, count in estimate.widths.values()])
+        rest = np.array([narrow.layers[i].n * narrow.layers[i].itemsize for i in order], dtype=np.float64)
+        wide = np.array([narrow.layers[i].width / sketch.layers[i].width for i in order])
+        high, deep = half * wide, deep * (rest / dense) / wide
+        start = start + (np.diff(edges) - deep) / 2
+        if narrow is not sketch:
+            canvas.rectangles(start, middle - high, deep, middle + high, WITHOUT_CHANNELS)
+    left_half = high * np.minimum(now / rest, 1.0)
+    canvas.rectangles(start, middle - left_half, deep, middle + left_half, KEPT)
     corners = np.stack(
         [edges[:-1], middle - half, edges[1:], middle - half, edges[1:], middle + half, edges[:-1], middle + half],
         axis=1,

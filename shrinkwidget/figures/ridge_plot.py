@@ -12,7 +12,7 @@ import numpy as np
 from ..analysis.estimate import Estimate, LayerEstimate
 from ..analysis.pruning_estimate import survivals
 from ..analysis.quantization_group_histograms import Floats
-from ..analysis.sketch import LayerSketch, Sketch
+from ..analysis.sketch import LayerSketch, Sketch, narrowed_to
 from ..recipe import Plan
 from .canvas import FAINT, GRID, HATCH, INK, KEPT, LINE, MUTED, OUTLINE, PAPER, PRUNED, Canvas
 from .distribution_plot import DistributionPlot, distribution_plot, shared_span
@@ -82,13 +82,14 @@ def layer_rows(
 ) -> list[Row]:
     """Return the chosen layers as rows on an axis from −span to span, `pixels` wide; None: each on its own."""
     plans = sketch.plans(estimate.recipe)
-    fates = survivals(sketch.layers, plans, estimate.recipe)
+    now = narrowed_to(sketch, [left for _, left in estimate.widths.values()]) if estimate.widths else sketch
+    fates = survivals(now.layers, plans, estimate.recipe)
     rows = []
     for i in chosen:
         layer, figures = sketch.layers[i], estimate.layers[i]
         own = shared_span([layer]) if span is None else span
-        picture = distribution_plot(layer, plans[i], fates[i], figures, own, pixels)
-        rows.append(Row(layer, plans[i], figures, picture))
+        picture = distribution_plot(layer, plans[i], fates[i], figures, own, pixels, now.layers[i])
+        rows.append(Row(now.layers[i], plans[i], figures, picture))
     return rows
 
 

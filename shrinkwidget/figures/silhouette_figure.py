@@ -89,8 +89,12 @@ class Silhouette(Chart):
         """Say what area and height mean, and what the recipe comes to."""
         return (
             f"{self.subject.sketch.title}, layer by layer: a box is as high as the layer has output channels, and its "
-            f"area is its dense bytes; filled is what is left of them. {self.subject.sentence()}."
+            f"area is its dense bytes; filled is what is left of them{self._tinted()}. {self.subject.sentence()}."
         )
+
+    def _tinted(self) -> str:
+        widths = self.subject.estimate.widths or {}
+        return ", in the tint of a layer without the channels that went" * any(n < was for was, n in widths.values())
 
     def table(self) -> Table:
         """Return a row for every layer."""

@@ -71,6 +71,8 @@ _SNAPSHOT_SECONDS: Final = 5.0
 _SENSITIVITY_SECONDS: Final = 0.3
 _RACE_SECONDS: Final = 0.5
 _RECOVERY_SECONDS: Final = 0.2
+_MIRRORS: Final = ("sparsity", "bits", "channels", "multiple")
+"""The fields of the recipe that are traits of their own."""
 _METRIC_FIELDS: Final = {"metric": "name", "percent": "percent", "higher": "higher"}
 _OF_THE_PAGE: Final = ("result",)
 """What the history holds for the page alone: a provenance says as much."""
@@ -135,11 +137,12 @@ class _Predictions(t.List):  # type: ignore[type-arg]  # of dicts
 class Explorer(BaseWidget):
     """An instrument over one model. Make it with `explore`; read and set `recipe`, `sparsity` and `bits`.
 
-    `recipe` (a `Recipe`), `sparsity` and `bits` are traits: observe them, link them, set them. `value` mirrors
-    `recipe`, so that ``interactive_output`` works; `recalibrate_batchnorm` is the switch that re-estimates batch norm
-    before every score, and `predict_first` the one that covers every score until it is predicted. `view` is ``"full"``,
-    or ``"simple"``: sparsity, bits, size, accuracy and the layers alone. All work runs on one worker thread; nothing
-    here blocks.
+    `recipe` (a `Recipe`), `sparsity`, `bits`, `channels` and `multiple` are traits: observe them, link them, set them.
+    `value` mirrors `recipe`, so that ``interactive_output`` works; `recalibrate_batchnorm` is the switch that
+    re-estimates batch norm before every score, and `predict_first` the one that covers every score until it is
+    predicted. `view` is ``"full"``, or ``"simple"``: sparsity, bits, channels, size, accuracy and the layers alone. All
+    work runs on one worker thread; nothing here blocks. Channels can be removed once it is known which: that is found
+    out while the model runs on `example`, or on the first example of `eval_data`.
 
     Example:
         >>> import shrinkwidget as sw
@@ -161,6 +164,8 @@ class Explorer(BaseWidget):
     value = t.Instance(Recipe, args=())
     sparsity = _Float(0.0).tag(sync=True)
     bits = _Int(32).tag(sync=True)
+    channels = _Float(0.0).tag(sync=True)
+    multiple = _Int(1).tag(sync=True)
     recalibrate_batchnorm = _Recalibrate(False).tag(sync=True)
     predict_first = t.Bool(False).tag(sync=True)
     view = _View("full").tag(sync=True)
@@ -194,8 +199,7 @@ class Explorer(BaseWidget):
 
     _from_page = (
         "_recipe",
-        "sparsity",
-        "bits",
+        *_MIRRORS,
         "recalibrate_batchnorm",
         "predict_first",
         "view",
@@ -221,14 +225,14 @@ class Explorer(BaseWidget):
         self._measured: Sensitivity | None = None
         self._racing: RaceRun | None = None
         self._recovering = ""
+        self._channels_told = session.sketch.channels is not None
         self._race_stopped = False
         self._raced: dict[tuple[str, str, bool], Race] = {}
         super().__init__(
             # all of the recipe's mirrors at once: a page that hears of them later takes that for a step to undo
             recipe=recipe,
             value=recipe,
-            sparsity=recipe.sparsity,
-            bits=recipe.bits,
+            **{name: getattr(recipe, name) for name in _MIRRORS},
             _recipe=recipe.to_json(),
             recalibrate_batchnorm=recalibrate_batchnorm,
             predict_first=predict_first,
@@ -247,7 +251,7 @@ class Explorer(BaseWidget):
         self._show_result("")
         self._mirror()
         self.observe(self._on_recipe, "recipe")
-        self.observe(self._on_mirror, ["_recipe", "value", "sparsity", "bits"])
+        self.observe(self._on_mirror, ["_recipe", "value", *_MIRRORS])
         self.observe(self._on_recalibrate, "recalibrate_batchnorm")
         self.observe(lambda _change: self._settle_soon(), ["predict_first", "_predictions"])  # the picture shows them
         self.on_msg(self._on_command)
@@ -362,7 +366,8 @@ class Explorer(BaseWidget):
         found = session.estimate(recipe) if result is None else result.estimate
         macs = None
         if len(self._macs) == len(found.layers):
-            macs = round(sum(n * e.kept / e.n for n, e in zip(self._macs, found.layers, strict=True)))
+            layers = zip(self._macs, session.sketch.layers, found.layers, strict=True)
+            macs = round(sum(n * e.kept / look.n for n, look, e in layers))
         return {
             "ratio": found.original_nbytes / point["nbytes"],
             "sparsity": found.sparsity,
@@ -786,7 +791,9 @@ class Explorer(BaseWidget):
             recipe = self.recipe
             if self._session is not None:
                 self._kinds = schema(self._session.unavailable)  # one may have been registered since
-            self._recipe, self.value, self.sparsity, self.bits = recipe.to_json(), recipe, recipe.sparsity, recipe.bits
+            self._recipe, self.value = recipe.to_json(), recipe
+            for name in _MIRRORS:
+                setattr(self, name, getattr(recipe, name))
 
     def _on_mirror(self, change: Mapping[str, Any]) -> None:
         """Take the recipe from the mirror somebody changed: the browser, a linked slider, or Python."""
@@ -824,6 +831,8 @@ class Explorer(BaseWidget):
             self._count(session.exact, recipe, cancelled)
             if session.eval_data is not None:
                 self._evaluate(session, recipe, cancelled)
+            else:
+                self._find_channels(session, cancelled)
             self._count(session.nbytes_entropy_coded, recipe, cancelled)
         except Cancelled:
             raise
@@ -831,6 +840,16 @@ class Explorer(BaseWidget):
             self._failed("estimate", error)
         finally:
             self._refresh_snapshot()
+
+    def _find_channels(self, session: ExplorerSession, cancelled: CancelCheck) -> None:
+        """See which channels can be removed, once, and tell the page: its slider appears then."""
+        if self._channels_told:
+            return
+        session.why_no_channels(cancelled)
+        if session is self._session:
+            self._channels_told = True
+            if session.sketch.channels is not None:
+                self._tell(_sketch=session.sketch.encode())
 
     def _rest(self, cancelled: CancelCheck) -> None:
         """Leave the cores to the browser while a drag moves; it tells when it rests, unless the page is gone."""
@@ -860,6 +879,7 @@ class Explorer(BaseWidget):
             if self._baseline is None and not self._macs:
                 order, macs, peak = session.forward(cancelled)
                 self._tell(_order=order, _macs=macs, _memory={"weights": session.memory(), "activations": peak})
+            self._find_channels(session, cancelled)  # once the data are known to give batches, and before all of them
             if self._baseline is None:
                 self._run_scores(session, DENSE, cancelled, "_baseline")
             comparison = session.comparison(recipe, recalibrated)
@@ -1107,6 +1127,7 @@ class Explorer(BaseWidget):
         with self._lock:
             self._open()  # or it was closed meanwhile
             self._session = session
+            self._channels_told = session.sketch.channels is not None
             self._tell(
                 _title=session.sketch.title,
                 _sketch=session.sketch.encode(),
@@ -1421,7 +1442,7 @@ def _from_mirror(recipe: Recipe, name: str, new: Any) -> Recipe:
         return Recipe.from_json(new)
     if name == "value":
         return new if isinstance(new, Recipe) else recipe
-    if name == "bits" or new == recipe.sparsity:
+    if name != "sparsity" or new == recipe.sparsity:
         return recipe.with_(**{name: new})
     return recipe.with_(structure="unstructured", sparsity=new)
 

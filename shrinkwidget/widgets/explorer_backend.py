@@ -5,23 +5,26 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from threading import RLock
 from typing import Any, Final, TypeAlias, cast
 
 import torch
 from torch import Tensor, nn
 
+from ..analysis.channel_families import Channels
 from ..analysis.channel_layout import Stated
 from ..analysis.estimate import Estimate, estimate
 from ..analysis.macs_and_activation_memory import profile_forward
 from ..analysis.model_checksum import ModelChecksum
-from ..analysis.model_tensors import Source, open_model
+from ..analysis.model_tensors import ModelTensors, Source, open_model
 from ..analysis.parallel import never
 from ..analysis.run_without_side_effects import device_of
-from ..analysis.sketch import sketch
-from ..compressed_model import CompressedModel, compress
+from ..analysis.sketch import Sketch, sketch
+from ..compressed_model import CompressedModel, NarrowedWidths, compress, without_channels
 from ..compression.apply_recipe import copied, decoded_state, encode_layers, fill
+from ..compression.channel_pruning import channels
 from ..compression.encode_and_decode_layer import EncodedTensor
-from ..errors import Cancelled, DataError, ModelError, NoEstimateError, RecipeError, ShrinkError, a_type
+from ..errors import Cancelled, DataError, ModelError, NoEstimateError, RecipeError, ShrinkError, a_type, sentence
 from ..evaluation.batches import first_example, prepared, raw_batches, read_in_thread, refuse_no_data
 from ..evaluation.batchnorm_statistics import (
     EXAMPLES,
@@ -86,6 +89,32 @@ class _Scored:
     score: Score
 
 
+class _Base:
+    """The weights that a recipe's codes are made of, and a copy of the network that is filled with what comes of them.
+
+    `sketch` and `widths` are those of a model without some channels; see `without_channels`.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module | None,
+        weights: ModelTensors,
+        sketch: Sketch | None = None,
+        widths: NarrowedWidths | None = None,
+    ) -> None:
+        self._model = model
+        self.weights = weights
+        self.sketch = sketch
+        self.widths = widths
+        self._scratch: nn.Module | None = None
+
+    def scratch(self) -> nn.Module:
+        """Return the copy, made when it is first asked for."""
+        if self._scratch is None:
+            self._scratch = copied(cast(nn.Module, self._model))  # data was refused for anything else
+        return self._scratch
+
+
 class ExplorerSession:
     """Looks at a model once, then answers what any recipe makes of it: estimate, exact figures, scores, a new model.
 
@@ -102,6 +131,7 @@ class ExplorerSession:
         rules: LabelRules = LabelRules(),
         layout: Stated = None,
         calibration: object = None,
+        example: object = None,
     ) -> None:
         self.weights = open_model(source, layout=layout)
         for name, given in (("eval_data", eval_data), ("train_data", train_data)):
@@ -118,7 +148,11 @@ class ExplorerSession:
         self._rules = rules
         self._layout = layout
         self._calibration = calibration
-        self._scratch: nn.Module | None = None
+        self._example = example
+        self._looking = RLock()
+        self._no_channels: str | None = None
+        self._whole = _Base(source if isinstance(source, nn.Module) else None, self.weights, None)
+        self._narrow: tuple[object, _Base] | None = None
         self._coded: tuple[_Key, dict[str, EncodedTensor], Estimate] | None = None
         self._exact: OrderedDict[_Key, Estimate] = OrderedDict()
         self._scores: OrderedDict[tuple[_Key, bool], Score] = OrderedDict()
@@ -131,13 +165,10 @@ class ExplorerSession:
     def check(self, recipe: Recipe) -> None:
         """Raise a `RecipeError` for a recipe that does not fit the model's layers, or lacks calibration data."""
         self.sketch.plans(recipe)
-        if recipe.removes_channels:
-            raise RecipeError(
-                "the explorer does not remove channels: call sw.compress(model, recipe, example=…), and explore the "
-                "result's .model"
-            )
-        if why := self.unavailable.get(recipe.importance.kind):
-            raise RecipeError(f"importance {recipe.importance.kind!r} {why}")
+        if recipe.removes_channels and (why := self.why_no_channels(never)):
+            raise RecipeError(f"no channels can be removed here: {why}")
+        if lacks := self.unavailable.get(recipe.importance.kind):
+            raise RecipeError(f"importance {recipe.importance.kind!r} {lacks}")
 
     @property
     def unavailable(self) -> dict[str, str]:
@@ -146,6 +177,63 @@ class ExplorerSession:
             return {}
         why = "needs calibration data: open the explorer with sw.explore(model, data, calibration=…)"
         return {kind.kind: why for kind in kinds("importance") if isinstance(kind, Importance) and kind.calibrated}
+
+    # channels: which can be removed is seen while the model runs on an example
+
+    def why_no_channels(self, cancelled: CancelCheck) -> str:
+        """Return why no channel of the model can be removed, "" if some can; they are looked for the first time.
+
+        The sketch knows of them from then on.
+        """
+        with self._looking:
+            if self._no_channels is None:
+                self._no_channels = self._look_for_channels(cancelled)
+            return self._no_channels
+
+    def _look_for_channels(self, cancelled: CancelCheck) -> str:
+        if not isinstance(self.source, nn.Module):
+            return "it takes a module that can run, and this is only its weights"
+        if self._example is None and self.eval_data is None:
+            return "it takes an example to run: open the explorer with sw.explore(model, example=…)"
+        try:
+            example = self._first_example(cancelled) if self._example is None else self._example
+            self.refuse_changed()
+            found = example if isinstance(example, Channels) else channels(self.source, example)
+        except (Cancelled, Stale):
+            raise
+        except ShrinkError as error:
+            return sentence(error)
+        self.sketch = replace(self.sketch, channels=found)
+        if found.families:
+            return ""
+        widest = max(found.fixed, key=lambda width: width.channels, default=None)
+        return f"every width has to stay ({widest.reason})" if widest else "the example runs through no layer"
+
+    def _first_example(self, cancelled: CancelCheck) -> object:
+        """Return the first example of the data, as the model takes it."""
+        model = cast(nn.Module, self.source)
+        batches = read_in_thread(raw_batches(self.eval_data), self.eval_data, cancelled, _PATIENCE_SECONDS)
+        return first_example(prepared(next(batches), model, device_of(model)))
+
+    def _found_channels(self) -> Channels | None:
+        """Return the families that were found, once a recipe that removes channels was checked."""
+        if why := self.why_no_channels(never):
+            raise RecipeError(f"no channels can be removed here: {why}")
+        return self.sketch.channels
+
+    def _base(self, recipe: Recipe) -> _Base:
+        """Return what a recipe's codes are made of: the model, or what is left of it without the recipe's channels."""
+        if not recipe.removes_channels:
+            return self._whole
+        importance = recipe.importance
+        widths = recipe.width_plans([layer.name for layer in self.sketch.layers])
+        asked = (recipe.channels, recipe.multiple, recipe.channel_scope, *widths)
+        key = (asked, recipe.prunes, str(importance.to_json()), type(importance))
+        if self._narrow is None or self._narrow[0] != key:
+            self._narrow = None  # not two copies of the network at once
+            left = without_channels(self.source, recipe, self._found_channels(), self.sketch.calibration)
+            self._narrow = (key, _Base(left.model, left.weights, left.sketch, left.widths))
+        return self._narrow[1]
 
     def changed(self) -> str:
         """Return in a sentence what has changed in the model since its sketch was made, nothing if nothing has.
@@ -181,8 +269,8 @@ class ExplorerSession:
         """Return the exact figures with the size of the entropy-coded file, which is coded to find out."""
         figures = self.exact(recipe, cancelled)
         if figures.nbytes_entropy_coded is None:
-            encoded = self._encode(recipe, cancelled)
-            figures = replace(figures, nbytes_entropy_coded=pack(self.weights, recipe, encoded).nbytes_entropy_coded)
+            packed = pack(self._base(recipe).weights, recipe, self._encode(recipe, cancelled))
+            figures = replace(figures, nbytes_entropy_coded=packed.nbytes_entropy_coded)
             _remember(self._exact, _key(recipe), figures)
         return figures
 
@@ -191,11 +279,17 @@ class ExplorerSession:
         key = _key(recipe)
         if self._coded is None or self._coded[0] != key:
             self._coded = None  # not the codes of two recipes at once
-            self._coded = (key, *encode_layers(self.weights, recipe, self.sketch, cancelled))
+            base = self._base(recipe)
+            encoded, figures = encode_layers(base.weights, recipe, self._known(base), cancelled)
+            self._coded = (key, encoded, figures if base.widths is None else base.widths.told_by(figures))
         _, encoded, figures = self._coded
         if key not in self._exact:
             _remember(self._exact, key, figures)
         return encoded
+
+    def _known(self, base: _Base) -> Sketch | None:
+        """Return what is known of the weights that are encoded: the sketch is of the model with all its channels."""
+        return self.sketch if base is self._whole else base.sketch
 
     def known_score(self, recipe: Recipe, recalibrated: bool = False) -> Score | None:
         """Return the final score of a recipe evaluated before, with batch norm as it came or recalibrated."""
@@ -241,8 +335,9 @@ class ExplorerSession:
         if known is not None and (key == _DENSE or self._dense is None or key in self._comparisons):
             yield known
             return
-        model = self._scratch_model()
-        fill(model, decoded_state(self.weights, recipe, self._encode(recipe, cancelled), cancelled))
+        encoded, base = self._encode(recipe, cancelled), self._base(recipe)
+        model = base.scratch()
+        fill(model, decoded_state(base.weights, recipe, encoded, cancelled))
         provenance = recalibrate(model, self._recalibrated_on(cancelled), cancelled=cancelled) if recalibrated else None
         recorder = self._recorder(key)
         for score in self._scored(model, recorder, cancelled):
@@ -282,8 +377,11 @@ class ExplorerSession:
         """Return what a retrained model gets wrong that the dense one got right, None while that was not evaluated."""
         if self._dense is None:
             return None
-        model = self._scratch_model()
-        fill(model, compressed.packed.state_dict().items())
+        if compressed.narrowed is None:
+            model = self._whole.scratch()
+            fill(model, compressed.packed.state_dict().items())
+        else:
+            model = copied(cast(nn.Module, compressed.model))
         recorder = PredictionRecorder(self._dense.recorder, images=IMAGES, shrink=small_picture)
         *_, score = self._scored(model, recorder, cancelled)
         return recorder.compared(self._dense.score, replace(score, provenance=compressed.provenance))
@@ -413,11 +511,9 @@ class ExplorerSession:
         That is the multiply-accumulates of each layer, and the peak of activation bytes. It is run on the scratch copy.
         They are empty and None if it cannot be run; the evaluation, which needs the same batch, says why.
         """
-        model = self._scratch_model()
+        model = self._whole.scratch()
         try:
-            batches = read_in_thread(raw_batches(self.eval_data), self.eval_data, cancelled, _PATIENCE_SECONDS)
-            batch = prepared(next(batches), model, device_of(model))
-            seen = profile_forward(model, open_model(model).entries, first_example(batch))
+            seen = profile_forward(model, open_model(model).entries, self._first_example(cancelled))
         except Cancelled:
             raise
         except (ShrinkError, StopIteration):
@@ -435,9 +531,8 @@ class ExplorerSession:
         if not isinstance(self.source, nn.Module) or self.eval_data is None:
             raise DataError("a race needs a model and data: open the explorer with sw.explore(model, eval_data)")
         self.refuse_changed()
-        batches = read_in_thread(raw_batches(self.eval_data), self.eval_data, cancelled, _PATIENCE_SECONDS)
-        batch = prepared(next(batches), self.source, device_of(self.source))
-        return race({"dense": self.source, "now": compressed}, first_example(batch), batch=_RACED, background=True)
+        example = self._first_example(cancelled)
+        return race({"dense": self.source, "now": compressed}, example, batch=_RACED, background=True)
 
     def memory(self) -> int:
         """Return the bytes of weights and buffers as they run: pruning and rounding leave them as large as they are."""
@@ -450,7 +545,8 @@ class ExplorerSession:
             Stale: if that has changed since its sketch was made, before or meanwhile.
         """
         self.refuse_changed()
-        compressed = compress(self.source, recipe, sketch=self.sketch, layout=self._layout)
+        example = self._found_channels() if recipe.removes_channels else None
+        compressed = compress(self.source, recipe, sketch=self.sketch, layout=self._layout, example=example)
         self.refuse_changed()
         if not recalibrated:
             return compressed
@@ -468,15 +564,11 @@ class ExplorerSession:
     def reopened(self) -> ExplorerSession:
         """Return a new bench for the model as it is now; raises as the first one did."""
         again = ExplorerSession(
-            self.source, self.eval_data, self.metric, self.train_data, self._rules, self._layout, self._calibration
+            *(self.source, self.eval_data, self.metric, self.train_data),
+            *(self._rules, self._layout, self._calibration, self._example),
         )
         again._recovers_from = self._recovers_from
         return again
-
-    def _scratch_model(self) -> nn.Module:
-        if self._scratch is None:
-            self._scratch = copied(cast(nn.Module, self.source))  # data was refused for anything else
-        return self._scratch
 
 
 def forward_order(names: Sequence[str], modules: Sequence[str]) -> list[int]:

@@ -21,6 +21,7 @@ from shrinkwidget.analysis.sketch import LayerSketch, Sketch, sketch
 from shrinkwidget.compressed_model import compress
 from shrinkwidget.compression.pruning_masks import keep_masks
 from shrinkwidget.recipe import Plan, Recipe
+from tests.vectors.make import without_channels
 
 from .exact_helpers import effective as really
 
@@ -38,10 +39,11 @@ def real(resnet20: Path) -> tuple[ModelTensors, Sketch]:
 def drawn(looked: Sketch, recipe: Recipe) -> list[tuple[LayerSketch, Plan, PruningOutcome, LayerEstimate, Floats]]:
     """Return what is needed to draw each layer, with an axis on which all of it lies."""
     plans = recipe.resolve(layer.name for layer in looked.layers)
-    fates = survivals(looked.layers, plans, recipe)
+    now = without_channels(looked, recipe).layers
+    fates = survivals(now, plans, recipe)
     axes = [np.linspace(-1.0137, 1.0137, BINS + 1) * (layer.absmax or 1.0) for layer in looked.layers]
     known = [fate for fate in fates if fate is not None]
-    return list(zip(looked.layers, plans, known, estimate(looked, recipe).layers, axes, strict=True))
+    return list(zip(now, plans, known, estimate(looked, recipe).layers, axes, strict=True))
 
 
 def apart(found: Floats, true: Floats) -> float:
@@ -172,12 +174,12 @@ def test_the_vectors_are_what_python_draws_now(file: Path) -> None:
     for picture in vector["pictures"]:
         recipe = Recipe.from_json(picture["recipe"])
         index = [layer.name for layer in looked.layers].index(picture["layer"])
-        layer, plan, fate, figures, _ = drawn(looked, recipe)[index]
+        layer, (left, plan, fate, figures, _) = looked.layers[index], drawn(looked, recipe)[index]
         edges = np.array([picture["span"] * (2 * i / len(picture["original"]) - 1) for i in range(22)])
         found = {
             "original": original(layer, edges),
-            "survivors": survivors(layer, fate, figures.kept, edges),
-            "effective": effective(layer, plan, fate, figures.kept, edges),
+            "survivors": survivors(left, fate, figures.kept, edges),
+            "effective": effective(left, plan, fate, figures.kept, edges),
         }
         for what, counts in found.items():
             assert counts == pytest.approx(np.array(picture[what]), rel=1e-9, abs=1e-9 * layer.n), what

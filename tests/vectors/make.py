@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 import random
 import sys
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,9 @@ from torch import nn
 from shrinkwidget.analysis.chart_distribution import effective, original, survivors
 from shrinkwidget.analysis.estimate import Estimate, estimate
 from shrinkwidget.analysis.pruning_estimate import survivals
-from shrinkwidget.analysis.sketch import Sketch, sketch
+from shrinkwidget.analysis.sketch import Sketch, narrowed_to, sketch
+from shrinkwidget.compression.channel_pruning import narrower
+from shrinkwidget.evaluation.calibration import sketch as sketch_with_channels
 from shrinkwidget.figures.distribution_plot import distribution_plot, shared_span
 from shrinkwidget.figures.formatting import recipe_label
 from shrinkwidget.method_registry import schema
@@ -53,6 +57,104 @@ def models() -> dict[str, nn.Module]:
             weight = sparse.get_parameter(name)
             weight.mul_(torch.rand_like(weight) >= share)
     return {"conv": conv, "bfloat16": half, "odd": odd, "sparse": sparse}
+
+
+class Branching(nn.Module):
+    """A network with families of every kind: residual, depthwise, transposed with groups, behind a map, heads; tied."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 12, 3, padding=1)
+        self.norm = nn.BatchNorm2d(12)
+        self.depthwise = nn.Conv2d(12, 12, 3, padding=1, groups=12)
+        self.up = nn.ConvTranspose2d(12, 24, 2, stride=2)
+        self.add_module("größe", nn.Conv2d(24, 12, 1, stride=2))
+        self.flat = nn.Linear(12 * 16, 16)
+        self.qkv = nn.ModuleList(nn.Linear(12, 20, bias=False) for _ in range(3))
+        self.project = nn.Linear(20, 16)
+        self.out = nn.Linear(16, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return ten numbers for each image of 4×4 pixels."""
+        x = self.norm(self.stem(x)).relu()
+        x = x + self.get_submodule("größe")(self.up(self.depthwise(x)).relu())
+        tokens = x.flatten(2).transpose(1, 2)
+        q, k, v = (part(tokens).unflatten(2, (-1, 4)).transpose(1, 2) for part in self.qkv)
+        seen = (q @ k.transpose(2, 3)).softmax(3) @ v
+        logits: torch.Tensor = self.out(self.flat(x.flatten(1)) + self.project(seen.transpose(1, 2).flatten(2)).mean(1))
+        return logits
+
+
+def branching() -> tuple[nn.Module, Sketch]:
+    """Return a seeded model with families of channels, and its sketch."""
+    torch.manual_seed(2)
+    model = Branching().eval()
+    with torch.no_grad():
+        model.flat.weight.mul_(torch.rand_like(model.flat.weight) >= 0.3)
+        for number, parameter in enumerate(model.parameters()):
+            parameter.mul_(1 + number % 3)
+    return model, sketch_with_channels(model, example=torch.zeros(1, 3, 4, 4))
+
+
+def channel_recipes() -> list[Recipe]:
+    """Return recipes that remove channels, alone and beside everything else."""
+    recipes = [Recipe(channels=c) for c in (0.1, 0.5, 0.75, 0.999)]
+    recipes += [Recipe(channels=c, multiple=m) for c in (0.3, 0.5) for m in (4, 5, 8, 32)]
+    recipes += [Recipe(channels=c, channel_scope="global", multiple=m) for c in (0.25, 0.6, 0.9) for m in (1, 4)]
+    recipes += [
+        Recipe(channels=0.5, layers={"stem": Keep}),
+        Recipe(channels=0.5, layers={"stem": dict(channels=0.25), "größe": dict(channels=0.75, multiple=3)}),
+        Recipe(channels=0.5, channel_scope="global", layers={"depthwise": dict(channels=0.125)}),
+        Recipe(multiple=8, layers={"up": dict(channels=0.3)}),
+        Recipe(channels=0.5, bits=4, sparsity=0.5, granularity=32),
+        Recipe(channels=0.25, bits=3, sparsity=0.3, quantizer="kmeans", scope="layer"),
+        Recipe(channels=0.5, bits=1, sparsity=0.4),
+        Recipe(channels=0.3, bits=16, sparsity=0.6, uncompressed_bits=16),
+        Recipe(channels=0.5, bits=4, structure="2:4"),
+        Recipe(channels=0.5, bits=4, importance="random", sparsity=0.5),
+        Recipe(channels=0.5, bits=8, clipping=99.0),
+    ]
+    return recipes
+
+
+def channel_vector() -> dict[str, Any]:
+    """Return the content of the file about channels; bytes, widths and parameters are those of the narrower model."""
+    model, looked = branching()
+    rng = random.Random(7)
+    labels = [layer.label for layer in looked.layers]
+    recipes = channel_recipes()
+    for _ in range(RANDOM_RECIPES // 2):
+        recipe = random_recipe(rng, labels)
+        layers = {
+            name: own if own is Keep or rng.random() < 0.5 else {**own, "channels": round(rng.random() * 0.99, 2)}  # type: ignore[dict-item]
+            for name, own in recipe.layers.items()
+        }
+        scope = "global" if rng.random() < 0.3 and recipe.importance.of_magnitude else "width"
+        more: dict[str, Any] = dict(channels=round(rng.random() * 0.99, 3), multiple=rng.choice([1, 1, 2, 8]))
+        recipes.append(recipe.with_(**more, channel_scope=scope, layers=layers))
+    pictured = [
+        Recipe(channels=0.5, sparsity=0.4, bits=4),
+        Recipe(channels=0.5, bits=3, granularity="tensor"),
+        Recipe(channels=0.3, sparsity=0.5, bits=4, importance="random", scope="layer"),
+    ]
+    cases = []
+    for recipe in recipes:
+        found = _case(estimate(looked, recipe), labels)
+        assert looked.channels is not None
+        left = narrower(model, recipe, torch.zeros(1, 3, 4, 4)).model if recipe.removes_channels else model
+        cases.append(found | {"parameters": sum(p.numel() for p in left.parameters())})
+    return {
+        "sketch": base64.b64encode(looked.encode()).decode(),
+        "cases": cases,
+        "pictures": [picture for recipe in pictured for picture in _pictures(looked, recipe)],
+        "rows": [row for recipe in pictured for row in drawn_rows(looked, recipe)],
+    }
+
+
+def without_channels(looked: Sketch, recipe: Recipe) -> Sketch:
+    """Return the sketch of what a recipe leaves of a model's channels."""
+    widths = estimate(looked, recipe).widths
+    return narrowed_to(looked, [now for _, now in widths.values()]) if widths else looked
 
 
 def written_recipes() -> list[Recipe]:
@@ -153,15 +255,17 @@ def pictured_recipes() -> list[Recipe]:
 def _pictures(looked: Sketch, recipe: Recipe) -> list[dict[str, Any]]:
     """Return what is drawn of every layer, on an axis a little shorter than its weights reach."""
     plans = recipe.resolve(layer.name for layer in looked.layers)
-    fates = survivals(looked.layers, plans, recipe)
+    now = without_channels(looked, recipe).layers
+    fates = survivals(now, plans, recipe)
+    figured = estimate(looked, recipe).layers
     pictures = []
-    for layer, plan, fate, figures in zip(looked.layers, plans, fates, estimate(looked, recipe).layers, strict=True):
+    for layer, left, plan, fate, figures in zip(looked.layers, now, plans, fates, figured, strict=True):
         span = 0.9371 * layer.absmax or 1.0
         edges = np.array([span * (2 * i / BINS - 1) for i in range(BINS + 1)])
         picture: dict[str, Any] = {"recipe": recipe.to_json(), "layer": layer.name, "span": span}
         picture["original"] = original(layer, edges).tolist()
-        picture["survivors"] = survivors(layer, fate, figures.kept, edges).tolist()
-        picture["effective"] = effective(layer, plan, fate, figures.kept, edges).tolist()
+        picture["survivors"] = survivors(left, fate, figures.kept, edges).tolist()
+        picture["effective"] = effective(left, plan, fate, figures.kept, edges).tolist()
         pictures.append(picture)
     return pictures
 
@@ -169,11 +273,13 @@ def _pictures(looked: Sketch, recipe: Recipe) -> list[dict[str, Any]]:
 def drawn_rows(looked: Sketch, recipe: Recipe) -> list[dict[str, Any]]:
     """Return each layer's row of a ridge: its picture on the axis that all layers share."""
     plans = recipe.resolve(layer.name for layer in looked.layers)
-    fates = survivals(looked.layers, plans, recipe)
+    now = without_channels(looked, recipe).layers
+    fates = survivals(now, plans, recipe)
     span = shared_span(looked.layers)
+    figured = estimate(looked, recipe).layers
     rows = []
-    for layer, plan, fate, figures in zip(looked.layers, plans, fates, estimate(looked, recipe).layers, strict=True):
-        drawn = distribution_plot(layer, plan, fate, figures, span, PIXELS)
+    for layer, left, plan, fate, figures in zip(looked.layers, now, plans, fates, figured, strict=True):
+        drawn = distribution_plot(layer, plan, fate, figures, span, PIXELS, left)
         row: dict[str, Any] = {"recipe": recipe.to_json(), "layer": layer.name, "span": span, "pixels": PIXELS}
         row |= {"bins": len(drawn.outline), "top": drawn.top, "threshold": drawn.threshold, "width": drawn.bars.width}
         row |= {"at": _short(drawn.bars.at), "height": _short(drawn.bars.height), "levels": _short(drawn.levels)}
@@ -202,6 +308,35 @@ def _case(estimated: Estimate, labels: list[str]) -> dict[str, Any]:
     }
 
 
+def deflated() -> dict[str, str]:
+    """Return texts as zlib folds them at level 9, in base64: like a file's structure, and what is hard to fold."""
+    rng = random.Random(0)
+    parts = ("layer", "conv1", "attention", "mlp", "weight", "bias", "running_mean")
+
+    def structure(tensors: int) -> str:
+        named = [(".".join(f"{rng.choice(parts)}{rng.randrange(20)}" for _ in range(3))) for _ in range(tensors)]
+        shapes = [[rng.randrange(1, 2048) for _ in range(rng.choice((1, 2, 4)))] for _ in named]
+        items = [[name, shape, "float32", 1] for name, shape in zip(named, shapes, strict=True)]
+        return json.dumps(items, separators=(",", ":"))
+
+    def skewed(length: int, ratio: float) -> str:
+        """Return letters of which each next one is rarer by so much."""
+        return "".join(chr(40 + min(80, int(math.log(1 - rng.random(), ratio)))) for _ in range(length))
+
+    texts = {
+        "nothing": "",
+        "one byte": "a",
+        "three bytes": "aaa",
+        "one tensor": structure(1),
+        "300 tensors": structure(300),
+        "1,500 tensors, beyond the window": structure(1500),
+        "a long run": "a" * 70_000,
+        "noise in several blocks": skewed(24_000, 0.96),
+        "letters with codes longer than allowed": skewed(30_000, 0.45),
+    }
+    return {name: base64.b64encode(zlib.compress(text.encode(), 9)).decode() for name, text in texts.items()}
+
+
 def overrides() -> list[dict[str, Any]]:
     """Return which of many overrides decides each layer, as its bits; null in place of them for what is refused."""
     rng = random.Random(0)
@@ -228,6 +363,8 @@ if __name__ == "__main__":
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else FOLDER
     (folder / "overrides").mkdir(exist_ok=True)
     (folder / "overrides" / "cases.json").write_text(json.dumps(overrides(), ensure_ascii=False) + "\n")
+    (folder / "deflated").mkdir(exist_ok=True)
+    (folder / "deflated" / "texts.json").write_text(json.dumps(deflated(), indent=1) + "\n")
     (folder / "charts").mkdir(exist_ok=True)
     (folder / "charts" / "cases.json").write_text(json.dumps(charts(), ensure_ascii=False) + "\n")
     (folder / "kinds").mkdir(exist_ok=True)
@@ -235,3 +372,4 @@ if __name__ == "__main__":
     for number, (name, model) in enumerate(models().items()):
         text = json.dumps(vector(sketch(model), number), ensure_ascii=False)
         (folder / f"{name}.json").write_text(text + "\n")
+    (folder / "channels.json").write_text(json.dumps(channel_vector(), ensure_ascii=False) + "\n")

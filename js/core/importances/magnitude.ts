@@ -11,7 +11,7 @@ export const magnitude: ImportanceEstimate = {
     if (plan.structure !== "unstructured") return blocks(layer, patterns.indexOf(plan.structure));
     if (plan.scope === "global") return shared ? below(layer, shared) : nothingAsked(layer, plan);
     const k = roundHalfEven(plan.sparsity * layer.n);
-    const cut = cutAt(layer.magnitudes, k);
+    const cut = cutAt(layer.magnitudes, k / layer.share);
     return cut ? below(layer, cut, layer.n - k) : nothingAsked(layer, plan);
   },
 };

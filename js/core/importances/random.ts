@@ -1,6 +1,6 @@
 // Pruning at random: the baseline that every comparison needs.
 import { roundHalfEven } from "../array-search";
-import type { LayerSketch, Structure } from "../types";
+import { blockCount } from "../channel-families";
 import { type ImportanceEstimate, nothingAsked } from "./importance";
 
 export const random: ImportanceEstimate = {
@@ -21,17 +21,12 @@ export const random: ImportanceEstimate = {
 
   outcome(layer, plan) {
     const unstructured = plan.structure === "unstructured";
-    const left = unstructured ? layer.n - roundHalfEven(plan.sparsity * layer.n) : blockCount(layer, plan.structure);
+    const left = unstructured
+      ? layer.n - roundHalfEven(plan.sparsity * layer.n)
+      : blockCount(layer.rows, layer.n / layer.rows, plan.structure);
     const density = left / layer.n;
     const kept =
       left === layer.n ? nothingAsked(layer, plan).kept : roundHalfEven((left * (layer.n - layer.zeros)) / layer.n);
     return { kept, prunedEnergy: (1 - density) * layer.energy, cut: null, curve: null, density };
   },
 };
-
-/** How many weights an n:m pattern keeps: n of every m along a row, min(n, rest) of a shorter block. */
-function blockCount({ n: weights, rows }: LayerSketch, pattern: Structure): number {
-  const [n, m] = pattern.split(":").map(Number);
-  const row = weights / rows;
-  return rows * (Math.floor(row / m) * n + Math.min(n, row % m));
-}

@@ -21,7 +21,7 @@ export const kmeans: QuantizerEstimate = {
     const survivors = new Survivors(spreadOf(layer, fate.curve), fate.cut);
     const values = 2 ** plan.bits;
     if (fate.kept <= values || (layer.lossless && survivors.parts() <= values)) return 0; // each weight has its own
-    return fate.density * codebookNoise(codebook(survivors, plan.bits));
+    return layer.share * fate.density * codebookNoise(codebook(survivors, plan.bits));
   },
 
   levels: (_sketch, layer, plan, fate) => codebookFor(layer, plan, fate).values,

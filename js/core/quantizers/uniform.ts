@@ -134,14 +134,17 @@ function groupCount(granularity: Granularity, rows: number, columns: number): nu
   return rows * Math.ceil(columns / granularity);
 }
 
-const known = new WeakMap<Sketch, GridNoise>();
+const known = new WeakMap<Sketch["granularities"], GridNoise>();
 
-/** The one `GridNoise` of a sketch, so that estimates and pictures share what it remembers. */
+/**
+ * The one `GridNoise` of a sketch, so that estimates and pictures share what it remembers. A sketch without some channels
+ * has the same: it shares its granularities, and relative errors do not depend on how many weights there are.
+ */
 function gridNoise(sketch: Sketch): GridNoise {
-  let noise = known.get(sketch);
+  let noise = known.get(sketch.granularities);
   if (!noise) {
     noise = new GridNoise(sketch);
-    known.set(sketch, noise);
+    known.set(sketch.granularities, noise);
   }
   return noise;
 }
@@ -163,7 +166,7 @@ class GridNoise {
 
   constructor(sketch: Sketch) {
     this.#sketch = sketch;
-    this.#settled = new Settled(sketch.layers.length);
+    this.#settled = new Settled(sketch.layers.length * sketch.granularities.length);
   }
 
   /** The squared error of rounding a layer's survivors to a linear grid. */
@@ -171,8 +174,10 @@ class GridNoise {
     // a cut moves with the sparsity; what else becomes of a layer recurs, and so does the error then
     if (fate.cut) return survivors * this.#gridError(layer, plan, fate);
     const known = this.#settled.of(plan, fate);
-    if (Number.isNaN(known[layer.index])) known[layer.index] = this.#gridError(layer, plan, fate);
-    return survivors * known[layer.index];
+    // which table a layer has depends on how long its rows are, and they get shorter when channels go
+    const place = tableIndex(this.#sketch, layer, plan.granularity) * this.#sketch.layers.length + layer.index;
+    if (Number.isNaN(known[place])) known[place] = this.#gridError(layer, plan, fate);
+    return survivors * known[place];
   }
 
   /** The mean relative error of rounding a layer's survivors to a linear grid. */
@@ -271,7 +276,7 @@ class GridNoise {
       const shares = this.#shares(layer, plan, fate, table, what, out);
       for (let bin = 0; bin < BINS; bin++) out[bin] = shares[bin] * all[bin];
       if (what === "Count" && fate.cut) {
-        out[0] = Math.max(0, out[0] - (layer.n - fate.kept)); // only weights that were zero before are pruned
+        out[0] = Math.max(0, out[0] - (layer.n - fate.kept) / layer.share); // only weights that were zero before are pruned
       }
       this.#sumUp(out);
     }
@@ -324,12 +329,12 @@ class GridNoise {
   }
 }
 
-/** A number for every layer by what a plan asks of it, where the sparsity has no say; NaN until it is known. */
+/** A number for every layer and table by what a plan asks of it, where the sparsity has no say; NaN until it is known. */
 class Settled {
   readonly #known = new Map<string, Float64Array>();
   #last: { plan: Plan; byCurve: boolean; numbers: Float64Array } | null = null;
 
-  constructor(readonly layers: number) {}
+  constructor(readonly places: number) {}
 
   of(plan: Plan, fate: PruningOutcome): Float64Array {
     const byCurve = fate.curve !== null;
@@ -339,7 +344,7 @@ class Settled {
     let numbers = this.#known.get(key);
     if (!numbers) {
       if (this.#known.size >= MOST_SETTLED) this.#known.clear();
-      numbers = new Float64Array(this.layers).fill(Number.NaN);
+      numbers = new Float64Array(this.places).fill(Number.NaN);
       this.#known.set(key, numbers);
     }
     this.#last = { plan, byCurve, numbers };
@@ -367,7 +372,7 @@ function oneBitCapture(
 function meanCapture(layer: LayerSketch, fate: PruningOutcome, energy: number): number {
   if (energy <= 0) return 1;
   const { count, sum: total } = survivingMagnitudes(layer, fate);
-  return count > 0 ? clamp(total ** 2 / (count * energy)) : 1;
+  return count > 0 ? clamp((layer.share * total ** 2) / (count * energy)) : 1;
 }
 
 function survivingMagnitudes(layer: LayerSketch, fate: PruningOutcome): { count: number; sum: number } {
@@ -431,7 +436,7 @@ function drawGroupedGrids(bars: Bars, sketch: Sketch, layer: LayerSketch, plan: 
 function drawSigns(bars: Bars, sketch: Sketch, layer: LayerSketch, plan: Plan, fate: PruningOutcome): void {
   const table = tableFor(sketch, layer, plan.granularity);
   const { countTo, negatives } = layer.values;
-  const negative = countTo[negatives] / layer.n;
+  const negative = countTo[negatives] / (countTo.at(-1) ?? 1);
   for (let run = 0; run < RANGES; run++) {
     const counts = runCounts(layer, table, fate, table.rangeValue[run]);
     const mean = table.rangeValue[run] * meanBelow(counts);

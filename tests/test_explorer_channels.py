@@ -1,0 +1,127 @@
+"""The explorer removes channels: found out on an example, exact while dragged, scored and kept as what is left."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import shrinkwidget as sw
+from shrinkwidget.analysis.sketch import Sketch
+from shrinkwidget.widgets.explorer import Explorer
+
+EXAMPLE = torch.zeros(1, 1, 8, 8)
+
+
+@pytest.fixture(scope="module")
+def explorer() -> Iterator[Explorer]:
+    ex = sw.explore(sw.demo.model(), sw.demo.data("valid"), train_data=sw.demo.few(per_class=8))
+    assert ex.wait(120)
+    yield ex
+    ex.close()
+
+
+def test_which_channels_can_go_is_found_on_the_data_and_told_to_the_page(explorer: Explorer) -> None:
+    assert explorer.sketch.channels is not None
+    told = Sketch.decode(explorer._sketch).channels
+    assert told is not None
+    assert [f.channels for f in told.families] == [f.channels for f in explorer.sketch.channels.families]
+    assert [(w.layers, w.reason) for w in told.fixed] == [(("head",), "the model's output has it")]
+
+
+def test_figures_score_and_model_are_those_of_what_compress_leaves(explorer: Explorer) -> None:
+    explorer.recipe = sw.Recipe(channels=0.5, bits=8)
+    assert explorer.wait(120)
+    small = sw.compress(sw.demo.model(), explorer.recipe, example=EXAMPLE)
+    assert isinstance(small.model, nn.Module)
+    assert explorer.estimate == small.estimate or explorer.estimate.to_dict()["layers"] == (
+        small.estimate.to_dict()["layers"] if small.estimate else None
+    )
+    assert (explorer.estimate.exact, explorer.estimate.nbytes) == (True, small.nbytes)
+    assert explorer.estimate.widths == small.widths
+    assert explorer.estimate.ratio == pytest.approx(699_328 / small.nbytes)
+    score = sw.evaluate(small.model, sw.demo.data("valid"))
+    assert explorer.score is not None
+    assert (explorer.score.value, explorer.score.n) == (score.value, score.n)
+    assert score.value < 0.5, "without retraining it collapses, and that is what is shown"
+    kept = explorer.compress()
+    assert kept.nbytes == small.nbytes
+    assert isinstance(kept.model, nn.Module)
+    assert kept.model.get_submodule("stem").out_channels == 8
+    assert explorer._exact is not None
+    assert explorer._exact["widths"] == [now for _, now in small.widths.values()]
+    assert explorer.history[-1]["nbytes"] == small.nbytes
+    macs = explorer.history[-1]["macs"]
+    assert small.macs is not None
+    assert macs == pytest.approx(small.macs, rel=0.01)
+
+
+def test_its_fields_are_traits_in_step_with_the_recipe(explorer: Explorer) -> None:
+    explorer.recipe = sw.Recipe(bits=8)
+    explorer.channels, explorer.multiple = 0.25, 8
+    assert explorer.recipe == sw.Recipe(bits=8, channels=0.25, multiple=8)
+    explorer.recipe = explorer.recipe.with_(channels=0.5, multiple=1)
+    assert (explorer.channels, explorer.multiple) == (0.5, 1)
+    explorer.set_state({"channels": 0.75})
+    assert explorer.recipe.channels == 0.75
+    with pytest.raises(sw.errors.RecipeError, match="channels=1"):
+        explorer.channels = 1
+    assert explorer.channels == 0.75
+
+
+def test_norms_are_re_estimated_in_what_is_left_and_bring_accuracy_back(explorer: Explorer) -> None:
+    explorer.recipe = sw.Recipe(channels=0.25)
+    assert explorer.wait(120)
+    assert explorer.score is not None
+    before = explorer.score.value
+    explorer.recalibrate_batchnorm = True
+    assert explorer.wait(120)
+    assert explorer.score.value > before
+    kept = explorer.compress()
+    assert isinstance(kept.model, nn.Module)
+    assert sw.evaluate(kept.model, sw.demo.data("valid")).value == explorer.score.value
+    explorer.recalibrate_batchnorm = False
+
+
+def test_pictures_show_what_is_left(explorer: Explorer, tmp_path: Path) -> None:
+    explorer.recipe = sw.Recipe(channels=0.5, bits=4)
+    assert explorer.wait(120)
+    assert "50\u202f% of the channels removed" in explorer._snapshot()["text/plain"]
+    saved = sw.figures.save(explorer.figure("silhouette", width="nature-single"), tmp_path / "silhouette.svg")
+    assert "without the channels that went" in saved.read_text()
+    assert explorer.to_html(tmp_path / "page.html") < 700_000
+
+
+def test_a_recipe_to_begin_with_finds_its_channels_at_once() -> None:
+    ex = sw.explore(sw.demo.model(), channels=0.5, example=EXAMPLE)
+    assert Sketch.decode(ex._sketch).channels is not None
+    assert ex.wait(120)
+    assert ex.estimate.nbytes == sw.compress(sw.demo.model(), channels=0.5, example=EXAMPLE).nbytes
+    ex.close()
+
+
+@pytest.mark.parametrize(
+    "model, given, words",
+    [
+        (sw.demo.model(), {}, "it takes an example to run: open the explorer with sw.explore(model, example=…)"),
+        (sw.demo.model().state_dict(), {}, "it takes a module that can run"),
+        (sw.demo.model(), {"example": torch.zeros(1, 3, 8, 8)}, "expected input"),
+        (nn.Linear(3, 2), {"example": torch.zeros(1, 3)}, "every width has to stay (the model's output has it)"),
+    ],
+)
+def test_where_no_channels_can_go_it_says_why(model: Any, given: dict[str, Any], words: str) -> None:
+    with pytest.raises(sw.errors.RecipeError, match="no channels can be removed here") as raised:
+        sw.explore(model, channels=0.5, **given)
+    assert words in str(raised.value)
+    ex = sw.explore(model, bits=4, **given)
+    assert ex.wait(120)
+    found = Sketch.decode(ex._sketch).channels
+    assert found is None or not found.families
+    ex.set_state({"channels": 0.5})
+    assert ex.recipe == sw.Recipe(bits=4)
+    assert words in ex._status["text"]
+    ex.close()
