@@ -185,6 +185,7 @@ class CompressedModel:
         """
         lengths = section_lengths(self.packed.records, self.packed.kept)
         lengths["uncompressed"] = lengths.pop("rest")
+        # how many weights each layer keeps is told with the header, a few bytes a layer
         lengths["header"] = self.nbytes - sum(lengths.values()) + lengths.pop("counts")
         return lengths
 
@@ -477,6 +478,8 @@ def _compressed(
     pruned: bool = False,
     given: Mapping[str, EncodedTensor] = MappingProxyType({}),
 ) -> CompressedModel:
+    # first, so that a module that cannot be copied is refused before the work; layers are written into it as they are
+    # done
     new = copied(model) if isinstance(model, nn.Module) else None
     write = None if new is None else writer(new)
     encoded, estimate = encode_layers(weights, recipe, known, write=write, pruned=pruned, given=given)

@@ -29,6 +29,7 @@ _DTYPES: Final = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2, torch.f
 _MOST: Final = 2**32
 """Weights whose counts the kernel's 32 bits hold; larger tensors go the other way."""
 _BUCKETS: Final = 1 << 16
+# These two are constants of cpu_kernel.c: lengths of the arrays it fills, unchecked.
 _BINS: Final = 162
 _RATIOS: Final = 9
 

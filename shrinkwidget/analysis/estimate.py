@@ -239,6 +239,7 @@ def estimate(
         if outcome is not None:
             rounding = rounding_noise(layer, plan, outcome, layer.energy - outcome.pruned_energy)
         if outcome is None or rounding is None:
+            # which of the three it is that the sketch knows nothing of; a structure only where it has no curve
             own = plan.structure.sparsity is not None and plan.structure.kind not in layer.survival
             kind: Kind = plan.quantizer if outcome is not None else plan.structure if own else asked.importance
             of = " in each channel" if outcome is None and plan.scope == "channel" else ""

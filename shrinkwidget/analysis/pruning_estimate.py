@@ -113,6 +113,7 @@ def by_magnitude(layer: LayerSketch, plan: Plan, shared: BucketCut) -> PruningOu
         curve = layer.survival.get(plan.structure.kind)
         if curve is None:
             return None
+        # `energy` of a table are shares of the whole
         pruned = float(((1 - curve) * layer.tables["tensor"].energy).sum()) * layer.energy
         return PruningOutcome(layer.blocks[plan.structure.kind], pruned, NO_CUT, curve)
     if plan.scope == "global":
@@ -133,7 +134,9 @@ def at_random(layer: LayerSketch, plan: Plan) -> PruningOutcome | None:
         return None
     else:
         left = layer.n - round(plan.sparsity * layer.n)
+    # chance takes of every magnitude the same share
     density = left / layer.n
+    # a zero that chance spares is stored as a pruned weight all the same
     kept = _nothing_asked(layer, plan).kept if left == layer.n else round(left * (layer.n - layer.zeros) / layer.n)
     return PruningOutcome(kept, (1 - density) * layer.energy, NO_CUT, np.full(len(LOW), density))
 

@@ -217,6 +217,7 @@ def _extent(plan: UniformPlan, ratios: Floats, clip: float) -> float:
     if plan.symmetric:
         return 0.0
     near = np.minimum(RATIOS, full_range_near(plan) if plan.span == "auto" else clip)
+    # rounding errors go with the square of the step, and the step with the extent
     extent = math.sqrt(float(ratios @ (clip + near) ** 2))
     return extent if isinstance(plan.span, (int, float)) else math.floor(extent * GRAIN + 0.5) / GRAIN
 
@@ -233,6 +234,7 @@ def _linear_grid(plan: UniformPlan, extent: float, clip: float) -> LinearGrid:
         return LinearGrid(step, 2.0, 2.0)
     if plan.bits > FEW_BITS:  # of a tensor's one group the ratio is known
         return LinearGrid(step, clip, extent - clip if plan.granularity == "tensor" else clip)
+    # with few levels a grid ends on one of them at either end: those that the far side does not use go to the near side
     levels = min(math.floor(clip / step + 0.5), steps)
     return LinearGrid(step, levels * step, (steps - levels) * step)
 
@@ -303,8 +305,10 @@ def _relative_error(step: Floats, end: Floats) -> Floats:
     """Return, per grid and bin, the mean squared rounding error over the mean square; `step`, `end`: shape (n, 1)."""
     # 1 in the lowest bin, where everything rounds to zero; the atom is a point and not an interval
     ratio = np.ones((len(step), BINS))
+    # ∫(y − q(y))² dy over the bin, divided by ∫y² dy, which is a third of the difference of the cubes
     ratio[:, 1:ATOM] = 3 * np.diff(_error_integral(HIGH[:ATOM], step, end), axis=1) / _CUBES[1:]
     outermost = np.minimum(1.0, end)
+    # on a grid that reaches beyond 1 the outermost weight is counted by `open_end`; else it is clipped, then rounded
     ratio[:, ATOM:] = np.where(
         end > 1, 0.0, (1 - outermost + np.abs(outermost - np.rint(outermost / step) * step)) ** 2
     )
@@ -321,6 +325,7 @@ def _error_integral(x: Floats, step: Floats | float, end: Floats | float) -> Flo
 
 def one_bit_capture(layer: LayerSketch, plan: Plan, survival: PruningOutcome, survivors: float) -> float:
     """Return the share of the survivors' energy that sign × mean magnitude captures."""
+    # a curve of ones keeps all, whatever the cut says
     everyone = _mean_capture(layer, PruningOutcome(layer.n, 0.0, survival.cut, np.ones(BINS)), layer.energy)
     # of all weights that one scale would capture; smaller groups, whose means differ, capture more
     captured = _mean_capture(layer, survival, survivors)
@@ -333,6 +338,7 @@ def one_bit_capture(layer: LayerSketch, plan: Plan, survival: PruningOutcome, su
 
 def _mean_capture(layer: LayerSketch, survival: PruningOutcome, energy: float) -> float:
     parts = surviving(layer, survival)
+    # n weights that all become ± their mean magnitude keep n·mean² of Σw²
     total, count = float((parts.count * np.abs(parts.low + parts.high) / 2).sum()), float(parts.count.sum())
     return min(total**2 / (count * energy), 1.0) if count > 0 and energy > 0 else 1.0
 
@@ -359,6 +365,7 @@ def half_errors(low: Floats, high: Floats, half: str) -> Floats:
     digits, least = (7, -126) if half == "bfloat16" else (10, -14)
     ulp = 2.0 ** (np.maximum(np.frexp(low)[1] - 1.0, least) - digits)  # of the bucket's leading bit
     end = np.full(len(low), np.inf)
+    # a float's own grid has no end here: what overflows was refused, or is kept as bfloat16
     error = _error_integral(high, ulp, end) - _error_integral(low, ulp, end)
     return np.where(high - low > ulp, ulp * ulp / 12, error / np.where(high > low, high - low, 1.0))
 
@@ -456,6 +463,8 @@ class Moments:
         parts = self.parts
         if not len(parts.count):
             return np.zeros(levels)
+        # Panter and Dite: the best values lie as dense as the cube root of the density count / reach, over the width
+        # reach
         mass = np.cbrt(parts.count) * np.cbrt(parts.reach) ** 2
         after = np.cumsum(mass)
         wanted = (np.arange(levels) + 0.5) / levels * after[-1]
@@ -473,6 +482,7 @@ class Moments:
 
     def noise(self, values: Floats) -> float:
         """Return Σ (x − nearest value)²."""
+        # Σ(x − v)² = Σx² − 2vΣx + nv²; cancellation may leave a little below zero
         count, total, squares = self.cells(values)
         return max(0.0, float((squares - 2 * values * total + values * values * count).sum()))
 

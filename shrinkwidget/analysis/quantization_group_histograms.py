@@ -44,6 +44,7 @@ MIDDLE: Final[Floats] = (LOW + HIGH) / 2
 
 def bin_of(u: NDArray[np.floating]) -> NDArray[np.intp]:
     """Return the bin of each relative magnitude, rounded to float32 first, anything above 1 in the atom."""
+    # bit patterns of positive floats ascend with their values, so that the upper bits alone are a bin on a log scale
     index = u.astype(np.float32, copy=False).view(np.int32) >> _SHIFT
     # 1.0 is the first pattern after the last interval, which is just where the atom's bin stands
     return np.asarray(np.clip(index, _FIRST - 1, _FIRST - 1 + ATOM).astype(np.intp) - (_FIRST - 1))
@@ -62,7 +63,7 @@ class Table:
     """One relative table: what grids of one granularity see of a tensor.
 
     `count`: weights per bin, shape (162,). `energy`: the share of Σw² per bin. `values`, `range_energy`, `range_count`:
-    per run of groups, shape (64,). `ratios`: how lopsided the groups are, shape (9,), see `ratio_shares`.
+    per run of groups, shape (64,). `ratios`: how lopsided the groups are, shape (9,), see `ratio_parts`.
     """
 
     count: Floats
@@ -195,7 +196,9 @@ def _group_sums(units: Groups, factor: int, step: int) -> tuple[NDArray[np.float
         low, high, total = low.min(2), high.max(2), sum_by_halves(total)
     ranges = np.maximum(-low, high)
     ends = np.arange(1, ranges.shape[1] + 1) * factor * _UNIT
+    # the last group of a row is as short as the row leaves it
     weights = factor * _UNIT - np.maximum(ends - units.length, 0)
+    # (Σ|w|)² / n is n·(mean |w|)², what sign × mean captures of a group
     roots = (total / np.sqrt(weights, dtype=np.float32)).reshape(-1).astype(np.float64)
     flat = ranges.reshape(-1)
     buckets = (flat.view(np.int32) >> 16) & 0x7FFF
@@ -211,6 +214,7 @@ def ratio_parts(near: Floats, far: Floats) -> Floats:
 
     A ratio between two of the `RATIOS` is shared between them, in linear proportion.
     """
+    # a group of zeros has no ratio; its square, which is what is shared out, is zero as well
     place = near / np.where(far > 0, far, 1.0) * (len(RATIOS) - 1)
     node = np.minimum(place.astype(np.intp), len(RATIOS) - 2)
     upper, squares = place - node, far**2
@@ -245,6 +249,7 @@ def _histograms(rows: Tensor, ranges: Sequence[NDArray[np.float32]], factors: Se
     if (kernel := kernel_for(rows)) is not None:
         count, energy = bins(kernel, rows, ranges, factors, step)
         return count.astype(np.float64), energy
+    # the same groups of 32 for all granularities, as the kernel takes them: tables differ in the divisors alone
     row, unit = np.divmod(np.arange(0, height * units, step), units)
     lengths = np.minimum(_UNIT, length - unit * _UNIT)  # the last of a row is shorter
     sample = rows.reshape(-1)
@@ -331,6 +336,7 @@ def tensor_table(
 
 def survival_curves(rows: Tensor, absmax: float) -> dict[str, Floats]:
     """Return the fraction of weights that each n:m pattern keeps, by bin of magnitude relative to the tensor's."""
+    # divided in float32, as the kernel does: in float64 some weights would fall into the next bin
     largest = np.float32(absmax)
     if largest == 0:
         return {pattern: np.ones(BINS) for pattern in NM_PATTERNS}
@@ -371,6 +377,7 @@ def times_beaten(columns: list[Tensor]) -> Tensor:
     millions of blocks of four.
     """
     beaten = torch.zeros((len(columns), len(columns[0])), dtype=torch.uint8, device=columns[0].device)
+    # each pair once: whoever does not lose wins, so that ranks 0 … m − 1 are given out once even among equal magnitudes
     for j, later in enumerate(columns):
         for i in range(j):
             lost = columns[i] <= later

@@ -52,6 +52,7 @@ from .run_without_side_effects import reason
 from .safetensors_checkpoint import serialized
 
 _FORMAT: Final = "shrinkwidget-sketch"
+# of the tables and of what stands for a model in the header; the browser's `js/core/sketch-decoder.ts` asks for it too
 _VERSION: Final = "2"
 _LAYER_FIELDS: Final = (
     "name", "label", "shape", "rows", "width", "n", "dtype", "itemsize", "lossless", "half", "aliases", "zeros",
@@ -302,6 +303,8 @@ class Sketch:
         """
         try:
             tensors = load(blob)
+            # `safetensors.numpy.load` returns tensors alone: the metadata is read here, from the JSON text after its
+            # own length
             header = json.loads(blob[8 : 8 + int.from_bytes(blob[:8], "little")])["__metadata__"]
             if header.get("format") != _FORMAT or header.get("version") != _VERSION:
                 raise FileError(
@@ -412,6 +415,7 @@ def sketch_layer(entry: TensorEntry, tables: bool = True) -> LayerSketch:
         where = f" from {tensor.device}"
         rows = where_float64_is(entry.layout.rows(tensor))
         kernel = kernel_for(rows)
+        # one look at every weight for all three: memory is what a sketch waits for
         buckets, counts, groups = scan(kernel, rows) if kernel is not None else (*_value_table(rows), None)
         if tables and groups is None:
             groups = unit_groups(rows)
@@ -531,6 +535,8 @@ def _value_table(rows: Tensor) -> tuple[NDArray[np.uint16], NDArray[np.int64]]:
 
 def bucket_edges(magnitudes: NDArray[np.integer]) -> tuple[Floats, Floats]:
     """Return (low, high) of magnitude buckets, in float64; bucket 0 is the point zero."""
+    # A bucket's number is the upper half of a float32 pattern: with zeros below it stands for the lower edge. The next
+    # number's lower edge ends it, except that after the largest there is only infinity.
     patterns = magnitudes.astype(np.uint32)
     low = (patterns << np.uint32(16)).view(np.float32).astype(np.float64)
     high = ((patterns + np.uint32(1)) << np.uint32(16)).view(np.float32).astype(np.float64)
@@ -541,6 +547,7 @@ def _magnitudes(buckets: NDArray[np.uint16], counts: NDArray[np.int64], lossless
     # without the sign bit, buckets of either sign have the same number
     magnitudes = buckets & 0x7FFF
     least = int(magnitudes.min())
+    # counted from the smallest on: those of weights about 0.01 begin at 15,000, and what is below would be zeros to sum
     totals = np.bincount(magnitudes - least, weights=counts)
     ids = np.flatnonzero(totals) + least
     count: Floats = totals[ids - least].astype(np.float64)
@@ -590,6 +597,7 @@ def narrowed_layer(layer: LayerSketch, shape: tuple[int, ...], matrix: tuple[int
     """
     if shape == layer.shape:
         return layer
+    # which channels go is not in a sketch of weights: those that stay are taken to be distributed like all
     share = math.prod(shape) / layer.n
     tables = {granularity: replace(table, count=table.count * share) for granularity, table in layer.tables.items()}
     blocks = {

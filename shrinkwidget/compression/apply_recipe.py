@@ -200,6 +200,7 @@ def _computed(model: nn.Module) -> Iterator[Tensor]:
 
 def writer(model: nn.Module) -> Write:
     """Return what writes tensors over a model's parameters and buffers, by name; on another device they are moved."""
+    # with every name of a tied tensor: which of them a state dict uses is the caller's business
     places = dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers(remove_duplicate=False))
 
     def write(name: str, tensor: Tensor) -> None:

@@ -153,6 +153,7 @@ class LayerWeights(TensorSpec):
     @property
     def float_dtype(self) -> torch.dtype:
         """The dtype of this layer's weights as plain floats of 16 or 32 bits."""
+        # only what is narrowed to 16 bits has a choice; the peak tells whether float16 holds it
         wide = self.plan.bits == 16 and self.flat.dtype in (torch.float32, torch.float64)
         return stored_dtype(self.flat.dtype, self.plan.bits, wide and needs_bfloat16(self.flat.dtype, peak(self.flat)))
 
@@ -346,6 +347,7 @@ class Levels:
         all_codes = torch.arange(plan.coder.largest_code(plan.bits) + 1, dtype=torch.uint8, device=layer.flat.device)
         codes = all_codes.expand(groups.count, -1).contiguous()
         decoded = decode_blocks(codes, grid.scales, grid.zeros, grid.codebook, plan, layer.name)
+        # codes of a user's quantizer need not ascend with what they stand for
         values, order = finite(decoded, grid.scales, plan, layer.flat.dtype).float().sort(dim=1)
         return cls(values, codes.gather(1, order))
 
@@ -421,6 +423,7 @@ def _codes(grid: Grid, piece: Piece, layer: LayerWeights) -> Tensor:
         wanted = f"{describe(piece.x).split()[0]} uint8"
         raise _failed(coder, layer, f"encoded {wanted} weights as {describe(codes)}")
     largest = coder.largest_code(bits)
+    # of 8 bits every uint8 is a code, and the pass over all of them is saved
     if largest < 255 and int(codes.max()) > largest:
         raise _failed(coder, layer, f"has the code {int(codes.max())}, beyond its largest, {largest}")
     return codes
@@ -480,6 +483,7 @@ def finite(values: Tensor, scales: Tensor | None, plan: Plan, dtype: torch.dtype
     The outermost level of a grid may lie up to half a step beyond the outermost weight. `scales`: those of these
     weights, None where their values are weights or means of weights; `values` may be changed.
     """
+    # of float64 as well: values are computed in float32
     limit = min(torch.finfo(dtype).max, torch.finfo(torch.float32).max)
     # most layers are far from it, and a pass over all values to find that out is saved
     if scales is not None and float(scales.max()) * 2**plan.bits > limit:
@@ -518,6 +522,7 @@ def dense_codes(encoded: EncodedTensor) -> Tensor:
 def zero_codes(plan: Plan, matrix: tuple[int, int], zeros: Tensor | None) -> Tensor | int:
     """Return the code of zero: one for all weights of a layer with codes of up to 8 bits, or one for each, ``[n]``."""
     if zeros is None:
+        # without zero points one code is zero in every group
         code = plan.coder.zero_code(plan.bits)
         if code is None:
             raise ValueError(f"{plan.quantizer!r} has no code for zero at {plan.bits} bits")
@@ -572,6 +577,7 @@ def scale_words(scales: Tensor, top: Tensor, plan: Plan) -> Tensor:
     """
     wanted = scales / torch.where(top > 0, top, 1.0) * UNIT
     halves = wanted.to(torch.float16)
+    # positive halves: the sign bit is free, and int16 as good as uint16, of which torch can do little
     patterns = halves.view(torch.int16).int()
     if has_zero_points(plan):
         patterns -= (halves.float() > wanted * (1 + 2.0**-18)).int()  # but what is one, to the last bits, is not

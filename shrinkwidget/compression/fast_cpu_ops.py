@@ -11,6 +11,7 @@ from torch import Tensor
 from ..analysis.quantization_group_histograms import sum_of_squares
 from ..analysis.sketch import BIT_PATTERNS
 
+# numbers, 32 KB of float64: BLAS starts threads for longer products, and those wait for each other
 _RUN: Final = 4096
 
 
@@ -100,6 +101,7 @@ def round_half_even_(values: Tensor) -> Tensor:
 def places_among(values: Tensor, bounds: Tensor) -> Tensor:
     """Return how many of at most 255 ascending bounds are below each value, uint8."""
     if _on_cpu(values):
+        # at most 255 bounds, so at most 255 of them below: a byte holds it
         return torch.from_numpy(np.searchsorted(bounds.numpy(), values.numpy()).astype(np.uint8))
     return torch.bucketize(values, bounds, out_int32=True).to(torch.uint8)
 
@@ -111,6 +113,7 @@ def nearest(values: Tensor, codebook: Tensor) -> Tensor:
 
 def midpoints(values: Tensor) -> Tensor:
     """Return the float32 numbers halfway between neighbouring values."""
+    # halved before they are added: two of the largest numbers would overflow
     return values[:-1] / 2 + values[1:] / 2
 
 

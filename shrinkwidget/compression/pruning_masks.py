@@ -285,6 +285,8 @@ class InEachRow:
         return torch.cat([self._mask_rows(magnitude(part)).reshape(-1) for part in parts])
 
     def _mask_rows(self, scores: Tensor) -> Tensor:
+        # below the k-th smallest all go, above it none; of those equal to it the first in the row, as many as are still
+        # missing
         limit = scores.kthvalue(self.pruned, dim=1, keepdim=True).values
         keep = scores > limit
         ties = scores == limit
@@ -384,6 +386,8 @@ class ExactCut:
 
     def _spans(self, dtype: torch.dtype) -> Iterator[tuple[int, int, float]]:
         """Yield (start, stop, limit): between start and stop exactly the magnitudes above the limit are kept."""
+        # "Above a limit" says both halves: up to `first` ties are pruned, so the limit is the threshold; after it they
+        # are kept, so the limit is the number just below. Both have to be numbers of the dtype that is compared.
         exact = np.float64 if dtype == torch.float64 else np.float32
         nearest = exact(self.threshold)
         limit, below = float(nearest), float(np.nextafter(nearest, exact(-np.inf)))
@@ -456,6 +460,7 @@ def _members(ranked: Ranked, bucket: int) -> _Members:
         return _Members(count, np.empty(0))
     flat = ranked.load().reshape(-1)
     if (kernel := kernel_for(flat)) is not None:
+        # more than the sketch counted are not even collected: None says the weights have changed
         others = members(kernel, flat, bucket, count)
     else:
         others = np.concatenate([_in_bucket(piece, bucket) for piece in chunks(flat)])
@@ -487,6 +492,7 @@ def _first_kept_tie(ranked: Ranked, threshold: float, taken: int, ties: int) -> 
         return ranked.n if taken else 0
     start = 0
     for piece in chunks(ranked.load().reshape(-1)):
+        # ties beyond the piece in which the last one falls are never looked at
         places = places_of(magnitude(piece), threshold)
         if len(places) >= taken:
             return start + int(places[taken - 1]) + 1

@@ -56,6 +56,7 @@ def lower_hull(nbytes: Ints, cost: Floats) -> list[int]:
     >>> lower_hull(np.array([10, 20, 30, 40]), np.array([1.0, 0.9, 0.1, 0.0]))
     [0, 2, 3]
     """
+    # by bytes, of as many the cheapest first: the last key is the first to sort by
     order = np.lexsort((cost, nbytes))
     best = np.minimum.accumulate(cost[order])
     # only what is better than everything smaller can be on the hull
@@ -263,6 +264,8 @@ def _overrides(
         mine = cast(Mapping[str, Any], own[of.layer.name])
         # what is not chosen: channels, their multiple, a structure of the layer's own
         rest = {name: mine[name] for name in ("structure", "channels", "multiple") if name in mine}
+        # Most layers share one object of choices, which the options keep alive: its id stands for it. Without the short
+        # cut the same override would be written as text for every layer and choice.
         key = id(of.choices), choice, repr(rest)
         if key not in known:
             fields = {k: v for k, v in of.choices.fields(choice).items() if v != getattr(base, k)}
@@ -312,6 +315,7 @@ def _file_bytes(
     text = escaped_bytes(base.to_json()) + overrides + np.where(written > 0, around, 0)
     kept = [layer for layer in look.layers if layer.label in base.layers]
     rest = uncompressed_bytes(look, base) + sum(layer.n * layer.itemsize for layer in kept)
+    # layers under Keep have no count of what they keep
     counts = sum(count_width(each.layer.n) for each in options)
     lengths = {
         "counts": np.full(len(text), counts),

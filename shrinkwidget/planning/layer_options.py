@@ -155,6 +155,7 @@ def layer_options(layer: LayerSketch, choices: Choices) -> LayerOptions:
         for row, plan in enumerate(plans) if layer.zeros or cut[0] else ():
             first = choices.importance.survival(layer, plan, NO_CUT)
             kept[row, 0] = layer.n if first is None else first.kept
+    # by magnitude the value table tells the energy below any cut, and no knots are needed
     if choices.importance.of_magnitude and choices.structure.sparsity is None:
         m = layer.magnitudes
         share = np.interp(cut, m.before, m.energy)

@@ -38,7 +38,11 @@ def uniform_recipes(look: Sketch, recipe: Recipe, budget: int, bits: Sequence[in
             if estimated_bytes(look, fixed) <= budget:
                 yield fixed
             continue
-        low, high = -1, _GRID  # the sparsest that does not fit, and the least sparse that does
+        dense = recipe.with_(sparsity=0.0, bits=width)
+        if estimated_bytes(look, dense) <= budget:
+            yield dense  # looked at by itself: a little pruned is larger, by its masks and by what the header says
+            continue
+        low, high = 0, _GRID  # the sparsest that does not fit, and the least sparse that does
         while high - low > 1:
             middle = (low + high) // 2
             if estimated_bytes(look, recipe.with_(sparsity=middle / _GRID, bits=width)) <= budget:

@@ -78,6 +78,7 @@ def _least_squares(dense: Tensor, keep: Tensor, h: Tensor) -> Tensor:
     """
     tiny = torch.finfo(h.dtype).tiny  # what divides by zero divides zero: a row is solved, or a column saw no input
     scale = h.diagonal().clamp(min=tiny).reciprocal()
+    # it starts at the dense weights on the mask, from which the solution is not far
     found = torch.where(keep, dense, 0.0)
     residual = torch.where(keep, (dense - found) @ h, 0.0)
     step = residual * scale
@@ -106,6 +107,8 @@ def _round_columns(
     wanted = wanted[:, order]  # a copy
     kept = None if keep is None else keep[:, order]
     count = wanted.shape[1]
+    # Rounding a column makes an error. The columns still to come can make good for most of it, by what the factor's row
+    # of that column says; inside a block at once, behind it in one product for the whole block.
     for start in range(0, count, _BLOCK):
         stop = min(start + _BLOCK, count)
         errors = torch.empty_like(wanted[:, start:stop])
@@ -155,6 +158,7 @@ class _NearestLevel:
             first = column // groups.size
             group = slice(rows.start * groups.per_row + first, rows.stop * groups.per_row, groups.per_row)
         many = (len(wanted), -1)
+        # searchsorted copies what is not contiguous itself, but with a warning each time
         place = torch.searchsorted(self._between[group].expand(many).contiguous(), wanted[:, None].contiguous())
         self.codes[rows, column] = level.codes[group].expand(many).gather(1, place)[:, 0]
         return level.values[group].expand(many).gather(1, place)[:, 0]

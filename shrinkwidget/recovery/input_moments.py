@@ -45,6 +45,7 @@ class InputMoments:
         self.total += x.sum(1)
         self.n += x.shape[1]
         if self.second is not None:
+            # in place: of a wide layer nothing here is as large
             self.second.baddbmm_(x.mT, x)
 
 
@@ -95,6 +96,7 @@ def with_call(
     if moments is None:
         second = None if means_only else inputs.new_zeros(groups, width, width)
         moments = InputMoments(inputs.new_zeros(groups, width), second)
+    # shared out among the calls, so that all batches count alike
     most = max(_INPUTS, _INPUTS_A_COLUMN * width) // calls + 1
     moments.add(_inputs(module, inputs, groups, most))
     return moments

@@ -68,6 +68,7 @@ def layerwise_forward(
         for one in passes:
             advance(one)
         while waiting := [one for one in passes if one.call is not None]:
+            # the first in the network's order: all batches have come there or will wait further on
             name = min((one.layer for one in waiting), key=order.__getitem__)
             here = [one for one in waiting if one.layer == name]
             yield name, [one.call for one in here if one.call is not None]
@@ -85,6 +86,7 @@ class _Pass:
         """Before which call it waits, None before it has begun and once it is over."""
         self._error: BaseException | None = None
         self._abandoned = False
+        # semaphores: one that is released before it is waited for stays released
         self._go, self._stopped = threading.Semaphore(0), threading.Semaphore(0)
         self._thread = threading.Thread(target=self._run, args=(run,), name="shrinkwidget forward", daemon=True)
 

@@ -335,10 +335,13 @@ class _LayerByLayer:
             effective, entry = decode(self.codes[name]), self._selected[name].entry
             write(name, effective)
             for module in layers[name] if corrects else ():
-                lost = _mean_output(entry.rows(), dense[module]) - _mean_output(
-                    entry.layout.rows(effective), means[module]
-                )
-                _add_to_bias(module, lost)
+                if (bias := module._parameters.get("bias")) is None:
+                    continue
+                # what the output was on average in the dense network, and is now, inputs having changed as well
+                was = _mean_output(entry.rows(), dense[module])
+                now = _mean_output(entry.layout.rows(effective), means[module])
+                with torch.no_grad():
+                    bias.add_((was - now).to(bias.dtype))
             yield done, len(layers)
 
     def notes(self) -> tuple[str, ...]:
@@ -377,6 +380,7 @@ class _LayerByLayer:
         with ExitStack() as hooks:
             for module in self._network.modules():
                 hooks.enter_context(module.register_forward_pre_hook(note))
+            # the first batch is enough to see the order
             next(self._data.forward())
         self.why |= {name: "the data never reached it" for name in self._selected if name not in found}
         return {name: modules for name, modules in found.items() if name not in self.why}
@@ -388,6 +392,7 @@ class _LayerByLayer:
 
         A layer is to be compressed before the next one is asked for.
         """
+        # of a layer that runs twice the inputs of the second call are not known yet when the first one is due
         once = {name for name, modules in layers.items() if len(modules) == 1 and self._calls[modules[0]] == 1}
         if len(once) < 2 or self._held() > _MOST_HELD:
             once = set()
@@ -462,10 +467,3 @@ def _mean_output(rows: Tensor, inputs: InputMoments) -> Tensor:
     """Return the mean output, ``[rows]``, of a layer whose weights are ``[rows, columns]``, without its bias."""
     groups = rows.float().view(len(inputs.mean), -1, rows.shape[1])
     return (groups @ inputs.mean[..., None]).view(-1)
-
-
-def _add_to_bias(module: nn.Module, lost: Tensor) -> None:
-    bias = module._parameters.get("bias")
-    if bias is not None:
-        with torch.no_grad():
-            bias.add_(lost.to(bias.dtype))

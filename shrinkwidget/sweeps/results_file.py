@@ -69,6 +69,8 @@ class ResultsFile:
         self.path = Path(path)
         self._of = identity(job)
         try:
+            # unbuffered and appending: a line goes out in one write; O_BINARY is Windows', which would end it with
+            # "\r\n"
             self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0), 0o666)
         except OSError as error:
             missing = f"there is no folder {quoted(self.path.parent)}" if not self.path.parent.is_dir() else ""
@@ -108,6 +110,7 @@ class ResultsFile:
     def _append(self, line: Mapping[str, Any]) -> None:
         data = (json.dumps(line, ensure_ascii=False) + "\n").encode()
         try:
+            # one write takes it all, unless a signal or a full disk cuts it short
             while data:
                 data = data[os.write(self._file, data) :]
             os.fsync(self._file)
@@ -118,6 +121,7 @@ class ResultsFile:
         if sys.platform == "win32":
             return
         try:
+            # a lock of the open file ends with the process, however that ends; a lock file would stay behind
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise FileError(
@@ -156,6 +160,7 @@ class ResultsFile:
                 raise FileError(
                     f"line {number} of {quoted(self.path)} is damaged ({why}): delete it, and its point is done again"
                 ) from error
+            # later lines win: what failed once may have been done since
             points[point.task] = point
         # what failed is tried again: a worker may have died of another program's hunger
         done = {task: point for task, point in points.items() if not point.error}

@@ -221,6 +221,7 @@ class SweepRun(BackgroundRun[Sweep, Sweep]):
                 new = self._came[seen:]
             if not new:
                 break
+            # without the lock: whoever loops may take its time
             yield from new
             seen += len(new)
         if self._error is not None:
@@ -579,6 +580,8 @@ class _Plan:
             return
         threads = min(len(tasks), self.workers or min(_THREADS, os.cpu_count() or 1))
         device = device_of(job.model)
+        # What would differ beside others, or gain nothing by it: random numbers come from one state for all threads,
+        # trainings draw them, data that is not held can be read by one at a time, and a GPU works off one queue.
         if job.draws or isinstance(job.method, Method) or not held or (device is not None and device.type != "cpu"):
             threads = 1
         if threads > 1:
@@ -592,6 +595,7 @@ class _Plan:
 def _dense_score(job: SweepJob, stopped: Watch) -> tuple[Score, bool]:
     """Return the score of the dense model, and whether anything drew random numbers meanwhile."""
     with single_threaded(), spare_normal_kept(), fork_rng(device_of(job.model), 0):
+        # one scoring tells: what draws in it would draw in every point
         before = _random_state()
         score = job.score(job.model, stopped)
         return score, _random_state() != before
@@ -624,8 +628,10 @@ def _on_threads(
                 check(stopped)
                 done, left = wait(left, timeout=_LOOK_SECONDS, return_when=FIRST_COMPLETED)
                 for future in done:
+                    # in the order in which they end, so that a results file has them all the earlier
                     yield futures[future], future.result()
         finally:
+            # points at work end at their next look at `stop`; nobody waits for that
             closed.set()
             pool.shutdown(wait=False, cancel_futures=True)
 

@@ -228,6 +228,7 @@ def run_point(job: SweepJob, task: Task, stopped: Watch) -> SweepPoint:
             score = job.score(small.model, stopped)
     except Cancelled:
         raise
+    # what a user's recipe or data can be blamed for; a bug of ours ends the sweep, and is seen
     except ShrinkError as error:
         return failed_point(job, task, sentence(error), time.perf_counter() - start)
     figures = small.estimate

@@ -70,6 +70,7 @@ class Trainer:
         self._stopped, self._patience = stopped, patience
         self._clock = StepTimer()
         self._began = 0.0
+        # of gradual pruning: how much of the recipe's sparsity is reached
         self._share = 0.0
         self._macs: Mapping[str, int] | None = None
         check_refused(open_model(spec.model, only_to_look=True))
@@ -175,6 +176,7 @@ class Trainer:
         self.train_step = TrainStep(self._network, held, stage, self.spec.options)
         if self.log.epoch:  # a checkpoint was written within this round
             optimizer = self.train_step.optimizer
+            # its groups and rates follow from the stage; what a checkpoint holds is what it remembers of each parameter
             optimizer.load_state_dict({**optimizer.state_dict(), "state": self._remembered})
         packed = compress_trained(self._network, recipe)
         self._now = replace(
@@ -224,6 +226,7 @@ class Trainer:
                 if (batch := next(batches, None)) is None:
                     return
                 loss, sums = train_step.step(batch, progress)
+            # on the first batch: what inputs look like is not known before
             if self._macs is None:
                 self._macs = self._layer_macs(batch)
             # of the metric the mean alone is told here: what its interval takes is left to evaluations
@@ -266,6 +269,7 @@ class Trainer:
             if self._stopped():
                 break
             try:
+                # a loader or a model may draw as it is scored: training draws the same with and without evaluation data
                 with fork_rng(self._device, options.seed, *place, EVALUATION, step):
                     score = next(found, None)
             except DataError as error:
@@ -301,6 +305,8 @@ class Trainer:
         _, found = encode_layers(open_model(self._network), recipe, pruned=True)
         macs = None
         if self._macs:
+            # a layer's multiply-accumulates go with the weights that are left of the dense ones, channels that went
+            # included
             macs = round(sum(self._macs.get(e.name, 0) * e.kept / self._sizes[e.name] for e in found.layers))
         return {"sqnr": found.sqnr if math.isfinite(found.sqnr) else None, "macs": macs}
 
@@ -386,6 +392,8 @@ class TrainStep:
             raise TrainingError(f"nothing to train in this {type(network).__name__}: no parameter requires a gradient")
         lr = stage.schedule.lr
         self.optimizer = stage.schedule.optimizer_of(
+            # a plain list where one rate is enough: a function that makes a user's optimizer need know nothing of
+            # groups
             groups[1.0]
             if list(groups) == [1.0]
             else [{"params": parameters, "lr": lr * share} for share, parameters in groups.items()]
@@ -547,6 +555,7 @@ class TrainingBatches:
             raise no_batch(self.data, "train")
 
     def _raw(self, seed: int) -> Iterator[Any]:
+        # on the CPU and of its own: the order depends neither on the device nor on what else draws
         generator = torch.Generator().manual_seed(seed)
         if (pair := as_pair(self.data)) is not None:
             inputs, targets = pair
@@ -554,6 +563,7 @@ class TrainingBatches:
             return ((inputs[places.to(inputs.device)], targets[places.to(targets.device)]) for places in order)
         if (dataset := _mapped(self.data)) is not None:
             order = _shuffled(len(dataset), self.options.batch_size, generator)
+            # not `shuffle=True`, which draws from torch's global state and may leave a last batch of one
             return raw_batches(DataLoader(dataset, batch_sampler=[places.tolist() for places in order]), seed)
         return raw_batches(self.data, seed)
 

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 import shrinkwidget as sw
 from shrinkwidget.planning.bit_allocation import allocate, choices_of, every_option, lower_hull
+from shrinkwidget.planning.uniform_recipes import uniform_recipes
 
 RESNET20 = Path(__file__).parents[3] / "shared" / "data" / "resnet20-cifar10.safetensors"
 LOOK = sw.sketch(sw.demo.model())
@@ -126,6 +127,15 @@ def test_a_plan_errs_less_than_uniform_recipes_of_its_size() -> None:
         plan = sw.plan(LOOK, uniform.nbytes)
         errors = [sum(layer.noise / layer.signal for layer in found.layers) for found in (plan.estimate, uniform)]
         assert errors[0] < 0.95 * errors[1]
+
+
+@pytest.mark.parametrize("bits", [2, 4, 8])
+def test_a_uniform_recipe_prunes_nothing_where_that_fits(bits: int) -> None:
+    enough = sw.estimate(LOOK, bits=bits).nbytes
+    assert list(uniform_recipes(LOOK, sw.Recipe(), enough, [bits])) == [sw.Recipe(bits=bits)]
+    (less,) = uniform_recipes(LOOK, sw.Recipe(), enough - 1, [bits])
+    assert less.sparsity > 0
+    assert sw.estimate(LOOK, less).nbytes < enough
 
 
 def test_what_a_recipe_overrides_is_not_chosen() -> None:
