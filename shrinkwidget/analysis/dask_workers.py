@@ -28,7 +28,7 @@ from .parallel import Watch, check, single_threaded
 from .run_without_side_effects import reason
 
 if TYPE_CHECKING:
-    from distributed import Client, Future
+    from distributed import Client, Future, LocalCluster
 
 _VERSION: Final = f"{__name__.partition('.')[0]}:__version__"
 MEGABYTES: Final = 28
@@ -90,17 +90,21 @@ def connected(client: object, what: str, workers: int | None = None) -> Iterator
     if client != "local":
         give = f"make a Client of it, Client({quoted(client)})" if isinstance(client, str) else "give a Client"
         raise ArgumentError(f"{what}(client=…) must be a distributed.Client or 'local', not {_shown(client)}: {give}")
-    with (
-        # any free port for the dashboard, as the usual one may be taken; no word of workers that are slow to end
-        distributed.LocalCluster(
-            n_workers=workers or os.cpu_count() or 1,
-            threads_per_worker=1,
-            dashboard_address=":0",
-            silence_logs=logging.ERROR,
-        ) as cluster,
-        distributed.Client(cluster) as own,
-    ):
+    with _local_cluster(workers or os.cpu_count() or 1, what) as cluster, distributed.Client(cluster) as own:
         yield own
+
+
+def _local_cluster(workers: int, what: str) -> LocalCluster:
+    from distributed import LocalCluster
+
+    try:
+        # any free port for the dashboard, as the usual one may be taken; no word of workers that are slow to end
+        return LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=":0", silence_logs=logging.ERROR)
+    except RuntimeError as error:
+        raise ShrinkError(
+            f"the processes of {what}(client='local') could not start ({reason(error)}): they import your script, so "
+            f'its call must stand under if __name__ == "__main__":'
+        ) from error
 
 
 def _shown(client: object) -> str:

@@ -262,6 +262,15 @@ def test_a_local_cluster_lasts_as_long_as_its_sweep(monkeypatch: pytest.MonkeyPa
     assert asked[0]["n_workers"] == 2
 
 
+def test_a_script_that_forks_itself_is_told_its_cure(monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(**_: Any) -> Any:
+        raise RuntimeError("Nanny failed to start.")  # what Dask says where a worker's process ends as it begins
+
+    monkeypatch.setattr(distributed, "LocalCluster", failing)
+    with pytest.raises(ShrinkError, match=r'could not start .*must stand under if __name__ == "__main__":'):
+        sw.sweep(MODEL, RECIPES, VALID, client="local")
+
+
 def test_threads_of_a_cluster_are_its_own(threads: Any) -> None:
     with pytest.raises(ArgumentError, match="a cluster has its own"):
         sw.sweep(MODEL, RECIPES, VALID, client=threads, workers=2)
