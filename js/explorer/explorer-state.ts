@@ -3,8 +3,9 @@
 import { batch, computed, type ReadonlySignal, type Signal, signal } from "@preact/signals";
 import { type Kinds, labelOf, offered } from "../core/control-schema";
 import { Estimator } from "../core/estimate";
+import { recipeAt, stepsWithin } from "../core/frontier";
 import { layerNames } from "../core/layer-overrides";
-import { DEFAULTS, parseRecipe, plansOf, recipeJson } from "../core/recipe";
+import { DEFAULTS, parseRecipe, plansOf, recipeJson, structureSparsity, withFields } from "../core/recipe";
 import { exactOnly, withoutEstimate } from "../core/recipes-without-estimate";
 import { decodeSketch } from "../core/sketch-decoder";
 import type { Estimate, Figures, Plan, Recipe, Sketch } from "../core/types";
@@ -18,6 +19,7 @@ import type {
   Memory,
   Metric,
   Page,
+  Planned,
   Prediction,
   Race,
   Recalibration,
@@ -33,6 +35,8 @@ import { UndoStack } from "./undo";
 const MOVING_MS = 1000;
 const HELD_MS = 150;
 const PATIENCE_MS = 1500;
+/** So many recipes are remembered with the budgets they came of: as many as can be undone. */
+const BUDGETS = 200;
 const NO_METRIC: Metric = { name: "accuracy", higher: true, percent: true, has_data: false };
 /** The recipe that leaves a model as it is. */
 const DENSE = recipeJson(DEFAULTS);
@@ -40,6 +44,19 @@ const IDLE: Status = { state: "idle", what: "", text: "", id: 0 };
 const UNKNOWN: Memory = { weights: null, activations: null };
 const NO_RECOVERY: Recovery = { state: "idle", recipe: "", text: "", done: 0, why: "it needs the kernel" };
 const NO_SWITCH: Recalibration = { why: "it needs the kernel" };
+
+/** The bytes that the file may have, and between what they can be chosen. */
+export interface Budget {
+  /** What was asked for, if that made the recipe; else the bytes that the file has. */
+  readonly nbytes: number;
+  readonly asked: boolean;
+  readonly least: number;
+  readonly most: number;
+  /** Whether the frontier holds for this recipe: else it is planned anew, or there is a reason. */
+  readonly ready: boolean;
+  /** Why there is none, "" while that is not known. */
+  readonly why: string;
+}
 
 /** `busy`: the kernel has not answered for a while; `gone`: nobody will. */
 export type Notice = "" | "busy" | "gone";
@@ -83,6 +100,7 @@ export interface State {
   readonly recalibrate: ReadonlySignal<boolean>;
   readonly recalibration: ReadonlySignal<Recalibration>;
   readonly recovery: ReadonlySignal<Recovery>;
+  readonly budget: ReadonlySignal<Budget>;
   /** What is got wrong, of whatever was evaluated last; null before, and for the dense model. */
   readonly byClass: ReadonlySignal<ByClass | null>;
   /** Whether that is of what is shown. */
@@ -109,6 +127,10 @@ export interface State {
   readonly canRedo: ReadonlySignal<boolean>;
   /** Change the recipe; the preview follows in the next frame. Edits of one named gesture undo together. */
   edit(change: (recipe: Recipe) => Recipe, gesture?: string): void;
+  /** Take the best recipe of at most so many bytes, layer by layer; the preview follows in the next frame. */
+  setBudget(nbytes: number): void;
+  /** Have the best recipes for all budgets planned around the present one, if they are not. */
+  plan(): void;
   /** Tell the kernel now; the next edit is a new step of the history, unless the gesture is not `over`. */
   settle(over?: boolean): void;
   /** Go back to a recipe as it was tried: a retrained or recovered one comes back as it was. */
@@ -158,6 +180,10 @@ class Shared implements State {
   readonly #score: Signal<Score | null>;
   readonly #visits: Signal<readonly Visit[]>;
   readonly #view: Signal<string>;
+  readonly #planned: Signal<Planned | null>;
+  /** What was asked for, by the recipe that came of it. */
+  readonly #budgets = signal<ReadonlyMap<string, number>>(new Map());
+  #planFor = "";
   readonly #newsOf = signal("");
   readonly #dismissed = signal(-1);
   readonly #past = new UndoStack<Recipe>();
@@ -166,6 +192,7 @@ class Shared implements State {
   #estimator: Estimator;
   #wanted: Recipe;
   #published: string;
+  #publishedBudget: number | null = null;
   #moving = false;
   #frame = 0;
   #heldTimer: ReturnType<typeof setTimeout> | undefined;
@@ -199,6 +226,7 @@ class Shared implements State {
   readonly recalibrate: Signal<boolean>;
   readonly recalibration: ReadonlySignal<Recalibration>;
   readonly recovery: ReadonlySignal<Recovery>;
+  readonly budget: ReadonlySignal<Budget>;
   readonly byClass: ReadonlySignal<ByClass | null>;
   readonly byClassIsCurrent: ReadonlySignal<boolean>;
   readonly sensitivity: ReadonlySignal<Sensitivity | null>;
@@ -228,6 +256,7 @@ class Shared implements State {
     this.recalibrate = this.#follow("recalibrate", false);
     this.recalibration = this.#follow("recalibration", NO_SWITCH);
     this.recovery = this.#follow("recovery", NO_RECOVERY);
+    this.#planned = this.#follow<Planned | null>("frontier", null);
     this.#view = this.#follow("view", "full");
     this.simple = computed(() => this.#view.value === "simple");
     this.predictFirst = this.#follow("predict_first", false);
@@ -269,6 +298,8 @@ class Shared implements State {
       return { name, waiting: name !== "" && !this.#counted() };
     });
     this.figures = computed(() => this.#best());
+    this.budget = computed(() => this.#budget());
+    this.#noteBudget(this.#published);
     this.seconds = computed(() => (this.#counted() ? (this.#exact.value?.seconds ?? null) : null));
     // what covers scores covers them here, where every view gets them: none can tell by mistake
     const now = computed(() => this.#scoreNow());
@@ -289,6 +320,7 @@ class Shared implements State {
     this.#checkAlive();
     this.#stops.push(
       model.on("recipe_json", () => this.#incoming()),
+      model.on("budget", () => this.#noteBudget(recipeJson(this.#wanted))),
       model.onAlive?.(() => this.#checkAlive()) ?? (() => {}),
     );
   }
@@ -301,6 +333,22 @@ class Shared implements State {
     this.#show(next);
     if (gesture === "") this.settle();
     else this.#drag();
+  }
+
+  setBudget(nbytes: number): void {
+    const frontier = this.#planned.value?.frontier;
+    const steps = frontier ? stepsWithin(frontier, nbytes) : -1;
+    if (!frontier || steps < 0 || this.model.locked?.()) return;
+    const recipe = recipeAt(frontier, steps);
+    this.#askFor(recipeJson(recipe), nbytes);
+    this.edit(() => recipe, "budget");
+  }
+
+  plan(): void {
+    const text = this.recipeText.value;
+    if (!this.kernel || this.budget.value.ready || this.#planned.value?.of === text || this.#planFor === text) return;
+    this.#planFor = text;
+    this.send({ do: "plan" });
   }
 
   settle(over = true): void {
@@ -422,6 +470,37 @@ class Shared implements State {
     return { recipe: this.recipeText.value, recalibrated: this.recalibrate.value, result: this.result.value };
   }
 
+  /** Remember that a recipe came of a budget: undo brings back both. */
+  #askFor(recipe: string, nbytes: number): void {
+    const known = [...this.#budgets.value].filter(([text]) => text !== recipe).slice(-BUDGETS);
+    this.#budgets.value = new Map([...known, [recipe, nbytes]]);
+  }
+
+  /** The kernel, or a linked widget, has set a budget, and the recipe with it. */
+  #noteBudget(recipe: string): void {
+    const nbytes = this.model.get("budget");
+    if (typeof nbytes !== "number") return;
+    const frontier = this.#planned.value?.frontier;
+    const best = frontier && recipeJson(recipeAt(frontier, Math.max(0, stepsWithin(frontier, nbytes))));
+    if (!best || best === recipe) this.#askFor(recipe, nbytes);
+  }
+
+  #budget(): Budget {
+    const planned = this.#planned.value;
+    const text = this.recipeText.value;
+    const asked = this.#budgets.value.get(text);
+    const nbytes = asked ?? this.figures.value.nbytes;
+    const frontier = planned?.frontier;
+    if (!frontier) {
+      const why = planned?.of === text ? planned.why : "";
+      return { nbytes, asked: false, least: nbytes, most: nbytes, ready: false, why };
+    }
+    const ready =
+      planned.of === text || asked !== undefined || planned.settings === recipeJson(unplanned(this.recipe.value));
+    const most = Math.min(frontier.nbytes[frontier.nbytes.length - 1], this.sketch.value.original_nbytes);
+    return { nbytes, asked: asked !== undefined, least: frontier.nbytes[0], most, ready, why: "" };
+  }
+
   #predictionOf(of: { recipe: string; recalibrated?: boolean }): Prediction | null {
     return predictionOf(this.predictions.value, of);
   }
@@ -502,11 +581,14 @@ class Shared implements State {
   #publish(moving = false): void {
     if (!moving) clearTimeout(this.#heldTimer);
     const text = recipeJson(this.#wanted);
-    if (text === this.#published && moving === this.#moving) return;
+    const budget = this.#budgets.value.get(text) ?? null;
+    if (text === this.#published && moving === this.#moving && budget === this.#publishedBudget) return;
     this.#published = text;
+    this.#publishedBudget = budget;
     this.#moving = moving;
     this.#lastPublish = performance.now();
     this.model.set("recipe_json", text);
+    this.model.set("budget", budget);
     this.model.set("dragging", moving);
     this.model.save();
     clearTimeout(this.#patienceTimer);
@@ -518,6 +600,7 @@ class Shared implements State {
     const text = String(this.model.get("recipe_json"));
     if (text === this.#published || text === recipeJson(this.#wanted)) return;
     this.#published = text;
+    this.#noteBudget(text);
     this.#past.record(this.#wanted, "kernel");
     this.#show(parseRecipe(text));
   }
@@ -555,6 +638,12 @@ class Shared implements State {
     else if (this.notice.value === "gone") this.notice.value = "";
     return alive;
   }
+}
+
+/** A recipe without what a plan chooses: the twin of Python's `BudgetFrontier.settings`, where layers are locks. */
+function unplanned(recipe: Recipe): Recipe {
+  const fixed = structureSparsity(recipe.structure);
+  return withFields(recipe, { bits: 32, scope: "layer", sparsity: fixed });
 }
 
 /** What was predicted of the score of a recipe, with batch norm re-estimated or not; null if nothing was. */

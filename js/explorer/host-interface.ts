@@ -1,6 +1,7 @@
 // The line between the explorer and whatever hosts it: a handful of named values, and commands for the kernel.
 
 import type { Metric as ScoreMetric } from "../charts/score-format";
+import type { Frontier } from "../core/frontier";
 import type { FigureRequest } from "../ui/figure-prompt";
 import type { Observable } from "../ui/trait-signal";
 
@@ -31,6 +32,7 @@ export type Command =
   | { do: "save"; path: string; entropy: boolean; replace?: boolean }
   | ({ do: "figure"; replace?: boolean } & FigureRequest)
   | { do: "retrain" }
+  | { do: "plan" }
   | { do: "recover" }
   | { do: "stop_recovery" }
   | { do: "goto"; result: string | null }
@@ -163,6 +165,17 @@ export interface Raced {
   conditions: string;
   /** Why this machine was too busy to tell. */
   warnings: readonly string[];
+}
+
+/** What is planned for every budget, around what a recipe says beside sparsity and bits. */
+export interface Planned {
+  /** The recipe it was asked for. */
+  of: string;
+  /** What that says beside what is planned: it holds for all recipes that say the same, too. */
+  settings: string;
+  /** Why nothing can be planned, "" if it can. */
+  why: string;
+  frontier: Frontier | null;
 }
 
 /** A recovery without retraining: the one under way or just over, and whether there can be one. */

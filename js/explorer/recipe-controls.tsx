@@ -8,6 +8,7 @@ import type { Granularity, Kind, Recipe, Scope, Structure } from "../core/types"
 import { Choice, type Option, options, PercentSlider } from "../ui/inputs";
 import { focusAfter } from "../ui/keyboard";
 import { useUnique } from "../ui/size-and-drawing-hooks";
+import { BudgetSlider } from "./budget-slider";
 import { ChannelSettings, ChannelSlider } from "./channel-controls";
 import { zeroWords } from "./derived-state";
 import type { State } from "./explorer-state";
@@ -45,12 +46,14 @@ export function RecipeControls() {
   const { state } = useView();
   const id = useUnique();
   const set = optionsSet(state.recipe.value);
-  const open = state.page.value.options ?? set > 0;
+  // a budget that is dragged sets the scope, too: the page is not to jump for that
+  const open = state.page.value.options ?? (set > 0 && !state.budget.value.asked);
   if (state.simple.value) {
     return (
       <section class="sw-controls" aria-label="Recipe">
         <Sparsity />
         <Bits />
+        <BudgetSlider />
         <ChannelSlider />
         <ExactOnly />
         <AllControls />
@@ -61,6 +64,7 @@ export function RecipeControls() {
     <section class="sw-controls" aria-label="Recipe">
       <Sparsity />
       <Bits />
+      <BudgetSlider />
       <ChannelSlider />
       <ExactOnly />
       <button

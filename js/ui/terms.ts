@@ -43,6 +43,7 @@ export const TERMS = {
   },
   header: { title: "header", text: "The part of a file with names, shapes and the recipe." },
   "entropy-coding": { title: "entropy coding", text: "Writing common codes and masks in fewer bits than rare ones." },
+  budget: { title: "budget", text: "How many bytes the file may have." },
   flash: { title: "flash", text: "Where a device stores the file." },
   memory: {
     title: "memory",

@@ -24,6 +24,8 @@ const TRAITS: Record<string, string> = {
   recalibrate: "recalibrate_batchnorm",
   recalibration: "_recalibration",
   recovery: "_recovery",
+  frontier: "_frontier",
+  budget: "budget",
   view: "view",
   glossary: "_glossary",
   predict_first: "predict_first",

@@ -43,12 +43,14 @@ from ..figures.formatting import recipe_sentence
 from ..live_page import explorer_page, glossary_address, in_frame, write_page
 from ..method_registry import schema
 from ..performance.race import Race, RaceRun
+from ..planning.budgets import parse_budget
 from ..recipe import Recipe
 from ..sweeps.sweep_point import SweepPoint
 from ..training.background_run import TrainingRun
 from ..training.progress import Progress
 from ..training.schedules_and_methods import Method, check_whole
 from .base_widget import BaseWidget, alt_text, built, kernel_owned
+from .budget_frontier import BudgetFrontier
 from .by_class import by_class_dict
 from .explorer_backend import DENSE, CancelCheck, ExplorerSession, Stale
 from .figure_button import save_figure
@@ -107,6 +109,13 @@ class _Recalibrate(t.Bool[bool, Any]):
         return on
 
 
+class _Budget(t.Int[Any, Any]):
+    """Bytes that the file may have, or None; given as `sw.plan` takes it, such as "64 kB"."""
+
+    def validate(self, obj: Any, value: Any) -> int | None:
+        return None if value is None else obj._checked_budget(plain(value))
+
+
 class _View(t.Unicode[str, Any]):
     """Which controls the page shows."""
 
@@ -140,9 +149,11 @@ class Explorer(BaseWidget):
     `recipe` (a `Recipe`), `sparsity`, `bits`, `channels` and `multiple` are traits: observe them, link them, set them.
     `value` mirrors `recipe`, so that ``interactive_output`` works; `recalibrate_batchnorm` is the switch that
     re-estimates batch norm before every score, and `predict_first` the one that covers every score until it is
-    predicted. `view` is ``"full"``, or ``"simple"``: sparsity, bits, channels, size, accuracy and the layers alone. All
-    work runs on one worker thread; nothing here blocks. Channels can be removed once it is known which: that is found
-    out while the model runs on `example`, or on the first example of `eval_data`.
+    predicted. `budget`, bytes or ``"64 kB"``, takes the best recipe of so many bytes, layer by layer, as `sw.plan` does,
+    around what the recipe says of single layers; it is None again once the recipe is another. `view` is ``"full"``, or
+    ``"simple"``: sparsity, bits, budget, channels, size, accuracy and the layers alone. All work runs on one worker
+    thread; nothing here blocks. Channels can be removed once it is known which: that is found out while the model runs
+    on `example`, or on the first example of `eval_data`.
 
     Example:
         >>> import shrinkwidget as sw
@@ -168,6 +179,7 @@ class Explorer(BaseWidget):
     multiple = _Int(1).tag(sync=True)
     recalibrate_batchnorm = _Recalibrate(False).tag(sync=True)
     predict_first = t.Bool(False).tag(sync=True)
+    budget = _Budget(None, allow_none=True).tag(sync=True)
     view = _View("full").tag(sync=True)
 
     _recipe = t.Unicode(DENSE.to_json()).tag(sync=True)
@@ -196,12 +208,14 @@ class Explorer(BaseWidget):
     _sensitivity = kernel_owned(t.Dict(allow_none=True, default_value=None))
     _race = kernel_owned(t.Dict(allow_none=True, default_value=None))
     _recovery = kernel_owned(t.Dict())
+    _frontier = kernel_owned(t.Dict(allow_none=True, default_value=None))
 
     _from_page = (
         "_recipe",
         *_MIRRORS,
         "recalibrate_batchnorm",
         "predict_first",
+        "budget",
         "view",
         "_predictions",
         "_dragging",
@@ -217,6 +231,7 @@ class Explorer(BaseWidget):
         view: str = "full",
     ) -> None:
         self._session: ExplorerSession | None = session
+        self._frontiers = BudgetFrontier(session)
         self._pictured: Recipe | None = None
         self._logged: set[str] = set()
         self._run: TrainingRun[CompressedModel] | None = None
@@ -253,6 +268,7 @@ class Explorer(BaseWidget):
         self.observe(self._on_recipe, "recipe")
         self.observe(self._on_mirror, ["_recipe", "value", *_MIRRORS])
         self.observe(self._on_recalibrate, "recalibrate_batchnorm")
+        self.observe(self._on_budget, "budget")
         self.observe(lambda _change: self._settle_soon(), ["predict_first", "_predictions"])  # the picture shows them
         self.on_msg(self._on_command)
         self._settle_soon()
@@ -732,6 +748,7 @@ class Explorer(BaseWidget):
         if values["race"] is not None:  # one that is under way has no end on a page without a kernel
             values["race"] = {**values["race"], "state": "done", "text": ""}
         values |= {"predict_first": self.predict_first, "predictions": self._predictions, "view": self.view}
+        values |= {"budget": self.budget, "frontier": self._frontiers.to_dict(self.recipe)}
         values["title"] = title or session.sketch.title
         if not history:
             values["history"] = [point for point in values["history"] if point["recipe"] == self._recipe]
@@ -782,8 +799,25 @@ class Explorer(BaseWidget):
             shown = self._shown_result
             if shown is not None and shown.compressed.recipe != self.recipe:
                 self._show_result("")
+            if self.budget is not None and self.recipe != self._frontiers.recipe(self.budget, self.recipe):
+                self.budget = None  # something else than a budget has decided
             self._mirror()
             self._settle_soon()
+
+    def _checked_budget(self, given: Any) -> int:
+        """Return the bytes that a budget of the file means; raises as `sw.plan` does for one that cannot be."""
+        session, wanted = self._open(), parse_budget(given)
+        if wanted.measure != "file":
+            raise ArgumentError(f"budget={quoted(given)} must be bytes of the file: 64_000, '64 kB', '10x' or '10 %'")
+        nbytes = wanted.of(session.sketch.original_nbytes)
+        self._frontiers.recipe(nbytes, self.recipe)
+        return nbytes
+
+    def _on_budget(self, _change: object) -> None:
+        """Take the best recipe of so many bytes; where the page dragged the budget, it has that already."""
+        with self._lock:
+            if self.budget is not None:
+                self.recipe = self._frontiers.recipe(self.budget, self.recipe)
 
     def _mirror(self) -> None:
         """Bring every mirror of the recipe in step; those that already are stay silent."""
@@ -811,6 +845,17 @@ class Explorer(BaseWidget):
         with self._lock:
             self._show_result("")
             self._settle_soon()
+
+    def _plan_soon(self, recipe: Recipe) -> None:
+        """Tell the page the best recipe for every budget, so that it can follow one that is dragged by itself."""
+
+        def tell(_cancelled: CancelCheck) -> None:
+            try:
+                self._tell(_frontier=self._frontiers.to_dict(recipe))
+            except BaseException as error:  # noqa: BLE001  # as in `_settle`
+                self._failed("plan", error)
+
+        _WORKER.urgent(id(self), tell)
 
     # work, on the worker's thread
 
@@ -1142,7 +1187,9 @@ class Explorer(BaseWidget):
                 _race=None,
                 _predictions=[],
                 _stale="",
+                _frontier=None,
             )
+            self.budget, self._frontiers = None, BudgetFrontier(session)
             _WORKER.forget(self._sensitivity_key)
             self.stop_recovery()
             self.stop_race()
@@ -1279,6 +1326,8 @@ class Explorer(BaseWidget):
                 self._recover_soon(recipe)
             elif what == "stop_recovery":
                 self.stop_recovery()
+            elif what == "plan":
+                self._plan_soon(recipe)
             elif isinstance(what, str) and what in jobs:
                 command = {**asked, "replace": True, "recipe": recipe.to_json(), "result": result}
                 command["recalibrated"] = recalibrated

@@ -30,6 +30,7 @@ from shrinkwidget.figures.distribution_plot import distribution_plot, shared_spa
 from shrinkwidget.figures.formatting import recipe_label
 from shrinkwidget.method_registry import schema
 from shrinkwidget.methods import Uniform
+from shrinkwidget.planning.bit_allocation import allocate
 from shrinkwidget.recipe import BITS, Keep, Recipe, layer_matches
 from tests.vectors.chart_cases import charts
 
@@ -355,6 +356,27 @@ def overrides() -> list[dict[str, Any]]:
     return cases
 
 
+def frontiers(looked: Sketch) -> list[dict[str, Any]]:
+    """Return frontiers as the page gets them, with the recipes for some budgets and the exact bytes of each."""
+    found = []
+    recipes = (
+        Recipe(),
+        Recipe(quantizer="kmeans", layers={"0": Keep, "2": {"bits": 8}}),
+        Recipe(structure="2:4", quantizer=Uniform(symmetric=True), uncompressed_bits=16),
+    )
+    for recipe in recipes:
+        steps = allocate(looked, recipe)
+        least, most = int(steps.nbytes.min()), int(steps.nbytes.max())
+        budgets = sorted({least - 1, least, most, most + 1, *range(least, most, max(1, (most - least) // 12))})
+        cases = [{"budget": b, "recipe": None, "nbytes": None} for b in budgets]
+        for case in cases:
+            at = steps.within(case["budget"] or 0)
+            if at is not None:
+                case |= {"recipe": steps.recipe(at).to_json(), "nbytes": estimate(looked, steps.recipe(at)).nbytes}
+        found.append({"frontier": steps.to_dict(), "cases": cases})
+    return found
+
+
 def _names_one(key: str, names: list[str]) -> bool:
     return any(layer_matches(key, name) for name in names)
 
@@ -367,6 +389,8 @@ if __name__ == "__main__":
     (folder / "deflated" / "texts.json").write_text(json.dumps(deflated(), indent=1) + "\n")
     (folder / "charts").mkdir(exist_ok=True)
     (folder / "charts" / "cases.json").write_text(json.dumps(charts(), ensure_ascii=False) + "\n")
+    (folder / "frontiers").mkdir(exist_ok=True)
+    (folder / "frontiers" / "cases.json").write_text(json.dumps(frontiers(sketch(models()["conv"]))) + "\n")
     (folder / "kinds").mkdir(exist_ok=True)
     (folder / "kinds" / "schema.json").write_text(json.dumps(schema(), ensure_ascii=False) + "\n")
     for number, (name, model) in enumerate(models().items()):

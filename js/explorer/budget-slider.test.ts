@@ -1,0 +1,144 @@
+// @vitest-environment happy-dom
+// The budget: places of the slider are bytes and back, and what is dragged is the kernel's recipe, its locks, its undo.
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { afterEach, beforeEach, expect, it, vi } from "vitest";
+import { type Frontier, recipeAt, stepsWithin } from "../core/frontier";
+import { parseRecipe, recipeJson, withFields, withLayer } from "../core/recipe";
+import { budgetAt, placeOf } from "./budget-slider";
+import { createState, type State } from "./explorer-state";
+import type { Command, ExplorerModel } from "./host-interface";
+
+const VECTORS = join(import.meta.dirname, "../../tests/vectors");
+const read = (name: string) => JSON.parse(readFileSync(join(VECTORS, name), "utf8"));
+const frontier: Frontier = read("frontiers/cases.json")[0].frontier;
+const START = '{"format":"shrinkwidget-recipe","version":2,"sparsity":0.5,"bits":4}';
+const SETTINGS = '{"format":"shrinkwidget-recipe","version":2,"scope":"layer"}';
+const [least, most] = [frontier.nbytes[0], frontier.nbytes[frontier.nbytes.length - 1]];
+
+class Host implements ExplorerModel {
+  readonly values = new Map<string, unknown>([
+    ["sketch_data", Uint8Array.from(Buffer.from(read("conv.json").sketch, "base64"))],
+    ["recipe_json", START],
+  ]);
+  readonly told: [recipe: string, budget: unknown][] = [];
+  readonly commands: Command[] = [];
+  readonly listeners = new Map<string, Set<() => void>>();
+  get(name: string): unknown {
+    return this.values.get(name);
+  }
+  set(name: string, value: unknown): void {
+    this.values.set(name, value);
+  }
+  save(): void {
+    this.told.push([String(this.get("recipe_json")), this.get("budget")]);
+  }
+  on(name: string, callback: () => void): () => void {
+    const all = this.listeners.get(name) ?? new Set();
+    this.listeners.set(name, all.add(callback));
+    return () => all.delete(callback);
+  }
+  send(command: Command): void {
+    this.commands.push(command);
+  }
+  answer(values: Record<string, unknown>): void {
+    for (const [name, value] of Object.entries(values)) this.values.set(name, value);
+    for (const name of Object.keys(values)) for (const callback of this.listeners.get(name) ?? []) callback();
+  }
+}
+
+let host: Host;
+let state: State;
+const frames: (() => void)[] = [];
+const paint = () => {
+  for (const frame of frames.splice(0)) frame();
+};
+
+beforeEach(() => {
+  vi.stubGlobal("requestAnimationFrame", (callback: () => void) => frames.push(callback));
+  host = new Host();
+  state = createState(host);
+});
+afterEach(() => {
+  state.dispose();
+  vi.unstubAllGlobals();
+});
+
+const planned = (of = START, settings = SETTINGS) => host.answer({ frontier: { of, settings, why: "", frontier } });
+const best = (budget: number) => recipeJson(recipeAt(frontier, stepsWithin(frontier, budget)));
+
+it("finds every place again by its bytes, which only grow", () => {
+  const range = { least: 24_581, most: 693_111 };
+  const bytes = Array.from({ length: 1001 }, (_, place) => budgetAt(range, place));
+  expect([bytes[0], bytes[1000]]).toEqual([range.least, range.most]);
+  expect(bytes.map((nbytes) => placeOf(range, nbytes))).toEqual(bytes.map((_, place) => place));
+  expect(bytes.every((nbytes, place) => place === 0 || nbytes > bytes[place - 1])).toBe(true);
+});
+
+it("shows the bytes of a recipe that came of no budget, and asks once for a plan", () => {
+  expect(state.budget.value).toMatchObject({ asked: false, ready: false, nbytes: state.figures.value.nbytes });
+  state.plan();
+  state.plan();
+  expect(host.commands).toEqual([{ do: "plan" }]);
+  planned();
+  expect(state.budget.value).toMatchObject({ asked: false, ready: true, least });
+});
+
+it("paints the best recipe in the next frame, never larger than asked, and tells the kernel both at the end", () => {
+  planned();
+  for (const budget of [least, least + 500, least + 1500, least + 700]) {
+    state.setBudget(budget);
+    paint();
+    expect(state.recipeText.value).toBe(best(budget));
+    expect(state.figures.value.nbytes).toBeLessThanOrEqual(budget);
+    expect(state.budget.value).toMatchObject({ asked: true, nbytes: budget, ready: true });
+  }
+  state.settle();
+  expect(host.told.at(-1)).toEqual([best(least + 700), least + 700]);
+  state.undo();
+  paint();
+  expect(state.recipeText.value).toBe(START);
+  expect(state.budget.value.asked).toBe(false);
+  expect(host.told.at(-1)).toEqual([START, null]);
+  state.redo();
+  paint();
+  expect(state.budget.value).toMatchObject({ asked: true, nbytes: least + 700 });
+  expect(host.told.at(-1)).toEqual([best(least + 700), least + 700]);
+});
+
+it("takes no budget that is smaller than the smallest file", () => {
+  planned();
+  state.setBudget(least - 1);
+  paint();
+  expect(state.recipeText.value).toBe(START);
+});
+
+it("waits for a plan around a layer's own values, and needs none where only sparsity or bits differ", () => {
+  planned();
+  state.edit((recipe) => withFields(recipe, { sparsity: 0.25, bits: 8 }));
+  paint();
+  expect(state.budget.value.ready).toBe(true);
+  state.edit((recipe) => withLayer(recipe, "0", "keep"));
+  paint();
+  expect(state.budget.value.ready).toBe(false);
+  state.plan();
+  expect(host.commands.at(-1)).toEqual({ do: "plan" });
+  planned(state.recipeText.value, recipeJson(withLayer(parseRecipe(SETTINGS), "0", "keep")));
+  expect(state.budget.value.ready).toBe(true);
+});
+
+it("says why there is no plan, and does not ask again", () => {
+  host.answer({ frontier: { of: START, settings: "", why: "importance 'wanda' has no estimate", frontier: null } });
+  expect(state.budget.value).toMatchObject({ ready: false, why: "importance 'wanda' has no estimate" });
+  state.plan();
+  expect(host.commands).toEqual([]);
+});
+
+it("follows a budget that Python sets", () => {
+  planned();
+  const budget = Math.floor((least + most) / 2);
+  host.answer({ budget });
+  host.answer({ recipe_json: best(budget) });
+  paint();
+  expect(state.budget.value).toMatchObject({ asked: true, nbytes: budget });
+});

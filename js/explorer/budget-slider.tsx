@@ -1,0 +1,118 @@
+// The budget: how many bytes the file may have. The best recipe of that many, layer by layer, follows in one frame.
+
+import { useSignal, useSignalEffect } from "@preact/signals";
+import { useRef } from "preact/hooks";
+import { bytes } from "../charts/number-format";
+import { Term } from "../ui/help";
+import { useUnique } from "../ui/size-and-drawing-hooks";
+import type { Budget } from "./explorer-state";
+import { useView } from "./open-and-hover-state";
+
+/** Places of the slider; from one to the next the bytes grow by a constant factor. */
+const PLACES = 1000;
+/** From one place to the next bytes differ in their fourth digit at the least. */
+const DIGITS = 4;
+
+/** Bytes at a place of the slider. */
+export function budgetAt({ least, most }: Pick<Budget, "least" | "most">, place: number): number {
+  if (place >= PLACES) return most;
+  const exact = least * (most / least) ** (place / PLACES);
+  return Math.min(most, Math.max(least, Math.floor(Number(exact.toPrecision(DIGITS)))));
+}
+
+/** The place of so many bytes. */
+export function placeOf({ least, most }: Pick<Budget, "least" | "most">, nbytes: number): number {
+  if (most <= least) return 0;
+  const share = Math.log(nbytes / least) / Math.log(most / least);
+  return Math.round(PLACES * Math.min(1, Math.max(0, share)));
+}
+
+export function BudgetSlider() {
+  const { state } = useView();
+  const id = useUnique();
+  const byPointer = useRef(false);
+  const budget = state.budget.value;
+  // planned as soon as the present recipe has come to rest, so that a drag needs nobody
+  useSignalEffect(() => {
+    if (state.figures.value.exact && !state.dragging.value && state.notice.value !== "gone") state.plan();
+  });
+  const known = budget.most > budget.least;
+  if (!known && !state.kernel) return budget.why ? <p class="sw-hint sw-budget">no budget: {budget.why}</p> : null;
+  const place = placeOf(budget, budget.nbytes);
+  return (
+    <div class="sw-slider sw-budget">
+      <label for={id}>
+        <Term of="budget">Budget</Term>
+      </label>
+      <input
+        id={id}
+        type="range"
+        min={0}
+        max={PLACES}
+        step={1}
+        value={place}
+        disabled={!budget.ready}
+        style={{ "--fill": `${(100 * place) / PLACES}%` }}
+        aria-valuetext={budget.asked ? `at most ${bytes(budget.nbytes)}` : bytes(budget.nbytes)}
+        aria-describedby={`${id}-hint`}
+        data-testid="budget"
+        data-bytes={budget.nbytes}
+        data-ready={budget.ready}
+        onPointerDown={() => {
+          byPointer.current = true;
+        }}
+        onKeyDown={() => {
+          byPointer.current = false;
+        }}
+        onInput={(event) => state.setBudget(budgetAt(budget, event.currentTarget.valueAsNumber))}
+        onChange={() => state.settle(byPointer.current)}
+        onPointerUp={() => state.settle(true)} // a drag back to where it began changes nothing, and is over all the same
+        onPointerCancel={() => state.settle(true)}
+      />
+      <BytesBox hint={`${id}-hint`} />
+      <p id={`${id}-hint`} class="sw-hint" data-testid="budget-hint">
+        {hintOf(budget, state.kernel)}
+      </p>
+    </div>
+  );
+}
+
+function hintOf({ asked, ready, why, least, most }: Budget, kernel: boolean): string {
+  if (why) return `no plan: ${why}`;
+  if (!ready) return kernel ? "planning…" : "to plan around these settings needs the kernel";
+  if (asked) return "the least error in so many bytes; each layer marked ● has its own sparsity and bits";
+  return `plans sparsity and bits of each layer, ${bytes(least)} to ${bytes(most)}`;
+}
+
+/** The number box, in kB: what is typed is taken when it is left, or by Enter. */
+function BytesBox({ hint }: { hint: string }) {
+  const { state } = useView();
+  const budget = state.budget.value;
+  const refused = useSignal(false);
+  const text = String(Number((budget.nbytes / 1000).toFixed(3)));
+  const take = (event: { currentTarget: HTMLInputElement }) => {
+    const asked = Math.floor(1000 * event.currentTarget.valueAsNumber);
+    refused.value = !(asked >= budget.least);
+    if (!refused.value && asked !== budget.nbytes) {
+      state.setBudget(Math.min(asked, budget.most));
+      state.settle(true);
+    } else event.currentTarget.value = text;
+  };
+  return (
+    <span class="sw-box">
+      <input
+        type="number"
+        min={Math.ceil(budget.least / 1000)}
+        step="any"
+        disabled={!budget.ready}
+        value={text}
+        aria-label="Budget in kilobytes"
+        aria-invalid={refused.value}
+        aria-describedby={hint}
+        data-testid="budget-box"
+        onChange={take}
+      />
+      <span aria-hidden="true">kB</span>
+    </span>
+  );
+}
