@@ -47,13 +47,14 @@ class ExplorerPage:
         """Set the sparsity slider, as one move of it would."""
         self.slider.fill(f"{percent:g}")
 
-    def drag_to(self, share: float, steps: int = 20) -> None:
-        """Take the slider's thumb with the mouse and drag it to a share of the track, in steps."""
-        box = self.slider.bounding_box()
+    def drag_to(self, share: float, steps: int = 20, slider: str = "sparsity") -> None:
+        """Take a slider's thumb with the mouse and drag it to a share of the track, in steps."""
+        thumb = self.part(slider)
+        box = thumb.bounding_box()
         assert box is not None
-        percent = float(self.slider.input_value())
+        at = float(thumb.input_value()) / float(thumb.get_attribute("max") or 100)
         middle, mouse = box["y"] + box["height"] / 2, self.book.page.mouse
-        mouse.move(box["x"] + box["width"] * min(max(percent / 100, 0.01), 0.99), middle)
+        mouse.move(box["x"] + box["width"] * min(max(at, 0.01), 0.99), middle)
         mouse.down()
         mouse.move(box["x"] + box["width"] * share, middle, steps=steps)
         mouse.up()

@@ -79,6 +79,56 @@ def test_a_training_is_started_from_the_explorer_and_its_result_comes_back(book:
     monitor.screenshot(path=SHOTS / "monitor-light.png")
 
 
+WATCH_FRAMES = """() => {
+    window.framesSeen = [];
+    const at = (name) => Number(document.querySelector(`[data-testid=${name}]`).dataset.bytes);
+    const look = () => {
+        window.framesSeen.push([at("budget"), at("size-now")]);
+        if (window.framesSeen.length < 3000) requestAnimationFrame(look);
+    };
+    look();
+}"""
+
+
+def test_a_budget_is_dragged_and_what_it_costs_is_recovered_without_training(book: Notebook) -> None:
+    page = ExplorerPage.first(book)
+    page.score()
+    budget = page.part("budget")
+    expect(budget).to_have_attribute("data-ready", "true", timeout=LONG)
+    page.press("layers-table")
+    layers = page.part("layer-tables").locator("table").first.locator("tbody tr")
+    assert {row.split("\t")[4] for row in layers.all_inner_texts()} == {"4"}
+    book.page.evaluate(WATCH_FRAMES)
+    page.drag_to(0.5, slider="budget")
+    page.drag_to(0.03, steps=40, slider="budget")
+    asked, nbytes = int(budget.get_attribute("data-bytes") or 0), page.settled_bytes()
+    frames = [tuple(pair) for pair in book.page.evaluate("window.framesSeen")]
+    assert len({size for _, size in frames}) > 8
+    assert all(size <= most for most, size in frames)
+    assert book.python("(ex.budget, ex.estimate.nbytes, ex.compress().nbytes)") == (asked, nbytes, nbytes)
+    assert book.python("ex.recipe == sw.plan(model, ex.budget).recipe")
+    bits = [row.split("\t")[4] for row in layers.all_inner_texts()]
+    assert bits == book.python("[str(plan.bits) for plan in ex.recipe.resolve([x.name for x in ex.sketch.layers])]")
+    assert len(set(bits)) > 1
+    before = page.score()
+    page.press("recover")
+    expect(page.part("provenance")).to_contain_text("recovered on 512 training examples", timeout=LONG)
+    assert page.score() > before
+    assert page.settled_bytes() == nbytes
+    assert book.python("ex.compress().provenance").endswith("error compensation, batch norm recalibrated")
+    expect(page.part("shapes")).to_contain_text("recovered")
+    plain = page.part("scatter").locator(".sw-points path:not([data-result])").first
+    plain.click()
+    expect(page.part("provenance")).to_have_text("no retraining")
+    assert page.score() == before
+    page.part("scatter").locator("[aria-label*='Go back to this recovered model']").click()
+    expect(page.part("provenance")).to_contain_text("recovered on 512")
+    page.press("undo")
+    page.press("undo")
+    book.until("ex.recipe == recipe and ex.budget is None")
+    expect(page.part("provenance")).to_have_text("no retraining")
+
+
 def test_a_training_is_paused_resumed_and_stopped(book: Notebook) -> None:
     monitor = setup(book, 500)
     part(monitor, "pause").click()
