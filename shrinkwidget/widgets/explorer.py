@@ -149,7 +149,7 @@ class Explorer(BaseWidget):
     `recipe` (a `Recipe`), `sparsity`, `bits`, `channels` and `multiple` are traits: observe them, link them, set them.
     `value` mirrors `recipe`, so that ``interactive_output`` works; `recalibrate_batchnorm` is the switch that
     re-estimates batch norm before every score, and `predict_first` the one that covers every score until it is
-    predicted. `budget`, bytes or ``"64 kB"``, takes the best recipe of so many bytes, layer by layer, as `sw.plan` does,
+    predicted. `budget`, bytes or ``"64 kB"``, takes the best recipe of so many bytes, layer by layer, as `sw.plan`,
     around what the recipe says of single layers; it is None again once the recipe is another. `view` is ``"full"``, or
     ``"simple"``: sparsity, bits, budget, channels, size, accuracy and the layers alone. All work runs on one worker
     thread; nothing here blocks. Channels can be removed once it is known which: that is found out while the model runs
