@@ -79,6 +79,7 @@ class Number:
         """Return what the page needs to draw a number box."""
         names = ("label", "title", "min", "max", "step", "default", "unit")
         found = {name: getattr(self, name) for name in names}
+        # a number box has no open limits: the first step is the least it takes
         return found | ({"min": self.min + self.step} if self.exclusive else {})
 
 
@@ -170,6 +171,7 @@ class Kind:
                         f"{type(self).__name__}({f.name}={quoted(value)}) must be {control.allowed()}{close}"
                     )
                 value = checked
+            # the way of a frozen dataclass to have its checked values, an int for a float
             object.__setattr__(self, f.name, value)
 
     def __repr__(self) -> str:
@@ -467,9 +469,9 @@ def _add(kind: type[Kind], tag: str, make: Callable[[], Kind]) -> None:
     before = known.get(tag)
     if before is not None:
         other = type(before())
-        # By name, not by identity: running a notebook's cell again makes a new class of the same name, which replaces
-        # the old.
-        if (other.__module__, other.__qualname__) != (kind.__module__, kind.__qualname__):  # a cell that is run again
+        # by name, not by identity: running a notebook's cell again makes a new class of the same name, which replaces
+        # the old one
+        if (other.__module__, other.__qualname__) != (kind.__module__, kind.__qualname__):
             article = "an" if kind.role == "importance" else "a"
             raise RecipeError(
                 f"there is {article} {kind.role} {tag!r} already ({other.__module__}.{other.__qualname__}): give "

@@ -206,6 +206,7 @@ class Recipe:
         return f"Recipe({', '.join(f'{k}={v!r}' for k, v in changed.items())})"
 
     def __reduce__(self) -> tuple[Any, ...]:
+        # as text: a mapping proxy cannot be pickled, and a kind of the user's is looked up where it arrives
         return (Recipe.from_json, (self.to_json(),))
 
     def _changed(self) -> Iterator[tuple[str, Any]]:
@@ -336,6 +337,7 @@ class Recipe:
         if not isinstance(layers, Mapping):
             raise RecipeError(f"Recipe(layers=…) must be an object of overrides by layer name, got {quoted(layers)}")
         values["layers"] = {k: Keep if v == "keep" else v for k, v in layers.items()}
+        # what a text leaves out is the plain default, whatever its kinds would bring
         return cls(**{"bits": _PLAIN["bits"], "scope": _PLAIN["scope"], **values})
 
     def resolve(self, names: Iterable[str], others: Mapping[str, str] | None = None) -> list[Plan]:
@@ -449,6 +451,7 @@ class Recipe:
         if structure != self.structure:
             mine.setdefault("sparsity", structure.sparsity or 0.0)
         scope = self.scope
+        # what has a sparsity of its own is not in the common ranking, and takes no share of its threshold
         if own is Keep or structure.sparsity is not None or (scope == "global" and "sparsity" in mine):
             scope = "layer"
         return Plan(keep=own is Keep, scope=scope, **{n: mine.get(n, getattr(self, n)) for n in _LAYER_FIELDS})
@@ -558,6 +561,7 @@ def _layers_named(patterns: Collection[str], names: Sequence[str]) -> Iterator[l
     """
     places: dict[str, list[int]] = {}
     for i, name in enumerate(names):
+        # a set: most tensors that are no weight have the same name twice
         for one in {name, layer_label(name)}:
             places.setdefault(one, []).append(i)
     globs = [pattern for pattern in patterns if _is_glob(pattern)]

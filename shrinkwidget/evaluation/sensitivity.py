@@ -379,6 +379,7 @@ def sensitivity(
     chosen = checked_recipe(recipe or Recipe())
     checked_samples(samples, "sensitivity")
     if background:
+        # the caller may train on with the one that was given
         module = copied(module)
     weights = open_model(module)
     known = counted(weights)
@@ -388,6 +389,7 @@ def sensitivity(
     resolve(metric)  # a wrong name is refused here, not on the run's thread
 
     def measure(stopped: Watch = never, patience: float | None = None) -> Iterator[Sensitivity]:
+        # here, and not before the run begins: reading may take its time, and Stop ends it
         data = draw_subset(eval_data, samples, seed, batch_size, stopped, patience)
         rules = LabelRules(ignore_index, next_token)
         return sensitivity_steps(
@@ -420,6 +422,7 @@ def checked_amounts(sparsity: object, bits: object) -> tuple[Kind, tuple[float, 
     wanted = [plain(given)] if not isinstance(given, Iterable) else [plain(amount) for amount in given]
     if not wanted:
         raise ArgumentError(f"sensitivity({kind}=…) is empty: give at least one amount, or leave it out")
+    # a recipe knows which amounts there are, and refuses others in its own words
     recipes = [Recipe(sparsity=amount) if kind == "sparsity" else Recipe(bits=amount) for amount in wanted]
     amounts = sorted({float(recipe.sparsity) if kind == "sparsity" else recipe.bits for recipe in recipes})
     return kind, tuple(amounts if kind == "sparsity" else reversed(amounts))

@@ -81,9 +81,6 @@ class Classes(Chart):
     def _shown(self) -> list[int]:
         return [change.label for change in self.found.by_class if change.n]
 
-    def _rows(self, height: float) -> float:
-        return height / len(self._shown)
-
     def height(self, page: Page) -> float:
         """Return the height of the classes, and, in a narrow column, of the images below them."""
         rows = _HEAD + 34 + min(_ROW * len(self._shown), 600)
@@ -116,11 +113,13 @@ class Classes(Chart):
 
     def _columns(self, width: float) -> int:
         most = max(1, math.floor((width + 8) / (max(_IMAGE, self._word_width) + 8)))
+        # lines are filled evenly, rather than all but the last
         rows = math.ceil(len(self._misread) / most)
         return math.ceil(len(self._misread) / rows) if rows else most
 
     @property
     def _word_width(self) -> float:
+        # about: letters of this size are 5.6 pixels wide, and the page's fonts are not at hand here
         longest = max((len(self.names[m.label]) + len(self.names[m.predicted]) for m in self.found.misread), default=2)
         return min(5.6 * (longest + 3), 2 * _IMAGE)
 
@@ -164,6 +163,7 @@ class Classes(Chart):
             change, y = self.found.by_class[index], top + (i + 0.5) * row
             canvas.line(x(change.before), y, x(change.after), y, ACCURACY, width=min(2.0, 0.3 * row))
             canvas.dots(np.array([x(change.before)]), np.array([y]), OUTLINE, size)
+            # a disc of paper on the one of ink: a ring, with the class's line not seen through it
             canvas.dots(np.array([x(change.before)]), np.array([y]), PAPER, max(size - 2.4, 0.5))
             canvas.dots(np.array([x(change.after)]), np.array([y]), ACCURACY, size, "D")
             if i in written:

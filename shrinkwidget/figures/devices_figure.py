@@ -28,6 +28,7 @@ _AXIS: Final = 20.0
 _GAP: Final = 16.0
 _PANEL: Final = 70.0
 """Pixels that a panel takes at least."""
+# shapes as well as colors, for print without them; matplotlib draws a text between dollars as a marker
 _LOOKS: Final = {True: (KEPT, "o"), False: (GRID, "X"), None: (MUTED, "$?$")}
 _WORDS: Final = {True: "fits", False: "too small", None: "unknown"}
 _DECADES: Final = [10.0**n for n in range(3, 13)]
@@ -116,7 +117,9 @@ class Devices(Chart):
     ) -> None:
         nbytes, complete = need
         sizes = [room.capacity for room in rooms if room.capacity] + [n for n in (nbytes, dense) if n]
+        # flash and RAM span from kilobytes to gigabytes: only decades tell them apart
         low, high = math.log10(min(sizes)) - 0.25, math.log10(max(sizes)) + 0.25
+        # as far below the last row's middle as the head is above the first one's
         top, bottom = _HEAD, middles[-1] + middles[0] - _HEAD
 
         def place(value: float) -> float:

@@ -129,6 +129,7 @@ class Distributions(Chart):
         """Draw the key, the rows with their names and numbers, and the axis below them."""
         canvas, sketch, estimate = area.canvas(), self.subject.sketch, self.subject.estimate
         names = [area.page.label(sketch.layers[i].name) for i in self.chosen]
+        # names take 30 % of the width at most, and are cut beyond it
         label = min(max(canvas.measure(name) for name in names) + 10, max(0.3 * canvas.width, 60.0))
         columns = sum(width for _, width in _COLUMNS)
         beside = self.numbers if self.numbers is not None else canvas.width - label - columns > 0.5 * canvas.width
@@ -146,8 +147,10 @@ class Distributions(Chart):
             canvas.text(0, y, canvas.fitted(names[i], label - 8, size=size), size=size, color=INK)
             if beside:
                 self._numbers(canvas, plot, y, rows[i], min(size, 10.5))
-        if beside:
-            self._headings(canvas, plot)
+        at = plot.left + plot.width
+        for heading, width in _COLUMNS if beside else ():
+            at += width
+            canvas.text(at, plot.top - 6, heading, size=10, color=MUTED, align="right")
         draw_key(canvas, 8, [one.picture for one in rows], ticked=row >= TICKED)
 
     def _axis(self, canvas: Canvas, plot: Frame, rows: Sequence[Row]) -> None:
@@ -165,13 +168,6 @@ class Distributions(Chart):
         for x, tick in zip(places, ticks, strict=True):
             canvas.text(x, axis + 11, weight_text(tick), size=10, align="center")
         canvas.text(plot.left + plot.width / 2, axis + 25, "weight value", align="center")
-
-    @staticmethod
-    def _headings(canvas: Canvas, plot: Frame) -> None:
-        right = plot.left + plot.width
-        for heading, width in _COLUMNS:
-            right += width
-            canvas.text(right, plot.top - 6, heading, size=10, color=MUTED, align="right")
 
     def _numbers(self, canvas: Canvas, plot: Frame, y: float, row: Row, high: float) -> None:
         keep, exact = row.plan.keep, self.subject.estimate.exact
@@ -238,6 +234,7 @@ class SmallMultiples(Distributions):
         return _AXES if self.shared else 20.0
 
     def _natural_columns(self, width: float) -> int:
+        # as many as fit to a line, then as few as give the same number of lines, so that the last one is not left short
         most = max(1, math.floor((width + _CELL_GAP) / (_CELL + _CELL_GAP)))
         lines = math.ceil(len(self.chosen) / most)
         return math.ceil(len(self.chosen) / lines)

@@ -88,22 +88,18 @@ def _errors(subject: Subject, index: int) -> tuple[tuple[int, float], ...]:
     plan = subject.sketch.plans(recipe)[index]
     found = []
     for bits in (b for b in BITS if b in plan.quantizer.widths):
-        own = {"bits": bits, "sparsity": subject.estimate.layers[index].sparsity} if not plan.keep else {"bits": bits}
-        if plan.structure.sparsity is not None:
-            own.pop("sparsity", None)
+        own: dict[str, Any] = {"bits": bits}
+        # the sparsity that it has now, wherever that comes from: under a global one it is not the recipe's
+        if not plan.keep and plan.structure.sparsity is None:
+            own["sparsity"] = subject.estimate.layers[index].sparsity
+        there = recipe.layers.get(look.name)
+        change = {**there, **own} if isinstance(there, dict) else own
         try:
-            at = estimate_of(
-                subject.sketch, recipe.with_(layers={**recipe.layers, look.name: _merged(recipe, look.name, own)})
-            )
+            at = estimate_of(subject.sketch, recipe.with_(layers={**recipe.layers, look.name: change}))
         except ShrinkError:  # of a kind that a sketch cannot tell about: there is no curve
             return ()
         found.append((bits, at.layers[index].sqnr))
     return tuple(found)
-
-
-def _merged(recipe: Recipe, name: str, own: dict[str, Any]) -> dict[str, Any]:
-    there = recipe.layers.get(name)
-    return {**there, **own} if isinstance(there, dict) else own
 
 
 @dataclass(frozen=True, eq=False)

@@ -85,6 +85,7 @@ class LineChart:
             markeredgewidth=1.1 * unit,
             **{"zorder": 3, "clip_on": False, **more},
         )
+        # rounded ends, which a user's style may ask for, would close the gaps of short dashes
         drawn.set_dash_capstyle("butt")
 
     def dots(self, x: Sequence[float], y: Sequence[float], look: Look, **more: Any) -> None:
@@ -163,12 +164,15 @@ class LineChart:
         unit = self.page.unit
         own = self.ax.xaxis if axis == "x" else self.ax.yaxis
         if axis == "x" and len(places):
+            # where the ticks stand, 0…1 of the width, on a logarithmic axis too: the figure is not drawn yet, so
+            # nothing else tells
             across = (self.ax.transScale + self.ax.transLimits).transform([(place, 0.5) for place in places])[:, 0]
             written = thin(
                 [(x * self.width, self.page.measure(text, SMALL)) for x, text in zip(across, texts, strict=True)], gap=4
             )
             texts = [text if i in written else "" for i, text in enumerate(texts)]
         own.set_ticks(list(places), labels=list(texts))
+        # a logarithmic axis brings its own
         self.ax.minorticks_off()
         self.ax.tick_params(
             axis,
@@ -180,6 +184,7 @@ class LineChart:
             labelcolor=INK,
         )
         for label in own.get_ticklabels():
+            # names are plain text: one with a dollar or two would be set as a formula
             label.set(family=list(self.page.families), parse_math=False)
         if grid and self.page.style.grid:
             self.ax.grid(axis=axis, color=FAINT, linewidth=0.8 * unit)

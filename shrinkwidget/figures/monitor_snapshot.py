@@ -80,6 +80,7 @@ def monitor_snapshot(shown: Shown) -> bytes:
     """Return a PNG, 920 CSS pixels wide at double density, of what a monitor shows. Safe in any thread: no pyplot."""
     now = shown["progress"]
     points = [point for point in shown["points"] if point["test"] is not None]
+    # a transfer has stages in the place of rounds, and its file does not get smaller
     trades = (
         now is not None and now["rounds"] > 1 and not now.get("stage") and (points or shown["baseline"] is not None)
     )
@@ -176,6 +177,7 @@ def _figures(canvas: Canvas, x: float, y: float, shown: Shown) -> None:
     if test or baseline:
         at = x + canvas.text(x, y + 6, f"{_value(baseline, metric)} → ", size=17, color=MUTED)
         worst = baseline and baseline["low" if metric["higher"] else "high"]
+        # the accuracy's color is praise: earned only where the dense score's interval is not left for the worse
         held = test and holds_up(metric["higher"], test["value"], worst, baseline and baseline["value"])
         at += canvas.text(at, y + 6, _value(test, metric), size=19, bold=True, color=ACCURACY if held else INK)
         interval = interval_text(test["low"], test["high"], metric["percent"]) if test else ""
@@ -264,6 +266,7 @@ def _trade_off(canvas: Canvas, x: float, y: float, points: Sequence[Mapping[str,
     frame = Frame(_SIDE, _TRADE_OFF, 50, 14, 14, 20, x, y + 16)
     dense = baseline and baseline["value"]
     values = value_domain([point["test"]["value"] for point in points], dense, metric["percent"])
+    # to 10× at least: or the first rounds would seem to have come far
     scales = Scales(frame, (1.0, max([10.0, *(1.3 * point["ratio"] for point in points)])), values)
     left, top, width, height = frame.plot
     for tick in scales.y_ticks:

@@ -189,6 +189,7 @@ class _Reader:
         lines = [one for own in seeds for one in own if one.points]
         if not lines:
             return []
+        # a seed that was stopped early ends the mean of all
         short = min(len(one.points) for one in lines)
         at = [_mean([one.points[i] for one in lines]) for i in range(short)]
         return [Series("", tuple(at), any(one.connected for one in lines))]
@@ -314,6 +315,8 @@ def _merged(points: Sequence[Point]) -> list[Point]:
         return list(points)
     groups: dict[object, list[Point]] = {}
     for i, point in enumerate(points):
+        # Seeds of one recipe belong together. Where no recipe is told, as in the rounds of a run, it is the sparsity
+        # that says which: bytes differ a little from seed to seed. Without seeds bytes tell points apart as well.
         key = (
             point.recipe.to_json()
             if point.recipe is not None
@@ -333,6 +336,7 @@ def _mean(points: Sequence[Point]) -> Point:
     return replace(
         points[0],
         value=fmean(values),
+        # an interval over examples says nothing of how much seeds differ, which is what `spread` says
         low=math.nan,
         high=math.nan,
         nbytes=_geometric([p.nbytes for p in points]),

@@ -194,6 +194,7 @@ class SizeByPart(_OfEstimate):
         # Parts may be slivers: names stand below, as near as they fit, with a line up to the part they mean.
         places = spread_apart(middles, widest, widest / 2, canvas.width - widest / 2)
         base = head + SIZE_BARS
+        # too narrow for names beside each other, however they are moved
         if places is None:
             size_legend(canvas, 0, base + 13, canvas.width, e, self._columns(canvas.width))
             return
@@ -250,6 +251,7 @@ class SizeByLayer(_OfEstimate):
         right = max(canvas.measure(text, size=10) for text in numbers) + 8
         scale = (canvas.width - label - right) / max(*dense, *(layer.nbytes for layer in e.layers))
         row = (canvas.height - head - below - 11) / len(e.layers)
+        # a gap between the bars for as long as rows are high enough to show one
         bar = min(0.72 * row, row - 0.6) if row > 3 else row
         size = min(11.0, max(8.0, 0.8 * row))
         written = set(thin([(head + (i + 0.5) * row, size) for i in range(len(names))], gap=1.5))
@@ -257,6 +259,7 @@ class SizeByLayer(_OfEstimate):
             y = head + i * row
             fill_bar(canvas, label, y, dense[i] * scale, bar, DENSE)
             x = label
+            # of a layer under Keep all is `as_is`, which the file counts among what is not compressed: hence that color
             for part, color in (*PARTS[:3], ("as_is", PARTS[3][1])):
                 nbytes = getattr(layer, part)
                 if nbytes:
@@ -317,6 +320,7 @@ def _steps_of(look: Sketch, e: Estimate) -> tuple[Step, ...]:
     """Return dense, pruned, quantized and, where it is known, entropy-coded."""
     steps = [Step("dense", e.original_nbytes)]
     recipe = e.recipe
+    # a layer's override may round where the recipe does not
     rounds = recipe.bits < 32 or any(plan.bits < 32 for plan in look.plans(recipe))
     if e.sparsity > 0:
         pruning = {
@@ -415,6 +419,7 @@ class SizeSteps(Chart):
                 canvas.line(label + before * scale, y - (row - bar), label + before * scale, y, OUTLINE, width=0.8)
             middle = y + bar / 2
             canvas.text(0, middle, canvas.fitted(names[i], label - 8))
+            # columns of numbers from the right edge to the left
             at = right
             for texts, width in ((scores, widths[2]), (ratios, widths[1]), (sizes, widths[0])):
                 if width:

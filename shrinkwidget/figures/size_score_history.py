@@ -121,6 +121,7 @@ def _marks(canvas: Canvas, x: float, y: float, width: float, estimate: Estimate)
     """Mark sizes people know, the largest first, those whose name has room beside it on the bar of the dense model."""
     scale = width / max(estimate.original_nbytes, estimate.nbytes)
     start, end = x + _DENSE_LABEL, x + width
+    # from the right: `end` is where the mark before leaves off
     for size, label in reversed(size_marks(estimate.original_nbytes)):
         at, wide = x + size * scale, canvas.measure(label, size=10)
         right = at + 6 + wide <= end

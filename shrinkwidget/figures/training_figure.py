@@ -115,6 +115,7 @@ def _line(name: str, runs: Sequence[Any]) -> TrainingLine:
         raise FigureError(f"there is nothing to draw in 'training': {quoted(name)} has no run")
     if len(lines) == 1:
         return lines[0]
+    # the mean goes as far as the shortest of them
     short = min(len(line.at) for line in lines)
 
     def mean(column: str) -> list[float]:
@@ -170,6 +171,7 @@ class Training(Chart):
 
     def height(self, page: Page) -> float:
         """Return the height of all panels, and of the names above them."""
+        # names stand above, in whatever height: only of those beside a line it is asked
         names = named_lines(page, self._names(page), page.pixels - 8, 1000, beside=False)
         return sum(_HEIGHTS[panel] for panel in self.panels) + _GAP * (len(self.panels) - 1) + _AXIS + names.top + 8
 
@@ -209,15 +211,10 @@ class Training(Chart):
             chart = line_chart(part, left=left, right=10, top=0, bottom=_AXIS if last else 0)
             self._panel(chart, panel, scales[panel], left, last)
             if legend and panel == panels[0]:
-                self._legend(chart, named)
+                number, single = len(named.names), len(self.lines) == 1
+                # nothing stands beside a line's end here, and so its last value is not asked for
+                write_names(chart, named, self._looks()[:number], [math.nan] * number, dots=self._dots or not single)
             top += heights[panel] + _GAP
-
-    def _legend(self, chart: LineChart, named: Named) -> None:
-        looks = self._looks()
-        single = len(self.lines) == 1
-        write_names(
-            chart, named, looks[: len(named.names)], [math.nan] * len(named.names), dots=self._dots or not single
-        )
 
     def _looks(self) -> list[Look]:
         if len(self.lines) == 1:

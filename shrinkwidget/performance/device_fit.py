@@ -197,6 +197,7 @@ class DeviceFit:
     def rows(self) -> tuple[DeviceRow, ...]:
         """Every device with what the model takes there."""
         # weights alone are a lower bound of what a model needs: they may be too large, but say not that it fits
+        # without activations it is a lower bound, which may be too much already
         least, complete = (self.weight_bytes, False) if self.ram_bytes is None else (self.ram_bytes, True)
         return tuple(
             DeviceRow(
@@ -362,6 +363,7 @@ def fits(model: Weighable, example: object = None, *, devices: Iterable[Device] 
     if compressed is None:
         source = cast(Source, model)
     else:
+        # of a file loaded without its module the weights are known, and no more
         source = compressed.state_dict() if compressed.model is None else compressed.model
     if example is not None and not isinstance(source, nn.Module):
         raise ModelError("an example can only be run on an nn.Module: leave it out for a state dict or a file")

@@ -258,6 +258,7 @@ class Race:
             '3.7× (3.6–3.9), onnxruntime 1.32.0, 1 thread, batch 32, this machine, 07:12'
         """
         at = next(at for at in self.batches if at.batch == batch or (batch is None and len(self.batches) == 1))
+        # the batch size is told before the machine, with what else it ran under
         before, machine = self.conditions.rsplit(", this machine", 1)
         return f"{self.ratio(name, batch).text}, {before}, {at.label}, this machine{machine}"
 
@@ -290,6 +291,7 @@ class Race:
             >>> sw.results.Race.example().to_dict()["threads"]
             1
         """
+        # `asdict` leaves tuples of what it has turned to dicts, and JSON has lists
         return asdict(self) | {
             "batches": [asdict(at) | {"times": [asdict(t) for t in at.times]} for at in self.batches]
         }
@@ -539,6 +541,7 @@ def race(
 
     if background:
         return RaceRun(steps).start()
+    # a notebook is no terminal, but shows the bar of one
     hidden = not progress or (None if "ipykernel" not in sys.modules else False)
     running = steps(never)
     with tqdm(total=100, unit="%", desc="race", disable=hidden, leave=False) as bar:
@@ -573,6 +576,7 @@ def _race_steps(job: RaceJob, sent: Sent, cancelled: Watch) -> Generator[RacePro
 def _race_at(told: Mapping[str, Any], names: list[str], seed: int) -> RaceAtBatch:
     """Return the figures of one batch size, of seconds by load, round and contestant, the last being the control."""
     seconds = {clock: [np.asarray(rounds, dtype=np.float64) for rounds in told[clock]] for clock in ("cpu", "wall")}
+    # over the rounds of all loads: one load may have found a good place in memory for one contestant
     medians = {clock: np.median(np.concatenate(taken), axis=0) for clock, taken in seconds.items()}
     ratios = {
         clock: [None, *(faster([t[:, 0] / t[:, k] for t in taken], seed) for k in range(1, len(names) + 1))]

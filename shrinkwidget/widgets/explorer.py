@@ -741,6 +741,7 @@ class Explorer(BaseWidget):
     def _page_html(self, title: str | None, history: bool) -> str:
         session = self._open()
         with self._lock:
+            # all at one moment: between two of them the worker may bring the figures of another recipe
             values = {name[1:]: getattr(self, name) for name in self.traits(echo_update=False)}
             made = dict(self._results)
         values = {name: value for name, value in values.items() if name not in _NOT_ON_PAGE}
@@ -1163,6 +1164,7 @@ class Explorer(BaseWidget):
 
     def _look_again(self) -> str:
         """Start over with the model as it is now: of all that was told, only results of their own still hold."""
+        # looks at every weight, and so before the lock is taken
         session = self._open().reopened()
         try:
             session.check(self.recipe)
@@ -1245,6 +1247,7 @@ class Explorer(BaseWidget):
             self._log("sensitivity", error)
             state, text = "failed", sentence(error)
         if session is self._session:
+            # of a model that was looked at again in the meantime nobody wants to know
             known = {"kind": kind} if found is None else _sensitivity_dict(found, session.sketch)
             self._tell(_sensitivity=_NOTHING_MEASURED | known | {"state": state, "text": text})
 
@@ -1253,6 +1256,8 @@ class Explorer(BaseWidget):
     def _start_race(self, about: tuple[str, str, bool], kept: Callable[[], CompressedModel]) -> str:
         if self._racing is not None and not self._racing.over:
             return "a race is under way: stop it before you begin another"
+        # the compressed model has to be made first, which may take seconds: Stop may come before there is a race to
+        # stop
         self._racing, self._race_stopped = None, False
         self._tell_race("running", about)
         try:
@@ -1361,6 +1366,7 @@ class Explorer(BaseWidget):
         What is ours is a sentence already; a traceback helps with what it came from, such as the user's own metric.
         """
         told = sentence(error)
+        # while a slider moves, one metric that fails would fill the log
         level = logging.DEBUG if told in self._logged else logging.WARNING
         self._logged.add(told)
         cause = error.__cause__ if isinstance(error, ShrinkError) else error
@@ -1401,6 +1407,7 @@ class Explorer(BaseWidget):
 def _let_go(lock: RLock) -> Iterator[None]:
     """Give a lock free for a while, however often this thread has taken it: an observer may wait for the worker."""
     taken = 0
+    # an RLock does not say how often it is taken: it is released until it refuses
     with suppress(RuntimeError):  # it is no longer ours
         while True:
             lock.release()

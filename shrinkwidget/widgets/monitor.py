@@ -135,6 +135,7 @@ class Monitor(BaseWidget):
         # Curves change once an epoch, and are the largest of all news.
         if len(news["curves"]["at"]) == len(self._curves["at"]):
             del news["curves"]
+        # one message for all that changed: a page between two of them would draw a state that never was
         with self._lock, self.hold_sync():
             self._tell(**{f"_{name}": value for name, value in news.items()})
 
