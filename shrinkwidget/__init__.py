@@ -40,6 +40,7 @@ __all__ = [
     "fits",
     "fold_batchnorm",
     "from_sklearn",
+    "frontier",
     "load",
     "methods",
     "monitor",
@@ -75,6 +76,7 @@ if TYPE_CHECKING:  # a module's __getattr__ makes type checkers take any name fo
     from .live_page import to_html
     from .performance.device_fit import fits
     from .performance.race import race
+    from .planning.frontier import frontier
     from .planning.plan import plan
     from .recipe import Keep, Recipe
     from .recovery.recover import recover
@@ -98,6 +100,7 @@ else:
         "live_page": ("to_html",),
         "performance.device_fit": ("fits",),
         "performance.race": ("race",),
+        "planning.frontier": ("frontier",),
         "planning.plan": ("plan",),
         "recipe": ("Keep", "Recipe"),
         "recovery.recover": ("recover",),

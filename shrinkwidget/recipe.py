@@ -519,11 +519,13 @@ def recipe_from(recipe: Recipe | float | None, given: Mapping[str, Any], default
 
 
 def checked_recipe(found: object) -> Recipe:
-    """Return what was found if it is a recipe.
+    """Return what was found if it is a recipe, or stands for one: a plan has it as ``__recipe__()``.
 
     Raises:
         RecipeError: for anything else, such as a dict of a recipe's fields.
     """
+    if hasattr(found, "__recipe__"):  # as a path has __fspath__
+        found = found.__recipe__()
     if not isinstance(found, Recipe):
         what = f"expected a Recipe or a sparsity, got {a_type(found)}"
         if isinstance(getattr(found, "recipe", None), Recipe):

@@ -16,6 +16,7 @@ from .performance.device_fit import Device, DeviceFit
 from .performance.energy_theory import EnergyRatio
 from .performance.process_memory import Memory
 from .performance.race import Race, RaceRun
+from .planning.frontier import Frontier
 from .planning.plan import BudgetPlan
 from .sweeps.sweep import Sweep, SweepRun
 from .sweeps.sweep_point import SweepPoint
@@ -34,6 +35,7 @@ __all__ = [
     "EstimatorSummary",
     "Exported",
     "FixedWidth",
+    "Frontier",
     "Memory",
     "ModelSummary",
     "PredictionComparison",

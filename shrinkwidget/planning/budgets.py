@@ -90,4 +90,4 @@ def _parts(given: Any) -> tuple[float, str]:
         raise ArgumentError(f"plan(budget={quoted(given)}) is no budget: {_EXAMPLES}")
     if not 0 < number < math.inf:
         raise ArgumentError(f"plan(budget={quoted(given)}) must be more than nothing: {_EXAMPLES}")
-    return int(number) if number == int(number) else number, found[2] or "B"
+    return int(number) if number == int(number) else number, " ".join((found[2] or "B").split())

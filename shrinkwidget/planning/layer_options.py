@@ -100,8 +100,8 @@ class Choices:
 class LayerOptions:
     """What every choice makes of one layer: its bytes in the packed file, and its relative error.
 
-    Arrays have an entry for each of the `choices`: the bytes of `codes`, `mask` and `scales`, exactly, and `error` = Σ
-    (w − effective w)² / Σ w², estimated, 0…1.
+    Arrays have an entry for each of the `choices`: the bytes of `codes`, `mask` and `scales` and the weights `kept`,
+    exactly, and `error` = Σ (w − effective w)² / Σ w², estimated, 0…1.
     """
 
     layer: LayerSketch
@@ -109,6 +109,7 @@ class LayerOptions:
     codes: Ints
     mask: Ints
     scales: Ints
+    kept: Ints
     error: Floats
 
     @property
@@ -177,6 +178,7 @@ def layer_options(layer: LayerSketch, choices: Choices) -> LayerOptions:
         codes=np.concatenate(codes).astype(np.int64),
         mask=np.concatenate(mask).astype(np.int64),
         scales=np.concatenate(scales).astype(np.int64),
+        kept=kept.reshape(-1),
         error=np.clip(np.concatenate(error), 0.0, 1.0),
     )
 

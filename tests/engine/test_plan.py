@@ -7,7 +7,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 from time import process_time
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -16,8 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import shrinkwidget as sw
+from shrinkwidget.evaluation.batchnorm_statistics import recalibrate, unlabelled, unlabelled_examples
 from shrinkwidget.planning.bit_allocation import allocate, choices_of, every_option, lower_hull
+from shrinkwidget.planning.candidates import OutputJudge
 from shrinkwidget.planning.uniform_recipes import uniform_recipes
+from shrinkwidget.results import BudgetPlan
 
 RESNET20 = Path(__file__).parents[3] / "shared" / "data" / "resnet20-cifar10.safetensors"
 LOOK = sw.sketch(sw.demo.model())
@@ -196,7 +199,7 @@ def test_no_layer_would_gain_more_than_the_last_one_did() -> None:
     assert any(layer.gained == plan.price for layer in plan.layers)
     text = plan.explain()
     assert text.startswith(f"{plan.nbytes:,} of 50,000 bytes")
-    assert len(text.splitlines()) == 2 + len(LOOK.layers)
+    assert len(text.splitlines()) == 3 + len(LOOK.layers)
 
 
 def test_rows_say_what_the_file_has() -> None:
@@ -299,3 +302,166 @@ def test_what_cannot_be_planned_is_said_in_a_sentence(given: dict[str, Any], sen
 def test_a_sketch_knows_its_layout_already() -> None:
     with pytest.raises(sw.errors.ArgumentError, match="a sketch has its layout already"):
         sw.plan(LOOK, "64 kB", layout="out_in")
+
+
+# ------------------------------------------------------------------------------------------------------ judged by data
+
+
+MODEL, TRAIN = sw.demo.model(), sw.demo.data("train")
+
+
+@pytest.fixture(scope="module")
+def judged() -> BudgetPlan:
+    return sw.plan(MODEL, "34 kB", TRAIN)
+
+
+def test_a_plan_is_never_further_off_than_the_best_uniform_recipe_of_its_size(judged: BudgetPlan) -> None:
+    assert judged.comparison is not None
+    assert judged.comparison.uniform is not None
+    errors = [candidate.error for candidate in judged.candidates]
+    assert errors == sorted(errors)
+    assert judged.recipe == judged.candidates[0].recipe
+    assert all(candidate.nbytes <= 34_000 for candidate in judged.candidates)
+    uniform = [candidate for candidate in judged.candidates if not candidate.planned]
+    assert judged.comparison.uniform == uniform[0]
+    assert all(candidate.recipe.layers == {} for candidate in uniform)
+    # at this size the plan is clearly nearer, and the interval of the difference says so
+    assert judged.comparison.difference == pytest.approx(uniform[0].error - errors[0])
+    assert 0 < judged.comparison.low < judged.comparison.difference < judged.comparison.high
+
+
+def test_the_judgement_is_what_anybody_measures(judged: BudgetPlan) -> None:
+    """By hand: batch norm recalibrated on the examples, and outputs compared up to one factor."""
+    small = sw.compress(MODEL, judged.recipe)
+    assert small.nbytes == judged.nbytes
+    judge = OutputJudge(MODEL, TRAIN, 256)
+    assert float(judge.errors(small).mean()) == pytest.approx(judged.candidates[0].error, rel=1e-6)
+    network = sw.compress(MODEL, judged.recipe).model
+    assert network is not None
+    examples = unlabelled_examples(TRAIN, samples=256)
+    recalibrate(network, examples)
+    images = torch.cat([raw[0] for raw in unlabelled(examples.data)])
+    with torch.no_grad():
+        dense, here = MODEL.eval()(images), network.eval()(images)
+    factor = (here * dense).sum() / here.square().sum()
+    expected = (dense - factor * here).square().sum() / (dense - dense.mean(0)).square().sum()
+    assert judged.candidates[0].error == pytest.approx(float(expected), rel=1e-3)
+
+
+def test_a_judged_plan_tells_more_digits_than_the_uniform_recipe(judged: BudgetPlan) -> None:
+    assert judged.comparison is not None
+    assert judged.comparison.uniform is not None
+    test = sw.demo.data("test")
+    scores = [
+        sw.evaluate(sw.compress(MODEL, recipe), test, recalibrate_batchnorm=TRAIN).value
+        for recipe in (judged.recipe, judged.comparison.uniform.recipe)
+    ]
+    assert scores[0] > scores[1] + 0.05
+    text = judged.explain()
+    assert "least error of the outputs among 10 recipes on 256 examples without labels" in text
+    assert f"The best uniform recipe of this size, {judged.comparison.uniform.recipe!r}" in text
+
+
+def test_the_same_data_gives_the_same_plan_and_the_model_is_untouched() -> None:
+    before = {name: tensor.clone() for name, tensor in MODEL.state_dict().items()}
+    images = TRAIN[0][:64]
+    plans = [sw.plan(MODEL, "45 kB", images, bits=[2, 4]) for _ in range(2)]
+    assert plans[0].recipe == plans[1].recipe
+    assert [c.error for c in plans[0].candidates] == [c.error for c in plans[1].candidates]
+    assert all(torch.equal(before[name], tensor) for name, tensor in MODEL.state_dict().items())
+
+
+def test_a_plan_is_taken_where_a_recipe_is() -> None:
+    plan: Any = sw.plan(LOOK, "40 kB")
+    assert sw.compress(MODEL, plan).recipe == plan.recipe
+    assert sw.estimate(LOOK, plan, uncompressed_bits=16).recipe == plan.recipe.with_(uncompressed_bits=16)
+
+
+def test_bytes_to_download_are_counted_on_the_file(tmp_path: Path) -> None:
+    plan = sw.plan(MODEL, "24 kB", of="download")
+    small = sw.compress(MODEL, plan.recipe)
+    assert small.save(tmp_path / "small.safetensors", entropy=True) == plan.nbytes_entropy_coded
+    assert 0.97 * 24_000 < (plan.nbytes_entropy_coded or 0) <= 24_000 < plan.nbytes
+
+
+def test_the_smallest_file_within_some_points_of_accuracy_is_found() -> None:
+    valid = sw.demo.data("valid")
+    plan = sw.plan(MODEL, "2 points", TRAIN, eval_data=valid, examples=64, bits=[2])
+    assert plan.score is not None
+    assert plan.dense is not None
+    assert plan.score.value >= plan.dense.value - 0.02
+    assert 33_000 < plan.nbytes < 38_000
+
+
+def test_channels_go_until_the_multiply_accumulates_fit() -> None:
+    example = torch.zeros(1, 1, 8, 8)
+    plan = sw.plan(sw.sketch(MODEL, example=example), "50 % MACs")
+    small = sw.compress(MODEL, plan.recipe, example=example)
+    assert small.macs is not None
+    assert small.original_macs is not None
+    assert 0.45 * small.original_macs < small.macs <= 0.5 * small.original_macs
+    narrow = sw.plan(MODEL, "20 kB", TRAIN[0][:64], recipe=plan.recipe, bits=[2])
+    assert sw.compress(MODEL, narrow.recipe, example=example).nbytes == narrow.nbytes <= 20_000
+
+
+def test_a_network_without_batch_norm_is_judged_as_it_is() -> None:
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(torch.nn.Linear(40, 300), torch.nn.ReLU(), torch.nn.Linear(300, 5))
+    inputs = torch.randn(200, 40)
+    plan = sw.plan(network, "12x", inputs)
+    assert plan.comparison is not None
+    assert "batch norm" not in plan.comparison.how
+    assert plan.comparison.difference >= 0
+    assert sw.compress(network, plan.recipe).nbytes == plan.nbytes
+
+
+def test_the_frontier_rises_with_its_budgets() -> None:
+    valid = sw.demo.data("valid")
+    found = sw.frontier(MODEL, TRAIN[0][:64], ["38 kB", "33.5 kB"], eval_data=valid)
+    rows = found.to_rows()
+    assert [row["budget"] for row in rows] == [33_500, 38_000]
+    assert all(row["nbytes"] <= row["budget"] and row["error"] <= row["uniform"] for row in rows)
+    assert rows[0]["error"] > rows[1]["error"]
+    assert rows[0]["value"] < rows[1]["value"] <= (found.dense or found.scores[1]).value
+    figure = sw.figures.tradeoff(found.points, baseline=found.dense, x="nbytes")
+    assert len(sw.figures.table(figure).rows) == 2
+    assert "33," in repr(found)
+    assert "2 budgets" in repr(found)
+
+
+def test_a_frontier_without_budgets_goes_from_the_smallest_file_to_a_quarter() -> None:
+    found = sw.frontier(LOOK)
+    assert len(found) == 8
+    sizes = [plan.nbytes for plan in found]
+    assert sizes[0] == CURVE.nbytes[0]
+    assert 0.97 * LOOK.original_nbytes / 4 < sizes[-1] <= LOOK.original_nbytes / 4
+    assert sizes == sorted(sizes)
+    assert found.points == []
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "sentence"),
+    [
+        (lambda: sw.plan(LOOK, "40 kB", TRAIN), "ModelError", "runs the model on the data, and this is a Sketch"),
+        (lambda: sw.plan(MODEL, "40 kB", TRAIN, examples=0), "ArgumentError", "whole number from 1"),
+        (lambda: sw.plan(MODEL, "40 kB", TRAIN[0] * float("nan")), "DataError", "batch 1: it holds NaN or infinite"),
+        (lambda: sw.plan(MODEL, "40 kB", torch.zeros(8, 3)), "DataError", "batch 1: the model cannot run"),
+        (lambda: sw.plan(MODEL, "40 kB", []), "DataError", "empty"),
+        (lambda: sw.plan(MODEL, "1 point"), "ArgumentError", "has to be measured: give data=…, some training"),
+        (lambda: sw.plan(MODEL, "1 point", TRAIN), "ArgumentError", "has to be measured: give eval_data=…"),
+        (
+            lambda: sw.plan(MODEL, "1 point", TRAIN, eval_data=TRAIN, metric=lambda out, _: float(out.mean())),
+            "ArgumentError",
+            "needs a metric in per cent",
+        ),
+        (lambda: sw.plan(LOOK, "12 % MACs"), "ArgumentError", "which channels can go is not in this sketch"),
+        (lambda: sw.plan(LOOK, "30 kB", of="download"), "ArgumentError", "counts bytes that a sketch does not tell"),
+        (lambda: sw.plan(MODEL, "9 kB", of="download"), "ArgumentError", "when it is entropy-coded"),
+        (lambda: sw.plan(LOOK, "30 kB", of=cast(Any, "ram")), "ArgumentError", "must be 'file'.* or 'download'"),
+        (lambda: sw.frontier(LOOK, budgets=["1 point"]), "ArgumentError", "are bytes of the packed file"),
+        (lambda: sw.frontier(LOOK, budgets=[]), "ArgumentError", "is empty"),
+    ],
+)
+def test_what_cannot_be_measured_is_said_in_a_sentence(call: Any, error: str, sentence: str) -> None:
+    with pytest.raises(getattr(sw.errors, error), match=sentence):
+        call()

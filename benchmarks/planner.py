@@ -1,0 +1,159 @@
+"""What a planned recipe keeps at equal bytes: `plan` beside uniform and layer-wise recipes, LAMP and ERK.
+
+``python -m benchmarks.planner [--data ../shared/data]`` prints rows and writes ``planner.json``: of the embedded
+network, and of the ResNet-20 for CIFAR-10 where the folder has it, at five budgets each. Nothing is trained. Of every
+method but the plan from the weights alone, bits and sparsities are tried in all pairs that fit, and the one is kept
+whose outputs on 256 training images are nearest to the dense network's; scores are those of test images, with batch
+norm recalibrated on training images, and after `recover`. Nothing is drawn at random.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+import shrinkwidget as sw
+from shrinkwidget.planning.candidates import OutputJudge, compare, judged
+from shrinkwidget.planning.uniform_recipes import estimated_bytes
+from shrinkwidget.results import Sketch
+
+from .machine_info import hardware
+from .methods_compared import Subject, accuracy, subjects
+
+FILE: Final = Path(__file__).with_suffix(".json")
+BUDGETS: Final = {
+    "embedded network": (33_000, 34_000, 36_000, 40_000, 48_000),
+    "ResNet-20, CIFAR-10 as JPEG": (60_000, 70_000, 80_000, 95_000, 120_000),
+}
+BITS: Final = (2, 3, 4, 5)
+EXAMPLES: Final = 256
+
+Allocation = Callable[[float], Mapping[str, float]]
+
+
+def lamp(subject: Subject, look: Sketch) -> Allocation:
+    """Return the layers' sparsities under LAMP (Lee et al., arXiv 2010.07611) for a sparsity of all of them."""
+    state = subject.network.state_dict()
+    scores = {}
+    for layer in look.layers:
+        squares = np.sort(state[layer.name].double().square().flatten().numpy())
+        # a weight's square over the sum of its own and all larger ones of the layer
+        scores[layer.name] = squares / np.cumsum(squares[::-1])[::-1]
+    ranked = np.sort(np.concatenate(list(scores.values())))
+
+    def sparsities(s: float) -> dict[str, float]:
+        cut = ranked[min(round(s * len(ranked)), len(ranked) - 1)]
+        return {name: float((found < cut).mean()) for name, found in scores.items()}
+
+    return sparsities
+
+
+def erk(_: Subject, look: Sketch) -> Allocation:
+    """Return the layers' sparsities under ERK (Evci et al., arXiv 1911.11134): density in proportion to Σ/Π sizes."""
+    sizes = np.array([layer.n for layer in look.layers], dtype=float)
+    raw = np.array([sum(layer.shape) / layer.n for layer in look.layers])
+
+    def sparsities(s: float) -> dict[str, float]:
+        full = np.zeros(len(raw), dtype=bool)
+        while True:  # layers that would be more than dense are dense, and the others share what is left
+            left = (1 - s) * sizes.sum() - sizes[full].sum()
+            factor = left / max((raw * sizes)[~full].sum(), 1e-12)
+            over = ~full & (factor * raw > 1)
+            if not over.any():
+                break
+            full |= over
+        density = np.where(full, 1.0, np.maximum(factor * raw, 0.005))
+        return {layer.name: float(1 - d) for layer, d in zip(look.layers, density, strict=True)}
+
+    return sparsities
+
+
+def fitting(look: Sketch, allocation: Allocation | None, budget: int) -> Iterator[tuple[str, sw.Recipe, bool]]:
+    """Yield for each number of bits the least sparse recipe that fits: of an allocation, or the same in each layer."""
+    for bits in BITS:
+
+        def recipe(thousandths: int, bits: int = bits) -> sw.Recipe:
+            s = thousandths / 1000
+            if allocation is None:
+                return sw.Recipe(s, bits, scope="layer")
+            # rounded, as the text of a recipe stands in the file and counts
+            layers = {
+                name.removesuffix(".weight"): dict(sparsity=round(min(max(own, 0.0), 0.995), 3))
+                for name, own in allocation(s).items()
+            }
+            return sw.Recipe(bits=bits, layers=layers)
+
+        low, high = -1, 1000
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (low, middle) if estimated_bytes(look, recipe(middle)) <= budget else (middle, high)
+        if high < 1000:
+            yield f"{bits} bits", recipe(high), False
+
+
+def chosen(subject: Subject, judge: OutputJudge, look: Sketch, budget: int) -> dict[str, sw.Recipe]:
+    """Return the recipe of every method."""
+    planned = sw.plan(subject.network, budget, subject.calibration, examples=EXAMPLES)
+    assert planned.comparison is not None
+    assert planned.comparison.uniform is not None
+    found = {
+        "plan": planned.recipe,
+        "plan from the weights alone": sw.plan(look, budget).recipe,
+        "uniform": planned.comparison.uniform.recipe,
+    }
+    for name, allocation in (("layer-wise", None), ("LAMP", lamp(subject, look)), ("ERK", erk(subject, look))):
+        tried = judged(judge, look, list(fitting(look, allocation, budget)), budget)
+        if tried:
+            found[name] = compare(tried, judge)[0].recipe
+    return found
+
+
+def rows(subject: Subject) -> Iterator[dict[str, Any]]:
+    """Yield what every method keeps at every budget."""
+    look = sw.sketch(subject.network)
+    judge = OutputJudge(subject.network, subject.calibration, EXAMPLES)
+    for budget in BUDGETS[subject.name]:
+        for method, recipe in chosen(subject, judge, look, budget).items():
+            began = time.process_time()
+            small = sw.compress(subject.network, recipe)
+            norms = sw.retrain(small, subject.calibration, method="recalibrate_batchnorm", progress=False)
+            again = sw.recover(subject.network, subject.calibration, recipe, examples=EXAMPLES, progress=False)
+            yield {
+                "network": subject.name,
+                "budget": budget,
+                "method": method,
+                "nbytes": small.nbytes,
+                "recipe": recipe.to_dict(),
+                "error": round(float(judge.errors(small).mean()), 4),
+                "batch norm": accuracy(norms, subject),
+                "recover": accuracy(again, subject),
+                "seconds": round(time.process_time() - began, 1),
+            }
+
+
+def main() -> None:
+    """Measure, print, and write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--data", type=Path, default=Path("../shared/data"), help="the folder of ResNet-20 and its images"
+    )
+    found: list[dict[str, Any]] = []
+    for subject in subjects(parser.parse_args().data):
+        dense = round(sw.evaluate(subject.network, subject.test).value, 4)
+        for row in rows(subject):
+            found.append(row | {"dense": dense, "n": len(subject.test[1])})
+            shown = {name: value for name, value in found[-1].items() if name != "recipe"}
+            print(", ".join(f"{name} {value}" for name, value in shown.items()), flush=True)
+            # after every row: what was measured is not lost where it is stopped
+            whole = {"machine": hardware("torch", "numpy"), "examples": EXAMPLES, "rows": found}
+            FILE.write_text(json.dumps(whole, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
