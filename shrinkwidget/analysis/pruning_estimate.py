@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 from weakref import WeakKeyDictionary, ref
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..recipe import Plan, Recipe
 from .file_structure_and_size import zeros_dropped
@@ -85,20 +84,23 @@ def survivals(layers: Sequence[LayerSketch], plans: Sequence[Plan], recipe: Reci
     ]
 
 
-def _counts_of_all(layers: Sequence[LayerSketch]) -> tuple[NDArray[Any], NDArray[Any]]:
+def _counts_of_all(layers: Sequence[LayerSketch]) -> tuple[Floats, Floats]:
     """Return how many weights of all layers are in each bucket of magnitude, and how many up to it."""
     known = _SUMMED.get(layers[0])
     if known is not None and [layer() for layer in known[0]] == list(layers):
         return known[1:]
-    # buckets are the same in each layer, so their counts add up
-    buckets = np.concatenate([layer.buckets for layer in layers]) & 0x7FFF
-    counts = np.bincount(buckets, np.concatenate([layer.counts for layer in layers]))
+    # buckets are the same in each layer, so their counts add up; layer by layer, as all at once would fill large arrays
+    counts = np.zeros(0x8000)
+    for layer in layers:
+        negative = int(np.count_nonzero(layer.buckets & 0x8000))  # they come first
+        counts[layer.buckets[:negative] & 0x7FFF] += layer.counts[:negative]
+        counts[layer.buckets[negative:]] += layer.counts[negative:]
     found = counts, np.cumsum(counts)
     _SUMMED[layers[0]] = [ref(layer) for layer in layers], *found
     return found
 
 
-_SUMMED: WeakKeyDictionary[LayerSketch, tuple[list[ref[LayerSketch]], NDArray[Any], NDArray[Any]]] = WeakKeyDictionary()
+_SUMMED: WeakKeyDictionary[LayerSketch, tuple[list[ref[LayerSketch]], Floats, Floats]] = WeakKeyDictionary()
 """What `_counts_of_all` found, by the first of the layers: it recurs while a slider moves."""
 
 
