@@ -4,6 +4,7 @@ CPU."""
 from __future__ import annotations
 
 import copy
+import math
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +18,8 @@ import shrinkwidget as sw
 
 from ..benchmark_models import compressible, resnet50
 from ..engine_speed import SPARSITY, torch_prune
+from ..retraining import overhead, plain_loop
+from .resnet20_fashion_mnist import resnet20
 
 RUNS = 5
 
@@ -49,6 +52,7 @@ def rows(device: torch.device, quick: bool) -> Iterator[dict[str, Any]]:
     for name, against in zip(ours, [*theirs, list(theirs)[1]], strict=False):
         yield row(f"{name}, 25.6 M weights", took[name], against, took[against])
     yield from _large(device, 4 if quick else 15, 256 if quick else 8192)
+    yield from _training(device, 32 if quick else 12_800)
 
 
 def _large(device: torch.device, layers: int, width: int) -> Iterator[dict[str, Any]]:
@@ -71,6 +75,24 @@ def _large(device: torch.device, layers: int, width: int) -> Iterator[dict[str, 
     if device.type == "cuda":
         peak = torch.cuda.max_memory_allocated() - 2 * count
         yield {"what": "its peak of GPU memory above the model", "value": round(peak / 2**30, 2), "unit": "GiB"}
+
+
+def _training(device: torch.device, images: int) -> Iterator[dict[str, Any]]:
+    """Yield what a step of training takes beside one of a plain loop, ResNet-20 on random images in batches of 128."""
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(images, 1, 28, 28, generator=generator).to(device)
+    targets = torch.randint(10, (images,), generator=generator).to(device)
+    network, schedule = resnet20().to(device), sw.methods.Schedule(1, 0.01)
+    method, options = sw.methods.LearningRateRewinding(schedule), sw.methods.TrainingOptions(batch_size=128)
+    works: dict[str, Callable[[], object]] = {
+        "a plain loop": lambda: plain_loop.train(copy.deepcopy(network), (inputs, targets), schedule, 128, 0)
+    }
+    for way, recipe in overhead.RECIPES.items():
+        small = sw.compress(network, recipe)
+        works[way] = partial(sw.retrain, small, (inputs, targets), None, method, options=options, progress=False)
+    took, steps = in_turn(works, device, 3), math.ceil(images / 128)
+    for way in overhead.RECIPES:
+        yield row(f"training ResNet-20, steps: {steps}, {way}", took[way], "a plain loop", took["a plain loop"])
 
 
 def in_turn(works: dict[str, Callable[[], object]], device: torch.device, turns: int) -> dict[str, list[float]]:
