@@ -95,6 +95,7 @@ def _counts_of_all(layers: Sequence[LayerSketch]) -> tuple[Floats, Floats]:
         negative = int(np.count_nonzero(layer.buckets & 0x8000))  # they come first
         counts[layer.buckets[:negative] & 0x7FFF] += layer.counts[:negative]
         counts[layer.buckets[negative:]] += layer.counts[negative:]
+    counts = np.trim_zeros(counts, "b")  # up to the largest magnitude there is
     found = counts, np.cumsum(counts)
     _SUMMED[layers[0]] = [ref(layer) for layer in layers], *found
     return found
