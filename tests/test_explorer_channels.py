@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from torch import nn
 import shrinkwidget as sw
 from shrinkwidget.analysis.sketch import Sketch
 from shrinkwidget.widgets.explorer import Explorer
+from shrinkwidget.widgets.export_button import export_targets
 
 EXAMPLE = torch.zeros(1, 1, 8, 8)
 
@@ -125,3 +127,43 @@ def test_where_no_channels_can_go_it_says_why(model: Any, given: dict[str, Any],
     assert ex.recipe == sw.Recipe(bits=4)
     assert words in ex._status["text"]
     ex.close()
+
+
+def test_the_page_exports_what_is_shown_and_can_stop_it(explorer: Explorer, tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript")
+    pytest.importorskip("onnxruntime")
+    explorer.recipe = sw.Recipe(channels=0.5, bits=8)
+    targets = {one["target"]: one for one in explorer._export["targets"]}
+    assert (targets["onnx"]["suffix"], targets["onnx"]["missing"]) == (".onnx", "")
+    path = tmp_path / "digits.onnx"
+    command = {"do": "export", "path": str(path), "target": "onnx"}
+    explorer._on_command(explorer, command, [])
+    assert explorer.wait(120)
+    told = explorer._export
+    assert told["state"] == "done", explorer._status
+    assert told["exported"]["exact"] == "14 of 14 tensors exactly"
+    assert told["exported"]["nbytes"] == path.stat().st_size
+    assert explorer.score is not None
+    assert told["exported"]["score"]["value"] == explorer.score.value
+    explorer._on_command(explorer, command, [])
+    assert explorer.wait(120)
+    assert (explorer._status["state"], explorer._status["again"]["replace"]) == ("exists", True)
+    before = path.read_bytes()
+    explorer.observe(
+        lambda change: setattr(explorer, "_export_stopped", change["new"]["state"] == "running"), "_export"
+    )
+    explorer._on_command(explorer, {**command, "replace": True}, [])
+    assert explorer.wait(120)
+    explorer.unobserve_all("_export")
+    assert explorer._export["state"] == "stopped"
+    assert path.read_bytes() == before
+    explorer._on_command(explorer, {**command, "path": " "}, [])
+    assert explorer.wait(120)
+    assert explorer._status["text"] == "there is no file name: type one, such as model.onnx"
+
+
+def test_what_is_not_installed_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shrinkwidget.exports.exporter.find_spec", lambda _name: None)
+    for one in export_targets():
+        words = rf'an export to {one["target"]} needs \w+: pip install "shrinkwidget\[\w+\]"'
+        assert re.match(words, one["missing"])

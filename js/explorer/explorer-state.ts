@@ -16,6 +16,7 @@ import type {
   ByClass,
   Command,
   ExplorerModel,
+  Exporting,
   Memory,
   Metric,
   Page,
@@ -38,6 +39,7 @@ const PATIENCE_MS = 1500;
 /** So many recipes are remembered with the budgets they came of: as many as can be undone. */
 const BUDGETS = 200;
 const NO_METRIC: Metric = { name: "accuracy", higher: true, percent: true, has_data: false };
+const NO_EXPORT: Exporting = { state: "idle", text: "", done: 0, exported: null, targets: [] };
 /** The recipe that leaves a model as it is. */
 const DENSE = recipeJson(DEFAULTS);
 const IDLE: Status = { state: "idle", what: "", text: "", id: 0 };
@@ -101,6 +103,7 @@ export interface State {
   readonly recalibration: ReadonlySignal<Recalibration>;
   readonly recovery: ReadonlySignal<Recovery>;
   readonly budget: ReadonlySignal<Budget>;
+  readonly exporting: ReadonlySignal<Exporting>;
   /** What is got wrong, of whatever was evaluated last; null before, and for the dense model. */
   readonly byClass: ReadonlySignal<ByClass | null>;
   /** Whether that is of what is shown. */
@@ -225,6 +228,7 @@ class Shared implements State {
   readonly predictions: Signal<readonly Prediction[]>;
   readonly recalibrate: Signal<boolean>;
   readonly recalibration: ReadonlySignal<Recalibration>;
+  readonly exporting: ReadonlySignal<Exporting>;
   readonly recovery: ReadonlySignal<Recovery>;
   readonly budget: ReadonlySignal<Budget>;
   readonly byClass: ReadonlySignal<ByClass | null>;
@@ -257,6 +261,7 @@ class Shared implements State {
     this.recalibration = this.#follow("recalibration", NO_SWITCH);
     this.recovery = this.#follow("recovery", NO_RECOVERY);
     this.#planned = this.#follow<Planned | null>("frontier", null);
+    this.exporting = this.#follow("exporting", NO_EXPORT);
     this.#view = this.#follow("view", "full");
     this.simple = computed(() => this.#view.value === "simple");
     this.predictFirst = this.#follow("predict_first", false);

@@ -33,6 +33,8 @@ export type Command =
   | ({ do: "figure"; replace?: boolean } & FigureRequest)
   | { do: "retrain" }
   | { do: "plan" }
+  | { do: "export"; path: string; target: string; replace?: boolean }
+  | { do: "stop_export" }
   | { do: "recover" }
   | { do: "stop_recovery" }
   | { do: "goto"; result: string | null }
@@ -178,6 +180,39 @@ export interface Planned {
   frontier: Frontier | null;
 }
 
+/** A runtime that files are written for. */
+export interface ExportTarget {
+  target: string;
+  suffix: string;
+  /** What is not installed, and how to install it; "" if nothing is missing. */
+  missing: string;
+}
+
+/** What an export made: the file, how it holds the weights, and the score in its runtime. */
+export interface Exported {
+  path: string;
+  nbytes: number;
+  /** By what share it is larger than the packed file. */
+  more: number;
+  /** How many tensors the runtime computes with bit for bit, in words. */
+  exact: string;
+  runtime: string;
+  score: Score | null;
+  torch_score: Score | null;
+  notes: readonly string[];
+}
+
+/** The export under way or just over, and the runtimes there are. */
+export interface Exporting {
+  state: "idle" | "running" | "done" | "stopped" | "failed";
+  /** What it does. */
+  text: string;
+  /** The share that is done. */
+  done: number;
+  exported: Exported | null;
+  targets: readonly ExportTarget[];
+}
+
 /** A recovery without retraining: the one under way or just over, and whether there can be one. */
 export interface Recovery {
   state: "idle" | "running" | "done" | "stopped" | "failed";
@@ -217,7 +252,19 @@ export interface Page {
 export interface Status {
   /** `exists`: something stands under the name asked for; `again` is what to send if it is to be replaced. */
   state: "idle" | "busy" | "done" | "failed" | "exists";
-  what: "compress" | "save" | "figure" | "retrain" | "race" | "evaluate" | "estimate" | "recipe" | "look" | "goto" | "";
+  what:
+    | "compress"
+    | "save"
+    | "export"
+    | "figure"
+    | "retrain"
+    | "race"
+    | "evaluate"
+    | "estimate"
+    | "recipe"
+    | "look"
+    | "goto"
+    | "";
   text: string;
   id: number;
   again?: Command;

@@ -9,6 +9,7 @@ import { Term } from "../ui/help";
 import { figureName, type Keeps, PLAIN } from "../ui/save-names";
 import { SavePrompts } from "../ui/save-prompts";
 import type { State } from "./explorer-state";
+import { ExportButton, ExportLine, ExportPrompt } from "./export";
 import type { Status } from "./host-interface";
 import { useView } from "./open-and-hover-state";
 import { COVERED } from "./prediction";
@@ -50,9 +51,11 @@ export function Footer() {
           name: figureName(state.title.value),
           submit: (request) => state.send({ do: "figure", ...request }),
         }}
+        more={{ export: (done) => <ExportPrompt done={done} /> }}
         buttons={(ask) => <Buttons ask={ask} />}
       />
       <RecoveryLine />
+      <ExportLine />
       <SavedFigureView figure={state.figure.value} />
       <StatusLine />
       <ScreenReaderStatus />
@@ -133,6 +136,7 @@ function Buttons({ ask }: { ask(button: string): void }) {
         </button>
       )}
       {!state.simple.value && <RecoverButton />}
+      {!state.simple.value && <ExportButton ask={ask} />}
       {!state.simple.value && <FigureButton disabled={gone} ask={ask} />}
       <CopyCode />
       {elsewhere.value && (
@@ -194,6 +198,7 @@ async function writeClipboard(text: string): Promise<boolean> {
 const BUSY_WORDS: Record<Status["what"], string> = {
   compress: "compressing…",
   save: "saving…",
+  export: "exporting…",
   figure: "drawing…",
   retrain: "about to train…",
   race: "about to race…",

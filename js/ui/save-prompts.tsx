@@ -18,7 +18,7 @@ interface FormProps {
 }
 
 /** One question asked in place of the buttons. */
-function Question({ label, value, action, testid, valid, submit, done, children }: FormProps) {
+export function Question({ label, value, action, testid, valid, submit, done, children }: FormProps) {
   const input = useRef<HTMLInputElement>(null);
   const text = useSignal(value);
   // Before it is painted: a key pressed right after the button that opened it belongs to it already.
@@ -159,6 +159,8 @@ interface SavePromptsProps {
   saveTo(path: string, entropy: boolean): void;
   /** Which figures can be saved. */
   figure: FigureChoice;
+  /** What else can be asked, by the test id of its button. */
+  more?: Readonly<Record<string, (done: () => void) => ComponentChildren>>;
   /** What stands there while nothing is asked. */
   buttons(ask: (button: string) => void): ComponentChildren;
 }
@@ -181,6 +183,8 @@ export function SavePrompts(props: SavePromptsProps) {
   }
   if (asking.value === keep)
     return <NamePrompt name={names.variable} action={actions.keep} testid={keep} submit={keepAs} done={done} />;
+  const other = props.more?.[asking.value];
+  if (other) return <>{other(done)}</>;
   if (asking.value === "figure") return <FigurePrompt choice={props.figure} done={done} />;
   if (asking.value === "save")
     return <PathPrompt path={names.file} action={actions.save} submit={saveTo} done={done} />;

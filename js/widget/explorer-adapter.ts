@@ -26,6 +26,7 @@ const TRAITS: Record<string, string> = {
   recovery: "_recovery",
   frontier: "_frontier",
   budget: "budget",
+  exporting: "_export",
   view: "view",
   glossary: "_glossary",
   predict_first: "predict_first",

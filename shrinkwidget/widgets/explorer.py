@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 from threading import RLock
 from typing import TYPE_CHECKING, Any, Final
 
@@ -39,6 +40,7 @@ from ..evaluation.batchnorm_statistics import EXAMPLES
 from ..evaluation.compare_predictions import PredictionComparison
 from ..evaluation.evaluate import Score
 from ..evaluation.sensitivity import Kind, Sensitivity, checked_amounts, layers_to_measure
+from ..exports import Exported
 from ..figures.formatting import recipe_sentence
 from ..live_page import explorer_page, glossary_address, in_frame, write_page
 from ..method_registry import schema
@@ -53,6 +55,7 @@ from .base_widget import BaseWidget, alt_text, built, kernel_owned
 from .budget_frontier import BudgetFrontier
 from .by_class import by_class_dict
 from .explorer_backend import DENSE, CancelCheck, ExplorerSession, Stale
+from .export_button import export_targets, export_to, exported_dict
 from .figure_button import save_figure
 from .keep_and_save import PLAIN, Exists, alike, keep_in_notebook, keeps, save_to
 from .monitor import Monitor
@@ -79,7 +82,7 @@ _METRIC_FIELDS: Final = {"metric": "name", "percent": "percent", "higher": "high
 _OF_THE_PAGE: Final = ("result",)
 """What the history holds for the page alone: a provenance says as much."""
 _NOT_ON_PAGE: Final = frozenset(
-    {"sketch", "exact", "score", "by_class", "status", "monitor", "keeps", "figure", "recovery"}
+    {"sketch", "exact", "score", "by_class", "status", "monitor", "keeps", "figure", "recovery", "export"}
 )
 """What a page that stands alone has no use for: its buttons' words, or what it is given by recipe."""
 
@@ -209,6 +212,7 @@ class Explorer(BaseWidget):
     _race = kernel_owned(t.Dict(allow_none=True, default_value=None))
     _recovery = kernel_owned(t.Dict())
     _frontier = kernel_owned(t.Dict(allow_none=True, default_value=None))
+    _export = kernel_owned(t.Dict())
 
     _from_page = (
         "_recipe",
@@ -240,6 +244,7 @@ class Explorer(BaseWidget):
         self._measured: Sensitivity | None = None
         self._racing: RaceRun | None = None
         self._recovering = ""
+        self._export_stopped = False
         self._channels_told = session.sketch.channels is not None
         self._race_stopped = False
         self._raced: dict[tuple[str, str, bool], Race] = {}
@@ -260,6 +265,7 @@ class Explorer(BaseWidget):
             _status=_status_dict("idle", "", ""),
             _kinds=schema(session.unavailable),
             _recalibration={"why": session.why_not_recalibrated},
+            _export=_export_dict("idle"),
             _recovery=_NO_RECOVERY | {"why": session.why_not_recovered},
             _glossary=glossary_address(),
         )
@@ -1314,6 +1320,7 @@ class Explorer(BaseWidget):
                 "retrain": lambda: self._offer_retraining(recipe),
                 "look": self._look_again,
                 "figure": lambda: self._save_figure(asked, again),
+                "export": lambda: self._export_to(asked, kept, again),
                 "race": lambda: self._start_race((recipe.to_json(), result, recalibrated), kept),
             }
             if what == "evaluate":
@@ -1333,6 +1340,8 @@ class Explorer(BaseWidget):
                 self.stop_recovery()
             elif what == "plan":
                 self._plan_soon(recipe)
+            elif what == "stop_export":
+                self._export_stopped = True
             elif isinstance(what, str) and what in jobs:
                 command = {**asked, "replace": True, "recipe": recipe.to_json(), "result": result}
                 command["recalibrated"] = recalibrated
@@ -1341,6 +1350,33 @@ class Explorer(BaseWidget):
                 raise ShrinkError(f"the page asked for {quoted(what)}, which this explorer cannot do")
         except ShrinkError as error:
             self._failed("", error)
+
+    def _export_to(self, asked: Mapping[str, Any], kept: Callable[[], CompressedModel], replace: bool) -> str:
+        """Write the model for another runtime; the page may stop it between its steps and batches."""
+        self._export_stopped = False
+        pace, session = Pace(_SCORE_SECONDS), self._open()
+
+        def stopped() -> bool:
+            return self._export_stopped or self._session is None
+
+        def tell(what: str, share: float) -> None:
+            if pace.due() or share == 0:
+                self._tell(_export=_export_dict("running", what, share))
+
+        def write(path: Path) -> Exported:
+            tell("compressing", 0.0)
+            return session.export(kept(), path, str(asked.get("target") or "") or None, tell, stopped)
+
+        try:
+            exported = export_to(asked.get("path"), write, replace)
+        except Cancelled:
+            self._tell(_export=_export_dict("stopped"))
+            return "the export was stopped: no file was written"
+        except BaseException:
+            self._tell(_export=_export_dict("failed"))
+            raise
+        self._tell(_export=_export_dict("done", exported=exported))
+        return f"exported {exported.path.resolve()}, {exported.nbytes:,} bytes, {exported.exact}"
 
     def _save_figure(self, asked: Mapping[str, Any], replace: bool) -> str:
         text, shown = save_figure(self, self.figure, asked, "ex", replace)
@@ -1464,6 +1500,12 @@ _NOTHING_MEASURED: Final[dict[str, Any]] = {
     "pending": None,
 }
 """What the page is told of a sensitivity before there is a number."""
+
+
+def _export_dict(state: str, text: str = "", done: float = 0.0, exported: Exported | None = None) -> dict[str, Any]:
+    """Return what the page is told of an export, and of the runtimes that there are."""
+    found = None if exported is None else exported_dict(exported)
+    return {"state": state, "text": text, "done": done, "exported": found, "targets": export_targets()}
 
 
 def _recovery_words(now: Progress) -> str:

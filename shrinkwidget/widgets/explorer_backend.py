@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from threading import RLock
 from typing import Any, Final, TypeAlias, cast
 
@@ -39,6 +40,8 @@ from ..evaluation.evaluate import MetricLike, Score, scores
 from ..evaluation.metrics import resolve
 from ..evaluation.predictions_and_labels import LabelRules
 from ..evaluation.sensitivity import BITS, SPARSITIES, Kind, Sensitivity, sensitivity_steps
+from ..exports import Exported
+from ..exports.exporter import Progress
 from ..files import pack
 from ..method_registry import Importance, kinds
 from ..method_registry import Kind as RecipeKind
@@ -533,6 +536,23 @@ class ExplorerSession:
         self.refuse_changed()
         example = self._first_example(cancelled)
         return race({"dense": self.source, "now": compressed}, example, batch=_RACED, background=True)
+
+    def export(
+        self, compressed: CompressedModel, path: Path, target: str | None, progress: Progress, cancelled: CancelCheck
+    ) -> Exported:
+        """Write a compressed model for another runtime, on an example and scored on the data there are."""
+        example = None if isinstance(self._example, Channels) else self._example
+        return compressed.export(
+            path,
+            target,
+            example=example,
+            eval_data=self.eval_data,
+            metric=self.metric,
+            ignore_index=self._rules.ignore_index,
+            next_token=self._rules.next_token,
+            progress=progress,
+            cancelled=cancelled,
+        )
 
     def memory(self) -> int:
         """Return the bytes of weights and buffers as they run: pruning and rounding leave them as large as they are."""

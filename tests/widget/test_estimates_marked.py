@@ -182,3 +182,60 @@ def test_a_drag_held_for_long_is_one_step_back(book: Notebook) -> None:
     page.press("undo")
     assert page.settled_bytes() == before
     expect(page.part("undo")).to_be_disabled()
+
+
+WATCH = """size => {
+    window.previews = [];
+    new MutationObserver(() => window.previews.push([Number(size.dataset.bytes), size.dataset.exact])).observe(
+        size, {attributes: true, attributeFilter: ["data-bytes"]});
+}"""
+
+
+def test_dragged_channels_are_exact_and_what_is_left_is_kept_exported_and_raced(book: Notebook) -> None:
+    page = ExplorerPage.first(book)
+    page.settled_bytes()
+    page.score()
+    book.python("setattr(ex, 'recipe', sw.Recipe(bits=8))")
+    page.settled_bytes()
+    box = page.part("channels").bounding_box()
+    assert box is not None
+    page.part("size-now").evaluate(WATCH)
+    mouse, middle = book.page.mouse, box["y"] + box["height"] / 2
+    mouse.move(box["x"] + box["width"] * 0.01, middle)
+    mouse.down()
+    mouse.move(box["x"] + box["width"] * 0.6, middle, steps=12)
+    mouse.up()
+    settled = page.settled_bytes()
+    previews = book.page.evaluate("window.previews")
+    assert [settled, "false"] in previews, "what the drag showed last is what the kernel counts, to the byte"
+    small = "(lambda small: [small.nbytes, small.macs, *[now for _, now in small.widths.values()]])"
+    compressed = book.python(f"{small}(sw.compress(model, ex.recipe, example=data[0][:1]))")
+    nbytes, macs, *widths = compressed
+    assert settled == nbytes
+    assert sum(widths) < 0.5 * 288
+    words = text(page.view.locator(".sw-channels .sw-hint"))
+    assert words.startswith(f"288 → {sum(widths)} channels of 9 widths, 172,218 → ")
+    parameters = book.python("sum(p.numel() for p in ex.compress().model.parameters())")
+    assert f"→ {parameters:,} parameters, 1.63 M → {macs / 1000:.3g} k MACs" in words
+    assert "≈" not in text(page.part("ratio")) + text(page.part("macs")) + text(page.part("pruned"))
+    assert page.score() == book.python("ex.score.value") < 0.6
+    expect(page.part("without-channels")).to_contain_text("collapses without its channels until it is retrained")
+    page.press("layers-table")
+    shape = book.python("'×'.join(map(str, ex.compress().model.get_submodule('stem').weight.shape))")
+    expect(page.part("layer-tables").locator("tbody tr").first).to_contain_text(f"16×1×3×3 → {shape}")
+    page.press("layers-table")
+    page.open_layer(13)
+    expect(page.part("fixed-width")).to_have_text("its 10 channels have to stay: the model's output has it")
+    page.ask("compress", "narrow")
+    expect(page.part("status")).to_contain_text("narrow is the compressed model")
+    assert book.python("narrow.nbytes") == settled
+    page.press("export")
+    page.press("export-go")
+    expect(page.part("exported")).to_contain_text("14 of 14 tensors exactly", timeout=90_000)
+    accuracy = f"{100 * book.python('ex.score.value'):.1f}"
+    assert text(page.part("exported")).count(accuracy) == 2, "in the runtime as in torch"
+    assert book.python("os.path.getsize('digitnet-small.onnx')") == book.python("ex._export['exported']['nbytes']")
+    page.press("start-race")
+    expect(page.part("raced")).to_contain_text("batch 32", timeout=90_000)
+    page.press("undo")
+    assert page.settled_bytes() == book.python("sw.estimate(model, bits=8).nbytes")
