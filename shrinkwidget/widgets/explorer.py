@@ -1323,6 +1323,12 @@ class Explorer(BaseWidget):
                 "export": lambda: self._export_to(asked, kept, again),
                 "race": lambda: self._start_race((recipe.to_json(), result, recalibrated), kept),
             }
+            stops = {
+                "stop_sensitivity": self.stop_sensitivity,
+                "stop_race": self.stop_race,
+                "stop_recovery": self.stop_recovery,
+                "stop_export": self._stop_export,
+            }
             if what == "evaluate":
                 self._open().forget_score(recipe)
                 self._settle_soon()
@@ -1330,18 +1336,12 @@ class Explorer(BaseWidget):
                 self._go_to(asked.get("result"))
             elif what == "sensitivity":
                 self._measure_as_asked(asked.get("kind"), recipe)
-            elif what == "stop_sensitivity":
-                self.stop_sensitivity()
-            elif what == "stop_race":
-                self.stop_race()
             elif what == "recover":
                 self._recover_soon(recipe)
-            elif what == "stop_recovery":
-                self.stop_recovery()
             elif what == "plan":
                 self._plan_soon(recipe)
-            elif what == "stop_export":
-                self._export_stopped = True
+            elif isinstance(what, str) and what in stops:
+                stops[what]()
             elif isinstance(what, str) and what in jobs:
                 command = {**asked, "replace": True, "recipe": recipe.to_json(), "result": result}
                 command["recalibrated"] = recalibrated
@@ -1350,6 +1350,9 @@ class Explorer(BaseWidget):
                 raise ShrinkError(f"the page asked for {quoted(what)}, which this explorer cannot do")
         except ShrinkError as error:
             self._failed("", error)
+
+    def _stop_export(self) -> None:
+        self._export_stopped = True
 
     def _export_to(self, asked: Mapping[str, Any], kept: Callable[[], CompressedModel], replace: bool) -> str:
         """Write the model for another runtime; the page may stop it between its steps and batches."""
