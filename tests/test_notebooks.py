@@ -93,6 +93,25 @@ CLAIMS: dict[str, dict[str, str]] = {
             "sum(bool(row.fits) for row in fits.rows) > sum(bool(row.fits) for row in sw.fits(model, images[:1]).rows)"
         ),
     },
+    "06-budget.ipynb": {
+        "the file fits, to the byte, and stays as large whatever is done to its weights": (
+            "trained['planned'].nbytes == recovered['planned'].nbytes == plan.nbytes <= 34_000"
+        ),
+        "no uniform recipe of this size is nearer, and that is no chance": "plan.comparison.low > 0",
+        "before anything is trained the plan reads more digits": (
+            "norms['planned'].value > norms['uniform'].value + 0.05"
+        ),
+        "most of the file are masks": "plan.estimate.parts()['mask'] > plan.nbytes / 2",
+        "the stem keeps all its weights, and more bits than the largest layers": (
+            "plan.layer('stem').sparsity == 0 and plan.layer('stem').bits > plan.layer('stage3.1.conv2').bits"
+        ),
+        "trained, the two are not told apart": (
+            "sw.evaluate(trained['planned'], valid).high > sw.evaluate(trained['uniform'], valid).low"
+            " and sw.evaluate(trained['uniform'], valid).high > sw.evaluate(trained['planned'], valid).low"
+        ),
+        "it reads nearly as well as the dense one": "after.low > 0.95",
+        "a larger budget is worth more": "curve.scores[0].high < curve.scores[2].low",
+    },
 }
 """What the text of a notebook says, each as an expression over its variables that holds at its end."""
 
