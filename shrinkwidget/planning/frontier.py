@@ -104,7 +104,7 @@ class Frontier:
 @public()
 def frontier(
     model: Source | Sketch,
-    data: object = None,
+    train_data: object = None,
     budgets: Sequence[float | str] | None = None,
     *,
     recipe: Recipe | None = None,
@@ -122,17 +122,17 @@ def frontier(
 
     Args:
         model: as for `plan`.
-        data: examples without labels, by which plans are judged; see `plan`.
+        train_data: examples without labels, by which plans are judged; see `plan`.
         budgets: of the packed file, as `plan` takes them; by default eight sizes from the smallest file to a quarter of
             the dense one, each larger by the same factor.
         recipe, limits: what is not chosen, and within what it is; see `plan`.
-        eval_data, metric: what is scored, with batch norm recalibrated on `data`; as `evaluate` takes them.
+        eval_data, metric: what is scored, with batch norm recalibrated on `train_data`; as `evaluate` takes them.
         examples: so many are drawn from the data.
 
     Raises:
         ArgumentError, RecipeError, DataError, ModelError, FileError: see `plan`.
     """
-    judge = None if data is None else OutputJudge(module_of(model), data, checked_examples(examples))
+    judge = None if train_data is None else OutputJudge(module_of(model), train_data, checked_examples(examples))
     planner = Planner(model, recipe, choices_from(recipe), limits or {}, judge)
     dense_bytes = planner.look.original_nbytes
     if budgets is None:
@@ -156,7 +156,7 @@ def frontier(
             compress(network, plan.recipe, sketch=planner.look, example=planner.example),
             eval_data,
             metric=metric,
-            recalibrate_batchnorm=data if judge is not None and judge.recalibrates else None,
+            recalibrate_batchnorm=train_data if judge is not None and judge.recalibrates else None,
         )
         for plan in plans
     )

@@ -203,7 +203,7 @@ def _compared(best: Candidate, comparison: Comparison) -> list[str]:
 def plan(
     model: Source | Sketch,
     budget: float | str,
-    data: object = None,
+    train_data: object = None,
     *,
     of: Literal["file", "download"] = "file",
     recipe: Recipe | None = None,
@@ -235,11 +235,11 @@ def plan(
 
     Args:
         model: a `Sketch`, or what one is made of: a module, a state dict, the path of a checkpoint. A module where
-            `data` is given.
+            `train_data` is given.
         budget: bytes, ``64_000`` or ``"64 kB"``, a compression ratio, ``"10x"``, or a share of the dense file,
             ``"10 %"``; multiply-accumulates, ``"50 % MACs"``, of a sketch that knows its channels; or ``"0.5 points"``:
             the smallest file that loses at most so much accuracy on `eval_data`.
-        data: examples without labels, as for `recover`, never those of a test.
+        train_data: examples without labels, as for `recover`, never those of a test.
         of: ``"file"`` for the bytes of the packed file, or ``"download"`` for those of the entropy-coded one, which
             have to be counted on a model.
         recipe: what is not chosen: how weights are ranked and rounded, the bits of what is not compressed, and of
@@ -260,14 +260,14 @@ def plan(
         ModelError, FileError: for a model that cannot be looked at; see `sketch`.
     """
     wanted = parse_budget(budget, of)
-    judge = None if data is None else OutputJudge(module_of(model), data, checked_examples(examples))
+    judge = None if train_data is None else OutputJudge(module_of(model), train_data, checked_examples(examples))
     chosen = choices_from(recipe, sparsities, bits, granularities, quantizers)
     planner = Planner(model, recipe, chosen, limits or {}, judge, layout, channels=wanted.measure == "macs")
     if wanted.measure == "macs":
         return planner.with_fewer_macs(wanted, quoted(budget))
     if wanted.measure == "points":
-        if data is None or eval_data is None:
-            missing = "data=…, some training examples" if data is None else "eval_data=…, validation data"
+        if train_data is None or eval_data is None:
+            missing = "train_data=…, some training examples" if train_data is None else "eval_data=…, validation data"
             raise ArgumentError(
                 f"plan(budget={quoted(budget)}) is a loss of accuracy, which has to be measured: give {missing}"
             )
@@ -497,7 +497,9 @@ def module_of(model: object) -> nn.Module:
         ModelError: for a sketch, a state dict, or a file.
     """
     if not isinstance(model, nn.Module):
-        raise ModelError(f"plan(data=…) runs the model on the data, and this is {a_type(model)}: give the nn.Module")
+        raise ModelError(
+            f"plan(train_data=…) runs the model on the data, and this is {a_type(model)}: give the nn.Module"
+        )
     return model
 
 

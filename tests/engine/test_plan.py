@@ -447,7 +447,7 @@ def test_a_frontier_without_budgets_goes_from_the_smallest_file_to_a_quarter() -
         (lambda: sw.plan(MODEL, "40 kB", TRAIN[0] * float("nan")), "DataError", "batch 1: it holds NaN or infinite"),
         (lambda: sw.plan(MODEL, "40 kB", torch.zeros(8, 3)), "DataError", "batch 1: the model cannot run"),
         (lambda: sw.plan(MODEL, "40 kB", []), "DataError", "empty"),
-        (lambda: sw.plan(MODEL, "1 point"), "ArgumentError", "has to be measured: give data=…, some training"),
+        (lambda: sw.plan(MODEL, "1 point"), "ArgumentError", "has to be measured: give train_data=…, some training"),
         (lambda: sw.plan(MODEL, "1 point", TRAIN), "ArgumentError", "has to be measured: give eval_data=…"),
         (
             lambda: sw.plan(MODEL, "1 point", TRAIN, eval_data=TRAIN, metric=lambda out, _: float(out.mean())),
