@@ -129,6 +129,7 @@ export class CheckpointViewer extends Widget {
   private mountWeights(table: CheckpointTable): () => void {
     if (table.format === "shrinkwidget") return () => {}; // its weights have to be unpacked by load
     const { settings, trans, chooseOther } = this.host;
+    // as they are now: a setting that is changed later begins no new look at a file
     const { sparsity, bits, unaskedGigabytes } = settings.now.peek();
     return mountWeights(this.node, new SketchClient(() => this.connect()), {
       translate: (text, ...values) => trans.__(text, ...values),
@@ -163,6 +164,7 @@ export class CheckpointViewer extends Widget {
       seconds: String(Math.round(60 * minutes)),
     });
     if (other) query.set("with", other);
+    // a browser's socket can send no header: the token goes with the address, as JupyterLab's own sockets have it
     if (server.appendToken && server.token) query.set("token", server.token);
     return new server.WebSocket(`${URLExt.join(server.wsUrl, "shrinkwidget/api/sketch")}?${query}`);
   }

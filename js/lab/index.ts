@@ -156,6 +156,7 @@ function activateCheckpoints(
       const code = pickle ? convertCode(pathFromNotebook(path)) : openCode(pathFromNotebook(path), format, start());
       const folder = PathExt.dirname(contents.localPath(path));
       const active = notebooks?.currentWidget;
+      // Notebook 7 has a page for each document: the cell has to stand in the file before that page is opened
       if (!active && !tabs) await openWrittenNotebook(app, folder, code);
       else await insertCell(app, active ?? (await newNotebook(app, folder)), code, { run: !pickle });
     } catch (error) {

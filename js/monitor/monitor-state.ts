@@ -97,6 +97,7 @@ export class MonitorState {
   ask(command: RunCommand): void {
     this.#checkAlive();
     if (this.gone.value) return;
+    // the kernel's own word comes after the step under way
     if (command.do === "stop") this.run.value = "stopping";
     this.model.send(command);
   }
@@ -117,6 +118,7 @@ export function epochsDone(now: Progress | null): number {
   if (!now) return 0;
   const before = now.round > 1 ? roundEnds(now)[now.round - 2] : 0;
   if (now.phase === "prune" || now.epoch === 0) return before + now.epoch;
+  // of a stream nobody knows how many steps an epoch has: half of it, so that the point moves at all
   return before + now.epoch - 1 + (now.phase === "train" ? (now.steps ? now.step / now.steps : 0.5) : 1);
 }
 

@@ -88,8 +88,10 @@ def connected(client: object, what: str, workers: int | None = None) -> Iterator
         yield client
         return
     if client != "local":
-        give = f"make a Client of it, Client({quoted(client)})" if isinstance(client, str) else "give a Client"
-        raise ArgumentError(f"{what}(client=…) must be a distributed.Client or 'local', not {_shown(client)}: {give}")
+        found, give = a_type(client), "give a Client"
+        if isinstance(client, str):  # a scheduler's address, as `Client` itself takes it
+            found, give = quoted(client), f"make a Client of it, Client({quoted(client)})"
+        raise ArgumentError(f"{what}(client=…) must be a distributed.Client or 'local', not {found}: {give}")
     with _local_cluster(workers or os.cpu_count() or 1, what) as cluster, distributed.Client(cluster) as own:
         yield own
 
@@ -105,10 +107,6 @@ def _local_cluster(workers: int, what: str) -> LocalCluster:
             f"the processes of {what}(client='local') could not start ({reason(error)}): they import your script, so "
             f'its call must stand under if __name__ == "__main__":'
         ) from error
-
-
-def _shown(client: object) -> str:
-    return quoted(client) if isinstance(client, str) else a_type(client)
 
 
 def _version() -> str:

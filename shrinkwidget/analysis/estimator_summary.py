@@ -283,6 +283,7 @@ def _classes_or_targets(fitted: Any, targets: int) -> dict[str, int]:
     classes = getattr(fitted, "classes_", None)
     if classes is None:
         return {"targets": targets}
+    # of several outputs it is a list with the classes of each
     return {"classes": sum(map(len, classes)) if isinstance(classes, list) else len(classes)}
 
 
@@ -319,6 +320,7 @@ def _mlp_what(fitted: Any, part: str) -> str:
 
 
 def _trees(fitted: Any) -> list[Any]:
+    # histogram gradient boosting shows its trees nowhere in public
     if hasattr(fitted, "_predictors"):
         return [tree for trees in fitted._predictors for tree in trees]
     found = getattr(fitted, "estimators_", None)

@@ -199,7 +199,11 @@ class _Watcher(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch lea
         if macs and not self._within_one_weight(given):
             self._book(macs, given)
         elif given and all(_address(tensor) in self._parts for tensor in given):
-            self._derive(given, out)
+            # what is computed from parameters alone (a cast, a weight norm) is taken for those parameters
+            parts = [part for tensor in given for part in self._within(tensor)]
+            for tensor in tensors_in(out):
+                if tensor.numel() and _address(tensor) not in self._parts:
+                    self._parts[_address(tensor)] = [_Part(p.entry, *extent(tensor)) for p in parts]
         for tensor in tensors_in(out):
             self.live.add(tensor, self._forget)
         return out
@@ -233,13 +237,6 @@ class _Watcher(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch lea
         for part in self._parts.get(_address(tensor), ()):
             if part.start < stop and start < part.stop:
                 yield part
-
-    def _derive(self, given: list[Tensor], out: object) -> None:
-        """Take what is computed from parameters alone (a cast, a weight norm) for those parameters."""
-        parts = [part for tensor in given for part in self._within(tensor)]
-        for tensor in tensors_in(out):
-            if tensor.numel() and _address(tensor) not in self._parts:
-                self._parts[_address(tensor)] = [_Part(p.entry, *extent(tensor)) for p in parts]
 
     def _forget(self, address: int) -> None:
         self._parts.pop(address, None)

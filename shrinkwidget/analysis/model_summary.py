@@ -145,6 +145,7 @@ class ModelSummary:
     def dtypes(self) -> dict[str, int]:
         """Bytes of each dtype, the largest first."""
         sizes: Counter[str] = Counter()
+        # a weight that is computed is not in memory: the tensors it is computed from are counted in its place
         for tensor in (t for t in self.tensors if not t.parts):
             sizes[tensor.dtype] += tensor.nbytes
         return dict(sizes.most_common())
@@ -163,6 +164,7 @@ class ModelSummary:
     @property
     def macs(self) -> int | None:
         """Multiply-accumulates of one forward pass of the example as it was given, None without one."""
+        # a layer without a count did not run; only where an example ran at all is the sum of the others one
         known = [layer.macs for layer in self.layers if layer.macs is not None]
         return sum(known) if self.peak_activation is not None else None
 

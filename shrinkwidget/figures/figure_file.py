@@ -82,6 +82,7 @@ def encoded(
     with our_settings():
         import matplotlib as mpl
 
+        # read as the file is written; `our_settings` puts the user's back
         mpl.rcParams["svg.fonttype"] = "none" if kind == "text" else "path"
         figure.savefig(
             stream,

@@ -85,7 +85,6 @@ class LineChart:
             markeredgewidth=1.1 * unit,
             **{"zorder": 3, "clip_on": False, **more},
         )
-        # rounded ends, which a user's style may ask for, would close the gaps of short dashes
         drawn.set_dash_capstyle("butt")
 
     def dots(self, x: Sequence[float], y: Sequence[float], look: Look, **more: Any) -> None:

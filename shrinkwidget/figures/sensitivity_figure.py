@@ -203,12 +203,10 @@ class SensitivityMap(_OfSensitivity):
 
     def _top(self, page: Page, width: float) -> float:
         """Return the pixels above the cells: one line for the metric and its shades, or a line for each."""
-        return 26.0 if self._scale_width(page) <= width else 41.0
-
-    def _scale_width(self, page: Page) -> float:
         dense = self.found.dense
         ends = [value_text(value, dense.percent) for value in (dense.value, self._worst())]
-        return sum(page.measure(text, SMALL) for text in (f"{dense.metric}  ", *ends)) + _SHADES_WIDE + 12
+        texts = sum(page.measure(text, SMALL) for text in (f"{dense.metric}  ", *ends))
+        return 26.0 if texts + _SHADES_WIDE + 12 <= width else 41.0
 
     def _shown(self) -> str:
         return "the darker, the more is lost."
@@ -273,6 +271,7 @@ class SensitivityMap(_OfSensitivity):
     def _scale(self, chart: LineChart, worst: float) -> None:
         """Draw which shade means which score, above the cells."""
         from matplotlib.colors import LinearSegmentedColormap
+        from matplotlib.patches import Rectangle
 
         dense, page = self.found.dense, chart.page
         shades = LinearSegmentedColormap.from_list("lost", _SHADES[::-1])
@@ -284,9 +283,12 @@ class SensitivityMap(_OfSensitivity):
         right = 1 - page.measure(texts[1], SMALL) / chart.width - 5 / chart.width
         start = right - wide / chart.width
         y, tall = 1 + 8 / chart.height, 9 / chart.height
+        step = (right - start) / steps
+        patch: dict[str, Any] = {"linewidth": 0, "transform": chart.ax.transAxes, "clip_on": False}
         for i in range(steps):
-            patch = (start + i * (right - start) / steps, y)
-            _fill(chart, patch, (right - start) / steps * 1.04, tall, shades(i / (steps - 1)))
+            # a little wider than its step: viewers of PDF show seams where two only touch
+            corner = start + i * step, y
+            chart.ax.add_patch(Rectangle(corner, 1.04 * step, tall, color=shades(i / (steps - 1)), **patch))
         style: dict[str, Any] = {"across": "axes", "upwards": "axes", "va": "center", "color": MUTED}
         chart.text(
             start, y + tall / 2, texts[0] if apart else f"{dense.metric}  {texts[0]}", dx=-5, ha="right", **style
@@ -295,11 +297,3 @@ class SensitivityMap(_OfSensitivity):
             name = page.fitted(dense.metric, chart.width + chart.left, SMALL)
             chart.text(1, y + tall / 2, name, dy=15, ha="right", **style)
         chart.text(right, y + tall / 2, texts[1], dx=5, **style)
-
-
-def _fill(chart: LineChart, corner: tuple[float, float], width: float, height: float, color: Any) -> None:
-    from matplotlib.patches import Rectangle
-
-    chart.ax.add_patch(
-        Rectangle(corner, width, height, color=color, linewidth=0, transform=chart.ax.transAxes, clip_on=False)
-    )

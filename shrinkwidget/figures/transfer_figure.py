@@ -135,6 +135,7 @@ class Transfer(Chart):
         counts = sorted({point.n for line in self.lines for point in line.points})
         ends = [end for line in self.lines for point in line.points for end in (point.value, point.low, point.high)]
         low, high = value_domain(ends, None, score.percent)
+        # a little room above 100 %, or the line that runs there would lie on the edge
         ys = (low, high + 0.02 * (high - low)) if score.percent else (low, high)
         named = named_lines(page, [page.label(line.name) for line in self.lines], area.width, area.height)
         ticks = Scales(Frame(area.width, area.height, 0, 0, 0, 34 + named.top), (1, 10), (low, high)).y_ticks

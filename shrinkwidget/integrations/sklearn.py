@@ -177,6 +177,7 @@ class SklearnModel(nn.Module):
         else:
             values = self(x)
             if self.classes is not None:
+                # two classes have one decision value between them, several labels one each
                 values = (values > 0).long() if values.ndim == 1 or self._multilabel else values.argmax(1)
         found: Array = values.numpy(force=True)
         return found if self.classes is None or self._multilabel else np.asarray(self.classes[found])
@@ -206,6 +207,7 @@ class SklearnModel(nn.Module):
             raise DataError(
                 f"the estimator was not fitted on the label {quoted(strange.flat[0].item())}; it knows {known}"
             )
+        # sorted, as `numpy.unique` gave them to fit
         return torch.from_numpy(np.searchsorted(self.classes, found))
 
     @public()
@@ -274,6 +276,7 @@ class Scaler(nn.Module):
 
 SCALERS: Final[Mapping[str, Callable[[Any], tuple[Array | None, Array | None]]]] = {
     "MaxAbsScaler": lambda step: (None, step.scale_),
+    # scikit-learn multiplies and then adds, x · scale_ + min_
     "MinMaxScaler": lambda step: (-step.min_ / step.scale_, 1 / step.scale_),
     "RobustScaler": lambda step: (step.center_, step.scale_),
     "StandardScaler": lambda step: (step.mean_ if step.with_mean else None, step.scale_),
@@ -300,6 +303,7 @@ def _linear(fitted: Any) -> Converted:
     if not isinstance(coef, np.ndarray):
         raise ModelError(f"the coef_ of this {type(fitted).__name__} is sparse: call .densify() first")
     weight = coef.reshape(-1, coef.shape[-1])
+    # without an intercept it is the single number 0.0
     bias = np.broadcast_to(np.asarray(fitted.intercept_, dtype=weight.dtype), len(weight))
     classes = getattr(fitted, "classes_", None)
     binarizer = getattr(fitted, "_label_binarizer", None)  # of RidgeClassifier, the only one to take several labels

@@ -15,7 +15,7 @@ import random
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -130,7 +130,9 @@ class MemoryJob:
             del source
             gc.collect()
             loaded = resident("VmRSS")
-            _reset_peak()
+            # Linux counts the most there is from now on; where it cannot, the peak is that of the whole process
+            with suppress(OSError):
+                Path("/proc/self/clear_refs").write_text("5")
             for _ in range(self.runs):
                 forward()
         tell(state="memory", imported=before, loaded=loaded, ran=resident("VmRSS"), peak=resident("VmHWM"))
@@ -242,14 +244,6 @@ def resident(field: str) -> int | None:
             if line.startswith(f"{field}:"):
                 return 1024 * int(line.split()[1])
     return None
-
-
-def _reset_peak() -> None:
-    """Let Linux count the most there is from now on; where it cannot, the peak is that of the whole process."""
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        return
 
 
 if __name__ == "__main__":

@@ -92,7 +92,9 @@ def with_call(
 ) -> InputMoments:
     """Return moments, None for those of nothing, with what a module is given in one of so many calls counted."""
     inputs = (args[0] if args else next(iter(kwargs.values()))).detach().float()
-    groups, width = cast(int, getattr(module, "groups", 1)), _columns(module)
+    weight, groups = module.get_parameter("weight"), cast(int, getattr(module, "groups", 1))
+    # Hugging Face's Conv1D is a linear layer whose weight is stored inputs × outputs
+    width = weight.shape[0] if type(module).__name__ == "Conv1D" else weight[0].numel()
     if moments is None:
         second = None if means_only else inputs.new_zeros(groups, width, width)
         moments = InputMoments(inputs.new_zeros(groups, width), second)
@@ -102,18 +104,16 @@ def with_call(
     return moments
 
 
-def _columns(module: nn.Module) -> int:
-    weight = module.get_parameter("weight")
-    # Hugging Face's Conv1D is a linear layer whose weight is stored inputs × outputs
-    return weight.shape[0] if type(module).__name__ == "Conv1D" else weight[0].numel()
-
-
 def _inputs(module: nn.Module, inputs: Tensor, groups: int, most: int) -> Tensor:
     """Return at most so many inputs of a layer, ``[groups, n, columns]``, evenly spread over the batch."""
     if not isinstance(module, nn.Conv1d | nn.Conv2d):
         rows = inputs.reshape(-1, inputs.shape[-1])
         return rows[_spread(len(rows), most, rows.device)][None]
-    images = _padded(module, inputs)
+    # a single image is a batch of one
+    images = inputs if inputs.ndim == len(module.kernel_size) + 2 else inputs[None]
+    # torch's own list of pads: padding="same" says no numbers
+    pads = module._reversed_padding_repeated_twice
+    images = F.pad(images, pads, mode="constant" if module.padding_mode == "zeros" else module.padding_mode)
     kernel, stride, dilation = (tuple(getattr(module, name)) for name in ("kernel_size", "stride", "dilation"))
     if isinstance(module, nn.Conv1d):
         images, kernel, stride, dilation = images[..., None, :], (1, *kernel), (1, *stride), (1, *dilation)
@@ -131,11 +131,3 @@ def _spread(n: int, most: int, device: torch.device) -> Tensor:
     """Return at most so many of n places, evenly spread."""
     taken = min(n, most)
     return torch.arange(taken, device=device) * n // max(1, taken)
-
-
-def _padded(module: nn.Conv1d | nn.Conv2d, inputs: Tensor) -> Tensor:
-    """Return images with the padding of a convolution, which a single image has a batch of one for."""
-    images = inputs if inputs.ndim == len(module.kernel_size) + 2 else inputs[None]
-    # torch's own list of pads: padding="same" says no numbers
-    pads = module._reversed_padding_repeated_twice
-    return F.pad(images, pads, mode="constant" if module.padding_mode == "zeros" else module.padding_mode)

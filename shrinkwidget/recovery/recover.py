@@ -423,7 +423,10 @@ class _LayerByLayer:
         for start in range(0, len(names), together):
             some = {name: layers[name] for name in names[start : start + together]}
             means = self._means(some) if "bias_correction" in self._methods else {}
-            moments = self._moments(some) if "error_compensation" in self._methods else {}
+            moments: dict[str, InputMoments] = {}
+            if "error_compensation" in self._methods:
+                with collecting(some, self._batches) as moments:
+                    self._run()
             for name in some:
                 yield name, moments.get(name), means
 
@@ -435,12 +438,6 @@ class _LayerByLayer:
         except ShrinkError:
             return math.inf
         return math.inf if self._examples.n is None else peak * self._examples.n
-
-    def _moments(self, layers: Mapping[str, Sequence[nn.Module]]) -> dict[str, InputMoments]:
-        """Return the moments of the inputs of layers, by name."""
-        with collecting(layers, self._batches) as found:
-            self._run()
-        return found
 
     def _means(self, layers: Mapping[str, Sequence[nn.Module]]) -> dict[nn.Module, InputMoments]:
         """Return the mean inputs of layers, by module: those that share weights have biases of their own."""

@@ -16,7 +16,7 @@ import math
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import asdict, replace
@@ -34,7 +34,6 @@ from .checkpoint_table import refuse_links_out
 if TYPE_CHECKING:
     from ..analysis.compare_checkpoints import TensorChange
     from ..analysis.model_tensors import TensorEntry
-    from ..analysis.viewed_checkpoint import ViewedCheckpoint
 
 TEXT: Final = 0
 LAYER: Final = 1
@@ -187,6 +186,7 @@ def _sketch(path: str, memory: int, out: Frames) -> None:
 
     peaks: dict[str, float] = {}
     failed: dict[str, str] = {}
+    # a message for each layer as it is done: the page draws what is there, and asks for what is on its screen first
     for entry, work in _each(LayerQueue(layers), lambda entry: sketch_layer(_checked(entry, memory))):
         try:
             layer = work.result()
@@ -197,7 +197,9 @@ def _sketch(path: str, memory: int, out: Frames) -> None:
         else:
             peaks[entry.name] = layer.absmax
             out.send(LAYER, replace(about, layers=(layer,), uncompressed=(), warnings=()).encode())
-    out.say(state="done", structure=structure_length(_without(opened, failed), peaks))
+    # a layer of which no sketch could be made is kept as it is, and described so in the structure
+    entries = tuple(replace(e, why=failed.get(e.name, e.why)) for e in opened.weights.entries)
+    out.say(state="done", structure=structure_length(replace(opened.weights, entries=entries), peaks))
 
 
 def _compare(path: str, other: str, memory: int, out: Frames) -> None:
@@ -236,6 +238,7 @@ def _compare(path: str, other: str, memory: int, out: Frames) -> None:
         except ModelError as error:
             out.say(state="tensor_failed", name=entry.name, message=str(error))
         else:
+            # JSON has no infinity, which is how much a tensor of zeros has changed
             finite = math.isfinite(change.change)
             out.say(state="tensor", **asdict(change) | {"change": change.change if finite else str(change.change)})
     out.say(state="done")
@@ -274,12 +277,6 @@ def _checked(entry: TensorEntry, memory: int) -> TensorEntry:
         )
 
     return replace(entry, load=load)
-
-
-def _without(opened: ViewedCheckpoint, failed: Mapping[str, str]) -> Any:
-    """Return the weights with those layers kept as they are of which no sketch could be made."""
-    weights = opened.weights
-    return replace(weights, entries=tuple(replace(e, why=failed.get(e.name, e.why)) for e in weights.entries))
 
 
 def _follow(queue: LayerQueue) -> None:

@@ -57,7 +57,9 @@ if TYPE_CHECKING:
     from distributed import Client
     from matplotlib.figure import Figure
 
+# An endless iterable, such as draws from a distribution, is noticed at this many recipes; nobody means more.
 _MOST_POINTS: Final = 10_000
+# as `analysis.parallel.each` has it: beyond four, threads wait for Python's lock and for memory
 _THREADS: Final = 4
 _LOOK_SECONDS: Final = 0.1  # how long Stop may go unnoticed
 _ROWS: Final = 24

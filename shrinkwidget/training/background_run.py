@@ -254,12 +254,14 @@ def run_displayed(spec: AnySpec, progress: bool = True) -> Any:
     if show is None or not spec.trains:
         # what does not train is over in one pass: lines about epochs would only clutter a notebook
         return run_with_progress_bar(make_trainer(spec), progress and show is None)
+    # shown before it starts, so that the page has the first step, too
     run: TrainingRun[Any] = TrainingRun(spec)
     show(run)
     run.start()
     try:
         run.wait()
     except KeyboardInterrupt:
+        # on its thread a step may be under way: it ends first, and nothing of the run is left behind in a notebook
         run.stop()
         run.wait()
         raise

@@ -188,6 +188,7 @@ def prune_and_retrain(
     if not isinstance(model, nn.Module):
         raise ModelError(f"cannot prune {a_type(model)}: give the dense nn.Module")
     by = named(method, METHODS, "method", _of_method(fields))
+    # someone who asks for channels alone wants no weights pruned beside them
     usual = _SPARSITY if recipe is None and sparsity is None and channels is None else recipe
     target = recipe_from(usual, {"sparsity": sparsity, "bits": bits, "channels": channels})
     if target.importance.calibrated:

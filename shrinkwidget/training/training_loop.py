@@ -135,7 +135,8 @@ class Trainer:
             source = self.spec.source
             return source if isinstance(source, CompressedModel) else compress(self._original, Recipe())
         model = copied(self._original)
-        narrow_to(model, {name: tuple(tensor.shape) for name, tensor in best.state.items()})
+        if self._narrowing is not None:
+            narrow_to(model, {name: tuple(tensor.shape) for name, tensor in best.state.items()})
         fill(model, best.state.items())
         source = self.spec.source
         narrowed = source.narrowed if isinstance(source, CompressedModel) else None

@@ -42,6 +42,7 @@ class LayerGroups:
     def of(cls, network: nn.Module, order: Sequence[str], heads: tuple[str, ...]) -> LayerGroups:
         """List the modules of a network, given the order of their first calls."""
         modules = dict(network.named_modules())
+        # the order of definition would do for most networks; what counts is the order in which they run
         called = {name: place for place, name in enumerate(order)}
         position = {}
         for name in modules:

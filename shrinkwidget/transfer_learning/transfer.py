@@ -237,6 +237,7 @@ class TransferSession:
             done = yield from self._train(first, 0)
             if self.spec.baseline is None or self._stopped():
                 return done
+            # made only now: a second network would take its memory through the whole transfer
             fresh = self.spec.setup.from_scratch(self.spec.options.seed)
             by = FromScratch(self.spec.baseline)
             scratch = TransferTrainer(fresh, self.spec.task, by, self._stopped, self._patience)

@@ -147,8 +147,9 @@ def grade(answers: Mapping[str, object], lesson: int | None = None) -> Grades:
     """
     given = {str(number): answer for number, answer in answers.items()}
     of_lessons = {number.partition(".")[0] for number in given} if lesson is None else {str(lesson)}
-    if lesson is not None and not any(number.startswith(f"{lesson}.") for number in _EXERCISES):
-        raise ArgumentError(f"lesson {lesson} has no exercises: take one of {', '.join(sorted(_lessons()))}")
+    lessons = {number.partition(".")[0] for number in _EXERCISES}
+    if lesson is not None and str(lesson) not in lessons:
+        raise ArgumentError(f"lesson {lesson} has no exercises: take one of {', '.join(sorted(lessons))}")
     numbers = [number for number in _numbers() if number.partition(".")[0] in of_lessons]
     unknown = [number for number in given if number not in _EXERCISES]
     return Grades(tuple(check(number, given.get(number)) for number in [*unknown, *numbers]))
@@ -156,10 +157,6 @@ def grade(answers: Mapping[str, object], lesson: int | None = None) -> Grades:
 
 def _numbers() -> list[str]:
     return sorted(_EXERCISES, key=lambda number: [int(part) for part in number.split(".")])
-
-
-def _lessons() -> set[str]:
-    return {number.partition(".")[0] for number in _EXERCISES}
 
 
 def within_target(small: CompressedModel, most_bytes: int, least_right: int, hints: tuple[str, str]) -> Judgement:

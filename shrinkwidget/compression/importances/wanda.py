@@ -56,17 +56,14 @@ class Wanda(Importance):
             squares[weight] = squares[weight] + seen if weight in squares else seen
 
         with ExitStack() as hooks:
-            for module in filter(_is_linear_in_its_weight, network.modules()):
-                hooks.enter_context(module.register_forward_pre_hook(note, with_kwargs=True))
+            for module in network.modules():
+                # what sums weight · input; Conv1D is Hugging Face's, which need not be installed
+                if isinstance(module, nn.Linear | nn.modules.conv._ConvNd) or type(module).__name__ == "Conv1D":
+                    hooks.enter_context(module.register_forward_pre_hook(note, with_kwargs=True))
             for _ in calibration.forward():
                 pass
         named = network.named_parameters(remove_duplicate=False)
         return {name: squares[p].sqrt() for name, p in named if p in squares}
-
-
-def _is_linear_in_its_weight(module: nn.Module) -> bool:
-    """Tell whether a module sums weight · input: linear layers, convolutions, and Hugging Face's Conv1D."""
-    return isinstance(module, nn.Linear | nn.modules.conv._ConvNd) or type(module).__name__ == "Conv1D"
 
 
 def _squares_under(module: nn.Module, squares: Tensor) -> Tensor:
