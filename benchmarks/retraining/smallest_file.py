@@ -29,6 +29,7 @@ DENSE_EPOCHS: Final = 60
 RATES: Final = {"lr": 0.1, "quantized lr": 0.02, "batch": 64}
 SETTINGS: Final[dict[str, dict[str, Any]]] = {
     "50 % of channels, 90 % sparse": {"channels": [0.5, 2, 12], "sparsity": [0.9, 4, 15], "bits": [4, 40]},
+    "50 % of channels, 85 % sparse": {"channels": [0.5, 2, 15], "sparsity": [0.85, 4, 20], "bits": [4, 60]},
     "75 % of channels": {"channels": [0.75, 3, 15], "sparsity": [0, 0, 0], "bits": [4, 30]},
     # what the same epochs, learning rates and teacher make of the dense network
     "dense, trained as long": {"channels": [0, 2, 12], "sparsity": [0, 4, 15], "bits": [32, 40]},
