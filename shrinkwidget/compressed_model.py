@@ -42,7 +42,7 @@ class NarrowedWidths:
     """What removing channels made of a model: widths before and after by layer, multiply-accumulates, dense bytes.
 
     Of a loaded file the multiply-accumulates are not known, since no example has run. `unreached` are the layers that
-    the example did not run through.
+    the example did not run through, `unheeded` what the recipe says of single layers' channels in vain.
     """
 
     widths: Mapping[str, tuple[int, int]]
@@ -50,6 +50,7 @@ class NarrowedWidths:
     original_macs: int | None
     original_nbytes: int
     unreached: tuple[str, ...] = ()
+    unheeded: tuple[str, ...] = ()
 
     def told_by(self, estimate: Estimate) -> Estimate:
         """Return an estimate of what is left that tells of the channels which went."""
@@ -153,10 +154,12 @@ class CompressedModel:
         unused: tuple[str, ...] = ()
         if by.kind != PLAIN["importance"] and not self.recipe.prunes and not self.recipe.removes_channels:
             unused = (f"importance {by.kind!r} has nothing to rank: the recipe prunes no weight",)
-        if self.widths and all(before == after for before, after in self.widths.values()):
+        if self.recipe.channels and self.widths and all(before == after for before, after in self.widths.values()):
             why = f" to the nearest multiple of {self.recipe.multiple}" if self.recipe.multiple > 1 else ""
             unused = (*unused, f"no channel went: every width, rounded{why}, is what it was")
         missed: tuple[str, ...] = ()
+        if self.narrowed is not None:
+            unused = (*unused, *self.narrowed.unheeded)
         if self.narrowed is not None and (names := self.narrowed.unreached):
             more = f" and {len(names) - 3} more" if len(names) > 3 else ""
             listed = ", ".join(map(repr, names[:3])) + more
@@ -444,7 +447,8 @@ def without_channels(model: Source, recipe: Recipe, example: object, statistics:
     if isinstance(statistics, Calibration) and recipe.prunes:
         known = replace(counted(weights), calibration=statistics.of(narrow.model))
     dense = safetensors_bytes(open_model(model).saved)
-    return WithoutChannels(narrow.model, weights, known, narrowed_widths(narrow.channels, narrow.left, dense))
+    widths = replace(narrowed_widths(narrow.channels, narrow.left, dense), unheeded=narrow.channels.unheeded(recipe))
+    return WithoutChannels(narrow.model, weights, known, widths)
 
 
 def narrowed_widths(found: Channels, left: Sequence[int], original_nbytes: int) -> NarrowedWidths:

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..recipe import Recipe, WidthPlan, layer_label
+from ..errors import quoted
+from ..recipe import Recipe, WidthPlan, layer_label, layer_matches
 from .channel_layout import FIRST, Layout
 from .file_structure_and_size import COMPRESSIBLE, fold_structure
 
@@ -233,6 +234,37 @@ class Channels:
                 left = min(n, max(unit, unit * ((2 * left + unit) // (2 * unit))))
             kept.append(np.sort(np.argsort(score, kind="stable")[n - left :]))
         return kept
+
+    def unheeded(self, recipe: Recipe) -> tuple[str, ...]:
+        """Return, in a sentence each, what a recipe says of single layers' channels that `kept` cannot do.
+
+        Example:
+            >>> import torch, shrinkwidget as sw
+            >>> found = sw.channels(sw.demo.model(), torch.zeros(1, 1, 8, 8))
+            >>> found.unheeded(sw.Recipe(layers={"head": dict(channels=0.5)}))
+            ("'head' keeps its channels: the model's output has it",)
+        """
+        why = {layer: width.reason for width in self.fixed for layer in width.layers}
+        making = {layer for family in self.families for layer in family.layers}
+        said = []
+        for pattern, own in recipe.layers.items():
+            if isinstance(own, Mapping) and own.get("channels"):
+                meant = [layer_label(name) for name in self._compressible if layer_matches(pattern, name)]
+                if meant and not making.intersection(meant):
+                    reason = why.get(meant[0], "they are no width of their own")
+                    said.append(f"{quoted(pattern)} keeps its channels: {reason}")
+        plans = dict(zip(self._compressible, recipe.width_plans(self._compressible), strict=True))
+        for family in self.families:
+            own_fractions = {
+                layer_label(name): plan.channels
+                for name, plan in plans.items()
+                if plan.channels is not None and layer_label(name) in family.layers
+            }
+            if len({*own_fractions.values()}) > 1:
+                layers = ", ".join(map(quoted, list(own_fractions)[:3])) + (" …" if len(own_fractions) > 3 else "")
+                least = min(own_fractions.values())
+                said.append(f"{layers} are of one width: the least of their fractions holds, channels={least:g}")
+        return tuple(said)
 
     def shapes_after(self, left: Sequence[int]) -> dict[str, Shape]:
         """Return the shapes of all tensors when so many channels of each family are left.
