@@ -369,13 +369,13 @@ def test_that_no_channel_went_is_said() -> None:
 
 
 def test_what_a_recipe_says_of_a_layers_channels_in_vain_is_told() -> None:
-    def warnings(**layers: dict[str, float]) -> tuple[str, ...]:
+    def warnings(layers: dict[str, Any]) -> tuple[str, ...]:
         return sw.compress(sw.demo.model(), sw.Recipe(layers=layers), example=DIGIT).warnings
 
-    assert warnings(head={"channels": 0.5}) == ("'head' keeps its channels: the model's output has it",)
+    assert warnings({"head": {"channels": 0.5}}) == ("'head' keeps its channels: the model's output has it",)
     said = "'stem', 'stage1.0.conv2' are of one width: the least of their fractions holds, channels=0.25"
-    assert warnings(**{"stem": {"channels": 0.25}, "stage1.0.conv2": {"channels": 0.75}}) == (said,)
-    assert warnings(**{"*": {"channels": 0.25}, "stem": {"bits": 8}}) == ()
+    assert warnings({"stem": {"channels": 0.25}, "stage1.0.conv2": {"channels": 0.75}}) == (said,)
+    assert warnings({"*": {"channels": 0.25}, "stem": {"bits": 8}}) == ()
 
 
 def test_a_dataloader_is_no_example() -> None:
