@@ -364,9 +364,7 @@ class Recipe:
                     found = ((name, why) for name, why in (others or {}).items() if layer_matches(pattern, name))
                     hint = next((f": {quoted(name)} {why}" for name, why in found), "")
                     hint = hint or nearest(pattern, map(layer_label, names))
-                    if not hint:
-                        more = f" and {len(names) - _SOME:,} more" if len(names) > _SOME else ""
-                        hint = f"; the layers are {', '.join(quoted(layer_label(n)) for n in names[:_SOME])}{more}"
+                    hint = hint or layers_listed(names)
                     raise RecipeError(f"Recipe(layers={{{quoted(pattern)}: …}}) matches no layer{hint}")
                 for i in matched:
                     own[i] = self.layers[pattern]
@@ -543,6 +541,12 @@ def checked_recipe(found: object) -> Recipe:
 def layer_label(name: str) -> str:
     """Return the name of a layer as people say it: ``"conv1.weight"`` is "conv1"."""
     return name.removesuffix(".weight")
+
+
+def layers_listed(names: Sequence[str]) -> str:
+    """Return the end of a sentence about a name that is no layer's: which there are, or the first of many."""
+    more = f" and {len(names) - _SOME:,} more" if len(names) > _SOME else ""
+    return f"; the layers are {', '.join(quoted(layer_label(n)) for n in names[:_SOME])}{more}"
 
 
 def layer_matches(pattern: str, name: str) -> bool:

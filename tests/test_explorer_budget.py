@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from traitlets import TraitError
 
 import shrinkwidget as sw
 from shrinkwidget.widgets.budget_frontier import BudgetFrontier
@@ -37,6 +38,12 @@ def test_a_budget_makes_the_recipe_of_a_plan_and_another_recipe_ends_it(ex: Expl
     ex.budget = 64_000
     ex.budget = None
     assert ex.recipe == sw.plan(LOOK, 64_000, recipe=sw.Recipe(layers=LOCKS)).recipe
+    other = sw.plan(LOOK, 80_000)
+    ex.recipe = other  # type: ignore[assignment]  # what stands for a recipe, as everywhere else
+    assert ex.recipe == other.recipe
+    for name, words in (("channels", "a number"), ("sparsity", "a number"), ("bits", "a whole number")):
+        with pytest.raises(TraitError, match=f"^{name}='a' must be {words}"):
+            setattr(ex, name, "a")
 
 
 def test_the_page_sends_budget_and_recipe_together(ex: Explorer) -> None:

@@ -105,6 +105,18 @@ CLAIMS: dict[str, dict[str, str]] = {
         "the stem keeps all its weights, and more bits than the largest layers": (
             "plan.layer('stem').sparsity == 0 and plan.layer('stem').bits > plan.layer('stage3.1.conv2').bits"
         ),
+        "only the stem and the head have more than the fewest bits, and keep all their weights": (
+            "{layer.name for layer in plan.layers if layer.bits > 2} == {'stem.weight', 'head.weight'}"
+            " == {layer.name for layer in plan.layers if layer.sparsity == 0}"
+        ),
+        "the three largest layers are pruned most": (
+            "{layer.n for layer in sorted(plan.layers, key=lambda layer: -layer.sparsity)[:3]} == {36_864}"
+        ),
+        "with batch norm alone the plan is clearly ahead": "norms['planned'].low > norms['uniform'].high",
+        "recovered, the two are not told apart": (
+            "sw.evaluate(recovered['planned'], valid).high > sw.evaluate(recovered['uniform'], valid).low"
+            " and sw.evaluate(recovered['uniform'], valid).high > sw.evaluate(recovered['planned'], valid).low"
+        ),
         "trained, the two are not told apart": (
             "sw.evaluate(trained['planned'], valid).high > sw.evaluate(trained['uniform'], valid).low"
             " and sw.evaluate(trained['uniform'], valid).high > sw.evaluate(trained['planned'], valid).low"

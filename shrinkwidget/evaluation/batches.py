@@ -24,6 +24,7 @@ from ..analysis.run_without_side_effects import as_inputs, describe, moved, reas
 from ..errors import Cancelled, DataError, a_type
 
 TARGET_KEYS: Final = ("labels", "label", "targets", "target", "y")
+_NO_TARGETS: Final = torch.empty(0)
 
 # Batches of a pair of tensors: a small network runs no faster with more rows, and large inputs (a photo of 4 MB) should
 # give a first score after seconds.
@@ -197,18 +198,21 @@ def _rows(raw: object) -> int | None:
     return len(targets) if isinstance(targets, Tensor | np.ndarray) and targets.ndim else None
 
 
-def prepared(raw: object, model: nn.Module, device: torch.device | None) -> Batch:
+def prepared(raw: object, model: nn.Module, device: torch.device | None, labelled: bool = True) -> Batch:
     """Return a raw batch, (inputs, targets) or a dict, as the model wants it, on its device.
 
     A dict's targets are under one of `TARGET_KEYS`; what the model's ``forward`` does not accept is left out, as a
     dict of a single input is given by position where its name is not one of the model's. Targets are also passed on
     under their name if the model, or the one it wraps, accepts it (Hugging Face models then return their loss).
+    Where nobody looks at targets (`labelled` False), a batch may be inputs alone, and its targets are empty.
 
     Raises:
         DataError: for a batch that is neither, without targets, or with nothing that the model accepts.
     """
     if isinstance(raw, Mapping):
-        args, kwargs, targets = _from_mapping(raw, model)
+        args, kwargs, targets = _from_mapping(raw, model, labelled)
+    elif not labelled and (isinstance(raw, Tensor | np.ndarray) or (isinstance(raw, tuple | list) and len(raw) == 1)):
+        args, kwargs, targets = *as_inputs(raw), _NO_TARGETS
     elif isinstance(raw, tuple | list) and len(raw) == 2:
         args, kwargs, targets = *as_inputs(raw[0]), raw[1]
     else:
@@ -229,22 +233,25 @@ def prepared(raw: object, model: nn.Module, device: torch.device | None) -> Batc
     return Batch(*moved((args, kwargs, found), device))
 
 
-def _from_mapping(raw: Mapping[str, Any], model: nn.Module) -> tuple[tuple[Any, ...], dict[str, Any], Any]:
+def _from_mapping(
+    raw: Mapping[str, Any], model: nn.Module, labelled: bool
+) -> tuple[tuple[Any, ...], dict[str, Any], Any]:
     key = next((k for k in TARGET_KEYS if k in raw), None)
-    if key is None:
+    targets = _NO_TARGETS if key is None else raw[key]
+    if key is None and labelled:
         raise DataError(f"a batch has the keys {', '.join(map(repr, raw))}; targets must be under one of {TARGET_KEYS}")
     inputs = {k: v for k, v in raw.items() if k != key}
     # A dataset's columns are rarely a model's arguments, one for one: token_type_ids, idx and the like are left out.
     accepted, anything = _accepts(model)
     if len(inputs) == 1 and not accepted & set(inputs):
-        return tuple(inputs.values()), {}, raw[key]
+        return tuple(inputs.values()), {}, targets
     wanted = {k: v for k, v in raw.items() if (k in accepted) or (anything and k != key)}
     if not wanted.keys() & inputs.keys():
         raise DataError(
             f"a batch has the inputs {', '.join(map(repr, inputs)) or 'none'}, but {type(model).__name__}.forward "
             f"takes {', '.join(sorted(accepted)) or 'none'}: rename them, or give (inputs, targets)"
         )
-    return (), wanted, raw[key]
+    return (), wanted, targets
 
 
 def _accepts(model: nn.Module) -> tuple[set[str], bool]:

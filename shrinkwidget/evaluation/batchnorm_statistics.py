@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final, TypeAlias
 
@@ -69,7 +69,7 @@ def recalibration_steps(
             if cancelled():
                 raise Cancelled(f"cancelled before batch norm was recalibrated on batch {number}")
             with batch_named(number), torch.inference_mode(False), torch.no_grad():
-                batch = prepared(raw, network, device)
+                batch = prepared(raw, network, device, labelled=False)
                 call(network, batch.args, batch.kwargs)
             yield number
     if not number:
@@ -77,12 +77,17 @@ def recalibration_steps(
 
 
 def unlabelled(data: object) -> Iterator[Any]:
-    """Yield the batches of data in any form, also of inputs alone: a tensor, or an iterable of tensors.
+    """Yield the batches of data in any form, also of inputs alone: a tensor, an iterable of tensors or dicts, a dict.
 
-    Targets that are missing are zeros, at which nobody looks. A list of two tensors is a pair of inputs and targets.
+    Targets of tensors are zeros, at which nobody looks; what else has none, `prepared` takes as it is. A list of two
+    tensors is a pair of inputs and targets, and a dict by itself the only batch.
     """
-    for raw in raw_batches(_as_pair(data)):
+    for raw in raw_batches(_in_batches(data)):
         yield _as_pair(raw)
+
+
+def _in_batches(data: object) -> object:
+    return [data] if isinstance(data, Mapping) else _as_pair(data)
 
 
 def _as_pair(inputs: object) -> object:
@@ -101,7 +106,7 @@ def unlabelled_examples(
         Cancelled: when `cancelled` says so.
         DataError: for data that is none, or that fails while it gives a batch.
     """
-    return draw_subset(_as_pair(train_data), samples, cancelled=cancelled, patience=patience)
+    return draw_subset(_in_batches(train_data), samples, cancelled=cancelled, patience=patience)
 
 
 def recalibrate(

@@ -16,12 +16,10 @@ from ..analysis.channel_families import Channels
 from ..analysis.channel_layout import Stated
 from ..analysis.model_tensors import Source
 from ..analysis.run_without_side_effects import (
-    as_inputs,
     call,
     describe,
     device_of,
     eval_mode,
-    moved,
     preserve_rng_state,
 )
 from ..analysis.sketch import Sketch
@@ -32,7 +30,7 @@ from ..compression.apply_recipe import copied
 from ..compression.channel_pruning import channels
 from ..errors import DataError, MethodError, ModelError, a_type, quoted
 from ..method_registry import Importance, doing
-from .batches import TARGET_KEYS, Batch, batch_named, first_example, prepared, raw_batches
+from .batches import Batch, batch_named, first_example, prepared, raw_batches
 from .metrics import LOSSES
 from .predictions_and_labels import LabelRules, OutputReader
 
@@ -45,7 +43,6 @@ if TYPE_CHECKING:
 _LABELLED_ROWS: Final = 8
 
 _KIND: Final = "calibration batch"  # as messages call one
-_NO_TARGETS: Final = torch.empty(0)
 
 
 class Calibration:
@@ -227,13 +224,7 @@ class CalibrationRun:
             batches = raw_batches(self._data, batch_size=_LABELLED_ROWS if labelled else None)
         for number, raw in enumerate(batches, start=1):
             with batch_named(number, _KIND):
-                bare = isinstance(raw, Tensor | np.ndarray) or (isinstance(raw, tuple | list) and len(raw) == 1)
-                bare = bare or (isinstance(raw, Mapping) and not any(key in raw for key in TARGET_KEYS))
-                if bare and not labelled:
-                    args, kwargs = moved(as_inputs(raw), device)
-                    batch = Batch(args, kwargs, _NO_TARGETS)
-                else:
-                    batch = prepared(raw, self.network, device)
+                batch = prepared(raw, self.network, device, labelled)
                 if not all(bool(x.isfinite().all()) for x in _floats((batch.args, batch.kwargs))):
                     raise DataError("it holds NaN or infinite values: clean it first")
             yield number, batch

@@ -129,7 +129,7 @@ class _Reader:
                 f"list of (model, score), or a dict of these by name"
             )
         if not found:
-            self.empty = "the list is empty"
+            self.empty = "the list is empty; sw.frontier(…) has points where it is given eval_data=…"
             return []
         # A list of lists, or of runs: one for each seed. A tuple of (model, score) is a point, and no list.
         if all(isinstance(own, TrainingRun) or (isinstance(own, list | tuple) and not _is_pair(own)) for own in found):

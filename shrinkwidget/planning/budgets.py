@@ -37,8 +37,8 @@ class Budget:
         return math.floor(dense * self.share if self.share is not None else self.amount or 0)
 
 
-def parse_budget(given: Any, measure: str = "file") -> Budget:
-    """Return the budget that a number or a text means.
+def parse_budget(given: Any, measure: str = "file", where: str = "plan(budget={})") -> Budget:
+    """Return the budget that a number or a text means; `where` is what messages call it, "{}" what was given.
 
     >>> parse_budget("64 kB"), parse_budget("10x").of(700_000)
     (Budget(measure='file', amount=64000, share=None), 70000)
@@ -51,7 +51,8 @@ def parse_budget(given: Any, measure: str = "file") -> Budget:
             f"plan(of={quoted(measure)}) must be 'file', the bytes of the packed file, or 'download', those of the "
             f"entropy-coded one{nearest(str(measure), ('file', 'download'))}"
         )
-    number, unit = _parts(plain(given))
+    where = where.format(quoted(given))
+    number, unit = _parts(plain(given), where)
     bytes_of = cast(Measure, measure)
     if unit in ("x", "×", "%"):
         return Budget(bytes_of, None, share=number / 100 if unit == "%" else 1 / number)
@@ -64,12 +65,10 @@ def parse_budget(given: Any, measure: str = "file") -> Budget:
             return Budget("macs" if name.endswith("MACs") else bytes_of, number * factor)
     if unit in _LATENCY:
         raise ArgumentError(
-            f"plan(budget={quoted(given)}): a time is not known before it is measured, and no plan can promise one: "
+            f"{where}: a time is not known before it is measured, and no plan can promise one: "
             f"plan by bytes or by MACs, and time what comes of it with sw.race(…)"
         )
-    raise ArgumentError(
-        f"plan(budget={quoted(given)}) has the unknown unit {quoted(unit)}{nearest(unit, _UNITS)}; {_EXAMPLES}"
-    )
+    raise ArgumentError(f"{where} has the unknown unit {quoted(unit)}{nearest(unit, _UNITS)}; {_EXAMPLES}")
 
 
 _EXAMPLES: Final = (
@@ -78,7 +77,7 @@ _EXAMPLES: Final = (
 )
 
 
-def _parts(given: Any) -> tuple[float, str]:
+def _parts(given: Any, where: str) -> tuple[float, str]:
     """Return the number and the unit of a budget; a bare number is bytes."""
     text = str(given) if isinstance(given, int | float) and not isinstance(given, bool) else given
     found = re.fullmatch(r"\s*([-+.\de_,]*?)\s*([^-+.\d_,\s].*?)?\s*", text) if isinstance(text, str) else None
@@ -87,7 +86,7 @@ def _parts(given: Any) -> tuple[float, str]:
     except ValueError:
         number = math.nan
     if found is None or (math.isnan(number) and text != "nan"):
-        raise ArgumentError(f"plan(budget={quoted(given)}) is no budget: {_EXAMPLES}")
+        raise ArgumentError(f"{where} is no budget: {_EXAMPLES}")
     if not 0 < number < math.inf:
-        raise ArgumentError(f"plan(budget={quoted(given)}) must be more than nothing: {_EXAMPLES}")
+        raise ArgumentError(f"{where} must be more than nothing: {_EXAMPLES}")
     return int(number) if number == int(number) else number, " ".join((found[2] or "B").split())

@@ -131,7 +131,7 @@ class OutputJudge:
         device = device_of(self.model)
         for number, raw in enumerate(unlabelled(self._subset.data), start=1):
             with batch_named(number):
-                batch = prepared(raw, self.model, device)
+                batch = prepared(raw, self.model, device, labelled=False)
                 for value in (*batch.args, *batch.kwargs.values()):
                     if isinstance(value, Tensor) and value.is_floating_point() and not bool(value.isfinite().all()):
                         raise DataError("it holds NaN or infinite values: clean it first")

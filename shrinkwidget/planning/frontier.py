@@ -13,12 +13,13 @@ from ..analysis.model_tensors import Source
 from ..analysis.sketch import Sketch
 from ..argument_checks import public
 from ..compressed_model import compress
-from ..errors import ArgumentError
+from ..errors import ArgumentError, quoted
+from ..evaluation.batchnorm_statistics import batch_norms
 from ..evaluation.evaluate import MetricLike, Score, evaluate
 from ..recipe import Recipe
 from .budgets import parse_budget
 from .candidates import EXAMPLES, OutputJudge
-from .plan import BudgetPlan, Planner, checked_examples, choices_from, module_of
+from .plan import BudgetPlan, Planner, checked_examples, choices_from, listed, module_of
 
 _POINTS: Final = 8
 
@@ -31,6 +32,7 @@ class Frontier:
         plans: the plan for each budget, the smallest first.
         scores: what the network scores under each of them; empty without `eval_data`.
         dense: the score of the dense model; None without `eval_data`.
+        notes: in a sentence each, what was not done before they were scored.
 
     Example:
         >>> import shrinkwidget as sw
@@ -44,6 +46,7 @@ class Frontier:
     plans: tuple[BudgetPlan, ...]
     scores: tuple[Score, ...] = ()
     dense: Score | None = None
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.plans)
@@ -53,7 +56,7 @@ class Frontier:
 
     @property
     def points(self) -> list[tuple[Estimate, Score]]:
-        """What `figures.tradeoff` draws: sizes and scores.
+        """What `figures.tradeoff` draws: sizes and scores; empty without `eval_data`.
 
         Example:
             >>> import shrinkwidget as sw
@@ -98,14 +101,15 @@ class Frontier:
             score = f"  {self.scores[i].text}" if self.scores else ""
             lines.append(f"  {plan.nbytes:>12,} bytes  {plan.estimate.ratio:6.1f}×{score}")
         dense = "" if self.dense is None else f", dense {self.dense.text}"
-        return "\n".join([f"Frontier of {len(self)} budgets{dense}", *lines])
+        many = "" if len(self) == 1 else "s"
+        return "\n".join([f"Frontier of {len(self)} budget{many}{dense}", *lines, *self.notes])
 
 
 @public()
 def frontier(
     model: Source | Sketch,
     train_data: object = None,
-    budgets: Sequence[float | str] | None = None,
+    budgets: float | str | Sequence[float | str] | None = None,
     *,
     recipe: Recipe | None = None,
     limits: Mapping[str, Mapping[str, float]] | None = None,
@@ -123,31 +127,40 @@ def frontier(
     Args:
         model: as for `plan`.
         train_data: examples without labels, by which plans are judged; see `plan`.
-        budgets: of the packed file, as `plan` takes them; by default eight sizes from the smallest file to a quarter of
-            the dense one, each larger by the same factor.
+        budgets: one or several, of the packed file, as `plan` takes them; by default eight sizes from the smallest file
+            to a quarter of the dense one, each larger by the same factor.
         recipe, limits: what is not chosen, and within what it is; see `plan`.
-        eval_data, metric: what is scored, with batch norm recalibrated on `train_data`; as `evaluate` takes them.
-        examples: so many are drawn from the data.
+        eval_data, metric: what is scored, with batch norm recalibrated on `train_data` if there is any; as `evaluate`
+            takes them.
+        examples: so many are drawn from `train_data`.
 
     Raises:
         ArgumentError, RecipeError, DataError, ModelError, FileError: see `plan`.
     """
+    # a plan's second argument is its budget
+    several = train_data if isinstance(train_data, list | tuple) and train_data else [train_data]
+    if all(isinstance(each, str | int | float) for each in several):
+        raise ArgumentError(
+            f"frontier(model, {quoted(train_data)}) gives budgets where train_data is taken: write "
+            f"budgets={quoted(train_data)}"
+        )
     judge = None if train_data is None else OutputJudge(module_of(model), train_data, checked_examples(examples))
     planner = Planner(model, recipe, choices_from(recipe), limits or {}, judge)
     dense_bytes = planner.look.original_nbytes
+    asked: dict[int, str] = {}  # what was written, by the bytes that it means
     if budgets is None:
         least = int(planner.frontier.nbytes[0])
         sizes = np.geomspace(least, max(least, dense_bytes // 4), _POINTS).astype(int).tolist()
+        asked = {size: f"frontier(budgets=[{size}])" for size in sizes}
     else:
-        sizes = []
-        for budget in budgets:
-            wanted = parse_budget(budget)
+        for budget in listed(budgets):
+            wanted = parse_budget(budget, where="frontier(budgets=[{}])")
             if wanted.measure != "file":
                 raise ArgumentError(f"frontier(budgets=…) are bytes of the packed file, and {budget!r} is not")
-            sizes.append(wanted.of(dense_bytes))
-        if not sizes:
+            asked[wanted.of(dense_bytes)] = f"frontier(budgets=[{quoted(budget)}])"
+        if not asked:
             raise ArgumentError("frontier(budgets=[]) is empty: give at least one, or leave it out")
-    plans = tuple(planner.for_file(size) for size in sorted(set(sizes)))
+    plans = tuple(planner.for_file(size, asked[size]) for size in sorted(asked))
     if eval_data is None:
         return Frontier(plans)
     network = module_of(model)
@@ -160,4 +173,6 @@ def frontier(
         )
         for plan in plans
     )
-    return Frontier(plans, scores, evaluate(network, eval_data, metric=metric))
+    stale = judge is None and bool(batch_norms(network))
+    notes = ("batch norm was not recalibrated before the scores: give train_data=… for that",) if stale else ()
+    return Frontier(plans, scores, evaluate(network, eval_data, metric=metric), notes)

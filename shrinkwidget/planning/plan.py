@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any, Final, Literal, cast
@@ -16,13 +16,13 @@ from ..analysis.estimate import Estimate, compared, estimate, narrowed
 from ..analysis.file_structure_and_size import Ints, stored_bits
 from ..analysis.model_tensors import Source
 from ..analysis.sketch import Sketch
-from ..argument_checks import public, refuse_unknown
+from ..argument_checks import plain, public, refuse_unknown
 from ..compressed_model import CompressedModel, compress
-from ..errors import ArgumentError, ModelError, a_type, nearest, quoted
+from ..errors import ArgumentError, ModelError, RecipeError, a_type, nearest, quoted
 from ..evaluation.calibration import sketch as sketch_of
 from ..evaluation.evaluate import MetricLike, Score, evaluate
-from ..method_registry import Quantizer, parsed
-from ..recipe import Granularity, Recipe, checked_recipe, layer_label, layer_matches
+from ..method_registry import Quantizer
+from ..recipe import Granularity, Recipe, checked_recipe, layer_label, layer_matches, layers_listed
 from .bit_allocation import BitAllocation, allocated, choices_of, every_option, relative_error, squared_error
 from .budgets import Budget, parse_budget
 from .candidates import EXAMPLES, Candidate, Comparison, OutputJudge, compare, judged
@@ -36,9 +36,9 @@ _LIMITS: Final = ("min_bits", "max_bits", "min_sparsity", "max_sparsity")
 class LayerReason:
     """What a plan gives one layer of n weights, and why not less or more.
 
-    `error` is its Σ (w − effective w)² / Σ w², estimated. `gained` is how much of that the last kB it was given saved,
-    and `forgone` how much another one would: a plan stops where what is gained nowhere else is forgone. None where
-    there is nothing less, or nothing more, that the layer may have.
+    `error` is its Σ (w − effective w)² / Σ w², estimated. `gained` is by how much its last step lessened what the plan
+    minimises (`BudgetPlan.explain` says what that is), for each kB, and `forgone` by how much its next would. None
+    where there is nothing less, or nothing more, that the layer may have.
     """
 
     name: str
@@ -51,6 +51,18 @@ class LayerReason:
     forgone: float | None
 
 
+@dataclass(frozen=True, slots=True)
+class NextStep:
+    """What a plan would do with more bytes: `change` of one layer, which makes the file `nbytes` larger."""
+
+    layer: str
+    change: str
+    nbytes: int
+
+    def __str__(self) -> str:
+        return f"{self.layer} ({self.change}), {self.nbytes:,} bytes"
+
+
 @dataclass(frozen=True)
 class BudgetPlan:
     """The recipe that `plan` found for a budget, what it comes to, and why.
@@ -60,13 +72,16 @@ class BudgetPlan:
         budget: bytes that the packed file may have.
         estimate: what a sketch tells of the recipe; its bytes are exact.
         layers: what each layer gets, and why; layers under `Keep` are not among them.
-        price: by how much the last kB, wherever it went, lessened the errors of all layers together; None for the
-            smallest file there is, and for a uniform recipe.
+        price: by how much the last step, whichever layer it was of, lessened what the plan minimises, for each kB; None
+            for the smallest file there is, and for a uniform recipe.
         candidates: with data, all recipes that were tried, the best first.
         comparison: with data, how it compares with the best uniform recipe of its size, and on what.
         nbytes_entropy_coded: bytes of the entropy-coded file, where the budget is of those.
         score, dense: where the budget is a loss of accuracy, what was measured of the plan, and of the dense model.
         of: what the budget is of: ``"file"``, ``"download"``, or ``"macs"``.
+        points: where the budget is a loss of accuracy, the percentage points that were asked for.
+        next_step: the first step that did not fit, and why bytes are left; None where there is none, and for a uniform
+            recipe.
 
     It can be given wherever a recipe is taken.
 
@@ -88,6 +103,8 @@ class BudgetPlan:
     score: Score | None = None
     dense: Score | None = None
     of: str = "file"
+    points: float | None = None
+    next_step: NextStep | None = None
 
     def __recipe__(self) -> Recipe:
         return self.recipe
@@ -133,55 +150,97 @@ class BudgetPlan:
         Example:
             >>> import shrinkwidget as sw
             >>> print(sw.plan(sw.demo.model(), "64 kB").explain())
-            63,... of 64,000 bytes.
-            The last kB lessened the errors of all layers together by 0.0...; no layer would gain more by another.
-              layer           weights  sparsity  bits  bytes  error  last kB gained  another would gain
+            63,... of 64,000 bytes, ... left: the next step, ... (...), ... bytes, does not fit.
+            Gains are in relative error ..., for each kB. The last step gained 0.0...
+            <BLANKLINE>
+              layer           weights  sparsity  bits   bytes  error  last step gained  next would gain
               stem                144 ...
         """
-        heads = ("layer", "weights", "sparsity", "bits", "bytes", "error", "last kB gained", "another would gain")
-        rows = [
-            (
-                layer_label(layer.name),
-                f"{layer.n:,}",
-                f"{100 * layer.sparsity:.0f} %",
-                str(layer.bits),
-                f"{layer.nbytes:,}",
-                f"{layer.error:.3f}",
-                "–" if layer.gained is None else f"{layer.gained:.4f}",
-                "–" if layer.forgone is None else f"{layer.forgone:.4f}",
-            )
-            for layer in self.layers
-        ]
-        widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
-        lines = [
-            "  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))])
-            for row in (heads, *rows)
-        ]
-        about = [f"{self._fit()}."]
+        about = [f"{self._fit()}{self._left()}."]
+        if self.of == "macs":
+            return "\n".join([*about, "", *_table([("width", "channels", "left"), *self._widths()])])
         if self.price is not None:
-            about.append(
-                f"The last kB lessened the errors of all layers together by {self.price:.4g}; no layer would gain more "
-                f"by another."
-            )
+            unit = _COSTS[self.candidates[0].name] if self.candidates else _COSTS["relative errors"]
+            about.append(f"Gains are in {unit}, for each kB. The last step gained {self.price:.4g}.")
         if self.comparison is not None:
             about += [*_compared(self.candidates[0], self.comparison), ""]
             about += [f"  {each.name}: {each.nbytes:,} bytes, error {each.error:.4f}" for each in self.candidates]
-        return "\n".join([*about, *(f"  {line}" for line in lines)])
+        parts = self.estimate.parts()
+        rows = [
+            ("layer", "weights", "sparsity", "bits", "bytes", "error", "last step gained", "next would gain"),
+            *(
+                (
+                    layer_label(layer.name),
+                    f"{layer.n:,}",
+                    f"{100 * layer.sparsity:.0f} %",
+                    str(layer.bits),
+                    f"{layer.nbytes:,}",
+                    f"{layer.error:.3f}",
+                    "–" if layer.gained is None else f"{layer.gained:.4f}",
+                    "–" if layer.forgone is None else f"{layer.forgone:.4f}",
+                )
+                for layer in self.layers
+            ),
+            *(
+                (name, "", "", "", f"{nbytes:,}", "", "", "")
+                for name, nbytes in (
+                    ("not compressed", parts["uncompressed"]),
+                    ("header", parts["header"]),
+                    ("packed file", self.nbytes),
+                )
+            ),
+        ]
+        return "\n".join([*about, "", *_table(rows)])
+
+    def _widths(self) -> list[tuple[str, ...]]:
+        return [(name, str(before), str(now)) for name, (before, now) in (self.estimate.widths or {}).items()]
 
     def _fit(self) -> str:
         if self.of == "macs":
             return f"{self.estimate.macs:,} of {self.budget:,} multiply-accumulates"
+        if self.points is not None and self.score is not None and self.dense is not None:
+            return (
+                f"{self.nbytes:,} bytes for at most {self.points:g} points of {self.score.metric}: {self.score.text}, "
+                f"dense {self.dense.text}, n={self.score.n:,}"
+            )
         if self.nbytes_entropy_coded is not None:
             return f"{self.nbytes_entropy_coded:,} of {self.budget:,} bytes, entropy-coded"
         return f"{self.nbytes:,} of {self.budget:,} bytes"
 
+    def _left(self) -> str:
+        """Return how many bytes of the budget are left, and which step they are too few for."""
+        if self.of == "macs" or self.points is not None:
+            return ""
+        has = self.nbytes if self.nbytes_entropy_coded is None else self.nbytes_entropy_coded
+        step = "" if self.next_step is None else f": the next step, {self.next_step}, does not fit"
+        return f", {self.budget - has:,} left{step}"
+
     def __repr__(self) -> str:
         found = self.estimate
-        ratio = f"{compared(found.ratio)} {found.original_nbytes:,}"
-        about = f"{self._fit()}, {ratio}; {found.sparsity:.1%} sparse"
+        size = "" if self.of == "file" else f"; packed file {found.nbytes:,} bytes"
+        ratio = f"{compared(found.ratio)} {found.original_nbytes:,} bytes"
         bits = sorted({layer.bits for layer in self.layers})
         span = f"{bits[0]} bits" if len(bits) == 1 else f"{bits[0]} to {bits[-1]} bits"
-        return f"BudgetPlan({about}, {span}; see .explain())"
+        about = f"{self._fit()}{self._left()}{size}; {ratio}, {found.sparsity:.1%} sparse, {span}"
+        return f"BudgetPlan({about}; see .explain())"
+
+
+_COSTS: Final = {
+    "relative errors": "relative error Σ (w − effective w)² / Σ w²",
+    "squared errors": "squared error Σ (w − effective w)²",
+    "errors between relative and squared": "relative error times √(Σ w²)",
+    "measured sensitivity": "relative error, weighted by how much that of the layer moves the outputs",
+}
+"""What the steps of each plan are sorted by."""
+
+
+def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    aligned = [
+        "  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))])
+        for row in rows
+    ]
+    return [f"  {line.rstrip()}" for line in aligned]
 
 
 def _compared(best: Candidate, comparison: Comparison) -> list[str]:
@@ -208,10 +267,10 @@ def plan(
     of: Literal["file", "download"] = "file",
     recipe: Recipe | None = None,
     limits: Mapping[str, Mapping[str, float]] | None = None,
-    sparsities: Sequence[float] = SPARSITIES,
-    bits: Sequence[int] = BITS,
-    granularities: Sequence[Granularity] | None = None,
-    quantizers: Sequence[str | Quantizer] | None = None,
+    sparsities: float | Sequence[float] = SPARSITIES,
+    bits: int | Sequence[int] = BITS,
+    granularities: Granularity | Sequence[Granularity] | None = None,
+    quantizers: str | Quantizer | Sequence[str | Quantizer] | None = None,
     examples: int = EXAMPLES,
     eval_data: object = None,
     metric: MetricLike = "accuracy",
@@ -226,6 +285,9 @@ def plan(
     >>> small.nbytes == found.nbytes <= 40_000
     True
 
+    What is left over of a budget is less than the next step takes, which the plan tells: steps give one layer the next
+    better of its choices, and where layers are large, one may be some thousand bytes.
+
     From the weights alone it takes a fraction of a second. With some examples, several plans and the uniform recipes of
     the same size are tried, and what is kept is the one whose outputs are nearest to the dense network's:
 
@@ -239,48 +301,53 @@ def plan(
         budget: bytes, ``64_000`` or ``"64 kB"``, a compression ratio, ``"10x"``, or a share of the dense file,
             ``"10 %"``; multiply-accumulates, ``"50 % MACs"``, of a sketch that knows its channels; or ``"0.5 points"``:
             the smallest file that loses at most so much accuracy on `eval_data`.
-        train_data: examples without labels, as for `recover`, never those of a test.
+        train_data: examples without labels, in any form that `recover` takes, or a dict as the only batch; never those
+            of a test.
         of: ``"file"`` for the bytes of the packed file, or ``"download"`` for those of the entropy-coded one, which
             have to be counted on a model.
         recipe: what is not chosen: how weights are ranked and rounded, the bits of what is not compressed, and of
             single layers whatever it overrides. ``Recipe(layers={"stem": sw.Keep, "head": dict(bits=8)})`` leaves
             "stem" as it is, and chooses only the sparsity of "head". Its own sparsity and bits are not looked at.
         limits: of layers by name or wildcard, some of ``min_bits``, ``max_bits``, ``min_sparsity``, ``max_sparsity``.
-        sparsities, bits, granularities, quantizers: what there is to choose from; by default many sparsities from 0 to
-            98 %, bits from 2 to 32, and the granularity and the quantizer of the recipe.
-        examples: so many are drawn from the data.
-        eval_data, metric: what an accuracy is measured on, and how, as `evaluate` takes them.
+        sparsities, bits, granularities, quantizers: what there is to choose from, one value or several; by default many
+            sparsities from 0 to 98 %, bits from 2 to 32, and the granularity and the quantizer of the recipe.
+        examples: so many are drawn from `train_data`.
+        eval_data, metric: for a budget of points alone: what accuracy is measured on, and how, as `evaluate` takes
+            them.
         layout: of what is no sketch yet; see `sketch`.
 
     Raises:
         ArgumentError: for what is no budget, one below the smallest file that can be had (saying which that is, and
-            what takes its bytes) or above the dense one, limits that leave a layer nothing, or data that is missing.
+            what takes its bytes) or above the dense one, limits that leave a layer nothing, or data that is missing or
+            that the budget has no use for.
         RecipeError: for what is no recipe, or overrides that match no layer.
         DataError: for data that is none, holds NaN, or does not fit the model, naming the batch.
         ModelError, FileError: for a model that cannot be looked at; see `sketch`.
     """
-    wanted = parse_budget(budget, of)
+    wanted, asked = parse_budget(budget, of), f"plan(budget={quoted(budget)})"
+    if eval_data is not None and wanted.measure != "points":
+        raise ArgumentError(
+            f"{asked} measures no accuracy, for which eval_data=… is: leave it out, or write the budget as '0.5 points'"
+        )
     judge = None if train_data is None else OutputJudge(module_of(model), train_data, checked_examples(examples))
     chosen = choices_from(recipe, sparsities, bits, granularities, quantizers)
     planner = Planner(model, recipe, chosen, limits or {}, judge, layout, channels=wanted.measure == "macs")
     if wanted.measure == "macs":
-        return planner.with_fewer_macs(wanted, quoted(budget))
+        return planner.with_fewer_macs(wanted, asked)
     if wanted.measure == "points":
         if train_data is None or eval_data is None:
             missing = "train_data=…, some training examples" if train_data is None else "eval_data=…, validation data"
-            raise ArgumentError(
-                f"plan(budget={quoted(budget)}) is a loss of accuracy, which has to be measured: give {missing}"
-            )
+            raise ArgumentError(f"{asked} is a loss of accuracy, which has to be measured: give {missing}")
         return planner.within_points(cast(float, wanted.amount), eval_data, metric)
     nbytes = wanted.of(planner.look.original_nbytes)
     if nbytes > planner.look.original_nbytes:
         raise ArgumentError(
-            f"plan(budget={quoted(budget)}) is {nbytes:,} bytes, and the dense file has "
-            f"{planner.look.original_nbytes:,}: there is nothing to make smaller"
+            f"{asked} is {nbytes:,} bytes, and the dense file has {planner.look.original_nbytes:,}: there is nothing "
+            f"to make smaller"
         )
     if wanted.measure == "download":
-        return planner.for_download(nbytes, quoted(budget))
-    return planner.for_file(nbytes, quoted(budget))
+        return planner.for_download(nbytes, asked)
+    return planner.for_file(nbytes, asked)
 
 
 class Planner:
@@ -325,17 +392,24 @@ class Planner:
             raise ArgumentError(_too_small(asked, nbytes, estimate(self.look, steps.recipe(0))))
         return at
 
-    def for_file(self, nbytes: int, asked: str = "") -> BudgetPlan:
-        """Return the plan for so many bytes of the packed file.
+    def for_file(self, nbytes: int, asked: str) -> BudgetPlan:
+        """Return the plan for so many bytes of the packed file; `asked` is what messages call the budget.
 
         Raises:
             ArgumentError: if that is less than the smallest file has.
         """
         steps = self.frontier
-        at = self._at(steps, nbytes, asked or str(nbytes))
+        at = self._at(steps, nbytes, asked)
         if self.judge is None:
             found = estimate(self.look, steps.recipe(at))
-            return BudgetPlan(found.recipe, nbytes, found, _reasons(steps, at, found), _price(steps, at))
+            return BudgetPlan(
+                found.recipe,
+                nbytes,
+                found,
+                _reasons(steps, at, found),
+                _price(steps, at),
+                next_step=_next_step(steps, at),
+            )
         plans = {"relative errors": (steps, at)}
         for name, cost in (("squared errors", squared_error), ("errors between relative and squared", _between)):
             other = self._allocated([cost(each) for each in self._options])
@@ -362,6 +436,7 @@ class Planner:
             None if curve is None else _price(curve, step),
             tuple(sorted((each.candidate for each in found_all), key=lambda each: each.error)),
             comparison,
+            next_step=None if curve is None else _next_step(curve, step),
         )
 
     def _measured(self, recipe: Recipe) -> list[Floats]:
@@ -389,6 +464,7 @@ class Planner:
         steps = allocated(self._left, self.recipe, options, [relative_error(each) for each in options])
         low, high = -1, len(steps)  # the most steps that are known to fit, and the fewest that do not
         best: CompressedModel | None = None
+        above = 0  # the bytes of the fewest steps that do not fit
         while high - low > 1:
             middle = (low + high) // 2
             small = compress(self.model, steps.recipe(middle), example=self.example)
@@ -396,11 +472,11 @@ class Planner:
             if coded <= nbytes:
                 low, best = middle, small
             else:
-                high = middle
+                high, above = middle, coded
         if best is None or best.estimate is None:
             raise ArgumentError(
-                f"plan(budget={asked}, of='download') is {nbytes:,} bytes, and the smallest file there is to choose "
-                f"has {coded:,} when it is entropy-coded: allow more, or remove channels first"
+                f"{asked.removesuffix(')')}, of='download') is {nbytes:,} bytes, and the smallest file there is to "
+                f"choose has {coded:,} when it is entropy-coded: allow more, or remove channels first"
             )
         return BudgetPlan(
             best.recipe,
@@ -410,6 +486,7 @@ class Planner:
             _price(steps, low),
             nbytes_entropy_coded=best.nbytes_entropy_coded,
             of="download",
+            next_step=_next_step(steps, low, above - best.nbytes_entropy_coded),
         )
 
     def within_points(self, points: float, eval_data: object, metric: MetricLike) -> BudgetPlan:
@@ -426,14 +503,15 @@ class Planner:
         for _ in range(_POINTS_TRIES):
             # halfway between what lost too much and what did not, in ratios of bytes
             size = math.exp((low + high) / 2) if best is not None else math.exp(low + (high - low) / 4)
-            found = self.for_file(int(size))
+            found = self.for_file(int(size), f"plan(budget='{points:g} points')")
             score = evaluate(
                 compress(self.judge.model, found.recipe, sketch=self.look, example=self.example),
                 eval_data, metric=metric,
                 recalibrate_batchnorm=self.judge.data if self.judge.recalibrates else None,
             )  # fmt: skip
             if score.value >= dense.value - points / 100:
-                best, high = replace(found, score=score, dense=dense), math.log(found.nbytes)
+                best = replace(found, score=score, dense=dense, points=points)
+                high = math.log(found.nbytes)
             else:
                 low = math.log(size)
         if best is None:
@@ -445,11 +523,14 @@ class Planner:
         channels = self.look.channels
         if channels is None:
             raise ArgumentError(
-                f"plan(budget={asked}): which channels can go is not in this sketch: plan for "
-                f"sw.sketch(model, example=…)"
+                f"{asked}: which channels can go is not in this sketch: plan for sw.sketch(model, example=…)"
             )
         full = channels.macs_after([family.channels for family in channels.families])
         most = wanted.of(full)
+        if most > full:
+            raise ArgumentError(
+                f"{asked} is {most:,} multiply-accumulates, and the model has {full:,}: there is nothing to remove"
+            )
         low, high = 0, _GRID
         while high - low > 1:
             middle = (low + high) // 2
@@ -459,8 +540,8 @@ class Planner:
         found = estimate(self.look, recipe)
         if found.macs is None or found.macs > most:
             raise ArgumentError(
-                f"plan(budget={asked}) is {most:,} multiply-accumulates of {full:,}, and with one channel of every "
-                f"width left there are still {found.macs or full:,}: allow more"
+                f"{asked} is {most:,} multiply-accumulates of {full:,}, and with one channel of every width left "
+                f"there are still {found.macs or full:,}: allow more"
             )
         return BudgetPlan(found.recipe, most, found, _reasons(None, 0, found), None, of="macs")
 
@@ -483,6 +564,26 @@ def _coded(options: LayerOptions) -> Ints:
 
 def _price(steps: BitAllocation, at: int) -> float | None:
     return float(steps.price[at - 1]) if at else None
+
+
+def _next_step(steps: BitAllocation, at: int, nbytes: int | None = None) -> NextStep | None:
+    """Return the step after so many, None after the last; `nbytes` where it does not count those of the packed file."""
+    if at == len(steps) - 1:
+        return None
+    layer, everywhere = int(steps.step_layer[at]), {name: getattr(steps.base, name) for name in _CHOSEN}
+    before, after = (everywhere | dict(steps.overrides[int(steps.chosen(n)[layer])]) for n in (at, at + 1))
+    change = ", ".join(
+        f"{name} {_amount(before[name])} → {_amount(after[name])}" for name in _CHOSEN if before[name] != after[name]
+    )
+    grows = int(steps.nbytes[at + 1] - steps.nbytes[at]) if nbytes is None else nbytes
+    return NextStep(steps.layers[layer], change, grows)
+
+
+_CHOSEN: Final = ("sparsity", "bits", "granularity", "quantizer")
+
+
+def _amount(found: object) -> str:
+    return f"{100 * found:g} %" if isinstance(found, float) else str(found)
 
 
 def _between(options: LayerOptions) -> Floats:
@@ -516,25 +617,42 @@ def checked_examples(found: object) -> int:
 
 def choices_from(
     given: Recipe | None,
-    sparsities: Sequence[float] = SPARSITIES,
-    bits: Sequence[int] = BITS,
-    granularities: Sequence[Granularity] | None = None,
-    quantizers: Sequence[str | Quantizer] | None = None,
+    sparsities: object = SPARSITIES,
+    bits: object = BITS,
+    granularities: object = None,
+    quantizers: object = None,
 ) -> Choices:
-    """Return what there is to choose from, every amount checked as a recipe checks it."""
+    """Return what there is to choose from, one value or several of each, every one checked as a recipe checks it."""
     recipe = Recipe() if given is None else checked_recipe(given)
-    for amount in sparsities:
-        Recipe(sparsity=amount)
-    several: dict[str, Any] = {"sparsities": tuple(sorted(set(sparsities)))}
-    several["bits"] = tuple(sorted({Recipe(bits=width).bits for width in bits}))
+    several: dict[str, Any] = {
+        "sparsities": sorted(set(_checked("sparsities", "sparsity", sparsities))),
+        "bits": sorted(set(_checked("bits", "bits", bits))),
+    }
     if granularities is not None:
-        several["granularities"] = tuple(Recipe(granularity=each).granularity for each in granularities)
+        several["granularities"] = _checked("granularities", "granularity", granularities)
     if quantizers is not None:
-        several["quantizers"] = tuple(parsed("quantizer", each, "plan(quantizers=…)") for each in quantizers)
+        several["quantizers"] = _checked("quantizers", "quantizer", quantizers)
     for name, values in several.items():
         if not values:
             raise ArgumentError(f"plan({name}=…) is empty: give at least one, or leave it out")
-    return choices_of(recipe, **several)
+    return choices_of(recipe, **{name: tuple(values) for name, values in several.items()})
+
+
+def _checked(argument: str, field: str, given: object) -> list[Any]:
+    found = []
+    for value in listed(given):
+        try:
+            found.append(getattr(Recipe(**{field: value}), field))
+        except RecipeError as error:
+            # the recipe's own sentence, with the name that was written here
+            raise RecipeError(str(error).replace(f"Recipe({field}=", f"plan({argument}=", 1)) from None
+    return found
+
+
+def listed(given: object) -> list[Any]:
+    """Return several values as a list, and a single one as a list of one."""
+    several = isinstance(given, Iterable) and not isinstance(given, str | Mapping)
+    return list(cast(Iterable[Any], given)) if several else [given]
 
 
 def _by_layer(look: Sketch, limits: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, tuple[float, float]]]:
@@ -548,7 +666,14 @@ def _by_layer(look: Sketch, limits: Mapping[str, Mapping[str, float]]) -> dict[s
         refuse_unknown(said, _LIMITS, where, what="limit")
         matched = [name for name in names if layer_matches(pattern, name)]
         if not matched:
-            raise ArgumentError(f"{where} matches no layer{nearest(pattern, map(layer_label, names))}")
+            hint = nearest(pattern, map(layer_label, names))
+            raise ArgumentError(f"{where} matches no layer{hint or layers_listed(names)}")
+        for name, amount in said.items():
+            share = name.endswith("sparsity")
+            number = isinstance(plain(amount), int | float) and not isinstance(amount, bool)
+            if not number or not (0 <= amount < 1 if share else 1 <= amount <= 32):
+                wanted = "a fraction, at least 0 and below 1" if share else "a number of bits from 1 to 32"
+                raise ArgumentError(f"{where}: {name}={quoted(amount)} must be {wanted}")
         bits = said.get("min_bits", 1), said.get("max_bits", 32)
         sparsity = said.get("min_sparsity", 0.0), said.get("max_sparsity", 1.0)
         found |= {name: {"bits": bits, "sparsity": sparsity} for name in matched}
@@ -587,8 +712,8 @@ def _too_small(asked: str, nbytes: int, least: Estimate) -> str:
     mask = f", {parts['mask']:,} of them for masks" if parts["mask"] else ""
     layers = parts["codes"] + parts["mask"] + parts["scales"]
     return (
-        f"plan(budget={asked}) is {nbytes:,} bytes, and the smallest file there is to choose has "
-        f"{least.nbytes:,}: {layers:,} for the layers{mask}, {parts['uncompressed']:,} for what is not compressed "
+        f"{asked} is {nbytes:,} bytes, and the smallest file there is to choose has {least.nbytes:,}: "
+        f"{layers:,} for the layers{mask}, {parts['uncompressed']:,} for what is not compressed "
         f"(half of that with recipe=sw.Recipe(uncompressed_bits=16)) and {parts['header']:,} for the header; allow "
         f"more, or remove channels first"
     )

@@ -46,7 +46,7 @@ from ..live_page import explorer_page, glossary_address, in_frame, write_page
 from ..method_registry import schema
 from ..performance.race import Race, RaceRun
 from ..planning.budgets import parse_budget
-from ..recipe import Recipe
+from ..recipe import Recipe, checked_recipe
 from ..sweeps.sweep_point import SweepPoint
 from ..training.background_run import TrainingRun
 from ..training.progress import Progress
@@ -87,11 +87,21 @@ _NOT_ON_PAGE: Final = frozenset(
 """What a page that stands alone has no use for: its buttons' words, or what it is given by recipe."""
 
 
+class _Recipe(t.Instance[Recipe]):
+    """A recipe, or what stands for one, such as a plan."""
+
+    def validate(self, obj: Any, value: Any) -> Recipe | None:
+        return super().validate(obj, checked_recipe(value))
+
+
 class _Float(t.Float[float, Any]):
     """A float; numpy's are numbers, too."""
 
     def validate(self, obj: Any, value: Any) -> float:
-        return super().validate(obj, plain(value))
+        try:
+            return super().validate(obj, plain(value))
+        except t.TraitError:
+            raise t.TraitError(f"{self.name}={quoted(value)} must be a number, such as 0.5") from None
 
 
 class _Int(t.Int[int, Any]):
@@ -99,7 +109,10 @@ class _Int(t.Int[int, Any]):
 
     def validate(self, obj: Any, value: Any) -> int:
         number = plain(value)
-        return super().validate(obj, int(number) if isinstance(number, float) and number.is_integer() else number)
+        try:
+            return super().validate(obj, int(number) if isinstance(number, float) and number.is_integer() else number)
+        except t.TraitError:
+            raise t.TraitError(f"{self.name}={quoted(value)} must be a whole number, such as 4") from None
 
 
 class _Recalibrate(t.Bool[bool, Any]):
@@ -174,8 +187,8 @@ class Explorer(BaseWidget):
     _esm = built("explorer.js")
     _css = built("explorer.css")
 
-    recipe = t.Instance(Recipe, args=())
-    value = t.Instance(Recipe, args=())
+    recipe = _Recipe(Recipe, args=())
+    value = _Recipe(Recipe, args=())
     sparsity = _Float(0.0).tag(sync=True)
     bits = _Int(32).tag(sync=True)
     channels = _Float(0.0).tag(sync=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from time import process_time
@@ -198,8 +199,33 @@ def test_no_layer_would_gain_more_than_the_last_one_did() -> None:
         assert layer.forgone is None or layer.forgone <= plan.price
     assert any(layer.gained == plan.price for layer in plan.layers)
     text = plan.explain()
-    assert text.startswith(f"{plan.nbytes:,} of 50,000 bytes")
-    assert len(text.splitlines()) == 3 + len(LOOK.layers)
+    # two sentences, an empty line and the heads; below, what else the file holds, and the sum
+    lines = text.splitlines()
+    assert len(lines) == 4 + len(LOOK.layers) + 3
+    column = [int(line.split()[place].replace(",", "")) for line, place in zip(lines[4:-3], [5] * 14, strict=True)]
+    rest = [int(line.split()[-1].replace(",", "")) for line in lines[-3:]]
+    assert sum(column) + rest[0] + rest[1] == rest[2] == plan.nbytes
+
+
+def test_a_plan_tells_what_is_left_and_which_step_does_not_fit() -> None:
+    plan = sw.plan(LOOK, "50 kB")
+    at = CURVE.within(50_000)
+    assert at is not None
+    assert plan.next_step is not None
+    assert plan.nbytes + plan.next_step.nbytes == CURVE.nbytes[at + 1] > 50_000
+    said = f"{plan.nbytes:,} of 50,000 bytes, {50_000 - plan.nbytes:,} left: the next step, {plan.next_step}, does not"
+    assert plan.explain().startswith(said)
+    assert said in repr(plan)
+    more = sw.plan(LOOK, int(CURVE.nbytes[at + 1]))
+    layer, before, after = plan.next_step.layer, plan.estimate.recipe.layers, more.recipe.layers
+    assert {name for name in {*before, *after} if before.get(name) != after.get(name)} == {layer}
+    old, new = re.findall(r"([\d.]+)(?: %)? → ([\d.]+)", plan.next_step.change)[0]
+    own = [
+        100 * p.layer(layer).sparsity if "sparsity" in plan.next_step.change else p.layer(layer).bits
+        for p in (plan, more)
+    ]
+    assert own == pytest.approx([float(old), float(new)], abs=0.5)
+    assert sw.plan(LOOK, int(CURVE.nbytes.max())).next_step is None
 
 
 def test_rows_say_what_the_file_has() -> None:
@@ -279,6 +305,12 @@ def test_a_checkpoint_on_disk_is_planned() -> None:
         (dict(budget="64 kB", limits={"stem": dict(min_bit=4)}), "no limit 'min_bit'; did you mean 'min_bits'"),
         (dict(budget="64 kB", limits={"stm": dict(min_bits=4)}), "matches no layer; did you mean 'stem'"),
         (dict(budget="64 kB", limits={"stem": 4}), "must be a dict such as dict"),
+        (dict(budget="64 kB", limits={"nope": dict(min_bits=4)}), "matches no layer; the layers are 'stem', 'stage1"),
+        (
+            dict(budget="64 kB", limits={"stem": dict(min_sparsity=1.5)}),
+            "min_sparsity=1.5 must be a fraction, at least",
+        ),
+        (dict(budget="64 kB", limits={"stem": dict(min_bits=0)}), "min_bits=0 must be a number of bits from 1 to 32"),
         (
             dict(budget="64 kB", limits={"stem": dict(min_bits=4)}, recipe=sw.Recipe(layers={"stem": dict(bits=2)})),
             "nothing is left to choose for 'stem'",
@@ -287,7 +319,9 @@ def test_a_checkpoint_on_disk_is_planned() -> None:
         (dict(budget="64 kB", recipe=sw.Recipe(layers={"stage3*": sw.Keep})), "is 64,000 bytes, and the smallest"),
         (dict(budget="64 kB", bits=[]), "bits=…. is empty"),
         (dict(budget="64 kB", bits=[9]), "must be one of 1, 2, 3"),
-        (dict(budget="64 kB", sparsities=[1.5]), "must be a fraction"),
+        (dict(budget="64 kB", sparsities=[1.5]), r"^plan\(sparsities=1.5\) must be a fraction"),
+        (dict(budget="64 kB", quantizers=("foo",)), r"^plan\(quantizers='foo'\) must be one of"),
+        (dict(budget="64 kB", eval_data=[]), "measures no accuracy, for which eval_data=… is"),
         (dict(budget="64 kB", recipe=sw.Recipe(0.5, importance="wanda")), "importance 'wanda' has no estimate"),
         (dict(budget="64 kB", quantizers=["nf4"], bits=[4]), "quantizer 'nf4' has no estimate"),
         (dict(budget="64 kB", sparsity=0.5), "plan.. has no argument 'sparsity'; did you mean 'sparsities'"),
@@ -391,6 +425,9 @@ def test_the_smallest_file_within_some_points_of_accuracy_is_found() -> None:
     assert plan.dense is not None
     assert plan.score.value >= plan.dense.value - 0.02
     assert 33_000 < plan.nbytes < 38_000
+    said = f"{plan.nbytes:,} bytes for at most 2 points of accuracy: {plan.score.text}, dense {plan.dense.text}, n=287"
+    assert plan.explain().startswith(said)
+    assert said in repr(plan)
 
 
 def test_channels_go_until_the_multiply_accumulates_fit() -> None:
@@ -400,6 +437,9 @@ def test_channels_go_until_the_multiply_accumulates_fit() -> None:
     assert small.macs is not None
     assert small.original_macs is not None
     assert 0.45 * small.original_macs < small.macs <= 0.5 * small.original_macs
+    assert f"multiply-accumulates; packed file {small.nbytes:,} bytes; " in repr(plan)
+    before, now = small.widths["stem"]
+    assert plan.explain().splitlines()[3].split() == ["stem", str(before), str(now)]
     narrow = sw.plan(MODEL, "20 kB", TRAIN[0][:64], recipe=plan.recipe, bits=[2])
     assert sw.compress(MODEL, narrow.recipe, example=example).nbytes == narrow.nbytes <= 20_000
 
@@ -413,6 +453,10 @@ def test_a_network_without_batch_norm_is_judged_as_it_is() -> None:
     assert "batch norm" not in plan.comparison.how
     assert plan.comparison.difference >= 0
     assert sw.compress(network, plan.recipe).nbytes == plan.nbytes
+    # whatever form the examples have, as for recover: a dict of the model's arguments, or lists of one tensor
+    for same in ({"input": inputs}, [{"input": inputs}], [[inputs]]):
+        assert sw.plan(network, "12x", same).candidates == plan.candidates
+        assert sw.recover(network, same, plan.recipe, progress=False).nbytes == plan.nbytes
 
 
 def test_the_frontier_rises_with_its_budgets() -> None:
@@ -427,6 +471,10 @@ def test_the_frontier_rises_with_its_budgets() -> None:
     assert len(sw.figures.table(figure).rows) == 2
     assert "33," in repr(found)
     assert "2 budgets" in repr(found)
+    assert found.notes == ()
+    bare = sw.frontier(MODEL, budgets="34 kB", eval_data=valid)
+    assert repr(bare).startswith("Frontier of 1 budget, dense")
+    assert repr(bare).endswith("batch norm was not recalibrated before the scores: give train_data=… for that")
 
 
 def test_a_frontier_without_budgets_goes_from_the_smallest_file_to_a_quarter() -> None:
@@ -437,6 +485,17 @@ def test_a_frontier_without_budgets_goes_from_the_smallest_file_to_a_quarter() -
     assert 0.97 * LOOK.original_nbytes / 4 < sizes[-1] <= LOOK.original_nbytes / 4
     assert sizes == sorted(sizes)
     assert found.points == []
+    with pytest.raises(sw.errors.FigureError, match=r"has points where it is given eval_data"):
+        sw.figures.tradeoff(found.points)
+
+
+def test_a_single_value_is_a_list_of_one() -> None:
+    (plan,) = sw.frontier(LOOK, budgets=40_000)
+    assert plan.recipe == sw.plan(LOOK, "40 kB").recipe
+    one = sw.plan(LOOK, "60 kB", bits=4, sparsities=0.7, granularities=32, quantizers="kmeans")
+    several = sw.plan(LOOK, "60 kB", bits=[4], sparsities=[0.7], granularities=[32], quantizers=["kmeans"])
+    assert one.recipe == several.recipe
+    assert {(p.bits, p.sparsity) for p in LOOK.plans(one.recipe)} == {(4, 0.7)}
 
 
 @pytest.mark.parametrize(
@@ -460,6 +519,22 @@ def test_a_frontier_without_budgets_goes_from_the_smallest_file_to_a_quarter() -
         (lambda: sw.plan(LOOK, "30 kB", of=cast(Any, "ram")), "ArgumentError", "must be 'file'.* or 'download'"),
         (lambda: sw.frontier(LOOK, budgets=["1 point"]), "ArgumentError", "are bytes of the packed file"),
         (lambda: sw.frontier(LOOK, budgets=[]), "ArgumentError", "is empty"),
+        (
+            lambda: sw.frontier(LOOK, budgets="9 kX"),
+            "ArgumentError",
+            r"^frontier\(budgets=\['9 kX'\]\) has the unknown",
+        ),
+        (lambda: sw.frontier(LOOK, budgets="9 kB"), "ArgumentError", r"^frontier\(budgets=\['9 kB'\]\) is 9,000 bytes"),
+        (
+            lambda: sw.frontier(MODEL, ["34 kB"]),
+            "ArgumentError",
+            r"where train_data is taken: write budgets=\['34 kB'\]",
+        ),
+        (
+            lambda: sw.plan(sw.sketch(MODEL, example=torch.zeros(1, 1, 8, 8)), "150 % MACs"),
+            "ArgumentError",
+            "there is nothing to remove",
+        ),
     ],
 )
 def test_what_cannot_be_measured_is_said_in_a_sentence(call: Any, error: str, sentence: str) -> None:
