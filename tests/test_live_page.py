@@ -166,7 +166,7 @@ def test_a_page_that_is_too_large_says_of_what_and_leaves_the_old_file(
     with pytest.raises(FileError) as told:
         explorer.to_html(path)
     assert re.search(
-        r"a page of 3\d\d kB is too large, 200 kB are the most: the sketch of 14 layers takes 1\d\d kB, the history "
+        r"a page of 4\d\d kB is too large, 200 kB are the most: the sketch of 14 layers takes 1\d\d kB, the history "
         r"of 2 recipes [\d.]+ kB; leave the history out with history=False, or make a page of a part of the model",
         str(told.value),
     )

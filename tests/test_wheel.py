@@ -90,7 +90,7 @@ def test_the_javascript_in_the_wheel_fetches_nothing_and_is_small(wheel: Path, n
     with zipfile.ZipFile(wheel) as archive:
         script = archive.read(STATIC + f"{name}.js")
         styles = archive.read(STATIC + f"{name}.css")
-    assert 1000 < len(gzip.compress(script)) <= 70_000
+    assert 1000 < len(gzip.compress(script)) <= 80_000  # js/build.mjs refuses more
     assert b"https://cdn" not in script + styles
     assert b"@import" not in styles
 
