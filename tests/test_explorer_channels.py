@@ -13,7 +13,9 @@ from torch import nn
 
 import shrinkwidget as sw
 from shrinkwidget.analysis.sketch import Sketch
-from shrinkwidget.widgets.explorer import Explorer
+from shrinkwidget.compression.apply_recipe import copied
+from shrinkwidget.figures.figures_of import _devices_of
+from shrinkwidget.widgets.explorer import Explorer, _Result
 from shrinkwidget.widgets.export_button import export_targets
 
 EXAMPLE = torch.zeros(1, 1, 8, 8)
@@ -60,6 +62,31 @@ def test_figures_score_and_model_are_those_of_what_compress_leaves(explorer: Exp
     macs = explorer.history[-1]["macs"]
     assert small.macs is not None
     assert macs == pytest.approx(small.macs, rel=0.01)
+
+
+def test_memory_and_devices_are_those_of_what_is_left(explorer: Explorer) -> None:
+    explorer.recipe = sw.Recipe(channels=0.5, bits=8)
+    assert explorer.wait(120)
+    small = explorer.compress()
+    assert isinstance(small.model, nn.Module)
+    fit = sw.fits(small, EXAMPLE)
+    assert explorer._exact is not None
+    assert explorer._exact["memory"] == {"weights": fit.weight_bytes, "activations": fit.activation_bytes}
+    drawn = _devices_of(explorer)
+    assert (drawn.weight_bytes, drawn.activation_bytes) == (fit.weight_bytes, fit.activation_bytes)
+    assert [row.fits for row in drawn.rows] == [row.fits for row in fit.rows]
+    assert explorer._open().known(explorer.recipe)["exact"]["memory"] == explorer._exact["memory"]
+    retrained = small.with_uncompressed_from(copied(small.model))  # as a result of "Retrain…", shown by its key
+    assert isinstance(retrained.model, nn.Module)
+    score = sw.evaluate(retrained.model, sw.demo.data("valid"))
+    explorer._on_command(explorer, {"do": "goto", "result": explorer._add_result(_Result(retrained, score))}, [])
+    assert explorer.wait(120)
+    assert explorer._result != ""
+    assert explorer._exact["memory"]["activations"] == fit.activation_bytes
+    explorer.recipe = sw.Recipe(bits=8)
+    assert explorer.wait(120)
+    assert "memory" not in explorer._exact, "with all channels it is the dense network's"
+    assert _devices_of(explorer).activation_bytes == explorer._memory["activations"] == 24_832
 
 
 def test_its_fields_are_traits_in_step_with_the_recipe(explorer: Explorer) -> None:

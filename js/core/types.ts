@@ -225,6 +225,15 @@ export interface Figures {
   readonly widths?: readonly number[] | null;
   /** Multiply-accumulates of one forward pass, pruned weights among them; known, and exact, where `widths` are. */
   readonly macs?: number | null;
+  /** What is left takes this while it runs; known once the kernel has run it without the channels that went. */
+  readonly memory?: Memory | null;
+}
+
+/** What a model takes while it runs on one example, in bytes; null where that is not known. */
+export interface Memory {
+  readonly weights: number | null;
+  /** The most bytes of inputs and results alive at one moment. */
+  readonly activations: number | null;
 }
 
 /** What follows from figures: sums over the layers. */

@@ -69,7 +69,7 @@ function WithoutChannels() {
   const recalibrated = state.recalibrate.value;
   const possible = state.recalibration.value.why === "" && !recalibrated;
   return (
-    <p class="sw-hint sw-wrap" data-testid="without-channels">
+    <p class="sw-hint sw-wrap sw-without-channels" data-testid="without-channels">
       collapses without its channels until it is retrained
       {possible && (
         <>

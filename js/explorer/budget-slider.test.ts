@@ -2,12 +2,17 @@
 // The budget: places of the slider are bytes and back, and what is dragged is the kernel's recipe, its locks, its undo.
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
+import { h, render } from "preact";
+import { act } from "preact/test-utils";
 import { afterEach, beforeEach, expect, it, vi } from "vitest";
 import { type Frontier, recipeAt, stepsWithin } from "../core/frontier";
 import { parseRecipe, recipeJson, withFields, withLayer } from "../core/recipe";
-import { budgetAt, placeOf } from "./budget-slider";
+import { BudgetSlider, budgetAt, placeOf, whyRefused } from "./budget-slider";
+import { byLayer } from "./derived-state";
 import { createState, type State } from "./explorer-state";
 import type { Command, ExplorerModel } from "./host-interface";
+import { type View, ViewProvider } from "./open-and-hover-state";
+import { unfolds } from "./recipe-controls";
 
 const VECTORS = join(import.meta.dirname, "../../tests/vectors");
 const read = (name: string) => JSON.parse(readFileSync(join(VECTORS, name), "utf8"));
@@ -141,4 +146,72 @@ it("follows a budget that Python sets", () => {
   host.answer({ recipe_json: best(budget) });
   paint();
   expect(state.budget.value).toMatchObject({ asked: true, nbytes: budget });
+});
+
+it("says of every number that can be no budget what can be one", () => {
+  const range = "the least is 24.581 kB, the dense file has 699.328 kB";
+  const why = (typed: number) => whyRefused(typed, 24_581, 699_328);
+  expect([24.581, 64, 699.328].map(why)).toEqual(["", "", ""]);
+  expect(why(24.5809)).toBe(`24.5809 kB is not possible: ${range}`);
+  expect(why(9999)).toBe(`9999 kB is not possible: ${range}`);
+  expect(why(Number.NaN)).toBe(`that is no number: ${range}`);
+});
+
+it("refuses a typed budget in words, and forgets it with the next good value, wherever that comes from", () => {
+  planned();
+  const root = document.body.appendChild(document.createElement("div"));
+  act(() => render(h(ViewProvider, { value: { state } as View, children: h(BudgetSlider, null) }), root));
+  const [box, hint] = ["budget-box", "budget-hint"].map((id) => root.querySelector(`[data-testid=${id}]`));
+  const input = box as HTMLInputElement;
+  const type = (text: string) => {
+    act(() => {
+      input.value = text;
+      input.dispatchEvent(new Event("change"));
+    });
+    act(paint);
+  };
+  const shown = () => [input.getAttribute("aria-invalid"), input.value, hint?.getAttribute("role")];
+  const before = input.value;
+  for (const refused of ["1", "9999", ""]) {
+    type(refused);
+    expect(shown()).toEqual(["true", before, "alert"]);
+    expect(hint?.textContent).toContain("the least is");
+    expect(state.recipeText.value).toBe(START);
+    const budget = most - 200;
+    act(() => state.setBudget(budget)); // as the slider does
+    act(paint);
+    expect(shown()).toEqual(["false", String(budget / 1000), null]);
+    act(() => state.undo());
+    act(paint);
+    expect(shown()).toEqual(["false", before, null]);
+  }
+  type("1");
+  act(() => state.reset()); // to where it is already
+  expect(shown()).toEqual(["false", before, null]);
+  type(String((least + 1500) / 1000));
+  expect(state.budget.value).toMatchObject({ asked: true, nbytes: least + 1500 });
+  render(null, root);
+  root.remove();
+});
+
+it("tells by layer what a budget made of sparsity and bits, and unfolds no options for it", () => {
+  planned();
+  state.setBudget(least + 30);
+  paint();
+  const words = (field: "sparsity" | "bits") => byLayer(state.plans.value, field, state.recipe.value[field]);
+  const bits = state.plans.value.map((plan) => plan.bits);
+  expect(new Set(bits).size).toBeGreaterThan(1);
+  expect(words("bits")).toBe(`${Math.min(...bits)}–${Math.max(...bits)} by layer`);
+  expect(unfolds(state.recipe.value)).toBe(false);
+  state.edit((recipe) => withFields(recipe, { sparsity: 0.25 }));
+  paint();
+  expect(state.budget.value.asked).toBe(false);
+  expect(unfolds(state.recipe.value)).toBe(false);
+  expect(unfolds(withFields(state.recipe.value, { importance: "random" }))).toBe(true);
+  expect(unfolds(parseRecipe(SETTINGS))).toBe(false); // all layers alike: a plan may come to that, too
+  const plan = { ...state.plans.value[0], keep: false, sparsity: 0 };
+  const plans = [plan, { ...plan, sparsity: 0.811 }, { ...plan, keep: true, sparsity: 0.9 }];
+  expect(byLayer(plans, "sparsity", 0)).toBe("0–81\u00a0% by layer");
+  expect(byLayer(plans.slice(0, 1), "sparsity", 0.5)).toBe("0\u00a0% by layer");
+  expect(byLayer(plans.slice(0, 1), "sparsity", 0)).toBe("");
 });

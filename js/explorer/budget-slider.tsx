@@ -1,6 +1,6 @@
 // The budget: how many bytes the file may have. The best recipe of that many, layer by layer, follows in one frame.
 
-import { useSignal, useSignalEffect } from "@preact/signals";
+import { type Signal, useSignal, useSignalEffect } from "@preact/signals";
 import { useRef } from "preact/hooks";
 import { bytes } from "../charts/number-format";
 import { Term } from "../ui/help";
@@ -32,6 +32,12 @@ export function BudgetSlider() {
   const id = useUnique();
   const byPointer = useRef(false);
   const budget = state.budget.value;
+  const refused = useSignal("");
+  useSignalEffect(() => {
+    state.recipeText.value;
+    state.resets.value;
+    refused.value = ""; // old news once the recipe moves on, or is reset to what it was
+  });
   // planned as soon as the present recipe has come to rest, so that a drag needs nobody
   useSignalEffect(() => {
     if (state.figures.value.exact && !state.dragging.value && state.notice.value !== "gone") state.plan();
@@ -69,9 +75,14 @@ export function BudgetSlider() {
         onPointerUp={() => state.settle(true)} // a drag back to where it began changes nothing, and is over all the same
         onPointerCancel={() => state.settle(true)}
       />
-      <BytesBox hint={`${id}-hint`} />
-      <p id={`${id}-hint`} class="sw-hint" data-testid="budget-hint">
-        {hintOf(budget, state.kernel)}
+      <BytesBox hint={`${id}-hint`} refused={refused} />
+      <p
+        id={`${id}-hint`}
+        class={`sw-hint ${refused.value ? "sw-failed" : ""}`}
+        role={refused.value ? "alert" : undefined}
+        data-testid="budget-hint"
+      >
+        {refused.value || hintOf(budget, state.kernel)}
       </p>
     </div>
   );
@@ -84,19 +95,34 @@ function hintOf({ asked, ready, why, least, most }: Budget, kernel: boolean): st
   return `plans sparsity and bits of each layer, ${bytes(least)} to ${bytes(most)}`;
 }
 
-/** The number box, in kB: what is typed is taken when it is left, or by Enter. */
-function BytesBox({ hint }: { hint: string }) {
+/** Bytes in kB, to the byte. */
+const kilobytes = (nbytes: number) => String(Number((nbytes / 1000).toFixed(3)));
+
+/** Whole bytes of so many kB, whatever a floating-point product makes of them. */
+const bytesOf = (typed: number) => Math.floor(1000 * typed + 1e-6);
+
+/** Why a number of kB can be no budget; "" if it can. What is no number at all is `NaN`. */
+export function whyRefused(typed: number, least: number, dense: number): string {
+  const asked = bytesOf(typed);
+  if (asked >= least && asked <= dense) return "";
+  const said = Number.isNaN(typed) ? "that is no number" : `${typed} kB is not possible`;
+  return `${said}: the least is ${kilobytes(least)} kB, the dense file has ${kilobytes(dense)} kB`;
+}
+
+/** The number box, in kB: what is typed is taken when it is left, or by Enter; what cannot be is refused whole. */
+function BytesBox({ hint, refused }: { hint: string; refused: Signal<string> }) {
   const { state } = useView();
   const budget = state.budget.value;
-  const refused = useSignal(false);
-  const text = String(Number((budget.nbytes / 1000).toFixed(3)));
+  const text = kilobytes(budget.nbytes);
   const take = (event: { currentTarget: HTMLInputElement }) => {
-    const asked = Math.floor(1000 * event.currentTarget.valueAsNumber);
-    refused.value = !(asked >= budget.least);
+    const box = event.currentTarget;
+    const typed = box.valueAsNumber;
+    refused.value = whyRefused(typed, budget.least, state.sketch.value.original_nbytes);
+    const asked = Math.min(bytesOf(typed), budget.most);
     if (!refused.value && asked !== budget.nbytes) {
-      state.setBudget(Math.min(asked, budget.most));
+      state.setBudget(asked);
       state.settle(true);
-    } else event.currentTarget.value = text;
+    } else box.value = text;
   };
   return (
     <span class="sw-box">
@@ -107,7 +133,7 @@ function BytesBox({ hint }: { hint: string }) {
         disabled={!budget.ready}
         value={text}
         aria-label="Budget in kilobytes"
-        aria-invalid={refused.value}
+        aria-invalid={refused.value !== ""}
         aria-describedby={hint}
         data-testid="budget-box"
         onChange={take}

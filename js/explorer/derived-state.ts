@@ -8,9 +8,9 @@ import type { Outcome } from "../core/chart-distribution";
 import { decibels, layerTotal } from "../core/estimate";
 import { layerMatches, overrideOf } from "../core/layer-overrides";
 import { tagOf } from "../core/method-settings";
-import type { Estimate, LayerFigures, LayerSketch, Override, Plan, Recipe, Sketch } from "../core/types";
+import type { Estimate, LayerFigures, LayerSketch, Memory, Override, Plan, Recipe, Sketch } from "../core/types";
 import type { State } from "./explorer-state";
-import type { Memory, Score } from "./host-interface";
+import type { Score } from "./host-interface";
 
 export function rowFigures(figures: Estimate, plan: Plan, layer: number): RowFigures {
   const { n } = figures.left.layers[layer];
@@ -97,14 +97,32 @@ export function macsOf(
   return { dense: total(() => 1), now: total((i) => layers.kept[i] / sketch.layers[i].n), exact };
 }
 
-/** What a model takes while it runs; without channels less, and activations are at most those of the dense model. */
-export function memoryOf(state: State): Memory {
+/**
+ * What a model takes while it runs, and whether that is `exact`: without channels it takes less, and until the kernel has
+ * run what is left of the network, all that is known of its activations is that they are at most the dense network's.
+ */
+export function memoryOf(state: State): Memory & { exact: boolean } {
   const { weights, activations } = state.memory.value;
-  const { left } = state.figures.value;
+  const { left, memory } = state.figures.value;
+  if (memory) return { ...memory, exact: true };
   const bytesIn = ({ layers, uncompressed }: Sketch) =>
     sum(layers.map((layer) => layer.n * layer.itemsize)) + sum(uncompressed.map(({ nbytes }) => nbytes));
   const gone = left === state.sketch.value ? 0 : bytesIn(state.sketch.value) - bytesIn(left);
-  return { weights: weights === null ? null : weights - gone, activations };
+  const exact = left === state.sketch.value || activations === null;
+  return { weights: weights === null ? null : weights - gone, activations, exact };
+}
+
+/**
+ * What layers are asked for where it is not the recipe's own value, which is the only one that a control can show:
+ * "0–81 % by layer"; "" where all are asked for that value. Layers that are kept as they are ask for nothing.
+ */
+export function byLayer(plans: readonly Plan[], field: "sparsity" | "bits", own: number): string {
+  const values = plans.filter((plan) => !plan.keep).map((plan) => plan[field]);
+  if (values.every((value) => value === own)) return "";
+  const [least, most] = [Math.min(...values), Math.max(...values)];
+  const words = field === "bits" ? String : share;
+  const from = least === most ? "" : `${words(least).replace(/\s*%$/, "")}–`;
+  return `${from}${words(most)} by layer`;
 }
 
 /** The shape of a layer, and what it is without the channels that went: "16 × 1 × 3 × 3 → 8 × 1 × 3 × 3". */

@@ -18,8 +18,9 @@ const SIGNS = new Map([
 export function DeviceList({ figures }: { figures: Estimate }) {
   const view = useView();
   const pinned = useSignal(false);
-  const rows = deviceRows({ file: figures.nbytes, ...memoryOf(view.state) });
-  const words = estimated(figures.sized, fitWords(rows));
+  const memory = memoryOf(view.state);
+  const rows = deviceRows({ file: figures.nbytes, ...memory });
+  const words = estimated(figures.sized && memory.exact, fitWords(rows));
   const lines = rows.map((row) => `${SIGNS.get(row.fits)} ${row.device.name}: ${reason(row)}`);
   const show = (event: { currentTarget: HTMLElement }) => {
     const box = event.currentTarget.getBoundingClientRect();

@@ -6,6 +6,7 @@ import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { Estimator } from "../core/estimate";
 import { parseRecipe, recipeJson, withFields } from "../core/recipe";
 import { decodeSketch } from "../core/sketch-decoder";
+import { memoryOf } from "./derived-state";
 import { createState } from "./explorer-state";
 import type { Command, ExplorerModel, Visit } from "./host-interface";
 
@@ -83,6 +84,24 @@ class Recorder implements ExplorerModel {
 
 const nextFrame = () => vi.advanceTimersByTime(20);
 const sparsity = (value: number) => (recipe: ReturnType<typeof parseRecipe>) => withFields(recipe, { sparsity: value });
+
+it("says of memory without channels what is certain, and the measured peak once the kernel ran what is left", () => {
+  const { sketch } = JSON.parse(readFileSync(join(import.meta.dirname, "../../tests/vectors/channels.json"), "utf8"));
+  const host = new Recorder();
+  const whole = { weights: 50_000, activations: 24_832 };
+  const recipe = withFields(parseRecipe(START), { sparsity: 0, channels: 0.5 });
+  const start = { sketch_data: Uint8Array.from(Buffer.from(sketch, "base64")), memory: whole };
+  for (const [name, value] of Object.entries({ ...start, recipe_json: recipeJson(recipe) })) host.set(name, value);
+  const state = createState(host);
+  const { weights, ...rest } = memoryOf(state);
+  expect(rest).toEqual({ activations: 24_832, exact: false });
+  expect(weights).toBeLessThan(50_000);
+  const estimate = new Estimator(decodeSketch(start.sketch_data)).estimate(recipe);
+  const measured = { weights: 20_000, activations: 12_480 };
+  host.answer("exact", { ...estimate, memory: measured });
+  expect(memoryOf(state)).toEqual({ ...measured, exact: true });
+  state.dispose();
+});
 
 describe("the shared state", () => {
   let model: Recorder;

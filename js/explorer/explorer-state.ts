@@ -8,7 +8,7 @@ import { layerNames } from "../core/layer-overrides";
 import { DEFAULTS, parseRecipe, plansOf, recipeJson, structureSparsity, withFields } from "../core/recipe";
 import { exactOnly, withoutEstimate } from "../core/recipes-without-estimate";
 import { decodeSketch } from "../core/sketch-decoder";
-import type { Estimate, Figures, Plan, Recipe, Sketch } from "../core/types";
+import type { Estimate, Figures, Memory, Plan, Recipe, Sketch } from "../core/types";
 import type { SavedFigure } from "../ui/figure-prompt";
 import { type Keeps, PLAIN, suggestions } from "../ui/save-names";
 import { modelSignal } from "../ui/trait-signal";
@@ -17,7 +17,6 @@ import type {
   Command,
   ExplorerModel,
   Exporting,
-  Memory,
   Metric,
   Page,
   Planned,
@@ -153,6 +152,8 @@ export interface State {
   undo(): void;
   redo(): void;
   reset(): void;
+  /** How often it was reset, which makes old news of what was refused, even where it changes no recipe. */
+  readonly resets: ReadonlySignal<number>;
   /** Address of the glossary; "" where none is known. */
   readonly glossary: string;
   /** False on a page that stands alone: what is not known yet stays unknown. */
@@ -207,6 +208,7 @@ class Shared implements State {
   readonly notice = signal<Notice>("");
   readonly canUndo = signal(false);
   readonly canRedo = signal(false);
+  readonly resets = signal(0);
   readonly sketch: ReadonlySignal<Sketch>;
   readonly recipeText: ReadonlySignal<string>;
   readonly plans: ReadonlySignal<readonly Plan[]>;
@@ -430,6 +432,7 @@ class Shared implements State {
 
   reset(): void {
     this.edit(() => this.#start);
+    this.resets.value += 1;
   }
 
   send(command: Command): void {

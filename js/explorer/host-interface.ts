@@ -231,13 +231,6 @@ export interface Recalibration {
   why: string;
 }
 
-/** What a model takes while it runs on one example, in bytes; null where that is not known. */
-export interface Memory {
-  weights: number | null;
-  /** The most bytes of inputs and results alive at one moment. */
-  activations: number | null;
-}
-
 /** What the page remembers of itself, from one view to the next and over a reload. */
 export interface Page {
   /** Whether the options are unfolded; left out until somebody folds or unfolds them. */

@@ -10,7 +10,7 @@ import { focusAfter } from "../ui/keyboard";
 import { useUnique } from "../ui/size-and-drawing-hooks";
 import { BudgetSlider } from "./budget-slider";
 import { ChannelSettings, ChannelSlider } from "./channel-controls";
-import { zeroWords } from "./derived-state";
+import { byLayer, zeroWords } from "./derived-state";
 import type { State } from "./explorer-state";
 import {
   bitsOptions,
@@ -42,12 +42,19 @@ export function optionsSet(recipe: Recipe): number {
   ).length;
 }
 
+/**
+ * Whether the options show themselves, as long as nobody has folded or unfolded them. "Each layer" is the scope of every
+ * recipe that a budget makes: the page is not to jump for that, neither then nor when another control is moved next.
+ */
+export function unfolds(recipe: Recipe): boolean {
+  return optionsSet(recipe.scope === "layer" ? withFields(recipe, { scope: DEFAULTS.scope }) : recipe) > 0;
+}
+
 export function RecipeControls() {
   const { state } = useView();
   const id = useUnique();
   const set = optionsSet(state.recipe.value);
-  // a budget that is dragged sets the scope, too: the page is not to jump for that
-  const open = state.page.value.options ?? (set > 0 && !state.budget.value.asked);
+  const open = state.page.value.options ?? unfolds(state.recipe.value);
   if (state.simple.value) {
     return (
       <section class="sw-controls" aria-label="Recipe">
@@ -154,11 +161,12 @@ function KeptHint() {
   const { state } = useView();
   const figures = state.figures.value;
   const kept = state.exactOnly.value.waiting ? "…" : estimated(figures.sized, count(figures.kept));
+  const own = byLayer(state.plans.value, "sparsity", state.recipe.value.sparsity);
   const { layers } = figures.left;
   const [n, zeros] = layers.reduce(([all, zero], layer) => [all + layer.n, zero + layer.zeros], [0, 0]);
   return (
     <>
-      keeps {kept} of {count(n)} weights
+      {own && `${own}: `}keeps {kept} of {count(n)} weights
       {zeros > 0 && `; ${zeroWords(zeros, n)}`}
     </>
   );
@@ -166,7 +174,7 @@ function KeptHint() {
 
 function Bits() {
   const { state } = useView();
-  const { quantizer } = state.recipe.value;
+  const { quantizer, bits } = state.recipe.value;
   return (
     <Choice
       legend="Bits"
@@ -174,8 +182,9 @@ function Bits() {
       className="sw-bits"
       testid="bits"
       options={bitsOptions(state.kinds.value, quantizer)}
-      value={state.recipe.value.bits}
-      choose={(bits) => state.edit((r) => withFields(r, { bits }))}
+      value={bits}
+      choose={(chosen) => state.edit((r) => withFields(r, { bits: chosen }))}
+      hint={byLayer(state.plans.value, "bits", bits)}
     />
   );
 }

@@ -9,7 +9,6 @@ import { Term } from "../ui/help";
 import { useSize } from "../ui/size-and-drawing-hooks";
 import { memoryOf, type Part, partsOf } from "./derived-state";
 import { DeviceList } from "./device-list";
-import type { State } from "./explorer-state";
 import { useView } from "./open-and-hover-state";
 import { Panel } from "./section-frame";
 
@@ -186,7 +185,6 @@ interface MarksProps {
  */
 function Device({ figures }: { figures: Estimate }) {
   const { state } = useView();
-  const { weights, activations } = memoryOf(state);
   return (
     <dl class="sw-device">
       <div>
@@ -202,7 +200,7 @@ function Device({ figures }: { figures: Estimate }) {
           <Term of="memory">memory</Term>
         </dt>
         <dd data-testid="memory">
-          <Memory weights={weights} activations={activations} />
+          <MemoryWords {...memoryOf(state)} />
         </dd>
       </div>
       <div>
@@ -213,7 +211,7 @@ function Device({ figures }: { figures: Estimate }) {
 }
 
 /** What is known of the memory: of a page without the model nothing, without data no activations. */
-function Memory({ weights, activations }: State["memory"]["value"]) {
+function MemoryWords({ weights, activations, exact }: ReturnType<typeof memoryOf>) {
   if (weights === null) return <>unknown without the model</>;
   if (activations === null) {
     return (
@@ -223,9 +221,15 @@ function Memory({ weights, activations }: State["memory"]["value"]) {
     );
   }
   const whole = weights + activations;
+  const limit = exact ? "" : "at most ";
   return (
     <>
-      <b>{bytes(whole)}</b> weights as they run {bytes(weights)} + peak activation {bytes(activations)}
+      <b>
+        {limit}
+        {bytes(whole)}
+      </b>{" "}
+      weights as they run {bytes(weights)} + peak activation {limit}
+      {bytes(activations)}
       {fitWords(memoryFor(whole))}
     </>
   );

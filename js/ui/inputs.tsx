@@ -27,6 +27,8 @@ interface ChoiceProps<T> {
   choose(value: T): void;
   /** Why there is nothing to choose at present; empty when there is. */
   idle?: string;
+  /** What the chosen value does not say. */
+  hint?: string;
   /** What the legend is called in the glossary. */
   term?: TermName;
   testid?: string;
@@ -35,7 +37,7 @@ interface ChoiceProps<T> {
 
 /** One of a few: native radio buttons, so that arrow keys and screen readers work as everywhere. */
 export function Choice<T extends string | number | boolean>(props: ChoiceProps<T>) {
-  const { legend, options, value, choose, idle = "", term, testid, className = "" } = props;
+  const { legend, options, value, choose, idle = "", hint = "", term, testid, className = "" } = props;
   const name = useUnique();
   const meanings = options.flatMap(({ label, title }): [string, string][] => (title ? [[String(label), title]] : []));
   return (
@@ -71,6 +73,11 @@ export function Choice<T extends string | number | boolean>(props: ChoiceProps<T
           </label>
         ))}
       </span>
+      {hint && (
+        <p class="sw-hint" data-testid={`${testid}-hint`}>
+          {hint}
+        </p>
+      )}
     </fieldset>
   );
 }

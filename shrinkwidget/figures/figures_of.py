@@ -59,7 +59,10 @@ def figure_of_explorer(explorer: Any, kind: object, options: Mapping[str, Any]) 
 
 
 def _devices_of(explorer: Any) -> DeviceFit:
-    estimate, memory = explorer.estimate, explorer._memory
+    estimate, told = explorer.estimate, explorer._exact or {}
+    counted = told.get("recipe") == estimate.recipe.to_json()
+    memory = told.get("memory") if counted else None  # of what is left without some channels
+    memory = memory or explorer._memory
     return DeviceFit(
         explorer.sketch.title,
         estimate.nbytes,

@@ -889,11 +889,14 @@ class Explorer(BaseWidget):
         session, recipe, shown = self._open(), self.recipe, self._shown_result
         try:
             if shown is not None and shown.compressed.recipe == recipe:
-                self._tell_result(shown)
+                self._tell_result(shown, session.memory_of(shown.compressed, cancelled))
                 self._compare_result(session, self._result, cancelled)
                 return
             self._refuse_changed(session)
             self._count(session.exact, recipe, cancelled)
+            if recipe.removes_channels:
+                session.measure_memory(recipe, cancelled)
+                self._count(session.exact, recipe, cancelled)  # counted already, and told with the memory
             if session.eval_data is not None:
                 self._evaluate(session, recipe, cancelled)
             else:
@@ -929,7 +932,7 @@ class Explorer(BaseWidget):
     ) -> None:
         """Show exact figures, and how long it took until the first of them were there."""
         start = time.perf_counter()
-        figures = figures_of(recipe, cancelled).to_dict()
+        figures = figures_of(recipe, cancelled).to_dict() | self._open().known_memory(recipe)
         before = self._exact or {}
         known = before["seconds"] if before.get("recipe") == figures["recipe"] else time.perf_counter() - start
         self._tell(_exact={**figures, "seconds": known})
@@ -1141,10 +1144,10 @@ class Explorer(BaseWidget):
             kept = keeps(self._title, PLAIN)
         self._tell(_result=key, _keeps=kept)
 
-    def _tell_result(self, shown: _Result) -> None:
+    def _tell_result(self, shown: _Result, memory: Mapping[str, Any]) -> None:
         """Tell the figures and the score of a result; it needs no work but the size of its download."""
         news = shown.to_dict()
-        self._tell(_exact=news["exact"], _score=news["score"])
+        self._tell(_exact={**news["exact"], **memory}, _score=news["score"])
 
     def _compare_result(self, session: ExplorerSession, key: str, cancelled: CancelCheck) -> None:
         """Tell what a result gets wrong; one that was retrained is run for that, as its training recorded nothing."""

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ..analysis.channel_families import Channels
 from ..analysis.channel_layout import Stated
 from ..analysis.estimate import Estimate, estimate
-from ..analysis.macs_and_activation_memory import profile_forward
+from ..analysis.macs_and_activation_memory import ForwardProfile, profile_forward
 from ..analysis.model_checksum import ModelChecksum
 from ..analysis.model_tensors import ModelTensors, Source, open_model
 from ..analysis.parallel import never
@@ -158,6 +158,7 @@ class ExplorerSession:
         self._narrow: tuple[object, _Base] | None = None
         self._coded: tuple[_Key, dict[str, EncodedTensor], Estimate] | None = None
         self._exact: OrderedDict[_Key, Estimate] = OrderedDict()
+        self._memory: OrderedDict[_Key, dict[str, int]] = OrderedDict()
         self._scores: OrderedDict[tuple[_Key, bool], Score] = OrderedDict()
         self._comparisons: OrderedDict[tuple[_Key, bool], PredictionComparison] = OrderedDict()
         self._dense: _Scored | None = None
@@ -310,7 +311,7 @@ class ExplorerSession:
         200 kB.
         """
         figures = self._exact.get(_key(recipe))
-        found: dict[str, Any] = {} if figures is None else {"exact": figures.to_dict()}
+        found: dict[str, Any] = {} if figures is None else {"exact": figures.to_dict() | self.known_memory(recipe)}
         found |= self._known_score(recipe, False, images)
         if recalibrated := self._known_score(recipe, True, images):
             found["recalibrated"] = recalibrated
@@ -514,15 +515,20 @@ class ExplorerSession:
         That is the multiply-accumulates of each layer, and the peak of activation bytes. It is run on the scratch copy.
         They are empty and None if it cannot be run; the evaluation, which needs the same batch, says why.
         """
-        model = self._whole.scratch()
-        try:
-            seen = profile_forward(model, open_model(model).entries, self._first_example(cancelled))
-        except Cancelled:
-            raise
-        except (ShrinkError, StopIteration):
+        seen = self._profile(self._whole.scratch(), cancelled)
+        if seen is None:
             return [], [], None
         names = [layer.name for layer in self.sketch.layers]
         return forward_order(names, seen.order), [seen.macs.get(name, 0) for name in names], seen.peak
+
+    def _profile(self, model: nn.Module, cancelled: CancelCheck) -> ForwardProfile | None:
+        """Run a model on the first example of the data; None if it cannot be."""
+        try:
+            return profile_forward(model, open_model(model).entries, self._first_example(cancelled))
+        except Cancelled:
+            raise
+        except (ShrinkError, StopIteration):
+            return None
 
     def race(self, compressed: CompressedModel, cancelled: CancelCheck) -> RaceRun:
         """Return a race of the dense model against a compressed one, started, on the first example of the data.
@@ -557,6 +563,29 @@ class ExplorerSession:
     def memory(self) -> int:
         """Return the bytes of weights and buffers as they run: pruning and rounding leave them as large as they are."""
         return sum(entry.nbytes for entry in self.weights.entries)
+
+    def measure_memory(self, recipe: Recipe, cancelled: CancelCheck) -> None:
+        """Find out what is left without a recipe's channels takes while it runs, for `known_memory`; needs data."""
+        key, base = _key(recipe), self._base(recipe)
+        if base is not self._whole and key not in self._memory and self.eval_data is not None:
+            seen = self._profile(base.scratch(), cancelled)
+            if seen is not None:
+                weights = sum(entry.nbytes for entry in base.weights.entries)
+                _remember(self._memory, key, {"weights": weights, "activations": seen.peak})
+
+    def known_memory(self, recipe: Recipe) -> dict[str, Any]:
+        """Return what was measured of a recipe as ``memory``: nothing where no channels go, the dense model's holds."""
+        found = self._memory.get(_key(recipe))
+        return {} if found is None else {"memory": found}
+
+    def memory_of(self, compressed: CompressedModel, cancelled: CancelCheck) -> dict[str, Any]:
+        """Return the same of a retrained or recovered model, which may have other widths than its recipe makes now."""
+        if compressed.narrowed is None or self.eval_data is None:
+            return {}
+        model = cast(nn.Module, compressed.model)
+        seen = self._profile(model, cancelled)
+        weights = sum(entry.nbytes for entry in open_model(model).entries)
+        return {} if seen is None else {"memory": {"weights": weights, "activations": seen.peak}}
 
     def compress(self, recipe: Recipe, recalibrated: bool = False) -> CompressedModel:
         """Return the compressed model, with batch norm as it came or recalibrated; the user's is untouched.
