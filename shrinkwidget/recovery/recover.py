@@ -116,8 +116,8 @@ def recover(
 
     Args:
         model: the dense module.
-        train_data: as for `evaluate`, or inputs alone: a tensor of them, or batches of one tensor each. Never test
-            data: what a model was fitted to cannot tell how good it is.
+        train_data: as for `evaluate`, or inputs alone: a tensor of them, batches of one tensor or of a dict each, or a
+            dict as the only batch. Never test data: what a model was fitted to cannot tell how good it is.
         recipe: a `Recipe`, or a number: the sparsity.
         methods: some of ``"error_compensation"`` (of linear layers and convolutions of one or two dimensions, see
             `shrinkwidget.recovery.error_compensation`), ``"bias_correction"`` (biases are moved by what the mean output

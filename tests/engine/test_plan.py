@@ -399,7 +399,7 @@ def test_a_judged_plan_tells_more_digits_than_the_uniform_recipe(judged: BudgetP
 def test_the_same_data_gives_the_same_plan_and_the_model_is_untouched() -> None:
     before = {name: tensor.clone() for name, tensor in MODEL.state_dict().items()}
     images = TRAIN[0][:64]
-    plans = [sw.plan(MODEL, "45 kB", images, bits=[2, 4]) for _ in range(2)]
+    plans = [sw.plan(MODEL, "45 kB", data, bits=[2, 4]) for data in (images, {"images": images})]
     assert plans[0].recipe == plans[1].recipe
     assert [c.error for c in plans[0].candidates] == [c.error for c in plans[1].candidates]
     assert all(torch.equal(before[name], tensor) for name, tensor in MODEL.state_dict().items())
