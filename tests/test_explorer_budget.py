@@ -76,7 +76,7 @@ def test_the_page_gets_the_frontier_once_it_asks_and_a_reason_where_there_is_non
 
 def test_locks_are_what_the_plan_did_not_write() -> None:
     session = ExplorerSession(sw.demo.model())
-    frontier = BudgetFrontier(session)
+    frontier = BudgetFrontier(lambda: session.sketch)
     locks = dict(frontier.settings(sw.Recipe(sparsity=0.5, bits=4, layers=LOCKS)).layers)
     assert locks == LOCKS
     for budget in (40_000, 90_000, 300_000):
@@ -98,7 +98,8 @@ def test_locks_are_what_the_plan_did_not_write() -> None:
 
 
 def test_wildcards_and_patterns_are_locks_too() -> None:
-    frontier = BudgetFrontier(ExplorerSession(sw.demo.model()))
+    session = ExplorerSession(sw.demo.model())
+    frontier = BudgetFrontier(lambda: session.sketch)
     asked = sw.Recipe(layers={"stage3.*": dict(bits=4)})
     planned = frontier.recipe(60_000, asked)
     assert frontier.settings(planned).layers == asked.layers

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from threading import RLock
 from typing import Any
 
+from ..analysis.sketch import Sketch
 from ..errors import ShrinkError
 from ..planning.bit_allocation import BitAllocation, allocate
 from ..planning.plan import plan
 from ..recipe import Override, Recipe
-from .explorer_backend import ExplorerSession
 
 
 class BudgetFrontier:
@@ -20,8 +21,8 @@ class BudgetFrontier:
     have.
     """
 
-    def __init__(self, session: ExplorerSession) -> None:
-        self._session = session
+    def __init__(self, sketch: Callable[[], Sketch]) -> None:
+        self._sketch = sketch  # asked for each time: it learns of channels later, and a closed explorer has none
         self._lock = RLock()  # the worker plans for the page, and whoever sets a budget in Python
         self._asked: Recipe | None = None
         self._steps: BitAllocation | None = None
@@ -36,12 +37,12 @@ class BudgetFrontier:
         with self._lock:
             asked = self.settings(recipe)
             if self._steps is None or asked != self._asked:
-                self._steps, self._asked = allocate(self._session.sketch, asked), asked
+                self._steps, self._asked = allocate(self._sketch(), asked), asked
             return self._steps
 
     def recipe(self, budget: int, recipe: Recipe) -> Recipe:
         """Return the best recipe of at most so many bytes, beside what another one says; raises as `sw.plan` does."""
-        steps, look = self.steps(recipe), self._session.sketch
+        steps, look = self.steps(recipe), self._sketch()
         at = steps.within(budget)
         if at is None or budget > look.original_nbytes:  # it says what is possible, and why
             return plan(look, budget, recipe=self._asked).recipe

@@ -248,7 +248,7 @@ class Explorer(BaseWidget):
         view: str = "full",
     ) -> None:
         self._session: ExplorerSession | None = session
-        self._frontiers = BudgetFrontier(session)
+        self._frontiers = BudgetFrontier(lambda: self._open().sketch)
         self._pictured: Recipe | None = None
         self._logged: set[str] = set()
         self._run: TrainingRun[CompressedModel] | None = None
@@ -1213,7 +1213,7 @@ class Explorer(BaseWidget):
                 _stale="",
                 _frontier=None,
             )
-            self.budget, self._frontiers = None, BudgetFrontier(session)
+            self.budget, self._frontiers = None, BudgetFrontier(lambda: self._open().sketch)
             _WORKER.forget(self._sensitivity_key)
             self.stop_recovery()
             self.stop_race()
