@@ -4,6 +4,7 @@ import { useSignal } from "@preact/signals";
 import { bytes, percent } from "../charts/number-format";
 import { intervalText, metricValue } from "../charts/score-format";
 import { Question } from "../ui/save-prompts";
+import { WorkLine } from "../ui/work-line";
 import type { Exported, ExportTarget } from "./host-interface";
 import { useView } from "./open-and-hover-state";
 import { COVERED } from "./prediction";
@@ -82,24 +83,8 @@ export function ExportLine() {
   if (state.notice.value === "gone") return null;
   if (now === "done" && exported) return <Result exported={exported} />;
   if (now !== "running") return null;
-  return (
-    <div class="sw-recovery" data-testid="exporting">
-      <p class="sw-hint">
-        exporting: {text}{" "}
-        <button
-          type="button"
-          class="sw-link"
-          data-testid="stop-export"
-          onClick={() => state.send({ do: "stop_export" })}
-        >
-          stop
-        </button>
-      </p>
-      <span class="sw-progress" data-state="running" aria-hidden="true">
-        <i style={{ width: `${100 * done}%` }} />
-      </span>
-    </div>
-  );
+  const stop = () => state.send({ do: "stop_export" });
+  return <WorkLine words={`exporting: ${text}`} done={done} stop={stop} testid="exporting" stopId="stop-export" />;
 }
 
 function Result({ exported }: { exported: Exported }) {

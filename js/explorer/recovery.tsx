@@ -1,5 +1,6 @@
 // The button "Recover": accuracy won back without retraining, in the bytes there are; and how far that is.
 
+import { WorkLine } from "../ui/work-line";
 import { useView } from "./open-and-hover-state";
 import { COVERED } from "./prediction";
 
@@ -32,7 +33,7 @@ export function RecoveryLine() {
   if (state.notice.value === "gone") return null;
   if (now === "failed" && recipe === state.recipeText.value) {
     return (
-      <div class="sw-recovery" data-testid="recovery">
+      <div class="sw-work" data-testid="recovery">
         <p class="sw-hint sw-failed" role="alert">
           {text}
         </p>
@@ -40,22 +41,6 @@ export function RecoveryLine() {
     );
   }
   if (now !== "running") return null;
-  return (
-    <div class="sw-recovery" data-testid="recovery">
-      <p class="sw-hint">
-        recovering: {text}{" "}
-        <button
-          type="button"
-          class="sw-link"
-          data-testid="stop-recovery"
-          onClick={() => state.send({ do: "stop_recovery" })}
-        >
-          stop
-        </button>
-      </p>
-      <span class="sw-progress" data-state="running" aria-hidden="true">
-        <i style={{ width: `${100 * done}%` }} />
-      </span>
-    </div>
-  );
+  const stop = () => state.send({ do: "stop_recovery" });
+  return <WorkLine words={`recovering: ${text}`} done={done} stop={stop} testid="recovery" stopId="stop-recovery" />;
 }

@@ -249,6 +249,32 @@ class BackgroundRun(ABC, Generic[Result, Now]):
                 log.exception("what observes %s failed", self._what)
 
 
+class GrowingRun(BackgroundRun[Result, Result]):
+    """A run whose progress is its result so far: one that is stopped keeps what it has.
+
+    The dense model's score is the first step; without it there is no result.
+    """
+
+    _done: ClassVar[str] = "computed"
+    """What it does, in a word."""
+
+    @property
+    def result(self) -> Result:
+        """What the call would have returned; of a run that was stopped, what was known until then.
+
+        Raises:
+            ShrinkError: while it is not over, if it was stopped before the dense model was scored, or what it failed
+                with, if it did.
+        """
+        if self._error is not None:
+            raise self._error
+        if self._result is None:
+            if self.over:
+                raise ShrinkError(f"this run was stopped before the dense model was scored: nothing was {self._done}")
+            raise ShrinkError(f"this run is {self.state}: .wait() for its result, or take .progress")
+        return self._result
+
+
 _LIVE: Final[weakref.WeakSet[BackgroundRun[Any, Any]]] = weakref.WeakSet()
 
 

@@ -17,14 +17,14 @@ from ..analysis.sketch import Sketch, counted
 from ..argument_checks import plain, public
 from ..compression.apply_recipe import copied, select_layers, writer
 from ..compression.encode_and_decode_layer import fit, on_grid
-from ..errors import ArgumentError, Cancelled, ShrinkError, nearest, quoted
+from ..errors import ArgumentError, Cancelled, nearest, quoted
 from ..recipe import Recipe, checked_recipe, layer_label, layer_matches
 from .calibration import calibrated
 from .data_subset import DataSubset, checked_samples, draw_subset
 from .evaluate import CompressedLike, MetricLike, Score, runnable, scores
 from .metrics import resolve
 from .predictions_and_labels import LabelRules
-from .run_in_background import PATIENCE_SECONDS, BackgroundRun
+from .run_in_background import PATIENCE_SECONDS, GrowingRun
 
 Kind: TypeAlias = Literal["sparsity", "bits"]
 
@@ -227,7 +227,7 @@ def _amount_text(kind: Kind, amount: float) -> str:
     return f"{100 * amount:g} %" if kind == "sparsity" else f"{amount} bit{'s' * (amount != 1)}"
 
 
-class SensitivityRun(BackgroundRun[Sensitivity, Sensitivity]):
+class SensitivityRun(GrowingRun[Sensitivity]):
     """A measurement that `sensitivity` starts with ``background=True``; its `progress` is what is known so far.
 
     Every method may be called from any thread. `pause` takes effect after the layer that is being measured, `stop`
@@ -243,6 +243,7 @@ class SensitivityRun(BackgroundRun[Sensitivity, Sensitivity]):
     """
 
     _what = "the measurement"
+    _done = "measured"
 
     def __init__(self, title: str, measure: Callable[[Watch], Iterator[Sensitivity]]) -> None:
         super().__init__()
@@ -259,22 +260,6 @@ class SensitivityRun(BackgroundRun[Sensitivity, Sensitivity]):
                 raise
         assert found is not None  # the first step is the dense score
         return found
-
-    @property
-    def result(self) -> Sensitivity:
-        """What `sensitivity` would have returned; of a run that was stopped, what was measured until then.
-
-        Raises:
-            ShrinkError: while it is not over, if it was stopped before the dense model was scored, or what it failed
-                with, if it did.
-        """
-        if self._error is not None:
-            raise self._error
-        if self._result is None:
-            if self.over:
-                raise ShrinkError("this run was stopped before the dense model was scored: nothing was measured")
-            raise ShrinkError(f"this run is {self.state}: .wait() for its result, or take .progress")
-        return self._result
 
     def __repr__(self) -> str:
         now = self.progress

@@ -36,14 +36,14 @@ from ..analysis.run_without_side_effects import alone_in_memory, device_of, move
 from ..argument_checks import meant, plain, public
 from ..compressed_model import CompressedModel
 from ..compression.apply_recipe import copied
-from ..errors import ArgumentError, Cancelled, MethodError, ModelError, ShrinkError, TrainingError, a_type, quoted
+from ..errors import ArgumentError, Cancelled, MethodError, ModelError, TrainingError, a_type, quoted
 from ..evaluation.batches import as_pair, first_example, prepared, refuse_no_data
 from ..evaluation.batchnorm_statistics import unlabelled
 from ..evaluation.data_subset import draw_subset
 from ..evaluation.evaluate import MetricLike, Score
 from ..evaluation.metrics import resolve
 from ..evaluation.predictions_and_labels import LabelRules
-from ..evaluation.run_in_background import PATIENCE_SECONDS, BackgroundRun
+from ..evaluation.run_in_background import PATIENCE_SECONDS, GrowingRun
 from ..method_registry import Kind, register
 from ..recipe import Recipe, recipe_from
 from ..recovery.recover import checked_methods
@@ -169,7 +169,7 @@ class Sweep:
         )
 
 
-class SweepRun(BackgroundRun[Sweep, Sweep]):
+class SweepRun(GrowingRun[Sweep]):
     """A sweep that `sweep` starts with ``background=True``; its `progress` is what is known so far.
 
     Every method may be called from any thread. Looping over it gives the points as they are done. `stop` takes effect
@@ -228,22 +228,6 @@ class SweepRun(BackgroundRun[Sweep, Sweep]):
             seen += len(new)
         if self._error is not None:
             raise self._error
-
-    @property
-    def result(self) -> Sweep:
-        """What `sweep` would have returned; of a run that was stopped, what was computed until then.
-
-        Raises:
-            ShrinkError: while it is not over, if it was stopped before the dense model was scored, or what it failed
-                with, if it did.
-        """
-        if self._error is not None:
-            raise self._error
-        if self._result is None:
-            if self.over:
-                raise ShrinkError("this run was stopped before the dense model was scored: nothing was computed")
-            raise ShrinkError(f"this run is {self.state}: .wait() for its result, or take .progress")
-        return self._result
 
     def __repr__(self) -> str:
         done = 0 if self.progress is None else len(self.progress.points)
