@@ -15,6 +15,7 @@ import shrinkwidget as sw
 from shrinkwidget.analysis.sketch import Sketch
 from shrinkwidget.compression.apply_recipe import copied
 from shrinkwidget.figures.figures_of import _devices_of
+from shrinkwidget.figures.ridge_plot import gone_word
 from shrinkwidget.widgets.explorer import Explorer, _Result
 from shrinkwidget.widgets.export_button import export_targets
 
@@ -122,6 +123,9 @@ def test_pictures_show_what_is_left(explorer: Explorer, tmp_path: Path) -> None:
     assert "50\u202f% of the channels removed" in explorer._snapshot()["text/plain"]
     saved = sw.figures.save(explorer.figure("silhouette", width="nature-single"), tmp_path / "silhouette.svg")
     assert "without the channels that went" in saved.read_text()
+    assert explorer.estimate is not None
+    assert gone_word(explorer.estimate) == "pruned, or gone with channels,"
+    assert gone_word(sw.estimate(explorer.sketch, 0.5)) == "pruned"
     assert explorer.to_html(tmp_path / "page.html") < 700_000
 
 

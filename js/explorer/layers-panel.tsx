@@ -1,5 +1,6 @@
 // The panel of layers: the ridge or its table, and the chosen layer enlarged below.
 
+import { removesChannels } from "../core/recipe";
 import { Choice, options, Toggle } from "../ui/inputs";
 import { LayerDetail } from "./layer-detail";
 import { LayerTable } from "./layer-table";
@@ -48,12 +49,15 @@ export function LayersPanel() {
 
 /** What the marks of the ridge mean, said once. */
 function Legend() {
+  const { state } = useView();
+  // what goes with a channel is missing from a layer's histogram as what is pruned is, and no column counts it
+  const pruned = removesChannels(state.recipe.value) ? "pruned, or gone with channels" : "pruned";
   return (
     <span class="sw-legend">
       {(["original", "kept", "pruned", "grid"] as const).map((word) => (
         <span key={word}>
           <i class={`sw-key-${word}`} />
-          {word}
+          {word === "pruned" ? pruned : word}
         </span>
       ))}
     </span>

@@ -67,7 +67,7 @@ def draw_ridge(canvas: Canvas, frame: Frame, sketch: Sketch, estimate: Estimate,
     plot = Frame(frame.left + label, frame.top + 40, frame.width - label - _NUMBERS, frame.row)
     span = shared_span(sketch.layers)
     rows = layer_rows(sketch, estimate, chosen, span, plot.width)
-    _title(canvas, frame, sketch, len(rows))
+    _title(canvas, frame, sketch, len(rows), gone_word(estimate))
     _axis(canvas, plot, span, len(rows))
     for i, row in enumerate(rows):
         _numbers(canvas, frame, plot, i, row, label, estimate.exact)
@@ -93,16 +93,21 @@ def layer_rows(
     return rows
 
 
+def gone_word(estimate: Estimate) -> str:
+    """Return what the hatched part of a histogram is: what goes with a channel is missing from it, too."""
+    return "pruned, or gone with channels," if estimate.recipe.removes_channels else "pruned"
+
+
 def global_threshold(sketch: Sketch, estimate: Estimate) -> float:
     """Return the threshold below which the weights of all layers ranked together are pruned; 0 if there is none."""
     plans = sketch.plans(estimate.recipe)
     return next((e.threshold for e, p in zip(estimate.layers, plans, strict=True) if p.scope == "global"), 0.0)
 
 
-def _title(canvas: Canvas, frame: Frame, sketch: Sketch, rows: int) -> None:
+def _title(canvas: Canvas, frame: Frame, sketch: Sketch, rows: int, gone: str) -> None:
     number = f"THE {rows} LARGEST OF {len(sketch.layers)} LAYERS" if rows < len(sketch.layers) else "LAYERS"
     width = canvas.text(frame.left, frame.top + 6, number, size=10.5, bold=True, color=MUTED)
-    legend = "original outlined · effective weights filled · pruned hatched"
+    legend = f"original outlined · effective weights filled · {gone} hatched"
     legend = canvas.fitted(legend, frame.width - width - 10, size=10.5)
     canvas.text(frame.left + width + 10, frame.top + 6, legend, size=10.5, color=MUTED)
     right = frame.left + frame.width - _NUMBERS

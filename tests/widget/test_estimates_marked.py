@@ -220,6 +220,7 @@ def test_dragged_channels_are_exact_and_what_is_left_is_kept_exported_and_raced(
     assert "≈" not in text(page.part("ratio")) + text(page.part("macs")) + text(page.part("pruned"))
     assert page.score() == book.python("ex.score.value") < 0.6
     expect(page.part("without-channels")).to_contain_text("collapses without its channels until it is retrained")
+    expect(page.view.get_by_text("pruned, or gone with channels")).to_be_visible()
     page.press("layers-table")
     shape = book.python("'×'.join(map(str, ex.compress().model.get_submodule('stem').weight.shape))")
     expect(page.part("layer-tables").locator("tbody tr").first).to_contain_text(f"16×1×3×3 → {shape}")
