@@ -131,31 +131,9 @@ def layer_options(layer: LayerSketch, choices: Choices) -> LayerOptions:
             f"choose from contradict each other"
         )
     pruned, plans = np.array(choices.sparsities), choices.plans
-    knots = np.array([s for s in _KNOTS if pruned[0] < s < pruned[-1]])
-    knots = np.unique(np.concatenate([pruned[:1], knots, pruned[-1:]]))
-    noise, lost = np.zeros((len(plans), len(knots))), np.zeros(len(knots))
-    # beside what is pruned, errors of many bits are small, and those of floats next to nothing
-    asked = np.array([_rarely(len(knots), plan.bits) for plan in plans])
-    kept = np.zeros((len(plans), len(pruned)), dtype=np.int64)
-    for place, knot in enumerate(knots):
-        outcome = choices.importance.survival(layer, replace(plans[0], sparsity=float(knot)), NO_CUT)
-        if outcome is None:
-            raise _no_estimate(choices.structure if choices.structure.sparsity else choices.importance, layer)
-        lost[place], survivors = outcome.pruned_energy, layer.energy - outcome.pruned_energy
-        for row, plan in enumerate(plans):
-            if not asked[row, place]:
-                continue
-            found = rounding_noise(layer, plan, outcome, survivors)
-            if found is None:
-                raise _no_estimate(plan.quantizer, layer)
-            noise[row, place] = found / survivors if survivors > 0 else 0.0
-    # zeros that are there count as pruned
     cut = np.rint(pruned * layer.n)
-    kept[:] = layer.n - np.maximum(cut, layer.zeros).astype(np.int64)
-    if not cut[0] or choices.structure.sparsity is not None:
-        for row, plan in enumerate(plans) if layer.zeros or cut[0] else ():
-            first = choices.importance.survival(layer, plan, NO_CUT)
-            kept[row, 0] = layer.n if first is None else first.kept
+    knots, lost, noise, asked = _errors_at_knots(layer, choices)
+    kept = _kept(layer, choices, cut)
     # by magnitude the value table tells the energy below any cut, and no knots are needed
     if choices.importance.of_magnitude and choices.structure.sparsity is None:
         m = layer.magnitudes
@@ -181,6 +159,44 @@ def layer_options(layer: LayerSketch, choices: Choices) -> LayerOptions:
         kept=kept.reshape(-1),
         error=np.clip(np.concatenate(error), 0.0, 1.0),
     )
+
+
+def _errors_at_knots(layer: LayerSketch, choices: Choices) -> tuple[Floats, Floats, Floats, NDArray[np.bool_]]:
+    """Return errors at some sparsities, from which those of all are interpolated: few are enough, and each costs time.
+
+    They are the sparsities (n,), the energy that is pruned there (n,), the relative error of rounding what is left, of
+    every plan (plans, n), and where that was looked up (plans, n): it is zero elsewhere.
+    """
+    pruned, plans = np.array(choices.sparsities), choices.plans
+    knots = np.array([s for s in _KNOTS if pruned[0] < s < pruned[-1]])
+    knots = np.unique(np.concatenate([pruned[:1], knots, pruned[-1:]]))
+    noise, lost = np.zeros((len(plans), len(knots))), np.zeros(len(knots))
+    # beside what is pruned, errors of many bits are small, and those of floats next to nothing
+    asked = np.array([_rarely(len(knots), plan.bits) for plan in plans])
+    for place, knot in enumerate(knots):
+        outcome = choices.importance.survival(layer, replace(plans[0], sparsity=float(knot)), NO_CUT)
+        if outcome is None:
+            raise _no_estimate(choices.structure if choices.structure.sparsity else choices.importance, layer)
+        lost[place], survivors = outcome.pruned_energy, layer.energy - outcome.pruned_energy
+        for row in np.flatnonzero(asked[:, place]):
+            found = rounding_noise(layer, plans[row], outcome, survivors)
+            if found is None:
+                raise _no_estimate(plans[row].quantizer, layer)
+            noise[row, place] = found / survivors if survivors > 0 else 0.0
+    return knots, lost, noise, asked
+
+
+def _kept(layer: LayerSketch, choices: Choices, cut: Floats) -> Ints:
+    """Return how many weights are left of every plan where so many are cut, exactly: (plans, sparsities)."""
+    # zeros that are there count as pruned
+    left = layer.n - np.maximum(cut, layer.zeros).astype(np.int64)
+    kept = np.tile(left, (len(choices.plans), 1))
+    # a structure keeps a number of its own; and where nothing is cut, zeros go only of a plan that can leave them out
+    if choices.structure.sparsity is not None or (layer.zeros and not cut[0]):
+        for row, plan in enumerate(choices.plans):
+            first = choices.importance.survival(layer, plan, NO_CUT)
+            kept[row, 0] = layer.n if first is None else first.kept
+    return kept
 
 
 def _rarely(knots: int, bits: int) -> NDArray[np.bool_]:
