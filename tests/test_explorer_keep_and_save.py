@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 import shrinkwidget as sw
-from shrinkwidget.analysis.model_checksum import ModelChecksum, checksum
+from shrinkwidget.analysis.model_checksum import checksum
 from shrinkwidget.errors import ModelError
 from shrinkwidget.widgets.explorer import Explorer
 from shrinkwidget.widgets.keep_and_save import is_packed
@@ -269,14 +268,6 @@ def test_a_checksum_depends_on_every_bit_and_its_place() -> None:
     assert checksum(large) != checksum(large.flip(0))
     assert checksum(large.view(100, 1000).t()) != checksum(large)
     assert checksum(torch.cat([torch.zeros(1), large])[1:]) == checksum(large)
-
-
-def test_looking_costs_little() -> None:
-    model = nn.Sequential(*(nn.Linear(1000, 1000) for _ in range(5)))
-    looked = ModelChecksum.of(model)
-    setup = time.process_time()
-    assert looked.difference(model) == ""
-    assert time.process_time() - setup < 0.1  # of 5 million weights; about 0.005
 
 
 # what is closed, and what a page cannot do

@@ -423,10 +423,8 @@ def test_the_other_checkpoint_must_be_in_the_root_and_readable(server: Server, m
 
 def test_a_second_opening_answers_from_the_cache_until_the_file_changes(server: Server, many: Path) -> None:
     first = look(server, many).sketch().encode()
-    begun = time.monotonic()
     again = look(server, many)
-    assert time.monotonic() - begun < 1.5
-    assert again.of("ready") == []
+    assert again.of("ready") == []  # no process was started for it
     assert again.sketch().encode() == first
     (many.parent / "other.safetensors").write_bytes(many.read_bytes())
     state = matrices(2)

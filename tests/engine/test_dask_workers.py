@@ -133,10 +133,8 @@ def test_one_that_is_stopped_leaves_nothing_running(threads: Any, tmp_path: Path
     data = [(VALID[0][i : i + 1], VALID[1][i : i + 1]) for i in range(100)]
     run = sw.sweep(MODEL, RECIPES, data, Slow(log, 0.02), client=threads, background=True)
     next(iter(run))
-    start = time.monotonic()
     run.stop()
     assert run.wait(30)
-    assert time.monotonic() - start < 5
     assert run.state == "stopped"
     assert 1 <= len(run.result.points) < len(RECIPES)
     # Dask cannot end a task that runs, but it sees before its next batch that nobody waits for it

@@ -201,10 +201,8 @@ def test_a_race_in_the_background_tells_how_far_it_is_and_ends_at_once() -> None
     run.observe(lambda run: seen.append(-1 if run.progress is None else run.progress.done))
     with pytest.raises(ShrinkError, match="this race is running"):
         _ = run.result
-    before = time.monotonic()
     run.stop()
-    assert run.wait(30)
-    assert time.monotonic() - before < 20  # it would sleep for minutes
+    assert run.wait(30)  # it would sleep for minutes
     assert run.state == "stopped"
     with pytest.raises(ShrinkError, match="was stopped: it has no result"):
         _ = run.result
