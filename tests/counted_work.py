@@ -8,8 +8,8 @@ from types import FrameType
 from typing import Any
 
 
-def lines_run(work: Callable[[], object]) -> int:
-    """Return how many lines of Python `work` runs on this thread, itself and all that it calls."""
+def lines_run(work: Callable[..., object], *arguments: object) -> int:
+    """Return how many lines of Python `work(*arguments)` runs on this thread, itself and all that it calls."""
     count = 0
 
     def trace(frame: FrameType, event: str, argument: Any) -> Any:  # noqa: ARG001
@@ -20,7 +20,7 @@ def lines_run(work: Callable[[], object]) -> int:
     before = sys.gettrace()
     sys.settrace(trace)
     try:
-        work()
+        work(*arguments)
     finally:
         sys.settrace(before)
     return count
