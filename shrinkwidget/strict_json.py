@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from typing import Any
 
 from .errors import quoted
@@ -18,9 +19,11 @@ def parse(text: str | bytes) -> Any:
         ValueError: with a sentence about "it".
     """
     try:
+        text = text.decode() if isinstance(text, bytes) else text
         found = json.loads(text, object_pairs_hook=_no_key_twice, parse_constant=_no_number)
-        # JSON allows "\ud800" alone, which no UTF-8 can say: found by writing it out again.
-        json.dumps(found, ensure_ascii=False).encode()
+        # JSON allows "\ud800" alone, which no UTF-8 can say: found by writing it out again, where there may be one.
+        if not text.isascii() or "\\ud" in text.lower():
+            json.dumps(found, ensure_ascii=False).encode()
     except _Refused:
         raise
     except (TypeError, ValueError, RecursionError) as error:
@@ -33,11 +36,10 @@ class _Refused(ValueError):
 
 
 def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in found:
-            raise _Refused(f"it has the key {quoted(key)} twice")
-        found[key] = value
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(key for key, times in Counter(key for key, _ in pairs).items() if times > 1)
+        raise _Refused(f"it has the key {quoted(twice)} twice")
     return found
 
 
