@@ -74,7 +74,7 @@ def erk(_: Subject, look: Sketch) -> Allocation:
     return sparsities
 
 
-def fitting(look: Sketch, allocation: Allocation | None, budget: int) -> Iterator[tuple[str, sw.Recipe, bool]]:
+def fitting(look: Sketch, allocation: Allocation | None, budget: int) -> Iterator[tuple[int, sw.Recipe]]:
     """Yield for each number of bits the least sparse recipe that fits: of an allocation, or the same in each layer."""
     for bits in BITS:
 
@@ -94,7 +94,7 @@ def fitting(look: Sketch, allocation: Allocation | None, budget: int) -> Iterato
             middle = (low + high) // 2
             low, high = (low, middle) if estimated_bytes(look, recipe(middle)) <= budget else (middle, high)
         if high < 1000:
-            yield f"{bits} bits", recipe(high), False
+            yield bits, recipe(high)
 
 
 def chosen(subject: Subject, judge: OutputJudge, look: Sketch, budget: int) -> dict[str, sw.Recipe]:
@@ -108,7 +108,9 @@ def chosen(subject: Subject, judge: OutputJudge, look: Sketch, budget: int) -> d
         "uniform": planned.comparison.uniform.recipe,
     }
     for name, allocation in (("layer-wise", None), ("LAMP", lamp(subject, look)), ("ERK", erk(subject, look))):
-        tried = judged(judge, look, list(fitting(look, allocation, budget)), budget)
+        recipes = fitting(look, allocation, budget)
+        every = (judged(judge, look, f"{bits} bits", recipe, False, budget) for bits, recipe in recipes)
+        tried = [one for one in every if one is not None]
         if tried:
             found[name] = compare(tried, judge)[0].recipe
     return found

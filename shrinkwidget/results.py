@@ -16,8 +16,9 @@ from .performance.device_fit import Device, DeviceFit
 from .performance.energy_theory import EnergyRatio
 from .performance.process_memory import Memory
 from .performance.race import Race, RaceRun
-from .planning.frontier import Frontier
-from .planning.plan import BudgetPlan
+from .planning.budget_plan import BudgetPlan
+from .planning.frontier import Frontier, FrontierRun
+from .planning.plan import PlanRun
 from .sweeps.sweep import Sweep, SweepRun
 from .sweeps.sweep_point import SweepPoint
 from .training.background_run import TrainingRun
@@ -36,8 +37,10 @@ __all__ = [
     "Exported",
     "FixedWidth",
     "Frontier",
+    "FrontierRun",
     "Memory",
     "ModelSummary",
+    "PlanRun",
     "PredictionComparison",
     "Race",
     "RaceRun",

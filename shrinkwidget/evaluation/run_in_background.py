@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import threading
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from functools import cache
-from typing import Any, ClassVar, Final, Generic, Literal, Self, TypeAlias, TypeVar
+from typing import Any, ClassVar, Final, Generic, Literal, Protocol, Self, TypeAlias, TypeVar
 
-from ..analysis.parallel import before_exit
-from ..analysis.run_without_side_effects import reason
+from tqdm import tqdm
+
+from ..analysis.parallel import Watch, before_exit
+from ..analysis.run_without_side_effects import preserve_rng_state, reason
 from ..errors import Cancelled, ShrinkError
 from .batches import wait_for_readers
 
@@ -252,27 +255,74 @@ class BackgroundRun(ABC, Generic[Result, Now]):
 class GrowingRun(BackgroundRun[Result, Result]):
     """A run whose progress is its result so far: one that is stopped keeps what it has.
 
-    The dense model's score is the first step; without it there is no result.
+    Args:
+        title: what is worked on, in words: the model's class.
+        compute: yields what is known, and more each time, until it is all; it is given what to poll for a stop.
     """
 
     _done: ClassVar[str] = "computed"
     """What it does, in a word."""
+    _first: ClassVar[str] = "the dense model was scored"
+    """Its first step, without which there is no result."""
+
+    def __init__(self, title: str, compute: Callable[[Watch], Iterator[Result]]) -> None:
+        super().__init__()
+        self._title, self._compute = title, compute
+
+    def _steps(self) -> Generator[Result, None, Result]:
+        known: Result | None = None
+        try:
+            for known in self._compute(self._is_stopping):
+                yield known
+        except Cancelled:
+            if known is None:
+                raise
+        assert known is not None
+        return known
 
     @property
     def result(self) -> Result:
         """What the call would have returned; of a run that was stopped, what was known until then.
 
         Raises:
-            ShrinkError: while it is not over, if it was stopped before the dense model was scored, or what it failed
-                with, if it did.
+            ShrinkError: while it is not over, if it was stopped before there was any result, or what it failed with, if
+                it did.
         """
         if self._error is not None:
             raise self._error
         if self._result is None:
             if self.over:
-                raise ShrinkError(f"this run was stopped before the dense model was scored: nothing was {self._done}")
+                raise ShrinkError(f"this run was stopped before {self._first}: nothing was {self._done}")
             raise ShrinkError(f"this run is {self.state}: .wait() for its result, or take .progress")
         return self._result
+
+
+class Growing(Protocol):
+    """A result that says how much of it is still to come."""
+
+    @property
+    def pending(self) -> int:
+        """The number of pieces that are still to come."""
+
+
+Grown = TypeVar("Grown", bound=Growing)
+
+
+def computed(steps: Iterator[Grown], desc: str, unit: str, progress: bool) -> Grown:
+    """Return the last of what a computation yields, on the caller's thread, with a bar if `progress` says so.
+
+    The generators of random numbers are then where they were. On another thread that would undo what the caller has
+    drawn meanwhile, so that a `GrowingRun` leaves them alone.
+    """
+    # a notebook is no terminal, but shows the bar of one
+    hidden = not progress or (None if "ipykernel" not in sys.modules else False)
+    found: Grown | None = None
+    with preserve_rng_state(), tqdm(unit=unit, desc=desc, disable=hidden, leave=False) as bar:
+        for found in steps:
+            bar.total = bar.total or found.pending
+            bar.update(bar.total - found.pending - bar.n)
+    assert found is not None
+    return found
 
 
 _LIVE: Final[weakref.WeakSet[BackgroundRun[Any, Any]]] = weakref.WeakSet()

@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal, TypeAlias, cast, overload
 
 from torch import nn
-from tqdm import tqdm
 
 from ..analysis.model_tensors import ModelTensors, open_model
 from ..analysis.parallel import Watch, never
-from ..analysis.run_without_side_effects import preserve_rng_state
 from ..analysis.sketch import Sketch, counted
 from ..argument_checks import plain, public
 from ..compression.apply_recipe import copied, select_layers, writer
 from ..compression.encode_and_decode_layer import fit, on_grid
-from ..errors import ArgumentError, Cancelled, nearest, quoted
+from ..errors import ArgumentError, nearest, quoted
 from ..recipe import Recipe, checked_recipe, layer_label, layer_matches
 from .calibration import calibrated
 from .data_subset import DataSubset, checked_samples, draw_subset
 from .evaluate import CompressedLike, MetricLike, Score, runnable, scores
 from .metrics import resolve
 from .predictions_and_labels import LabelRules
-from .run_in_background import PATIENCE_SECONDS, GrowingRun
+from .run_in_background import PATIENCE_SECONDS, GrowingRun, computed
 
 Kind: TypeAlias = Literal["sparsity", "bits"]
 
@@ -245,22 +242,6 @@ class SensitivityRun(GrowingRun[Sensitivity]):
     _what = "the measurement"
     _done = "measured"
 
-    def __init__(self, title: str, measure: Callable[[Watch], Iterator[Sensitivity]]) -> None:
-        super().__init__()
-        self._title = title
-        self._measure = measure
-
-    def _steps(self) -> Generator[Sensitivity, None, Sensitivity]:
-        found: Sensitivity | None = None
-        try:
-            for found in self._measure(self._is_stopping):
-                yield found
-        except Cancelled:
-            if found is None:
-                raise
-        assert found is not None  # the first step is the dense score
-        return found
-
     def __repr__(self) -> str:
         now = self.progress
         where = "" if now is None else f", {len(now.layers)} of {len(now.layers) + now.pending} layers"
@@ -377,20 +358,13 @@ def sensitivity(
         # here, and not before the run begins: reading may take its time, and Stop ends it
         data = draw_subset(eval_data, samples, seed, batch_size, stopped, patience)
         rules = LabelRules(ignore_index, next_token)
-        return sensitivity_steps(
+        yield from sensitivity_steps(
             module, weights, known, data, kind, amounts, chosen, names, metric, rules, stopped
         )  # fmt: skip
 
     if background:
         return SensitivityRun(type(module).__name__, lambda stopped: measure(stopped, PATIENCE_SECONDS)).start()
-    with preserve_rng_state():
-        steps = measure()
-        # a notebook is no terminal, but shows the bar of one
-        hidden = not progress or (None if "ipykernel" not in sys.modules else False)
-        with tqdm(total=len(names), unit="layer", desc="sensitivity", disable=hidden, leave=False) as bar:
-            for found in steps:
-                bar.update(len(found.layers) - bar.n)
-    return found
+    return computed(measure(), "sensitivity", "layer", progress)
 
 
 def checked_amounts(sparsity: object, bits: object) -> tuple[Kind, tuple[float, ...]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -12,13 +12,14 @@ from torch import Tensor, nn
 
 from ..analysis.estimate import Estimate
 from ..analysis.parallel import Watch, never
-from ..analysis.run_without_side_effects import call, device_of, eval_mode, preserve_rng_state
+from ..analysis.run_without_side_effects import call, device_of, eval_mode
 from ..analysis.sketch import Sketch
 from ..compressed_model import CompressedModel, compress
 from ..compression.apply_recipe import copied, writer
 from ..errors import Cancelled, DataError
 from ..evaluation.batches import Batch, batch_named, first_example, prepared
 from ..evaluation.batchnorm_statistics import batch_norms, recalibrate, recalibrating, unlabelled, unlabelled_examples
+from ..evaluation.evaluate import MetricLike, Score, runnable, scores
 from ..evaluation.predictions_and_labels import only_prediction
 from ..recipe import Recipe
 from .layer_options import Floats
@@ -70,9 +71,11 @@ class OutputJudge:
         DataError: for data that is none, holds NaN, or does not fit the model, naming the batch.
     """
 
-    def __init__(self, model: nn.Module, data: object, examples: int, stopped: Watch = never) -> None:
+    def __init__(
+        self, model: nn.Module, data: object, examples: int, stopped: Watch = never, patience: float | None = None
+    ) -> None:
         self.model, self.data, self._stopped = model, data, stopped
-        self._subset = unlabelled_examples(data, stopped, samples=examples)
+        self._subset = unlabelled_examples(data, stopped, patience, samples=examples)
         self._batches = list(self._prepared())
         if not self._batches:
             raise DataError("the data is empty: there is no batch to compare outputs on")
@@ -140,7 +143,7 @@ class OutputJudge:
     def _outputs(self, network: nn.Module, on_batch: bool = False) -> Tensor:
         """Return the outputs on all examples, float32 ``[n, …]`` flattened; on the batch's own statistics if asked."""
         found = []
-        with preserve_rng_state(), torch.no_grad(), recalibrating(network) if on_batch else eval_mode(network):
+        with torch.no_grad(), recalibrating(network) if on_batch else eval_mode(network):
             for number, batch in enumerate(self._batches, start=1):
                 if self._stopped():
                     raise Cancelled("cancelled while candidates were compared")
@@ -161,16 +164,35 @@ class Judged:
     estimate: Estimate
 
 
-def judged(judge: OutputJudge, look: Sketch, recipes: Sequence[tuple[str, Recipe, bool]], budget: int) -> list[Judged]:
-    """Return the candidates whose file fits the budget, counted to the byte: (name, recipe, whether it is a plan)."""
-    found = []
-    for name, recipe, planned in recipes:
-        small = compress(judge.model, recipe, sketch=look, example=judge.example() if recipe.removes_channels else None)
-        if small.nbytes <= budget and small.estimate is not None:
-            errors = judge.errors(small)
-            candidate = Candidate(name, recipe, small.nbytes, float(errors.mean()), planned)
-            found.append(Judged(candidate, errors, small.estimate))
-    return found
+def judged(judge: OutputJudge, look: Sketch, name: str, recipe: Recipe, planned: bool, budget: int) -> Judged | None:
+    """Return what becomes of a candidate, or None if its file, counted to the byte, does not fit the budget."""
+    small = compress(judge.model, recipe, sketch=look, example=judge.example() if recipe.removes_channels else None)
+    if small.nbytes > budget or small.estimate is None:
+        return None
+    errors = judge.errors(small)
+    return Judged(Candidate(name, recipe, small.nbytes, float(errors.mean()), planned), errors, small.estimate)
+
+
+def scored(
+    model: nn.Module | CompressedModel,
+    eval_data: object,
+    metric: MetricLike,
+    train_data: object = None,
+    stopped: Watch = never,
+    patience: float | None = None,
+) -> Score:
+    """Return what `evaluate` says of a model; with `train_data`, its own batch norms are recalibrated, not a copy's.
+
+    Raises:
+        Cancelled: when `stopped` says so, which is asked before every batch.
+        DataError: see `evaluate`.
+    """
+    network, provenance = runnable(model)
+    if train_data is not None:
+        examples = unlabelled_examples(train_data, stopped, patience)
+        provenance = recalibrate(network, examples, cancelled=stopped)
+    *_, last = scores(network, eval_data, metric, cancelled=stopped, patience=patience)
+    return last if provenance is None else replace(last, provenance=provenance)
 
 
 def compare(found: Sequence[Judged], judge: OutputJudge) -> tuple[Candidate, Comparison]:

@@ -36,7 +36,7 @@ from ..analysis.run_without_side_effects import alone_in_memory, device_of, move
 from ..argument_checks import meant, plain, public
 from ..compressed_model import CompressedModel
 from ..compression.apply_recipe import copied
-from ..errors import ArgumentError, Cancelled, MethodError, ModelError, TrainingError, a_type, quoted
+from ..errors import ArgumentError, MethodError, ModelError, TrainingError, a_type, quoted
 from ..evaluation.batches import as_pair, first_example, prepared, refuse_no_data
 from ..evaluation.batchnorm_statistics import unlabelled
 from ..evaluation.data_subset import draw_subset
@@ -192,24 +192,17 @@ class SweepRun(GrowingRun[Sweep]):
     def __init__(
         self, title: str, of: int, steps: Callable[[Watch], Iterator[tuple[Sweep, SweepPoint | None]]]
     ) -> None:
-        super().__init__()
-        self._title, self._of, self._compute = title, of, steps
+        super().__init__(title, lambda stopped: self._collected(steps(stopped)))
+        self._of = of
         self._came: list[SweepPoint] = []
 
-    def _steps(self) -> Generator[Sweep, None, Sweep]:
-        known: Sweep | None = None
-        try:
-            for known, point in self._compute(self._is_stopping):
-                if point is not None:
-                    with self._changed:
-                        self._came.append(point)
-                        self._changed.notify_all()
-                yield known
-        except Cancelled:
-            if known is None:
-                raise
-        assert known is not None  # the first step is the dense score
-        return known
+    def _collected(self, steps: Iterator[tuple[Sweep, SweepPoint | None]]) -> Iterator[Sweep]:
+        for known, point in steps:
+            if point is not None:
+                with self._changed:
+                    self._came.append(point)
+                    self._changed.notify_all()
+            yield known
 
     def __iter__(self) -> Iterator[SweepPoint]:
         seen = 0

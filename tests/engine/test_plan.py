@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import json
 import re
+import threading
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -14,6 +16,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils.data import DataLoader, TensorDataset
 
 import shrinkwidget as sw
 from shrinkwidget.evaluation.batchnorm_statistics import recalibrate, unlabelled, unlabelled_examples
@@ -340,6 +343,17 @@ def test_a_sketch_knows_its_layout_already() -> None:
 MODEL, TRAIN = sw.demo.model(), sw.demo.data("train")
 
 
+class Gate:
+    """Batches of the data, which come only when they are let through."""
+
+    def __init__(self) -> None:
+        self.open = threading.Event()
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        assert self.open.wait(60)
+        yield TRAIN[0][:64]
+
+
 @pytest.fixture(scope="module")
 def judged() -> BudgetPlan:
     return sw.plan(MODEL, "34 kB", TRAIN)
@@ -457,7 +471,7 @@ def test_a_network_without_batch_norm_is_judged_as_it_is() -> None:
 
 def test_the_frontier_rises_with_its_budgets() -> None:
     valid = sw.demo.data("valid")
-    found = sw.frontier(MODEL, TRAIN[0][:64], ["38 kB", "33.5 kB"], eval_data=valid)
+    found = sw.frontier(MODEL, ["38 kB", "33.5 kB"], TRAIN[0][:64], eval_data=valid)
     rows = found.to_rows()
     assert [row["budget"] for row in rows] == [33_500, 38_000]
     assert all(row["nbytes"] <= row["budget"] and row["error"] <= row["uniform"] for row in rows)
@@ -494,6 +508,80 @@ def test_a_single_value_is_a_list_of_one() -> None:
     assert {(p.bits, p.sparsity) for p in LOOK.plans(one.recipe)} == {(4, 0.7)}
 
 
+# ------------------------------------------------------------------------------------------------- in the background
+
+
+def test_a_plan_in_the_background_is_of_the_model_as_it_was() -> None:
+    model, gate, told = sw.demo.model(), Gate(), list[tuple[int, int]]()
+    run = sw.plan(model, "36 kB", gate, bits=[2, 4], examples=64, background=True)
+    run.observe(lambda run: told.append((len(run.progress.candidates), run.progress.pending)) if run.progress else None)
+    assert repr(run) == "PlanRun(DigitNet, running)"
+    with torch.no_grad():
+        model.stem.weight.zero_()  # as if it were trained on meanwhile
+    gate.open.set()
+    assert run.wait(60)
+    # by the weights alone; four plans and two uniform recipes; and once more, that it is done
+    assert told == [*((n, 6 - n) for n in range(7)), (6, 0)]
+    blocking = sw.plan(MODEL, "36 kB", TRAIN[0][:64], bits=[2, 4], examples=64)
+    assert run.result.candidates == blocking.candidates
+    assert run.result.recipe == blocking.recipe
+    assert blocking.pending == 0
+
+
+def test_a_plan_that_is_stopped_keeps_the_best_of_what_was_tried() -> None:
+    run = sw.plan(MODEL, "36 kB", TRAIN[0][:64], examples=64, background=True)
+    run.observe(lambda run: run.stop() if run.progress and len(run.progress.candidates) == 2 else None)
+    assert run.wait(60)
+    assert (run.state, len(run.result.candidates), run.result.pending) == ("stopped", 2, 8)
+    assert run.result.recipe == run.result.candidates[0].recipe
+    assert run.result.nbytes <= 36_000
+    assert "It was stopped: 8 candidates were not tried." in run.result.explain()
+    assert "stopped, 8 candidates not tried" in repr(run.result)
+    waiting = sw.plan(MODEL, "36 kB", Gate(), background=True)
+    waiting.stop()
+    assert waiting.wait(60)
+    with pytest.raises(sw.errors.ShrinkError, match="stopped before there was a first plan: nothing was planned"):
+        _ = waiting.result
+
+
+def test_a_frontier_that_is_stopped_keeps_the_budgets_that_were_done() -> None:
+    valid = sw.demo.data("valid")
+    run = sw.frontier(MODEL, ["34 kB", "36 kB", "40 kB"], eval_data=valid, background=True)
+    run.observe(lambda run: run.stop() if run.progress and len(run.progress) == 2 else None)
+    assert run.wait(60)
+    assert repr(run) == "FrontierRun(DigitNet, stopped, 2 of 3 budgets)"
+    found = run.result
+    assert [plan.budget for plan in found] == [34_000, 36_000]
+    assert found.scores == tuple(sw.evaluate(sw.compress(MODEL, plan.recipe), valid) for plan in found)
+    assert "Frontier of 2 budgets, 1 not planned, dense 100.0 %" in repr(found)
+
+
+def test_ctrl_c_leaves_a_model_and_random_numbers_as_they_were() -> None:
+    model = sw.demo.model().train()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    state, left = torch.get_rng_state(), 0
+
+    def press(*_: object) -> None:
+        nonlocal left
+        left -= 1
+        torch.rand(3)
+        if left == 0:
+            raise KeyboardInterrupt
+
+    hook = torch.nn.modules.module.register_module_forward_hook(
+        lambda module, *_: press() if type(module) is type(model) else None
+    )
+    try:
+        for left in (1, 3, 6, 12):  # noqa: B007  # the dense network, a candidate's batch norms, its outputs, a layer
+            with pytest.raises(KeyboardInterrupt):
+                sw.plan(model, "36 kB", TRAIN[0][:64], examples=64, progress=False)
+            assert model.training
+            assert torch.equal(torch.get_rng_state(), state)
+            assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+    finally:
+        hook.remove()
+
+
 @pytest.mark.parametrize(
     ("call", "error", "sentence"),
     [
@@ -515,6 +603,7 @@ def test_a_single_value_is_a_list_of_one() -> None:
         (lambda: sw.plan(LOOK, "30 kB", of=cast(Any, "ram")), "ArgumentError", "must be 'file'.* or 'download'"),
         (lambda: sw.frontier(LOOK, budgets=["1 point"]), "ArgumentError", "are bytes of the packed file"),
         (lambda: sw.frontier(LOOK, budgets=[]), "ArgumentError", "is empty"),
+        (lambda: sw.frontier(LOOK, cast(Any, TRAIN), "34 kB"), "ArgumentError", "Tensor is none: data comes after"),
         (
             lambda: sw.frontier(LOOK, budgets="9 kX"),
             "ArgumentError",
@@ -522,9 +611,9 @@ def test_a_single_value_is_a_list_of_one() -> None:
         ),
         (lambda: sw.frontier(LOOK, budgets="9 kB"), "ArgumentError", r"^frontier\(budgets=\['9 kB'\]\) is 9,000 bytes"),
         (
-            lambda: sw.frontier(MODEL, ["34 kB"]),
+            lambda: sw.frontier(MODEL, cast(Any, DataLoader(TensorDataset(TRAIN[0]))), "34 kB"),
             "ArgumentError",
-            r"where train_data is taken: write budgets=\['34 kB'\]",
+            r"DataLoader is none: data comes after them, frontier\(model, budgets, train_data\)",
         ),
         (
             lambda: sw.plan(sw.sketch(MODEL, example=torch.zeros(1, 1, 8, 8)), "150 % MACs"),
