@@ -1,8 +1,8 @@
-"""What each importance keeps at equal sparsity, and each quantizer at equal bits, without retraining.
+"""What each importance keeps at equal sparsity or channels, and each quantizer at equal bits, without retraining.
 
 ``python -m benchmarks.methods_compared [--data ../shared/data]`` prints rows and writes ``methods_compared.json``: of
 the embedded network, and of the ResNet-20 for CIFAR-10 where the folder has it. Calibration data are training images,
-scores those of test images.
+scores those of test images. With ``--part channels`` only these rows are measured again, the others stay.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ IMPORTANCES: Final[tuple[tuple[str, Scope], ...]] = (
     ("random", "global"), ("magnitude", "global"), ("wanda", "global"), ("taylor", "global"),
     ("magnitude", "channel"), ("wanda", "channel"), ("taylor", "channel"),
 )  # fmt: skip
+CHANNELS: Final = (0.1, 0.2, 0.3)
+CHANNEL_IMPORTANCES: Final = ("magnitude", "batchnorm_scale", "wanda", "taylor", "random")
 QUANTIZERS: Final = (
     {"quantizer": "uniform"},
     {"quantizer": "uniform", "symmetric": True},
@@ -124,6 +126,21 @@ def importances(subject: Subject) -> Iterator[dict[str, Any]]:
             yield row | {"recalibrated": accuracy(again, subject)}
 
 
+def channels(subject: Subject) -> Iterator[dict[str, Any]]:
+    """Yield the accuracy without channels, ranked by every importance, and with batch norm recalibrated."""
+    look = sw.sketch(subject.network, calibration=subject.calibration)
+    found = sw.channels(subject.network, subject.test[0][:1])
+    for scope in ("width", "global"):
+        for fraction in CHANNELS:
+            for importance in CHANNEL_IMPORTANCES:
+                recipe = sw.Recipe(channels=fraction, channel_scope=scope, importance=importance)
+                small = sw.compress(subject.network, recipe, example=found, sketch=look)
+                row = {"network": subject.name, "importance": importance, "channel_scope": scope, "channels": fraction}
+                row |= {"macs": round((small.macs or 0) / (small.original_macs or 1), 3)}
+                again = sw.retrain(small, subject.calibration, method="recalibrate_batchnorm")
+                yield row | {"accuracy": accuracy(small, subject), "recalibrated": accuracy(again, subject)}
+
+
 def quantizers(subject: Subject) -> Iterator[dict[str, Any]]:
     """Yield error and accuracy of every quantizer at 4 bits."""
     for fields in QUANTIZERS:
@@ -145,13 +162,17 @@ def main() -> None:
     parser.add_argument(
         "--data", type=Path, default=Path("../shared/data"), help="the folder of ResNet-20 and its images"
     )
-    rows: dict[str, list[dict[str, Any]]] = {"dense": [], "importances": [], "quantizers": []}
-    for subject in subjects(parser.parse_args().data):
+    parts = {"importances": importances, "channels": channels, "quantizers": quantizers}
+    parser.add_argument("--part", choices=[*parts], help="measure this part alone")
+    given = parser.parse_args()
+    rows: dict[str, list[dict[str, Any]]] = json.loads(FILE.read_text()) if given.part else {}
+    rows |= {part: [] for part in ("dense", given.part)} if given.part else {part: [] for part in ("dense", *parts)}
+    for subject in subjects(given.data):
         dense = round(sw.evaluate(subject.network, subject.test).value, 4)
         rows["dense"].append({"network": subject.name, "accuracy": dense, "n": len(subject.test[1])})
-        for kind, found in (("importances", importances(subject)), ("quantizers", quantizers(subject))):
-            for row in found:
-                rows[kind].append(row)
+        for part in [given.part] if given.part else parts:
+            for row in parts[part](subject):
+                rows[part].append(row)
                 print(", ".join(f"{name} {value}" for name, value in row.items()), flush=True)
     FILE.write_text(json.dumps(rows, indent=1) + "\n")
 

@@ -447,7 +447,7 @@ def without_channels(model: Source, recipe: Recipe, example: object, statistics:
     if isinstance(statistics, Calibration) and recipe.prunes:
         known = replace(counted(weights), calibration=statistics.of(narrow.model))
     dense = safetensors_bytes(open_model(model).saved)
-    widths = replace(narrowed_widths(narrow.channels, narrow.left, dense), unheeded=narrow.channels.unheeded(recipe))
+    widths = replace(narrowed_widths(narrow.channels, narrow.left, dense), unheeded=narrow.unheeded)
     return WithoutChannels(narrow.model, weights, known, widths)
 
 

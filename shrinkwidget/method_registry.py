@@ -17,7 +17,7 @@ from .argument_checks import checked_fields, meant, plain
 from .errors import MethodError, RecipeError, ShrinkError, nearest, quoted
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from .analysis.pruning_estimate import PruningOutcome
     from .analysis.sketch import LayerSketch
@@ -215,6 +215,13 @@ class Importance(Kind):
     """Whether scores need a statistic that `observe` takes of calibration data."""
     of_magnitude: ClassVar[bool] = False
     """Whether scores are the magnitudes themselves; their ranking then starts from the sketch's value table."""
+    ranks_channels_by: ClassVar[tuple[type[nn.Module], ...]] = ()
+    """Layers by whose weight alone channels are ranked; empty for all weights that a channel has a part of."""
+
+    @property
+    def ranks_channels_by_norm(self) -> bool:
+        """Whether channels are ranked by the norm of their weights: the scores that a sketch has of them."""
+        return self.of_magnitude and not self.ranks_channels_by
 
     def scores(self, name: str, rows: Tensor, statistic: Tensor | None) -> Tensor:
         """Return a score for every weight of a layer, not negative, of a float dtype: ``[rows, columns]`` as `rows`.

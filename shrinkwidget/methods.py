@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .compression.importances import Magnitude, Random, Taylor, Wanda
+from .compression.importances import BatchNormScale, Magnitude, Random, Taylor, Wanda
 from .compression.quantizers import NF4, KMeans, Table, Uniform
 from .compression.sparsity_structures import NM, Unstructured
 from .evaluation.metrics import Metric
@@ -21,6 +21,7 @@ from .transfer_learning.strategies import FullFineTune, GradualUnfreezing, Linea
 __all__ = [
     "NF4",
     "NM",
+    "BatchNormScale",
     "Choice",
     "Distillation",
     "FineTune",

@@ -121,7 +121,8 @@ class Recipe:
         scope: ``"global"`` ranks all layers together, ``"layer"`` prunes the same fraction of each, ``"channel"`` the
             same of each output channel. Left out, it is the one that suits the `importance`.
         structure: ``"unstructured"``, or ``"2:4"``, ``"1:4"``, ``"4:8"``: keep n of every m neighbours along a row.
-        importance: ``"magnitude"`` prunes the smallest weights, ``"random"`` any (the baseline every comparison needs).
+        importance: ``"magnitude"`` prunes the smallest weights, ``"random"`` any (the baseline every comparison needs);
+            see `shrinkwidget.methods` for the others. It ranks channels, too.
         granularity: how many weights share a scale: ``"tensor"``, ``"channel"`` (of output), or an integer g for
             groups of g along the flattened rest. A k-means codebook is always one per tensor.
         quantizer: ``"uniform"`` for evenly spaced values, ``"kmeans"`` for 2^bits k-means values (Deep Compression,

@@ -6,8 +6,8 @@ import { sum } from "../core/array-search";
 import { denseMacs, layerMacs } from "../core/channel-families";
 import type { Outcome } from "../core/chart-distribution";
 import { decibels, layerTotal } from "../core/estimate";
+import { importanceOf } from "../core/importances";
 import { layerMatches, overrideOf } from "../core/layer-overrides";
-import { tagOf } from "../core/method-settings";
 import type { Estimate, LayerFigures, LayerSketch, Memory, Override, Plan, Recipe, Sketch } from "../core/types";
 import type { State } from "./explorer-state";
 import type { Score } from "./host-interface";
@@ -48,7 +48,7 @@ export function namedByPattern(recipe: Recipe, layer: LayerSketch): boolean {
 
 /** The one threshold of all ranked layers; 0 where there is no such thing. */
 export function rankedThreshold(plans: readonly Plan[], recipe: Recipe, figures: Estimate): number {
-  if (tagOf(recipe.importance) !== "magnitude") return 0;
+  if (!importanceOf(recipe.importance)?.ranks) return 0;
   const ranked = plans.findIndex((plan) => plan.scope === "global");
   return ranked < 0 ? 0 : figures.layers.threshold[ranked];
 }

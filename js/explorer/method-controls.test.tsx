@@ -87,15 +87,22 @@ describe("controls made of a schema", () => {
 
   it("offers each kind by its label, says what it does, and why one cannot be had", () => {
     show("importance", "random");
-    expect(texts("[data-testid=importance] label")).toEqual(["magnitude", "random", "power", "Wanda"]);
+    expect(texts("[data-testid=importance] label")).toEqual([
+      "magnitude",
+      "random",
+      "batch-norm scale",
+      "power",
+      "Wanda",
+    ]);
     expect(all("[data-testid=importance] input").map((input) => [input.title, input.disabled])).toEqual([
       ["the smallest go first", false],
       ["the baseline every comparison needs", false],
+      ["channels by the scale of their batch norm, single weights by magnitude", false],
       ["magnitudes to a power", false],
       ["needs calibration data", true],
     ]);
     expect(checked("importance")).toEqual(["random"]);
-    all("[data-testid=importance] input")[2].click();
+    all("[data-testid=importance] input")[3].click();
     expect(chosen).toEqual(["power"]);
   });
 

@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,6 +69,17 @@ class ChannelFamily:
         shared = f", shared by {len(self.layers)} layers" if len(self.layers) > 1 else ""
         of = f" of {self.step}" if self.step > 1 else ""
         return f"ChannelFamily({self.name}: {self.channels} channels{of}{shared})"
+
+
+class FamilyPlan(NamedTuple):
+    """What a recipe says of one family: the fraction that goes, None if none of it may, and the multiple it is kept at.
+
+    `own` tells that the fraction was given for one of its layers, and is not the recipe's.
+    """
+
+    fraction: float | None
+    multiple: int
+    own: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,20 +211,17 @@ class Channels:
             [8, 8, 8, 16, 8, 16, 32, 16, 32]
         """
         scores = [family.scores for family in self.families] if scores is None else scores
-        own = dict(zip(self._compressible, recipe.width_plans(self._compressible), strict=True))
-        plans = [_plan(family, own, recipe) for family in self.families]
+        plans = self.plans(recipe)
         now = [family.channels for family in self.families]
         dense = now if dense is None else dense
         # Counted from the dense width, so that rounds add up: what earlier ones removed is subtracted.
         removed = [
-            0 if fraction is None else round(fraction * n) - (n - m)
-            for n, m, (fraction, _) in zip(dense, now, plans, strict=True)
+            0 if plan.fraction is None else round(plan.fraction * n) - (n - m)
+            for n, m, plan in zip(dense, now, plans, strict=True)
         ]
         if recipe.channel_scope == "global":
             # Who was given a fraction of its own keeps it, and is not ranked with the rest.
-            own_layers = {layer_label(name) for name, plan in own.items() if plan.channels is not None}
-            own_fraction = [not own_layers.isdisjoint(family.layers) for family in self.families]
-            ranked = [i for i, (fraction, _) in enumerate(plans) if fraction is not None and not own_fraction[i]]
+            ranked = [i for i, plan in enumerate(plans) if plan.fraction is not None and not plan.own]
             if ranked:
                 of = np.concatenate([np.full(self.families[i].channels, i) for i in ranked])
                 # Stable: of equal scores the first goes first, on the page as here.
@@ -224,16 +232,28 @@ class Channels:
                 for i in ranked:
                     removed[i] = int(gone[i])
         kept = []
-        for family, score, count, (fraction, multiple) in zip(self.families, scores, removed, plans, strict=True):
+        for family, score, count, plan in zip(self.families, scores, removed, plans, strict=True):
             n = family.channels
-            left = n if fraction is None else max(1, n - max(0, count))
-            if fraction:
+            left = n if plan.fraction is None else max(1, n - max(0, count))
+            if plan.fraction:
                 # The multiple is one of a layer's outputs: heads of 64 outputs are multiples of 8 however many there
                 # are. Nearest, half up; and all channels where they are fewer than one multiple.
-                unit = multiple // math.gcd(multiple, family.step)
+                unit = plan.multiple // math.gcd(plan.multiple, family.step)
                 left = min(n, max(unit, unit * ((2 * left + unit) // (2 * unit))))
             kept.append(np.sort(np.argsort(score, kind="stable")[n - left :]))
         return kept
+
+    def plans(self, recipe: Recipe) -> list[FamilyPlan]:
+        """Return what a recipe says of each family.
+
+        Example:
+            >>> import torch, shrinkwidget as sw
+            >>> found = sw.channels(sw.demo.model(), torch.zeros(1, 1, 8, 8))
+            >>> found.plans(sw.Recipe(channels=0.5, layers={"stem": sw.Keep}))[0]
+            FamilyPlan(fraction=None, multiple=1, own=False)
+        """
+        own = dict(zip(self._compressible, recipe.width_plans(self._compressible), strict=True))
+        return [_plan(family, own, recipe) for family in self.families]
 
     def unheeded(self, recipe: Recipe) -> tuple[str, ...]:
         """Return, in a sentence each, what a recipe says of single layers' channels that `kept` cannot do.
@@ -421,14 +441,12 @@ def _widths(count: int) -> str:
     return f"{count} width{'s' * (count != 1)}"
 
 
-def _plan(family: ChannelFamily, plans: Mapping[str, WidthPlan], recipe: Recipe) -> tuple[float | None, int]:
-    """Return which fraction of a family goes, None for none of it, and the multiple its width is kept at.
-
-    Layers that share a width have to agree: what keeps the most of it is done.
-    """
+def _plan(family: ChannelFamily, plans: Mapping[str, WidthPlan], recipe: Recipe) -> FamilyPlan:
+    """Return what a recipe says of a family: layers that share a width have to agree, and the least is removed."""
     if any(plans[s.tensor].keep for s in family.slices if s.tensor in plans):  # a layer under Keep keeps its shape
-        return None, 1
+        return FamilyPlan(None, 1)
     making = [plan for name, plan in plans.items() if layer_label(name) in family.layers]
     fractions = [plan.channels for plan in making if plan.channels is not None]
     multiples = [plan.multiple for plan in making if plan.multiple is not None]
-    return min(fractions, default=recipe.channels), max(multiples, default=recipe.multiple)
+    multiple = max(multiples, default=recipe.multiple)
+    return FamilyPlan(min(fractions, default=recipe.channels), multiple, own=bool(fractions))

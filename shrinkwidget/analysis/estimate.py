@@ -270,7 +270,7 @@ def narrowed(look: Sketch, recipe: Recipe) -> tuple[Sketch, dict[str, Any]]:
     full = [family.channels for family in found.families]
     left = full
     if recipe.removes_channels:
-        if recipe.channel_scope == "global" and not recipe.importance.of_magnitude:
+        if recipe.channel_scope == "global" and not recipe.importance.ranks_channels_by_norm:
             raise NoEstimateError(
                 f"a sketch has the channels' scores by magnitude, not by {recipe.importance.kind!r}: take "
                 f"sw.compress(model, recipe, example=…).estimate, which is exact"

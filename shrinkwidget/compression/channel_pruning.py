@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -133,7 +133,7 @@ class _Finder:
             products=_products(trace, roots, proven),
             described=tuple(map(tuple, described)),
         )
-        scores = channel_scores(found, self._weights)
+        scores = channel_scores(found, self._model, self._weights, Recipe())
         return replace(found, families=tuple(replace(f, scores=s) for f, s in zip(proven, scores, strict=True)))
 
     def _grouped(self, trace: Trace, roots: Atoms) -> tuple[list[ChannelFamily], list[FixedWidth]]:
@@ -292,62 +292,102 @@ def _products(trace: Trace, roots: Atoms, families: Sequence[ChannelFamily]) -> 
 
 
 def channel_scores(
-    found: Channels, weights: ModelTensors, importance: Importance | None = None, statistics: Statistics | None = None
+    found: Channels, model: nn.Module, weights: ModelTensors, recipe: Recipe, statistics: Statistics | None = None
 ) -> list[NDArray[np.float32]]:
-    """Return how much each channel of each family matters.
+    """Return how much each channel of each family matters by a recipe's importance.
 
     Along every dimension it has, a channel's squared scores are added up and divided by the mean over its family; its
     score is the mean of these. So every slice counts alike, and families compare. By magnitude that is the mean
     normalized squared norm, batch norm's scales among the slices.
 
+    An importance that `ranks_channels_by` some layers looks at their weights alone, and at all slices of a family that
+    has none of them.
+
     Args:
         found: the families.
-        weights: of the model they are of.
-        importance: of weights, by magnitude if it is not given; `statistics` are those of its calibration data.
+        model: the module they are of; `weights` are its tensors.
+        recipe: whose importance it is, and which families lose channels.
+        statistics: those of an importance that needs calibration data.
 
     Raises:
-        MethodError: for an importance that fails, or needs calibration data and has none.
+        MethodError: for an importance that fails, that needs calibration data and has none, or that says nothing of a
+            family which the recipe removes channels of.
     """
-    entries = {entry.name: entry for entry in weights.entries if entry.role == "parameter"}
-    if importance is not None and importance.calibrated and statistics is None:
+    importance = recipe.importance
+    if importance.calibrated and statistics is None:
         raise MethodError(
             f"importance {importance.kind!r} needs calibration data: give compress(…, calibration=…), or rank the "
             f"channels by magnitude"
         )
-    known = statistics.statistics(importance) if importance is not None and statistics is not None else {}
-    wanted: dict[str, set[int]] = defaultdict(set)
-    for family in found.families:
-        for part in family.slices:
-            if part.tensor in entries and part.index is not None:
-                wanted[part.tensor].add(part.dim)
-    sums: dict[tuple[str, int], NDArray[np.float64]] = {}
-    for name, dims in wanted.items():
-        # A large weight belongs to two families (its rows to one, its columns to another): squared once for both.
-        squares = _squares(entries[name], importance, known)
-        if squares is not None:
-            for dim in dims:
-                over = [d for d in range(squares.ndim) if d != dim]
-                total = squares.sum(over) if over else squares
-                sums[name, dim] = total.double().cpu().numpy()
-    scores = []
-    for family in found.families:
+    known = statistics.statistics(importance) if importance.calibrated and statistics is not None else {}
+    ranking = [_ranking_slices(family, model, importance) for family in found.families]
+    if importance.ranks_channels_by and not any(ranking):
+        raise MethodError(
+            f"importance {importance.kind!r} finds no layer in this {type(model).__name__} to rank channels by: rank "
+            f"them by magnitude"
+        )
+    slices = [own or family.slices for own, family in zip(ranking, found.families, strict=True)]
+    entries = {entry.name: entry for entry in weights.entries if entry.role == "parameter"}
+    sums = _sums_of_squares({(p.tensor, p.dim) for parts in slices for p in parts}, entries, importance, known)
+    scores, missed = [], []
+    for family, parts, plan in zip(found.families, slices, found.plans(recipe), strict=True):
         mean, count = np.zeros(family.channels), 0
-        for part in family.slices:
-            if (part.tensor, part.dim) in sums and part.index is not None:
-                own = sums[part.tensor, part.dim][part.index].sum(1)
-                # A slice that is zero everywhere (a bias at its initial value) says nothing about which channel
-                # matters.
-                if own.mean() > 0:
-                    mean, count = mean + own / own.mean(), count + 1
+        measured = [part for part in parts if (part.tensor, part.dim) in sums]
+        if plan.fraction and not measured:
+            missed.append(family.name)
+        for part in measured:
+            own = sums[part.tensor, part.dim][part.index].sum(1)
+            # A slice that is zero everywhere (a bias at its initial value) says nothing about which channel matters.
+            if own.mean() > 0:
+                mean, count = mean + own / own.mean(), count + 1
         scores.append((mean / max(1, count)).astype(np.float32))
+    if missed:
+        raise MethodError(
+            f"importance {importance.kind!r} says nothing of the channels of {_listed(missed)}: the calibration data "
+            f"reached no layer there that it looks at; keep them with layers={{{quoted(missed[0])}: "
+            f"dict(channels=0)}}, or rank the channels by magnitude"
+        )
     return scores
 
 
+def _ranking_slices(family: ChannelFamily, model: nn.Module, importance: Importance) -> list[ChannelSlice]:
+    """Return the slices by which alone an importance ranks the channels of a family, if it has such."""
+    by = importance.ranks_channels_by
+    named = [(part, *part.tensor.rpartition(".")[::2]) for part in family.slices] if by else []
+    return [part for part, owner, leaf in named if leaf == "weight" and isinstance(model.get_submodule(owner), by)]
+
+
+def _sums_of_squares(
+    places: Collection[tuple[str, int]],
+    entries: Mapping[str, TensorEntry],
+    importance: Importance,
+    known: Mapping[str, Tensor],
+) -> dict[tuple[str, int], NDArray[np.float64]]:
+    """Return the sums of squared scores at each index along dimensions of tensors, of those that have scores."""
+    dims: dict[str, list[int]] = defaultdict(list)
+    for name, dim in sorted(places):
+        dims[name].append(dim)
+    sums: dict[tuple[str, int], NDArray[np.float64]] = {}
+    for name in dims.keys() & entries.keys():
+        # A large weight belongs to two families (its rows to one, its columns to another): squared once for both.
+        squares = _squares(entries[name], importance, known)
+        for dim in dims[name] if squares is not None else ():
+            assert squares is not None
+            over = [d for d in range(squares.ndim) if d != dim]
+            total = squares.sum(over) if over else squares
+            sums[name, dim] = total.double().cpu().numpy()
+    return sums
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(map(quoted, names[:3])) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
 @torch.no_grad()
-def _squares(entry: TensorEntry, importance: Importance | None, known: Mapping[str, Tensor]) -> Tensor | None:
+def _squares(entry: TensorEntry, importance: Importance, known: Mapping[str, Tensor]) -> Tensor | None:
     """Return the squared scores of a tensor's weights, of its shape; None where the importance has none."""
     tensor = entry.load()
-    if importance is None or importance.of_magnitude:
+    if importance.of_magnitude:
         return tensor.float().square()
     statistic = known.get(entry.name)
     if importance.calibrated and statistic is None:
@@ -414,11 +454,15 @@ def difference(model: nn.Module, cuts: Cuts, args: tuple[Any, ...], kwargs: Mapp
 
 @dataclass(frozen=True, eq=False)
 class NarrowedModel:
-    """A model without the channels that a recipe removes: the module, the families it had, and which of each stay."""
+    """A model without the channels that a recipe removes: the module, the families it had, and which of each stay.
+
+    `unheeded` says in a sentence each what the recipe says of channels in vain.
+    """
 
     model: nn.Module
     channels: Channels
     kept: tuple[NDArray[np.int64], ...]
+    unheeded: tuple[str, ...] = ()
 
     @property
     def left(self) -> list[int]:
@@ -453,7 +497,7 @@ def narrower(model: nn.Module, recipe: Recipe, example: object, statistics: Stat
     if found is example:
         _check_same(found, weights)
     by = recipe.importance
-    scores = None if by.of_magnitude else channel_scores(found, weights, by, statistics if by.calibrated else None)
+    scores = None if by.ranks_channels_by_norm else channel_scores(found, model, weights, recipe, statistics)
     kept = found.kept(recipe, scores)
     new = copied(model)
     cuts = cuts_of(found.families, kept, new)
@@ -463,7 +507,21 @@ def narrower(model: nn.Module, recipe: Recipe, example: object, statistics: Stat
         if problem := difference(new, cuts, args, kwargs):
             raise ModelError(f"the narrower {type(model).__name__} is not what its mask is: {problem}")
     narrow(new, cuts)
-    return NarrowedModel(new, found, tuple(kept))
+    return NarrowedModel(new, found, tuple(kept), (*found.unheeded(recipe), *_ranked_otherwise(found, kept, model, by)))
+
+
+def _ranked_otherwise(
+    found: Channels, kept: Sequence[NDArray[np.int64]], model: nn.Module, importance: Importance
+) -> list[str]:
+    """Return in a sentence which widths became smaller that have none of the layers an importance ranks by."""
+    if not importance.ranks_channels_by:
+        return []
+    smaller = [family for family, own in zip(found.families, kept, strict=True) if len(own) < family.channels]
+    names = [family.name for family in smaller if not _ranking_slices(family, model, importance)]
+    if not names:
+        return []
+    why = f"importance {importance.kind!r} finds no layer there to rank them by"
+    return [f"the channels of {_listed(names)} were ranked by the norm of their weights: {why}"]
 
 
 class ChannelRounds:
@@ -497,7 +555,7 @@ class ChannelRounds:
         Which channels go is decided by the weights that the network has now.
         """
         found = self._now()
-        scores = channel_scores(found, open_model(network), recipe.importance)
+        scores = channel_scores(found, network, open_model(network), recipe)
         kept = found.kept(recipe, scores, [family.channels for family in self._found.families])
         narrow(network, cuts_of(found.families, kept, network))
         self._kept = [before[own] for before, own in zip(self._kept, kept, strict=True)]

@@ -176,11 +176,18 @@ class ExplorerSession:
 
     @property
     def unavailable(self) -> dict[str, str]:
-        """Why importances cannot be chosen here, by tag: they need calibration data, and there is none."""
-        if self.sketch.calibration is not None:
-            return {}
-        why = "needs calibration data: open the explorer with sw.explore(model, data, calibration=…)"
-        return {kind.kind: why for kind in kinds("importance") if isinstance(kind, Importance) and kind.calibrated}
+        """Why importances cannot be chosen here, by tag: they need calibration data or layers, and there are none."""
+        modules = list(self.source.modules()) if isinstance(self.source, nn.Module) else []
+        missing = {}
+        for kind in kinds("importance"):
+            assert isinstance(kind, Importance)
+            if kind.calibrated and self.sketch.calibration is None:
+                missing[kind.kind] = (
+                    "needs calibration data: open the explorer with sw.explore(model, data, calibration=…)"
+                )
+            if (by := kind.ranks_channels_by) and not any(isinstance(module, by) for module in modules):
+                missing[kind.kind] = "ranks channels by layers that this model has none of"
+        return missing
 
     # channels: which can be removed is seen while the model runs on an example
 

@@ -17,9 +17,11 @@ from torch.utils.data import DataLoader, TensorDataset
 import shrinkwidget as sw
 from benchmarks import channel_zoo as zoo
 from shrinkwidget.analysis.macs_and_activation_memory import tensors_in
+from shrinkwidget.analysis.model_tensors import open_model
 from shrinkwidget.analysis.sketch import Sketch
-from shrinkwidget.compression.channel_pruning import cuts_of, narrower
+from shrinkwidget.compression.channel_pruning import channel_scores, cuts_of, narrower
 from shrinkwidget.compression.narrow_modules import masked
+from shrinkwidget.evaluation.calibration import Calibration
 from shrinkwidget.figures.formatting import recipe_sentence
 from shrinkwidget.training.retrain import iterative_recipes
 
@@ -411,7 +413,7 @@ def test_overrides_hold_for_the_widths_that_a_layer_makes() -> None:
     )
 
 
-@pytest.mark.parametrize("importance", ["magnitude", "random", "taylor", "wanda"])
+@pytest.mark.parametrize("importance", ["magnitude", "random", "taylor", "wanda", "batchnorm_scale"])
 def test_every_importance_ranks_channels(importance: str) -> None:
     small = sw.compress(
         sw.demo.model(),
@@ -423,6 +425,84 @@ def test_every_importance_ranks_channels(importance: str) -> None:
     )
     assert 0.4 < sum(after for _, after in small.widths.values()) / 288 < 0.6
     assert not small.warnings
+
+
+@pytest.mark.parametrize("importance", ["wanda", "taylor"])
+def test_scores_of_weights_add_up_to_those_of_channels(importance: str) -> None:
+    torch.manual_seed(0)
+    model: Any = nn.Sequential(nn.Linear(3, 6), nn.Tanh(), nn.Linear(6, 2))
+    batches = [(torch.randn(4, 3), torch.tensor([0, 1, 1, 0])) for _ in range(3)]
+    first, last = model[0].weight.detach(), model[2].weight.detach()
+    if importance == "wanda":  # no bias multiplies an input
+        inputs = torch.cat([x for x, _ in batches])
+        hidden = model[:2](inputs).detach()
+        scores = [(first * inputs.norm(dim=0)).square().sum(1), (last * hidden.norm(dim=0)).square().sum(0)]
+    else:
+        squares = [torch.zeros_like(p) for p in model.parameters()]
+        for x, y in batches:
+            for sum_, gradient in zip(
+                squares, torch.autograd.grad(F.cross_entropy(model(x), y), list(model.parameters())), strict=True
+            ):
+                sum_ += gradient.square() / len(batches)
+        felt = [p.detach().square() * s for p, s in zip(model.parameters(), squares, strict=True)]
+        scores = [felt[0].sum(1), felt[1], felt[2].sum(0)]  # the last bias is no channel's
+    expected = sum(score / score.mean() for score in scores) / len(scores)
+    found = sw.channels(model, batches[0][0])
+    recipe = sw.Recipe(channels=0.5, importance=importance)
+    (family,) = channel_scores(found, model, open_model(model), recipe, Calibration(model, batches))
+    assert torch.from_numpy(family).numpy() == pytest.approx(expected.numpy(), rel=1e-5)
+
+
+def test_an_importance_that_says_nothing_of_a_width_is_refused_by_name() -> None:
+    torch.manual_seed(0)
+    model, x = zoo.Recurrent(nn.LSTM, layers=2), torch.zeros(2, 5, dtype=torch.long)
+    recipe = sw.Recipe(channels=0.5, importance="wanda")
+    with pytest.raises(sw.errors.MethodError, match=r"nothing of the channels of 'embed': .*{'embed': dict"):
+        sw.compress(model, recipe, calibration=[x], example=x)
+    small = sw.compress(model, recipe.with_(layers={"embed": dict(channels=0)}), calibration=[x], example=x)
+    assert small.widths == {"embed": (24, 24), "rnn.weight_ih_l0": (32, 16)}
+
+
+def test_a_batch_norms_scale_ranks_its_channels() -> None:
+    torch.manual_seed(0)
+    model: Any = nn.Sequential(
+        *(nn.Conv2d(1, 4, 1), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 3, 1), nn.ReLU(), nn.Conv2d(3, 2, 1))
+    ).eval()
+    with torch.no_grad():
+        model[0].weight.copy_(torch.tensor([1.0, 2.0, 3.0, 4.0]).view(4, 1, 1, 1))  # the other way round
+        model[1].weight.copy_(torch.tensor([-4.0, 3.0, 2.0, 1.0]))
+        model[3].weight.copy_(torch.tensor([1.0, 3.0, 2.0]).view(3, 1, 1, 1).expand(3, 4, 1, 1))
+    recipe, x = sw.Recipe(channels=0.5, importance="batchnorm_scale"), torch.ones(1, 1, 2, 2)
+    small = sw.compress(model, recipe, example=x)
+    assert module(small)[1].weight.tolist() == [-4, 3]
+    assert module(small)[3].weight[:, 0, 0, 0].tolist() == [3]  # round(1.5) of three go
+    (warning,) = small.warnings
+    assert warning.startswith("the channels of '3' were ranked by the norm of their weights: importance")
+    # single weights go by magnitude, and so a sketch can tell what becomes of them, and of each width
+    look = sw.sketch(model, example=x)
+    assert sw.estimate(look, recipe.with_(sparsity=0.5)).widths == small.widths
+    pruned, expected = sw.compress(model, 0.5, importance="batchnorm_scale"), sw.compress(model, 0.5)
+    assert all(torch.equal(pruned.state_dict()[name], tensor) for name, tensor in expected.state_dict().items())
+    with pytest.raises(sw.errors.NoEstimateError, match="scores by magnitude, not by 'batchnorm_scale'"):
+        sw.estimate(look, recipe, channel_scope="global")
+    with pytest.raises(sw.errors.MethodError, match="finds no layer in this LeNet to rank channels by"):
+        sw.compress(zoo.LeNet(), recipe, example=torch.zeros(1, 1, 28, 28))
+
+
+def test_batch_norms_on_one_width_count_alike() -> None:
+    model: Any = sw.demo.model()
+    found = sw.channels(model, DIGIT)
+    recipe = sw.Recipe(channels=0.5, importance="batchnorm_scale", channel_scope="global")
+    scores = channel_scores(found, model, open_model(model), recipe)
+    family = next(family for family in found.families if family.name == "stage3.0.conv2")
+    gammas = [
+        model.get_parameter(part.tensor).detach()[torch.from_numpy(part.index[:, 0])].square()
+        for part in family.slices
+        if part.index is not None and re.search(r"bn\d?\.weight", part.tensor)
+    ]
+    assert len(gammas) == 2
+    expected = sum(gamma / gamma.mean() for gamma in gammas) / 2
+    assert scores[found.families.index(family)] == pytest.approx(expected.numpy(), rel=1e-5)
 
 
 def test_a_recipe_without_channels_says_nothing_of_them() -> None:

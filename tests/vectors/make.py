@@ -113,6 +113,7 @@ def channel_recipes() -> list[Recipe]:
         Recipe(channels=0.3, bits=16, sparsity=0.6, uncompressed_bits=16),
         Recipe(channels=0.5, bits=4, structure="2:4"),
         Recipe(channels=0.5, bits=4, importance="random", sparsity=0.5),
+        Recipe(channels=0.5, bits=4, importance="batchnorm_scale", sparsity=0.5),
         Recipe(channels=0.5, bits=8, clipping=99.0),
     ]
     return recipes
@@ -130,7 +131,7 @@ def channel_vector() -> dict[str, Any]:
             name: own if own is Keep or rng.random() < 0.5 else {**own, "channels": round(rng.random() * 0.99, 2)}  # type: ignore[dict-item]
             for name, own in recipe.layers.items()
         }
-        scope = "global" if rng.random() < 0.3 and recipe.importance.of_magnitude else "width"
+        scope = "global" if rng.random() < 0.3 and recipe.importance.ranks_channels_by_norm else "width"
         more: dict[str, Any] = dict(channels=round(rng.random() * 0.99, 3), multiple=rng.choice([1, 1, 2, 8]))
         recipes.append(recipe.with_(**more, channel_scope=scope, layers=layers))
     pictured = [

@@ -2,11 +2,12 @@
 import { tagOf } from "../method-settings";
 import { type Cut, type PruningOutcome, untouched } from "../pruning-estimate";
 import type { Kind, LayerSketch, Plan, Structure } from "../types";
+import { batchnormScale } from "./batchnorm-scale";
 import type { ImportanceEstimate } from "./importance";
 import { magnitude } from "./magnitude";
 import { random } from "./random";
 
-export const IMPORTANCES: readonly ImportanceEstimate[] = [magnitude, random];
+export const IMPORTANCES: readonly ImportanceEstimate[] = [magnitude, random, batchnormScale];
 
 const byTag = new Map(IMPORTANCES.map((importance) => [importance.entry.kind, importance]));
 
