@@ -12,6 +12,7 @@ from . import (
     browser_drag,
     browser_estimator,
     checkpoint_server,
+    checkpoint_viewer,
     engine_speed,
     file_sizes,
     machine_info,
@@ -29,6 +30,7 @@ PARTS: Final[dict[str, Callable[[machine_info.Calm], Iterator[Row]]]] = {
     "sizes": file_sizes.rows,
     "core": browser_estimator.rows,
     "checkpoints": checkpoint_server.rows,
+    "viewer": checkpoint_viewer.rows,
     "scale": scale.rows,
 }
 

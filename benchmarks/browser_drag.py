@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Browser, CDPSession, Page, sync_playwright
+from playwright.sync_api import Browser, CDPSession, Locator, Page, sync_playwright
 
 from tests.widget import chromium, jupyterlab_server, notebook_page
 from tests.widget.explorer_page import ExplorerPage
@@ -71,7 +71,7 @@ NEXT_PICTURE = """(cell) => new Promise((done) => {
 
 def rows(calm: Calm) -> Iterator[Row]:
     """Yield the rows of this part."""
-    with _lab() as (running, browser):
+    with lab_and_browser() as (running, browser):
         homemade = _homemade(_open(running, browser, "homemade", HOMEMADE), calm)
         page = _explorer(_open(running, browser, "resnet50", EXPLORE.format(model="resnet50")))
         yield _drag_row("54 layers, 25.5 M weights", page, calm, FAST_FRAME, homemade)
@@ -83,7 +83,7 @@ def rows(calm: Calm) -> Iterator[Row]:
 
 
 @contextmanager
-def _lab() -> Iterator[tuple[jupyterlab_server.Lab, Browser]]:
+def lab_and_browser() -> Iterator[tuple[jupyterlab_server.Lab, Browser]]:
     """Start a JupyterLab and a Chromium of our own."""
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         running = jupyterlab_server.start(Path(folder))
@@ -115,8 +115,10 @@ def _explorer(book: Notebook) -> ExplorerPage:
 
 
 def _drag_row(words: str, page: ExplorerPage, calm: Calm, limit: float, homemade: Figure | None = None) -> Row:
-    _sweep(page, 0.1, 0.9, MOVES // 10)  # what is first is slower: code is compiled, caches are filled
-    _take(page, "moves")
+    sweep(
+        page.book.page, page.slider, 0.1, 0.9, MOVES // 10
+    )  # what is first is slower: code is compiled, caches are filled
+    take(page.book.page, "moves")
     session = page.book.page.context.new_cdp_session(page.book.page)
     session.send("Performance.enable", {"timeDomain": "threadTicks"})
     moves, spent = [], 0.0
@@ -124,9 +126,9 @@ def _drag_row(words: str, page: ExplorerPage, calm: Calm, limit: float, homemade
         page.settled_bytes()
         calm()
         before = _main_thread_ms(session)
-        _sweep(page, *((0.1, 0.9) if burst % 2 else (0.9, 0.1)), BURST)
+        sweep(page.book.page, page.slider, *((0.1, 0.9) if burst % 2 else (0.9, 0.1)), BURST)
         spent += _main_thread_ms(session) - before
-        moves += _take(page, "moves")
+        moves += take(page.book.page, "moves")
     parts = {name: Figure(tuple(move[name] for move in moves)) for name in ("total", "frame", "queued")}
     return Row(
         f"slider event to charts painted, {words}",
@@ -146,13 +148,13 @@ def _drag_row(words: str, page: ExplorerPage, calm: Calm, limit: float, homemade
     )
 
 
-def _sweep(page: ExplorerPage, start: float, end: float, steps: int) -> None:
-    """Take the slider with the mouse and drag it from one share of its track to another."""
-    box = page.slider.bounding_box()
+def sweep(page: Page, slider: Locator, start: float, end: float, steps: int) -> None:
+    """Take a slider with the mouse and drag it from one share of its track to another."""
+    box = slider.bounding_box()
     if box is None:
         raise RuntimeError("the slider is not on the page")
     x, width, y = box["x"], box["width"], box["y"] + box["height"] / 2
-    mouse = page.book.page.mouse
+    mouse = page.mouse
     mouse.move(x + width * start, y)
     mouse.down()
     mouse.move(x + width * end, y, steps=steps)
@@ -165,23 +167,23 @@ def _main_thread_ms(session: CDPSession) -> float:
     return 1e3 * float(metrics["TaskDuration"])
 
 
-def _take(page: ExplorerPage, what: str) -> list[Any]:
+def take(page: Page, what: str) -> list[Any]:
     """Return what the probe noted since last asked."""
-    page.book.page.wait_for_timeout(200)
-    found: list[Any] = page.book.page.evaluate(f"() => window.probe.{what}.splice(0)")
+    page.wait_for_timeout(200)
+    found: list[Any] = page.evaluate(f"() => window.probe.{what}.splice(0)")
     return found
 
 
 def _release_row(page: ExplorerPage, calm: Calm) -> Row:
     """Drag to about 90 % again and again, never to a recipe that was counted before."""
     page.settled_bytes()
-    _take(page, "settled")
+    take(page.book.page, "settled")
     for turn in range(RELEASES):
         calm()
-        _sweep(page, 0.6, 0.885 + 0.002 * turn, 20)
+        sweep(page.book.page, page.slider, 0.6, 0.885 + 0.002 * turn, 20)
         page.settled_bytes()
         page.book.page.wait_for_timeout(300)
-    settled = Figure(tuple(ms / 1e3 for ms in _take(page, "settled")))
+    settled = Figure(tuple(ms / 1e3 for ms in take(page.book.page, "settled")))
     return Row("exact size and error on screen after release, 90 % and 4 bits", settled, "s", "median", 0.3)
 
 

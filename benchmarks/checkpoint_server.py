@@ -58,17 +58,9 @@ def rows(calm: Calm) -> Iterator[Row]:
 
 def _on_files(server: Server, home: Path, calm: Calm) -> Iterator[Row]:
     large, tuned, many = (server.folder / f"{name}.safetensors" for name in ("large", "tuned", "many"))
-    torch.manual_seed(0)
-    state = {f"layers.{i}.weight": torch.randn(SHAPE) * 0.02 for i in range(TENSORS)}
-    save_file(state, large)
-    for tensor in state.values():
-        tensor[tensor.abs() < 0.01] = 0
-    save_file(state, tuned)
-    del state
-    header = {f"layers.{i}.weight": {"dtype": "U8", "shape": [1], "data_offsets": [i, i + 1]} for i in range(MANY)}
-    text = json.dumps(header).encode()
-    many.write_bytes(len(text).to_bytes(8, "little") + text + bytes(MANY))
-
+    write_large(large)
+    write_large(tuned, pruned=True)
+    write_many(many)
     for path, words, limit in ((large, WORDS, 0.5), (many, f"{MANY:,} tensors", 1.0)):
         figure = timed(partial(_table, server, path), RUNS, "s", calm)
         yield Row(f"the server's table of a checkpoint, {words}", figure, "s", limit=limit, note="without drawing it")
@@ -93,6 +85,23 @@ def _on_files(server: Server, home: Path, calm: Calm) -> Iterator[Row]:
     yield Row("comparing two checkpoints of 2 GB, in one pass", Figure((compared.work,)), "s")
     yield Row("resident memory of that", Figure((compared.resident / 1e6,)), "MB", limit=500)
     yield _damaged_headers(home)
+
+
+def write_large(path: Path, pruned: bool = False) -> None:
+    """Write a checkpoint of 2 GB."""
+    torch.manual_seed(0)
+    state = {f"layers.{i}.weight": torch.randn(SHAPE) * 0.02 for i in range(TENSORS)}
+    if pruned:
+        for tensor in state.values():
+            tensor[tensor.abs() < 0.01] = 0
+    save_file(state, path)
+
+
+def write_many(path: Path) -> None:
+    """Write a checkpoint of as many tensors as anybody has, of one byte each."""
+    header = {f"layers.{i}.weight": {"dtype": "U8", "shape": [1], "data_offsets": [i, i + 1]} for i in range(MANY)}
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + bytes(MANY))
 
 
 def _table(server: Server, path: Path) -> None:

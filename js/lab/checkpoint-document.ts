@@ -21,8 +21,10 @@ import { mountWeights } from "./weights-view";
 /** Answers JupyterLab's question for a document with its name, size and date: a checkpoint may have 500 GB. */
 export class NoContentProvider extends RestContentProvider {
   override async get(path: string, options?: Contents.IFetchOptions): Promise<Contents.IModel> {
+    // nor a hash, for which the server would read the whole file into its memory, and answer nobody meanwhile
+    const asked = { ...options, content: false, hash: false };
     // what is wrong with a file is told in its tab, by the viewer, and not in a dialog
-    const model = await super.get(path, { ...options, content: false }).catch(() => nothingAt(path));
+    const model = await super.get(path, asked).catch(() => nothingAt(path));
     // of a writable file JupyterLab would make the copy it calls a checkpoint, when it is opened for the first time
     return { ...model, content: "", format: "text", type: "file", writable: false };
   }

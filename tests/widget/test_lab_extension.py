@@ -84,6 +84,7 @@ def test_a_double_click_shows_what_is_in_a_checkpoint_and_reads_no_weight(
     assert {ask.method for ask in asked} == {"GET"}, "and neither writes the file, nor copies it"
     read = [ask.url for ask in asked if "/checkpoints?" not in ask.url]
     assert [url for url in read if "content=0" not in url] == []
+    assert [url for url in read if "hash=0" not in url] == [], "and no byte of the file is read for its hash"
     assert not [*folder.glob(".ipynb_checkpoints/*")]
     for theme in ("JupyterLab Light", "JupyterLab Dark"):
         Notebook(lab.page).theme(theme)
