@@ -88,6 +88,9 @@ def test_locks_are_what_the_plan_did_not_write() -> None:
         assert frontier.settings(quantizer).layers == LOCKS
         free = planned.with_(layers={k: v for k, v in planned.layers.items() if k != "stem"})
         assert frontier.settings(free).layers == {"head": {"bits": 8}}
+    # one that was made in Python: what filled its budget is no lock, either
+    given = sw.plan(LOOK, 87_654, recipe=sw.Recipe(layers=LOCKS)).recipe
+    assert frontier.settings(given).layers == LOCKS
     # undone, to before the plan, or reset
     assert frontier.settings(sw.Recipe(bits=2, layers={"head": dict(bits=8)})).layers == {"head": {"bits": 8}}
     assert frontier.settings(sw.Recipe()).layers == {}

@@ -70,7 +70,7 @@ afterEach(() => {
 });
 
 const planned = (of = START, settings = SETTINGS) => host.answer({ frontier: { of, settings, why: "", frontier } });
-const best = (budget: number) => recipeJson(recipeAt(frontier, stepsWithin(frontier, budget)));
+const best = (budget: number) => recipeJson(recipeAt(frontier, stepsWithin(frontier, budget) ?? []));
 
 it("finds every place again by its bytes, which only grow", () => {
   const range = { least: 24_581, most: 693_111 };

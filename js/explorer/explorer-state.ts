@@ -344,8 +344,8 @@ class Shared implements State {
 
   setBudget(nbytes: number): void {
     const frontier = this.#planned.value?.frontier;
-    const steps = frontier ? stepsWithin(frontier, nbytes) : -1;
-    if (!frontier || steps < 0 || this.model.locked?.()) return;
+    const steps = frontier && stepsWithin(frontier, nbytes);
+    if (!frontier || !steps || this.model.locked?.()) return;
     const recipe = recipeAt(frontier, steps);
     this.#askFor(recipeJson(recipe), nbytes);
     this.edit(() => recipe, "budget");
@@ -489,7 +489,7 @@ class Shared implements State {
     const nbytes = this.model.get("budget");
     if (typeof nbytes !== "number") return;
     const frontier = this.#planned.value?.frontier;
-    const best = frontier && recipeJson(recipeAt(frontier, Math.max(0, stepsWithin(frontier, nbytes))));
+    const best = frontier && recipeJson(recipeAt(frontier, stepsWithin(frontier, nbytes) ?? []));
     if (!best || best === recipe) this.#askFor(recipe, nbytes);
   }
 

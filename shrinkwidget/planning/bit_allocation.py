@@ -3,7 +3,8 @@
 Choices of a layer are points of bytes and cost. For a price λ of a byte, the best of each is the one of least cost +
 λ·bytes, and layers need not know of each other (Everett 1963; Shoham and Gersho 1988). As the price falls, a layer
 moves along the lower convex hull of its points; all hulls' edges, the steepest first, are one list of steps, and every
-beginning of it is the best recipe for the bytes it takes.
+beginning of it is the best recipe for the bytes it takes. What the last step leaves of a budget goes to smaller ones
+further down the list.
 """
 
 from __future__ import annotations
@@ -26,6 +27,14 @@ from .layer_options import Choices, Floats, LayerOptions, layer_options
 
 _FORMAT: Final = "shrinkwidget-frontier"
 _VERSION: Final = 1
+
+HEADER_ROOM: Final = 64
+"""Bytes that steps taken out of turn leave to the file's header.
+
+There the lengths of the file's parts stand, of which ten can become larger, by a digit or two in all but odd cases; the
+first override brings a dozen bytes; and it is padded to a multiple of 8. How much that comes to depends on all steps
+together, and so that the page need not count it, this much is held back.
+"""
 
 Cost: TypeAlias = Callable[[LayerOptions], Floats]
 
@@ -80,9 +89,10 @@ class BitAllocation:
 
     `base` is the recipe without the layers that are planned, whose names are `layers`; `overrides` is what a recipe may
     say of a layer. `start` are the layers' overrides in the smallest file, as places in that list. Step i gives layer
-    `step_layer[i]` the override `step_choice[i]`. `nbytes` are the bytes of the packed file at the start and after each
-    step, and `cost` what the allocation minimises, so that both have one entry more than there are steps; `price` is by
-    how much each step lessens the cost for every kB that it gives its layer, the largest first.
+    `step_layer[i]` the override `step_choice[i]`, and makes the file `step_nbytes[i]` larger, but for what the header
+    says of lengths. `nbytes` are the bytes of the packed file at the start and after each step, and `cost` what the
+    allocation minimises, so that both have one entry more than there are steps; `price` is by how much each step
+    lessens the cost for every kB that it gives its layer, the largest first.
 
     Example:
         >>> import shrinkwidget as sw
@@ -99,6 +109,7 @@ class BitAllocation:
     start: Ints
     step_layer: Ints
     step_choice: Ints
+    step_nbytes: Ints
     nbytes: Ints
     cost: Floats
     price: Floats
@@ -106,20 +117,38 @@ class BitAllocation:
     def __len__(self) -> int:
         return len(self.nbytes)
 
-    def within(self, budget: int) -> int | None:
-        """Return after how many steps the file is as large as it may be; None if even the smallest is too large."""
-        fitting = np.flatnonzero(self.nbytes <= budget)
-        return int(fitting[-1]) if len(fitting) else None
+    def within(self, budget: int) -> Ints | None:
+        """Return the steps whose file is as large as it may be, rising; None if even the smallest file is too large.
 
-    def chosen(self, steps: int) -> Ints:
-        """Return each layer's override after so many steps, as places in `overrides`, shape (layers,)."""
+        They are the first ones, as long as they fit, and then whichever of the others still does. A layer whose step
+        does not fit gets nothing more: its later ones are from there.
+        """
+        fitting = np.flatnonzero(self.nbytes <= budget)
+        if not len(fitting):
+            return None
+        first = int(fitting[-1])
+        room, taken, passed = budget - int(self.nbytes[first]) - HEADER_ROOM, list(range(first)), set[int]()
+        rest = zip(self.step_layer[first:].tolist(), self.step_nbytes[first:].tolist(), strict=True)
+        for step, (layer, nbytes) in enumerate(rest, start=first):
+            if layer in passed:
+                continue
+            if nbytes <= room:
+                taken.append(step)
+                room -= nbytes
+            else:
+                passed.add(layer)
+        return np.array(taken, dtype=np.int64)
+
+    def chosen(self, steps: Ints | int) -> Ints:
+        """Return each layer's override after some steps, or the first so many: places in `overrides`, (layers,)."""
+        steps = np.arange(steps) if isinstance(steps, int) else steps
         chosen = self.start.copy()
         # of several steps of one layer the last is written last
-        chosen[self.step_layer[:steps]] = self.step_choice[:steps]
+        chosen[self.step_layer[steps]] = self.step_choice[steps]
         return chosen
 
-    def recipe(self, steps: int) -> Recipe:
-        """Return the recipe after so many steps."""
+    def recipe(self, steps: Ints | int) -> Recipe:
+        """Return the recipe after some steps, or after the first so many."""
         said = {name: self.overrides[i] for name, i in zip(self.layers, self.chosen(steps).tolist(), strict=True)}
         return self.base.with_(layers={**self.base.layers, **{name: own for name, own in said.items() if own}})
 
@@ -134,6 +163,7 @@ class BitAllocation:
             "start": self.start.tolist(),
             "step_layer": self.step_layer.tolist(),
             "step_choice": self.step_choice.tolist(),
+            "step_nbytes": self.step_nbytes.tolist(),
             "nbytes": self.nbytes.tolist(),
             "cost": [float(f"{x:.6g}") for x in self.cost.tolist()],
             "price": [float(f"{x:.6g}") for x in self.price.tolist()],
@@ -210,6 +240,7 @@ def allocated(look: Sketch, recipe: Recipe, options: Sequence[LayerOptions], cos
     then = [places(n, choice) for n, _, choice in edges]
     cost = sum(float(costs[n][i]) for n, i in enumerate(start))
     lost = [float(costs[n][a] - costs[n][b]) for n, a, b in edges]
+    nbytes, grows = _file_bytes(look, base, options, said, (start, first), (edges, then))
     return BitAllocation(
         base=base,
         layers=tuple(each.layer.label for each in options),
@@ -217,7 +248,8 @@ def allocated(look: Sketch, recipe: Recipe, options: Sequence[LayerOptions], cos
         start=np.array(first),
         step_layer=np.array([n for n, *_ in edges], dtype=np.int64),
         step_choice=np.array(then, dtype=np.int64),
-        nbytes=_file_bytes(look, base, options, said, (start, first), (edges, then)),
+        step_nbytes=grows,
+        nbytes=nbytes,
         cost=cost - np.cumsum([0.0, *lost]),
         price=1000 * np.array(slope, dtype=np.float64)[order],
     )
@@ -286,8 +318,11 @@ def _file_bytes(
     said: Sequence[Mapping[str, Any]],
     begin: tuple[Sequence[int], Sequence[int]],
     steps: tuple[Sequence[tuple[int, int, int]], Sequence[int]],
-) -> Ints:
-    """Return the bytes of the packed file at the start and after every step, to the byte."""
+) -> tuple[Ints, Ints]:
+    """Return the bytes of the packed file at the start and after every step, to the byte, and what each step adds.
+
+    The latter is without what the header says of lengths, so that it is the same whichever steps came before.
+    """
     start, first = begin
     edges, then = steps
     at = list(first)
@@ -325,7 +360,8 @@ def _file_bytes(
         "rest": np.full(len(text), rest),
     }
     body: Ints = lengths["codes"] + lengths["mask"] + lengths["scales"] + lengths["rest"]
-    return body + headers_bytes(text, look.structure, lengths)
+    grows = np.diff(body) + np.array(letters, dtype=np.int64)
+    return body + headers_bytes(text, look.structure, lengths), grows
 
 
 def _json(override: Mapping[str, Any]) -> dict[str, Any]:

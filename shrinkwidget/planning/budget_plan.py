@@ -52,8 +52,8 @@ class BudgetPlan:
         budget: bytes that the packed file may have.
         estimate: what a sketch tells of the recipe; its bytes are exact.
         layers: what each layer gets, and why; layers under `Keep` are not among them.
-        price: by how much the last step, whichever layer it was of, lessened what the plan minimises, for each kB; None
-            for the smallest file there is, and for a uniform recipe.
+        price: by how much the last step taken in turn, whichever layer it was of, lessened what the plan minimises, for
+            each kB; None for the smallest file there is, and for a uniform recipe.
         candidates: with data, all recipes that were tried, the best first.
         comparison: with data, how it compares with the best uniform recipe of its size, and on what.
         nbytes_entropy_coded: bytes of the entropy-coded file, where the budget is of those.
@@ -62,6 +62,7 @@ class BudgetPlan:
         points: where the budget is a loss of accuracy, the percentage points that were asked for.
         next_step: the first step that did not fit, and why bytes are left; None where there is none, and for a uniform
             recipe.
+        filled: how many steps were taken out of turn, smaller ones that filled what the last in turn left.
         pending: how many candidates were not tried: 0 unless it was stopped.
 
     It can be given wherever a recipe is taken.
@@ -86,6 +87,7 @@ class BudgetPlan:
     of: str = "file"
     points: float | None = None
     next_step: NextStep | None = None
+    filled: int = 0
     pending: int = 0
 
     def __recipe__(self) -> Recipe:
@@ -95,6 +97,13 @@ class BudgetPlan:
     def nbytes(self) -> int:
         """Bytes of the packed file."""
         return self.estimate.nbytes
+
+    @property
+    def left(self) -> int:
+        """How much of the budget is left: bytes, of the file or entropy-coded, or multiply-accumulates."""
+        if self.of == "macs":
+            return self.budget - (self.estimate.macs or 0)
+        return self.budget - (self.nbytes if self.nbytes_entropy_coded is None else self.nbytes_entropy_coded)
 
     def layer(self, name: str) -> LayerReason:
         """Return what one layer gets, by its name with or without ``.weight``.
@@ -144,6 +153,9 @@ class BudgetPlan:
         if self.price is not None:
             unit = _COSTS[self.candidates[0].name] if self.candidates else _COSTS["relative errors"]
             about.append(f"Gains are in {unit}, for each kB. The last step gained {self.price:.4g}.")
+        if self.filled:
+            many = "1 smaller step" if self.filled == 1 else f"{self.filled} smaller steps"
+            about.append(f"What it left was filled with {many} that gained less.")
         if self.comparison is not None:
             about += [*_compared(self.candidates[0], self.comparison), ""]
             about += [f"  {each.name}: {each.nbytes:,} bytes, error {each.error:.4f}" for each in self.candidates]
@@ -199,9 +211,8 @@ class BudgetPlan:
         """Return how many bytes of the budget are left, and which step they are too few for."""
         if self.of == "macs" or self.points is not None:
             return ""
-        has = self.nbytes if self.nbytes_entropy_coded is None else self.nbytes_entropy_coded
         step = "" if self.next_step is None else f": the next step, {self.next_step}, does not fit"
-        return f", {self.budget - has:,} left{step}"
+        return f", {self.left:,} left{step}"
 
     def __repr__(self) -> str:
         found = self.estimate

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Final
 
@@ -27,19 +27,19 @@ from .budget_plan import BudgetPlan, LayerReason, NextStep
 from .budgets import Budget
 from .candidates import Judged, OutputJudge, compare, judged, scored
 from .layer_options import Choices, Floats, LayerOptions
-from .uniform_recipes import uniform_recipes
+from .uniform_recipes import estimated_bytes, uniform_recipes
 
 _LIMITS: Final = ("min_bits", "max_bits", "min_sparsity", "max_sparsity")
 
 
 @dataclass(frozen=True, eq=False)
 class Trial:
-    """A recipe to try for a budget: a plan of so many steps of a curve, or a uniform recipe, which has none."""
+    """A recipe to try for a budget: a plan of some steps of a curve, or a uniform recipe, which has none."""
 
     name: str
     recipe: Recipe
     curve: BitAllocation | None = None
-    steps: int = 0
+    steps: Ints = field(default_factory=lambda: np.arange(0))
 
 
 class Planner:
@@ -88,20 +88,21 @@ class Planner:
         Raises:
             ArgumentError: if that is less than the smallest file has.
         """
-        steps = self.frontier
-        at = steps.within(nbytes)
-        if at is None:
-            raise ArgumentError(_too_small(asked, nbytes, estimate(self.look, steps.recipe(0))))
+        curve = self.frontier
+        steps = curve.within(nbytes)
+        if steps is None:
+            raise ArgumentError(_too_small(asked, nbytes, estimate(self.look, curve.recipe(0))))
         uniform = [] if self.judge is None or self._limited else self._uniform(nbytes)
         # with narrower layers there is nothing to write into the dense network
         several = (3 if self.recipe.removes_channels else 4) + len(uniform)
-        first = self._plan(Trial("relative errors", steps.recipe(at), steps, at), nbytes)
+        by_weights = Trial("relative errors", curve.recipe(steps), curve, steps)
+        first = self._plan(by_weights, nbytes)
         if self.judge is None:
             yield first
             return
         yield replace(first, pending=several)
         trials, found = dict[str, Trial](), list[Judged]()
-        for number, trial in enumerate(self._trials(nbytes, at, uniform), start=1):
+        for number, trial in enumerate(self._trials(nbytes, by_weights, uniform), start=1):
             trials[trial.name] = trial
             tried = judged(self.judge, self.look, trial.name, trial.recipe, trial.curve is not None, nbytes)
             if tried is not None:
@@ -121,8 +122,9 @@ class Planner:
         reasons = _reasons(trial.curve, trial.steps, found)
         if trial.curve is None:
             return BudgetPlan(found.recipe, nbytes, found, reasons, None)
-        price, then = _price(trial.curve, trial.steps), _next_step(trial.curve, trial.steps)
-        return BudgetPlan(found.recipe, nbytes, found, reasons, price, next_step=then)
+        price, then = _price(trial.curve, trial.steps), _next_step(self.look, trial.curve, trial.steps, found.nbytes)
+        filled = len(trial.steps) - _in_turn(trial.steps)
+        return BudgetPlan(found.recipe, nbytes, found, reasons, price, next_step=then, filled=filled)
 
     def _uniform(self, nbytes: int) -> list[Recipe]:
         # which weights one ranking of all leaves is an estimate, and may be off by some
@@ -130,22 +132,21 @@ class Planner:
         few = [width for width in self._choices.bits if width <= 8]
         return list(uniform_recipes(self.look, self.recipe, room, few))
 
-    def _trials(self, nbytes: int, at: int, uniform: Sequence[Recipe]) -> Iterator[Trial]:
-        """Yield what is tried for a file of so many bytes, of which the plan by the weights alone takes `at` steps."""
-        curve = self.frontier
-        yield Trial("relative errors", curve.recipe(at), curve, at)
+    def _trials(self, nbytes: int, by_weights: Trial, uniform: Sequence[Recipe]) -> Iterator[Trial]:
+        """Yield what is tried for a file of so many bytes."""
+        yield by_weights
         for name, cost in (("squared errors", squared_error), ("errors between relative and squared", _between)):
             yield from self._trial(name, self._allocated([cost(each) for each in self._options]), nbytes)
         for recipe in uniform:
             yield Trial(f"uniform, {recipe.bits} bits", recipe)
         if not self.recipe.removes_channels:
-            measured = self._allocated(self._measured(curve.recipe(at)))
+            measured = self._allocated(self._measured(by_weights.recipe))
             yield from self._trial("measured sensitivity", measured, nbytes)
 
     def _trial(self, name: str, curve: BitAllocation, nbytes: int) -> Iterator[Trial]:
-        at = curve.within(nbytes)
-        if at is not None:  # of another cost the smallest recipe may have a longer text
-            yield Trial(name, curve.recipe(at), curve, at)
+        steps = curve.within(nbytes)
+        if steps is not None:  # of another cost the smallest recipe may have a longer text
+            yield Trial(name, curve.recipe(steps), curve, steps)
 
     def _measured(self, recipe: Recipe) -> list[Floats]:
         """Return relative errors, each weighted by how much that of its layer moves the network's outputs."""
@@ -191,11 +192,11 @@ class Planner:
             best.recipe,
             nbytes,
             best.estimate,
-            _reasons(steps, low, best.estimate),
-            _price(steps, low),
+            _reasons(steps, np.arange(low), best.estimate),
+            _price(steps, np.arange(low)),
             nbytes_entropy_coded=best.nbytes_entropy_coded,
             of="download",
-            next_step=_next_step(steps, low, above - best.nbytes_entropy_coded),
+            next_step=_step(steps, low, above - best.nbytes_entropy_coded) if low < len(steps) - 1 else None,
         )
 
     def within_points(self, points: float, eval_data: object, metric: MetricLike) -> Iterator[BudgetPlan]:
@@ -251,7 +252,7 @@ class Planner:
                 f"{asked} is {most:,} multiply-accumulates of {full:,}, and with one channel of every width left "
                 f"there are still {found.macs or full:,}: allow more"
             )
-        yield BudgetPlan(found.recipe, most, found, _reasons(None, 0, found), None, of="macs")
+        yield BudgetPlan(found.recipe, most, found, _reasons(None, np.arange(0), found), None, of="macs")
 
 
 _POINTS_TRIES: Final = 7  # the size is then known to a few per cent
@@ -270,21 +271,33 @@ def _coded(options: LayerOptions) -> Ints:
     return found
 
 
-def _price(steps: BitAllocation, at: int) -> float | None:
-    return float(steps.price[at - 1]) if at else None
+def _in_turn(steps: Ints) -> int:
+    """Return how many steps are the first ones of the list; those after them filled what they left."""
+    apart = np.flatnonzero(steps != np.arange(len(steps)))
+    return int(apart[0]) if len(apart) else len(steps)
 
 
-def _next_step(steps: BitAllocation, at: int, nbytes: int | None = None) -> NextStep | None:
-    """Return the step after so many, None after the last; `nbytes` where it does not count those of the packed file."""
-    if at == len(steps) - 1:
+def _price(curve: BitAllocation, steps: Ints) -> float | None:
+    first = _in_turn(steps)
+    return float(curve.price[first - 1]) if first else None
+
+
+def _next_step(look: Sketch, curve: BitAllocation, steps: Ints, nbytes: int) -> NextStep | None:
+    """Return the first step that was not taken, after which the file has more than `nbytes`; None if all were."""
+    step = _in_turn(steps)
+    if step == len(curve) - 1:
         return None
-    layer, everywhere = int(steps.step_layer[at]), {name: getattr(steps.base, name) for name in _CHOSEN}
-    before, after = (everywhere | dict(steps.overrides[int(steps.chosen(n)[layer])]) for n in (at, at + 1))
+    larger = estimated_bytes(look, curve.recipe(np.sort(np.append(steps, step))))
+    return _step(curve, step, larger - nbytes)
+
+
+def _step(curve: BitAllocation, step: int, nbytes: int) -> NextStep:
+    layer, everywhere = int(curve.step_layer[step]), {name: getattr(curve.base, name) for name in _CHOSEN}
+    before, after = (everywhere | dict(curve.overrides[int(curve.chosen(n)[layer])]) for n in (step, step + 1))
     change = ", ".join(
         f"{name} {_amount(before[name])} → {_amount(after[name])}" for name in _CHOSEN if before[name] != after[name]
     )
-    grows = int(steps.nbytes[at + 1] - steps.nbytes[at]) if nbytes is None else nbytes
-    return NextStep(steps.layers[layer], change, grows)
+    return NextStep(curve.layers[layer], change, nbytes)
 
 
 _CHOSEN: Final = ("sparsity", "bits", "granularity", "quantizer")
@@ -324,13 +337,13 @@ def _by_layer(look: Sketch, limits: Mapping[str, Mapping[str, float]]) -> dict[s
     return found
 
 
-def _reasons(steps: BitAllocation | None, at: int, found: Estimate) -> tuple[LayerReason, ...]:
-    """Return what each layer gets after so many steps, its last one and its next; without steps, what it gets."""
-    gained, forgone = dict[int, float](), dict[int, float]()
-    for number in range(0 if steps is None else len(steps.price)):
-        assert steps is not None
-        place, price = int(steps.step_layer[number]), float(steps.price[number])
-        if number < at:
+def _reasons(curve: BitAllocation | None, steps: Ints, found: Estimate) -> tuple[LayerReason, ...]:
+    """Return what each layer gets after some steps, its last one and its next; without a curve, what it gets."""
+    gained, forgone, taken = dict[int, float](), dict[int, float](), set(steps.tolist())
+    for number in range(0 if curve is None else len(curve.price)):
+        assert curve is not None
+        place, price = int(curve.step_layer[number]), float(curve.price[number])
+        if number in taken:
             gained[place] = price
         else:
             forgone.setdefault(place, price)
