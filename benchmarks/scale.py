@@ -158,14 +158,17 @@ def _alone(work: str, path: Path | str = "", given: str = "") -> tuple[float, fl
 def _memory_rows(calm: Calm) -> Iterator[Row]:
     calm()
     for bits in (32, 4):
-        work = f"found = sw.compress(model, {SPARSITY}, bits={bits})"
-        _, grown = _alone(work, given=f"model = layers({DENSE})")
         weights = DENSE * LARGE[0] * LARGE[1]
-        yield Row(
-            f"memory of compress above the model, {weights / 1e6:.0f} M weights, {SPARSITY:.0%} and {bits} bits",
-            Figure((grown,)), "MB", limit=GIGABYTE + LAYER,
-            note=f"{1e6 * grown / weights:.1f} bytes a weight, 4 of which are the new module's",
-        )  # fmt: skip
+        words = f"{weights / 1e6:.0f} M weights, {SPARSITY:.0%} and {bits} bits"
+        with tempfile.TemporaryDirectory() as folder:
+            for to, which in (("", "compress"), (", to=path", "compress to a file")):
+                work = f"found = sw.compress(model, {SPARSITY}, bits={bits}{to})"
+                _, grown = _alone(work, Path(folder) / "small.safetensors", given=f"model = layers({DENSE})")
+                module = "" if to else ", 4 of which are the new module's"
+                yield Row(
+                    f"memory of {which} above the model, {words}", Figure((grown,)), "MB", limit=GIGABYTE + LAYER,
+                    note=f"{1e6 * grown / weights:.1f} bytes a weight{module}",
+                )  # fmt: skip
 
 
 def _checkpoint_rows(calm: Calm) -> Iterator[Row]:
@@ -184,11 +187,11 @@ def _checkpoint_rows(calm: Calm) -> Iterator[Row]:
             against="reading it from the page cache", theirs=Figure(tuple(theirs)), faster=0.5,
         )  # fmt: skip
         yield Row(f"memory of that, {words}", Figure(tuple(grown)), "MB", limit=GIGABYTE)
-        work = "found = sw.compress(path, 0.5, bits=4, granularity=128)"
-        taken, memory = _alone(work, index)
-        yield Row(
-            f"memory that compress takes, {words}, 50 % and 4 bits", Figure((memory,)), "MB", limit=GIGABYTE + LAYER / 2
-        )
+        for to, which in (("", "compress"), (", to=path + '.small'", "compress to a file")):
+            _, memory = _alone(f"found = sw.compress(path, 0.5, bits=4, granularity=128{to})", index)
+            yield Row(
+                f"memory of {which}, {words}, 50 % and 4 bits", Figure((memory,)), "MB", limit=GIGABYTE + LAYER / 2
+            )
 
 
 def _sharded(folder: Path) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -17,22 +17,30 @@ from torch import Tensor, nn
 from .analysis.channel_families import Channels
 from .analysis.channel_labels import UNREACHED
 from .analysis.channel_layout import Stated
-from .analysis.estimate import Estimate, compared, nothing_left
+from .analysis.estimate import Estimate, assembled, compared, nothing_left
 from .analysis.file_structure_and_size import safetensors_bytes
 from .analysis.model_tensors import ModelTensors, Source, TensorEntry, open_model
 from .analysis.sketch import Sketch, counted
 from .argument_checks import public
-from .compression.apply_recipe import copied, encode_layers, fill, writer
+from .compression.apply_recipe import copied, encode_layers, encode_one_by_one, fill, select_layers, writer
 from .compression.channel_pruning import narrower
 from .compression.encode_and_decode_layer import EncodedTensor
-from .errors import ModelError, a_type, quoted
+from .errors import FileError, ModelError, a_type, quoted
 from .evaluation.calibration import Calibration, calibrated
 from .evaluation.evaluate import MetricLike
 from .evaluation.predictions_and_labels import LabelRules
 from .exports import Exported, export, export_settings
 from .exports.exporter import Progress
 from .files import PackedModel, pack, read
-from .files.packed_file_writer import section_lengths
+from .files.atomic_write import resolved
+from .files.packed_file_reader import StoredInFile
+from .files.packed_file_writer import (
+    as_stored_whole,
+    records_of,
+    section_lengths,
+    structure_of,
+    write_layer_by_layer,
+)
 from .method_registry import PLAIN, Statistics, every_setting
 from .recipe import Recipe, RecipeFields, layer_label, recipe_from
 
@@ -70,7 +78,7 @@ class CompressedModel:
     Args:
         packed: the model as its file holds it, independent of `model`, which may be trained on.
         model: a module of the same class as the one compressed, with effective weights; None where there was only a
-            state dict or a file.
+            state dict or a file, and where it was compressed straight to one.
         estimate: the exact figures, with each layer's error; None for a model loaded from a file, which no longer
             knows what it was.
         provenance: how its weights were obtained, such as "retrained 30 epochs, learning rate rewound".
@@ -360,6 +368,7 @@ def compress(
     layout: Stated = None,
     calibration: object = None,
     example: object = None,
+    to: str | os.PathLike[str] | None = None,
     **fields: Unpack[RecipeFields],
 ) -> CompressedModel:
     """Return a model compressed by a recipe; the one given is untouched.
@@ -373,6 +382,11 @@ def compress(
     >>> small.recipe
     Recipe(sparsity=0.9, bits=4)
 
+    What does not fit in memory twice goes to its file layer by layer, with `to`:
+
+    >>> sw.compress(sw.demo.model(), sparsity=0.9, bits=4, to="small.safetensors").nbytes
+    39621
+
     Args:
         model: a module, a state dict, or the path of a checkpoint (see `sketch`).
         recipe: a `Recipe`, or a number: the sparsity.
@@ -382,6 +396,8 @@ def compress(
         calibration: examples for an importance that needs them, ``"wanda"`` or ``"taylor"``; see `sketch`.
         example: what the model runs on, for a recipe that removes channels: a tensor, a tuple of positional or a dict
             of keyword arguments; or what ``sw.channels`` found on one, so that it is not looked for again.
+        to: the file to write, the one that ``.save(to)`` would, whole or not at all. A few layers are in memory at a
+            time; the result has no module, and reads what is asked of it (``state_dict``, ``export``) from that file.
         fields: of a `Recipe`; beside a recipe they change it.
 
     Raises:
@@ -390,12 +406,15 @@ def compress(
         DataError: for calibration data that does not fit the model, or where channels are to go without an example.
         ModelError: for NaN or infinite weights, nothing to compress, a module that cannot be copied, a `layout` that is
             none, or a `sketch` of another layout.
-        FileError: for a path that is not a safetensors file, or a tensor that no file can hold.
+        FileError: for a path that is not a safetensors file, a tensor that no file can hold, or where `to` cannot be
+            written or is the model's own file.
         ArgumentError: for an unknown keyword.
     """
     made_by = recipe_from(recipe, fields)
+    if to is not None and isinstance(model, str | os.PathLike) and resolved(to) == Path(os.path.realpath(model)):
+        raise FileError(f"to={quoted(to)} is the model itself, which is never changed: name another file")
     if made_by.removes_channels:
-        return _narrower(model, made_by, sketch, calibration, example)
+        return _narrower(model, made_by, sketch, calibration, example, to)
     weights = open_model(model, layout=layout)
     if sketch is not None:
         for entry, look in zip(weights.layers, sketch.layers, strict=False):  # of another model it is refused later
@@ -406,17 +425,24 @@ def compress(
                 )
     if calibration is not None:
         sketch = replace(sketch or counted(weights), calibration=calibrated(model, calibration))
-    return _compressed(model, weights, made_by, sketch)
+    return _compressed(model, weights, made_by, sketch) if to is None else _compressed_to(to, weights, made_by, sketch)
 
 
 def _narrower(
-    model: Source, recipe: Recipe, sketch: Sketch | None, calibration: object, example: object
+    model: Source,
+    recipe: Recipe,
+    sketch: Sketch | None,
+    calibration: object,
+    example: object,
+    to: str | os.PathLike[str] | None,
 ) -> CompressedModel:
     """Return a model compressed by a recipe that removes channels: they go first, what is left is compressed."""
     statistics = sketch.calibration if sketch is not None else None
     if calibration is not None:
         statistics = calibrated(model, calibration)
     left = without_channels(model, recipe, example, statistics)
+    if to is not None:
+        return _compressed_to(to, left.weights, recipe, left.sketch).with_widths(left.widths)
     return _compressed(left.model, left.weights, recipe, left.sketch).with_widths(left.widths)
 
 
@@ -491,6 +517,34 @@ def _compressed(
     if new is not None:
         fill(new, packed.uncoded().items())
     return CompressedModel(packed, new, estimate)
+
+
+def _compressed_to(
+    path: str | os.PathLike[str], weights: ModelTensors, recipe: Recipe, given: Sketch | None
+) -> CompressedModel:
+    """Write a compressed model to a file as its layers are done, and return what reads them from there."""
+    known = given or counted(weights)
+    # a sketch that was given may be older than the weights, and float64 magnitudes are not rounded to its float32
+    peaks = {} if given else {layer.name: layer.absmax for layer in known.layers if layer.dtype == "float32"}
+    records = records_of(weights, recipe, peaks)
+    chosen = select_layers(weights, recipe, known)
+    counts = {layer.entry.name: layer.selection.kept for layer in chosen}
+    kept = tuple(counts[record.name] if record.encoded else record.numel for record in records)
+    figures = []
+
+    def stored() -> Iterator[EncodedTensor | Tensor]:
+        layers = encode_one_by_one(weights, known, chosen)
+        for entry, record in zip(weights.saved, records, strict=True):
+            codes = None
+            if entry.compressible:
+                codes, figure = next(layers)
+                figures.append(figure)
+            yield as_stored_whole(entry, record) if codes is None else codes
+
+    write_layer_by_layer(path, recipe, records, kept, stored())
+    packed = PackedModel(recipe, structure_of(records), records, kept, StoredInFile(path, records, kept))
+    exact = assembled(known, recipe, [layer.plan for layer in chosen], figures, exact=True)
+    return CompressedModel(packed, None, exact)
 
 
 @public()

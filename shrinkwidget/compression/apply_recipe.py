@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from types import MappingProxyType
@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from ..analysis.estimate import Estimate, assembled, layer_estimate
+from ..analysis.estimate import Estimate, LayerEstimate, assembled, layer_estimate
 from ..analysis.model_tensors import (
     ModelTensors,
     TensorEntry,
@@ -87,6 +87,26 @@ def encode_layers(
     """
     known = known or counted(weights)
     chosen = select_layers(weights, recipe, known, cancelled, pruned)
+    encoded, figures = {}, []
+    for codes, figure in encode_one_by_one(weights, known, chosen, cancelled, write, given):
+        if codes is not None:
+            encoded[codes.name] = codes
+        figures.append(figure)
+    return encoded, assembled(known, recipe, [layer.plan for layer in chosen], figures, exact=True)
+
+
+def encode_one_by_one(
+    weights: ModelTensors,
+    known: Sketch,
+    chosen: Sequence[SelectedLayer],
+    cancelled: Watch | None = None,
+    write: Write | None = None,
+    given: Mapping[str, EncodedTensor] = MappingProxyType({}),
+) -> Iterator[tuple[EncodedTensor | None, LayerEstimate]]:
+    """Yield the codes of every selected layer, None under Keep, and its exact figures; see `encode_layers`.
+
+    A few layers are encoded ahead of the one that is taken.
+    """
 
     def one(layer: SelectedLayer) -> tuple[EncodedTensor | None, float, float]:
         if layer.plan.keep:
@@ -100,18 +120,13 @@ def encode_layers(
             write(layer.entry.name, done.effective)
         return done.encoded, done.signal, done.noise
 
-    encoded: dict[str, EncodedTensor] = {}
-    figures = []
     for look, layer, (codes, signal, noise) in zip(
         known.layers, chosen, each(one, chosen, cancelled, weights.on_gpu), strict=True
     ):
         if not math.isfinite(signal):  # those of a sketch are: they have changed since
             raise changed(layer.entry.name)
-        if codes is not None:
-            encoded[codes.name] = codes
         kept, threshold = layer.selection.kept, layer.selection.threshold
-        figures.append(layer_estimate(look, layer.plan, kept, threshold, signal, noise))
-    return encoded, assembled(known, recipe, [layer.plan for layer in chosen], figures, exact=True)
+        yield codes, layer_estimate(look, layer.plan, kept, threshold, signal, noise)
 
 
 def decoded_state(

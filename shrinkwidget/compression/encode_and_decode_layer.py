@@ -30,7 +30,7 @@ from ..analysis.run_without_side_effects import describe
 from ..errors import MethodError, quoted
 from ..method_registry import Quantizer, doing
 from ..recipe import Granularity, Plan, layer_label
-from .fast_cpu_ops import energy, scatter_, selected, working, zeroed
+from .fast_cpu_ops import energy, packed_bits, scatter_, selected, unpacked_bits, working, zeroed
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +222,8 @@ class EncodedTensor(TensorSpec):
 
     Args:
         plan: what the recipe asked of it.
-        keep: bool ``[n]``, true where a weight is kept; None if all are. K of them are.
+        keep_bits: uint8 ``[⌈n/8⌉]``, a bit for each weight, the lowest of a byte first, 1 where it is kept; None if all
+            are. K of them are.
         codes: uint8 ``[K]`` for up to 8 bits, else the kept weights themselves, as float16, bfloat16 or float32.
         scales: float32 ``[groups]``, exactly as the file reproduces them; None for a codebook and for plain floats.
         zeros: uint8 ``[groups]``, the code of zero; None except for asymmetric grids.
@@ -230,7 +231,7 @@ class EncodedTensor(TensorSpec):
     """
 
     plan: Plan
-    keep: Tensor | None
+    keep_bits: Tensor | None
     codes: Tensor
     scales: Tensor | None = None
     zeros: Tensor | None = None
@@ -247,9 +248,15 @@ class EncodedTensor(TensorSpec):
         return self.codes.numel()
 
     @property
+    def keep(self) -> Tensor | None:
+        """Which weights are kept, bool ``[n]``, made anew each time; None if all are."""
+        return None if self.keep_bits is None else unpacked_bits(self.keep_bits, self.numel)
+
+    @property
     def mask(self) -> Tensor | None:
         """Which weights are kept, bool of the tensor's own shape; None if all are."""
-        return None if self.keep is None else self.layout.restored(self.keep, self.shape)
+        keep = self.keep
+        return None if keep is None else self.layout.restored(keep, self.shape)
 
     @property
     def groups(self) -> Groups:
@@ -322,7 +329,7 @@ def _encoded(layer: LayerWeights, grid: Grid, codes: Tensor) -> EncodedTensor:
         layer.dtype,
         layer.layout,
         plan=layer.plan,
-        keep=layer.keep,
+        keep_bits=None if layer.keep is None else packed_bits(layer.keep),
         codes=codes,
         scales=grid.scales,
         zeros=grid.zeros,
@@ -439,20 +446,21 @@ def _failed(coder: Quantizer, layer: LayerWeights, what: str) -> MethodError:
 def decode(encoded: EncodedTensor) -> Tensor:
     """Return the effective weights: a new tensor of the layer's shape and dtype, computed in float32, then rounded."""
     if encoded.plan.bits > 8:
-        values = spread(encoded, encoded.codes).to(encoded.dtype, copy=encoded.keep is None)
+        values = spread(encoded, encoded.codes).to(encoded.dtype, copy=encoded.keep_bits is None)
         return encoded.layout.restored(values, encoded.shape)
     plan, coder, groups = encoded.plan, encoded.plan.coder, encoded.groups
     has_zero = coder.has_zero(plan.bits)  # the code of zero, of a pruned weight, then gives the value zero
     # pruned weights take part with any code where none is zero, and are set to zero afterwards
     codes = dense_codes(encoded) if has_zero else spread(encoded, encoded.codes)
+    keep = None if has_zero else encoded.keep
     flat = torch.empty(encoded.n, dtype=encoded.dtype, device=codes.device)
     for weights, some in groups.pieces(chunk_size(codes.device)):
         scales = None if encoded.scales is None else encoded.scales[some]
         zeros = None if encoded.zeros is None else encoded.zeros[some]
         blocks = groups.blocks(codes[weights])
         values = groups.flat(decode_blocks(blocks, scales, zeros, encoded.codebook, plan, encoded.name))
-        if encoded.keep is not None and not has_zero:
-            values = zeroed(values, encoded.keep[weights])
+        if keep is not None:
+            values = zeroed(values, keep[weights])
         flat[weights] = finite(values, scales, plan, encoded.dtype)
     return encoded.layout.restored(flat, encoded.shape)
 
@@ -502,11 +510,12 @@ def values_of(encoded: EncodedTensor, dtype: torch.dtype = torch.float32) -> Ten
 
 def spread(encoded: EncodedTensor, codes: Tensor, fill: Tensor | float = 0) -> Tensor:
     """Return `codes` of the kept weights in their places among all n, flat; `fill` (a number or ``[n]``) elsewhere."""
-    if encoded.keep is None:
+    keep = encoded.keep
+    if keep is None:
         return codes
     full = torch.empty(encoded.n, dtype=codes.dtype, device=codes.device)
     full.copy_(torch.as_tensor(fill))
-    return scatter_(full, encoded.keep, codes)
+    return scatter_(full, keep, codes)
 
 
 def dense_codes(encoded: EncodedTensor) -> Tensor:
@@ -514,7 +523,7 @@ def dense_codes(encoded: EncodedTensor) -> Tensor:
 
     Only a quantizer that has zero has such a code (`Quantizer.has_zero`), and plain floats.
     """
-    if encoded.keep is None or encoded.plan.bits > 8:
+    if encoded.keep_bits is None or encoded.plan.bits > 8:
         return spread(encoded, encoded.codes)
     return spread(encoded, encoded.codes, zero_codes(encoded.plan, encoded.matrix, encoded.zeros))
 

@@ -7,12 +7,14 @@ from typing import Final
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from ..analysis.quantization_group_histograms import sum_of_squares
 from ..analysis.sketch import BIT_PATTERNS
 
 # numbers, 32 KB of float64: BLAS starts threads for longer products, and those wait for each other
 _RUN: Final = 4096
+_BITS: Final = torch.tensor([1 << bit for bit in range(8)], dtype=torch.uint8)
 
 
 def mark_above(values: Tensor, limit: float, out: Tensor) -> None:
@@ -69,6 +71,20 @@ def zeroed(values: Tensor, keep: Tensor) -> Tensor:
     # as whole numbers: a float times 0 may be -0.0 or NaN, and filling by a mask takes six times as long
     pattern = BIT_PATTERNS[values.dtype.itemsize]
     return torch.from_numpy(np.multiply(values.view(pattern).numpy(), keep.numpy())).view(values.dtype)
+
+
+def packed_bits(values: Tensor) -> Tensor:
+    """Return flat truth values as bits, eight to a byte, the first in its lowest; zeros fill the last."""
+    if _on_cpu(values):
+        return torch.from_numpy(np.packbits(values.numpy(), bitorder="little"))
+    return (pad(values.byte(), (0, -len(values) % 8)).view(-1, 8) * _BITS.to(values.device)).sum(1, dtype=torch.uint8)
+
+
+def unpacked_bits(packed: Tensor, count: int) -> Tensor:
+    """Undo `packed_bits` for `count` values."""
+    if _on_cpu(packed):
+        return torch.from_numpy(np.unpackbits(packed.numpy(), count=count, bitorder="little").view(np.bool_))
+    return (packed[:, None] & _BITS.to(packed.device)).ne(0).view(-1)[:count]
 
 
 def codes_of(values: Tensor) -> Tensor:

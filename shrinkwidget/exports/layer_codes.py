@@ -51,7 +51,8 @@ class LayerCodes:
         if self.encoded.zeros is None:
             return spread(self.encoded, steps)
         zeros = self.zeros_of_weights()
-        kept = zeros if self.encoded.keep is None else zeros[self.encoded.keep]
+        keep = self.encoded.keep
+        kept = zeros if keep is None else zeros[keep]
         return spread(self.encoded, steps - kept)
 
     def zeros_of_weights(self) -> Tensor:

@@ -24,7 +24,7 @@ from torch import Tensor
 from ..analysis.run_without_side_effects import reason
 from ..compression.encode_and_decode_layer import UNIT, EncodedTensor
 from ..errors import ArgumentError, ModelError, quoted
-from ..files.encodings import Bytes, pack_codes, pack_mask, raw_bytes
+from ..files.encodings import Bytes, pack_codes, raw_bytes
 from ..files.packed_file_writer import TensorRecord
 from .exporter import Exporter, ExportJob, OpenedExport, Written, quiet, register_exporter
 from .layer_codes import LayerCodes, is_dense, layer_codes
@@ -415,11 +415,11 @@ class _Weights:
 
     def _masked(self, encoded: EncodedTensor, kept: str, rest: str) -> str:
         """Return the kept values in their places among all; elsewhere `rest`, a number or one for each weight."""
-        if encoded.keep is None:
+        if encoded.keep_bits is None:
             raise ValueError(f"{encoded.name} has no mask")
         if not encoded.kept:  # nothing to gather from
             return self._node("Expand", [rest, self._integers((encoded.n,))])
-        mask = self._initializer(torch.from_numpy(pack_mask(encoded.keep.cpu().numpy())))
+        mask = self._initializer(encoded.keep_bits.cpu())
         return self._function("masked", [mask, kept, self._integers((encoded.n,)), rest])
 
     def _scale_words(self, encoded: EncodedTensor, dims: Sequence[int]) -> tuple[str, str]:

@@ -99,12 +99,14 @@ def _values(record: TensorRecord, encoded: EncodedTensor, name: str) -> tuple[An
     else:
         # 1 to 3 bits are widened to 4: integers of 4 and 8 bits are what the runtime keeps compressed.
         width = 4 if codes.bits <= 4 else 8
-        dense = spread(encoded, encoded.codes) if encoded.keep is not None and codes.offset is None else codes.dense()
+        dense = (
+            spread(encoded, encoded.codes) if encoded.keep_bits is not None and codes.offset is None else codes.dense()
+        )
         dims = (groups.rows, groups.width) if groups.padding else (groups.count, groups.size)
         how = f"u{width}"
         numbers = _constant(Type.u4 if width == 4 else Type.u8, dense, dims)
         if codes.offset is None or not codes.integers:
-            if encoded.keep is not None:
+            if encoded.keep_bits is not None:
                 raise ModelError(
                     f"OpenVINO cannot hold {quoted(record.name)}: a codebook beside a mask; compress with "
                     f'quantizer="uniform", or without sparsity'

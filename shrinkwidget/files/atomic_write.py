@@ -10,10 +10,10 @@ import stat
 import sys
 import time
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final, TypeAlias
 
 from ..errors import FileError, a_type, quoted
 
@@ -22,18 +22,18 @@ if sys.platform != "win32":
 
 _TEMPORARY: Final = re.compile(r"\.shrinkwidget-(?:([0-9a-f]{8})-(\d+)-)?[0-9a-f]{16}\.tmp")
 _DAY: Final = 24 * 3600  # no save takes so long
-_NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+_NEW: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+
+Content: TypeAlias = Iterable[Any] | Callable[[BinaryIO], object]
+"""Buffers to be written one after the other, or what writes to the open file, in any order."""
 
 
-def write_whole(path: str | os.PathLike[str], parts: Iterable[Any]) -> int:
-    """Write buffers, one after the other, to a file that appears complete or not at all; return its bytes.
-
-    See `write_all`.
-    """
-    return write_all({path: parts})
+def write_whole(path: str | os.PathLike[str], content: Content) -> int:
+    """Write a file that appears complete or not at all; return its bytes. See `write_all`."""
+    return write_all({path: content})
 
 
-def write_all(contents: Mapping[str | os.PathLike[str], Iterable[Any]]) -> int:
+def write_all(contents: Mapping[str | os.PathLike[str], Content]) -> int:
     """Write files that appear complete or not at all, all of them or none; return the bytes of all.
 
     Each goes to a temporary file in the same folder that nobody else may read, reaches the disk (fsync), and then takes
@@ -46,8 +46,8 @@ def write_all(contents: Mapping[str | os.PathLike[str], Iterable[Any]]) -> int:
     """
     with ExitStack() as stack:
         written = [
-            (path, target := _target(path), *_temporarily(path, target, parts, stack))
-            for path, parts in contents.items()
+            (path, target := resolved(path), *_temporarily(path, target, content, stack))
+            for path, content in contents.items()
         ]
         for path, target, new, _ in written:
             with _telling_why(path, target):
@@ -75,7 +75,12 @@ def _telling_why(path: object, target: Path) -> Iterator[None]:
         raise FileError(f"cannot write {quoted(path)}: {reason}{before}") from error
 
 
-def _target(path: object) -> Path:
+def resolved(path: object) -> Path:
+    """Return the place that a path to write to leads to, symbolic links followed.
+
+    Raises:
+        FileError: for what is no path.
+    """
     text = os.fspath(path) if isinstance(path, os.PathLike) else path
     if not isinstance(text, str):
         raise FileError(f"cannot write to {a_type(path)}: give a path, as text or a pathlib.Path")
@@ -87,8 +92,8 @@ def _target(path: object) -> Path:
         raise FileError(f"cannot write {quoted(path)}: {error.strerror or error}") from error
 
 
-def _temporarily(path: object, target: Path, parts: Iterable[Any], stack: ExitStack) -> tuple[Path, int]:
-    """Write buffers to a temporary file beside the target; return it and its bytes. `stack` removes what is left."""
+def _temporarily(path: object, target: Path, content: Content, stack: ExitStack) -> tuple[Path, int]:
+    """Write content to a temporary file beside the target; return it and its bytes. `stack` removes what is left."""
     with _telling_why(path, target):
         if target.exists() and not target.is_file():
             raise FileError(f"cannot write {quoted(path)}: it is not a plain file")
@@ -101,11 +106,15 @@ def _temporarily(path: object, target: Path, parts: Iterable[Any], stack: ExitSt
                     _remove_if_left(entry)
         new = _temporary(target.parent)  # in the same folder: only within one file system a file is moved in one step
         stack.callback(_unlink, new)
-        with os.fdopen(os.open(new, _NEW, 0o600), "wb") as file:
+        with os.fdopen(os.open(new, _NEW, 0o600), "w+b") as file:
             _lock(file.fileno())
             mode = _mode(target)
-            nbytes = sum(file.write(part) for part in parts)
+            if callable(content):
+                content(file)
+            else:
+                file.writelines(content)
             file.flush()
+            nbytes = os.fstat(file.fileno()).st_size
             with suppress(OSError):  # a file system without permissions
                 new.chmod(mode)
             # content before name: else a power cut could leave the new name with nothing in it

@@ -75,9 +75,9 @@ class PlainEncoding:
         del width
         return packed
 
-    def masks(self, keeps: Sequence[NDArray[np.bool_]]) -> list[Bytes]:
-        """Return the mask section of these layers."""
-        return [pack_mask(keep) for keep in keeps]
+    def masks(self, masks: Sequence[tuple[Bytes, int]]) -> list[Bytes]:
+        """Return the mask section of these layers, each given as bits and how many they are."""
+        return [bits for bits, _ in masks]
 
     def masks_length(self, sizes: Sequence[int], kept: int) -> tuple[int, int]:
         """Return the least and the largest length of the mask section of layers that keep `kept` weights in all."""
@@ -143,13 +143,14 @@ class EntropyEncoding(PlainEncoding):
         """Undo `numbers`."""
         return from_byte_planes(packed, width)
 
-    def masks(self, keeps: Sequence[NDArray[np.bool_]]) -> list[Bytes]:
+    def masks(self, masks: Sequence[tuple[Bytes, int]]) -> list[Bytes]:
         """Return the masks, one after the other, as runs where they are sparse in all, else as bits."""
         # All masks of a file take one form, decided by their counts alone; those are in a section of their own, so a
         # reader knows the form before it has read a mask.
+        keeps = [unpack_mask(bits, n) for bits, n in masks]
         kept = sum(int(np.count_nonzero(keep)) for keep in keeps)
         if not _as_runs([len(keep) for keep in keeps], kept):
-            return super().masks(keeps)
+            return super().masks(masks)
         return [pack_runs(np.concatenate(keeps))] if keeps else []
 
     def masks_length(self, sizes: Sequence[int], kept: int) -> tuple[int, int]:
@@ -294,13 +295,8 @@ def _halves(bits: int) -> list[tuple[np.uint64, np.uint64, np.uint64]]:
     return steps
 
 
-def pack_mask(keep: NDArray[np.bool_]) -> Bytes:
-    """Return a mask as bits, least significant first."""
-    return np.packbits(keep, bitorder="little")
-
-
 def unpack_mask(packed: Bytes, count: int) -> NDArray[np.bool_]:
-    """Undo `pack_mask` for `count` weights."""
+    """Return the truth values of a mask of `count` bits, least significant first."""
     return np.unpackbits(packed, count=count, bitorder="little").view(np.bool_)
 
 

@@ -14,7 +14,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
-from typing import Any, BinaryIO
+from pathlib import Path
+from typing import Any, BinaryIO, overload
 
 import numpy as np
 import torch
@@ -35,8 +36,9 @@ from ..analysis.file_structure_and_size import (
     unfold_structure,
 )
 from ..analysis.model_tensors import COMPRESSIBLE_DTYPES, dtype_name, unsupported_class
-from ..analysis.safetensors_checkpoint import DTYPES
+from ..analysis.safetensors_checkpoint import DTYPES, read_bytes
 from ..analysis.safetensors_header import (
+    file_identity,
     header_object,
     open_plain_file,
     read_exactly,
@@ -45,7 +47,7 @@ from ..analysis.safetensors_header import (
 )
 from ..analysis.tied_and_parametrized_weights import View, computed_by, expanded, overlapping, plain_weights
 from ..compression.encode_and_decode_layer import EncodedTensor, decode, values_of, zero_codes
-from ..compression.fast_cpu_ops import selected
+from ..compression.fast_cpu_ops import packed_bits, selected
 from ..compression.narrow_modules import narrow_to
 from ..errors import FileError, ModelError, RecipeError, quoted
 from ..recipe import Plan, Recipe
@@ -144,7 +146,7 @@ def read_header(file: BinaryIO, size: int) -> Header:
         raise FileError(f"there is not enough memory for its {length:,} bytes") from error
     read_exactly(file, body)
     body = body.toreadonly()
-    crc = file_crc(about["recipe"], about["structure"], body)
+    crc = file_crc(about["recipe"], about["structure"], [body])
     if about["crc32"] != f"{crc:08x}":
         raise FileError("its checksum does not match: the file was damaged or changed after it was written")
     # Rebuilding the header is the strictest check there is: spaces, key order, escapes and padding are all covered.
@@ -366,7 +368,57 @@ def _unpack(header: Header, records: Sequence[TensorRecord], size: int) -> Packe
             mask = next(masks) if has_mask else None
             packed_codes = cursors["codes"].take(length)
             stored.append(_encoded(record, record.encoded, k, mask, packed_codes, cursors["scales"], form))
-    return PackedModel(header.recipe, header.structure, tuple(records), tuple(stored))
+    return PackedModel(header.recipe, header.structure, tuple(records), tuple(kept), tuple(stored))
+
+
+class StoredInFile(Sequence[EncodedTensor | Tensor]):
+    """What `PackedModel.stored` is where it stays in a plain file: a tensor is read whenever it is asked for.
+
+    For a file that was just written here: nothing but what a single tensor tells is checked, and that the file is still
+    the one it was.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], records: Sequence[TensorRecord], kept: Sequence[int]) -> None:
+        self._path, self._records, self._kept = Path(path).absolute(), records, kept
+        status = self._path.stat()
+        self._identity = file_identity(status)
+        lengths = [section_lengths([record], [k]) for record, k in zip(records, kept, strict=True)]
+        # where in the file each tensor's part of each section begins: the sections fill its end, in order
+        at = status.st_size - sum(sum(own.values()) for own in lengths)
+        self._places: dict[str, list[int]] = {}
+        for name in SECTIONS:
+            self._places[name] = list(accumulate((own[name] for own in lengths), initial=at))
+            at = self._places[name][-1]
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    @overload
+    def __getitem__(self, index: int) -> EncodedTensor | Tensor: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[EncodedTensor | Tensor]: ...
+    def __getitem__(self, index: int | slice) -> EncodedTensor | Tensor | Sequence[EncodedTensor | Tensor]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        record, kept = self._records[index], self._kept[index]
+        index %= len(self)
+
+        def section(name: str) -> Bytes:
+            begin, end = self._places[name][index : index + 2]
+            return read_bytes(self._path, begin, end, self._identity).numpy()
+
+        form = PlainEncoding()
+        try:
+            if record.encoded is None:
+                return _uncompressed(record, _Cursor(section("rest")), form)
+            mask = None
+            if not record.nbytes(kept).dense:
+                (mask,) = form.unmasks(section("mask"), [record.numel], kept)
+            return _encoded(record, record.encoded, kept, mask, section("codes"), _Cursor(section("scales")), form)
+        except FileError as error:
+            raise FileError(
+                f"{quoted(record.name)} can no longer be read from {quoted(self._path)}: {error}"
+            ) from error
 
 
 def _counts(section: memoryview, records: Sequence[TensorRecord]) -> list[int]:
@@ -427,7 +479,7 @@ def _encoded(
         record.dtype,
         record.layout,
         plan=plan,
-        keep=keep,
+        keep_bits=None if keep is None else packed_bits(keep),
         codes=codes,
         scales=scales,
         zeros=zeros,

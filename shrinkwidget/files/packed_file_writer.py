@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from itertools import accumulate, chain
+from types import MappingProxyType
+from typing import Any, BinaryIO, Final
 
 import numpy as np
 import torch
@@ -24,13 +27,23 @@ from ..analysis.file_structure_and_size import (
     layer_bytes,
     stored_bits,
 )
-from ..analysis.model_tensors import ModelTensors, TensorSpec, dtype_name, half_is_bfloat16, rounded, stored_dtype
+from ..analysis.model_tensors import (
+    ModelTensors,
+    TensorEntry,
+    TensorSpec,
+    dtype_name,
+    half_is_bfloat16,
+    rounded,
+    stored_dtype,
+)
 from ..analysis.safetensors_checkpoint import DTYPES
 from ..compression.encode_and_decode_layer import EncodedTensor, decode, dense_codes
 from ..errors import FileError, quoted
 from ..recipe import Plan, Recipe
 from .atomic_write import write_whole
 from .encodings import Bytes, EntropyEncoding, PlainEncoding, believable, pack_scales, raw_bytes, scale_pieces
+
+_READ: Final = 1 << 20  # bytes of a file that are looked at together
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -72,19 +85,16 @@ class TensorRecord(TensorSpec):
 class PackedModel:
     """Everything a packed file says: the recipe, and each saved tensor's place and content.
 
-    `stored` holds, beside each record, the layer's codes or the uncompressed tensor in the dtype it is stored in.
-    `structure` is the text that describes all records.
+    `stored` holds, beside each record, the layer's codes or the uncompressed tensor in the dtype it is stored in;
+    `kept` how many weights each tensor keeps: all, where it is not coded. `structure` is the text that describes all
+    records.
     """
 
     recipe: Recipe
     structure: str
     records: tuple[TensorRecord, ...]
-    stored: tuple[EncodedTensor | Tensor, ...]
-
-    @property
-    def kept(self) -> list[int]:
-        """How many weights each tensor keeps: all, where it is not coded."""
-        return [item.kept if isinstance(item, EncodedTensor) else record.numel for record, item in self.items()]
+    kept: tuple[int, ...]
+    stored: Sequence[EncodedTensor | Tensor]
 
     @property
     def nbytes(self) -> int:
@@ -141,23 +151,10 @@ class PackedModel:
         sections: dict[str, list[Bytes]] = {name: [] for name in SECTIONS}
         masks = []
         for record, item in self.items():
-            if not isinstance(item, EncodedTensor):
-                sections["rest"].append(form.numbers(raw_bytes(item), item.dtype.itemsize))
-                continue
-            # the arithmetic of sizes decides about mask or dense codes, so that a reader need not be told
-            dense = record.nbytes(item.kept).dense
-            count = item.kept.to_bytes(count_width(record.numel), "little")
-            sections["counts"].append(np.frombuffer(count, np.uint8))
-            codes = raw_bytes(dense_codes(item) if dense else item.codes)
-            sections["codes"].append(
-                form.numbers(codes, record.stored_dtype.itemsize)
-                if item.plan.bits > 8
-                else form.codes(codes, item.plan.bits)
-            )
-            if item.keep is not None and not dense:
-                masks.append(item.keep.cpu().numpy())
-            widths = (width for _, width in scale_pieces(item.plan, record.matrix))
-            sections["scales"] += [form.numbers(*piece) for piece in zip(pack_scales(item), widths, strict=True)]
+            own = _pieces(record, item, form)
+            masks += own.pop("mask")
+            for name, pieces in own.items():
+                sections[name] += pieces
         sections["mask"] = form.masks(masks)  # all at once: as runs they are one stream
         for name in SECTIONS[1:]:  # the counts stay as they are: a reader needs them to know how long the others may be
             sections[name] = form.wrap(sections[name])
@@ -165,9 +162,30 @@ class PackedModel:
         lengths = {name: sum(len(piece) for piece in sections[name]) for name in SECTIONS}
         recipe = self.recipe.to_json()
         # of all that is not determined by the rest: a reader rebuilds the header and compares
-        crc = file_crc(recipe, self.structure, *body)
+        crc = file_crc(recipe, self.structure, body)
         header = header_text(recipe, self.structure, lengths, crc, form.format)
         return [len(header).to_bytes(8, "little"), header, *body]
+
+
+def _pieces(record: TensorRecord, item: EncodedTensor | Tensor, form: PlainEncoding) -> dict[str, list[Any]]:
+    """Return what one tensor adds to each section: pieces of bytes, and its mask as bits and how many they are."""
+    if not isinstance(item, EncodedTensor):
+        return {"mask": [], "rest": [form.numbers(raw_bytes(item), item.dtype.itemsize)]}
+    # the arithmetic of sizes decides about mask or dense codes, so that a reader need not be told
+    dense = record.nbytes(item.kept).dense
+    bits = None if dense else item.keep_bits
+    count = item.kept.to_bytes(count_width(record.numel), "little")
+    codes = raw_bytes(dense_codes(item) if dense else item.codes)
+    plain = item.plan.bits > 8
+    widths = (width for _, width in scale_pieces(item.plan, record.matrix))
+    return {
+        "counts": [np.frombuffer(count, np.uint8)],
+        "codes": [
+            form.numbers(codes, record.stored_dtype.itemsize) if plain else form.codes(codes, item.plan.bits)
+        ],
+        "mask": [] if bits is None else [(bits.cpu().numpy(), item.n)],
+        "scales": [form.numbers(*piece) for piece in zip(pack_scales(item), widths, strict=True)],
+    }  # fmt: skip
 
 
 def pack(weights: ModelTensors, recipe: Recipe, encoded: Mapping[str, EncodedTensor]) -> PackedModel:
@@ -177,39 +195,101 @@ def pack(weights: ModelTensors, recipe: Recipe, encoded: Mapping[str, EncodedTen
         FileError: for a tensor that no packed file can hold.
         RecipeError: if an override matches no layer.
     """
+    records = records_of(weights, recipe)
+    kept = tuple(encoded[record.name].kept if record.encoded else record.numel for record in records)
+    stored = tuple(
+        encoded[record.name] if record.encoded else as_stored_whole(entry, record)
+        for record, entry in zip(records, weights.saved, strict=True)
+    )
+    return PackedModel(recipe, structure_of(records), records, kept, stored)
+
+
+def records_of(
+    weights: ModelTensors, recipe: Recipe, peaks: Mapping[str, float] = MappingProxyType({})
+) -> tuple[TensorRecord, ...]:
+    """Return the places of all saved tensors of a model; `peaks` are largest magnitudes, by name, where known.
+
+    Raises:
+        FileError: for a tensor that no packed file can hold.
+        RecipeError: if an override matches no layer.
+    """
     # the same order everywhere, that of the model: records, plans, codes and sections are told apart by nothing else
     plans = iter(recipe.resolve(entry.name for entry in weights.saved if entry.compressible))
-    records: list[TensorRecord] = []
-    stored: list[EncodedTensor | Tensor] = []
+    records = []
     for entry in weights.saved:
         if dtype_name(entry.dtype) not in DTYPES:
             raise FileError(
                 f"no packed file can hold this model: {quoted(entry.name)} is {dtype_name(entry.dtype)}; convert it to "
                 f"a float type"
             )
-        record = TensorRecord(
-            entry.name,
-            entry.shape,
-            entry.dtype,
-            entry.layout if entry.compressible else FIRST,
-            entry.aliases,
-            entry.views,
-            bfloat16=half_is_bfloat16(entry),
-            plan=next(plans) if entry.compressible else None,
-            uncompressed_bits=recipe.uncompressed_bits,
-        )
-        records.append(record)
-        if record.encoded:
-            stored.append(encoded[entry.name])
-            continue
-        tensor = entry.load()
-        if tensor.layout != torch.strided:
-            raise FileError(
-                f"cannot save {quoted(entry.name)}: it is stored as {tensor.layout}; make it dense with .to_dense()"
+        records.append(
+            TensorRecord(
+                entry.name,
+                entry.shape,
+                entry.dtype,
+                entry.layout if entry.compressible else FIRST,
+                entry.aliases,
+                entry.views,
+                bfloat16=half_is_bfloat16(entry, peaks.get(entry.name)),
+                plan=next(plans) if entry.compressible else None,
+                uncompressed_bits=recipe.uncompressed_bits,
             )
-        stored.append(rounded(tensor, record.stored_dtype))
-    structure = fold_structure([describe(record, record.plan is not None, record.bfloat16) for record in records])
-    return PackedModel(recipe, structure, tuple(records), tuple(stored))
+        )
+    return tuple(records)
+
+
+def structure_of(records: Iterable[TensorRecord]) -> str:
+    """Return the text that describes all records."""
+    return fold_structure([describe(record, record.plan is not None, record.bfloat16) for record in records])
+
+
+def as_stored_whole(entry: TensorEntry, record: TensorRecord) -> Tensor:
+    """Return a tensor that is not coded in the dtype it is stored in.
+
+    Raises:
+        FileError: for a sparse one.
+    """
+    tensor = entry.load()
+    if tensor.layout != torch.strided:
+        raise FileError(
+            f"cannot save {quoted(entry.name)}: it is stored as {tensor.layout}; make it dense with .to_dense()"
+        )
+    return rounded(tensor, record.stored_dtype)
+
+
+def write_layer_by_layer(
+    path: str | os.PathLike[str],
+    recipe: Recipe,
+    records: Sequence[TensorRecord],
+    kept: Sequence[int],
+    stored: Iterable[EncodedTensor | Tensor],
+) -> int:
+    """Write the plain file that `PackedModel.save` writes, one tensor after the other, and return its bytes.
+
+    `kept` says how many weights each tensor keeps, and so how long every section is, before the first is there. Of
+    `stored` one is held at a time.
+    """
+    structure, text = structure_of(records), recipe.to_json()
+    lengths = section_lengths(records, kept)
+    start = 8 + len(header_text(text, structure, lengths))
+
+    def write(file: BinaryIO) -> None:
+        places = dict(zip(SECTIONS, accumulate(lengths.values(), initial=start), strict=False))
+        form = PlainEncoding()
+        for record, item in zip(records, stored, strict=True):
+            pieces = _pieces(record, item, form)
+            for name, own in (pieces | {"mask": form.masks(pieces["mask"])}).items():
+                file.seek(places[name])
+                file.writelines(own)
+                places[name] = file.tell()
+        # the checksum is of the sections one after the other, and they were written side by side
+        file.seek(start)
+        crc = file_crc(text, structure, iter(partial(file.read, _READ), b""))
+        header = header_text(text, structure, lengths, crc)
+        file.seek(0)
+        file.writelines([len(header).to_bytes(8, "little"), header])
+
+    return write_whole(path, write)
 
 
 def section_lengths(records: Sequence[TensorRecord], kept: Sequence[int]) -> dict[str, int]:
@@ -230,10 +310,10 @@ def unfolded_bytes(records: Sequence[TensorRecord], kept: Sequence[int]) -> int:
     return sum(section_lengths(records, kept).values()) + sum(s.numel * s.dtype.itemsize for s in records)
 
 
-def file_crc(recipe: str, structure: str, *data: Any) -> int:
+def file_crc(recipe: str, structure: str, data: Iterable[Any]) -> int:
     """Return the CRC-32 of a file's recipe text, structure text and data, one buffer after the other."""
     # Text and data in one checksum, so that a recipe of another file cannot stand beside these codes.
     crc = 0
-    for part in (recipe.encode(), structure.encode(), *data):
+    for part in chain((recipe.encode(), structure.encode()), data):
         crc = zlib.crc32(part, crc)
     return crc

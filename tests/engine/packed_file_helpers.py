@@ -127,7 +127,7 @@ def rebuilt(data: bytes, recipe: str | None = None, structure: str | None = None
     recipe, structure = recipe or about["recipe"], structure or about["structure"]
     found.update(sections)
     lengths = {name: len(found[name]) for name in SECTIONS}
-    crc = file_crc(recipe, structure, *found.values())
+    crc = file_crc(recipe, structure, found.values())
     text = header_text(recipe, structure, lengths, crc, about["format"])
     return b"".join([len(text).to_bytes(8, "little"), text, *found.values()])
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from shrinkwidget.compression import fast_cpu_ops
+from shrinkwidget.compression.fast_cpu_ops import packed_bits, unpacked_bits
 from shrinkwidget.files import encodings as bit
 from shrinkwidget.files.encodings import Bytes
 
@@ -55,9 +58,20 @@ def assert_runs_come_back(keep: NDArray[np.bool_]) -> None:
 def test_masks_come_back_as_bits_and_as_runs(mask: list[bool]) -> None:
     keep = np.array(mask, np.bool_)
     stream = sum(b << i for i, b in enumerate(mask))
-    assert bit.pack_mask(keep).tobytes() == stream.to_bytes(-(-len(mask) // 8), "little")
-    assert bit.unpack_mask(bit.pack_mask(keep), len(keep)).tolist() == mask
+    packed = packed_bits(torch.from_numpy(keep))
+    assert packed.numpy().tobytes() == stream.to_bytes(-(-len(mask) // 8), "little")
+    assert unpacked_bits(packed, len(mask)).tolist() == mask
+    assert bit.unpack_mask(packed.numpy(), len(mask)).tolist() == mask
     assert_runs_come_back(keep)
+
+
+@pytest.mark.parametrize("length", [0, 1, 8, 1003])
+def test_bits_on_a_gpu_are_those_on_a_cpu(length: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    keep = torch.rand(length, generator=torch.Generator().manual_seed(length)) < 0.3
+    packed = packed_bits(keep)
+    monkeypatch.setattr(fast_cpu_ops, "_on_cpu", lambda _: False)
+    assert torch.equal(packed_bits(keep), packed)
+    assert torch.equal(unpacked_bits(packed, length), keep)
 
 
 @given(st.lists(st.integers(0, 2000), max_size=20), st.integers(0, 600))

@@ -215,7 +215,7 @@ def test_dense_codes_stand_for_the_same_weights(
     encoded = quantize(an_entry(layer[0]), layer[1], a_plan(bits=bits, symmetric=symmetric, granularity=granularity))
     everything = dense_codes(encoded)
     assert everything.numel() == layer[0].numel()
-    dense = replace(encoded, keep=None, codes=everything)
+    dense = replace(encoded, keep_bits=None, codes=everything)
     assert torch.equal(decode(dense), decode(encoded))
 
 

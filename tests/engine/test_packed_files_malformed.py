@@ -629,4 +629,4 @@ def test_forged_content_is_refused_or_loads_whole(
 
 def test_the_checksum_is_that_of_the_written_definition(model: tuple[bytes, dict[str, Tensor]]) -> None:
     about, sections = parts_of(model[0])
-    assert about["crc32"] == f"{file_crc(about['recipe'], about['structure'], *sections.values()):08x}"
+    assert about["crc32"] == f"{file_crc(about['recipe'], about['structure'], sections.values()):08x}"
