@@ -43,6 +43,7 @@ def rows() -> list[dict[str, Any]]:
         "ONNX, dequantize": ("m.onnx", dict(weights="dequantize")),
         "ONNX, int8 activations": ("m.onnx", integers),
         "OpenVINO": ("m.xml", {}),
+        "ExecuTorch": ("m.pte", {}),
     }
     for recipe, fields in RECIPES.items():
         small = sw.compress(folded, **fields)

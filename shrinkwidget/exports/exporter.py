@@ -132,7 +132,7 @@ class Written:
         files: the content of each file by its suffix, the one that is opened first.
         stored: how each compressed tensor is stored, by name.
         notes: what a user has to know of it.
-        values: what the file calls the values that flow between operators, by the names torch.export gives them.
+        values: what the file calls values and weights, by the names torch.export gives them.
     """
 
     files: Mapping[str, bytes]
@@ -146,6 +146,8 @@ class OpenedExport(ABC):
 
     fixed_batch: int | None = None
     """The only number of rows it takes; None for any."""
+    largest_batch: int | None = None
+    """The largest number of rows it takes at once; None for any."""
 
     @abstractmethod
     def weights(self) -> Mapping[str, Tensor]:

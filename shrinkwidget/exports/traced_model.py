@@ -50,10 +50,10 @@ def traced_with_weights_as_inputs(job: ExportJob, names: Sequence[str]) -> Trace
     return traced(whole, fixed=len(names))
 
 
-def traced(job: ExportJob, fixed: int = 0) -> Traced:
+def traced(job: ExportJob, fixed: int = 0, most: int | None = None) -> Traced:
     """Return the graph of a model on its example; the first axis of every input may have any size, if it can.
 
-    Of the first `fixed` tensors among its inputs the sizes stay as they are.
+    Of the first `fixed` tensors among its inputs the sizes stay as they are. `most` is the largest size of the axis.
 
     Raises:
         ModelError: for a model that torch.export cannot follow, such as one whose control flow depends on data.
@@ -63,7 +63,8 @@ def traced(job: ExportJob, fixed: int = 0) -> Traced:
         raise ModelError("there is no network to trace")
     leaves, spec = pytree.tree_flatten((job.args, dict(job.kwargs)))
     # AUTO, not DYNAMIC: where the model computes with the number of rows, tracing fixes it instead of failing.
-    axes = [{0: Dim.AUTO} if isinstance(x, Tensor) and x.ndim and i >= fixed else None for i, x in enumerate(leaves)]
+    size = Dim.AUTO if most is None else Dim.AUTO(max=most)
+    axes = [{0: size} if isinstance(x, Tensor) and x.ndim and i >= fixed else None for i, x in enumerate(leaves)]
     free = pytree.tree_unflatten(axes, spec)
     try:
         with torch.no_grad(), quiet("torch.fx", "torch.fx.experimental.symbolic_shapes", "torch.export"):

@@ -282,13 +282,14 @@ class _GraphRun:
     def run(self, inputs: list[Tensor]) -> list[Tensor]:
         """Return outputs for any number of rows, in pieces of the rows the file takes."""
         fixed = self.opened.fixed_batch
+        most = fixed or self.opened.largest_batch
         # The last piece is filled up with copies of its last row, whose outputs are cut off again.
-        if fixed is None or not inputs or len(inputs[0]) == fixed:
+        if most is None or not inputs or len(inputs[0]) == fixed or (fixed is None and len(inputs[0]) <= most):
             return self.opened.run(inputs)
         rows, pieces = len(inputs[0]), []
-        for start in range(0, rows, fixed):
-            piece = [x[start : start + fixed] for x in inputs]
-            short = fixed - len(piece[0])
+        for start in range(0, rows, most):
+            piece = [x[start : start + most] for x in inputs]
+            short = 0 if fixed is None else fixed - len(piece[0])
             piece = [torch.cat([x, x[-1:].expand(short, *x.shape[1:])]) if short else x for x in piece]
             pieces.append(self.opened.run(piece))
         return [torch.cat(parts)[:rows] for parts in zip(*pieces, strict=True)]

@@ -111,7 +111,7 @@ class OnnxRuntime(Runtime):
 class OpenVino(Runtime):
     """OpenVINO on the CPU, computing as the file says: by default it would quantize activations."""
 
-    name, ending, package, extra = "openvino", ".xml", "openvino", ""
+    name, ending, package, extra = "openvino", ".xml", "openvino", "openvino"
 
     def load(self, source: str, threads: int) -> Bind:
         """Load it."""
@@ -129,19 +129,29 @@ class OpenVino(Runtime):
 
 
 class ExecuTorch(Runtime):
-    """ExecuTorch's portable runtime, which has one thread whatever is asked for."""
+    """ExecuTorch, with XNNPACK for what was delegated to it, and its portable operators for the rest."""
 
-    name, ending, package, extra = "executorch", ".pte", "executorch", ""
+    name, ending, package, extra = "executorch", ".pte", "executorch", "executorch"
 
-    def load(self, source: str, threads: int) -> Bind:  # noqa: ARG002
+    def load(self, source: str, threads: int) -> Bind:
         """Load it."""
         import torch
 
-        method = import_module("executorch.runtime").Runtime.get().load_program(source).load_method("forward")
+        library = import_module("executorch.extension.pybindings.portable_lib")
+        library._unsafe_reset_threadpool(threads)
+        module = library._load_for_executorch(source)
+        about = module.method_meta("forward")
+        most = [about.input_tensor_meta(i).sizes() for i in range(about.num_inputs())]
 
         def bind(inputs: Inputs) -> Forward:
-            given = [torch.from_numpy(value) for value in (*inputs[0], *inputs[1].values())]
-            return lambda: method.execute(given)
+            given = [torch.from_numpy(np.ascontiguousarray(value)) for value in (*inputs[0], *inputs[1].values())]
+            for tensor, sizes in zip(given, most, strict=False):
+                if sizes and len(tensor) > sizes[0]:
+                    raise DataError(
+                        f"the file takes up to {sizes[0]} rows, and this batch has {len(tensor)}: export it with "
+                        f"max_batch={len(tensor)}"
+                    )
+            return lambda: module.forward(given)
 
         return bind
 

@@ -1,0 +1,262 @@
+"""ExecuTorch: a ``.pte`` file for phones, whose networks XNNPACK computes, with codes where it has kernels for them.
+
+Lowering changes weights in three ways that are undone here: batch norms are multiplied into them (so these become a
+product and a sum of their own before), quantizers round anew (so floats are lowered, and integers put in their place
+afterwards), and files say nothing of names (so tensors are found by what they hold).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+from torch.export import ExportedProgram
+
+from ..analysis.run_without_side_effects import reason
+from ..compression.encode_and_decode_layer import EncodedTensor
+from ..errors import ArgumentError, ModelError, quoted
+from ..files.packed_file_writer import TensorRecord
+from .exporter import Exporter, ExportJob, OpenedExport, Written, quiet, register_exporter
+from .layer_codes import layer_codes
+from .traced_model import traced
+from .xnnpack_graphs import ALIGNMENT, Constant, PteFile
+
+
+@register_exporter
+@dataclass(frozen=True)
+class ExecuTorch(Exporter):
+    """A ``.pte`` file, run by ExecuTorch and XNNPACK: on phones, and on processors of every kind.
+
+    Args:
+        weights: ``"auto"``: the weights of linear layers as integers of 4 or 8 bits where XNNPACK has kernels for
+            them, all others as floats. ``"float"``: plain floats.
+        max_batch: the most rows that the file takes at once: its memory is planned for them.
+    """
+
+    target: ClassVar[str] = "executorch"
+    suffixes: ClassVar[tuple[str, ...]] = (".pte",)
+    packages: ClassVar[tuple[str, ...]] = ("executorch",)
+    megabytes: ClassVar[int] = 290
+
+    weights: Literal["auto", "float"] = "auto"
+    max_batch: int = 32
+
+    def __post_init__(self) -> None:
+        if self.weights not in ("auto", "float"):
+            raise ArgumentError(f"export(weights={self.weights!r}) must be 'auto' or 'float'")
+        if not isinstance(self.max_batch, int) or isinstance(self.max_batch, bool) or self.max_batch < 1:
+            raise ArgumentError(f"export(max_batch={self.max_batch!r}) must be a whole number of rows, 1 or more")
+
+    def write(self, job: ExportJob, activations: int | None) -> Written:
+        """Return the program of a model, its linear layers with integers where that is possible."""
+        del activations
+        found = traced(job, most=max(2, self.max_batch))
+        file = PteFile(_lowered(job, found.program))
+        held = _by_content(file.constants())
+        used = _used(found.program)
+        stored, places, unused, why_floats = {}, {}, [], Counter[str]()
+        for record, encoded in job.coded():
+            name = next((name for name in record.names if name in used), None)
+            if name is None:
+                unused.append(record.name)
+                continue
+            expected = job.packed.state_dict()[name]
+            constants = held.get(_digest(expected)) or held.get(_digest(expected.mT) if expected.ndim > 1 else "")
+            if not constants:
+                raise ModelError(
+                    f"ExecuTorch's lowering computes with something else than {quoted(name)} as it is, so nothing was "
+                    f"written: export another part of the model, or to another target"
+                )
+            stored[name] = str(expected.dtype).removeprefix("torch.")
+            places[name] = " ".join(constant.place for constant in constants)
+            if self.weights == "auto":
+                how = _integers(record, encoded, constants)
+                if isinstance(how, str):
+                    why_floats[how] += 1
+                else:
+                    stored[name] = f"int{how}, {encoded.groups.count:,} scales"
+        notes = [
+            *found.notes,
+            *(f"{count} of {len(stored)} tensors as floats: {why}" for why, count in why_floats.items()),
+        ]
+        if unused:
+            notes.append(f"the network does not use {', '.join(map(quoted, unused))}: not in the file")
+        # its own ones only look at numbers and shapes
+        apart = Counter(name for name in file.calls() if not name.startswith("executorch_prim::"))
+        if apart:
+            listed = ", ".join(f"{count} × {name}" for name, count in apart.items())
+            notes.append(f"apart from XNNPACK, and slower: {listed}")
+        return Written({".pte": file.to_bytes()}, stored, tuple(notes), places)
+
+    def open(self, path: Path, job: ExportJob, written: Written) -> OpenedExport:
+        """Return the file, loaded by ExecuTorch."""
+        return _Loaded(path, job, written)
+
+
+def _lowered(job: ExportJob, program: ExportedProgram) -> bytes:
+    """Return a program in ExecuTorch's format, with all that XNNPACK can compute delegated to it.
+
+    Raises:
+        ModelError: for a network that ExecuTorch has no operators for.
+    """
+    with _quiet_imports():
+        from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+        from executorch.exir import ExecutorchBackendConfig, to_edge_transform_and_lower
+        from executorch.exir.passes.constant_prop_pass import constant_prop_pass
+    # Without them tracing asks whether the batch has fewer than 16 rows, and limits it to 15 from then on.
+    with torch.backends.mkldnn.flags(enabled=False), torch.backends.nnpack.flags(enabled=False), _quiet():
+        try:
+            program = program.run_decompositions(_rewritten())
+            program = constant_prop_pass(program)
+            edge = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()])
+            return bytes(edge.to_executorch(ExecutorchBackendConfig(segment_alignment=ALIGNMENT)).buffer)
+        except Exception as error:
+            raise ModelError(
+                f"this {type(job.model).__name__} cannot become an ExecuTorch program: {reason(error)}; write what it "
+                f"lacks with torch's own operators, or export another part of the model"
+            ) from error
+
+
+def _rewritten() -> dict[Any, Callable[..., Any]]:
+    """Return operators that lowering would do worse with, and what takes their place."""
+    aten: Any = torch.ops.aten
+    return {
+        aten._native_batch_norm_legit_no_training.default: _scale_and_shift,
+        # what does nothing would end a graph of XNNPACK's and begin another
+        aten.alias.default: lambda x: x,
+        aten.slice.Tensor: _slice,
+    }
+
+
+def _scale_and_shift(
+    x: Tensor, weight: Tensor | None, bias: Tensor | None, mean: Tensor, variance: Tensor, momentum: float,
+    epsilon: float,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """Return what a batch norm computes as a product and a sum, which nothing multiplies into the weights before it."""
+    del momentum
+    scale = torch.rsqrt(variance + epsilon)
+    scale = scale if weight is None else scale * weight
+    shift = -mean * scale if bias is None else bias - mean * scale
+    shape = [1, -1] + [1] * (x.ndim - 2)
+    # the operator also returns two statistics, which are empty in eval mode
+    return x * scale.reshape(shape) + shift.reshape(shape), x.new_empty(0), x.new_empty(0)
+
+
+def _slice(x: Tensor, dim: int = 0, start: Any = None, end: Any = None, step: int = 1) -> Any:
+    """Return a tensor of which a slice takes all, as ``x[:, ::2]`` does along its first axis; else leave the slice."""
+    del dim
+    whole = start in (None, 0) and (end is None or end == torch.iinfo(torch.int64).max) and step == 1
+    return x if whole else NotImplemented
+
+
+def _used(program: ExportedProgram) -> set[str]:
+    """Return the names of the parameters and buffers that a program reads."""
+    signature = program.graph_signature
+    names = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
+    return {names[node.name] for node in program.graph.nodes if node.name in names and node.users}
+
+
+def _digest(tensor: Tensor) -> str:
+    """Return what stands for the values of a tensor, whatever its shape and dtype."""
+    return hashlib.sha256(tensor.detach().double().contiguous().numpy().tobytes()).hexdigest()
+
+
+def _by_content(constants: Iterable[Constant]) -> dict[str, list[Constant]]:
+    """Return constants by what they hold: a file has no names for them."""
+    found: dict[str, list[Constant]] = {}
+    for constant in constants:
+        found.setdefault(_digest(constant.tensor), []).append(constant)
+    return found
+
+
+def _integers(record: TensorRecord, encoded: EncodedTensor, constants: Sequence[Constant]) -> int | str:
+    """Put a tensor's codes in the place of its floats; return their bits, or why XNNPACK cannot compute with them."""
+    codes = layer_codes(encoded)
+    if codes is None or not codes.integers or encoded.scales is None:
+        return "their values are not evenly spaced"
+    if record.dtype != torch.float32:
+        return f"XNNPACK's integers stand for float32, and these are {str(record.dtype).removeprefix('torch.')}"
+    if not all(constant.is_linear for constant in constants):
+        return "XNNPACK computes with integer weights in linear layers only, unless activations are integers, too"
+    rows, width = encoded.matrix
+    if encoded.groups.count not in (1, rows):
+        return "XNNPACK has one scale for each row at most"
+    steps, scales = codes.steps().view(rows, width), encoded.scales.float().expand(rows)
+    low, high = int(steps.min()), int(steps.max())
+    if low < -128 or high > 127:
+        return "some are more than 127 steps from zero; with symmetric=True none is"
+    bits = 4 if low >= -8 and high <= 7 and width % 2 == 0 else 8
+    for constant in constants:
+        if not torch.equal(steps.float() * scales[:, None], constant.tensor):
+            return "their rows are not those of the linear layer"
+    for constant in constants:
+        if constant.graph is not None:
+            constant.graph.quantize(constant, steps, scales, bits)
+    return bits
+
+
+class _Loaded(OpenedExport):
+    """A file that ExecuTorch has loaded."""
+
+    def __init__(self, path: Path, job: ExportJob, written: Written) -> None:
+        self._file, self._job, self._written = PteFile(path.read_bytes()), job, written
+        with _quiet_imports():
+            from executorch.extension.pybindings.portable_lib import _get_operator_names, _load_for_executorch
+        missing = sorted(set(self._file.operators()) - set(_get_operator_names()))
+        if missing:
+            raise ModelError(
+                f"ExecuTorch cannot run this {type(job.model).__name__}: it has no {', '.join(missing)}; write it with "
+                f"other operators of torch's, or export another part of the model"
+            )
+        with _quiet():
+            self._module = _load_for_executorch(str(path))
+        rows, is_bound = self._file.batch()
+        self.fixed_batch, self.largest_batch = (None, rows) if is_bound else (rows, rows)
+
+    def weights(self) -> Mapping[str, Tensor]:
+        """Return the tensors as the file holds them for XNNPACK: codes times scales."""
+        constants = {constant.place: constant.tensor for constant in self._file.constants()}
+        expected, found = self._job.packed.state_dict(), {}
+        for name, places in self._written.values.items():
+            shape = expected[name].shape
+            each = [constants[place] for place in places.split() if place in constants]
+            # of a linear layer torch may have the weight transposed
+            each = [x.reshape(shape) if x.ndim != 2 or x.shape == shape else x.mT for x in each]
+            if each:
+                same = all(torch.equal(x, each[0]) for x in each)
+                found[name] = each[0] if same else torch.full_like(each[0], torch.nan)
+        return found
+
+    def run(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+        """Return the outputs of the whole network."""
+        try:
+            return list(self._module.forward([tensor.detach().cpu().contiguous() for tensor in inputs]))
+        except RuntimeError as error:
+            raise ModelError(
+                f"ExecuTorch cannot run this {type(self._job.model).__name__} ({reason(error)}): an operator does not "
+                f"take what it is given; export another part of the model, or to another target"
+            ) from error
+
+
+@contextmanager
+def _quiet_imports() -> Iterator[None]:
+    """Import without what importing executorch does: it sets up logging for the program that imports it."""
+    handlers, level = logging.root.handlers[:], logging.root.level
+    try:
+        with _quiet():
+            yield
+    finally:
+        logging.root.handlers[:] = handlers
+        logging.root.setLevel(level)
+
+
+def _quiet() -> AbstractContextManager[None]:
+    return quiet("torch", "torchao", "executorch", "root")
