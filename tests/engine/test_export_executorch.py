@@ -34,7 +34,8 @@ class EveryFilter(nn.Module):
         """Run it."""
         x = torch.relu(self.depthwise(torch.relu(self.norm(self.conv(x)))))
         x = self.grouped(self.up(x))[:, :, ::2]
-        return self.head(torch.relu(self.hidden(x.mean((2, 3)))))
+        y: Tensor = self.head(torch.relu(self.hidden(x.mean((2, 3)))))
+        return y
 
 
 def mlp(inputs: int = 32, width: int = 64) -> nn.Module:
@@ -112,7 +113,7 @@ def test_a_tied_embedding_is_held_in_both_places(tmp_path: Path) -> None:
 
 def test_a_file_with_another_code_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small = sw.compress(mlp(), bits=8, symmetric=True)
-    codes = small.state_dict()["2.weight"] / small.encoded["2.weight"].scales[:, None]  # type: ignore[union-attr,index]
+    codes = small.state_dict()["2.weight"] / small.encoded["2.weight"].scales[:, None]  # type: ignore[index]
     raw = codes.round().to(torch.int8).numpy().tobytes()
     written = PteFile.to_bytes
 
@@ -137,7 +138,8 @@ def test_what_executorch_cannot_run_is_refused_with_a_sentence(tmp_path: Path) -
 
         def forward(self, x: Tensor) -> Tensor:
             """Run it."""
-            return self.layer(torch.fft.fft(x).real)
+            y: Tensor = self.layer(torch.fft.fft(x).real)
+            return y
 
     small = sw.compress(Spectrum().eval(), bits=4)
     with pytest.raises(ModelError, match=r"ExecuTorch cannot run this Spectrum"):
