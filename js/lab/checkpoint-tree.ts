@@ -29,30 +29,34 @@ export interface Row {
   open: boolean;
 }
 
-/** What tells two modules apart besides their names; the same for blocks that repeat. */
-const signatures = new WeakMap<Node, string>();
-
 export function buildTree({ tensors }: CheckpointTable): Node {
   const root = module("", "");
   const modules = new Map<string, Node>([["", root]]);
+  const moduleAt = (path: string): Node => {
+    let found = modules.get(path);
+    if (!found) {
+      found = module(lastPart(path), path);
+      modules.set(path, found);
+      moduleAt(outerPath(path)).children.push(found);
+    }
+    return found;
+  };
   tensors.name.forEach((path, tensor) => {
-    const parts = path.split(".");
-    let parent = root;
-    parts.slice(0, -1).forEach((part, depth) => {
-      const key = parts.slice(0, depth + 1).join(".");
-      let found = modules.get(key);
-      if (!found) {
-        found = module(part, key);
-        modules.set(key, found);
-        parent.children.push(found);
-      }
-      parent = found;
-    });
-    const node = leaf(tensors, tensor, parts[parts.length - 1]);
-    signatures.set(node, `${tensors.shape[tensor].join("×")} ${tensors.dtype[tensor]}`);
-    parent.children.push(node);
+    moduleAt(outerPath(path)).children.push(leaf(tensors, tensor, lastPart(path)));
   });
-  return finished(root);
+  finish(root, ({ tensor }) => `${tensors.shape[tensor].join("×")} ${tensors.dtype[tensor]}`);
+  return root;
+}
+
+// A longer name is a file's mischief and stays whole: a module within a module for each of its dots would end the stack.
+const LONGEST_NAME = 1000;
+
+function outerPath(path: string): string {
+  return path.length > LONGEST_NAME ? "" : path.slice(0, Math.max(0, path.lastIndexOf(".")));
+}
+
+function lastPart(path: string): string {
+  return path.length > LONGEST_NAME ? path : path.slice(path.lastIndexOf(".") + 1);
 }
 
 function module(name: string, path: string): Node {
@@ -66,16 +70,20 @@ function leaf(tensors: CheckpointTable["tensors"], tensor: number, name: string)
   return { name, path: tensors.name[tensor], tensor, children: [], times: 1, parameters, bytes, dtypes };
 }
 
-/** Add up a module, and fold those of its children that repeat. */
-function finished(node: Node): Node {
-  if (node.tensor >= 0) return node;
-  node.children = node.children.map(finished);
-  node.parameters = node.children.reduce((sum, child) => sum + child.parameters, 0);
-  node.bytes = node.children.reduce((sum, child) => sum + child.bytes, 0);
-  node.dtypes = [...new Set(node.children.flatMap((child) => child.dtypes))];
-  signatures.set(node, node.children.map((child) => `${child.name}(${signatures.get(child)})`).join());
-  node.children = foldRepeats(node.children).map(withOnlyTensor);
-  return node;
+/** Add up a module and fold those of its children that repeat; return what tells it from others besides its name. */
+function finish(node: Node, ofTensor: (leaf: Node) => string): string {
+  if (node.tensor >= 0) return ofTensor(node);
+  const signatures = node.children.map((child) => finish(child, ofTensor));
+  const dtypes = new Set<string>();
+  for (const child of node.children) {
+    node.parameters += child.parameters;
+    node.bytes += child.bytes;
+    for (const dtype of child.dtypes) dtypes.add(dtype);
+  }
+  node.dtypes = [...dtypes];
+  const whole = node.children.map((child, i) => `${child.name}(${signatures[i]})`).join();
+  node.children = foldRepeats(node.children, signatures).map(withOnlyTensor);
+  return whole;
 }
 
 /** A module of a single tensor is one row with it; blocks that repeat stay what can be counted. */
@@ -86,22 +94,21 @@ function withOnlyTensor(node: Node): Node {
 }
 
 /** Neighbours that are numbered one after the other, and hold the same, become one node. */
-function foldRepeats(children: Node[]): Node[] {
-  const numbered = children.filter((child) => child.tensor < 0 && /^\d+$/.test(child.name));
-  numbered.sort((a, b) => Number(a.name) - Number(b.name));
-  const runs: Node[][] = [];
-  for (const child of numbered) {
+function foldRepeats(children: Node[], signatures: readonly string[]): Node[] {
+  const numbered = [...children.keys()].filter((i) => children[i].tensor < 0 && /^\d+$/.test(children[i].name));
+  const number = (i: number) => Number(children[i].name);
+  numbered.sort((a, b) => number(a) - number(b));
+  const runs: number[][] = [];
+  for (const i of numbered) {
     const run = runs.at(-1);
-    const last = run?.at(-1);
-    const next = last && Number(child.name) === Number(last.name) + 1;
-    if (run && next && signatures.get(child) === signatures.get(run[0])) run.push(child);
-    else runs.push([child]);
+    if (run && number(i) === number(run[run.length - 1]) + 1 && signatures[i] === signatures[run[0]]) run.push(i);
+    else runs.push([i]);
   }
-  const folded = new Map(runs.filter((run) => run.length > 1).map((run) => [run[0], run]));
-  const gone = new Set([...folded.values()].flatMap((run) => run.slice(1)));
-  return children.flatMap((child) => {
-    const run = folded.get(child);
-    if (gone.has(child)) return [];
+  const folded = new Map(runs.filter((run) => run.length > 1).map((run) => [run[0], run.map((i) => children[i])]));
+  const gone = new Set(runs.flatMap((run) => run.slice(1)));
+  return children.flatMap((child, i) => {
+    const run = folded.get(i);
+    if (gone.has(i)) return [];
     if (!run) return [child];
     const name = `${child.name}…${run[run.length - 1].name}`;
     const total = (of: "bytes" | "parameters") => run.reduce((sum, each) => sum + each[of], 0);
