@@ -133,7 +133,12 @@ it("takes names that are prefixes of others", () => {
 
 it("keeps a name whole that is longer than any model's, whatever dots it has", () => {
   const name = "a.".repeat(100_000);
-  const root = buildTree(table([[name, [2]], ["b.weight", [3]]]));
+  const root = buildTree(
+    table([
+      [name, [2]],
+      ["b.weight", [3]],
+    ]),
+  );
   expect(root.children.map((node) => node.name)).toEqual([name, "b.weight"]);
   expect(root.parameters).toBe(5);
 });
