@@ -299,7 +299,7 @@ def _sizes(found: Any) -> TypeGuard[list[int]]:
     # a loop, as these lists are short: all() or a set of types take four times as long, for 100,000 tensors
     if not isinstance(found, list):
         return False
-    for size in found:
+    for size in found:  # noqa: SIM110
         if type(size) is not int or size < 0:
             return False
     return True
