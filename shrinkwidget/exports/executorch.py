@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Final, Literal
 
 import torch
 from torch import Tensor
@@ -28,6 +28,9 @@ from .exporter import Exporter, ExportJob, OpenedExport, Written, quiet, registe
 from .layer_codes import layer_codes
 from .traced_model import traced
 from .xnnpack_graphs import ALIGNMENT, Constant, PteFile
+
+_GROUP: Final = 32
+"""Groups that share a scale are multiples of so many weights (XNNPACK's kernels of blocks)."""
 
 
 @register_exporter
@@ -45,19 +48,22 @@ class ExecuTorch(Exporter):
     suffixes: ClassVar[tuple[str, ...]] = (".pte",)
     packages: ClassVar[tuple[str, ...]] = ("executorch",)
     megabytes: ClassVar[int] = 290
+    activation_bits: ClassVar[tuple[int, ...]] = (8,)
+    finds_ranges_as_it_runs: ClassVar[bool] = True
 
     weights: Literal["auto", "float"] = "auto"
     max_batch: int = 32
 
     def __post_init__(self) -> None:
         if self.weights not in ("auto", "float"):
-            raise ArgumentError(f"export(weights={self.weights!r}) must be 'auto' or 'float'")
+            raise ArgumentError(f"export(weights={self.weights!r}) to executorch must be 'auto' or 'float'")
         if not isinstance(self.max_batch, int) or isinstance(self.max_batch, bool) or self.max_batch < 1:
             raise ArgumentError(f"export(max_batch={self.max_batch!r}) must be a whole number of rows, 1 or more")
 
     def write(self, job: ExportJob, activations: int | None) -> Written:
         """Return the program of a model, its linear layers with integers where that is possible."""
-        del activations
+        if activations is not None and self.weights == "float":
+            raise ArgumentError("export(activations=8) to executorch needs integer weights: leave weights= out")
         found = traced(job, most=max(2, self.max_batch))
         file = PteFile(_lowered(job, found.program))
         held = _by_content(file.constants())
@@ -78,11 +84,13 @@ class ExecuTorch(Exporter):
             stored[name] = str(expected.dtype).removeprefix("torch.")
             places[name] = " ".join(constant.place for constant in constants)
             if self.weights == "auto":
-                how = _integers(record, encoded, constants)
+                how = _integers(record, encoded, constants, dynamic=activations is not None)
                 if isinstance(how, str):
                     why_floats[how] += 1
                 else:
                     stored[name] = f"int{how}, {encoded.groups.count:,} scales"
+        if activations is not None and why_floats.total() == len(stored):
+            raise ModelError(f"8-bit activations need integer weights, and there are none: {next(iter(why_floats))}")
         notes = [
             *found.notes,
             *(f"{count} of {len(stored)} tensors as floats: {why}" for why, count in why_floats.items()),
@@ -177,30 +185,53 @@ def _by_content(constants: Iterable[Constant]) -> dict[str, list[Constant]]:
     return found
 
 
-def _integers(record: TensorRecord, encoded: EncodedTensor, constants: Sequence[Constant]) -> int | str:
+def _integers(record: TensorRecord, encoded: EncodedTensor, constants: Sequence[Constant], dynamic: bool) -> int | str:
     """Put a tensor's codes in the place of its floats; return their bits, or why XNNPACK cannot compute with them."""
-    codes = layer_codes(encoded)
+    linear = all(constant.is_linear for constant in constants)
+    if not linear and not dynamic:
+        return "XNNPACK computes with integer weights in linear layers only, unless activations are integers, too"
+    if not linear and not all(constant.is_convolution for constant in constants):
+        return "XNNPACK has no 8-bit activations for depthwise and transposed convolutions, nor for one channel"
+    found = _steps_and_scales(record, encoded, blocks=linear and dynamic)
+    if isinstance(found, str):
+        return found
+    steps, scales = found
+    fits = linear and int(steps.min()) >= -8 and int(steps.max()) <= 7 and steps.shape[1] % 2 == 0
+    if scales.ndim > 1 and not fits:
+        return "XNNPACK has groups with a scale for weights of 4 bits only; with symmetric=True they fit"
+    values = steps * scales.view(len(steps), -1).repeat_interleave(steps[0].numel() // scales[0].numel(), 1)
+    for constant in constants:
+        shape = constant.tensor.shape
+        if shape[0] != len(steps) or not torch.equal(values.view(shape), constant.tensor):
+            return "their rows are not those of the operator"
+    bits = 4 if fits else 8
+    for constant in constants:
+        if constant.graph is not None:
+            constant.graph.quantize(constant, steps.view(constant.tensor.shape), scales, bits, dynamic)
+    return bits
+
+
+def _steps_and_scales(record: TensorRecord, encoded: EncodedTensor, blocks: bool) -> tuple[Tensor, Tensor] | str:
+    """Return whole numbers ``[rows, width]`` and scales as XNNPACK has them, or why it has no such weights.
+
+    Scales are ``[rows]``; where it may have `blocks`, of a row several, they may be ``[rows, blocks]``.
+    """
+    codes, groups = layer_codes(encoded), encoded.groups
     if codes is None or not codes.integers or encoded.scales is None:
         return "their values are not evenly spaced"
     if record.dtype != torch.float32:
         return f"XNNPACK's integers stand for float32, and these are {str(record.dtype).removeprefix('torch.')}"
-    if not all(constant.is_linear for constant in constants):
-        return "XNNPACK computes with integer weights in linear layers only, unless activations are integers, too"
     rows, width = encoded.matrix
-    if encoded.groups.count not in (1, rows):
-        return "XNNPACK has one scale for each row at most"
-    steps, scales = codes.steps().view(rows, width), encoded.scales.float().expand(rows)
-    low, high = int(steps.min()), int(steps.max())
-    if low < -128 or high > 127:
+    steps, scales = codes.steps().view(rows, width), encoded.scales.float()
+    if int(steps.min()) < -128 or int(steps.max()) > 127:
         return "some are more than 127 steps from zero; with symmetric=True none is"
-    bits = 4 if low >= -8 and high <= 7 and width % 2 == 0 else 8
-    for constant in constants:
-        if not torch.equal(steps.float() * scales[:, None], constant.tensor):
-            return "their rows are not those of the linear layer"
-    for constant in constants:
-        if constant.graph is not None:
-            constant.graph.quantize(constant, steps, scales, bits)
-    return bits
+    if groups.count in (1, rows):
+        return steps, scales.expand(rows)
+    if not blocks or groups.padding or groups.size % _GROUP:
+        return f"XNNPACK has groups of multiples of {_GROUP} only, in linear layers, and with 8-bit activations"
+    if not torch.equal(scales.bfloat16().float(), scales):
+        return 'XNNPACK keeps the scales of groups as bfloat16: compress with scales="bfloat16"'
+    return steps, scales.view(rows, groups.per_row)
 
 
 class _Loaded(OpenedExport):

@@ -201,6 +201,8 @@ class Exporter(ABC):
     """Whether there is a runtime here that runs the file."""
     activation_bits: ClassVar[tuple[int, ...]] = ()
     """Bits that activations can have, beside floats."""
+    finds_ranges_as_it_runs: ClassVar[bool] = False
+    """Whether the runtime finds the ranges of such activations on each input, so that no data shows them before."""
 
     @abstractmethod
     def write(self, job: ExportJob, activations: int | None) -> Written:

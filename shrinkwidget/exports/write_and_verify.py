@@ -83,7 +83,8 @@ def export(
                 *_, torch_score = scores(job.model, *given)
                 tell(f"scoring in {runtime}", 0.75)
                 *_, score = scores(graph.as_module(), *given)
-                how = "" if subset is None else f", 8-bit activations calibrated on {subset.text}"
+                found_on = "with ranges of each input" if subset is None else f"calibrated on {subset.text}"
+                how = "" if activations is None else f", {activations}-bit activations {found_on}"
                 score = replace(score, provenance=f"{provenance}{how}, run by {runtime}")
                 torch_score = replace(torch_score, provenance=provenance)
     tell("saving", 0.95)
@@ -125,6 +126,13 @@ def _calibration(exporter: Exporter, calibrate: object, activations: int | None)
     if activations is None:
         if calibrate is not None:
             raise ArgumentError("export(calibrate=…) is for 8-bit activations: give activations=8 too, or leave it out")
+        return None
+    if exporter.finds_ranges_as_it_runs:
+        if calibrate is not None:
+            raise ArgumentError(
+                f"an export to {exporter.target} finds the ranges of activations on each input, as it runs: leave "
+                f"calibrate out"
+            )
         return None
     if calibrate is None:
         raise ArgumentError(

@@ -27,6 +27,8 @@ ALIGNMENT: Final = 16
 """Bytes that the places of constants are multiples of: what XNNPACK asks for (executorch's own choice is 128)."""
 _IN_NAMED_DATA: Final = 2**64 - 1
 """The offset of a constant that is not in the graph's own blob: it has a key instead."""
+_KEY: Final = 16
+"""Digits of a key: executorch takes all 64 of a SHA-256, twice in the file, which is 3 % of a small one."""
 _NO_VALUE: Final = 2**32 - 1
 _FLOATS: Final = {
     "FLOAT": torch.float32, "DOUBLE": torch.float64, "HALF": torch.float16, "BFLOAT16": torch.bfloat16,
@@ -49,7 +51,9 @@ class PteFile:
         """The instructions of ``forward``, and the values they work on."""
         named = self._file.named_data
         self._constants: dict[str, bytes] = (
-            {} if named is None else {key: bytes(named.buffers[e.buffer_index]) for key, e in named.pte_data.items()}
+            {}
+            if named is None
+            else {key[:_KEY]: bytes(named.buffers[entry.buffer_index]) for key, entry in named.pte_data.items()}
         )
         self.graphs = [
             XnnpackGraph(_read_graph(self._blob(delegate).data), self._constants)
@@ -139,7 +143,15 @@ class Constant:
     @property
     def is_linear(self) -> bool:
         """Whether linear layers, and nothing else, multiply with it."""
-        return bool(self.readers) and all(_kind(node) == "XNNFullyConnected" for node in self.readers)
+        return self._is_read_by("XNNFullyConnected")
+
+    @property
+    def is_convolution(self) -> bool:
+        """Whether convolutions of several channels, neither depthwise nor transposed, multiply with it."""
+        return self._is_read_by("XNNConv2d")
+
+    def _is_read_by(self, kind: str) -> bool:
+        return bool(self.readers) and all(_kind(node) == kind for node in self.readers)
 
 
 class XnnpackGraph:
@@ -152,6 +164,9 @@ class XnnpackGraph:
 
     def __init__(self, content: Any, constants: dict[str, bytes]) -> None:
         self.content, self._constants = content, constants
+        for entry in content.constant_data:
+            entry.named_key = entry.named_key[:_KEY]
+        self._quantized: dict[tuple[int, int], int] = {}
 
     def compact(self) -> list[str]:
         """Drop the constants that no value refers to any longer; return the keys of the others."""
@@ -191,51 +206,88 @@ class XnnpackGraph:
             return torch.frombuffer(raw, dtype=torch.float32).reshape(dims)
         if kind == "fp16":
             return torch.frombuffer(raw, dtype=torch.float16).float().reshape(dims)
-        scales = torch.frombuffer(self._bytes(value.xvalue_union.quant_params.scale_buffer_idx), dtype=torch.float32)
+        scales = self._bytes(value.xvalue_union.quant_params.scale_buffer_idx)
         if kind == "qcint8":
-            steps = torch.frombuffer(raw, dtype=torch.int8).reshape(dims)
-        elif kind == "qcint4":
-            rows, width = dims[0], -(-dims[1] // 2) * 2
-            codes = unpack_codes(np.frombuffer(raw, np.uint8), 4, rows * width)
-            steps = torch.from_numpy(codes.astype(np.int8)).reshape(rows, width)[:, : dims[1]] - 8
+            steps = torch.frombuffer(raw, dtype=torch.int8)
+        elif kind in ("qcint4", "qbint4"):
+            steps = torch.from_numpy(unpack_codes(np.frombuffer(raw, np.uint8), 4, math.prod(dims)).astype(np.int8)) - 8
         else:
             raise ValueError(f"a constant of XNNPACK's type {kind} is not read here")
-        axis = value.xvalue_union.quant_params.channel_dim
-        return steps.float() * scales.view([-1 if i == axis else 1 for i in range(len(dims))])
+        kept = torch.frombuffer(scales, dtype=torch.bfloat16 if kind == "qbint4" else torch.float32).float()
+        # rows first, and scales in their order: of the whole row, or of each of its groups
+        return (steps.view(len(kept), -1).float() * kept[:, None]).view(dims)
 
     def _bytes(self, index: int) -> bytearray:
         return bytearray(self._constants[self.content.constant_data[index].named_key])
 
-    def quantize(self, found: Constant, steps: Tensor, scales: Tensor, bits: int) -> None:
-        """Replace the float weights of linear layers by integers with a scale for each row.
+    def quantize(self, found: Constant, steps: Tensor, scales: Tensor, bits: int, dynamic: bool) -> None:
+        """Replace the float weights of linear layers or convolutions by integers with scales.
 
         Args:
             found: the weights, a constant of this graph.
-            steps: whole numbers ``[out, in]`` that a signed integer of so many bits holds.
-            scales: float32 ``[out]``.
-            bits: 8 or 4.
+            steps: whole numbers that so many bits hold, in torch's shape, the output channels first.
+            scales: float32 ``[channels]``, or ``[channels, groups]`` with numbers that bfloat16 has.
+            bits: 8, or 4 for linear layers.
+            dynamic: whether activations become integers of 8 bits before, on a grid that is found as the network runs.
         """
         from executorch.backends.xnnpack.serialization import xnnpack_graph_schema as schema
 
-        packed: Bytes = (
-            steps.to(torch.int8).view(torch.uint8).numpy().reshape(-1)
-            if bits == 8
-            else pack_codes((steps + 8).to(torch.uint8).numpy().reshape(-1), 4)
-        )
-        raw, scale_bytes = packed.tobytes(), scales.float().contiguous().numpy().tobytes()
-        tensor = _tensor(found.value)
+        tensor, kinds = _tensor(found.value), schema.XNNDatatype
+        if steps.ndim == 4:
+            steps = steps.permute(0, 2, 3, 1)
+        if bits == 8:
+            packed: Bytes = steps.to(torch.int8).contiguous().view(torch.uint8).numpy().reshape(-1)
+        else:
+            packed = pack_codes((steps + 8).to(torch.uint8).numpy().reshape(-1), 4)
+        if scales.ndim == 1:
+            scale_bytes = scales.contiguous().numpy().tobytes()
+            tensor.datatype = kinds.xnn_datatype_qcint8 if bits == 8 else kinds.xnn_datatype_qcint4
+            quantization = schema.PerChannelQuant(
+                scale=[], channel_dim=0, scale_buffer_idx=self._add(scale_bytes), num_scales=len(scales)
+            )
+        else:
+            scale_bytes = scales.to(torch.bfloat16).contiguous().view(torch.uint8).numpy().tobytes()
+            tensor.datatype = kinds.xnn_datatype_qbint4
+            quantization = schema.PerChannelGroupQuant(
+                scale=[], channel_dim=0, group_size=steps.shape[1] // scales.shape[1],
+                scale_buffer_idx=self._add(scale_bytes), num_scales=scales.numel(),
+            )  # fmt: skip
+        raw = packed.tobytes()
         # The runtime may share packed weights under their key, so that it must stand for the scales as well.
         tensor.constant_buffer_idx = self._add(raw, raw + scale_bytes)
-        kinds = schema.XNNDatatype
-        tensor.datatype = kinds.xnn_datatype_qcint8 if bits == 8 else kinds.xnn_datatype_qcint4
-        found.value.xvalue_union = schema.XNNQuantizedTensorValue(
-            tensor_value=tensor,
-            quant_params=schema.PerChannelQuant(
-                scale=[], channel_dim=0, scale_buffer_idx=self._add(scale_bytes), num_scales=len(scales)
-            ),
-        )
+        found.value.xvalue_union = schema.XNNQuantizedTensorValue(tensor_value=tensor, quant_params=quantization)
         for node in found.readers:
-            self._add_bias_afterwards(node)
+            if dynamic:
+                self._quantize_input(node)
+            else:
+                self._add_bias_afterwards(node)
+
+    def _quantize_input(self, node: Any) -> None:
+        """Give an operator integers for an input: a conversion before it, which all that read this input share."""
+        from executorch.backends.xnnpack.serialization import xnnpack_graph_schema as schema
+
+        reader, given = node.xnode_union, _tensor(self.value(node.xnode_union.input1_id))
+        # a row has a grid of its own: of a convolution all its pixels and channels, of a linear layer the last axis
+        inner = 1 if _kind(node) == "XNNFullyConnected" else 3
+        number = self._quantized.get((given.id_out, inner))
+        if number is None:
+            number = self._quantized[given.id_out, inner] = self._new_number()
+            quantized = schema.XNNTensorValue(
+                datatype=schema.XNNDatatype.xnn_datatype_qdint8, num_dims=given.num_dims, dims=list(given.dims),
+                external_id=_NO_VALUE, constant_buffer_idx=0, flags=0, id_out=number,
+            )  # fmt: skip
+            value = schema.XNNQuantizedTensorValue(
+                tensor_value=quantized, quant_params=schema.PerTokenDynamicQuant(num_nonbatch_dims=inner)
+            )
+            self.content.xvalues.append(schema.XValue(xvalue_union=value))
+            conversion = schema.XNNConvert(input_id=given.id_out, output_id=number, flags=0)
+            first = schema.XNode(xnode_union=conversion, debug_handle=node.debug_handle, output_min_max=None)
+            readers = [x for x in self.content.xnodes if getattr(x.xnode_union, "input1_id", None) == given.id_out]
+            self.content.xnodes.insert(self.content.xnodes.index(readers[0]), first)
+        reader.input1_id = number
+
+    def _new_number(self) -> int:
+        return 1 + max(int(_tensor(value).id_out) for value in self.content.xvalues)
 
     def _add_bias_afterwards(self, node: Any) -> None:
         """Move the bias of a linear layer into an addition after it.
@@ -251,7 +303,7 @@ class XnnpackGraph:
         output = _tensor(self.value(linear.output_id))
         product = schema.XNNTensorValue(
             datatype=output.datatype, num_dims=output.num_dims, dims=list(output.dims), external_id=_NO_VALUE,
-            constant_buffer_idx=0, flags=0, id_out=1 + max(_tensor(x).id_out for x in self.content.xvalues),
+            constant_buffer_idx=0, flags=0, id_out=self._new_number(),
         )  # fmt: skip
         addition = schema.XNode(
             xnode_union=schema.XNNAdd(
@@ -268,7 +320,7 @@ class XnnpackGraph:
         """Add a constant; return its number."""
         from executorch.backends.xnnpack.serialization.xnnpack_graph_schema import ConstantDataOffset
 
-        key = hashlib.sha256(content or raw).hexdigest()
+        key = hashlib.sha256(content or raw).hexdigest()[:_KEY]
         self._constants[key] = raw
         self.content.constant_data.append(ConstantDataOffset(offset=_IN_NAMED_DATA, size=len(raw), named_key=key))
         return len(self.content.constant_data) - 1

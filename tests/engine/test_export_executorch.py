@@ -101,6 +101,51 @@ def test_a_file_of_4_bits_is_as_small_as_the_packed_one_and_takes_any_batch_up_t
         sw.race(files, data[0], rounds=8)
 
 
+@pytest.mark.parametrize(
+    ("recipe", "stored"),
+    [
+        (dict(bits=4, symmetric=True, granularity=32, scales="bfloat16"), "int4, 128 scales"),
+        # numbers that bfloat16 lacks, and groups that are no multiples of 32
+        (dict(bits=4, symmetric=True, granularity=32), "float32"),
+        (dict(bits=4, symmetric=True, granularity=16, scales="bfloat16"), "float32"),
+    ],
+    ids=repr,
+)
+def test_groups_have_integers_where_activations_are_integers_too(
+    recipe: dict[str, Any], stored: str, tmp_path: Path
+) -> None:
+    small = sw.compress(mlp(64), **recipe)
+    give = dict(example=torch.randn(2, 64), activations=8)
+    if stored == "float32":
+        with pytest.raises(ModelError, match=r"8-bit activations need integer weights, and there are none: XNNPACK "):
+            small.export(tmp_path / "m.pte", **give)  # type: ignore[arg-type]
+        assert not list(tmp_path.iterdir())
+        return
+    exported = small.export(tmp_path / "m.pte", **give)  # type: ignore[arg-type]
+    assert exported.exact == "2 of 2 tensors exactly"
+    # one rounding of activations is seen, and is all that is
+    assert 1e-5 < exported.difference < 0.02
+    assert exported.tensors[0].stored == stored
+
+
+def test_convolutions_have_integers_beside_8_bit_activations_whose_score_says_so(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    small = sw.compress(EveryFilter().eval(), bits=8, symmetric=True)
+    data = (torch.randn(20, 3, 8, 8), torch.randint(3, (20,)))
+    exported = small.export(tmp_path / "m.pte", eval_data=data, activations=8)
+    assert exported.exact == "6 of 6 tensors exactly"
+    assert [tensor.stored for tensor in exported.tensors] == [
+        "int8, 8 scales", "float32", "float32", "int8, 8 scales", "int8, 6 scales", "int8, 3 scales",
+    ]  # fmt: skip
+    assert 1e-5 < exported.difference < 0.05
+    assert exported.score is not None
+    assert exported.score.provenance.startswith("no retraining, 8-bit activations with ranges of each input, run by")
+    with pytest.raises(ArgumentError, match=r"finds the ranges of activations on each input, as it runs: leave cal"):
+        small.export(tmp_path / "m.pte", eval_data=data, activations=8, calibrate=data)
+    with pytest.raises(ArgumentError, match=r"export\(activations=8\) to executorch needs integer weights"):
+        small.export(tmp_path / "m.pte", eval_data=data, activations=8, weights="float")
+
+
 def test_a_tied_embedding_is_held_in_both_places(tmp_path: Path) -> None:
     torch.manual_seed(0)
     embedding, head = nn.Embedding(50, 16), nn.Linear(16, 50, bias=False)
