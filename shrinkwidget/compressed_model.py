@@ -411,11 +411,11 @@ def compress(
         ArgumentError: for an unknown keyword.
     """
     made_by = recipe_from(recipe, fields)
-    if to is not None and isinstance(model, str | os.PathLike) and resolved(to) == Path(os.path.realpath(model)):
-        raise FileError(f"to={quoted(to)} is the model itself, which is never changed: name another file")
     if made_by.removes_channels:
         return _narrower(model, made_by, sketch, calibration, example, to)
     weights = open_model(model, layout=layout)
+    if to is not None and (target := resolved(to)).exists() and any(map(target.samefile, weights.paths)):
+        raise FileError(f"to={quoted(to)} is a file of the model itself, which is never changed: name another file")
     if sketch is not None:
         for entry, look in zip(weights.layers, sketch.layers, strict=False):  # of another model it is refused later
             if entry.name == look.name and entry.shape == look.shape and entry.matrix != look.matrix:

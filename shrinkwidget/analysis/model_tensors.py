@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
+from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 import numpy as np
@@ -110,12 +111,13 @@ class TensorEntry(TensorSpec):
 class ModelTensors:
     """A model opened for looking: its title and its entries, in the order the module (or the file) defines them.
 
-    `warnings` say in a sentence each what was taken for granted.
+    `warnings` say in a sentence each what was taken for granted; `paths` are the files it was opened from.
     """
 
     title: str
     entries: tuple[TensorEntry, ...]
     warnings: tuple[str, ...] = ()
+    paths: tuple[Path, ...] = ()
 
     @cached_property
     def layers(self) -> tuple[TensorEntry, ...]:
@@ -149,13 +151,14 @@ def open_model(source: Source, *, layout: Stated = None, only_to_look: bool = Fa
         FileError: for a path that does not exist, is not safetensors, or leads to several models.
     """
     module = source if isinstance(source, nn.Module) else None
+    paths: tuple[Path, ...] = ()
     if module is not None:
         title, entries = type(module).__name__, tuple(_module_entries(module))
     elif isinstance(source, Mapping):
         title, entries = "state dict", tuple(_state_entries(source))
     elif isinstance(source, str | os.PathLike):
         checkpoint = open_checkpoint(source)
-        title, entries = checkpoint.title, tuple(_file_entries(checkpoint.files))
+        title, entries, paths = checkpoint.title, tuple(_file_entries(checkpoint.files)), checkpoint.paths
     else:
         raise ModelError(_no_model(source))
     # At once, rather than when the work is done and is to be saved.
@@ -179,7 +182,7 @@ def open_model(source: Source, *, layout: Stated = None, only_to_look: bool = Fa
     }
     entries = tuple(replace(e, layout=laid_out.get(e.name, FIRST), why=parts_why.get(e.name, e.why)) for e in entries)
     read = ((entry.name, entry.shape, entry.layout) for entry in entries if entry.compressible)
-    weights = ModelTensors(title, entries, guesses(read, answerable=module is None))
+    weights = ModelTensors(title, entries, guesses(read, answerable=module is None), paths)
     if not only_to_look:
         check_refused(weights)
         if not weights.layers:

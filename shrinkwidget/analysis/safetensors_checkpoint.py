@@ -33,10 +33,14 @@ _BY_CODE: Final = {FILE_DTYPES[name]: dtype for name, dtype in DTYPES.items()}
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CheckpointFiles:
-    """The safetensors files of one checkpoint, in the order of their names; `title` is how the model is called."""
+    """The safetensors files of one checkpoint, in the order of their names; `title` is how the model is called.
+
+    `paths` are all that it lies in: theirs, and that of their index.
+    """
 
     title: str
     files: tuple[SafetensorsFile, ...]
+    paths: tuple[Path, ...]
 
 
 def open_checkpoint(path: str | os.PathLike[str]) -> CheckpointFiles:
@@ -50,7 +54,8 @@ def open_checkpoint(path: str | os.PathLike[str]) -> CheckpointFiles:
     for file in found.files:
         if file.metadata.get("format") in (FORMAT, ENTROPY):
             raise FileError(f"{quoted(file.path)} is a packed model of shrinkwidget: read it with shrinkwidget.load")
-    return CheckpointFiles(found.title, tuple(map(SafetensorsFile, found.files)))
+    paths = {found.opened, *(file.path for file in found.files)}
+    return CheckpointFiles(found.title, tuple(map(SafetensorsFile, found.files)), tuple(paths))
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,10 +56,14 @@ class SafetensorsHeader:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CheckpointHeaders:
-    """The headers of the files of one checkpoint, in the order of their names; `title` is how the model is called."""
+    """The headers of the files of one checkpoint, in the order of their names; `title` is how the model is called.
+
+    `opened` is the file that led to them: the only one, or their index.
+    """
 
     title: str
     files: tuple[SafetensorsHeader, ...]
+    opened: Path
 
 
 def read_checkpoint_headers(path: str | os.PathLike[str]) -> CheckpointHeaders:
@@ -86,7 +90,7 @@ def read_checkpoint_headers(path: str | os.PathLike[str]) -> CheckpointHeaders:
         title = found.stem
     files = _shards(found) if found.name.endswith(".json") else (read_safetensors_header(found),)
     # a file's name may be bytes that are no text: no page and no header could show it
-    return CheckpointHeaders(title.encode(errors="replace").decode(), files)
+    return CheckpointHeaders(title.encode(errors="replace").decode(), files, found)
 
 
 def _in_folder(folder: Path) -> Path:

@@ -22,6 +22,7 @@ from shrinkwidget.errors import FileError, ModelError
 from shrinkwidget.recipe import Recipe
 
 from .packed_file_helpers import Net, recipes, same, state_dicts
+from .test_safetensors_checkpoint import save_sharded
 
 
 @settings(max_examples=25)
@@ -159,8 +160,23 @@ def test_the_model_is_not_written_over(tmp_path: Path) -> None:
     before = path.read_bytes()
     (tmp_path / "link").symlink_to(path)
     for to in (path, str(path), tmp_path / "link"):
-        with pytest.raises(FileError, match="is the model itself"):
+        with pytest.raises(FileError, match="is a file of the model itself"):
             sw.compress(path, bits=4, to=to)
+        with pytest.raises(FileError, match="is a file of the model itself"):
+            sw.compress(tmp_path, bits=4, to=to)
     assert path.read_bytes() == before
     with pytest.raises(FileError, match="give a path"):
         sw.compress(path, bits=4, to=3)  # type: ignore[arg-type]
+
+
+def test_neither_is_a_shard_nor_the_index(tmp_path: Path) -> None:
+    save_sharded(tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    for source in (tmp_path, tmp_path / "model.safetensors.index.json"):
+        for name in before:
+            with pytest.raises(FileError, match="is a file of the model itself"):
+                sw.compress(source, bits=4, to=tmp_path / name)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert (
+        sw.compress(tmp_path, bits=4, to=tmp_path / "small.safetensors").nbytes == sw.compress(tmp_path, bits=4).nbytes
+    )
