@@ -53,11 +53,11 @@ class Factor:
 
     atoms: Tensor
     soft: bool = False
+    dims: frozenset[int] = field(init=False)
+    """The dimensions it has different labels along."""
 
-    @property
-    def dims(self) -> frozenset[int]:
-        """The dimensions it has different labels along."""
-        return frozenset(d for d, size in enumerate(self.atoms.shape) if size > 1)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "dims", frozenset(d for d, size in enumerate(self.atoms.shape) if size > 1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +107,10 @@ class Trace:
         if not pairs:
             return np.arange(count)
         left, right = (np.concatenate([pair[side] for pair in pairs]) for side in (0, 1))
-        both = np.unique(np.stack([np.minimum(left, right), np.maximum(left, right)]), axis=1)
-        return connected(count, both[0], both[1])
+        # One number for each pair, sorted, so that each is looked at once: np.unique of pairs takes ten times as long.
+        numbers = np.sort(np.minimum(left, right) * count + np.maximum(left, right))
+        least, most = np.divmod(numbers[np.flatnonzero(np.diff(numbers, prepend=-1))], count)
+        return connected(count, least, most)
 
 
 def connected(count: int, left: Atoms, right: Atoms) -> Atoms:

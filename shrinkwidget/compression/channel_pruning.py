@@ -154,46 +154,60 @@ class _Finder:
         # Two classes are of one family if they have as many atoms in every place. That is a vector of counts as long as
         # there are places, for each of perhaps a million classes; the sum of a hash of each (place, count) stands for
         # it, wrong with a probability of about 2⁻⁶⁴ a pair. A wrong one would fail its trial.
-        signature = np.zeros(len(roots), np.uint64)
-        made = np.zeros(len(roots), bool)
+        count = len(roots)
+        place_of = np.repeat(np.arange(len(trace.places)), np.diff(trace.starts))
+        both, counts = np.unique(place_of * count + roots, return_counts=True)
+        signature = np.zeros(count, np.uint64)
         with np.errstate(over="ignore"):
-            for p, place in enumerate(trace.places):
-                classes, counts = np.unique(roots[trace.starts[p] : trace.starts[p + 1]], return_counts=True)
-                signature[classes] += _mixed(np.uint64(p + 1) * np.uint64(1 << 32) + counts.astype(np.uint64))
-                made[classes] |= place.dim in self._making.get(place.name, ())
+            mixed = _mixed((both // count + 1).astype(np.uint64) * np.uint64(1 << 32) + counts.astype(np.uint64))
+            np.add.at(signature, both % count, mixed)
+        making = np.array([place.dim in self._making.get(place.name, ()) for place in trace.places])
+        made = np.zeros(count, bool)
+        made[roots[making[place_of]]] = True
         found: dict[tuple[int, int], list[int]] = defaultdict(list)
-        for root in np.flatnonzero(made & (roots == np.arange(len(roots)))):
+        for root in np.flatnonzero(made & (roots == np.arange(count))):
             found[int(signature[root]), int(why[root])].append(int(root))
         names = list(reasons)
         families, fixed = [], []
-        for (_, number), members in found.items():
-            family = self._family(trace, roots, members)
+        for (_, number), family in zip(found, self._families(trace, roots, list(found.values())), strict=True):
             if number >= 0:
                 fixed.append(FixedWidth(family.layers, family.channels, names[number]))
-            elif len(members) == 1:
+            elif family.channels == 1:
                 only = "it is the only channel" if family.step == 1 else "all of it goes together"
                 fixed.append(FixedWidth(family.layers, family.channels, f"{only}, and nothing would be left"))
             else:
                 families.append(family)
         return families, fixed
 
-    def _family(self, trace: Trace, roots: Atoms, members: list[int]) -> ChannelFamily:
-        order = np.full(len(roots), -1)
-        order[members] = np.arange(len(members))
-        slices = []
-        layers: dict[str, int] = {}
-        for p, place in enumerate(trace.places):
-            channel = order[roots[trace.starts[p] : trace.starts[p + 1]]]
-            at = np.flatnonzero(channel >= 0)
-            if len(at):
-                # Row i of the index lists the places of channel i; every channel of a family has as many.
-                index = at[np.argsort(channel[at], kind="stable")].reshape(len(members), -1)
-                slices.append(ChannelSlice(place.name, place.dim, index.shape[1], index))
-                if place.dim in self._making.get(place.name, ()):
-                    layers[layer_label(place.name)] = index.shape[1]
-        step = math.gcd(*(part.per_channel for part in slices))
-        names = tuple(layers)
-        return ChannelFamily(names[0] if names else "", names, tuple(slices), np.ones(len(members), np.float32), step)
+    def _families(self, trace: Trace, roots: Atoms, members: Sequence[Sequence[int]]) -> list[ChannelFamily]:
+        """Return families of the classes given for each, with what they are along each place."""
+        family_of, channel_of = np.full(len(roots), -1), np.zeros(len(roots), np.int64)
+        for number, own in enumerate(members):
+            family_of[own] = number
+            channel_of[own] = np.arange(len(own))
+        # All atoms at once, by family, place, channel and position: a loop over families and places would look at
+        # every atom once for each family.
+        atoms = np.flatnonzero(family_of[roots] >= 0)
+        place_of = np.searchsorted(trace.starts, atoms, side="right") - 1
+        family, channel = family_of[roots[atoms]], channel_of[roots[atoms]]
+        order = np.lexsort((channel, place_of, family))
+        atoms, place_of, family = atoms[order], place_of[order], family[order]
+        ends = np.flatnonzero((np.diff(place_of) != 0) | (np.diff(family) != 0)) + 1
+        slices: list[list[ChannelSlice]] = [[] for _ in members]
+        layers: list[dict[str, int]] = [{} for _ in members]
+        for start, end in zip([0, *ends], [*ends, len(atoms)], strict=True) if len(atoms) else ():
+            number, place = int(family[start]), trace.places[place_of[start]]
+            # Row i of the index lists the places of channel i; every channel of a family has as many.
+            index = (atoms[start:end] - trace.starts[place_of[start]]).reshape(len(members[number]), -1)
+            slices[number].append(ChannelSlice(place.name, place.dim, index.shape[1], index))
+            if place.dim in self._making.get(place.name, ()):
+                layers[number][layer_label(place.name)] = index.shape[1]
+        families = []
+        for own, parts, making in zip(members, slices, map(tuple, layers), strict=True):
+            step = math.gcd(*(part.per_channel for part in parts))
+            scores = np.ones(len(own), np.float32)
+            families.append(ChannelFamily(making[0] if making else "", making, tuple(parts), scores, step))
+        return families
 
     # ---- the trial ----
 

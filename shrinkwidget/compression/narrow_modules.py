@@ -115,20 +115,21 @@ def narrowed(model: nn.Module, cuts: Cuts) -> Iterator[None]:
 @contextmanager
 def masked(model: nn.Module, cuts: Cuts) -> Iterator[None]:
     """Have all that `cuts` would remove be zero for as long as the context lasts: the preview of the narrower model."""
-    before: list[tuple[Tensor, Tensor]] = []
+    before: list[tuple[Tensor, int, Tensor, Tensor]] = []
     with torch.no_grad():
         try:
             for name, tensor in _named(model):
-                if name in cuts:
-                    before.append((tensor, tensor.detach().clone()))
-                    for dim, kept in cuts[name].items():
-                        gone = torch.ones(tensor.shape[dim], dtype=torch.bool)
-                        gone[kept] = False
-                        tensor.index_fill_(dim, gone.nonzero()[:, 0].to(tensor.device), 0)
+                for dim, kept in cuts.get(name, {}).items():
+                    stays = torch.zeros(tensor.shape[dim], dtype=torch.bool)
+                    stays[kept] = True
+                    gone = (~stays).nonzero()[:, 0].to(tensor.device)
+                    before.append((tensor, dim, gone, tensor.index_select(dim, gone)))
+                    tensor.index_fill_(dim, gone, 0)
             yield
         finally:
-            for tensor, values in before:
-                tensor.copy_(values)
+            # Backwards: what was set to zero along a second dimension was zero along the first already, in part.
+            for tensor, dim, gone, values in reversed(before):
+                tensor.index_copy_(dim, gone, values)
 
 
 def narrow_to(model: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> list[Callable[[], None]]:
