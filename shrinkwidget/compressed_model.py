@@ -47,13 +47,15 @@ from .recipe import Recipe, RecipeFields, layer_label, recipe_from
 
 @dataclass(frozen=True, slots=True)
 class NarrowedWidths:
-    """What removing channels made of a model: widths before and after by layer, multiply-accumulates, dense bytes.
+    """What removing channels made of a model: widths before and after, multiply-accumulates, dense bytes.
 
-    Of a loaded file the multiply-accumulates are not known, since no example has run. `unreached` are the layers that
+    Of a loaded file neither the families, whose `widths` these are, nor multiply-accumulates are known, since no
+    example has run. `layer_widths` are the output channels of each layer that has fewer, `unreached` the layers that
     the example did not run through, `unheeded` what the recipe says of single layers' channels in vain.
     """
 
     widths: Mapping[str, tuple[int, int]]
+    layer_widths: Mapping[str, tuple[int, int]]
     macs: int | None
     original_macs: int | None
     original_nbytes: int
@@ -129,7 +131,7 @@ class CompressedModel:
     def widths(self) -> dict[str, tuple[int, int]]:
         """The channels of each width that can be smaller, before and after, by the first layer that makes them.
 
-        Of a loaded file, which no longer knows which go together: the outputs of every layer that has fewer.
+        Empty for a loaded file, which no longer knows which go together; `layer_widths` are known of both.
 
         Example:
             >>> import torch, shrinkwidget as sw
@@ -138,6 +140,20 @@ class CompressedModel:
             (64, 16)
         """
         return {} if self.narrowed is None else dict(self.narrowed.widths)
+
+    @property
+    def layer_widths(self) -> dict[str, tuple[int, int]]:
+        """The output channels, before and after, of each layer that has fewer than in the dense model.
+
+        Empty for a loaded file with no dense model to compare it with.
+
+        Example:
+            >>> import torch, shrinkwidget as sw
+            >>> small = sw.compress(sw.demo.model(), channels=0.75, example=torch.zeros(1, 1, 8, 8))
+            >>> list(small.layer_widths.items())[:2]
+            [('stem', (16, 4)), ('stage1.0.conv1', (16, 4))]
+        """
+        return {} if self.narrowed is None else dict(self.narrowed.layer_widths)
 
     @property
     def macs(self) -> int | None:
@@ -482,7 +498,8 @@ def narrowed_widths(found: Channels, left: Sequence[int], original_nbytes: int) 
     full = [family.channels for family in found.families]
     missed = tuple(layer for width in found.fixed if width.reason == UNREACHED for layer in width.layers)
     macs, original = found.macs_after(left), found.macs_after(full)
-    return NarrowedWidths(found.widths(left), macs, original, original_nbytes, missed)
+    layers = found.layer_widths(left)
+    return NarrowedWidths(found.widths(left), layers, macs, original, original_nbytes, missed)
 
 
 def compress_trained(model: nn.Module, recipe: Recipe) -> CompressedModel:
@@ -575,8 +592,8 @@ def load(path: str | os.PathLike[str], into: nn.Module | None = None) -> Compres
     if packed.recipe.removes_channels and before is not None and dense is not None:
         now = {record.name: record for record in packed.records}
         rows = {layer_label(e.name): (e.matrix[0], now[e.name].matrix[0]) for e in before.layers if e.name in now}
-        widths = {name: (old, new) for name, (old, new) in rows.items() if new < old}
-        narrowed = NarrowedWidths(widths, None, None, dense) if widths else None
+        layers = {name: (old, new) for name, (old, new) in rows.items() if new < old}
+        narrowed = NarrowedWidths({}, layers, None, None, dense) if layers else None
     return CompressedModel(packed, into, provenance="as loaded", narrowed=narrowed)
 
 

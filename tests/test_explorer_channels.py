@@ -124,7 +124,7 @@ def test_pictures_show_what_is_left(explorer: Explorer, tmp_path: Path) -> None:
     saved = sw.figures.save(explorer.figure("silhouette", width="nature-single"), tmp_path / "silhouette.svg")
     assert "without the channels that went" in saved.read_text()
     assert explorer.estimate is not None
-    assert gone_word(explorer.estimate) == "pruned, or gone with channels,"
+    assert gone_word(explorer.estimate) == "pruned, or gone with channels"
     assert gone_word(sw.estimate(explorer.sketch, 0.5)) == "pruned"
     assert explorer.to_html(tmp_path / "page.html") < 700_000
 

@@ -321,6 +321,23 @@ class Channels:
             widths[name] = (family.channels, now)
         return widths
 
+    def layer_widths(self, left: Sequence[int]) -> dict[str, tuple[int, int]]:
+        """Return the output channels before and now of each layer that has fewer, so many of each family being left.
+
+        Example:
+            >>> import torch, shrinkwidget as sw
+            >>> found = sw.channels(sw.demo.model(), torch.zeros(1, 1, 8, 8))
+            >>> found.layer_widths([8] * 9)["stage3.1.conv2"]
+            (64, 24)
+        """
+        now, widths = self.shapes_after(left), {}
+        for name in self._compressible:
+            rows = self.layout(name).matrix
+            before, after = rows(self.shapes[name])[0], rows(now[name])[0]
+            if after < before:
+                widths[layer_label(name)] = (before, after)
+        return widths
+
     def macs_after(self, left: Sequence[int]) -> int:
         """Return the multiply-accumulates of one forward pass when so many channels of each family are left.
 

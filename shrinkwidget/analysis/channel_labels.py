@@ -149,6 +149,7 @@ def trace_channels(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, A
         _modules(model) as running,
     ):
         tracer = _Tracer(model, running, (args, kwargs))
+        tracer.pin_attention(model)
         with tracer:
             outputs = run(model, tuple(args), kwargs)
         tracer.pin_the_rest(outputs)
@@ -174,6 +175,15 @@ def _modules(model: nn.Module) -> Iterator[list[str]]:
             except RuntimeError:  # scripted modules take no hooks
                 continue
         yield stack
+
+
+_CHECKED_BY_ATTENTION: Final[Mapping[str, frozenset[int]]] = {
+    "in_proj_weight": frozenset((0, 1)),
+    "q_proj_weight": frozenset((0, 1)),
+    "k_proj_weight": frozenset((0,)),
+    "v_proj_weight": frozenset((0,)),
+}
+"""Dimensions of parameters of nn.MultiheadAttention that have to be its `embed_dim`, or three times that."""
 
 
 class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves its modes unannotated
@@ -239,6 +249,21 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leav
         for tensor in tensors_in(outputs):
             for factor in self.info(tensor).factors:
                 self.pin(factor, "the model's output has it", module="")
+
+    def pin_attention(self, model: nn.Module) -> None:
+        """Pin the widths that PyTorch's own attention checks: it takes no others than those it was made with.
+
+        Before anything runs, as the first reason counts: what its operations would say (a mean over heads, of weights
+        that nobody asked for) or its error in the trial does not tell what to do.
+        """
+        for name, module in model.named_modules():
+            if isinstance(module, nn.MultiheadAttention) and type(module).forward is nn.MultiheadAttention.forward:
+                for own, parameter in module.named_parameters(recurse=False):
+                    # The inputs of keys and values may have widths of their own, which it does not check.
+                    checked = _CHECKED_BY_ATTENTION.get(own, frozenset())
+                    for factor in self.info(parameter).factors:
+                        if factor.dims & checked:
+                            self.pin(factor, "nn.MultiheadAttention fixes it in its code", name)
 
     # ---- what rules say ----
 

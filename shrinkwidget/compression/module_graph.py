@@ -69,6 +69,38 @@ def traced(model: nn.Module, is_whole: IsWhole) -> ModuleCalls:
     return calls
 
 
+_SHAPE_STAYS: Final = frozenset(
+    ("relu", "gelu", "silu", "sigmoid", "tanh", "softmax", "log_softmax", "dropout", "contiguous", "float", "add")
+)
+"""Functions and methods of torch whose result has the channels of what they are given."""
+_WITHOUT_WEIGHTS: Final = (nn.Identity, nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm)
+
+
+def output_layers(model: nn.Module) -> set[str]:
+    """Return the layers whose output channels are the model's output, by name: no recipe can remove those.
+
+    As far as torch.fx can follow the forward pass without an example; where it cannot, there are none.
+    """
+    try:
+        graph = fx.Tracer().trace(model)
+    except Exception:  # noqa: BLE001  # whatever a forward pass does with what is no tensor
+        return set()
+    found: set[str] = set()
+    ahead: list[fx.Node] = [node for end in graph.nodes if end.op == "output" for node in end.all_input_nodes]
+    while ahead:
+        node = ahead.pop()
+        name = str(node.target)
+        if node.op == "call_module":
+            module = model.get_submodule(name)
+            if type(module).__module__ == "torch.nn.modules.activation" or isinstance(module, _WITHOUT_WEIGHTS):
+                ahead += node.all_input_nodes
+            else:
+                found.add(name)
+        elif getattr(node.target, "__name__", name) in _SHAPE_STAYS:
+            ahead += node.all_input_nodes
+    return found
+
+
 def seen(model: nn.Module, inputs: Inputs, is_whole: IsWhole) -> ModuleCalls:
     """Return the calls of one forward pass, in eval mode.
 

@@ -10,6 +10,8 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
+from .module_graph import output_layers
+
 Cuts = Mapping[str, Mapping[int, Tensor]]
 """Which indices are kept, ascending, by the name of a tensor and the dimension; all of those not named."""
 
@@ -136,9 +138,10 @@ def narrow_to(model: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> list[C
     """Cut a fresh, dense model to the shapes of a file, in place; return what undoes it, as `narrow` does.
 
     Which channels went does not matter: its weights are written over. Tensors of other dimensions, or larger than the
-    model's, are left for whoever compares the two; so is what no channel's removal changes, a layer norm's width and
-    the size of a kernel.
+    model's, are left for whoever compares the two; so is what no channel's removal changes: the model's outputs, a
+    layer norm's width, and the size of a kernel.
     """
+    outputs = output_layers(model)
     layers = dict(model.named_modules())
     cuts: dict[str, dict[int, Tensor]] = {}
     for name, tensor in _named(model):
@@ -147,9 +150,17 @@ def narrow_to(model: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> list[C
             continue
         if len(wanted) == tensor.ndim and all(a <= b for a, b in zip(wanted, tensor.shape, strict=True)):
             own = {d: torch.arange(a) for d, (a, b) in enumerate(zip(wanted, tensor.shape, strict=True)) if a < b}
+            if name.rpartition(".")[0] in outputs and tensor.ndim > 1:
+                own.pop(_output_dim(layers[name.rpartition(".")[0]]), None)
             if own:
                 cuts[name] = own
     return narrow(model, cuts)
+
+
+def _output_dim(layer: nn.Module) -> int:
+    """Return along which dimension of a layer's weight its output channels lie."""
+    in_out = type(layer).__name__ == "Conv1D" or getattr(layer, "transposed", False)  # Conv1D: Hugging Face's
+    return 1 if in_out or isinstance(layer, nn.Embedding | nn.EmbeddingBag) else 0
 
 
 def _sizes(module: nn.Module, before: Mapping[str, tuple[int, ...]]) -> Iterator[tuple[str, Any]]:

@@ -23,7 +23,7 @@ from .label_placement import thin
 from .legend import LEGEND_LINE, draw_legend, legend_height
 from .model_and_recipe import ModelFigureOptions, ModelLike, Subject, page_options, subject_of
 from .page import Page
-from .ridge_plot import TICKED, Frame, Row, draw_distributions, global_threshold, layer_rows
+from .ridge_plot import TICKED, Frame, Row, draw_distributions, global_threshold, gone_word, layer_rows
 from .tables import Table
 from .ticks import axis_ticks, mirrored_ticks
 
@@ -121,9 +121,8 @@ class Distributions(Chart):
         """Return the height of rows that can just be told apart."""
         return self._above(page, page.pixels - 8) + _BELOW + 2 * len(self.chosen) + 8
 
-    @staticmethod
-    def _above(page: Page, width: float) -> float:
-        return _ABOVE - LEGEND_LINE + legend_height(page, KEY, width)
+    def _above(self, page: Page, width: float) -> float:
+        return _ABOVE - LEGEND_LINE + legend_height(page, key_words(self.subject.estimate), width)
 
     def draw(self, area: Area) -> None:
         """Draw the key, the rows with their names and numbers, and the axis below them."""
@@ -151,7 +150,7 @@ class Distributions(Chart):
         for heading, width in _COLUMNS if beside else ():
             at += width
             canvas.text(at, plot.top - 6, heading, size=10, color=MUTED, align="right")
-        draw_key(canvas, 8, [one.picture for one in rows], ticked=row >= TICKED)
+        draw_key(canvas, 8, [one.picture for one in rows], estimate, ticked=row >= TICKED)
 
     def _axis(self, canvas: Canvas, plot: Frame, rows: Sequence[Row]) -> None:
         bottom, right = plot.top + plot.row * len(rows), plot.left + plot.width
@@ -184,10 +183,11 @@ class Distributions(Chart):
         number = len(subject.sketch.layers)
         of = f"the {len(self.chosen)} largest" if len(self.chosen) < number else f"all {number}"
         threshold = global_threshold(subject.sketch, subject.estimate)
+        gone = gone_word(subject.estimate)
         cut = f" Dotted: the threshold, ±{weight_text(threshold)}." if threshold > 0 else ""
         return (
             f"Weights of {subject.sketch.title}, {of} of {number} layers: outlined as they were, filled as the network "
-            f"computes with them, shaded what is pruned; {self._axes_words()}.{cut} {subject.sentence()}."
+            f"computes with them, shaded what is {gone}; {self._axes_words()}.{cut} {subject.sentence()}."
         ).replace(f"all {number} of {number}", f"all {number}")
 
     def _axes_words(self) -> str:
@@ -281,7 +281,7 @@ class SmallMultiples(Distributions):
         below_these = frames if own_axes else frames[-columns:] if self.shared else []
         for frame, row in list(zip(frames, rows, strict=True))[len(frames) - len(below_these) :]:
             self._axis_below(canvas, frame, row.picture.span, gap / 2 - 2)
-        draw_key(canvas, 8, [row.picture for row in rows], ticked=body >= TICKED)
+        draw_key(canvas, 8, [row.picture for row in rows], self.subject.estimate, ticked=body >= TICKED)
         if below_these:
             canvas.text(canvas.width / 2, canvas.height - 7, "weight value", align="center")
 
@@ -341,10 +341,14 @@ def layer_table(subject: Subject, chosen: Sequence[int]) -> Table:
     return Table.of(rows)
 
 
-KEY: Final = ("original", "effective", "pruned", "threshold", "levels")
+def key_words(estimate: Estimate) -> tuple[str, ...]:
+    """Return what outline, fill, shade, dots and ticks are called."""
+    return ("original", "effective", gone_word(estimate), "threshold", "levels")
 
 
-def draw_key(canvas: Canvas, y: float, pictures: Sequence[DistributionPlot], *, ticked: bool) -> None:
+def draw_key(
+    canvas: Canvas, y: float, pictures: Sequence[DistributionPlot], estimate: Estimate, *, ticked: bool
+) -> None:
     """Say what outline, fill, shade, dots and ticks mean, of what there is in the pictures."""
 
     def outline(x: float, y: float) -> None:
@@ -363,14 +367,15 @@ def draw_key(canvas: Canvas, y: float, pictures: Sequence[DistributionPlot], *, 
     def levels(x: float, y: float) -> None:
         canvas.lines([np.array([[at, y - 3], [at, y + 3]]) for at in (x + 2, x + 6.5, x + 11)], GRID, 1.0)
 
-    shown: dict[str, tuple[bool, Callable[[float, float], None]]] = {
-        "original": (True, outline),
-        "effective": (True, lambda x, y: canvas.fill([_box(x, y)], KEPT)),
-        "pruned": (any((p.outline - p.left).sum() > 1e-6 * p.outline.sum() for p in pictures), pruned),
-        "threshold": (any(0 < p.threshold <= p.span for p in pictures), threshold),
-        "levels": (ticked and any(len(p.levels) for p in pictures), levels),
-    }
-    draw_legend(canvas, y, canvas.width, [(word, shown[word][1]) for word in KEY if shown[word][0]])
+    shown: list[tuple[bool, Callable[[float, float], None]]] = [
+        (True, outline),
+        (True, lambda x, y: canvas.fill([_box(x, y)], KEPT)),
+        (any((p.outline - p.left).sum() > 1e-6 * p.outline.sum() for p in pictures), pruned),
+        (any(0 < p.threshold <= p.span for p in pictures), threshold),
+        (ticked and any(len(p.levels) for p in pictures), levels),
+    ]
+    entries = [(word, mark) for word, (there, mark) in zip(key_words(estimate), shown, strict=True) if there]
+    draw_legend(canvas, y, canvas.width, entries)
 
 
 def _box(x: float, y: float) -> Floats:

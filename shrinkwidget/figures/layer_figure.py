@@ -14,7 +14,7 @@ from ..errors import FigureError, ShrinkError, nearest, quoted
 from ..recipe import Recipe
 from .canvas import FAINT, GRID, LINE, MUTED, Canvas
 from .chart import Area, Chart, drawn, model_figure_kind
-from .distributions_figure import KEY, draw_key, layer_table
+from .distributions_figure import draw_key, key_words, layer_table
 from .formatting import (
     bytes_text,
     decibels_text,
@@ -28,7 +28,7 @@ from .legend import LEGEND_LINE, legend_height
 from .line_chart import LineChart, line_chart, look_of, room_for
 from .model_and_recipe import ModelFigureOptions, ModelLike, Subject, page_options, subject_of
 from .page import Page
-from .ridge_plot import Frame, draw_distributions, layer_rows
+from .ridge_plot import Frame, draw_distributions, gone_word, layer_rows
 from .tables import Table
 from .ticks import axis_ticks, linear_ticks
 
@@ -114,7 +114,11 @@ class Layer(Chart):
     def height(self, page: Page) -> float:
         """Return the height of the distribution, and of the errors where they stand below it."""
         beside = self._beside(page.pixels - 8)
-        above = _TOP - LEGEND_LINE + legend_height(page, KEY, (_SHARE if beside else 1) * (page.pixels - 8))
+        above = (
+            _TOP
+            - LEGEND_LINE
+            + legend_height(page, key_words(self.subject.estimate), (_SHARE if beside else 1) * (page.pixels - 8))
+        )
         return above + _HIGH + _BOTTOM + (0 if beside or not self.errors else _ERROR + 14)
 
     @staticmethod
@@ -135,7 +139,7 @@ class Layer(Chart):
 
     def _distribution(self, canvas: Canvas) -> None:
         subject = self.subject
-        top = _TOP - LEGEND_LINE + legend_height(canvas.page, KEY, canvas.width)
+        top = _TOP - LEGEND_LINE + legend_height(canvas.page, key_words(subject.estimate), canvas.width)
         plot = Frame(2, top, canvas.width - 4, canvas.height - top - _BOTTOM)
         (row,) = layer_rows(subject.sketch, subject.estimate, [self.index], None, plot.width)
         bottom, span = plot.top + plot.row, row.picture.span
@@ -154,7 +158,7 @@ class Layer(Chart):
         canvas.text(
             plot.left + plot.width / 2, bottom + 32, canvas.fitted(f"weights of {name}", plot.width), align="center"
         )
-        draw_key(canvas, 8, [row.picture], ticked=True)
+        draw_key(canvas, 8, [row.picture], subject.estimate, ticked=True)
         threshold = row.picture.threshold
         if 0 < threshold <= span:
             x = plot.left + plot.width * (threshold / span + 1) / 2
@@ -191,7 +195,8 @@ class Layer(Chart):
         pruned, now = estimated_text(exact, share_text(e.sparsity)), estimated_text(exact, bytes_text(e.nbytes))
         return (
             f"{e.n:,} weights of {look.label} ({subject.sketch.title}): outlined as they were, filled as the network "
-            f"computes with them, shaded what is pruned. {recipe_sentence(subject.estimate.recipe)}: {pruned} of them "
+            f"computes with them, shaded what is {gone_word(subject.estimate)}. "
+            f"{recipe_sentence(subject.estimate.recipe)}: {pruned} of them "
             f"pruned, {now} of {bytes_text(e.n * look.itemsize)}, SQNR {estimated_decibels_text(exact, e.sqnr)}."
             f"{curve}"
         )

@@ -95,7 +95,7 @@ def layer_rows(
 
 def gone_word(estimate: Estimate) -> str:
     """Return what the hatched part of a histogram is: what goes with a channel is missing from it, too."""
-    return "pruned, or gone with channels," if estimate.recipe.removes_channels else "pruned"
+    return "pruned, or gone with channels" if estimate.recipe.removes_channels else "pruned"
 
 
 def global_threshold(sketch: Sketch, estimate: Estimate) -> float:
@@ -107,7 +107,8 @@ def global_threshold(sketch: Sketch, estimate: Estimate) -> float:
 def _title(canvas: Canvas, frame: Frame, sketch: Sketch, rows: int, gone: str) -> None:
     number = f"THE {rows} LARGEST OF {len(sketch.layers)} LAYERS" if rows < len(sketch.layers) else "LAYERS"
     width = canvas.text(frame.left, frame.top + 6, number, size=10.5, bold=True, color=MUTED)
-    legend = f"original outlined · effective weights filled · {gone} hatched"
+    hatched = f"{gone}, hatched" if "," in gone else f"{gone} hatched"
+    legend = f"original outlined · effective weights filled · {hatched}"
     legend = canvas.fitted(legend, frame.width - width - 10, size=10.5)
     canvas.text(frame.left + width + 10, frame.top + 6, legend, size=10.5, color=MUTED)
     right = frame.left + frame.width - _NUMBERS

@@ -255,6 +255,19 @@ class Hard(nn.Module):
         return found
 
 
+class Attending(nn.Module):
+    """PyTorch's attention, whose weights over heads are averaged though nobody asks for them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.attention, self.two = nn.Linear(4, 16), nn.MultiheadAttention(16, 4), nn.Linear(16, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.one(x)
+        found: Tensor = self.two(self.attention(x, x, x)[0])
+        return found
+
+
 class Spectrum(nn.Module):
     """An operation that nobody has a rule for."""
 
@@ -295,6 +308,8 @@ class Branching(nn.Module):
             r"a softmax runs .*\(1\)",
         ),
         (lambda: nn.Sequential(nn.Linear(4, 6), nn.Linear(6, 2)), (2, 4), "1", "the model's output has it"),
+        (Attending, (3, 2, 4), "one", r"nn.MultiheadAttention fixes it in its code \(attention\)"),
+        (Attending, (3, 2, 4), "attention.in_proj_weight", r"nn.MultiheadAttention fixes it .*\(attention\)"),
         (Hard, (2, 4), "one", "does not run without some of it .*shape"),
         (lambda: nn.Sequential(nn.Linear(4, 1), nn.Linear(1, 2)), (2, 4), "0", "the only channel"),
         (
@@ -537,11 +552,12 @@ def test_a_dense_model_is_cut_to_the_shapes_of_the_file(name: str, entropy: bool
     assert repr(again.model) == repr(small.model)
     assert torch.equal(ran(module(again).eval(), x), ran(module(small), x))
     assert again.original_nbytes == small.original_nbytes
-    # a file does not know which channels go together: each layer that became narrower is listed
+    # a file does not know which channels go together, but how wide each layer is
+    assert again.layer_widths == small.layer_widths
+    assert not again.widths
     cut = {n for n, t in small.model.state_dict().items() if t.shape != model.state_dict()[n].shape}
-    assert again.widths
-    assert {layer.removesuffix(".weight") for layer in again.widths} <= {n.removesuffix(".weight") for n in cut}
-    assert all(after < before for before, after in again.widths.values())
+    assert {layer.removesuffix(".weight") for layer in again.layer_widths} <= {n.removesuffix(".weight") for n in cut}
+    assert all(after < before for before, after in again.layer_widths.values())
 
 
 def test_a_file_of_another_model_leaves_the_one_given_as_it_was(tmp_path: Path) -> None:
@@ -648,6 +664,35 @@ def test_support_vectors_are_channels() -> None:
     model = sw.from_sklearn(svm.SVC(kernel="rbf").fit(x, y))
     found = sw.channels(model, torch.from_numpy(x[:4]))
     assert found.families, found.fixed
+
+
+def test_outputs_of_another_number_are_no_channels_that_went(tmp_path: Path) -> None:
+    def digits(classes: int) -> Any:
+        model: Any = sw.demo.model()
+        model.head = nn.Linear(64, classes)
+        return model
+
+    def segmented(classes: int) -> nn.Module:
+        model = zoo.UNet()
+        model.head = nn.Conv2d(16, classes, 1)
+        return nn.Sequential(model, nn.Softmax(1))
+
+    def upsampled(classes: int) -> nn.Module:
+        return nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.ConvTranspose2d(8, classes, 2), nn.Sigmoid())
+
+    for make, x, name in (
+        (digits, DIGIT, "head.weight"),
+        (segmented, torch.rand(1, 3, 16, 16), "0.head.weight"),
+        (upsampled, torch.rand(1, 1, 6, 6), "2.weight"),
+    ):
+        path = tmp_path / "small.safetensors"
+        sw.compress(make(5), channels=0.5, example=x).save(path)
+        other = make(7)
+        before = repr(other)
+        with pytest.raises(sw.errors.FileError, match=f"'{name}' has the shape"):
+            sw.load(path, into=other)
+        assert repr(other) == before
+        assert sw.load(path, into=make(5)).layer_widths
 
 
 def test_a_file_of_another_model_is_refused_where_no_removal_explains_it(tmp_path: Path) -> None:

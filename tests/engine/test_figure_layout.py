@@ -185,6 +185,15 @@ def test_a_key_names_all_there_is_however_narrow_the_page(page: dict[str, Any]) 
     assert re.search(r"dense .*now ", written)
 
 
+@pytest.mark.parametrize(("kind", "which"), [("distributions", {"show": 2}), ("layer", {"name": "stem"})])
+def test_a_key_says_of_a_shade_that_channels_are_gone_too(kind: str, which: dict[str, Any]) -> None:
+    look = sw.sketch(sw.demo.model(), example=torch.zeros(1, 1, 8, 8))
+    for recipe, word in (sw.Recipe(channels=0.5), "pruned, or gone with channels"), (sw.Recipe(0.5), "pruned"):
+        figure = sw.figures.draw(kind, look, recipe=recipe, **which)
+        assert word in {words for words, _ in boxes(figure)}
+        assert re.search(f"shaded what is {word}[.;]", sw.figures.caption(kind, look, recipe=recipe, **which))
+
+
 def test_a_layer_that_changes_nothing_gets_no_name_and_no_marker() -> None:
     found = sensitivity(8)
     calm = replace(found, layers=(*found.layers[:-1], LayerScores("calm", (found.dense,) * 3)))
