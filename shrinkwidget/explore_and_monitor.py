@@ -50,6 +50,10 @@ def explore(
     Recipe(sparsity=0.9, bits=4)
     >>> ex.close()
 
+    Of a large model (hundreds of layers, or tens of millions of weights) the layers are looked at in the background:
+    the explorer is there at once, its charts fill in, and what needs all layers, such as ``ex.estimate``, waits for
+    them.
+
     Args:
         model: an ``nn.Module``, a state dict, or the path of a checkpoint (see `sketch`). It is never changed.
         eval_data: what to evaluate on, see `evaluate`; without it there is no accuracy. Needs a module.
@@ -74,7 +78,8 @@ def explore(
 
     Raises:
         ModelError: for a model that cannot be looked at (NaN weights, meta tensors, nothing to compress), a `layout`
-            that is none, or no batch norm, or no `train_data`, to recalibrate.
+            that is none, or no batch norm, or no `train_data`, to recalibrate. NaN in a large model is told on the
+            page, and raised by ``ex.estimate``.
         FileError: for a path that is not a safetensors file.
         DataError: for an unknown metric, or data that is none or can be read only once.
         RecipeError: for what is no recipe, or does not fit the model.

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,6 +16,8 @@ from IPython.core.interactiveshell import InteractiveShell
 from IPython.utils.capture import capture_output
 
 import shrinkwidget as sw
+from shrinkwidget.analysis.model_tensors import TensorEntry
+from shrinkwidget.analysis.sketch import LayerSketch, sketch_layer
 from shrinkwidget.widgets import explorer_backend as explorer_session
 
 SECONDS = 60
@@ -151,4 +155,110 @@ def test_points_of_a_sweep_join_the_history_of_the_same_model() -> None:
         explorer.add_to_history(loss.points[0])
     with pytest.raises(sw.errors.ArgumentError, match="takes a SweepPoint, not a Recipe"):
         explorer.add_to_history(recipes[0])  # type: ignore[arg-type]
+    explorer.close()
+
+
+class Gate:
+    """Lets so many layers be sketched, one at a time, and counts them; each waits until it is let through."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.looked: list[str] = []
+        self._free = threading.Semaphore(0)
+        # whatever takes any time counts as a large model
+        monkeypatch.setattr(explorer_session, "_AT_ONCE_SECONDS", 0.0)
+        monkeypatch.setattr(explorer_session, "sketch_layer", self._pass)
+
+    def _pass(self, entry: TensorEntry) -> LayerSketch:
+        assert self._free.acquire(timeout=SECONDS)
+        self.looked.append(entry.name)
+        return sketch_layer(entry)
+
+    def open(self, layers: int) -> None:
+        self._free.release(layers)
+
+
+def told(explorer: Any) -> dict[str, Any]:
+    """Return what the sketch on the page says of the model: its `layers`, and those that are `pending`."""
+    blob = bytes(explorer._sketch)
+    header = json.loads(blob[8 : 8 + int.from_bytes(blob[:8], "little")])
+    found: dict[str, Any] = json.loads(header["__metadata__"]["model"])
+    return found
+
+
+def until(happened: Callable[[], object]) -> None:
+    end = time.monotonic() + SECONDS
+    while not happened():
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
+def test_a_large_model_is_sketched_while_the_explorer_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = Gate(monkeypatch)
+    model = sw.demo.model()
+    names = [layer.name for layer in sw.sketch(model).layers]
+    explorer = sw.explore(model, sparsity=0.5, layers={"head": {"bits": 8}})
+    assert [layer["name"] for layer in told(explorer)["pending"]] == names
+    gate.open(4)
+    until(lambda: told(explorer)["layers"])
+    found = told(explorer)
+    assert [layer["name"] for layer in (*found["layers"], *found["pending"])] == names
+    # the recipe can be set meanwhile, by a layer's name too, and one that fits no layer is refused as ever
+    explorer.recipe = sw.Recipe(0.9, bits=4, layers={"stage3.*": {"bits": 3}})
+    with pytest.raises(sw.errors.RecipeError, match="matches no layer"):
+        explorer.recipe = sw.Recipe(0.9, layers={"stage9.*": {"bits": 3}})
+    with capture_output():
+        assert "being looked at" in explorer._snapshot()["text/plain"]
+    gate.open(2 * len(names))  # some of a sketch that a new recipe stopped are looked at again
+    assert explorer.estimate.layers == sw.estimate(model, explorer.recipe).layers
+    assert explorer.wait(SECONDS)
+    assert bytes(explorer._sketch) == sw.sketch(model).encode() == explorer.sketch.encode()
+    assert explorer._exact["nbytes_entropy_coded"]
+    assert len(gate.looked) <= len(names) + 4  # what a thread had in hand, and no more
+    explorer.close()
+
+
+def test_whoever_needs_the_sketch_of_a_large_model_waits_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = Gate(monkeypatch)
+    model = sw.demo.model()
+    explorer = sw.explore(model)
+    gate.open(100)
+    with explorer._lock:  # as where the recipe is set: telling the page must not wait for who waits for the sketch
+        assert explorer.sketch.encode() == sw.sketch(model).encode()
+    assert sorted(gate.looked) == sorted(layer.name for layer in explorer.sketch.layers)
+    explorer.close()
+
+
+def test_a_layer_of_a_large_model_that_cannot_be_sketched_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = Gate(monkeypatch)
+    model = sw.demo.model()
+    with torch.no_grad():
+        model.head.weight[0, 0] = torch.nan
+    explorer = sw.explore(model)
+    gate.open(100)
+    assert explorer.wait(SECONDS)
+    assert explorer._status["state"] == "failed"
+    assert "'head.weight' has 1 weight that is NaN or infinite" in explorer._status["text"]
+    assert [layer["name"] for layer in told(explorer)["pending"]][-1] == "head.weight"
+    with pytest.raises(sw.errors.ModelError, match=r"'head\.weight' has 1 weight that is NaN"):
+        _ = explorer.estimate
+    explorer.close()
+
+
+def test_a_large_model_that_changes_while_it_is_sketched_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = Gate(monkeypatch)
+    model = sw.demo.model()
+    explorer = sw.explore(model)
+    gate.open(3)
+    until(lambda: len(gate.looked) == 3)
+    with torch.no_grad():
+        model.stem.weight.mul_(2)
+    gate.open(100)
+    assert explorer.wait(SECONDS)
+    assert "the model has changed since it was looked at: 'stem.weight'" in explorer._stale
+    with pytest.raises(sw.errors.ModelError, match="look again"):
+        _ = explorer.estimate
+    explorer._on_command(explorer, {"do": "look"}, [])
+    assert explorer.wait(SECONDS)
+    assert explorer._stale == ""
+    assert explorer.sketch.encode() == sw.sketch(model).encode()
     explorer.close()

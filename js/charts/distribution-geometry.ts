@@ -64,7 +64,8 @@ export function quantile(layer: LayerSketch, share: number): number {
 /** A shared axis that suits the typical layer; a much wider one runs over its ends. */
 export function sharedSpan(layers: readonly LayerSketch[]): number {
   // 99.7 % of a normal distribution lie within 3 σ: single outliers do not widen the axis for all.
-  const spans = layers.map((layer) => Math.min(layer.absmax, 1.08 * quantile(layer, 0.997))).sort((a, b) => a - b);
+  const known = layers.filter((layer) => !layer.pending);
+  const spans = known.map((layer) => Math.min(layer.absmax, 1.08 * quantile(layer, 0.997))).sort((a, b) => a - b);
   return 1.15 * spans[spans.length >> 1] || 1;
 }
 

@@ -20,7 +20,7 @@ import type { Colors } from "./theme";
 
 const INDENT = 12;
 
-/** What the rows say in numbers; `own` marks a layer with an override. */
+/** What the rows say in numbers; `own` marks a layer with an override, `pending` one that is not sketched yet. */
 export interface RowFigures {
   n: number;
   pruned: number;
@@ -28,6 +28,7 @@ export interface RowFigures {
   nbytes: number;
   keep: boolean;
   own: boolean;
+  pending: boolean;
 }
 
 export interface RidgeScene extends RidgeFrame {
@@ -123,7 +124,8 @@ function drawLayer(ctx: CanvasRenderingContext2D, scene: RidgeScene, row: LayerR
     drawSparkline(ctx, values, scene.sparks, { ...columns.spark, y: y + 1, height: columns.row - 2 }, now, colors);
   }
   const now = figures.keep ? "keep" : about(share(figures.pruned));
-  drawNumbers(ctx, scene, [count(figures.n), now, figures.bits, about(bytes(figures.nbytes))], middle);
+  const numbers = figures.pending ? ["…", "…", "…"] : [now, figures.bits, about(bytes(figures.nbytes))];
+  drawNumbers(ctx, scene, [count(figures.n), ...numbers], middle);
 }
 
 /** Where a row among others of a shared axis ends, as it is far wider than they are. */
@@ -175,6 +177,7 @@ function drawBlock(ctx: CanvasRenderingContext2D, scene: RidgeScene, row: BlockR
   ctx.fillText(name, PAD + 12, middle);
   let [n, kept, nbytes] = [0, 0, 0];
   const bits = new Set<string>();
+  const pending = row.layers.some((layer) => scene.figures(layer).pending);
   for (const layer of row.layers) {
     const figures = scene.figures(layer);
     n += figures.n;
@@ -190,7 +193,8 @@ function drawBlock(ctx: CanvasRenderingContext2D, scene: RidgeScene, row: BlockR
   }
   const oneBits = bits.size === 1 ? [...bits][0] : "mixed";
   const about = (text: string) => estimated(scene.sized, text);
-  drawNumbers(ctx, scene, [count(n), about(share(1 - kept / n)), oneBits, about(bytes(nbytes))], middle);
+  const numbers = pending ? ["…", "…", "…"] : [about(share(1 - kept / n)), oneBits, about(bytes(nbytes))];
+  drawNumbers(ctx, scene, [count(n), ...numbers], middle);
 }
 
 /** One bar for each layer of a block, filled as far as its weights are kept. */

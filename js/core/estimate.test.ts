@@ -164,6 +164,29 @@ describe("what must hold", () => {
   });
 });
 
+it("of a sketch that is not complete, the layers that are there are estimated as if they were all", () => {
+  const part = decodeSketch(encode(layers, 2));
+  expect(part.layers.map(({ name, index, pending }) => [name, index, pending ?? false])).toEqual([
+    ["a.weight", 0, false],
+    ["b.weight", 1, false],
+    ["c.weight", 2, true],
+  ]);
+  for (const changes of [
+    { sparsity: 0.9, bits: 4 },
+    { structure: "2:4" },
+    { scope: "layer", sparsity: 0.5, bits: 1 },
+  ]) {
+    const asked = recipe(changes as Partial<Recipe>);
+    const found = new Estimator(part).estimate(withLayer(asked, "c", { bits: 2 })).layers;
+    const alone = new Estimator(sketchOf(layers.slice(0, 2))).estimate(asked).layers;
+    for (const [name, column] of Object.entries(alone)) {
+      expect(Array.from(found[name as keyof typeof found]).slice(0, 2)).toEqual(Array.from(column));
+    }
+    expect([found.kept[2], found.as_is[2], found.codes[2], found.noise[2]]).toEqual([700, 2800, 0, 0]);
+  }
+  expect(() => new Estimator(part).estimate(withLayer(recipe({}), "d", { bits: 2 }))).toThrow("matches no layer");
+});
+
 it("a layer's SQNR by bits is what an estimate with those bits says", () => {
   const base = recipe({ sparsity: 0.7, bits: 4 });
   const byBits = estimator.layerSqnr(base, 1);

@@ -8,7 +8,7 @@ import { countBytes, headerBytes, layerBytes, uncompressedBytes } from "./packed
 import { type Cut, cutAt, mergedRanking, type PruningOutcome, type Ranking } from "./pruning-estimate";
 import { noiseOf } from "./quantization-error";
 import { quoteName } from "./quote-name";
-import { DEFAULTS, plansOf, RecipeError, recipeJson, resolve } from "./recipe";
+import { DEFAULTS, plansOf, RecipeError, recipeJson, resolve, sketchedPlans } from "./recipe";
 import { exactOnly } from "./recipes-without-estimate";
 import type { Estimate, Figures, LayerFigures, LayerSketch, Plan, Recipe, Sketch, Totals } from "./types";
 
@@ -47,7 +47,7 @@ export class Estimator {
    * estimate.
    */
   estimate(recipe: Recipe): Estimate {
-    const plans = resolve(recipe, this.#names);
+    const plans = this.#resolved(recipe);
     const unknown = exactOnly(this.sketch, recipe, plans);
     if (unknown)
       throw new RecipeError(`${quoteName(unknown)} has no estimate: only the kernel can count what it makes`);
@@ -67,7 +67,7 @@ export class Estimator {
 
   /** What becomes of one layer's weights: which survive, and by what rule. */
   fate(recipe: Recipe, index: number): PruningOutcome {
-    const plans = resolve(recipe, this.#names);
+    const plans = this.#resolved(recipe);
     const { sketch } = this.narrowed(recipe);
     const shared = this.#sharedCut(recipe, plans, sketch);
     const importance = importanceOf(recipe.importance);
@@ -82,6 +82,10 @@ export class Estimator {
     const fate = this.fate(recipe, index);
     const noises = CODED_BITS.map((bits) => noiseOf(sketch, layer, { ...plan, keep: false, bits }, fate));
     return Float64Array.from(noises, (noise) => decibels(layer.energy, noise));
+  }
+
+  #resolved(recipe: Recipe): readonly Plan[] {
+    return sketchedPlans(resolve(recipe, this.#names), this.sketch);
   }
 
   /** The cut of all ranked layers together; their ranking stays as long as the same layers take part, as wide as they are. */

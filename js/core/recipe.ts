@@ -4,7 +4,17 @@ import { decided, overrideOf } from "./layer-overrides";
 import { jsonText, PLAIN, sameKind } from "./method-settings";
 import { type Json, type JsonMap, parseOrdered } from "./ordered-json";
 import { quoteName } from "./quote-name";
-import type { ChannelScope, Kind, LayerFields, Override, OverrideFields, Plan, Recipe, Structure } from "./types";
+import type {
+  ChannelScope,
+  Kind,
+  LayerFields,
+  Override,
+  OverrideFields,
+  Plan,
+  Recipe,
+  Sketch,
+  Structure,
+} from "./types";
 
 export const BITS = [1, 2, 3, 4, 5, 6, 7, 8, 16, 32] as const;
 
@@ -77,6 +87,12 @@ export function resolve(recipe: Recipe, names: readonly string[]): Plan[] {
 export function plansOf(recipe: Recipe, names: readonly string[]): Plan[] {
   const common = planUnder(recipe, null);
   return decided(recipe.layers, names).own.map((own) => (own ? planUnder(recipe, own) : common));
+}
+
+/** These plans for as much of a model as is sketched: layers that are not looked at yet stay as they are. */
+export function sketchedPlans(plans: readonly Plan[], { layers }: Sketch): readonly Plan[] {
+  if (!layers.some((layer) => layer.pending)) return plans;
+  return plans.map((plan, i) => (layers[i].pending ? { ...plan, keep: true, scope: "layer" } : plan));
 }
 
 /** What the recipe asks of the layer of this name. */

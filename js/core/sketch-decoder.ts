@@ -9,6 +9,7 @@ import type {
   MagnitudeTable,
   RelativeTable,
   Sketch,
+  Structure,
   UncompressedTensor,
   ValueTable,
 } from "./types";
@@ -17,12 +18,14 @@ const FORMAT = "shrinkwidget-sketch";
 const VERSION = "2";
 
 type Decoded = "index" | "share" | "absmax" | "energy" | "values" | "magnitudes" | "relative" | "survival";
-type LayerInfo = Omit<LayerSketch, Decoded>;
+type LayerInfo = Omit<LayerSketch, Decoded | "pending">;
 interface ChannelsInfo extends Omit<Channels, "families"> {
   families: readonly Omit<ChannelFamily, "scores">[];
 }
 interface ModelInfo extends Omit<Sketch, "layers" | "uncompressed" | "channels"> {
   layers: LayerInfo[];
+  /** The layers that follow and are not sketched yet. */
+  pending?: LayerHeader[];
   uncompressed: UncompressedTensor[];
   channels?: ChannelsInfo;
 }
@@ -36,9 +39,11 @@ export function decodeSketch(bytes: Uint8Array | DataView, first = 0): Sketch {
   if (metadata.format !== FORMAT || metadata.version !== VERSION) {
     throw new Error(`this is not a shrinkwidget sketch of version ${VERSION}; make it again with the same version`);
   }
-  const model: ModelInfo = JSON.parse(metadata.model);
+  const { pending = [], ...model }: ModelInfo = JSON.parse(metadata.model);
   const channels = model.channels ? decodedChannels(model.channels, tables) : null;
-  return { ...model, channels, layers: model.layers.map((info, i) => decodedLayer(info, i, first, model, tables)) };
+  const layers = model.layers.map((info, i) => decodedLayer(info, i, first, model, tables));
+  const rest = pending.map((header, i) => pendingLayer(header, layers.length + i, model.patterns));
+  return { ...model, channels, layers: [...layers, ...rest] };
 }
 
 function decodedChannels(info: ChannelsInfo, tables: ReadonlyMap<string, Table>): Channels {
@@ -55,14 +60,15 @@ function decodedChannels(info: ChannelsInfo, tables: ReadonlyMap<string, Table>)
 export type LayerHeader = Omit<LayerInfo, "half" | "zeros" | "negative_zeros" | "blocks">;
 
 /** A layer whose weights are not read yet: an empty distribution, which takes the bytes it has. */
-export function pendingLayer(header: LayerHeader, index: number, absmax: number, { patterns }: Sketch): LayerSketch {
+export function pendingLayer(header: LayerHeader, index: number, patterns: readonly Structure[]): LayerSketch {
   const nothing = new Float64Array();
   const none = { lo: nothing, hi: nothing, count: nothing, countTo: new Float64Array(1) };
   return {
     ...header,
     index,
+    pending: true,
     share: 1,
-    absmax,
+    absmax: 0,
     half: "float16",
     zeros: 0,
     negative_zeros: 0,

@@ -37,7 +37,8 @@ export function sketchOf(layers: readonly Weights[]): Sketch {
 }
 
 /** The bytes of a sketch, as the kernel would send them. */
-export function encode(layers: readonly Weights[]): Uint8Array {
+export function encode(all: readonly Weights[], sketched = all.length): Uint8Array {
+  const layers = all.slice(0, sketched);
   const tables = layers.map(valueTable);
   const starts = [0];
   for (const { buckets } of tables) starts.push(starts[starts.length - 1] + buckets.length);
@@ -45,7 +46,7 @@ export function encode(layers: readonly Weights[]): Uint8Array {
   const flat = (name: keyof ReturnType<typeof relativeTable>) => {
     return new Float32Array(relative.flatMap((row) => row.flatMap((table) => [...table[name]])));
   };
-  return safetensors(modelText(layers), {
+  return safetensors(modelText(layers, all.slice(sketched)), {
     value_buckets: new Uint16Array(tables.flatMap((t) => t.buckets)),
     value_counts: new Uint32Array(tables.flatMap((t) => t.counts)),
     value_starts: new Uint32Array(starts),
@@ -61,29 +62,33 @@ export function encode(layers: readonly Weights[]): Uint8Array {
   });
 }
 
-function modelText(layers: readonly Weights[]): string {
-  const parameters = layers.reduce((sum, layer) => sum + layer.values.length, 0);
+function modelText(layers: readonly Weights[], pending: readonly Weights[]): string {
+  const parameters = [...layers, ...pending].reduce((sum, layer) => sum + layer.values.length, 0);
+  const header = ({ name, shape, values }: Weights) => ({
+    name,
+    label: name.replace(/\.weight$/, ""),
+    shape,
+    rows: shape[0],
+    width: shape[0],
+    n: values.length,
+    dtype: "float32",
+    itemsize: 4,
+    lossless: false,
+    aliases: [],
+  });
   return JSON.stringify({
     title: "test",
     parameters,
     original_nbytes: 4 * parameters + 100,
     structure: 200,
-    layers: layers.map(({ name, shape, values }) => ({
-      name,
-      label: name.replace(/\.weight$/, ""),
-      shape,
-      rows: shape[0],
-      width: shape[0],
-      n: values.length,
-      dtype: "float32",
-      itemsize: 4,
-      lossless: false,
+    layers: layers.map((layer) => ({
+      ...header(layer),
       half: "float16",
-      aliases: [],
-      zeros: values.filter((w) => w === 0).length,
-      negative_zeros: values.filter((w) => Object.is(w, -0)).length,
-      blocks: PATTERNS.map((pattern) => blocks(shape, values, pattern)),
+      zeros: layer.values.filter((w) => w === 0).length,
+      negative_zeros: layer.values.filter((w) => Object.is(w, -0)).length,
+      blocks: PATTERNS.map((pattern) => blocks(layer.shape, layer.values, pattern)),
     })),
+    ...(pending.length > 0 ? { pending: pending.map(header) } : {}),
     uncompressed: [
       { name: "bias", shape: [10], dtype: "float32", nbytes: 40, itemsize: 4, floating: true, role: "", why: "" },
     ],

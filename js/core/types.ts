@@ -89,6 +89,8 @@ export interface RelativeTable {
 /** One compressible tensor as the sketch knows it. */
 export interface LayerSketch {
   readonly index: number;
+  /** Whether its weights are still to be looked at: until then it is an empty distribution. */
+  readonly pending?: boolean;
   readonly name: string;
   /** The name without ".weight". */
   readonly label: string;

@@ -261,6 +261,7 @@ export function Stats() {
   const { state } = useView();
   const figures = state.figures.value;
   const sketch = state.sketch.value;
+  if (state.sketching.value) return null; // all of them are of the whole
   const macs = macsOf(sketch, figures, state.macs.value);
   return (
     <dl class="sw-stats">

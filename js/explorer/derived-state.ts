@@ -9,19 +9,25 @@ import { decibels, layerTotal } from "../core/estimate";
 import { importanceOf } from "../core/importances";
 import { layerMatches, overrideOf } from "../core/layer-overrides";
 import type { Estimate, LayerFigures, LayerSketch, Memory, Override, Plan, Recipe, Sketch } from "../core/types";
-import type { State } from "./explorer-state";
+import type { Sketching, State } from "./explorer-state";
 import type { Score } from "./host-interface";
 
 export function rowFigures(figures: Estimate, plan: Plan, layer: number): RowFigures {
-  const { n } = figures.left.layers[layer];
+  const { n, pending = false } = figures.left.layers[layer];
   return {
     n,
     pruned: 1 - figures.layers.kept[layer] / n,
     bits: plan.keep ? "–" : String(plan.bits),
     nbytes: layerTotal(figures.layers, layer),
-    keep: plan.keep,
+    keep: plan.keep && !pending,
     own: false,
+    pending,
   };
+}
+
+/** How far the kernel is with a sketch: "sketched 120 of 300 layers". */
+export function sketchingWords({ done, all }: Sketching): string {
+  return `sketched ${count(done)} of ${count(all)} layers`;
 }
 
 /** What figures say became of one layer's weights. */

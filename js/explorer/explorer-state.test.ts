@@ -6,6 +6,7 @@ import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { Estimator } from "../core/estimate";
 import { parseRecipe, recipeJson, withFields } from "../core/recipe";
 import { decodeSketch } from "../core/sketch-decoder";
+import { encode, gaussian, sketchOf } from "../core/test-sketches";
 import { memoryOf } from "./derived-state";
 import { createState } from "./explorer-state";
 import type { Command, ExplorerModel, Visit } from "./host-interface";
@@ -125,6 +126,20 @@ describe("the shared state", () => {
     for (const value of values) state.edit(sparsity(value), "sparsity");
     nextFrame();
   }
+
+  it("says how far a sketch is whose layers still come, and estimates those that are there", () => {
+    const layers = [1, 2, 3].map((i) => ({ name: `${i}.weight`, shape: [8, 16], values: gaussian(128, i, i) }));
+    model.answer("sketch_data", encode(layers, 1));
+    nextFrame();
+    expect(state.sketching.value).toEqual({ done: 1, all: 3 });
+    drag(0.9);
+    expect(state.plans.value.map(({ keep }) => keep)).toEqual([false, true, true]);
+    expect(Array.from(state.figures.value.layers.kept)).toEqual([128 - 115, 128, 128]);
+    model.answer("sketch_data", encode(layers));
+    nextFrame();
+    expect(state.sketching.value).toBeNull();
+    expect(state.figures.value.nbytes).toBe(new Estimator(sketchOf(layers)).estimate(state.recipe.value).nbytes);
+  });
 
   it("shows what is asked for as soon as figures come, or a slider drawn again would fall back", () => {
     state.edit(sparsity(0.9), "sparsity");

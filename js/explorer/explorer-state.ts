@@ -5,7 +5,15 @@ import { type Kinds, labelOf, offered } from "../core/control-schema";
 import { Estimator } from "../core/estimate";
 import { recipeAt, stepsWithin } from "../core/frontier";
 import { layerNames } from "../core/layer-overrides";
-import { DEFAULTS, parseRecipe, plansOf, recipeJson, structureSparsity, withFields } from "../core/recipe";
+import {
+  DEFAULTS,
+  parseRecipe,
+  plansOf,
+  recipeJson,
+  sketchedPlans,
+  structureSparsity,
+  withFields,
+} from "../core/recipe";
 import { exactOnly, withoutEstimate } from "../core/recipes-without-estimate";
 import { decodeSketch } from "../core/sketch-decoder";
 import type { Estimate, Figures, Memory, Plan, Recipe, Sketch } from "../core/types";
@@ -62,8 +70,16 @@ export interface Budget {
 /** `busy`: the kernel has not answered for a while; `gone`: nobody will. */
 export type Notice = "" | "busy" | "gone";
 
+/** How many layers the kernel has sketched, and of how many. */
+export interface Sketching {
+  readonly done: number;
+  readonly all: number;
+}
+
 export interface State {
   readonly sketch: ReadonlySignal<Sketch>;
+  /** How far the kernel is with the sketch, of which the page has a part; null once it has all of it. */
+  readonly sketching: ReadonlySignal<Sketching | null>;
   readonly title: ReadonlySignal<string>;
   readonly recipe: ReadonlySignal<Recipe>;
   readonly recipeText: ReadonlySignal<string>;
@@ -210,6 +226,7 @@ class Shared implements State {
   readonly canRedo = signal(false);
   readonly resets = signal(0);
   readonly sketch: ReadonlySignal<Sketch>;
+  readonly sketching: ReadonlySignal<Sketching | null>;
   readonly recipeText: ReadonlySignal<string>;
   readonly plans: ReadonlySignal<readonly Plan[]>;
   readonly figures: ReadonlySignal<Estimate>;
@@ -282,6 +299,12 @@ class Shared implements State {
       const { layers } = this.sketch.value;
       return order.value.length === layers.length ? order.value : layers.map((_, i) => i);
     });
+    this.sketching = computed(() => {
+      const { layers } = this.sketch.value;
+      const done = layers.filter((layer) => !layer.pending).length;
+      // without a kernel nothing can be changed before all is there, and whoever reads the weights says how far that is
+      return this.kernel && done < layers.length ? { done, all: layers.length } : null;
+    });
     const news = this.#follow("status", IDLE, () => {
       this.#newsOf.value = recipeJson(this.#wanted);
       this.#heard();
@@ -298,7 +321,7 @@ class Shared implements State {
     const kinds = this.#follow<Partial<Kinds>>("kinds", {});
     this.kinds = computed(() => offered(kinds.value));
     this.recipeText = computed(() => recipeJson(this.recipe.value));
-    this.plans = computed(() => plansOf(this.recipe.value, layerNames(this.sketch.value)));
+    this.plans = computed(() => this.#plansOf(this.recipe.value));
     const unknown = computed(() => exactOnly(this.sketch.value, this.recipe.value, this.plans.value));
     this.exactOnly = computed(() => {
       const name = unknown.value && labelOf(this.kinds.value, unknown.value);
@@ -547,8 +570,12 @@ class Shared implements State {
 
   /** The preview of a recipe; null where it can only be counted. */
   #estimated(recipe: Recipe): Estimate | null {
+    return exactOnly(this.sketch.value, recipe, this.#plansOf(recipe)) ? null : this.#estimator.estimate(recipe);
+  }
+
+  #plansOf(recipe: Recipe): readonly Plan[] {
     const sketch = this.sketch.value;
-    return exactOnly(sketch, recipe, plansOf(recipe, layerNames(sketch))) ? null : this.#estimator.estimate(recipe);
+    return sketchedPlans(plansOf(recipe, layerNames(sketch)), sketch);
   }
 
   #travel(recipe: Recipe | undefined): void {

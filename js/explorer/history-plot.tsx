@@ -169,7 +169,7 @@ function Scatter() {
         <Axes scales={scales} frame={frame} value={label} />
         <Titles frame={frame} />
         {baseline && baseline.n > 0 && <DenseLine y={scales.y(baseline.value)} frame={frame} />}
-        <NowLine x={scales.x(state.figures.value.nbytes)} frame={frame} />
+        {!state.sketching.value && <NowLine x={scales.x(state.figures.value.nbytes)} frame={frame} />}
         {metric.higher !== null && <path class="sw-front" d={front(visits.filter((visit) => !visit.recalibrated))} />}
         {metric.higher !== null && visits.some((visit) => visit.recalibrated) && (
           <path class="sw-front sw-front-recalibrated" d={front(visits.filter((visit) => visit.recalibrated))} />

@@ -8,6 +8,7 @@ import { FigureButton, SavedFigureView } from "../ui/figure-prompt";
 import { Term } from "../ui/help";
 import { figureName, type Keeps, PLAIN } from "../ui/save-names";
 import { SavePrompts } from "../ui/save-prompts";
+import { sketchingWords } from "./derived-state";
 import type { State } from "./explorer-state";
 import { ExportButton, ExportLine, ExportPrompt } from "./export";
 import type { Status } from "./host-interface";
@@ -216,6 +217,7 @@ function statusWords(state: State): { kind: string; text: string } {
   const exact = state.figures.value.exact;
   if (state.notice.value === "gone") return { kind: "failed", text: GONE };
   if (status.state === "failed") return { kind: "failed", text: status.text };
+  if (state.sketching.value) return { kind: "busy", text: sketchingWords(state.sketching.value) };
   if (state.notice.value === "busy") return { kind: "waiting", text: "kernel busy: preview only" };
   if (status.state === "busy" && status.what !== "estimate")
     return { kind: "busy", text: status.text || BUSY_WORDS[status.what] };

@@ -23,6 +23,7 @@ export function LayerDetail({ layer: index }: { layer: number }) {
   return (
     <section class="sw-detail" aria-label={`Layer ${layer.label}`} data-testid="detail">
       <Title index={index} layer={layer} />
+      {layer.pending && <p class="sw-note">not sketched yet</p>}
       <div class="sw-detail-charts" data-alone={state.simple.value}>
         <LargeDistributionPlot index={index} layer={layer} />
         {state.simple.value ? null : unknown ? (

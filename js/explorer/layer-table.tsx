@@ -47,12 +47,12 @@ export function LayerTable() {
       </button>,
       shapeWords(layer, rest, "×"),
       count(rest.n),
-      estimated(sized || plan.keep, share(1 - now.kept[i] / rest.n)),
-      plan.keep ? "–" : plan.bits,
-      estimatedDecibels(exact || plan.keep, layerSqnr(now, i)),
+      layer.pending ? "…" : estimated(sized || plan.keep, share(1 - now.kept[i] / rest.n)),
+      layer.pending ? "…" : plan.keep ? "–" : plan.bits,
+      layer.pending ? "…" : estimatedDecibels(exact || plan.keep, layerSqnr(now, i)),
       bytes(layer.n * layer.itemsize),
-      estimated(sized || plan.keep, bytes(layerTotal(now, i))),
-      plan.keep ? "keep" : own ? "own" : "all",
+      layer.pending ? "…" : estimated(sized || plan.keep, bytes(layerTotal(now, i))),
+      layer.pending ? "not sketched yet" : plan.keep ? "keep" : own ? "own" : "all",
       ...(sensitivity ? [dropText(state.metric.value, sensitivity, i)] : []),
     ];
   });

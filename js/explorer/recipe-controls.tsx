@@ -132,13 +132,13 @@ function Sparsity() {
   const recipe = state.recipe.value;
   const figures = state.figures.value;
   const fixed = fixedSparsity(state.kinds.value, recipe.structure) !== null;
-  const { waiting } = state.exactOnly.value;
+  const known = !state.exactOnly.value.waiting && !state.sketching.value;
   return (
     <PercentSlider
       label="Sparsity"
       term="sparsity"
       value={recipe.sparsity}
-      valueText={`${percentText(recipe.sparsity)} sparse${waiting ? "" : `, ${estimated(figures.sized, bytes(figures.nbytes))}`}`}
+      valueText={`${percentText(recipe.sparsity)} sparse${known ? `, ${estimated(figures.sized, bytes(figures.nbytes))}` : ""}`}
       hint={fixed ? structureTitle(state, recipe.structure) : <KeptHint />}
       disabled={fixed}
       testid="sparsity"
@@ -160,7 +160,8 @@ const percentText = (share: number) => `${withoutNoise(100 * share)}\u00a0%`;
 function KeptHint() {
   const { state } = useView();
   const figures = state.figures.value;
-  const kept = state.exactOnly.value.waiting ? "…" : estimated(figures.sized, count(figures.kept));
+  const unknown = state.exactOnly.value.waiting || state.sketching.value;
+  const kept = unknown ? "…" : estimated(figures.sized, count(figures.kept));
   const own = byLayer(state.plans.value, "sparsity", state.recipe.value.sparsity);
   const { layers } = figures.left;
   const [n, zeros] = layers.reduce(([all, zero], layer) => [all + layer.n, zero + layer.zeros], [0, 0]);

@@ -50,6 +50,7 @@ function layerWords(view: View, index: number): Words {
   const now = `${bytes(layer.n * layer.itemsize)} → ${about(bytes(layerTotal(layers, index)))}`;
   const tensor = [`${shapeWords(layer, rest)}, ${layer.dtype}`];
   if (layer.zeros > 0) tensor.push(zeroWords(layer.zeros, layer.n));
+  if (layer.pending) return { title: layer.label, lines: [...tensor, "not sketched yet"] };
   if (plan.keep) return { title: layer.label, lines: [...tensor, "uncompressed", now] };
   const own = ownOverride(recipe.value, layer) ? " (per-layer values)" : "";
   return {

@@ -27,7 +27,7 @@ const CROWDED = 5;
 export function SilhouettePlot() {
   const view = useView();
   const [frame, { width }] = useSize<HTMLDivElement>({ width: 400, height: HEIGHT });
-  const { sketch, figures, order } = view.state;
+  const { sketch, sketching, figures, order } = view.state;
   const { layers } = sketch.value;
   const blocks = useMemo(
     () =>
@@ -63,6 +63,7 @@ export function SilhouettePlot() {
       `${estimated(now.sized, share(left(block.layer)))} of its bytes left`,
     ]);
   };
+  const after = sketching.value ? "" : `, ${estimated(now.sized, bytes(now.nbytes))} now`;
   const chosen = blocks.find((block) => block.layer === view.selected.value);
   return (
     <Panel
@@ -78,7 +79,7 @@ export function SilhouettePlot() {
           height={HEIGHT + LABELS + 2}
           viewBox={`-1 -1 ${width} ${HEIGHT + LABELS + 2}`}
           role="img"
-          aria-label={`Silhouette of ${layers.length} layers: ${bytes(now.original_nbytes)} dense, ${estimated(now.sized, bytes(now.nbytes))} now`}
+          aria-label={`Silhouette of ${layers.length} layers: ${bytes(now.original_nbytes)} dense${after}`}
           data-testid="silhouette"
           onPointerMove={hover}
           onPointerLeave={() => hideTip(view)}

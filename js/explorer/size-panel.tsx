@@ -7,7 +7,7 @@ import type { Estimate } from "../core/types";
 import { DataTable } from "../ui/data-table";
 import { Term } from "../ui/help";
 import { useSize } from "../ui/size-and-drawing-hooks";
-import { memoryOf, type Part, partsOf } from "./derived-state";
+import { memoryOf, type Part, partsOf, sketchingWords } from "./derived-state";
 import { DeviceList } from "./device-list";
 import { useView } from "./open-and-hover-state";
 import { Panel } from "./section-frame";
@@ -15,6 +15,21 @@ import { Panel } from "./section-frame";
 export function SizePanel() {
   const view = useView();
   const figures = view.state.figures.value;
+  const sketching = view.state.sketching.value;
+  if (sketching) {
+    return (
+      <Panel name="size" title="Size">
+        <p class="sw-headline">
+          <span class="sw-from">{bytes(figures.original_nbytes)}</span>
+          <Arrow />
+          <span class="sw-beside" data-testid="sketching">
+            {sketchingWords(sketching)}
+          </span>
+        </p>
+        <progress class="sw-sketching" value={sketching.done} max={sketching.all} aria-label="Layers sketched" />
+      </Panel>
+    );
+  }
   const parts = partsOf(figures);
   const download = figures.nbytes_entropy_coded !== null && (
     <>

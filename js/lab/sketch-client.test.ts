@@ -83,7 +83,10 @@ it("shows layers that have not come as empty ones that take the bytes they have"
   vi.advanceTimersByTime(300);
   expect(sketch().layers.map((layer) => layer.energy > 0)).toEqual([false, true, false]);
   const estimate = new Estimator(sketch()).estimate(DEFAULTS);
-  expect(Array.from(estimate.layers.codes)).toEqual(WHOLE.layers.map((layer) => layer.n * layer.itemsize));
+  const { codes, as_is } = estimate.layers;
+  expect(Array.from(codes, (nbytes, i) => nbytes + as_is[i])).toEqual(
+    WHOLE.layers.map((layer) => layer.n * layer.itemsize),
+  );
   expect(Object.values(estimate.layers).every((column) => Array.from(column).every(Number.isFinite))).toBe(true);
 });
 

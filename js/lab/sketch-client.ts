@@ -1,7 +1,6 @@
 // Hears the sketch of a checkpoint from the server, layer by layer (shrinkwidget/server/sketch_handler.py), and puts it together.
 
 import { batch, type ReadonlySignal, type Signal, signal } from "@preact/signals";
-import { sharedSpan } from "../charts/distribution-geometry";
 import { decodeSketch, type LayerHeader, pendingLayer } from "../core/sketch-decoder";
 import type { LayerSketch, Sketch, UncompressedTensor } from "../core/types";
 
@@ -174,12 +173,10 @@ export class SketchClient {
     const model = this.#model;
     if (!model) return;
     const done = this.#progress.value.phase === "done";
-    const known = [...this.#parts.values()].map(({ layer }) => layer);
-    const typical = known.length ? sharedSpan(known) : 1;
     const headers = done ? this.#headers.filter(({ name }) => !this.#failed.has(name)) : this.#headers;
     const layers = headers.map((header, i) => {
       const part = this.#parts.get(header.name);
-      if (!part) return pendingLayer(header, i, typical, model);
+      if (!part) return pendingLayer(header, i, model.patterns);
       // Once the layers that failed are left out, those after them move up; a sketch knows its index, so it is read again.
       if (part.layer.index !== i) part.layer = decodeSketch(part.bytes, i).layers[0];
       return header.stored ? withBytesOf(header, part.layer) : part.layer;

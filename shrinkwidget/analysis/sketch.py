@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import torch
@@ -60,6 +60,9 @@ _LAYER_FIELDS: Final = (
 )  # fmt: skip
 _TABLES: Final = ("bin_count", "bin_energy", "range_value", "range_energy", "range_count", "ratios", "captured")
 BIT_PATTERNS: Final = {2: torch.int16, 4: torch.int32, 8: torch.int64}  # integers as wide as a float
+
+
+_Number = TypeVar("_Number", float, Floats)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -219,14 +222,13 @@ class Sketch:
             >>> [plan.keep for plan in plans][:3]
             [True, False, False]
         """
-        tied = {other: f"is tied to {layer.label!r}: name that" for layer in self.layers for other in layer.aliases}
-        kept = {tensor.name: f"is never compressed anyway ({tensor.why})" for tensor in self.uncompressed}
-        return recipe.resolve([layer.name for layer in self.layers], tied | kept)
+        return plans_of(recipe, self.layers, self.uncompressed)
 
-    def encode(self) -> bytes:
+    def encode(self, pending: Sequence[TensorEntry] = ()) -> bytes:
         """Return the sketch as one self-contained blob (a safetensors file), the form in which charts receive it.
 
         Its tables have axes for granularities and n:m patterns, layers, 162 bins, 64 runs: see ``docs/estimate.md``.
+        `pending` are the layers that follow and are not sketched yet.
 
         Example:
             >>> import shrinkwidget as sw
@@ -236,15 +238,15 @@ class Sketch:
             'DigitNet'
         """
         layers = self.layers
-        counts = np.concatenate([layer.counts for layer in layers])
+        counts = np.concatenate([np.zeros(0, np.int64), *(layer.counts for layer in layers)])
 
         def by_granularity(part: Callable[[Table], Floats | float]) -> NDArray[np.float32]:
             return np.array([[part(layer.tables[g]) for layer in layers] for g in GRANULARITIES], dtype=np.float32)
 
         tensors: dict[str, NDArray[Any]] = {
-            "value_buckets": np.concatenate([layer.buckets for layer in layers]),
+            "value_buckets": np.concatenate([np.zeros(0, np.uint16), *(layer.buckets for layer in layers)]),
             # numbers as a browser reads them: no 64-bit integers, and floats hold all counts below 2**53
-            "value_counts": counts.astype(np.uint32 if counts.max() < 2**32 else np.float64),
+            "value_counts": counts.astype(np.uint32 if counts.max(initial=0) < 2**32 else np.float64),
             "value_starts": np.cumsum([0, *(len(layer.buckets) for layer in layers)], dtype=np.uint32),
             "bin_count": by_granularity(lambda t: t.count),
             "bin_energy": by_granularity(lambda t: t.energy),
@@ -262,7 +264,8 @@ class Sketch:
             fields.append({field: getattr(layer, field) for field in _LAYER_FIELDS} | blocks)
         if self.channels is not None and self.channels.families:
             tensors["channel_scores"] = np.concatenate([family.scores for family in self.channels.families])
-        text = json.dumps(self.about() | {"layers": fields}, ensure_ascii=False)
+        rest = {"pending": [layer_header(entry) for entry in pending]} if pending else {}
+        text = json.dumps(self.about() | {"layers": fields} | rest, ensure_ascii=False)
         return serialized(tensors, {"format": _FORMAT, "version": _VERSION, "model": text})
 
     def about(self) -> dict[str, Any]:
@@ -311,6 +314,8 @@ class Sketch:
                     f"this is not a shrinkwidget sketch of version {_VERSION}; make a new one with sw.sketch(model)"
                 )
             model = json.loads(header["model"])
+            if "pending" in model:
+                raise FileError("this sketch is not complete; make a new one with sw.sketch(model)")
             return cls(
                 title=model["title"],
                 parameters=model["parameters"],
@@ -327,6 +332,15 @@ class Sketch:
             if isinstance(error, FileError):
                 raise
             raise FileError(f"this sketch is damaged ({error}); make a new one with sw.sketch(model)") from error
+
+
+def plans_of(
+    recipe: Recipe, layers: Sequence[LayerSketch | TensorEntry], uncompressed: Sequence[UncompressedTensor]
+) -> list[Plan]:
+    """Return what a recipe asks of each layer, sketched or not; see `Sketch.plans`."""
+    tied = {other: f"is tied to {layer_label(layer.name)!r}: name that" for layer in layers for other in layer.aliases}
+    kept = {tensor.name: f"is never compressed anyway ({tensor.why})" for tensor in uncompressed}
+    return recipe.resolve([layer.name for layer in layers], tied | kept)
 
 
 @public()
@@ -390,6 +404,22 @@ def structure_length(weights: ModelTensors, peaks: Mapping[str, float]) -> int:
     # the header of a packed file describes the tensors the same way under every recipe: only its length counts here
     described = [describe(e, e.compressible, half_is_bfloat16(e, peaks.get(e.name))) for e in weights.saved]
     return len(fold_structure(described))
+
+
+def layer_header(entry: TensorEntry) -> dict[str, Any]:
+    """Return what is known of a layer before its weights are read, as `Sketch.encode` writes it."""
+    return {
+        "name": entry.name,
+        "label": layer_label(entry.name),
+        "shape": entry.shape,
+        "rows": entry.matrix[0],
+        "width": entry.layout.width(entry.shape),
+        "n": entry.numel,
+        "dtype": dtype_name(entry.dtype),
+        "itemsize": entry.dtype.itemsize,
+        "lossless": entry.dtype is torch.bfloat16,
+        "aliases": entry.aliases,
+    }
 
 
 def uncompressed_tensor(entry: TensorEntry) -> UncompressedTensor:
@@ -557,7 +587,7 @@ def _magnitudes(buckets: NDArray[np.uint16], counts: NDArray[np.int64], lossless
     return Magnitudes(low, high, count, square, before, energy)
 
 
-def mean_square(low: Floats, high: Floats) -> Floats:
+def mean_square(low: _Number, high: _Number) -> _Number:
     """Return the mean of x² over [low, high], x uniform."""
     return (low * low + low * high + high * high) / 3
 

@@ -159,10 +159,9 @@ def _identities(path: str) -> list[tuple[object, ...]]:
 def _sketch(path: str, memory: int, out: Frames) -> None:
     import torch
 
-    from ..analysis.model_tensors import dtype_name, nothing_compressible
-    from ..analysis.sketch import sketch_layer, structure_length, uncompressed_tensor, without_layers
+    from ..analysis.model_tensors import nothing_compressible
+    from ..analysis.sketch import layer_header, sketch_layer, structure_length, uncompressed_tensor, without_layers
     from ..analysis.viewed_checkpoint import open_to_look
-    from ..recipe import layer_label
 
     torch.set_num_threads(1)  # layers share the cores, as `parallel.each` has it
     opened = open_to_look(path)
@@ -174,14 +173,9 @@ def _sketch(path: str, memory: int, out: Frames) -> None:
     about = without_layers(opened.weights)
     nbytes = {entry.name: entry.nbytes for entry in opened.weights.entries}
     described = [
-        {
-            "name": e.name, "label": layer_label(e.name), "shape": e.shape, "rows": e.matrix[0], "n": e.numel,
-            "width": e.layout.width(e.shape), "dtype": dtype_name(e.dtype), "itemsize": e.dtype.itemsize,
-            "lossless": e.dtype is torch.bfloat16, "aliases": e.aliases, "nbytes": nbytes[e.name],
-            "stored": opened.stored.get(e.name, ""),
-        }
-        for e in layers
-    ]  # fmt: skip
+        layer_header(entry) | {"nbytes": nbytes[entry.name], "stored": opened.stored.get(entry.name, "")}
+        for entry in layers
+    ]
     out.say(state="model", model=about.about(), layers=described)
 
     peaks: dict[str, float] = {}

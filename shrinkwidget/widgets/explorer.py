@@ -6,6 +6,7 @@ import logging
 import math
 import os
 import time
+from base64 import b64decode
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
@@ -76,6 +77,8 @@ _SNAPSHOT_SECONDS: Final = 5.0
 _SENSITIVITY_SECONDS: Final = 0.3
 _RACE_SECONDS: Final = 0.5
 _RECOVERY_SECONDS: Final = 0.2
+_SKETCH_SECONDS: Final = 0.1
+_SKETCH_GROWTH: Final = 1.5
 _MIRRORS: Final = ("sparsity", "bits", "channels", "multiple")
 """The fields of the recipe that are traits of their own."""
 _METRIC_FIELDS: Final = {"metric": "name", "percent": "percent", "higher": "higher"}
@@ -258,7 +261,8 @@ class Explorer(BaseWidget):
         self._racing: RaceRun | None = None
         self._recovering = ""
         self._export_stopped = False
-        self._channels_told = session.sketch.channels is not None
+        self._channels_told = session.channels is not None
+        self._layers_told = session.sketched
         self._race_stopped = False
         self._raced: dict[tuple[str, str, bool], Race] = {}
         super().__init__(
@@ -270,8 +274,8 @@ class Explorer(BaseWidget):
             recalibrate_batchnorm=recalibrate_batchnorm,
             predict_first=predict_first,
             view=view,
-            _title=session.sketch.title,
-            _sketch=session.sketch.encode(),
+            _title=session.weights.title,
+            _sketch=session.encode_sketch(),
             _memory={"weights": session.memory(), "activations": None},
             _metric=session.metric.to_dict()
             | {"has_data": session.eval_data is not None, "has_train": session.train_data is not None},
@@ -309,7 +313,7 @@ class Explorer(BaseWidget):
 
     @property
     def sketch(self) -> Sketch:
-        """The model's sketch."""
+        """The model's sketch; of a large model it waits until all layers were looked at."""
         return self._open().sketch
 
     @property
@@ -888,6 +892,7 @@ class Explorer(BaseWidget):
         self._rest(cancelled)
         session, recipe, shown = self._open(), self.recipe, self._shown_result
         try:
+            self._finish_sketch(session, cancelled)
             if shown is not None and shown.compressed.recipe == recipe:
                 self._tell_result(shown, session.memory_of(shown.compressed, cancelled))
                 self._compare_result(session, self._result, cancelled)
@@ -909,6 +914,33 @@ class Explorer(BaseWidget):
         finally:
             self._refresh_snapshot()
 
+    def _finish_sketch(self, session: ExplorerSession, cancelled: CancelCheck) -> None:
+        """Look at the layers of a large model, and let the page draw those that are there."""
+        if session.is_sketched and self._layers_told == session.sketched:
+            return
+        pace = Pace(_SKETCH_SECONDS)
+
+        def tell(layers: int) -> None:
+            # sent only when there is half as much again, it takes three times its bytes in all, and not hundreds
+            if layers < _SKETCH_GROWTH * self._layers_told or not pace.due() or session is not self._session:
+                return
+            # whoever holds the lock may wait for this very sketch: the page then hears of it later
+            if self._lock.acquire(blocking=False):
+                try:
+                    self._tell(_sketch=session.encode_sketch())
+                    self._layers_told = layers
+                finally:
+                    self._lock.release()
+
+        try:
+            session.finish_sketch(cancelled, tell)
+        except Stale as error:
+            self._tell(_stale=str(error))
+            raise
+        if session is self._session:
+            self._layers_told = session.sketched
+            self._tell(_sketch=session.encode_sketch())
+
     def _find_channels(self, session: ExplorerSession, cancelled: CancelCheck) -> None:
         """See which channels can be removed, once, and tell the page: its slider appears then."""
         if self._channels_told:
@@ -916,8 +948,8 @@ class Explorer(BaseWidget):
         session.why_no_channels(cancelled)
         if session is self._session:
             self._channels_told = True
-            if session.sketch.channels is not None:
-                self._tell(_sketch=session.sketch.encode())
+            if session.channels is not None:
+                self._tell(_sketch=session.encode_sketch())
 
     def _rest(self, cancelled: CancelCheck) -> None:
         """Leave the cores to the browser while a drag moves; it tells when it rests, unless the page is gone."""
@@ -1008,7 +1040,7 @@ class Explorer(BaseWidget):
             return "a training is under way: it is shown below, stop it before you begin another"
         if self._watching is not None:
             self._watching.close()
-        self._watching = watching = Monitor(session.sketch.title, session.metric)
+        self._watching = watching = Monitor(session.weights.title, session.metric)
         result = self._result
         watching.offer(recipe_sentence(recipe), lambda method: self._retrain_soon(recipe, method, result))
         self._tell(_monitor=watching.model_id or "")
@@ -1196,10 +1228,11 @@ class Explorer(BaseWidget):
         with self._lock:
             self._open()  # or it was closed meanwhile
             self._session = session
-            self._channels_told = session.sketch.channels is not None
+            self._channels_told = session.channels is not None
+            self._layers_told = session.sketched
             self._tell(
-                _title=session.sketch.title,
-                _sketch=session.sketch.encode(),
+                _title=session.weights.title,
+                _sketch=session.encode_sketch(),
                 _exact=None,
                 _score=None,
                 _baseline=None,
@@ -1442,6 +1475,8 @@ class Explorer(BaseWidget):
     def _snapshot(self) -> dict[str, Any]:
         from ..figures.explorer_snapshot import describe, explorer_snapshot
 
+        if not self._open().is_sketched:  # the picture comes with the sketch, and nobody waits for it
+            return {"image/png": _NO_PICTURE, "text/plain": f"the layers of {self._title} are being looked at"}
         self._pictured = self.recipe
         figures = self.estimate
         with self._lock:
@@ -1504,6 +1539,11 @@ class _Result:
             score = {**self.score.to_dict(), **about, "warnings": warnings, "state": "done"}
         return {"recipe": recipe, "exact": {**figures, "seconds": 0.0}, "score": score, **compared}
 
+
+_NO_PICTURE: Final = b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="
+)
+"""One pixel as a PNG: an output that is to be brought up to date with a picture has to be one from the start."""
 
 _NO_RECOVERY: Final[dict[str, Any]] = {"state": "idle", "recipe": "", "text": "", "done": 0.0, "why": ""}
 """What the page is told of a recovery before there is one; `why` there can be none."""

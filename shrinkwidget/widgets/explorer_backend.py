@@ -18,9 +18,9 @@ from ..analysis.estimate import Estimate, estimate
 from ..analysis.macs_and_activation_memory import ForwardProfile, profile_forward
 from ..analysis.model_checksum import ModelChecksum
 from ..analysis.model_tensors import ModelTensors, Source, open_model
-from ..analysis.parallel import never
+from ..analysis.parallel import each, never
 from ..analysis.run_without_side_effects import device_of
-from ..analysis.sketch import Sketch, sketch
+from ..analysis.sketch import LayerSketch, Sketch, assembled, plans_of, sketch_layer, without_layers
 from ..compressed_model import CompressedModel, NarrowedWidths, compress, without_channels
 from ..compression.apply_recipe import copied, decoded_state, encode_layers, fill
 from ..compression.channel_pruning import channels
@@ -79,6 +79,12 @@ _PATIENCE_SECONDS: Final = 20.0
 """An evaluation whose data gives no batch for so long is given up, until it is asked for again."""
 
 
+_AT_ONCE_SECONDS: Final = 0.3
+"""A sketch that takes longer is made in the background."""
+_LAYER_SECONDS: Final = 1e-3
+_WEIGHT_SECONDS: Final = 1e-8
+
+
 class Stale(ModelError):
     """The model is no longer the one that was looked at."""
 
@@ -121,6 +127,8 @@ class _Base:
 class ExplorerSession:
     """Looks at a model once, then answers what any recipe makes of it: estimate, exact figures, scores, a new model.
 
+    The sketch of a large model is made later, layer by layer, by `finish_sketch`, or by whoever first asks for it.
+
     Scores are taken on a scratch copy (made when first needed), so that the user's model is never touched, not even
     its training mode, and can be trained on meanwhile.
     """
@@ -145,9 +153,10 @@ class ExplorerSession:
         self.eval_data = eval_data
         self.train_data = train_data
         self._looked = ModelChecksum.of(source)
-        self.sketch = sketch(self.weights)
-        if calibration is not None:
-            self.sketch = replace(self.sketch, calibration=calibrated(source, calibration))
+        self._sketching = RLock()
+        self._sketched: list[LayerSketch] = []
+        self._sketch: Sketch | None = None
+        self._statistics = None if calibration is None else calibrated(source, calibration)
         self._rules = rules
         self._layout = layout
         self._calibration = calibration
@@ -165,10 +174,67 @@ class ExplorerSession:
         self._before_dense: _Scored | None = None
         self._recalibration: DataSubset | None = None
         self._recovers_from: object = None
+        weights = sum(entry.numel for entry in self.weights.layers)
+        if _LAYER_SECONDS * len(self.weights.layers) + _WEIGHT_SECONDS * weights <= _AT_ONCE_SECONDS:
+            self.finish_sketch(never)
+
+    # the sketch, layer by layer
+
+    @property
+    def sketch(self) -> Sketch:
+        """The sketch of all layers; those that are not there yet are looked at first.
+
+        Raises:
+            ModelError: for a layer that no sketch can be made of.
+            Stale: if the model has changed while its layers were looked at.
+        """
+        if self._sketch is None:
+            self.finish_sketch(never)
+        assert self._sketch is not None
+        return self._sketch
+
+    @property
+    def sketched(self) -> int:
+        """How many layers were looked at so far."""
+        return len(self._sketched)
+
+    @property
+    def is_sketched(self) -> bool:
+        """Whether all layers were looked at."""
+        return self._sketch is not None
+
+    @property
+    def channels(self) -> Channels | None:
+        """Which channels can be removed, None while that is not known."""
+        return None if self._sketch is None else self._sketch.channels
+
+    def finish_sketch(self, cancelled: CancelCheck, tell: Callable[[int], None] = lambda _layers: None) -> None:
+        """Look at the layers that are not there yet, and `tell` after each but the last how many are.
+
+        It raises as `sketch`. What was found before it is cancelled stays.
+        """
+        with self._sketching:
+            layers, start = self.weights.layers, len(self._sketched)
+            for i, layer in enumerate(each(sketch_layer, layers[start:], cancelled, self.weights.on_gpu), start):
+                # by its place: an urgent command that needs the sketch may have gone on with it between two layers
+                self._sketched[i : i + 1] = [layer]
+                if len(self._sketched) < len(layers):
+                    tell(len(self._sketched))
+            if self._sketch is None:
+                # layers that were looked at before a change, and others after it, are a sketch of no model
+                self.refuse_changed()
+                self._sketch = replace(assembled(self.weights, tuple(self._sketched)), calibration=self._statistics)
+
+    def encode_sketch(self) -> bytes:
+        """Return the sketch as the page takes it; as long as layers are missing, with their headers in their place."""
+        if self._sketch is not None:
+            return self._sketch.encode()
+        layers = tuple(self._sketched)
+        return replace(without_layers(self.weights), layers=layers).encode(self.weights.layers[len(layers) :])
 
     def check(self, recipe: Recipe) -> None:
         """Raise a `RecipeError` for a recipe that does not fit the model's layers, or lacks calibration data."""
-        self.sketch.plans(recipe)
+        plans_of(recipe, self.weights.layers, without_layers(self.weights).uncompressed)
         if recipe.removes_channels and (why := self.why_no_channels(never)):
             raise RecipeError(f"no channels can be removed here: {why}")
         if lacks := self.unavailable.get(recipe.importance.kind):
@@ -181,7 +247,7 @@ class ExplorerSession:
         missing = {}
         for kind in kinds("importance"):
             assert isinstance(kind, Importance)
-            if kind.calibrated and self.sketch.calibration is None:
+            if kind.calibrated and self._statistics is None:
                 missing[kind.kind] = (
                     "needs calibration data: open the explorer with sw.explore(model, data, calibration=…)"
                 )
@@ -214,7 +280,7 @@ class ExplorerSession:
             raise
         except ShrinkError as error:
             return sentence(error)
-        self.sketch = replace(self.sketch, channels=found)
+        self._sketch = replace(self.sketch, channels=found)
         if found.families:
             return ""
         widest = max(found.fixed, key=lambda width: width.channels, default=None)

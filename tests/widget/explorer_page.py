@@ -31,7 +31,7 @@ class ExplorerPage:
     def first(cls, book: Notebook, number: int = 0) -> ExplorerPage:
         """Return a notebook's explorer view, counted from 0, once it is on the page."""
         view = book.page.get_by_test_id("explorer").nth(number)
-        expect(view.get_by_test_id("size-now")).to_be_visible(timeout=SETTLE)
+        expect(view.get_by_test_id("sparsity")).to_be_visible(timeout=SETTLE)
         return cls(book, view)
 
     def part(self, name: str) -> Locator:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import nbformat
@@ -15,9 +16,19 @@ from .explorer_page import EXPLORE, ExplorerPage
 from .jupyterlab_server import Lab
 from .notebook_page import Notebook
 
-EXPLORE_RESNET = """
+SKETCHED_SLOWLY = """
+import threading
 import shrinkwidget as sw
-model = {path!r}
+from shrinkwidget.widgets import explorer_backend
+
+model, look, turns = {path!r}, explorer_backend.sketch_layer, threading.Semaphore(2)
+
+def wait_and_look(entry):
+    turns.acquire()
+    return look(entry)
+
+# as large as a model that takes minutes: so it is looked at layer by layer, as far as the test lets it
+explorer_backend.sketch_layer, explorer_backend._AT_ONCE_SECONDS = wait_and_look, 0
 ex = sw.explore(model)
 ex
 """
@@ -54,12 +65,25 @@ def test_every_choice_reaches_python_and_its_bytes_the_page(book: Notebook) -> N
 
 
 def test_a_drag_on_the_trained_resnet_shows_the_bytes_of_its_file(open_notebook: Open, resnet20: Path) -> None:
-    book = open_notebook(EXPLORE_RESNET.format(path=str(resnet20)))
+    book = open_notebook(SKETCHED_SLOWLY.format(path=str(resnet20)))
     book.run_all()
     page = ExplorerPage.first(book)
+    # two of its layers are there, and can be pruned; nothing is said of the file
+    for part in ("sketching", "status"):
+        expect(page.part(part)).to_have_text(re.compile("sketched [12] of 20 layers"))
     page.drag_to(0.9)
+    expect(page.part("ridge").get_by_role("treeitem")).to_contain_text(re.compile(r"≈\s[89]\d\s% pruned"))
+    page.part("ridge").focus()
+    book.page.keyboard.press("End")
+    expect(page.part("ridge").get_by_role("treeitem")).to_contain_text("not sketched yet")
+    for part in ("size-now", "pruned", "flash"):
+        expect(page.part(part)).to_have_count(0)
     page.choose("bits", 5)
+    book.until("ex.recipe.bits == 5")
+    book.python("turns.release(1000)")
     assert page.settled_bytes() == book.python(COMPRESSED)
+    assert book.python("ex.sketch.encode() == sw.sketch(model).encode() == bytes(ex._sketch)")
+    expect(page.part("sketching")).to_have_count(0)
 
 
 def test_the_accuracy_on_the_page_is_the_accuracy_python_measures(book: Notebook) -> None:
