@@ -6,7 +6,7 @@ methods do the work, so that a new one is one module and ``@register``; nothing 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, is_dataclass
 from functools import partial
@@ -384,6 +384,19 @@ class Quantizer(Kind):
         """
         del layer, plan, survival, energy
         return None
+
+    def noises(
+        self,
+        layers: Sequence[LayerSketch],
+        plan: Plan,
+        survivals: Sequence[PruningOutcome],
+        energies: Sequence[float],
+    ) -> Sequence[float | None]:
+        """Return the `noise` of each of the layers under one plan; faster where all are looked at together."""
+        return [
+            self.noise(layer, plan, *rest)
+            for layer, rest in zip(layers, zip(survivals, energies, strict=True), strict=True)
+        ]
 
     def bars(self, layer: LayerSketch, plan: Plan, survival: PruningOutcome, kept: int) -> tuple[Any, Any] | None:
         """Return the values survivors are rounded to, and how many to each, for a picture; None if unknown."""

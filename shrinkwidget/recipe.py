@@ -566,6 +566,8 @@ def _layers_named(patterns: Collection[str], names: Sequence[str]) -> Iterator[l
     Raises:
         RecipeError: where that would take minutes, as nobody's recipe does, but a hostile file's.
     """
+    if not patterns:
+        return
     places: dict[str, list[int]] = {}
     for i, name in enumerate(names):
         # a set: most tensors that are no weight have the same name twice

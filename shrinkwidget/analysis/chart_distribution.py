@@ -16,11 +16,11 @@ from .quantization_estimate import (
     LinearGrid,
     Moments,
     UniformPlan,
-    chosen_grid,
+    chosen_grids,
     codebook,
     nearest_table,
     surviving,
-    surviving_ratios,
+    survivors_in_bins,
 )
 from .quantization_group_histograms import ATOM, BINS, HIGH, LOW, MIDDLE, Floats, Table, bin_of
 from .sketch import LayerSketch, bucket_edges
@@ -129,7 +129,7 @@ def codebook_bars(layer: LayerSketch, plan: Plan, survival: PruningOutcome) -> t
 def uniform_bars(layer: LayerSketch, plan: UniformPlan, survival: PruningOutcome, kept: int) -> tuple[Floats, Floats]:
     """Return the evenly spaced values that survivors round to, and how many to each."""
     table = nearest_table(layer, plan.granularity)
-    grid = _linear_grid(layer, plan, table, survival)
+    grid = _linear_grid(layer, plan, survival)
     step, steps = grid.step, _levels_beside(grid)
     if plan.granularity == "tensor":  # one scale: the cells of its levels, cut out of the value table
         unit = step * layer.absmax
@@ -151,7 +151,7 @@ def uniform_bars(layer: LayerSketch, plan: UniformPlan, survival: PruningOutcome
 def uniform_levels(layer: LayerSketch, plan: UniformPlan, survival: PruningOutcome) -> Floats:
     """Return the evenly spaced values of a typical group, whose range is the root mean square of all."""
     table = nearest_table(layer, plan.granularity)
-    grid = _linear_grid(layer, plan, table, survival)
+    grid = _linear_grid(layer, plan, survival)
     below, above = _sides(grid, plan, _reach(layer, survival))
     return np.arange(-below, above + 1, dtype=np.float64) * (grid.step * typical_range(table))
 
@@ -194,12 +194,11 @@ def typical_range(table: Table) -> float:
     return float(np.sqrt((table.range_count * table.values**2).sum()))
 
 
-def _linear_grid(layer: LayerSketch, plan: UniformPlan, table: Table, survival: PruningOutcome) -> LinearGrid:
+def _linear_grid(layer: LayerSketch, plan: UniformPlan, survival: PruningOutcome) -> LinearGrid:
     """Return the typical grid of a plan in units of a group's range."""
-    energy = table.energy * survival.shares(table.values, table.range_energy, layer.absmax)
-    ratios = surviving_ratios(table, survival)
-    grid, _ = chosen_grid(layer, plan, survival, table, energy if energy.sum() > 0 else table.energy, ratios)
-    return grid
+    found = survivors_in_bins([layer], plan.granularity, [survival])
+    grids, _ = chosen_grids([layer], plan, [survival], found)
+    return grids[0]
 
 
 def _levels_beside(grid: LinearGrid) -> int:

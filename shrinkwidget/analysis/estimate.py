@@ -7,14 +7,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Unpack
 
+import numpy as np
+
 from ..argument_checks import public
 from ..errors import ArgumentError, NoEstimateError, quoted
 from ..method_registry import Kind, every_setting
 from ..recipe import Plan, Recipe, RecipeFields, layer_label, recipe_from
 from .channel_layout import Stated
-from .file_structure_and_size import count_width, header_bytes, layer_bytes
+from .file_structure_and_size import code_and_mask_bytes, count_width, header_bytes, layer_bytes, scale_bytes
 from .model_tensors import Source
-from .pruning_estimate import survivals
+from .pruning_estimate import PruningOutcome, alike, survivals
 from .quantization_estimate import rounding_noise
 from .sketch import LayerSketch, Sketch, narrowed_to
 from .sketch import sketch as sketch_of
@@ -233,24 +235,30 @@ def estimate(
     look = model if isinstance(model, Sketch) else sketch_of(model, layout=layout)
     plans = look.plans(asked)
     look, counts = narrowed(look, asked)
-    layers = []
-    for layer, plan, outcome in zip(look.layers, plans, survivals(look.layers, plans, asked), strict=True):
-        rounding = None
-        if outcome is not None:
-            rounding = rounding_noise(layer, plan, outcome, layer.energy - outcome.pruned_energy)
-        if outcome is None or rounding is None:
-            # which of the three it is that the sketch knows nothing of; a structure only where it has no curve
-            own = plan.structure.sparsity is not None and plan.structure.kind not in layer.survival
-            kind: Kind = plan.quantizer if outcome is not None else plan.structure if own else asked.importance
-            of = " in each channel" if outcome is None and plan.scope == "channel" else ""
-            raise NoEstimateError(
-                f"{kind.role} {kind.kind!r}{of} has no estimate from a sketch (layer {quoted(layer.label)}): take "
-                f"sw.compress(model, recipe).estimate, which is exact"
-            )
-        # what is pruned and what is rounded are different weights, so that their errors add up
-        noise = outcome.pruned_energy + rounding
-        layers.append(layer_estimate(layer, plan, outcome.kept, outcome.cut.threshold, layer.energy, noise))
-    return assembled(look, asked, plans, layers, **counts)
+    outcomes = survivals(look.layers, plans, asked)
+    layers: dict[int, LayerEstimate] = {}
+    for plan, places in alike(plans):
+        some = [look.layers[i] for i in places]
+        known = [outcome for i in places if (outcome := outcomes[i]) is not None]
+        if len(known) < len(some):
+            # a structure is what a sketch knows nothing of only where it has no curve
+            own = plan.structure.sparsity is not None and plan.structure.kind not in some[0].survival
+            unknown = next(layer for layer, i in zip(some, places, strict=True) if outcomes[i] is None)
+            raise _no_estimate(plan.structure if own else asked.importance, plan, unknown)
+        noises = rounding_noise(some, plan, known)
+        for layer, noise in zip(some, noises, strict=True):
+            if noise is None:
+                raise _no_estimate(plan.quantizer, None, layer)
+        layers |= zip(places, layer_estimates(some, plan, known, noises), strict=True)
+    return assembled(look, asked, plans, [layers[i] for i in range(len(plans))], **counts)
+
+
+def _no_estimate(kind: Kind, pruned: Plan | None, layer: LayerSketch) -> NoEstimateError:
+    of = " in each channel" if pruned is not None and pruned.scope == "channel" else ""
+    return NoEstimateError(
+        f"{kind.role} {kind.kind!r}{of} has no estimate from a sketch (layer {quoted(layer.label)}): take "
+        f"sw.compress(model, recipe).estimate, which is exact"
+    )
 
 
 def narrowed(look: Sketch, recipe: Recipe) -> tuple[Sketch, dict[str, Any]]:
@@ -316,3 +324,28 @@ def layer_estimate(
     return LayerEstimate(
         layer.name, layer.n, kept, threshold, signal, noise, size.codes, size.mask, size.scales, size.as_is
     )
+
+
+def layer_estimates(
+    layers: Sequence[LayerSketch], plan: Plan, outcomes: Sequence[PruningOutcome], rounding: Sequence[float | None]
+) -> list[LayerEstimate]:
+    """Return the figures of layers under one plan, with the energies of their rounding errors."""
+    n, kept = (np.array(counts) for counts in ([layer.n for layer in layers], [each.kept for each in outcomes]))
+    codes, mask, scales, as_is = np.zeros((4, len(layers)), np.int64)
+    itemsizes = np.array([layer.itemsize for layer in layers])
+    if plan.keep:
+        as_is = n * itemsizes
+    else:
+        for itemsize in set(itemsizes.tolist()):
+            some = itemsizes == itemsize
+            codes[some], mask[some] = code_and_mask_bytes(n[some], kept[some], plan, itemsize)
+        matrices = [layer.matrix for layer in layers]
+        by_matrix = {matrix: scale_bytes(matrix, plan) for matrix in set(matrices)}
+        scales = np.array([by_matrix[matrix] for matrix in matrices])
+    # what is pruned and what is rounded are different weights, so that their errors add up
+    noises = [each.pruned_energy + (more or 0.0) for each, more in zip(outcomes, rounding, strict=True)]
+    sizes = (column.tolist() for column in (codes, mask, scales, as_is))
+    return [
+        LayerEstimate(layer.name, layer.n, outcome.kept, outcome.cut.threshold, layer.energy, noise, *nbytes)
+        for layer, outcome, noise, *nbytes in zip(layers, outcomes, noises, *sizes, strict=True)
+    ]

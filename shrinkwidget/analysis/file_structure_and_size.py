@@ -151,10 +151,10 @@ def layer_bytes(matrix: tuple[int, int], kept: int, plan: Plan, itemsize: int) -
     return LayerBytes(codes, mask, scale_bytes(matrix, plan), as_is=0, dense=not mask)
 
 
-def code_and_mask_bytes(n: int, kept: Any, plan: Plan, itemsize: int) -> tuple[Any, Any]:
+def code_and_mask_bytes(n: Any, kept: Any, plan: Plan, itemsize: int) -> tuple[Any, Any]:
     """Return the bytes of the codes and of the mask of a layer of n weights, `kept` of which survive.
 
-    `kept` is a number or an array of them, and so are the bytes.
+    Both are numbers or arrays of them, and so are the bytes.
     """
     bits = stored_bits(plan.bits, itemsize)
     # Either all n weights have a code, pruned ones that of zero, or only the kept ones, beside a mask, a bit a weight:

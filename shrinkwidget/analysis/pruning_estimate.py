@@ -47,25 +47,46 @@ class PruningOutcome:
     cut: BucketCut
     curve: Floats | None
 
-    def shares(self, u_range: Floats, weight: Floats, absmax: float) -> Floats:
-        """Return, per relative bin, the share of the groups with ranges `u_range` in which its weights survive.
 
-        `weight`: the share of each run of groups, shape (64,).
-        """
-        used = u_range > 0
-        ranges, weight = u_range[used], weight[used]
-        if self.curve is not None:
-            return np.asarray(weight @ self.curve[bin_of(np.outer(ranges, MIDDLE) / absmax)])
-        if self.cut.threshold == 0:
-            return np.full(len(LOW), weight.sum())
-        # A threshold t prunes magnitudes relative to a range r below t / r. Each run of groups has its own r, so that
-        # the runs cut the bins at different places: whole bins above are counted by a running sum, the cut one in part.
-        above = ranges > self.cut.threshold
-        start, weight = self.cut.threshold / ranges[above], weight[above]
-        bins = np.minimum(np.searchsorted(HIGH, start, side="right"), ATOM - 1)
-        part = weight * np.maximum(HIGH[bins] - start, 0.0) / (HIGH[bins] - LOW[bins])
-        whole = np.bincount(bins + 1, weight, BINS).cumsum()
-        return np.asarray(np.bincount(bins, part, BINS) + whole)
+def shares(layers: Sequence[LayerSketch], outcomes: Sequence[PruningOutcome], ranges: Floats, weight: Floats) -> Floats:
+    """Return, per relative bin, the share of the groups in which its weights survive, shape (layers, 162).
+
+    `ranges` are those of the groups in runs, `weight` the share of each run, shape (layers, 64).
+    """
+    thresholds = np.array([0.0 if each.curve is not None else each.cut.threshold for each in outcomes])
+    found = np.empty((len(layers), BINS))
+    for i in np.flatnonzero(thresholds == 0).tolist():
+        used, curve = ranges[i] > 0, outcomes[i].curve
+        if curve is None:
+            found[i] = weight[i, used].sum()
+        else:
+            found[i] = weight[i, used] @ curve[bin_of(np.outer(ranges[i, used], MIDDLE) / layers[i].absmax)]
+    cut = np.flatnonzero(thresholds)
+    if not len(cut):
+        return found
+    # A threshold t prunes magnitudes relative to a range r below t / r. Each run of groups has its own r, so that
+    # the runs cut the bins at different places: whole bins above are counted by a running sum, the cut one in part.
+    threshold, ranges, weight = thresholds[cut, None], ranges[cut], weight[cut]
+    above = ranges > threshold
+    start = np.divide(threshold, ranges, out=np.zeros_like(ranges), where=above)
+    weight = np.where(above, weight, 0.0)
+    bins = np.minimum(np.searchsorted(HIGH, start, side="right"), ATOM - 1)
+    high = HIGH[bins]
+    part = weight * np.maximum(high - start, 0.0) / (high - LOW[bins])
+    # the bins of all layers one after the other
+    place = (bins + BINS * np.arange(len(cut))[:, None]).ravel()
+    whole = np.bincount(place + 1, weight.ravel(), BINS * len(cut)).reshape(-1, BINS).cumsum(1)
+    found[cut] = np.bincount(place, part.ravel(), BINS * len(cut)).reshape(-1, BINS) + whole
+    return found
+
+
+def alike(plans: Sequence[Plan]) -> list[tuple[Plan, list[int]]]:
+    """Return the different plans there are, with the places of each: layers under one plan are estimated at once."""
+    found: dict[Plan, list[int]] = {}
+    same = {id(plan): found.setdefault(plan, []) for plan in {id(plan): plan for plan in plans}.values()}
+    for i, plan in enumerate(plans):
+        same[id(plan)].append(i)
+    return list(found.items())
 
 
 def survivals(layers: Sequence[LayerSketch], plans: Sequence[Plan], recipe: Recipe) -> list[PruningOutcome | None]:
@@ -92,9 +113,8 @@ def _counts_of_all(layers: Sequence[LayerSketch]) -> tuple[Floats, Floats]:
     # buckets are the same in each layer, so their counts add up; layer by layer, as all at once would fill large arrays
     counts = np.zeros(0x8000)
     for layer in layers:
-        negative = int(np.count_nonzero(layer.buckets & 0x8000))  # they come first
-        counts[layer.buckets[:negative] & 0x7FFF] += layer.counts[:negative]
-        counts[layer.buckets[negative:]] += layer.counts[negative:]
+        m = layer.magnitudes
+        counts[m.low.astype(np.float32).view(np.int32) >> 16] += m.count  # as `bucket_edges` has them
     counts = np.trim_zeros(counts, "b")  # up to the largest magnitude there is
     found = counts, np.cumsum(counts)
     _SUMMED[layers[0]] = [ref(layer) for layer in layers], *found
@@ -159,14 +179,15 @@ def _but_zeros(layer: LayerSketch, zeros: int) -> PruningOutcome:
 
 def _below(layer: LayerSketch, cut: BucketCut, kept: int | None = None) -> PruningOutcome:
     """Return the survival of the weights at or above a cut; zeros are always below it."""
-    m = layer.magnitudes
-    if cut.low == 0 and layer.zeros and cut.fraction * m.count[0] <= layer.zeros:
+    m, low = layer.magnitudes, cut.low
+    if low == 0 and layer.zeros and cut.fraction * m.count[0] <= layer.zeros:
         return _but_zeros(layer, layer.zeros)
-    i = int(np.searchsorted(m.low, cut.low))  # of a global cut, this layer may have no such bucket
-    count, energy = float(m.before[i]), float(m.energy[i])
-    if i < len(m.low) and m.low[i] == cut.low:
-        part = m.count[i] * cut.fraction  # weights are spread evenly over a bucket, as far as anybody knows
-        square = m.low[i] ** 2 if layer.lossless else float(mean_square(m.low[i : i + 1], np.array([cut.threshold]))[0])
+    i = int(m.low.searchsorted(low))  # of a global cut, this layer may have no such bucket
+    # plain floats, in which Python adds up single numbers several times as fast as in numpy's
+    count, energy = m.before.item(i), m.energy.item(i)
+    if i < len(m.low) and m.low.item(i) == low:
+        part = m.count.item(i) * cut.fraction  # weights are spread evenly over a bucket, as far as anybody knows
+        square = low * low if layer.lossless else mean_square(low, cut.threshold)
         count, energy = count + part, energy + part * square
     return PruningOutcome(layer.n - round(round(count, 6)) if kept is None else kept, energy, cut, None)
 

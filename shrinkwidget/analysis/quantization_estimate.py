@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import lru_cache
 from typing import Any, Final
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..recipe import Granularity, Plan
-from .pruning_estimate import NO_CUT, PruningOutcome
+from .pruning_estimate import NO_CUT, PruningOutcome, shares
 from .quantization_group_histograms import ATOM, BINS, HIGH, LOW, MIDDLE, RATIOS, Floats, Table, bin_of
 from .sketch import LayerSketch, bucket_edges
 
@@ -46,17 +46,29 @@ class UniformPlan:
     span: str | float
 
 
-def rounding_noise(layer: LayerSketch, plan: Plan, survival: PruningOutcome, survivors: float) -> float | None:
-    """Return the energy of the rounding errors of a layer's survivors, whose own energy is `survivors`.
+def rounding_noise(
+    layers: Sequence[LayerSketch], plan: Plan, survivals: Sequence[PruningOutcome]
+) -> list[float | None]:
+    """Return the energy of the rounding errors of the survivors of layers under one plan.
 
-    It is never more than theirs: zero, or a mean, is among the values of every quantizer. None if a sketch cannot tell.
+    It is never more than the survivors' own: zero, or a mean, is among the values of every quantizer. None if a sketch
+    cannot tell.
     """
-    if plan.keep or survivors <= 0 or plan.bits == 32:
-        return 0.0
-    if plan.bits == 16:
-        return 0.0 if layer.itemsize == 2 else min(half_noise(layer, survival), survivors)
-    noise = plan.coder.noise(layer, plan, survival, survivors)
-    return None if noise is None else min(noise, survivors)
+    found: list[float | None] = [0.0] * len(layers)
+    if plan.keep or plan.bits == 32:
+        return found
+    survivors = [layer.energy - each.pruned_energy for layer, each in zip(layers, survivals, strict=True)]
+    places = [
+        i for i, energy in enumerate(survivors) if energy > 0 and not (plan.bits == 16 and layers[i].itemsize == 2)
+    ]
+    some, outcomes = [layers[i] for i in places], [survivals[i] for i in places]
+    energies = [survivors[i] for i in places]
+    noises: Sequence[float | None] = (
+        list(map(half_noise, some, outcomes)) if plan.bits == 16 else plan.coder.noises(some, plan, outcomes, energies)
+    )
+    for i, noise, energy in zip(places, noises, energies, strict=True):
+        found[i] = None if noise is None else min(noise, energy)
+    return found
 
 
 def nearest_table(layer: LayerSketch, granularity: Granularity) -> Table:
@@ -85,123 +97,201 @@ class LinearGrid:
     near: float
 
 
-def uniform_noise(layer: LayerSketch, plan: UniformPlan, survival: PruningOutcome, survivors: float) -> float:
-    """Return the squared error of rounding a layer's survivors to evenly spaced values."""
+def uniform_noise(
+    layers: Sequence[LayerSketch],
+    plan: UniformPlan,
+    survivals: Sequence[PruningOutcome],
+    survivors: Sequence[float],
+) -> list[float]:
+    """Return the squared errors of rounding the survivors of layers, of these energies, to evenly spaced values."""
     # A drag of the sparsity asks thirty times a second. Only a cut or a curve of its own moves with it; of all weights,
     # and of those an n:m pattern keeps, what was found once holds.
-    pattern = next((name for name, curve in layer.survival.items() if curve is survival.curve), "")
-    if survival.cut != NO_CUT or (survival.curve is not None and not pattern):
-        return survivors * _relative_noise(layer, plan, survival)
-    known = _SETTLED.setdefault(layer, {})
-    if (plan, pattern) not in known:
+    relative = np.zeros(len(layers))
+    moving: list[int] = []
+    settled: list[tuple[int, dict[tuple[UniformPlan, str], float], str]] = []
+    for i, (layer, survival) in enumerate(zip(layers, survivals, strict=True)):
+        pattern = "" if survival.curve is None else _pattern(layer, survival.curve)
+        if pattern is None or survival.cut != NO_CUT:
+            moving.append(i)
+            continue
+        known = _SETTLED.setdefault(layer, {})
+        if (plan, pattern) not in known:
+            moving.append(i)
+            settled.append((i, known, pattern))
+        else:
+            relative[i] = known[plan, pattern]
+    if moving:
+        relative[moving] = _relative_noise([layers[i] for i in moving], plan, [survivals[i] for i in moving])
+    for i, known, pattern in settled:
         if len(known) >= MOST_SETTLED:
             known.clear()
-        known[plan, pattern] = _relative_noise(layer, plan, survival)
-    return survivors * known[plan, pattern]
+        known[plan, pattern] = float(relative[i])
+    return [energy * noise for energy, noise in zip(survivors, relative.tolist(), strict=True)]
+
+
+def _pattern(layer: LayerSketch, curve: Floats) -> str | None:
+    return next((name for name, known in layer.survival.items() if known is curve), None)
 
 
 _SETTLED: WeakKeyDictionary[LayerSketch, dict[tuple[UniformPlan, str], float]] = WeakKeyDictionary()
 MOST_SETTLED: Final = 256
 
 
-def _relative_noise(layer: LayerSketch, plan: UniformPlan, survival: PruningOutcome) -> float:
-    """Return the squared error of rounding over the energy of what is rounded."""
-    table, energy, ratios = _survivors_in_bins(layer, plan.granularity, survival)
-    total = float(energy.sum())  # 0 of weights whose squares float32, in which tables are sent, cannot hold
-    if total <= 0:
-        return 0.0
-    _, noise = chosen_grid(layer, plan, survival, table, energy, ratios)
-    if plan.clipping == "auto" and not plan.symmetric and (plan.bits == 2 or ratios[0] + ratios[-1] > EVEN):
+def _relative_noise(layers: Sequence[LayerSketch], plan: UniformPlan, survivals: Sequence[PruningOutcome]) -> Floats:
+    """Return the squared errors of rounding over the energies of what is rounded, shape (layers,)."""
+    found = survivors_in_bins(layers, plan.granularity, survivals)
+    _, noise = chosen_grids(layers, plan, survivals, found)
+    if plan.clipping == "auto" and not plan.symmetric:
         # as many levels on either side: exact where weights are on such a grid
-        noise = min(noise, float(_grid_errors(_even_grid(plan.bits, 1.0)).error @ energy))
-    return noise / total
+        even = _dots(found.energy, _grid_errors(_even_grid(plan.bits, 1.0)).error)
+        quantized = (plan.bits == 2) | (found.ratios[:, 0] + found.ratios[:, -1] > EVEN)
+        noise = np.where(quantized, np.minimum(noise, even), noise)
+    total = found.energy.sum(1)  # 0 of weights whose squares float32, in which tables are sent, cannot hold
+    return np.asarray(np.divide(noise, total, out=np.zeros(len(layers)), where=total > 0))
 
 
-def _survivors_in_bins(
-    layer: LayerSketch, granularity: Granularity, survival: PruningOutcome
-) -> tuple[Table, Floats, Floats]:
-    """Return the table of a granularity, and of the survivors the energy per bin and the ratios of their groups."""
+@dataclass(frozen=True, slots=True, eq=False)
+class SurvivorsInBins:
+    """What survives of layers, in their tables of a granularity.
+
+    `table`: theirs, with an axis for layers before all others. `energy`: of the survivors per bin, shape (layers, 162).
+    `ratios`: of the survivors' groups, shape (layers, 9).
+    """
+
+    table: Table
+    energy: Floats
+    ratios: Floats
+
+
+def survivors_in_bins(
+    layers: Sequence[LayerSketch], granularity: Granularity, survivals: Sequence[PruningOutcome]
+) -> SurvivorsInBins:
+    """Return what survives of layers, in the table of a granularity."""
     # a planner asks for all bits of one sparsity in turn, and only how they round differs between them
-    key = granularity, survival.cut
-    known = _LAST_SURVIVORS.get(layer) if survival.curve is None else None
-    if known is not None and known[0] == key:
-        return known[1]
-    table = nearest_table(layer, granularity)
+    asked = granularity, [each.cut for each in survivals]
+    curved = any(each.curve is not None for each in survivals)
+    known = None if curved else _LAST_SURVIVORS.get(layers[0])
+    if known is not None and known[0] == asked and _are(known[1], layers):
+        return known[2]
+    table = _stacked(layers, granularity)
     # rounding errors of a bin are proportional to its energy, whatever the group's range
-    energy = table.energy * survival.shares(table.values, table.range_energy, layer.absmax)
-    if energy.sum() <= 0:  # nothing survives in any group of the table, which is of a sample
-        energy = table.energy
-    found = table, energy, surviving_ratios(table, survival)
-    if survival.curve is None:
-        _LAST_SURVIVORS[layer] = key, found
+    energy = table.energy * shares(layers, survivals, table.values, table.range_energy)
+    nothing = energy.sum(1) <= 0  # in any group of the table, which is of a sample
+    energy[nothing] = table.energy[nothing]
+    found = SurvivorsInBins(table, energy, _surviving_ratios(table, survivals))
+    if not curved:
+        _LAST_SURVIVORS[layers[0]] = asked, [ref(layer) for layer in layers], found
     return found
 
 
-_LAST_SURVIVORS: WeakKeyDictionary[LayerSketch, tuple[Any, tuple[Table, Floats, Floats]]] = WeakKeyDictionary()
+def _are(known: Sequence[ref[LayerSketch]], layers: Sequence[LayerSketch]) -> bool:
+    return len(known) == len(layers) and all(one() is layer for one, layer in zip(known, layers, strict=True))
 
 
-def surviving_ratios(table: Table, survival: PruningOutcome) -> Floats:
+_LAST_SURVIVORS: WeakKeyDictionary[LayerSketch, tuple[Any, list[ref[LayerSketch]], SurvivorsInBins]] = (
+    WeakKeyDictionary()
+)
+"""What was found last of layers, by the first of them."""
+
+
+def _stacked(layers: Sequence[LayerSketch], granularity: Granularity) -> Table:
+    """Return the tables of layers as one, whose arrays have an axis for layers before their own."""
+    known = _STACKED.get(layers[0])
+    if known is not None and known[0] == granularity and _are(known[1], layers):
+        return known[2]
+    tables = [nearest_table(layer, granularity) for layer in layers]
+    columns = {
+        field.name: np.stack([getattr(table, field.name) for table in tables])
+        for field in fields(Table)
+        if field.name != "captured"
+    }
+    found = Table(**columns, captured=math.nan)  # which is one number, and of no use to evenly spaced values
+    _STACKED[layers[0]] = granularity, [ref(layer) for layer in layers], found
+    return found
+
+
+_STACKED: WeakKeyDictionary[LayerSketch, tuple[Granularity, list[ref[LayerSketch]], Table]] = WeakKeyDictionary()
+"""The tables stacked last, by the first of their layers: while a slider moves, they are those of the same layers."""
+
+
+def _surviving_ratios(table: Table, survivals: Sequence[PruningOutcome]) -> Floats:
     """Return the shares of Σa² by ratio, as `Table.ratios`, of the survivors: an end below the threshold is pruned."""
-    threshold = survival.cut.threshold
-    alive = (table.values > threshold) * table.range_energy
-    if threshold == 0 or survival.curve is not None or alive.sum() <= 0:
-        return table.ratios
-    both = (table.values * RATIOS[1:, None] > threshold) @ table.range_energy / alive.sum()
-    # groups that lose one end have all survivors on one side of zero
-    shares: Floats = table.ratios * np.append(0.0, both)
-    shares[0] = 1 - shares.sum()
-    return shares
+    threshold = np.array([0.0 if each.curve is not None else each.cut.threshold for each in survivals])[:, None]
+    alive = ((table.values > threshold) * table.range_energy).sum(1)
+    moved = np.flatnonzero((threshold[:, 0] > 0) & (alive > 0))
+    found: Floats = table.ratios.copy()
+    if len(moved):
+        reaches = table.values[moved, None] * RATIOS[1:, None] > threshold[moved, None]
+        both = np.matmul(reaches, table.range_energy[moved, :, None])[:, :, 0] / alive[moved, None]
+        # groups that lose one end have all survivors on one side of zero
+        found[moved] *= np.pad(both, ((0, 0), (1, 0)))
+        found[moved, 0] = 1 - found[moved].sum(1)
+    return found
 
 
-def chosen_grid(
-    layer: LayerSketch, plan: UniformPlan, survival: PruningOutcome, table: Table, energy: Floats, ratios: Floats
-) -> tuple[LinearGrid, float]:
-    """Return the typical grid of a layer's groups, and Σ ρ·energy over the bins, ρ being the relative error on it.
+def _dots(one: Floats, other: Floats) -> Floats:
+    """Return the sums of products along the last axis, of each layer by itself."""
+    # by matmul, which sums up a layer among others as it does one alone
+    return np.asarray(np.matmul(one[:, None, :], other[..., :, None])[:, 0, 0])
 
-    `energy`: the survivors' per bin, `ratios`: theirs.
-    """
-    clip = 1.0
+
+def chosen_grids(
+    layers: Sequence[LayerSketch], plan: UniformPlan, survivals: Sequence[PruningOutcome], found: SurvivorsInBins
+) -> tuple[list[LinearGrid], Floats]:
+    """Return the typical grid of each layer's groups, and Σ ρ·energy over the bins; ρ is the relative error on it."""
+    clips = [1.0] * len(layers)
     if isinstance(plan.span, (int, float)):
-        counts = table.count * survival.shares(table.values, table.range_count, layer.absmax)
-        if survival.curve is None and survival.cut.threshold == 0:  # only weights that were zero before are pruned
-            counts[0] = max(0.0, counts[0] - (layer.n - survival.kept))
-        clip = _percentile(counts if counts.sum() > 0 else table.count, float(plan.clipping) / 100)
-    extent = _extent(plan, ratios, clip)
-    near = np.zeros(BINS) if plan.symmetric else energy * _near_share(plan, ratios)
-    outermost = 0.0 if plan.symmetric else float(energy[ATOM]) * _open_ends(plan, ratios)
+        clips = _percentiles(layers, float(plan.span) / 100, survivals, found.table)
+    extents = _extents(plan, found.ratios, np.array(clips))
+    energy, near = found.energy, np.zeros_like(found.energy)
+    outermost = np.zeros(len(layers))
+    if not plan.symmetric:
+        near = energy * _near_shares(plan, found.ratios)
+        outermost = energy[:, ATOM] * _open_ends(plan, found.ratios)
     if plan.span == "mse":
         # all sixteen clips at once, from a table that layers of the same extent share
-        tables = _clip_errors(plan, extent)
-        noises = tables.error @ energy + tables.more @ near + tables.open_end * outermost
-        clip = _least_error_clip(noises)
-        return _linear_grid(plan, clip * extent, clip), float(noises[round(16 * clip) - 1])
-    grid = _linear_grid(plan, extent, clip)
-    errors = _grid_errors(grid)
-    noise = float(errors.error @ energy) + outermost * float(errors.open_end)
-    return grid, noise if grid.near == grid.far else noise + float(errors.more @ near)
+        noises = np.empty((len(layers), 16))
+        for extent in np.unique(extents):
+            some = extents == extent
+            tables = _clip_errors(plan, float(extent))
+            sums = np.matmul(tables.error, energy[some, :, None]) + np.matmul(tables.more, near[some, :, None])
+            noises[some] = sums[:, :, 0] + tables.open_end * outermost[some, None]
+        clips = [_least_error_clip(each) for each in noises]
+        grids = [_linear_grid(plan, clip * extent, clip) for clip, extent in zip(clips, extents.tolist(), strict=True)]
+        return grids, noises[np.arange(len(layers)), [round(16 * clip) - 1 for clip in clips]]
+    # layers of the same extent share their grid, and its errors
+    keys = list(zip(extents.tolist(), clips, strict=True))
+    different = {key: _linear_grid(plan, *key) for key in dict.fromkeys(keys)}
+    errors = [_grid_errors(grid) for grid in different.values()]
+    places = {key: place for place, key in enumerate(different)}
+    at = [places[key] for key in keys]
+    noise = _dots(energy, np.array([each.error for each in errors])[at])
+    noise += outermost * np.array([float(each.open_end) for each in errors])[at]
+    noise += _dots(near, np.array([each.more for each in errors])[at])
+    return [different[key] for key in keys], noise
 
 
-def _open_ends(plan: UniformPlan, ratios: Floats) -> float:
-    """Return the share of the groups whose outermost weight may lie anywhere between two levels.
+def _open_ends(plan: UniformPlan, ratios: Floats) -> Floats:
+    """Return the shares of the groups whose outermost weight may lie anywhere between two levels, shape (layers,).
 
     So it does on a grid that is spread from one end of a group to the other, zero being one of its levels; of a group
     on one side of zero, and in the full range of an integer, the ends are levels.
     """
     most = full_range_near(plan) if plan.span == "auto" else 2.0
-    return float(ratios[1:] @ (RATIOS[1:] < most))
+    return _dots(ratios[:, 1:], (RATIOS[1:] < most).astype(np.float64))
 
 
 _NEAR: Final = np.clip((RATIOS - MIDDLE[:, None]) * (len(RATIOS) - 1) + 0.5, 0, 1) / 2
 """Half of the weights of a bin that are within reach of groups at each of the ratios, shape (162, 9)."""
 
 
-def _near_share(plan: UniformPlan, ratios: Floats) -> Floats:
-    """Return, per bin, the share of the weights on the near side of zero, shape (162,), of groups that clip there.
+def _near_shares(plan: UniformPlan, ratios: Floats) -> Floats:
+    """Return, per bin, the share of the weights on the near side of zero, shape (layers, 162), in groups that clip.
 
     It is half of them as far out as the group reaches on that side.
     """
     clipped = ratios * (full_range_near(plan) < RATIOS) if plan.span == "auto" else ratios
-    return np.asarray(_NEAR @ clipped)
+    return np.asarray(np.matmul(_NEAR, clipped[:, :, None])[:, :, 0])
 
 
 def full_range_near(plan: UniformPlan) -> float:
@@ -209,17 +299,17 @@ def full_range_near(plan: UniformPlan) -> float:
     return 1 - 0.5 ** (plan.bits - 1)
 
 
-def _extent(plan: UniformPlan, ratios: Floats, clip: float) -> float:
-    """Return how far the typical asymmetric grid reaches from end to end, its far side spanning `clip`.
+def _extents(plan: UniformPlan, ratios: Floats, clips: Floats) -> Floats:
+    """Return how far the typical asymmetric grid of each layer reaches from end to end, its far side spanning a clip.
 
     Groups differ in their ratios, and the steps of a grid with them; what counts is their mean square.
     """
     if plan.symmetric:
-        return 0.0
-    near = np.minimum(RATIOS, full_range_near(plan) if plan.span == "auto" else clip)
+        return np.zeros(len(clips))
+    near = np.minimum(RATIOS, full_range_near(plan) if plan.span == "auto" else clips[:, None])
     # rounding errors go with the square of the step, and the step with the extent
-    extent = math.sqrt(float(ratios @ (clip + near) ** 2))
-    return extent if isinstance(plan.span, (int, float)) else math.floor(extent * GRAIN + 0.5) / GRAIN
+    extents = np.sqrt(_dots(ratios, (clips[:, None] + near) ** 2))
+    return np.asarray(extents if isinstance(plan.span, (int, float)) else np.floor(extents * GRAIN + 0.5) / GRAIN)
 
 
 def _linear_grid(plan: UniformPlan, extent: float, clip: float) -> LinearGrid:
@@ -252,6 +342,17 @@ def _least_error_clip(noises: Floats) -> float:
             if (noise := float(noises[round(16 * clip) - 1])) < least:
                 best, least = clip, noise
     return best
+
+
+def _percentiles(
+    layers: Sequence[LayerSketch], share: float, survivals: Sequence[PruningOutcome], table: Table
+) -> list[float]:
+    """Return the relative magnitudes below which this share of the survivors of each layer lies."""
+    counts = table.count * shares(layers, survivals, table.values, table.range_count)
+    for i, (layer, survival) in enumerate(zip(layers, survivals, strict=True)):
+        if survival.curve is None and survival.cut.threshold == 0:  # only weights that were zero before are pruned
+            counts[i, 0] = max(0.0, counts[i, 0] - (layer.n - survival.kept))
+    return [_percentile(each if each.sum() > 0 else table.count[i], share) for i, each in enumerate(counts)]
 
 
 def _percentile(counts: Floats, share: float) -> float:

@@ -19,7 +19,7 @@ import numpy as np
 
 from ..analysis.estimate import narrowed, uncompressed_bytes
 from ..analysis.file_structure_and_size import Ints, count_width, escaped_bytes, headers_bytes
-from ..analysis.sketch import Sketch
+from ..analysis.sketch import LayerSketch, Sketch
 from ..errors import ArgumentError
 from ..method_registry import Kind
 from ..recipe import Keep, Override, Recipe, canonical_json
@@ -210,14 +210,17 @@ def every_option(
         ArgumentError: if there is no such layer, or one of them has nothing to choose from.
         NoEstimateError: see `layer_options`.
     """
-    found = []
+    # layers with the same choices are looked at together
+    groups: dict[Choices, list[LayerSketch]] = {}
     for layer, own in zip(look.layers, recipe.overrides([layer.name for layer in look.layers]), strict=True):
         if isinstance(own, Mapping):
             mine = choices.restricted(own) if own else choices
-            found.append(layer_options(layer, mine.limited(limits[layer.name]) if layer.name in limits else mine))
-    if not found:
+            mine = mine.limited(limits[layer.name]) if layer.name in limits else mine
+            groups.setdefault(mine, []).append(layer)
+    if not groups:
         raise ArgumentError("there is nothing to plan: the recipe keeps every layer as it is")
-    return found
+    found = {each.layer: each for mine, layers in groups.items() for each in layer_options(layers, mine)}
+    return [found[layer] for layer in look.layers if layer in found]
 
 
 def allocated(look: Sketch, recipe: Recipe, options: Sequence[LayerOptions], costs: Sequence[Floats]) -> BitAllocation:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Final, TypeAlias
@@ -118,8 +118,8 @@ class LayerOptions:
         return self.codes + self.mask + self.scales
 
 
-def layer_options(layer: LayerSketch, choices: Choices) -> LayerOptions:
-    """Return what every choice makes of a layer.
+def layer_options(layers: Sequence[LayerSketch], choices: Choices) -> list[LayerOptions]:
+    """Return what every choice makes of each of some layers.
 
     Raises:
         ArgumentError: if there is nothing to choose from.
@@ -127,12 +127,20 @@ def layer_options(layer: LayerSketch, choices: Choices) -> LayerOptions:
     """
     if not len(choices):
         raise ArgumentError(
-            f"nothing is left to choose for {quoted(layer.label)}: its limits, its override and what there is to "
+            f"nothing is left to choose for {quoted(layers[0].label)}: its limits, its override and what there is to "
             f"choose from contradict each other"
         )
+    knots, asked = _knots(choices)
+    lost, noise = _errors_at_knots(layers, choices, knots, asked)
+    return [_options(layer, choices, knots, asked, lost[i], noise[i]) for i, layer in enumerate(layers)]
+
+
+def _options(
+    layer: LayerSketch, choices: Choices, knots: Floats, asked: NDArray[np.bool_], lost: Floats, noise: Floats
+) -> LayerOptions:
+    """Return what every choice makes of a layer, from the errors of some; see `_errors_at_knots`."""
     pruned, plans = np.array(choices.sparsities), choices.plans
     cut = np.rint(pruned * layer.n)
-    knots, lost, noise, asked = _errors_at_knots(layer, choices)
     kept = _kept(layer, choices, cut)
     # by magnitude the value table tells the energy below any cut, and no knots are needed
     if choices.importance.of_magnitude and choices.structure.sparsity is None:
@@ -161,29 +169,45 @@ def layer_options(layer: LayerSketch, choices: Choices) -> LayerOptions:
     )
 
 
-def _errors_at_knots(layer: LayerSketch, choices: Choices) -> tuple[Floats, Floats, Floats, NDArray[np.bool_]]:
-    """Return errors at some sparsities, from which those of all are interpolated: few are enough, and each costs time.
+def _knots(choices: Choices) -> tuple[Floats, NDArray[np.bool_]]:
+    """Return the sparsities at which errors are looked up, (n,), and of which plans they are, (plans, n).
 
-    They are the sparsities (n,), the energy that is pruned there (n,), the relative error of rounding what is left, of
-    every plan (plans, n), and where that was looked up (plans, n): it is zero elsewhere.
+    Those of all others are interpolated: few are enough, and each costs time.
     """
-    pruned, plans = np.array(choices.sparsities), choices.plans
+    pruned = np.array(choices.sparsities)
     knots = np.array([s for s in _KNOTS if pruned[0] < s < pruned[-1]])
     knots = np.unique(np.concatenate([pruned[:1], knots, pruned[-1:]]))
-    noise, lost = np.zeros((len(plans), len(knots))), np.zeros(len(knots))
     # beside what is pruned, errors of many bits are small, and those of floats next to nothing
-    asked = np.array([_rarely(len(knots), plan.bits) for plan in plans])
+    return knots, np.array([_rarely(len(knots), plan.bits) for plan in choices.plans])
+
+
+def _errors_at_knots(
+    layers: Sequence[LayerSketch], choices: Choices, knots: Floats, asked: NDArray[np.bool_]
+) -> tuple[Floats, Floats]:
+    """Return the energy that is pruned of each layer at each knot, (layers, n), and the relative rounding error.
+
+    That is the error of what is left, of every plan, (layers, plans, n); zero where nobody asks for it.
+    """
+    plans = choices.plans
+    noise, lost = np.zeros((len(layers), len(plans), len(knots))), np.zeros((len(layers), len(knots)))
+    energy = np.array([layer.energy for layer in layers])
     for place, knot in enumerate(knots):
-        outcome = choices.importance.survival(layer, replace(plans[0], sparsity=float(knot)), NO_CUT)
-        if outcome is None:
-            raise _no_estimate(choices.structure if choices.structure.sparsity else choices.importance, layer)
-        lost[place], survivors = outcome.pruned_energy, layer.energy - outcome.pruned_energy
+        at = replace(plans[0], sparsity=float(knot))
+        outcomes = []
+        for layer in layers:
+            outcome = choices.importance.survival(layer, at, NO_CUT)
+            if outcome is None:
+                raise _no_estimate(choices.structure if choices.structure.sparsity else choices.importance, layer)
+            outcomes.append(outcome)
+        lost[:, place] = [outcome.pruned_energy for outcome in outcomes]
+        survivors = energy - lost[:, place]
         for row in np.flatnonzero(asked[:, place]):
-            found = rounding_noise(layer, plans[row], outcome, survivors)
-            if found is None:
-                raise _no_estimate(plans[row].quantizer, layer)
-            noise[row, place] = found / survivors if survivors > 0 else 0.0
-    return knots, lost, noise, asked
+            found = rounding_noise(layers, plans[row], outcomes)
+            if None in found:
+                raise _no_estimate(plans[row].quantizer, layers[found.index(None)])
+            errors = np.array(found, dtype=np.float64)
+            noise[:, row, place] = np.divide(errors, survivors, out=np.zeros(len(layers)), where=survivors > 0)
+    return lost, noise
 
 
 def _kept(layer: LayerSketch, choices: Choices, cut: Floats) -> Ints:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -161,3 +162,22 @@ def test_the_error_in_decibels_is_ten_times_the_logarithm_of_energies() -> None:
     assert small.estimate.sqnr == pytest.approx(10 * math.log10(signal / noise), abs=1e-3)
     first = small.estimate.layers[0]
     assert first.sqnr == pytest.approx(10 * math.log10(first.signal / first.noise))
+
+
+def test_layers_that_are_estimated_together_are_to_the_bit_what_each_is_alone() -> None:
+    look = sketch(sw.demo.model())
+    recipes = [
+        sw.Recipe(scope="layer", sparsity=sparsity, bits=bits, clipping=clipping)
+        for sparsity in (0.0, 0.7)
+        for bits in (2, 4, 8)
+        for clipping in ("auto", "mse", 99.0)
+    ]
+    recipes += [sw.Recipe(structure="2:4", bits=4), sw.Recipe(scope="layer", sparsity=0.7, bits=16)]
+    for recipe in recipes:
+        own = recipe.with_(layers={"stem": sw.Keep, "stage2.*": {"bits": 3}, "head": {"granularity": "tensor"}})
+        for asked in (recipe, own):
+            together = sw.estimate(look, asked)
+            for layer, plan, found in zip(look.layers, look.plans(asked), together.layers, strict=True):
+                fields = {"bits": plan.bits, "granularity": plan.granularity}
+                alone = recipe.with_(layers={layer.label: sw.Keep if plan.keep else fields})
+                assert sw.estimate(replace(look, layers=(layer,)), alone).layers == (found,)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final
 
@@ -154,7 +155,17 @@ class Uniform(Quantizer):
 
     def noise(self, layer: LayerSketch, plan: Plan, survival: PruningOutcome, energy: float) -> float:
         """Return the squared error of rounding the survivors, from a sketch alone."""
-        return uniform_noise(layer, self._plan(plan), survival, energy)
+        return self.noises([layer], plan, [survival], [energy])[0]
+
+    def noises(
+        self,
+        layers: Sequence[LayerSketch],
+        plan: Plan,
+        survivals: Sequence[PruningOutcome],
+        energies: Sequence[float],
+    ) -> list[float]:
+        """Return the squared errors of rounding the survivors of layers under one plan."""
+        return uniform_noise(layers, self._plan(plan), survivals, energies)
 
     def bars(self, layer: LayerSketch, plan: Plan, survival: PruningOutcome, kept: int) -> tuple[Any, Any]:
         """Return the values survivors are rounded to, and how many to each."""
