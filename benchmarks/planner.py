@@ -1,10 +1,11 @@
 """What a planned recipe keeps at equal bytes: `plan` beside uniform and layer-wise recipes, LAMP and ERK.
 
 ``python -m benchmarks.planner [--data ../shared/data]`` prints rows and writes ``planner.json``: of the embedded
-network, and of the ResNet-20 for CIFAR-10 where the folder has it, at five budgets each. Nothing is trained. Of every
-method but the plan from the weights alone, bits and sparsities are tried in all pairs that fit, and the one is kept
-whose outputs on 256 training images are nearest to the dense network's; scores are those of test images, with batch
-norm recalibrated on training images, and after `recover`. Nothing is drawn at random.
+network, of the ResNet-20 for CIFAR-10 where the folder has it, and of a small language model where transformers is
+installed. Of every method but the plan from the weights alone, bits and sparsities are tried in all pairs that fit, and
+the one is kept whose outputs on 256 training examples are nearest to the dense network's; scores are those of test
+examples, with batch norm recalibrated on training examples, and after `recover`. Nothing is drawn at random. Plan and
+uniform recipe of the embedded network are then trained, with three seeds.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import argparse
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,14 +25,20 @@ from shrinkwidget.planning.candidates import OutputJudge, compare, judged
 from shrinkwidget.planning.uniform_recipes import estimated_bytes
 from shrinkwidget.results import Sketch
 
+from .language_model import language_model, perplexity, text
 from .machine_info import hardware
 from .methods_compared import Subject, accuracy, subjects
 
 FILE: Final = Path(__file__).with_suffix(".json")
 BUDGETS: Final = {
     "embedded network": (33_000, 34_000, 36_000, 40_000, 48_000),
-    "ResNet-20, CIFAR-10 as JPEG": (60_000, 70_000, 80_000, 95_000, 120_000),
+    "ResNet-20, CIFAR-10 as JPEG": (60_000, 80_000, 100_000, 120_000),
 }
+TRAINED: Final = (33_000, 34_000, 36_000)
+EPOCHS, SEEDS = 8, (0, 1, 2)
+# of the language model, whose 3,276,680 bytes hold embeddings, too, which stay as they are
+LANGUAGE_BUDGETS: Final = (340_000, 400_000, 500_000)
+LANGUAGE: Final = sw.Recipe(layers={"transformer.w*": sw.Keep}, uncompressed_bits=16)
 BITS: Final = (2, 3, 4, 5)
 EXAMPLES: Final = 256
 
@@ -139,6 +147,51 @@ def rows(subject: Subject) -> Iterator[dict[str, Any]]:
             }
 
 
+def trained_rows(subject: Subject) -> Iterator[dict[str, Any]]:
+    """Yield what plan and uniform recipe reach at the smallest budgets once they are trained, with several seeds."""
+    train, valid = sw.demo.data("train"), sw.demo.data("valid")
+    for budget in TRAINED:
+        planned = sw.plan(subject.network, budget, subject.calibration, examples=EXAMPLES, progress=False)
+        assert planned.comparison is not None
+        assert planned.comparison.uniform is not None
+        for method, recipe in (("plan", planned.recipe), ("uniform", planned.comparison.uniform.recipe)):
+            small = sw.compress(subject.network, recipe)
+            for seed in SEEDS:
+                again = sw.retrain(small, train, valid, epochs=EPOCHS, seed=seed, progress=False)
+                about = {"network": subject.name, "budget": budget, "method": method, "seed": seed}
+                yield about | {"nbytes": again.nbytes, "retrain": accuracy(again, subject)}
+
+
+def language_rows() -> Iterator[dict[str, Any]]:
+    """Yield the perplexity of the language model under plan and uniform recipe, before and after `recover`."""
+    network, (train, held_out) = language_model(), text()
+    examples = [{"input_ids": ids} for ids in train[:: len(train) // EXAMPLES][:EXAMPLES].split(32)]
+    dense = perplexity(network)
+    for budget in LANGUAGE_BUDGETS:
+        planned = sw.plan(network, budget, examples, examples=EXAMPLES, recipe=LANGUAGE, progress=False)
+        assert planned.comparison is not None
+        assert planned.comparison.uniform is not None
+        methods = {
+            "plan": planned.recipe,
+            "plan from the weights alone": sw.plan(network, budget, recipe=LANGUAGE).recipe,
+            "uniform": planned.comparison.uniform.recipe,
+        }
+        for method, recipe in methods.items():
+            small = sw.compress(network, recipe)
+            again = sw.recover(network, examples, recipe, examples=EXAMPLES, progress=False)
+            yield {
+                "network": "GPT-2 of 4 layers, characters of the docs",
+                "budget": budget,
+                "method": method,
+                "nbytes": small.nbytes,
+                "recipe": recipe.to_dict(),
+                "perplexity": perplexity(small),
+                "recover": perplexity(again),
+                "dense": dense,
+                "n": held_out.numel(),
+            }
+
+
 def main() -> None:
     """Measure, print, and write."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -146,15 +199,25 @@ def main() -> None:
         "--data", type=Path, default=Path("../shared/data"), help="the folder of ResNet-20 and its images"
     )
     found: list[dict[str, Any]] = []
+
+    def add(row: dict[str, Any]) -> None:
+        found.append(row)
+        shown = {name: value for name, value in row.items() if name != "recipe"}
+        print(", ".join(f"{name} {value}" for name, value in shown.items()), flush=True)
+        # after every row: what was measured is not lost where it is stopped
+        whole = {"machine": hardware("torch", "numpy"), "examples": EXAMPLES, "epochs": EPOCHS, "rows": found}
+        FILE.write_text(json.dumps(whole, indent=1) + "\n")
+
     for subject in subjects(parser.parse_args().data):
         dense = round(sw.evaluate(subject.network, subject.test).value, 4)
         for row in rows(subject):
-            found.append(row | {"dense": dense, "n": len(subject.test[1])})
-            shown = {name: value for name, value in found[-1].items() if name != "recipe"}
-            print(", ".join(f"{name} {value}" for name, value in shown.items()), flush=True)
-            # after every row: what was measured is not lost where it is stopped
-            whole = {"machine": hardware("torch", "numpy"), "examples": EXAMPLES, "rows": found}
-            FILE.write_text(json.dumps(whole, indent=1) + "\n")
+            add(row | {"dense": dense, "n": len(subject.test[1])})
+        if subject.name == "embedded network":
+            for row in trained_rows(subject):
+                add(row | {"dense": dense, "n": len(subject.test[1])})
+    if find_spec("transformers"):
+        for row in language_rows():
+            add(row)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from typing import Any, Final
 from ..analysis.estimate import Estimate, compared
 from ..evaluation.evaluate import Score
 from ..recipe import Recipe, layer_label
+from .budgets import UNITS, Measure
 from .candidates import Candidate, Comparison
 
 
@@ -43,6 +44,18 @@ class NextStep:
         return f"{self.layer} ({self.change}), {self.nbytes:,} bytes"
 
 
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """What a recipe may take beside bytes of a file, and takes: of ``"macs"``, or of ``"ram"``."""
+
+    measure: Measure
+    most: int
+    takes: int
+
+    def __str__(self) -> str:
+        return f"{self.takes:,} of {self.most:,} {UNITS[self.measure]}"
+
+
 @dataclass(frozen=True)
 class BudgetPlan:
     """The recipe that `plan` found for a budget, what it comes to, and why.
@@ -58,10 +71,11 @@ class BudgetPlan:
         comparison: with data, how it compares with the best uniform recipe of its size, and on what.
         nbytes_entropy_coded: bytes of the entropy-coded file, where the budget is of those.
         score, dense: where the budget is a loss of accuracy, what was measured of the plan, and of the dense model.
-        of: what the budget is of: ``"file"``, ``"download"``, or ``"macs"``.
+        of: what the budget is of: ``"file"``, ``"download"``, ``"macs"``, or ``"ram"``.
         points: where the budget is a loss of accuracy, the percentage points that were asked for.
         next_step: the first step that did not fit, and why bytes are left; None where there is none, and for a uniform
             recipe.
+        conditions: multiply-accumulates and bytes of RAM, where the budget says something of them.
         filled: how many steps were taken out of turn, smaller ones that filled what the last in turn left.
         pending: how many candidates were not tried: 0 unless it was stopped.
 
@@ -87,6 +101,7 @@ class BudgetPlan:
     of: str = "file"
     points: float | None = None
     next_step: NextStep | None = None
+    conditions: tuple[Condition, ...] = ()
     filled: int = 0
     pending: int = 0
 
@@ -100,9 +115,9 @@ class BudgetPlan:
 
     @property
     def left(self) -> int:
-        """How much of the budget is left: bytes, of the file or entropy-coded, or multiply-accumulates."""
-        if self.of == "macs":
-            return self.budget - (self.estimate.macs or 0)
+        """How much of the budget is left: bytes, of the file or entropy-coded, multiply-accumulates, or RAM."""
+        if self.of in UNITS:
+            return self.budget - self.conditions[0].takes
         return self.budget - (self.nbytes if self.nbytes_entropy_coded is None else self.nbytes_entropy_coded)
 
     def layer(self, name: str) -> LayerReason:
@@ -148,19 +163,17 @@ class BudgetPlan:
               stem                144 ...
         """
         about = [f"{self._fit()}{self._left()}."]
-        if self.of == "macs":
-            return "\n".join([*about, "", *_table([("width", "channels", "left"), *self._widths()])])
+        widths = _table([("width", "channels", "left"), *self._widths()]) if self.recipe.removes_channels else []
+        if self.of in UNITS:
+            return "\n".join([*about, *self._candidates(), "", *widths])
         if self.price is not None:
-            unit = _COSTS[self.candidates[0].name] if self.candidates else _COSTS["relative errors"]
+            by = self.candidates[0].name.partition(",")[0] if self.candidates else "relative errors"
+            unit = _COSTS[by]
             about.append(f"Gains are in {unit}, for each kB. The last step gained {self.price:.4g}.")
         if self.filled:
             many = "1 smaller step" if self.filled == 1 else f"{self.filled} smaller steps"
             about.append(f"What it left was filled with {many} that gained less.")
-        if self.comparison is not None:
-            about += [*_compared(self.candidates[0], self.comparison), ""]
-            about += [f"  {each.name}: {each.nbytes:,} bytes, error {each.error:.4f}" for each in self.candidates]
-        if self.pending:
-            about.append(self._stopped())
+        about += self._candidates()
         parts = self.estimate.parts()
         rows = [
             ("layer", "weights", "sparsity", "bits", "bytes", "error", "last step gained", "next would gain"),
@@ -186,14 +199,22 @@ class BudgetPlan:
                 )
             ),
         ]
-        return "\n".join([*about, "", *_table(rows)])
+        return "\n".join([*about, "", *_table(rows), *([""] if widths else []), *widths])
+
+    def _candidates(self) -> list[str]:
+        """Return what was tried, in lines."""
+        if self.comparison is None:
+            return []
+        tried = [f"  {each.name}: {each.nbytes:,} bytes, error {each.error:.4f}" for each in self.candidates]
+        return [*_compared(self.candidates[0], self.comparison), "", *tried, *([self._stopped()] * (self.pending > 0))]
 
     def _widths(self) -> list[tuple[str, ...]]:
         return [(name, str(before), str(now)) for name, (before, now) in (self.estimate.widths or {}).items()]
 
     def _fit(self) -> str:
-        if self.of == "macs":
-            return f"{self.estimate.macs:,} of {self.budget:,} multiply-accumulates"
+        also = ", ".join(map(str, self.conditions))
+        if self.of in UNITS:
+            return also
         if self.points is not None and self.score is not None and self.dense is not None:
             return (
                 f"{self.nbytes:,} bytes for at most {self.points:g} points of {self.score.metric}: {self.score.text}, "
@@ -201,7 +222,7 @@ class BudgetPlan:
             )
         if self.nbytes_entropy_coded is not None:
             return f"{self.nbytes_entropy_coded:,} of {self.budget:,} bytes, entropy-coded"
-        return f"{self.nbytes:,} of {self.budget:,} bytes"
+        return f"{self.nbytes:,} of {self.budget:,} bytes{', ' * bool(also)}{also}"
 
     def _stopped(self) -> str:
         many = "candidate was" if self.pending == 1 else "candidates were"
@@ -209,7 +230,7 @@ class BudgetPlan:
 
     def _left(self) -> str:
         """Return how many bytes of the budget are left, and which step they are too few for."""
-        if self.of == "macs" or self.points is not None:
+        if self.of in UNITS or self.points is not None:
             return ""
         step = "" if self.next_step is None else f": the next step, {self.next_step}, does not fit"
         return f", {self.left:,} left{step}"

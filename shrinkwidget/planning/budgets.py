@@ -1,4 +1,4 @@
-"""Budgets as people write them: 64000, "64 kB", "10x", "12 %", "0.5 points"."""
+"""Budgets as people write them: 64000, "64 kB", "10x", "12 %", "0.5 points", "20 kB and 50 % MACs"."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from typing import Any, Final, Literal, TypeAlias, cast
 from ..argument_checks import plain
 from ..errors import ArgumentError, nearest, quoted
 
-Measure: TypeAlias = Literal["file", "download", "macs", "points"]
-MEASURES: Final = ("file", "download", "macs", "points")
+Measure: TypeAlias = Literal["file", "download", "macs", "ram", "points"]
+
+UNITS: Final[dict[Measure, str]] = {"macs": "multiply-accumulates", "ram": "bytes of RAM"}
+"""What is counted, in words, of what depends on the channels alone."""
 
 _UNITS: Final = {
     "B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30,
@@ -25,7 +27,8 @@ class Budget:
     """A budget: so many of what is measured, or a share of what the dense model has.
 
     `measure`: ``"file"`` and ``"download"`` are bytes, of the packed and of the entropy-coded file; ``"macs"`` are
-    multiply-accumulates; ``"points"`` are what may be lost of an accuracy, in percentage points.
+    multiply-accumulates; ``"ram"`` are bytes of weights as they run and of activations; ``"points"`` are what may be
+    lost of an accuracy, in percentage points.
     """
 
     measure: Measure
@@ -58,8 +61,12 @@ def parse_budget(given: Any, measure: str = "file", where: str = "plan(budget={}
         return Budget(bytes_of, None, share=number / 100 if unit == "%" else 1 / number)
     if unit in ("point", "points"):
         return Budget("points", number)
-    if re.fullmatch(r"% ?(of )?(the )?MACs", unit, re.IGNORECASE):
-        return Budget("macs", None, share=number / 100)
+    if of := re.fullmatch(r"% ?(?:of )?(?:the )?(MACs|RAM)", unit, re.IGNORECASE):
+        return Budget("macs" if of[1].casefold() == "macs" else "ram", None, share=number / 100)
+    if of := re.fullmatch(r"(\w+) ?(?:of )?RAM", unit, re.IGNORECASE):
+        factors = {name.casefold(): factor for name, factor in _UNITS.items() if name.endswith("B")}
+        if factor := factors.get(of[1].casefold()):
+            return Budget("ram", number * factor)
     for name, factor in _UNITS.items():
         if unit.replace(" ", "").casefold() == name.casefold():
             return Budget("macs" if name.endswith("MACs") else bytes_of, number * factor)
@@ -73,8 +80,32 @@ def parse_budget(given: Any, measure: str = "file", where: str = "plan(budget={}
 
 _EXAMPLES: Final = (
     "write bytes as 64_000 or '64 kB', a compression ratio as '10x', a share of the dense file as '10 %', "
-    "multiply-accumulates as '50 % MACs' or '1.2 M MACs', or what accuracy may be lost as '0.5 points'"
+    "multiply-accumulates as '50 % MACs' or '1.2 M MACs', memory as it runs as '96 KiB RAM', what accuracy may be lost "
+    "as '0.5 points', or several that all hold as '20 kB and 50 % MACs'"
 )
+
+
+def parse_budgets(given: Any, measure: str = "file") -> tuple[Budget | None, tuple[Budget, ...]]:
+    """Return the budget of bytes or points, if there is one, and the limits that depend on the channels alone.
+
+    >>> parse_budgets("20 kB and 50 % MACs")[1]
+    (Budget(measure='macs', amount=None, share=0.5),)
+
+    Raises:
+        ArgumentError: see `parse_budget`, and for several that do not go together.
+    """
+    written = re.split(r"\s+and\s+", given) if isinstance(given, str) else [given]
+    found = [parse_budget(one, measure) for one in written]
+    limits = tuple(budget for budget in found if budget.measure in UNITS)
+    others = [budget for budget in found if budget.measure not in UNITS]
+    if len({budget.measure for budget in limits}) < len(limits) or len(others) > 1:
+        raise ArgumentError(f"plan(budget={quoted(given)}) says the same twice: give one budget of each kind")
+    if limits and others and others[0].measure != "file":
+        raise ArgumentError(
+            f"plan(budget={quoted(given)}): multiply-accumulates and RAM go with bytes of the packed file alone: plan "
+            f"for them first, and give what comes of it as recipe=…"
+        )
+    return (others[0] if others else None), limits
 
 
 def _parts(given: Any, where: str) -> tuple[float, str]:

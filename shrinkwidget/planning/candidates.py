@@ -164,10 +164,13 @@ class Judged:
     estimate: Estimate
 
 
-def judged(judge: OutputJudge, look: Sketch, name: str, recipe: Recipe, planned: bool, budget: int) -> Judged | None:
+def judged(
+    judge: OutputJudge, look: Sketch, name: str, recipe: Recipe, planned: bool, budget: int | None
+) -> Judged | None:
     """Return what becomes of a candidate, or None if its file, counted to the byte, does not fit the budget."""
-    small = compress(judge.model, recipe, sketch=look, example=judge.example() if recipe.removes_channels else None)
-    if small.nbytes > budget or small.estimate is None:
+    example = (look.channels or judge.example()) if recipe.removes_channels else None
+    small = compress(judge.model, recipe, sketch=look, example=example)
+    if small.estimate is None or (budget is not None and small.nbytes > budget):
         return None
     errors = judge.errors(small)
     return Judged(Candidate(name, recipe, small.nbytes, float(errors.mean()), planned), errors, small.estimate)

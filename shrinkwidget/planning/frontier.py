@@ -20,12 +20,12 @@ from ..errors import ArgumentError, a_type, quoted
 from ..evaluation.batchnorm_statistics import batch_norms
 from ..evaluation.evaluate import MetricLike, Score
 from ..evaluation.run_in_background import PATIENCE_SECONDS, GrowingRun, computed
-from ..recipe import Recipe
+from ..recipe import Recipe, checked_recipe
 from .budget_plan import BudgetPlan
 from .budgets import Budget, parse_budget
 from .candidates import EXAMPLES, OutputJudge, scored
 from .plan import checked_examples, choices_from, listed, module_of, title_of
-from .planner import Planner
+from .planner import Planner, planner_of
 
 _POINTS: Final = 8
 
@@ -219,7 +219,9 @@ def frontier(
         judge = None
         if train_data is not None:
             judge = OutputJudge(module_of(model), train_data, many, stopped, patience)
-        planner = Planner(model, recipe, choices, limits or {}, judge, stopped=stopped, patience=patience)
+        rest = Recipe() if recipe is None else checked_recipe(recipe)
+        runs_on = judge.example() if judge is not None and rest.removes_channels else None
+        planner = planner_of(model, None, rest, choices, limits, judge, runs_on, (), stopped, patience)
         sizes = _sizes(planner, asked)
         norms, notes, dense = None, tuple[str, ...](), None
         if eval_data is not None:

@@ -20,10 +20,10 @@ from ..method_registry import Quantizer
 from ..recipe import Granularity, Recipe, checked_recipe
 from .bit_allocation import choices_of
 from .budget_plan import BudgetPlan
-from .budgets import parse_budget
+from .budgets import Budget, parse_budgets
 from .candidates import EXAMPLES, OutputJudge
 from .layer_options import BITS, SPARSITIES, Choices
-from .planner import Planner
+from .planner import WIDTHS, planner_of
 
 
 class PlanRun(GrowingRun[BudgetPlan]):
@@ -65,6 +65,8 @@ def plan(
     bits: int | Sequence[int] = BITS,
     granularities: Granularity | Sequence[Granularity] | None = None,
     quantizers: str | Quantizer | Sequence[str | Quantizer] | None = None,
+    channels: float | Sequence[float] | None = None,
+    example: object = None,
     examples: int = EXAMPLES,
     eval_data: object = None,
     metric: MetricLike = "accuracy",
@@ -85,6 +87,8 @@ def plan(
     bits: int | Sequence[int] = BITS,
     granularities: Granularity | Sequence[Granularity] | None = None,
     quantizers: str | Quantizer | Sequence[str | Quantizer] | None = None,
+    channels: float | Sequence[float] | None = None,
+    example: object = None,
     examples: int = EXAMPLES,
     eval_data: object = None,
     metric: MetricLike = "accuracy",
@@ -105,6 +109,8 @@ def plan(
     bits: int | Sequence[int] = BITS,
     granularities: Granularity | Sequence[Granularity] | None = None,
     quantizers: str | Quantizer | Sequence[str | Quantizer] | None = None,
+    channels: float | Sequence[float] | None = None,
+    example: object = None,
     examples: int = EXAMPLES,
     eval_data: object = None,
     metric: MetricLike = "accuracy",
@@ -137,8 +143,9 @@ def plan(
         model: a `Sketch`, or what one is made of: a module, a state dict, the path of a checkpoint. A module where
             `train_data` is given.
         budget: bytes, ``64_000`` or ``"64 kB"``, a compression ratio, ``"10x"``, or a share of the dense file,
-            ``"10 %"``; multiply-accumulates, ``"50 % MACs"``, of a sketch that knows its channels; or ``"0.5 points"``:
-            the smallest file that loses at most so much accuracy on `eval_data`.
+            ``"10 %"``; multiply-accumulates, ``"50 % MACs"``, or memory as the model runs, ``"96 KiB RAM"`` (weights in
+            full, and the peak of activations), for which channels go; one of these with bytes, ``"20 kB and 50 %
+            MACs"``; or ``"0.5 points"``: the smallest file that loses at most so much accuracy on `eval_data`.
         train_data: examples without labels, in any form that `recover` takes, or a dict as the only batch; never those
             of a test.
         of: ``"file"`` for the bytes of the packed file, or ``"download"`` for those of the entropy-coded one, which
@@ -149,6 +156,11 @@ def plan(
         limits: of layers by name or wildcard, some of ``min_bits``, ``max_bits``, ``min_sparsity``, ``max_sparsity``.
         sparsities, bits, granularities, quantizers: what there is to choose from, one value or several; by default many
             sparsities from 0 to 98 %, bits from 2 to 32, and the granularity and the quantizer of the recipe.
+        channels: fractions of channels that may go, one or several, before bits and sparsities are planned for what is
+            left. Each is tried, of every width and ranked together, beside the recipes that remove none, and judged by
+            the outputs as they are; so `train_data` is needed. By default none go, or with `example` some from 10 to
+            60 %.
+        example: what the model runs on, for channels and for RAM; by default the first of `train_data`.
         examples: so many are drawn from `train_data`.
         eval_data, metric: for a budget of points alone: what accuracy is measured on, and how, as `evaluate` takes
             them.
@@ -165,20 +177,15 @@ def plan(
         DataError: for data that is none, holds NaN, or does not fit the model, naming the batch.
         ModelError, FileError: for a model that cannot be looked at; see `sketch`.
     """
-    wanted, asked = parse_budget(budget, of), f"plan(budget={quoted(budget)})"
-    if eval_data is not None and wanted.measure != "points":
-        raise ArgumentError(
-            f"{asked} measures no accuracy, for which eval_data=… is: leave it out, or write the budget as '0.5 points'"
-        )
-    if wanted.measure == "points" and (train_data is None or eval_data is None):
-        missing = "train_data=…, some training examples" if train_data is None else "eval_data=…, validation data"
-        raise ArgumentError(f"{asked} is a loss of accuracy, which has to be measured: give {missing}")
+    (wanted, conditions), asked = parse_budgets(budget, of), f"plan(budget={quoted(budget)})"
+    of_points = wanted is not None and wanted.measure == "points"
+    _check_data(asked, of_points, model, train_data, eval_data)
     if isinstance(model, Sketch) and layout is not None:
         raise ArgumentError("a sketch has its layout already: give layout=… to sketch(…), or the model in its place")
-    if train_data is not None:
-        module_of(model)
+    widths = _checked_widths(channels, asked, wanted, example, train_data)
     many = checked_examples(examples)
     chosen = choices_from(recipe, sparsities, bits, granularities, quantizers)
+    rest = Recipe() if recipe is None else checked_recipe(recipe)
     if background and isinstance(model, nn.Module):
         model = copied(model)  # the caller may train on with the one that was given
 
@@ -186,25 +193,60 @@ def plan(
         judge = None
         if train_data is not None:
             judge = OutputJudge(module_of(model), train_data, many, stopped, patience)
-        macs = wanted.measure == "macs"
-        planner = Planner(model, recipe, chosen, limits or {}, judge, layout, macs, stopped, patience)
-        if macs:
-            yield from planner.with_fewer_macs(wanted, asked)
-            return
-        if wanted.measure == "points":
-            yield from planner.within_points(cast(float, wanted.amount), eval_data, metric)
+        runs_on = example
+        if example is None and judge is not None and (widths or conditions or rest.removes_channels):
+            runs_on = judge.example()
+        planner = planner_of(model, layout, rest, chosen, limits, judge, runs_on, widths, stopped, patience)
+        if of_points:
+            yield from planner.within_points(cast(float, cast(Budget, wanted).amount), eval_data, metric)
             return
         dense = planner.look.original_nbytes
-        nbytes = wanted.of(dense)
-        if nbytes > dense:
+        nbytes = None if wanted is None else wanted.of(dense)
+        if nbytes is not None and nbytes > dense:
             raise ArgumentError(
                 f"{asked} is {nbytes:,} bytes, and the dense file has {dense:,}: there is nothing to make smaller"
             )
-        yield from (planner.for_download if wanted.measure == "download" else planner.for_file)(nbytes, asked)
+        if conditions:
+            yield from planner.within_limits(conditions, nbytes, asked)
+        elif wanted is not None and nbytes is not None:
+            yield from (planner.for_download if wanted.measure == "download" else planner.for_file)(nbytes, asked)
 
     if background:
         return PlanRun(title_of(model), lambda stopped: steps(stopped, PATIENCE_SECONDS)).start()
     return computed(steps(), "plan", "candidate", progress and train_data is not None)
+
+
+def _check_data(asked: str, of_points: bool, model: object, train_data: object, eval_data: object) -> None:
+    """Refuse data that is missing, or that a budget has no use for."""
+    if eval_data is not None and not of_points:
+        raise ArgumentError(
+            f"{asked} measures no accuracy, for which eval_data=… is: leave it out, or write the budget as '0.5 points'"
+        )
+    if of_points and (train_data is None or eval_data is None):
+        missing = "train_data=…, some training examples" if train_data is None else "eval_data=…, validation data"
+        raise ArgumentError(f"{asked} is a loss of accuracy, which has to be measured: give {missing}")
+    if train_data is not None:
+        module_of(model)
+
+
+def _checked_widths(
+    channels: object, asked: str, wanted: Budget | None, example: object, train_data: object
+) -> Sequence[float]:
+    """Return the fractions of channels to try beside none, rising."""
+    of_file = wanted is not None and wanted.measure == "file"
+    if channels is None:
+        return WIDTHS if of_file and example is not None and train_data is not None else ()
+    widths = sorted({width for width in _checked_values("channels", "channels", channels) if width > 0})
+    if widths and not of_file:
+        raise ArgumentError(
+            f"plan(channels=…) is what is tried for bytes of the packed file, and {asked} is none: leave it out"
+        )
+    if widths and train_data is None:
+        raise ArgumentError(
+            "plan(channels=…) weighs channels against bits by what the network computes: give train_data=…, some "
+            "examples without labels"
+        )
+    return widths
 
 
 def title_of(model: Source | Sketch) -> str:
@@ -246,20 +288,20 @@ def choices_from(
     """Return what there is to choose from, one value or several of each, every one checked as a recipe checks it."""
     recipe = Recipe() if given is None else checked_recipe(given)
     several: dict[str, Any] = {
-        "sparsities": sorted(set(_checked("sparsities", "sparsity", sparsities))),
-        "bits": sorted(set(_checked("bits", "bits", bits))),
+        "sparsities": sorted(set(_checked_values("sparsities", "sparsity", sparsities))),
+        "bits": sorted(set(_checked_values("bits", "bits", bits))),
     }
     if granularities is not None:
-        several["granularities"] = _checked("granularities", "granularity", granularities)
+        several["granularities"] = _checked_values("granularities", "granularity", granularities)
     if quantizers is not None:
-        several["quantizers"] = _checked("quantizers", "quantizer", quantizers)
+        several["quantizers"] = _checked_values("quantizers", "quantizer", quantizers)
     for name, values in several.items():
         if not values:
             raise ArgumentError(f"plan({name}=…) is empty: give at least one, or leave it out")
     return choices_of(recipe, **{name: tuple(values) for name, values in several.items()})
 
 
-def _checked(argument: str, field: str, given: object) -> list[Any]:
+def _checked_values(argument: str, field: str, given: object) -> list[Any]:
     found = []
     for value in listed(given):
         try:

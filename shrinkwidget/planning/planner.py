@@ -6,25 +6,28 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Final
+from typing import Any, Final, cast
 
 import numpy as np
+from torch import nn
 
 from ..analysis.channel_layout import Stated
 from ..analysis.estimate import Estimate, estimate, narrowed
 from ..analysis.file_structure_and_size import Ints, stored_bits
-from ..analysis.model_tensors import Source
+from ..analysis.macs_and_activation_memory import profile_forward
+from ..analysis.model_tensors import Source, open_model
 from ..analysis.parallel import Watch, check, never
+from ..analysis.run_without_side_effects import eval_mode
 from ..analysis.sketch import Sketch
 from ..argument_checks import plain, refuse_unknown
-from ..compressed_model import CompressedModel, compress
+from ..compressed_model import CompressedModel, compress, without_channels
 from ..errors import ArgumentError, nearest, quoted
 from ..evaluation.calibration import sketch as sketch_of
 from ..evaluation.evaluate import MetricLike
-from ..recipe import Recipe, checked_recipe, layer_label, layer_matches, layers_listed
+from ..recipe import ChannelScope, Recipe, layer_label, layer_matches, layers_listed
 from .bit_allocation import BitAllocation, allocated, every_option, relative_error, squared_error
-from .budget_plan import BudgetPlan, LayerReason, NextStep
-from .budgets import Budget
+from .budget_plan import BudgetPlan, Condition, LayerReason, NextStep
+from .budgets import UNITS, Budget, Measure
 from .candidates import Judged, OutputJudge, compare, judged, scored
 from .layer_options import Choices, Floats, LayerOptions
 from .uniform_recipes import estimated_bytes, uniform_recipes
@@ -32,45 +35,58 @@ from .uniform_recipes import estimated_bytes, uniform_recipes
 _LIMITS: Final = ("min_bits", "max_bits", "min_sparsity", "max_sparsity")
 
 
+WIDTHS: Final = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
+"""The fractions of channels that are tried beside none: a handful, as each of them is judged by itself."""
+_SCOPES: Final[tuple[ChannelScope, ...]] = ("width", "global")
+
+
 @dataclass(frozen=True, eq=False)
 class Trial:
-    """A recipe to try for a budget: a plan of some steps of a curve, or a uniform recipe, which has none."""
+    """A recipe to try for a budget: some steps of a curve, or one without; `planned` tells it from a uniform one."""
 
     name: str
     recipe: Recipe
     curve: BitAllocation | None = None
     steps: Ints = field(default_factory=lambda: np.arange(0))
+    planned: bool = True
 
 
+@dataclass(frozen=True, eq=False)
 class Planner:
     """Plans one model for any budget: its options are looked up, and its data run through the dense network, once.
 
     Every plan is an iterator over what is known so far, the last of which is the result.
+
+    Args:
+        look: the model's sketch.
+        recipe: what is not chosen.
+        choices: what there is to choose from for each layer.
+        limits: within what, of layers by name or wildcard.
+        model: None of a sketch alone.
+        judge: tells how far the outputs of a recipe are from the dense ones; None without data.
+        example: what the model runs on; None where it need not run.
+        widths: the fractions of channels that are tried beside none.
+        stopped, patience: when to give up, and how long to wait for a batch (`evaluation.evaluate.scores`).
     """
 
-    def __init__(
-        self,
-        model: Source | Sketch,
-        recipe: Recipe | None,
-        choices: Choices,
-        limits: Mapping[str, Mapping[str, float]],
-        judge: OutputJudge | None = None,
-        layout: Stated = None,
-        channels: bool = False,
-        stopped: Watch = never,
-        patience: float | None = None,
-    ) -> None:
-        self._stopped, self._patience = stopped, patience
-        self.model = None if isinstance(model, Sketch) else model
-        self.recipe = Recipe() if recipe is None else checked_recipe(recipe)
-        self.judge = judge
-        # which channels go together is found on an example, of which the data has some
-        wanted = judge is not None and (channels or self.recipe.removes_channels)
-        self.example = judge.example() if judge is not None and wanted else None
-        self.look = model if isinstance(model, Sketch) else sketch_of(model, layout=layout, example=self.example)
-        self._choices, self._limited = choices, bool(limits)
-        self._left, _ = narrowed(self.look, self.recipe)
-        self._options = every_option(self._left, self.recipe, choices, _by_layer(self.look, limits))
+    look: Sketch
+    recipe: Recipe
+    choices: Choices
+    limits: Mapping[str, Mapping[str, float]]
+    model: Source | None = None
+    judge: OutputJudge | None = None
+    example: object = None
+    widths: Sequence[float] = ()
+    stopped: Watch = never
+    patience: float | None = None
+
+    @cached_property
+    def _left(self) -> Sketch:
+        return narrowed(self.look, self.recipe)[0]
+
+    @cached_property
+    def _options(self) -> list[LayerOptions]:
+        return every_option(self._left, self.recipe, self.choices, _by_layer(self.look, self.limits))
 
     @cached_property
     def frontier(self) -> BitAllocation:
@@ -88,65 +104,183 @@ class Planner:
         Raises:
             ArgumentError: if that is less than the smallest file has.
         """
-        curve = self.frontier
-        steps = curve.within(nbytes)
-        if steps is None:
-            raise ArgumentError(_too_small(asked, nbytes, estimate(self.look, curve.recipe(0))))
-        uniform = [] if self.judge is None or self._limited else self._uniform(nbytes)
-        # with narrower layers there is nothing to write into the dense network
-        several = (3 if self.recipe.removes_channels else 4) + len(uniform)
-        by_weights = Trial("relative errors", curve.recipe(steps), curve, steps)
-        first = self._plan(by_weights, nbytes)
-        if self.judge is None:
-            yield first
-            return
-        yield replace(first, pending=several)
-        trials, found = dict[str, Trial](), list[Judged]()
-        for number, trial in enumerate(self._trials(nbytes, by_weights, uniform), start=1):
-            trials[trial.name] = trial
-            tried = judged(self.judge, self.look, trial.name, trial.recipe, trial.curve is not None, nbytes)
-            if tried is not None:
-                found.append(tried)
-            if found:
-                best, comparison = compare(found, self.judge)
-                exact = next(each.estimate for each in found if each.candidate is best)
-                yield replace(
-                    self._plan(trials[best.name], nbytes, exact),
-                    candidates=tuple(sorted((each.candidate for each in found), key=lambda each: each.error)),
-                    comparison=comparison,
-                    pending=several - number,
-                )
+        narrower = [self._narrower(width, scope) for width in self.widths for scope in _SCOPES]
+        yield from self._best_of([self, *narrower], nbytes, asked)
 
-    def _plan(self, trial: Trial, nbytes: int, exact: Estimate | None = None) -> BudgetPlan:
+    def within_limits(self, limits: Sequence[Budget], nbytes: int | None, asked: str) -> Iterator[BudgetPlan]:
+        """Yield the plan for so many multiply-accumulates or bytes of RAM, and so many bytes of the file, if any.
+
+        The fewest channels go that bring it within all limits: the same fraction of every width, or all ranked
+        together, whichever the outputs prefer; without data, the latter. Of the file, `widths` beyond that are tried.
+
+        Raises:
+            ArgumentError: for limits that cannot be met, or that the model meets as it is.
+        """
+        full = {limit.measure: self._takes(limit.measure, self.recipe, asked) for limit in limits}
+        most = {limit.measure: limit.of(full[limit.measure]) for limit in limits}
+        for measure, amount in most.items():
+            if amount > full[measure]:
+                raise ArgumentError(
+                    f"{asked} is {amount:,} {UNITS[measure]}, and the model has {full[measure]:,}: there is nothing to "
+                    f"remove"
+                )
+        scopes = _SCOPES if self.judge is not None else _SCOPES[-1:]
+        least = {scope: self._least_width(most, scope, asked) for scope in scopes}
+        beyond = [] if nbytes is None else [(w, scope) for w in self.widths for scope in scopes if w > least[scope]]
+        planners = [self._narrower(width, scope) for scope, width in least.items()]
+        planners += [self._narrower(width, scope) for width, scope in beyond]
+        for found in self._best_of(planners, nbytes, asked):
+            took = {measure: self._takes(measure, found.recipe, asked) for measure in most}
+            told = tuple(Condition(measure, amount, took[measure]) for measure, amount in most.items())
+            if nbytes is None:  # of several limits the first is the budget
+                found = replace(found, of=told[0].measure, budget=told[0].most)
+            yield replace(found, conditions=told)
+
+    def _narrower(self, width: float, scope: ChannelScope) -> Planner:
+        return replace(self, recipe=self.recipe.with_(channels=width, channel_scope=scope), widths=())
+
+    def _takes(self, measure: Measure, recipe: Recipe, asked: str) -> int:
+        """Return the multiply-accumulates, or the bytes of RAM, of what a recipe's channels leave."""
+        channels = self.look.channels
+        if channels is None:
+            raise ArgumentError(
+                f"{asked}: which channels can go is not in this sketch: plan for sw.sketch(model, example=…)"
+            )
+        if measure == "macs":
+            return channels.macs_after([len(kept) for kept in channels.kept(recipe)])
+        network = self.model
+        if not isinstance(network, nn.Module) or self.example is None:
+            raise ArgumentError(
+                f"{asked}: RAM is weights as they run and activations, for which the model has to run: give the "
+                f"nn.Module, and train_data=… or example=…"
+            )
+        check(self.stopped)
+        if recipe.removes_channels:
+            network = without_channels(network, recipe, channels, None).model
+        entries = open_model(network, only_to_look=True).entries
+        with eval_mode(network):
+            return sum(entry.nbytes for entry in entries) + profile_forward(network, entries, self.example).peak
+
+    def _least_width(self, most: Mapping[Measure, int], scope: ChannelScope, asked: str) -> float:
+        """Return the least fraction of channels to remove, in thousandths, for what is left to be within limits."""
+
+        def over(thousandths: int) -> dict[Measure, int]:
+            recipe = self._narrower(thousandths / _GRID, scope).recipe
+            takes = {measure: self._takes(measure, recipe, asked) for measure in most}
+            return {measure: amount for measure, amount in takes.items() if amount > most[measure]}
+
+        low, high = 0, _GRID - 1
+        for measure, amount in over(high).items():
+            raise ArgumentError(
+                f"{asked} is {most[measure]:,} {UNITS[measure]}, and with one channel of every width left there are "
+                f"still {amount:,}: allow more"
+            )
+        if not over(low):
+            return 0.0
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if over(middle) else (low, middle)
+        return high / _GRID
+
+    def _best_of(self, planners: Sequence[Planner], nbytes: int | None, asked: str) -> Iterator[BudgetPlan]:
+        """Yield the best plan so far of several planners, each of which leaves other channels.
+
+        Of each, the plan by the weights alone is tried; and what competes with it, where no channels go, and for the
+        best of the others. Without data nothing can be weighed, and the plan of the first is the best.
+        """
+        if nbytes is None:
+            trials = [(each, Trial(_of_width("all weights", each.recipe), each.recipe)) for each in planners]
+        else:
+            trials = [(each, first) for each in planners if (first := each._by_weights(nbytes)) is not None]
+        if not trials:
+            least = min((estimate(self.look, each.frontier.recipe(0)) for each in planners), key=lambda e: e.nbytes)
+            raise ArgumentError(_too_small(asked, cast(int, nbytes), least, planners[-1].recipe.removes_channels))
+        if self.judge is None:
+            yield self._plan(trials[0][1], nbytes)
+            return
+        found, tried, last = list[Judged](), dict[str, Trial](), self._plan(trials[0][1], nbytes)
+        pending = 0
+        for trial, pending in self._tries(trials, nbytes, found):
+            if not tried:
+                yield replace(last, pending=pending + 1)
+            tried[trial.name] = trial
+            one = judged(self.judge, self.look, trial.name, trial.recipe, trial.planned, nbytes)
+            found += [] if one is None else [one]
+            if found:
+                winner, comparison = compare(found, self.judge)
+                exact = next(each.estimate for each in found if each.candidate is winner)
+                candidates = tuple(sorted((each.candidate for each in found), key=lambda each: each.error))
+                last = self._plan(tried[winner.name], nbytes, exact)
+                last = replace(last, candidates=candidates, comparison=comparison)
+                yield replace(last, pending=pending)
+        if not found:
+            raise ArgumentError(f"{asked}: no file that was tried fits, as counted on the weights: allow a little more")
+        if pending:  # a candidate had no file to be tried
+            yield last
+
+    def _tries(
+        self, trials: Sequence[tuple[Planner, Trial]], nbytes: int | None, found: Sequence[Judged]
+    ) -> Iterator[tuple[Trial, int]]:
+        """Yield what to try, and how many are to follow; `found` is what has become of those before."""
+        narrower = [each for each in trials if each[1].recipe.channels]
+        # what competes with the best of these is known when that is: about as many, as there are bits
+        later = len(_BESIDE) + len(self.choices.bits) if narrower and nbytes is not None else 0
+        for planner, first in trials[: len(trials) - len(narrower)]:
+            uniform = [] if nbytes is None else planner._uniform(nbytes)
+            several = len(narrower) + later + (0 if nbytes is None else planner._several(uniform))
+            yield first, several
+            if nbytes is not None:
+                for number, trial in enumerate(planner._beside(nbytes, first, uniform), start=1):
+                    yield trial, several - number
+        for number, (_, trial) in enumerate(narrower, start=1):
+            yield trial, len(narrower) - number + later
+        if narrower and nbytes is not None:
+            error = {each.candidate.name: each.candidate.error for each in found}
+            planner, first = min(narrower, key=lambda each: error.get(each[1].name, math.inf))
+            uniform = planner._uniform(nbytes)
+            for number, trial in enumerate(planner._beside(nbytes, first, uniform), start=1):
+                yield trial, planner._several(uniform) - number
+
+    def _plan(self, trial: Trial, nbytes: int | None, exact: Estimate | None = None) -> BudgetPlan:
         found = estimate(self.look, trial.recipe) if exact is None else exact
-        reasons = _reasons(trial.curve, trial.steps, found)
+        reasons, budget = _reasons(trial.curve, trial.steps, found), found.nbytes if nbytes is None else nbytes
         if trial.curve is None:
-            return BudgetPlan(found.recipe, nbytes, found, reasons, None)
+            return BudgetPlan(found.recipe, budget, found, reasons, None)
         price, then = _price(trial.curve, trial.steps), _next_step(self.look, trial.curve, trial.steps, found.nbytes)
         filled = len(trial.steps) - _in_turn(trial.steps)
-        return BudgetPlan(found.recipe, nbytes, found, reasons, price, next_step=then, filled=filled)
+        return BudgetPlan(found.recipe, budget, found, reasons, price, next_step=then, filled=filled)
+
+    def _by_weights(self, nbytes: int) -> Trial | None:
+        """Return the plan by the weights alone; None if even the smallest file is too large."""
+        return self._on_curve("relative errors", self.frontier, nbytes)
+
+    def _on_curve(self, name: str, curve: BitAllocation, nbytes: int) -> Trial | None:
+        steps = curve.within(nbytes)
+        return None if steps is None else Trial(_of_width(name, self.recipe), curve.recipe(steps), curve, steps)
 
     def _uniform(self, nbytes: int) -> list[Recipe]:
+        if self.limits:
+            return []  # a uniform recipe knows no limits
         # which weights one ranking of all leaves is an estimate, and may be off by some
         room = nbytes - nbytes // 20_000 - 16
-        few = [width for width in self._choices.bits if width <= 8]
+        few = [width for width in self.choices.bits if width <= 8]
         return list(uniform_recipes(self.look, self.recipe, room, few))
 
-    def _trials(self, nbytes: int, by_weights: Trial, uniform: Sequence[Recipe]) -> Iterator[Trial]:
-        """Yield what is tried for a file of so many bytes."""
-        yield by_weights
-        for name, cost in (("squared errors", squared_error), ("errors between relative and squared", _between)):
-            yield from self._trial(name, self._allocated([cost(each) for each in self._options]), nbytes)
+    def _several(self, uniform: Sequence[Recipe]) -> int:
+        return len(_BESIDE) + len(uniform) + (not self.recipe.removes_channels)
+
+    def _beside(self, nbytes: int, by_weights: Trial, uniform: Sequence[Recipe]) -> Iterator[Trial]:
+        """Yield what competes with the plan by the weights alone for so many bytes."""
+        for name, cost in _BESIDE.items():
+            if trial := self._on_curve(name, self._allocated([cost(each) for each in self._options]), nbytes):
+                yield trial
         for recipe in uniform:
-            yield Trial(f"uniform, {recipe.bits} bits", recipe)
+            yield Trial(_of_width(f"uniform, {recipe.bits} bits", recipe), recipe, planned=False)
+        # with narrower layers there is nothing to write into the dense network
         if not self.recipe.removes_channels:
             measured = self._allocated(self._measured(by_weights.recipe))
-            yield from self._trial("measured sensitivity", measured, nbytes)
-
-    def _trial(self, name: str, curve: BitAllocation, nbytes: int) -> Iterator[Trial]:
-        steps = curve.within(nbytes)
-        if steps is not None:  # of another cost the smallest recipe may have a longer text
-            yield Trial(name, curve.recipe(steps), curve, steps)
+            if trial := self._on_curve("measured sensitivity", measured, nbytes):
+                yield trial
 
     def _measured(self, recipe: Recipe) -> list[Floats]:
         """Return relative errors, each weighted by how much that of its layer moves the network's outputs."""
@@ -175,7 +309,7 @@ class Planner:
         best: CompressedModel | None = None
         above = 0  # the bytes of the fewest steps that do not fit
         while high - low > 1:
-            check(self._stopped)
+            check(self.stopped)
             middle = (low + high) // 2
             small = compress(self.model, steps.recipe(middle), example=self.example)
             coded = small.nbytes_entropy_coded
@@ -202,7 +336,7 @@ class Planner:
     def within_points(self, points: float, eval_data: object, metric: MetricLike) -> Iterator[BudgetPlan]:
         """Yield the smallest plan whose score is at most so many percentage points below the dense model's."""
         assert self.judge is not None
-        dense = scored(self.judge.model, eval_data, metric, None, self._stopped, self._patience)
+        dense = scored(self.judge.model, eval_data, metric, None, self.stopped, self.patience)
         if not dense.percent:
             raise ArgumentError(
                 f"plan(budget='{points:g} points') needs a metric in per cent, such as 'accuracy', and "
@@ -216,7 +350,7 @@ class Planner:
             size = math.exp((low + high) / 2) if best is not None else math.exp(low + (high - low) / 4)
             *_, found = self.for_file(int(size), f"plan(budget='{points:g} points')")
             small = compress(self.judge.model, found.recipe, sketch=self.look, example=self.example)
-            score = scored(small, eval_data, metric, norms, self._stopped, self._patience)
+            score = scored(small, eval_data, metric, norms, self.stopped, self.patience)
             if score.value >= dense.value - points / 100:
                 best = replace(found, score=score, dense=dense, points=points)
                 high = math.log(found.nbytes)
@@ -227,32 +361,21 @@ class Planner:
         if best is None:
             raise ArgumentError(f"no file that was tried loses at most {points:g} points of {dense.text}: allow more")
 
-    def with_fewer_macs(self, wanted: Budget, asked: str) -> Iterator[BudgetPlan]:
-        """Yield the plan that removes the least channels, all ranked together, for so many multiply-accumulates."""
-        channels = self.look.channels
-        if channels is None:
-            raise ArgumentError(
-                f"{asked}: which channels can go is not in this sketch: plan for sw.sketch(model, example=…)"
-            )
-        full = channels.macs_after([family.channels for family in channels.families])
-        most = wanted.of(full)
-        if most > full:
-            raise ArgumentError(
-                f"{asked} is {most:,} multiply-accumulates, and the model has {full:,}: there is nothing to remove"
-            )
-        low, high = 0, _GRID
-        while high - low > 1:
-            middle = (low + high) // 2
-            left = channels.kept(self.recipe.with_(channels=middle / _GRID, channel_scope="global"))
-            low, high = (low, middle) if channels.macs_after([len(k) for k in left]) <= most else (middle, high)
-        recipe = self.recipe.with_(channels=min(high, _GRID - 1) / _GRID, channel_scope="global")
-        found = estimate(self.look, recipe)
-        if found.macs is None or found.macs > most:
-            raise ArgumentError(
-                f"{asked} is {most:,} multiply-accumulates of {full:,}, and with one channel of every width left "
-                f"there are still {found.macs or full:,}: allow more"
-            )
-        yield BudgetPlan(found.recipe, most, found, _reasons(None, np.arange(0), found), None, of="macs")
+
+def planner_of(
+    model: Source | Sketch,
+    layout: Stated,
+    recipe: Recipe,
+    choices: Choices,
+    limits: Mapping[str, Mapping[str, float]] | None,
+    *rest: Any,
+) -> Planner:
+    """Return a planner for a model, which is looked at unless it is a sketch; `rest` are its other fields."""
+    judge, example, *more = rest
+    if isinstance(model, Sketch):
+        return Planner(model, recipe, choices, limits or {}, None, judge, example, *more)
+    look = sketch_of(model, layout=layout, example=example)
+    return Planner(look, recipe, choices, limits or {}, model, judge, example, *more)
 
 
 _POINTS_TRIES: Final = 7  # the size is then known to a few per cent
@@ -312,6 +435,18 @@ def _between(options: LayerOptions) -> Floats:
     return options.error * math.sqrt(options.layer.energy)
 
 
+_BESIDE: Final = {"squared errors": squared_error, "errors between relative and squared": _between}
+"""What the curves of the plans that compete with the one by relative errors minimise."""
+
+
+def _of_width(name: str, recipe: Recipe) -> str:
+    """Return the name of a candidate, with the channels that it removes."""
+    if not recipe.channels:
+        return name
+    how = "ranked together" if recipe.channel_scope == "global" else "of each width"
+    return f"{name}, without {100 * recipe.channels:.3g} % of the channels {how}"
+
+
 def _by_layer(look: Sketch, limits: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, tuple[float, float]]]:
     """Return between what the sparsity and the bits of layers have to be, by name; the last that matches one holds."""
     found: dict[str, dict[str, tuple[float, float]]] = {}
@@ -364,7 +499,7 @@ def _reasons(curve: BitAllocation | None, steps: Ints, found: Estimate) -> tuple
     )
 
 
-def _too_small(asked: str, nbytes: int, least: Estimate) -> str:
+def _too_small(asked: str, nbytes: int, least: Estimate, narrower: bool) -> str:
     parts = least.parts()
     mask = f", {parts['mask']:,} of them for masks" if parts["mask"] else ""
     layers = parts["codes"] + parts["mask"] + parts["scales"]
@@ -372,5 +507,5 @@ def _too_small(asked: str, nbytes: int, least: Estimate) -> str:
         f"{asked} is {nbytes:,} bytes, and the smallest file there is to choose has {least.nbytes:,}: "
         f"{layers:,} for the layers{mask}, {parts['uncompressed']:,} for what is not compressed "
         f"(half of that with recipe=sw.Recipe(uncompressed_bits=16)) and {parts['header']:,} for the header; allow "
-        f"more, or remove channels first"
+        f"more, or let {'more ' * narrower}channels go{'' if narrower else ', with train_data=… and example=…'}"
     )

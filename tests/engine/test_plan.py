@@ -486,6 +486,59 @@ def test_channels_go_until_the_multiply_accumulates_fit() -> None:
     assert sw.compress(MODEL, narrow.recipe, example=example).nbytes == narrow.nbytes <= 20_000
 
 
+def test_channels_are_weighed_against_bits_by_what_the_network_computes() -> None:
+    images = TRAIN[0][:64]
+    plan = sw.plan(MODEL, "34 kB", images, bits=[2, 4], channels=[0.1, 0.3], examples=64)
+    small = sw.compress(MODEL, plan.recipe, example=images[:1])
+    assert small.nbytes == plan.nbytes <= 34_000
+    assert plan.recipe.channels == 0.1
+    error = {candidate.name: candidate.error for candidate in plan.candidates}
+    ranked, each = "without 10 % of the channels ranked together", "without 10 % of the channels of each width"
+    assert error[f"relative errors, {ranked}"] < 0.5 * error["relative errors"]
+    # of every width and order one plan, and all that competes where none go and for the best of the others
+    assert {f"relative errors, {each}", f"squared errors, {ranked}", f"uniform, 2 bits, {ranked}"} <= error.keys()
+    assert {"squared errors", "uniform, 2 bits", "measured sensitivity"} <= error.keys()
+    assert f"squared errors, {each}" not in error
+    assert plan.pending == 0
+    assert "relative error" in plan.explain()
+    lines = [line.split() for line in plan.explain().splitlines()]
+    assert lines[lines.index(["width", "channels", "left"]) + 1] == ["stem", *map(str, small.widths["stem"])]
+
+
+def test_a_budget_below_the_smallest_file_is_reached_without_some_channels() -> None:
+    images = TRAIN[0][:64]
+    kept = sw.Recipe(layers={"stage1.0.conv1": sw.Keep})
+    with pytest.raises(sw.errors.ArgumentError, match="let channels go, with train_data"):
+        sw.plan(MODEL, "24 kB", images, examples=64)
+    plan = sw.plan(MODEL, "30 kB", images, recipe=kept, bits=2, channels=0.5, sparsities=0.9, examples=64)
+    small = sw.compress(MODEL, plan.recipe, example=images[:1])
+    assert small.nbytes == plan.nbytes <= 30_000
+    # a layer under Keep keeps its width
+    assert small.widths["stage1.0.conv1"] == (16, 16)
+    assert small.widths["stage3.0.conv1"][1] < 64
+
+
+def test_memory_as_it_runs_and_multiply_accumulates_are_budgets_that_hold() -> None:
+    images = TRAIN[0][:64]
+    plan = sw.plan(MODEL, "45 kB and 400 kB RAM and 70 % MACs", images, bits=[4], sparsities=[0.0, 0.5], examples=64)
+    small = sw.compress(MODEL, plan.recipe, example=images[:1])
+    assert small.original_macs is not None
+    macs, ram = (next(c for c in plan.conditions if c.measure == measure) for measure in ("macs", "ram"))
+    assert small.nbytes == plan.nbytes <= 45_000
+    assert small.macs == macs.takes <= macs.most == int(0.7 * small.original_macs)
+    assert sw.fits(small, images[:1]).ram_bytes == ram.takes <= ram.most == 400_000
+    assert f"{macs.takes:,} of {macs.most:,} multiply-accumulates" in repr(plan)
+    alone = sw.plan(MODEL, "80 % RAM", example=images[:1])
+    assert alone.of == "ram"
+    dense = sw.fits(MODEL, images[:1]).ram_bytes
+    assert dense is not None
+    assert alone.budget == int(0.8 * dense)
+    assert 0 <= alone.left < 0.05 * dense
+    # the fewest channels that make it fit: with a thousandth fewer gone, it does not
+    less = alone.recipe.with_(channels=alone.recipe.channels - 0.004)
+    assert (sw.fits(sw.compress(MODEL, less, example=images[:1]), images[:1]).ram_bytes or 0) > alone.budget
+
+
 def test_a_network_without_batch_norm_is_judged_as_it_is() -> None:
     torch.manual_seed(0)
     network = torch.nn.Sequential(torch.nn.Linear(40, 300), torch.nn.ReLU(), torch.nn.Linear(300, 5))
@@ -633,6 +686,22 @@ def test_ctrl_c_leaves_a_model_and_random_numbers_as_they_were() -> None:
         (lambda: sw.plan(LOOK, "30 kB", of="download"), "ArgumentError", "counts bytes that a sketch does not tell"),
         (lambda: sw.plan(MODEL, "9 kB", of="download"), "ArgumentError", "when it is entropy-coded"),
         (lambda: sw.plan(LOOK, "30 kB", of=cast(Any, "ram")), "ArgumentError", "must be 'file'.* or 'download'"),
+        (lambda: sw.plan(MODEL, "34 kB", channels=0.5), "ArgumentError", "weighs channels against bits by what"),
+        (lambda: sw.plan(MODEL, "50 % MACs", TRAIN, channels=0.5), "ArgumentError", "and plan.* is none: leave it out"),
+        (lambda: sw.plan(MODEL, "34 kB", TRAIN, channels=1), "RecipeError", r"^plan\(channels=1"),
+        (lambda: sw.plan(MODEL, "34 kB and 20 kB"), "ArgumentError", "says the same twice"),
+        (lambda: sw.plan(MODEL, "1 point and 50 % MACs", TRAIN), "ArgumentError", "go with bytes of the packed file"),
+        (lambda: sw.plan(MODEL, "64 kB RAM"), "ArgumentError", "which channels can go is not in this sketch"),
+        (
+            lambda: sw.plan(sw.sketch(MODEL, example=torch.zeros(1, 1, 8, 8)), "64 kB RAM"),
+            "ArgumentError",
+            "for which the model has to run: give the nn.Module",
+        ),
+        (
+            lambda: sw.plan(MODEL, "3 kB RAM", example=torch.zeros(1, 1, 8, 8)),
+            "ArgumentError",
+            "is 3,000 bytes of RAM, and with one channel of every width left there are still",
+        ),
         (lambda: sw.frontier(LOOK, budgets=["1 point"]), "ArgumentError", "are bytes of the packed file"),
         (lambda: sw.frontier(LOOK, budgets=[]), "ArgumentError", "is empty"),
         (lambda: sw.frontier(LOOK, cast(Any, TRAIN), "34 kB"), "ArgumentError", "Tensor is none: data comes after"),
