@@ -5,7 +5,8 @@ network, of the ResNet-20 for CIFAR-10 where the folder has it, and of a small l
 installed. Of every method but the plan from the weights alone, bits and sparsities are tried in all pairs that fit, and
 the one is kept whose outputs on 256 training examples are nearest to the dense network's; scores are those of test
 examples, with batch norm recalibrated on training examples, and after `recover`. Nothing is drawn at random. Plan and
-uniform recipe of the embedded network are then trained, with three seeds.
+uniform recipe of the embedded network are then trained, with three seeds. With ``--part``, ``--budgets`` or
+``--methods`` only these are measured, and other rows of the file stay.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
@@ -34,13 +35,16 @@ BUDGETS: Final = {
     "embedded network": (33_000, 34_000, 36_000, 40_000, 48_000),
     "ResNet-20, CIFAR-10 as JPEG": (60_000, 80_000, 100_000, 120_000),
 }
-TRAINED: Final = (33_000, 34_000, 36_000)
+TRAINED: Final = (33_000, 34_000)
 EPOCHS, SEEDS = 8, (0, 1, 2)
 # of the language model, whose 3,276,680 bytes hold embeddings, too, which stay as they are
 LANGUAGE_BUDGETS: Final = (340_000, 400_000, 500_000)
 LANGUAGE: Final = sw.Recipe(layers={"transformer.w*": sw.Keep}, uncompressed_bits=16)
 BITS: Final = (2, 3, 4, 5)
 EXAMPLES: Final = 256
+
+METHODS: Final = ("plan", "plan from the weights alone", "uniform", "layer-wise", "LAMP", "ERK")
+PARTS: Final = ("demo", "ResNet-20", "trained", "language")
 
 Allocation = Callable[[float], Mapping[str, float]]
 
@@ -105,7 +109,9 @@ def fitting(look: Sketch, allocation: Allocation | None, budget: int) -> Iterato
             yield bits, recipe(high)
 
 
-def chosen(subject: Subject, judge: OutputJudge, look: Sketch, budget: int) -> dict[str, sw.Recipe]:
+def chosen(
+    subject: Subject, judge: OutputJudge, look: Sketch, budget: int, methods: Collection[str]
+) -> dict[str, sw.Recipe]:
     """Return the recipe of every method."""
     planned = sw.plan(subject.network, budget, subject.calibration, examples=EXAMPLES)
     assert planned.comparison is not None
@@ -116,20 +122,22 @@ def chosen(subject: Subject, judge: OutputJudge, look: Sketch, budget: int) -> d
         "uniform": planned.comparison.uniform.recipe,
     }
     for name, allocation in (("layer-wise", None), ("LAMP", lamp(subject, look)), ("ERK", erk(subject, look))):
+        if name not in methods:
+            continue
         recipes = fitting(look, allocation, budget)
         every = (judged(judge, look, f"{bits} bits", recipe, False, budget) for bits, recipe in recipes)
         tried = [one for one in every if one is not None]
         if tried:
             found[name] = compare(tried, judge)[0].recipe
-    return found
+    return {name: recipe for name, recipe in found.items() if name in methods}
 
 
-def rows(subject: Subject) -> Iterator[dict[str, Any]]:
+def rows(subject: Subject, budgets: Collection[int], methods: Collection[str]) -> Iterator[dict[str, Any]]:
     """Yield what every method keeps at every budget."""
     look = sw.sketch(subject.network)
     judge = OutputJudge(subject.network, subject.calibration, EXAMPLES)
-    for budget in BUDGETS[subject.name]:
-        for method, recipe in chosen(subject, judge, look, budget).items():
+    for budget in (each for each in BUDGETS[subject.name] if each in budgets):
+        for method, recipe in chosen(subject, judge, look, budget, methods).items():
             began = time.process_time()
             small = sw.compress(subject.network, recipe)
             norms = sw.retrain(small, subject.calibration, method="recalibrate_batchnorm", progress=False)
@@ -198,24 +206,30 @@ def main() -> None:
     parser.add_argument(
         "--data", type=Path, default=Path("../shared/data"), help="the folder of ResNet-20 and its images"
     )
-    found: list[dict[str, Any]] = []
+    parser.add_argument("--part", choices=PARTS, help="measure this part alone")
+    parser.add_argument("--budgets", type=int, nargs="+", default=[b for each in BUDGETS.values() for b in each])
+    parser.add_argument("--methods", nargs="+", default=METHODS, choices=METHODS)
+    asked = parser.parse_args()
+    found: list[dict[str, Any]] = json.loads(FILE.read_text())["rows"] if FILE.exists() else []
 
     def add(row: dict[str, Any]) -> None:
-        found.append(row)
+        same = ("network", "budget", "method", "seed")
+        found[:] = [each for each in found if any(each.get(name) != row.get(name) for name in same)] + [row]
         shown = {name: value for name, value in row.items() if name != "recipe"}
         print(", ".join(f"{name} {value}" for name, value in shown.items()), flush=True)
         # after every row: what was measured is not lost where it is stopped
         whole = {"machine": hardware("torch", "numpy"), "examples": EXAMPLES, "epochs": EPOCHS, "rows": found}
         FILE.write_text(json.dumps(whole, indent=1) + "\n")
 
-    for subject in subjects(parser.parse_args().data):
-        dense = round(sw.evaluate(subject.network, subject.test).value, 4)
-        for row in rows(subject):
-            add(row | {"dense": dense, "n": len(subject.test[1])})
-        if subject.name == "embedded network":
+    for subject, part in zip(subjects(asked.data), PARTS, strict=False):
+        dense = {"dense": round(sw.evaluate(subject.network, subject.test).value, 4), "n": len(subject.test[1])}
+        if asked.part in (None, part):
+            for row in rows(subject, asked.budgets, asked.methods):
+                add(row | dense)
+        if part == "demo" and asked.part in (None, "trained"):
             for row in trained_rows(subject):
-                add(row | {"dense": dense, "n": len(subject.test[1])})
-    if find_spec("transformers"):
+                add(row | dense)
+    if asked.part in (None, "language") and find_spec("transformers"):
         for row in language_rows():
             add(row)
 

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from ..analysis.estimate import Estimate, compared
 from ..evaluation.evaluate import Score
+from ..performance.race import Race
 from ..recipe import Recipe, layer_label
 from .budgets import UNITS, Measure
 from .candidates import Candidate, Comparison
@@ -71,11 +72,12 @@ class BudgetPlan:
         comparison: with data, how it compares with the best uniform recipe of its size, and on what.
         nbytes_entropy_coded: bytes of the entropy-coded file, where the budget is of those.
         score, dense: where the budget is a loss of accuracy, what was measured of the plan, and of the dense model.
-        of: what the budget is of: ``"file"``, ``"download"``, ``"macs"``, or ``"ram"``.
+        of: what the budget is of: ``"file"``, ``"download"``, ``"macs"``, ``"ram"``, or ``"speed"``.
         points: where the budget is a loss of accuracy, the percentage points that were asked for.
         next_step: the first step that did not fit, and why bytes are left; None where there is none, and for a uniform
             recipe.
         conditions: multiply-accumulates and bytes of RAM, where the budget says something of them.
+        race: where the budget is of speed, the plan, ``"plan"``, against the dense model.
         filled: how many steps were taken out of turn, smaller ones that filled what the last in turn left.
         pending: how many candidates were not tried: 0 unless it was stopped.
 
@@ -102,6 +104,7 @@ class BudgetPlan:
     points: float | None = None
     next_step: NextStep | None = None
     conditions: tuple[Condition, ...] = ()
+    race: Race | None = None
     filled: int = 0
     pending: int = 0
 
@@ -164,7 +167,8 @@ class BudgetPlan:
         """
         about = [f"{self._fit()}{self._left()}."]
         widths = _table([("width", "channels", "left"), *self._widths()]) if self.recipe.removes_channels else []
-        if self.of in UNITS:
+        about += [] if self.race is None else map(str, self.race.warnings)
+        if self.of in (*UNITS, "speed"):
             return "\n".join([*about, *self._candidates(), "", *widths])
         if self.price is not None:
             by = self.candidates[0].name.partition(",")[0] if self.candidates else "relative errors"
@@ -212,8 +216,9 @@ class BudgetPlan:
         return [(name, str(before), str(now)) for name, (before, now) in (self.estimate.widths or {}).items()]
 
     def _fit(self) -> str:
-        also = ", ".join(map(str, self.conditions))
-        if self.of in UNITS:
+        speed = [] if self.race is None else [f"faster than the dense model: {self.race.text('plan')}"]
+        also = ", ".join([*map(str, self.conditions), *speed])
+        if self.of in (*UNITS, "speed"):
             return also
         if self.points is not None and self.score is not None and self.dense is not None:
             return (
@@ -230,7 +235,7 @@ class BudgetPlan:
 
     def _left(self) -> str:
         """Return how many bytes of the budget are left, and which step they are too few for."""
-        if self.of in UNITS or self.points is not None:
+        if self.of in (*UNITS, "speed") or self.points is not None:
             return ""
         step = "" if self.next_step is None else f": the next step, {self.next_step}, does not fit"
         return f", {self.left:,} left{step}"
@@ -243,6 +248,7 @@ class BudgetPlan:
         span = f"{bits[0]} bits" if len(bits) == 1 else f"{bits[0]} to {bits[-1]} bits"
         about = f"{self._fit()}{self._left()}{size}; {ratio}, {found.sparsity:.1%} sparse, {span}"
         about += f"; stopped, {self.pending} candidates not tried" if self.pending else ""
+        about += "".join(f"; {told}" for told in (() if self.race is None else self.race.warnings))
         return f"BudgetPlan({about}; see .explain())"
 
 

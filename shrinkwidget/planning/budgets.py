@@ -10,7 +10,7 @@ from typing import Any, Final, Literal, TypeAlias, cast
 from ..argument_checks import plain
 from ..errors import ArgumentError, nearest, quoted
 
-Measure: TypeAlias = Literal["file", "download", "macs", "ram", "points"]
+Measure: TypeAlias = Literal["file", "download", "macs", "ram", "speed", "points"]
 
 UNITS: Final[dict[Measure, str]] = {"macs": "multiply-accumulates", "ram": "bytes of RAM"}
 """What is counted, in words, of what depends on the channels alone."""
@@ -27,8 +27,8 @@ class Budget:
     """A budget: so many of what is measured, or a share of what the dense model has.
 
     `measure`: ``"file"`` and ``"download"`` are bytes, of the packed and of the entropy-coded file; ``"macs"`` are
-    multiply-accumulates; ``"ram"`` are bytes of weights as they run and of activations; ``"points"`` are what may be
-    lost of an accuracy, in percentage points.
+    multiply-accumulates; ``"ram"`` are bytes of weights as they run and of activations; ``"speed"`` is how many
+    times faster it has to be; ``"points"`` are what may be lost of an accuracy, in percentage points.
     """
 
     measure: Measure
@@ -59,6 +59,10 @@ def parse_budget(given: Any, measure: str = "file", where: str = "plan(budget={}
     bytes_of = cast(Measure, measure)
     if unit in ("x", "×", "%"):
         return Budget(bytes_of, None, share=number / 100 if unit == "%" else 1 / number)
+    if unit in ("x faster", "× faster", "times faster"):
+        if number <= 1:
+            raise ArgumentError(f"{where} must be more than once as fast: write '2x faster'")
+        return Budget("speed", number)
     if unit in ("point", "points"):
         return Budget("points", number)
     if of := re.fullmatch(r"% ?(?:of )?(?:the )?(MACs|RAM)", unit, re.IGNORECASE):
@@ -72,21 +76,21 @@ def parse_budget(given: Any, measure: str = "file", where: str = "plan(budget={}
             return Budget("macs" if name.endswith("MACs") else bytes_of, number * factor)
     if unit in _LATENCY:
         raise ArgumentError(
-            f"{where}: a time is not known before it is measured, and no plan can promise one: "
-            f"plan by bytes or by MACs, and time what comes of it with sw.race(…)"
+            f"{where}: a time is that of one machine at one moment, and no plan can promise one: write how many times "
+            f"faster than the dense model it has to be, '2x faster', which is measured with sw.race"
         )
     raise ArgumentError(f"{where} has the unknown unit {quoted(unit)}{nearest(unit, _UNITS)}; {_EXAMPLES}")
 
 
 _EXAMPLES: Final = (
     "write bytes as 64_000 or '64 kB', a compression ratio as '10x', a share of the dense file as '10 %', "
-    "multiply-accumulates as '50 % MACs' or '1.2 M MACs', memory as it runs as '96 KiB RAM', what accuracy may be lost "
-    "as '0.5 points', or several that all hold as '20 kB and 50 % MACs'"
+    "multiply-accumulates as '50 % MACs' or '1.2 M MACs', memory as it runs as '96 KiB RAM', a speed as '2x "
+    "faster', what accuracy may be lost as '0.5 points', or several that all hold as '20 kB and 50 % MACs'"
 )
 
 
 def parse_budgets(given: Any, measure: str = "file") -> tuple[Budget | None, tuple[Budget, ...]]:
-    """Return the budget of bytes or points, if there is one, and the limits that depend on the channels alone.
+    """Return the budget of bytes or points, if there is one, and what depends on the channels alone.
 
     >>> parse_budgets("20 kB and 50 % MACs")[1]
     (Budget(measure='macs', amount=None, share=0.5),)
@@ -96,15 +100,17 @@ def parse_budgets(given: Any, measure: str = "file") -> tuple[Budget | None, tup
     """
     written = re.split(r"\s+and\s+", given) if isinstance(given, str) else [given]
     found = [parse_budget(one, measure) for one in written]
-    limits = tuple(budget for budget in found if budget.measure in UNITS)
-    others = [budget for budget in found if budget.measure not in UNITS]
+    limits = tuple(budget for budget in found if budget.measure in (*UNITS, "speed"))
+    others = [budget for budget in found if budget not in limits]
     if len({budget.measure for budget in limits}) < len(limits) or len(others) > 1:
         raise ArgumentError(f"plan(budget={quoted(given)}) says the same twice: give one budget of each kind")
     if limits and others and others[0].measure != "file":
         raise ArgumentError(
-            f"plan(budget={quoted(given)}): multiply-accumulates and RAM go with bytes of the packed file alone: plan "
-            f"for them first, and give what comes of it as recipe=…"
+            f"plan(budget={quoted(given)}): multiply-accumulates, RAM and speed go with bytes of the packed file "
+            f"alone: plan for them first, and give what comes of it as recipe=…"
         )
+    if len(limits) > 1 and any(budget.measure == "speed" for budget in limits):
+        raise ArgumentError(f"plan(budget={quoted(given)}): a speed goes with bytes of the packed file, or alone")
     return (others[0] if others else None), limits
 
 

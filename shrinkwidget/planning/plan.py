@@ -67,6 +67,7 @@ def plan(
     quantizers: str | Quantizer | Sequence[str | Quantizer] | None = None,
     channels: float | Sequence[float] | None = None,
     example: object = None,
+    runtime: str = "torch",
     examples: int = EXAMPLES,
     eval_data: object = None,
     metric: MetricLike = "accuracy",
@@ -89,6 +90,7 @@ def plan(
     quantizers: str | Quantizer | Sequence[str | Quantizer] | None = None,
     channels: float | Sequence[float] | None = None,
     example: object = None,
+    runtime: str = "torch",
     examples: int = EXAMPLES,
     eval_data: object = None,
     metric: MetricLike = "accuracy",
@@ -111,6 +113,7 @@ def plan(
     quantizers: str | Quantizer | Sequence[str | Quantizer] | None = None,
     channels: float | Sequence[float] | None = None,
     example: object = None,
+    runtime: str = "torch",
     examples: int = EXAMPLES,
     eval_data: object = None,
     metric: MetricLike = "accuracy",
@@ -144,8 +147,9 @@ def plan(
             `train_data` is given.
         budget: bytes, ``64_000`` or ``"64 kB"``, a compression ratio, ``"10x"``, or a share of the dense file,
             ``"10 %"``; multiply-accumulates, ``"50 % MACs"``, or memory as the model runs, ``"96 KiB RAM"`` (weights in
-            full, and the peak of activations), for which channels go; one of these with bytes, ``"20 kB and 50 %
-            MACs"``; or ``"0.5 points"``: the smallest file that loses at most so much accuracy on `eval_data`.
+            full, and the peak of activations), or ``"2x faster"``, for which channels go; one of these with bytes,
+            ``"20 kB and 50 % MACs"``; or ``"0.5 points"``: the smallest file that loses at most so much accuracy on
+            `eval_data`.
         train_data: examples without labels, in any form that `recover` takes, or a dict as the only batch; never those
             of a test.
         of: ``"file"`` for the bytes of the packed file, or ``"download"`` for those of the entropy-coded one, which
@@ -160,7 +164,8 @@ def plan(
             left. Each is tried, of every width and ranked together, beside the recipes that remove none, and judged by
             the outputs as they are; so `train_data` is needed. By default none go, or with `example` some from 10 to
             60 %.
-        example: what the model runs on, for channels and for RAM; by default the first of `train_data`.
+        example: what the model runs on, for channels, RAM and speed; by default the first of `train_data`.
+        runtime: what a speed is measured in, on the example: ``"torch"``, ``"onnxruntime"`` and others, as for `race`.
         examples: so many are drawn from `train_data`.
         eval_data, metric: for a budget of points alone: what accuracy is measured on, and how, as `evaluate` takes
             them.
@@ -206,7 +211,9 @@ def plan(
             raise ArgumentError(
                 f"{asked} is {nbytes:,} bytes, and the dense file has {dense:,}: there is nothing to make smaller"
             )
-        if conditions:
+        if conditions and conditions[0].measure == "speed":
+            yield from planner.faster(cast(float, conditions[0].amount), runtime, nbytes, asked)
+        elif conditions:
             yield from planner.within_limits(conditions, nbytes, asked)
         elif wanted is not None and nbytes is not None:
             yield from (planner.for_download if wanted.measure == "download" else planner.for_file)(nbytes, asked)

@@ -11,6 +11,7 @@ from typing import Any, Final, cast
 import numpy as np
 from torch import nn
 
+from ..analysis.channel_families import Channels
 from ..analysis.channel_layout import Stated
 from ..analysis.estimate import Estimate, estimate, narrowed
 from ..analysis.file_structure_and_size import Ints, stored_bits
@@ -29,6 +30,7 @@ from .bit_allocation import BitAllocation, allocated, every_option, relative_err
 from .budget_plan import BudgetPlan, Condition, LayerReason, NextStep
 from .budgets import UNITS, Budget, Measure
 from .candidates import Judged, OutputJudge, compare, judged, scored
+from .latency import SpeedTrials
 from .layer_options import Choices, Floats, LayerOptions
 from .uniform_recipes import estimated_bytes, uniform_recipes
 
@@ -136,30 +138,64 @@ class Planner:
                 found = replace(found, of=told[0].measure, budget=told[0].most)
             yield replace(found, conditions=told)
 
+    def faster(self, times: float, runtime: str, nbytes: int | None, asked: str) -> Iterator[BudgetPlan]:
+        """Yield the plan that is so many times faster than the dense model in a runtime, and of so many bytes, if any.
+
+        Networks without some of their channels are raced, and of those that are fast enough the best is chosen as ever.
+        It is raced once more, alone: of many contestants some are lucky. If it is too slow then, the next are tried.
+
+        Raises:
+            ArgumentError: if none is fast enough, saying how fast the fastest was.
+        """
+        network, example = self._running(asked)
+        assert self.look.channels is not None
+        trials = SpeedTrials(network, self.look.channels, example, runtime, self.stopped)
+        scopes = _SCOPES if self.judge is not None else _SCOPES[-1:]
+        fast, found = trials.fast_enough(self.recipe, scopes, times, asked), None
+        while fast:
+            # where the file sets no bound, the fewest channels that will do
+            least = fast if nbytes is not None else [next(w for w in fast if w[1] == s) for s in {s for _, s in fast}]
+            *_, found = self._best_of([self._narrower(*width) for width in least], nbytes, asked)
+            race = trials.race({"plan": found.recipe})
+            if race.ratio("plan").low >= times:
+                alone = {"of": "speed", "budget": found.nbytes} if nbytes is None else {}
+                yield replace(found, race=race, **cast(Any, alone))
+                return
+            slow = found.recipe
+            fast = [(w, s) for w, s in fast if w > slow.channels or s != slow.channel_scope]
+        raise ArgumentError(f"{asked}: what was fast enough in one race was not when raced again: allow more")
+
     def _narrower(self, width: float, scope: ChannelScope) -> Planner:
         return replace(self, recipe=self.recipe.with_(channels=width, channel_scope=scope), widths=())
 
     def _takes(self, measure: Measure, recipe: Recipe, asked: str) -> int:
         """Return the multiply-accumulates, or the bytes of RAM, of what a recipe's channels leave."""
-        channels = self.look.channels
-        if channels is None:
-            raise ArgumentError(
-                f"{asked}: which channels can go is not in this sketch: plan for sw.sketch(model, example=…)"
-            )
+        channels = self._channels(asked)
         if measure == "macs":
             return channels.macs_after([len(kept) for kept in channels.kept(recipe)])
-        network = self.model
-        if not isinstance(network, nn.Module) or self.example is None:
-            raise ArgumentError(
-                f"{asked}: RAM is weights as they run and activations, for which the model has to run: give the "
-                f"nn.Module, and train_data=… or example=…"
-            )
+        network, example = self._running(asked)
         check(self.stopped)
         if recipe.removes_channels:
             network = without_channels(network, recipe, channels, None).model
         entries = open_model(network, only_to_look=True).entries
         with eval_mode(network):
-            return sum(entry.nbytes for entry in entries) + profile_forward(network, entries, self.example).peak
+            return sum(entry.nbytes for entry in entries) + profile_forward(network, entries, example).peak
+
+    def _channels(self, asked: str) -> Channels:
+        if self.look.channels is None:
+            raise ArgumentError(
+                f"{asked}: which channels can go is not in this sketch: plan for sw.sketch(model, example=…)"
+            )
+        return self.look.channels
+
+    def _running(self, asked: str) -> tuple[nn.Module, object]:
+        """Return the model and an example, for what is measured or counted while it runs."""
+        self._channels(asked)
+        if not isinstance(self.model, nn.Module) or self.example is None:
+            raise ArgumentError(
+                f"{asked}: for that the model has to run: give the nn.Module, and train_data=… or example=…"
+            )
+        return self.model, self.example
 
     def _least_width(self, most: Mapping[Measure, int], scope: ChannelScope, asked: str) -> float:
         """Return the least fraction of channels to remove, in thousandths, for what is left to be within limits."""
