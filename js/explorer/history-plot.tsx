@@ -21,7 +21,7 @@ import { isShown, predictionOf } from "./explorer-state";
 import type { Visit } from "./host-interface";
 import { useView } from "./open-and-hover-state";
 import { raceLines } from "./race-row";
-import { recipeLabel } from "./recipe-label";
+import { overrideLines, recipeLabel } from "./recipe-label";
 import { Panel } from "./section-frame";
 
 const HEIGHT = 196;
@@ -312,7 +312,10 @@ function Points({ visits, current, scales }: PointsProps) {
           tabindex={i === tabStop ? 0 : -1}
           aria-label={`${visitWords(visit)}: ${words(visit).join(", ")}. ${backWords(visit)}`}
           data-result={visit.result ?? undefined}
-          onPointerEnter={(event) => tipAt(view, event, recipeLabel(visit.recipe), [...words(visit), backWords(visit)])}
+          onPointerEnter={(event) => {
+            const lines = [...words(visit), ...overrideLines(visit.recipe), backWords(visit)];
+            tipAt(view, event, recipeLabel(visit.recipe), lines);
+          }}
           onPointerLeave={() => hideTip(view)}
           onClick={() => state.goTo(visit)}
           onKeyDown={(event) => {

@@ -2,7 +2,7 @@
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
-import { recipeLabel } from "./recipe-label";
+import { overrideLines, recipeLabel } from "./recipe-label";
 
 const FOLDER = join(import.meta.dirname, "../../tests/vectors");
 const HEAD = '{"format":"shrinkwidget-recipe","version":2';
@@ -37,7 +37,17 @@ describe("a recipe in words", () => {
 
   it("counts many overrides, and tells them apart all the same", () => {
     const many = (bits: number) => recipeLabel(`${HEAD},"layers":{"a":"keep","b":"keep","c":{"bits":${bits}}}}`);
-    expect(many(4)).toMatch(/3 layers with per-layer values \([0-9a-f]{4}\)$/);
+    expect(plain(many(4))).toMatch(/^0 %, 4–32 bits, 3 layers \([0-9a-f]{4}\)$/);
     expect(many(4)).not.toBe(many(5));
+  });
+
+  it("tells what a planned recipe spans, and its layers in a tip", () => {
+    const own = '"a":{"sparsity":0.9},"b":{"bits":8},"c":{"sparsity":0.25,"bits":2},"d":"keep"';
+    const text = `${HEAD},"sparsity":0.5,"bits":4,"scope":"layer","channels":0.3,"layers":{${own}}}`;
+    expect(plain(recipeLabel(text))).toMatch(/^25–90 %, 2–8 bits, 30 % of the channels, 4 layers \([0-9a-f]{4}\)$/);
+    expect(overrideLines(text).map(plain)).toEqual(["a (90 %)", "b (8 bits)", "c (25 %, 2 bits)", "d uncompressed"]);
+    expect(overrideLines(`${HEAD},"layers":{"a":"keep"}}`)).toEqual([]);
+    const many = Array.from({ length: 30 }, (_, i) => `"l${i}":"keep"`).join();
+    expect(overrideLines(`${HEAD},"layers":{${many}}}`).slice(-2)).toEqual(["l19 uncompressed", "… 10 more layers"]);
   });
 });

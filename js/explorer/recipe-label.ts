@@ -5,8 +5,10 @@ import { jsonText, PLAIN } from "../core/method-settings";
 import { parseRecipe, recipeFields, structureSparsity } from "../core/recipe";
 import type { Kind, LayerFields, Override } from "../core/types";
 
-/** So many overrides are named one by one; more are counted, and told apart by a checksum. */
+/** So many overrides are named one by one; of more, as a plan has, their span is told, and a checksum. */
 const NAMED = 2;
+/** So many overrides are listed in a tip. */
+const LISTED = 20;
 const SPACE = "\u00a0";
 
 /** "80 %, 4 bits, tensor", from a recipe's canonical JSON (the twin of Python's `short_words`, held by the vectors). */
@@ -17,11 +19,31 @@ export function recipeLabel(text: string): string {
   const told = structureSparsity(structure) > 0; // "2:4" says how much is pruned, and any other structure does not
   const pruning = structure === "unstructured" ? percentWords(sparsity) : `${percentWords(sparsity)} ${structure}`;
   const words = [told ? structure : pruning, bitsWords(recipe.bits)];
+  if (recipe.layers.length > NAMED) {
+    const { scope: _scope, ...rest } = others; // each layer has its own sparsity anyway
+    const own = (name: "sparsity" | "bits") => [
+      recipe[name],
+      ...recipe.layers.flatMap(([, said]) => (said === "keep" ? [] : (said[name] ?? []))),
+    ];
+    const span = (values: number[]) => [...new Set([Math.min(...values), Math.max(...values)])];
+    const percents = span(own("sparsity")).map((share) => withoutNoise(100 * share));
+    const bits = span(own("bits"));
+    if (structure === "unstructured") words[0] = `${percents.join("–")}${SPACE}%`;
+    if (bits.length > 1) words[1] = `${bits.join("–")} bits`;
+    for (const [name, value] of Object.entries(rest)) words.push(fieldWords(name, value));
+    return [...words, `${recipe.layers.length} layers (${checksum(text)})`].join(", ");
+  }
   for (const [name, value] of Object.entries(others)) words.push(fieldWords(name, value));
-  if (recipe.layers.length > NAMED)
-    words.push(`${recipe.layers.length} layers with per-layer values (${checksum(text)})`);
-  else words.push(...recipe.layers.map(([name, own]) => overrideWords(name, own)));
+  words.push(...recipe.layers.map(([name, own]) => overrideWords(name, own)));
   return words.join(", ");
+}
+
+/** What the label of a recipe leaves out: its overrides, a line each. */
+export function overrideLines(text: string): string[] {
+  const { layers } = parseRecipe(text);
+  if (layers.length <= NAMED) return [];
+  const lines = layers.slice(0, LISTED).map(([name, own]) => overrideWords(name, own));
+  return layers.length > LISTED ? [...lines, `… ${layers.length - LISTED} more layers`] : lines;
 }
 
 function overrideWords(name: string, own: Override): string {

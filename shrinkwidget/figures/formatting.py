@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from decimal import ROUND_HALF_UP, Context, Decimal
 from typing import Any, Final, cast
 
@@ -202,12 +202,24 @@ def recipe_label(recipe: Recipe) -> str:
     kind, pruning = recipe.structure.kind, percent_text(recipe.sparsity)
     if kind != PLAIN["structure"]:  # "2:4" says how much is pruned, and any other structure does not
         pruning = kind if sparsity_by_tag(recipe.structure) else f"{pruning} {kind}"
-    words = [pruning, _bits(recipe.bits), *(_field(name, value) for name, value in fields.items())]
-    if len(layers) > _NAMED_OVERRIDES:
-        words.append(f"{len(layers)} layers with per-layer values ({_checksum(text)})")
+    bits = _bits(recipe.bits)
+    if len(layers) > _NAMED_OVERRIDES:  # as a plan has: what they span
+        fields.pop("scope", None)  # each layer has its own sparsity anyway
+        own = [override for override in layers.values() if not isinstance(override, str)]
+        if kind == PLAIN["structure"]:
+            shares = _span([recipe.sparsity, *(each["sparsity"] for each in own if "sparsity" in each)])
+            pruning = f"{'–'.join(_without_noise(100 * share) for share in shares)}{_PERCENT}"
+        widths = _span([recipe.bits, *(each["bits"] for each in own if "bits" in each)])
+        bits = _bits(recipe.bits) if len(widths) == 1 else f"{widths[0]}–{widths[1]} bits"
+        named = [f"{len(layers)} layers ({_checksum(text)})"]
     else:
-        words += [_override(name, override) for name, override in layers.items()]
-    return ", ".join(words)
+        named = [_override(name, override) for name, override in layers.items()]
+    return ", ".join([pruning, bits, *(_field(name, value) for name, value in fields.items()), *named])
+
+
+def _span(values: Sequence[float]) -> list[float]:
+    """Return the least and the largest, or the one value there is."""
+    return sorted({min(values), max(values)})
 
 
 def _override(name: str, override: str | dict[str, Any]) -> str:

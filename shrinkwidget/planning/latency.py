@@ -23,7 +23,7 @@ from ..performance.runtimes import RUNTIMES
 from ..recipe import ChannelScope, Recipe
 
 # few, as each is compressed, exported where the runtime asks for it, and timed a few hundred times
-FRACTIONS: Final = (0.2, 0.4, 0.6, 0.8)
+FRACTIONS: Final = (0.2, 0.4, 0.5, 0.6, 0.7, 0.8)
 _LOOK_SECONDS: Final = 0.1  # how long a stop may go unnoticed
 _DENSE: Final = "dense"
 
