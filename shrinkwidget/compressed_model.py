@@ -22,7 +22,16 @@ from .analysis.file_structure_and_size import safetensors_bytes
 from .analysis.model_tensors import ModelTensors, Source, TensorEntry, open_model
 from .analysis.sketch import Sketch, counted
 from .argument_checks import public
-from .compression.apply_recipe import copied, encode_layers, encode_one_by_one, fill, select_layers, writer
+from .compression.apply_recipe import (
+    Write,
+    copied,
+    copied_without,
+    encode_layers,
+    encode_one_by_one,
+    fill,
+    select_layers,
+    writer,
+)
 from .compression.channel_pruning import narrower
 from .compression.encode_and_decode_layer import EncodedTensor
 from .errors import FileError, ModelError, a_type, quoted
@@ -441,7 +450,9 @@ def compress(
                 )
     if calibration is not None:
         sketch = replace(sketch or counted(weights), calibration=calibrated(model, calibration))
-    return _compressed(model, weights, made_by, sketch) if to is None else _compressed_to(to, weights, made_by, sketch)
+    if to is not None:
+        return _compressed_to_file(to, weights, made_by, sketch)
+    return _compressed(weights, made_by, sketch, _copied(model, weights))
 
 
 def _narrower(
@@ -458,8 +469,9 @@ def _narrower(
         statistics = calibrated(model, calibration)
     left = without_channels(model, recipe, example, statistics)
     if to is not None:
-        return _compressed_to(to, left.weights, recipe, left.sketch).with_widths(left.widths)
-    return _compressed(left.model, left.weights, recipe, left.sketch).with_widths(left.widths)
+        return _compressed_to_file(to, left.weights, recipe, left.sketch).with_widths(left.widths)
+    into = _copied(left.model, left.weights)
+    return _compressed(left.weights, recipe, left.sketch, into).with_widths(left.widths)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -507,28 +519,49 @@ def compress_trained(model: nn.Module, recipe: Recipe) -> CompressedModel:
 
     Pruned weights are its zeros: an importance that needs calibration data is not asked again.
     """
-    return _compressed(model, open_model(model), recipe, None, pruned=True)
+    weights = open_model(model)
+    return _compressed(weights, recipe, None, _copied(model, weights), pruned=True)
+
+
+def finish_trained(model: nn.Module, recipe: Recipe) -> CompressedModel:
+    """Return what `compress_trained` does, and make that model its module: nobody else may use it any more."""
+    return _compressed(open_model(model), recipe, None, (model, writer(model)), pruned=True)
+
+
+def trained_nbytes(model: nn.Module, recipe: Recipe) -> int:
+    """Return the bytes of what `compress_trained` returns.
+
+    Raises:
+        FileError: for a tensor that no file can hold.
+    """
+    weights = open_model(model)
+    encoded, _ = encode_layers(weights, recipe, pruned=True)
+    return pack(weights, recipe, encoded).nbytes
 
 
 def compress_to(
     model: nn.Module, recipe: Recipe, known: Sketch | None, given: Mapping[str, EncodedTensor]
 ) -> CompressedModel:
     """Return a model compressed by a recipe, with the codes of some layers, by name, chosen already."""
-    return _compressed(model, open_model(model), recipe, known, given=given)
+    weights = open_model(model)
+    return _compressed(weights, recipe, known, _copied(model, weights), given=given)
+
+
+def _copied(model: Source, weights: ModelTensors) -> tuple[nn.Module | None, Write | None]:
+    """Return a copy of a module without the weights that are compressed, and what gives it those; else nothing."""
+    return copied_without(model, [e.name for e in weights.layers]) if isinstance(model, nn.Module) else (None, None)
 
 
 def _compressed(
-    model: Source,
     weights: ModelTensors,
     recipe: Recipe,
     known: Sketch | None,
+    into: tuple[nn.Module | None, Write | None],
     pruned: bool = False,
     given: Mapping[str, EncodedTensor] = MappingProxyType({}),
 ) -> CompressedModel:
-    # first, so that a module that cannot be copied is refused before the work; layers are written into it as they are
-    # done
-    new = copied(model) if isinstance(model, nn.Module) else None
-    write = None if new is None else writer(new)
+    # a module that cannot be copied was refused before the work; layers are written into its copy as they are done
+    new, write = into
     encoded, estimate = encode_layers(weights, recipe, known, write=write, pruned=pruned, given=given)
     packed = pack(_snapshot(weights, encoded), recipe, encoded)
     if new is not None:
@@ -536,7 +569,7 @@ def _compressed(
     return CompressedModel(packed, new, estimate)
 
 
-def _compressed_to(
+def _compressed_to_file(
     path: str | os.PathLike[str], weights: ModelTensors, recipe: Recipe, given: Sketch | None
 ) -> CompressedModel:
     """Write a compressed model to a file as its layers are done, and return what reads them from there."""

@@ -163,11 +163,27 @@ def copied(model: nn.Module) -> nn.Module:
     Raises:
         ModelError: if it cannot be copied.
     """
+    return copied_without(model, ())[0]
+
+
+def copied_without(model: nn.Module, names: Iterable[str]) -> tuple[nn.Module, Write]:
+    """Return a copy of a model (see `copied`) whose parameters of these names are still to be given, and what does so.
+
+    A tensor that is given becomes the parameter itself, without a copy, where it fits and shares no memory: whoever
+    gives it must not use it any more.
+    """
     try:
         with torch.inference_mode(False), torch.no_grad():
             # deepcopy refuses these: weights that a hook makes again before each call, activations that are remembered
             memo = {id(tensor): tensor.detach().clone() for tensor in _computed(model)}
-            new = copy.deepcopy(model, memo | _sharing(model))
+            shared, places = _sharing(model), dict(model.named_parameters(remove_duplicate=False))
+            # memory that nobody has touched costs nothing, and to be given it takes longer than to fill it
+            blank = {
+                name: nn.Parameter(torch.empty_like(places[name]), places[name].requires_grad)
+                for name in names
+                if name in places and type(places[name]) is nn.Parameter and id(places[name]) not in shared
+            }
+            new = copy.deepcopy(model, memo | shared | {id(places[name]): own for name, own in blank.items()})
     except Exception as error:
         raise ModelError(
             f"this {type(model).__name__} cannot be copied ({reason(error)}), and your own model is "
@@ -178,7 +194,23 @@ def copied(model: nn.Module) -> nn.Module:
         if original.requires_grad and not parameter.requires_grad:  # a scripted module's copy forgets it
             parameter.requires_grad_()
     plain_weights(new)
-    return new
+    now, write = dict(new.named_parameters(remove_duplicate=False)), writer(new)
+
+    def give(name: str, tensor: Tensor) -> None:
+        place = blank.get(name)
+        # a scripted module's copy has parameters of its own
+        if place is None or now[name] is not place or not _interchangeable(place, tensor):
+            write(name, tensor)
+        else:
+            place.data = tensor
+
+    return new, give
+
+
+def _interchangeable(place: Tensor, tensor: Tensor) -> bool:
+    """Tell whether a tensor can take the place of a parameter's: in its memory's order, and open to gradients."""
+    alike = (place.device, place.dtype, place.stride()) == (tensor.device, tensor.dtype, tensor.stride())
+    return alike and not tensor.is_inference()
 
 
 def _sharing(model: nn.Module) -> dict[int, Tensor]:

@@ -23,7 +23,7 @@ from ..analysis.macs_and_activation_memory import profile_forward
 from ..analysis.model_tensors import check_refused, open_model
 from ..analysis.parallel import Watch, never
 from ..analysis.run_without_side_effects import call, describe, device_of, reason
-from ..compressed_model import CompressedModel, compress, compress_trained, narrowed_widths
+from ..compressed_model import CompressedModel, compress, finish_trained, narrowed_widths, trained_nbytes
 from ..compression.apply_recipe import copied, encode_layers, fill
 from ..compression.channel_pruning import ChannelRounds
 from ..compression.narrow_modules import narrow_to
@@ -73,14 +73,15 @@ class Trainer:
         # of gradual pruning: how much of the recipe's sparsity is reached
         self._share = 0.0
         self._macs: Mapping[str, int] | None = None
-        check_refused(open_model(spec.model, only_to_look=True))
+        weights = open_model(spec.model, only_to_look=True)
+        check_refused(weights)
         self._original = copied(spec.model)  # what results are made of: the user's own may be trained on meanwhile
         self._network = copied(spec.model)
         self._device = device_of(self._network)
         self._original_nbytes = (
             spec.source.original_nbytes
             if isinstance(spec.source, CompressedModel)
-            else safetensors_bytes(open_model(spec.model, only_to_look=True).saved)
+            else safetensors_bytes(weights.saved)
         )
         self._checkpoint = None if spec.checkpoint is None else Checkpoint(spec, self._original)
         self._remembered: dict[int, dict[str, Any]] = {}
@@ -93,7 +94,7 @@ class Trainer:
                     "out, or remove them first, with compress, and retrain the result"
                 )
             self._narrowing = ChannelRounds(self._original, self._example())
-        self._sizes = {entry.name: entry.numel for entry in open_model(spec.model, only_to_look=True).entries}
+        self._sizes = {entry.name: entry.numel for entry in weights.entries}
         if self._checkpoint is not None and (earlier := spec.resumes_from) is not None:
             saved = self._checkpoint.read(earlier)
             fill(self._network, saved.now.items())
@@ -143,7 +144,7 @@ class Trainer:
         if self._narrowing is not None:
             narrowed = narrowed_widths(self._narrowing.channels, self._left[best.round], self._original_nbytes)
         return replace(
-            compress_trained(model, self.spec.recipes[best.round]),
+            finish_trained(model, self.spec.recipes[best.round]),
             provenance=self.spec.provenance(best.round, best.epoch),
         ).with_widths(narrowed)
 
@@ -179,13 +180,13 @@ class Trainer:
             optimizer = self.train_step.optimizer
             # its groups and rates follow from the stage; what a checkpoint holds is what it remembers of each parameter
             optimizer.load_state_dict({**optimizer.state_dict(), "state": self._remembered})
-        packed = compress_trained(self._network, recipe)
+        nbytes = trained_nbytes(self._network, recipe)
         self._now = replace(
             self._now,
             round=number + 1,
             sparsity=held.sparsity(),
-            nbytes=packed.nbytes,
-            ratio=self._original_nbytes / packed.nbytes,
+            nbytes=nbytes,
+            ratio=self._original_nbytes / nbytes,
         )
         return self._tell("prune", epoch=self.log.epoch, step=0, loss=None, train=None)
 
@@ -257,6 +258,8 @@ class Trainer:
                         f"{name!r} is no longer finite: the learning rate is too high, or a batch is broken"
                     )
             self._now = replace(self._now, sparsity=held.sparsity())
+            if self.spec.eval_data is None:
+                return None
             with held.as_saved():  # what is scored is what the file will hold
                 return (yield from self._score(self._network, self.spec.provenance(number, epoch + 1), number, epoch))
 
