@@ -42,11 +42,15 @@ class Layout:
 
     def rows(self, tensor: Tensor) -> Tensor:
         """Return a tensor as its matrix ``[rows, columns]``, contiguous: a view wherever memory allows one."""
+        if self.channels == (0,):  # as nearly always: no axis moves
+            return tensor.reshape(self.matrix(tensor.shape)).contiguous()
         split = self._split(tensor.shape)
         return tensor.reshape(split).permute(self._order(split)).reshape(self.matrix(tensor.shape)).contiguous()
 
     def restored(self, rows: Tensor, shape: Shape) -> Tensor:
         """Undo `rows`: return what was given row by row in the tensor's own shape, contiguous."""
+        if self.channels == (0,):
+            return rows.reshape(shape).contiguous()
         ordered, back = self.unfolding(shape)
         return rows.reshape(ordered).permute(back).reshape(shape).contiguous()
 

@@ -6,6 +6,7 @@ holds them (docs/format.md). The file itself is written in `files`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
@@ -386,9 +387,12 @@ def on_grid(layer: LayerWeights, grid: Grid) -> Tensor:
 
     What `encode_layer` gives, without codes: training does this at every step.
     """
+    cuts = list(layer.cuts())
+    if len(cuts) == 1 and grid.floats is None:  # of most layers; of plain floats it may be the layer's own memory
+        return layer.layout.restored(grid.effective(layer.piece(*cuts[0]), layer), layer.shape)
     out = torch.empty_like(layer.flat)
-    for piece in layer.pieces():
-        out[piece.weights] = grid.effective(piece, layer)
+    for cut in cuts:
+        out[cut[0]] = grid.effective(layer.piece(*cut), layer)
     return layer.layout.restored(out, layer.shape)
 
 
@@ -416,7 +420,10 @@ def fit(layer: LayerWeights) -> Grid:
             wanted = "none" if length is None else f"{length} {dtype_name(dtype)}"
             raise _failed(coder, layer, f"fitted {describe(found)} as {name}, expected {wanted}")
         # weights that a diverging training left are no fault of the quantizer, and told by whoever sketches them
-        if name != "zeros" and not bool(found.isfinite().all()) and bool(layer.flat.isfinite().all()):
+        # (a sum takes half as long as a look at each number, and is finite where these are, but for the largest ones)
+        if name == "zeros" or math.isfinite(float(found.sum())):
+            continue
+        if not bool(found.isfinite().all()) and bool(layer.flat.isfinite().all()):
             raise _failed(coder, layer, f"fitted {name} that are NaN or infinite")
     return grid
 
@@ -574,6 +581,8 @@ def as_stored(scales: Tensor, plan: Plan, short: Tensor | None = None) -> Tensor
         top = torch.where(short[scales.argmax()], (nudged.view(torch.int32) & ~0x7FF).view(torch.float32), top)
     if len(scales) == 1:
         return top[None]
+    if not has_zero_points(plan):  # a word is then a whole float16 number, and need not be made to read it
+        return _floats(_wanted(scales, top).to(torch.float16), top)
     return scales_of_words(scale_words(scales, top, plan), top, plan)
 
 
@@ -584,7 +593,7 @@ def scale_words(scales: Tensor, top: Tensor, plan: Plan) -> Tensor:
     bits of the mantissa are left out. Steps of an asymmetric grid are rounded down: then the outermost weights take the
     first and the last of its codes, and effective weights, compressed once more, stay what they are.
     """
-    wanted = scales / torch.where(top > 0, top, 1.0) * UNIT
+    wanted = _wanted(scales, top)
     halves = wanted.to(torch.float16)
     # positive halves: the sign bit is free, and int16 as good as uint16, of which torch can do little
     patterns = halves.view(torch.int16).int()
@@ -595,7 +604,17 @@ def scale_words(scales: Tensor, top: Tensor, plan: Plan) -> Tensor:
 
 def scales_of_words(words: Tensor, top: Tensor, plan: Plan) -> Tensor:
     """Undo `scale_words`, except for what it rounded."""
-    return (words << _spare_bits(plan)).to(torch.int16).view(torch.float16).float().div_(UNIT).mul_(top)
+    return _floats((words << _spare_bits(plan)).to(torch.int16).view(torch.float16), top)
+
+
+def _wanted(scales: Tensor, top: Tensor) -> Tensor:
+    """Return scales in units in which the largest is `UNIT`."""
+    return scales / torch.where(top > 0, top, 1.0) * UNIT
+
+
+def _floats(halves: Tensor, top: Tensor) -> Tensor:
+    """Return scales from their float16 numbers."""
+    return halves.float().div_(UNIT).mul_(top)
 
 
 def with_zero_points(words: Tensor, zeros: Tensor | None, plan: Plan) -> Tensor:

@@ -68,13 +68,17 @@ class SharedWeights:
 
 @dataclass(slots=True, eq=False)
 class _ConstrainedLayer:
-    """One compressible tensor; `keep` and its like in numbers, `mask`, are of its shape, None while all is kept."""
+    """One compressible tensor; `keep` and its like in numbers, `mask`, are of its shape, None while all is kept.
+
+    `kept_rows` is `keep` as codes are made: row by row.
+    """
 
     entry: TensorEntry
     plan: Plan
     parameter: nn.Parameter
     keep: Tensor | None = None
     mask: Tensor | None = None
+    kept_rows: Tensor | None = None
     shared: SharedWeights | None = None
     beyond: Tensor | None = None
 
@@ -85,8 +89,7 @@ class _ConstrainedLayer:
 
     def layer(self) -> LayerWeights:
         """Return the weights with their survivors marked, ready for rounding."""
-        keep = None if self.keep is None else self.entry.layout.rows(self.keep)
-        return layer_of(self.entry, keep, self.plan)
+        return layer_of(self.entry, self.kept_rows, self.plan)
 
     def effective(self) -> Tensor:
         """Return the weights its file will hold, and note in `beyond` which of the trained ones lie off the grid."""
@@ -125,6 +128,7 @@ class WeightConstraints:
         for layer, keep in zip(self._layers, masks, strict=True):
             layer.keep = None if keep is None else keep.to(layer.parameter.device)
             layer.mask = None if layer.keep is None else layer.keep.to(layer.parameter.dtype)
+            layer.kept_rows = None if layer.keep is None else layer.entry.layout.rows(layer.keep)
             if layer.keep is not None:
                 layer.parameter.masked_fill_(~layer.keep, 0)
         self.settle()
@@ -282,10 +286,10 @@ def _beyond(layer: LayerWeights, grid: Grid) -> Tensor | None:
     """Return which weights lie outside of their grid, bool of the layer's shape; None where none can."""
     if layer.plan.bits > 8:
         return None
-    out = torch.empty(len(layer.flat), dtype=torch.bool, device=layer.flat.device)
+    found = []
     for piece in layer.pieces():
         beyond = layer.plan.coder.beyond(piece, grid)
         if beyond is None:
             return None
-        out[piece.weights] = layer.groups.flat(beyond)
-    return layer.layout.restored(out, layer.shape)
+        found.append(layer.groups.flat(beyond))
+    return layer.layout.restored(torch.cat(found), layer.shape)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, ClassVar, Final
 
 import torch
@@ -308,9 +309,16 @@ def _squared_errors(layer: LayerWeights, plan: UniformPlan, step: Tensor, zero: 
 def step_sizes(low: Tensor, high: Tensor, plan: UniformPlan) -> Tensor:
     """Return the step of a linear grid of 2 bits or more over each group's [low, high], before rounding for storage."""
     if plan.symmetric:
-        return torch.maximum(-low, high) / high.new_tensor(offset(plan.bits))  # by a number, a GPU would be an ulp off
-    levels = high.new_tensor(2**plan.bits - 1)
+        return torch.maximum(-low, high) / _number(offset(plan.bits), high.device)
+    levels = _number(2**plan.bits - 1, high.device)
     return torch.sub(high / levels, low / levels)  # divided first: the difference alone could overflow
+
+
+@cache
+def _number(value: int, device: torch.device) -> Tensor:
+    """Return a number as a tensor: divided by a Python number, a GPU would be an ulp off."""
+    with torch.inference_mode(False):  # it outlives the mode in which it is first asked for
+        return torch.tensor(float(value), dtype=torch.float32, device=device)
 
 
 def zero_points(low: Tensor, scales: Tensor, plan: UniformPlan) -> Tensor:
@@ -320,6 +328,10 @@ def zero_points(low: Tensor, scales: Tensor, plan: UniformPlan) -> Tensor:
 
 def _extent(layer: LayerWeights) -> tuple[Tensor, Tensor]:
     """Return the smallest and the largest of each group's survivors and zero, float32 ``[groups]`` each."""
+    cuts = list(layer.cuts())
+    if len(cuts) == 1:  # most layers are small, and of those every call counts, at each step of a training
+        x = layer.piece(*cuts[0]).x
+        return x.amin(1).clamp_(max=0), x.amax(1).clamp_(min=0)
     low = torch.zeros(layer.groups.count, device=layer.flat.device)
     high = torch.zeros_like(low)
     for piece in layer.pieces():
