@@ -20,7 +20,7 @@ from shrinkwidget.analysis.estimate import estimate
 from shrinkwidget.analysis.model_tensors import ModelTensors, open_model
 from shrinkwidget.analysis.sketch import sketch
 from shrinkwidget.compressed_model import CompressedModel, compress, load
-from shrinkwidget.compression.apply_recipe import decoded_state, encode_layers
+from shrinkwidget.compression.apply_recipe import copied_without, decoded_state, encode_layers
 from shrinkwidget.errors import FileError, ModelError, RecipeError
 from shrinkwidget.recipe import Keep, Recipe
 
@@ -393,3 +393,27 @@ def test_layers_taken_one_after_the_other_as_on_a_gpu_give_the_same(monkeypatch:
     assert sketch(demo.model()).encode() == looked
     for name, value in expected.state_dict().items():
         assert torch.equal(found.state_dict()[name], value)
+
+
+def test_weights_that_are_written_over_are_given_without_a_copy() -> None:
+    first, second, third = nn.Linear(4, 3), nn.Linear(3, 4), nn.Linear(4, 2)
+    second.weight = nn.Parameter(first.weight.detach().t())  # looks at the same memory
+    model = nn.Sequential(first, second, third)
+    new, give = copied_without(model, ["0.weight", "2.weight"])
+    tied, own = torch.randn(3, 4), torch.randn(2, 4)
+    give("0.weight", tied)
+    give("2.weight", own)
+    now = dict(new.named_parameters())
+    assert now["2.weight"].data_ptr() == own.data_ptr()
+    assert now["2.weight"].requires_grad
+    assert torch.equal(now["0.weight"], tied)
+    assert torch.equal(now["1.weight"], tied.t())  # still tied
+    assert now["0.weight"].data_ptr() != tied.data_ptr()
+    assert torch.equal(now["2.bias"], third.bias)
+
+
+def test_weights_of_another_order_in_memory_keep_it() -> None:
+    model = nn.Sequential(nn.Conv2d(4, 3, 3)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    small = compress(model, bits=4).model
+    assert small is not None
+    assert small.get_parameter("0.weight").stride() == model[0].weight.stride() != (36, 9, 3, 1)

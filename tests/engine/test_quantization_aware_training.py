@@ -18,6 +18,7 @@ from shrinkwidget.recipe import Keep, Recipe
 from shrinkwidget.training.retrain import retrain
 from shrinkwidget.training.schedules_and_methods import FineTune
 from shrinkwidget.training.training_loop import Trainer
+from shrinkwidget.training.weight_constraints import WeightConstraints
 
 from .packed_file_helpers import recipes, same_bits
 from .training_helpers import TEST, TRAIN, mlp, points, told, trainer
@@ -153,3 +154,18 @@ def test_weights_of_every_dtype_are_trained_as_they_are_compressed(grid: dict[st
     small = compress(mlp().to(dtype), Recipe(sparsity=0.5, **grid))
     data = (x.to(dtype), y)
     assert_trained_as_compressed(trainer(small, FineTune(2, lr=0.02), data, data, batch_size=32), small)
+
+
+def test_without_test_data_weights_are_rounded_once_a_step_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    rounded = 0
+    to_effective = WeightConstraints.to_effective
+
+    def counting(held: WeightConstraints) -> list[Tensor]:
+        nonlocal rounded
+        rounded += 1
+        return to_effective(held)
+
+    monkeypatch.setattr(WeightConstraints, "to_effective", counting)
+    train = demo.few(per_class=8)
+    retrain(compress(demo.model(), bits=4), train, epochs=3, batch_size=40)
+    assert rounded == 3 * 2
