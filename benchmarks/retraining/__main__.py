@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Final
 
-PARTS: Final = ("headline", "lenet", "fashion", "overhead", "figure")
+PARTS: Final = ("headline", "settings_search", "narrow_race", "lenet", "fashion", "overhead", "figure")
 HERE: Final = Path(__file__).parent
 
 
@@ -19,7 +19,7 @@ def main() -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: each process has one core
     import torch
 
-    from . import accuracy_curves, overhead, plot, results_tables, smallest_file
+    from . import accuracy_curves, narrow_race, overhead, plot, results_tables, settings_search, smallest_file
     from .result_cells import Store, run
 
     torch.set_num_threads(1)
@@ -28,10 +28,16 @@ def main() -> None:
         return
     start = time.monotonic()
     path = asked.to / f"{asked.part}.json"
+    if asked.part == "narrow_race":
+        print(narrow_race.measure(path, rounds=2 if asked.quick else narrow_race.ROUNDS))
+        return
     if asked.part == "headline":
         store = Store(path, smallest_file.settings(asked.quick))
         tasks = smallest_file.tasks(smallest_file.settings(asked.quick), asked.seeds, asked.quick, asked.method)
         run(tasks, store, asked.jobs)
+    elif asked.part == "settings_search":
+        store = Store(path, settings_search.settings(asked.quick))
+        run(settings_search.tasks(settings_search.settings(asked.quick), asked.method), store, asked.jobs)
     elif asked.part == "overhead":
         store = Store(path, overhead.settings(asked.quick))
         run(overhead.tasks(asked.data, 1 if asked.quick else overhead.TURNS), store, 1)
@@ -39,7 +45,11 @@ def main() -> None:
         setup = accuracy_curves.setup_of(asked.part, asked.quick)
         store = Store(path, accuracy_curves.settings(setup))
         run(accuracy_curves.tasks(setup, asked.data, asked.seeds, asked.quick), store, asked.jobs)
-    summaries = {"headline": smallest_file.summary, "overhead": overhead.summary}
+    summaries = {
+        "headline": smallest_file.summary,
+        "settings_search": settings_search.summary,
+        "overhead": overhead.summary,
+    }
     store.close(summaries.get(asked.part, accuracy_curves.summary)(store.cells), time.monotonic() - start)
     print(results_tables.markdown(asked.part, store.summary))
 
@@ -49,7 +59,9 @@ def _asked() -> argparse.Namespace:
     parser.add_argument("part", choices=PARTS, metavar="PART", help=", ".join(PARTS))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--quick", action="store_true", help="seconds instead of minutes; the figures mean nothing")
-    parser.add_argument("--method", action="append", default=[], help="of the headline, only this; repeat it")
+    parser.add_argument(
+        "--method", action="append", default=[], help="of the headline or the search, only this; repeat it"
+    )
     parser.add_argument("--jobs", type=int, default=2, help="processes, of one thread each")
     parser.add_argument(
         "--data", type=Path, default=Path("../shared/data"), help="the folder of mnist and fashion-mnist"

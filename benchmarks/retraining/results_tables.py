@@ -10,7 +10,8 @@ Rows = Sequence[dict[str, Any]]
 
 def markdown(part: str, summary: Rows) -> str:
     """Return the table of a part."""
-    return {"headline": _headline, "overhead": _overhead}.get(part, _curves)(summary)
+    tables = {"headline": _headline, "settings_search": _search, "overhead": _overhead}
+    return tables.get(part, _curves)(summary)
 
 
 def _headline(summary: Rows) -> str:
@@ -29,6 +30,12 @@ def _headline_row(row: dict[str, Any]) -> tuple[str, ...]:
         f"{row['ratio']['mean']:.0f}× (least {row['ratio']['least']:.0f}×)",
         f"{row['seconds']['median']:.0f} s",
     )
+
+
+def _search(summary: Rows) -> str:
+    head = ("settings", "networks", "wrong of 287", "cross-entropy", "copies wrong", "cross-entropy of copies")
+    figures = ("networks", "wrong", "cross-entropy", "copies wrong", "copies cross-entropy")
+    return _table(head, [(row["method"], *(f"{row[name]:g}" for name in figures)) for row in summary])
 
 
 def _overhead(summary: Rows) -> str:

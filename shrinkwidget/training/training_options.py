@@ -40,6 +40,8 @@ class Distillation:
     """Knowledge distillation from a teacher (Hinton, Vinyals, Dean, arXiv 1503.02531).
 
     The loss is weight · T² · KL(teacher's softmax(z/T) ‖ student's) + (1 − weight) · the loss of the labels.
+    With weight 1 labels do not count, and `augment` may show what has none, such as two images laid over each other
+    (mixup, arXiv 1710.09412): a small network trained for long learns most that way (arXiv 2106.05237).
 
     Args:
         teacher: the dense model, usually; it is copied, and runs in eval mode.

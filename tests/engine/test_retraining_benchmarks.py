@@ -11,10 +11,21 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.retraining import accuracy_curves, overhead, plot, results_tables, smallest_file
+import shrinkwidget as sw
+from benchmarks.retraining import (
+    accuracy_curves,
+    narrow_race,
+    overhead,
+    plot,
+    results_tables,
+    settings_search,
+    smallest_file,
+)
 from benchmarks.retraining.result_cells import Store, Task, run
 from shrinkwidget import demo
 from shrinkwidget.demo.write_weights import train
+
+README = Path(smallest_file.__file__).parents[2].joinpath("README.md").read_text("utf-8")
 
 
 @pytest.fixture(autouse=True)
@@ -40,6 +51,61 @@ def test_the_headline_counts_every_image_once_and_resumes(tmp_path: Path) -> Non
     run([Task(_never, (), todo[0].keys)], again, 1)
     with pytest.raises(SystemExit, match="other settings"):
         Store(tmp_path / "headline.json", smallest_file.settings(quick=False))
+
+
+def test_the_stored_headline_is_what_its_cells_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(smallest_file, "FOLDS", 5)
+    path = Path(smallest_file.__file__).with_name("headline.json")
+    store = Store(path, smallest_file.settings(quick=False))  # refuses a file made with other settings
+    assert smallest_file.summary(store.cells) == store.summary
+    assert all(f"| {_points(row)} |" in README for row in store.summary)
+
+
+def _points(row: dict[str, Any]) -> str:
+    low, high = row["difference, 95 % over images"]
+    found = f"{100 * row['difference']['mean']:+.2f} ({100 * low:+.2f} … {100 * high:+.2f})"
+    return found.replace("-", "−").replace("+0.00)", "0.00)")
+
+
+def test_mixed_batches_lie_between_the_images_they_are_mixed_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(smallest_file, "augmented", lambda images: images)
+    images = torch.eye(64).view(64, 1, 8, 8)  # of one bright pixel each
+    mixed = smallest_file.augmented_and_mixed(images, share=1.0)
+    assert torch.allclose(mixed.sum((1, 2, 3)), torch.ones(64))
+    assert int((mixed > 0).sum()) > 100
+    assert torch.equal(smallest_file.augmented_and_mixed(images, share=0.0), images)
+
+
+def test_settings_are_searched_by_images_that_are_never_trained_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, seen, dense = settings_search.settings(quick=True), [], smallest_file.dense
+
+    def watched(train: smallest_file.Pair, epochs: int, seed: int) -> demo.DigitNet:
+        seen.append(train)
+        return dense(train, epochs, seed)
+
+    monkeypatch.setattr(smallest_file, "dense", watched)
+    store = Store(tmp_path / "settings_search.json", asked)
+    run(list(settings_search.tasks(asked, list(asked["candidates"])[:1]))[:1], store, 1)
+    trained_on, judged_by = (set(map(bytes, images.numpy())) for images in (seen[0][0], demo.data("valid")[0]))
+    assert not trained_on & judged_by
+    (row,) = settings_search.summary(store.cells)
+    assert 0 <= row["wrong"] <= 287
+    assert 0 <= row["copies wrong"] <= 287 * settings_search.COPIES
+    assert row["method"] in results_tables.markdown("settings_search", [row])
+
+
+def test_the_stored_race_is_of_the_headlines_narrow_network() -> None:
+    found = json.loads(Path(narrow_race.__file__).with_name("narrow_race.json").read_text("utf-8"))
+    channels = smallest_file.SETTINGS[found["setting"]]["channels"][0]
+    narrow = sw.compress(demo.model(), channels=channels, bits=32, example=demo.data("test")[0][:1])
+    assert found["setting"] == smallest_file.NARROW
+    assert narrow.original_macs is not None
+    assert narrow.macs is not None
+    assert narrow.original_macs / narrow.macs == pytest.approx(found["fewer multiply-accumulates"], abs=0.01)
+    faster = {at["batch"]: at["times"][1]["cpu"]["value"] for at in found["race"]["batches"]}
+    assert f"{faster[32]:.1f}× as fast in ONNX Runtime at batch 32" in README
 
 
 def test_the_dense_network_is_trained_as_the_demo_is() -> None:
