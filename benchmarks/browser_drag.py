@@ -26,12 +26,13 @@ FRAME, FAST_FRAME = 16.7, 8.3  # ms at 60 and at 120 Hz
 EXPLORE = f"""
 import sys
 sys.path.insert(0, {str(ROOT)!r})
+import torch
 import shrinkwidget as sw
 from benchmarks.benchmark_models import deep, resnet50
-model = {{model}}()
-ex = sw.explore(model)
+ex = sw.explore({{model}}(), example=torch.zeros({{shape}}))
 ex
 """
+IMAGE, VECTOR = "1, 3, 64, 64", "1, 288"
 
 HOMEMADE = f"""
 import sys
@@ -73,12 +74,14 @@ def rows(calm: Calm) -> Iterator[Row]:
     """Yield the rows of this part."""
     with lab_and_browser() as (running, browser):
         homemade = _homemade(_open(running, browser, "homemade", HOMEMADE), calm)
-        page = _explorer(_open(running, browser, "resnet50", EXPLORE.format(model="resnet50")))
+        page = _explorer(_open(running, browser, "resnet50", EXPLORE.format(model="resnet50", shape=IMAGE)))
         yield _drag_row("54 layers, 25.5 M weights", page, calm, FAST_FRAME, homemade)
         yield _release_row(page, calm)
+        yield _channel_row("54 layers, 37 widths", page, calm)
         page.book.shut_down()
-        page = _explorer(_open(running, browser, "deep", EXPLORE.format(model="deep")))
+        page = _explorer(_open(running, browser, "deep", EXPLORE.format(model="deep", shape=VECTOR)))
         yield _drag_row("300 layers, 22 M weights", page, calm, FRAME)
+        yield _channel_row("300 layers, 299 widths", page, calm)
         page.book.shut_down()
 
 
@@ -114,10 +117,23 @@ def _explorer(book: Notebook) -> ExplorerPage:
     return page
 
 
-def _drag_row(words: str, page: ExplorerPage, calm: Calm, limit: float, homemade: Figure | None = None) -> Row:
-    sweep(
-        page.book.page, page.slider, 0.1, 0.9, MOVES // 10
-    )  # what is first is slower: code is compiled, caches are filled
+def _channel_row(words: str, page: ExplorerPage, calm: Calm) -> Row:
+    """Drag the share of channels, with no weight pruned: every width, and what every layer is drawn of, changes."""
+    page.part("channels").wait_for(timeout=LONG)
+    page.slide_to(0)
+    return _drag_row(words, page, calm, FRAME, slider="channels")
+
+
+def _drag_row(
+    words: str,
+    page: ExplorerPage,
+    calm: Calm,
+    limit: float,
+    homemade: Figure | None = None,
+    slider: str = "sparsity",
+) -> Row:
+    # what is first is slower: code is compiled, caches are filled
+    sweep(page.book.page, page.part(slider), 0.1, 0.9, MOVES // 10)
     take(page.book.page, "moves")
     session = page.book.page.context.new_cdp_session(page.book.page)
     session.send("Performance.enable", {"timeDomain": "threadTicks"})
@@ -126,12 +142,12 @@ def _drag_row(words: str, page: ExplorerPage, calm: Calm, limit: float, homemade
         page.settled_bytes()
         calm()
         before = _main_thread_ms(session)
-        sweep(page.book.page, page.slider, *((0.1, 0.9) if burst % 2 else (0.9, 0.1)), BURST)
+        sweep(page.book.page, page.part(slider), *((0.1, 0.9) if burst % 2 else (0.9, 0.1)), BURST)
         spent += _main_thread_ms(session) - before
         moves += take(page.book.page, "moves")
     parts = {name: Figure(tuple(move[name] for move in moves)) for name in ("total", "frame", "queued")}
     return Row(
-        f"slider event to charts painted, {words}",
+        f"{slider} slider event to charts painted, {words}",
         parts["total"],
         "ms",
         "p95",

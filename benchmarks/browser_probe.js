@@ -1,7 +1,8 @@
 // Runs in the page: notes for every slider event when its frame began and when everything it changed was painted.
 (view) => {
   const part = (name) => view.querySelector(`[data-testid='${name}']`);
-  const [slider, ridge, size] = ["sparsity", "ridge-canvas", "size-now"].map(part);
+  const [ridge, size] = ["ridge-canvas", "size-now"].map(part);
+  const sliders = ["sparsity", "channels"]; // the second is there once the kernel knows which channels can go
   const probe = { moves: [], settled: [], changes: [] };
   let open = null;
 
@@ -26,7 +27,7 @@
   window.addEventListener(
     "input",
     (event) => {
-      if (event.target !== slider || open) return;
+      if (!view.contains(event.target) || !sliders.includes(event.target.dataset.testid) || open) return;
       const move = { start: performance.now(), stamp: event.timeStamp, frame: 0 };
       open = move;
       requestAnimationFrame(() => {

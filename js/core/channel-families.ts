@@ -220,29 +220,75 @@ function narrowedLayer(
   { patterns }: Sketch,
 ): LayerSketch {
   if (shape.every((n, dim) => n === dense[dim])) return layer;
-  const rows = rowsOf(shape, layout);
-  const n = size(shape);
-  const share = n / layer.n;
-  const blocks = patterns.map((pattern, p) =>
-    layer.zeros > 0 ? roundHalfEven(layer.blocks[p] * share) : blockCount(rows, n / rows, pattern),
-  );
-  const { index, name, label, dtype, itemsize, lossless, half, aliases, absmax, relative, survival } = layer;
-  return {
-    ...{ index, name, label, dtype, itemsize, lossless, half, aliases, absmax, relative, survival },
-    ...{ shape, rows, n, share, blocks },
-    width: roundHalfEven((layer.width * rows) / layer.rows),
-    zeros: roundHalfEven(layer.zeros * share),
-    negative_zeros: roundHalfEven(layer.negative_zeros * share),
-    get energy() {
-      return layer.energy * share;
-    },
-    get values() {
-      return layer.values;
-    },
-    get magnitudes() {
-      return layer.magnitudes;
-    },
-  };
+  return new NarrowedLayer(layer, shape, rowsOf(shape, layout), patterns);
+}
+
+/**
+ * A layer without some of its channels. A class, as a drag makes one of every layer for each of its frames: literals that
+ * spread others and have getters take ten times as long.
+ */
+class NarrowedLayer implements LayerSketch {
+  readonly index: number;
+  readonly name: string;
+  readonly label: string;
+  readonly dtype: string;
+  readonly itemsize: number;
+  readonly lossless: boolean;
+  readonly half: LayerSketch["half"];
+  readonly aliases: readonly string[];
+  readonly absmax: number;
+  readonly relative: LayerSketch["relative"];
+  readonly survival: LayerSketch["survival"];
+  readonly n: number;
+  readonly share: number;
+  readonly width: number;
+  readonly zeros: number;
+  readonly negative_zeros: number;
+  readonly blocks: readonly number[];
+  readonly #dense: LayerSketch;
+
+  constructor(
+    dense: LayerSketch,
+    readonly shape: Shape,
+    readonly rows: number,
+    patterns: Sketch["patterns"],
+  ) {
+    this.#dense = dense;
+    this.index = dense.index;
+    this.name = dense.name;
+    this.label = dense.label;
+    this.dtype = dense.dtype;
+    this.itemsize = dense.itemsize;
+    this.lossless = dense.lossless;
+    this.half = dense.half;
+    this.aliases = dense.aliases;
+    this.absmax = dense.absmax;
+    this.relative = dense.relative;
+    this.survival = dense.survival;
+    const n = size(shape);
+    const share = n / dense.n;
+    this.n = n;
+    this.share = share;
+    this.width = roundHalfEven((dense.width * rows) / dense.rows);
+    this.zeros = roundHalfEven(dense.zeros * share);
+    this.negative_zeros = roundHalfEven(dense.negative_zeros * share);
+    this.blocks = patterns.map((pattern, p) =>
+      dense.zeros > 0 ? roundHalfEven(dense.blocks[p] * share) : blockCount(rows, n / rows, pattern),
+    );
+  }
+
+  get energy() {
+    return this.#dense.energy * this.share;
+  }
+
+  // Tables are decoded when they are first asked for.
+  get values() {
+    return this.#dense.values;
+  }
+
+  get magnitudes() {
+    return this.#dense.magnitudes;
+  }
 }
 
 /** How many rows a tensor of this shape has; `layout` is `[groups, axis…]`, output channels first if there is none. */
