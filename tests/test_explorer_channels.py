@@ -195,6 +195,7 @@ def test_the_page_exports_what_is_shown_and_can_stop_it(explorer: Explorer, tmp_
 
 def test_what_is_not_installed_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shrinkwidget.exports.exporter.find_spec", lambda _name: None)
+    assert [one["target"] for one in export_targets()] == ["onnx", "openvino", "executorch", "gguf"]
     for one in export_targets():
         words = rf'an export to {one["target"]} needs \w+: pip install "shrinkwidget\[\w+\]"'
         assert re.match(words, one["missing"])

@@ -32,6 +32,9 @@ from .xnnpack_graphs import ALIGNMENT, Constant, PteFile
 _GROUP: Final = 32
 """Groups that share a scale are multiples of so many weights (XNNPACK's kernels of blocks)."""
 
+_TURNED: Final = "ᵀ"
+"""What the place of a matrix ends in that the file holds transposed."""
+
 
 @register_exporter
 @dataclass(frozen=True)
@@ -66,6 +69,8 @@ class ExecuTorch(Exporter):
             raise ArgumentError("export(activations=8) to executorch needs integer weights: leave weights= out")
         found = traced(job, most=max(2, self.max_batch))
         file = PteFile(_lowered(job, found.program))
+        for graph in file.graphs:
+            graph.turn_matrices()
         held = _by_content(file.constants())
         used = _used(found.program)
         stored, places, unused, why_floats = {}, {}, [], Counter[str]()
@@ -75,14 +80,16 @@ class ExecuTorch(Exporter):
                 unused.append(record.name)
                 continue
             expected = job.packed.state_dict()[name]
-            constants = held.get(_digest(expected)) or held.get(_digest(expected.mT) if expected.ndim > 1 else "")
+            constants, turned = held.get(_digest(expected)), ""
+            if not constants and expected.ndim == 2:  # of a product with a matrix, its transpose
+                constants, turned = held.get(_digest(expected.mT)), _TURNED
             if not constants:
                 raise ModelError(
                     f"ExecuTorch's lowering computes with something else than {quoted(name)} as it is, so nothing was "
                     f"written: export another part of the model, or to another target"
                 )
             stored[name] = str(expected.dtype).removeprefix("torch.")
-            places[name] = " ".join(constant.place for constant in constants)
+            places[name] = " ".join(f"{constant.place}{turned}" for constant in constants)
             if self.weights == "auto":
                 how = _integers(record, encoded, constants, dynamic=activations is not None)
                 if isinstance(how, str):
@@ -225,6 +232,11 @@ def _steps_and_scales(record: TensorRecord, encoded: EncodedTensor, blocks: bool
     steps, scales = codes.steps().view(rows, width), encoded.scales.float()
     if int(steps.min()) < -128 or int(steps.max()) > 127:
         return "some are more than 127 steps from zero; with symmetric=True none is"
+    # Of a group that is pruned as a whole the scale is zero, which XNNPACK refuses; any other gives the same zeros.
+    empty = ~groups.blocks(steps.view(-1) != 0).any(1)
+    scales = torch.where(empty, 1.0, scales)
+    if not bool((scales >= torch.finfo(torch.float32).tiny).all()):
+        return "XNNPACK refuses scales as small as some of theirs"
     if groups.count in (1, rows):
         return steps, scales.expand(rows)
     if not blocks or groups.padding or groups.size % _GROUP:
@@ -257,10 +269,12 @@ class _Loaded(OpenedExport):
         constants = {constant.place: constant.tensor for constant in self._file.constants()}
         expected, found = self._job.packed.state_dict(), {}
         for name, places in self._written.values.items():
-            shape = expected[name].shape
-            each = [constants[place] for place in places.split() if place in constants]
-            # of a linear layer torch may have the weight transposed
-            each = [x.reshape(shape) if x.ndim != 2 or x.shape == shape else x.mT for x in each]
+            each = []
+            for place in places.split():
+                constant = constants.get(place.removesuffix(_TURNED))
+                if constant is not None:
+                    turned = constant.mT if place.endswith(_TURNED) else constant
+                    each.append(turned.reshape(expected[name].shape))
             if each:
                 same = all(torch.equal(x, each[0]) for x in each)
                 found[name] = each[0] if same else torch.full_like(each[0], torch.nan)

@@ -27,6 +27,8 @@ ALIGNMENT: Final = 16
 """Bytes that the places of constants are multiples of: what XNNPACK asks for (executorch's own choice is 128)."""
 _IN_NAMED_DATA: Final = 2**64 - 1
 """The offset of a constant that is not in the graph's own blob: it has a key instead."""
+_TRANSPOSED: Final = 1
+"""XNNPACK's flag for weights ``[in, out]``."""
 _KEY: Final = 16
 """Digits of a key: executorch takes all 64 of a SHA-256, twice in the file, which is 3 % of a small one."""
 _NO_VALUE: Final = 2**32 - 1
@@ -99,7 +101,7 @@ class PteFile:
                 # the sizes are torch's, and the values in the order of axes that is told beside them
                 sizes = [tensor.sizes[axis] for axis in tensor.dim_order]
                 back = [tensor.dim_order.index(axis) for axis in range(len(sizes))]
-                yield Constant(f"value {number}", torch.frombuffer(raw, dtype=dtype).reshape(sizes).permute(back))
+                yield Constant(f"value-{number}", torch.frombuffer(raw, dtype=dtype).reshape(sizes).permute(back))
 
     def operators(self) -> list[str]:
         """Return the operators that run outside XNNPACK, with their overloads: ``["aten::mean.dim_out"]``."""
@@ -127,7 +129,7 @@ class Constant:
     """A constant of the file.
 
     Args:
-        place: where it is: ``"graph.value"`` in a graph of XNNPACK's, ``"value n"`` among the program's own.
+        place: where it is: ``"graph.value"`` in a graph of XNNPACK's, ``"value-n"`` among the program's own.
         tensor: its values as they are computed with, codes times scales; the axes of a filter are in torch's order.
         graph: the graph it is in; None for one of the program's own.
         value: the graph's record of it.
@@ -196,6 +198,17 @@ class XnnpackGraph:
                 stored = self._stored(value)
                 values = _axes_of_torch(readers[0], stored) if readers else stored
                 yield Constant(f"{prefix}{tensor.id_out}", values, self, value, readers)
+
+    def turn_matrices(self) -> None:
+        """Give linear layers their weights as ``[out, in]``: of products with a matrix they have them the other way."""
+        for found in list(self.constants("")):
+            tensor = _tensor(found.value)
+            turned = found.is_linear and all(node.xnode_union.flags & _TRANSPOSED for node in found.readers)
+            if turned and tensor.datatype.name == "xnn_datatype_fp32":
+                tensor.dims = tensor.dims[::-1]
+                tensor.constant_buffer_idx = self._add(found.tensor.mT.contiguous().numpy().tobytes())
+                for node in found.readers:
+                    node.xnode_union.flags &= ~_TRANSPOSED
 
     def _stored(self, value: Any) -> Tensor:
         """Return a constant in XNNPACK's order of axes, as float32: codes times scales where it is quantized."""

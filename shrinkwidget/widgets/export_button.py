@@ -15,8 +15,8 @@ from .keep_and_save import Exists
 def export_targets() -> list[dict[str, str]]:
     """Return the targets that there are: name, suffix, and what is missing and how to install it, "" if nothing is."""
     found = []
-    # those first that are run here, so that what is suggested comes with a score
-    for name, exporter in sorted(EXPORTERS.items(), key=lambda item: (not item[1].runs, item[0])):
+    # those first that are run here, so that what is suggested comes with a score, and of them the smallest to install
+    for name, exporter in sorted(EXPORTERS.items(), key=lambda item: (not item[1].runs, item[1].megabytes)):
         missing = ""
         try:
             exporter.require()

@@ -70,7 +70,8 @@ def test_every_kind_of_filter_comes_back_to_the_bit_beside_a_batch_norm(tmp_path
         (dict(bits=8, symmetric=True, granularity="tensor"), "int8, 1 scales"),
         # steps of this grid reach beyond −8…7
         (dict(bits=4), "int8, 64 scales"),
-        (dict(bits=2, sparsity=0.5, symmetric=True), "int4, 64 scales"),
+        # rows that are pruned as a whole, whose scale is zero
+        (dict(bits=2, sparsity=0.995, symmetric=True), "int4, 64 scales"),
         (dict(bits=4, granularity=16), "float32"),
         (dict(bits=3, quantizer="kmeans"), "float32"),
         (dict(bits=16), "float32"),
@@ -154,6 +155,15 @@ def test_a_tied_embedding_is_held_in_both_places(tmp_path: Path) -> None:
     exported = small.export(tmp_path / "m.pte", example=torch.randint(50, (2, 7)))
     assert exported.exact == "1 of 1 tensors exactly"
     assert exported.notes[-1] == "apart from XNNPACK, and slower: 1 × aten::embedding"
+
+
+def test_products_with_a_matrix_are_linear_layers_and_have_integers_too(tmp_path: Path) -> None:
+    conv1d = pytest.importorskip("transformers.pytorch_utils").Conv1D
+    torch.manual_seed(0)
+    model = nn.Sequential(conv1d(16, 16), nn.ReLU(), conv1d(8, 16)).eval()
+    exported = sw.compress(model, bits=4, symmetric=True).export(tmp_path / "m.pte", example=torch.randn(2, 16))
+    assert exported.exact == "2 of 2 tensors exactly"
+    assert [tensor.stored for tensor in exported.tensors] == ["int4, 16 scales", "int4, 8 scales"]
 
 
 def test_a_file_with_another_code_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
