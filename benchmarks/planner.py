@@ -22,6 +22,7 @@ from typing import Any, Final
 import numpy as np
 
 import shrinkwidget as sw
+from shrinkwidget.planning.bit_allocation import allocate
 from shrinkwidget.planning.candidates import OutputJudge, compare, judged
 from shrinkwidget.planning.uniform_recipes import estimated_bytes
 from shrinkwidget.results import Sketch
@@ -32,7 +33,7 @@ from .methods_compared import Subject, accuracy, subjects
 
 FILE: Final = Path(__file__).with_suffix(".json")
 BUDGETS: Final = {
-    "embedded network": (33_000, 34_000, 36_000, 40_000, 48_000),
+    "embedded network": (16_000, 24_000, 33_000, 34_000, 36_000, 40_000, 48_000),
     "ResNet-20, CIFAR-10 as JPEG": (60_000, 80_000, 100_000, 120_000),
 }
 TRAINED: Final = (33_000, 34_000)
@@ -43,7 +44,8 @@ LANGUAGE: Final = sw.Recipe(layers={"transformer.w*": sw.Keep}, uncompressed_bit
 BITS: Final = (2, 3, 4, 5)
 EXAMPLES: Final = 256
 
-METHODS: Final = ("plan", "plan from the weights alone", "uniform", "layer-wise", "LAMP", "ERK")
+NARROWER: Final = "plan with channels"
+METHODS: Final = (NARROWER, "plan", "plan from the weights alone", "uniform", "layer-wise", "LAMP", "ERK")
 PARTS: Final = ("demo", "ResNet-20", "trained", "language")
 
 Allocation = Callable[[float], Mapping[str, float]]
@@ -136,10 +138,15 @@ def rows(subject: Subject, budgets: Collection[int], methods: Collection[str]) -
     """Yield what every method keeps at every budget."""
     look = sw.sketch(subject.network)
     judge = OutputJudge(subject.network, subject.calibration, EXAMPLES)
+    example = subject.calibration[0][:1]
     for budget in (each for each in BUDGETS[subject.name] if each in budgets):
-        for method, recipe in chosen(subject, judge, look, budget, methods).items():
+        found = chosen(subject, judge, look, budget, methods) if budget >= allocate(look).nbytes[0] else {}
+        if NARROWER in methods:
+            narrower = sw.plan(subject.network, budget, subject.calibration, example=example, examples=EXAMPLES)
+            found[NARROWER] = narrower.recipe
+        for method, recipe in found.items():
             began = time.process_time()
-            small = sw.compress(subject.network, recipe)
+            small = sw.compress(subject.network, recipe, example=example)
             norms = sw.retrain(small, subject.calibration, method="recalibrate_batchnorm", progress=False)
             again = sw.recover(subject.network, subject.calibration, recipe, examples=EXAMPLES, progress=False)
             yield {

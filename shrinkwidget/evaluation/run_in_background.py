@@ -316,12 +316,12 @@ def computed(steps: Iterator[Grown], desc: str, unit: str, progress: bool) -> Gr
     """
     # a notebook is no terminal, but shows the bar of one
     hidden = not progress or (None if "ipykernel" not in sys.modules else False)
-    found: Grown | None = None
-    with preserve_rng_state(), tqdm(unit=unit, desc=desc, disable=hidden, leave=False) as bar:
-        for found in steps:
-            bar.total = bar.total or found.pending
-            bar.update(bar.total - found.pending - bar.n)
-    assert found is not None
+    with preserve_rng_state():
+        found = next(steps)  # how many pieces there are is known with the first result
+        total = found.pending
+        with tqdm(total=total, unit=unit, desc=desc, disable=hidden, leave=False) as bar:
+            for found in steps:
+                bar.update(total - found.pending - bar.n)
     return found
 
 
