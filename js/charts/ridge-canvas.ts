@@ -107,7 +107,7 @@ function drawLayer(ctx: CanvasRenderingContext2D, scene: RidgeScene, row: LayerR
   ctx.fillStyle = colors.text;
   const indent = PAD + (row.block ? INDENT : 0);
   const badge = figures.keep || figures.own ? 14 : 0;
-  ctx.fillText(fitted(ctx, scene, row.label, columns.label - indent - badge), indent, middle);
+  ctx.fillText(fitted(ctx, scene, row, row.label, columns.label - indent - badge), indent, middle);
   if (badge) drawBadge(ctx, columns.label - 7, middle, figures.keep, colors);
   const box = { ...columns.plot, y: y + 2 };
   const picture = scene.picture(row.layer);
@@ -173,7 +173,7 @@ function drawBlock(ctx: CanvasRenderingContext2D, scene: RidgeScene, row: BlockR
   ctx.font = `600 ${normal(colors)}`;
   ctx.textAlign = "left";
   ctx.fillStyle = colors.text;
-  const name = fitted(ctx, scene, row.key, columns.label - PAD - 12);
+  const name = fitted(ctx, scene, row, row.key, columns.label - PAD - 12);
   ctx.fillText(name, PAD + 12, middle);
   let [n, kept, nbytes] = [0, 0, 0];
   const bits = new Set<string>();
@@ -253,9 +253,10 @@ function drawNumbers(ctx: CanvasRenderingContext2D, scene: RidgeScene, texts: st
   });
 }
 
-/** Shorten a text to a width in the current font; measured once per text, font and width. */
-function fitted(ctx: CanvasRenderingContext2D, scene: RidgeScene, text: string, width: number): string {
-  const key = `${Math.round(width)} ${ctx.font} ${text}`;
+/** Shorten the name of a row to a width in the current font; measured once per name and width. */
+function fitted(ctx: CanvasRenderingContext2D, scene: RidgeScene, { kind }: Row, text: string, width: number): string {
+  // the kind stands for the font, which a context takes long to tell
+  const key = `${Math.round(width)} ${kind} ${text}`;
   let found = scene.fitted.get(key);
   if (found === undefined) {
     found = fitText(text, width, (t) => ctx.measureText(t).width);

@@ -1,6 +1,6 @@
 // The last line: keep what you found (a variable, a file, code), and what the kernel is doing.
 
-import { useSignal } from "@preact/signals";
+import { useComputed, useSignal } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
 import { pythonClasses } from "../core/control-schema";
 import { recipeCode } from "../core/recipe";
@@ -153,7 +153,10 @@ function CopyCode() {
   const { state } = useView();
   const copied = useSignal<"" | "copied" | "failed">("");
   const fallback = useRef<HTMLInputElement>(null);
-  const code = recipeCode(state.recipe.value, pythonClasses(state.kinds.value));
+  const code = useComputed(() => {
+    const recipe = state.dragging.value ? state.recipe.peek() : state.recipe.value; // nobody copies during a drag
+    return recipeCode(recipe, pythonClasses(state.kinds.value));
+  }).value;
   const copy = async () => {
     copied.value = (await writeClipboard(code)) ? "copied" : "failed";
     if (copied.value === "copied") setTimeout(() => (copied.value = ""), 1600);

@@ -1,5 +1,6 @@
 // The panel of layers: the ridge or its table, and the chosen layer enlarged below.
 
+import { useComputed } from "@preact/signals";
 import { removesChannels } from "../core/recipe";
 import { Choice, options, Toggle } from "../ui/inputs";
 import { LayerDetail } from "./layer-detail";
@@ -51,7 +52,8 @@ export function LayersPanel() {
 function Legend() {
   const { state } = useView();
   // what goes with a channel is missing from a layer's histogram as what is pruned is, and no column counts it
-  const pruned = removesChannels(state.recipe.value) ? "pruned, or gone with channels" : "pruned";
+  const channels = useComputed(() => removesChannels(state.recipe.value)).value;
+  const pruned = channels ? "pruned, or gone with channels" : "pruned";
   return (
     <span class="sw-legend">
       {(["original", "kept", "pruned", "grid"] as const).map((word) => (

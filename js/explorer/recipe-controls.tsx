@@ -1,5 +1,6 @@
 // The recipe's own controls: sparsity and bits, and everything else behind "Options".
 
+import { useComputed } from "@preact/signals";
 import { bytes, count, estimated, withoutNoise } from "../charts/number-format";
 import { entryOf, fixedSparsity } from "../core/control-schema";
 import { sameKind } from "../core/method-settings";
@@ -53,8 +54,9 @@ export function unfolds(recipe: Recipe): boolean {
 export function RecipeControls() {
   const { state } = useView();
   const id = useUnique();
-  const set = optionsSet(state.recipe.value);
-  const open = state.page.value.options ?? unfolds(state.recipe.value);
+  const set = useComputed(() => optionsSet(state.recipe.value)).value;
+  const unfolded = useComputed(() => unfolds(state.recipe.value)).value;
+  const open = state.page.value.options ?? unfolded;
   if (state.simple.value) {
     return (
       <section class="sw-controls" aria-label="Recipe">
@@ -175,7 +177,10 @@ function KeptHint() {
 
 function Bits() {
   const { state } = useView();
-  const { quantizer, bits } = state.recipe.value;
+  // each by itself: a drag of the sparsity changes none of them, and so draws none of the buttons again
+  const quantizer = useComputed(() => state.recipe.value.quantizer).value;
+  const bits = useComputed(() => state.recipe.value.bits).value;
+  const own = useComputed(() => byLayer(state.plans.value, "bits", state.recipe.value.bits)).value;
   return (
     <Choice
       legend="Bits"
@@ -185,7 +190,7 @@ function Bits() {
       options={bitsOptions(state.kinds.value, quantizer)}
       value={bits}
       choose={(chosen) => state.edit((r) => withFields(r, { bits: chosen }))}
-      hint={byLayer(state.plans.value, "bits", bits)}
+      hint={own}
     />
   );
 }

@@ -921,7 +921,7 @@ class Explorer(BaseWidget):
         pace = Pace(_SKETCH_SECONDS)
 
         def tell(layers: int) -> None:
-            # sent only when there is half as much again, it takes three times its bytes in all, and not hundreds
+            # only when there is half as much again: three times the bytes of the whole in all, and not hundreds
             if layers < _SKETCH_GROWTH * self._layers_told or not pace.due() or session is not self._session:
                 return
             # whoever holds the lock may wait for this very sketch: the page then hears of it later
