@@ -130,8 +130,8 @@ def plan(
     >>> small.nbytes == found.nbytes <= 40_000
     True
 
-    What is left over of a budget is less than the next step takes, which the plan tells: steps give one layer the next
-    better of its choices, and where layers are large, one may be some thousand bytes.
+    Steps give one layer the next better of its choices. What the last one leaves of the budget goes to smaller steps of
+    other layers, and the plan tells what is left when none fits any more.
 
     From the weights alone it takes a fraction of a second. With some examples, several plans and the uniform recipes of
     the same size are tried, and what is kept is the one whose outputs are nearest to the dense network's:
