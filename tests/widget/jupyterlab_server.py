@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -134,7 +135,7 @@ def free_port() -> int:
 
 
 def wait_for_url(runtime: Path, process: subprocess.Popen[bytes], log: Path) -> str:
-    """Return the address the server wrote down when it began to listen.
+    """Return the address the server wrote down, once it answers there.
 
     Raises:
         RuntimeError: with the server's log, if it ended or took too long.
@@ -144,7 +145,10 @@ def wait_for_url(runtime: Path, process: subprocess.Popen[bytes], log: Path) -> 
         if process.poll() is not None:
             break
         if record.is_file() and (text := record.read_text()):
-            return str(json.loads(text)["url"])
+            found = json.loads(text)
+            with suppress(OSError):  # it writes its address down a moment before it listens there
+                socket.create_connection(("127.0.0.1", found["port"])).close()
+                return str(found["url"])
         time.sleep(0.1)
     process.kill()
     raise RuntimeError(f"JupyterLab did not start:\n{log.read_text()}")
