@@ -539,7 +539,7 @@ def trained_nbytes(model: nn.Module, recipe: Recipe) -> int:
     return pack(weights, recipe, encoded).nbytes
 
 
-def compress_to(
+def compress_with_codes(
     model: nn.Module, recipe: Recipe, known: Sketch | None, given: Mapping[str, EncodedTensor]
 ) -> CompressedModel:
     """Return a model compressed by a recipe, with the codes of some layers, by name, chosen already."""

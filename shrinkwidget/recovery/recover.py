@@ -20,7 +20,7 @@ from ..analysis.parallel import Watch, never
 from ..analysis.run_without_side_effects import RandomState
 from ..analysis.sketch import Sketch, counted
 from ..argument_checks import public
-from ..compressed_model import CompressedModel, compress, compress_to, narrowed_widths
+from ..compressed_model import CompressedModel, compress, compress_with_codes, narrowed_widths
 from ..compression.apply_recipe import SelectedLayer, copied, select_layers, writer
 from ..compression.channel_pruning import narrower
 from ..compression.encode_and_decode_layer import EncodedTensor, decode, encode_layer
@@ -273,7 +273,7 @@ class RecoverySession:
         if set(spec.methods) & {"error_compensation", "bias_correction"}:
             for done, of in layers.steps():
                 yield Progress("compensate", 1, 1, 1, 1, done, of)
-        small = compress_to(model, spec.recipe, known, layers.codes)
+        small = compress_with_codes(model, spec.recipe, known, layers.codes)
         write = writer(network)
         for name, codes in small.encoded.items():  # those that were not compensated, too
             write(name, decode(codes))
