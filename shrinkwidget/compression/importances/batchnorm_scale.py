@@ -17,7 +17,7 @@ class BatchNormScale(Magnitude):
     """Channels by the scale γ of the batch norm that follows them; single weights by magnitude.
 
     Where several batch norms lie on one width (a residual stream), it is the mean of their γ², each divided by its mean
-    over the width, so that widths compare in one ranking; the paper compares |γ| of all layers as they are. Widths
+    over the width, so that widths compare in one ranking; the paper compares ``|γ|`` of all layers as they are. Widths
     without a batch norm are ranked by the norm of their weights, which `CompressedModel.warnings` tells. The paper
     trains with an L1 penalty on γ first, which pushes many of them to zero; without, γ tells little more than the norm
     (docs/compression.md).
