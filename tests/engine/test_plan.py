@@ -494,6 +494,12 @@ def test_channels_are_weighed_against_bits_by_what_the_network_computes() -> Non
     small = sw.compress(MODEL, plan.recipe, example=images[:1])
     assert small.nbytes == plan.nbytes <= 34_000
     assert plan.recipe.channels == 0.1
+    assert "10% of the channels gone, " in repr(plan)
+    assert "far from" not in repr(plan) + plan.explain()
+    best, *others = plan.candidates
+    worse = replace(plan, candidates=(replace(best, error=0.63), *others))
+    assert "the outputs are far from the dense network's (error 0.63): retrain it before you judge it" in repr(worse)
+    assert "The outputs are far from the dense network's (error 0.63): retrain" in worse.explain()
     error = {candidate.name: candidate.error for candidate in plan.candidates}
     ranked, each = "without 10 % of the channels ranked together", "without 10 % of the channels of each width"
     assert error[f"relative errors, {ranked}"] < 0.5 * error["relative errors"]
