@@ -117,7 +117,7 @@ MUTANTS: Final = (
     Mutant("fold: without the norm's epsilon", "shrinkwidget/compression/batchnorm_folding.py",
            'norm.running_var + getattr(norm, "eps", 1e-5)', "norm.running_var", ("fold",)),
     Mutant("files: a checksum of the data alone", "shrinkwidget/files/packed_file_writer.py",
-           "for part in (recipe.encode(), structure.encode(), *data):", "for part in data:", ("files",)),
+           "for part in chain((recipe.encode(), structure.encode()), data):", "for part in data:", ("files",)),
     Mutant("provenance: rounds that are not over count as all", "shrinkwidget/training/training_options.py",
            "{rounds if number + 1 == rounds else", "{rounds if number + 1 <= rounds else", ("rounds",)),
     Mutant("sensitivity: a measured layer stays pruned", "shrinkwidget/evaluation/sensitivity.py",
