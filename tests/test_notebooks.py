@@ -145,7 +145,8 @@ def test_a_notebook_runs_from_top_to_bottom_and_shows_what_it_says(path: Path, t
         book, timeout=CELL_SECONDS, kernel_name="python3", resources={"metadata": {"path": folder}}
     ).execute()
     assert complaints(book) == []
-    found = json.loads(book.cells[-1].outputs[-1].text)
+    # a busy kernel may send a line and its end apart
+    found = json.loads("".join(output.text for output in book.cells[-1].outputs))
     assert [claim for claim, holds in found.items() if not holds] == []
     assert list(found) == list(claims)
 
