@@ -41,7 +41,7 @@ from .evaluation.predictions_and_labels import LabelRules
 from .exports import Exported, export, export_settings
 from .exports.exporter import Progress
 from .files import PackedModel, pack, read
-from .files.atomic_write import resolved
+from .files.atomic_write import refuse_without_folder, resolved
 from .files.packed_file_reader import StoredInFile
 from .files.packed_file_writer import (
     as_stored_whole,
@@ -182,7 +182,7 @@ class CompressedModel:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What the totals hide: an importance that was not used, layers of which nothing is left, what was assumed."""
-        assumed = self.estimate.assumed if self.estimate else ()
+        packed, assumed = self.packed, self.estimate.assumed if self.estimate else ()
         by = self.recipe.importance
         unused: tuple[str, ...] = ()
         if by.kind != PLAIN["importance"] and not self.recipe.prunes and not self.recipe.removes_channels:
@@ -202,7 +202,10 @@ class CompressedModel:
         return (
             *unused,
             *missed,
-            *nothing_left(name for name, item in self.encoded.items() if not item.kept),
+            # from the counts: the codes may be in a file, and a repr must not depend on its being there
+            *nothing_left(
+                r.name for r, kept in zip(packed.records, packed.kept, strict=True) if r.encoded and not kept
+            ),
             *assumed,
             *self.notes,
         )
@@ -278,7 +281,8 @@ class CompressedModel:
         With ``entropy=True`` masks and codes are entropy-coded too: smaller to download, slower to load.
 
         Raises:
-            FileError: if the path cannot be written; what was there before is unchanged.
+            FileError: if the path cannot be written, or is entropy-coded and the very file that the model reads its
+                weights from (``compress(…, to=path)``); what was there before is unchanged.
 
         Example:
             >>> import shrinkwidget as sw
@@ -288,7 +292,17 @@ class CompressedModel:
             >>> small.save("download.safetensors", entropy=True)
             24652
         """
-        return self.packed.save(path, entropy)
+        stored = self.packed.stored
+        if not isinstance(stored, StoredInFile) or not stored.is_at(resolved(path)):
+            return self.packed.save(path, entropy)
+        if entropy:
+            raise FileError(
+                f"cannot write {quoted(path)} entropy-coded: the model reads its weights from that very file, one at a "
+                f"time; save it under another name"
+            )
+        nbytes = self.packed.save(path)
+        stored.reopen()  # the same bytes, but to whoever has read the old file it looks changed
+        return nbytes
 
     @public(also=export_settings)
     def export(
@@ -436,6 +450,8 @@ def compress(
         ArgumentError: for an unknown keyword.
     """
     made_by = recipe_from(recipe, fields)
+    if to is not None:
+        refuse_without_folder(to)
     if made_by.removes_channels:
         return _narrower(model, made_by, sketch, calibration, example, to)
     weights = open_model(model, layout=layout)

@@ -73,7 +73,7 @@ class ExecuTorch(Exporter):
             graph.turn_matrices()
         held = _by_content(file.constants())
         used = _used(found.program)
-        stored, places, unused, why_floats = {}, {}, [], Counter[str]()
+        stored, places, unused, why_floats, why_wider = {}, {}, [], Counter[str](), Counter[str]()
         for record, encoded in job.coded():
             name = next((name for name in record.names if name in used), None)
             if name is None:
@@ -96,11 +96,13 @@ class ExecuTorch(Exporter):
                     why_floats[how] += 1
                 else:
                     stored[name] = f"int{how}, {encoded.groups.count:,} scales"
+                    why_wider.update(_why_wider(record.bits, how, constants))
         if activations is not None and why_floats.total() == len(stored):
             raise ModelError(f"8-bit activations need integer weights, and there are none: {next(iter(why_floats))}")
         notes = [
             *found.notes,
-            *(f"{count} of {len(stored)} tensors as floats: {why}" for why, count in why_floats.items()),
+            *_counted(why_floats, f"of {len(stored)} tensors as floats: "),
+            *_counted(why_wider, f"of {len(stored)} tensors widened "),
         ]
         if unused:
             notes.append(f"the network does not use {', '.join(map(quoted, unused))}: not in the file")
@@ -216,6 +218,23 @@ def _integers(record: TensorRecord, encoded: EncodedTensor, constants: Sequence[
         if constant.graph is not None:
             constant.graph.quantize(constant, steps.view(constant.tensor.shape), scales, bits, dynamic)
     return bits
+
+
+def _why_wider(bits: int, held: int, constants: Sequence[Constant]) -> list[str]:
+    """Return in one sentence why codes of so many bits are held in more, nothing if they are not."""
+    if held <= bits:
+        return []
+    if not all(constant.is_linear for constant in constants):
+        why = "XNNPACK has convolutions of 8 bits only"
+    elif held == 8:
+        why = "XNNPACK's 4 bits are steps of −8…7 in rows of even length; with symmetric=True the steps are"
+    else:
+        why = "XNNPACK has no fewer"
+    return [f"from {bits} bits to {held}: {why}"]
+
+
+def _counted(why: Counter[str], what: str) -> list[str]:
+    return [f"{count} {what}{each}" for each, count in why.items()]
 
 
 def _steps_and_scales(record: TensorRecord, encoded: EncodedTensor, blocks: bool) -> tuple[Tensor, Tensor] | str:

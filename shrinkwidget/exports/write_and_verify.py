@@ -27,7 +27,7 @@ from ..evaluation.batchnorm_statistics import unlabelled
 from ..evaluation.data_subset import DataSubset, draw_subset
 from ..evaluation.evaluate import MetricLike, scores
 from ..evaluation.predictions_and_labels import LabelRules
-from ..files.atomic_write import write_all
+from ..files.atomic_write import refuse_without_folder, write_all
 from ..files.packed_file_writer import PackedModel
 from .exporter import Exported, ExportedTensor, Exporter, ExportJob, OpenedExport, Progress, exporter_for
 
@@ -57,6 +57,7 @@ def export(
 ) -> Exported:
     """Write a model for another runtime and check it; see `CompressedModel.export`."""
     exporter = exporter_for(path, target, settings or {})
+    refuse_without_folder(path)
     subset = _calibration(exporter, calibrate, activations)
     runtime = exporter.require()
     tell = _telling(progress, cancelled or never)

@@ -92,6 +92,17 @@ def resolved(path: object) -> Path:
         raise FileError(f"cannot write {quoted(path)}: {error.strerror or error}") from error
 
 
+def refuse_without_folder(path: object) -> None:
+    """Say before long work what `write_all` would say after it: that there is no folder to write to.
+
+    Raises:
+        FileError: for a path in a folder that is not there, and for what is no path.
+    """
+    target = resolved(path)
+    if not os.path.isdir(target.parent):  # noqa: PTH112 - Path's raises where a name is too long
+        raise FileError(f"cannot write {quoted(path)}: there is no folder {quoted(target.parent)}")
+
+
 def _temporarily(path: object, target: Path, content: Content, stack: ExitStack) -> tuple[Path, int]:
     """Write content to a temporary file beside the target; return it and its bytes. `stack` removes what is left."""
     with _telling_why(path, target):

@@ -390,6 +390,14 @@ class StoredInFile(Sequence[EncodedTensor | Tensor]):
             self._places[name] = list(accumulate((own[name] for own in lengths), initial=at))
             at = self._places[name][-1]
 
+    def is_at(self, path: Path) -> bool:
+        """Return whether a path leads to this file."""
+        return path.exists() and self._path.exists() and self._path.samefile(path)
+
+    def reopen(self) -> None:
+        """Read on from a file of the very same bytes that has just taken this one's place."""
+        self._identity = file_identity(self._path.stat())
+
     def __len__(self) -> int:
         return len(self._records)
 
@@ -544,15 +552,36 @@ def _match(records: Sequence[TensorRecord], model: nn.Module) -> None:
     differences = list(_differences(records, tensors, model))
     if differences:
         more = f" (and {len(differences) - 3:,} more)" if len(differences) > 3 else ""
-        # the usual reason: one of the two has batch norms, and the other has none
-        in_file = any(record.name.endswith("running_var") for record in records)
-        in_model = any(name.endswith("running_var") for name in tensors)
+        in_file, in_model = {name for record in records for name in record.names}, set(tensors) - _passing(model)
         hint = ""
-        if in_model and not in_file:
+        if _are_folded(in_file, of=in_model):
             hint = ": its batch norm was folded, load into=fold_batchnorm(model)"
-        elif in_file and not in_model:
+        elif _are_folded(in_model, of=in_file):
             hint = ": its batch norm was not folded, load into the model as it was"
         raise FileError(f"this {type(model).__name__} is another model: {'; '.join(differences[:3])}{more}{hint}")
+
+
+def _are_folded(names: set[str], of: set[str]) -> bool:
+    """Return whether names are those `of` a model whose batch norms were folded, and differ in nothing else."""
+    norms = tuple(name.removesuffix("running_var") for name in of if name.endswith("running_var"))
+    gone, new = of - names, names - of
+    # the layer before a norm gets the norm's shift as its bias, if it had none
+    biases = {name.removesuffix("weight") + "bias" for name in of & names if name.endswith("weight")}
+    return (
+        bool(gone)
+        and all(name.startswith(norms) for name in gone)
+        and all(name in biases or name.startswith(norms) for name in new)
+        and not any(name.endswith("running_var") for name in names)
+    )
+
+
+def _passing(model: nn.Module) -> set[str]:
+    """Return the names of the buffers that are not saved."""
+    return {
+        f"{prefix}.{name}" if prefix else name
+        for prefix, module in model.named_modules(remove_duplicate=False)
+        for name in module._non_persistent_buffers_set
+    }
 
 
 def _tensors(model: nn.Module) -> dict[str, Tensor]:
@@ -582,12 +611,7 @@ def _differences(records: Sequence[TensorRecord], tensors: dict[str, Tensor], mo
         elif filled.setdefault(id(tensors[name]), record) is not record:
             other = quoted(filled[id(tensors[name])].name)
             yield f"it ties {quoted(name)} to {other}, for which the file holds another tensor"
-    passing = {
-        f"{prefix}.{name}" if prefix else name
-        for prefix, module in model.named_modules(remove_duplicate=False)
-        for name in module._non_persistent_buffers_set
-    }
-    for name in sorted(set(tensors) - passing - set(names)):
+    for name in sorted(set(tensors) - _passing(model) - set(names)):
         if id(tensors[name]) not in filled:
             yield f"the file holds no {quoted(name)}, which it has"
     # a model may tie what the file holds once, but must not share memory between two tensors of the file

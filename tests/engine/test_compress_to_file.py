@@ -154,6 +154,39 @@ def test_a_file_that_was_changed_is_no_longer_read(tmp_path: Path) -> None:
         there.state_dict()
 
 
+def test_it_is_read_on_after_it_was_saved_onto_its_own_file(tmp_path: Path) -> None:
+    path, link = tmp_path / "small.safetensors", tmp_path / "link.safetensors"
+    there = sw.compress(sw.demo.model(), sparsity=0.5, bits=4, to=path)
+    before, content = there.state_dict(), path.read_bytes()
+    link.symlink_to(path)
+    for own in (path, link):
+        assert there.save(own) == len(content)
+        assert path.read_bytes() == content
+        assert same(there.state_dict(), before)
+    with pytest.raises(FileError, match=r"entropy-coded: the model reads its weights from that very file"):
+        there.save(path, entropy=True)
+    there.save(tmp_path / "coded.safetensors", entropy=True)
+    assert same(there.state_dict(), before)
+
+
+def test_it_is_shown_when_its_file_is_gone(tmp_path: Path) -> None:
+    path = tmp_path / "small.safetensors"
+    there = sw.compress(
+        {"w": torch.eye(4), "gone": torch.eye(4)}, layers={"gone": dict(sparsity=0.99)}, bits=4, to=path
+    )
+    shown = repr(there), there._repr_html_()
+    assert "'gone'" in shown[0]
+    path.unlink()
+    assert (repr(there), there._repr_html_()) == shown
+
+
+@pytest.mark.parametrize("fields", [dict(bits=4), dict(channels=0.5)], ids=repr)
+def test_a_folder_that_is_not_there_is_told_before_any_work(fields: dict[str, Any], tmp_path: Path) -> None:
+    # the model is no file, which work would come upon
+    with pytest.raises(FileError, match=r"cannot write '.*small': there is no folder '.*nowhere'"):
+        sw.compress(tmp_path / "model.safetensors", **fields, to=tmp_path / "nowhere" / "small")
+
+
 def test_the_model_is_not_written_over(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     save_file(sw.demo.model().state_dict(), path)

@@ -147,6 +147,20 @@ def test_convolutions_have_integers_beside_8_bit_activations_whose_score_says_so
         small.export(tmp_path / "m.pte", eval_data=data, activations=8, weights="float")
 
 
+def test_the_notes_tell_which_codes_take_more_bits_than_they_have(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    small = sw.compress(EveryFilter().eval(), bits=4, symmetric=True)
+    exported = small.export(tmp_path / "m.pte", example=torch.randn(2, 3, 8, 8), activations=8)
+    assert [tensor.stored.split(",")[0] for tensor in exported.tensors].count("int8") == 2
+    widened = [note for note in exported.notes if "widened" in note]
+    assert widened == ["2 of 6 tensors widened from 4 bits to 8: XNNPACK has convolutions of 8 bits only"]
+    default, tiny = sw.compress(mlp(), bits=4), sw.compress(mlp(), bits=2, symmetric=True)
+    (note,) = default.export(tmp_path / "m.pte", example=torch.randn(2, 32)).notes
+    assert note.startswith("2 of 2 tensors widened from 4 bits to 8: XNNPACK's 4 bits are steps of −8…7")
+    (note,) = tiny.export(tmp_path / "m.pte", example=torch.randn(2, 32)).notes
+    assert note == "2 of 2 tensors widened from 2 bits to 4: XNNPACK has no fewer"
+
+
 def test_a_tied_embedding_is_held_in_both_places(tmp_path: Path) -> None:
     torch.manual_seed(0)
     embedding, head = nn.Embedding(50, 16), nn.Linear(16, 50, bias=False)

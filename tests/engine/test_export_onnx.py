@@ -292,6 +292,19 @@ def test_wrong_arguments_are_answered_before_any_work(tmp_path: Path, monkeypatc
         small.export(tmp_path / "m.onnx", example=x)
 
 
+@pytest.mark.parametrize("suffix", [".onnx", ".xml", ".gguf", ".pte"])
+def test_a_folder_that_is_not_there_is_told_before_any_work(suffix: str, tmp_path: Path) -> None:
+    told: list[str] = []
+    small = sw.compress(nn.Sequential(nn.Linear(8, 8)), bits=4)
+    with pytest.raises(FileError, match=r"cannot write '.*nowhere/m.*there is no folder '.*nowhere'"):
+        small.export(
+            tmp_path / "nowhere" / f"m{suffix}",
+            example=torch.ones(2, 8),
+            progress=lambda what, _: told.append(what),
+        )
+    assert told == []
+
+
 def test_progress_is_told_and_an_export_can_be_cancelled(tmp_path: Path) -> None:
     small, told = sw.compress(nn.Sequential(nn.Linear(8, 8)), bits=4), list[tuple[str, float]]()
     small.export(tmp_path / "a.onnx", example=torch.ones(2, 8), progress=lambda what, share: told.append((what, share)))

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from shrinkwidget.analysis.model_tensors import open_model
+from shrinkwidget.compression.batchnorm_folding import fold_batchnorm
 from shrinkwidget.errors import FileError, ModelError
 from shrinkwidget.files import read
 from shrinkwidget.recipe import Recipe
@@ -121,6 +122,25 @@ def test_another_model_is_refused_and_left_alone(
         read(path, into=other)
     if change is not on_meta:
         assert same({name: other.state_dict()[name] for name in before}, before)
+
+
+def test_a_folded_batch_norm_is_suspected_only_where_nothing_else_differs(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(1, 4, 3, bias=False), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 3)).eval()
+    folded = fold_batchnorm(net)
+    plain, other = saved(tmp_path, net, Recipe()), nn.Linear(2, 2)
+    with pytest.raises(FileError, match=r"another model: .*was not folded, load into the model as it was$"):
+        read(plain, into=folded)
+    with pytest.raises(FileError, match="this Linear is another model") as refused:
+        read(plain, into=other)
+    assert "batch norm was" not in str(refused.value)
+    folded.add_module("more", nn.Linear(2, 2))
+    with pytest.raises(FileError, match="this Sequential is another model") as refused:
+        read(plain, into=folded)
+    assert "batch norm was" not in str(refused.value)
+    with pytest.raises(FileError, match="this Sequential is another model") as refused:
+        read(saved(tmp_path, other, Recipe()), into=net)
+    assert "batch norm was" not in str(refused.value)
 
 
 def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
