@@ -22,6 +22,7 @@ _ALSO_CALLED: Final[Mapping[str, tuple[str, ...]]] = {
     "data": ("eval_data", "train_data"),
     "dataset": ("train_data", "eval_data"),
     "epoch": ("epochs",),
+    "example": ("train_data",),  # the first of it is one; and not `examples`, which is how many
     "kept_bits": ("uncompressed_bits",),
     "learning_rate": ("lr",),
     "n_epochs": ("epochs",),

@@ -518,13 +518,15 @@ def recipe_from(recipe: Recipe | float | None, given: Mapping[str, Any], default
 
 
 def checked_recipe(found: object) -> Recipe:
-    """Return what was found if it is a recipe, or stands for one: a plan has it as ``__recipe__()``.
+    """Return what was found if it is a recipe, or stands for one: a plan as ``__recipe__()``, a number as a sparsity.
 
     Raises:
         RecipeError: for anything else, such as a dict of a recipe's fields.
     """
     if hasattr(found, "__recipe__"):  # as a path has __fspath__
         found = found.__recipe__()
+    if _number(found):
+        return Recipe(sparsity=cast(float, found))
     if not isinstance(found, Recipe):
         what = f"expected a Recipe or a sparsity, got {a_type(found)}"
         if isinstance(getattr(found, "recipe", None), Recipe):

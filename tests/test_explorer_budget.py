@@ -118,6 +118,7 @@ def test_wildcards_and_patterns_are_locks_too() -> None:
         (10**9, "and the dense file has"),
         ("50 % MACs", "must be bytes of the file"),
         ("64 lightyears", "unknown unit"),
+        ("64,5 kB", r"^budget='64,5 kB': a comma separates thousands"),
         ("", "budget"),
         (float("nan"), "budget"),
     ],
@@ -127,6 +128,13 @@ def test_a_budget_that_cannot_be_is_refused_and_changes_nothing(ex: Explorer, gi
     with pytest.raises(sw.errors.ArgumentError, match=sentence):
         ex.budget = given
     assert (ex.budget, ex.recipe) == (None, before)
+
+
+def test_a_number_is_a_sparsity(ex: Explorer) -> None:
+    ex.recipe = 0.5  # type: ignore[assignment]
+    assert (ex.recipe, ex.sparsity) == (sw.Recipe(0.5), 0.5)
+    with pytest.raises(sw.errors.RecipeError, match="expected a Recipe or a sparsity, got a bool"):
+        ex.recipe = True  # type: ignore[assignment]
 
 
 def test_looking_again_forgets_the_plan(ex: Explorer) -> None:

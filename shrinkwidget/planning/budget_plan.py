@@ -79,7 +79,8 @@ class BudgetPlan:
         conditions: multiply-accumulates and bytes of RAM, where the budget says something of them.
         race: where the budget is of speed, the plan, ``"plan"``, against the dense model.
         filled: how many steps were taken out of turn, smaller ones that filled what the last in turn left.
-        pending: how many candidates were not tried: 0 unless it was stopped.
+        pending: how many candidates are to be tried yet, of a run's progress; or were not, where it was stopped.
+        stopped: whether it was stopped before all were tried.
 
     It can be given wherever a recipe is taken.
 
@@ -107,6 +108,7 @@ class BudgetPlan:
     race: Race | None = None
     filled: int = 0
     pending: int = 0
+    stopped: bool = False
 
     def __recipe__(self) -> Recipe:
         return self.recipe
@@ -211,7 +213,7 @@ class BudgetPlan:
             return []
         tried = [f"  {each.name}: {each.nbytes:,} bytes, error {each.error:.4f}" for each in self.candidates]
         doubts = [f"T{told[1:]}." for told in self._doubts()]
-        stopped = [self._stopped()] * (self.pending > 0)
+        stopped = [self._to_go()] * (self.pending > 0)
         return [*_compared(self.candidates[0], self.comparison), *doubts, "", *tried, *stopped]
 
     def _doubts(self) -> list[str]:
@@ -238,9 +240,11 @@ class BudgetPlan:
             return f"{self.nbytes_entropy_coded:,} of {self.budget:,} bytes, entropy-coded"
         return f"{self.nbytes:,} of {self.budget:,} bytes{', ' * bool(also)}{also}"
 
-    def _stopped(self) -> str:
-        many = "candidate was" if self.pending == 1 else "candidates were"
-        return f"It was stopped: {self.pending} {many} not tried."
+    def _to_go(self) -> str:
+        one = self.pending == 1
+        if not self.stopped:
+            return f"It is not done: {self.pending} candidate{'s' * (not one)} to go."
+        return f"It was stopped: {self.pending} {'candidate was' if one else 'candidates were'} not tried."
 
     def _left(self) -> str:
         """Return how many bytes of the budget are left, and which step they are too few for."""
@@ -257,7 +261,9 @@ class BudgetPlan:
         span = f"{bits[0]} bits" if len(bits) == 1 else f"{bits[0]} to {bits[-1]} bits"
         channels = f"{self.recipe.channels:.0%} of the channels gone, " if self.recipe.removes_channels else ""
         about = f"{self._fit()}{self._left()}{size}; {ratio}, {channels}{found.sparsity:.1%} sparse, {span}"
-        about += f"; stopped, {self.pending} candidates not tried" if self.pending else ""
+        if self.pending:
+            many = f"{self.pending} candidate{'s' * (self.pending != 1)}"
+            about += f"; stopped, {many} not tried" if self.stopped else f"; {many} to go"
         about += "".join(f"; {told}" for told in self._doubts())
         about += "".join(f"; {told}" for told in (() if self.race is None else self.race.warnings))
         return f"BudgetPlan({about}; see .explain())"

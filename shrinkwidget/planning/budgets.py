@@ -19,6 +19,8 @@ _UNITS: Final = {
     "B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30,
     "MACs": 1, "kMACs": 10**3, "MMACs": 10**6, "GMACs": 10**9,
 }  # fmt: skip
+_RATIO: Final = ("x", "×", "x smaller", "× smaller", "times smaller")
+_POINTS: Final = ("point", "points")
 _LATENCY: Final = ("s", "ms", "µs", "us", "fps", "seconds", "milliseconds")
 
 
@@ -54,16 +56,18 @@ def parse_budget(given: Any, measure: str = "file", where: str = "plan(budget={}
             f"plan(of={quoted(measure)}) must be 'file', the bytes of the packed file, or 'download', those of the "
             f"entropy-coded one{nearest(str(measure), ('file', 'download'))}"
         )
-    where = where.format(quoted(given))
-    number, unit = _parts(plain(given), where)
+    given = plain(given)
+    of_text = isinstance(given, str | int | float)
+    where = where.format(quoted(given) if of_text else f"<{type(given).__name__}>")  # a module's repr fills a screen
+    number, unit = _parts(given, where)
     bytes_of = cast(Measure, measure)
-    if unit in ("x", "×", "%"):
+    if unit in (*_RATIO, "%"):
         return Budget(bytes_of, None, share=number / 100 if unit == "%" else 1 / number)
     if unit in ("x faster", "× faster", "times faster"):
         if number <= 1:
             raise ArgumentError(f"{where} must be more than once as fast: write '2x faster'")
         return Budget("speed", number)
-    if unit in ("point", "points"):
+    if unit in _POINTS:
         return Budget("points", number)
     if of := re.fullmatch(r"% ?(?:of )?(?:the )?(MACs|RAM)", unit, re.IGNORECASE):
         return Budget("macs" if of[1].casefold() == "macs" else "ram", None, share=number / 100)
@@ -79,14 +83,10 @@ def parse_budget(given: Any, measure: str = "file", where: str = "plan(budget={}
             f"{where}: a time is that of one machine at one moment, and no plan can promise one: write how many times "
             f"faster than the dense model it has to be, '2x faster', which is measured with sw.race"
         )
-    raise ArgumentError(f"{where} has the unknown unit {quoted(unit)}{nearest(unit, _UNITS)}; {_EXAMPLES}")
+    raise ArgumentError(f"{where} has the unknown unit {quoted(unit)}{nearest(unit, _UNITS) or f'; {_EXAMPLES}'}")
 
 
-_EXAMPLES: Final = (
-    "write bytes as 64_000 or '64 kB', a compression ratio as '10x', a share of the dense file as '10 %', "
-    "multiply-accumulates as '50 % MACs' or '1.2 M MACs', memory as it runs as '96 KiB RAM', a speed as '2x "
-    "faster', what accuracy may be lost as '0.5 points', or several that all hold as '20 kB and 50 % MACs'"
-)
+_EXAMPLES: Final = "write '64 kB', '10x' or '50 % MACs' (docs/plan.md has all forms)"
 
 
 def parse_budgets(given: Any, measure: str = "file") -> tuple[Budget | None, tuple[Budget, ...]]:
@@ -102,22 +102,46 @@ def parse_budgets(given: Any, measure: str = "file") -> tuple[Budget | None, tup
     found = [parse_budget(one, measure) for one in written]
     limits = tuple(budget for budget in found if budget.measure in (*UNITS, "speed"))
     others = [budget for budget in found if budget not in limits]
-    if len({budget.measure for budget in limits}) < len(limits) or len(others) > 1:
-        raise ArgumentError(f"plan(budget={quoted(given)}) says the same twice: give one budget of each kind")
+    where = f"plan(budget={quoted(given)})"
+    for measure in dict.fromkeys(budget.measure for budget in found):
+        if len(twice := [text for text, one in zip(written, found, strict=True) if one.measure == measure]) > 1:
+            both = " and ".join(map(quoted, twice))
+            speed = " (a speed is written '2x faster')" if any(text.endswith(("x", "×")) for text in twice) else ""
+            raise ArgumentError(
+                f"{where}: {both} cannot be combined, as both bound {_BOUNDED[measure]}: give the tighter one{speed}"
+            )
+    if len(others) > 1:
+        raise ArgumentError(
+            f"{where}: bytes and points cannot be combined, as points ask for the smallest file that loses no more "
+            f"accuracy, whatever its bytes: give one of them"
+        )
     if limits and others and others[0].measure != "file":
         raise ArgumentError(
-            f"plan(budget={quoted(given)}): multiply-accumulates, RAM and speed go with bytes of the packed file "
+            f"{where}: multiply-accumulates, RAM and speed go with bytes of the packed file "
             f"alone: plan for them first, and give what comes of it as recipe=…"
         )
     if len(limits) > 1 and any(budget.measure == "speed" for budget in limits):
-        raise ArgumentError(f"plan(budget={quoted(given)}): a speed goes with bytes of the packed file, or alone")
+        raise ArgumentError(f"{where}: a speed goes with bytes of the packed file, or alone")
     return (others[0] if others else None), limits
+
+
+_BOUNDED: Final[dict[Measure, str]] = {
+    **UNITS, "file": "the size of the file", "download": "the size of the file", "speed": "how fast it is",
+    "points": "the accuracy that is lost",
+}  # fmt: skip
+"""What a budget says something of, in words."""
+
+_THOUSANDS: Final = re.compile(r"[-+]?[1-9]\d{0,2}(,\d{3})+(\.\d*)?")
 
 
 def _parts(given: Any, where: str) -> tuple[float, str]:
     """Return the number and the unit of a budget; a bare number is bytes."""
     text = str(given) if isinstance(given, int | float) and not isinstance(given, bool) else given
     found = re.fullmatch(r"\s*([-+.\de_,]*?)\s*([^-+.\d_,\s].*?)?\s*", text) if isinstance(text, str) else None
+    if found and "," in found[1] and not _THOUSANDS.fullmatch(found[1]):
+        raise ArgumentError(  # in half of the world "64,5" is 64.5, which must not become 645
+            f"{where}: a comma separates thousands, as in '64,000', and decimals have a point, as in '64.5 kB'"
+        )
     try:
         number = float(found[1].replace(",", "").replace("_", "")) if found else math.nan
     except ValueError:
@@ -126,4 +150,7 @@ def _parts(given: Any, where: str) -> tuple[float, str]:
         raise ArgumentError(f"{where} is no budget: {_EXAMPLES}")
     if not 0 < number < math.inf:
         raise ArgumentError(f"{where} must be more than nothing: {_EXAMPLES}")
-    return int(number) if number == int(number) else number, " ".join((found[2] or "B").split())
+    unit = " ".join((found[2] or "B").split())
+    if unit in _POINTS and number >= 100:
+        raise ArgumentError(f"{where} must be less than 100 points: an accuracy has no more to lose")
+    return int(number) if number == int(number) else number, unit

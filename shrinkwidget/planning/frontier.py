@@ -24,8 +24,8 @@ from ..recipe import Recipe, checked_recipe
 from .budget_plan import BudgetPlan
 from .budgets import Budget, parse_budget
 from .candidates import EXAMPLES, OutputJudge, scored
-from .plan import checked_examples, choices_from, listed, module_of, title_of
-from .planner import Planner, planner_of
+from .plan import checked_examples, choices_from, listed, module_of, refuse_swapped, title_of
+from .planner import WIDTHS, Planner, planner_of
 
 _POINTS: Final = 8
 
@@ -145,10 +145,11 @@ def frontier(
     budgets: float | str | Sequence[float | str] | None = None,
     train_data: object = None,
     *,
-    recipe: Recipe | None = None,
+    recipe: Recipe | float | None = None,
     limits: Mapping[str, Mapping[str, float]] | None = None,
     eval_data: object = None,
     metric: MetricLike = "accuracy",
+    example: object = None,
     examples: int = EXAMPLES,
     background: Literal[False] = False,
     progress: bool = True,
@@ -159,10 +160,11 @@ def frontier(
     budgets: float | str | Sequence[float | str] | None = None,
     train_data: object = None,
     *,
-    recipe: Recipe | None = None,
+    recipe: Recipe | float | None = None,
     limits: Mapping[str, Mapping[str, float]] | None = None,
     eval_data: object = None,
     metric: MetricLike = "accuracy",
+    example: object = None,
     examples: int = EXAMPLES,
     background: Literal[True],
     progress: bool = True,
@@ -173,10 +175,11 @@ def frontier(
     budgets: float | str | Sequence[float | str] | None = None,
     train_data: object = None,
     *,
-    recipe: Recipe | None = None,
+    recipe: Recipe | float | None = None,
     limits: Mapping[str, Mapping[str, float]] | None = None,
     eval_data: object = None,
     metric: MetricLike = "accuracy",
+    example: object = None,
     examples: int = EXAMPLES,
     background: bool = False,
     progress: bool = True,
@@ -196,6 +199,8 @@ def frontier(
         recipe, limits: what is not chosen, and within what it is; see `plan`.
         eval_data, metric: what is scored, with batch norm recalibrated on `train_data` if there is any; as `evaluate`
             takes them.
+        example: what the model runs on, for a recipe that removes channels; beside `train_data`, narrower networks
+            compete, too. See `plan`.
         examples: so many are drawn from `train_data`.
         background: True for a `FrontierRun` on a thread of its own, already started, instead of the result. It works on
             a copy of the model as it is now, so you may go on with yours.
@@ -204,6 +209,7 @@ def frontier(
     Raises:
         ArgumentError, RecipeError, DataError, ModelError, FileError: see `plan`.
     """
+    refuse_swapped("frontier", model, budgets)
     # a loader is not read to see what it holds: it was meant as train_data
     several = listed(budgets) if isinstance(budgets, Sequence | np.ndarray) else [budgets]
     asked = None if budgets is None else [_parsed(budget) for budget in several]
@@ -220,8 +226,9 @@ def frontier(
         if train_data is not None:
             judge = OutputJudge(module_of(model), train_data, many, stopped, patience)
         rest = Recipe() if recipe is None else checked_recipe(recipe)
-        runs_on = judge.example() if judge is not None and rest.removes_channels else None
-        planner = planner_of(model, None, rest, choices, limits, judge, runs_on, (), stopped, patience)
+        runs_on = judge.example() if example is None and judge is not None and rest.removes_channels else example
+        widths = WIDTHS if example is not None and judge is not None else ()
+        planner = planner_of(model, None, rest, choices, limits, judge, runs_on, widths, stopped, patience)
         sizes = _sizes(planner, asked)
         norms, notes, dense = None, tuple[str, ...](), None
         if eval_data is not None:

@@ -6,6 +6,7 @@ bits. Of many contestants some win by luck, so that what was chosen by one race 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,8 @@ from ..recipe import ChannelScope, Recipe
 FRACTIONS: Final = (0.2, 0.4, 0.5, 0.6, 0.7, 0.8)
 _LOOK_SECONDS: Final = 0.1  # how long a stop may go unnoticed
 _DENSE: Final = "dense"
+ADVICE: Final = "ask for less, or time a larger batch as example=…"
+"""What to do where no network is fast enough."""
 
 Width = tuple[float, ChannelScope]
 """What is left of a network: the fraction of channels that are gone, and how they were ranked."""
@@ -82,11 +85,16 @@ class SpeedTrials:
         ratios = {name: found.ratio(name) for name in widths}
         fast = [width for name, width in widths.items() if ratios[name].low >= wanted]
         if not fast:
-            raise ArgumentError(f"{asked}: {_fastest(found, ratios)}: allow more")
+            raise ArgumentError(f"{asked}: {_fastest(found, ratios)}; {ADVICE}")
         return fast
 
 
 def _fastest(found: Race, ratios: Mapping[str, Ratio]) -> str:
-    name = max(ratios, key=lambda name: ratios[name].low)
+    fastest = max(ratios.values(), key=lambda ratio: ratio.low)
+    # rounded down: 1.98 is too slow for twice as fast, and must not be told as 2.0
+    value, low = (math.floor(100 * times) / 100 for times in (fastest.value, fastest.low))
     busy = f" ({found.warnings[0]})" if found.warnings else ""
-    return f"of the networks that were raced, the fastest is {found.text(name)} faster{busy}"
+    return (
+        f"the fastest network that was raced is {value:.2f} times as fast as the dense one, {low:.2f} at the lower end "
+        f"of the 95 % interval, which is what counts ({found.conditions}){busy}"
+    )

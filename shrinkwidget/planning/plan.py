@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal, cast, overload
 
 from torch import nn
@@ -13,7 +14,7 @@ from ..analysis.parallel import Watch, never
 from ..analysis.sketch import Sketch
 from ..argument_checks import public
 from ..compression.apply_recipe import copied
-from ..errors import ArgumentError, ModelError, RecipeError, a_type, quoted
+from ..errors import ArgumentError, Cancelled, ModelError, RecipeError, a_type, quoted
 from ..evaluation.evaluate import MetricLike
 from ..evaluation.run_in_background import PATIENCE_SECONDS, GrowingRun, computed
 from ..method_registry import Quantizer
@@ -59,7 +60,7 @@ def plan(
     train_data: object = None,
     *,
     of: Literal["file", "download"] = "file",
-    recipe: Recipe | None = None,
+    recipe: Recipe | float | None = None,
     limits: Mapping[str, Mapping[str, float]] | None = None,
     sparsities: float | Sequence[float] = SPARSITIES,
     bits: int | Sequence[int] = BITS,
@@ -82,7 +83,7 @@ def plan(
     train_data: object = None,
     *,
     of: Literal["file", "download"] = "file",
-    recipe: Recipe | None = None,
+    recipe: Recipe | float | None = None,
     limits: Mapping[str, Mapping[str, float]] | None = None,
     sparsities: float | Sequence[float] = SPARSITIES,
     bits: int | Sequence[int] = BITS,
@@ -105,7 +106,7 @@ def plan(
     train_data: object = None,
     *,
     of: Literal["file", "download"] = "file",
-    recipe: Recipe | None = None,
+    recipe: Recipe | float | None = None,
     limits: Mapping[str, Mapping[str, float]] | None = None,
     sparsities: float | Sequence[float] = SPARSITIES,
     bits: int | Sequence[int] = BITS,
@@ -156,7 +157,8 @@ def plan(
             have to be counted on a model.
         recipe: what is not chosen: how weights are ranked and rounded, the bits of what is not compressed, and of
             single layers whatever it overrides. ``Recipe(layers={"stem": sw.Keep, "head": dict(bits=8)})`` leaves
-            "stem" as it is, and chooses only the sparsity of "head". Its own sparsity and bits are not looked at.
+            "stem" as it is, and chooses only the sparsity of "head". Its own sparsity and bits are not looked at, nor
+            is a number, which is a sparsity: give `sparsities` for that.
         limits: of layers by name or wildcard, some of ``min_bits``, ``max_bits``, ``min_sparsity``, ``max_sparsity``.
         sparsities, bits, granularities, quantizers: what there is to choose from, one value or several; by default many
             sparsities from 0 to 98 %, bits from 2 to 32, and the granularity and the quantizer of the recipe.
@@ -182,6 +184,7 @@ def plan(
         DataError: for data that is none, holds NaN, or does not fit the model, naming the batch.
         ModelError, FileError: for a model that cannot be looked at; see `sketch`.
     """
+    refuse_swapped("plan", model, budget)
     (wanted, conditions), asked = parse_budgets(budget, of), f"plan(budget={quoted(budget)})"
     of_points = wanted is not None and wanted.measure == "points"
     _check_data(asked, of_points, model, train_data, eval_data)
@@ -207,7 +210,7 @@ def plan(
             return
         dense = planner.look.original_nbytes
         nbytes = None if wanted is None else wanted.of(dense)
-        if nbytes is not None and nbytes > dense:
+        if nbytes is not None and nbytes > dense and not conditions:
             raise ArgumentError(
                 f"{asked} is {nbytes:,} bytes, and the dense file has {dense:,}: there is nothing to make smaller"
             )
@@ -219,8 +222,20 @@ def plan(
             yield from (planner.for_download if wanted.measure == "download" else planner.for_file)(nbytes, asked)
 
     if background:
-        return PlanRun(title_of(model), lambda stopped: steps(stopped, PATIENCE_SECONDS)).start()
+        return PlanRun(title_of(model), lambda stopped: _told_if_stopped(steps(stopped, PATIENCE_SECONDS))).start()
     return computed(steps(), "plan", "candidate", progress and train_data is not None)
+
+
+def _told_if_stopped(steps: Iterator[BudgetPlan]) -> Iterator[BudgetPlan]:
+    """Yield plans, and where their search is stopped the last one again, which then says so."""
+    known: BudgetPlan | None = None
+    try:
+        for known in steps:
+            yield known
+    except Cancelled:
+        if known is None:
+            raise
+        yield replace(known, stopped=True)
 
 
 def _check_data(asked: str, of_points: bool, model: object, train_data: object, eval_data: object) -> None:
@@ -256,6 +271,19 @@ def _checked_widths(
     return widths
 
 
+def refuse_swapped(call: str, model: object, budget: object) -> None:
+    """Refuse a budget in place of the model, with the model in its own.
+
+    Raises:
+        ArgumentError: saying which of them comes first.
+    """
+    # the path of a checkpoint is a text as well, but no budget is a module or a sketch
+    if isinstance(budget, nn.Module | Sketch):
+        raise ArgumentError(
+            f"{call}({quoted(model)}, {title_of(budget)}): the arguments are swapped, the model is first"
+        )
+
+
 def title_of(model: Source | Sketch) -> str:
     """Return what a run calls a model: its class, or a sketch's title."""
     return model.title if isinstance(model, Sketch) else type(model).__name__
@@ -286,7 +314,7 @@ def checked_examples(found: object) -> int:
 
 
 def choices_from(
-    given: Recipe | None,
+    given: Recipe | float | None,
     sparsities: object = SPARSITIES,
     bits: object = BITS,
     granularities: object = None,

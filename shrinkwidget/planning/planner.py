@@ -30,7 +30,7 @@ from .bit_allocation import BitAllocation, allocated, every_option, relative_err
 from .budget_plan import BudgetPlan, Condition, LayerReason, NextStep
 from .budgets import UNITS, Budget, Measure
 from .candidates import Judged, OutputJudge, compare, judged, scored
-from .latency import SpeedTrials
+from .latency import ADVICE, SpeedTrials
 from .layer_options import Choices, Floats, LayerOptions
 from .uniform_recipes import estimated_bytes, uniform_recipes
 
@@ -116,19 +116,20 @@ class Planner:
         together, whichever the outputs prefer; without data, the latter. Of the file, `widths` beyond that are tried.
 
         Raises:
-            ArgumentError: for limits that cannot be met, or that the model meets as it is.
+            ArgumentError: for limits that cannot be met, or if there is nothing else, that the model meets as it is.
         """
         full = {limit.measure: self._takes(limit.measure, self.recipe, asked) for limit in limits}
         most = {limit.measure: limit.of(full[limit.measure]) for limit in limits}
-        for measure, amount in most.items():
-            if amount > full[measure]:
-                raise ArgumentError(
-                    f"{asked} is {amount:,} {UNITS[measure]}, and the model has {full[measure]:,}: there is nothing to "
-                    f"remove"
-                )
+        if nbytes is None and all(amount > full[measure] for measure, amount in most.items()):
+            met = ", and ".join(
+                f"{most[measure]:,} {UNITS[measure]}, of which the model has {full[measure]:,}" for measure in most
+            )
+            raise ArgumentError(f"{asked} is {met}: there is nothing to remove")
         scopes = _SCOPES if self.judge is not None else _SCOPES[-1:]
         least = {scope: self._least_width(most, scope, asked) for scope in scopes}
         beyond = [] if nbytes is None else [(w, scope) for w in self.widths for scope in scopes if w > least[scope]]
+        if not any(least.values()):  # where none has to go, there is one such network, however channels are ranked
+            least = {scopes[0]: 0.0}
         planners = [self._narrower(width, scope) for scope, width in least.items()]
         planners += [self._narrower(width, scope) for width, scope in beyond]
         for found in self._best_of(planners, nbytes, asked):
@@ -163,7 +164,7 @@ class Planner:
                 return
             slow = found.recipe
             fast = [(w, s) for w, s in fast if w > slow.channels or s != slow.channel_scope]
-        raise ArgumentError(f"{asked}: what was fast enough in one race was not when raced again: allow more")
+        raise ArgumentError(f"{asked}: what was fast enough in one race was not when raced again; {ADVICE}")
 
     def _narrower(self, width: float, scope: ChannelScope) -> Planner:
         return replace(self, recipe=self.recipe.with_(channels=width, channel_scope=scope), widths=())

@@ -231,8 +231,6 @@ def iterative_recipes(target: Recipe | float, rounds: int | None = None) -> tupl
         RecipeError: for what is neither a recipe nor a sparsity.
         TrainingError: for a number of rounds that cannot be.
     """
-    if isinstance(target, int | float) and not isinstance(target, bool):
-        target = Recipe(sparsity=target)
     target = checked_recipe(target)
     if rounds is not None and (not isinstance(rounds, int) or rounds < 1):
         raise TrainingError(f"rounds={rounds!r} must be a whole number from 1, or None to prune a fifth in each")

@@ -830,7 +830,7 @@ class Explorer(BaseWidget):
 
     def _checked_budget(self, given: Any) -> int:
         """Return the bytes that a budget of the file means; raises as `sw.plan` does for one that cannot be."""
-        session, wanted = self._open(), parse_budget(given)
+        session, wanted = self._open(), parse_budget(given, where="budget={}")
         if wanted.measure != "file":
             raise ArgumentError(f"budget={quoted(given)} must be bytes of the file: 64_000, '64 kB', '10x' or '10 %'")
         nbytes = wanted.of(session.sketch.original_nbytes)
