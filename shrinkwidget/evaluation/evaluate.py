@@ -50,7 +50,8 @@ class Score:
 
     `low` and `high` are the ends of a 95 % interval, NaN where too few examples can tell; `n` is the number of
     examples scored so far, out of `total` (None if the data does not say); `done` is False while more is to come.
-    `provenance` says how the model was obtained.
+    `provenance` says how the model was obtained, as far as that is known: "as given" of a module, which does not tell
+    whether it was retrained.
 
     `percent` and `higher` are the metric's: whether values are shares, 0…1, shown in per cent, and whether more is
     better. An accuracy also counts its classes, once it is done: ``by_class[3].predicted`` says how often class 3 was
@@ -71,7 +72,7 @@ class Score:
     n: int
     total: int | None
     metric: str
-    provenance: str = "no retraining"
+    provenance: str = "as given"
     done: bool = True
     percent: bool = False
     higher: bool = True
@@ -200,8 +201,8 @@ def evaluate(
     (True, 'batch norm recalibrated on 512 training examples')
 
     Args:
-        model: any module, or a `CompressedModel`, whose provenance the score then carries; batches are moved to its
-            device.
+        model: any module, scored "as given", or a `CompressedModel`, whose provenance the score then carries; batches
+            are moved to its device.
         eval_data: a DataLoader, an iterable of ``(inputs, targets)`` or dict batches, a map-style dataset, or a pair of
             tensors ``(inputs, targets)``. Several inputs go as ``((a, b), targets)``. Of a dict, the targets are under
             "labels", "label", "targets", "target" or "y".

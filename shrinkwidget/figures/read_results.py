@@ -306,7 +306,8 @@ def _treatment(point: Point) -> str:
         return "recovered"
     if point.recalibrated:
         return "batch norm recalibrated"
-    return PLAIN if point.provenance == PLAIN else "retrained"
+    # of a module, or of a file's, nobody knows whether it was retrained
+    return point.provenance if point.provenance in (PLAIN, "as given", "as loaded") else "retrained"
 
 
 def _merged(points: Sequence[Point]) -> list[Point]:

@@ -52,6 +52,7 @@ from ..training.background_run import TrainingRun
 from ..training.schedules_and_methods import Method
 from ..training.training_options import TrainingOptions, TrainingSpec
 from .by_class import IMAGES, by_class_dict, small_picture
+from .keep_and_save import PLAIN
 
 CancelCheck = Callable[[], bool]
 _Key: TypeAlias = tuple[str, tuple[type[RecipeKind], ...]]
@@ -427,7 +428,8 @@ class ExplorerSession:
             yield score
 
     def _scored(self, model: nn.Module, recorder: PredictionRecorder, cancelled: CancelCheck) -> Iterator[Score]:
-        return scores(model, self.eval_data, self.metric, self._rules, cancelled, _PATIENCE_SECONDS, observe=recorder)
+        found = scores(model, self.eval_data, self.metric, self._rules, cancelled, _PATIENCE_SECONDS, observe=recorder)
+        return (replace(score, provenance=PLAIN) for score in found)  # what was trained is told by who asks for it
 
     # what a recipe gets wrong: its predictions are compared with those of the dense model while it is scored
 

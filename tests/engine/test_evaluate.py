@@ -85,7 +85,7 @@ def test_every_form_of_the_same_data_gives_the_same_score(data: Callable[[], obj
     expected = (model(DIGITS[0]).argmax(1) == DIGITS[1]).double().mean().item()
     score = evaluate(model, data())
     assert score.value == pytest.approx(expected)
-    assert (score.n, score.done, score.provenance) == (360, True, "no retraining")
+    assert (score.n, score.done, score.provenance) == (360, True, "as given")
 
 
 def test_several_inputs_come_as_a_tuple_or_a_dict() -> None:
@@ -526,11 +526,11 @@ def test_modes_are_restored_when_a_module_refuses_eval_mode() -> None:
 
 def test_scores_read_well() -> None:
     score = Score(0.98333, 0.9641, 0.9923, 360, 360, "accuracy", percent=True)
-    assert repr(score) == "accuracy 98.3 % [96.4, 99.2] n=360, no retraining"
+    assert repr(score) == "accuracy 98.3 % [96.4, 99.2] n=360, as given"
     part = Score(0.98333, 0.9641, 0.9923, 128, 12_000, "accuracy", percent=True, done=False)
-    assert repr(part) == "accuracy 98.3 % [96.4, 99.2] n=128 of 12,000 so far, no retraining"
+    assert repr(part) == "accuracy 98.3 % [96.4, 99.2] n=128 of 12,000 so far, as given"
     assert repr(Score(12.3456, 11.0, 14.0, 5, None, "perplexity", done=False)) == (
-        "perplexity 12.35 [11, 14] n=5 so far, no retraining"
+        "perplexity 12.35 [11, 14] n=5 so far, as given"
     )
 
 
@@ -552,15 +552,23 @@ def test_to_dict_is_json() -> None:
     score = Score(math.inf, math.nan, math.inf, 1, None, "perplexity")
     assert json.loads(json.dumps(score.to_dict(), allow_nan=False)) == {
         "value": None, "low": None, "high": None, "n": 1, "total": None, "metric": "perplexity",
-        "provenance": "no retraining", "done": True, "percent": False, "higher": True, "warnings": [],
+        "provenance": "as given", "done": True, "percent": False, "higher": True, "warnings": [],
         "checksum": "",
     }  # fmt: skip
 
 
-def test_a_compressed_model_is_scored_with_its_regime() -> None:
+def test_a_score_says_how_the_model_was_obtained_as_far_as_that_is_known(tmp_path: Path) -> None:
     small = compress(demo.model(), Recipe(sparsity=0.5))
     assert evaluate(small, DIGITS).provenance == "no retraining"
-    assert evaluate(replace(small, provenance="retrained 3 epochs"), DIGITS).provenance == "retrained 3 epochs"
+    trained = replace(small, provenance="retrained 3 epochs")
+    assert small.model is not None
+    # a module does not tell whether it was trained, nor does one with the weights of a file
+    assert evaluate(small.model, DIGITS).provenance == "as given"
+    trained.save(tmp_path / "small.safetensors")
+    again = sw.load(tmp_path / "small.safetensors", into=demo.model())
+    assert again.model is not None
+    assert [evaluate(found, DIGITS).provenance for found in (again, again.model)] == ["as loaded", "as given"]
+    assert evaluate(trained, DIGITS).provenance == "retrained 3 epochs"
     with pytest.raises(ModelError, match=r"only weights: load the file with load\(path, into=model\)"):
         evaluate(replace(small, model=None), DIGITS)
 
