@@ -31,9 +31,11 @@ it.each([
 
 it.each([
   [0, "0 %"],
-  [0.0001, "0.1 %"],
+  [0.0000115, "< 0.1 %"],
+  [0.001, "0.1 %"],
   [0.874, "87 %"],
-  [0.9997, "99.9 %"],
+  [0.999, "99.9 %"],
+  [0.9997, "> 99.9 %"],
   [1, "100 %"],
 ])("a share of %f never rounds to all or nothing: %s", (value, text) => {
   expect(plain(share(value))).toBe(text);

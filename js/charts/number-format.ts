@@ -53,11 +53,13 @@ export function percent(fraction: number, digits = 0): string {
   return `${(100 * fraction).toFixed(digits)}${SPACE}%`;
 }
 
-/** A fraction as a percentage that never rounds up to all or down to nothing: 0.9997 is "99.9 %". */
+/** A fraction as a percentage that never rounds up to all or down to nothing: 0.9997 is "> 99.9 %". */
 export function share(fraction: number): string {
   if (fraction <= 0 || fraction >= 1) return percent(Math.min(1, Math.max(0, fraction)));
+  if (fraction < 0.001) return `<${SPACE}${percent(0.001, 1)}`;
+  if (fraction > 0.999) return `>${SPACE}${percent(0.999, 1)}`;
   const whole = Math.round(100 * fraction);
-  return whole === 0 || whole === 100 ? percent(Math.min(0.999, Math.max(0.001, fraction)), 1) : percent(fraction);
+  return percent(fraction, whole === 0 || whole === 100 ? 1 : 0);
 }
 
 /** A signal-to-noise ratio: "18.2 dB", and "exact" where nothing was lost. */

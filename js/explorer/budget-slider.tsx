@@ -43,7 +43,9 @@ export function BudgetSlider() {
     if (state.figures.value.exact && !state.dragging.value && state.notice.value !== "gone") state.plan();
   });
   const known = budget.most > budget.least;
-  if (state.sketching.value) return <p class="sw-hint sw-budget">a budget is planned once all layers are sketched</p>;
+  if (state.kernel && state.sketching.value) {
+    return <p class="sw-hint sw-budget">a budget is planned once all layers are sketched</p>;
+  }
   if (!known && !state.kernel) return budget.why ? <p class="sw-hint sw-budget">no budget: {budget.why}</p> : null;
   const place = placeOf(budget, budget.nbytes);
   return (

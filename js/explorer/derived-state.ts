@@ -91,14 +91,14 @@ export function macsOf(
   figures: Estimate,
   macs: readonly (number | null)[],
 ): { dense: number; now: number; exact: boolean } | null {
-  const { left, layers, widths } = figures;
-  if (macs.length !== sketch.layers.length && !widths) return null;
+  const { left, layers } = figures;
   const exact = left.layers.every(({ n }, i) => layers.kept[i] === n) || figures.sized;
   if (sketch.channels && figures.macs != null) {
     const byLayer = layerMacs(sketch.channels, sketch);
     const skipped = left.layers.map(({ n }, i) => (byLayer[i] * (n - layers.kept[i])) / (sketch.layers[i].n || 1));
     return { dense: denseMacs(sketch.channels), now: figures.macs - sum(skipped), exact };
   }
+  if (macs.length !== sketch.layers.length) return null;
   const total = (share: (i: number) => number) => macs.reduce<number>((sum, n, i) => sum + (n ?? 0) * share(i), 0);
   return { dense: total(() => 1), now: total((i) => layers.kept[i] / sketch.layers[i].n), exact };
 }

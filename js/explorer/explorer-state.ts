@@ -302,8 +302,7 @@ class Shared implements State {
     this.sketching = computed(() => {
       const { layers } = this.sketch.value;
       const done = layers.filter((layer) => !layer.pending).length;
-      // without a kernel nothing can be changed before all is there, and whoever reads the weights says how far that is
-      return this.kernel && done < layers.length ? { done, all: layers.length } : null;
+      return done < layers.length ? { done, all: layers.length } : null;
     });
     const news = this.#follow("status", IDLE, () => {
       this.#newsOf.value = recipeJson(this.#wanted);

@@ -220,7 +220,10 @@ function statusWords(state: State): { kind: string; text: string } {
   const exact = state.figures.value.exact;
   if (state.notice.value === "gone") return { kind: "failed", text: GONE };
   if (status.state === "failed") return { kind: "failed", text: status.text };
-  if (state.sketching.value) return { kind: "busy", text: sketchingWords(state.sketching.value) };
+  if (state.sketching.value) {
+    // without a kernel, whoever reads the weights says whether that goes on
+    return { kind: state.kernel ? "busy" : "waiting", text: sketchingWords(state.sketching.value) };
+  }
   if (state.notice.value === "busy") return { kind: "waiting", text: "kernel busy: preview only" };
   if (status.state === "busy" && status.what !== "estimate")
     return { kind: "busy", text: status.text || BUSY_WORDS[status.what] };

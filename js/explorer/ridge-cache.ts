@@ -164,7 +164,7 @@ export class RidgeCache {
       // as wide as any recipe makes them, so that they stand still while it changes
       const numbers = {
         weights: Math.max(text(count(most)), text("weights")),
-        pruned: text("≈ 99.9 %"),
+        pruned: text("≈ > 99.9 %"),
         bits: rows.some((one) => one.kind === "block") ? text("mixed") : text("bits"),
         nbytes: text("≈ 88.8 MB"),
       };

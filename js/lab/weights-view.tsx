@@ -170,7 +170,9 @@ function words(client: SketchClient, { translate: t, bytes, nbytes }: WeightsOpt
   const { phase, place, bytes: read, total, seconds, message } = client.progress.value;
   if (phase === "idle") return t("%1 to read for the distributions.", bytes(nbytes));
   if (phase === "failed") return message === LOST ? lostWords(t) : message;
-  if (phase === "cancelled") return t("Cancelled: %1 of %2 were read.", bytes(read), bytes(total));
+  if (phase === "cancelled") {
+    return t("Cancelled: %1 of %2 were read, and the controls wait until all are.", bytes(read), bytes(total));
+  }
   if (phase === "waiting") {
     return place > 0 ? t("Waits for other checkpoints: number %1 in the queue.", count(place)) : t("Begins to read.");
   }

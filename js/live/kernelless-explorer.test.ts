@@ -6,6 +6,7 @@ import { beforeEach, describe, expect, it, vi } from "vitest";
 import { Estimator } from "../core/estimate";
 import { parseRecipe, withFields } from "../core/recipe";
 import { decodeSketch } from "../core/sketch-decoder";
+import { encode, gaussian } from "../core/test-sketches";
 import { createState, type State } from "../explorer/explorer-state";
 import type { ByClass, Score, Visit } from "../explorer/host-interface";
 import { type ExplorerData, KernellessExplorer } from "./kernelless-explorer";
@@ -54,6 +55,17 @@ describe("an explorer without a kernel", () => {
     expect(state.nests).toBe(false);
     expect(state.figures.value).toMatchObject({ exact: true, header: 7 });
     expect(state.shownScore.value?.value).toBe(0.4);
+  });
+
+  it("says how far a sketch is whose layers still come: figures of the whole would be untrue", () => {
+    expect(state.sketching.value).toBeNull();
+    const layers = [1, 2, 3].map((i) => ({ name: `${i}.weight`, shape: [8, 16], values: gaussian(128, i, i) }));
+    host.show(decodeSketch(encode(layers, 1)), true);
+    nextFrame();
+    expect(state.sketching.value).toEqual({ done: 1, all: 3 });
+    host.show(decodeSketch(encode(layers)), false);
+    nextFrame();
+    expect(state.sketching.value).toBeNull();
   });
 
   it("estimates what it does not know, has no score of it, and waits for nobody", () => {

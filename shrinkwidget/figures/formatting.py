@@ -42,13 +42,15 @@ def times_text(ratio: float) -> str:
 
 
 def share_text(fraction: float) -> str:
-    """Return a fraction as a percentage that never rounds up to all or down to nothing: 0.9997 is "99.9 %"."""
+    """Return a fraction as a percentage that never rounds up to all or down to nothing: 0.9997 is "> 99.9 %"."""
     if fraction <= 0 or fraction >= 1:
         return f"{'100' if fraction >= 1 else '0'}{_PERCENT}"
     # "100 % pruned" of a layer in which a weight is left would be untrue, and so would "0 %".
-    if math.floor(100 * fraction + 0.5) in (0, 100):
-        return f"{fixed(100 * min(0.999, max(0.001, fraction)), 1)}{_PERCENT}"
-    return f"{fixed(100 * fraction, 0)}{_PERCENT}"
+    if fraction < 0.001:
+        return f"<{_SPACE}0.1{_PERCENT}"
+    if fraction > 0.999:
+        return f">{_SPACE}99.9{_PERCENT}"
+    return f"{fixed(100 * fraction, 1 if math.floor(100 * fraction + 0.5) in (0, 100) else 0)}{_PERCENT}"
 
 
 def percent_digit_text(fraction: float) -> str:

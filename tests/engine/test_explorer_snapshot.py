@@ -238,8 +238,8 @@ def test_numbers_are_written_as_people_read_them() -> None:
     assert bytes_text(999) == "999\u202fB"
     assert bytes_text(72_810) == "72.8\u202fkB"
     assert bytes_text(999_600) == "1.00\u202fMB"
-    assert [share_text(x) for x in (0, 0.0001, 0.9997, 0.5, 1)] == [
-        f"{x}\u202f%" for x in ("0", "0.1", "99.9", "50", "100")
+    assert [share_text(x) for x in (0, 0.0001, 0.001, 0.999, 0.9997, 0.5, 1)] == [
+        f"{x}\u202f%" for x in ("0", "<\u202f0.1", "0.1", "99.9", ">\u202f99.9", "50", "100")
     ]
     assert [weight_text(x) for x in (0.0, -0.11052, 2e-6)] == ["0", "−0.111", "2.0e−6"]
 

@@ -146,7 +146,10 @@ def test_the_page_pauses_goes_on_cancels_and_looks_again(lab: LabPage, checkpoin
     phase(viewer, "running")
     status = viewer.get_by_test_id("weights-status")
     expect(status).to_have_text(re.compile(r"0\sB of 160\skB read"))
-    assert shown_bytes(viewer) > 160_256  # all is known of the sizes, before a weight is read
+    sketched = viewer.get_by_test_id("sketching")
+    expect(sketched).to_have_text("sketched 0 of 7 layers")
+    whole = [viewer.get_by_test_id(name) for name in ("size-now", "sqnr", "pruned", "largest-layer", "macs")]
+    assert [figure.count() for figure in whole] == [0] * len(whole)  # figures of the whole would be untrue
     slider = viewer.get_by_test_id("sparsity")
     assert slider.evaluate("element => element.closest('[inert]') !== null")
     assert {"first": ["model.embed.weight", *LAYERS]} in [
@@ -163,10 +166,14 @@ def test_the_page_pauses_goes_on_cancels_and_looks_again(lab: LabPage, checkpoin
     expect(status).to_have_text(re.compile(r"of 160\skB read · about"))
     viewer.get_by_role("button", name="Cancel").click()
     phase(viewer, "cancelled")
-    expect(status).to_contain_text("Cancelled")
+    expect(status).to_have_text(re.compile("^Cancelled: .* and the controls wait until all are.$"))
+    expect(sketched).to_have_text("sketched 3 of 7 layers")
     released.append(True)
     viewer.get_by_role("button", name="Look again").click()
     phase(viewer, "done")
+    expect(sketched).to_have_count(0)
+    expect(viewer.get_by_test_id("largest-layer")).to_be_visible()  # multiply-accumulates are not in the file
+    assert shown_bytes(viewer) > 160_256
     assert own.our_errors() == []
     page.close()
 
