@@ -155,6 +155,13 @@ it("says of every number that can be no budget what can be one", () => {
   expect(why(24.5809)).toBe(`24.5809 kB is not possible: ${range}`);
   expect(why(9999)).toBe(`9999 kB is not possible: ${range}`);
   expect(why(Number.NaN)).toBe(`that is no number: ${range}`);
+  // 1.2 GB and 357 MB in the unit in which a budget is short; the ends can be typed as they are said
+  const large = (typed: number) => whyRefused(typed, 147_599_401, 1_200_000_123);
+  expect(large(1)).toBe("");
+  expect(large(147_599)).toBe("147599 GB is not possible: the least is 0.148 GB, the dense file has 1.2 GB");
+  expect([0.148, 1.2, 0.147599401, 1.200000123].map(large)).toEqual(["", "", "", ""]);
+  expect([0.1475994, 1.200000124].map((typed) => large(typed) === "")).toEqual([false, false]);
+  expect(whyRefused(29_525, 29_525_000, 357_000_000)).toContain("the least is 29.525 MB");
 });
 
 it("refuses a typed budget in words, and forgets it with the next good value, wherever that comes from", () => {

@@ -98,30 +98,47 @@ function hintOf({ asked, ready, why, least, most }: Budget, kernel: boolean): st
   return `plans sparsity and bits of each layer, ${bytes(least)} to ${bytes(most)}`;
 }
 
-/** Bytes in kB, to the byte. */
-const kilobytes = (nbytes: number) => String(Number((nbytes / 1000).toFixed(3)));
+const UNITS = [
+  { symbol: "kB", name: "kilobytes", nbytes: 1e3 },
+  { symbol: "MB", name: "megabytes", nbytes: 1e6 },
+  { symbol: "GB", name: "gigabytes", nbytes: 1e9 },
+] as const;
+type Unit = (typeof UNITS)[number];
 
-/** Whole bytes of so many kB, whatever a floating-point product makes of them. */
-const bytesOf = (typed: number) => Math.floor(1000 * typed + 1e-6);
+/** The unit in which the dense file has three digits before the point, so that the box has room for every budget. */
+const unitOf = (dense: number) => UNITS.find(({ nbytes }) => dense < 1000 * nbytes) ?? UNITS[2];
 
-/** Why a number of kB can be no budget; "" if it can. What is no number at all is `NaN`. */
-export function whyRefused(typed: number, least: number, dense: number): string {
-  const asked = bytesOf(typed);
-  if (asked >= least && asked <= dense) return "";
-  const said = Number.isNaN(typed) ? "that is no number" : `${typed} kB is not possible`;
-  return `${said}: the least is ${kilobytes(least)} kB, the dense file has ${kilobytes(dense)} kB`;
+/** Bytes as a number of units with three digits after the point: of kB that is to the byte. */
+function inUnits(nbytes: number, unit: Unit, round = Math.round): string {
+  return String(round((nbytes / unit.nbytes) * 1000) / 1000);
 }
 
-/** The number box, in kB: what is typed is taken when it is left, or by Enter; what cannot be is refused whole. */
+/** Whole bytes of so many units, whatever a floating-point product makes of them. */
+const bytesOf = (typed: number, unit: Unit) => Math.floor(unit.nbytes * typed + 1e-5);
+
+/** Why a number can be no budget; "" if it can. It is in the unit of the dense file; what is no number is `NaN`. */
+export function whyRefused(typed: number, least: number, dense: number): string {
+  const unit = unitOf(dense);
+  const asked = bytesOf(typed, unit);
+  if (asked >= least && asked <= dense) return "";
+  const said = Number.isNaN(typed) ? "that is no number" : `${typed} ${unit.symbol} is not possible`;
+  // rounded so that either can be typed
+  const [from, to] = [inUnits(least, unit, Math.ceil), inUnits(dense, unit, Math.floor)];
+  return `${said}: the least is ${from} ${unit.symbol}, the dense file has ${to} ${unit.symbol}`;
+}
+
+/** The number box: what is typed is taken when it is left, or by Enter; what cannot be is refused whole. */
 function BytesBox({ hint, refused }: { hint: string; refused: Signal<string> }) {
   const { state } = useView();
   const budget = state.budget.value;
-  const text = kilobytes(budget.nbytes);
+  const dense = state.sketch.value.original_nbytes;
+  const unit = unitOf(dense);
+  const text = inUnits(budget.nbytes, unit);
   const take = (event: { currentTarget: HTMLInputElement }) => {
     const box = event.currentTarget;
     const typed = box.valueAsNumber;
-    refused.value = whyRefused(typed, budget.least, state.sketch.value.original_nbytes);
-    const asked = Math.min(bytesOf(typed), budget.most);
+    refused.value = whyRefused(typed, budget.least, dense);
+    const asked = Math.min(bytesOf(typed, unit), budget.most);
     if (!refused.value && asked !== budget.nbytes) {
       state.setBudget(asked);
       state.settle(true);
@@ -131,17 +148,17 @@ function BytesBox({ hint, refused }: { hint: string; refused: Signal<string> }) 
     <span class="sw-box">
       <input
         type="number"
-        min={Math.ceil(budget.least / 1000)}
+        min={budget.least / unit.nbytes}
         step="any"
         disabled={!budget.ready}
         value={text}
-        aria-label="Budget in kilobytes"
+        aria-label={`Budget in ${unit.name}`}
         aria-invalid={refused.value !== ""}
         aria-describedby={hint}
         data-testid="budget-box"
         onChange={take}
       />
-      <span aria-hidden="true">kB</span>
+      <span aria-hidden="true">{unit.symbol}</span>
     </span>
   );
 }

@@ -13,16 +13,21 @@ import type { Sketching, State } from "./explorer-state";
 import type { Score } from "./host-interface";
 
 export function rowFigures(figures: Estimate, plan: Plan, layer: number): RowFigures {
-  const { n, pending = false } = figures.left.layers[layer];
+  const { n, itemsize, pending = false } = figures.left.layers[layer];
   return {
     n,
     pruned: 1 - figures.layers.kept[layer] / n,
-    bits: plan.keep ? "–" : String(plan.bits),
+    bits: plan.keep ? "–" : String(heldBits(plan, itemsize)),
     nbytes: layerTotal(figures.layers, layer),
     keep: plan.keep && !pending,
     own: false,
     pending,
   };
+}
+
+/** The bits that a layer's codes have: a tensor of half precision has no 32 to hold. */
+export function heldBits(plan: Plan, itemsize: number): number {
+  return Math.min(plan.bits, 8 * itemsize);
 }
 
 /** How far the kernel is with a sketch: "sketched 120 of 300 layers". */
@@ -116,6 +121,12 @@ export function memoryOf(state: State): Memory & { exact: boolean } {
   const gone = left === state.sketch.value ? 0 : bytesIn(state.sketch.value) - bytesIn(left);
   const exact = left === state.sketch.value || activations === null;
   return { weights: weights === null ? null : weights - gone, activations, exact };
+}
+
+/** Why activations are not known: whoever gave data waits until they are measured. */
+export function unmeasuredWords({ kernel, metric }: State): string {
+  if (!metric.value.has_data) return "unknown without data";
+  return kernel ? "not measured yet" : "not measured";
 }
 
 /**

@@ -6,7 +6,7 @@ import { estimated } from "../charts/number-format";
 import type { Estimate } from "../core/types";
 import { DataTable } from "../ui/data-table";
 import { hideTip, tipAt } from "../ui/tooltip";
-import { memoryOf } from "./derived-state";
+import { memoryOf, unmeasuredWords } from "./derived-state";
 import { useView } from "./open-and-hover-state";
 
 const SIGNS = new Map([
@@ -19,9 +19,10 @@ export function DeviceList({ figures }: { figures: Estimate }) {
   const view = useView();
   const pinned = useSignal(false);
   const memory = memoryOf(view.state);
+  const unmeasured = unmeasuredWords(view.state);
   const rows = deviceRows({ file: figures.nbytes, ...memory });
   const words = estimated(figures.sized && memory.exact, fitWords(rows));
-  const lines = rows.map((row) => `${SIGNS.get(row.fits)} ${row.device.name}: ${reason(row)}`);
+  const lines = rows.map((row) => `${SIGNS.get(row.fits)} ${row.device.name}: ${reason(row, unmeasured)}`);
   const show = (event: { currentTarget: HTMLElement }) => {
     const box = event.currentTarget.getBoundingClientRect();
     tipAt(view, { clientX: box.left, clientY: box.bottom }, words, lines);
@@ -59,11 +60,11 @@ export function DeviceList({ figures }: { figures: Estimate }) {
   );
 }
 
-/** Why a device is too small, or that it is not. */
-function reason({ flash, ram, activations, device }: DeviceRow): string {
+/** Why a device is too small, or that it is not; `unmeasured` says why activations are not known. */
+function reason({ flash, ram, activations, device }: DeviceRow, unmeasured: string): string {
   if (flash.fits === false) return `flash ${flash.text}`;
   if (ram.fits === false) return `RAM ${ram.text}${activations.fits && device.flash ? "; activations alone fit" : ""}`;
-  return ram.fits === null ? "RAM unknown without data" : `flash ${flash.text}, RAM ${ram.text}`;
+  return ram.fits === null ? `RAM ${unmeasured}` : `flash ${flash.text}, RAM ${ram.text}`;
 }
 
 function Pinned({ rows }: { rows: readonly DeviceRow[] }) {

@@ -4,7 +4,7 @@ import { type ReadonlySignal, useSignal, useSignalEffect } from "@preact/signals
 import { bytes, count, estimated, estimatedDecibels, share } from "../charts/number-format";
 import { layerTotal } from "../core/estimate";
 import { DataTable } from "../ui/data-table";
-import { layerSqnr, ownOverride, shapeWords } from "./derived-state";
+import { heldBits, layerSqnr, ownOverride, shapeWords } from "./derived-state";
 import { useView } from "./open-and-hover-state";
 import { shownSensitivity } from "./ridge-cache";
 import { dropText } from "./sensitivity-words";
@@ -48,7 +48,7 @@ export function LayerTable() {
       shapeWords(layer, rest, "×"),
       count(rest.n),
       layer.pending ? "…" : estimated(sized || plan.keep, share(1 - now.kept[i] / rest.n)),
-      layer.pending ? "…" : plan.keep ? "–" : plan.bits,
+      layer.pending ? "…" : plan.keep ? "–" : heldBits(plan, layer.itemsize),
       layer.pending ? "…" : estimatedDecibels(exact || plan.keep, layerSqnr(now, i)),
       bytes(layer.n * layer.itemsize),
       layer.pending ? "…" : estimated(sized || plan.keep, bytes(layerTotal(now, i))),

@@ -5,7 +5,7 @@ import type { BlockRow, Row } from "../charts/layer-tree-rows";
 import { bytes, count, estimated, estimatedDecibels, share, weight } from "../charts/number-format";
 import type { RidgeScene } from "../charts/ridge-canvas";
 import { layerTotal } from "../core/estimate";
-import { layerSqnr, ownOverride, shapeWords, zeroWords } from "./derived-state";
+import { heldBits, layerSqnr, ownOverride, shapeWords, zeroWords } from "./derived-state";
 import type { View } from "./open-and-hover-state";
 import { shownSensitivity } from "./ridge-cache";
 import { sensitivityLines } from "./sensitivity-words";
@@ -53,12 +53,13 @@ function layerWords(view: View, index: number): Words {
   if (layer.pending) return { title: layer.label, lines: [...tensor, "not sketched yet"] };
   if (plan.keep) return { title: layer.label, lines: [...tensor, "uncompressed", now] };
   const own = ownOverride(recipe.value, layer) ? " (per-layer values)" : "";
+  const bits = heldBits(plan, layer.itemsize);
   return {
     title: layer.label,
     lines: [
       ...tensor,
       `${about(count(kept))} of ${count(rest.n)} weights kept, ${about(share(1 - kept / rest.n))} pruned`,
-      `${plan.bits} ${plan.bits === 1 ? "bit" : "bits"}${own}, SQNR ${estimatedDecibels(exact, layerSqnr(layers, index))}`,
+      `${bits} ${bits === 1 ? "bit" : "bits"}${own}, SQNR ${estimatedDecibels(exact, layerSqnr(layers, index))}`,
       now,
     ],
   };

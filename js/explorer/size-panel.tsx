@@ -7,7 +7,7 @@ import type { Estimate } from "../core/types";
 import { DataTable } from "../ui/data-table";
 import { Term } from "../ui/help";
 import { useSize } from "../ui/size-and-drawing-hooks";
-import { memoryOf, type Part, partsOf, sketchingWords } from "./derived-state";
+import { memoryOf, type Part, partsOf, sketchingWords, unmeasuredWords } from "./derived-state";
 import { DeviceList } from "./device-list";
 import { useView } from "./open-and-hover-state";
 import { Panel } from "./section-frame";
@@ -215,7 +215,7 @@ function Device({ figures }: { figures: Estimate }) {
           <Term of="memory">memory</Term>
         </dt>
         <dd data-testid="memory">
-          <MemoryWords {...memoryOf(state)} />
+          <MemoryWords {...memoryOf(state)} unmeasured={unmeasuredWords(state)} />
         </dd>
       </div>
       <div>
@@ -225,13 +225,18 @@ function Device({ figures }: { figures: Estimate }) {
   );
 }
 
+interface MemoryProps extends ReturnType<typeof memoryOf> {
+  /** What is said in place of activations that are not known. */
+  unmeasured: string;
+}
+
 /** What is known of the memory: of a page without the model nothing, without data no activations. */
-function MemoryWords({ weights, activations, exact }: ReturnType<typeof memoryOf>) {
+function MemoryWords({ weights, activations, exact, unmeasured }: MemoryProps) {
   if (weights === null) return <>unknown without the model</>;
   if (activations === null) {
     return (
       <>
-        <b>{bytes(weights)}</b> weights as they run, plus activations, unknown without data
+        <b>{bytes(weights)}</b> weights as they run, plus activations, {unmeasured}
       </>
     );
   }

@@ -98,7 +98,8 @@ class FillingExplorer {
 
   #show(sketch: Sketch, locked: boolean, quantized: boolean): void {
     const recipe = quantized ? withFields(DEFAULTS, { layers: [["*", "keep"]] }) : DEFAULTS;
-    const data = { recipe: recipeJson(recipe), values: { title: sketch.title }, known: {}, results: {} };
+    const values = { title: sketch.title, order: naturalOrder(sketch.layers) };
+    const data = { recipe: recipeJson(recipe), values, known: {}, results: {} };
     const host = new KernellessExplorer(data, sketch, (chosen) => {
       if (!host.locked()) this.options.memory.set({ recipe: chosen });
     });
@@ -114,6 +115,22 @@ class FillingExplorer {
       state.dispose();
     };
   }
+}
+
+/**
+ * The order in which layers are shown. safetensors sorts the names of each type as text, which puts layer 10 before
+ * layer 2; any other order of a file is somebody's own, and stays.
+ */
+export function naturalOrder(layers: readonly { readonly name: string; readonly dtype: string }[]): number[] {
+  const last = new Map<string, string>();
+  const alphabetical = layers.every(({ name, dtype }) => {
+    const before = last.get(dtype) ?? "";
+    last.set(dtype, name);
+    return before <= name;
+  });
+  const order = layers.map((_, i) => i);
+  const { compare } = new Intl.Collator("en", { numeric: true });
+  return alphabetical ? order.sort((a, b) => compare(layers[a].name, layers[b].name)) : order;
 }
 
 function Progress({ client, options }: { client: SketchClient; options: WeightsOptions }) {

@@ -173,7 +173,8 @@ class Distributions(Chart):
         pruned = "keep" if keep else estimated_text(exact, share_text(row.figures.sparsity))
         size = estimated_text(exact or keep, bytes_text(row.figures.nbytes))
         right = plot.left + plot.width
-        for (_, width), text in zip(_COLUMNS, (pruned, "–" if keep else str(row.plan.bits), size), strict=True):
+        bits = "–" if keep else str(min(row.plan.bits, 8 * row.layer.itemsize))  # half precision has no 32 to hold
+        for (_, width), text in zip(_COLUMNS, (pruned, bits, size), strict=True):
             right += width
             canvas.text(right, y, text, size=high, align="right")
 

@@ -138,9 +138,8 @@ def _numbers(canvas: Canvas, frame: Frame, plot: Frame, index: int, row: Row, la
     pruned = "keep" if keep else estimated_text(exact, share_text(row.figures.sparsity))
     size = estimated_text(exact or keep, bytes_text(row.figures.nbytes))
     right = frame.left + frame.width - _NUMBERS
-    for (heading, width), text in zip(
-        _COLUMNS, (f"{row.layer.n:,}", pruned, "–" if keep else str(row.plan.bits), size), strict=True
-    ):
+    bits = "–" if keep else str(min(row.plan.bits, 8 * row.layer.itemsize))  # half precision has no 32 to hold
+    for (heading, width), text in zip(_COLUMNS, (f"{row.layer.n:,}", pruned, bits, size), strict=True):
         right += width
         canvas.text(right, y, text, color=MUTED if heading == "weights" else INK, align="right")
 
