@@ -236,7 +236,7 @@ def test_it_stops_between_two_batches_and_what_was_measured_is_there() -> None:
         (dict(bits=9), RecipeError, "bits"),
         (dict(layers="stm"), ArgumentError, "'stm' matches no layer; did you mean 'stem'"),
         (dict(recipe=sw.Recipe(layers={"*": sw.Keep})), ArgumentError, "Keep"),
-        (dict(recipe=0.5), RecipeError, "expected a Recipe"),
+        (dict(recipe=[0.5]), RecipeError, "expected a Recipe"),
         (dict(samples=0), ArgumentError, "samples=0"),
         (dict(sample=5), ArgumentError, "did you mean 'samples'"),
         (dict(metric="acuracy"), DataError, "did you mean 'accuracy'"),
