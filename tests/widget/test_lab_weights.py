@@ -49,6 +49,16 @@ def lab(lab: LabPage, checkpoint: Path) -> LabPage:
 # how large a canvas is, and what is on it
 DRAWN = "canvas => ({width: canvas.width, height: canvas.height, pixels: canvas.toDataURL()})"
 
+# whether all of the tree is in sight at a width, and how many columns beside the names: a number cut off is another one
+COLUMNS = """(tree, width) => {
+    tree.style.width = `${width}px`;
+    const numbers = [...tree.querySelectorAll("td, thead th:nth-child(n + 2)")];
+    const whole = [tree, ...numbers].every(({ scrollWidth, clientWidth }) => scrollWidth <= clientWidth);
+    const shown = numbers.filter((cell) => cell.tagName === "TH" && cell.clientWidth > 0).length;
+    tree.style.width = "";
+    return [whole, shown];
+}"""
+
 
 def phase(viewer: Locator, name: str) -> None:
     """Wait until looking at the weights has come so far: its process goes last, and loads torch."""
@@ -91,6 +101,8 @@ def test_a_double_click_leads_to_the_table_the_ridge_and_sliders_that_answer(
     expect(viewer.get_by_test_id("checkpoint-facts")).to_contain_text("8 tensors")
     phase(viewer, "done")
     expect(viewer.get_by_test_id("ridge")).to_be_visible()
+    tree = viewer.get_by_test_id("checkpoint-tree")
+    assert [tree.evaluate(COLUMNS, width) for width in (700, 620, 550, 420)] == [[True, n] for n in (5, 4, 3, 2)]
     sketch = sw.sketch(checkpoint)
     assert shown_bytes(viewer) == sw.estimate(sketch, sw.Recipe()).nbytes
     about = viewer.get_by_test_id("sqnr").locator(".sw-approx")
