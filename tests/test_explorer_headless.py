@@ -18,6 +18,7 @@ from IPython.utils.capture import capture_output
 import shrinkwidget as sw
 from shrinkwidget.analysis.model_tensors import TensorEntry
 from shrinkwidget.analysis.sketch import LayerSketch, sketch_layer
+from shrinkwidget.widgets import explorer as worker
 from shrinkwidget.widgets import explorer_backend as explorer_session
 
 SECONDS = 60
@@ -235,7 +236,8 @@ def test_a_layer_of_a_large_model_that_cannot_be_sketched_is_told(monkeypatch: p
         model.head.weight[0, 0] = torch.nan
     explorer = sw.explore(model)
     gate.open(100)
-    assert explorer.wait(SECONDS)
+    assert not explorer.wait(SECONDS)
+    assert "'head.weight' has 1 weight that is NaN or infinite" in explorer._unsketched
     assert explorer._status["state"] == "failed"
     assert "'head.weight' has 1 weight that is NaN or infinite" in explorer._status["text"]
     assert [layer["name"] for layer in told(explorer)["pending"]][-1] == "head.weight"
@@ -253,12 +255,37 @@ def test_a_large_model_that_changes_while_it_is_sketched_is_found_out(monkeypatc
     with torch.no_grad():
         model.stem.weight.mul_(2)
     gate.open(100)
-    assert explorer.wait(SECONDS)
+    assert not explorer.wait(SECONDS)
     assert "the model has changed since it was looked at: 'stem.weight'" in explorer._stale
+    assert explorer._unsketched.startswith(explorer._stale)
     with pytest.raises(sw.errors.ModelError, match="look again"):
         _ = explorer.estimate
     explorer._on_command(explorer, {"do": "look"}, [])
     assert explorer.wait(SECONDS)
-    assert explorer._stale == ""
+    assert explorer._stale == explorer._unsketched == ""
     assert explorer.sketch.encode() == sw.sketch(model).encode()
     explorer.close()
+
+
+@pytest.mark.parametrize("sketched", [3, 100])
+def test_an_explorer_closed_while_it_fills_in_says_nothing(
+    sketched: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    gate = Gate(monkeypatch)
+    counted = explorer_session.ExplorerSession.exact
+
+    def count_and_close(session: Any, *about: Any) -> Any:
+        found = counted(session, *about)
+        explorer.close()  # as from the notebook's thread, when nobody asks any more whether to stop
+        return found
+
+    monkeypatch.setattr(explorer_session.ExplorerSession, "exact", count_and_close)
+    explorer = sw.explore(sw.demo.model())
+    gate.open(sketched)
+    if sketched < 100:
+        until(lambda: len(gate.looked) == sketched)
+        explorer.close()
+        gate.open(100)
+    assert worker._WORKER.wait(id(explorer), SECONDS)
+    assert repr(explorer) == "Explorer(closed)"
+    assert caplog.text == ""

@@ -141,7 +141,11 @@ function Running() {
   const failed = score?.state === "failed";
   const known = isKnown(score);
   const covered = state.covered.value;
-  const unknown = covered ? "?" : !state.kernel || failed || (score?.state === "done" && score.n > 0) ? "–" : "…";
+  const unknown = covered
+    ? "?"
+    : !state.kernel || failed || state.unsketched.value || (score?.state === "done" && score.n > 0)
+      ? "–"
+      : "…";
   return (
     <>
       <p class="sw-headline">
@@ -208,6 +212,7 @@ export function progressWords(state: State): string {
   if (!score) {
     if (!state.kernel) return "not evaluated: needs the kernel";
     if (notice === "gone") return "not evaluated: the kernel is disconnected";
+    if (state.unsketched.value) return "not evaluated: not all layers could be sketched";
     if (notice === "busy") return "waiting for the kernel";
     if (state.dragging.value) return "evaluated when the slider stops";
     return state.figures.value.exact && !state.exactOnly.value.waiting

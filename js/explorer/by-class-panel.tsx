@@ -75,6 +75,7 @@ function words(state: State): string {
   if (dense && !state.recalibrate.value) return "this is the dense model: move a slider to see what suffers";
   if (state.covered.value) return COVERED;
   if (!state.kernel) return "not evaluated: needs the kernel";
+  if (state.unsketched.value) return "not known: not all layers could be sketched";
   return state.shownScore.value?.state === "failed" ? "not known: the evaluation failed" : "follows with the score";
 }
 

@@ -2,11 +2,13 @@
 // The shared state: previews at once, tells the kernel seldom, believes the kernel where it speaks of this recipe.
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
+import { effect } from "@preact/signals";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { Estimator } from "../core/estimate";
 import { parseRecipe, recipeJson, withFields } from "../core/recipe";
 import { decodeSketch } from "../core/sketch-decoder";
 import { encode, gaussian, sketchOf } from "../core/test-sketches";
+import type { Recipe } from "../core/types";
 import { memoryOf } from "./derived-state";
 import { createState } from "./explorer-state";
 import type { Command, ExplorerModel, Visit } from "./host-interface";
@@ -139,6 +141,42 @@ describe("the shared state", () => {
     nextFrame();
     expect(state.sketching.value).toBeNull();
     expect(state.figures.value.nbytes).toBe(new Estimator(sketchOf(layers)).estimate(state.recipe.value).nbytes);
+  });
+
+  it("shows of each sketch that comes its layers, plans and figures together, and never those of two", () => {
+    const layers = [1, 2, 3].map((i) => ({ name: `${i}.weight`, shape: [8, 16], values: gaussian(128, i, i) }));
+    const seen: boolean[][][] = [];
+    for (const asked of [{ sparsity: 0.5, bits: 4 }, { importance: { kind: "mine" } }, { structure: "mine" }]) {
+      model.answer("sketch_data", encode(layers, 0));
+      state.edit((recipe) => withFields(recipe, asked as Partial<Recipe>));
+      nextFrame();
+      const stop = effect(() => {
+        const pending = state.sketch.value.layers.map((layer) => layer.pending ?? false);
+        const unplanned = state.plans.value.map((plan) => plan.keep);
+        seen.push([pending, unplanned, state.figures.value.left.layers.map((layer) => layer.pending ?? false)]);
+      });
+      for (const sketched of [1, 2, 3]) {
+        model.answer("sketch_data", encode(layers, sketched)); // and no frame passes
+        expect(seen.at(-1)?.[0]).toEqual([1, 2, 3].map((i) => i > sketched));
+      }
+      stop();
+    }
+    for (const [pending, unplanned, left] of seen) expect([unplanned, left]).toEqual([pending, pending]);
+    state.edit(() => parseRecipe(START));
+    nextFrame();
+    expect(state.figures.value.nbytes).toBe(new Estimator(sketchOf(layers)).estimate(parseRecipe(START)).nbytes);
+  });
+
+  it("outlives a reader that fails: the next sketch is taken as ever", () => {
+    const layers = [1, 2].map((i) => ({ name: `${i}.weight`, shape: [8, 16], values: gaussian(128, i, i) }));
+    const stop = effect(() => {
+      if (state.sketching.value?.done === 1) throw new Error("cannot be drawn");
+    });
+    expect(() => model.answer("sketch_data", encode(layers, 1))).toThrow("cannot be drawn");
+    expect(state.figures.value.left).toBe(state.sketch.value);
+    model.answer("sketch_data", encode(layers));
+    expect(state.figures.value.left.layers.map((layer) => layer.pending)).toEqual([undefined, undefined]);
+    stop();
   });
 
   it("shows what is asked for as soon as figures come, or a slider drawn again would fall back", () => {

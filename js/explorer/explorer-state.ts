@@ -9,6 +9,7 @@ import {
   DEFAULTS,
   parseRecipe,
   plansOf,
+  RecipeError,
   recipeJson,
   sketchedPlans,
   structureSparsity,
@@ -80,6 +81,8 @@ export interface State {
   readonly sketch: ReadonlySignal<Sketch>;
   /** How far the kernel is with the sketch, of which the page has a part; null once it has all of it. */
   readonly sketching: ReadonlySignal<Sketching | null>;
+  /** Why the layers that are missing cannot be sketched; "" while they can, or none is. */
+  readonly unsketched: ReadonlySignal<string>;
   readonly title: ReadonlySignal<string>;
   readonly recipe: ReadonlySignal<Recipe>;
   readonly recipeText: ReadonlySignal<string>;
@@ -227,6 +230,7 @@ class Shared implements State {
   readonly resets = signal(0);
   readonly sketch: ReadonlySignal<Sketch>;
   readonly sketching: ReadonlySignal<Sketching | null>;
+  readonly unsketched: ReadonlySignal<string>;
   readonly recipeText: ReadonlySignal<string>;
   readonly plans: ReadonlySignal<readonly Plan[]>;
   readonly figures: ReadonlySignal<Estimate>;
@@ -304,6 +308,8 @@ class Shared implements State {
       const done = layers.filter((layer) => !layer.pending).length;
       return done < layers.length ? { done, all: layers.length } : null;
     });
+    const unsketched = this.#follow("unsketched", "");
+    this.unsketched = computed(() => (this.sketching.value ? unsketched.value : ""));
     const news = this.#follow("status", IDLE, () => {
       this.#newsOf.value = recipeJson(this.#wanted);
       this.#heard();
@@ -335,7 +341,7 @@ class Shared implements State {
     this.history = computed(() => this.#visits.value.filter((visit) => !this.#isCovered(visit)));
     this.prediction = computed(() => this.#predictionOf(this.#shown()));
     this.covered = computed(() => {
-      const nothing = now.value?.state === "failed" || (!this.kernel && !now.value);
+      const nothing = this.unsketched.value !== "" || now.value?.state === "failed" || (!this.kernel && !now.value);
       return this.metric.value.has_data && !nothing && this.#isCovered(this.#shown());
     });
     this.shownScore = computed(() => (this.covered.value ? null : now.value));
@@ -569,7 +575,14 @@ class Shared implements State {
 
   /** The preview of a recipe; null where it can only be counted. */
   #estimated(recipe: Recipe): Estimate | null {
-    return exactOnly(this.sketch.value, recipe, this.#plansOf(recipe)) ? null : this.#estimator.estimate(recipe);
+    if (exactOnly(this.sketch.value, recipe, this.#plansOf(recipe))) return null;
+    try {
+      return this.#estimator.estimate(recipe);
+    } catch (error) {
+      // it names a layer that the model, looked at again, has no more: the kernel's next word is another recipe
+      if (error instanceof RecipeError) return null;
+      throw error;
+    }
   }
 
   #plansOf(recipe: Recipe): readonly Plan[] {
@@ -639,9 +652,12 @@ class Shared implements State {
     this.#show(parseRecipe(text));
   }
 
+  /** The sketch changed: in the same batch all that is made of it does, as tables of one do not fit layers of another. */
   #reload(): void {
     this.#estimator = new Estimator(this.sketch.value);
-    this.#show(this.#wanted);
+    cancelAnimationFrame(this.#frame);
+    this.#preview.value = this.#estimator.estimate(DEFAULTS); // stands where the recipe has no estimate
+    this.#paint();
   }
 
   /**

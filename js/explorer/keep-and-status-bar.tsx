@@ -220,6 +220,7 @@ function statusWords(state: State): { kind: string; text: string } {
   const exact = state.figures.value.exact;
   if (state.notice.value === "gone") return { kind: "failed", text: GONE };
   if (status.state === "failed") return { kind: "failed", text: status.text };
+  if (state.unsketched.value) return { kind: "failed", text: state.unsketched.value };
   if (state.sketching.value) {
     // without a kernel, whoever reads the weights says whether that goes on
     return { kind: state.kernel ? "busy" : "waiting", text: sketchingWords(state.sketching.value) };

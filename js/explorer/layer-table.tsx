@@ -1,6 +1,6 @@
 // Every tensor of the model as tables: what becomes of each layer, and what is uncompressed and why.
 
-import { type ReadonlySignal, useSignal, useSignalEffect } from "@preact/signals";
+import { type ReadonlySignal, useComputed, useSignal, useSignalEffect } from "@preact/signals";
 import { bytes, count, estimated, estimatedDecibels, share } from "../charts/number-format";
 import { layerTotal } from "../core/estimate";
 import { DataTable } from "../ui/data-table";
@@ -31,13 +31,22 @@ const DROP = "drop";
 export function LayerTable() {
   const view = useView();
   const { state } = view;
-  const { exact, sized, left, layers: now } = useRested(state.figures);
+  // one moment's, as figures of a sketch do not fit the layers of the next
+  const shown = useComputed(() => ({
+    sketch: state.sketch.value,
+    order: state.order.value,
+    plans: state.plans.value,
+    recipe: state.recipe.value,
+    figures: state.figures.value,
+  }));
+  const { sketch, order, plans, recipe, figures } = useRested(shown);
+  const { exact, sized, left, layers: now } = figures;
   const sensitivity = shownSensitivity(view);
-  const rows = state.order.value.map((i) => {
-    const layer = state.sketch.value.layers[i];
-    const rest = left.layers[i] ?? layer;
-    const plan = state.plans.peek()[i];
-    const own = ownOverride(state.recipe.peek(), layer);
+  const rows = order.map((i) => {
+    const layer = sketch.layers[i];
+    const rest = left.layers[i];
+    const plan = plans[i];
+    const own = ownOverride(recipe, layer);
     const open = () => {
       view.selected.value = i;
     };
@@ -56,7 +65,7 @@ export function LayerTable() {
       ...(sensitivity ? [dropText(state.metric.value, sensitivity, i)] : []),
     ];
   });
-  const uncompressed = state.sketch.value.uncompressed.map((tensor) => [
+  const uncompressed = sketch.uncompressed.map((tensor) => [
     tensor.name,
     tensor.shape.join("×") || "scalar",
     tensor.dtype,

@@ -170,7 +170,7 @@ function KeptHint() {
   return (
     <>
       {own && `${own}: `}keeps {kept} of {count(n)} weights
-      {zeros > 0 && `; ${zeroWords(zeros, n)}`}
+      {zeros > 0 && !state.sketching.value && `; ${zeroWords(zeros, n)}`}
     </>
   );
 }

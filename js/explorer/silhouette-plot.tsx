@@ -49,6 +49,7 @@ export function SilhouettePlot() {
   const narrow = now.left.layers === layers ? blocks : narrowedBlocks(blocks, layers, now.left.layers);
   /** What is left of a layer's bytes, in the block that it makes without the channels that went. */
   const filled = (i: number) => Math.min(1, layerTotal(now.layers, i) / bytesOf(now.left.layers[i]));
+  const sketched = narrow.filter((block) => !layers[block.layer].pending);
   const find = (event: MouseEvent) => {
     const box = (event.currentTarget as Element).getBoundingClientRect();
     return blockAt(blocks, ((event.clientX - box.left) / box.width) * width);
@@ -57,6 +58,10 @@ export function SilhouettePlot() {
     const block = find(event);
     if (!block) return;
     const layer = layers[block.layer];
+    if (layer.pending) {
+      tipAt(view, event, layer.label, [shapeWords(layer, layer), bytes(bytesOf(layer)), "not sketched yet"]);
+      return;
+    }
     tipAt(view, event, layer.label, [
       shapeWords(layer, now.left.layers[block.layer]),
       `${bytes(bytesOf(layer))} → ${estimated(now.sized, bytes(layerTotal(now.layers, block.layer)))}`,
@@ -89,7 +94,7 @@ export function SilhouettePlot() {
         >
           <path class="sw-silhouette-dense" d={dense} />
           {narrow !== blocks && <path class="sw-silhouette-narrow" d={blocksPath(narrow, HEIGHT / 2, () => 1)} />}
-          <path class="sw-silhouette-now" d={blocksPath(narrow, HEIGHT / 2, filled)} />
+          <path class="sw-silhouette-now" d={blocksPath(sketched, HEIGHT / 2, filled)} />
           {chosen && <Chosen block={chosen} />}
           <Names sketch={sketch.value} blocks={blocks} />
         </svg>

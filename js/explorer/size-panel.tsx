@@ -16,6 +16,7 @@ export function SizePanel() {
   const view = useView();
   const figures = view.state.figures.value;
   const sketching = view.state.sketching.value;
+  const { unsketched } = view.state;
   if (sketching) {
     return (
       <Panel name="size" title="Size">
@@ -26,7 +27,13 @@ export function SizePanel() {
             {sketchingWords(sketching)}
           </span>
         </p>
-        <progress class="sw-sketching" value={sketching.done} max={sketching.all} aria-label="Layers sketched" />
+        {unsketched.value ? (
+          <p class="sw-hint sw-wrap sw-failed" data-testid="unsketched">
+            {unsketched.value}
+          </p>
+        ) : (
+          <progress class="sw-sketching" value={sketching.done} max={sketching.all} aria-label="Layers sketched" />
+        )}
       </Panel>
     );
   }

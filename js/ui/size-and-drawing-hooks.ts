@@ -16,11 +16,24 @@ export function useHeld<T>(value: T, held: boolean): T {
   return last.current;
 }
 
-/** Draw now, and whenever a signal that was read changes: in the same frame, where `useSignalEffect` waits for the next. */
+/**
+ * Draw now, and whenever a signal that was read changes: in the same frame, where `useSignalEffect` waits for the next.
+ * A drawing that fails is reported, and stops neither the next one nor whoever changed the signal.
+ */
 export function useDrawing(draw: () => void): void {
   const latest = useRef(draw);
   latest.current = draw;
-  useEffect(() => effect(() => latest.current()), []);
+  useEffect(
+    () =>
+      effect(() => {
+        try {
+          latest.current();
+        } catch (error) {
+          reportError(error);
+        }
+      }),
+    [],
+  );
 }
 
 /** A ref to put on an element, and its inner size in whole pixels (`start` until it is known). */

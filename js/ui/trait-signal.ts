@@ -1,6 +1,6 @@
 // Signals that follow the values of whatever hosts a component.
 
-import { type Signal, signal } from "@preact/signals";
+import { batch, type Signal, signal } from "@preact/signals";
 
 /** What can be followed. */
 export interface Observable {
@@ -9,7 +9,10 @@ export interface Observable {
   on(name: string, callback: () => void): () => void;
 }
 
-/** A signal that follows one value, `missing` while there is none; what stops it is added to `stops`. */
+/**
+ * A signal that follows one value, `missing` while there is none; what stops it is added to `stops`. Whoever reads the
+ * signal sees with a new value all that `changed` makes of it.
+ */
 export function modelSignal<T>(
   model: Observable,
   name: string,
@@ -20,10 +23,12 @@ export function modelSignal<T>(
   const read = () => (model.get(name) ?? missing) as T;
   const value = signal(read());
   stops.push(
-    model.on(name, () => {
-      value.value = read();
-      changed();
-    }),
+    model.on(name, () =>
+      batch(() => {
+        value.value = read();
+        changed();
+      }),
+    ),
   );
   return value;
 }

@@ -21,6 +21,7 @@ const TRAITS: Record<string, string> = {
   kinds: "_kinds",
   memory: "_memory",
   stale: "_stale",
+  unsketched: "_unsketched",
   recalibrate: "recalibrate_batchnorm",
   recalibration: "_recalibration",
   recovery: "_recovery",

@@ -85,7 +85,7 @@ _METRIC_FIELDS: Final = {"metric": "name", "percent": "percent", "higher": "high
 _OF_THE_PAGE: Final = ("result",)
 """What the history holds for the page alone: a provenance says as much."""
 _NOT_ON_PAGE: Final = frozenset(
-    {"sketch", "exact", "score", "by_class", "status", "monitor", "keeps", "figure", "recovery", "export"}
+    {"sketch", "unsketched", "exact", "score", "by_class", "status", "monitor", "keeps", "figure", "recovery", "export"}
 )
 """What a page that stands alone has no use for: its buttons' words, or what it is given by recipe."""
 
@@ -221,6 +221,7 @@ class Explorer(BaseWidget):
     _kinds = kernel_owned(t.Dict())
     _result = kernel_owned(t.Unicode())
     _stale = kernel_owned(t.Unicode())
+    _unsketched = kernel_owned(t.Unicode())  # why layers that are missing cannot be looked at
     _figure = kernel_owned(t.Dict(allow_none=True, default_value=None))
     _recalibration = kernel_owned(t.Dict())
     _by_class = kernel_owned(t.Dict(allow_none=True, default_value=None))
@@ -688,9 +689,11 @@ class Explorer(BaseWidget):
         _WORKER.forget(self._sensitivity_key)
 
     def wait(self, timeout: float | None = None, *, sensitivity: bool = False) -> bool:
-        """Block until all figures of the current recipe are there; return False after `timeout` seconds.
+        """Block until the work for the current recipe is done; return False after `timeout` seconds.
 
-        With `sensitivity`, block until that is measured, too; it may take minutes.
+        It also returns False where a layer of a large model cannot be looked at, as one with a weight that is NaN: no
+        figures can follow, and `estimate` raises why. What else fails, such as an evaluation, is done, and the page and
+        the log tell of it. With `sensitivity`, block until that is measured, too; it may take minutes.
 
         Example:
             >>> import shrinkwidget as sw
@@ -706,7 +709,8 @@ class Explorer(BaseWidget):
         with _let_go(self._lock):
             if sensitivity and not _WORKER.wait(self._sensitivity_key, timeout):
                 return False
-            return _WORKER.wait(id(self), None if timeout is None else max(0.0, end - time.monotonic()))
+            done = _WORKER.wait(id(self), None if timeout is None else max(0.0, end - time.monotonic()))
+        return done and not self._unsketched
 
     def to_html(self, path: str | os.PathLike[str], *, title: str | None = None, history: bool = True) -> int:
         """Write the explorer as one HTML file that needs no kernel and no network, and return its bytes.
@@ -890,7 +894,9 @@ class Explorer(BaseWidget):
     def _settle(self, cancelled: CancelCheck) -> None:
         """Count the exact figures of the current recipe, then evaluate it, then see how small a download it makes."""
         self._rest(cancelled)
-        session, recipe, shown = self._open(), self.recipe, self._shown_result
+        session, recipe, shown = self._session, self.recipe, self._shown_result
+        if session is None:  # closed while it rested
+            return
         try:
             self._finish_sketch(session, cancelled)
             if shown is not None and shown.compressed.recipe == recipe:
@@ -910,7 +916,8 @@ class Explorer(BaseWidget):
         except Cancelled:
             raise
         except BaseException as error:  # noqa: BLE001  # whatever fails is told in the widget, and logged
-            self._failed("estimate", error)
+            if session is self._session:  # else it was closed or looked again, and nobody waits for this
+                self._failed("estimate", error)
         finally:
             self._refresh_snapshot()
 
@@ -934,12 +941,15 @@ class Explorer(BaseWidget):
 
         try:
             session.finish_sketch(cancelled, tell)
-        except Stale as error:
-            self._tell(_stale=str(error))
+        except Cancelled:
+            raise
+        except BaseException as error:
+            if session is self._session:
+                self._tell(_unsketched=sentence(error), **({"_stale": str(error)} if isinstance(error, Stale) else {}))
             raise
         if session is self._session:
             self._layers_told = session.sketched
-            self._tell(_sketch=session.encode_sketch())
+            self._tell(_sketch=session.encode_sketch(), _unsketched="")
 
     def _find_channels(self, session: ExplorerSession, cancelled: CancelCheck) -> None:
         """See which channels can be removed, once, and tell the page: its slider appears then."""
@@ -1244,6 +1254,7 @@ class Explorer(BaseWidget):
                 _race=None,
                 _predictions=[],
                 _stale="",
+                _unsketched="",
                 _frontier=None,
             )
             self.budget, self._frontiers = None, BudgetFrontier(lambda: self._open().sketch)
