@@ -64,7 +64,7 @@ def test_the_stored_headline_is_what_its_cells_say(monkeypatch: pytest.MonkeyPat
 def _points(row: dict[str, Any]) -> str:
     low, high = row["difference, 95 % over images"]
     found = f"{100 * row['difference']['mean']:+.2f} ({100 * low:+.2f} … {100 * high:+.2f})"
-    return found.replace("-", "−").replace("+0.00)", "0.00)")
+    return found.replace("-", "−").replace("+0.00)", "0.00)").replace("(−0.00", "(0.00")
 
 
 def test_mixed_batches_lie_between_the_images_they_are_mixed_from(monkeypatch: pytest.MonkeyPatch) -> None:
