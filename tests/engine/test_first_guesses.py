@@ -6,7 +6,7 @@ import importlib
 import inspect
 import json
 from collections.abc import Callable
-from dataclasses import is_dataclass
+from dataclasses import is_dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -424,7 +424,9 @@ def test_scores_of_a_run_are_those_of_the_explorer() -> None:
     assert run.wait(60)
     assert isinstance(run.score, sw.Score)
     assert isinstance(run.baseline, sw.Score)
-    assert run.baseline == sw.Score.from_dict(sw.evaluate(mlp(), points(30)).to_dict())
+    alone = sw.Score.from_dict(sw.evaluate(mlp(), points(30)).to_dict())
+    assert alone.provenance == "as given"
+    assert run.baseline == replace(alone, provenance="no retraining")  # what is known of it before the training
     assert run.score.value == run.history[-1]["test"]["value"]
 
 
