@@ -66,7 +66,7 @@ def test_figures_follow_the_recipe_and_equal_what_compress_makes(ex: Explorer, m
     assert ex.estimate.nbytes == small.nbytes
     assert ex._exact["nbytes_entropy_coded"] == small.nbytes_entropy_coded < small.nbytes
     assert small.model is not None
-    assert ex.score == sw.evaluate(small.model, data)
+    assert ex.score == sw.evaluate(small, data)
 
 
 def test_recipe_value_sparsity_and_bits_are_one(ex: Explorer) -> None:
