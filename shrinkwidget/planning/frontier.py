@@ -25,7 +25,7 @@ from .budget_plan import BudgetPlan
 from .budgets import Budget, parse_budget
 from .candidates import EXAMPLES, OutputJudge, scored
 from .plan import checked_examples, choices_from, listed, module_of, refuse_swapped, title_of
-from .planner import WIDTHS, Planner, planner_of
+from .planner import WIDTHS, Planner
 
 _POINTS: Final = 8
 
@@ -228,7 +228,18 @@ def frontier(
         rest = Recipe() if recipe is None else checked_recipe(recipe)
         runs_on = judge.example() if example is None and judge is not None and rest.removes_channels else example
         widths = WIDTHS if example is not None and judge is not None else ()
-        planner = planner_of(model, None, rest, choices, limits, judge, runs_on, widths, stopped, patience)
+        planner = Planner.of(
+            model,
+            None,
+            runs_on,
+            recipe=rest,
+            choices=choices,
+            limits=limits or {},
+            judge=judge,
+            widths=widths,
+            stopped=stopped,
+            patience=patience,
+        )
         sizes = _sizes(planner, asked)
         norms, notes, dense = None, tuple[str, ...](), None
         if eval_data is not None:

@@ -24,7 +24,7 @@ from .budget_plan import BudgetPlan
 from .budgets import Budget, parse_budgets
 from .candidates import EXAMPLES, OutputJudge
 from .layer_options import BITS, SPARSITIES, Choices
-from .planner import WIDTHS, planner_of
+from .planner import WIDTHS, Planner
 
 
 class PlanRun(GrowingRun[BudgetPlan]):
@@ -204,7 +204,18 @@ def plan(
         runs_on = example
         if example is None and judge is not None and (widths or conditions or rest.removes_channels):
             runs_on = judge.example()
-        planner = planner_of(model, layout, rest, chosen, limits, judge, runs_on, widths, stopped, patience)
+        planner = Planner.of(
+            model,
+            layout,
+            runs_on,
+            recipe=rest,
+            choices=chosen,
+            limits=limits or {},
+            judge=judge,
+            widths=widths,
+            stopped=stopped,
+            patience=patience,
+        )
         if of_points:
             yield from planner.within_points(cast(float, cast(Budget, wanted).amount), eval_data, metric)
             return

@@ -82,6 +82,17 @@ class Planner:
     stopped: Watch = never
     patience: float | None = None
 
+    @classmethod
+    def of(cls, model: Source | Sketch, layout: Stated, example: object, **fields: Any) -> Planner:
+        """Return a planner with these other fields for a model, which is looked at unless it is a sketch."""
+        if isinstance(model, Sketch):
+            return cls(model, example=example, **fields)
+        return cls(sketch_of(model, layout=layout, example=example), model=model, example=example, **fields)
+
+    @cached_property
+    def _narrower_ones(self) -> list[Planner]:
+        return [self._narrower(width, scope) for width in self.widths for scope in _SCOPES]
+
     @cached_property
     def _left(self) -> Sketch:
         return narrowed(self.look, self.recipe)[0]
@@ -106,8 +117,7 @@ class Planner:
         Raises:
             ArgumentError: if that is less than the smallest file has.
         """
-        narrower = [self._narrower(width, scope) for width in self.widths for scope in _SCOPES]
-        yield from self._best_of([self, *narrower], nbytes, asked)
+        yield from self._best_of([self, *self._narrower_ones], nbytes, asked)
 
     def within_limits(self, limits: Sequence[Budget], nbytes: int | None, asked: str) -> Iterator[BudgetPlan]:
         """Yield the plan for so many multiply-accumulates or bytes of RAM, and so many bytes of the file, if any.
@@ -397,22 +407,6 @@ class Planner:
                 yield replace(best, pending=left)
         if best is None:
             raise ArgumentError(f"no file that was tried loses at most {points:g} points of {dense.text}: allow more")
-
-
-def planner_of(
-    model: Source | Sketch,
-    layout: Stated,
-    recipe: Recipe,
-    choices: Choices,
-    limits: Mapping[str, Mapping[str, float]] | None,
-    *rest: Any,
-) -> Planner:
-    """Return a planner for a model, which is looked at unless it is a sketch; `rest` are its other fields."""
-    judge, example, *more = rest
-    if isinstance(model, Sketch):
-        return Planner(model, recipe, choices, limits or {}, None, judge, example, *more)
-    look = sketch_of(model, layout=layout, example=example)
-    return Planner(look, recipe, choices, limits or {}, model, judge, example, *more)
 
 
 _POINTS_TRIES: Final = 7  # the size is then known to a few per cent
