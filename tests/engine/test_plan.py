@@ -497,6 +497,10 @@ def test_channels_go_until_the_multiply_accumulates_fit() -> None:
     assert small.macs is not None
     assert small.original_macs is not None
     assert 0.45 * small.original_macs < small.macs <= 0.5 * small.original_macs
+    a_thousandth_less = plan.recipe.with_(channels=plan.recipe.channels - 0.001)
+    more = sw.compress(MODEL, a_thousandth_less, example=example)
+    assert more.macs is not None
+    assert more.macs > 0.5 * small.original_macs
     assert f"multiply-accumulates; packed file {small.nbytes:,} bytes; " in repr(plan)
     before, now = small.widths["stem"]
     assert plan.explain().splitlines()[3].split() == ["stem", str(before), str(now)]
