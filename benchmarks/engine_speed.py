@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn.utils import prune
 
 import shrinkwidget as sw
-from shrinkwidget.analysis.cpu_kernel import library
 from shrinkwidget.analysis.model_tensors import ModelTensors, open_model
+from shrinkwidget.analysis.parallel_tensor_ops import cpu_kernel
 from shrinkwidget.analysis.sketch import Sketch
 from shrinkwidget.compression.apply_recipe import decoded_state, encode_layers
 from shrinkwidget.compression.pruning_masks import keep_masks
@@ -130,7 +130,7 @@ def _sketch_rows(model: nn.Module, calm: Calm) -> Iterator[Row]:
         )
         yield Row(
             f"sw.sketch, {words}", ours, "ms", limit=limit, against="w.sum() of each", theirs=theirs,
-            faster=sums and 1 / sums, note="with the compiled kernel" if library() else "without the compiled kernel",
+            faster=sums and 1 / sums, note="with the compiled kernel" if cpu_kernel() else "without the compiled kernel",
         )  # fmt: skip
 
 

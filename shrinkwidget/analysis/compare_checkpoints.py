@@ -9,7 +9,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from .parallel import CHUNK
+from .parallel_tensor_ops import CHUNK
 from .viewed_checkpoint import ViewedCheckpoint
 
 BINS: Final = 81

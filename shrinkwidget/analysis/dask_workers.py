@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Final
 from torch import nn
 
 from ..errors import ArgumentError, MissingPackageError, ModelError, ShrinkError, a_type, quoted
-from .parallel import Watch, check, single_threaded
+from .parallel_tensor_ops import Watch, check, single_threaded
 from .run_without_side_effects import reason
 
 if TYPE_CHECKING:

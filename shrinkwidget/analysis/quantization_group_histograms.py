@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..recipe import Granularity
-from .cpu_kernel import Groups, GroupSums, Runs, bins, group_sums, kernel_for, library, survivors
-from .parallel import chunk_size
+from .parallel_tensor_ops import Groups, GroupSums, Runs, chunk_size, cpu_kernel, kernel_for
 
 Floats = NDArray[np.float64]
 
@@ -130,13 +129,13 @@ def relative_tables(rows: Tensor, units: Groups, energy: float) -> dict[Granular
 
     `units` are its groups of 32, `energy` its Σw².
     """
-    kernel = library()
+    kernel = cpu_kernel()
     factors: dict[Granularity, int] = {"channel": units.low.shape[1], 32: 1, 64: 2, 128: 4}
     found = []
     for factor in factors.values():
         number = len(units.low) * -(-units.low.shape[1] // factor)
         step = coprime_step(math.ceil(number / SAMPLE), number)  # ratios are those of an evenly spaced subset
-        found.append(_group_sums(units, factor, step) if kernel is None else group_sums(kernel, units, factor, step))
+        found.append(_group_sums(units, factor, step) if kernel is None else kernel.group_sums(units, factor, step))
     counts, energies = _histograms(rows, [ranges for ranges, _ in found], [*factors.values()])
     return {
         granularity: _table(*found[i], counts[i], energies[i], rows.numel(), energy)
@@ -186,7 +185,7 @@ def _runs(ranges: NDArray[np.float32], sums: GroupSums) -> tuple[Floats, Floats]
 
 
 def _group_sums(units: Groups, factor: int, step: int) -> tuple[NDArray[np.float32], GroupSums]:
-    """Return what `cpu_kernel.group_sums` does, to the bit: sums by bincount and cumsum go from first to last."""
+    """Return what `CpuKernel.group_sums` does, to the bit: sums by bincount and cumsum go from first to last."""
     rows, many = units.low.shape
     low, high, total = units.low, units.high, units.total
     if factor > 1:
@@ -233,11 +232,6 @@ def _shares(parts: Floats) -> Floats:
     return np.asarray(parts / total if total > 0 else parts)
 
 
-def sum_of_squares(values: Tensor) -> float:
-    """Return Σ x², summed in float64, which holds the squares of all float32 numbers."""
-    return float(torch.linalg.vector_norm(values, dtype=torch.float64)) ** 2
-
-
 def _histograms(rows: Tensor, ranges: Sequence[NDArray[np.float32]], factors: Sequence[int]) -> tuple[Floats, Floats]:
     """Return counts and energies per bin, ``[granularities, 162]``, over an evenly spaced subset of the groups of 32.
 
@@ -247,7 +241,7 @@ def _histograms(rows: Tensor, ranges: Sequence[NDArray[np.float32]], factors: Se
     units = -(-length // _UNIT)
     step = coprime_step(math.ceil(rows.numel() / SAMPLE), height * units)
     if (kernel := kernel_for(rows)) is not None:
-        count, energy = bins(kernel, rows, ranges, factors, step)
+        count, energy = kernel.bins(rows, ranges, factors, step)
         return count.astype(np.float64), energy
     # the same groups of 32 for all granularities, as the kernel takes them: tables differ in the divisors alone
     row, unit = np.divmod(np.arange(0, height * units, step), units)
@@ -349,7 +343,7 @@ def survival_curves(rows: Tensor, absmax: float) -> dict[str, Floats]:
         counts = np.zeros((3, BINS))  # all, and those that are among the few and the many largest of their block
         for runs in some_runs(len(rows), rows.shape[1], m, step):
             if kernel is not None:
-                counts += survivors(kernel, rows, runs, float(largest), keep)
+                counts += kernel.survivors(rows, runs, float(largest), keep)
                 continue
             sample = taken(rows, runs).cpu().float().abs()
             index = bin_of(sample.numpy() / largest)

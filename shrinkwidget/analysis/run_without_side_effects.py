@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ..errors import DataError, ShrinkError
 from .model_tensors import dtype_name
-from .parallel import uninterrupted
+from .parallel_tensor_ops import uninterrupted
 
 Inputs: TypeAlias = tuple[tuple[Any, ...], dict[str, Any]]
 """Positional and keyword arguments of a model's ``forward``."""

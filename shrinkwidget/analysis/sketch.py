@@ -22,7 +22,6 @@ from ..method_registry import Statistics
 from ..recipe import Granularity, Plan, Recipe, layer_label
 from .channel_families import Channels
 from .channel_layout import Stated
-from .cpu_kernel import Groups, kernel_for, scan, zeros
 from .file_structure_and_size import describe, fold_structure, safetensors_bytes
 from .model_tensors import (
     COMPRESSIBLE_DTYPES,
@@ -35,7 +34,7 @@ from .model_tensors import (
     open_model,
     where_float64_is,
 )
-from .parallel import chunk_size, each
+from .parallel_tensor_ops import BIT_PATTERNS, Groups, chunk_size, each, kernel_for
 from .quantization_group_histograms import (
     CHUNK,
     GRANULARITIES,
@@ -59,7 +58,6 @@ _LAYER_FIELDS: Final = (
     "negative_zeros",
 )  # fmt: skip
 _TABLES: Final = ("bin_count", "bin_energy", "range_value", "range_energy", "range_count", "ratios", "captured")
-BIT_PATTERNS: Final = {2: torch.int16, 4: torch.int32, 8: torch.int64}  # integers as wide as a float
 
 
 _Number = TypeVar("_Number", float, Floats)
@@ -446,7 +444,7 @@ def sketch_layer(entry: TensorEntry, tables: bool = True) -> LayerSketch:
         rows = where_float64_is(entry.layout.rows(tensor))
         kernel = kernel_for(rows)
         # one look at every weight for all three: memory is what a sketch waits for
-        buckets, counts, groups = scan(kernel, rows) if kernel is not None else (*_value_table(rows), None)
+        buckets, counts, groups = kernel.scan(rows) if kernel is not None else (*_value_table(rows), None)
         if tables and groups is None:
             groups = unit_groups(rows)
     except (RuntimeError, OSError) as error:
@@ -519,7 +517,7 @@ def _zeros(rows: Tensor) -> tuple[int, int, dict[str, int]]:
     """Return how many weights are zero, how many of them are -0.0, and how many others each n:m pattern keeps."""
     kernel = kernel_for(rows)
     if kernel is not None:
-        zero, negative, blocks = zeros(kernel, rows)
+        zero, negative, blocks = kernel.zeros(rows)
         return zero, negative, dict(zip(NM_PATTERNS, blocks, strict=True))
     zero = negative = 0
     kept = dict.fromkeys(NM_PATTERNS, 0)

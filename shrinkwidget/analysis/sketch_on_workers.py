@@ -14,7 +14,7 @@ from ..errors import FileError, ModelError, a_type, quoted
 from .channel_layout import Stated
 from .dask_workers import Shared, WorkerDied, connected, each_on_workers, require_dask
 from .model_tensors import ModelTensors, Source, TensorEntry, open_model
-from .parallel import Watch, check
+from .parallel_tensor_ops import Watch, check
 from .sketch import LayerSketch, Sketch, assembled, sketch_layer
 
 _TOGETHER: Final = 32_000_000

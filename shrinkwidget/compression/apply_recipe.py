@@ -23,14 +23,13 @@ from ..analysis.model_tensors import (
     stored_dtype,
     where_float64_is,
 )
-from ..analysis.parallel import Watch, chunks, each
+from ..analysis.parallel_tensor_ops import Watch, chunks, count_true, each, energy, working
 from ..analysis.run_without_side_effects import reason
 from ..analysis.sketch import Sketch, counted
 from ..analysis.tied_and_parametrized_weights import clusters, plain_weights
 from ..errors import ModelError
 from ..recipe import Plan, Recipe
 from .encode_and_decode_layer import EncodedTensor, LayerWeights, decode, encode_layer, encoded_already, layer_of
-from .fast_cpu_ops import count_true, energy, working
 from .pruning_masks import Selection, changed, selections
 
 Write: TypeAlias = Callable[[str, Tensor], None]

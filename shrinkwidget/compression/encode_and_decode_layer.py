@@ -26,12 +26,20 @@ from ..analysis.model_tensors import (
     stored_dtype,
     where_float64_is,
 )
-from ..analysis.parallel import chunk_size
+from ..analysis.parallel_tensor_ops import (
+    chunk_size,
+    energy,
+    packed_bits,
+    scatter_,
+    selected,
+    unpacked_bits,
+    working,
+    zeroed,
+)
 from ..analysis.run_without_side_effects import describe
 from ..errors import MethodError, quoted
 from ..method_registry import Quantizer, doing
 from ..recipe import Granularity, Plan, layer_label
-from .fast_cpu_ops import energy, packed_bits, scatter_, selected, unpacked_bits, working, zeroed
 
 
 @dataclass(frozen=True, slots=True)

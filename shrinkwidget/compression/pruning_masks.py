@@ -12,18 +12,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..analysis import cpu_kernel
-from ..analysis.cpu_kernel import kernel_for, members
 from ..analysis.file_structure_and_size import zeros_dropped
 from ..analysis.model_tensors import ModelTensors, TensorEntry
-from ..analysis.parallel import Watch, chunks, each
+from ..analysis.parallel_tensor_ops import Watch, chunks, count_true, each, kernel_for, magnitude, mark_above, places_of
 from ..analysis.quantization_group_histograms import NM_PATTERNS
 from ..analysis.run_without_side_effects import describe
 from ..analysis.sketch import LayerSketch, Sketch, block_count, counted
 from ..errors import MethodError, ModelError, a_type, quoted
 from ..method_registry import Importance, Structure, doing
 from ..recipe import Plan, Recipe, layer_label
-from .fast_cpu_ops import count_true, magnitude, mark_above, places_of
 
 
 class Selection(Protocol):
@@ -378,7 +375,7 @@ class ExactCut:
         kernel = kernel_for(flat)
         for start, stop, limit in self._spans(flat.dtype):
             if kernel is not None:
-                cpu_kernel.mark_above(kernel, flat[start:stop], limit, mask[start:stop])
+                kernel.mark_above(flat[start:stop], limit, mask[start:stop])
                 continue
             for piece, out in zip(chunks(flat[start:stop]), chunks(mask[start:stop]), strict=True):
                 mark_above(magnitude(piece), limit, out)
@@ -461,7 +458,7 @@ def _members(ranked: Ranked, bucket: int) -> _Members:
     flat = ranked.load().reshape(-1)
     if (kernel := kernel_for(flat)) is not None:
         # more than the sketch counted are not even collected: None says the weights have changed
-        others = members(kernel, flat, bucket, count)
+        others = kernel.members(flat, bucket, count)
     else:
         others = np.concatenate([_in_bucket(piece, bucket) for piece in chunks(flat)])
     if others is None or len(others) > count or (bucket and len(others) < count):

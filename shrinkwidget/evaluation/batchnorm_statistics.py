@@ -9,7 +9,7 @@ from typing import Any, Final, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from ..analysis.parallel import never
+from ..analysis.parallel_tensor_ops import never
 from ..analysis.run_without_side_effects import call, device_of, preserve_rng_state
 from ..compression.apply_recipe import copied
 from ..errors import Cancelled, DataError, ModelError

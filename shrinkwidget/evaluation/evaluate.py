@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..analysis.model_checksum import model_checksum
-from ..analysis.parallel import never
+from ..analysis.parallel_tensor_ops import never
 from ..analysis.run_without_side_effects import RandomState, device_of, preserve_rng_state, run
 from ..argument_checks import public
 from ..errors import ArgumentError, Cancelled, DataError, ModelError, a_type

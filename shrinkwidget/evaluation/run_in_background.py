@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Final, Generic, Literal, Protocol, Self, TypeA
 
 from tqdm import tqdm
 
-from ..analysis.parallel import Watch, before_exit
+from ..analysis.parallel_tensor_ops import Watch, before_exit
 from ..analysis.run_without_side_effects import preserve_rng_state, reason
 from ..errors import Cancelled, ShrinkError
 from .batches import wait_for_readers

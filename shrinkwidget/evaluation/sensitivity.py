@@ -9,7 +9,7 @@ from typing import Any, Final, Literal, TypeAlias, cast, overload
 from torch import nn
 
 from ..analysis.model_tensors import ModelTensors, open_model
-from ..analysis.parallel import Watch, never
+from ..analysis.parallel_tensor_ops import Watch, never
 from ..analysis.sketch import Sketch, counted
 from ..argument_checks import plain, public
 from ..compression.apply_recipe import copied, select_layers, writer

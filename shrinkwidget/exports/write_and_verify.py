@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from ..analysis.parallel import never
+from ..analysis.parallel_tensor_ops import never
 from ..analysis.run_without_side_effects import as_inputs, eval_mode, moved, preserve_rng_state, run
 from ..compression.apply_recipe import copied, fill
 from ..errors import ArgumentError, Cancelled, DataError, ModelError, quoted

@@ -36,6 +36,7 @@ from ..analysis.file_structure_and_size import (
     unfold_structure,
 )
 from ..analysis.model_tensors import COMPRESSIBLE_DTYPES, dtype_name, unsupported_class
+from ..analysis.parallel_tensor_ops import packed_bits, selected
 from ..analysis.safetensors_checkpoint import DTYPES, read_bytes
 from ..analysis.safetensors_header import (
     file_identity,
@@ -47,7 +48,6 @@ from ..analysis.safetensors_header import (
 )
 from ..analysis.tied_and_parametrized_weights import View, computed_by, expanded, overlapping, plain_weights
 from ..compression.encode_and_decode_layer import EncodedTensor, decode, values_of, zero_codes
-from ..compression.fast_cpu_ops import packed_bits, selected
 from ..compression.narrow_modules import narrow_to
 from ..errors import FileError, ModelError, RecipeError, quoted
 from ..recipe import Plan, Recipe

@@ -10,7 +10,7 @@ from typing import Any
 from ..analysis.macs_and_activation_memory import profile_forward
 from ..analysis.model_summary import STYLE, bytes_text, html_rows
 from ..analysis.model_tensors import open_model
-from ..analysis.parallel import never
+from ..analysis.parallel_tensor_ops import never
 from ..analysis.run_without_side_effects import preserve_rng_state
 from ..argument_checks import public
 from ..evaluation.evaluate import runnable

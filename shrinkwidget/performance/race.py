@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ..analysis.model_summary import STYLE, fixed, html_rows
-from ..analysis.parallel import Watch, never
+from ..analysis.parallel_tensor_ops import Watch, never
 from ..analysis.run_without_side_effects import as_inputs, device_of, moved, reason
 from ..argument_checks import meant, plain, public
 from ..compression.apply_recipe import copied

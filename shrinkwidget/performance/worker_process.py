@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from torch import nn
 
-from ..analysis.parallel import Watch, check
+from ..analysis.parallel_tensor_ops import Watch, check
 from ..analysis.run_without_side_effects import reason
 from ..errors import DataError, ModelError, ShrinkError
 from .worker import MemoryJob, RaceJob

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..analysis.estimate import Estimate
-from ..analysis.parallel import Watch, never
+from ..analysis.parallel_tensor_ops import Watch, never
 from ..analysis.run_without_side_effects import call, device_of, eval_mode
 from ..analysis.sketch import Sketch
 from ..compressed_model import CompressedModel, compress

@@ -11,7 +11,7 @@ from torch import nn
 
 from ..analysis.estimate import Estimate
 from ..analysis.model_tensors import Source
-from ..analysis.parallel import Watch, never
+from ..analysis.parallel_tensor_ops import Watch, never
 from ..analysis.sketch import Sketch
 from ..argument_checks import plain, public
 from ..compressed_model import compress

@@ -16,7 +16,7 @@ from typing import Final, cast
 from torch import nn
 
 from ..analysis.channel_families import Channels
-from ..analysis.parallel import Watch, check
+from ..analysis.parallel_tensor_ops import Watch, check
 from ..compressed_model import compress
 from ..errors import ArgumentError, quoted
 from ..performance.race import Race, Ratio, race

@@ -10,7 +10,7 @@ from torch import nn
 
 from ..analysis.channel_layout import Stated
 from ..analysis.model_tensors import Source
-from ..analysis.parallel import Watch, never
+from ..analysis.parallel_tensor_ops import Watch, never
 from ..analysis.sketch import Sketch
 from ..argument_checks import public
 from ..compression.apply_recipe import copied

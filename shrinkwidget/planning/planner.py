@@ -17,7 +17,7 @@ from ..analysis.estimate import Estimate, estimate, narrowed
 from ..analysis.file_structure_and_size import Ints, stored_bits
 from ..analysis.macs_and_activation_memory import profile_forward
 from ..analysis.model_tensors import Source, open_model
-from ..analysis.parallel import Watch, check, never
+from ..analysis.parallel_tensor_ops import Watch, check, never
 from ..analysis.run_without_side_effects import eval_mode
 from ..analysis.sketch import Sketch
 from ..argument_checks import plain, refuse_unknown

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ..analysis.file_structure_and_size import safetensors_bytes
 from ..analysis.macs_and_activation_memory import profile_forward
 from ..analysis.model_tensors import open_model
-from ..analysis.parallel import Watch, never
+from ..analysis.parallel_tensor_ops import Watch, never
 from ..analysis.run_without_side_effects import RandomState
 from ..analysis.sketch import Sketch, counted
 from ..argument_checks import public

@@ -31,7 +31,7 @@ from ..analysis.dask_workers import (
 from ..analysis.file_structure_and_size import safetensors_bytes
 from ..analysis.model_checksum import model_checksum
 from ..analysis.model_tensors import open_model
-from ..analysis.parallel import Watch, check, never, single_threaded
+from ..analysis.parallel_tensor_ops import Watch, check, never, single_threaded
 from ..analysis.run_without_side_effects import alone_in_memory, device_of, moved
 from ..argument_checks import meant, plain, public
 from ..compressed_model import CompressedModel

@@ -15,7 +15,7 @@ from torch import nn
 
 from ..analysis.channel_families import Channels
 from ..analysis.model_tensors import open_model
-from ..analysis.parallel import Watch, check
+from ..analysis.parallel_tensor_ops import Watch, check
 from ..analysis.run_without_side_effects import device_of
 from ..analysis.sketch import Sketch, counted
 from ..compressed_model import CompressedModel, compress

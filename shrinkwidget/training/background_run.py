@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 from torch import nn
 from tqdm import tqdm
 
-from ..analysis.parallel import Watch, in_forked_children, never
+from ..analysis.parallel_tensor_ops import Watch, in_forked_children, never
 from ..errors import TrainingError
 from ..evaluation.evaluate import Score
 from ..evaluation.run_in_background import PATIENCE_SECONDS, BackgroundRun, Result

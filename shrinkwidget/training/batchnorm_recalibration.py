@@ -6,7 +6,7 @@ from collections.abc import Generator
 from dataclasses import replace
 from itertools import islice
 
-from ..analysis.parallel import Watch, never
+from ..analysis.parallel_tensor_ops import Watch, never
 from ..compressed_model import CompressedModel, compress
 from ..compression.apply_recipe import copied
 from ..errors import Cancelled, DataError, ModelError

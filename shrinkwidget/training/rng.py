@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.random.mtrand import get_bit_generator, set_bit_generator  # whose names numpy.random does not declare
 
-from ..analysis.parallel import in_forked_children, uninterrupted
+from ..analysis.parallel_tensor_ops import in_forked_children, uninterrupted
 
 # In place of a step: an evaluation must not draw what a training step draws.
 EVALUATION: Final = -1

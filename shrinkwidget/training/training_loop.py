@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 from ..analysis.file_structure_and_size import safetensors_bytes
 from ..analysis.macs_and_activation_memory import profile_forward
 from ..analysis.model_tensors import check_refused, open_model
-from ..analysis.parallel import Watch, never
+from ..analysis.parallel_tensor_ops import Watch, never
 from ..analysis.run_without_side_effects import call, describe, device_of, reason
 from ..compressed_model import CompressedModel, compress, finish_trained, narrowed_widths, trained_nbytes
 from ..compression.apply_recipe import copied, encode_layers, fill

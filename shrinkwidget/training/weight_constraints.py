@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ..analysis.model_tensors import ModelTensors, TensorEntry, open_model
+from ..analysis.parallel_tensor_ops import nearest
 from ..compressed_model import CompressedModel
 from ..compression.apply_recipe import uncompressed_value
 from ..compression.encode_and_decode_layer import Grid, LayerWeights, fit, layer_of, on_grid
-from ..compression.fast_cpu_ops import nearest
 from ..errors import TrainingError
 from ..recipe import Plan, Recipe
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..analysis.parallel import Watch, never
+from ..analysis.parallel_tensor_ops import Watch, never
 from ..analysis.run_without_side_effects import device_of, preserve_rng_state, run
 from ..errors import Cancelled
 from ..evaluation.batches import Batch, batch_named, no_batch, prepared, raw_batches, read_in_thread

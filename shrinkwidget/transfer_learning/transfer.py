@@ -16,7 +16,7 @@ from typing import Any, Final, Literal, Unpack, overload
 from torch import nn
 
 from ..analysis.model_tensors import open_model
-from ..analysis.parallel import Watch, never
+from ..analysis.parallel_tensor_ops import Watch, never
 from ..analysis.run_without_side_effects import device_of, preserve_rng_state
 from ..argument_checks import public
 from ..compressed_model import CompressedModel, compress

@@ -22,7 +22,7 @@ from torch import nn
 
 from ..analysis.estimate import Estimate
 from ..analysis.model_checksum import model_checksum
-from ..analysis.parallel import in_forked_children, never
+from ..analysis.parallel_tensor_ops import in_forked_children, never
 from ..analysis.sketch import Sketch
 from ..argument_checks import meant, plain
 from ..compressed_model import CompressedModel

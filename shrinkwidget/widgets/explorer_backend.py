@@ -18,7 +18,7 @@ from ..analysis.estimate import Estimate, estimate
 from ..analysis.macs_and_activation_memory import ForwardProfile, profile_forward
 from ..analysis.model_checksum import ModelChecksum
 from ..analysis.model_tensors import ModelTensors, Source, open_model
-from ..analysis.parallel import each, never
+from ..analysis.parallel_tensor_ops import each, never
 from ..analysis.run_without_side_effects import device_of
 from ..analysis.sketch import LayerSketch, Sketch, assembled, plans_of, sketch_layer, without_layers
 from ..compressed_model import CompressedModel, NarrowedWidths, compress, without_channels

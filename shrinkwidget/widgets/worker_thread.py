@@ -11,7 +11,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
-from ..analysis.parallel import before_exit
+from ..analysis.parallel_tensor_ops import before_exit
 from ..errors import Cancelled
 from ..evaluation.batches import wait_for_readers
 

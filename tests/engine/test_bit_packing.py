@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from shrinkwidget.compression import fast_cpu_ops
-from shrinkwidget.compression.fast_cpu_ops import packed_bits, unpacked_bits
+from shrinkwidget.analysis import parallel_tensor_ops as fast_cpu_ops  # MODULE
+from shrinkwidget.analysis.parallel_tensor_ops import packed_bits, unpacked_bits
 from shrinkwidget.files import encodings as bit
 from shrinkwidget.files.encodings import Bytes
 

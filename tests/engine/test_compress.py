@@ -387,7 +387,7 @@ def test_layers_taken_one_after_the_other_as_on_a_gpu_give_the_same(monkeypatch:
     expected, looked = compress(demo.model(), recipe), sketch(demo.model()).encode()
     started = threading.active_count()
     monkeypatch.setattr(ModelTensors, "on_gpu", True)
-    monkeypatch.setattr("shrinkwidget.analysis.parallel.ThreadPoolExecutor", None)  # nobody may ask for it
+    monkeypatch.setattr("shrinkwidget.analysis.parallel_tensor_ops.ThreadPoolExecutor", None)  # nobody may ask for it
     found = compress(demo.model(), recipe)
     assert threading.active_count() <= started
     assert sketch(demo.model()).encode() == looked

@@ -19,14 +19,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from shrinkwidget.analysis import cpu_kernel
+from shrinkwidget.analysis import parallel_tensor_ops
 from shrinkwidget.analysis.model_tensors import open_model
 from shrinkwidget.analysis.sketch import counted, sketch
 from shrinkwidget.compression.pruning_masks import keep_masks
 from shrinkwidget.errors import ModelError
 from shrinkwidget.recipe import Recipe
 
-needs_kernel = pytest.mark.skipif(cpu_kernel.library() is None, reason="the kernel is not built")
+needs_kernel = pytest.mark.skipif(parallel_tensor_ops.cpu_kernel() is None, reason="the kernel is not built")
 
 DTYPES = [torch.float32, torch.float16, torch.bfloat16, torch.float64]
 ODD = [0.0, -0.0, 1e-40, -1e-45, 6e-8, 1.0, -1.0, 3e38, 1e-300]
@@ -36,7 +36,10 @@ ODD = [0.0, -0.0, 1e-40, -1e-45, 6e-8, 1.0, -1.0, 3e38, 1e-300]
 @contextmanager
 def no_kernel() -> Iterator[None]:
     """Do without the kernel."""
-    one, two = (f"shrinkwidget.analysis.{module}.library" for module in ("cpu_kernel", "quantization_group_histograms"))
+    one, two = (
+        f"shrinkwidget.analysis.{module}.cpu_kernel"
+        for module in ("parallel_tensor_ops", "quantization_group_histograms")
+    )
     with patch(one, lambda: None), patch(two, lambda: None):
         yield
 
@@ -79,9 +82,9 @@ def test_a_sketch_that_samples_is_the_same_to_the_bit(shape: tuple[int, ...], dt
 def test_every_float16_is_widened_as_torch_does() -> None:
     halves = torch.arange(2**16, dtype=torch.int32).to(torch.int16).view(torch.float16)
     finite = halves[halves.isfinite()].view(1, -1)
-    kernel = cpu_kernel.kernel_for(finite)
+    kernel = parallel_tensor_ops.kernel_for(finite)
     assert kernel is not None
-    buckets, counts, groups = cpu_kernel.scan(kernel, finite)
+    buckets, counts, groups = kernel.scan(finite)
     expected = np.bincount(finite.float().view(torch.int32).numpy().reshape(-1).view(np.uint32) >> 16, minlength=2**16)
     assert np.array_equal(np.bincount(buckets, counts, 2**16), expected)
     assert groups.high.max() == -groups.low.min() == torch.finfo(torch.float16).max
@@ -119,12 +122,12 @@ def test_a_library_that_cannot_be_loaded_is_done_without_and_told_of_once(
     tensor = weights((20, 40), torch.float32, "normal", 0)
     with no_kernel():
         expected = sketch({"w": tensor}).encode()
-    cpu_kernel.library.cache_clear()
+    parallel_tensor_ops.cpu_kernel.cache_clear()
     try:
-        with patch.object(cpu_kernel, "LIBRARY", broken), caplog.at_level(logging.WARNING):
+        with patch.object(parallel_tensor_ops, "LIBRARY", broken), caplog.at_level(logging.WARNING):
             assert [sketch({"w": tensor}).encode() for _ in range(2)] == [expected] * 2
     finally:
-        cpu_kernel.library.cache_clear()
+        parallel_tensor_ops.cpu_kernel.cache_clear()
     assert [record.message.split(" (")[0] for record in caplog.records] == [
         "the compiled kernel of shrinkwidget cannot be used"
     ]
@@ -136,17 +139,17 @@ def test_a_library_of_other_sources_is_not_used(tmp_path: Path, caplog: pytest.L
     source = tmp_path / "other.c"
     source.write_text("long long cpu_kernel_version(void) { return 0; }\n")
     subprocess.run(["cc", "-shared", "-fPIC", "-o", other, source], check=True)
-    cpu_kernel.library.cache_clear()
+    parallel_tensor_ops.cpu_kernel.cache_clear()
     try:
-        with patch.object(cpu_kernel, "LIBRARY", other), caplog.at_level(logging.WARNING):
-            assert cpu_kernel.library() is None
+        with patch.object(parallel_tensor_ops, "LIBRARY", other), caplog.at_level(logging.WARNING):
+            assert parallel_tensor_ops.cpu_kernel() is None
     finally:
-        cpu_kernel.library.cache_clear()
+        parallel_tensor_ops.cpu_kernel.cache_clear()
     assert "version 0" in caplog.text
 
 
 def test_the_environment_switches_the_kernel_off() -> None:
-    code = "from shrinkwidget.analysis.cpu_kernel import library; print(library())"
+    code = "from shrinkwidget.analysis.parallel_tensor_ops import cpu_kernel; print(cpu_kernel())"
     env = os.environ | {"SHRINKWIDGET_KERNEL": "0"}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "None"
@@ -154,7 +157,7 @@ def test_the_environment_switches_the_kernel_off() -> None:
 
 @pytest.mark.skipif(os.name == "nt" or not shutil.which("cc"), reason="needs a C compiler")
 def test_the_kernel_compiles_without_a_warning_for_a_processor_of_any_kind(tmp_path: Path) -> None:
-    source = Path(cpu_kernel.__file__).with_suffix(".c")
+    source = Path(parallel_tensor_ops.__file__).with_name("cpu_kernel.c")
     words = ["cc", "-O1", "-std=gnu11", "-Wall", "-Wextra", "-Werror", "-DPORTABLE", "-fPIC", "-shared", "-lm"]
     done = subprocess.run([*words, "-o", tmp_path / "kernel.so", source], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from shrinkwidget.analysis.model_tensors import TensorEntry, open_model
+from shrinkwidget.analysis.parallel_tensor_ops import nearest
 from shrinkwidget.compression.encode_and_decode_layer import EncodedTensor, decode, dense_codes, quantize
-from shrinkwidget.compression.fast_cpu_ops import nearest
 from shrinkwidget.compression.quantizers.kmeans import codebook_of
 from shrinkwidget.methods import KMeans, Uniform, Unstructured
 from shrinkwidget.recipe import Plan

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import shrinkwidget as sw
-from shrinkwidget.analysis.parallel import never
+from shrinkwidget.analysis.parallel_tensor_ops import never
 from shrinkwidget.compression import apply_recipe, pruning_masks
 from shrinkwidget.recipe import Recipe
 from shrinkwidget.widgets.explorer_backend import ExplorerSession

@@ -137,7 +137,7 @@ def test_other_devices_follow_the_same_definitions(
     """The operations for devices numpy cannot reach, run here on the CPU, give the same bits."""
     weights, known = trained
     expected = [tensor for _, tensor in effective(weights, Recipe(**options), known)]
-    monkeypatch.setattr("shrinkwidget.compression.fast_cpu_ops._on_cpu", lambda _: False)
+    monkeypatch.setattr("shrinkwidget.analysis.parallel_tensor_ops._on_cpu", lambda _: False)
     for (entry, tensor), before in zip(effective(weights, Recipe(**options), known), expected, strict=True):
         assert same_bits(tensor, before), entry.name
 

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shrinkwidget.compression.fast_cpu_ops import energy, scatter_, selected, zeroed
+from shrinkwidget.analysis.parallel_tensor_ops import energy, scatter_, selected, zeroed
 
 
 @pytest.mark.parametrize("n", [0, 1, 4095, 4096, 4097, 3 * 4096 + 17])

@@ -14,8 +14,8 @@ from torch import Tensor
 
 import shrinkwidget as sw
 from shrinkwidget import method_registry as kinds
+from shrinkwidget.analysis.parallel_tensor_ops import nearest
 from shrinkwidget.compression.encode_and_decode_layer import Grid, LayerWeights, Piece
-from shrinkwidget.compression.fast_cpu_ops import nearest
 from shrinkwidget.widgets.explorer import Explorer
 
 from .standalone_page import BarePage

@@ -7,11 +7,11 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
+from ...analysis.parallel_tensor_ops import magnitude
 from ...analysis.pruning_estimate import PruningOutcome, by_magnitude
 from ...analysis.sketch import LayerSketch
 from ...method_registry import Importance, register
 from ...recipe import Plan
-from ..fast_cpu_ops import magnitude
 
 
 @register

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor
 
+from ...analysis.parallel_tensor_ops import magnitude
 from ...errors import DataError
 from ...method_registry import Choice, Importance, register, setting
-from ..fast_cpu_ops import magnitude
 
 if TYPE_CHECKING:
     from ...evaluation.calibration import CalibrationRun

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from ...analysis.parallel_tensor_ops import magnitude
 from ...method_registry import Importance, register
-from ..fast_cpu_ops import magnitude
 
 if TYPE_CHECKING:
     from ...evaluation.calibration import CalibrationRun

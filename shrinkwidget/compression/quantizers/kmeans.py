@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from ...analysis.chart_distribution import codebook_bars
+from ...analysis.parallel_tensor_ops import ascending, midpoints, nearest
 from ...analysis.pruning_estimate import PruningOutcome
 from ...analysis.quantization_estimate import Moments, Parts, codebook_noise, reach, signed
 from ...analysis.sketch import LayerSketch, bucket_edges
 from ...method_registry import Quantizer, register
 from ...recipe import Plan
 from ..encode_and_decode_layer import Grid, LayerWeights, Piece
-from ..fast_cpu_ops import ascending, midpoints, nearest
 
 ITERATIONS: Final = 300
 """Most iterations of Lloyd's algorithm; few bits converge long before."""
