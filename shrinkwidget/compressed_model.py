@@ -16,22 +16,23 @@ from torch import Tensor, nn
 
 from .analysis.channel_families import Channels
 from .analysis.channel_labels import UNREACHED
-from .analysis.channel_layout import Stated
 from .analysis.estimate import Estimate, assembled, compared, nothing_left
 from .analysis.file_structure_and_size import safetensors_bytes
-from .analysis.model_tensors import ModelTensors, Source, TensorEntry, open_model
-from .analysis.sketch import Sketch, counted
-from .argument_checks import public
-from .compression.apply_recipe import (
+from .analysis.model_tensors import (
+    ModelTensors,
+    Source,
+    Stated,
+    TensorEntry,
     Write,
     copied,
     copied_without,
-    encode_layers,
-    encode_one_by_one,
     fill,
-    select_layers,
+    open_model,
     writer,
 )
+from .analysis.sketch import Sketch, counted
+from .argument_checks import public
+from .compression.apply_recipe import encode_layers, encode_one_by_one, select_layers
 from .compression.channel_pruning import narrower
 from .compression.encode_and_decode_layer import EncodedTensor
 from .errors import FileError, ModelError, a_type, quoted

@@ -212,3 +212,9 @@ def nearest(name: str, known: Iterable[str], cutoff: float = 0.5) -> str:
     # difflib's ratio is 2·(letters that match in order) / (both lengths together): 0.5 forgives every other letter.
     close = [wanted] if wanted in short else difflib.get_close_matches(wanted, short, n=2, cutoff=cutoff)
     return f"; did you mean {' or '.join(quoted(short[c]) for c in close)}?" if close else ""
+
+
+def reason(error: BaseException) -> str:
+    """Return the type and the first line of an error's message."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

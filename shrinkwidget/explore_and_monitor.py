@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, Literal, Unpack
 
-from .analysis.channel_layout import Stated
-from .analysis.model_tensors import Source
+from .analysis.model_tensors import Source, Stated
 from .argument_checks import public
 from .errors import MissingPackageError
 from .evaluation.evaluate import MetricLike

@@ -18,9 +18,8 @@ from importlib.metadata import PackageNotFoundError, metadata
 from pathlib import Path
 from typing import Any, Final, Unpack
 
-from .analysis.channel_layout import Stated
 from .analysis.model_summary import bytes_text
-from .analysis.model_tensors import Source, open_model
+from .analysis.model_tensors import Source, Stated, open_model
 from .analysis.sketch import Sketch
 from .analysis.sketch import sketch as sketch_of
 from .argument_checks import public

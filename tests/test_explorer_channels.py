@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 import shrinkwidget as sw
+from shrinkwidget.analysis.model_tensors import copied
 from shrinkwidget.analysis.sketch import Sketch
-from shrinkwidget.compression.apply_recipe import copied
 from shrinkwidget.figures.figures_of import _devices_of
 from shrinkwidget.figures.ridge_plot import gone_word
 from shrinkwidget.widgets.explorer import Explorer, _Result

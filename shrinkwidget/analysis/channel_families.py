@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from ..errors import quoted
 from ..recipe import Recipe, WidthPlan, layer_label, layer_matches
-from .channel_layout import FIRST, Layout
 from .file_structure_and_size import COMPRESSIBLE, fold_structure
+from .model_tensors import FIRST, Layout
 
 Shape = tuple[int, ...]
 

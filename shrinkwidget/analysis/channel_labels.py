@@ -26,8 +26,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from .macs_and_activation_memory import in_separate_steps, tensors_in
-from .run_without_side_effects import run, without_fused_recurrence
+from .run_model_and_count_macs import in_separate_steps, run, tensors_in, without_fused_recurrence
 
 Atoms: TypeAlias = NDArray[np.int64]
 

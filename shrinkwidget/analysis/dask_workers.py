@@ -23,9 +23,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from torch import nn
 
-from ..errors import ArgumentError, MissingPackageError, ModelError, ShrinkError, a_type, quoted
+from ..errors import ArgumentError, MissingPackageError, ModelError, ShrinkError, a_type, quoted, reason
 from .parallel_tensor_ops import Watch, check, single_threaded
-from .run_without_side_effects import reason
 
 if TYPE_CHECKING:
     from distributed import Client, Future, LocalCluster

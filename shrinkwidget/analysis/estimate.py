@@ -13,9 +13,8 @@ from ..argument_checks import public
 from ..errors import ArgumentError, NoEstimateError, quoted
 from ..method_registry import Kind, every_setting
 from ..recipe import Plan, Recipe, RecipeFields, layer_label, recipe_from
-from .channel_layout import Stated
 from .file_structure_and_size import code_and_mask_bytes, count_width, header_bytes, layer_bytes, scale_bytes
-from .model_tensors import Source
+from .model_tensors import Source, Stated
 from .pruning_estimate import PruningOutcome, alike, survivals
 from .quantization_estimate import rounding_noise
 from .sketch import LayerSketch, Sketch, narrowed_to

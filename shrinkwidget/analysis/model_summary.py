@@ -16,11 +16,20 @@ from torch import nn
 
 from ..argument_checks import public
 from ..errors import ModelError
-from .channel_layout import PYTORCH_NAME, Stated, bias_names, leaf_of
 from .file_structure_and_size import safetensors_bytes
-from .macs_and_activation_memory import ForwardProfile, profile_forward
-from .model_tensors import Role, Source, TensorEntry, dtype_name, is_estimator, open_model
-from .run_without_side_effects import preserve_rng_state
+from .model_tensors import (
+    PYTORCH_NAME,
+    Role,
+    Source,
+    Stated,
+    TensorEntry,
+    bias_names,
+    dtype_name,
+    is_estimator,
+    leaf_of,
+    open_model,
+)
+from .run_model_and_count_macs import ForwardProfile, preserve_rng_state, profile_forward
 
 if TYPE_CHECKING:
     from .estimator_summary import EstimatorSummary

@@ -2,32 +2,100 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import os
 import pickle
 import re
 import sys
 import warnings
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
+from itertools import chain
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple, TypeAlias
+from typing import Any, Final, Literal, NamedTuple, TypeAlias, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize, prune, remove_spectral_norm, remove_weight_norm
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
 
-from ..errors import ModelError, a_type, quoted
-from .channel_layout import FIRST, Layout, Stated, guesses, layouts
+from ..errors import ModelError, a_type, nearest, quoted, reason
+from ..recipe import layer_matches
 from .file_structure_and_size import impossible_shape
 from .safetensors_checkpoint import SafetensorsFile, open_checkpoint
-from .tied_and_parametrized_weights import View, computed_by, expanded, overlapping, places, same_memory, view_of
 
 Source: TypeAlias = nn.Module | Mapping[str, Any] | str | os.PathLike[str]
 Role: TypeAlias = Literal["parameter", "buffer", "tensor", "part", "other"]
 
 COMPRESSIBLE_DTYPES: Final = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+
+Shape: TypeAlias = tuple[int, ...]
+Stated: TypeAlias = str | Mapping[str, str] | None
+"""What a user says of a state dict or a file: ``"out_in"`` or ``"in_out"``, for all tensors or by name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How a tensor is read as a matrix of output channels × everything else, the order all recipes work in.
+
+    Args:
+        channels: the axes that index output channels, the slowest first; the others follow in their own order.
+        groups: if more than 1, the first axis is split in two before `channels` count: (groups, the rest of it).
+            Transposed convolutions with groups are stored so.
+        guessed: whether nothing tells, and these axes are only the usual ones.
+    """
+
+    channels: tuple[int, ...] = (0,)
+    groups: int = 1
+    guessed: bool = field(default=False, compare=False)
+
+    def matrix(self, shape: Shape) -> tuple[int, int]:
+        """Return (rows, columns) of a tensor of this shape."""
+        split = self._split(shape)
+        rows = math.prod(split[axis] for axis in self.channels)
+        return rows, math.prod(shape) // max(1, rows)
+
+    def rows(self, tensor: Tensor) -> Tensor:
+        """Return a tensor as its matrix ``[rows, columns]``, contiguous: a view wherever memory allows one."""
+        if self.channels == (0,):  # as nearly always: no axis moves
+            return tensor.reshape(self.matrix(tensor.shape)).contiguous()
+        split = self._split(tensor.shape)
+        return tensor.reshape(split).permute(self._order(split)).reshape(self.matrix(tensor.shape)).contiguous()
+
+    def restored(self, rows: Tensor, shape: Shape) -> Tensor:
+        """Undo `rows`: return what was given row by row in the tensor's own shape, contiguous."""
+        if self.channels == (0,):
+            return rows.reshape(shape).contiguous()
+        ordered, back = self.unfolding(shape)
+        return rows.reshape(ordered).permute(back).reshape(shape).contiguous()
+
+    def unfolding(self, shape: Shape) -> tuple[Shape, list[int]]:
+        """Return how rows become a tensor of this shape: first reshaped to this, then its axes permuted so."""
+        split = self._split(shape)
+        order = self._order(split)
+        return tuple(split[axis] for axis in order), [order.index(axis) for axis in range(len(split))]
+
+    def width(self, shape: Shape) -> int:
+        """Return the output channels of a tensor of this shape; of a stack of matrices, those of one."""
+        stacked = self.groups == 1 and len(self.channels) > 1 and self.channels[0] == 0
+        return self.matrix(shape)[0] // (shape[0] if stacked else 1)
+
+    def _split(self, shape: Shape) -> Shape:
+        return tuple(shape) if self.groups == 1 else (self.groups, shape[0] // self.groups, *shape[1:])
+
+    def _order(self, split: Shape) -> list[int]:
+        return [*self.channels, *(axis for axis in range(len(split)) if axis not in self.channels)]
+
+
+FIRST: Final = Layout()
+"""Output channels first: Linear, convolutions, embeddings, and whatever says nothing else."""
+_STACK: Final = Layout((0, 1))
+_STACK_IN_OUT: Final = Layout((0, 2))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -694,3 +762,597 @@ def as_tensor(name: str, value: Any) -> Tensor:
     except TypeError as error:
         cure = "convert it with .astype('float64')" if array.dtype.kind == "f" else "leave it out"
         raise ModelError(f"{name!r} is an array of {array.dtype}, for which torch has no type: {cure}") from error
+
+
+# ---- which axes are output channels ----
+
+_STATED: Final = ("out_in", "in_out")
+_TRANSPOSED: Final = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+_CHANNELS_FIRST: Final = (
+    nn.Linear, nn.Bilinear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Embedding, nn.EmbeddingBag, nn.RNNBase,
+    nn.MultiheadAttention,
+)  # fmt: skip
+PYTORCH_NAME: Final = re.compile(r"(^|_)weight(_|$)")
+"""Last parts of names that PyTorch's own layers have: weight, in_proj_weight, weight_hh_l0."""
+_TABLE_NAME: Final = re.compile(r"(embed(s|dings?)?|emb|wte|wpe|table|tokens?|codebook|bias(es)?)$", re.IGNORECASE)
+"""What holds one vector in each row, such as the biases of experts."""
+_LONGEST_FILTER: Final = 32
+"""A last axis up to this long is that of a filter in one dimension, if only a name like "…weight" is known: filters are
+odd and short, and the matrices that experts are stacked of are larger."""
+
+
+def layouts(shapes: Mapping[str, Shape], modules: Mapping[str, nn.Module], stated: Stated = None) -> dict[str, Layout]:
+    """Return the layout of every tensor of two or more dimensions, by name.
+
+    The class of the module that owns it decides, if that is known; else its name, the bias beside it, whose length is
+    the number of output channels, and the tensors beside it. Square matrices whose bias could belong to either axis
+    go with the matrices of the same class, or of the same state dict, that are decided. Where nothing decides, what is
+    `stated` does, and else what PyTorch does; of names that are not PyTorch's the layout is then `guessed`. What is
+    stated of a tensor by its name comes before all else.
+
+    Raises:
+        ModelError: for what cannot be stated, or is stated of no tensor.
+    """
+    found: dict[str, Layout] = {}
+    undecided: dict[str, type | None] = {}
+    in_out: dict[type | None, bool] = {}  # whether all matrices that their bias decides are stored as in × out
+    for name, shape in shapes.items():
+        if len(shape) < 2:
+            continue
+        # a parametrized weight belongs to the module that it is a weight of, not to the chain that computes it
+        computed = ".parametrizations." in name
+        owner = modules.get(name.partition(".parametrizations.")[0] if computed else name.rpartition(".")[0])
+        kind = type(owner) if owner is not None else None
+        # From the surest to the vaguest: what the class says, then the name, then the length of the bias, then the
+        # neighbours.
+        layout = layout_by_class(owner, shape) or _by_name(name, shape, shapes)
+        if layout is None and (layout := _by_bias(name, shape, shapes)) and len(shape) == 2:
+            # One matrix of a class that is out × in refutes in × out for all of it, whatever order they come in.
+            in_out[kind] = layout != FIRST and in_out.get(kind, True)
+        layout = layout or _by_neighbours(name, shape, shapes, owner)
+        if layout is None:
+            undecided[name] = kind
+        # nothing tells: as PyTorch has it, three dimensions are a stack of matrices or the filters of a Conv1d
+        stacked = len(shape) == 3 and not _is_filter(name, shape, owner)
+        found[name] = layout or (_STACK if stacked else FIRST)
+    by_name, of_the_rest = _stated(stated, list(found))
+    # last, as it takes all that is decided: square matrices go with their like
+    for name, kind in undecided.items():
+        shape, bias = shapes[name], _bias(name, shapes)
+        if len(shape) == 2 and bias and kind in in_out:
+            found[name] = Layout((1,)) if in_out[kind] else FIRST
+        elif of_the_rest is not None:
+            found[name] = _as_stated(of_the_rest, found[name], shape)
+        elif not (PYTORCH_NAME.search(leaf_of(name)) or (len(shape) == 2 and 1 in shape)):  # vectors have no layout
+            found[name] = replace(found[name], guessed=True)
+    return found | {name: _as_stated(axes, found[name], shapes[name]) for name, axes in by_name.items()}
+
+
+def _stated(stated: Stated, names: list[str]) -> tuple[dict[str, str], str | None]:
+    """Return what a user says of tensors by name, and of all that nothing tells."""
+    if stated is None or isinstance(stated, str):
+        return {}, None if stated is None else _checked(stated)
+    if not isinstance(stated, Mapping):
+        raise ModelError(f"layout={quoted(stated)} must be 'out_in', 'in_out', or a dict of these by tensor name")
+    found: dict[str, str] = {}
+    for pattern, axes in stated.items():
+        matched = [name for name in names if layer_matches(pattern, name)] if isinstance(pattern, str) else []
+        if not matched:
+            near = nearest(pattern, names) if isinstance(pattern, str) else ""
+            raise ModelError(f"layout={{{quoted(pattern)}: …}} matches no tensor of two or more dimensions{near}")
+        found |= dict.fromkeys(matched, _checked(axes))
+    return found, None
+
+
+def _checked(axes: object) -> str:
+    if not isinstance(axes, str) or axes not in _STATED:
+        near = nearest(axes, _STATED) if isinstance(axes, str) else ""
+        raise ModelError(
+            f"layout={quoted(axes)} must be 'out_in' (output channels first, as in PyTorch) or 'in_out' (last, as in "
+            f"Keras and JAX){near}"
+        )
+    return axes
+
+
+def _as_stated(axes: str, usual: Layout, shape: Shape) -> Layout:
+    """Return the layout of a tensor with output channels first or last; of a stack, of each of its matrices."""
+    stacked = usual.channels[:1] == (0,) and len(usual.channels) == 2
+    if axes == "out_in":
+        return _STACK if stacked else FIRST
+    return Layout((0, len(shape) - 1)) if stacked else Layout((len(shape) - 1,))
+
+
+def guesses(found: Iterable[tuple[str, Shape, Layout]], answerable: bool) -> tuple[str, ...]:
+    """Return in a sentence each which tensors are read in the usual way because nothing tells, and what to do."""
+    guessed = [item for item in found if item[2].guessed]
+    warnings = []
+    for stacked, order in ((False, "output channels first (out × in)"), (True, "a stack of out × in")):
+        alike = [(name, shape) for name, shape, layout in guessed if (len(layout.channels) > 1) == stacked]
+        if not alike:
+            continue
+        name, shape = alike[0]
+        which = f"{quoted(name)} ({'×'.join(map(str, shape))})"
+        several = f"{which} and {len(alike) - 1:,} more are" if len(alike) > 1 else f"{which} is"
+        cure = "give layout='in_out'" if answerable else "give model.state_dict() and layout='in_out'"
+        warnings.append(f"{several} read as {order}, and nothing says so: if it is in × out, {cure}")
+    return tuple(warnings)
+
+
+def bias_names(name: str) -> Iterator[str]:
+    """Yield what the bias of a weight of this name may be called."""
+    path, last = _parent(name), leaf_of(name)
+    for weight, bias in (
+        ("weights", "biases"), ("weight", "bias"), ("kernel", "bias"), ("coefs", "intercepts"), ("coef", "intercept"),
+        ("W", "b"), ("w", "b"),
+    ):  # fmt: skip
+        if weight in last:
+            yield path + bias.join(last.rsplit(weight, 1))
+    yield f"{name}_bias"
+    if last == "0":  # Keras numbers the variables of a layer
+        yield f"{path}1"
+
+
+def _bias(name: str, shapes: Mapping[str, Shape]) -> Shape:
+    """Return the shape of the bias beside a weight, () if there is none."""
+    return next((shapes[bias] for bias in bias_names(name) if bias != name and bias in shapes), ())
+
+
+def _parent(name: str) -> str:
+    return name[: len(name) - len(leaf_of(name))]
+
+
+def leaf_of(name: str) -> str:
+    """Return the last part of a name; JAX and Keras write paths with slashes."""
+    return re.split(r"[./]", name)[-1]
+
+
+def layout_by_class(owner: Any, shape: Shape) -> Layout | None:
+    """Return what the owner's class says of a parameter, None if it says nothing."""
+    if isinstance(owner, _TRANSPOSED):  # in × (out / groups) × filter
+        split = owner.groups > 1 and shape[0] % owner.groups == 0
+        return Layout((0, 2), owner.groups) if split else Layout((1,))
+    if isinstance(owner, _CHANNELS_FIRST) or type(owner).__name__ == "KernelMachine":  # ours, of from_sklearn
+        return FIRST
+    if type(owner).__name__ == "Conv1D" and hasattr(owner, "nf"):  # Hugging Face's, of GPT-2: inputs × outputs
+        return Layout((1,))
+    if len(shape) == 3 and isinstance(stored := getattr(owner, "is_transposed", None), bool):  # its experts
+        return _STACK_IN_OUT if stored else _STACK
+    return None
+
+
+def _by_name(name: str, shape: Shape, shapes: Mapping[str, Shape]) -> Layout | None:
+    """Return the layout of a kernel of Keras, flax, haiku or TensorFlow, None for any other name."""
+    last = leaf_of(name).removesuffix(":0")  # of TensorFlow's names
+    foreign = "/" in name and (last in ("w", "weights") or re.search(r"/vars/0$", name))
+    if not (last.endswith("kernel") or foreign):
+        return None
+    if "embedding" in _parent(name).rstrip("/").rpartition("/")[2]:  # a table, with a vector in each row
+        return FIRST
+    axes, bias = len(shape), _bias(name, shapes)
+    if last == "depthwise_kernel":
+        return Layout((axes - 2, axes - 1))
+    if axes > 2 and re.search(r"conv\dd_transpose", name):  # Keras: filter × outputs × inputs
+        return Layout((axes - 2,))
+    if len(bias) == 2 and bias == (shape[0], shape[-1]) and bias != shape[-2:]:  # layers stacked by a scan
+        return Layout((0, axes - 1))
+    for several in range(1, axes):  # attention has heads × features, depthwise filters channels × 1
+        if bias and math.prod(shape[-several:]) == math.prod(bias):
+            return Layout(tuple(range(axes - several, axes)))
+    return Layout((axes - 1,))
+
+
+def _by_bias(name: str, shape: Shape, shapes: Mapping[str, Shape]) -> Layout | None:
+    """Return the layout of a tensor with a bias of one dimension that fits one place only."""
+    bias = _bias(name, shapes)
+    if len(bias) != 1:
+        return None
+    (outputs,) = bias
+    if len(shape) == 2 or "weight" not in leaf_of(name):
+        # Square, or the bias fits neither axis: it tells nothing.
+        if (shape[0] == outputs) == (shape[-1] == outputs):
+            return None
+        return FIRST if shape[0] == outputs else Layout((len(shape) - 1,))
+    # "weight" with more axes is a convolution's: out × in × filter, or in × out × filter if it is transposed
+    square = shape[0] == shape[1]
+    if outputs == shape[0] and not (square and re.search("transpose|deconv", name, re.IGNORECASE)):
+        return FIRST
+    if outputs == shape[1]:
+        return Layout((1,))
+    if len(shape) > 3 and outputs == shape[-1] != shape[-2]:  # filter × in × out, as TensorFlow has it
+        return Layout((len(shape) - 1,))
+    groups, rest = divmod(outputs, shape[1])  # transposed, with groups: in × (out / groups) × filter
+    return Layout((0, 2), groups) if groups and not rest and shape[0] % groups == 0 else None
+
+
+def _by_neighbours(name: str, shape: Shape, shapes: Mapping[str, Shape], owner: nn.Module | None) -> Layout | None:
+    """Return the layout of a table of vectors, or of a stack that the stacks beside it explain."""
+    last = leaf_of(name)
+    holder = leaf_of(_parent(name)[:-1]) if last == "weight" else last
+    table = _TABLE_NAME.search(holder) and len(shape) < 4
+    if table and len(shape) == 2:
+        return FIRST
+    if len(shape) == 2:
+        return None
+    if shape[0] == 1 and (table or "weight" not in last):  # position embeddings 1 × N × D: a row for each position
+        return Layout((next((axis for axis, size in enumerate(shape) if size > 1), 0),))
+    if table:
+        return _STACK
+    return None if len(shape) > 3 or _is_filter(name, shape, owner) else _stack(name, shape, shapes)
+
+
+def _is_filter(name: str, shape: Shape, owner: nn.Module | None) -> bool:
+    """Tell whether a tensor of three dimensions is a convolution's, by what it is called and how long it is."""
+    short = shape[1] == 1 or shape[2] <= _LONGEST_FILTER
+    return "weight" in leaf_of(name) and owner is None and short and not re.search("expert|moe", name, re.IGNORECASE)
+
+
+def _stack(name: str, shape: Shape, shapes: Mapping[str, Shape]) -> Layout | None:
+    """Return the layout of a stack of matrices, such as the experts of a layer, None if nothing tells.
+
+    Their bias tells; or a stack beside it, if one of both holds two matrices in one (gates and values, 2·I × H beside
+    H × I): the sizes then fit only one way.
+    """
+    # Gates and values in one matrix: its outputs are twice the inputs of the one that comes after, 2·I × H and H × I.
+    experts, a, b = shape
+    bias = _bias(name, shapes)
+    if bias in ((experts, a), (experts, b)) and a != b:
+        return _STACK if bias == (experts, a) else _STACK_IN_OUT
+    for other, beside in shapes.items():
+        if other != name and len(beside) == 3 and beside[0] == experts and _parent(other) == _parent(name):
+            _, c, d = beside
+            if (a, b) == (2 * d, c) or (c, d) == (2 * b, a):
+                return _STACK
+            if (a, b) == (d, 2 * c) or (c, d) == (b, 2 * a):
+                return _STACK_IN_OUT
+    return None
+
+
+# ---- weights that share memory ----
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """How a tensor looks at the one it is tied to: its axes in this order, then in this shape."""
+
+    axes: tuple[int, ...]
+    shape: tuple[int, ...]
+
+    def of(self, tensor: Tensor) -> Tensor:
+        """Return the tensor as the view shows it."""
+        return tensor.permute(self.axes).reshape(self.shape)
+
+    def plain(self, shape: Sequence[int]) -> bool:
+        """Tell whether it shows a tensor of this shape as it is."""
+        wide = [axis for axis in self.axes if shape[axis] > 1]
+        return self.shape == tuple(shape) and wide == sorted(wide)
+
+
+def same_memory(tensor: Tensor) -> object:
+    """Return what tensors have in common that hold the same numbers in the same memory, in whatever order."""
+    if not _has_memory(tensor):
+        return id(tensor)
+    return tensor.device, tensor.data_ptr(), tensor.dtype, tensor.numel()
+
+
+def view_of(base: Tensor, other: Tensor) -> View | None:
+    """Return how `other`, of the same memory as `base`, looks at it; None if it is no view of all of it.
+
+    That is: transposed or permuted, with axes of size 1 more or less, or in another shape.
+    """
+    # Two views of one memory are the same numbers in another order if both fill it without a gap. Then either the axes
+    # are permuted (told by their strides), or the numbers are merely regrouped (both are contiguous in one order).
+    order = _memory_order(base)
+    # both must fill their memory without a gap, or they could be different parts of it
+    if not (base.permute(order).is_contiguous() and other.permute(_memory_order(other)).is_contiguous()):
+        return None
+    # an axis is known by its stride, but those of size 1, which may have any
+    place = {stride: axis for axis, stride in enumerate(base.stride()) if base.shape[axis] > 1}
+    wide = [place.get(stride) for size, stride in zip(other.shape, other.stride(), strict=True) if size > 1]
+    shape = tuple(other.shape)
+    if [base.shape[a] for a in wide if a is not None] == [size for size in shape if size > 1]:
+        narrow = [axis for axis, size in enumerate(base.shape) if size == 1]
+        return View((*narrow, *(axis for axis in wide if axis is not None)), shape)
+    return View(order, shape) if other.is_contiguous() else None
+
+
+def _memory_order(tensor: Tensor) -> tuple[int, ...]:
+    """Return the axes from the one with the longest stride to the one with the shortest."""
+    strides = tensor.stride()
+    return tuple(sorted(range(tensor.ndim), key=lambda axis: -strides[axis] if tensor.shape[axis] > 1 else 1))
+
+
+def overlapping(tensors: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, str, int]]:
+    """Yield the names of tensors that share a part of their memory, and how many elements of the second are in others'.
+
+    An element in an earlier tensor's memory and those of the same place in an expanded tensor count.
+    """
+    for cluster in clusters(tensors):
+        # a plan of the memory: which tensor each element of it belongs to, entered through the tensors' own strides
+        first, last = min(start for start, *_ in cluster), max(stop for _, stop, *_ in cluster)
+        # Exact where ranges of addresses are not: the two halves of a fused matrix split by columns interleave without
+        # sharing a single element.
+        owner = torch.full((last - first,), -1, dtype=torch.int32)
+        for number, (start, _, _, tensor) in enumerate(cluster):
+            # without axes of stride 0, whose elements are one place: as_strided would fill it many times
+            own = [(size, stride) for size, stride in zip(tensor.shape, tensor.stride(), strict=True) if stride]
+            place = owner.as_strided([n for n, _ in own], [stride for _, stride in own], start - first)
+            taken = place[place >= 0]
+            for other in np.unique(taken.numpy()) if len(taken) else ():
+                yield cluster[other][2], cluster[number][2], tensor.numel() - (place.numel() - len(taken))
+            place.fill_(number)
+
+
+_Placed = tuple[int, int, str, Tensor]
+
+
+def clusters(tensors: Iterable[tuple[str, Tensor]]) -> Iterator[list[_Placed]]:
+    """Yield groups of tensors whose extents in one storage meet, each as (start, stop, name, tensor), in elements.
+
+    They need not overlap: two halves of a matrix, cut across its rows, lie interleaved.
+    """
+    storages: dict[tuple[int, torch.dtype], dict[int, _Placed]] = defaultdict(dict)
+    for name, tensor in tensors:
+        if _has_memory(tensor):
+            address = tensor.untyped_storage().data_ptr()
+            storages[address, tensor.dtype].setdefault(id(tensor), (*extent(tensor), name, tensor))
+    # a sweep along each storage: what begins before the end of all so far is in the same cluster
+    for placed in storages.values():
+        cluster: list[_Placed] = []
+        end = 0
+        for item in sorted(placed.values(), key=lambda item: item[0]):
+            if cluster and item[0] >= end:
+                if len(cluster) > 1:
+                    yield cluster
+                cluster = []
+            cluster.append(item)
+            end = max(end, item[1]) if len(cluster) > 1 else item[1]
+        if len(cluster) > 1:
+            yield cluster
+
+
+def extent(tensor: Tensor) -> tuple[int, int]:
+    """Return where in its storage a tensor begins and ends, in elements, whatever its strides."""
+    start = int(tensor.storage_offset())
+    return start, start + 1 + sum((size - 1) * step for size, step in zip(tensor.shape, tensor.stride(), strict=True))
+
+
+def expanded(tensor: Tensor) -> bool:
+    """Tell whether several elements of a tensor are one place in memory."""
+    return any(step == 0 and size > 1 for size, step in zip(tensor.shape, tensor.stride(), strict=True))
+
+
+def places(tensor: Tensor) -> int:
+    """Return how many places in memory a tensor's elements are, fewer than those where it is expanded."""
+    return math.prod(size for size, step in zip(tensor.shape, tensor.stride(), strict=True) if step or not size)
+
+
+def _has_memory(tensor: Tensor) -> bool:
+    return (
+        not nn.parameter.is_lazy(tensor)
+        and tensor.layout == torch.strided
+        and not tensor.is_meta
+        and tensor.numel() > 0
+        and not hasattr(tensor, "__tensor_flatten__")
+        and not tensor.is_quantized
+    )
+
+
+# ---- weight norm, masks, any parametrization ----
+#
+# What the network multiplies with is the computed weight, so that is what is counted, pruned and saved. A recipe cannot
+# be applied to the parts: a row of v pruned whole makes v/|v| of weight norm 0/0.
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ParametrizedWeight:
+    """A weight that a module computes.
+
+    Args:
+        module: that has it, under `name`.
+        parts: names of the tensors it is computed from, seen from the module.
+        value: computes it, as in eval mode.
+        remove: makes the module have it as a parameter, and forget the parts.
+    """
+
+    module: nn.Module
+    name: str
+    parts: tuple[str, ...]
+    value: Callable[[], Tensor]
+    remove: Callable[[], object]
+
+
+def computed_by(module: nn.Module) -> Iterator[ParametrizedWeight]:
+    """Yield the weights that a module itself computes.
+
+    Parametrizations that say ``merged_later`` (the low-rank updates of a transfer) are what is being trained; a module
+    with such is left alone.
+    """
+    ends: tuple[str, ...]
+    apart: Callable[[nn.Module, str], object]
+    if parametrize.is_parametrized(module):  # torch.nn.utils.parametrizations
+        chains = dict(cast(nn.ModuleDict, module.parametrizations).items())
+        if not any(getattr(part, "merged_later", False) for chain in chains.values() for part in chain.children()):
+            for name, chain in chains.items():
+                tensors = [*chain.named_parameters(), *chain.named_buffers()]
+                parts = tuple(f"parametrizations.{name}.{part}" for part, _ in tensors)
+                value = partial(_parametrized, module, name, chain)
+                yield ParametrizedWeight(module, name, parts, value, partial(_unparametrize, module))
+    # the older ones of torch.nn.utils, which compute the weight in a hook before each forward
+    # torch names their parts weight_orig, weight_g, … beside the weight, which itself is then a plain attribute.
+    for hook in module._forward_pre_hooks.values():
+        if isinstance(hook, prune.BasePruningMethod):
+            name, ends, apart = hook._tensor_name, ("orig", "mask"), prune.remove
+            value = partial(hook.apply_mask, module)
+        elif isinstance(hook, WeightNorm):
+            name, ends, apart = hook.name, ("g", "v"), remove_weight_norm
+            value = partial(hook.compute_weight, module)
+        elif isinstance(hook, SpectralNorm):
+            name, ends, apart = hook.name, ("orig", "u", "v"), remove_spectral_norm
+            value = partial(hook.compute_weight, module, do_power_iteration=False)
+        else:
+            continue
+        yield ParametrizedWeight(
+            module, name, tuple(f"{name}_{end}" for end in ends), value, partial(apart, module, name)
+        )
+
+
+def _parametrized(module: nn.Module, name: str, chain: nn.Module) -> Tensor:
+    """Return a weight as in eval mode: spectral norm takes a step of its power iteration in training mode."""
+    modes = [(part, part.training) for part in chain.modules()]
+    try:
+        chain.eval()
+        value: Tensor = getattr(module, name)
+        return value
+    finally:
+        for part, training in modes:
+            part.training = training
+
+
+def _unparametrize(module: nn.Module) -> None:
+    """Give a module back the class it had, and forget its parametrizations.
+
+    torch.nn.utils.parametrize.remove_parametrizations also deletes the property from the class, which copies share.
+    """
+    if parametrize.is_parametrized(module):
+        del module.parametrizations
+        module.__class__ = type(module).__bases__[0]
+
+
+def plain_weights(model: nn.Module) -> None:
+    """Make every weight that a model's modules compute a parameter of its own, with the value it has now."""
+    for module in list(model.modules()):
+        found = list(computed_by(module))
+        if not found:
+            continue
+        with torch.no_grad():
+            values = [computed.value().detach().clone(memory_format=torch.contiguous_format) for computed in found]
+        parameters = dict(module.named_parameters(remove_duplicate=False))
+        learn = [any(parameters[part].requires_grad for part in c.parts if part in parameters) for c in found]
+        for computed in found:  # all, before any is set: those of torch.nn.utils.parametrize go together
+            computed.remove()
+        for computed, value, learns in zip(found, values, learn, strict=True):
+            module._parameters.pop(computed.name, None)
+            # recurrent layers keep a list of their weights, which setting an attribute renews
+            setattr(module, computed.name, nn.Parameter(value, requires_grad=learns))
+        # weights come first, as torch's own layers have them
+        first = {computed.name: module._parameters[computed.name] for computed in found}
+        others = {name: parameter for name, parameter in module._parameters.items() if name not in first}
+        module._parameters.clear()
+        module._parameters.update(first | others)
+
+
+# ---- copies of a model ----
+
+
+Write: TypeAlias = Callable[[str, Tensor], None]
+"""Takes a tensor's name and its values."""
+
+
+def copied(model: nn.Module) -> nn.Module:
+    """Return a deep copy of a model: its class, hooks, ties, devices, dtypes and training modes, but no gradients.
+
+    What the model holds besides its parameters and buffers is copied as well, computed tensors without their history.
+    Weights that modules compute (masks, weight norm, parametrizations) are plain parameters of the copy.
+
+    Raises:
+        ModelError: if it cannot be copied.
+    """
+    return copied_without(model, ())[0]
+
+
+def copied_without(model: nn.Module, names: Iterable[str]) -> tuple[nn.Module, Write]:
+    """Return a copy of a model (see `copied`) whose parameters of these names are still to be given, and what does so.
+
+    A tensor that is given becomes the parameter itself, without a copy, where it fits and shares no memory: whoever
+    gives it must not use it any more.
+    """
+    try:
+        with torch.inference_mode(False), torch.no_grad():
+            # deepcopy refuses these: weights that a hook makes again before each call, activations that are remembered
+            memo = {id(tensor): tensor.detach().clone() for tensor in _computed(model)}
+            shared, places = _sharing(model), dict(model.named_parameters(remove_duplicate=False))
+            # memory that nobody has touched costs nothing, and to be given it takes longer than to fill it
+            blank = {
+                name: nn.Parameter(torch.empty_like(places[name]), places[name].requires_grad)
+                for name in names
+                if name in places and type(places[name]) is nn.Parameter and id(places[name]) not in shared
+            }
+            new = copy.deepcopy(model, memo | shared | {id(places[name]): own for name, own in blank.items()})
+    except Exception as error:
+        raise ModelError(
+            f"this {type(model).__name__} cannot be copied ({reason(error)}), and your own model is "
+            f"never changed: remove what copy.deepcopy does not accept, or compress model.state_dict() instead"
+        ) from error
+    for parameter, original in zip(new.parameters(), model.parameters(), strict=True):
+        parameter.grad = None
+        if original.requires_grad and not parameter.requires_grad:  # a scripted module's copy forgets it
+            parameter.requires_grad_()
+    plain_weights(new)
+    now, write = dict(new.named_parameters(remove_duplicate=False)), writer(new)
+
+    def give(name: str, tensor: Tensor) -> None:
+        place = blank.get(name)
+        # a scripted module's copy has parameters of its own
+        if place is None or now[name] is not place or not _interchangeable(place, tensor):
+            write(name, tensor)
+        else:
+            place.data = tensor
+
+    return new, give
+
+
+def _interchangeable(place: Tensor, tensor: Tensor) -> bool:
+    """Tell whether a tensor can take the place of a parameter's: in its memory's order, and open to gradients."""
+    alike = (place.device, place.dtype, place.stride()) == (tensor.device, tensor.dtype, tensor.stride())
+    return alike and not tensor.is_inference()
+
+
+def _sharing(model: nn.Module) -> dict[int, Tensor]:
+    """Return copies, by the id of the original, of all parameters and buffers that look at memory of each other.
+
+    They look at one another's memory in the same way; deepcopy gives a parameter that is a view memory of its own.
+    """
+    named = chain(model.named_parameters(), model.named_buffers())
+    copies: dict[int, Tensor] = {}
+    for cluster in clusters((name, tensor) for name, tensor in named if type(tensor) in (Tensor, nn.Parameter)):
+        # one copy of the memory that the cluster spans, and on it the same views, strides and all
+        first, last = min(start for start, *_ in cluster), max(stop for _, stop, *_ in cluster)
+        memory = cluster[0][3].detach().as_strided((last - first,), (1,), first).clone()
+        for start, _, _, tensor in cluster:
+            view = memory.as_strided(tensor.shape, tensor.stride(), start - first)
+            own = nn.Parameter(view, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else view
+            own.__dict__.update(vars(tensor))
+            copies[id(tensor)] = own
+    return copies
+
+
+def _computed(model: nn.Module) -> Iterator[Tensor]:
+    """Yield the tensors with a history that a model's modules hold, in lists and dicts too."""
+    held: list[Any] = [vars(module) for module in model.modules()]
+    seen: set[int] = set()
+    while held:
+        value = held.pop()
+        if isinstance(value, Tensor) and not value.is_leaf:
+            yield value
+        elif isinstance(value, list | tuple | dict) and id(value) not in seen:  # they may hold each other
+            seen.add(id(value))
+            held.extend(value.values() if isinstance(value, dict) else value)
+
+
+def writer(model: nn.Module) -> Write:
+    """Return what writes tensors over a model's parameters and buffers, by name; on another device they are moved."""
+    # with every name of a tied tensor: which of them a state dict uses is the caller's business
+    places = dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers(remove_duplicate=False))
+
+    def write(name: str, tensor: Tensor) -> None:
+        with torch.inference_mode(False), torch.no_grad():
+            places[name].copy_(tensor)
+
+    return write
+
+
+def fill(model: nn.Module, state: Iterable[tuple[str, Tensor]]) -> None:
+    """Write tensors over a model's parameters and buffers; see `writer`."""
+    write = writer(model)
+    for name, tensor in state:
+        write(name, tensor)

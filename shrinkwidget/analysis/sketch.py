@@ -17,16 +17,16 @@ from safetensors.numpy import load
 from torch import Tensor
 
 from ..argument_checks import public
-from ..errors import FileError, ModelError, quoted
+from ..errors import FileError, ModelError, quoted, reason
 from ..method_registry import Statistics
 from ..recipe import Granularity, Plan, Recipe, layer_label
 from .channel_families import Channels
-from .channel_layout import Stated
 from .file_structure_and_size import describe, fold_structure, safetensors_bytes
 from .model_tensors import (
     COMPRESSIBLE_DTYPES,
     ModelTensors,
     Source,
+    Stated,
     TensorEntry,
     dtype_name,
     half_is_bfloat16,
@@ -47,7 +47,6 @@ from .quantization_group_histograms import (
     tensor_table,
     unit_groups,
 )
-from .run_without_side_effects import reason
 from .safetensors_checkpoint import serialized
 
 _FORMAT: Final = "shrinkwidget-sketch"

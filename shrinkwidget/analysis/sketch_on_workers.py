@@ -11,9 +11,8 @@ from typing import Final
 from torch import nn
 
 from ..errors import FileError, ModelError, a_type, quoted
-from .channel_layout import Stated
 from .dask_workers import Shared, WorkerDied, connected, each_on_workers, require_dask
-from .model_tensors import ModelTensors, Source, TensorEntry, open_model
+from .model_tensors import ModelTensors, Source, Stated, TensorEntry, open_model
 from .parallel_tensor_ops import Watch, check
 from .sketch import LayerSketch, Sketch, assembled, sketch_layer
 

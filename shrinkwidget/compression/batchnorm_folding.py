@@ -13,21 +13,19 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.parametrize import is_parametrized
 
-from ..analysis.channel_layout import FIRST, layout_by_class
-from ..analysis.macs_and_activation_memory import tensors_in
-from ..analysis.run_without_side_effects import (
+from ..analysis.model_tensors import FIRST, copied, layout_by_class
+from ..analysis.run_model_and_count_macs import (
     Inputs,
     as_inputs,
     device_of,
     eval_mode,
     moved,
     preserve_rng_state,
-    reason,
     run,
+    tensors_in,
 )
 from ..argument_checks import public
-from ..errors import ModelError, a_type
-from .apply_recipe import copied
+from ..errors import ModelError, a_type, reason
 from .module_graph import ModuleCalls, seen, traced
 
 _Layer: TypeAlias = (

@@ -17,22 +17,21 @@ from torch import Tensor, nn
 from ..analysis.channel_families import ChannelFamily, Channels, ChannelSlice, FixedWidth, ProductMacs
 from ..analysis.channel_labels import Atoms, Trace, trace_channels
 from ..analysis.file_structure_and_size import describe
-from ..analysis.macs_and_activation_memory import profile_forward, tensors_in
-from ..analysis.model_tensors import ModelTensors, TensorEntry, half_is_bfloat16, open_model
-from ..analysis.run_without_side_effects import (
+from ..analysis.model_tensors import ModelTensors, TensorEntry, copied, half_is_bfloat16, open_model
+from ..analysis.run_model_and_count_macs import (
     as_inputs,
     device_of,
     moved,
     preserve_rng_state,
-    reason,
+    profile_forward,
     run,
+    tensors_in,
     without_fused_recurrence,
 )
 from ..argument_checks import public
-from ..errors import DataError, MethodError, ModelError, ShrinkError, a_type, quoted
+from ..errors import DataError, MethodError, ModelError, ShrinkError, a_type, quoted, reason
 from ..method_registry import Importance, Statistics, doing
 from ..recipe import Recipe, layer_label
-from .apply_recipe import copied
 from .narrow_modules import Cuts, masked, narrow, narrowed
 
 _TOLERANCE: Final = 2e-5

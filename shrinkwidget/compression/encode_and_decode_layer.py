@@ -36,7 +36,7 @@ from ..analysis.parallel_tensor_ops import (
     working,
     zeroed,
 )
-from ..analysis.run_without_side_effects import describe
+from ..analysis.run_model_and_count_macs import describe
 from ..errors import MethodError, quoted
 from ..method_registry import Quantizer, doing
 from ..recipe import Granularity, Plan, layer_label

@@ -16,7 +16,7 @@ from ..analysis.file_structure_and_size import zeros_dropped
 from ..analysis.model_tensors import ModelTensors, TensorEntry
 from ..analysis.parallel_tensor_ops import Watch, chunks, count_true, each, kernel_for, magnitude, mark_above, places_of
 from ..analysis.quantization_group_histograms import NM_PATTERNS
-from ..analysis.run_without_side_effects import describe
+from ..analysis.run_model_and_count_macs import describe
 from ..analysis.sketch import LayerSketch, Sketch, block_count, counted
 from ..errors import MethodError, ModelError, a_type, quoted
 from ..method_registry import Importance, Structure, doing

@@ -20,8 +20,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset
 
-from ..analysis.run_without_side_effects import as_inputs, describe, moved, reason
-from ..errors import Cancelled, DataError, a_type
+from ..analysis.run_model_and_count_macs import as_inputs, describe, moved
+from ..errors import Cancelled, DataError, a_type, reason
 
 TARGET_KEYS: Final = ("labels", "label", "targets", "target", "y")
 _NO_TARGETS: Final = torch.empty(0)

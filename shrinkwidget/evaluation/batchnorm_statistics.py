@@ -9,9 +9,9 @@ from typing import Any, Final, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from ..analysis.model_tensors import copied
 from ..analysis.parallel_tensor_ops import never
-from ..analysis.run_without_side_effects import call, device_of, preserve_rng_state
-from ..compression.apply_recipe import copied
+from ..analysis.run_model_and_count_macs import call, device_of, preserve_rng_state
 from ..errors import Cancelled, DataError, ModelError
 from .batches import batch_named, prepared, raw_batches
 from .data_subset import DataSubset, draw_subset

@@ -13,20 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from ..analysis.channel_families import Channels
-from ..analysis.channel_layout import Stated
-from ..analysis.model_tensors import Source
-from ..analysis.run_without_side_effects import (
-    call,
-    describe,
-    device_of,
-    eval_mode,
-    preserve_rng_state,
-)
+from ..analysis.model_tensors import Source, Stated, copied
+from ..analysis.run_model_and_count_macs import call, describe, device_of, eval_mode, preserve_rng_state
 from ..analysis.sketch import Sketch
 from ..analysis.sketch import sketch as _sketch
 from ..analysis.sketch_on_workers import sketch_on_workers
 from ..argument_checks import public
-from ..compression.apply_recipe import copied
 from ..compression.channel_pruning import channels
 from ..errors import DataError, MethodError, ModelError, a_type, quoted
 from ..method_registry import Importance, doing

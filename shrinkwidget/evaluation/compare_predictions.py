@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..analysis.run_without_side_effects import describe, preserve_rng_state
+from ..analysis.run_model_and_count_macs import describe, preserve_rng_state
 from ..argument_checks import public
 from ..errors import ArgumentError, DataError
 from .batches import Batch, count, raw_batches

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..analysis.model_checksum import model_checksum
 from ..analysis.parallel_tensor_ops import never
-from ..analysis.run_without_side_effects import RandomState, device_of, preserve_rng_state, run
+from ..analysis.run_model_and_count_macs import RandomState, device_of, preserve_rng_state, run
 from ..argument_checks import public
 from ..errors import ArgumentError, Cancelled, DataError, ModelError, a_type
 from .batches import Batch, as_pair, batch_named, count, no_batch, prepared, raw_batches, read_in_thread

@@ -20,9 +20,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..analysis.model_tensors import where_float64_is
-from ..analysis.run_without_side_effects import describe, reason
+from ..analysis.run_model_and_count_macs import describe
 from ..argument_checks import checked_fields, meant, public
-from ..errors import DataError, ShrinkError, nearest, quoted
+from ..errors import DataError, ShrinkError, nearest, quoted, reason
 from .predictions_and_labels import IGNORED, Predictions, are_shares, no_nan
 
 Z: Final = 1.959963984540054

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..analysis.run_without_side_effects import describe, eval_mode, preserve_rng_state
+from ..analysis.run_model_and_count_macs import describe, eval_mode, preserve_rng_state
 from ..errors import DataError, ShrinkError
 from .batches import Batch, unwrapped
 

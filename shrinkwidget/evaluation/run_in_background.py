@@ -15,8 +15,8 @@ from typing import Any, ClassVar, Final, Generic, Literal, Protocol, Self, TypeA
 from tqdm import tqdm
 
 from ..analysis.parallel_tensor_ops import Watch, before_exit
-from ..analysis.run_without_side_effects import preserve_rng_state, reason
-from ..errors import Cancelled, ShrinkError
+from ..analysis.run_model_and_count_macs import preserve_rng_state
+from ..errors import Cancelled, ShrinkError, reason
 from .batches import wait_for_readers
 
 log = logging.getLogger("shrinkwidget")

@@ -8,11 +8,11 @@ from typing import Any, Final, Literal, TypeAlias, cast, overload
 
 from torch import nn
 
-from ..analysis.model_tensors import ModelTensors, open_model
+from ..analysis.model_tensors import ModelTensors, copied, open_model, writer
 from ..analysis.parallel_tensor_ops import Watch, never
 from ..analysis.sketch import Sketch, counted
 from ..argument_checks import plain, public
-from ..compression.apply_recipe import copied, select_layers, writer
+from ..compression.apply_recipe import select_layers
 from ..compression.encode_and_decode_layer import fit, on_grid
 from ..errors import ArgumentError, nearest, quoted
 from ..recipe import Recipe, checked_recipe, layer_label, layer_matches

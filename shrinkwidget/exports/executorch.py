@@ -20,9 +20,8 @@ import torch
 from torch import Tensor
 from torch.export import ExportedProgram
 
-from ..analysis.run_without_side_effects import reason
 from ..compression.encode_and_decode_layer import EncodedTensor
-from ..errors import ArgumentError, ModelError, quoted
+from ..errors import ArgumentError, ModelError, quoted, reason
 from ..files.packed_file_writer import TensorRecord
 from .exporter import Exporter, ExportJob, OpenedExport, Written, quiet, register_exporter
 from .layer_codes import layer_codes

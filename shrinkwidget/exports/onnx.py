@@ -21,9 +21,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..analysis.run_without_side_effects import reason
 from ..compression.encode_and_decode_layer import UNIT, EncodedTensor
-from ..errors import ArgumentError, ModelError, quoted
+from ..errors import ArgumentError, ModelError, quoted, reason
 from ..files.encodings import Bytes, pack_codes, raw_bytes
 from ..files.packed_file_writer import TensorRecord
 from .exporter import Exporter, ExportJob, OpenedExport, Written, quiet, register_exporter

@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.utils import _pytree as pytree
 
-from ..analysis.run_without_side_effects import reason
-from ..errors import ModelError
+from ..errors import ModelError, reason
 from .exporter import ExportJob, quiet
 
 

@@ -18,9 +18,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from ..analysis.model_tensors import copied, fill
 from ..analysis.parallel_tensor_ops import never
-from ..analysis.run_without_side_effects import as_inputs, eval_mode, moved, preserve_rng_state, run
-from ..compression.apply_recipe import copied, fill
+from ..analysis.run_model_and_count_macs import as_inputs, eval_mode, moved, preserve_rng_state, run
 from ..errors import ArgumentError, Cancelled, DataError, ModelError, quoted
 from ..evaluation.batches import first_example, prepared, raw_batches
 from ..evaluation.batchnorm_statistics import unlabelled

@@ -22,7 +22,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ..analysis.channel_layout import FIRST, Layout
 from ..analysis.file_structure_and_size import (
     BFLOAT16,
     COMPRESSIBLE,
@@ -35,7 +34,18 @@ from ..analysis.file_structure_and_size import (
     impossible_shape,
     unfold_structure,
 )
-from ..analysis.model_tensors import COMPRESSIBLE_DTYPES, dtype_name, unsupported_class
+from ..analysis.model_tensors import (
+    COMPRESSIBLE_DTYPES,
+    FIRST,
+    Layout,
+    View,
+    computed_by,
+    dtype_name,
+    expanded,
+    overlapping,
+    plain_weights,
+    unsupported_class,
+)
 from ..analysis.parallel_tensor_ops import packed_bits, selected
 from ..analysis.safetensors_checkpoint import DTYPES, read_bytes
 from ..analysis.safetensors_header import (
@@ -46,7 +56,6 @@ from ..analysis.safetensors_header import (
     read_header_text,
     refuse_other_formats,
 )
-from ..analysis.tied_and_parametrized_weights import View, computed_by, expanded, overlapping, plain_weights
 from ..compression.encode_and_decode_layer import EncodedTensor, decode, values_of, zero_codes
 from ..compression.narrow_modules import narrow_to
 from ..errors import FileError, ModelError, RecipeError, quoted

@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..analysis.channel_layout import FIRST
 from ..analysis.file_structure_and_size import (
     SECTIONS,
     LayerBytes,
@@ -28,6 +27,7 @@ from ..analysis.file_structure_and_size import (
     stored_bits,
 )
 from ..analysis.model_tensors import (
+    FIRST,
     ModelTensors,
     TensorEntry,
     TensorSpec,

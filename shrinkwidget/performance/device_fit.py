@@ -19,10 +19,9 @@ from torch import nn
 
 from ..analysis.estimate import Estimate
 from ..analysis.file_structure_and_size import safetensors_bytes
-from ..analysis.macs_and_activation_memory import profile_forward
 from ..analysis.model_summary import STYLE, aligned, bytes_text, exactly, html_rows
 from ..analysis.model_tensors import Source, open_model
-from ..analysis.run_without_side_effects import preserve_rng_state
+from ..analysis.run_model_and_count_macs import preserve_rng_state, profile_forward
 from ..argument_checks import plain, public
 from ..compressed_model import CompressedModel
 from ..errors import ArgumentError, ModelError, a_type, quoted

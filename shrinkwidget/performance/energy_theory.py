@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from ..analysis.macs_and_activation_memory import profile_forward
 from ..analysis.model_tensors import open_model
-from ..analysis.run_without_side_effects import preserve_rng_state
+from ..analysis.run_model_and_count_macs import preserve_rng_state, profile_forward
 from ..argument_checks import public
 from ..errors import DataError
 from ..evaluation.evaluate import runnable

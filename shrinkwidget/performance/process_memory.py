@@ -7,11 +7,10 @@ from dataclasses import asdict, dataclass
 from html import escape
 from typing import Any
 
-from ..analysis.macs_and_activation_memory import profile_forward
 from ..analysis.model_summary import STYLE, bytes_text, html_rows
 from ..analysis.model_tensors import open_model
 from ..analysis.parallel_tensor_ops import never
-from ..analysis.run_without_side_effects import preserve_rng_state
+from ..analysis.run_model_and_count_macs import preserve_rng_state, profile_forward
 from ..argument_checks import public
 from ..evaluation.evaluate import runnable
 from .race import Contestant, checked_contestants, made_ready, processor_name

@@ -22,11 +22,11 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ..analysis.model_summary import STYLE, fixed, html_rows
+from ..analysis.model_tensors import copied
 from ..analysis.parallel_tensor_ops import Watch, never
-from ..analysis.run_without_side_effects import as_inputs, device_of, moved, reason
+from ..analysis.run_model_and_count_macs import as_inputs, device_of, moved
 from ..argument_checks import meant, plain, public
-from ..compression.apply_recipe import copied
-from ..errors import ArgumentError, DataError, FileError, ModelError, ShrinkError, a_type, quoted
+from ..errors import ArgumentError, DataError, FileError, ModelError, ShrinkError, a_type, quoted, reason
 from ..evaluation.evaluate import CompressedLike, runnable
 from ..evaluation.run_in_background import BackgroundRun
 from .runtimes import RUNTIMES, Inputs

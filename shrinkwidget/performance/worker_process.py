@@ -20,8 +20,7 @@ from typing import Any, Final
 from torch import nn
 
 from ..analysis.parallel_tensor_ops import Watch, check
-from ..analysis.run_without_side_effects import reason
-from ..errors import DataError, ModelError, ShrinkError
+from ..errors import DataError, ModelError, ShrinkError, reason
 from .worker import MemoryJob, RaceJob
 
 _POLL_SECONDS: Final = 0.1

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from ..analysis.estimate import Estimate
+from ..analysis.model_tensors import copied, writer
 from ..analysis.parallel_tensor_ops import Watch, never
-from ..analysis.run_without_side_effects import call, device_of, eval_mode
+from ..analysis.run_model_and_count_macs import call, device_of, eval_mode
 from ..analysis.sketch import Sketch
 from ..compressed_model import CompressedModel, compress
-from ..compression.apply_recipe import copied, writer
 from ..errors import Cancelled, DataError
 from ..evaluation.batches import Batch, batch_named, first_example, prepared
 from ..evaluation.batchnorm_statistics import batch_norms, recalibrate, recalibrating, unlabelled, unlabelled_examples

@@ -10,12 +10,11 @@ import numpy as np
 from torch import nn
 
 from ..analysis.estimate import Estimate
-from ..analysis.model_tensors import Source
+from ..analysis.model_tensors import Source, copied
 from ..analysis.parallel_tensor_ops import Watch, never
 from ..analysis.sketch import Sketch
 from ..argument_checks import plain, public
 from ..compressed_model import compress
-from ..compression.apply_recipe import copied
 from ..errors import ArgumentError, a_type, quoted
 from ..evaluation.batchnorm_statistics import batch_norms
 from ..evaluation.evaluate import MetricLike, Score

@@ -8,12 +8,10 @@ from typing import Any, Literal, cast, overload
 
 from torch import nn
 
-from ..analysis.channel_layout import Stated
-from ..analysis.model_tensors import Source
+from ..analysis.model_tensors import Source, Stated, copied
 from ..analysis.parallel_tensor_ops import Watch, never
 from ..analysis.sketch import Sketch
 from ..argument_checks import public
-from ..compression.apply_recipe import copied
 from ..errors import ArgumentError, Cancelled, ModelError, RecipeError, a_type, quoted
 from ..evaluation.evaluate import MetricLike
 from ..evaluation.run_in_background import PATIENCE_SECONDS, GrowingRun, computed

@@ -12,13 +12,11 @@ import numpy as np
 from torch import nn
 
 from ..analysis.channel_families import Channels
-from ..analysis.channel_layout import Stated
 from ..analysis.estimate import Estimate, estimate, narrowed
 from ..analysis.file_structure_and_size import Ints, stored_bits
-from ..analysis.macs_and_activation_memory import profile_forward
-from ..analysis.model_tensors import Source, open_model
+from ..analysis.model_tensors import Source, Stated, open_model
 from ..analysis.parallel_tensor_ops import Watch, check, never
-from ..analysis.run_without_side_effects import eval_mode
+from ..analysis.run_model_and_count_macs import eval_mode, profile_forward
 from ..analysis.sketch import Sketch
 from ..argument_checks import plain, refuse_unknown
 from ..compressed_model import CompressedModel, compress, without_channels

@@ -30,12 +30,11 @@ from ..analysis.dask_workers import (
 )
 from ..analysis.file_structure_and_size import safetensors_bytes
 from ..analysis.model_checksum import model_checksum
-from ..analysis.model_tensors import open_model
+from ..analysis.model_tensors import copied, open_model
 from ..analysis.parallel_tensor_ops import Watch, check, never, single_threaded
-from ..analysis.run_without_side_effects import alone_in_memory, device_of, moved
+from ..analysis.run_model_and_count_macs import alone_in_memory, device_of, fork_rng, moved, spare_normal_kept
 from ..argument_checks import meant, plain, public
 from ..compressed_model import CompressedModel
-from ..compression.apply_recipe import copied
 from ..errors import ArgumentError, MethodError, ModelError, TrainingError, a_type, quoted
 from ..evaluation.batches import as_pair, first_example, prepared, refuse_no_data
 from ..evaluation.batchnorm_statistics import unlabelled
@@ -47,7 +46,6 @@ from ..evaluation.run_in_background import PATIENCE_SECONDS, GrowingRun
 from ..method_registry import Kind, register
 from ..recipe import Recipe, recipe_from
 from ..recovery.recover import checked_methods
-from ..training.rng import fork_rng, spare_normal_kept
 from ..training.schedules_and_methods import METHODS, GradualPruning, Method, MethodName, RecalibrateBatchNorm, named
 from ..training.training_options import TrainingOptions, options_from
 from .results_file import ResultsFile

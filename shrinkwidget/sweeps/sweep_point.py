@@ -16,7 +16,7 @@ from torch import nn
 from ..analysis.channel_families import Channels
 from ..analysis.model_tensors import open_model
 from ..analysis.parallel_tensor_ops import Watch, check
-from ..analysis.run_without_side_effects import device_of
+from ..analysis.run_model_and_count_macs import device_of, fork_rng, spare_normal_kept
 from ..analysis.sketch import Sketch, counted
 from ..compressed_model import CompressedModel, compress
 from ..compression.channel_pruning import channels
@@ -28,7 +28,6 @@ from ..evaluation.predictions_and_labels import LabelRules
 from ..recipe import Recipe
 from ..recovery.recover import RecoverySpec
 from ..training.background_run import make_trainer
-from ..training.rng import fork_rng, spare_normal_kept
 from ..training.schedules_and_methods import Method
 from ..training.training_options import TrainingOptions, TrainingSpec
 

@@ -6,9 +6,9 @@ from collections.abc import Generator
 from dataclasses import replace
 from itertools import islice
 
+from ..analysis.model_tensors import copied
 from ..analysis.parallel_tensor_ops import Watch, never
 from ..compressed_model import CompressedModel, compress
-from ..compression.apply_recipe import copied
 from ..errors import Cancelled, DataError, ModelError
 from ..evaluation.batches import read_in_thread
 from ..evaluation.batchnorm_statistics import recalibration_steps, unlabelled, why_not_recalibrated

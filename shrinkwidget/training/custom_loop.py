@@ -14,10 +14,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
-from ..analysis.model_tensors import open_model
+from ..analysis.model_tensors import copied, fill, open_model
 from ..argument_checks import public
 from ..compressed_model import CompressedModel, compress_trained
-from ..compression.apply_recipe import copied, fill
 from ..errors import ModelError, TrainingError, a_type
 from .background_run import lock_model, unlock_model
 from .training_options import quantizes

@@ -19,16 +19,24 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from ..analysis.file_structure_and_size import safetensors_bytes
-from ..analysis.macs_and_activation_memory import profile_forward
-from ..analysis.model_tensors import check_refused, open_model
+from ..analysis.model_tensors import check_refused, copied, fill, open_model
 from ..analysis.parallel_tensor_ops import Watch, never
-from ..analysis.run_without_side_effects import call, describe, device_of, reason
+from ..analysis.run_model_and_count_macs import (
+    EVALUATION,
+    call,
+    describe,
+    device_of,
+    fork_rng,
+    profile_forward,
+    seed_at,
+    spare_normal_kept,
+)
 from ..compressed_model import CompressedModel, compress, finish_trained, narrowed_widths, trained_nbytes
-from ..compression.apply_recipe import copied, encode_layers, fill
+from ..compression.apply_recipe import encode_layers
 from ..compression.channel_pruning import ChannelRounds
 from ..compression.narrow_modules import narrow_to
 from ..compression.pruning_masks import keep_masks
-from ..errors import Cancelled, DataError, ShrinkError, TrainingError
+from ..errors import Cancelled, DataError, ShrinkError, TrainingError, reason
 from ..evaluation.batches import (
     Batch,
     as_pair,
@@ -46,7 +54,6 @@ from ..evaluation.predictions_and_labels import IGNORED, OutputReader, Predictio
 from ..recipe import Recipe
 from .checkpoint import Checkpoint
 from .progress import HISTORY_ROW, POINT_ROW, BestWeights, Phase, Progress, StepTimer, TrainingLog
-from .rng import EVALUATION, fork_rng, seed_at, spare_normal_kept
 from .schedules_and_methods import Stage
 from .training_options import TrainingOptions, TrainingSpec
 from .weight_constraints import WeightConstraints, masks_of, without_untaught

@@ -11,11 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from ..analysis.parallel_tensor_ops import Watch, never
-from ..analysis.run_without_side_effects import device_of, preserve_rng_state, run
+from ..analysis.run_model_and_count_macs import device_of, fork_rng, preserve_rng_state, run
 from ..errors import Cancelled
 from ..evaluation.batches import Batch, batch_named, no_batch, prepared, raw_batches, read_in_thread
 from ..evaluation.predictions_and_labels import only_prediction
-from ..training.rng import fork_rng
 from ..training.training_options import TrainingOptions
 
 

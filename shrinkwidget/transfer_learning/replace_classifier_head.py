@@ -14,16 +14,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
-from ..analysis.macs_and_activation_memory import ForwardProfile
-from ..analysis.model_tensors import check_refused, open_model
-from ..analysis.run_without_side_effects import describe, device_of, reason
+from ..analysis.model_tensors import check_refused, copied, open_model
+from ..analysis.run_model_and_count_macs import ForwardProfile, describe, device_of, fork_rng
 from ..compressed_model import CompressedModel
-from ..compression.apply_recipe import copied
-from ..errors import DataError, ModelError, TrainingError, a_type, nearest
+from ..errors import DataError, ModelError, TrainingError, a_type, nearest, reason
 from ..evaluation.batches import TARGET_KEYS, Batch, as_pair, no_batch, prepared, raw_batches, refuse_no_data
 from ..evaluation.predictions_and_labels import IGNORED, Place, only_prediction, tensors
 from ..recipe import Recipe
-from ..training.rng import fork_rng
 from ..training.training_options import TrainingOptions
 from .sparse_transfer import masks_of, recipe_for
 from .transfer_result import CostModel, profile_cost

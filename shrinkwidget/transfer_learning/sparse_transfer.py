@@ -10,9 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..analysis.model_tensors import open_model
+from ..analysis.model_tensors import fill, open_model
 from ..compressed_model import CompressedModel, compress_trained
-from ..compression.apply_recipe import fill
 from ..recipe import Plan, Recipe, layer_label, layer_matches
 
 

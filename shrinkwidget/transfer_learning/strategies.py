@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from ..analysis.tied_and_parametrized_weights import plain_weights
+from ..analysis.model_tensors import plain_weights
 from ..argument_checks import checked_fields
 from ..errors import ModelError, TrainingError
 from ..training.schedules_and_methods import OptimizerLike, Schedule, Stage, check_rate, check_whole

@@ -15,18 +15,16 @@ from typing import Any, Final, Literal, Unpack, overload
 
 from torch import nn
 
-from ..analysis.model_tensors import open_model
+from ..analysis.model_tensors import copied, fill, open_model
 from ..analysis.parallel_tensor_ops import Watch, never
-from ..analysis.run_without_side_effects import device_of, preserve_rng_state
+from ..analysis.run_model_and_count_macs import EVALUATION, device_of, fork_rng, preserve_rng_state, spare_normal_kept
 from ..argument_checks import public
 from ..compressed_model import CompressedModel, compress
-from ..compression.apply_recipe import copied, fill
 from ..errors import Cancelled, ShrinkError, TrainingError
 from ..evaluation.evaluate import scores
 from ..recipe import Recipe
 from ..training.background_run import TrainingRun, run_displayed
 from ..training.progress import BestWeights, Progress, TrainingLog
-from ..training.rng import EVALUATION, fork_rng, spare_normal_kept
 from ..training.schedules_and_methods import Schedule, Stage, named
 from ..training.training_loop import Trainer
 from ..training.training_options import OF_METHOD, TrainingFields, TrainingOptions, TrainingSpec, options_from

@@ -10,8 +10,8 @@ from typing import Any
 
 from torch import nn
 
-from ..analysis.macs_and_activation_memory import ForwardProfile, profile_forward
 from ..analysis.model_tensors import open_model
+from ..analysis.run_model_and_count_macs import ForwardProfile, profile_forward
 from ..compressed_model import CompressedModel, compress
 from ..evaluation.batches import Batch
 from ..evaluation.evaluate import Score

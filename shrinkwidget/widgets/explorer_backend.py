@@ -13,16 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from ..analysis.channel_families import Channels
-from ..analysis.channel_layout import Stated
 from ..analysis.estimate import Estimate, estimate
-from ..analysis.macs_and_activation_memory import ForwardProfile, profile_forward
 from ..analysis.model_checksum import ModelChecksum
-from ..analysis.model_tensors import ModelTensors, Source, open_model
+from ..analysis.model_tensors import ModelTensors, Source, Stated, copied, fill, open_model
 from ..analysis.parallel_tensor_ops import each, never
-from ..analysis.run_without_side_effects import device_of
+from ..analysis.run_model_and_count_macs import ForwardProfile, device_of, profile_forward
 from ..analysis.sketch import LayerSketch, Sketch, assembled, plans_of, sketch_layer, without_layers
 from ..compressed_model import CompressedModel, NarrowedWidths, compress, without_channels
-from ..compression.apply_recipe import copied, decoded_state, encode_layers, fill
+from ..compression.apply_recipe import decoded_state, encode_layers
 from ..compression.channel_pruning import channels
 from ..compression.encode_and_decode_layer import EncodedTensor
 from ..errors import Cancelled, DataError, ModelError, NoEstimateError, RecipeError, ShrinkError, a_type, sentence

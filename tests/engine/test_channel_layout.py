@@ -15,9 +15,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import shrinkwidget as sw
-from shrinkwidget.analysis.channel_layout import Layout, layouts
 from shrinkwidget.analysis.file_structure_and_size import fold_structure
-from shrinkwidget.analysis.model_tensors import open_model
+from shrinkwidget.analysis.model_tensors import Layout, layouts, open_model
 from shrinkwidget.analysis.sketch import Sketch
 from shrinkwidget.errors import FileError, ModelError
 from shrinkwidget.files.packed_file_reader import read_records

@@ -16,8 +16,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import shrinkwidget as sw
 from benchmarks import channel_zoo as zoo
-from shrinkwidget.analysis.macs_and_activation_memory import tensors_in
 from shrinkwidget.analysis.model_tensors import open_model
+from shrinkwidget.analysis.run_model_and_count_macs import tensors_in
 from shrinkwidget.analysis.sketch import Sketch
 from shrinkwidget.compression.channel_pruning import channel_scores, cuts_of, narrower
 from shrinkwidget.compression.narrow_modules import masked

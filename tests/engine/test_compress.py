@@ -17,10 +17,10 @@ from torch.nn.utils import prune
 
 from shrinkwidget import demo
 from shrinkwidget.analysis.estimate import estimate
-from shrinkwidget.analysis.model_tensors import ModelTensors, open_model
+from shrinkwidget.analysis.model_tensors import ModelTensors, copied_without, open_model
 from shrinkwidget.analysis.sketch import sketch
 from shrinkwidget.compressed_model import CompressedModel, compress, load
-from shrinkwidget.compression.apply_recipe import copied_without, decoded_state, encode_layers
+from shrinkwidget.compression.apply_recipe import decoded_state, encode_layers
 from shrinkwidget.errors import FileError, ModelError, RecipeError
 from shrinkwidget.recipe import Keep, Recipe
 

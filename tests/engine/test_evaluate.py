@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 import shrinkwidget as sw
 from shrinkwidget import demo
-from shrinkwidget.analysis.run_without_side_effects import moved
+from shrinkwidget.analysis.run_model_and_count_macs import moved
 from shrinkwidget.compressed_model import compress
 from shrinkwidget.errors import Cancelled, DataError, ModelError
 from shrinkwidget.evaluation.batches import prepared

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from torch import Tensor, nn
 
 from shrinkwidget import demo
+from shrinkwidget.analysis.model_tensors import copied
 from shrinkwidget.compressed_model import CompressedModel, compress, load
-from shrinkwidget.compression.apply_recipe import copied
 from shrinkwidget.evaluation.evaluate import evaluate
 from shrinkwidget.recipe import Keep, Recipe
 from shrinkwidget.training.retrain import retrain

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from shrinkwidget.analysis.model_summary import summary
-from shrinkwidget.analysis.model_tensors import open_model
-from shrinkwidget.analysis.tied_and_parametrized_weights import overlapping, view_of
+from shrinkwidget.analysis.model_tensors import open_model, overlapping, view_of
 from shrinkwidget.compressed_model import compress, load
 from shrinkwidget.errors import FileError, ModelError
 from shrinkwidget.recipe import Recipe

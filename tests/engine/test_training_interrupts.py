@@ -22,14 +22,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from shrinkwidget.analysis.run_without_side_effects import eval_mode
+from shrinkwidget.analysis.run_model_and_count_macs import eval_mode, fork_rng
 from shrinkwidget.errors import DataError, TrainingError
 from shrinkwidget.evaluation.batches import read_in_thread
 from shrinkwidget.evaluation.evaluate import scores
 from shrinkwidget.training import background_run as run_module
 from shrinkwidget.training.background_run import TrainingRun
 from shrinkwidget.training.retrain import retrain
-from shrinkwidget.training.rng import fork_rng
 from shrinkwidget.training.schedules_and_methods import FineTune, RecalibrateBatchNorm
 from shrinkwidget.training.training_options import TrainingOptions
 
