@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import shrinkwidget as sw
-from shrinkwidget.recipe import Scope
+from shrinkwidget.recipe_and_method_registry import Scope
 
 FILE: Final = Path(__file__).with_suffix(".json")
 SPARSITIES: Final = (0.5, 0.7, 0.8)

@@ -78,7 +78,7 @@ if TYPE_CHECKING:  # a module's __getattr__ makes type checkers take any name fo
     from .performance.race import race
     from .planning.frontier import frontier
     from .planning.plan import plan
-    from .recipe import Keep, Recipe
+    from .recipe_and_method_registry import Keep, Recipe
     from .recovery.recover import recover
     from .sweeps.sweep import sweep
     from .training.custom_loop import constrain
@@ -102,7 +102,7 @@ else:
         "performance.race": ("race",),
         "planning.frontier": ("frontier",),
         "planning.plan": ("plan",),
-        "recipe": ("Keep", "Recipe"),
+        "recipe_and_method_registry": ("Keep", "Recipe"),
         "recovery.recover": ("recover",),
         "sweeps.sweep": ("sweep",),
         "training.custom_loop": ("constrain",),

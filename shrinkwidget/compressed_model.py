@@ -51,8 +51,7 @@ from .files.packed_file_writer import (
     structure_of,
     write_layer_by_layer,
 )
-from .method_registry import PLAIN, Statistics, every_setting
-from .recipe import Recipe, RecipeFields, layer_label, recipe_from
+from .recipe_and_method_registry import PLAIN, Recipe, RecipeFields, Statistics, every_setting, layer_label, recipe_from
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,7 @@ from .argument_checks import public
 from .errors import MissingPackageError
 from .evaluation.evaluate import MetricLike
 from .evaluation.predictions_and_labels import LabelRules
-from .method_registry import every_setting
-from .recipe import Recipe, RecipeFields, recipe_from
+from .recipe_and_method_registry import Recipe, RecipeFields, every_setting, recipe_from
 from .training.background_run import Show, TrainingRun, register_display
 
 if TYPE_CHECKING:

@@ -27,8 +27,7 @@ from .errors import ArgumentError, FileError, ShrinkError, TrainingError, quoted
 from .evaluation.metrics import resolve
 from .figures.monitor_snapshot import values_of
 from .files.atomic_write import write_whole
-from .method_registry import every_setting, schema
-from .recipe import Recipe, RecipeFields, recipe_from
+from .recipe_and_method_registry import Recipe, RecipeFields, every_setting, recipe_from, schema
 from .training.background_run import TrainingRun
 
 LIMIT: Final = 25_000_000

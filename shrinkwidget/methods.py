@@ -6,7 +6,7 @@ from .compression.importances import BatchNormScale, Magnitude, Random, Taylor, 
 from .compression.quantizers import NF4, KMeans, Table, Uniform
 from .compression.sparsity_structures import NM, Unstructured
 from .evaluation.metrics import Metric
-from .method_registry import Choice, Importance, Number, Quantizer, Structure, register, setting
+from .recipe_and_method_registry import Choice, Importance, Number, Quantizer, Structure, register, setting
 from .training.schedules_and_methods import (
     FineTune,
     GradualPruning,

@@ -17,12 +17,12 @@ from typing import Any, Final
 import pytest
 
 import shrinkwidget as sw
-from shrinkwidget import method_registry as kinds
+from shrinkwidget import recipe_and_method_registry as kinds  # MODULE
 from shrinkwidget.analysis.estimate import Estimate
 from shrinkwidget.analysis.model_summary import ModelSummary
 from shrinkwidget.analysis.sketch import Sketch
 from shrinkwidget.integrations.sklearn import SklearnModel
-from shrinkwidget.method_registry import Choice, Kind, Number
+from shrinkwidget.recipe_and_method_registry import Choice, Kind, Number
 from shrinkwidget.training.custom_loop import ConstrainedTraining
 from shrinkwidget.training.progress import Progress
 from shrinkwidget.transfer_learning.transfer_result import TrainingCost

@@ -113,7 +113,7 @@ def test_importing_alone_loads_no_torch(tmp_path: Path) -> None:
 import sys
 import shrinkwidget as sw
 print({"torch", "numpy", "matplotlib", "safetensors"} & set(sys.modules), sw.__version__, "explore" in dir(sw))
-from shrinkwidget.recipe import Recipe
+from shrinkwidget.recipe_and_method_registry import Recipe
 print(Recipe(importance="wanda"), Recipe(bits=4, quantizer="nf4"))
 """
     assert python(code, tmp_path).splitlines() == [

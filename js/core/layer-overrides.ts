@@ -5,7 +5,7 @@ import type { Override, Recipe, Sketch } from "./types";
 
 type Overrides = Recipe["layers"];
 
-/** Wildcards × layers, and the letters of both, beyond which matching takes seconds; as in shrinkwidget/recipe.py. */
+/** Wildcards × layers, and the letters of both, beyond which matching takes seconds; as in shrinkwidget/recipe_and_method_registry.py. */
 const MOST_MATCHES = 2 ** 22;
 const MOST_LETTERS = 2 ** 30;
 

@@ -1,4 +1,4 @@
-// The recipe in the browser: the twin of shrinkwidget/recipe.py, with the same canonical JSON and the same plans.
+// The recipe in the browser: the twin of shrinkwidget/recipe_and_method_registry.py, with the same canonical JSON and the same plans.
 
 import { decided, overrideOf } from "./layer-overrides";
 import { jsonText, PLAIN, sameKind } from "./method-settings";

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import quoted
-from ..recipe import Recipe, WidthPlan, layer_label, layer_matches
+from ..recipe_and_method_registry import Recipe, WidthPlan, layer_label, layer_matches
 from .file_structure_and_size import COMPRESSIBLE, fold_structure
 from .model_tensors import FIRST, Layout
 

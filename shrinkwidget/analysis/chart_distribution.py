@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ..recipe import Plan
+from ..recipe_and_method_registry import Plan
 from .pruning_estimate import NO_CUT, PruningOutcome
 from .quantization_estimate import (
     FEW_BITS,

@@ -11,8 +11,7 @@ import numpy as np
 
 from ..argument_checks import public
 from ..errors import ArgumentError, NoEstimateError, quoted
-from ..method_registry import Kind, every_setting
-from ..recipe import Plan, Recipe, RecipeFields, layer_label, recipe_from
+from ..recipe_and_method_registry import Kind, Plan, Recipe, RecipeFields, every_setting, layer_label, recipe_from
 from .file_structure_and_size import code_and_mask_bytes, count_width, header_bytes, layer_bytes, scale_bytes
 from .model_tensors import Source, Stated
 from .pruning_estimate import PruningOutcome, alike, survivals

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from ..recipe import Granularity, Plan
+    from ..recipe_and_method_registry import Granularity, Plan
     from .model_tensors import TensorSpec
 
 Ints: TypeAlias = "NDArray[np.int64]"

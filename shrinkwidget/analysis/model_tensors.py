@@ -25,7 +25,7 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 from ..errors import ModelError, a_type, nearest, quoted, reason
-from ..recipe import layer_matches
+from ..recipe_and_method_registry import layer_matches
 from .file_structure_and_size import impossible_shape
 from .safetensors_checkpoint import SafetensorsFile, open_checkpoint
 

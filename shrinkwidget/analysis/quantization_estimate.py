@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary, ref
 import numpy as np
 from numpy.typing import NDArray
 
-from ..recipe import Granularity, Plan
+from ..recipe_and_method_registry import Granularity, Plan
 from .pruning_estimate import NO_CUT, PruningOutcome, shares
 from .quantization_group_histograms import ATOM, BINS, HIGH, LOW, MIDDLE, RATIOS, Floats, Table, bin_of
 from .sketch import LayerSketch, bucket_edges

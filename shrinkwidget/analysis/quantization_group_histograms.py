@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..recipe import Granularity
+from ..recipe_and_method_registry import Granularity
 from .parallel_tensor_ops import Groups, GroupSums, Runs, chunk_size, cpu_kernel, kernel_for
 
 Floats = NDArray[np.float64]

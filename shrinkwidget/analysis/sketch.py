@@ -18,8 +18,7 @@ from torch import Tensor
 
 from ..argument_checks import public
 from ..errors import FileError, ModelError, quoted, reason
-from ..method_registry import Statistics
-from ..recipe import Granularity, Plan, Recipe, layer_label
+from ..recipe_and_method_registry import Granularity, Plan, Recipe, Statistics, layer_label
 from .channel_families import Channels
 from .file_structure_and_size import describe, fold_structure, safetensors_bytes
 from .model_tensors import (

@@ -23,7 +23,7 @@ from ..analysis.model_tensors import (
 )
 from ..analysis.parallel_tensor_ops import Watch, chunks, count_true, each, energy, working
 from ..analysis.sketch import Sketch, counted
-from ..recipe import Plan, Recipe
+from ..recipe_and_method_registry import Plan, Recipe
 from .encode_and_decode_layer import EncodedTensor, LayerWeights, decode, encode_layer, encoded_already, layer_of
 from .pruning_masks import Selection, changed, selections
 

@@ -30,8 +30,7 @@ from ..analysis.run_model_and_count_macs import (
 )
 from ..argument_checks import public
 from ..errors import DataError, MethodError, ModelError, ShrinkError, a_type, quoted, reason
-from ..method_registry import Importance, Statistics, doing
-from ..recipe import Recipe, layer_label
+from ..recipe_and_method_registry import Importance, Recipe, Statistics, doing, layer_label
 from .narrow_modules import Cuts, masked, narrow, narrowed
 
 _TOLERANCE: Final = 2e-5

@@ -38,8 +38,7 @@ from ..analysis.parallel_tensor_ops import (
 )
 from ..analysis.run_model_and_count_macs import describe
 from ..errors import MethodError, quoted
-from ..method_registry import Quantizer, doing
-from ..recipe import Granularity, Plan, layer_label
+from ..recipe_and_method_registry import Granularity, Plan, Quantizer, doing, layer_label
 
 
 @dataclass(frozen=True, slots=True)

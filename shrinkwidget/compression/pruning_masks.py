@@ -19,8 +19,7 @@ from ..analysis.quantization_group_histograms import NM_PATTERNS
 from ..analysis.run_model_and_count_macs import describe
 from ..analysis.sketch import LayerSketch, Sketch, block_count, counted
 from ..errors import MethodError, ModelError, a_type, quoted
-from ..method_registry import Importance, Structure, doing
-from ..recipe import Plan, Recipe, layer_label
+from ..recipe_and_method_registry import Importance, Plan, Recipe, Structure, doing, layer_label
 
 
 class Selection(Protocol):

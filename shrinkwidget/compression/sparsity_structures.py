@@ -10,7 +10,7 @@ from torch.nn.functional import pad
 
 from ..analysis.quantization_group_histograms import NM_PATTERNS, times_beaten
 from ..errors import RecipeError
-from ..method_registry import Structure, register
+from ..recipe_and_method_registry import Structure, register
 
 
 @register

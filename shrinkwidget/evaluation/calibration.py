@@ -21,7 +21,7 @@ from ..analysis.sketch_on_workers import sketch_on_workers
 from ..argument_checks import public
 from ..compression.channel_pruning import channels
 from ..errors import DataError, MethodError, ModelError, a_type, quoted
-from ..method_registry import Importance, doing
+from ..recipe_and_method_registry import Importance, doing
 from .batches import Batch, batch_named, first_example, prepared, raw_batches
 from .metrics import LOSSES
 from .predictions_and_labels import LabelRules, OutputReader

@@ -15,7 +15,7 @@ from ..argument_checks import plain, public
 from ..compression.apply_recipe import select_layers
 from ..compression.encode_and_decode_layer import fit, on_grid
 from ..errors import ArgumentError, nearest, quoted
-from ..recipe import Recipe, checked_recipe, layer_label, layer_matches
+from ..recipe_and_method_registry import Recipe, checked_recipe, layer_label, layer_matches
 from .calibration import calibrated
 from .data_subset import DataSubset, checked_samples, draw_subset
 from .evaluate import CompressedLike, MetricLike, Score, runnable, scores

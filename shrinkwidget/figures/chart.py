@@ -13,8 +13,7 @@ import numpy as np
 
 from ..argument_checks import meant, public
 from ..errors import FigureError, nearest, quoted
-from ..method_registry import every_setting
-from ..recipe import RecipeFields
+from ..recipe_and_method_registry import RecipeFields, every_setting
 from .canvas import INK, Canvas
 from .page import MM, Page, PageOptions, page_of
 from .tables import Table

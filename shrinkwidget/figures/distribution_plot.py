@@ -17,7 +17,7 @@ from ..analysis.estimate import LayerEstimate
 from ..analysis.pruning_estimate import PruningOutcome
 from ..analysis.quantization_group_histograms import Floats
 from ..analysis.sketch import LayerSketch
-from ..recipe import Plan
+from ..recipe_and_method_registry import Plan
 
 _BIN_PIXELS: Final = 3
 """Least width of a bin of an outline."""

@@ -14,7 +14,7 @@ from ..analysis.estimate import Estimate
 from ..analysis.quantization_group_histograms import Floats
 from ..argument_checks import meant
 from ..errors import FigureError, quoted
-from ..recipe import Recipe
+from ..recipe_and_method_registry import Recipe
 from .canvas import FAINT, GRID, HATCH, INK, KEPT, LINE, MUTED, OUTLINE, PRUNED, Canvas
 from .chart import Area, Chart, drawn, model_figure_kind
 from .distribution_plot import DistributionPlot, shared_span

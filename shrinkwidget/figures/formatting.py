@@ -16,8 +16,7 @@ from typing import Any, Final, cast
 
 from ..analysis import model_summary
 from ..analysis.model_summary import fixed
-from ..method_registry import PLAIN, Role
-from ..recipe import Keep, Recipe, canonical_json, layer_label, sparsity_by_tag
+from ..recipe_and_method_registry import PLAIN, Keep, Recipe, Role, canonical_json, layer_label, sparsity_by_tag
 
 _SPACE: Final = "\N{NARROW NO-BREAK SPACE}"
 _PERCENT: Final = f"{_SPACE}%"

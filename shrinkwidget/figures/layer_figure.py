@@ -11,7 +11,7 @@ import numpy as np
 from ..analysis.estimate import Estimate
 from ..analysis.estimate import estimate as estimate_of
 from ..errors import FigureError, ShrinkError, nearest, quoted
-from ..recipe import Recipe
+from ..recipe_and_method_registry import Recipe
 from .canvas import FAINT, GRID, LINE, MUTED, Canvas
 from .chart import Area, Chart, drawn, model_figure_kind
 from .distributions_figure import draw_key, key_words, layer_table

@@ -17,7 +17,7 @@ from ..analysis.model_tensors import Source
 from ..analysis.sketch import Sketch
 from ..analysis.sketch import sketch as sketch_of
 from ..errors import FigureError, nearest, quoted
-from ..recipe import Recipe, RecipeFields, layer_matches, recipe_from
+from ..recipe_and_method_registry import Recipe, RecipeFields, layer_matches, recipe_from
 from .formatting import bytes_text, compared_size_text, decibels_text, estimated_text, recipe_sentence, share_text
 from .page import PageOptions
 from .ridge_plot import MOST_ROWS

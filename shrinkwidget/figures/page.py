@@ -11,7 +11,7 @@ from typing import Any, Final, TypedDict
 
 from ..argument_checks import meant, plain
 from ..errors import FigureError, nearest, quoted
-from ..recipe import layer_label
+from ..recipe_and_method_registry import layer_label
 from .glyph_outlines import FAMILY, MISSING, Families, has_glyph, width_of
 from .label_placement import fit_text
 

@@ -12,7 +12,7 @@ from ..analysis.estimate import Estimate
 from ..compressed_model import CompressedModel
 from ..errors import FigureError, a_type, quoted
 from ..evaluation.evaluate import Score
-from ..recipe import Recipe
+from ..recipe_and_method_registry import Recipe
 from ..sweeps.sweep import Sweep
 from ..training.background_run import TrainingRun
 from .size_score_history import PLAIN, Metric

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
 from ..analysis.estimate import Estimate
-from ..recipe import Recipe
+from ..recipe_and_method_registry import Recipe
 from .canvas import KEPT, MUTED, OUTLINE, PAPER
 from .chart import Area, Chart, drawn, model_figure_kind
 from .distributions_figure import layer_table

@@ -16,7 +16,7 @@ from ..argument_checks import meant
 from ..compressed_model import CompressedModel
 from ..errors import FigureError, quoted
 from ..evaluation.evaluate import Score
-from ..recipe import Recipe, layer_label
+from ..recipe_and_method_registry import Recipe, layer_label
 from .canvas import DENSE, INK, KEPT, MUTED, OUTLINE, Canvas
 from .chart import Area, Chart, drawn, model_figure_kind
 from .formatting import (

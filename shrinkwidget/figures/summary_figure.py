@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Unpack
 
 from ..analysis.estimate import Estimate
-from ..recipe import Recipe
+from ..recipe_and_method_registry import Recipe
 from .canvas import INK, MUTED
 from .chart import TITLE, Area, Chart, charts_of, drawn, kind_named, model_figure_kind
 from .distributions_figure import Distributions, layer_table

@@ -27,7 +27,7 @@ from ..compression.encode_and_decode_layer import (
     with_zero_points,
 )
 from ..errors import FileError, quoted
-from ..recipe import Plan
+from ..recipe_and_method_registry import Plan
 
 Bytes: TypeAlias = NDArray[np.uint8]
 

@@ -59,7 +59,7 @@ from ..analysis.safetensors_header import (
 from ..compression.encode_and_decode_layer import EncodedTensor, decode, values_of, zero_codes
 from ..compression.narrow_modules import narrow_to
 from ..errors import FileError, ModelError, RecipeError, quoted
-from ..recipe import Plan, Recipe
+from ..recipe_and_method_registry import Plan, Recipe
 from .encodings import (
     Bytes,
     EntropyEncoding,

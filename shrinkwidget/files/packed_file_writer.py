@@ -39,7 +39,7 @@ from ..analysis.model_tensors import (
 from ..analysis.safetensors_checkpoint import DTYPES
 from ..compression.encode_and_decode_layer import EncodedTensor, decode, dense_codes
 from ..errors import FileError, quoted
-from ..recipe import Plan, Recipe
+from ..recipe_and_method_registry import Plan, Recipe
 from .atomic_write import write_whole
 from .encodings import Bytes, EntropyEncoding, PlainEncoding, believable, pack_scales, raw_bytes, scale_pieces
 

@@ -21,8 +21,7 @@ from ..analysis.estimate import narrowed, uncompressed_bytes
 from ..analysis.file_structure_and_size import Ints, count_width, escaped_bytes, headers_bytes
 from ..analysis.sketch import LayerSketch, Sketch
 from ..errors import ArgumentError
-from ..method_registry import Kind
-from ..recipe import Keep, Override, Recipe, canonical_json
+from ..recipe_and_method_registry import Keep, Kind, Override, Recipe, canonical_json
 from .layer_options import Choices, Floats, LayerOptions, layer_options
 
 _FORMAT: Final = "shrinkwidget-frontier"

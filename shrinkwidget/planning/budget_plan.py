@@ -9,7 +9,7 @@ from typing import Any, Final
 from ..analysis.estimate import Estimate, compared
 from ..evaluation.evaluate import Score
 from ..performance.race import Race
-from ..recipe import Recipe, layer_label
+from ..recipe_and_method_registry import Recipe, layer_label
 from .budgets import UNITS, Measure
 from .candidates import Candidate, Comparison
 

@@ -21,7 +21,7 @@ from ..evaluation.batches import Batch, batch_named, first_example, prepared
 from ..evaluation.batchnorm_statistics import batch_norms, recalibrate, recalibrating, unlabelled, unlabelled_examples
 from ..evaluation.evaluate import MetricLike, Score, runnable, scores
 from ..evaluation.predictions_and_labels import only_prediction
-from ..recipe import Recipe
+from ..recipe_and_method_registry import Recipe
 from .layer_options import Floats
 
 EXAMPLES: Final = 256

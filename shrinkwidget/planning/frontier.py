@@ -19,7 +19,7 @@ from ..errors import ArgumentError, a_type, quoted
 from ..evaluation.batchnorm_statistics import batch_norms
 from ..evaluation.evaluate import MetricLike, Score
 from ..evaluation.run_in_background import PATIENCE_SECONDS, GrowingRun, computed
-from ..recipe import Recipe, checked_recipe
+from ..recipe_and_method_registry import Recipe, checked_recipe
 from .budget_plan import BudgetPlan
 from .budgets import Budget, parse_budget
 from .candidates import EXAMPLES, OutputJudge, scored

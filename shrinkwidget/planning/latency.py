@@ -21,7 +21,7 @@ from ..compressed_model import compress
 from ..errors import ArgumentError, quoted
 from ..performance.race import Race, Ratio, race
 from ..performance.runtimes import RUNTIMES
-from ..recipe import ChannelScope, Recipe
+from ..recipe_and_method_registry import ChannelScope, Recipe
 
 # few, as each is compressed, exported where the runtime asks for it, and timed a few hundred times
 FRACTIONS: Final = (0.2, 0.4, 0.5, 0.6, 0.7, 0.8)

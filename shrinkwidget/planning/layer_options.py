@@ -15,8 +15,7 @@ from ..analysis.pruning_estimate import NO_CUT
 from ..analysis.quantization_estimate import rounding_noise
 from ..analysis.sketch import LayerSketch
 from ..errors import ArgumentError, NoEstimateError, quoted
-from ..method_registry import Importance, Quantizer, Structure
-from ..recipe import Granularity, Plan
+from ..recipe_and_method_registry import Granularity, Importance, Plan, Quantizer, Structure
 
 Floats: TypeAlias = NDArray[np.float64]
 

@@ -15,8 +15,7 @@ from ..argument_checks import public
 from ..errors import ArgumentError, Cancelled, ModelError, RecipeError, a_type, quoted
 from ..evaluation.evaluate import MetricLike
 from ..evaluation.run_in_background import PATIENCE_SECONDS, GrowingRun, computed
-from ..method_registry import Quantizer
-from ..recipe import Granularity, Recipe, checked_recipe
+from ..recipe_and_method_registry import Granularity, Quantizer, Recipe, checked_recipe
 from .bit_allocation import choices_of
 from .budget_plan import BudgetPlan
 from .budgets import Budget, parse_budgets

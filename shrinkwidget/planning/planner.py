@@ -23,7 +23,7 @@ from ..compressed_model import CompressedModel, compress, without_channels
 from ..errors import ArgumentError, nearest, quoted
 from ..evaluation.calibration import sketch as sketch_of
 from ..evaluation.evaluate import MetricLike
-from ..recipe import ChannelScope, Recipe, layer_label, layer_matches, layers_listed
+from ..recipe_and_method_registry import ChannelScope, Recipe, layer_label, layer_matches, layers_listed
 from .bit_allocation import BitAllocation, allocated, every_option, relative_error, squared_error
 from .budget_plan import BudgetPlan, Condition, LayerReason, NextStep
 from .budgets import UNITS, Budget, Measure

@@ -8,7 +8,7 @@ from typing import Final
 from ..analysis.estimate import assembled, layer_estimate, narrowed
 from ..analysis.pruning_estimate import survivals
 from ..analysis.sketch import Sketch
-from ..recipe import Recipe
+from ..recipe_and_method_registry import Recipe
 
 _GRID: Final = 1000  # sparsities are tried to a tenth of a percent
 

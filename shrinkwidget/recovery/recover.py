@@ -34,8 +34,7 @@ from ..evaluation.batchnorm_statistics import (
 )
 from ..evaluation.calibration import Calibration, CalibrationRun, calibrated
 from ..evaluation.data_subset import DataSubset
-from ..method_registry import every_setting
-from ..recipe import Recipe, RecipeFields, layer_label, recipe_from
+from ..recipe_and_method_registry import Recipe, RecipeFields, every_setting, layer_label, recipe_from
 from ..training.background_run import TrainingRun, run_displayed
 from ..training.progress import Progress, TrainingLog
 from ..training.schedules_and_methods import check_whole, checked_choice

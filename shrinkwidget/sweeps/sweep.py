@@ -43,8 +43,7 @@ from ..evaluation.evaluate import MetricLike, Score
 from ..evaluation.metrics import resolve
 from ..evaluation.predictions_and_labels import LabelRules
 from ..evaluation.run_in_background import PATIENCE_SECONDS, GrowingRun
-from ..method_registry import Kind, register
-from ..recipe import Recipe, recipe_from
+from ..recipe_and_method_registry import Kind, Recipe, recipe_from, register
 from ..recovery.recover import checked_methods
 from ..training.schedules_and_methods import METHODS, GradualPruning, Method, MethodName, RecalibrateBatchNorm, named
 from ..training.training_options import TrainingOptions, options_from

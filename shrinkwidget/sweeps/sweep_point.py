@@ -25,7 +25,7 @@ from ..evaluation.calibration import calibrated
 from ..evaluation.evaluate import Score, scores
 from ..evaluation.metrics import Metric
 from ..evaluation.predictions_and_labels import LabelRules
-from ..recipe import Recipe
+from ..recipe_and_method_registry import Recipe
 from ..recovery.recover import RecoverySpec
 from ..training.background_run import make_trainer
 from ..training.schedules_and_methods import Method

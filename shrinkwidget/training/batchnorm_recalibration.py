@@ -12,7 +12,7 @@ from ..compressed_model import CompressedModel, compress
 from ..errors import Cancelled, DataError, ModelError
 from ..evaluation.batches import read_in_thread
 from ..evaluation.batchnorm_statistics import recalibration_steps, unlabelled, why_not_recalibrated
-from ..recipe import Recipe
+from ..recipe_and_method_registry import Recipe
 from .progress import Progress, TrainingLog
 from .schedules_and_methods import RecalibrateBatchNorm
 from .training_options import TrainingSpec

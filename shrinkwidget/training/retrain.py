@@ -12,7 +12,7 @@ from torch import nn
 from ..argument_checks import public
 from ..compressed_model import CompressedModel
 from ..errors import MethodError, ModelError, TrainingError, a_type
-from ..recipe import Recipe, checked_recipe, recipe_from
+from ..recipe_and_method_registry import Recipe, checked_recipe, recipe_from
 from .background_run import TrainingRun, run_displayed
 from .schedules_and_methods import METHODS, FineTune, GradualPruning, Method, MethodName, Schedule, named
 from .training_options import OF_METHOD, TrainingFields, TrainingOptions, TrainingSpec, options_from

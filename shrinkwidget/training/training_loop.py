@@ -51,7 +51,7 @@ from ..evaluation.batches import (
 from ..evaluation.evaluate import Score, scores
 from ..evaluation.metrics import LOSSES, Sums, resolve
 from ..evaluation.predictions_and_labels import IGNORED, OutputReader, Predictions, are_shares
-from ..recipe import Recipe
+from ..recipe_and_method_registry import Recipe
 from .checkpoint import Checkpoint
 from .progress import HISTORY_ROW, POINT_ROW, BestWeights, Phase, Progress, StepTimer, TrainingLog
 from .schedules_and_methods import Stage

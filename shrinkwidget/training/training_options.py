@@ -19,7 +19,7 @@ from ..evaluation.batches import as_pair, refuse_no_data
 from ..evaluation.evaluate import MetricLike
 from ..evaluation.metrics import resolve
 from ..evaluation.predictions_and_labels import LabelRules
-from ..recipe import Recipe
+from ..recipe_and_method_registry import Recipe
 from .schedules_and_methods import (
     METHODS,
     Method,

@@ -16,7 +16,7 @@ from ..compressed_model import CompressedModel
 from ..compression.apply_recipe import uncompressed_value
 from ..compression.encode_and_decode_layer import Grid, LayerWeights, fit, layer_of, on_grid
 from ..errors import TrainingError
-from ..recipe import Plan, Recipe
+from ..recipe_and_method_registry import Plan, Recipe
 
 
 def has_codebook(plan: Plan) -> bool:

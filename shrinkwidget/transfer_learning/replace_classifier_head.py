@@ -20,7 +20,7 @@ from ..compressed_model import CompressedModel
 from ..errors import DataError, ModelError, TrainingError, a_type, nearest, reason
 from ..evaluation.batches import TARGET_KEYS, Batch, as_pair, no_batch, prepared, raw_batches, refuse_no_data
 from ..evaluation.predictions_and_labels import IGNORED, Place, only_prediction, tensors
-from ..recipe import Recipe
+from ..recipe_and_method_registry import Recipe
 from ..training.training_options import TrainingOptions
 from .sparse_transfer import masks_of, recipe_for
 from .transfer_result import CostModel, profile_cost

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..analysis.model_tensors import fill, open_model
 from ..compressed_model import CompressedModel, compress_trained
-from ..recipe import Plan, Recipe, layer_label, layer_matches
+from ..recipe_and_method_registry import Plan, Recipe, layer_label, layer_matches
 
 
 def masks_of(source: CompressedModel, heads: tuple[str, ...]) -> dict[str, Tensor]:

@@ -22,7 +22,7 @@ from ..argument_checks import public
 from ..compressed_model import CompressedModel, compress
 from ..errors import Cancelled, ShrinkError, TrainingError
 from ..evaluation.evaluate import scores
-from ..recipe import Recipe
+from ..recipe_and_method_registry import Recipe
 from ..training.background_run import TrainingRun, run_displayed
 from ..training.progress import BestWeights, Progress, TrainingLog
 from ..training.schedules_and_methods import Schedule, Stage, named

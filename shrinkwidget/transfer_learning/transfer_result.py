@@ -15,7 +15,7 @@ from ..analysis.run_model_and_count_macs import ForwardProfile, profile_forward
 from ..compressed_model import CompressedModel, compress
 from ..evaluation.batches import Batch
 from ..evaluation.evaluate import Score
-from ..recipe import Recipe
+from ..recipe_and_method_registry import Recipe
 
 # A layer that trains multiplies once forward, once for its inputs' gradients and once for its weights'.
 _WITH_BACKWARD = 3

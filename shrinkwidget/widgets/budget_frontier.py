@@ -12,7 +12,7 @@ from ..errors import NoEstimateError, ShrinkError
 from ..planning.bit_allocation import HEADER_ROOM, BitAllocation, allocate
 from ..planning.plan import plan
 from ..planning.uniform_recipes import estimated_bytes
-from ..recipe import Override, Recipe
+from ..recipe_and_method_registry import Override, Recipe
 
 _BUDGETS: Final = 64  # as many as the page remembers
 

@@ -44,10 +44,9 @@ from ..evaluation.sensitivity import Kind, Sensitivity, checked_amounts, layers_
 from ..exports import Exported
 from ..figures.formatting import recipe_sentence
 from ..live_page import explorer_page, glossary_address, in_frame, write_page
-from ..method_registry import schema
 from ..performance.race import Race, RaceRun
 from ..planning.budgets import parse_budget
-from ..recipe import Recipe, checked_recipe
+from ..recipe_and_method_registry import Recipe, checked_recipe, schema
 from ..sweeps.sweep_point import SweepPoint
 from ..training.background_run import TrainingRun
 from ..training.progress import Progress

@@ -41,10 +41,9 @@ from ..evaluation.sensitivity import BITS, SPARSITIES, Kind, Sensitivity, sensit
 from ..exports import Exported
 from ..exports.exporter import Progress
 from ..files import pack
-from ..method_registry import Importance, kinds
-from ..method_registry import Kind as RecipeKind
 from ..performance.race import RaceRun, race
-from ..recipe import Recipe
+from ..recipe_and_method_registry import Importance, Recipe, kinds
+from ..recipe_and_method_registry import Kind as RecipeKind
 from ..recovery.recover import RecoverySession, RecoverySpec, checked_methods
 from ..training.background_run import TrainingRun
 from ..training.schedules_and_methods import Method

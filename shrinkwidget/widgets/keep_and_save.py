@@ -15,7 +15,7 @@ from ..analysis.safetensors_header import read_safetensors_header
 from ..compressed_model import CompressedModel
 from ..errors import FileError, ShrinkError, a_type, quoted
 from ..figures.formatting import recipe_sentence
-from ..recipe import Recipe
+from ..recipe_and_method_registry import Recipe
 
 PLAIN: Final = "no retraining"
 """The provenance of weights that were only compressed."""

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from ..errors import ModelError, a_type, quoted
-from ..recipe import Recipe
+from ..recipe_and_method_registry import Recipe
 from ..training.background_run import TrainingRun
 from .base_widget import living_widgets
 from .explorer import Explorer

@@ -13,7 +13,7 @@ from .. import demo
 from ..compressed_model import compress
 from ..errors import a_type
 from ..evaluation.evaluate import evaluate
-from ..recipe import Recipe
+from ..recipe_and_method_registry import Recipe
 from .exercises import Judgement, NoAnswer, as_number, as_tensor, exercise, within_target
 from .lesson_2_pruning import matrix
 

@@ -11,7 +11,7 @@ from shrinkwidget.analysis.model_tensors import ModelTensors, TensorEntry
 from shrinkwidget.analysis.sketch import Sketch, counted
 from shrinkwidget.compression.apply_recipe import encode_layers, select_layers
 from shrinkwidget.compression.encode_and_decode_layer import fit, on_grid
-from shrinkwidget.recipe import Recipe
+from shrinkwidget.recipe_and_method_registry import Recipe
 
 
 def exact(

@@ -21,7 +21,7 @@ from shrinkwidget.compression.pruning_masks import keep_masks
 from shrinkwidget.files import PackedModel, pack
 from shrinkwidget.files.packed_file_writer import file_crc
 from shrinkwidget.methods import Uniform
-from shrinkwidget.recipe import Keep, Recipe
+from shrinkwidget.recipe_and_method_registry import Keep, Recipe
 
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 

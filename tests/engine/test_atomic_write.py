@@ -16,7 +16,7 @@ import pytest
 
 from shrinkwidget.errors import FileError
 from shrinkwidget.files.atomic_write import write_whole
-from shrinkwidget.recipe import Recipe
+from shrinkwidget.recipe_and_method_registry import Recipe
 
 from .packed_file_helpers import Net, saved
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from shrinkwidget.compressed_model import compress
 from shrinkwidget.errors import DataError, TrainingError
-from shrinkwidget.recipe import Recipe
+from shrinkwidget.recipe_and_method_registry import Recipe
 from shrinkwidget.training.background_run import TrainingRun
 from shrinkwidget.training.retrain import prune_and_retrain, retrain
 from shrinkwidget.training.schedules_and_methods import FineTune, LearningRateRewinding, Schedule

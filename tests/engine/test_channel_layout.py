@@ -20,7 +20,7 @@ from shrinkwidget.analysis.model_tensors import Layout, layouts, open_model
 from shrinkwidget.analysis.sketch import Sketch
 from shrinkwidget.errors import FileError, ModelError
 from shrinkwidget.files.packed_file_reader import read_records
-from shrinkwidget.recipe import Recipe
+from shrinkwidget.recipe_and_method_registry import Recipe
 from shrinkwidget.training.schedules_and_methods import FineTune
 
 RECIPES = {

@@ -20,7 +20,7 @@ from shrinkwidget.analysis.quantization_group_histograms import Floats
 from shrinkwidget.analysis.sketch import LayerSketch, Sketch, sketch
 from shrinkwidget.compressed_model import compress
 from shrinkwidget.compression.pruning_masks import keep_masks
-from shrinkwidget.recipe import Plan, Recipe
+from shrinkwidget.recipe_and_method_registry import Plan, Recipe
 from tests.vectors.make import without_channels
 
 from .exact_helpers import effective as really

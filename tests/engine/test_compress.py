@@ -22,7 +22,7 @@ from shrinkwidget.analysis.sketch import sketch
 from shrinkwidget.compressed_model import CompressedModel, compress, load
 from shrinkwidget.compression.apply_recipe import decoded_state, encode_layers
 from shrinkwidget.errors import FileError, ModelError, RecipeError
-from shrinkwidget.recipe import Keep, Recipe
+from shrinkwidget.recipe_and_method_registry import Keep, Recipe
 
 from .exact_helpers import exact
 from .packed_file_helpers import Net, recipes, same, same_bits, state_dicts

@@ -19,7 +19,7 @@ from shrinkwidget.analysis.safetensors_checkpoint import SafetensorsFile
 from shrinkwidget.compression import apply_recipe
 from shrinkwidget.compression.encode_and_decode_layer import encode_layer
 from shrinkwidget.errors import FileError, ModelError
-from shrinkwidget.recipe import Recipe
+from shrinkwidget.recipe_and_method_registry import Recipe
 
 from .packed_file_helpers import Net, recipes, same, state_dicts
 from .test_safetensors_checkpoint import save_sharded

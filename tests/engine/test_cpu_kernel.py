@@ -24,7 +24,7 @@ from shrinkwidget.analysis.model_tensors import open_model
 from shrinkwidget.analysis.sketch import counted, sketch
 from shrinkwidget.compression.pruning_masks import keep_masks
 from shrinkwidget.errors import ModelError
-from shrinkwidget.recipe import Recipe
+from shrinkwidget.recipe_and_method_registry import Recipe
 
 needs_kernel = pytest.mark.skipif(parallel_tensor_ops.cpu_kernel() is None, reason="the kernel is not built")
 

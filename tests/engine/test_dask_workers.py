@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import shrinkwidget as sw
-from shrinkwidget import method_registry
+from shrinkwidget import recipe_and_method_registry as method_registry  # MODULE
 from shrinkwidget.analysis import dask_workers
 from shrinkwidget.errors import ArgumentError, FileError, ModelError, ShrinkError
 from shrinkwidget.results import Sweep, SweepPoint

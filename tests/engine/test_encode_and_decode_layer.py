@@ -18,7 +18,7 @@ from shrinkwidget.analysis.parallel_tensor_ops import nearest
 from shrinkwidget.compression.encode_and_decode_layer import EncodedTensor, decode, dense_codes, quantize
 from shrinkwidget.compression.quantizers.kmeans import codebook_of
 from shrinkwidget.methods import KMeans, Uniform, Unstructured
-from shrinkwidget.recipe import Plan
+from shrinkwidget.recipe_and_method_registry import Plan
 
 DTYPES = [torch.float32, torch.float16, torch.bfloat16, torch.float64]
 f = np.float32

@@ -11,7 +11,7 @@ import torch
 import shrinkwidget as sw
 from shrinkwidget.analysis.parallel_tensor_ops import never
 from shrinkwidget.compression import apply_recipe, pruning_masks
-from shrinkwidget.recipe import Recipe
+from shrinkwidget.recipe_and_method_registry import Recipe
 from shrinkwidget.widgets.explorer_backend import ExplorerSession
 
 

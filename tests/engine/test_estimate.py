@@ -15,7 +15,7 @@ from shrinkwidget.analysis.estimate import Estimate, estimate
 from shrinkwidget.analysis.model_tensors import ModelTensors, open_model
 from shrinkwidget.analysis.sketch import Sketch, sketch
 from shrinkwidget.errors import RecipeError
-from shrinkwidget.recipe import Keep, Recipe
+from shrinkwidget.recipe_and_method_registry import Keep, Recipe
 
 from .exact_helpers import exact
 

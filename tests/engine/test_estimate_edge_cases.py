@@ -17,7 +17,7 @@ from shrinkwidget.analysis.model_tensors import open_model
 from shrinkwidget.analysis.quantization_group_histograms import NM_PATTERNS
 from shrinkwidget.analysis.sketch import Sketch, sketch
 from shrinkwidget.methods import Uniform
-from shrinkwidget.recipe import BITS, Recipe
+from shrinkwidget.recipe_and_method_registry import BITS, Recipe
 
 from .exact_helpers import exact
 

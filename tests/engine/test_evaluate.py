@@ -30,7 +30,7 @@ from shrinkwidget.evaluation.batches import prepared
 from shrinkwidget.evaluation.data_subset import draw_subset
 from shrinkwidget.evaluation.evaluate import Score, evaluate, scores
 from shrinkwidget.evaluation.metrics import Z, resolve, wilson
-from shrinkwidget.recipe import Recipe
+from shrinkwidget.recipe_and_method_registry import Recipe
 
 
 class Echo(nn.Module):

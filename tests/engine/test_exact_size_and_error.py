@@ -18,7 +18,7 @@ from shrinkwidget.analysis.sketch import Sketch, sketch
 from shrinkwidget.compression.apply_recipe import encode_layers
 from shrinkwidget.compression.encode_and_decode_layer import decode
 from shrinkwidget.errors import Cancelled, ModelError
-from shrinkwidget.recipe import Keep, Recipe
+from shrinkwidget.recipe_and_method_registry import Keep, Recipe
 
 from .exact_helpers import effective, exact
 from .packed_file_helpers import recipes, same_bits, state_dicts

@@ -30,7 +30,7 @@ from shrinkwidget.figures.model_silhouette import blocks
 from shrinkwidget.figures.ridge_plot import MOST_ROWS, chosen_layers
 from shrinkwidget.figures.scatter_scales import pareto_front
 from shrinkwidget.figures.size_score_history import Metric, metric_of
-from shrinkwidget.recipe import Keep, Recipe
+from shrinkwidget.recipe_and_method_registry import Keep, Recipe
 
 BLUE, ORANGE, GREEN = (0x00, 0x72, 0xB2), (0xD5, 0x5E, 0x00), (0x00, 0x9E, 0x73)
 HALF = Recipe(sparsity=0.5, bits=4)

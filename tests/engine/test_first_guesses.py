@@ -21,8 +21,7 @@ from torch.utils.data import DataLoader, TensorDataset
 import shrinkwidget as sw
 from shrinkwidget.argument_checks import plain, refuse_unknown
 from shrinkwidget.errors import folded
-from shrinkwidget.method_registry import every_setting
-from shrinkwidget.recipe import RecipeFields
+from shrinkwidget.recipe_and_method_registry import RecipeFields, every_setting
 from shrinkwidget.training.schedules_and_methods import METHODS
 from shrinkwidget.training.training_options import TrainingFields, TrainingOptions, TrainingSpec
 from shrinkwidget.transfer_learning.strategies import STRATEGIES

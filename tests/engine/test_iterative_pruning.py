@@ -13,7 +13,7 @@ from shrinkwidget import demo
 from shrinkwidget.compressed_model import compress
 from shrinkwidget.errors import ModelError, RecipeError, TrainingError
 from shrinkwidget.evaluation.evaluate import evaluate
-from shrinkwidget.recipe import Keep, Recipe
+from shrinkwidget.recipe_and_method_registry import Keep, Recipe
 from shrinkwidget.training.retrain import iterative_recipes, prune_and_retrain
 from shrinkwidget.training.schedules_and_methods import FineTune, LearningRateRewinding, Schedule, WeightRewinding
 

@@ -13,7 +13,7 @@ from shrinkwidget.analysis.model_tensors import open_model
 from shrinkwidget.compression.batchnorm_folding import fold_batchnorm
 from shrinkwidget.errors import FileError, ModelError
 from shrinkwidget.files import read
-from shrinkwidget.recipe import Recipe
+from shrinkwidget.recipe_and_method_registry import Recipe
 
 from .packed_file_helpers import Net, same, saved
 

@@ -14,10 +14,9 @@ import torch
 from torch import Tensor
 
 import shrinkwidget as sw
-from shrinkwidget import method_registry as kinds
+from shrinkwidget import recipe_and_method_registry as kinds  # MODULE
 from shrinkwidget.errors import FileError, MethodError, NoEstimateError, RecipeError
 from shrinkwidget.figures.formatting import recipe_label
-from shrinkwidget.method_registry import schema
 from shrinkwidget.methods import (
     Choice,
     Importance,
@@ -30,6 +29,7 @@ from shrinkwidget.methods import (
     register,
     setting,
 )
+from shrinkwidget.recipe_and_method_registry import schema
 from shrinkwidget.widgets.explorer_backend import ExplorerSession
 
 from .packed_file_helpers import same_bits

@@ -13,7 +13,7 @@ from torch import nn
 from shrinkwidget.analysis.model_tensors import open_model
 from shrinkwidget.compressed_model import compress
 from shrinkwidget.errors import FileError, ModelError
-from shrinkwidget.recipe import Recipe
+from shrinkwidget.recipe_and_method_registry import Recipe
 
 
 class Everything(nn.Module):

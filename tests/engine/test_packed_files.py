@@ -16,7 +16,7 @@ from torch import Tensor
 from shrinkwidget.analysis.file_structure_and_size import SECTIONS
 from shrinkwidget.compression.encode_and_decode_layer import dense_codes
 from shrinkwidget.files import PackedModel, read
-from shrinkwidget.recipe import Keep, Recipe
+from shrinkwidget.recipe_and_method_registry import Keep, Recipe
 
 from .packed_file_helpers import Net, packed, parts_of, recipes, same, same_bits, state_dicts
 

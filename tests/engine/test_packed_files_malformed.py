@@ -26,7 +26,7 @@ from torch import Tensor
 from shrinkwidget.errors import FileError
 from shrinkwidget.files import PackedModel, read
 from shrinkwidget.files.packed_file_writer import file_crc
-from shrinkwidget.recipe import Keep, Recipe
+from shrinkwidget.recipe_and_method_registry import Keep, Recipe
 
 from .packed_file_helpers import Net, described, describing, packed, parts_of, rebuilt, same, state_dicts
 

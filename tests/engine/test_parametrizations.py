@@ -16,7 +16,7 @@ from shrinkwidget.analysis.model_summary import summary
 from shrinkwidget.analysis.model_tensors import open_model
 from shrinkwidget.compressed_model import compress, load
 from shrinkwidget.errors import FileError
-from shrinkwidget.recipe import Recipe
+from shrinkwidget.recipe_and_method_registry import Recipe
 from shrinkwidget.training.retrain import retrain
 from shrinkwidget.training.schedules_and_methods import FineTune
 from shrinkwidget.transfer_learning.strategies import LinearProbe, LoRA

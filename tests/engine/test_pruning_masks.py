@@ -17,7 +17,7 @@ from shrinkwidget.analysis.sketch import sketch
 from shrinkwidget.compression.pruning_masks import keep_masks, selections
 from shrinkwidget.errors import Cancelled, ModelError
 from shrinkwidget.methods import Random
-from shrinkwidget.recipe import Keep, Override, Recipe
+from shrinkwidget.recipe_and_method_registry import Keep, Override, Recipe
 
 DTYPES = [torch.float32, torch.float16, torch.bfloat16, torch.float64]
 State = dict[str, Tensor]

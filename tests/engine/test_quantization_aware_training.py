@@ -14,7 +14,7 @@ from shrinkwidget import demo
 from shrinkwidget.analysis.model_tensors import copied
 from shrinkwidget.compressed_model import CompressedModel, compress, load
 from shrinkwidget.evaluation.evaluate import evaluate
-from shrinkwidget.recipe import Keep, Recipe
+from shrinkwidget.recipe_and_method_registry import Keep, Recipe
 from shrinkwidget.training.retrain import retrain
 from shrinkwidget.training.schedules_and_methods import FineTune
 from shrinkwidget.training.training_loop import Trainer

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from shrinkwidget.analysis.model_summary import summary
 from shrinkwidget.analysis.model_tensors import open_model, quantization_parts
 from shrinkwidget.compressed_model import compress
-from shrinkwidget.recipe import Recipe
+from shrinkwidget.recipe_and_method_registry import Recipe
 
 
 def ints(*shape: int, dtype: torch.dtype = torch.int32) -> Tensor:

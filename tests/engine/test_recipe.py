@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from shrinkwidget.errors import RecipeError
 from shrinkwidget.methods import Random, Uniform
-from shrinkwidget.recipe import BITS, Keep, Recipe, canonical_json
+from shrinkwidget.recipe_and_method_registry import BITS, Keep, Recipe, canonical_json
 
 from ..counted_work import lines_run
 

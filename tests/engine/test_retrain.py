@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 from shrinkwidget import demo
 from shrinkwidget.compressed_model import compress
 from shrinkwidget.evaluation.evaluate import evaluate
-from shrinkwidget.recipe import Keep, Recipe
+from shrinkwidget.recipe_and_method_registry import Keep, Recipe
 from shrinkwidget.training.retrain import retrain
 from shrinkwidget.training.schedules_and_methods import FineTune, LearningRateRewinding, Schedule, WeightRewinding
 from shrinkwidget.training.training_options import TrainingOptions

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from shrinkwidget.compressed_model import compress
 from shrinkwidget.errors import FileError, TrainingError
-from shrinkwidget.recipe import Recipe
+from shrinkwidget.recipe_and_method_registry import Recipe
 from shrinkwidget.training import checkpoint as checkpoint_module
 from shrinkwidget.training.checkpoint import Checkpoint
 from shrinkwidget.training.retrain import iterative_recipes, prune_and_retrain, retrain

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from shrinkwidget.compressed_model import CompressedModel, compress
 from shrinkwidget.errors import DataError, ModelError, ShrinkError, TrainingError
-from shrinkwidget.recipe import Recipe
+from shrinkwidget.recipe_and_method_registry import Recipe
 from shrinkwidget.training.retrain import retrain
 from shrinkwidget.training.schedules_and_methods import FineTune, LearningRateRewinding, Schedule, WeightRewinding
 from shrinkwidget.training.training_options import TrainingOptions

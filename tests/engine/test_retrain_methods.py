@@ -14,7 +14,7 @@ from shrinkwidget import demo
 from shrinkwidget.compressed_model import compress
 from shrinkwidget.errors import DataError, ModelError, TrainingError
 from shrinkwidget.evaluation.evaluate import evaluate
-from shrinkwidget.recipe import Recipe
+from shrinkwidget.recipe_and_method_registry import Recipe
 from shrinkwidget.training.retrain import iterative_recipes, prune_and_retrain, retrain
 from shrinkwidget.training.schedules_and_methods import FineTune, GradualPruning, RecalibrateBatchNorm, Schedule
 from shrinkwidget.training.training_options import Distillation, TrainingOptions

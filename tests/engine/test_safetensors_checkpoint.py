@@ -19,7 +19,7 @@ from shrinkwidget.analysis.model_tensors import open_model
 from shrinkwidget.analysis.sketch import sketch
 from shrinkwidget.compressed_model import compress
 from shrinkwidget.errors import FileError
-from shrinkwidget.recipe import Recipe
+from shrinkwidget.recipe_and_method_registry import Recipe
 
 from ..counted_work import lines_run
 

@@ -19,7 +19,7 @@ from shrinkwidget.figures.explorer_snapshot import MARGIN, describe, explorer_sn
 from shrinkwidget.figures.formatting import bytes_text, decibels_text, estimated_decibels_text, share_text
 from shrinkwidget.figures.monitor_snapshot import monitor_snapshot
 from shrinkwidget.figures.size_score_history import PARTS
-from shrinkwidget.recipe import layer_label
+from shrinkwidget.recipe_and_method_registry import layer_label
 from shrinkwidget.widgets.monitor import Monitor
 
 from .recording_canvas import Drawn, drawn_by, plain, value_at

@@ -13,7 +13,7 @@ from shrinkwidget import demo
 from shrinkwidget.compressed_model import CompressedModel
 from shrinkwidget.errors import ModelError, TrainingError
 from shrinkwidget.evaluation.evaluate import evaluate
-from shrinkwidget.recipe import Keep, Recipe
+from shrinkwidget.recipe_and_method_registry import Keep, Recipe
 from shrinkwidget.transfer_learning.strategies import FullFineTune, GradualUnfreezing, LinearProbe, LoRA
 
 from .packed_file_helpers import same

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from shrinkwidget import demo
 from shrinkwidget.compressed_model import CompressedModel
-from shrinkwidget.recipe import Recipe
+from shrinkwidget.recipe_and_method_registry import Recipe
 from shrinkwidget.training.progress import Progress
 from shrinkwidget.training.schedules_and_methods import FineTune, Method
 from shrinkwidget.training.training_loop import Trainer

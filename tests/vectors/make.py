@@ -28,10 +28,9 @@ from shrinkwidget.compression.channel_pruning import narrower
 from shrinkwidget.evaluation.calibration import sketch as sketch_with_channels
 from shrinkwidget.figures.distribution_plot import distribution_plot, shared_span
 from shrinkwidget.figures.formatting import recipe_label
-from shrinkwidget.method_registry import schema
 from shrinkwidget.methods import Uniform
 from shrinkwidget.planning.bit_allocation import allocate
-from shrinkwidget.recipe import BITS, Keep, Recipe, layer_matches
+from shrinkwidget.recipe_and_method_registry import BITS, Keep, Recipe, layer_matches, schema
 from tests.vectors.chart_cases import charts
 
 FOLDER = Path(__file__).parent

@@ -20,7 +20,7 @@ from torch import nn
 import shrinkwidget as sw
 from shrinkwidget.analysis.estimate import Estimate, LayerEstimate
 from shrinkwidget.figures.formatting import bytes_text, decibels_text, share_text, times_text, weight_text
-from shrinkwidget.recipe import layer_label
+from shrinkwidget.recipe_and_method_registry import layer_label
 from shrinkwidget.widgets.explorer import Explorer
 
 from .standalone_page import BarePage, plain

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from torch import nn
 
-from ...method_registry import register
+from ...recipe_and_method_registry import register
 from .magnitude import Magnitude
 
 

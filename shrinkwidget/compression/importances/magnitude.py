@@ -10,8 +10,7 @@ from torch import Tensor
 from ...analysis.parallel_tensor_ops import magnitude
 from ...analysis.pruning_estimate import PruningOutcome, by_magnitude
 from ...analysis.sketch import LayerSketch
-from ...method_registry import Importance, register
-from ...recipe import Plan
+from ...recipe_and_method_registry import Importance, Plan, register
 
 
 @register

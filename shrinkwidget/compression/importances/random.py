@@ -11,8 +11,7 @@ from torch import Tensor
 
 from ...analysis.pruning_estimate import PruningOutcome, at_random
 from ...analysis.sketch import LayerSketch
-from ...method_registry import Importance, Number, register, setting
-from ...recipe import Plan
+from ...recipe_and_method_registry import Importance, Number, Plan, register, setting
 
 
 @register

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ...analysis.parallel_tensor_ops import magnitude
 from ...errors import DataError
-from ...method_registry import Choice, Importance, register, setting
+from ...recipe_and_method_registry import Choice, Importance, register, setting
 
 if TYPE_CHECKING:
     from ...evaluation.calibration import CalibrationRun

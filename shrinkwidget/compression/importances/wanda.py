@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from ...analysis.parallel_tensor_ops import magnitude
-from ...method_registry import Importance, register
+from ...recipe_and_method_registry import Importance, register
 
 if TYPE_CHECKING:
     from ...evaluation.calibration import CalibrationRun

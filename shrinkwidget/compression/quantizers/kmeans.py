@@ -14,8 +14,7 @@ from ...analysis.parallel_tensor_ops import ascending, midpoints, nearest
 from ...analysis.pruning_estimate import PruningOutcome
 from ...analysis.quantization_estimate import Moments, Parts, codebook_noise, reach, signed
 from ...analysis.sketch import LayerSketch, bucket_edges
-from ...method_registry import Quantizer, register
-from ...recipe import Plan
+from ...recipe_and_method_registry import Plan, Quantizer, register
 from ..encode_and_decode_layer import Grid, LayerWeights, Piece
 
 ITERATIONS: Final = 300

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ...analysis.parallel_tensor_ops import nearest
 from ...errors import RecipeError, quoted
-from ...method_registry import Quantizer, register
+from ...recipe_and_method_registry import Quantizer, register
 from ..encode_and_decode_layer import Grid, LayerWeights, Piece
 
 NF4_VALUES: Final = (

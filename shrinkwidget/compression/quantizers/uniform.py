@@ -16,8 +16,7 @@ from ...analysis.parallel_tensor_ops import codes_of, count_true, round_half_eve
 from ...analysis.pruning_estimate import PruningOutcome
 from ...analysis.quantization_estimate import CLIP_STEPS, CLIPS, UniformPlan, one_bit_capture, uniform_noise
 from ...analysis.sketch import LayerSketch
-from ...method_registry import Choice, Number, Quantizer, register, setting
-from ...recipe import Plan
+from ...recipe_and_method_registry import Choice, Number, Plan, Quantizer, register, setting
 from ..encode_and_decode_layer import Grid, LayerWeights, Piece, as_stored, column
 
 _SEVERAL: Final = (2, 3, 4, 5, 6, 7, 8)
