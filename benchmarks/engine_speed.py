@@ -17,7 +17,7 @@ import shrinkwidget as sw
 from shrinkwidget.analysis.model_tensors import ModelTensors, open_model
 from shrinkwidget.analysis.parallel_tensor_ops import cpu_kernel
 from shrinkwidget.analysis.sketch import Sketch
-from shrinkwidget.compression.apply_recipe import decoded_state, encode_layers
+from shrinkwidget.compression.encode_decode_and_pack import decoded_state, encode_layers
 from shrinkwidget.compression.pruning_masks import keep_masks
 
 from .benchmark_models import compressible, resnet50
@@ -130,7 +130,7 @@ def _sketch_rows(model: nn.Module, calm: Calm) -> Iterator[Row]:
         )
         yield Row(
             f"sw.sketch, {words}", ours, "ms", limit=limit, against="w.sum() of each", theirs=theirs,
-            faster=sums and 1 / sums, note="with the compiled kernel" if cpu_kernel() else "without the compiled kernel",
+            faster=sums and 1 / sums, note=f"with{'' if cpu_kernel() else 'out'} the compiled kernel",
         )  # fmt: skip
 
 

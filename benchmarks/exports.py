@@ -18,7 +18,7 @@ from torch import nn
 
 import shrinkwidget as sw
 from benchmarks.machine_info import hardware
-from shrinkwidget.compression.encode_and_decode_layer import EncodedTensor
+from shrinkwidget.compression.encode_decode_and_pack import EncodedTensor
 from shrinkwidget.errors import MissingPackageError, ModelError
 
 RESULTS: Final = Path(__file__).with_suffix(".json")

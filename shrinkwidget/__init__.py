@@ -62,7 +62,7 @@ __all__ = [
 
 if TYPE_CHECKING:  # a module's __getattr__ makes type checkers take any name for one that is there
     from . import demo, errors, figures, methods, performance, results, workshop
-    from .analysis.estimate import estimate
+    from .analysis.estimate_from_sketch import estimate
     from .analysis.model_summary import summary
     from .compressed_model import CompressedModel, compress, load
     from .compression.batchnorm_folding import fold_batchnorm
@@ -86,7 +86,7 @@ if TYPE_CHECKING:  # a module's __getattr__ makes type checkers take any name fo
     from .transfer_learning.transfer import transfer
 else:
     _PLACES = {
-        "analysis.estimate": ("estimate",),
+        "analysis.estimate_from_sketch": ("estimate",),
         "analysis.model_summary": ("summary",),
         "compressed_model": ("CompressedModel", "compress", "load"),
         "compression.batchnorm_folding": ("fold_batchnorm",),

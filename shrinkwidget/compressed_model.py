@@ -16,8 +16,7 @@ from torch import Tensor, nn
 
 from .analysis.channel_families import Channels
 from .analysis.channel_labels import UNREACHED
-from .analysis.estimate import Estimate, assembled, compared, nothing_left
-from .analysis.file_structure_and_size import safetensors_bytes
+from .analysis.estimate_and_file_size import Estimate, assembled, compared, nothing_left, safetensors_bytes
 from .analysis.model_tensors import (
     ModelTensors,
     Source,
@@ -32,25 +31,30 @@ from .analysis.model_tensors import (
 )
 from .analysis.sketch import Sketch, counted
 from .argument_checks import public
-from .compression.apply_recipe import encode_layers, encode_one_by_one, select_layers
 from .compression.channel_pruning import narrower
-from .compression.encode_and_decode_layer import EncodedTensor
+from .compression.encode_decode_and_pack import (
+    EncodedTensor,
+    PackedModel,
+    as_stored_whole,
+    encode_layers,
+    encode_one_by_one,
+    pack,
+    packed_bytes,
+    records_of,
+    section_lengths,
+    select_layers,
+    structure_of,
+)
 from .errors import FileError, ModelError, a_type, quoted
 from .evaluation.calibration import Calibration, calibrated
 from .evaluation.evaluate import MetricLike
 from .evaluation.predictions_and_labels import LabelRules
 from .exports import Exported, export, export_settings
 from .exports.exporter import Progress
-from .files import PackedModel, pack, read
+from .files import entropy_coded_bytes, read, save
 from .files.atomic_write import refuse_without_folder, resolved
 from .files.packed_file_reader import StoredInFile
-from .files.packed_file_writer import (
-    as_stored_whole,
-    records_of,
-    section_lengths,
-    structure_of,
-    write_layer_by_layer,
-)
+from .files.packed_file_writer import write_layer_by_layer
 from .recipe_and_method_registry import PLAIN, Recipe, RecipeFields, Statistics, every_setting, layer_label, recipe_from
 
 
@@ -126,7 +130,7 @@ class CompressedModel:
     @property
     def nbytes_entropy_coded(self) -> int:
         """The bytes of the file ``save(path, entropy=True)`` writes, to the byte; it is coded to find out."""
-        return self.packed.nbytes_entropy_coded
+        return entropy_coded_bytes(self.packed)
 
     @property
     def original_nbytes(self) -> int:
@@ -294,13 +298,13 @@ class CompressedModel:
         """
         stored = self.packed.stored
         if not isinstance(stored, StoredInFile) or not stored.is_at(resolved(path)):
-            return self.packed.save(path, entropy)
+            return save(self.packed, path, entropy)
         if entropy:
             raise FileError(
                 f"cannot write {quoted(path)} entropy-coded: the model reads its weights from that very file, one at a "
                 f"time; save it under another name"
             )
-        nbytes = self.packed.save(path)
+        nbytes = save(self.packed, path)
         stored.reopen()  # the same bytes, but to whoever has read the old file it looks changed
         return nbytes
 
@@ -550,9 +554,7 @@ def trained_nbytes(model: nn.Module, recipe: Recipe) -> int:
     Raises:
         FileError: for a tensor that no file can hold.
     """
-    weights = open_model(model)
-    encoded, _ = encode_layers(weights, recipe, pruned=True)
-    return pack(weights, recipe, encoded).nbytes
+    return packed_bytes(open_model(model), recipe)
 
 
 def compress_with_codes(
@@ -599,7 +601,7 @@ def _compressed_to_file(
     figures = []
 
     def stored() -> Iterator[EncodedTensor | Tensor]:
-        layers = encode_one_by_one(weights, known, chosen)
+        layers = encode_one_by_one(weights, chosen)
         for entry, record in zip(weights.saved, records, strict=True):
             codes = None
             if entry.compressible:

@@ -1,7 +1,7 @@
 """The recipe, an immutable statement of what to do to every tensor, and what it is made of.
 
-That is: an importance, a structure, a quantizer. Each is a kind, one small frozen dataclass. Its fields are its settings,
-its tag stands for it in recipes and files, and its methods do the work, so that a new one is one module and
+That is: an importance, a structure, a quantizer. Each is a kind, one small frozen dataclass. Its fields are its
+settings, its tag stands for it in recipes and files, and its methods do the work, so that a new one is one module and
 ``@register``; nothing else in the package tests for it.
 """
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from .analysis.pruning_estimate import PruningOutcome
     from .analysis.sketch import LayerSketch
-    from .compression.encode_and_decode_layer import Grid, LayerWeights, Piece
+    from .compression.encode_decode_and_pack import Grid, LayerWeights, Piece
     from .evaluation.calibration import CalibrationRun
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .analysis.channel_families import ChannelFamily, Channels, FixedWidth
-from .analysis.estimate import Estimate
+from .analysis.estimate_and_file_size import Estimate
 from .analysis.estimator_summary import EstimatorSummary
 from .analysis.model_summary import ModelSummary
 from .analysis.sketch import Sketch

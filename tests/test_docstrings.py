@@ -18,7 +18,7 @@ import pytest
 
 import shrinkwidget as sw
 from shrinkwidget import recipe_and_method_registry as kinds  # MODULE
-from shrinkwidget.analysis.estimate import Estimate
+from shrinkwidget.analysis.estimate_and_file_size import Estimate
 from shrinkwidget.analysis.model_summary import ModelSummary
 from shrinkwidget.analysis.sketch import Sketch
 from shrinkwidget.integrations.sklearn import SklearnModel

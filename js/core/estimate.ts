@@ -1,4 +1,4 @@
-// The estimate: what a recipe would make of a model, from its sketch alone; the twin of shrinkwidget/analysis/estimate.py.
+// The estimate: what a recipe would make of a model, from its sketch alone; the twin of shrinkwidget/analysis/estimate_from_sketch.py.
 
 import { roundHalfEven, sum } from "./array-search";
 import { ChannelPruning, type Narrowed } from "./channel-families";

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ..errors import quoted
 from ..recipe_and_method_registry import Recipe, WidthPlan, layer_label, layer_matches
-from .file_structure_and_size import COMPRESSIBLE, fold_structure
+from .estimate_and_file_size import COMPRESSIBLE, fold_structure
 from .model_tensors import FIRST, Layout
 
 Shape = tuple[int, ...]

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 from ..errors import FileError, quoted
-from .file_structure_and_size import impossible_shape
+from .estimate_and_file_size import impossible_shape
 from .safetensors_header import checked_path, file_identity, open_plain_file
 
 MAGIC: Final = b"GGUF"

@@ -16,7 +16,7 @@ from torch import nn
 
 from ..argument_checks import public
 from ..errors import ModelError
-from .file_structure_and_size import safetensors_bytes
+from .estimate_and_file_size import safetensors_bytes
 from .model_tensors import (
     PYTORCH_NAME,
     Role,

@@ -15,7 +15,8 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from itertools import chain
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple, TypeAlias, cast
+from types import MappingProxyType
+from typing import Any, Final, Literal, NamedTuple, Protocol, TypeAlias, cast
 
 import numpy as np
 import torch
@@ -25,8 +26,8 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 from ..errors import ModelError, a_type, nearest, quoted, reason
-from ..recipe_and_method_registry import layer_matches
-from .file_structure_and_size import impossible_shape
+from ..recipe_and_method_registry import Plan, Recipe, layer_label, layer_matches
+from .estimate_and_file_size import fold_structure, impossible_shape, safetensors_bytes, structure_item
 from .safetensors_checkpoint import SafetensorsFile, open_checkpoint
 
 Source: TypeAlias = nn.Module | Mapping[str, Any] | str | os.PathLike[str]
@@ -206,6 +207,99 @@ class ModelTensors:
     def uncompressed(self) -> tuple[TensorEntry, ...]:
         """The entries no recipe changes, as far as they are saved."""
         return tuple(e for e in self.saved if not e.compressible)
+
+    def plans(self, recipe: Recipe) -> list[Plan]:
+        """Return what a recipe asks of each layer.
+
+        Raises:
+            RecipeError: if an override matches no layer, saying why where it names a tied or a kept tensor.
+        """
+        return plans_of(recipe, self.layers, self.uncompressed)
+
+
+class _Named(Protocol):
+    """A layer, sketched or not."""
+
+    @property
+    def name(self) -> str:
+        """The name of its tensor."""
+
+    @property
+    def aliases(self) -> tuple[str, ...]:
+        """The other names of the same tensor."""
+
+
+def plans_of(
+    recipe: Recipe, layers: Sequence[_Named], uncompressed: Sequence[UncompressedTensor | TensorEntry]
+) -> list[Plan]:
+    """Return what a recipe asks of each layer; see `ModelTensors.plans`."""
+    tied = {other: f"is tied to {layer_label(layer.name)!r}: name that" for layer in layers for other in layer.aliases}
+    kept = {tensor.name: f"is never compressed anyway ({tensor.why})" for tensor in uncompressed}
+    return recipe.resolve([layer.name for layer in layers], tied | kept)
+
+
+@dataclass(frozen=True, slots=True)
+class UncompressedTensor:
+    """A saved tensor no recipe compresses, and why."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    nbytes: int
+    itemsize: int
+    floating: bool
+    role: str
+    why: str
+
+
+def uncompressed_tensor(entry: TensorEntry) -> UncompressedTensor:
+    """Return what is told of a tensor that no recipe compresses."""
+    return UncompressedTensor(
+        name=entry.name,
+        shape=entry.shape,
+        dtype=dtype_name(entry.dtype),
+        nbytes=entry.nbytes,
+        itemsize=entry.dtype.itemsize,
+        floating=entry.dtype in COMPRESSIBLE_DTYPES,
+        role=entry.role,
+        why=entry.why,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class ModelOverview:
+    """What is known of a model besides its layers' weights: all that sizes need of it.
+
+    `original_nbytes` is the size of a plain ``.safetensors`` file, `structure` the length of a packed one's structure
+    text. `warnings` say in a sentence each what was taken for granted: which axis is the output channels where nothing
+    tells.
+    """
+
+    title: str
+    parameters: int
+    original_nbytes: int
+    structure: int
+    uncompressed: tuple[UncompressedTensor, ...]
+    warnings: tuple[str, ...]
+
+
+def overview(weights: ModelTensors, structure: int) -> ModelOverview:
+    """Return the overview of an opened model; see `structure_length`."""
+    return ModelOverview(
+        title=weights.title,
+        parameters=sum(e.numel for e in weights.entries if e.role in ("parameter", "tensor")),
+        original_nbytes=safetensors_bytes(weights.saved),
+        structure=structure,
+        uncompressed=tuple(map(uncompressed_tensor, weights.uncompressed)),
+        warnings=weights.warnings,
+    )
+
+
+def structure_length(weights: ModelTensors, peaks: Mapping[str, float] = MappingProxyType({})) -> int:
+    """Return how long the structure text of a packed file is; `peaks` are largest magnitudes, by name, where known."""
+    # the header of a packed file describes the tensors the same way under every recipe: only its length counts here
+    described = [structure_item(e, e.compressible, half_is_bfloat16(e, peaks.get(e.name))) for e in weights.saved]
+    return len(fold_structure(described))
 
 
 def open_model(source: Source, *, layout: Stated = None, only_to_look: bool = False) -> ModelTensors:

@@ -9,7 +9,7 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -267,7 +267,7 @@ class CpuKernel:
         return buckets[:found].copy(), counts[:found].copy(), Groups(low, high, total, length)
 
     def zeros(self, rows: Tensor) -> tuple[int, int, list[int]]:
-        """Return the zeros of a matrix, those that are -0.0, and how many weights other than zero 2:4, 1:4, 4:8 keep."""
+        """Return the zeros of a matrix, those that are -0.0, and how many other weights each of `NM_PATTERNS` keeps."""
         found = np.empty(5, np.int64)
         self._library.sketch_zeros(
             rows.data_ptr(), _DTYPES[rows.dtype], *rows.shape, found.ctypes.data, found[2:].ctypes.data
@@ -292,7 +292,7 @@ class CpuKernel:
         return count, energy
 
     def survivors(self, rows: Tensor, runs: Runs, absmax: float, keep: tuple[int, int]) -> NDArray[np.int64]:
-        """Return counts per bin of runs of weights relative to `absmax`, ``[3, 162]``: all, and the largest of each run.
+        """Return counts per bin of runs of weights relative to `absmax`, ``[3, 162]``: of all, of each run's largest.
 
         `keep` says how many of a run are the largest, in two ways.
         """
@@ -312,8 +312,8 @@ class CpuKernel:
         room = min(ranges.size, _BUCKETS // 2)
         counts, squares, found = np.empty(room, np.int64), np.empty(room), np.empty(2 * _RATIOS + 2)
         failed = self._library.sketch_groups(
-            groups.low.ctypes.data, groups.high.ctypes.data, groups.total.ctypes.data, rows, units, groups.length, factor,
-            step, ranges.ctypes.data, counts.ctypes.data, squares.ctypes.data, found.ctypes.data,
+            groups.low.ctypes.data, groups.high.ctypes.data, groups.total.ctypes.data, rows, units, groups.length,
+            factor, step, ranges.ctypes.data, counts.ctypes.data, squares.ctypes.data, found.ctypes.data,
         )  # fmt: skip
         if failed:
             raise MemoryError("there is no memory to look at groups of weights")
@@ -514,3 +514,46 @@ def ascending(values: Tensor) -> Tensor:
 
 def _on_cpu(values: Tensor) -> bool:
     return values.device.type == "cpu"
+
+
+NM_PATTERNS: Final = {"2:4": (2, 4), "1:4": (1, 4), "4:8": (4, 8)}
+"""n:m patterns, which keep n of every m neighbours."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Zeros:
+    """How many weights of a layer are zero, how many of them are -0.0, and how many others each n:m pattern keeps."""
+
+    zeros: int
+    negative: int
+    blocks: Mapping[str, int]
+
+
+def count_zeros(rows: Tensor) -> Zeros:
+    """Count the zeros of a matrix."""
+    kernel = kernel_for(rows)
+    if kernel is not None:
+        zero, negative, blocks = kernel.zeros(rows)
+        return Zeros(zero, negative, dict(zip(NM_PATTERNS, blocks, strict=True)))
+    zero = negative = 0
+    kept = dict.fromkeys(NM_PATTERNS, 0)
+    for some in torch.split(rows, max(1, chunk_size(rows.device) // rows.shape[1])):
+        filled = some != 0
+        absent = some.numel() - int(torch.count_nonzero(filled))
+        positive = some.numel() - int(torch.count_nonzero(some.view(BIT_PATTERNS[some.dtype.itemsize])))
+        zero, negative = zero + absent, negative + absent - positive
+        counted: dict[int, tuple[Tensor, Tensor]] = {}
+        for pattern, (n, m) in NM_PATTERNS.items():
+            if m not in counted:
+                counted[m] = _filled_of_blocks(filled, m)
+            kept[pattern] += sum(int(blocks.clamp(max=n).sum()) for blocks in counted[m])
+    return Zeros(zero, negative, kept)
+
+
+def _filled_of_blocks(filled: Tensor, m: int) -> tuple[Tensor, Tensor]:
+    """Return how many of each block of m neighbours are true: of the whole blocks, and of those that end the rows."""
+    whole = filled.shape[1] - filled.shape[1] % m
+    # a block is one integer of m bytes, each 0 or 1; times 0x0101…, its top byte is their sum: faster than sum(1)
+    words = filled[:, :whole].reshape(-1).view(torch.int32 if m == 4 else torch.int64)
+    ones = int.from_bytes(b"\1" * m, "big")
+    return (words * ones) >> (8 * m - 8), filled[:, whole:].sum(1)

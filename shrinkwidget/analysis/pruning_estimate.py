@@ -10,8 +10,9 @@ from weakref import WeakKeyDictionary, ref
 import numpy as np
 
 from ..recipe_and_method_registry import Plan, Recipe
-from .file_structure_and_size import zeros_dropped
-from .quantization_group_histograms import ATOM, BINS, HIGH, LOW, MIDDLE, NM_PATTERNS, Floats, bin_of
+from .estimate_and_file_size import zeros_dropped
+from .parallel_tensor_ops import NM_PATTERNS
+from .quantization_group_histograms import ATOM, BINS, HIGH, LOW, MIDDLE, Floats, bin_of
 from .sketch import LayerSketch, Magnitudes, block_count, bucket_edges, mean_square
 
 _ABOUT: Final = 1e-6

@@ -13,13 +13,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..recipe_and_method_registry import Granularity
-from .parallel_tensor_ops import Groups, GroupSums, Runs, chunk_size, cpu_kernel, kernel_for
+from .parallel_tensor_ops import NM_PATTERNS, Groups, GroupSums, Runs, chunk_size, cpu_kernel, kernel_for
 
 Floats = NDArray[np.float64]
 
 GRANULARITIES: Final[tuple[Granularity, ...]] = ("tensor", "channel", 32, 64, 128)
-NM_PATTERNS: Final = {"2:4": (2, 4), "1:4": (1, 4), "4:8": (4, 8)}
-"""n:m patterns, which keep n of every m neighbours."""
 BINS: Final = 162
 """Bins of a weight's magnitude relative to its group's range: 0 to 2**-10, ten octaves of 16 bins, and 1 itself."""
 ATOM: Final = BINS - 1

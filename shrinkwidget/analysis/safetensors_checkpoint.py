@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import FileError, quoted
-from .file_structure_and_size import ENTROPY, FILE_DTYPES, FORMAT
+from .estimate_and_file_size import ENTROPY, FILE_DTYPES, FORMAT
 from .safetensors_header import (
     SafetensorsHeader,
     file_identity,

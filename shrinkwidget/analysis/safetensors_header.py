@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, Final, NamedTuple, TypeGuard
 
 from .. import strict_json
 from ..errors import FileError, a_type, quoted
-from .file_structure_and_size import impossible_shape
+from .estimate_and_file_size import impossible_shape
 
 INDEX: Final = ".safetensors.index.json"
 # What a reader believes at most before anything is allocated: the largest checkpoints have some hundred shards.

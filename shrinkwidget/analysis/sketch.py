@@ -20,24 +20,25 @@ from ..argument_checks import public
 from ..errors import FileError, ModelError, quoted, reason
 from ..recipe_and_method_registry import Granularity, Plan, Recipe, Statistics, layer_label
 from .channel_families import Channels
-from .file_structure_and_size import describe, fold_structure, safetensors_bytes
 from .model_tensors import (
-    COMPRESSIBLE_DTYPES,
+    ModelOverview,
     ModelTensors,
     Source,
     Stated,
     TensorEntry,
+    UncompressedTensor,
     dtype_name,
-    half_is_bfloat16,
     needs_bfloat16,
     open_model,
+    overview,
+    plans_of,
+    structure_length,
     where_float64_is,
 )
-from .parallel_tensor_ops import BIT_PATTERNS, Groups, chunk_size, each, kernel_for
+from .parallel_tensor_ops import NM_PATTERNS, Groups, Zeros, chunk_size, count_zeros, each, kernel_for
 from .quantization_group_histograms import (
     CHUNK,
     GRANULARITIES,
-    NM_PATTERNS,
     Floats,
     Table,
     as_sent,
@@ -136,28 +137,15 @@ class LayerSketch:
         return float(self.magnitudes.energy[-1])
 
 
-@dataclass(frozen=True, slots=True)
-class UncompressedTensor:
-    """A saved tensor no recipe compresses, and why."""
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: str
-    nbytes: int
-    itemsize: int
-    floating: bool
-    role: str
-    why: str
 
 
 @dataclass(frozen=True, eq=False)
-class Sketch:
+class Sketch(ModelOverview):
     """What is known of a model: its layers in order, the tensors kept as they are, and its dense size in bytes.
 
-    `dense` is the size of a plain ``.safetensors`` file; `structure` the length of the packed file's structure text.
-    `warnings` say in a sentence each what was taken for granted: which axis is the output channels where nothing tells.
-    `calibration` is where importances find statistics of calibration data; it stays in this process. `channels` are the
-    families of channels that may be removed, if it was made with an example.
+    See `ModelOverview` for what it knows besides its layers. `calibration` is where importances find statistics of
+    calibration data; it stays in this process. `channels` are the families of channels that may be removed, if it was
+    made with an example.
 
     Example:
         >>> import shrinkwidget as sw
@@ -166,13 +154,7 @@ class Sketch:
         ('DigitNet', 14, 144)
     """
 
-    title: str
-    parameters: int
-    original_nbytes: int
-    structure: int
     layers: tuple[LayerSketch, ...]
-    uncompressed: tuple[UncompressedTensor, ...]
-    warnings: tuple[str, ...] = ()
     calibration: Statistics | None = None
     channels: Channels | None = None
 
@@ -330,13 +312,6 @@ class Sketch:
             raise FileError(f"this sketch is damaged ({error}); make a new one with sw.sketch(model)") from error
 
 
-def plans_of(
-    recipe: Recipe, layers: Sequence[LayerSketch | TensorEntry], uncompressed: Sequence[UncompressedTensor]
-) -> list[Plan]:
-    """Return what a recipe asks of each layer, sketched or not; see `Sketch.plans`."""
-    tied = {other: f"is tied to {layer_label(layer.name)!r}: name that" for layer in layers for other in layer.aliases}
-    kept = {tensor.name: f"is never compressed anyway ({tensor.why})" for tensor in uncompressed}
-    return recipe.resolve([layer.name for layer in layers], tied | kept)
 
 
 @public()
@@ -384,22 +359,9 @@ def assembled(weights: ModelTensors, layers: tuple[LayerSketch, ...]) -> Sketch:
 
 def without_layers(weights: ModelTensors) -> Sketch:
     """Return what a sketch says before any weight is read: all but its layers and the length of its structure."""
-    return Sketch(
-        title=weights.title,
-        parameters=sum(e.numel for e in weights.entries if e.role in ("parameter", "tensor")),
-        original_nbytes=safetensors_bytes(weights.saved),
-        structure=0,
-        layers=(),
-        uncompressed=tuple(map(uncompressed_tensor, weights.uncompressed)),
-        warnings=weights.warnings,
-    )
+    return Sketch(**vars(overview(weights, 0)), layers=())
 
 
-def structure_length(weights: ModelTensors, peaks: Mapping[str, float]) -> int:
-    """Return how long the structure text of a packed file is; `peaks` are the largest magnitudes of its layers."""
-    # the header of a packed file describes the tensors the same way under every recipe: only its length counts here
-    described = [describe(e, e.compressible, half_is_bfloat16(e, peaks.get(e.name))) for e in weights.saved]
-    return len(fold_structure(described))
 
 
 def layer_header(entry: TensorEntry) -> dict[str, Any]:
@@ -418,18 +380,6 @@ def layer_header(entry: TensorEntry) -> dict[str, Any]:
     }
 
 
-def uncompressed_tensor(entry: TensorEntry) -> UncompressedTensor:
-    """Return what a sketch says of a tensor that no recipe compresses."""
-    return UncompressedTensor(
-        name=entry.name,
-        shape=entry.shape,
-        dtype=dtype_name(entry.dtype),
-        nbytes=entry.nbytes,
-        itemsize=entry.dtype.itemsize,
-        floating=entry.dtype in COMPRESSIBLE_DTYPES,
-        role=entry.role,
-        why=entry.why,
-    )
 
 
 @torch.no_grad()
@@ -465,7 +415,8 @@ def sketch_layer(entry: TensorEntry, tables: bool = True) -> LayerSketch:
         ends = sorted([max(-float(least), 0.0), max(float(most), 0.0)])
     absmax = ends[1]
     # bucket 0 holds the smallest denormals as well: the zeros in it are counted
-    zero, negative, blocks = (0, 0, None) if magnitudes.all() else _zeros(rows)
+    whole = {pattern: block_count((len(rows), rows.shape[1]), *nm) for pattern, nm in NM_PATTERNS.items()}
+    zeros = Zeros(0, 0, whole) if magnitudes.all() else count_zeros(rows)
     relative: dict[Granularity, Table] = {}
     both_signs = None
     if tables and groups is not None:
@@ -485,9 +436,9 @@ def sketch_layer(entry: TensorEntry, tables: bool = True) -> LayerSketch:
         absmax=absmax,
         tables=relative,
         survival={p: as_sent(curve) for p, curve in survival_curves(rows, absmax).items()} if tables else {},
-        blocks=blocks or {pattern: block_count((len(rows), rows.shape[1]), *nm) for pattern, nm in NM_PATTERNS.items()},
-        zeros=zero,
-        negative_zeros=negative,
+        blocks=zeros.blocks,
+        zeros=zeros.zeros,
+        negative_zeros=zeros.negative,
     )
     if both_signs is not None:
         vars(found)["magnitudes"] = both_signs  # the first estimate need not make them again
@@ -511,34 +462,8 @@ def block_count(matrix: tuple[int, int], n: int, m: int) -> int:
     return rows * (width // m * n + min(n, width % m))
 
 
-def _zeros(rows: Tensor) -> tuple[int, int, dict[str, int]]:
-    """Return how many weights are zero, how many of them are -0.0, and how many others each n:m pattern keeps."""
-    kernel = kernel_for(rows)
-    if kernel is not None:
-        zero, negative, blocks = kernel.zeros(rows)
-        return zero, negative, dict(zip(NM_PATTERNS, blocks, strict=True))
-    zero = negative = 0
-    kept = dict.fromkeys(NM_PATTERNS, 0)
-    for some in torch.split(rows, max(1, chunk_size(rows.device, CHUNK) // rows.shape[1])):
-        filled = some != 0
-        absent = some.numel() - int(torch.count_nonzero(filled))
-        positive = some.numel() - int(torch.count_nonzero(some.view(BIT_PATTERNS[some.dtype.itemsize])))
-        zero, negative = zero + absent, negative + absent - positive
-        counted: dict[int, tuple[Tensor, Tensor]] = {}
-        for pattern, (n, m) in NM_PATTERNS.items():
-            if m not in counted:
-                counted[m] = _filled_of_blocks(filled, m)
-            kept[pattern] += sum(int(blocks.clamp(max=n).sum()) for blocks in counted[m])
-    return zero, negative, kept
 
 
-def _filled_of_blocks(filled: Tensor, m: int) -> tuple[Tensor, Tensor]:
-    """Return how many of each block of m neighbours are true: of the whole blocks, and of those that end the rows."""
-    whole = filled.shape[1] - filled.shape[1] % m
-    # a block is one integer of m bytes, each 0 or 1; times 0x0101…, its top byte is their sum: faster than sum(1)
-    words = filled[:, :whole].reshape(-1).view(torch.int32 if m == 4 else torch.int64)
-    ones = int.from_bytes(b"\1" * m, "big")
-    return (words * ones) >> (8 * m - 8), filled[:, whole:].sum(1)
 
 
 def _value_table(rows: Tensor) -> tuple[NDArray[np.uint16], NDArray[np.int64]]:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ..errors import FileError, ModelError, quoted
-from .file_structure_and_size import FILE_DTYPES
+from .estimate_and_file_size import FILE_DTYPES
 from .gguf_dequantization import DEQUANTIZE, PLAIN_TYPES, dequantized
 from .gguf_header import GGUFHeader, GGUFTensor, is_gguf, read_gguf_header
 from .model_tensors import ModelTensors, TensorEntry, dtype_name, layouts, open_model, quantization_parts, why_kept

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ..analysis.channel_families import ChannelFamily, Channels, ChannelSlice, FixedWidth, ProductMacs
 from ..analysis.channel_labels import Atoms, Trace, trace_channels
-from ..analysis.file_structure_and_size import describe
+from ..analysis.estimate_and_file_size import structure_item
 from ..analysis.model_tensors import ModelTensors, TensorEntry, copied, half_is_bfloat16, open_model
 from ..analysis.run_model_and_count_macs import (
     as_inputs,
@@ -122,7 +122,7 @@ class _Finder:
                 ):
                     roots, proven, failed, fixed = paired, proven_now, failed_now, fixed_now
         fixed += [FixedWidth(f.family.layers, f.family.channels, f.reason) for f in failed]
-        described = [describe(e, e.compressible, half_is_bfloat16(e)) for e in self._weights.saved]
+        described = [structure_item(e, e.compressible, half_is_bfloat16(e)) for e in self._weights.saved]
         found = Channels(
             title=self._weights.title,
             families=tuple(proven),

@@ -12,10 +12,21 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..analysis.file_structure_and_size import zeros_dropped
-from ..analysis.model_tensors import ModelTensors, TensorEntry
-from ..analysis.parallel_tensor_ops import Watch, chunks, count_true, each, kernel_for, magnitude, mark_above, places_of
-from ..analysis.quantization_group_histograms import NM_PATTERNS
+from ..analysis.estimate_and_file_size import zeros_dropped
+from ..analysis.model_tensors import ModelTensors, TensorEntry, where_float64_is
+from ..analysis.parallel_tensor_ops import (
+    NM_PATTERNS,
+    Watch,
+    Zeros,
+    chunks,
+    count_true,
+    count_zeros,
+    each,
+    kernel_for,
+    magnitude,
+    mark_above,
+    places_of,
+)
 from ..analysis.run_model_and_count_macs import describe
 from ..analysis.sketch import LayerSketch, Sketch, block_count, counted
 from ..errors import MethodError, ModelError, a_type, quoted
@@ -67,22 +78,20 @@ def selections(
 ) -> list[Selection]:
     """Return which weights of every compressible layer survive, in order; see `keep_masks`.
 
-    With `pruned`, weights that are zero are what an importance that needs calibration data pruned before: a network
-    that was trained under its masks is not ranked again.
+    With `pruned`, the network was trained under the masks of the recipe. Its zeros are what was pruned, and nothing is
+    ranked again, unless training has ended before all was pruned that the recipe asks for.
 
     Raises:
         Cancelled: as soon as `cancelled` says so.
         ModelError: if `known` is the sketch of another model.
         MethodError: for an importance that fails, or that needs calibration data and has none.
     """
+    if pruned and (done := _pruned_already(weights, recipe)) is not None:
+        return done
     known = known or counted(weights)
     if [(k.name, k.shape, k.rows) for k in known.layers] != [(e.name, e.shape, e.matrix[0]) for e in weights.layers]:
         raise ModelError("the sketch given is of another model: leave it out, or make it of this one")
     layers = [_Layer(*item) for item in zip(weights.layers, known.layers, known.plans(recipe), strict=True)]
-    # A retrained network has no calibration data, and its zeros are exactly what was pruned: `retrain` moves survivors
-    # off zero. Magnitudes need no such rule: zeros are the smallest anyway.
-    if pruned and recipe.importance.calibrated:
-        return [_not_zero(layer.look) if _asks(layer.plan) else _nothing_asked(layer) for layer in layers]
     rank = Ranking(recipe.importance, _statistics(recipe.importance, layers, known))
     # layers of scope "global" compete in one ranking; the others are independent, and share the cores
     shared_by = [layer for layer in layers if layer.plan.scope == "global"]
@@ -90,6 +99,53 @@ def selections(
     others = [layer for layer in layers if layer.plan.scope != "global"]
     alone = each(partial(_own, rank=rank), others, cancelled, weights.on_gpu)
     return [next(shared if layer.plan.scope == "global" else alone) for layer in layers]
+
+
+def _pruned_already(weights: ModelTensors, recipe: Recipe) -> list[Selection] | None:
+    """Return the selections of a network whose zeros are all that a recipe prunes; None where more has to go.
+
+    Zeros are the smallest magnitudes anyway, and `retrain` moves survivors off zero. A ranking of scores would choose
+    other weights after training, and one by calibration data has no data any more.
+    """
+    zeros = list(each(_count_zeros, weights.layers, on_gpu=weights.on_gpu))
+    layers = list(zip(weights.layers, weights.plans(recipe), zeros, strict=True))
+    shared = [(entry, counted) for entry, plan, counted in layers if plan.scope == "global"]
+    of_all = round(recipe.sparsity * sum(entry.numel for entry, _ in shared))
+    if not recipe.importance.calibrated:
+        missing = sum(counted.zeros for _, counted in shared) < of_all
+        if missing or any(_lacks_zeros(*layer) for layer in layers if layer[1].scope != "global"):
+            return None
+    return [
+        _not_zero(entry.numel, counted.zeros)
+        if (of_all if plan.scope == "global" else _asked(entry, plan))
+        else _unranked(counted, plan, entry.numel, entry.dtype.itemsize)
+        for entry, plan, counted in layers
+    ]
+
+
+def _count_zeros(entry: TensorEntry) -> Zeros:
+    return count_zeros(where_float64_is(entry.rows()))
+
+
+def _asked(entry: TensorEntry, plan: Plan) -> int:
+    """Return how many weights a layer that is pruned by itself is to lose."""
+    if plan.keep:
+        return 0
+    if plan.structure.sparsity is not None:
+        return round(plan.structure.sparsity * entry.numel)
+    rows, columns = entry.matrix
+    return rows * round(plan.sparsity * columns) if plan.scope == "channel" else round(plan.sparsity * entry.numel)
+
+
+def _lacks_zeros(entry: TensorEntry, plan: Plan, counted: Zeros) -> bool:
+    """Tell whether a layer that is pruned by itself may have fewer zeros than it is to have, or in other places."""
+    asked = _asked(entry, plan)
+    if not asked:
+        return False
+    if plan.structure.sparsity is not None:  # its pattern holds if it would keep every weight that is not zero
+        return counted.blocks.get(plan.structure.kind) != entry.numel - counted.zeros
+    # rows have as many zeros each only where as many were cut from each: that is counted by ranking them
+    return plan.scope == "channel" or counted.zeros < asked
 
 
 def _asks(plan: Plan) -> bool:
@@ -213,17 +269,22 @@ def _structured(layer: _Layer, rank: Ranking) -> Selection:
 
 
 def _nothing_asked(layer: _Layer) -> Selection:
-    """Return the selection of a layer that nothing is to be pruned of: all of it, or all but zeros that are there."""
-    look, plan = layer.look, layer.plan
-    dropped = zeros_dropped(look.n, look.zeros, look.negative_zeros, plan, look.itemsize)
-    if dropped < look.zeros:
-        return SignedSelection(look.n - dropped) if dropped else ExactCut(look.n, look.n, 0.0, 0)
-    return _not_zero(look)
+    """Return the selection of a layer that nothing is to be pruned of."""
+    look = layer.look
+    return _unranked(Zeros(look.zeros, look.negative_zeros, look.blocks), layer.plan, look.n, look.itemsize)
 
 
-def _not_zero(look: LayerSketch) -> ExactCut:
+def _unranked(counted: Zeros, plan: Plan, n: int, itemsize: int) -> Selection:
+    """Return all n weights of a layer, or all but zeros that are there already, as its plan stores them."""
+    dropped = zeros_dropped(n, counted.zeros, counted.negative, plan, itemsize)
+    if dropped < counted.zeros:
+        return SignedSelection(n - dropped) if dropped else ExactCut(n, n, 0.0, 0)
+    return _not_zero(n, counted.zeros)
+
+
+def _not_zero(n: int, zeros: int) -> ExactCut:
     """Return the cut that prunes all zeros and nothing else."""
-    return ExactCut(look.n, look.n - look.zeros, 0.0, look.n if look.zeros else 0)
+    return ExactCut(n, n - zeros, 0.0, n if zeros else 0)
 
 
 def _cuts(
@@ -237,7 +298,10 @@ def _cuts(
     cuts = prune_smallest(ranked, k, cancelled, on_gpu)
     # a threshold of zero means that more weights are zero than were asked for: all of them go
     if rank.importance.of_magnitude:
-        return [cut if cut.threshold > 0 else _not_zero(layer.look) for cut, layer in zip(cuts, layers, strict=True)]
+        return [
+            cut if cut.threshold > 0 else _not_zero(layer.look.n, layer.look.zeros)
+            for cut, layer in zip(cuts, layers, strict=True)
+        ]
     return [_scored(layer, cut, r.load) for layer, cut, r in zip(layers, cuts, ranked, strict=True)]
 
 

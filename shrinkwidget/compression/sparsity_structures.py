@@ -8,7 +8,8 @@ from typing import ClassVar
 from torch import Tensor
 from torch.nn.functional import pad
 
-from ..analysis.quantization_group_histograms import NM_PATTERNS, times_beaten
+from ..analysis.parallel_tensor_ops import NM_PATTERNS
+from ..analysis.quantization_group_histograms import times_beaten
 from ..errors import RecipeError
 from ..recipe_and_method_registry import Structure, register
 

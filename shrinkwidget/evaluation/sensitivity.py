@@ -12,8 +12,7 @@ from ..analysis.model_tensors import ModelTensors, copied, open_model, writer
 from ..analysis.parallel_tensor_ops import Watch, never
 from ..analysis.sketch import Sketch, counted
 from ..argument_checks import plain, public
-from ..compression.apply_recipe import select_layers
-from ..compression.encode_and_decode_layer import fit, on_grid
+from ..compression.encode_decode_and_pack import fit, on_grid, select_layers
 from ..errors import ArgumentError, nearest, quoted
 from ..recipe_and_method_registry import Recipe, checked_recipe, layer_label, layer_matches
 from .calibration import calibrated

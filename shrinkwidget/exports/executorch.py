@@ -20,9 +20,8 @@ import torch
 from torch import Tensor
 from torch.export import ExportedProgram
 
-from ..compression.encode_and_decode_layer import EncodedTensor
+from ..compression.encode_decode_and_pack import EncodedTensor, TensorRecord
 from ..errors import ArgumentError, ModelError, quoted, reason
-from ..files.packed_file_writer import TensorRecord
 from .exporter import Exporter, ExportJob, OpenedExport, Written, quiet, register_exporter
 from .layer_codes import layer_codes
 from .traced_model import traced

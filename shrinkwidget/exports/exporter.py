@@ -20,9 +20,8 @@ from ..argument_checks import checked_fields, meant
 from ..errors import ArgumentError, MissingPackageError, nearest, quoted
 
 if TYPE_CHECKING:
-    from ..compression.encode_and_decode_layer import EncodedTensor
+    from ..compression.encode_decode_and_pack import EncodedTensor, PackedModel, TensorRecord
     from ..evaluation.evaluate import Score
-    from ..files.packed_file_writer import PackedModel, TensorRecord
 
 Progress = Callable[[str, float], None]
 """Told what is being done, and what share of the whole export is done, 0…1."""
@@ -117,7 +116,7 @@ class ExportJob:
 
     def coded(self) -> Iterator[tuple[TensorRecord, EncodedTensor]]:
         """Yield the record and the codes of every compressed tensor, in model order."""
-        from ..compression.encode_and_decode_layer import EncodedTensor
+        from ..compression.encode_decode_and_pack import EncodedTensor
 
         for record, item in self.packed.items():
             if isinstance(item, EncodedTensor):

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..compression.encode_and_decode_layer import EncodedTensor, Groups, dense_codes, spread, zero_codes
-from ..files.packed_file_writer import TensorRecord
+from ..compression.encode_decode_and_pack import EncodedTensor, Groups, TensorRecord, dense_codes, spread, zero_codes
 
 
 @dataclass(frozen=True, slots=True, eq=False)

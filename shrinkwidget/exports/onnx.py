@@ -21,10 +21,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..compression.encode_and_decode_layer import UNIT, EncodedTensor
+from ..compression.encode_decode_and_pack import UNIT, EncodedTensor, TensorRecord
 from ..errors import ArgumentError, ModelError, quoted, reason
 from ..files.encodings import Bytes, pack_codes, raw_bytes
-from ..files.packed_file_writer import TensorRecord
 from .exporter import Exporter, ExportJob, OpenedExport, Written, quiet, register_exporter
 from .layer_codes import LayerCodes, is_dense, layer_codes
 from .traced_model import Traced, traced
@@ -524,7 +523,7 @@ def _natural(record: TensorRecord) -> bool:
 
 def dense_floats(encoded: EncodedTensor) -> Tensor:
     """Return 16- or 32-bit weights row by row, pruned ones zero."""
-    from ..compression.encode_and_decode_layer import spread
+    from ..compression.encode_decode_and_pack import spread
 
     return spread(encoded, encoded.codes)
 

@@ -17,10 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..compression.encode_and_decode_layer import EncodedTensor, spread
+from ..compression.encode_decode_and_pack import EncodedTensor, TensorRecord, spread
 from ..errors import ModelError, quoted, reason
 from ..files.encodings import pack_codes, raw_bytes
-from ..files.packed_file_writer import TensorRecord
 from .exporter import Exporter, ExportJob, OpenedExport, Written, quiet, register_exporter
 from .layer_codes import layer_codes
 from .traced_model import traced_with_weights_as_inputs

@@ -21,6 +21,7 @@ from torch.utils import _pytree as pytree
 from ..analysis.model_tensors import copied, fill
 from ..analysis.parallel_tensor_ops import never
 from ..analysis.run_model_and_count_macs import as_inputs, eval_mode, moved, preserve_rng_state, run
+from ..compression.encode_decode_and_pack import PackedModel
 from ..errors import ArgumentError, Cancelled, DataError, ModelError, quoted
 from ..evaluation.batches import first_example, prepared, raw_batches
 from ..evaluation.batchnorm_statistics import unlabelled
@@ -28,7 +29,6 @@ from ..evaluation.data_subset import DataSubset, draw_subset
 from ..evaluation.evaluate import MetricLike, scores
 from ..evaluation.predictions_and_labels import LabelRules
 from ..files.atomic_write import refuse_without_folder, write_all
-from ..files.packed_file_writer import PackedModel
 from .exporter import Exported, ExportedTensor, Exporter, ExportJob, OpenedExport, Progress, exporter_for
 
 CALIBRATION_EXAMPLES: Final = 512

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Unpack
 
 import numpy as np
 
-from ..analysis.estimate import Estimate
+from ..analysis.estimate_and_file_size import Estimate
 from ..analysis.quantization_group_histograms import Floats
 from ..argument_checks import meant
 from ..errors import FigureError, quoted

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
-from ..analysis.estimate import Estimate
+from ..analysis.estimate_and_file_size import Estimate
 from ..analysis.sketch import Sketch
 from .canvas import INK, LINE, MUTED, Canvas, Snapshot, measure
 from .formatting import bytes_text, compared_size_text, estimated_text, recipe_sentence, share_text, value_text

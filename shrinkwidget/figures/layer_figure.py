@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Unpack
 
 import numpy as np
 
-from ..analysis.estimate import Estimate
-from ..analysis.estimate import estimate as estimate_of
+from ..analysis.estimate_and_file_size import Estimate
+from ..analysis.estimate_from_sketch import estimate as estimate_of
 from ..errors import FigureError, ShrinkError, nearest, quoted
 from ..recipe_and_method_registry import Recipe
 from .canvas import FAINT, GRID, LINE, MUTED, Canvas

@@ -10,8 +10,8 @@ from typing import Any, TypeAlias
 
 from torch import nn
 
-from ..analysis.estimate import Estimate
-from ..analysis.estimate import estimate as estimate_of
+from ..analysis.estimate_and_file_size import Estimate
+from ..analysis.estimate_from_sketch import estimate as estimate_of
 from ..analysis.model_checksum import model_checksum
 from ..analysis.model_tensors import Source
 from ..analysis.sketch import Sketch

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from statistics import fmean, stdev
 from typing import Any
 
-from ..analysis.estimate import Estimate
+from ..analysis.estimate_and_file_size import Estimate
 from ..compressed_model import CompressedModel
 from ..errors import FigureError, a_type, quoted
 from ..evaluation.evaluate import Score

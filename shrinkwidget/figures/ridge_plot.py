@@ -9,7 +9,7 @@ from typing import Final
 
 import numpy as np
 
-from ..analysis.estimate import Estimate, LayerEstimate
+from ..analysis.estimate_and_file_size import Estimate, LayerEstimate
 from ..analysis.pruning_estimate import survivals
 from ..analysis.quantization_group_histograms import Floats
 from ..analysis.sketch import LayerSketch, Sketch, narrowed_to

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
-from ..analysis.estimate import Estimate
+from ..analysis.estimate_and_file_size import Estimate
 from ..recipe_and_method_registry import Recipe
 from .canvas import KEPT, MUTED, OUTLINE, PAPER
 from .chart import Area, Chart, drawn, model_figure_kind

@@ -17,8 +17,8 @@ import zstandard
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..analysis.file_structure_and_size import ENTROPY, FORMAT, ceil_div, group_count, has_16_bit_scales, has_zero_bytes
-from ..compression.encode_and_decode_layer import (
+from ..analysis.estimate_and_file_size import ENTROPY, FORMAT, ceil_div, group_count, has_16_bit_scales, has_zero_bytes
+from ..compression.encode_decode_and_pack import (
     EncodedTensor,
     scale_dtype,
     scale_words,

@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ..analysis.file_structure_and_size import (
+from ..analysis.estimate_and_file_size import (
     BFLOAT16,
     COMPRESSIBLE,
     ENTROPY,
@@ -56,7 +56,16 @@ from ..analysis.safetensors_header import (
     read_header_text,
     refuse_other_formats,
 )
-from ..compression.encode_and_decode_layer import EncodedTensor, decode, values_of, zero_codes
+from ..compression.encode_decode_and_pack import (
+    EncodedTensor,
+    PackedModel,
+    TensorRecord,
+    decode,
+    section_lengths,
+    unfolded_bytes,
+    values_of,
+    zero_codes,
+)
 from ..compression.narrow_modules import narrow_to
 from ..errors import FileError, ModelError, RecipeError, quoted
 from ..recipe_and_method_registry import Plan, Recipe
@@ -69,7 +78,7 @@ from .encodings import (
     scale_pieces,
     unpack_scales,
 )
-from .packed_file_writer import PackedModel, TensorRecord, file_crc, section_lengths, unfolded_bytes
+from .packed_file_writer import file_crc
 
 
 def read(path: str | os.PathLike[str], into: nn.Module | None = None) -> PackedModel:
@@ -249,7 +258,7 @@ def read_records(structure: str, recipe: Recipe) -> tuple[TensorRecord, ...]:
 def _described(item: Any, uncompressed_bits: int) -> tuple[TensorRecord, bool]:
     """Return the record of a tensor, still without a plan, and whether it is compressible.
 
-    It is described as ``[name, shape, dtype, flags, layout, alias…]``, most have no layout; see `describe`.
+    It is described as ``[name, shape, dtype, flags, layout, alias…]``, most have no layout; see `structure_item`.
     """
     parts = item if isinstance(item, list) else []
     # a layout begins with a number, an alias that is a list with its name

@@ -17,8 +17,7 @@ from typing import Any, Final, TypeAlias, cast
 
 from torch import nn
 
-from ..analysis.estimate import Estimate
-from ..analysis.file_structure_and_size import safetensors_bytes
+from ..analysis.estimate_and_file_size import Estimate, safetensors_bytes
 from ..analysis.model_summary import STYLE, aligned, bytes_text, exactly, html_rows
 from ..analysis.model_tensors import Source, open_model
 from ..analysis.run_model_and_count_macs import preserve_rng_state, profile_forward

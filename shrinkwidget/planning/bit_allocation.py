@@ -17,8 +17,8 @@ from typing import Any, Final, TypeAlias, cast
 
 import numpy as np
 
-from ..analysis.estimate import narrowed, uncompressed_bytes
-from ..analysis.file_structure_and_size import Ints, count_width, escaped_bytes, headers_bytes
+from ..analysis.estimate_and_file_size import Ints, count_width, escaped_bytes, headers_bytes, uncompressed_bytes
+from ..analysis.estimate_from_sketch import narrowed
 from ..analysis.sketch import LayerSketch, Sketch
 from ..errors import ArgumentError
 from ..recipe_and_method_registry import Keep, Kind, Override, Recipe, canonical_json

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Final
 
-from ..analysis.estimate import Estimate, compared
+from ..analysis.estimate_and_file_size import Estimate, compared
 from ..evaluation.evaluate import Score
 from ..performance.race import Race
 from ..recipe_and_method_registry import Recipe, layer_label

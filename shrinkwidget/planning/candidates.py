@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..analysis.estimate import Estimate
+from ..analysis.estimate_and_file_size import Estimate
 from ..analysis.model_tensors import copied, writer
 from ..analysis.parallel_tensor_ops import Watch, never
 from ..analysis.run_model_and_count_macs import call, device_of, eval_mode

@@ -9,7 +9,7 @@ from typing import Any, Final, Literal, overload
 import numpy as np
 from torch import nn
 
-from ..analysis.estimate import Estimate
+from ..analysis.estimate_and_file_size import Estimate
 from ..analysis.model_tensors import Source, copied
 from ..analysis.parallel_tensor_ops import Watch, never
 from ..analysis.sketch import Sketch

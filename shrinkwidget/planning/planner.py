@@ -12,8 +12,8 @@ import numpy as np
 from torch import nn
 
 from ..analysis.channel_families import Channels
-from ..analysis.estimate import Estimate, estimate, narrowed
-from ..analysis.file_structure_and_size import Ints, stored_bits
+from ..analysis.estimate_and_file_size import Estimate, Ints, stored_bits
+from ..analysis.estimate_from_sketch import estimate, narrowed
 from ..analysis.model_tensors import Source, Stated, open_model
 from ..analysis.parallel_tensor_ops import Watch, check, never
 from ..analysis.run_model_and_count_macs import eval_mode, profile_forward

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from ..analysis.estimate import assembled, layer_estimate, narrowed
+from ..analysis.estimate_and_file_size import assembled, layer_bytes, layer_estimate
+from ..analysis.estimate_from_sketch import narrowed
 from ..analysis.pruning_estimate import survivals
 from ..analysis.sketch import Sketch
 from ..recipe_and_method_registry import Recipe
@@ -19,8 +20,9 @@ def estimated_bytes(look: Sketch, recipe: Recipe) -> int:
     left, _ = narrowed(look, recipe)
     outcomes = survivals(left.layers, plans, recipe)
     layers = [
-        layer_estimate(layer, plan, layer.n if outcome is None else outcome.kept, 0.0, 0.0, 0.0)
+        layer_estimate(layer.name, layer.n, kept, layer_bytes(layer.matrix, kept, plan, layer.itemsize))
         for layer, plan, outcome in zip(left.layers, plans, outcomes, strict=True)
+        for kept in [layer.n if outcome is None else outcome.kept]
     ]
     return assembled(left, recipe, plans, layers).nbytes
 

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from ..analysis.model_tensors import rounded
-from ..compression.encode_and_decode_layer import EncodedTensor, LayerWeights, Levels, encoded_as, fit
+from ..compression.encode_decode_and_pack import EncodedTensor, LayerWeights, Levels, encoded_as, fit
 
 _BLOCK: Final = 128
 """Columns whose errors are passed on one by one; to the columns after them they go in one product (GPTQ, section 3)."""

@@ -13,16 +13,15 @@ from typing import Final, Literal, TypeAlias, Unpack, overload
 import torch
 from torch import Tensor, nn
 
-from ..analysis.file_structure_and_size import safetensors_bytes
+from ..analysis.estimate_and_file_size import safetensors_bytes
 from ..analysis.model_tensors import copied, open_model, writer
 from ..analysis.parallel_tensor_ops import Watch, never
 from ..analysis.run_model_and_count_macs import RandomState, profile_forward
 from ..analysis.sketch import Sketch, counted
 from ..argument_checks import public
 from ..compressed_model import CompressedModel, compress, compress_with_codes, narrowed_widths
-from ..compression.apply_recipe import SelectedLayer, select_layers
 from ..compression.channel_pruning import narrower
-from ..compression.encode_and_decode_layer import EncodedTensor, decode, encode_layer
+from ..compression.encode_decode_and_pack import EncodedTensor, SelectedLayer, decode, encode_layer, select_layers
 from ..errors import Cancelled, ModelError, ShrinkError, TrainingError, a_type
 from ..evaluation.batchnorm_statistics import (
     EXAMPLES,

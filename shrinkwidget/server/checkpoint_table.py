@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, TypeGuard
 
-from ..analysis.file_structure_and_size import ENTROPY, FILE_DTYPES, FORMAT, unfold_structure
+from ..analysis.estimate_and_file_size import ENTROPY, FILE_DTYPES, FORMAT, unfold_structure
 from ..analysis.gguf_header import GGUFArray, is_gguf, read_gguf_header
 from ..analysis.safetensors_header import DTYPE_BITS, CheckpointHeaders, SafetensorsHeader, read_checkpoint_headers
 from ..errors import FileError, quoted

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, TypeVar
 
 from .. import __version__
-from ..analysis.file_structure_and_size import FILE_DTYPES
+from ..analysis.estimate_and_file_size import FILE_DTYPES
 from ..analysis.gguf_header import is_gguf, read_gguf_header
 from ..analysis.safetensors_header import read_checkpoint_headers
 from ..errors import FileError, ModelError, ShrinkError, quoted
@@ -159,8 +159,8 @@ def _identities(path: str) -> list[tuple[object, ...]]:
 def _sketch(path: str, memory: int, out: Frames) -> None:
     import torch
 
-    from ..analysis.model_tensors import nothing_compressible
-    from ..analysis.sketch import layer_header, sketch_layer, structure_length, uncompressed_tensor, without_layers
+    from ..analysis.model_tensors import nothing_compressible, structure_length, uncompressed_tensor
+    from ..analysis.sketch import layer_header, sketch_layer, without_layers
     from ..analysis.viewed_checkpoint import open_to_look
 
     torch.set_num_threads(1)  # layers share the cores, as `parallel.each` has it

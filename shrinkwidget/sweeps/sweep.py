@@ -28,7 +28,7 @@ from ..analysis.dask_workers import (
     each_on_workers,
     require_dask,
 )
-from ..analysis.file_structure_and_size import safetensors_bytes
+from ..analysis.estimate_and_file_size import safetensors_bytes
 from ..analysis.model_checksum import model_checksum
 from ..analysis.model_tensors import copied, open_model
 from ..analysis.parallel_tensor_ops import Watch, check, never, single_threaded

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
-from ..analysis.file_structure_and_size import FILE_DTYPES
+from ..analysis.estimate_and_file_size import FILE_DTYPES
 from ..analysis.model_tensors import dtype_name
 from ..analysis.safetensors_checkpoint import SafetensorsFile
 from ..analysis.safetensors_header import open_plain_file, read_header_text

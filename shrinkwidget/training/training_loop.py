@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from ..analysis.file_structure_and_size import safetensors_bytes
+from ..analysis.estimate_and_file_size import safetensors_bytes
 from ..analysis.model_tensors import check_refused, copied, fill, open_model
 from ..analysis.parallel_tensor_ops import Watch, never
 from ..analysis.run_model_and_count_macs import (
@@ -32,8 +32,8 @@ from ..analysis.run_model_and_count_macs import (
     spare_normal_kept,
 )
 from ..compressed_model import CompressedModel, compress, finish_trained, narrowed_widths, trained_nbytes
-from ..compression.apply_recipe import encode_layers
 from ..compression.channel_pruning import ChannelRounds
+from ..compression.encode_decode_and_pack import encode_layers
 from ..compression.narrow_modules import narrow_to
 from ..compression.pruning_masks import keep_masks
 from ..errors import Cancelled, DataError, ShrinkError, TrainingError, reason

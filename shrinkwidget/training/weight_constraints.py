@@ -13,8 +13,7 @@ from torch.optim import Optimizer
 from ..analysis.model_tensors import ModelTensors, TensorEntry, open_model
 from ..analysis.parallel_tensor_ops import nearest
 from ..compressed_model import CompressedModel
-from ..compression.apply_recipe import uncompressed_value
-from ..compression.encode_and_decode_layer import Grid, LayerWeights, fit, layer_of, on_grid
+from ..compression.encode_decode_and_pack import Grid, LayerWeights, fit, layer_of, on_grid, uncompressed_value
 from ..errors import TrainingError
 from ..recipe_and_method_registry import Plan, Recipe
 

@@ -15,6 +15,7 @@ from ..analysis.run_model_and_count_macs import ForwardProfile, profile_forward
 from ..compressed_model import CompressedModel, compress
 from ..evaluation.batches import Batch
 from ..evaluation.evaluate import Score
+from ..files import save
 from ..recipe_and_method_registry import Recipe
 
 # A layer that trains multiplies once forward, once for its inputs' gradients and once for its weights'.
@@ -153,7 +154,7 @@ class TransferResult:
             >>> other.save("other.safetensors") == other.compressed.nbytes
             True
         """
-        return self.packed.save(path, entropy)
+        return save(self.packed, path, entropy)
 
     def __repr__(self) -> str:
         how = self.provenance if self.score is None else repr(self.score)

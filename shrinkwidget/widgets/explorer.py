@@ -20,7 +20,7 @@ from IPython.core.getipython import get_ipython
 from IPython.display import display
 from torch import nn
 
-from ..analysis.estimate import Estimate
+from ..analysis.estimate_and_file_size import Estimate
 from ..analysis.model_checksum import model_checksum
 from ..analysis.parallel_tensor_ops import in_forked_children, never
 from ..analysis.sketch import Sketch

@@ -13,16 +13,16 @@ import torch
 from torch import Tensor, nn
 
 from ..analysis.channel_families import Channels
-from ..analysis.estimate import Estimate, estimate
+from ..analysis.estimate_and_file_size import Estimate
+from ..analysis.estimate_from_sketch import estimate
 from ..analysis.model_checksum import ModelChecksum
-from ..analysis.model_tensors import ModelTensors, Source, Stated, copied, fill, open_model
+from ..analysis.model_tensors import ModelTensors, Source, Stated, copied, fill, open_model, plans_of
 from ..analysis.parallel_tensor_ops import each, never
 from ..analysis.run_model_and_count_macs import ForwardProfile, device_of, profile_forward
-from ..analysis.sketch import LayerSketch, Sketch, assembled, plans_of, sketch_layer, without_layers
+from ..analysis.sketch import LayerSketch, Sketch, assembled, sketch_layer, without_layers
 from ..compressed_model import CompressedModel, NarrowedWidths, compress, without_channels
-from ..compression.apply_recipe import decoded_state, encode_layers
 from ..compression.channel_pruning import channels
-from ..compression.encode_and_decode_layer import EncodedTensor
+from ..compression.encode_decode_and_pack import EncodedTensor, decoded_state, encode_layers, pack
 from ..errors import Cancelled, DataError, ModelError, NoEstimateError, RecipeError, ShrinkError, a_type, sentence
 from ..evaluation.batches import first_example, prepared, raw_batches, read_in_thread, refuse_no_data
 from ..evaluation.batchnorm_statistics import (
@@ -40,7 +40,7 @@ from ..evaluation.predictions_and_labels import LabelRules
 from ..evaluation.sensitivity import BITS, SPARSITIES, Kind, Sensitivity, sensitivity_steps
 from ..exports import Exported
 from ..exports.exporter import Progress
-from ..files import pack
+from ..files import entropy_coded_bytes
 from ..performance.race import RaceRun, race
 from ..recipe_and_method_registry import Importance, Recipe, kinds
 from ..recipe_and_method_registry import Kind as RecipeKind
@@ -345,7 +345,7 @@ class ExplorerSession:
         figures = self.exact(recipe, cancelled)
         if figures.nbytes_entropy_coded is None:
             packed = pack(self._base(recipe).weights, recipe, self._encode(recipe, cancelled))
-            figures = replace(figures, nbytes_entropy_coded=packed.nbytes_entropy_coded)
+            figures = replace(figures, nbytes_entropy_coded=entropy_coded_bytes(packed))
             _remember(self._exact, _key(recipe), figures)
         return figures
 

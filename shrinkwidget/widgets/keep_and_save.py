@@ -10,11 +10,12 @@ from typing import Any, Final
 
 from IPython.core.getipython import get_ipython
 
-from ..analysis.file_structure_and_size import ENTROPY, FORMAT
+from ..analysis.estimate_and_file_size import ENTROPY, FORMAT
 from ..analysis.safetensors_header import read_safetensors_header
 from ..compressed_model import CompressedModel
 from ..errors import FileError, ShrinkError, a_type, quoted
 from ..figures.formatting import recipe_sentence
+from ..files import file_parts
 from ..recipe_and_method_registry import Recipe
 
 PLAIN: Final = "no retraining"
@@ -69,7 +70,7 @@ def save_to(path: object, compressed: CompressedModel, entropy: bool, replace: b
         there = target.exists()
         if there and not (target.is_file() and is_packed(target)):
             raise FileError(f"{quoted(target)} exists and is not a file of shrinkwidget: choose another name")
-        if there and not replace and not _holds(target, compressed.packed.parts(entropy)):
+        if there and not replace and not _holds(target, file_parts(compressed.packed, entropy)):
             raise Exists(f"{target.name} exists already: {target.stat().st_size:,} bytes{_recipe_in(target)}")
     except (OSError, ValueError) as error:
         if isinstance(error, ShrinkError):
@@ -100,7 +101,7 @@ def alike(there: CompressedModel, new: CompressedModel) -> bool:
         return True
     if there.provenance != new.provenance or there.nbytes != new.nbytes:
         return False
-    return all(bytes(a) == bytes(b) for a, b in zip(there.packed.parts(), new.packed.parts(), strict=True))
+    return all(bytes(a) == bytes(b) for a, b in zip(file_parts(there.packed), file_parts(new.packed), strict=True))
 
 
 def _holds(path: Path, parts: list[Any]) -> bool:

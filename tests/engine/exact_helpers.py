@@ -6,11 +6,10 @@ from collections.abc import Callable, Iterator
 
 from torch import Tensor
 
-from shrinkwidget.analysis.estimate import Estimate
+from shrinkwidget.analysis.estimate_and_file_size import Estimate
 from shrinkwidget.analysis.model_tensors import ModelTensors, TensorEntry
 from shrinkwidget.analysis.sketch import Sketch, counted
-from shrinkwidget.compression.apply_recipe import encode_layers, select_layers
-from shrinkwidget.compression.encode_and_decode_layer import fit, on_grid
+from shrinkwidget.compression.encode_decode_and_pack import encode_layers, fit, on_grid, select_layers
 from shrinkwidget.recipe_and_method_registry import Recipe
 
 

@@ -13,12 +13,12 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from shrinkwidget.analysis.file_structure_and_size import SECTIONS, header_text
+from shrinkwidget.analysis.estimate_and_file_size import SECTIONS, header_text
 from shrinkwidget.analysis.model_tensors import Source, open_model
-from shrinkwidget.analysis.quantization_group_histograms import NM_PATTERNS
-from shrinkwidget.compression.encode_and_decode_layer import quantize
+from shrinkwidget.analysis.parallel_tensor_ops import NM_PATTERNS
+from shrinkwidget.compression.encode_decode_and_pack import PackedModel, pack, quantize
 from shrinkwidget.compression.pruning_masks import keep_masks
-from shrinkwidget.files import PackedModel, pack
+from shrinkwidget.files import save
 from shrinkwidget.files.packed_file_writer import file_crc
 from shrinkwidget.methods import Uniform
 from shrinkwidget.recipe_and_method_registry import Keep, Recipe
@@ -146,5 +146,5 @@ def describing(value: object) -> str:
 def saved(folder: Path, source: Source, recipe: Recipe, entropy: bool = False) -> Path:
     """Return the path of a packed model."""
     path = folder / ("small-z.safetensors" if entropy else "small.safetensors")
-    packed(source, recipe).save(path, entropy=entropy)
+    save(packed(source, recipe), path, entropy)
     return path

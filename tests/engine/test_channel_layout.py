@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import shrinkwidget as sw
-from shrinkwidget.analysis.file_structure_and_size import fold_structure
+from shrinkwidget.analysis.estimate_and_file_size import fold_structure
 from shrinkwidget.analysis.model_tensors import Layout, layouts, open_model
 from shrinkwidget.analysis.sketch import Sketch
 from shrinkwidget.errors import FileError, ModelError

@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from torch.nn.utils import prune
 
 from shrinkwidget import demo
-from shrinkwidget.analysis.estimate import estimate
+from shrinkwidget.analysis.estimate_from_sketch import estimate
 from shrinkwidget.analysis.model_tensors import ModelTensors, copied_without, open_model
 from shrinkwidget.analysis.sketch import sketch
 from shrinkwidget.compressed_model import CompressedModel, compress, load
-from shrinkwidget.compression.apply_recipe import decoded_state, encode_layers
+from shrinkwidget.compression.encode_decode_and_pack import decoded_state, encode_layers
 from shrinkwidget.errors import FileError, ModelError, RecipeError
 from shrinkwidget.recipe_and_method_registry import Keep, Recipe
 

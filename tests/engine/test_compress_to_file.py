@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 import shrinkwidget as sw
 from shrinkwidget.analysis.safetensors_checkpoint import SafetensorsFile
-from shrinkwidget.compression import apply_recipe
-from shrinkwidget.compression.encode_and_decode_layer import encode_layer
+from shrinkwidget.compression import encode_decode_and_pack as apply_recipe  # MODULE
+from shrinkwidget.compression.encode_decode_and_pack import encode_layer
 from shrinkwidget.errors import FileError, ModelError
 from shrinkwidget.recipe_and_method_registry import Recipe
 

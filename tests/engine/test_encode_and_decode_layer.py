@@ -15,7 +15,7 @@ from torch import Tensor
 
 from shrinkwidget.analysis.model_tensors import TensorEntry, open_model
 from shrinkwidget.analysis.parallel_tensor_ops import nearest
-from shrinkwidget.compression.encode_and_decode_layer import EncodedTensor, decode, dense_codes, quantize
+from shrinkwidget.compression.encode_decode_and_pack import EncodedTensor, decode, dense_codes, quantize
 from shrinkwidget.compression.quantizers.kmeans import codebook_of
 from shrinkwidget.methods import KMeans, Uniform, Unstructured
 from shrinkwidget.recipe_and_method_registry import Plan
@@ -309,7 +309,7 @@ def test_the_size_of_pieces_makes_no_difference(shape: tuple[int, int], monkeypa
         for span in ("absmax", "mse", 95.0)
     ]
     whole = [decode(quantize(entry, keep, plan)) for plan in plans]
-    monkeypatch.setattr("shrinkwidget.compression.encode_and_decode_layer.chunk_size", lambda _device: 100)
+    monkeypatch.setattr("shrinkwidget.compression.encode_decode_and_pack.chunk_size", lambda _device: 100)
     for plan, expected in zip(plans, whole, strict=True):
         assert torch.equal(decode(quantize(entry, keep, plan)), expected), plan
 

@@ -10,7 +10,8 @@ import torch
 
 import shrinkwidget as sw
 from shrinkwidget.analysis.parallel_tensor_ops import never
-from shrinkwidget.compression import apply_recipe, pruning_masks
+from shrinkwidget.compression import encode_decode_and_pack as apply_recipe  # MODULE
+from shrinkwidget.compression import pruning_masks
 from shrinkwidget.recipe_and_method_registry import Recipe
 from shrinkwidget.widgets.explorer_backend import ExplorerSession
 

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 import shrinkwidget as sw
-from shrinkwidget.analysis.estimate import Estimate, estimate
+from shrinkwidget.analysis.estimate_and_file_size import Estimate
+from shrinkwidget.analysis.estimate_from_sketch import estimate
 from shrinkwidget.analysis.model_tensors import ModelTensors, open_model
 from shrinkwidget.analysis.sketch import Sketch, sketch
 from shrinkwidget.errors import RecipeError

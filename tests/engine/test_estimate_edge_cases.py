@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from shrinkwidget.analysis.estimate import estimate
+from shrinkwidget.analysis.estimate_from_sketch import estimate
 from shrinkwidget.analysis.model_tensors import open_model
-from shrinkwidget.analysis.quantization_group_histograms import NM_PATTERNS
+from shrinkwidget.analysis.parallel_tensor_ops import NM_PATTERNS
 from shrinkwidget.analysis.sketch import Sketch, sketch
 from shrinkwidget.methods import Uniform
 from shrinkwidget.recipe_and_method_registry import BITS, Recipe

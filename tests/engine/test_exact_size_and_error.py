@@ -12,11 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from shrinkwidget.analysis.estimate import estimate
+from shrinkwidget.analysis.estimate_from_sketch import estimate
 from shrinkwidget.analysis.model_tensors import ModelTensors, open_model
 from shrinkwidget.analysis.sketch import Sketch, sketch
-from shrinkwidget.compression.apply_recipe import encode_layers
-from shrinkwidget.compression.encode_and_decode_layer import decode
+from shrinkwidget.compression.encode_decode_and_pack import decode, encode_layers
 from shrinkwidget.errors import Cancelled, ModelError
 from shrinkwidget.recipe_and_method_registry import Keep, Recipe
 

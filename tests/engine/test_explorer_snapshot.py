@@ -19,7 +19,8 @@ from PIL import Image
 from torch import nn
 
 from shrinkwidget.analysis.chart_distribution import effective
-from shrinkwidget.analysis.estimate import Estimate, estimate
+from shrinkwidget.analysis.estimate_and_file_size import Estimate
+from shrinkwidget.analysis.estimate_from_sketch import estimate
 from shrinkwidget.analysis.pruning_estimate import survivals
 from shrinkwidget.analysis.sketch import Sketch, sketch
 from shrinkwidget.figures.canvas import Canvas, Snapshot

@@ -9,7 +9,7 @@ import pytest
 from torch import nn
 
 import shrinkwidget as sw
-from shrinkwidget.analysis.estimate import estimate
+from shrinkwidget.analysis.estimate_from_sketch import estimate
 from shrinkwidget.analysis.sketch import sketch
 from shrinkwidget.figures.formatting import compared_size_text, interval_text, recipe_label
 

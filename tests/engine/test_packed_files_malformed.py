@@ -23,8 +23,9 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import Tensor
 
+from shrinkwidget.compression.encode_decode_and_pack import PackedModel
 from shrinkwidget.errors import FileError
-from shrinkwidget.files import PackedModel, read
+from shrinkwidget.files import file_parts, read
 from shrinkwidget.files.packed_file_writer import file_crc
 from shrinkwidget.recipe_and_method_registry import Keep, Recipe
 
@@ -35,7 +36,7 @@ CODEBOOK = Recipe(sparsity=0.95, bits=2, quantizer="kmeans", layers={"table": Ke
 
 
 def data_of(model: PackedModel, entropy: bool) -> bytes:
-    return b"".join(bytes(part) for part in model.parts(entropy))
+    return b"".join(bytes(part) for part in file_parts(model, entropy))
 
 
 @pytest.fixture(scope="module", params=["plain", "entropy", "codebook"])

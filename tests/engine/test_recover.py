@@ -13,8 +13,7 @@ from torch import Tensor, nn
 import shrinkwidget as sw
 from shrinkwidget.analysis.model_tensors import open_model
 from shrinkwidget.analysis.sketch import counted
-from shrinkwidget.compression.apply_recipe import select_layers
-from shrinkwidget.compression.encode_and_decode_layer import decode, quantize
+from shrinkwidget.compression.encode_decode_and_pack import decode, quantize, select_layers
 from shrinkwidget.evaluation.calibration import CalibrationRun
 from shrinkwidget.recovery import recover as recover_module
 from shrinkwidget.recovery.error_compensation import SingularMomentsError, compensate

@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from safetensors.numpy import load
 from torch import Tensor, nn
 
+from shrinkwidget.analysis.parallel_tensor_ops import NM_PATTERNS
 from shrinkwidget.analysis.quantization_group_histograms import (
     ATOM,
     BINS,
     GRANULARITIES,
     HIGH,
     LOW,
-    NM_PATTERNS,
     RATIOS,
     bin_of,
     coprime_step,

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 import shrinkwidget as sw
-from shrinkwidget.analysis.estimate import Estimate
+from shrinkwidget.analysis.estimate_and_file_size import Estimate
 from shrinkwidget.analysis.sketch import Sketch
 from shrinkwidget.figures.canvas import ACCURACY, DENSE, GRID, INK, KEPT, MUTED, OUTLINE
 from shrinkwidget.figures.explorer_snapshot import MARGIN, describe, explorer_snapshot

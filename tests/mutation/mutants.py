@@ -108,7 +108,7 @@ MUTANTS: Final = (
     Mutant("pruning: one weight too few", "shrinkwidget/analysis/pruning_estimate.py",
            "if k := round(recipe.sparsity * sum(layer.n for layer in ranked)):",
            "if k := max(0, round(recipe.sparsity * sum(layer.n for layer in ranked)) - 1):", ("estimate",)),
-    Mutant("SQNR: twenty for ten, in Python", "shrinkwidget/analysis/estimate.py",
+    Mutant("SQNR: twenty for ten, in Python", "shrinkwidget/analysis/estimate_from_sketch.py",
            "10 * math.log10(signal / noise)", "20 * math.log10(signal / noise)", ("estimate",)),
     Mutant("metric: shares that nobody called so", "shrinkwidget/evaluation/metrics.py",
            'bool(getattr(function, "percent", False))', 'bool(getattr(function, "percent", True))', ("metrics",)),

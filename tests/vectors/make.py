@@ -21,7 +21,8 @@ import torch
 from torch import nn
 
 from shrinkwidget.analysis.chart_distribution import effective, original, survivors
-from shrinkwidget.analysis.estimate import Estimate, estimate
+from shrinkwidget.analysis.estimate_and_file_size import Estimate
+from shrinkwidget.analysis.estimate_from_sketch import estimate
 from shrinkwidget.analysis.pruning_estimate import survivals
 from shrinkwidget.analysis.sketch import Sketch, narrowed_to, sketch
 from shrinkwidget.compression.channel_pruning import narrower

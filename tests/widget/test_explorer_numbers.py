@@ -18,7 +18,7 @@ from playwright.sync_api import BrowserContext, expect
 from torch import nn
 
 import shrinkwidget as sw
-from shrinkwidget.analysis.estimate import Estimate, LayerEstimate
+from shrinkwidget.analysis.estimate_and_file_size import Estimate, LayerEstimate
 from shrinkwidget.figures.formatting import bytes_text, decibels_text, share_text, times_text, weight_text
 from shrinkwidget.recipe_and_method_registry import layer_label
 from shrinkwidget.widgets.explorer import Explorer

@@ -15,7 +15,7 @@ from torch import Tensor
 import shrinkwidget as sw
 from shrinkwidget import recipe_and_method_registry as kinds  # MODULE
 from shrinkwidget.analysis.parallel_tensor_ops import nearest
-from shrinkwidget.compression.encode_and_decode_layer import Grid, LayerWeights, Piece
+from shrinkwidget.compression.encode_decode_and_pack import Grid, LayerWeights, Piece
 from shrinkwidget.widgets.explorer import Explorer
 
 from .standalone_page import BarePage

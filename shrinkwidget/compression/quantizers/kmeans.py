@@ -15,7 +15,7 @@ from ...analysis.pruning_estimate import PruningOutcome
 from ...analysis.quantization_estimate import Moments, Parts, codebook_noise, reach, signed
 from ...analysis.sketch import LayerSketch, bucket_edges
 from ...recipe_and_method_registry import Plan, Quantizer, register
-from ..encode_and_decode_layer import Grid, LayerWeights, Piece
+from ..encode_decode_and_pack import Grid, LayerWeights, Piece
 
 ITERATIONS: Final = 300
 """Most iterations of Lloyd's algorithm; few bits converge long before."""

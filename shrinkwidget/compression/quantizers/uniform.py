@@ -17,7 +17,7 @@ from ...analysis.pruning_estimate import PruningOutcome
 from ...analysis.quantization_estimate import CLIP_STEPS, CLIPS, UniformPlan, one_bit_capture, uniform_noise
 from ...analysis.sketch import LayerSketch
 from ...recipe_and_method_registry import Choice, Number, Plan, Quantizer, register, setting
-from ..encode_and_decode_layer import Grid, LayerWeights, Piece, as_stored, column
+from ..encode_decode_and_pack import Grid, LayerWeights, Piece, as_stored, column
 
 _SEVERAL: Final = (2, 3, 4, 5, 6, 7, 8)
 _SIGN: Final = "1 bit is a sign: it has no range"

@@ -1,33 +1,56 @@
-"""One layer to codes and back: its quantizer fits a grid to the survivors, rounds them, and decodes them again.
-
-From top to bottom: how weights share scales, a layer as weights and as codes, encoding, decoding, and scales as a file
-holds them (docs/format.md). The file itself is written in `files`.
-"""
+"""Weights to codes and back: of one layer, of all layers of a model by a recipe, and as a packed file holds them."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Final
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from ..analysis.file_structure_and_size import has_16_bit_scales, has_zero_bytes, has_zero_points
+from ..analysis.estimate_and_file_size import (
+    SECTIONS,
+    Estimate,
+    LayerBytes,
+    LayerEstimate,
+    assembled,
+    count_width,
+    fold_structure,
+    has_16_bit_scales,
+    has_zero_bytes,
+    has_zero_points,
+    header_bytes,
+    layer_bytes,
+    layer_estimate,
+    stored_bits,
+    structure_item,
+)
 from ..analysis.model_tensors import (
+    FIRST,
+    ModelTensors,
     TensorEntry,
     TensorSpec,
+    Write,
     dtype_name,
+    half_is_bfloat16,
     needs_bfloat16,
+    overview,
     peak,
     rounded,
     stored_dtype,
+    structure_length,
     where_float64_is,
 )
 from ..analysis.parallel_tensor_ops import (
+    Watch,
     chunk_size,
+    chunks,
+    count_true,
+    each,
     energy,
     packed_bits,
     scatter_,
@@ -37,8 +60,11 @@ from ..analysis.parallel_tensor_ops import (
     zeroed,
 )
 from ..analysis.run_model_and_count_macs import describe
-from ..errors import MethodError, quoted
-from ..recipe_and_method_registry import Granularity, Plan, Quantizer, doing, layer_label
+from ..analysis.safetensors_checkpoint import DTYPES
+from ..analysis.sketch import Sketch, counted
+from ..errors import FileError, MethodError, quoted
+from ..recipe_and_method_registry import Granularity, Plan, Quantizer, Recipe, doing, layer_label
+from .pruning_masks import Selection, changed, selections
 
 
 @dataclass(frozen=True, slots=True)
@@ -641,3 +667,310 @@ def split_words(words: Tensor, plan: Plan) -> tuple[Tensor, Tensor | None]:
 def _spare_bits(plan: Plan) -> int:
     """Return how many bits of a float16 pattern, beside its sign, give way to a zero point in the same word."""
     return plan.bits - 1 if has_zero_points(plan) and not has_zero_bytes(plan, 2) else 0
+
+
+# ---- all layers of a model, by a recipe ----
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SelectedLayer:
+    """One layer with its plan, and which of its weights survive."""
+
+    entry: TensorEntry
+    plan: Plan
+    selection: Selection
+
+    def weights(self) -> LayerWeights:
+        """Return the weights with their survivors marked, ready for rounding.
+
+        Raises:
+            ModelError: if not as many weights survive as the sketch says.
+        """
+        keep = self.selection.mask(self.entry.rows()) if self.selection.kept < self.entry.numel else None
+        if keep is not None and count_true(keep) != self.selection.kept:
+            raise changed(self.entry.name)
+        return layer_of(self.entry, keep, self.plan)
+
+
+def select_layers(
+    weights: ModelTensors,
+    recipe: Recipe,
+    known: Sketch | None = None,
+    cancelled: Watch | None = None,
+    pruned: bool = False,
+) -> list[SelectedLayer]:
+    """Return every compressible layer with its plan and survivors; see `selections`."""
+    chosen = selections(weights, recipe, known, cancelled, pruned)
+    return [SelectedLayer(*item) for item in zip(weights.layers, weights.plans(recipe), chosen, strict=True)]
+
+
+def encode_layers(
+    weights: ModelTensors,
+    recipe: Recipe,
+    known: Sketch | None = None,
+    cancelled: Watch | None = None,
+    write: Write | None = None,
+    pruned: bool = False,
+    given: Mapping[str, EncodedTensor] = MappingProxyType({}),
+) -> tuple[dict[str, EncodedTensor], Estimate]:
+    """Return the codes of every compressible layer that is not under Keep, by name, and the exact figures.
+
+    Nothing in the codes shares memory with the model. The effective weights, decoded for the figures, are given to
+    `write` under the layer's name, from any thread. `pruned`: see `selections`. `given`: layers, by name, whose codes
+    were chosen already, for the same masks.
+
+    Raises:
+        Cancelled: as soon as `cancelled`, polled between layers, says so.
+        RecipeError: if an override matches no layer.
+        ModelError: for NaN or infinite weights, and for weights that changed since they were sketched.
+    """
+    if known is None and not pruned:
+        known = counted(weights)
+    chosen = select_layers(weights, recipe, known, cancelled, pruned)
+    encoded, figures = {}, []
+    for codes, figure in encode_one_by_one(weights, chosen, cancelled, write, given):
+        if codes is not None:
+            encoded[codes.name] = codes
+        figures.append(figure)
+    about = known or overview(weights, structure_length(weights))
+    return encoded, assembled(about, recipe, [layer.plan for layer in chosen], figures, exact=True)
+
+
+def encode_one_by_one(
+    weights: ModelTensors,
+    chosen: Sequence[SelectedLayer],
+    cancelled: Watch | None = None,
+    write: Write | None = None,
+    given: Mapping[str, EncodedTensor] = MappingProxyType({}),
+) -> Iterator[tuple[EncodedTensor | None, LayerEstimate]]:
+    """Yield the codes of every selected layer, None under Keep, and its exact figures; see `encode_layers`.
+
+    A few layers are encoded ahead of the one that is taken.
+    """
+
+    def one(layer: SelectedLayer) -> tuple[EncodedTensor | None, float, float]:
+        if layer.plan.keep:
+            flat = where_float64_is(layer.entry.load()).reshape(-1)
+            return None, sum(energy(working(piece)) for piece in chunks(flat)), 0.0
+        if layer.entry.name in given:
+            done = encoded_already(layer.weights(), given[layer.entry.name])
+        else:
+            done = encode_layer(layer.weights(), want_effective=write is not None)
+        if write is not None and done.effective is not None:
+            write(layer.entry.name, done.effective)
+        return done.encoded, done.signal, done.noise
+
+    for layer, (codes, signal, noise) in zip(chosen, each(one, chosen, cancelled, weights.on_gpu), strict=True):
+        entry, kept = layer.entry, layer.selection.kept
+        if not math.isfinite(signal):  # those of a sketch are: they have changed since
+            raise changed(entry.name)
+        size = layer_bytes(entry.matrix, kept, layer.plan, entry.dtype.itemsize)
+        yield codes, layer_estimate(entry.name, entry.numel, kept, size, layer.selection.threshold, signal, noise)
+
+
+def decoded_state(
+    weights: ModelTensors, recipe: Recipe, encoded: Mapping[str, EncodedTensor], cancelled: Watch | None = None
+) -> Iterator[tuple[str, Tensor]]:
+    """Yield every saved tensor as the file would load it, from the codes of `encode_layers`. One of its names.
+
+    Raises:
+        Cancelled: as soon as `cancelled` says so.
+    """
+    items = list(encoded.values())
+    yield from zip(encoded, each(decode, items, cancelled, weights.on_gpu), strict=True)
+    for entry in weights.layers:
+        if entry.name not in encoded:
+            yield entry.name, entry.load()
+    for entry in weights.uncompressed:
+        yield entry.name, uncompressed_value(entry, recipe.uncompressed_bits)
+
+
+def uncompressed_value(entry: TensorEntry, bits: int) -> Tensor:
+    """Return a tensor that is not compressed as `bits` bits leave it, in its own dtype."""
+    tensor = entry.load()
+    wide = tensor.dtype in (torch.float32, torch.float64)
+    halved = wide and bits == 16 and needs_bfloat16(tensor.dtype, peak(tensor))
+    return rounded(tensor, stored_dtype(tensor.dtype, bits, halved)).to(tensor.dtype)
+
+
+# ---- what a packed file holds ----
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class TensorRecord(TensorSpec):
+    """The place of one tensor in a packed file: what it is, and what the recipe asked of it (None: uncompressed).
+
+    `bfloat16` tells whether its 16-bit form is bfloat16. Of what is uncompressed the `layout` is not stored.
+    """
+
+    bfloat16: bool
+    plan: Plan | None
+    uncompressed_bits: int
+
+    @property
+    def encoded(self) -> Plan | None:
+        """The plan, where the tensor is stored as codes; None where it is stored as it is."""
+        return None if self.plan is None or self.plan.keep else self.plan
+
+    @property
+    def stored_dtype(self) -> torch.dtype:
+        """The dtype of its stored values: of plain codes (16 and 32 bits), or of the tensor left uncompressed."""
+        if self.plan is None:
+            return stored_dtype(self.dtype, self.uncompressed_bits, self.bfloat16)
+        return self.dtype if self.plan.keep else stored_dtype(self.dtype, self.plan.bits, self.bfloat16)
+
+    @property
+    def bits(self) -> int:
+        """Bits per code of a coded tensor."""
+        return stored_bits(self.plan.bits, self.dtype.itemsize) if self.plan else 8 * self.stored_dtype.itemsize
+
+    def nbytes(self, kept: int) -> LayerBytes:
+        """Return the bytes of the tensor in a plain packed file, `kept` of its weights being kept."""
+        if self.plan is None:
+            return LayerBytes(0, 0, 0, as_is=self.numel * self.stored_dtype.itemsize, dense=True)
+        return layer_bytes(self.matrix, kept, self.plan, self.dtype.itemsize)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PackedModel:
+    """Everything a packed file says: the recipe, and each saved tensor's place and content.
+
+    `stored` holds, beside each record, the layer's codes or the uncompressed tensor in the dtype it is stored in;
+    `kept` how many weights each tensor keeps: all, where it is not coded. `structure` is the text that describes all
+    records.
+    """
+
+    recipe: Recipe
+    structure: str
+    records: tuple[TensorRecord, ...]
+    kept: tuple[int, ...]
+    stored: Sequence[EncodedTensor | Tensor]
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of its file, to the byte, from counts alone."""
+        lengths = section_lengths(self.records, self.kept)
+        body = sum(lengths.values()) - lengths["counts"]
+        return header_bytes(self.recipe.to_json(), len(self.structure), lengths) + body
+
+    def items(self) -> Iterator[tuple[TensorRecord, EncodedTensor | Tensor]]:
+        """Yield each tensor's record and content, in model order."""
+        return zip(self.records, self.stored, strict=True)
+
+    def tensors(self) -> Iterator[tuple[TensorRecord, Tensor]]:
+        """Yield each tensor's record and effective values, in the model's own dtype, one at a time."""
+        for record, item in self.items():
+            yield record, decode(item) if isinstance(item, EncodedTensor) else item.to(record.dtype)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return all tensors by name; the names of tied weights share one tensor, as each looks at it."""
+        return {name: record.seen_as(name, tensor) for record, tensor in self.tensors() for name in record.names}
+
+    def uncoded(self) -> dict[str, Tensor]:
+        """Return those of `state_dict` that are not coded."""
+        plain = [
+            (record, item.to(record.dtype)) for record, item in self.items() if not isinstance(item, EncodedTensor)
+        ]
+        return {name: record.seen_as(name, tensor) for record, tensor in plain for name in record.names}
+
+
+def pack(weights: ModelTensors, recipe: Recipe, encoded: Mapping[str, EncodedTensor]) -> PackedModel:
+    """Return the packed model, given the codes of every compressible layer that is not under `Keep`, by name.
+
+    Raises:
+        FileError: for a tensor that no packed file can hold.
+        RecipeError: if an override matches no layer.
+    """
+    records = records_of(weights, recipe)
+    kept = tuple(encoded[record.name].kept if record.encoded else record.numel for record in records)
+    stored = tuple(
+        encoded[record.name] if record.encoded else as_stored_whole(entry, record)
+        for record, entry in zip(records, weights.saved, strict=True)
+    )
+    return PackedModel(recipe, structure_of(records), records, kept, stored)
+
+
+def records_of(
+    weights: ModelTensors, recipe: Recipe, peaks: Mapping[str, float] = MappingProxyType({})
+) -> tuple[TensorRecord, ...]:
+    """Return the places of all saved tensors of a model; `peaks` are largest magnitudes, by name, where known.
+
+    Raises:
+        FileError: for a tensor that no packed file can hold.
+        RecipeError: if an override matches no layer.
+    """
+    # the same order everywhere, that of the model: records, plans, codes and sections are told apart by nothing else
+    plans = iter(recipe.resolve(entry.name for entry in weights.saved if entry.compressible))
+    records = []
+    for entry in weights.saved:
+        if dtype_name(entry.dtype) not in DTYPES:
+            raise FileError(
+                f"no packed file can hold this model: {quoted(entry.name)} is {dtype_name(entry.dtype)}; convert it to "
+                f"a float type"
+            )
+        records.append(
+            TensorRecord(
+                entry.name,
+                entry.shape,
+                entry.dtype,
+                entry.layout if entry.compressible else FIRST,
+                entry.aliases,
+                entry.views,
+                bfloat16=half_is_bfloat16(entry, peaks.get(entry.name)),
+                plan=next(plans) if entry.compressible else None,
+                uncompressed_bits=recipe.uncompressed_bits,
+            )
+        )
+    return tuple(records)
+
+
+def packed_bytes(weights: ModelTensors, recipe: Recipe) -> int:
+    """Return the bytes of the file of a network that was trained under the masks of a recipe, from counts alone.
+
+    Raises:
+        FileError: for a tensor that no packed file can hold.
+    """
+    records = records_of(weights, recipe)
+    kept = {layer.entry.name: layer.selection.kept for layer in select_layers(weights, recipe, pruned=True)}
+    for entry, record in zip(weights.saved, records, strict=True):
+        if not record.encoded:
+            as_stored_whole(entry, record)
+    counts = tuple(kept[record.name] if record.encoded else record.numel for record in records)
+    return PackedModel(recipe, structure_of(records), records, counts, ()).nbytes
+
+
+def structure_of(records: Iterable[TensorRecord]) -> str:
+    """Return the text that describes all records."""
+    return fold_structure([structure_item(record, record.plan is not None, record.bfloat16) for record in records])
+
+
+def as_stored_whole(entry: TensorEntry, record: TensorRecord) -> Tensor:
+    """Return a tensor that is not coded in the dtype it is stored in.
+
+    Raises:
+        FileError: for a sparse one.
+    """
+    tensor = entry.load()
+    if tensor.layout != torch.strided:
+        raise FileError(
+            f"cannot save {quoted(entry.name)}: it is stored as {tensor.layout}; make it dense with .to_dense()"
+        )
+    return rounded(tensor, record.stored_dtype)
+
+
+def section_lengths(records: Sequence[TensorRecord], kept: Sequence[int]) -> dict[str, int]:
+    """Return the bytes of the five sections of a plain file."""
+    lengths = dict.fromkeys(SECTIONS, 0)
+    for record, k in zip(records, kept, strict=True):
+        layer = record.nbytes(k)
+        lengths["counts"] += count_width(record.numel) if record.encoded else 0
+        lengths["codes"] += layer.codes
+        lengths["mask"] += layer.mask
+        lengths["scales"] += layer.scales
+        lengths["rest"] += layer.as_is
+    return lengths
+
+
+def unfolded_bytes(records: Sequence[TensorRecord], kept: Sequence[int]) -> int:
+    """Return the bytes a reader of the file needs, about: the plain sections and the dense tensors."""
+    return sum(section_lengths(records, kept).values()) + sum(s.numel * s.dtype.itemsize for s in records)

@@ -1,4 +1,4 @@
-"""What files hold and how many bytes that takes: the header of a packed one, and docs/format.md as arithmetic.
+"""What a recipe makes of a model, in bytes and in error: what files hold and take, docs/format.md as arithmetic.
 
 Nothing here needs torch or numpy: Jupyter's server reads headers, too.
 """
@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 from .. import strict_json
 from ..errors import FileError, ModelError, quoted
+from ..recipe_and_method_registry import Granularity, Plan, Recipe, layer_label
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from ..recipe_and_method_registry import Granularity, Plan
-    from .model_tensors import TensorSpec
+    from .model_tensors import ModelOverview, TensorSpec
 
 Ints: TypeAlias = "NDArray[np.int64]"
 T = TypeVar("T", int, "Ints")
@@ -72,7 +72,7 @@ def header_text(recipe_json: str, structure: str, lengths: Mapping[str, int], cr
     return text + b" " * (-len(text) % 8)
 
 
-def describe(tensor: TensorSpec, compressible: bool, bfloat16: bool) -> list[object]:
+def structure_item(tensor: TensorSpec, compressible: bool, bfloat16: bool) -> list[object]:
     """Return ``[name, shape, dtype, flags, aliases…]`` of one tensor; before its aliases its layout, if it has one.
 
     An alias that looks at the tensor otherwise is ``[name, axes, shape]``.
@@ -310,3 +310,221 @@ def safetensors_bytes(tensors: Iterable[TensorSpec]) -> int:
         header[tensor.name] = {"dtype": code, "shape": list(tensor.shape), "data_offsets": [start, end]}
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     return 8 + 8 * ceil_div(len(text), 8) + end
+
+
+# ---- what a recipe makes of a model ----
+
+
+_FIELDS = ("kept", "threshold", "signal", "noise", "codes", "mask", "scales", "as_is")
+
+
+@dataclass(frozen=True, slots=True)
+class LayerEstimate:
+    """What a recipe makes of one layer of n weights.
+
+    `kept`: weights that survive pruning. `threshold`: magnitude below which weights are pruned (0 where no threshold
+    decides). `signal`: Σ w². `noise`: Σ (w − effective w)². Then bytes in the packed file: `codes`, `mask`, `scales`
+    (codebooks and zero points with them), and `as_is` for a layer under Keep.
+    """
+
+    name: str
+    n: int
+    kept: int
+    threshold: float
+    signal: float
+    noise: float
+    codes: int
+    mask: int
+    scales: int
+    as_is: int
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of this layer in the packed file, without its share of the header."""
+        return self.codes + self.mask + self.scales + self.as_is
+
+    @property
+    def sparsity(self) -> float:
+        """Fraction of the weights that is pruned."""
+        return 1 - self.kept / self.n
+
+    @property
+    def sqnr(self) -> float:
+        """Signal to noise ratio in dB: 10·log₁₀(Σ w² / Σ (w − effective w)²); infinite without noise."""
+        return decibels(self.signal, self.noise)
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What a recipe makes of a model: per layer, and in all.
+
+    `uncompressed_bytes`: bytes of the tensors no recipe compresses. `header`: the rest of the file (names, shapes,
+    recipe).
+    `dense`: bytes of the plain ``.safetensors`` file. `download`: bytes of the entropy-coded file, where known.
+    `exact` tells whether the figures were counted on the weights or estimated from the sketch. `assumed` are the
+    warnings of the sketch. `widths` are the channels of each width before and after, by the first layer that makes
+    them, and `macs` the multiply-accumulates of a forward pass on the example, pruned weights among them: counts that
+    are always exact, known where the sketch was made with an example.
+
+    Example:
+        >>> import shrinkwidget as sw
+        >>> estimate = sw.estimate(sw.demo.model(), sparsity=0.9, bits=4)
+        >>> estimate.nbytes, round(estimate.ratio, 1), estimate.exact
+        (39619, 17.7, False)
+        >>> estimate.layer("stem").kept
+        125
+    """
+
+    recipe: Recipe
+    layers: tuple[LayerEstimate, ...]
+    uncompressed_bytes: int
+    header: int
+    original_nbytes: int
+    exact: bool = False
+    nbytes_entropy_coded: int | None = None
+    assumed: tuple[str, ...] = ()
+    widths: Mapping[str, tuple[int, int]] | None = None
+    macs: int | None = None
+    original_macs: int | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the packed file."""
+        return sum(layer.nbytes for layer in self.layers) + self.uncompressed_bytes + self.header
+
+    @property
+    def ratio(self) -> float:
+        """Compression ratio: dense bytes / bytes now."""
+        return self.original_nbytes / self.nbytes
+
+    @property
+    def sparsity(self) -> float:
+        """Fraction of all compressible weights that is pruned."""
+        return 1 - sum(layer.kept for layer in self.layers) / sum(layer.n for layer in self.layers)
+
+    @property
+    def sqnr(self) -> float:
+        """Signal to noise ratio of all compressible weights together, in dB."""
+        return decibels(sum(layer.signal for layer in self.layers), sum(layer.noise for layer in self.layers))
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What the totals hide: what was assumed, and layers whose outputs no longer depend on their inputs."""
+        return (*nothing_left(layer.name for layer in self.layers if not layer.kept), *self.assumed)
+
+    def layer(self, name: str) -> LayerEstimate:
+        """Return the layer of this name, with or without its ``.weight``.
+
+        Raises:
+            KeyError: if there is none.
+
+        Example:
+            >>> import shrinkwidget as sw
+            >>> stem = sw.estimate(sw.demo.model(), sparsity=0.9, bits=4).layer("stem")
+            >>> stem.name, stem.n, stem.kept
+            ('stem.weight', 144, 125)
+        """
+        for layer in self.layers:
+            if name in (layer.name, layer_label(layer.name)):
+                return layer
+        raise KeyError(name)
+
+    def parts(self) -> dict[str, int]:
+        """Return the bytes of the file by part: codes, mask, scales, kept (with layers under Keep) and header.
+
+        Example:
+            >>> import shrinkwidget as sw
+            >>> estimate = sw.estimate(sw.demo.model(), bits=4)
+            >>> sum(estimate.parts().values()) == estimate.nbytes
+            True
+        """
+        return {
+            "codes": sum(layer.codes for layer in self.layers),
+            "mask": sum(layer.mask for layer in self.layers),
+            "scales": sum(layer.scales for layer in self.layers),
+            "uncompressed": sum(layer.as_is for layer in self.layers) + self.uncompressed_bytes,
+            "header": self.header,
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON-able dict: totals, and per layer one list for each figure.
+
+        Example:
+            >>> import shrinkwidget as sw
+            >>> estimate = sw.estimate(sw.demo.model(), bits=4)
+            >>> sorted(estimate.to_dict())
+            ['exact', 'header', 'layers', 'nbytes_entropy_coded', 'original_nbytes', 'recipe', 'uncompressed_bytes']
+        """
+        return {
+            "recipe": self.recipe.to_json(),
+            "exact": self.exact,
+            "uncompressed_bytes": self.uncompressed_bytes,
+            "header": self.header,
+            "original_nbytes": self.original_nbytes,
+            "nbytes_entropy_coded": self.nbytes_entropy_coded,
+            "layers": {field: [getattr(layer, field) for layer in self.layers] for field in _FIELDS},
+        } | (
+            {} if self.macs is None else {"macs": self.macs, "widths": [now for _, now in (self.widths or {}).values()]}
+        )
+
+    def __repr__(self) -> str:
+        sign = "" if self.exact else "≈ "
+        about = (
+            f"{sign}{self.nbytes:,} bytes, {compared(self.ratio)} {self.original_nbytes:,}; "
+            f"{self.sparsity:.1%} sparse; SQNR {self.sqnr:.1f} dB"
+        )
+        return f"Estimate({'; '.join([about, *self.warnings])})"
+
+
+def nothing_left(layers: Iterable[str]) -> tuple[str, ...]:
+    """Return a sentence that names the layers of which no weight survives, or nothing for none."""
+    names = [repr(layer_label(name)) for name in layers]
+    if not names:
+        return ()
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return (f"no weight survives in {', '.join(names[:3])}{more}",)
+
+
+def decibels(signal: float, noise: float) -> float:
+    """Return 10·log₁₀(signal / noise), infinite without noise."""
+    return 10 * math.log10(signal / noise) if noise > 0 and signal > 0 else math.inf
+
+
+def compared(ratio: float) -> str:
+    """Return a compression ratio in words: "14.9× smaller than"; a tiny model's file may be "1.4× larger than"."""
+    return f"{ratio:.1f}× smaller than" if ratio >= 1 else f"{1 / ratio:.1f}× larger than"
+
+
+def assembled(
+    about: ModelOverview, recipe: Recipe, plans: Sequence[Plan], layers: Iterable[LayerEstimate], **more: Any
+) -> Estimate:
+    """Return the estimate of these layers together with what the rest of the file takes."""
+    layers = tuple(layers)
+    uncompressed = uncompressed_bytes(about, recipe)
+    # a layer under Keep stands in the file as it is, among what is not compressed, and has no count of what it keeps
+    lengths = {
+        "counts": sum(count_width(layer.n) for layer, plan in zip(layers, plans, strict=True) if not plan.keep),
+        "codes": sum(layer.codes for layer in layers),
+        "mask": sum(layer.mask for layer in layers),
+        "scales": sum(layer.scales for layer in layers),
+        "rest": uncompressed + sum(layer.as_is for layer in layers),
+    }
+    # the header writes all lengths as decimals: how long it is depends on them
+    header = header_bytes(recipe.to_json(), about.structure, lengths)
+    return Estimate(recipe, layers, uncompressed, header, about.original_nbytes, assumed=about.warnings, **more)
+
+
+def uncompressed_bytes(about: ModelOverview, recipe: Recipe) -> int:
+    """Return the bytes of the tensors that no recipe compresses."""
+    # floats take at most the bits that the recipe gives them, everything else its own width
+    widest = recipe.uncompressed_bits // 8
+    return sum(
+        t.nbytes // t.itemsize * (min(t.itemsize, widest) if t.floating else t.itemsize) for t in about.uncompressed
+    )
+
+
+def layer_estimate(
+    name: str, n: int, kept: int, size: LayerBytes, threshold: float = 0.0, signal: float = 0.0, noise: float = 0.0
+) -> LayerEstimate:
+    """Return a layer's figures with the bytes that follow from its kept count."""
+    return LayerEstimate(name, n, kept, threshold, signal, noise, size.codes, size.mask, size.scales, size.as_is)
