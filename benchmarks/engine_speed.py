@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils import prune
 
 import shrinkwidget as sw
-from shrinkwidget.analysis.model_tensors import ModelTensors, open_model
+from shrinkwidget.analysis.model_tensors_and_channel_axes import ModelTensors, open_model
 from shrinkwidget.analysis.parallel_tensor_ops import cpu_kernel
 from shrinkwidget.analysis.sketch import Sketch
 from shrinkwidget.compression.encode_decode_and_pack import decoded_state, encode_layers

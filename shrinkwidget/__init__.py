@@ -69,7 +69,7 @@ if TYPE_CHECKING:  # a module's __getattr__ makes type checkers take any name fo
     from .compression.channel_pruning import channels
     from .evaluation.calibration import sketch
     from .evaluation.compare_predictions import compare_predictions
-    from .evaluation.evaluate import Score, evaluate
+    from .evaluation.evaluate_and_metrics import Score, evaluate
     from .evaluation.sensitivity import sensitivity
     from .explore_and_monitor import explore, monitor
     from .integrations.sklearn import from_sklearn
@@ -82,7 +82,7 @@ if TYPE_CHECKING:  # a module's __getattr__ makes type checkers take any name fo
     from .recovery.recover import recover
     from .sweeps.sweep import sweep
     from .training.custom_loop import constrain
-    from .training.retrain import prune_and_retrain, retrain
+    from .training.retrain_and_training_run import prune_and_retrain, retrain
     from .transfer_learning.transfer import transfer
 else:
     _PLACES = {
@@ -93,7 +93,7 @@ else:
         "compression.channel_pruning": ("channels",),
         "evaluation.calibration": ("sketch",),
         "evaluation.compare_predictions": ("compare_predictions",),
-        "evaluation.evaluate": ("Score", "evaluate"),
+        "evaluation.evaluate_and_metrics": ("Score", "evaluate"),
         "evaluation.sensitivity": ("sensitivity",),
         "explore_and_monitor": ("explore", "monitor"),
         "integrations.sklearn": ("from_sklearn",),
@@ -106,7 +106,7 @@ else:
         "recovery.recover": ("recover",),
         "sweeps.sweep": ("sweep",),
         "training.custom_loop": ("constrain",),
-        "training.retrain": ("prune_and_retrain", "retrain"),
+        "training.retrain_and_training_run": ("prune_and_retrain", "retrain"),
         "transfer_learning.transfer": ("transfer",),
     }
     """The modules of the public names that are no modules themselves."""

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
 from functools import partial, wraps
 from typing import Any, Final, TypeVar, cast
-
-import numpy as np
 
 from .errors import ArgumentError, ShrinkError, folded, nearest, quoted
 
@@ -47,13 +46,15 @@ def plain(value: Any) -> Any:
 
     A short float becomes the shortest number that rounds to it, which is what was typed:
 
+    >>> import numpy as np
     >>> plain(np.float32(0.9)), plain(np.int64(4)), plain("sgd")
     (0.9, 4, 'sgd')
     """
     if getattr(value, "ndim", None) != 0 or not hasattr(value, "item"):
         return value
     number = value.item()
-    if isinstance(value, np.generic | np.ndarray) and isinstance(number, float | np.floating):
+    np = sys.modules.get("numpy")  # nobody has one of its numbers without it; Jupyter's server, for one, does without
+    if np is not None and isinstance(value, np.generic | np.ndarray) and isinstance(number, float | np.floating):
         # numpy prints the shortest digits that give the same float32; item() would give 0.8999999761581421 for 0.9.
         return float(str(value))
     return number
@@ -65,7 +66,10 @@ def meant(found: object, choices: Iterable[str]) -> str | None:
     >>> meant("Fine-Tune", ["finetune", "gradual_pruning"])
     'finetune'
     """
-    return next((c for c in choices if folded(c) == folded(found)), None) if isinstance(found, str) else None
+    if not isinstance(found, str):
+        return None
+    choices = tuple(choices)
+    return found if found in choices else next((c for c in choices if folded(c) == folded(found)), None)
 
 
 def refuse_unknown(

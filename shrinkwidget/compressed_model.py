@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from .analysis.channel_families import Channels
 from .analysis.channel_labels import UNREACHED
 from .analysis.estimate_and_file_size import Estimate, assembled, compared, nothing_left, safetensors_bytes
-from .analysis.model_tensors import (
+from .analysis.model_tensors_and_channel_axes import (
     ModelTensors,
     Source,
     Stated,
@@ -46,9 +46,9 @@ from .compression.encode_decode_and_pack import (
     structure_of,
 )
 from .errors import FileError, ModelError, a_type, quoted
+from .evaluation.batches_predictions_and_labels import LabelRules
 from .evaluation.calibration import Calibration, calibrated
-from .evaluation.evaluate import MetricLike
-from .evaluation.predictions_and_labels import LabelRules
+from .evaluation.evaluate_and_metrics import MetricLike
 from .exports import Exported, export, export_settings
 from .exports.exporter import Progress
 from .files import entropy_coded_bytes, read, save

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, Literal, Unpack
 
-from .analysis.model_tensors import Source, Stated
+from .analysis.model_tensors_and_channel_axes import Source, Stated
 from .argument_checks import public
 from .errors import MissingPackageError
-from .evaluation.evaluate import MetricLike
-from .evaluation.predictions_and_labels import LabelRules
+from .evaluation.batches_predictions_and_labels import LabelRules
+from .evaluation.evaluate_and_metrics import MetricLike
 from .recipe_and_method_registry import Recipe, RecipeFields, every_setting, recipe_from
-from .training.background_run import Show, TrainingRun, register_display
+from .training.retrain_and_training_run import Show, TrainingRun, register_display
 
 if TYPE_CHECKING:
     from .widgets.explorer import Explorer
@@ -130,10 +129,7 @@ def _needing_jupyter(what: str) -> Iterator[None]:
 
 
 def _notebook() -> Show | None:
-    """Return how to show a run in the notebook there is, or None where there is none, or one without widgets."""
-    ipython = sys.modules.get("IPython")  # a kernel has loaded it; elsewhere it is not worth its 50 ms
-    if ipython is None or getattr(ipython.get_ipython(), "kernel", None) is None:
-        return None
+    """Return how to show a run in a notebook, or None in one without widgets."""
     try:
         from .widgets.monitor import display_run
     except ModuleNotFoundError:

@@ -5,17 +5,18 @@ from __future__ import annotations
 from .compression.importances import BatchNormScale, Magnitude, Random, Taylor, Wanda
 from .compression.quantizers import NF4, KMeans, Table, Uniform
 from .compression.sparsity_structures import NM, Unstructured
-from .evaluation.metrics import Metric
+from .evaluation.evaluate_and_metrics import Metric
 from .recipe_and_method_registry import Choice, Importance, Number, Quantizer, Structure, register, setting
-from .training.schedules_and_methods import (
+from .training.methods_options_and_progress import (
+    Distillation,
     FineTune,
     GradualPruning,
     LearningRateRewinding,
     RecalibrateBatchNorm,
     Schedule,
+    TrainingOptions,
     WeightRewinding,
 )
-from .training.training_options import Distillation, TrainingOptions
 from .transfer_learning.strategies import FullFineTune, GradualUnfreezing, LinearProbe, LoRA
 
 __all__ = [

@@ -777,10 +777,7 @@ def _checked_override(name: str, value: Any, quantizer: Quantizer, bits: int) ->
     return MappingProxyType({field: checked[field] for field in _OVERRIDE_FIELDS if field in checked})
 
 
-# ---- kinds and their register ----
-
-
-# ----------------------------------------------------------------------------------------------- controls of settings
+# ---- the controls of settings ----
 
 
 @checked_fields(RecipeError)
@@ -893,7 +890,7 @@ def setting(default: Any, control: Choice | Number) -> Any:
     return field(default=default, metadata={"control": control})
 
 
-# ------------------------------------------------------------------------------------------------------ what kinds are
+# ---- kinds: importances, structures, quantizers ----
 
 
 @dataclass(frozen=True, repr=False)
@@ -1183,7 +1180,7 @@ class Statistics(Protocol):
         """Return what it finds, by the names of the weights."""
 
 
-# --------------------------------------------------------------------------------------------------------- the register
+# ---- the register of kinds ----
 
 K = TypeVar("K", bound=Kind)
 _REGISTER: Final[dict[Role, dict[str, Callable[[], Kind]]]] = {role: {} for role in ROLES}

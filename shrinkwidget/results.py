@@ -9,7 +9,7 @@ from .analysis.model_summary import ModelSummary
 from .analysis.sketch import Sketch
 from .compressed_model import CompressedModel
 from .evaluation.compare_predictions import PredictionComparison
-from .evaluation.evaluate import Score
+from .evaluation.evaluate_and_metrics import Score
 from .evaluation.sensitivity import Sensitivity, SensitivityRun
 from .exports import Exported
 from .performance.device_fit import Device, DeviceFit
@@ -21,7 +21,7 @@ from .planning.frontier import Frontier, FrontierRun
 from .planning.plan import PlanRun
 from .sweeps.sweep import Sweep, SweepRun
 from .sweeps.sweep_point import SweepPoint
-from .training.background_run import TrainingRun
+from .training.retrain_and_training_run import TrainingRun
 from .transfer_learning.transfer_result import TransferResult
 
 __all__ = [

@@ -17,14 +17,14 @@ from typing import Any, Final
 import pytest
 
 import shrinkwidget as sw
-from shrinkwidget import recipe_and_method_registry as kinds  # MODULE
+from shrinkwidget import recipe_and_method_registry as kinds
 from shrinkwidget.analysis.estimate_and_file_size import Estimate
 from shrinkwidget.analysis.model_summary import ModelSummary
 from shrinkwidget.analysis.sketch import Sketch
 from shrinkwidget.integrations.sklearn import SklearnModel
 from shrinkwidget.recipe_and_method_registry import Choice, Kind, Number
 from shrinkwidget.training.custom_loop import ConstrainedTraining
-from shrinkwidget.training.progress import Progress
+from shrinkwidget.training.methods_options_and_progress import Progress
 from shrinkwidget.transfer_learning.transfer_result import TrainingCost
 from shrinkwidget.widgets.explorer import Explorer
 from shrinkwidget.widgets.monitor import Monitor

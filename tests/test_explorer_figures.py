@@ -11,7 +11,7 @@ from IPython.core.interactiveshell import InteractiveShell
 import shrinkwidget as sw
 from shrinkwidget.errors import FigureError
 from shrinkwidget.figures.figure_file import about
-from shrinkwidget.training.training_options import TrainingOptions, TrainingSpec
+from shrinkwidget.training.methods_options_and_progress import TrainingOptions, TrainingSpec
 
 
 @pytest.fixture(scope="module")

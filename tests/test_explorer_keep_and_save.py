@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 import shrinkwidget as sw
-from shrinkwidget.analysis.model_checksum import checksum
+from shrinkwidget.analysis.parallel_tensor_ops import checksum
 from shrinkwidget.errors import ModelError
 from shrinkwidget.widgets.explorer import Explorer
 from shrinkwidget.widgets.keep_and_save import is_packed

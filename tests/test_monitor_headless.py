@@ -13,7 +13,7 @@ import pytest
 
 import shrinkwidget as sw
 from shrinkwidget.errors import TrainingError
-from shrinkwidget.evaluation.metrics import resolve
+from shrinkwidget.evaluation.evaluate_and_metrics import resolve
 from shrinkwidget.figures.monitor_snapshot import curves
 from shrinkwidget.widgets.monitor import Monitor, asked_method
 
@@ -41,7 +41,7 @@ def test_it_ends_up_with_what_the_run_has_done() -> None:
 
 @pytest.mark.parametrize("name", ["retrain", "prune_and_retrain", "transfer"])
 def test_who_can_train_can_be_shown_in_a_notebook(name: str) -> None:
-    script = f"import shrinkwidget as sw; sw.{name}; from shrinkwidget.training import background_run as run"
+    script = f"import shrinkwidget as sw; sw.{name}; from shrinkwidget.training import retrain_and_training_run as run"
     subprocess.run([sys.executable, "-c", f"{script}; assert run._displays"], check=True)
 
 
@@ -135,7 +135,9 @@ def test_measuring_batch_norm_anew_is_over_before_it_could_be_watched(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shown: list[sw.results.TrainingRun] = []
-    monkeypatch.setattr("shrinkwidget.training.background_run._displays", [lambda: shown.append])
+    monkeypatch.setattr("shrinkwidget.training.retrain_and_training_run.in_notebook", lambda: True)
+    monkeypatch.setattr("shrinkwidget.training.retrain_and_training_run.in_notebook", lambda: True)
+    monkeypatch.setattr("shrinkwidget.training.retrain_and_training_run._displays", [lambda: shown.append])
     small, train = sw.compress(sw.demo.model(), sw.Recipe(sparsity=0.9)), sw.demo.data("train")
     assert sw.retrain(small, train, None, sw.methods.RecalibrateBatchNorm()).provenance == "batch norm recalibrated"
     assert not shown
@@ -160,7 +162,9 @@ def test_a_transfer_is_watched_and_a_stop_ends_all_of_it(monkeypatch: pytest.Mon
         runs.append(run)
         run.observe(lambda run: run.stop() if run.progress and run.progress.round == 2 and run.progress.epoch else None)
 
-    monkeypatch.setattr("shrinkwidget.training.background_run._displays", [lambda: show])
+    monkeypatch.setattr("shrinkwidget.training.retrain_and_training_run.in_notebook", lambda: True)
+    monkeypatch.setattr("shrinkwidget.training.retrain_and_training_run.in_notebook", lambda: True)
+    monkeypatch.setattr("shrinkwidget.training.retrain_and_training_run._displays", [lambda: show])
     gradual = sw.methods.GradualUnfreezing()
     taught = sw.transfer(sw.demo.model(), few, few, classes=10, strategy=gradual, baseline=True)
     assert [run.state for run in runs] == ["stopped"]
@@ -191,7 +195,7 @@ def test_the_monitor_of_a_transfer_follows_its_stages_and_saves_its_result(tmp_p
 def test_outside_a_terminal_a_line_tells_how_far_a_training_is(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("shrinkwidget.training.progress._LINE_SECONDS", 0.0)
+    monkeypatch.setattr("shrinkwidget.training.methods_options_and_progress._LINE_SECONDS", 0.0)
     images, labels = sw.demo.data("train")
     sw.retrain(sw.demo.model(), (images[:64], labels[:64]), None, sw.methods.FineTune(1))
     assert "epoch 1/1: 0.0% sparse, loss" in capfd.readouterr().err

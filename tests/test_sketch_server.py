@@ -29,7 +29,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import shrinkwidget as sw
-from shrinkwidget.analysis.model_tensors import UncompressedTensor
+from shrinkwidget.analysis.model_tensors_and_channel_axes import UncompressedTensor
 from shrinkwidget.analysis.sketch import Sketch
 from shrinkwidget.server import sketch_cache
 from shrinkwidget.server.sketch_handler import Turns

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ..errors import quoted
 from ..recipe_and_method_registry import Recipe, WidthPlan, layer_label, layer_matches
 from .estimate_and_file_size import COMPRESSIBLE, fold_structure
-from .model_tensors import FIRST, Layout
+from .model_tensors_and_channel_axes import FIRST, Layout
 
 Shape = tuple[int, ...]
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from .model_tensors import ModelOverview, TensorSpec
+    from .model_tensors_and_channel_axes import ModelOverview, TensorSpec
 
 Ints: TypeAlias = "NDArray[np.int64]"
 T = TypeVar("T", int, "Ints")

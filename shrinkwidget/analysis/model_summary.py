@@ -17,7 +17,8 @@ from torch import nn
 from ..argument_checks import public
 from ..errors import ModelError
 from .estimate_and_file_size import safetensors_bytes
-from .model_tensors import (
+from .forward_pass_and_macs import ForwardProfile, preserve_rng_state, profile_forward
+from .model_tensors_and_channel_axes import (
     PYTORCH_NAME,
     Role,
     Source,
@@ -29,7 +30,6 @@ from .model_tensors import (
     leaf_of,
     open_model,
 )
-from .run_model_and_count_macs import ForwardProfile, preserve_rng_state, profile_forward
 
 if TYPE_CHECKING:
     from .estimator_summary import EstimatorSummary

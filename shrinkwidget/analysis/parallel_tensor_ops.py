@@ -1,4 +1,8 @@
-"""Fast work on many weights: layers on threads, pieces that fit a CPU's cache, numpy, and a compiled kernel."""
+"""Fast work on many weights: layers on threads, pieces that fit a CPU's cache, numpy, and a compiled kernel.
+
+Nothing here knows of models or recipes. First threads, how they end, and chunks; then the kernel of `cpu_kernel.c`;
+then operations on tensors, each as fast as it gets on the device; then checksums.
+"""
 
 from __future__ import annotations
 
@@ -383,7 +387,9 @@ def sum_of_squares(values: Tensor) -> float:
 BIT_PATTERNS: Final = {2: torch.int16, 4: torch.int32, 8: torch.int64}  # integers as wide as a float
 
 
-# ---- operations that numpy does several times as fast as torch on a CPU, or without waiting for torch's threads ----
+# ---- operations on tensors ----
+#
+# On a CPU numpy does them several times as fast as torch, or without waiting for torch's threads.
 
 
 # numbers, 32 KB of float64: BLAS starts threads for longer products, and those wait for each other
@@ -557,3 +563,57 @@ def _filled_of_blocks(filled: Tensor, m: int) -> tuple[Tensor, Tensor]:
     words = filled[:, :whole].reshape(-1).view(torch.int32 if m == 4 else torch.int64)
     ones = int.from_bytes(b"\1" * m, "big")
     return (words * ones) >> (8 * m - 8), filled[:, whole:].sum(1)
+
+
+# ---- checksums ----
+
+
+_WORDS: Final = 1 << 15  # of 8 bytes, in a CPU's cache together with what they are multiplied by
+
+
+@torch.no_grad()
+def checksum(tensor: Tensor) -> int:
+    """Return 64 bits that depend on every bit of a tensor and its place.
+
+    Eight bytes at a time are one word; each is multiplied by an odd number of its place, and all are added, modulo
+    2⁶⁴. So any change of one word changes the sum, and others do except in one case in 2⁶⁴. For a tensor that has no
+    bytes of its own (a quantized or wrapped one) its counter of changes stands.
+    """
+    raw = bytes_of(tensor)
+    return hash((id(tensor), tensor._version)) if raw is None else checksum_of_bytes(raw)
+
+
+@torch.no_grad()
+def bytes_of(tensor: Tensor) -> Tensor | None:
+    """Return a tensor's bytes, None for one that has none of its own."""
+    try:
+        raw = tensor.detach().contiguous().reshape(-1).view(torch.uint8)
+        return raw if raw.device.type in ("cpu", "cuda") else raw.cpu()
+    except (RuntimeError, NotImplementedError, TypeError, ValueError):
+        return None
+
+
+@torch.no_grad()
+def checksum_of_bytes(raw: Tensor) -> int:
+    """Return the checksum of bytes."""
+    # A sum of words would miss those that change places, so each has a factor. The factors repeat after a block, whose
+    # sum therefore has one of its own; being odd, all can be undone modulo 2**64, and no change is multiplied away.
+    whole = len(raw) // 8 * 8
+    words = raw[:whole]
+    # A tensor may begin anywhere in a larger buffer, such as a file that was mapped.
+    if words.storage_offset() % 8 or words.data_ptr() % 8:  # int64 has to lie at a multiple of 8
+        words = words.clone()
+    factors = _factors(str(raw.device))
+    product, total = torch.empty_like(factors), 0
+    for number, piece in enumerate(torch.split(words.view(torch.int64), _WORDS)):
+        part = torch.mul(piece, factors[: len(piece)], out=product[: len(piece)])
+        # torch's int64 wraps around, which is arithmetic modulo 2⁶⁴; Python's integers are cut to it at the end.
+        total += int(part.sum()) * (2 * number + 1)
+    tail = int.from_bytes(bytes(raw[whole:].tolist()), "little")
+    return (total * 31 + tail) & 0xFFFF_FFFF_FFFF_FFFF
+
+
+@cache
+def _factors(device: str) -> Tensor:
+    generator = torch.Generator().manual_seed(1)
+    return (torch.randint(-(1 << 62), 1 << 62, (_WORDS,), generator=generator) * 2 + 1).to(device)

@@ -20,7 +20,7 @@ from ..argument_checks import public
 from ..errors import FileError, ModelError, quoted, reason
 from ..recipe_and_method_registry import Granularity, Plan, Recipe, Statistics, layer_label
 from .channel_families import Channels
-from .model_tensors import (
+from .model_tensors_and_channel_axes import (
     ModelOverview,
     ModelTensors,
     Source,
@@ -29,6 +29,7 @@ from .model_tensors import (
     UncompressedTensor,
     dtype_name,
     needs_bfloat16,
+    not_finite,
     open_model,
     overview,
     plans_of,
@@ -135,8 +136,6 @@ class LayerSketch:
     def energy(self) -> float:
         """Σ w², from the value table."""
         return float(self.magnitudes.energy[-1])
-
-
 
 
 @dataclass(frozen=True, eq=False)
@@ -312,8 +311,6 @@ class Sketch(ModelOverview):
             raise FileError(f"this sketch is damaged ({error}); make a new one with sw.sketch(model)") from error
 
 
-
-
 @public()
 def sketch(source: Source | ModelTensors, *, layout: Stated = None) -> Sketch:
     """Look at every weight of a module, a state dict or a checkpoint on disk once.
@@ -362,8 +359,6 @@ def without_layers(weights: ModelTensors) -> Sketch:
     return Sketch(**vars(overview(weights, 0)), layers=())
 
 
-
-
 def layer_header(entry: TensorEntry) -> dict[str, Any]:
     """Return what is known of a layer before its weights are read, as `Sketch.encode` writes it."""
     return {
@@ -378,8 +373,6 @@ def layer_header(entry: TensorEntry) -> dict[str, Any]:
         "lossless": entry.dtype is torch.bfloat16,
         "aliases": entry.aliases,
     }
-
-
 
 
 @torch.no_grad()
@@ -402,10 +395,7 @@ def sketch_layer(entry: TensorEntry, tables: bool = True) -> LayerSketch:
         ) from error
     magnitudes = buckets & 0x7FFF
     if bad := int(counts[magnitudes >= 0x7F80].sum()):  # the exponent of infinities and NaNs
-        raise ModelError(
-            f"layer {quoted(entry.name)} has {bad:,} weight{'s that are' if bad > 1 else ' that is'} NaN or infinite"
-            f"{' as float32' if entry.dtype is torch.float64 else ''}: repair or retrain it before compressing"
-        )
+        raise not_finite(entry, bad)
     lossless = entry.dtype is torch.bfloat16  # a bucket is one number of this type
     # exact, as grids end there; a bucket would be off by up to 0.8 %
     if groups is not None and rows.dtype != torch.float64:
@@ -460,10 +450,6 @@ def block_count(matrix: tuple[int, int], n: int, m: int) -> int:
     """Return how many weights n:m keeps: n of every m along a row, min(n, rest) of a shorter block at its end."""
     rows, width = matrix
     return rows * (width // m * n + min(n, width % m))
-
-
-
-
 
 
 def _value_table(rows: Tensor) -> tuple[NDArray[np.uint16], NDArray[np.int64]]:

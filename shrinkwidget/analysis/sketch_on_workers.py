@@ -12,7 +12,7 @@ from torch import nn
 
 from ..errors import FileError, ModelError, a_type, quoted
 from .dask_workers import Shared, WorkerDied, connected, each_on_workers, require_dask
-from .model_tensors import ModelTensors, Source, Stated, TensorEntry, open_model
+from .model_tensors_and_channel_axes import ModelTensors, Source, Stated, TensorEntry, open_model
 from .parallel_tensor_ops import Watch, check
 from .sketch import LayerSketch, Sketch, assembled, sketch_layer
 

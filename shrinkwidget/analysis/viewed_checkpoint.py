@@ -19,7 +19,15 @@ from ..errors import FileError, ModelError, quoted
 from .estimate_and_file_size import FILE_DTYPES
 from .gguf_dequantization import DEQUANTIZE, PLAIN_TYPES, dequantized
 from .gguf_header import GGUFHeader, GGUFTensor, is_gguf, read_gguf_header
-from .model_tensors import ModelTensors, TensorEntry, dtype_name, layouts, open_model, quantization_parts, why_kept
+from .model_tensors_and_channel_axes import (
+    ModelTensors,
+    TensorEntry,
+    dtype_name,
+    layouts,
+    open_model,
+    quantization_parts,
+    why_kept,
+)
 from .safetensors_checkpoint import read_bytes
 
 _FLOAT8: Final = (torch.float8_e4m3fn, torch.float8_e5m2)

@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.parametrize import is_parametrized
 
-from ..analysis.model_tensors import FIRST, copied, layout_by_class
-from ..analysis.run_model_and_count_macs import (
+from ..analysis.forward_pass_and_macs import (
     Inputs,
     as_inputs,
     device_of,
@@ -24,6 +23,7 @@ from ..analysis.run_model_and_count_macs import (
     run,
     tensors_in,
 )
+from ..analysis.model_tensors_and_channel_axes import FIRST, copied, layout_by_class
 from ..argument_checks import public
 from ..errors import ModelError, a_type, reason
 from .module_graph import ModuleCalls, seen, traced

@@ -17,8 +17,7 @@ from torch import Tensor, nn
 from ..analysis.channel_families import ChannelFamily, Channels, ChannelSlice, FixedWidth, ProductMacs
 from ..analysis.channel_labels import Atoms, Trace, trace_channels
 from ..analysis.estimate_and_file_size import structure_item
-from ..analysis.model_tensors import ModelTensors, TensorEntry, copied, half_is_bfloat16, open_model
-from ..analysis.run_model_and_count_macs import (
+from ..analysis.forward_pass_and_macs import (
     as_inputs,
     device_of,
     moved,
@@ -28,6 +27,7 @@ from ..analysis.run_model_and_count_macs import (
     tensors_in,
     without_fused_recurrence,
 )
+from ..analysis.model_tensors_and_channel_axes import ModelTensors, TensorEntry, copied, half_is_bfloat16, open_model
 from ..argument_checks import public
 from ..errors import DataError, MethodError, ModelError, ShrinkError, a_type, quoted, reason
 from ..recipe_and_method_registry import Importance, Recipe, Statistics, doing, layer_label

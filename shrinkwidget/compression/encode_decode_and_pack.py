@@ -29,7 +29,8 @@ from ..analysis.estimate_and_file_size import (
     stored_bits,
     structure_item,
 )
-from ..analysis.model_tensors import (
+from ..analysis.forward_pass_and_macs import describe
+from ..analysis.model_tensors_and_channel_axes import (
     FIRST,
     ModelTensors,
     TensorEntry,
@@ -38,6 +39,7 @@ from ..analysis.model_tensors import (
     dtype_name,
     half_is_bfloat16,
     needs_bfloat16,
+    not_finite,
     overview,
     peak,
     rounded,
@@ -59,10 +61,9 @@ from ..analysis.parallel_tensor_ops import (
     working,
     zeroed,
 )
-from ..analysis.run_model_and_count_macs import describe
 from ..analysis.safetensors_checkpoint import DTYPES
 from ..analysis.sketch import Sketch, counted
-from ..errors import FileError, MethodError, quoted
+from ..errors import FileError, MethodError, ModelError, quoted
 from ..recipe_and_method_registry import Granularity, Plan, Quantizer, Recipe, doing, layer_label
 from .pruning_masks import Selection, changed, selections
 
@@ -688,8 +689,14 @@ class SelectedLayer:
         """
         keep = self.selection.mask(self.entry.rows()) if self.selection.kept < self.entry.numel else None
         if keep is not None and count_true(keep) != self.selection.kept:
-            raise changed(self.entry.name)
+            raise _unlike_sketched(self.entry)
         return layer_of(self.entry, keep, self.plan)
+
+
+def _unlike_sketched(entry: TensorEntry) -> ModelError:
+    """Return the error for weights that are not what was counted: NaN, which no sketch has, or others than then."""
+    bad = entry.numel - int(entry.load().float().isfinite().count_nonzero())
+    return not_finite(entry, bad) if bad else changed(entry.name)
 
 
 def select_layers(
@@ -762,8 +769,8 @@ def encode_one_by_one(
 
     for layer, (codes, signal, noise) in zip(chosen, each(one, chosen, cancelled, weights.on_gpu), strict=True):
         entry, kept = layer.entry, layer.selection.kept
-        if not math.isfinite(signal):  # those of a sketch are: they have changed since
-            raise changed(entry.name)
+        if not math.isfinite(signal):
+            raise _unlike_sketched(entry)
         size = layer_bytes(entry.matrix, kept, layer.plan, entry.dtype.itemsize)
         yield codes, layer_estimate(entry.name, entry.numel, kept, size, layer.selection.threshold, signal, noise)
 

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..analysis.estimate_and_file_size import zeros_dropped
-from ..analysis.model_tensors import ModelTensors, TensorEntry, where_float64_is
+from ..analysis.forward_pass_and_macs import describe
+from ..analysis.model_tensors_and_channel_axes import ModelTensors, TensorEntry, where_float64_is
 from ..analysis.parallel_tensor_ops import (
     NM_PATTERNS,
     Watch,
@@ -27,7 +28,6 @@ from ..analysis.parallel_tensor_ops import (
     mark_above,
     places_of,
 )
-from ..analysis.run_model_and_count_macs import describe
 from ..analysis.sketch import LayerSketch, Sketch, block_count, counted
 from ..errors import MethodError, ModelError, a_type, quoted
 from ..recipe_and_method_registry import Importance, Plan, Recipe, Structure, doing, layer_label

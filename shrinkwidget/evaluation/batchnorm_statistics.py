@@ -9,11 +9,11 @@ from typing import Any, Final, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from ..analysis.model_tensors import copied
+from ..analysis.forward_pass_and_macs import call, device_of, preserve_rng_state
+from ..analysis.model_tensors_and_channel_axes import copied
 from ..analysis.parallel_tensor_ops import never
-from ..analysis.run_model_and_count_macs import call, device_of, preserve_rng_state
 from ..errors import Cancelled, DataError, ModelError
-from .batches import batch_named, prepared, raw_batches
+from .batches_predictions_and_labels import batch_named, prepared, raw_batches
 from .data_subset import DataSubset, draw_subset
 
 BatchNorm: TypeAlias = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d | nn.SyncBatchNorm

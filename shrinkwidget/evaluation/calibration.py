@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from ..analysis.channel_families import Channels
-from ..analysis.model_tensors import Source, Stated, copied
-from ..analysis.run_model_and_count_macs import call, describe, device_of, eval_mode, preserve_rng_state
+from ..analysis.forward_pass_and_macs import call, describe, device_of, eval_mode, preserve_rng_state
+from ..analysis.model_tensors_and_channel_axes import Source, Stated, copied
 from ..analysis.sketch import Sketch
 from ..analysis.sketch import sketch as _sketch
 from ..analysis.sketch_on_workers import sketch_on_workers
@@ -22,9 +22,16 @@ from ..argument_checks import public
 from ..compression.channel_pruning import channels
 from ..errors import DataError, MethodError, ModelError, a_type, quoted
 from ..recipe_and_method_registry import Importance, doing
-from .batches import Batch, batch_named, first_example, prepared, raw_batches
-from .metrics import LOSSES
-from .predictions_and_labels import LabelRules, OutputReader
+from .batches_predictions_and_labels import (
+    Batch,
+    LabelRules,
+    OutputReader,
+    batch_named,
+    first_example,
+    prepared,
+    raw_batches,
+)
+from .evaluate_and_metrics import LOSSES
 
 if TYPE_CHECKING:
     from distributed import Client

@@ -12,13 +12,11 @@ from typing import Final, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..analysis.run_model_and_count_macs import describe, preserve_rng_state
+from ..analysis.forward_pass_and_macs import describe, preserve_rng_state
 from ..argument_checks import public
 from ..errors import ArgumentError, DataError
-from .batches import Batch, count, raw_batches
-from .evaluate import CompressedLike, Score, runnable, scores
-from .metrics import ClassPredictions
-from .predictions_and_labels import IGNORED, LabelRules
+from .batches_predictions_and_labels import IGNORED, Batch, LabelRules, count, raw_batches
+from .evaluate_and_metrics import ClassPredictions, CompressedLike, Score, runnable, scores
 
 _NAMED: Final = 3
 """So many classes and confusions are named in a `repr`."""

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
 
 from ..analysis.parallel_tensor_ops import never
 from ..errors import ArgumentError
-from .batches import as_pair, count, own_loader, raw_batches, read_in_thread
+from .batches_predictions_and_labels import as_pair, count, own_loader, raw_batches, read_in_thread
 
 _MOST_HELD: Final = 1 << 30
 """Bytes of batches that are held when all of the data is asked for; of more, every evaluation reads the data again."""

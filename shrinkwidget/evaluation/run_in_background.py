@@ -14,10 +14,10 @@ from typing import Any, ClassVar, Final, Generic, Literal, Protocol, Self, TypeA
 
 from tqdm import tqdm
 
+from ..analysis.forward_pass_and_macs import preserve_rng_state
 from ..analysis.parallel_tensor_ops import Watch, before_exit
-from ..analysis.run_model_and_count_macs import preserve_rng_state
 from ..errors import Cancelled, ShrinkError, reason
-from .batches import wait_for_readers
+from .batches_predictions_and_labels import wait_for_readers
 
 log = logging.getLogger("shrinkwidget")
 

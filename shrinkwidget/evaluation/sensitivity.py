@@ -8,18 +8,17 @@ from typing import Any, Final, Literal, TypeAlias, cast, overload
 
 from torch import nn
 
-from ..analysis.model_tensors import ModelTensors, copied, open_model, writer
+from ..analysis.model_tensors_and_channel_axes import ModelTensors, copied, open_model, writer
 from ..analysis.parallel_tensor_ops import Watch, never
 from ..analysis.sketch import Sketch, counted
 from ..argument_checks import plain, public
 from ..compression.encode_decode_and_pack import fit, on_grid, select_layers
 from ..errors import ArgumentError, nearest, quoted
 from ..recipe_and_method_registry import Recipe, checked_recipe, layer_label, layer_matches
+from .batches_predictions_and_labels import LabelRules
 from .calibration import calibrated
 from .data_subset import DataSubset, checked_samples, draw_subset
-from .evaluate import CompressedLike, MetricLike, Score, runnable, scores
-from .metrics import resolve
-from .predictions_and_labels import LabelRules
+from .evaluate_and_metrics import CompressedLike, MetricLike, Score, resolve, runnable, scores
 from .run_in_background import PATIENCE_SECONDS, GrowingRun, computed
 
 Kind: TypeAlias = Literal["sparsity", "bits"]

@@ -21,7 +21,7 @@ from ..errors import ArgumentError, MissingPackageError, nearest, quoted
 
 if TYPE_CHECKING:
     from ..compression.encode_decode_and_pack import EncodedTensor, PackedModel, TensorRecord
-    from ..evaluation.evaluate import Score
+    from ..evaluation.evaluate_and_metrics import Score
 
 Progress = Callable[[str, float], None]
 """Told what is being done, and what share of the whole export is done, 0…1."""

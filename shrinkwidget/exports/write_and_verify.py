@@ -18,16 +18,15 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from ..analysis.model_tensors import copied, fill
+from ..analysis.forward_pass_and_macs import as_inputs, eval_mode, moved, preserve_rng_state, run
+from ..analysis.model_tensors_and_channel_axes import copied, fill
 from ..analysis.parallel_tensor_ops import never
-from ..analysis.run_model_and_count_macs import as_inputs, eval_mode, moved, preserve_rng_state, run
 from ..compression.encode_decode_and_pack import PackedModel
 from ..errors import ArgumentError, Cancelled, DataError, ModelError, quoted
-from ..evaluation.batches import first_example, prepared, raw_batches
+from ..evaluation.batches_predictions_and_labels import LabelRules, first_example, prepared, raw_batches
 from ..evaluation.batchnorm_statistics import unlabelled
 from ..evaluation.data_subset import DataSubset, draw_subset
-from ..evaluation.evaluate import MetricLike, scores
-from ..evaluation.predictions_and_labels import LabelRules
+from ..evaluation.evaluate_and_metrics import MetricLike, scores
 from ..files.atomic_write import refuse_without_folder, write_all
 from .exporter import Exported, ExportedTensor, Exporter, ExportJob, OpenedExport, Progress, exporter_for
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from ..sweeps.sweep import Sweep
-    from ..training.background_run import TrainingRun
+    from ..training.retrain_and_training_run import TrainingRun
 
 _OF_THE_RECIPE: Final = ("distributions", "layer", "size", "silhouette", "summary")
 _OF_A_RUN: Final = ("training", "tradeoff")

@@ -14,7 +14,7 @@ import numpy as np
 from ..analysis.model_summary import fixed
 from ..analysis.quantization_group_histograms import Floats
 from ..errors import sentence
-from ..training.background_run import TrainingRun
+from ..training.retrain_and_training_run import TrainingRun
 from .canvas import ACCURACY, FAINT, INK, LINE, MUTED, OUTLINE, Canvas, Snapshot
 from .formatting import (
     bytes_text,

@@ -11,10 +11,10 @@ from typing import Any
 from ..analysis.estimate_and_file_size import Estimate
 from ..compressed_model import CompressedModel
 from ..errors import FigureError, a_type, quoted
-from ..evaluation.evaluate import Score
+from ..evaluation.evaluate_and_metrics import Score
 from ..recipe_and_method_registry import Recipe
 from ..sweeps.sweep import Sweep
-from ..training.background_run import TrainingRun
+from ..training.retrain_and_training_run import TrainingRun
 from .size_score_history import PLAIN, Metric
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Unpack
 
 from ..argument_checks import meant
 from ..errors import FigureError, quoted
-from ..evaluation.evaluate import Score
+from ..evaluation.evaluate_and_metrics import Score
 from ..evaluation.sensitivity import LayerScores, Sensitivity
 from .canvas import INK, MASK, MUTED, PAPER
 from .chart import Area, Chart, drawn, figure_kind

@@ -15,7 +15,7 @@ from ..analysis.sketch import Sketch
 from ..argument_checks import meant
 from ..compressed_model import CompressedModel
 from ..errors import FigureError, quoted
-from ..evaluation.evaluate import Score
+from ..evaluation.evaluate_and_metrics import Score
 from ..recipe_and_method_registry import Recipe, layer_label
 from .canvas import DENSE, INK, KEPT, MUTED, OUTLINE, Canvas
 from .chart import Area, Chart, drawn, model_figure_kind

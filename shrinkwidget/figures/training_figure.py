@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Unpack
 
 from ..argument_checks import meant
 from ..errors import FigureError, nearest, quoted
-from ..training.background_run import TrainingRun
+from ..training.retrain_and_training_run import TrainingRun
 from ..transfer_learning.transfer_result import TransferResult
 from .canvas import LINE, MUTED
 from .chart import Area, Chart, drawn, figure_kind, finite

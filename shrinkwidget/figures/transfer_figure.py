@@ -9,7 +9,7 @@ from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Unpack
 
 from ..errors import FigureError, quoted
-from ..evaluation.evaluate import Score
+from ..evaluation.evaluate_and_metrics import Score
 from ..transfer_learning.transfer_result import TransferResult
 from .chart import Area, Chart, drawn, figure_kind
 from .formatting import direction_text, tick_text, value_text

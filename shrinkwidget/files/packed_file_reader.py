@@ -34,7 +34,7 @@ from ..analysis.estimate_and_file_size import (
     impossible_shape,
     unfold_structure,
 )
-from ..analysis.model_tensors import (
+from ..analysis.model_tensors_and_channel_axes import (
     COMPRESSIBLE_DTYPES,
     FIRST,
     Layout,
@@ -69,15 +69,7 @@ from ..compression.encode_decode_and_pack import (
 from ..compression.narrow_modules import narrow_to
 from ..errors import FileError, ModelError, RecipeError, quoted
 from ..recipe_and_method_registry import Plan, Recipe
-from .encodings import (
-    Bytes,
-    EntropyEncoding,
-    PlainEncoding,
-    believable,
-    from_raw_bytes,
-    scale_pieces,
-    unpack_scales,
-)
+from .encodings import Bytes, EntropyEncoding, PlainEncoding, believable, from_raw_bytes, scale_pieces, unpack_scales
 from .packed_file_writer import file_crc
 
 

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from ..analysis.model_tensors import open_model
-from ..analysis.run_model_and_count_macs import preserve_rng_state, profile_forward
+from ..analysis.forward_pass_and_macs import preserve_rng_state, profile_forward
+from ..analysis.model_tensors_and_channel_axes import open_model
 from ..argument_checks import public
 from ..errors import DataError
-from ..evaluation.evaluate import runnable
+from ..evaluation.evaluate_and_metrics import runnable
 from .race import Contestant, checked_contestants
 
 SOURCE: Final = "arithmetic and traffic, 45 nm table (Horowitz 2014), theory"

@@ -7,12 +7,12 @@ from dataclasses import asdict, dataclass
 from html import escape
 from typing import Any
 
+from ..analysis.forward_pass_and_macs import preserve_rng_state, profile_forward
 from ..analysis.model_summary import STYLE, bytes_text, html_rows
-from ..analysis.model_tensors import open_model
+from ..analysis.model_tensors_and_channel_axes import open_model
 from ..analysis.parallel_tensor_ops import never
-from ..analysis.run_model_and_count_macs import preserve_rng_state, profile_forward
 from ..argument_checks import public
-from ..evaluation.evaluate import runnable
+from ..evaluation.evaluate_and_metrics import runnable
 from .race import Contestant, checked_contestants, made_ready, processor_name
 from .worker import MemoryJob
 from .worker_process import run_job

@@ -21,13 +21,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from ..analysis.forward_pass_and_macs import as_inputs, device_of, moved
 from ..analysis.model_summary import STYLE, fixed, html_rows
-from ..analysis.model_tensors import copied
+from ..analysis.model_tensors_and_channel_axes import copied
 from ..analysis.parallel_tensor_ops import Watch, never
-from ..analysis.run_model_and_count_macs import as_inputs, device_of, moved
 from ..argument_checks import meant, plain, public
 from ..errors import ArgumentError, DataError, FileError, ModelError, ShrinkError, a_type, quoted, reason
-from ..evaluation.evaluate import CompressedLike, runnable
+from ..evaluation.evaluate_and_metrics import CompressedLike, runnable
 from ..evaluation.run_in_background import BackgroundRun
 from .runtimes import RUNTIMES, Inputs
 from .worker import LEAST_ROUNDS, RaceJob, Source

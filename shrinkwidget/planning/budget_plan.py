@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Final
 
 from ..analysis.estimate_and_file_size import Estimate, compared
-from ..evaluation.evaluate import Score
+from ..evaluation.evaluate_and_metrics import Score
 from ..performance.race import Race
 from ..recipe_and_method_registry import Recipe, layer_label
 from .budgets import UNITS, Measure

@@ -11,16 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from ..analysis.estimate_and_file_size import Estimate
-from ..analysis.model_tensors import copied, writer
+from ..analysis.forward_pass_and_macs import call, device_of, eval_mode
+from ..analysis.model_tensors_and_channel_axes import copied, writer
 from ..analysis.parallel_tensor_ops import Watch, never
-from ..analysis.run_model_and_count_macs import call, device_of, eval_mode
 from ..analysis.sketch import Sketch
 from ..compressed_model import CompressedModel, compress
 from ..errors import Cancelled, DataError
-from ..evaluation.batches import Batch, batch_named, first_example, prepared
+from ..evaluation.batches_predictions_and_labels import Batch, batch_named, first_example, only_prediction, prepared
 from ..evaluation.batchnorm_statistics import batch_norms, recalibrate, recalibrating, unlabelled, unlabelled_examples
-from ..evaluation.evaluate import MetricLike, Score, runnable, scores
-from ..evaluation.predictions_and_labels import only_prediction
+from ..evaluation.evaluate_and_metrics import MetricLike, Score, runnable, scores
 from ..recipe_and_method_registry import Recipe
 from .layer_options import Floats
 

@@ -10,14 +10,14 @@ import numpy as np
 from torch import nn
 
 from ..analysis.estimate_and_file_size import Estimate
-from ..analysis.model_tensors import Source, copied
+from ..analysis.model_tensors_and_channel_axes import Source, copied
 from ..analysis.parallel_tensor_ops import Watch, never
 from ..analysis.sketch import Sketch
 from ..argument_checks import plain, public
 from ..compressed_model import compress
 from ..errors import ArgumentError, a_type, quoted
 from ..evaluation.batchnorm_statistics import batch_norms
-from ..evaluation.evaluate import MetricLike, Score
+from ..evaluation.evaluate_and_metrics import MetricLike, Score
 from ..evaluation.run_in_background import PATIENCE_SECONDS, GrowingRun, computed
 from ..recipe_and_method_registry import Recipe, checked_recipe
 from .budget_plan import BudgetPlan

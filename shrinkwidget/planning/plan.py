@@ -8,12 +8,12 @@ from typing import Any, Literal, cast, overload
 
 from torch import nn
 
-from ..analysis.model_tensors import Source, Stated, copied
+from ..analysis.model_tensors_and_channel_axes import Source, Stated, copied
 from ..analysis.parallel_tensor_ops import Watch, never
 from ..analysis.sketch import Sketch
 from ..argument_checks import public
 from ..errors import ArgumentError, Cancelled, ModelError, RecipeError, a_type, quoted
-from ..evaluation.evaluate import MetricLike
+from ..evaluation.evaluate_and_metrics import MetricLike
 from ..evaluation.run_in_background import PATIENCE_SECONDS, GrowingRun, computed
 from ..recipe_and_method_registry import Granularity, Quantizer, Recipe, checked_recipe
 from .bit_allocation import choices_of

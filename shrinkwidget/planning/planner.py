@@ -14,15 +14,15 @@ from torch import nn
 from ..analysis.channel_families import Channels
 from ..analysis.estimate_and_file_size import Estimate, Ints, stored_bits
 from ..analysis.estimate_from_sketch import estimate, narrowed
-from ..analysis.model_tensors import Source, Stated, open_model
+from ..analysis.forward_pass_and_macs import eval_mode, profile_forward
+from ..analysis.model_tensors_and_channel_axes import Source, Stated, open_model
 from ..analysis.parallel_tensor_ops import Watch, check, never
-from ..analysis.run_model_and_count_macs import eval_mode, profile_forward
 from ..analysis.sketch import Sketch
 from ..argument_checks import plain, refuse_unknown
 from ..compressed_model import CompressedModel, compress, without_channels
 from ..errors import ArgumentError, nearest, quoted
 from ..evaluation.calibration import sketch as sketch_of
-from ..evaluation.evaluate import MetricLike
+from ..evaluation.evaluate_and_metrics import MetricLike
 from ..recipe_and_method_registry import ChannelScope, Recipe, layer_label, layer_matches, layers_listed
 from .bit_allocation import BitAllocation, allocated, every_option, relative_error, squared_error
 from .budget_plan import BudgetPlan, Condition, LayerReason, NextStep

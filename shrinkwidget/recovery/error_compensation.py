@@ -19,7 +19,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from ..analysis.model_tensors import rounded
+from ..analysis.model_tensors_and_channel_axes import rounded
 from ..compression.encode_decode_and_pack import EncodedTensor, LayerWeights, Levels, encoded_as, fit
 
 _BLOCK: Final = 128

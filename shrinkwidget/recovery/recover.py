@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from ..analysis.estimate_and_file_size import safetensors_bytes
-from ..analysis.model_tensors import copied, open_model, writer
+from ..analysis.forward_pass_and_macs import RandomState, profile_forward
+from ..analysis.model_tensors_and_channel_axes import copied, open_model, writer
 from ..analysis.parallel_tensor_ops import Watch, never
-from ..analysis.run_model_and_count_macs import RandomState, profile_forward
 from ..analysis.sketch import Sketch, counted
 from ..argument_checks import public
 from ..compressed_model import CompressedModel, compress, compress_with_codes, narrowed_widths
@@ -34,10 +34,8 @@ from ..evaluation.batchnorm_statistics import (
 from ..evaluation.calibration import Calibration, CalibrationRun, calibrated
 from ..evaluation.data_subset import DataSubset
 from ..recipe_and_method_registry import Recipe, RecipeFields, every_setting, layer_label, recipe_from
-from ..training.background_run import TrainingRun, run_displayed
-from ..training.progress import Progress, TrainingLog
-from ..training.schedules_and_methods import check_whole, checked_choice
-from ..training.training_options import TrainingOptions
+from ..training.methods_options_and_progress import Progress, TrainingLog, TrainingOptions, check_whole, checked_choice
+from ..training.retrain_and_training_run import TrainingRun, run_displayed
 from .error_compensation import SingularMomentsError, compensate
 from .input_moments import InputMoments, collecting, why_no_moments, with_call
 from .layerwise_forward import layerwise_forward

@@ -33,7 +33,7 @@ from .checkpoint_table import refuse_links_out
 
 if TYPE_CHECKING:
     from ..analysis.compare_checkpoints import TensorChange
-    from ..analysis.model_tensors import TensorEntry
+    from ..analysis.model_tensors_and_channel_axes import TensorEntry
 
 TEXT: Final = 0
 LAYER: Final = 1
@@ -159,11 +159,11 @@ def _identities(path: str) -> list[tuple[object, ...]]:
 def _sketch(path: str, memory: int, out: Frames) -> None:
     import torch
 
-    from ..analysis.model_tensors import nothing_compressible, structure_length, uncompressed_tensor
+    from ..analysis.model_tensors_and_channel_axes import nothing_compressible, structure_length, uncompressed_tensor
     from ..analysis.sketch import layer_header, sketch_layer, without_layers
     from ..analysis.viewed_checkpoint import open_to_look
 
-    torch.set_num_threads(1)  # layers share the cores, as `parallel.each` has it
+    torch.set_num_threads(1)  # layers share the cores, as `parallel_tensor_ops.each` has it
     opened = open_to_look(path)
     layers = (*opened.weights.layers, *opened.dequantized)
     if not layers:
@@ -200,7 +200,7 @@ def _compare(path: str, other: str, memory: int, out: Frames) -> None:
     import torch
 
     from ..analysis.compare_checkpoints import compare_tensors, differences
-    from ..analysis.model_tensors import dtype_name
+    from ..analysis.model_tensors_and_channel_axes import dtype_name
     from ..analysis.viewed_checkpoint import open_to_look
 
     torch.set_num_threads(1)

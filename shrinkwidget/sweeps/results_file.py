@@ -12,8 +12,7 @@ from typing import Any, Final
 
 from .. import strict_json
 from ..errors import FileError, a_type, quoted
-from ..evaluation.evaluate import Score
-from ..evaluation.metrics import METRICS
+from ..evaluation.evaluate_and_metrics import METRICS, Score
 from ..training.checkpoint import described, digest, fingerprint
 from .sweep_point import SweepJob, SweepPoint, Task
 

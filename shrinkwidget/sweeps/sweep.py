@@ -20,33 +20,31 @@ from torch import nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from ..analysis.dask_workers import (
-    SchedulerLost,
-    Shared,
-    WorkerDied,
-    connected,
-    each_on_workers,
-    require_dask,
-)
+from ..analysis.dask_workers import SchedulerLost, Shared, WorkerDied, connected, each_on_workers, require_dask
 from ..analysis.estimate_and_file_size import safetensors_bytes
-from ..analysis.model_checksum import model_checksum
-from ..analysis.model_tensors import copied, open_model
+from ..analysis.forward_pass_and_macs import alone_in_memory, device_of, fork_rng, moved, spare_normal_kept
+from ..analysis.model_tensors_and_channel_axes import copied, open_model
 from ..analysis.parallel_tensor_ops import Watch, check, never, single_threaded
-from ..analysis.run_model_and_count_macs import alone_in_memory, device_of, fork_rng, moved, spare_normal_kept
 from ..argument_checks import meant, plain, public
 from ..compressed_model import CompressedModel
 from ..errors import ArgumentError, MethodError, ModelError, TrainingError, a_type, quoted
-from ..evaluation.batches import as_pair, first_example, prepared, refuse_no_data
+from ..evaluation.batches_predictions_and_labels import LabelRules, as_pair, first_example, prepared, refuse_no_data
 from ..evaluation.batchnorm_statistics import unlabelled
 from ..evaluation.data_subset import draw_subset
-from ..evaluation.evaluate import MetricLike, Score
-from ..evaluation.metrics import resolve
-from ..evaluation.predictions_and_labels import LabelRules
+from ..evaluation.evaluate_and_metrics import MetricLike, Score, model_checksum, resolve
 from ..evaluation.run_in_background import PATIENCE_SECONDS, GrowingRun
 from ..recipe_and_method_registry import Kind, Recipe, recipe_from, register
 from ..recovery.recover import checked_methods
-from ..training.schedules_and_methods import METHODS, GradualPruning, Method, MethodName, RecalibrateBatchNorm, named
-from ..training.training_options import TrainingOptions, options_from
+from ..training.methods_options_and_progress import (
+    METHODS,
+    GradualPruning,
+    Method,
+    MethodName,
+    RecalibrateBatchNorm,
+    TrainingOptions,
+    named,
+    options_from,
+)
 from .results_file import ResultsFile
 from .sweep_point import RECOVER, SweepJob, SweepPoint, Task, failed_point, run_point
 
@@ -56,7 +54,7 @@ if TYPE_CHECKING:
 
 # An endless iterable, such as draws from a distribution, is noticed at this many recipes; nobody means more.
 _MOST_POINTS: Final = 10_000
-# as `analysis.parallel.each` has it: beyond four, threads wait for Python's lock and for memory
+# as `parallel_tensor_ops.each` has it: beyond four, threads wait for Python's lock and for memory
 _THREADS: Final = 4
 _LOOK_SECONDS: Final = 0.1  # how long Stop may go unnoticed
 _ROWS: Final = 24

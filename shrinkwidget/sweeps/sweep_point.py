@@ -14,22 +14,20 @@ from typing import Any
 from torch import nn
 
 from ..analysis.channel_families import Channels
-from ..analysis.model_tensors import open_model
+from ..analysis.forward_pass_and_macs import device_of, fork_rng, spare_normal_kept
+from ..analysis.model_tensors_and_channel_axes import open_model
 from ..analysis.parallel_tensor_ops import Watch, check
-from ..analysis.run_model_and_count_macs import device_of, fork_rng, spare_normal_kept
 from ..analysis.sketch import Sketch, counted
 from ..compressed_model import CompressedModel, compress
 from ..compression.channel_pruning import channels
 from ..errors import Cancelled, ShrinkError, sentence
+from ..evaluation.batches_predictions_and_labels import LabelRules
 from ..evaluation.calibration import calibrated
-from ..evaluation.evaluate import Score, scores
-from ..evaluation.metrics import Metric
-from ..evaluation.predictions_and_labels import LabelRules
+from ..evaluation.evaluate_and_metrics import Metric, Score, scores
 from ..recipe_and_method_registry import Recipe
 from ..recovery.recover import RecoverySpec
-from ..training.background_run import make_trainer
-from ..training.schedules_and_methods import Method
-from ..training.training_options import TrainingOptions, TrainingSpec
+from ..training.methods_options_and_progress import Method, TrainingOptions, TrainingSpec
+from ..training.retrain_and_training_run import make_trainer
 
 RECOVER = "recover"
 

@@ -6,16 +6,14 @@ from collections.abc import Generator
 from dataclasses import replace
 from itertools import islice
 
-from ..analysis.model_tensors import copied
+from ..analysis.model_tensors_and_channel_axes import copied
 from ..analysis.parallel_tensor_ops import Watch, never
 from ..compressed_model import CompressedModel, compress
 from ..errors import Cancelled, DataError, ModelError
-from ..evaluation.batches import read_in_thread
+from ..evaluation.batches_predictions_and_labels import read_in_thread
 from ..evaluation.batchnorm_statistics import recalibration_steps, unlabelled, why_not_recalibrated
 from ..recipe_and_method_registry import Recipe
-from .progress import Progress, TrainingLog
-from .schedules_and_methods import RecalibrateBatchNorm
-from .training_options import TrainingSpec
+from .methods_options_and_progress import Progress, RecalibrateBatchNorm, TrainingLog, TrainingSpec
 
 
 class BatchNormRecalibration:

@@ -28,14 +28,13 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
 from ..analysis.estimate_and_file_size import FILE_DTYPES
-from ..analysis.model_tensors import dtype_name
+from ..analysis.model_tensors_and_channel_axes import dtype_name
 from ..analysis.safetensors_checkpoint import SafetensorsFile
 from ..analysis.safetensors_header import open_plain_file, read_header_text
 from ..errors import FileError, TrainingError, a_type, quoted
 from ..files.atomic_write import write_whole
 from ..files.encodings import raw_bytes
-from .progress import TrainingLog
-from .training_options import TrainingSpec
+from .methods_options_and_progress import TrainingLog, TrainingSpec
 
 FORMAT: Final = "shrinkwidget-checkpoint"
 VERSION: Final = 2

@@ -10,12 +10,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..analysis.forward_pass_and_macs import device_of, fork_rng, preserve_rng_state, run
 from ..analysis.parallel_tensor_ops import Watch, never
-from ..analysis.run_model_and_count_macs import device_of, fork_rng, preserve_rng_state, run
 from ..errors import Cancelled
-from ..evaluation.batches import Batch, batch_named, no_batch, prepared, raw_batches, read_in_thread
-from ..evaluation.predictions_and_labels import only_prediction
-from ..training.training_options import TrainingOptions
+from ..evaluation.batches_predictions_and_labels import (
+    Batch,
+    batch_named,
+    no_batch,
+    only_prediction,
+    prepared,
+    raw_batches,
+    read_in_thread,
+)
+from ..training.methods_options_and_progress import TrainingOptions
 
 
 @dataclass(slots=True)

@@ -14,14 +14,25 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
-from ..analysis.model_tensors import check_refused, copied, open_model
-from ..analysis.run_model_and_count_macs import ForwardProfile, describe, device_of, fork_rng
+from ..analysis.forward_pass_and_macs import ForwardProfile, describe, device_of, fork_rng
+from ..analysis.model_tensors_and_channel_axes import check_refused, copied, open_model
 from ..compressed_model import CompressedModel
 from ..errors import DataError, ModelError, TrainingError, a_type, nearest, reason
-from ..evaluation.batches import TARGET_KEYS, Batch, as_pair, no_batch, prepared, raw_batches, refuse_no_data
-from ..evaluation.predictions_and_labels import IGNORED, Place, only_prediction, tensors
+from ..evaluation.batches_predictions_and_labels import (
+    IGNORED,
+    TARGET_KEYS,
+    Batch,
+    Place,
+    as_pair,
+    no_batch,
+    only_prediction,
+    prepared,
+    raw_batches,
+    refuse_no_data,
+    tensors,
+)
 from ..recipe_and_method_registry import Recipe
-from ..training.training_options import TrainingOptions
+from ..training.methods_options_and_progress import TrainingOptions
 from .sparse_transfer import masks_of, recipe_for
 from .transfer_result import CostModel, profile_cost
 

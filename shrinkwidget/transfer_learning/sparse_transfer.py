@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..analysis.model_tensors import fill, open_model
+from ..analysis.model_tensors_and_channel_axes import fill, open_model
 from ..compressed_model import CompressedModel, compress_trained
 from ..recipe_and_method_registry import Plan, Recipe, layer_label, layer_matches
 

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from ..analysis.model_tensors import plain_weights
+from ..analysis.model_tensors_and_channel_axes import plain_weights
 from ..argument_checks import checked_fields
 from ..errors import ModelError, TrainingError
-from ..training.schedules_and_methods import OptimizerLike, Schedule, Stage, check_rate, check_whole
-from ..training.training_loop import TrainingBatches
+from ..training.methods_options_and_progress import OptimizerLike, Schedule, Stage, check_rate, check_whole
+from ..training.training_loop_and_weight_constraints import TrainingBatches
 from .replace_classifier_head import TransferTask
 
 

@@ -15,19 +15,29 @@ from typing import Any, Final, Literal, Unpack, overload
 
 from torch import nn
 
-from ..analysis.model_tensors import copied, fill, open_model
+from ..analysis.forward_pass_and_macs import EVALUATION, device_of, fork_rng, preserve_rng_state, spare_normal_kept
+from ..analysis.model_tensors_and_channel_axes import copied, fill, open_model
 from ..analysis.parallel_tensor_ops import Watch, never
-from ..analysis.run_model_and_count_macs import EVALUATION, device_of, fork_rng, preserve_rng_state, spare_normal_kept
 from ..argument_checks import public
 from ..compressed_model import CompressedModel, compress
 from ..errors import Cancelled, ShrinkError, TrainingError
-from ..evaluation.evaluate import scores
+from ..evaluation.evaluate_and_metrics import scores
 from ..recipe_and_method_registry import Recipe
-from ..training.background_run import TrainingRun, run_displayed
-from ..training.progress import BestWeights, Progress, TrainingLog
-from ..training.schedules_and_methods import Schedule, Stage, named
-from ..training.training_loop import Trainer
-from ..training.training_options import OF_METHOD, TrainingFields, TrainingOptions, TrainingSpec, options_from
+from ..training.methods_options_and_progress import (
+    OF_METHOD,
+    BestWeights,
+    Progress,
+    Schedule,
+    Stage,
+    TrainingFields,
+    TrainingLog,
+    TrainingOptions,
+    TrainingSpec,
+    named,
+    options_from,
+)
+from ..training.retrain_and_training_run import TrainingRun, run_displayed
+from ..training.training_loop_and_weight_constraints import Trainer
 from .frozen_features import frozen_features, head_is_last
 from .replace_classifier_head import TransferSetup, TransferTask, module_of, set_up_transfer
 from .sparse_transfer import packed, recipe_of_layer

@@ -10,12 +10,11 @@ from typing import Any
 
 from torch import nn
 
-from ..analysis.model_tensors import open_model
-from ..analysis.run_model_and_count_macs import ForwardProfile, profile_forward
+from ..analysis.forward_pass_and_macs import ForwardProfile, profile_forward
+from ..analysis.model_tensors_and_channel_axes import open_model
 from ..compressed_model import CompressedModel, compress
-from ..evaluation.batches import Batch
-from ..evaluation.evaluate import Score
-from ..files import save
+from ..evaluation.batches_predictions_and_labels import Batch
+from ..evaluation.evaluate_and_metrics import Score
 from ..recipe_and_method_registry import Recipe
 
 # A layer that trains multiplies once forward, once for its inputs' gradients and once for its weights'.
@@ -154,7 +153,7 @@ class TransferResult:
             >>> other.save("other.safetensors") == other.compressed.nbytes
             True
         """
-        return save(self.packed, path, entropy)
+        return self.packed.save(path, entropy)
 
     def __repr__(self) -> str:
         how = self.provenance if self.score is None else repr(self.score)

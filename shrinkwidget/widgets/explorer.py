@@ -21,7 +21,6 @@ from IPython.display import display
 from torch import nn
 
 from ..analysis.estimate_and_file_size import Estimate
-from ..analysis.model_checksum import model_checksum
 from ..analysis.parallel_tensor_ops import in_forked_children, never
 from ..analysis.sketch import Sketch
 from ..argument_checks import meant, plain
@@ -39,7 +38,7 @@ from ..errors import (
 )
 from ..evaluation.batchnorm_statistics import EXAMPLES
 from ..evaluation.compare_predictions import PredictionComparison
-from ..evaluation.evaluate import Score
+from ..evaluation.evaluate_and_metrics import Score, model_checksum
 from ..evaluation.sensitivity import Kind, Sensitivity, checked_amounts, layers_to_measure
 from ..exports import Exported
 from ..figures.formatting import recipe_sentence
@@ -48,9 +47,8 @@ from ..performance.race import Race, RaceRun
 from ..planning.budgets import parse_budget
 from ..recipe_and_method_registry import Recipe, checked_recipe, schema
 from ..sweeps.sweep_point import SweepPoint
-from ..training.background_run import TrainingRun
-from ..training.progress import Progress
-from ..training.schedules_and_methods import Method, check_whole
+from ..training.methods_options_and_progress import Method, Progress, check_whole
+from ..training.retrain_and_training_run import TrainingRun
 from .base_widget import BaseWidget, alt_text, built, kernel_owned
 from .budget_frontier import BudgetFrontier
 from .by_class import by_class_dict

@@ -15,28 +15,28 @@ from torch import Tensor, nn
 from ..analysis.channel_families import Channels
 from ..analysis.estimate_and_file_size import Estimate
 from ..analysis.estimate_from_sketch import estimate
-from ..analysis.model_checksum import ModelChecksum
-from ..analysis.model_tensors import ModelTensors, Source, Stated, copied, fill, open_model, plans_of
+from ..analysis.forward_pass_and_macs import ForwardProfile, device_of, profile_forward
+from ..analysis.model_has_changed import ModelChecksum
+from ..analysis.model_tensors_and_channel_axes import ModelTensors, Source, Stated, copied, fill, open_model, plans_of
 from ..analysis.parallel_tensor_ops import each, never
-from ..analysis.run_model_and_count_macs import ForwardProfile, device_of, profile_forward
 from ..analysis.sketch import LayerSketch, Sketch, assembled, sketch_layer, without_layers
 from ..compressed_model import CompressedModel, NarrowedWidths, compress, without_channels
 from ..compression.channel_pruning import channels
 from ..compression.encode_decode_and_pack import EncodedTensor, decoded_state, encode_layers, pack
 from ..errors import Cancelled, DataError, ModelError, NoEstimateError, RecipeError, ShrinkError, a_type, sentence
-from ..evaluation.batches import first_example, prepared, raw_batches, read_in_thread, refuse_no_data
-from ..evaluation.batchnorm_statistics import (
-    EXAMPLES,
-    recalibrate,
-    unlabelled_examples,
-    why_not_recalibrated,
+from ..evaluation.batches_predictions_and_labels import (
+    LabelRules,
+    first_example,
+    prepared,
+    raw_batches,
+    read_in_thread,
+    refuse_no_data,
 )
+from ..evaluation.batchnorm_statistics import EXAMPLES, recalibrate, unlabelled_examples, why_not_recalibrated
 from ..evaluation.calibration import calibrated
 from ..evaluation.compare_predictions import PredictionComparison, PredictionRecorder
 from ..evaluation.data_subset import DataSubset, draw_subset
-from ..evaluation.evaluate import MetricLike, Score, scores
-from ..evaluation.metrics import resolve
-from ..evaluation.predictions_and_labels import LabelRules
+from ..evaluation.evaluate_and_metrics import MetricLike, Score, resolve, scores
 from ..evaluation.sensitivity import BITS, SPARSITIES, Kind, Sensitivity, sensitivity_steps
 from ..exports import Exported
 from ..exports.exporter import Progress
@@ -45,9 +45,8 @@ from ..performance.race import RaceRun, race
 from ..recipe_and_method_registry import Importance, Recipe, kinds
 from ..recipe_and_method_registry import Kind as RecipeKind
 from ..recovery.recover import RecoverySession, RecoverySpec, checked_methods
-from ..training.background_run import TrainingRun
-from ..training.schedules_and_methods import Method
-from ..training.training_options import TrainingOptions, TrainingSpec
+from ..training.methods_options_and_progress import Method, TrainingOptions, TrainingSpec
+from ..training.retrain_and_training_run import TrainingRun
 from .by_class import IMAGES, by_class_dict, small_picture
 from .keep_and_save import PLAIN
 

@@ -16,7 +16,7 @@ from torch.nn.parameter import is_lazy
 
 from ..errors import ModelError, a_type, quoted
 from ..recipe_and_method_registry import Recipe
-from ..training.background_run import TrainingRun
+from ..training.retrain_and_training_run import TrainingRun
 from .base_widget import living_widgets
 from .explorer import Explorer
 from .explorer_backend import ExplorerSession

@@ -10,11 +10,11 @@ from IPython.display import display
 
 from ..compressed_model import CompressedModel
 from ..errors import ShrinkError, TrainingError, a_type, quoted, sentence
-from ..evaluation.metrics import Metric, resolve
+from ..evaluation.evaluate_and_metrics import Metric, resolve
 from ..figures.monitor_snapshot import curves, values_of
 from ..live_page import glossary_address
-from ..training.background_run import TrainingRun
-from ..training.schedules_and_methods import FineTune, LearningRateRewinding, Method, Schedule
+from ..training.methods_options_and_progress import FineTune, LearningRateRewinding, Method, Schedule
+from ..training.retrain_and_training_run import TrainingRun
 from .base_widget import BaseWidget, built, kernel_owned
 from .figure_button import save_figure
 from .keep_and_save import Exists, keep_in_notebook, keeps, save_to

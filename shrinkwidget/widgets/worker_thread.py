@@ -13,7 +13,7 @@ from typing import Final, TypeAlias
 
 from ..analysis.parallel_tensor_ops import before_exit
 from ..errors import Cancelled
-from ..evaluation.batches import wait_for_readers
+from ..evaluation.batches_predictions_and_labels import wait_for_readers
 
 log = logging.getLogger("shrinkwidget")
 

@@ -15,7 +15,7 @@ from .. import demo
 from ..argument_checks import public
 from ..compressed_model import CompressedModel
 from ..errors import ArgumentError, ShrinkError, a_type, nearest, quoted
-from ..evaluation.evaluate import evaluate
+from ..evaluation.evaluate_and_metrics import evaluate
 
 Judgement: TypeAlias = tuple[bool, str]
 """Whether an answer is right, and a sentence about it."""

@@ -12,7 +12,7 @@ from torch import Tensor
 from .. import demo
 from ..compressed_model import compress
 from ..errors import a_type
-from ..evaluation.evaluate import Score, evaluate
+from ..evaluation.evaluate_and_metrics import Score, evaluate
 from ..recipe_and_method_registry import Recipe
 from .exercises import Judgement, NoAnswer, as_number, as_tensor, exercise, within_target
 

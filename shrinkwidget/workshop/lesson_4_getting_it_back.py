@@ -9,7 +9,7 @@ from typing import Any, Final
 from .. import demo
 from ..compressed_model import CompressedModel, compress
 from ..errors import a_type
-from ..evaluation.evaluate import evaluate
+from ..evaluation.evaluate_and_metrics import evaluate
 from .exercises import Judgement, NoAnswer, as_number, as_tensor, exercise, within_target
 
 BEFORE: Final = (2.0, 4.0, 6.0, 8.0)

@@ -14,7 +14,7 @@ from .. import demo
 from ..argument_checks import public
 from ..compressed_model import CompressedModel
 from ..errors import a_type
-from ..evaluation.evaluate import Score, evaluate
+from ..evaluation.evaluate_and_metrics import Score, evaluate
 from ..transfer_learning.transfer import transfer
 from ..transfer_learning.transfer_result import TransferResult
 from .exercises import Judgement, NoAnswer, as_number, as_tensor, exercise, within_target

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from torch import Tensor
 
 from shrinkwidget.analysis.estimate_and_file_size import Estimate
-from shrinkwidget.analysis.model_tensors import ModelTensors, TensorEntry
+from shrinkwidget.analysis.model_tensors_and_channel_axes import ModelTensors, TensorEntry
 from shrinkwidget.analysis.sketch import Sketch, counted
 from shrinkwidget.compression.encode_decode_and_pack import encode_layers, fit, on_grid, select_layers
 from shrinkwidget.recipe_and_method_registry import Recipe

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from shrinkwidget.analysis.estimate_and_file_size import SECTIONS, header_text
-from shrinkwidget.analysis.model_tensors import Source, open_model
+from shrinkwidget.analysis.model_tensors_and_channel_axes import Source, open_model
 from shrinkwidget.analysis.parallel_tensor_ops import NM_PATTERNS
 from shrinkwidget.compression.encode_decode_and_pack import PackedModel, pack, quantize
 from shrinkwidget.compression.pruning_masks import keep_masks

@@ -16,7 +16,7 @@ from shrinkwidget import demo
 from shrinkwidget.compressed_model import compress, load
 from shrinkwidget.compression.batchnorm_folding import fold_batchnorm
 from shrinkwidget.errors import DataError, FileError, ModelError
-from shrinkwidget.evaluation.evaluate import evaluate
+from shrinkwidget.evaluation.evaluate_and_metrics import evaluate
 from shrinkwidget.recipe_and_method_registry import Recipe
 
 from .test_compress import digest

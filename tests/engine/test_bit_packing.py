@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from shrinkwidget.analysis import parallel_tensor_ops as fast_cpu_ops  # MODULE
+from shrinkwidget.analysis import parallel_tensor_ops
 from shrinkwidget.analysis.parallel_tensor_ops import packed_bits, unpacked_bits
 from shrinkwidget.files import encodings as bit
 from shrinkwidget.files.encodings import Bytes
@@ -69,7 +69,7 @@ def test_masks_come_back_as_bits_and_as_runs(mask: list[bool]) -> None:
 def test_bits_on_a_gpu_are_those_on_a_cpu(length: int, monkeypatch: pytest.MonkeyPatch) -> None:
     keep = torch.rand(length, generator=torch.Generator().manual_seed(length)) < 0.3
     packed = packed_bits(keep)
-    monkeypatch.setattr(fast_cpu_ops, "_on_cpu", lambda _: False)
+    monkeypatch.setattr(parallel_tensor_ops, "_on_cpu", lambda _: False)
     assert torch.equal(packed_bits(keep), packed)
     assert torch.equal(unpacked_bits(packed, length), keep)
 

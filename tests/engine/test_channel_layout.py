@@ -16,12 +16,12 @@ from torch import Tensor, nn
 
 import shrinkwidget as sw
 from shrinkwidget.analysis.estimate_and_file_size import fold_structure
-from shrinkwidget.analysis.model_tensors import Layout, layouts, open_model
+from shrinkwidget.analysis.model_tensors_and_channel_axes import Layout, layouts, open_model
 from shrinkwidget.analysis.sketch import Sketch
 from shrinkwidget.errors import FileError, ModelError
 from shrinkwidget.files.packed_file_reader import read_records
 from shrinkwidget.recipe_and_method_registry import Recipe
-from shrinkwidget.training.schedules_and_methods import FineTune
+from shrinkwidget.training.methods_options_and_progress import FineTune
 
 RECIPES = {
     "2:4": Recipe(structure="2:4"),

@@ -16,14 +16,14 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import shrinkwidget as sw
 from benchmarks import channel_zoo as zoo
-from shrinkwidget.analysis.model_tensors import open_model
-from shrinkwidget.analysis.run_model_and_count_macs import tensors_in
+from shrinkwidget.analysis.forward_pass_and_macs import tensors_in
+from shrinkwidget.analysis.model_tensors_and_channel_axes import open_model
 from shrinkwidget.analysis.sketch import Sketch
 from shrinkwidget.compression.channel_pruning import channel_scores, cuts_of, narrower
 from shrinkwidget.compression.narrow_modules import masked
 from shrinkwidget.evaluation.calibration import Calibration
 from shrinkwidget.figures.formatting import recipe_sentence
-from shrinkwidget.training.retrain import iterative_recipes
+from shrinkwidget.training.methods_options_and_progress import iterative_recipes
 
 DIGIT = torch.rand(2, 1, 8, 8)
 

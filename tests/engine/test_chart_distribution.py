@@ -15,7 +15,7 @@ from torch import nn
 from shrinkwidget.analysis.chart_distribution import effective, levels, original, survivors
 from shrinkwidget.analysis.estimate_and_file_size import LayerEstimate
 from shrinkwidget.analysis.estimate_from_sketch import estimate
-from shrinkwidget.analysis.model_tensors import ModelTensors, open_model
+from shrinkwidget.analysis.model_tensors_and_channel_axes import ModelTensors, open_model
 from shrinkwidget.analysis.pruning_estimate import PruningOutcome, survivals
 from shrinkwidget.analysis.quantization_group_histograms import Floats
 from shrinkwidget.analysis.sketch import LayerSketch, Sketch, sketch

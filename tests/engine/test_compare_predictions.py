@@ -13,9 +13,9 @@ from torch.utils.data import DataLoader, TensorDataset
 import shrinkwidget as sw
 from shrinkwidget import demo
 from shrinkwidget.errors import ArgumentError, DataError, ModelError
-from shrinkwidget.evaluation.batches import Batch
+from shrinkwidget.evaluation.batches_predictions_and_labels import Batch
 from shrinkwidget.evaluation.compare_predictions import PredictionRecorder, image_inputs
-from shrinkwidget.evaluation.metrics import ClassPredictions
+from shrinkwidget.evaluation.evaluate_and_metrics import ClassPredictions
 
 IMAGES, LABELS = demo.data("test")
 DENSE = demo.model()

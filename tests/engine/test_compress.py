@@ -17,7 +17,7 @@ from torch.nn.utils import prune
 
 from shrinkwidget import demo
 from shrinkwidget.analysis.estimate_from_sketch import estimate
-from shrinkwidget.analysis.model_tensors import ModelTensors, copied_without, open_model
+from shrinkwidget.analysis.model_tensors_and_channel_axes import ModelTensors, copied_without, open_model
 from shrinkwidget.analysis.sketch import sketch
 from shrinkwidget.compressed_model import CompressedModel, compress, load
 from shrinkwidget.compression.encode_decode_and_pack import decoded_state, encode_layers

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 import shrinkwidget as sw
 from shrinkwidget.analysis.safetensors_checkpoint import SafetensorsFile
-from shrinkwidget.compression import encode_decode_and_pack as apply_recipe  # MODULE
+from shrinkwidget.compression import encode_decode_and_pack
 from shrinkwidget.compression.encode_decode_and_pack import encode_layer
 from shrinkwidget.errors import FileError, ModelError
 from shrinkwidget.recipe_and_method_registry import Recipe
@@ -103,7 +103,7 @@ def test_a_few_layers_are_in_memory_at_a_time(
         return done
 
     monkeypatch.setattr(SafetensorsFile, "read", reading)
-    monkeypatch.setattr(apply_recipe, "encode_layer", encoding)
+    monkeypatch.setattr(encode_decode_and_pack, "encode_layer", encoding)
     sw.compress(index, 0.5, bits=4, granularity=32, to=tmp_path / "small.safetensors")
     assert 1 <= most["weights"] <= 6  # one for each of at most four threads
     assert 1 <= most["codes"] <= 16
@@ -119,16 +119,16 @@ def test_what_is_interrupted_leaves_the_file_that_was_there(
     index, path, layers = sharded(tmp_path, 12, torch.float32), tmp_path / "small.safetensors", 0
     path.write_bytes(b"old")
     before = sorted(tmp_path.iterdir())
-    load = apply_recipe.SelectedLayer.weights
+    load = encode_decode_and_pack.SelectedLayer.weights
 
-    def failing(layer: apply_recipe.SelectedLayer) -> Any:
+    def failing(layer: encode_decode_and_pack.SelectedLayer) -> Any:
         nonlocal layers
         layers += 1
         if layers == 7:
             raise interrupt
         return load(layer)
 
-    monkeypatch.setattr(apply_recipe.SelectedLayer, "weights", failing)
+    monkeypatch.setattr(encode_decode_and_pack.SelectedLayer, "weights", failing)
     with pytest.raises(KeyboardInterrupt if interrupt is KeyboardInterrupt else FileError):
         sw.compress(index, 0.5, bits=4, to=path)
     assert layers >= 7

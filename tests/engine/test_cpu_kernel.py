@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from shrinkwidget.analysis import parallel_tensor_ops
-from shrinkwidget.analysis.model_tensors import open_model
+from shrinkwidget.analysis.model_tensors_and_channel_axes import open_model
 from shrinkwidget.analysis.sketch import counted, sketch
 from shrinkwidget.compression.pruning_masks import keep_masks
 from shrinkwidget.errors import ModelError

@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import shrinkwidget as sw
-from shrinkwidget import recipe_and_method_registry as method_registry  # MODULE
+from shrinkwidget import recipe_and_method_registry as registry
 from shrinkwidget.analysis import dask_workers
 from shrinkwidget.errors import ArgumentError, FileError, ModelError, ShrinkError
 from shrinkwidget.results import Sweep, SweepPoint
@@ -147,8 +147,8 @@ def test_one_that_is_stopped_leaves_nothing_running(threads: Any, tmp_path: Path
 
 
 def test_a_kind_of_ones_own_is_known_there(processes: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(method_registry, "_REGISTER", {k: dict(v) for k, v in method_registry._REGISTER.items()})
-    monkeypatch.setattr(method_registry, "_CLASSES", dict(method_registry._CLASSES))
+    monkeypatch.setattr(registry, "_REGISTER", {k: dict(v) for k, v in registry._REGISTER.items()})
+    monkeypatch.setattr(registry, "_CLASSES", dict(registry._CLASSES))
 
     @sw.methods.register
     @dataclass(frozen=True, repr=False)

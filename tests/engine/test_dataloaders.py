@@ -20,8 +20,8 @@ from torch.utils.data import (
 )
 
 import shrinkwidget as sw
-from shrinkwidget.evaluation.batches import own_loader, raw_batches
-from shrinkwidget.evaluation.evaluate import evaluate
+from shrinkwidget.evaluation.batches_predictions_and_labels import own_loader, raw_batches
+from shrinkwidget.evaluation.evaluate_and_metrics import evaluate
 
 from .training_helpers import mlp, points
 

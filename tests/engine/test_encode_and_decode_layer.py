@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor
 
-from shrinkwidget.analysis.model_tensors import TensorEntry, open_model
+from shrinkwidget.analysis.model_tensors_and_channel_axes import TensorEntry, open_model
 from shrinkwidget.analysis.parallel_tensor_ops import nearest
 from shrinkwidget.compression.encode_decode_and_pack import EncodedTensor, decode, dense_codes, quantize
 from shrinkwidget.compression.quantizers.kmeans import codebook_of

@@ -10,8 +10,7 @@ import torch
 
 import shrinkwidget as sw
 from shrinkwidget.analysis.parallel_tensor_ops import never
-from shrinkwidget.compression import encode_decode_and_pack as apply_recipe  # MODULE
-from shrinkwidget.compression import pruning_masks
+from shrinkwidget.compression import encode_decode_and_pack, pruning_masks
 from shrinkwidget.recipe_and_method_registry import Recipe
 from shrinkwidget.widgets.explorer_backend import ExplorerSession
 
@@ -32,7 +31,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
     counting(Recipe, "_plan")
     counting(pruning_masks, "prune_smallest")
-    counting(apply_recipe, "encode_layer")
+    counting(encode_decode_and_pack, "encode_layer")
     return counted
 
 

@@ -13,7 +13,7 @@ import torch
 import shrinkwidget as sw
 from shrinkwidget.analysis.estimate_and_file_size import Estimate
 from shrinkwidget.analysis.estimate_from_sketch import estimate
-from shrinkwidget.analysis.model_tensors import ModelTensors, open_model
+from shrinkwidget.analysis.model_tensors_and_channel_axes import ModelTensors, open_model
 from shrinkwidget.analysis.sketch import Sketch, sketch
 from shrinkwidget.errors import RecipeError
 from shrinkwidget.recipe_and_method_registry import Keep, Recipe

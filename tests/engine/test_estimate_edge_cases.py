@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from shrinkwidget.analysis.estimate_from_sketch import estimate
-from shrinkwidget.analysis.model_tensors import open_model
+from shrinkwidget.analysis.model_tensors_and_channel_axes import open_model
 from shrinkwidget.analysis.parallel_tensor_ops import NM_PATTERNS
 from shrinkwidget.analysis.sketch import Sketch, sketch
 from shrinkwidget.methods import Uniform

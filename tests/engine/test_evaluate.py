@@ -23,13 +23,12 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 import shrinkwidget as sw
 from shrinkwidget import demo
-from shrinkwidget.analysis.run_model_and_count_macs import moved
+from shrinkwidget.analysis.forward_pass_and_macs import moved
 from shrinkwidget.compressed_model import compress
 from shrinkwidget.errors import Cancelled, DataError, ModelError
-from shrinkwidget.evaluation.batches import prepared
+from shrinkwidget.evaluation.batches_predictions_and_labels import prepared
 from shrinkwidget.evaluation.data_subset import draw_subset
-from shrinkwidget.evaluation.evaluate import Score, evaluate, scores
-from shrinkwidget.evaluation.metrics import Z, resolve, wilson
+from shrinkwidget.evaluation.evaluate_and_metrics import Score, Z, evaluate, resolve, scores, wilson
 from shrinkwidget.recipe_and_method_registry import Recipe
 
 

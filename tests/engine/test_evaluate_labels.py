@@ -17,7 +17,7 @@ from torch import Tensor, nn
 import shrinkwidget as sw
 from shrinkwidget import demo
 from shrinkwidget.errors import DataError
-from shrinkwidget.evaluation.evaluate import evaluate
+from shrinkwidget.evaluation.evaluate_and_metrics import evaluate
 
 from .training_helpers import mlp, points
 

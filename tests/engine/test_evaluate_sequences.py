@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import shrinkwidget as sw
 from shrinkwidget.errors import DataError
-from shrinkwidget.evaluation.evaluate import evaluate
+from shrinkwidget.evaluation.evaluate_and_metrics import evaluate
 
 VOCABULARY = 30
 IDS = (torch.arange(10)[None] * 3 + torch.arange(24)[:, None]) % VOCABULARY  # the next token is always three further

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from shrinkwidget.analysis.estimate_from_sketch import estimate
-from shrinkwidget.analysis.model_tensors import ModelTensors, open_model
+from shrinkwidget.analysis.model_tensors_and_channel_axes import ModelTensors, open_model
 from shrinkwidget.analysis.sketch import Sketch, sketch
 from shrinkwidget.compression.encode_decode_and_pack import decode, encode_layers
 from shrinkwidget.errors import Cancelled, ModelError

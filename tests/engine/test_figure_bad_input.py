@@ -19,8 +19,8 @@ from torch import nn
 import shrinkwidget as sw
 from shrinkwidget.errors import FigureError, FileError
 from shrinkwidget.figures.figure_file import encoded
-from shrinkwidget.training.background_run import TrainingRun
-from shrinkwidget.training.training_options import TrainingOptions, TrainingSpec
+from shrinkwidget.training.methods_options_and_progress import TrainingOptions, TrainingSpec
+from shrinkwidget.training.retrain_and_training_run import TrainingRun
 
 NAMES = (
     "$x_{1}^2$",

@@ -12,10 +12,16 @@ from hypothesis import strategies as st
 from shrinkwidget import demo
 from shrinkwidget.compressed_model import compress
 from shrinkwidget.errors import ModelError, RecipeError, TrainingError
-from shrinkwidget.evaluation.evaluate import evaluate
+from shrinkwidget.evaluation.evaluate_and_metrics import evaluate
 from shrinkwidget.recipe_and_method_registry import Keep, Recipe
-from shrinkwidget.training.retrain import iterative_recipes, prune_and_retrain
-from shrinkwidget.training.schedules_and_methods import FineTune, LearningRateRewinding, Schedule, WeightRewinding
+from shrinkwidget.training.methods_options_and_progress import (
+    FineTune,
+    LearningRateRewinding,
+    Schedule,
+    WeightRewinding,
+    iterative_recipes,
+)
+from shrinkwidget.training.retrain_and_training_run import prune_and_retrain
 
 from .training_helpers import TEST, TRAIN, mlp, points, told, trainer
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 import shrinkwidget as sw
-from shrinkwidget import recipe_and_method_registry as kinds  # MODULE
+from shrinkwidget import recipe_and_method_registry as kinds
 from shrinkwidget.errors import FileError, MethodError, NoEstimateError, RecipeError
 from shrinkwidget.figures.formatting import recipe_label
 from shrinkwidget.methods import (

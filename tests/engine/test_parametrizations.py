@@ -13,12 +13,12 @@ from torch.nn.utils import parametrizations, parametrize, prune
 
 from shrinkwidget import demo
 from shrinkwidget.analysis.model_summary import summary
-from shrinkwidget.analysis.model_tensors import open_model
+from shrinkwidget.analysis.model_tensors_and_channel_axes import open_model
 from shrinkwidget.compressed_model import compress, load
 from shrinkwidget.errors import FileError
 from shrinkwidget.recipe_and_method_registry import Recipe
-from shrinkwidget.training.retrain import retrain
-from shrinkwidget.training.schedules_and_methods import FineTune
+from shrinkwidget.training.methods_options_and_progress import FineTune
+from shrinkwidget.training.retrain_and_training_run import retrain
 from shrinkwidget.transfer_learning.strategies import LinearProbe, LoRA
 from shrinkwidget.transfer_learning.transfer import transfer
 

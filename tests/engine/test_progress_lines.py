@@ -10,8 +10,7 @@ import pytest
 from torch import Tensor
 
 import shrinkwidget as sw
-from shrinkwidget.training.progress import Progress, duration
-from shrinkwidget.training.schedules_and_methods import FineTune, RecalibrateBatchNorm
+from shrinkwidget.training.methods_options_and_progress import FineTune, Progress, RecalibrateBatchNorm, duration
 from shrinkwidget.transfer_learning.strategies import GradualUnfreezing, LinearProbe
 
 from .training_helpers import TEST, TRAIN, mlp, points, slowly
@@ -50,7 +49,7 @@ def test_rounds_are_counted_in_and_the_time_is_about_right(capfd: pytest.Capture
 def test_complete_epochs_are_told_now_and_then_and_none_twice(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("shrinkwidget.training.progress._LINE_SECONDS", 0.0)
+    monkeypatch.setattr("shrinkwidget.training.methods_options_and_progress._LINE_SECONDS", 0.0)
     sw.retrain(mlp(), POINTS, points(48), FineTune(4), batch_size=16)
     plan, *told = lines(capfd)
     assert plan.startswith("training Sequential: 4 epochs")
@@ -60,7 +59,7 @@ def test_complete_epochs_are_told_now_and_then_and_none_twice(
 
 
 def test_a_transfer_tells_its_stages(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr("shrinkwidget.training.progress._LINE_SECONDS", 0.0)
+    monkeypatch.setattr("shrinkwidget.training.methods_options_and_progress._LINE_SECONDS", 0.0)
     strategy = GradualUnfreezing(epochs=1, first=LinearProbe(epochs=2))
     sw.transfer(sw.demo.model(), sw.demo.few(2), TEST, strategy=strategy)
     plan, *told = lines(capfd)
@@ -87,7 +86,9 @@ def test_nothing_is_told_if_that_is_asked(ask: str, capfd: pytest.CaptureFixture
 
 def test_without_progress_a_notebook_shows_no_monitor(monkeypatch: pytest.MonkeyPatch) -> None:
     shown: list[sw.results.TrainingRun[Any]] = []
-    monkeypatch.setattr("shrinkwidget.training.background_run._displays", [lambda: shown.append])
+    monkeypatch.setattr("shrinkwidget.training.retrain_and_training_run.in_notebook", lambda: True)
+    monkeypatch.setattr("shrinkwidget.training.retrain_and_training_run.in_notebook", lambda: True)
+    monkeypatch.setattr("shrinkwidget.training.retrain_and_training_run._displays", [lambda: shown.append])
     sw.retrain(mlp(), POINTS, epochs=1, progress=False)
     assert not shown
     sw.retrain(mlp(), POINTS, epochs=1)

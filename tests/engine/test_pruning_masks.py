@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn.utils import prune
 
-from shrinkwidget.analysis.model_tensors import open_model
+from shrinkwidget.analysis.model_tensors_and_channel_axes import open_model
 from shrinkwidget.analysis.sketch import sketch
 from shrinkwidget.compression.pruning_masks import keep_masks, selections
 from shrinkwidget.errors import Cancelled, ModelError

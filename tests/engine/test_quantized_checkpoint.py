@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from shrinkwidget.analysis.model_summary import summary
-from shrinkwidget.analysis.model_tensors import open_model, quantization_parts
+from shrinkwidget.analysis.model_tensors_and_channel_axes import open_model, quantization_parts
 from shrinkwidget.compressed_model import compress
 from shrinkwidget.recipe_and_method_registry import Recipe
 

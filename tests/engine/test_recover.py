@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import shrinkwidget as sw
-from shrinkwidget.analysis.model_tensors import open_model
+from shrinkwidget.analysis.model_tensors_and_channel_axes import open_model
 from shrinkwidget.analysis.sketch import counted
 from shrinkwidget.compression.encode_decode_and_pack import decode, quantize, select_layers
 from shrinkwidget.evaluation.calibration import CalibrationRun

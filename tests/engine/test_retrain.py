@@ -18,11 +18,16 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from shrinkwidget import demo
 from shrinkwidget.compressed_model import compress
-from shrinkwidget.evaluation.evaluate import evaluate
+from shrinkwidget.evaluation.evaluate_and_metrics import evaluate
 from shrinkwidget.recipe_and_method_registry import Keep, Recipe
-from shrinkwidget.training.retrain import retrain
-from shrinkwidget.training.schedules_and_methods import FineTune, LearningRateRewinding, Schedule, WeightRewinding
-from shrinkwidget.training.training_options import TrainingOptions
+from shrinkwidget.training.methods_options_and_progress import (
+    FineTune,
+    LearningRateRewinding,
+    Schedule,
+    TrainingOptions,
+    WeightRewinding,
+)
+from shrinkwidget.training.retrain_and_training_run import retrain
 
 from .packed_file_helpers import same, same_bits
 from .test_compress import digest

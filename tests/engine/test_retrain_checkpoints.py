@@ -28,15 +28,18 @@ from shrinkwidget.errors import FileError, TrainingError
 from shrinkwidget.recipe_and_method_registry import Recipe
 from shrinkwidget.training import checkpoint as checkpoint_module
 from shrinkwidget.training.checkpoint import Checkpoint
-from shrinkwidget.training.retrain import iterative_recipes, prune_and_retrain, retrain
-from shrinkwidget.training.schedules_and_methods import (
+from shrinkwidget.training.methods_options_and_progress import (
+    Distillation,
     FineTune,
     LearningRateRewinding,
     Method,
     Schedule,
+    TrainingOptions,
+    TrainingSpec,
     WeightRewinding,
+    iterative_recipes,
 )
-from shrinkwidget.training.training_options import Distillation, TrainingOptions, TrainingSpec
+from shrinkwidget.training.retrain_and_training_run import prune_and_retrain, retrain
 
 from .packed_file_helpers import same
 from .training_helpers import mlp, points, result, slowly, told, trainer
@@ -98,8 +101,8 @@ KILLED: dict[str, Any] = dict(
 SCRIPT = """
 import sys
 from shrinkwidget.training import checkpoint as checkpoint_module
-from shrinkwidget.training.retrain import prune_and_retrain
-from shrinkwidget.training.training_options import TrainingOptions
+from shrinkwidget.training.retrain_and_training_run import prune_and_retrain
+from shrinkwidget.training.methods_options_and_progress import TrainingOptions
 from tests.engine.test_retrain_checkpoints import KILLED
 from tests.engine.training_helpers import mlp, points, slowly
 

@@ -13,9 +13,14 @@ from torch.utils.data import Dataset
 from shrinkwidget.compressed_model import CompressedModel, compress
 from shrinkwidget.errors import DataError, ModelError, ShrinkError, TrainingError
 from shrinkwidget.recipe_and_method_registry import Recipe
-from shrinkwidget.training.retrain import retrain
-from shrinkwidget.training.schedules_and_methods import FineTune, LearningRateRewinding, Schedule, WeightRewinding
-from shrinkwidget.training.training_options import TrainingOptions
+from shrinkwidget.training.methods_options_and_progress import (
+    FineTune,
+    LearningRateRewinding,
+    Schedule,
+    TrainingOptions,
+    WeightRewinding,
+)
+from shrinkwidget.training.retrain_and_training_run import retrain
 
 from .packed_file_helpers import same
 from .training_helpers import mlp, points

@@ -13,11 +13,18 @@ from torch import Tensor, nn
 from shrinkwidget import demo
 from shrinkwidget.compressed_model import compress
 from shrinkwidget.errors import DataError, ModelError, TrainingError
-from shrinkwidget.evaluation.evaluate import evaluate
+from shrinkwidget.evaluation.evaluate_and_metrics import evaluate
 from shrinkwidget.recipe_and_method_registry import Recipe
-from shrinkwidget.training.retrain import iterative_recipes, prune_and_retrain, retrain
-from shrinkwidget.training.schedules_and_methods import FineTune, GradualPruning, RecalibrateBatchNorm, Schedule
-from shrinkwidget.training.training_options import Distillation, TrainingOptions
+from shrinkwidget.training.methods_options_and_progress import (
+    Distillation,
+    FineTune,
+    GradualPruning,
+    RecalibrateBatchNorm,
+    Schedule,
+    TrainingOptions,
+    iterative_recipes,
+)
+from shrinkwidget.training.retrain_and_training_run import prune_and_retrain, retrain
 
 from .packed_file_helpers import same
 from .test_compress import digest

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from shrinkwidget.analysis.model_summary import summary
-from shrinkwidget.analysis.model_tensors import open_model
+from shrinkwidget.analysis.model_tensors_and_channel_axes import open_model
 from shrinkwidget.analysis.sketch import sketch
 from shrinkwidget.compressed_model import compress
 from shrinkwidget.errors import FileError

@@ -22,15 +22,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from shrinkwidget.analysis.run_model_and_count_macs import eval_mode, fork_rng
+from shrinkwidget.analysis.forward_pass_and_macs import eval_mode, fork_rng
 from shrinkwidget.errors import DataError, TrainingError
-from shrinkwidget.evaluation.batches import read_in_thread
-from shrinkwidget.evaluation.evaluate import scores
-from shrinkwidget.training import background_run as run_module
-from shrinkwidget.training.background_run import TrainingRun
-from shrinkwidget.training.retrain import retrain
-from shrinkwidget.training.schedules_and_methods import FineTune, RecalibrateBatchNorm
-from shrinkwidget.training.training_options import TrainingOptions
+from shrinkwidget.evaluation.batches_predictions_and_labels import read_in_thread
+from shrinkwidget.evaluation.evaluate_and_metrics import scores
+from shrinkwidget.training import retrain_and_training_run as run_module
+from shrinkwidget.training.methods_options_and_progress import FineTune, RecalibrateBatchNorm, TrainingOptions
+from shrinkwidget.training.retrain_and_training_run import TrainingRun, retrain
 
 from .training_helpers import mlp, points
 
@@ -222,9 +220,9 @@ def test_a_training_within_a_step_of_another_leaves_its_generators_alone() -> No
 AT_THE_END = """
 import os, signal, threading, time
 from shrinkwidget import explore
-from shrinkwidget.training.retrain import retrain
-from shrinkwidget.training.schedules_and_methods import FineTune
-from shrinkwidget.training.training_options import TrainingOptions
+from shrinkwidget.training.retrain_and_training_run import retrain
+from shrinkwidget.training.methods_options_and_progress import FineTune
+from shrinkwidget.training.methods_options_and_progress import TrainingOptions
 from tests.engine.training_helpers import mlp, points
 many = points(30_000)
 run = retrain(mlp(), many, method=FineTune(1000), options=TrainingOptions(batch_size=30_000), background=True)

@@ -12,7 +12,7 @@ import shrinkwidget as sw
 from shrinkwidget import demo
 from shrinkwidget.compressed_model import CompressedModel
 from shrinkwidget.errors import ModelError, TrainingError
-from shrinkwidget.evaluation.evaluate import evaluate
+from shrinkwidget.evaluation.evaluate_and_metrics import evaluate
 from shrinkwidget.recipe_and_method_registry import Keep, Recipe
 from shrinkwidget.transfer_learning.strategies import FullFineTune, GradualUnfreezing, LinearProbe, LoRA
 

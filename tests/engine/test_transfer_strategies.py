@@ -11,7 +11,7 @@ from torch import Tensor, nn
 import shrinkwidget as sw
 from shrinkwidget import demo
 from shrinkwidget.errors import ModelError, TrainingError
-from shrinkwidget.training.training_loop import TrainStep
+from shrinkwidget.training.training_loop_and_weight_constraints import TrainStep
 from shrinkwidget.transfer_learning.strategies import FullFineTune, GradualUnfreezing, LinearProbe, LoRA
 
 from .packed_file_helpers import same

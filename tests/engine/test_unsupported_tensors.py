@@ -15,7 +15,7 @@ from shrinkwidget.analysis.sketch import sketch
 from shrinkwidget.compressed_model import compress
 from shrinkwidget.errors import ModelError
 from shrinkwidget.recipe_and_method_registry import Recipe
-from shrinkwidget.training.retrain import retrain
+from shrinkwidget.training.retrain_and_training_run import retrain
 from shrinkwidget.transfer_learning.transfer import transfer
 from shrinkwidget.widgets.explorer_backend import ExplorerSession
 

@@ -13,7 +13,7 @@ from playwright.sync_api import BrowserContext, expect
 from torch import Tensor
 
 import shrinkwidget as sw
-from shrinkwidget import recipe_and_method_registry as kinds  # MODULE
+from shrinkwidget import recipe_and_method_registry as kinds
 from shrinkwidget.analysis.parallel_tensor_ops import nearest
 from shrinkwidget.compression.encode_decode_and_pack import Grid, LayerWeights, Piece
 from shrinkwidget.widgets.explorer import Explorer

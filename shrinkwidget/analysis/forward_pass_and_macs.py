@@ -24,7 +24,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader, Dataset
 
 from ..errors import DataError, ModelError, ShrinkError, reason
-from .model_tensors import TensorEntry, dtype_name, extent, plain_tensors
+from .model_tensors_and_channel_axes import TensorEntry, dtype_name, extent, plain_tensors
 from .parallel_tensor_ops import in_forked_children, uninterrupted
 
 Inputs: TypeAlias = tuple[tuple[Any, ...], dict[str, Any]]

@@ -1,4 +1,10 @@
-"""Every tensor of a model, in order, with its status: compressible, or kept and why."""
+"""Every tensor of a model, in order, with its status: compressible, or kept and why.
+
+From top to bottom: what a tensor and an opened model are, and how modules, state dicts and files are opened
+(`open_model`). Then what that has to know: dtypes in files, what no file can carry, checkpoints that are quantized
+already, arrays of other libraries, which axes are output channels, weights in shared memory, weights that modules
+compute. Last, copies of a model.
+"""
 
 from __future__ import annotations
 
@@ -570,6 +576,14 @@ def why_kept(shape: tuple[int, ...], dtype: torch.dtype, role: Role) -> str:
     if len(shape) < 2:
         return "fewer than two dimensions (a bias, a norm, a scalar)"
     return "" if math.prod(shape) else "empty"
+
+
+def not_finite(entry: TensorEntry, bad: int) -> ModelError:
+    """Return the error for a layer with so many weights that are no numbers to compress."""
+    return ModelError(
+        f"layer {quoted(entry.name)} has {bad:,} weight{'s that are' if bad > 1 else ' that is'} NaN or infinite"
+        f"{' as float32' if entry.dtype is torch.float64 else ''}: repair or retrain it before compressing"
+    )
 
 
 def dtype_name(dtype: torch.dtype) -> str:
