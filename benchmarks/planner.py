@@ -23,7 +23,7 @@ import numpy as np
 
 import shrinkwidget as sw
 from shrinkwidget.planning.bit_allocation import allocate
-from shrinkwidget.planning.candidates import OutputJudge, compare, judged
+from shrinkwidget.planning.output_error_of_candidates import OutputJudge, compare, judged
 from shrinkwidget.planning.uniform_recipes import estimated_bytes
 from shrinkwidget.results import Sketch
 

@@ -67,7 +67,7 @@ if TYPE_CHECKING:  # a module's __getattr__ makes type checkers take any name fo
     from .compressed_model import CompressedModel, compress, load
     from .compression.batchnorm_folding import fold_batchnorm
     from .compression.channel_pruning import channels
-    from .evaluation.calibration import sketch
+    from .evaluation.calibration_data import sketch
     from .evaluation.compare_predictions import compare_predictions
     from .evaluation.evaluate_and_metrics import Score, evaluate
     from .evaluation.sensitivity import sensitivity
@@ -91,7 +91,7 @@ else:
         "compressed_model": ("CompressedModel", "compress", "load"),
         "compression.batchnorm_folding": ("fold_batchnorm",),
         "compression.channel_pruning": ("channels",),
-        "evaluation.calibration": ("sketch",),
+        "evaluation.calibration_data": ("sketch",),
         "evaluation.compare_predictions": ("compare_predictions",),
         "evaluation.evaluate_and_metrics": ("Score", "evaluate"),
         "evaluation.sensitivity": ("sensitivity",),

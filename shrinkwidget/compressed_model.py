@@ -14,8 +14,8 @@ from typing import Unpack
 
 from torch import Tensor, nn
 
+from .analysis.channel_dependency_graph import UNREACHED
 from .analysis.channel_families import Channels
-from .analysis.channel_labels import UNREACHED
 from .analysis.estimate_and_file_size import Estimate, assembled, compared, nothing_left, safetensors_bytes
 from .analysis.model_tensors_and_channel_axes import (
     ModelTensors,
@@ -47,7 +47,7 @@ from .compression.encode_decode_and_pack import (
 )
 from .errors import FileError, ModelError, a_type, quoted
 from .evaluation.batches_predictions_and_labels import LabelRules
-from .evaluation.calibration import Calibration, calibrated
+from .evaluation.calibration_data import Calibration, calibrated
 from .evaluation.evaluate_and_metrics import MetricLike
 from .exports import Exported, export, export_settings
 from .exports.exporter import Progress

@@ -86,9 +86,9 @@ def explore(
     start = recipe_from(recipe, fields, default=Recipe())
     rules = LabelRules(ignore_index, next_token)
     with _needing_jupyter("explore"):
+        from .widgets.close_widgets_on_cell_rerun import replace_in_cell
         from .widgets.explorer import Explorer
         from .widgets.explorer_backend import ExplorerSession
-        from .widgets.notebook_cell_registry import replace_in_cell
     session = ExplorerSession(model, eval_data, metric, train_data, rules, layout, calibration, example)
     session.check(start)  # it may find out which channels can be removed: the sketch that is sent has them then
     return replace_in_cell(Explorer(session, start, recalibrate_batchnorm, predict_first, view))

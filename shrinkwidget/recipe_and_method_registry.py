@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from .analysis.pruning_estimate import PruningOutcome
     from .analysis.sketch import LayerSketch
     from .compression.encode_decode_and_pack import Grid, LayerWeights, Piece
-    from .evaluation.calibration import CalibrationRun
+    from .evaluation.calibration_data import CalibrationRun
 
 
 FORMAT: Final = "shrinkwidget-recipe"

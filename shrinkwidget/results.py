@@ -16,9 +16,9 @@ from .performance.device_fit import Device, DeviceFit
 from .performance.energy_theory import EnergyRatio
 from .performance.process_memory import Memory
 from .performance.race import Race, RaceRun
-from .planning.budget_plan import BudgetPlan
 from .planning.frontier import Frontier, FrontierRun
 from .planning.plan import PlanRun
+from .planning.plan_result import BudgetPlan
 from .sweeps.sweep import Sweep, SweepRun
 from .sweeps.sweep_point import SweepPoint
 from .training.retrain_and_training_run import TrainingRun

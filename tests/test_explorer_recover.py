@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import shrinkwidget as sw
-from shrinkwidget.figures.size_score_history import shape_of
+from shrinkwidget.figures.snapshot_size_score_history import shape_of
 from shrinkwidget.widgets.explorer import Explorer
 
 SECONDS = 120

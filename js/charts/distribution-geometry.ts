@@ -1,5 +1,5 @@
 // Turns one layer of a sketch and its plan into a picture of its distribution, before and after.
-// The twin of shrinkwidget/figures/distribution_plot.py; tests/vectors holds the two together.
+// The twin of shrinkwidget/figures/distribution_geometry.py; tests/vectors holds the two together.
 
 import { effective, levels, type Outcome, original, survivors } from "../core/chart-distribution";
 import { quantizerOf } from "../core/quantizers";

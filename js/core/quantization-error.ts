@@ -1,6 +1,6 @@
 // What pruning and rounding cost one layer, in squared error.
 import { firstAtLeast } from "./array-search";
-import { spreadOf } from "./codebook-quantization";
+import { spreadOf } from "./lloyd-max-codebook";
 import type { PruningOutcome } from "./pruning-estimate";
 import { quantizerOf } from "./quantizers";
 import type { LayerSketch, Plan, Sketch } from "./types";

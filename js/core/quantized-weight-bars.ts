@@ -1,6 +1,7 @@
 // Counts at single values, for the pictures of quantized weights, and what survives below a value.
-import { spreadOf } from "./codebook-quantization";
+
 import { weightsBelow } from "./cumulative-histogram";
+import { spreadOf } from "./lloyd-max-codebook";
 import type { PruningOutcome } from "./pruning-estimate";
 import type { LayerSketch } from "./types";
 

@@ -3,7 +3,6 @@
 import { batch, computed, type ReadonlySignal, type Signal, signal } from "@preact/signals";
 import { type Kinds, labelOf, offered } from "../core/control-schema";
 import { Estimator } from "../core/estimate";
-import { recipeAt, stepsWithin } from "../core/frontier";
 import { layerNames } from "../core/layer-overrides";
 import {
   DEFAULTS,
@@ -15,6 +14,7 @@ import {
   structureSparsity,
   withFields,
 } from "../core/recipe";
+import { recipeAt, stepsWithin } from "../core/recipe-for-budget";
 import { exactOnly, withoutEstimate } from "../core/recipes-without-estimate";
 import { decodeSketch } from "../core/sketch-decoder";
 import type { Estimate, Figures, Memory, Plan, Recipe, Sketch } from "../core/types";

@@ -1,7 +1,7 @@
 // The line between the explorer and whatever hosts it: a handful of named values, and commands for the kernel.
 
 import type { Metric as ScoreMetric } from "../charts/score-format";
-import type { Frontier } from "../core/frontier";
+import type { Frontier } from "../core/recipe-for-budget";
 import type { FigureRequest } from "../ui/figure-prompt";
 import type { Observable } from "../ui/trait-signal";
 

@@ -13,7 +13,7 @@ import { LargeDistributionPlot } from "./large-distribution-plot";
 import { bitsOptions, KindChoice, KindSettings, quantizerFields, scalesIdle } from "./method-controls";
 import { useView } from "./open-and-hover-state";
 import { granularityOptions, quantizerIdle, structureTitle } from "./recipe-controls";
-import { SqnrPlot } from "./sqnr-plot";
+import { SqnrPlot } from "./sqnr-against-bits-plot";
 
 export function LayerDetail({ layer: index }: { layer: number }) {
   const { state } = useView();

@@ -16,7 +16,7 @@ import { Footer } from "./keep-and-status-bar";
 import { LayersPanel } from "./layers-panel";
 import { createView, type View, ViewProvider } from "./open-and-hover-state";
 import { RecipeControls } from "./recipe-controls";
-import { scrollIntoView } from "./scroll-into-view";
+import { scrollIntoView } from "./scroll-new-widget-into-view";
 import { SilhouettePlot } from "./silhouette-plot";
 import { SizePanel } from "./size-panel";
 

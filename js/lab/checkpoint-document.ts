@@ -10,7 +10,7 @@ import { Widget } from "@lumino/widgets";
 import { DEFAULTS } from "../core/recipe";
 import { type CheckpointTable, fetchTable } from "./checkpoint-table";
 import { type Button, mountFailure, mountTable, type Translate } from "./checkpoint-view";
-import { ComparisonClient } from "./comparison";
+import { ComparisonClient } from "./comparison-client";
 import { mountComparison } from "./comparison-view";
 import { checkpointIcon } from "./icon";
 import type { LiveSettings } from "./settings";

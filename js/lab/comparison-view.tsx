@@ -6,7 +6,7 @@ import { count, share } from "../charts/number-format";
 import { watchTheme } from "../charts/theme";
 import { DataTable } from "../ui/data-table";
 import type { Translate } from "./checkpoint-view";
-import { type Comparison, type ComparisonClient, type SortKey, sortedRows, type TensorRow } from "./comparison";
+import { type Comparison, type ComparisonClient, type SortKey, sortedRows, type TensorRow } from "./comparison-client";
 import { LOST } from "./sketch-client";
 import { lostWords } from "./weights-view";
 

@@ -9,8 +9,8 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from .open_and_dequantize_checkpoint import ViewedCheckpoint
 from .parallel_tensor_ops import CHUNK
-from .viewed_checkpoint import ViewedCheckpoint
 
 BINS: Final = 81
 """Bins of a distribution, an odd number, so that zero is in the middle of one."""

@@ -14,8 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ..analysis.channel_dependency_graph import Atoms, Trace, trace_channels
 from ..analysis.channel_families import ChannelFamily, Channels, ChannelSlice, FixedWidth, ProductMacs
-from ..analysis.channel_labels import Atoms, Trace, trace_channels
 from ..analysis.estimate_and_file_size import structure_item
 from ..analysis.forward_pass_and_macs import (
     as_inputs,
@@ -43,9 +43,9 @@ def channels(model: nn.Module, example: object) -> Channels:
     """Return which channels of a model can be removed, what belongs to each, and why the others have to stay.
 
     The model runs on the example once, and labels that ride along tell which slices of its weights go together
-    (`analysis/channel_labels.py`). Then it is tried: some channels of every family are removed from a copy, and what
-    that computes is compared with what the model computes with the same channels at zero. A family whose trial fails
-    has to stay, and says why.
+    (`analysis/channel_dependency_graph.py`). Then it is tried: some channels of every family are removed from a copy,
+    and what that computes is compared with what the model computes with the same channels at zero. A family whose trial
+    fails has to stay, and says why.
 
     >>> import torch, shrinkwidget as sw
     >>> found = sw.channels(sw.demo.model(), torch.zeros(1, 1, 8, 8))

@@ -192,7 +192,7 @@ def _convolution(module: Any, before: Mapping[str, tuple[int, ...]]) -> Iterator
 
 
 def _group_norm(module: Any, before: Mapping[str, tuple[int, ...]]) -> Iterator[tuple[str, Any]]:
-    # Whole groups of channels go (`channel_labels`), so the channels of a group stay as many.
+    # Whole groups of channels go (`channel_dependency_graph`), so the channels of a group stay as many.
     channels = module.weight.shape[0]
     yield "num_groups", module.num_groups * channels // before["weight"][0]
     yield "num_channels", channels

@@ -36,7 +36,7 @@ from .batches_predictions_and_labels import (
     raw_batches,
     read_in_thread,
 )
-from .batchnorm_statistics import recalibrated_copy
+from .recalibrate_batchnorm import recalibrated_copy
 
 MetricLike: TypeAlias = "str | Metric | Callable[[Any, Tensor], object]"
 

@@ -16,7 +16,7 @@ from ..compression.encode_decode_and_pack import fit, on_grid, select_layers
 from ..errors import ArgumentError, nearest, quoted
 from ..recipe_and_method_registry import Recipe, checked_recipe, layer_label, layer_matches
 from .batches_predictions_and_labels import LabelRules
-from .calibration import calibrated
+from .calibration_data import calibrated
 from .data_subset import DataSubset, checked_samples, draw_subset
 from .evaluate_and_metrics import CompressedLike, MetricLike, Score, resolve, runnable, scores
 from .run_in_background import PATIENCE_SECONDS, GrowingRun, computed

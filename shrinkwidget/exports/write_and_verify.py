@@ -24,9 +24,9 @@ from ..analysis.parallel_tensor_ops import never
 from ..compression.encode_decode_and_pack import PackedModel
 from ..errors import ArgumentError, Cancelled, DataError, ModelError, quoted
 from ..evaluation.batches_predictions_and_labels import LabelRules, first_example, prepared, raw_batches
-from ..evaluation.batchnorm_statistics import unlabelled
 from ..evaluation.data_subset import DataSubset, draw_subset
 from ..evaluation.evaluate_and_metrics import MetricLike, scores
+from ..evaluation.recalibrate_batchnorm import unlabelled
 from ..files.atomic_write import refuse_without_folder, write_all
 from .exporter import Exported, ExportedTensor, Exporter, ExportJob, OpenedExport, Progress, exporter_for
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .chart import charts_of, kind_named
 from .classes_figure import classes
 from .devices_figure import devices
 from .distributions_figure import distributions
+from .figure_base_and_registry import charts_of, kind_named
 from .figure_file import read, save
 from .layer_figure import layer
 from .race_figure import race

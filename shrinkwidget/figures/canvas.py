@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ..analysis.quantization_group_histograms import Floats
 from .glyph_outlines import FAMILY, MIDDLE, outline_of, width_of
 from .label_placement import fit_text
-from .page import SCREEN, Page
+from .page_size_and_style import SCREEN, Page
 
 PAPER: Final = "#ffffff"
 INK: Final = "#1f2328"

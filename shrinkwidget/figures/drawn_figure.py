@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from matplotlib.figure import Figure
 
-from .chart import charts_of, our_settings
+from .figure_base_and_registry import charts_of, our_settings
 
 _CSS_PIXELS: Final = 96
 _DENSITY: Final = 2

@@ -14,7 +14,7 @@ from .formatting import bytes_text, compared_size_text, estimated_text, recipe_s
 from .label_placement import wrap
 from .model_silhouette import draw_silhouette
 from .ridge_plot import Frame, chosen_layers, draw_ridge
-from .size_score_history import (
+from .snapshot_size_score_history import (
     LINE_HEIGHT,
     PLAIN,
     HistoryPanel,

@@ -18,7 +18,7 @@ from ..argument_checks import meant, public
 from ..errors import FigureError, FileError, a_type, nearest, quoted
 from ..files.atomic_write import write_whole
 from ..strict_json import parse
-from .chart import charts_of, our_settings
+from .figure_base_and_registry import charts_of, our_settings
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -13,8 +13,8 @@ from ..analysis.estimate_from_sketch import estimate as estimate_of
 from ..errors import FigureError, ShrinkError, nearest, quoted
 from ..recipe_and_method_registry import Recipe
 from .canvas import FAINT, GRID, LINE, MUTED, Canvas
-from .chart import Area, Chart, drawn, model_figure_kind
 from .distributions_figure import draw_key, key_words, layer_table
+from .figure_base_and_registry import Area, Chart, drawn, model_figure_kind
 from .formatting import (
     bytes_text,
     decibels_text,
@@ -26,8 +26,8 @@ from .formatting import (
 )
 from .legend import LEGEND_LINE, legend_height
 from .line_chart import LineChart, line_chart, look_of, room_for
-from .model_and_recipe import ModelFigureOptions, ModelLike, Subject, page_options, subject_of
-from .page import Page
+from .model_figure_inputs import ModelFigureOptions, ModelLike, Subject, page_options, subject_of
+from .page_size_and_style import Page
 from .ridge_plot import Frame, draw_distributions, gone_word, layer_rows
 from .tables import Table
 from .ticks import axis_ticks, linear_ticks

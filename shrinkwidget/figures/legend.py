@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from .canvas import Canvas
-from .page import Page
+from .page_size_and_style import Page
 
 Entry = tuple[str, Callable[[float, float], None]]
 """A word, and what draws its mark, 13 pixels wide, at a left end and on a middle line."""

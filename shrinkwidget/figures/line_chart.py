@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from .canvas import ACCURACY, FAINT, GRID, INK, KEPT, MUTED, OUTLINE, PAPER, SCALES
-from .chart import Area
+from .figure_base_and_registry import Area
 from .glyph_outlines import MIDDLE
 from .label_placement import thin, wrap
 from .legend import legend_rows
-from .page import Page
+from .page_size_and_style import Page
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

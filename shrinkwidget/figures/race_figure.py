@@ -11,10 +11,10 @@ import numpy as np
 from ..errors import FigureError, a_type
 from ..performance.race import Race, Ratio, seconds_text
 from .canvas import FAINT, INK, KEPT, LINE, MUTED, OUTLINE
-from .chart import Area, Chart, drawn, figure_kind
+from .figure_base_and_registry import Area, Chart, drawn, figure_kind
 from .formatting import significant
 from .label_placement import thin
-from .page import Page, PageOptions
+from .page_size_and_style import Page, PageOptions
 from .tables import Table
 from .ticks import log_ticks
 

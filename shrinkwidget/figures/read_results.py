@@ -15,7 +15,7 @@ from ..evaluation.evaluate_and_metrics import Score
 from ..recipe_and_method_registry import Recipe
 from ..sweeps.sweep import Sweep
 from ..training.retrain_and_training_run import TrainingRun
-from .size_score_history import PLAIN, Metric
+from .snapshot_size_score_history import PLAIN, Metric
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from ..analysis.quantization_group_histograms import Floats
 from ..analysis.sketch import LayerSketch, Sketch, narrowed_to
 from ..recipe_and_method_registry import Plan
 from .canvas import FAINT, GRID, HATCH, INK, KEPT, LINE, MUTED, OUTLINE, PAPER, PRUNED, Canvas
-from .distribution_plot import DistributionPlot, distribution_plot, shared_span
+from .distribution_geometry import DistributionPlot, distribution_plot, shared_span
 from .formatting import bytes_text, estimated_text, share_text, weight_text
 from .ticks import axis_ticks
 

@@ -18,7 +18,7 @@ from ..errors import FigureError, quoted
 from ..evaluation.evaluate_and_metrics import Score
 from ..recipe_and_method_registry import Recipe, layer_label
 from .canvas import DENSE, INK, KEPT, MUTED, OUTLINE, Canvas
-from .chart import Area, Chart, drawn, model_figure_kind
+from .figure_base_and_registry import Area, Chart, drawn, model_figure_kind
 from .formatting import (
     bytes_text,
     compared_size_text,
@@ -31,9 +31,9 @@ from .formatting import (
 from .label_placement import thin
 from .legend import LEGEND_LINE, draw_legend, legend_height
 from .line_chart import spread_apart
-from .model_and_recipe import ModelFigureOptions, ModelLike, Subject, page_options, subject_of
-from .page import Page
-from .size_score_history import PARTS, SIZE_BARS, fill_bar, size_bars, size_legend
+from .model_figure_inputs import ModelFigureOptions, ModelLike, Subject, page_options, subject_of
+from .page_size_and_style import Page
+from .snapshot_size_score_history import PARTS, SIZE_BARS, fill_bar, size_bars, size_legend
 from .tables import Table
 
 if TYPE_CHECKING:

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Unpack
 from ..analysis.estimate_and_file_size import Estimate
 from ..recipe_and_method_registry import Recipe
 from .canvas import INK, MUTED
-from .chart import TITLE, Area, Chart, charts_of, drawn, kind_named, model_figure_kind
 from .distributions_figure import Distributions, layer_table
+from .figure_base_and_registry import TITLE, Area, Chart, charts_of, drawn, kind_named, model_figure_kind
 from .label_placement import wrap
-from .model_and_recipe import ModelFigureOptions, ModelLike, Subject, page_options, subject_of
-from .page import MM, TEXT, Page, page_of
+from .model_figure_inputs import ModelFigureOptions, ModelLike, Subject, page_options, subject_of
+from .page_size_and_style import MM, TEXT, Page, page_of
 from .silhouette_figure import Silhouette
 from .size_figure import SizeByPart
 from .tables import Table

@@ -13,14 +13,14 @@ from ..errors import FigureError, nearest, quoted
 from ..training.retrain_and_training_run import TrainingRun
 from ..transfer_learning.transfer_result import TransferResult
 from .canvas import LINE, MUTED
-from .chart import Area, Chart, drawn, figure_kind, finite
+from .figure_base_and_registry import Area, Chart, drawn, figure_kind, finite
 from .formatting import direction_text, significant, tick_text, value_text, weight_text
 from .line_chart import LineChart, Look, Named, line_chart, look_of, named_lines, room_for, write_names
 from .line_scales import LineScales, loss_domain, rate_domain, score_domain
 from .monitor_snapshot import curves, round_ends
-from .page import Page, PageOptions
+from .page_size_and_style import Page, PageOptions
 from .scatter_scales import Frame
-from .size_score_history import Metric
+from .snapshot_size_score_history import Metric
 from .tables import Table
 
 if TYPE_CHECKING:

@@ -16,14 +16,14 @@ from ..analysis.sketch import Sketch
 from ..argument_checks import plain, public
 from ..compressed_model import compress
 from ..errors import ArgumentError, a_type, quoted
-from ..evaluation.batchnorm_statistics import batch_norms
 from ..evaluation.evaluate_and_metrics import MetricLike, Score
+from ..evaluation.recalibrate_batchnorm import batch_norms
 from ..evaluation.run_in_background import PATIENCE_SECONDS, GrowingRun, computed
 from ..recipe_and_method_registry import Recipe, checked_recipe
-from .budget_plan import BudgetPlan
 from .budgets import Budget, parse_budget
-from .candidates import EXAMPLES, OutputJudge, scored
+from .output_error_of_candidates import EXAMPLES, OutputJudge, scored
 from .plan import checked_examples, choices_from, listed, module_of, refuse_swapped, title_of
+from .plan_result import BudgetPlan
 from .planner import WIDTHS, Planner
 
 _POINTS: Final = 8

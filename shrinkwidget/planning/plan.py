@@ -17,10 +17,10 @@ from ..evaluation.evaluate_and_metrics import MetricLike
 from ..evaluation.run_in_background import PATIENCE_SECONDS, GrowingRun, computed
 from ..recipe_and_method_registry import Granularity, Quantizer, Recipe, checked_recipe
 from .bit_allocation import choices_of
-from .budget_plan import BudgetPlan
 from .budgets import Budget, parse_budgets
-from .candidates import EXAMPLES, OutputJudge
 from .layer_options import BITS, SPARSITIES, Choices
+from .output_error_of_candidates import EXAMPLES, OutputJudge
+from .plan_result import BudgetPlan
 from .planner import WIDTHS, Planner
 
 

@@ -21,15 +21,15 @@ from ..analysis.sketch import Sketch
 from ..argument_checks import plain, refuse_unknown
 from ..compressed_model import CompressedModel, compress, without_channels
 from ..errors import ArgumentError, nearest, quoted
-from ..evaluation.calibration import sketch as sketch_of
+from ..evaluation.calibration_data import sketch as sketch_of
 from ..evaluation.evaluate_and_metrics import MetricLike
 from ..recipe_and_method_registry import ChannelScope, Recipe, layer_label, layer_matches, layers_listed
 from .bit_allocation import BitAllocation, allocated, every_option, relative_error, squared_error
-from .budget_plan import BudgetPlan, Condition, LayerReason, NextStep
 from .budgets import UNITS, Budget, Measure
-from .candidates import Judged, OutputJudge, compare, judged, scored
 from .latency import ADVICE, SpeedTrials
 from .layer_options import Choices, Floats, LayerOptions
+from .output_error_of_candidates import Judged, OutputJudge, compare, judged, scored
+from .plan_result import BudgetPlan, Condition, LayerReason, NextStep
 from .uniform_recipes import estimated_bytes, uniform_recipes
 
 _LIMITS: Final = ("min_bits", "max_bits", "min_sparsity", "max_sparsity")

@@ -23,7 +23,9 @@ from ..compressed_model import CompressedModel, compress, compress_with_codes, n
 from ..compression.channel_pruning import narrower
 from ..compression.encode_decode_and_pack import EncodedTensor, SelectedLayer, decode, encode_layer, select_layers
 from ..errors import Cancelled, ModelError, ShrinkError, TrainingError, a_type
-from ..evaluation.batchnorm_statistics import (
+from ..evaluation.calibration_data import Calibration, CalibrationRun, calibrated
+from ..evaluation.data_subset import DataSubset
+from ..evaluation.recalibrate_batchnorm import (
     EXAMPLES,
     recalibrating,
     recalibration_steps,
@@ -31,8 +33,6 @@ from ..evaluation.batchnorm_statistics import (
     unlabelled_examples,
     why_not_recalibrated,
 )
-from ..evaluation.calibration import Calibration, CalibrationRun, calibrated
-from ..evaluation.data_subset import DataSubset
 from ..recipe_and_method_registry import Recipe, RecipeFields, every_setting, layer_label, recipe_from
 from ..training.methods_options_and_progress import Progress, TrainingLog, TrainingOptions, check_whole, checked_choice
 from ..training.retrain_and_training_run import TrainingRun, run_displayed

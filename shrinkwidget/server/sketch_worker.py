@@ -160,8 +160,8 @@ def _sketch(path: str, memory: int, out: Frames) -> None:
     import torch
 
     from ..analysis.model_tensors_and_channel_axes import nothing_compressible, structure_length, uncompressed_tensor
+    from ..analysis.open_and_dequantize_checkpoint import open_to_look
     from ..analysis.sketch import layer_header, sketch_layer, without_layers
-    from ..analysis.viewed_checkpoint import open_to_look
 
     torch.set_num_threads(1)  # layers share the cores, as `parallel_tensor_ops.each` has it
     opened = open_to_look(path)
@@ -201,7 +201,7 @@ def _compare(path: str, other: str, memory: int, out: Frames) -> None:
 
     from ..analysis.compare_checkpoints import compare_tensors, differences
     from ..analysis.model_tensors_and_channel_axes import dtype_name
-    from ..analysis.viewed_checkpoint import open_to_look
+    from ..analysis.open_and_dequantize_checkpoint import open_to_look
 
     torch.set_num_threads(1)
     a, b = open_to_look(path), open_to_look(other)

@@ -29,9 +29,9 @@ from ..argument_checks import meant, plain, public
 from ..compressed_model import CompressedModel
 from ..errors import ArgumentError, MethodError, ModelError, TrainingError, a_type, quoted
 from ..evaluation.batches_predictions_and_labels import LabelRules, as_pair, first_example, prepared, refuse_no_data
-from ..evaluation.batchnorm_statistics import unlabelled
 from ..evaluation.data_subset import draw_subset
 from ..evaluation.evaluate_and_metrics import MetricLike, Score, model_checksum, resolve
+from ..evaluation.recalibrate_batchnorm import unlabelled
 from ..evaluation.run_in_background import PATIENCE_SECONDS, GrowingRun
 from ..recipe_and_method_registry import Kind, Recipe, recipe_from, register
 from ..recovery.recover import checked_methods
@@ -138,7 +138,9 @@ class Sweep:
             >>> found = sw.sweep(sw.demo.model(), [0.5, 0.7, 0.8], sw.demo.data("valid"))
             >>> figure = found.figure(annotate=True)
         """
-        from ..figures.figures_of import figure_of_sweep  # what draws sweeps knows of them, not they of it
+        from ..figures.figures_of_explorers_runs_and_sweeps import (
+            figure_of_sweep,  # what draws sweeps knows of them, not they of it
+        )
 
         return figure_of_sweep(self, kind, options)
 

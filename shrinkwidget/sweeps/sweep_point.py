@@ -22,7 +22,7 @@ from ..compressed_model import CompressedModel, compress
 from ..compression.channel_pruning import channels
 from ..errors import Cancelled, ShrinkError, sentence
 from ..evaluation.batches_predictions_and_labels import LabelRules
-from ..evaluation.calibration import calibrated
+from ..evaluation.calibration_data import calibrated
 from ..evaluation.evaluate_and_metrics import Metric, Score, scores
 from ..recipe_and_method_registry import Recipe
 from ..recovery.recover import RecoverySpec

@@ -22,7 +22,6 @@ from ..errors import MethodError, ModelError, TrainingError, a_type
 from ..evaluation.evaluate_and_metrics import Score
 from ..evaluation.run_in_background import PATIENCE_SECONDS, BackgroundRun, Result
 from ..recipe_and_method_registry import Recipe, recipe_from
-from .batchnorm_recalibration import BatchNormRecalibration
 from .methods_options_and_progress import (
     METHODS,
     OF_METHOD,
@@ -39,6 +38,7 @@ from .methods_options_and_progress import (
     named,
     options_from,
 )
+from .recalibrate_batchnorm_method import BatchNormRecalibration
 from .training_loop_and_weight_constraints import Trainer
 
 if TYPE_CHECKING:
@@ -381,7 +381,9 @@ class TrainingRun(BackgroundRun[Result, Progress]):
             True
             >>> figure = run.figure(width="nature-single")
         """
-        from ..figures.figures_of import figure_of_run  # what draws trainings knows of them, not they of it
+        from ..figures.figures_of_explorers_runs_and_sweeps import (
+            figure_of_run,  # what draws trainings knows of them, not they of it
+        )
 
         return figure_of_run(self, kind, options)
 

@@ -36,9 +36,9 @@ from ..errors import (
     quoted,
     sentence,
 )
-from ..evaluation.batchnorm_statistics import EXAMPLES
 from ..evaluation.compare_predictions import PredictionComparison
 from ..evaluation.evaluate_and_metrics import Score, model_checksum
+from ..evaluation.recalibrate_batchnorm import EXAMPLES
 from ..evaluation.sensitivity import Kind, Sensitivity, checked_amounts, layers_to_measure
 from ..exports import Exported
 from ..figures.formatting import recipe_sentence
@@ -510,7 +510,7 @@ class Explorer(BaseWidget):
             >>> path = sw.figures.save(ex.figure("size", width="nature-single"), "size.pdf")
             >>> ex.close()
         """
-        from ..figures.figures_of import figure_of_explorer
+        from ..figures.figures_of_explorers_runs_and_sweeps import figure_of_explorer
 
         return figure_of_explorer(self, kind, options)
 

@@ -32,11 +32,11 @@ from ..evaluation.batches_predictions_and_labels import (
     read_in_thread,
     refuse_no_data,
 )
-from ..evaluation.batchnorm_statistics import EXAMPLES, recalibrate, unlabelled_examples, why_not_recalibrated
-from ..evaluation.calibration import calibrated
+from ..evaluation.calibration_data import calibrated
 from ..evaluation.compare_predictions import PredictionComparison, PredictionRecorder
 from ..evaluation.data_subset import DataSubset, draw_subset
 from ..evaluation.evaluate_and_metrics import MetricLike, Score, resolve, scores
+from ..evaluation.recalibrate_batchnorm import EXAMPLES, recalibrate, unlabelled_examples, why_not_recalibrated
 from ..evaluation.sensitivity import BITS, SPARSITIES, Kind, Sensitivity, sensitivity_steps
 from ..exports import Exported
 from ..exports.exporter import Progress

@@ -12,7 +12,7 @@ from IPython.core.getipython import get_ipython
 
 from ..errors import FileError, ShrinkError, quoted
 from ..figures import read
-from ..figures.chart import our_settings
+from ..figures.figure_base_and_registry import our_settings
 from ..figures.figure_file import encoded
 from ..files.atomic_write import write_whole
 from .base_widget import BaseWidget

@@ -16,9 +16,9 @@ from ..live_page import glossary_address
 from ..training.methods_options_and_progress import FineTune, LearningRateRewinding, Method, Schedule
 from ..training.retrain_and_training_run import TrainingRun
 from .base_widget import BaseWidget, built, kernel_owned
+from .close_widgets_on_cell_rerun import replace_in_cell
 from .figure_button import save_figure
 from .keep_and_save import Exists, keep_in_notebook, keeps, save_to
-from .notebook_cell_registry import replace_in_cell
 from .worker_thread import Pace
 
 _TELL_SECONDS: Final = 0.25

@@ -21,7 +21,7 @@ from shrinkwidget.analysis.model_tensors_and_channel_axes import open_model
 from shrinkwidget.analysis.sketch import Sketch
 from shrinkwidget.compression.channel_pruning import channel_scores, cuts_of, narrower
 from shrinkwidget.compression.narrow_modules import masked
-from shrinkwidget.evaluation.calibration import Calibration
+from shrinkwidget.evaluation.calibration_data import Calibration
 from shrinkwidget.figures.formatting import recipe_sentence
 from shrinkwidget.training.methods_options_and_progress import iterative_recipes
 

@@ -24,13 +24,13 @@ from shrinkwidget.analysis.estimate_from_sketch import estimate
 from shrinkwidget.analysis.pruning_estimate import survivals
 from shrinkwidget.analysis.sketch import Sketch, sketch
 from shrinkwidget.figures.canvas import Canvas, Snapshot
-from shrinkwidget.figures.distribution_plot import comb_factor, distribution_plot
+from shrinkwidget.figures.distribution_geometry import comb_factor, distribution_plot
 from shrinkwidget.figures.explorer_snapshot import describe, explorer_snapshot
 from shrinkwidget.figures.formatting import bytes_text, recipe_sentence, share_text, weight_text
 from shrinkwidget.figures.model_silhouette import blocks
 from shrinkwidget.figures.ridge_plot import MOST_ROWS, chosen_layers
 from shrinkwidget.figures.scatter_scales import pareto_front
-from shrinkwidget.figures.size_score_history import Metric, metric_of
+from shrinkwidget.figures.snapshot_size_score_history import Metric, metric_of
 from shrinkwidget.recipe_and_method_registry import Keep, Recipe
 
 BLUE, ORANGE, GREEN = (0x00, 0x72, 0xB2), (0xD5, 0x5E, 0x00), (0x00, 0x9E, 0x73)

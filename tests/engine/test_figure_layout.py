@@ -19,7 +19,7 @@ from torch import nn
 import shrinkwidget as sw
 from shrinkwidget.analysis.sketch import Sketch
 from shrinkwidget.evaluation.sensitivity import LayerScores, Sensitivity
-from shrinkwidget.figures.chart import our_settings
+from shrinkwidget.figures.figure_base_and_registry import our_settings
 
 MANY = (2, 8, 20, 54, 300)
 PAGES: tuple[dict[str, Any], ...] = (

@@ -184,7 +184,7 @@ def test_series_differ_in_grey_by_marker_and_dashes() -> None:
 
 
 def _page() -> Any:
-    from shrinkwidget.figures.page import page_of
+    from shrinkwidget.figures.page_size_and_style import page_of
 
     return page_of({})
 

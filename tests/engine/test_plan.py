@@ -19,12 +19,12 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader, TensorDataset
 
 import shrinkwidget as sw
-from shrinkwidget.evaluation.batchnorm_statistics import recalibrate, unlabelled, unlabelled_examples
+from shrinkwidget.evaluation.recalibrate_batchnorm import recalibrate, unlabelled, unlabelled_examples
 from shrinkwidget.performance.race import RaceTime, Ratio
 from shrinkwidget.planning import latency
 from shrinkwidget.planning.bit_allocation import HEADER_ROOM, allocate, choices_of, every_option, lower_hull
 from shrinkwidget.planning.budgets import parse_budget
-from shrinkwidget.planning.candidates import OutputJudge
+from shrinkwidget.planning.output_error_of_candidates import OutputJudge
 from shrinkwidget.planning.uniform_recipes import uniform_recipes
 from shrinkwidget.results import BudgetPlan
 

@@ -18,7 +18,7 @@ from shrinkwidget.figures.canvas import ACCURACY, DENSE, GRID, INK, KEPT, MUTED,
 from shrinkwidget.figures.explorer_snapshot import MARGIN, describe, explorer_snapshot
 from shrinkwidget.figures.formatting import bytes_text, decibels_text, estimated_decibels_text, share_text
 from shrinkwidget.figures.monitor_snapshot import monitor_snapshot
-from shrinkwidget.figures.size_score_history import PARTS
+from shrinkwidget.figures.snapshot_size_score_history import PARTS
 from shrinkwidget.recipe_and_method_registry import layer_label
 from shrinkwidget.widgets.monitor import Monitor
 

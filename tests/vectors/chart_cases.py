@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from shrinkwidget.figures import (
-    distribution_plot,
+    distribution_geometry,
     formatting,
     label_placement,
     line_scales,
@@ -160,11 +160,11 @@ def _histograms(rng: random.Random) -> list[dict[str, Any]]:
                 "sigma": sigma,
                 "span": span,
                 "pixels": pixels,
-                "bins": distribution_plot.bin_count(n, sigma, span, pixels),
+                "bins": distribution_geometry.bin_count(n, sigma, span, pixels),
                 "counts": counts,
-                "top": distribution_plot.body_height(np.array(counts)),
+                "top": distribution_geometry.body_height(np.array(counts)),
                 "bars": bars,
-                "comb": distribution_plot.comb_factor(np.array(bars), np.array(counts)),
+                "comb": distribution_geometry.comb_factor(np.array(bars), np.array(counts)),
             }
         )
     return cases

@@ -18,8 +18,7 @@ from torch import Tensor, nn
 
 import shrinkwidget as sw
 from shrinkwidget.analysis.sketch import Sketch
-from shrinkwidget.widgets import base_widget, keep_and_save
-from shrinkwidget.widgets import notebook_cell_registry as cell_registry
+from shrinkwidget.widgets import base_widget, close_widgets_on_cell_rerun, keep_and_save
 from shrinkwidget.widgets.explorer import Explorer
 
 SECONDS = 60
@@ -306,7 +305,7 @@ def test_closing_lets_go_of_the_model(data: Any) -> None:
 
 def test_running_a_cell_again_closes_what_it_made_before(model: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
     def run(message: str) -> list[Explorer]:
-        monkeypatch.setattr(cell_registry, "_current_cell", lambda: ("cell", message))
+        monkeypatch.setattr(close_widgets_on_cell_rerun, "_current_cell", lambda: ("cell", message))
         return [sw.explore(model), sw.explore(model)]
 
     first, second = run("first run"), run("second run")

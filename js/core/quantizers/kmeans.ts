@@ -1,5 +1,5 @@
 // The k-means quantizer: one codebook of 2^bits values for each tensor.
-import { codebook, codebookNoise, Survivors, spreadOf } from "../codebook-quantization";
+import { codebook, codebookNoise, Survivors, spreadOf } from "../lloyd-max-codebook";
 import type { PruningOutcome } from "../pruning-estimate";
 import type { LayerSketch, Plan } from "../types";
 import type { QuantizerEstimate } from "./quantizer";

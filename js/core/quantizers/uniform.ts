@@ -1,6 +1,6 @@
 // The uniform quantizer: evenly spaced values, a scale for each tensor, channel or group; of 1 bit a sign times a mean.
 import { dot, firstAtLeast, sum } from "../array-search";
-import { spreadOf } from "../codebook-quantization";
+import { spreadOf } from "../lloyd-max-codebook";
 import { ATOM, BINS, binOf, RANGES, RATIOS } from "../log-histogram-bins";
 import { has16BitScales, isSymmetric, kindText } from "../method-settings";
 import { type PruningOutcome, survivingAbove, survivingRatios, survivingShares, untouched } from "../pruning-estimate";

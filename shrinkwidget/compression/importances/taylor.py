@@ -14,7 +14,7 @@ from ...errors import DataError
 from ...recipe_and_method_registry import Choice, Importance, register, setting
 
 if TYPE_CHECKING:
-    from ...evaluation.calibration import CalibrationRun
+    from ...evaluation.calibration_data import CalibrationRun
 
 
 @register

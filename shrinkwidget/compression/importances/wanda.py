@@ -15,7 +15,7 @@ from ...analysis.parallel_tensor_ops import magnitude
 from ...recipe_and_method_registry import Importance, register
 
 if TYPE_CHECKING:
-    from ...evaluation.calibration import CalibrationRun
+    from ...evaluation.calibration_data import CalibrationRun
 
 
 @register

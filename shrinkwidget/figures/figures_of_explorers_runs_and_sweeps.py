@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ..argument_checks import meant
 from ..errors import FigureError, quoted
 from ..performance.device_fit import DeviceFit, known_devices
-from .chart import kind_named, kinds
+from .figure_base_and_registry import kind_named, kinds
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -18,8 +18,8 @@ from ..analysis.sketch import Sketch
 from ..compressed_model import CompressedModel, compress
 from ..errors import Cancelled, DataError
 from ..evaluation.batches_predictions_and_labels import Batch, batch_named, first_example, only_prediction, prepared
-from ..evaluation.batchnorm_statistics import batch_norms, recalibrate, recalibrating, unlabelled, unlabelled_examples
 from ..evaluation.evaluate_and_metrics import MetricLike, Score, runnable, scores
+from ..evaluation.recalibrate_batchnorm import batch_norms, recalibrate, recalibrating, unlabelled, unlabelled_examples
 from ..recipe_and_method_registry import Recipe
 from .layer_options import Floats
 

@@ -11,7 +11,7 @@ from ..analysis.parallel_tensor_ops import Watch, never
 from ..compressed_model import CompressedModel, compress
 from ..errors import Cancelled, DataError, ModelError
 from ..evaluation.batches_predictions_and_labels import read_in_thread
-from ..evaluation.batchnorm_statistics import recalibration_steps, unlabelled, why_not_recalibrated
+from ..evaluation.recalibrate_batchnorm import recalibration_steps, unlabelled, why_not_recalibrated
 from ..recipe_and_method_registry import Recipe
 from .methods_options_and_progress import Progress, RecalibrateBatchNorm, TrainingLog, TrainingSpec
 

@@ -19,7 +19,7 @@ from ..errors import FigureError, nearest, quoted
 from ..evaluation.evaluate_and_metrics import model_checksum
 from ..recipe_and_method_registry import Recipe, RecipeFields, layer_matches, recipe_from
 from .formatting import bytes_text, compared_size_text, decibels_text, estimated_text, recipe_sentence, share_text
-from .page import PageOptions
+from .page_size_and_style import PageOptions
 from .ridge_plot import MOST_ROWS
 
 ModelLike: TypeAlias = Source | Sketch

@@ -3,9 +3,9 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, it } from "vitest";
 import { Estimator } from "./estimate";
-import { type Frontier, recipeAt, stepsWithin } from "./frontier";
 import { layerNames } from "./layer-overrides";
 import { plansOf, recipeJson } from "./recipe";
+import { type Frontier, recipeAt, stepsWithin } from "./recipe-for-budget";
 import { exactOnly } from "./recipes-without-estimate";
 import { decodeSketch } from "./sketch-decoder";
 

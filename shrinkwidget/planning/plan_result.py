@@ -11,7 +11,7 @@ from ..evaluation.evaluate_and_metrics import Score
 from ..performance.race import Race
 from ..recipe_and_method_registry import Recipe, layer_label
 from .budgets import UNITS, Measure
-from .candidates import Candidate, Comparison
+from .output_error_of_candidates import Candidate, Comparison
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,5 @@
 import { expect, it, vi } from "vitest";
-import { ComparisonClient, sortedRows, type TensorChange, type TensorRow } from "./comparison";
+import { ComparisonClient, sortedRows, type TensorChange, type TensorRow } from "./comparison-client";
 import type { Connection } from "./sketch-client";
 
 function row(name: string, found: Partial<TensorChange> | null, message = ""): TensorRow {
