@@ -39,7 +39,6 @@ from .compression.encode_decode_and_pack import (
     encode_layers,
     encode_one_by_one,
     pack,
-    packed_bytes,
     records_of,
     section_lengths,
     select_layers,
@@ -546,15 +545,6 @@ def compress_trained(model: nn.Module, recipe: Recipe) -> CompressedModel:
 def finish_trained(model: nn.Module, recipe: Recipe) -> CompressedModel:
     """Return what `compress_trained` does, and make that model its module: nobody else may use it any more."""
     return _compressed(open_model(model), recipe, None, (model, writer(model)), pruned=True)
-
-
-def trained_nbytes(model: nn.Module, recipe: Recipe) -> int:
-    """Return the bytes of what `compress_trained` returns.
-
-    Raises:
-        FileError: for a tensor that no file can hold.
-    """
-    return packed_bytes(open_model(model), recipe)
 
 
 def compress_with_codes(

@@ -250,7 +250,8 @@ class ConstrainedTraining:
         return self._held
 
     def _constraints(self, network: nn.Module) -> WeightConstraints:
-        return WeightConstraints(network, self._source.recipe, masks_of(self._source, open_model(network)))
+        weights = open_model(network)
+        return WeightConstraints(network, weights, self._source.recipe, masks_of(self._source, weights))
 
     def _to_effective(self) -> None:
         held = self._constraint

@@ -32,7 +32,7 @@ from ..analysis.forward_pass_and_macs import (
 )
 from ..analysis.model_tensors_and_channel_axes import ModelTensors, TensorEntry, check_refused, copied, fill, open_model
 from ..analysis.parallel_tensor_ops import Watch, nearest, never
-from ..compressed_model import CompressedModel, compress, finish_trained, narrowed_widths, trained_nbytes
+from ..compressed_model import CompressedModel, compress, finish_trained, narrowed_widths
 from ..compression.channel_pruning import ChannelRounds
 from ..compression.encode_decode_and_pack import (
     Grid,
@@ -41,6 +41,7 @@ from ..compression.encode_decode_and_pack import (
     fit,
     layer_of,
     on_grid,
+    packed_bytes,
     uncompressed_value,
 )
 from ..compression.narrow_modules import narrow_to
@@ -113,6 +114,7 @@ class Trainer:
         self._remembered: dict[int, dict[str, Any]] = {}
         self._narrowing: ChannelRounds | None = None
         self._left: dict[int, list[int]] = {}  # of each family of channels, by round
+        self._last: tuple[BestWeights, CompressedModel] | None = None  # the result, once the last round is over
         if isinstance(spec.source, nn.Module) and any(recipe.removes_channels for recipe in spec.recipes):
             if self._checkpoint is not None:
                 raise TrainingError(
@@ -161,6 +163,9 @@ class Trainer:
         if best is None:
             source = self.spec.source
             return source if isinstance(source, CompressedModel) else compress(self._original, Recipe())
+        if self._last is not None and self._last[0] is best:  # whoever asks again gets a model of their own
+            (_, result), self._last = self._last, None
+            return result
         model = copied(self._original)
         if self._narrowing is not None:
             narrow_to(model, {name: tuple(tensor.shape) for name, tensor in best.state.items()})
@@ -197,16 +202,17 @@ class Trainer:
             self._narrowing.narrow(self._network, recipe)
             self._left[number] = self._narrowing.left
             early = None if early is None else self._narrowing.cut(early)
-        masks = self._masks(recipe, self.log.epoch)  # ranked before weights are rewound, as in the paper
+        weights = open_model(self._network)
+        masks = self._masks(weights, recipe, self.log.epoch)  # ranked before weights are rewound, as in the paper
         if early is not None and not self.log.epoch:
             _rewind(self._network, early)
-        held = WeightConstraints(self._network, recipe, masks)
+        held = WeightConstraints(self._network, weights, recipe, masks)
         self.train_step = TrainStep(self._network, held, stage, self.spec.options)
         if self.log.epoch:  # a checkpoint was written within this round
             optimizer = self.train_step.optimizer
             # its groups and rates follow from the stage; what a checkpoint holds is what it remembers of each parameter
             optimizer.load_state_dict({**optimizer.state_dict(), "state": self._remembered})
-        nbytes = trained_nbytes(self._network, recipe)
+        nbytes = packed_bytes(weights, recipe)
         self._now = replace(
             self._now,
             round=number + 1,
@@ -216,9 +222,8 @@ class Trainer:
         )
         return self._tell("prune", epoch=self.log.epoch, step=0, loss=None, train=None)
 
-    def _masks(self, recipe: Recipe, progress: float) -> list[Tensor | None]:
+    def _masks(self, weights: ModelTensors, recipe: Recipe, progress: float) -> list[Tensor | None]:
         """Return the mask of every layer after so many epochs of a round."""
-        weights = open_model(self._network)
         if isinstance(self.spec.source, CompressedModel):  # ranked once, when it was compressed
             return masks_of(self.spec.source, weights)
         now, share_at = recipe, self.spec.stage.share
@@ -247,7 +252,8 @@ class Trainer:
             share = train_step.stage.share
             if share is not None and share(progress) > self._share:  # gradual pruning goes on
                 self._share = share(progress)
-                train_step.held.prune(self._masks(self.spec.recipes[number], progress))
+                weights = open_model(self._network)
+                train_step.held.prune(self._masks(weights, self.spec.recipes[number], progress))
                 self._now = replace(self._now, sparsity=train_step.held.sparsity())
             # The batch is read inside, too: a dataset's augmentation draws from the step's generators.
             with self._placed(number, epoch, step), fork_rng(self._device, seed, number, epoch, step):
@@ -322,17 +328,21 @@ class Trainer:
         plain = self._now.to_dict() | {"seconds": round(self._clock.seconds - self._began, 3)}
         self.log.history.append({name: plain[name] for name in HISTORY_ROW})
         if done:
-            plain |= self._figures()
+            plain |= self._figures(number)
             self.log.points.append({name: plain[name] for name in POINT_ROW})
         self.log.round, self.log.epoch = (number + 1, 0) if done else (number, epoch)
         if self._checkpoint is not None and self.spec.checkpoint is not None:
             yield self._tell("checkpoint")
             self._checkpoint.write(self.spec.checkpoint, now, self.train_step.optimizer, self.log)
 
-    def _figures(self) -> dict[str, float | None]:
+    def _figures(self, number: int) -> dict[str, float | None]:
         """Return what rounding costs the weights of now, and what a forward pass takes without the pruned ones."""
-        recipe = self.spec.recipes[self._now.round - 1]
-        _, found = encode_layers(open_model(self._network), recipe, pruned=True)
+        found = None
+        if number + 1 == len(self.spec.recipes) and self.log.best is not None:
+            result = self.best()  # its figures are those of now, which need not be counted twice
+            self._last, found = (self.log.best, result), result.estimate
+        if found is None:
+            _, found = encode_layers(open_model(self._network), self.spec.recipes[number], pruned=True)
         macs = None
         if self._macs:
             # a layer's multiply-accumulates go with the weights that are left of the dense ones, channels that went
@@ -724,8 +734,9 @@ class WeightConstraints:
     Codebooks: survivors that share a value share their gradient, so that they go on sharing one (`SharedWeights`).
     """
 
-    def __init__(self, network: nn.Module, recipe: Recipe, masks: Sequence[Tensor | None]) -> None:
-        weights = open_model(network)
+    def __init__(
+        self, network: nn.Module, weights: ModelTensors, recipe: Recipe, masks: Sequence[Tensor | None]
+    ) -> None:
         parameters = dict(network.named_parameters(remove_duplicate=False))
         plans = recipe.resolve(e.name for e in weights.layers)
         items = zip(weights.layers, plans, masks, strict=True)

@@ -235,3 +235,72 @@ def test_weights_that_are_not_numbers_are_refused_by_name() -> None:
 def test_selection_stops_when_it_is_told_to() -> None:
     with pytest.raises(Cancelled):
         selections(open_model({"w": torch.randn(4, 4)}), Recipe(sparsity=0.5), cancelled=lambda: True)
+
+
+TRAINED = [
+    Recipe(sparsity=0.7),
+    Recipe(sparsity=0.7, scope="layer"),
+    Recipe(sparsity=0.7, layers={"b": {"sparsity": 0.3}, "c": Keep}),
+    Recipe(structure="2:4", bits=4),
+    Recipe(structure="2:4", importance="random"),
+    Recipe(sparsity=0.6, importance="random"),
+    Recipe(sparsity=0.001, bits=4),  # of a small layer that is not one weight
+]
+
+
+def trained_under(recipe: Recipe) -> tuple[State, dict[str, Tensor]]:
+    """Return weights that have moved since they were pruned, and which of them were kept."""
+    generator = torch.Generator().manual_seed(5)
+    state = {name: torch.randn(8, 16, generator=generator) for name in "abc"}
+    kept = masks_of(state, recipe)
+    moved = {name: torch.randn(w.shape, generator=generator).abs() + 0.01 for name, w in state.items()}
+    return {name: w * kept[name] for name, w in moved.items()}, kept
+
+
+@pytest.mark.parametrize("recipe", TRAINED, ids=str)
+def test_what_was_trained_under_its_masks_keeps_them_without_a_sketch(
+    recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state, kept = trained_under(recipe)
+    monkeypatch.setattr("shrinkwidget.compression.pruning_masks.counted", None)
+    found = selections(open_model(state), recipe, pruned=True)
+    assert [s.kept for s in found] == [int(mask.sum()) for mask in kept.values()]
+    assert equal({n: s.mask(state[n]).view(8, 16) for n, s in zip(state, found, strict=True)}, kept)
+
+
+@pytest.mark.parametrize("recipe", [*TRAINED[:4], Recipe(sparsity=0.5, scope="channel")], ids=str)
+def test_what_has_fewer_zeros_than_its_recipe_asks_for_is_ranked(recipe: Recipe) -> None:
+    state, kept = trained_under(recipe)
+    # such as a training leaves them that was stopped
+    state["a"][~kept["a"]] = 1e-3 * torch.arange(
+        1, 1 + int((~kept["a"]).sum())
+    )
+    found = selections(open_model(state), recipe, pruned=True)
+    assert [s.kept for s in found] == [s.kept for s in selections(open_model(state), recipe)]
+    assert sum(s.kept for s in found) <= sum(int(mask.sum()) for mask in kept.values())
+
+
+def test_zeros_in_other_places_than_a_pattern_are_no_pattern() -> None:
+    state, kept = trained_under(Recipe(structure="2:4"))
+    first = int(kept["a"].flatten().nonzero()[0])
+    state["a"].view(-1)[first] = 0  # one block of three zeros, and one with three weights: as many as before
+    other = int((~kept["a"]).flatten().nonzero()[-1])
+    state["a"].view(-1)[other] = 1e-3
+    (found, *_) = selections(open_model(state), Recipe(structure="2:4"), pruned=True)
+    assert found.kept == int(kept["a"].sum()) - 1
+    assert int(found.mask(state["a"]).view(-1, 4).sum(1).max()) == 2
+
+
+def test_rows_that_share_their_zeros_unevenly_are_ranked_again() -> None:
+    recipe = Recipe(sparsity=0.5, scope="channel")
+    state = {"w": torch.arange(1.0, 33).view(4, 8)}
+    state["w"][:2] = 0  # as many as asked, all in two rows
+    (found,) = selections(open_model(state), recipe, pruned=True)
+    assert found.mask(state["w"]).view(4, 8).sum(1).tolist() == [0, 0, 4, 4]
+
+
+def test_a_zero_in_a_trained_layer_under_keep_stays() -> None:
+    state = {"w": torch.arange(64.0).view(8, 8), "v": torch.arange(64.0).view(8, 8)}
+    recipe = Recipe(sparsity=1 / 128, layers={"v": Keep})
+    found = selections(open_model(state), recipe, pruned=True)
+    assert [s.kept for s in found] == [63, 64]
