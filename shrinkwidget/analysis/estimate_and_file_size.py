@@ -1,5 +1,6 @@
 """What a recipe makes of a model, in bytes and in error: what files hold and take, docs/format.md as arithmetic.
 
+From top to bottom: the header of a packed file, the bytes of layers and of the whole, and the `Estimate` of a model.
 Nothing here needs torch or numpy: Jupyter's server reads headers, too.
 """
 

@@ -1,4 +1,9 @@
-"""Weights to codes and back: of one layer, of all layers of a model by a recipe, and as a packed file holds them."""
+"""Weights to codes and back: of one layer, of all layers of a model by a recipe, and as a packed file holds them.
+
+From top to bottom: groups that share a scale; a layer's weights, grid and codes (`encode_layer`, `decode`), and scales
+in 16 bits; all layers of a model (`encode_layers`); the record of each tensor and the whole (`pack`), whose bytes
+`files/` writes and reads.
+"""
 
 from __future__ import annotations
 
@@ -941,7 +946,7 @@ def packed_bytes(weights: ModelTensors, recipe: Recipe) -> int:
     kept = {layer.entry.name: layer.selection.kept for layer in select_layers(weights, recipe, pruned=True)}
     for entry, record in zip(weights.saved, records, strict=True):
         if not record.encoded:
-            as_stored_whole(entry, record)
+            as_stored_whole(entry, record)  # made to be refused here, and not after a training
     counts = tuple(kept[record.name] if record.encoded else record.numel for record in records)
     return PackedModel(recipe, structure_of(records), records, counts, ()).nbytes
 

@@ -272,9 +272,7 @@ def test_what_was_trained_under_its_masks_keeps_them_without_a_sketch(
 def test_what_has_fewer_zeros_than_its_recipe_asks_for_is_ranked(recipe: Recipe) -> None:
     state, kept = trained_under(recipe)
     # such as a training leaves them that was stopped
-    state["a"][~kept["a"]] = 1e-3 * torch.arange(
-        1, 1 + int((~kept["a"]).sum())
-    )
+    state["a"][~kept["a"]] = 1e-3 * torch.arange(1, 1 + int((~kept["a"]).sum()))
     found = selections(open_model(state), recipe, pruned=True)
     assert [s.kept for s in found] == [s.kept for s in selections(open_model(state), recipe)]
     assert sum(s.kept for s in found) <= sum(int(mask.sum()) for mask in kept.values())
