@@ -44,7 +44,7 @@ from .compression.encode_decode_and_pack import (
     select_layers,
     structure_of,
 )
-from .errors import FileError, ModelError, a_type, quoted
+from .errors import FileError, ModelError, a_type, layer_label, quoted
 from .evaluation.batches_predictions_and_labels import LabelRules
 from .evaluation.calibration_data import Calibration, calibrated
 from .evaluation.evaluate_and_metrics import MetricLike
@@ -54,7 +54,7 @@ from .files import entropy_coded_bytes, read, save
 from .files.atomic_write import refuse_without_folder, resolved
 from .files.packed_file_reader import StoredInFile
 from .files.packed_file_writer import write_layer_by_layer
-from .recipe_and_method_registry import PLAIN, Recipe, RecipeFields, Statistics, every_setting, layer_label, recipe_from
+from .recipe_and_method_registry import PLAIN, Recipe, RecipeFields, Statistics, every_setting, recipe_from
 
 
 @dataclass(frozen=True, slots=True)

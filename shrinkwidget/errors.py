@@ -1,4 +1,4 @@
-"""The errors a user can meet: each says what was found, where, and what to do."""
+"""The errors a user can meet: each says what was found, where, and what to do; and how names are written in them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,11 @@ import difflib
 import os
 from collections.abc import Iterable
 from itertools import islice
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    pass
+
 
 __all__ = [
     "ArgumentError",
@@ -218,3 +222,8 @@ def reason(error: BaseException) -> str:
     """Return the type and the first line of an error's message."""
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+def layer_label(name: str) -> str:
+    """Return the name of a layer as people say it: ``"conv1.weight"`` is "conv1"."""
+    return name.removesuffix(".weight")

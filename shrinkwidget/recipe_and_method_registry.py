@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from .analysis.sketch import LayerSketch
     from .compression.encode_decode_and_pack import Grid, LayerWeights, Piece
     from .evaluation.calibration_data import CalibrationRun
-
+from .errors import layer_label
 
 FORMAT: Final = "shrinkwidget-recipe"
 VERSION: Final = 2
@@ -548,11 +548,6 @@ def checked_recipe(found: object) -> Recipe:
             raise RecipeError(f"{what}: data is given by name, as train_data=… or eval_data=…")
         raise RecipeError(f"{what}: write Recipe(sparsity=0.8, bits=4)")
     return found
-
-
-def layer_label(name: str) -> str:
-    """Return the name of a layer as people say it: ``"conv1.weight"`` is "conv1"."""
-    return name.removesuffix(".weight")
 
 
 def layers_listed(names: Sequence[str]) -> str:

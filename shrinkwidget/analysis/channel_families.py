@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import quoted
-from ..recipe_and_method_registry import Recipe, WidthPlan, layer_label, layer_matches
+from ..errors import layer_label, quoted
+from ..recipe_and_method_registry import Recipe, WidthPlan, layer_matches
 from .estimate_and_file_size import COMPRESSIBLE, fold_structure
 from .model_tensors_and_channel_axes import FIRST, Layout
 

@@ -16,13 +16,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 from .. import strict_json
-from ..errors import FileError, ModelError, quoted
-from ..recipe_and_method_registry import Granularity, Plan, Recipe, layer_label
+from ..errors import FileError, ModelError, layer_label, quoted
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from ..recipe_and_method_registry import Granularity, Plan, Recipe
     from .model_tensors_and_channel_axes import ModelOverview, TensorSpec
 
 Ints: TypeAlias = "NDArray[np.int64]"

@@ -31,8 +31,8 @@ from torch.nn.utils import parametrize, prune, remove_spectral_norm, remove_weig
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
-from ..errors import ModelError, a_type, nearest, quoted, reason
-from ..recipe_and_method_registry import Plan, Recipe, layer_label, layer_matches
+from ..errors import ModelError, a_type, layer_label, nearest, quoted, reason
+from ..recipe_and_method_registry import Plan, Recipe, layer_matches
 from .estimate_and_file_size import fold_structure, impossible_shape, safetensors_bytes, structure_item
 from .safetensors_checkpoint import SafetensorsFile, open_checkpoint
 

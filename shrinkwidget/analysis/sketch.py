@@ -17,8 +17,8 @@ from safetensors.numpy import load
 from torch import Tensor
 
 from ..argument_checks import public
-from ..errors import FileError, ModelError, quoted, reason
-from ..recipe_and_method_registry import Granularity, Plan, Recipe, Statistics, layer_label
+from ..errors import FileError, ModelError, layer_label, quoted, reason
+from ..recipe_and_method_registry import Granularity, Plan, Recipe, Statistics
 from .channel_families import Channels
 from .model_tensors_and_channel_axes import (
     ModelOverview,

@@ -29,8 +29,8 @@ from ..analysis.forward_pass_and_macs import (
 )
 from ..analysis.model_tensors_and_channel_axes import ModelTensors, TensorEntry, copied, half_is_bfloat16, open_model
 from ..argument_checks import public
-from ..errors import DataError, MethodError, ModelError, ShrinkError, a_type, quoted, reason
-from ..recipe_and_method_registry import Importance, Recipe, Statistics, doing, layer_label
+from ..errors import DataError, MethodError, ModelError, ShrinkError, a_type, layer_label, quoted, reason
+from ..recipe_and_method_registry import Importance, Recipe, Statistics, doing
 from .narrow_modules import Cuts, masked, narrow, narrowed
 
 _TOLERANCE: Final = 2e-5

@@ -68,8 +68,8 @@ from ..analysis.parallel_tensor_ops import (
 )
 from ..analysis.safetensors_checkpoint import DTYPES
 from ..analysis.sketch import Sketch, counted
-from ..errors import FileError, MethodError, ModelError, quoted
-from ..recipe_and_method_registry import Granularity, Plan, Quantizer, Recipe, doing, layer_label
+from ..errors import FileError, MethodError, ModelError, layer_label, quoted
+from ..recipe_and_method_registry import Granularity, Plan, Quantizer, Recipe, doing
 from .pruning_masks import Selection, changed, selections
 
 

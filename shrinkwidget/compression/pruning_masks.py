@@ -29,8 +29,8 @@ from ..analysis.parallel_tensor_ops import (
     places_of,
 )
 from ..analysis.sketch import LayerSketch, Sketch, block_count, counted
-from ..errors import MethodError, ModelError, a_type, quoted
-from ..recipe_and_method_registry import Importance, Plan, Recipe, Structure, doing, layer_label
+from ..errors import MethodError, ModelError, a_type, layer_label, quoted
+from ..recipe_and_method_registry import Importance, Plan, Recipe, Structure, doing
 
 
 class Selection(Protocol):

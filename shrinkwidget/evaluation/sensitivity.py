@@ -13,8 +13,8 @@ from ..analysis.parallel_tensor_ops import Watch, never
 from ..analysis.sketch import Sketch, counted
 from ..argument_checks import plain, public
 from ..compression.encode_decode_and_pack import fit, on_grid, select_layers
-from ..errors import ArgumentError, nearest, quoted
-from ..recipe_and_method_registry import Recipe, checked_recipe, layer_label, layer_matches
+from ..errors import ArgumentError, layer_label, nearest, quoted
+from ..recipe_and_method_registry import Recipe, checked_recipe, layer_matches
 from .batches_predictions_and_labels import LabelRules
 from .calibration_data import calibrated
 from .data_subset import DataSubset, checked_samples, draw_subset

@@ -16,7 +16,8 @@ from typing import Any, Final, cast
 
 from ..analysis import model_summary
 from ..analysis.model_summary import fixed
-from ..recipe_and_method_registry import PLAIN, Keep, Recipe, Role, canonical_json, layer_label, sparsity_by_tag
+from ..errors import layer_label
+from ..recipe_and_method_registry import PLAIN, Keep, Recipe, Role, canonical_json, sparsity_by_tag
 
 _SPACE: Final = "\N{NARROW NO-BREAK SPACE}"
 _PERCENT: Final = f"{_SPACE}%"

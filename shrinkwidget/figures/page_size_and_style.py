@@ -10,8 +10,7 @@ from functools import partial
 from typing import Any, Final, TypedDict
 
 from ..argument_checks import meant, plain
-from ..errors import FigureError, nearest, quoted
-from ..recipe_and_method_registry import layer_label
+from ..errors import FigureError, layer_label, nearest, quoted
 from .glyph_outlines import FAMILY, MISSING, Families, has_glyph, width_of
 from .label_placement import fit_text
 

@@ -14,9 +14,9 @@ from ..analysis.estimate_from_sketch import estimate as estimate_of
 from ..analysis.sketch import Sketch
 from ..argument_checks import meant
 from ..compressed_model import CompressedModel
-from ..errors import FigureError, quoted
+from ..errors import FigureError, layer_label, quoted
 from ..evaluation.evaluate_and_metrics import Score
-from ..recipe_and_method_registry import Recipe, layer_label
+from ..recipe_and_method_registry import Recipe
 from .canvas import DENSE, INK, KEPT, MUTED, OUTLINE, Canvas
 from .figure_base_and_registry import Area, Chart, drawn, model_figure_kind
 from .formatting import (

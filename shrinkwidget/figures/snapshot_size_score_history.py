@@ -11,7 +11,8 @@ from typing import Any, Final
 import numpy as np
 
 from ..analysis.estimate_and_file_size import Estimate
-from ..recipe_and_method_registry import Recipe, layer_label
+from ..errors import layer_label
+from ..recipe_and_method_registry import Recipe
 from .canvas import ACCURACY, AS_IS, DENSE, FAINT, INK, KEPT, LENS, LINE, MASK, MUTED, PAPER, SCALES, Canvas, measure
 from .formatting import (
     bytes_text,

@@ -7,9 +7,10 @@ from dataclasses import dataclass, fields
 from typing import Any, Final
 
 from ..analysis.estimate_and_file_size import Estimate, compared
+from ..errors import layer_label
 from ..evaluation.evaluate_and_metrics import Score
 from ..performance.race import Race
-from ..recipe_and_method_registry import Recipe, layer_label
+from ..recipe_and_method_registry import Recipe
 from .budgets import UNITS, Measure
 from .output_error_of_candidates import Candidate, Comparison
 

@@ -20,10 +20,10 @@ from ..analysis.parallel_tensor_ops import Watch, check, never
 from ..analysis.sketch import Sketch
 from ..argument_checks import plain, refuse_unknown
 from ..compressed_model import CompressedModel, compress, without_channels
-from ..errors import ArgumentError, nearest, quoted
+from ..errors import ArgumentError, layer_label, nearest, quoted
 from ..evaluation.calibration_data import sketch as sketch_of
 from ..evaluation.evaluate_and_metrics import MetricLike
-from ..recipe_and_method_registry import ChannelScope, Recipe, layer_label, layer_matches, layers_listed
+from ..recipe_and_method_registry import ChannelScope, Recipe, layer_matches, layers_listed
 from .bit_allocation import BitAllocation, allocated, every_option, relative_error, squared_error
 from .budgets import UNITS, Budget, Measure
 from .latency import ADVICE, SpeedTrials

@@ -22,7 +22,7 @@ from ..argument_checks import public
 from ..compressed_model import CompressedModel, compress, compress_with_codes, narrowed_widths
 from ..compression.channel_pruning import narrower
 from ..compression.encode_decode_and_pack import EncodedTensor, SelectedLayer, decode, encode_layer, select_layers
-from ..errors import Cancelled, ModelError, ShrinkError, TrainingError, a_type
+from ..errors import Cancelled, ModelError, ShrinkError, TrainingError, a_type, layer_label
 from ..evaluation.calibration_data import Calibration, CalibrationRun, calibrated
 from ..evaluation.data_subset import DataSubset
 from ..evaluation.recalibrate_batchnorm import (
@@ -33,7 +33,7 @@ from ..evaluation.recalibrate_batchnorm import (
     unlabelled_examples,
     why_not_recalibrated,
 )
-from ..recipe_and_method_registry import Recipe, RecipeFields, every_setting, layer_label, recipe_from
+from ..recipe_and_method_registry import Recipe, RecipeFields, every_setting, recipe_from
 from ..training.methods_options_and_progress import Progress, TrainingLog, TrainingOptions, check_whole, checked_choice
 from ..training.retrain_and_training_run import TrainingRun, run_displayed
 from .error_compensation import SingularMomentsError, compensate

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from ..analysis.model_tensors_and_channel_axes import fill, open_model
 from ..compressed_model import CompressedModel, compress_trained
-from ..recipe_and_method_registry import Plan, Recipe, layer_label, layer_matches
+from ..errors import layer_label
+from ..recipe_and_method_registry import Plan, Recipe, layer_matches
 
 
 def masks_of(source: CompressedModel, heads: tuple[str, ...]) -> dict[str, Tensor]:

@@ -14,12 +14,12 @@ from torch import nn
 import shrinkwidget as sw
 from shrinkwidget.analysis.estimate_and_file_size import Estimate
 from shrinkwidget.analysis.sketch import Sketch
+from shrinkwidget.errors import layer_label
 from shrinkwidget.figures.canvas import ACCURACY, DENSE, GRID, INK, KEPT, MUTED, OUTLINE
 from shrinkwidget.figures.explorer_snapshot import MARGIN, describe, explorer_snapshot
 from shrinkwidget.figures.formatting import bytes_text, decibels_text, estimated_decibels_text, share_text
 from shrinkwidget.figures.monitor_snapshot import monitor_snapshot
 from shrinkwidget.figures.snapshot_size_score_history import PARTS
-from shrinkwidget.recipe_and_method_registry import layer_label
 from shrinkwidget.widgets.monitor import Monitor
 
 from .recording_canvas import Drawn, drawn_by, plain, value_at

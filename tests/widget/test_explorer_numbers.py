@@ -19,8 +19,8 @@ from torch import nn
 
 import shrinkwidget as sw
 from shrinkwidget.analysis.estimate_and_file_size import Estimate, LayerEstimate
+from shrinkwidget.errors import layer_label
 from shrinkwidget.figures.formatting import bytes_text, decibels_text, share_text, times_text, weight_text
-from shrinkwidget.recipe_and_method_registry import layer_label
 from shrinkwidget.widgets.explorer import Explorer
 
 from .standalone_page import BarePage, plain
