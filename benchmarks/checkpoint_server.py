@@ -23,7 +23,7 @@ from safetensors.torch import save_file
 
 from shrinkwidget.errors import FileError
 from shrinkwidget.server.checkpoint_table import checkpoint_table
-from shrinkwidget.server.limits import ShrinkwidgetLimits
+from shrinkwidget.server.resource_limits import ShrinkwidgetLimits
 from tests.engine.test_gguf_header import damaged, write_gguf
 from tests.running_jupyter_server import Server, start, stop
 

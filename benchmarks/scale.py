@@ -119,7 +119,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import shrinkwidget as sw
-from shrinkwidget.performance.worker import resident
+from shrinkwidget.performance.worker_program import resident
 
 def layers(count):
     torch.manual_seed(0)

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 import shrinkwidget as sw
 from shrinkwidget import demo
 from shrinkwidget.transfer_learning.replace_classifier_head import TransferTask
-from shrinkwidget.transfer_learning.strategies import Strategy, default_schedule
+from shrinkwidget.transfer_learning.transfer_strategies import Strategy, default_schedule
 
 RESULTS: Final = Path(__file__).with_suffix(".json")
 SEEDS: Final = (0, 1, 2)

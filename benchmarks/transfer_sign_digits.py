@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import shrinkwidget as sw
-from shrinkwidget.transfer_learning.strategies import Strategy
+from shrinkwidget.transfer_learning.transfer_strategies import Strategy
 
 from .machine_info import hardware
 

@@ -17,7 +17,7 @@ from .training.methods_options_and_progress import (
     TrainingOptions,
     WeightRewinding,
 )
-from .transfer_learning.strategies import FullFineTune, GradualUnfreezing, LinearProbe, LoRA
+from .transfer_learning.transfer_strategies import FullFineTune, GradualUnfreezing, LinearProbe, LoRA
 
 __all__ = [
     "NF4",

@@ -11,9 +11,9 @@ import { deadWords, isKnown, macsOf } from "./derived-state";
 import type { State } from "./explorer-state";
 import type { Score } from "./host-interface";
 import { useView } from "./open-and-hover-state";
-import { COVERED, PredictFirst, PredictionRow } from "./prediction";
+import { Panel } from "./panel-frame";
+import { COVERED, PredictFirst, PredictionRow } from "./predict-before-score";
 import { RaceRow } from "./race-row";
-import { Panel } from "./section-frame";
 import { Approx, Arrow } from "./size-panel";
 
 const INTERVAL = "95 % interval";

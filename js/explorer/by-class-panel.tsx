@@ -9,7 +9,7 @@ import { type ClassChange, changes, changeText, drawn, summary } from "./by-clas
 import type { State } from "./explorer-state";
 import type { ByClass, MisreadImage } from "./host-interface";
 import { toggled, useView } from "./open-and-hover-state";
-import { COVERED } from "./prediction";
+import { COVERED } from "./predict-before-score";
 
 const CONFUSIONS = 10;
 

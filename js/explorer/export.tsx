@@ -3,11 +3,11 @@
 import { useSignal } from "@preact/signals";
 import { bytes, percent } from "../charts/number-format";
 import { intervalText, metricValue } from "../charts/score-format";
+import { WorkLine } from "../ui/progress-line";
 import { Question } from "../ui/save-prompts";
-import { WorkLine } from "../ui/work-line";
 import type { Exported, ExportTarget } from "./host-interface";
 import { useView } from "./open-and-hover-state";
-import { COVERED } from "./prediction";
+import { COVERED } from "./predict-before-score";
 
 const TITLE = "a file for another runtime, with exactly these weights; it is run there, and its score shown";
 

@@ -20,9 +20,9 @@ import { hideTip, tipAt } from "../ui/tooltip";
 import { isShown, predictionOf } from "./explorer-state";
 import type { Visit } from "./host-interface";
 import { useView } from "./open-and-hover-state";
+import { Panel } from "./panel-frame";
 import { raceLines } from "./race-row";
 import { overrideLines, recipeLabel } from "./recipe-label";
-import { Panel } from "./section-frame";
 
 const HEIGHT = 196;
 /** Pixels at the left that the word "size" takes below the chart. */

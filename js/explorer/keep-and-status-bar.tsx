@@ -13,8 +13,8 @@ import type { State } from "./explorer-state";
 import { ExportButton, ExportLine, ExportPrompt } from "./export";
 import type { Status } from "./host-interface";
 import { useView } from "./open-and-hover-state";
-import { COVERED } from "./prediction";
-import { RecoverButton, RecoveryLine } from "./recovery";
+import { COVERED } from "./predict-before-score";
+import { RecoverButton, RecoveryLine } from "./recover-button";
 import { GONE, ScreenReaderStatus } from "./screen-reader";
 
 export function Footer() {

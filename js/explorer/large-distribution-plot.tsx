@@ -12,7 +12,7 @@ import { useDrawing } from "../ui/size-and-drawing-hooks";
 import { hideTip, tipAt } from "../ui/tooltip";
 import { outcomeOf } from "./derived-state";
 import { useView, type View } from "./open-and-hover-state";
-import { detailSpan, notDrawn } from "./ridge-cache";
+import { detailSpan, notDrawn } from "./ridge-data-and-cache";
 import { binWords } from "./ridge-tooltips";
 
 const AXIS = 29;

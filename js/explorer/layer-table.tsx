@@ -6,7 +6,7 @@ import { layerTotal } from "../core/estimate";
 import { DataTable } from "../ui/data-table";
 import { heldBits, layerSqnr, ownOverride, shapeWords } from "./derived-state";
 import { useView } from "./open-and-hover-state";
-import { shownSensitivity } from "./ridge-cache";
+import { shownSensitivity } from "./ridge-data-and-cache";
 import { dropText } from "./sensitivity-words";
 
 const REST_MS = 120;

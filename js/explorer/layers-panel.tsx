@@ -6,8 +6,8 @@ import { Choice, options, Toggle } from "../ui/inputs";
 import { LayerDetail } from "./layer-detail";
 import { LayerTable } from "./layer-table";
 import { type Axis, useView } from "./open-and-hover-state";
+import { Panel } from "./panel-frame";
 import { Ridge } from "./ridge-plot";
-import { Panel } from "./section-frame";
 import { SensitivityLine, SensitivityToggle } from "./sensitivity-line";
 
 const AXES = options<Axis>(

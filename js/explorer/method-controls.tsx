@@ -18,8 +18,8 @@ import {
 import { jsonText, settingOf, withSetting } from "../core/method-settings";
 import { BITS, withFields } from "../core/recipe";
 import type { Kind, Recipe } from "../core/types";
+import type { TermName } from "../ui/glossary-terms";
 import { Choice, type Option } from "../ui/inputs";
-import type { TermName } from "../ui/terms";
 import { useView } from "./open-and-hover-state";
 
 /** A recipe with another importance, and the scope that suits it. */

@@ -8,7 +8,7 @@ import { AXIS, HEADER, ROW, ridgeHeight, rowHeight } from "../charts/ridge-colum
 import { useDrawing, useUnique } from "../ui/size-and-drawing-hooks";
 import { hideTip, tipAt } from "../ui/tooltip";
 import { toggled, useView, type View } from "./open-and-hover-state";
-import { RidgeCache } from "./ridge-cache";
+import { RidgeCache } from "./ridge-data-and-cache";
 import { describeRow, ridgeTip } from "./ridge-tooltips";
 
 interface Pointer {

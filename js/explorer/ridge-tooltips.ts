@@ -7,7 +7,7 @@ import type { RidgeScene } from "../charts/ridge-canvas";
 import { layerTotal } from "../core/estimate";
 import { heldBits, layerSqnr, ownOverride, shapeWords, zeroWords } from "./derived-state";
 import type { View } from "./open-and-hover-state";
-import { shownSensitivity } from "./ridge-cache";
+import { shownSensitivity } from "./ridge-data-and-cache";
 import { sensitivityLines } from "./sensitivity-words";
 
 interface Words {

@@ -7,7 +7,7 @@ import { summary } from "./by-class";
 import { deadWords, isKnown } from "./derived-state";
 import type { State } from "./explorer-state";
 import { useView } from "./open-and-hover-state";
-import { COVERED } from "./prediction";
+import { COVERED } from "./predict-before-score";
 
 /** Keys in a burst settle one after the other; only what stays for so long is read out. */
 const REST_MS = 600;

@@ -4,7 +4,7 @@ import { Term } from "../ui/help";
 import { Choice, options, Toggle } from "../ui/inputs";
 import type { Sensitivity } from "./host-interface";
 import { useView } from "./open-and-hover-state";
-import { COVERED } from "./prediction";
+import { COVERED } from "./predict-before-score";
 import { sensitivityWords } from "./sensitivity-words";
 
 const KINDS = options<Sensitivity["kind"]>(

@@ -17,7 +17,7 @@ import { useSize } from "../ui/size-and-drawing-hooks";
 import { hideTip, tipAt } from "../ui/tooltip";
 import { shapeWords } from "./derived-state";
 import { useView } from "./open-and-hover-state";
-import { Panel } from "./section-frame";
+import { Panel } from "./panel-frame";
 
 const HEIGHT = 60;
 const LABELS = 16;

@@ -10,7 +10,7 @@ import { useSize } from "../ui/size-and-drawing-hooks";
 import { memoryOf, type Part, partsOf, sketchingWords, unmeasuredWords } from "./derived-state";
 import { DeviceList } from "./device-list";
 import { useView } from "./open-and-hover-state";
-import { Panel } from "./section-frame";
+import { Panel } from "./panel-frame";
 
 export function SizePanel() {
   const view = useView();

@@ -13,9 +13,9 @@ import { type Button, mountFailure, mountTable, type Translate } from "./checkpo
 import { ComparisonClient } from "./comparison-client";
 import { mountComparison } from "./comparison-view";
 import { checkpointIcon } from "./icon";
+import { TabMemory } from "./restore-tab-state";
 import type { LiveSettings } from "./settings";
 import { SketchClient } from "./sketch-client";
-import { TabMemory } from "./tab-memory";
 import { mountWeights } from "./weights-view";
 
 /** Answers JupyterLab's question for a document with its name, size and date: a checkpoint may have 500 GB. */

@@ -19,7 +19,7 @@ import {
   searchTexts,
   treeRows,
 } from "./checkpoint-tree";
-import type { TabMemory } from "./tab-memory";
+import type { TabMemory } from "./restore-tab-state";
 import { keyOf, TensorTreeTable } from "./tensor-tree-table";
 
 /** So many open modules are remembered over a reload, and no more: the browser's storage has a few MB. */

@@ -9,8 +9,8 @@ import type { Recipe, Sketch } from "../core/types";
 import { createState, mount } from "../explorer/mount";
 import { KernellessExplorer } from "../live/kernelless-explorer";
 import type { Translate } from "./checkpoint-view";
+import type { TabMemory } from "./restore-tab-state";
 import { LOST, type SketchClient } from "./sketch-client";
-import type { TabMemory } from "./tab-memory";
 
 export interface WeightsOptions {
   translate: Translate;

@@ -2,10 +2,10 @@
 
 import { effect } from "@preact/signals";
 import { createState, mount } from "../explorer/mount";
-import { keepPredictions, keptPredictions } from "./kept-predictions";
 import { type ExplorerData, KernellessExplorer } from "./kernelless-explorer";
 import { fitIntoFrame } from "./notebook-frame";
 import { open, readPageData } from "./page-data";
+import { keepPredictions, keptPredictions } from "./predictions-in-session-storage";
 import { printAsShown } from "./print-page";
 import { addressWriter, recipeInAddress } from "./recipe-in-address";
 

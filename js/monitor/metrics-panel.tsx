@@ -2,8 +2,8 @@
 
 import { bytes, comparedSize, count, percent, weight } from "../charts/number-format";
 import { directionWords, holdsUp, intervalText, metricValue } from "../charts/score-format";
+import type { TermName } from "../ui/glossary-terms";
 import { Term } from "../ui/help";
-import type { TermName } from "../ui/terms";
 import type { TestScore } from "./host-interface";
 import { useView } from "./hover-state";
 

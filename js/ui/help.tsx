@@ -3,8 +3,8 @@
 import { type Signal, signal } from "@preact/signals";
 import { type ComponentChildren, createContext } from "preact";
 import { useContext, useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
+import { TERMS, type TermName } from "./glossary-terms";
 import { useUnique } from "./size-and-drawing-hooks";
-import { TERMS, type TermName } from "./terms";
 
 /** What can be chosen, and what that means. */
 export type Meanings = readonly (readonly [label: string, meaning: string])[];

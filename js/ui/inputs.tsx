@@ -2,9 +2,9 @@
 
 import type { ComponentChildren } from "preact";
 import { useRef, useState } from "preact/hooks";
+import type { TermName } from "./glossary-terms";
 import { Term, useExplanation } from "./help";
 import { useUnique } from "./size-and-drawing-hooks";
-import type { TermName } from "./terms";
 
 export interface Option<T> {
   value: T;

@@ -13,13 +13,13 @@ from .devices_figure import devices
 from .distributions_figure import distributions
 from .figure_base_and_registry import charts_of, kind_named
 from .figure_file import read, save
+from .figure_tables import Table
 from .layer_figure import layer
 from .race_figure import race
 from .sensitivity_figure import sensitivity
 from .silhouette_figure import silhouette
 from .size_figure import size
 from .summary_figure import summary
-from .tables import Table
 from .tradeoff_figure import tradeoff
 from .training_figure import training
 from .transfer_figure import transfer

@@ -13,10 +13,10 @@ from ..errors import FigureError, quoted
 from ..evaluation.compare_predictions import PredictionComparison
 from .canvas import ACCURACY, FAINT, INK, LINE, MUTED, OUTLINE, PAPER, Canvas
 from .figure_base_and_registry import Area, Chart, drawn, figure_kind
+from .figure_tables import Table
 from .formatting import interval_text, percent_digit_text, tick_text, value_text
 from .label_placement import thin
 from .page_size_and_style import Page, PageOptions
-from .tables import Table
 from .ticks import linear_ticks
 
 if TYPE_CHECKING:

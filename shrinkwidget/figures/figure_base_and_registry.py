@@ -15,8 +15,8 @@ from ..argument_checks import meant, public
 from ..errors import FigureError, nearest, quoted
 from ..recipe_and_method_registry import RecipeFields, every_setting
 from .canvas import INK, Canvas
+from .figure_tables import Table
 from .page_size_and_style import MM, Page, PageOptions, page_of
-from .tables import Table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

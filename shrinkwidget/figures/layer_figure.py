@@ -15,6 +15,7 @@ from ..recipe_and_method_registry import Recipe
 from .canvas import FAINT, GRID, LINE, MUTED, Canvas
 from .distributions_figure import draw_key, key_words, layer_table
 from .figure_base_and_registry import Area, Chart, drawn, model_figure_kind
+from .figure_tables import Table
 from .formatting import (
     bytes_text,
     decibels_text,
@@ -29,7 +30,6 @@ from .line_chart import LineChart, line_chart, look_of, room_for
 from .model_figure_inputs import ModelFigureOptions, ModelLike, Subject, page_options, subject_of
 from .page_size_and_style import Page
 from .ridge_plot import Frame, draw_distributions, gone_word, layer_rows
-from .tables import Table
 from .ticks import axis_ticks, linear_ticks
 
 if TYPE_CHECKING:

@@ -19,6 +19,7 @@ from ..evaluation.evaluate_and_metrics import Score
 from ..recipe_and_method_registry import Recipe
 from .canvas import DENSE, INK, KEPT, MUTED, OUTLINE, Canvas
 from .figure_base_and_registry import Area, Chart, drawn, model_figure_kind
+from .figure_tables import Table
 from .formatting import (
     bytes_text,
     compared_size_text,
@@ -34,7 +35,6 @@ from .line_chart import spread_apart
 from .model_figure_inputs import ModelFigureOptions, ModelLike, Subject, page_options, subject_of
 from .page_size_and_style import Page
 from .snapshot_size_score_history import PARTS, SIZE_BARS, fill_bar, size_bars, size_legend
-from .tables import Table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

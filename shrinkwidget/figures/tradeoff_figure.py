@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 from ..argument_checks import meant
 from ..errors import FigureError, quoted
 from .figure_base_and_registry import Area, Chart, drawn, figure_kind
+from .figure_tables import Table
 from .formatting import (
     bytes_text,
     bytes_tick_text,
@@ -25,10 +26,9 @@ from .formatting import (
 from .label_placement import Box, place_label
 from .line_chart import LineChart, line_chart, look_of, named_lines, room_for, with_headroom, write_names
 from .page_size_and_style import Page, PageOptions
-from .read_results import Basis, Point, Results, read_results
+from .results_as_series import Basis, Point, Results, read_results
 from .scatter_scales import Frame, Scales, byte_domain, pareto_front, value_domain
 from .snapshot_size_score_history import PLAIN
-from .tables import Table
 from .ticks import log_ticks
 
 if TYPE_CHECKING:

@@ -14,6 +14,7 @@ from ..training.retrain_and_training_run import TrainingRun
 from ..transfer_learning.transfer_result import TransferResult
 from .canvas import LINE, MUTED
 from .figure_base_and_registry import Area, Chart, drawn, figure_kind, finite
+from .figure_tables import Table
 from .formatting import direction_text, significant, tick_text, value_text, weight_text
 from .line_chart import LineChart, Look, Named, line_chart, look_of, named_lines, room_for, write_names
 from .line_scales import LineScales, loss_domain, rate_domain, score_domain
@@ -21,7 +22,6 @@ from .monitor_snapshot import curves, round_ends
 from .page_size_and_style import Page, PageOptions
 from .scatter_scales import Frame
 from .snapshot_size_score_history import Metric
-from .tables import Table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

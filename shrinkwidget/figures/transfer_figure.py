@@ -12,11 +12,11 @@ from ..errors import FigureError, quoted
 from ..evaluation.evaluate_and_metrics import Score
 from ..transfer_learning.transfer_result import TransferResult
 from .figure_base_and_registry import Area, Chart, drawn, figure_kind
+from .figure_tables import Table
 from .formatting import direction_text, tick_text, value_text
 from .line_chart import line_chart, look_of, named_lines, room_for, write_names
 from .page_size_and_style import Page, PageOptions
 from .scatter_scales import Frame, Scales, value_domain
-from .tables import Table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -14,8 +14,8 @@ from ..analysis.parallel_tensor_ops import never
 from ..argument_checks import public
 from ..evaluation.evaluate_and_metrics import runnable
 from .race import Contestant, checked_contestants, made_ready, processor_name
-from .worker import MemoryJob
-from .worker_process import run_job
+from .run_in_worker_process import run_job
+from .worker_program import MemoryJob
 
 _RUNS = 3
 

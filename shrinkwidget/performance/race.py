@@ -29,9 +29,9 @@ from ..argument_checks import meant, plain, public
 from ..errors import ArgumentError, DataError, FileError, ModelError, ShrinkError, a_type, quoted, reason
 from ..evaluation.evaluate_and_metrics import CompressedLike, runnable
 from ..evaluation.run_in_background import BackgroundRun
+from .run_in_worker_process import NotImportable, pickled, run_job
 from .runtimes import RUNTIMES, Inputs
-from .worker import LEAST_ROUNDS, RaceJob, Source
-from .worker_process import NotImportable, pickled, run_job
+from .worker_program import LEAST_ROUNDS, RaceJob, Source
 
 ROUNDS: Final = 200
 SECONDS: Final = 20.0

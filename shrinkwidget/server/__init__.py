@@ -20,7 +20,7 @@ def _jupyter_server_extension_points() -> list[dict[str, str]]:
 def _load_jupyter_server_extension(app: ServerApp) -> None:
     """Add the extension's addresses to a server that starts."""
     from .checkpoint_handler import add_handlers
-    from .limits import ShrinkwidgetLimits
+    from .resource_limits import ShrinkwidgetLimits
     from .sketch_handler import add_sketch_handler
 
     add_handlers(app.web_app)

@@ -26,7 +26,7 @@ from tornado.websocket import WebSocketClosedError, WebSocketHandler
 
 from ..errors import quoted
 from .checkpoint_handler import PathError, path_in_root
-from .limits import ShrinkwidgetLimits
+from .resource_limits import ShrinkwidgetLimits
 
 if TYPE_CHECKING:
     from jupyter_server.serverapp import ServerWebApplication

@@ -41,7 +41,8 @@ from ..training.training_loop_and_weight_constraints import Trainer
 from .frozen_features import frozen_features, head_is_last
 from .replace_classifier_head import TransferSetup, TransferTask, module_of, set_up_transfer
 from .sparse_transfer import packed, recipe_of_layer
-from .strategies import (
+from .transfer_result import TrainingCost, TransferResult
+from .transfer_strategies import (
     STRATEGIES,
     FromScratch,
     FullFineTune,
@@ -54,7 +55,6 @@ from .strategies import (
     default_schedule,
     merge_lora,
 )
-from .transfer_result import TrainingCost, TransferResult
 
 _ELSEWHERE: Final = {kind: f"strategy={kind.__name__}({{}}=…)" for kind in STRATEGIES.values()}
 

@@ -49,9 +49,9 @@ from ..recipe_and_method_registry import Recipe, checked_recipe, schema
 from ..sweeps.sweep_point import SweepPoint
 from ..training.methods_options_and_progress import Method, Progress, check_whole
 from ..training.retrain_and_training_run import TrainingRun
+from .accuracy_by_class import by_class_dict
 from .base_widget import BaseWidget, alt_text, built, kernel_owned
 from .budget_frontier import BudgetFrontier
-from .by_class import by_class_dict
 from .explorer_backend import DENSE, CancelCheck, ExplorerSession, Stale
 from .export_button import export_targets, export_to, exported_dict
 from .figure_button import save_figure

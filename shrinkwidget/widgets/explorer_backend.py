@@ -47,7 +47,7 @@ from ..recipe_and_method_registry import Kind as RecipeKind
 from ..recovery.recover import RecoverySession, RecoverySpec, checked_methods
 from ..training.methods_options_and_progress import Method, TrainingOptions, TrainingSpec
 from ..training.retrain_and_training_run import TrainingRun
-from .by_class import IMAGES, by_class_dict, small_picture
+from .accuracy_by_class import IMAGES, by_class_dict, small_picture
 from .keep_and_save import PLAIN
 
 CancelCheck = Callable[[], bool]

@@ -19,8 +19,8 @@ from shrinkwidget.errors import FileError
 from shrinkwidget.recipe_and_method_registry import Recipe
 from shrinkwidget.training.methods_options_and_progress import FineTune
 from shrinkwidget.training.retrain_and_training_run import retrain
-from shrinkwidget.transfer_learning.strategies import LinearProbe, LoRA
 from shrinkwidget.transfer_learning.transfer import transfer
+from shrinkwidget.transfer_learning.transfer_strategies import LinearProbe, LoRA
 
 from .packed_file_helpers import same_bits
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 import shrinkwidget as sw
 from shrinkwidget.training.methods_options_and_progress import FineTune, Progress, RecalibrateBatchNorm, duration
-from shrinkwidget.transfer_learning.strategies import GradualUnfreezing, LinearProbe
+from shrinkwidget.transfer_learning.transfer_strategies import GradualUnfreezing, LinearProbe
 
 from .training_helpers import TEST, TRAIN, mlp, points, slowly
 

@@ -22,9 +22,9 @@ from shrinkwidget.errors import ArgumentError, DataError, FileError, MissingPack
 from shrinkwidget.performance import race as races
 from shrinkwidget.performance.energy import EnergyCounter
 from shrinkwidget.performance.race import Ratio, faster
+from shrinkwidget.performance.run_in_worker_process import NotImportable, pickled
 from shrinkwidget.performance.runtimes import by_name
-from shrinkwidget.performance.worker import largest_difference
-from shrinkwidget.performance.worker_process import NotImportable, pickled
+from shrinkwidget.performance.worker_program import largest_difference
 
 X = torch.rand(3, 64)
 

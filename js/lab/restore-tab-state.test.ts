@@ -1,5 +1,5 @@
 import { expect, it } from "vitest";
-import { TabMemory } from "./tab-memory";
+import { TabMemory } from "./restore-tab-state";
 
 function storage(): Storage {
   const values = new Map<string, string>();

@@ -2,7 +2,7 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, it } from "vitest";
-import { TERMS } from "./terms";
+import { TERMS } from "./glossary-terms";
 
 const glossary = readFileSync(join(import.meta.dirname, "../../docs/glossary.md"), "utf8");
 const entries = new Map(

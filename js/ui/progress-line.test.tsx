@@ -2,7 +2,7 @@
 // The line of work that the kernel does.
 import { render } from "preact";
 import { expect, it } from "vitest";
-import { WorkLine } from "./work-line";
+import { WorkLine } from "./progress-line";
 
 it("says how far it is, shows that as a bar, and can be stopped", () => {
   let stopped = 0;
