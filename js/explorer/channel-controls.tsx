@@ -53,7 +53,7 @@ function leftWords(state: State): string {
   const all = sum(families.map((family) => family.channels));
   const of = `of ${families.length} ${families.length === 1 ? "width" : "widths"}`;
   if (!removesChannels(state.recipe.value)) return `removes none of ${count(all)} channels ${of}`;
-  const work = macs == null ? "" : `, ${short(denseMacs(channels))} → ${short(macs)} MACs`;
+  const work = macs == null ? "" : `, ${short(denseMacs(channels))} → ${short(macs)} MACs, zeros among them`;
   return `${count(all)} → ${count(sum(widths))} channels ${of}, ${count(parameters)} → ${count(left.parameters)} parameters${work}`;
 }
 

@@ -45,6 +45,11 @@ export function RetrainForm({ offer }: { offer: Settings }) {
       <button type="submit" class="sw-primary" disabled={!valid || state.gone.value} data-testid="start">
         Start
       </button>
+      {!valid && (
+        <p class="sw-hint" data-testid="start-hint">
+          {lr > 0 ? "epochs is a whole number from 1" : "rate is a number above 0"}
+        </p>
+      )}
     </form>
   );
 }

@@ -2,7 +2,7 @@
 
 No JupyterLab and no kernel stand between: so a browser test can compare everything the page shows with Python's own
 figures, for many recipes in a few seconds, and the page is as wide, hidden or sharp as the test wants it. What goes
-through Jupyter is tested in `test_page.py`.
+through Jupyter is tested in `test_explorer_page.py`.
 """
 
 from __future__ import annotations

@@ -216,7 +216,7 @@ def test_dragged_channels_are_exact_and_what_is_left_is_kept_exported_and_raced(
     words = text(page.view.locator(".sw-channels .sw-hint"))
     assert words.startswith(f"288 → {sum(widths)} channels of 9 widths, 172,218 → ")
     parameters = book.python("sum(p.numel() for p in ex.compress().model.parameters())")
-    assert f"→ {parameters:,} parameters, 1.63 M → {macs / 1000:.3g} k MACs" in words
+    assert f"→ {parameters:,} parameters, 1.63 M → {macs / 1000:.3g} k MACs, zeros among them" in words
     assert "≈" not in text(page.part("ratio")) + text(page.part("macs")) + text(page.part("pruned"))
     assert page.score() == book.python("ex.score.value") < 0.6
     expect(page.part("without-channels")).to_contain_text("collapses without its channels until it is retrained")
@@ -233,6 +233,10 @@ def test_dragged_channels_are_exact_and_what_is_left_is_kept_exported_and_raced(
     page.press("export")
     page.press("export-go")
     expect(page.part("exported")).to_contain_text("14 of 14 tensors exactly", timeout=90_000)
+    exported, export = page.part("exported").bounding_box(), page.part("export").bounding_box()
+    assert exported is not None
+    assert export is not None
+    assert exported["y"] >= export["y"] + export["height"], "what came of it stands below the buttons, not over them"
     accuracy = f"{100 * book.python('ex.score.value'):.1f}"
     assert text(page.part("exported")).count(accuracy) == 2, "in the runtime as in torch"
     assert book.python("os.path.getsize('digitnet-small.onnx')") == book.python("ex._export['exported']['nbytes']")

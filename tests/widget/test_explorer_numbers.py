@@ -1,7 +1,8 @@
 """Every figure on the page is Python's: row by row and panel by panel, over random recipes.
 
-The page is the built bundle with the traits of a real explorer (`bare_page.py`). Texts are compared with Python's own
-figures, formatted here; drawings are measured back: a place on an axis is turned into a value by the axis's own ticks.
+The page is the built bundle with the traits of a real explorer (`standalone_page.py`). Texts are compared with Python's
+own figures, formatted here; drawings are measured back: a place on an axis is turned into a value by the axis's own
+ticks.
 """
 
 from __future__ import annotations
