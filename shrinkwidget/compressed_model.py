@@ -12,6 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Unpack
 
+import torch
 from torch import Tensor, nn
 
 from .analysis.channel_dependency_graph import UNREACHED
@@ -244,6 +245,28 @@ class CompressedModel:
             True
         """
         return {name: tensor.clone() for name, tensor in self.packed.state_dict().items()}
+
+    @property
+    def changed_tensor(self) -> str:
+        """The first tensor of `model` that is no longer what `save` writes, as after a training; "" if all are.
+
+        Example:
+            >>> import shrinkwidget as sw
+            >>> small = sw.compress(sw.demo.model(), bits=4)
+            >>> small.changed_tensor
+            ''
+            >>> small.model.head.bias.data += 1
+            >>> small.changed_tensor
+            'head.bias'
+        """
+        if self.model is None:
+            return ""
+        now = self.model.state_dict(keep_vars=True)
+        for record, tensor in self.packed.tensors():
+            found = now.get(record.name)
+            if found is None or found.shape != tensor.shape or not torch.equal(found.detach().to(tensor), tensor):
+                return record.name
+        return ""
 
     def with_uncompressed_from(self, model: nn.Module) -> CompressedModel:
         """Return the same codes beside what another module of the class keeps: its norms, biases and buffers.

@@ -16,7 +16,7 @@ from ..analysis.forward_pass_and_macs import describe, preserve_rng_state
 from ..argument_checks import public
 from ..errors import ArgumentError, DataError
 from .batches_predictions_and_labels import IGNORED, Batch, LabelRules, count, raw_batches
-from .evaluate_and_metrics import ClassPredictions, CompressedLike, Score, runnable, scores
+from .evaluate_and_metrics import ClassPredictions, CompressedLike, Score, scored, scores
 
 _NAMED: Final = 3
 """So many classes and confusions are named in a `repr`."""
@@ -150,8 +150,8 @@ def compare_predictions(
     """
     if type(images) is not int or images < 0:
         raise ArgumentError(f"compare_predictions(images={images!r}) must be a whole number from 0")
-    old, old_provenance = runnable(before)
-    new, new_provenance = runnable(after)
+    old, old_provenance = scored(before)
+    new, new_provenance = scored(after)
     rules, earlier = LabelRules(ignore_index), PredictionRecorder()
     later = PredictionRecorder(earlier, images=images, seed=seed)
     # Each yields a score after every batch, so the two stay in step, and no more than one batch waits for the second.

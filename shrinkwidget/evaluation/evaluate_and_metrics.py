@@ -237,10 +237,11 @@ def evaluate(
     Raises:
         DataError: for data, targets or a metric that do not fit the model, naming the batch; for empty data. With
             `stream`, for the metric's name and the model at once, for the rest on the way.
-        ModelError: for what is no module, has no values (the meta device), or no batch norm to recalibrate.
+        ModelError: for what is no module, has no values (the meta device), or no batch norm to recalibrate; for a
+            `CompressedModel` whose module was trained or changed since, so that its file would not score so.
         ArgumentError: for an unknown keyword.
     """
-    module, provenance = runnable(model)
+    module, provenance = scored(model)
     if batch_size is not None and (type(batch_size) is not int or batch_size < 1):
         raise DataError(f"batch_size={batch_size!r} must be a whole number from 1, or None")
     if recalibrate_batchnorm is not None:
@@ -275,6 +276,21 @@ def runnable(model: object) -> tuple[nn.Module, str | None]:
     if (device := device_of(model)) is not None and device.type == "meta":
         raise ModelError("the model is on the meta device and has no values: load its weights first")
     return model, provenance
+
+
+def scored(model: object) -> tuple[nn.Module, str | None]:
+    """Return what `runnable` does of a model whose score is told.
+
+    Raises:
+        ModelError: as it does, and for a compressed model whose module has changed: its file would not score so.
+    """
+    module, provenance = runnable(model)
+    if not isinstance(model, nn.Module) and (name := getattr(model, "changed_tensor", "")):
+        raise ModelError(
+            f"{quoted(name)} of this {a_type(model).split()[-1]}'s .model has changed since it was made, and .save() "
+            f"would write it as it was: give its .model to score that, or compress it again, by its .recipe, for both"
+        )
+    return module, provenance
 
 
 def _aside(found: Iterator[Score], state: RandomState) -> Iterator[Score]:

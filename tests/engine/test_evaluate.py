@@ -451,7 +451,11 @@ BAD: dict[str, tuple[object, Any, str]] = {
     "all ignored": (words(-100), "accuracy", "none of the 1 batches has a label to score"),
     "multi-label": ((torch.eye(3), torch.ones(3, 3)), "accuracy", "multi-label, and a single class is no answer. Give"),
     "no shares": ((torch.eye(3), torch.eye(3) / 2), "accuracy", "or the share of each class, which sum to 1"),
-    "regression": ((torch.zeros(4, 3), torch.rand(4)), "accuracy", "for regression use metric='mse'"),
+    "regression": (
+        (torch.zeros(4, 3), torch.rand(4)),
+        "accuracy",
+        "for regression: metric='mse', and loss='mse' to train",
+    ),
     "wrong shapes": ((torch.zeros(4, 3), torch.zeros(4, 2)), "mse", "outputs are 4×3 float32, targets 4×2 float32"),
     "transposed": ((torch.zeros(6, 2, 3), torch.zeros(6, 3, 2)), "mse", "expected the same shape"),
     "labels of another shape": ((torch.zeros(4, 3), torch.zeros(4, 2).long()), "accuracy", "expected logits N×C×"),
@@ -619,3 +623,28 @@ def test_recalibration_is_added_to_the_provenance_and_streams() -> None:
 def test_without_batch_norm_there_is_nothing_to_recalibrate() -> None:
     with pytest.raises(ModelError, match="there is no batch norm with running statistics in this Linear: leave it out"):
         sw.evaluate(nn.Linear(3, 2), (torch.zeros(4, 3), torch.zeros(4)), recalibrate_batchnorm=torch.zeros(4, 3))
+
+
+def test_a_compressed_model_whose_module_was_trained_on_is_no_longer_what_its_file_is(tmp_path: Path) -> None:
+    small = sw.compress(sw.demo.model(), sparsity=0.9, bits=4)
+    assert small.changed_tensor == ""
+    small.save(tmp_path / "a.safetensors")
+    again = sw.load(tmp_path / "a.safetensors", into=sw.demo.model())
+    for model in (small, again):
+        module = model.model
+        assert isinstance(module, sw.demo.DigitNet)
+        assert sw.evaluate(model, DIGITS).value == sw.evaluate(module, DIGITS).value
+        with torch.no_grad():
+            module.stem.weight[0, 0, 0, 0] += 1
+        assert model.changed_tensor == "stem.weight"
+        with pytest.raises(ModelError, match=r"'stem\.weight' of this CompressedModel's \.model has changed since"):
+            sw.evaluate(model, DIGITS)
+        with pytest.raises(ModelError, match=r"'stem\.weight' of this CompressedModel's \.model has changed since"):
+            sw.compare_predictions(module, model, DIGITS)
+        assert sw.evaluate(module, DIGITS).provenance == "as given"
+
+
+def test_data_to_recalibrate_on_that_holds_nan_is_told_apart_from_the_data_that_is_scored() -> None:
+    images = torch.full((64, 1, 8, 8), torch.nan)
+    with pytest.raises(DataError, match="recalibrate_batchnorm: batch 1: it holds NaN or infinite values: clean it"):
+        sw.evaluate(sw.demo.model(), DIGITS, recalibrate_batchnorm=images)
