@@ -612,7 +612,12 @@ def as_stored(scales: Tensor, plan: Plan, short: Tensor | None = None) -> Tensor
         least = torch.finfo(dtype).smallest_normal * torch.finfo(dtype).eps  # the least subnormal number
         return torch.where(scales > 0, rounded(scales.clamp(min=least), dtype).float(), scales)
     top = scales.amax()
+    # Below the smallest normal number a float has too few bits for fractions of it to be read back: of a layer that
+    # small, as one that died under weight decay, every group takes the largest step.
+    subnormal = top < torch.finfo(torch.float32).smallest_normal
+    scales = torch.where(subnormal & (scales > 0), top, scales)
     if short is not None:
+        short = short & ~subnormal
         # 13 bits, rounded down unless all but the last bits say the next number. Products of such a scale with words
         # and codes lose next to nothing to rounding, so that the step found in effective weights is, to the bit, the
         # step they were rounded to.

@@ -146,3 +146,26 @@ def entropy_bits(symbols: Tensor) -> float:
     counts = symbols.to(torch.uint8).bincount().double()
     p = counts[counts > 0] / counts.sum()
     return float(-(p * p.log2()).sum() * counts.sum())
+
+
+@pytest.mark.parametrize("size", [1e-37, 1e-39, 1e-41, 1e-44])
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        Recipe(bits=4),
+        Recipe(bits=8),
+        Recipe(bits=4, symmetric=False),
+        Recipe(bits=2, granularity=32),
+        Recipe(bits=1),
+        Recipe(bits=3, quantizer="kmeans"),
+    ],
+    ids=str,
+)
+def test_a_layer_of_subnormal_weights_is_read_as_it_was_saved(size: float, recipe: Recipe, tmp_path: Path) -> None:
+    """As of a layer that died under weight decay: floats that small have few bits left."""
+    state = {"dead": torch.randn(8, 64, generator=torch.Generator().manual_seed(1)) * size, "live": torch.ones(2, 3)}
+    small = packed(state, recipe)
+    save(small, tmp_path / "small.safetensors")
+    again = read(tmp_path / "small.safetensors").state_dict()
+    assert same(again, small.state_dict())
+    assert float((again["dead"] - state["dead"]).abs().max()) <= 4 * size
