@@ -175,7 +175,8 @@ def run_page(run: TrainingRun[Any]) -> str:
         raise TrainingError("RecalibrateBatchNorm is over in one pass: there are no curves to make a page of")
     if not run.history:
         raise TrainingError(
-            f"this training is {run.state} and has no complete epoch to make a page of: run.wait() for it first"
+            f"this training is {run.state} and has no complete epoch to make a page of"
+            + (": run.wait() for it first" if run.state in ("running", "paused") else "")
         )
     spec = run.spec
     about = {

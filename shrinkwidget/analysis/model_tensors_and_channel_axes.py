@@ -386,7 +386,8 @@ def nothing_compressible(weights: ModelTensors) -> str:
     if wide:
         found = f"{quoted(wide[0].name)} is kept: {wide[0].why}"
     elif weights.entries:
-        found = f"its {len(weights.entries)} tensors have fewer than two dimensions"
+        n = len(weights.entries)
+        found = f"its {n} tensors have fewer than two dimensions" if n > 1 else "its only tensor has fewer than two"
     return f"nothing to compress in {weights.title}: no float parameter with two or more dimensions ({found})"
 
 
@@ -584,6 +585,14 @@ def not_finite(entry: TensorEntry, bad: int) -> ModelError:
         f"layer {quoted(entry.name)} has {bad:,} weight{'s that are' if bad > 1 else ' that is'} NaN or infinite"
         f"{' as float32' if entry.dtype is torch.float64 else ''}: repair or retrain it before compressing"
     )
+
+
+def refuse_not_finite_weights(weights: ModelTensors) -> None:
+    """Raise a `ModelError` that names the first layer with weights that are NaN or infinite."""
+    for entry in weights.layers:
+        finite = where_float64_is(entry.load()).float().isfinite()
+        if not bool(finite.all()):
+            raise not_finite(entry, entry.numel - int(finite.count_nonzero()))
 
 
 def dtype_name(dtype: torch.dtype) -> str:

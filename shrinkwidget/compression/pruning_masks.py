@@ -113,7 +113,8 @@ def _pruned_already(weights: ModelTensors, recipe: Recipe) -> list[Selection] | 
     of_all = round(recipe.sparsity * sum(entry.numel for entry, _ in shared))
     if not recipe.importance.calibrated:
         missing = sum(counted.zeros for _, counted in shared) < of_all
-        if missing or any(_lacks_zeros(*layer) for layer in layers if layer[1].scope != "global"):
+        alone = [layer for layer in layers if layer[1].scope != "global"]
+        if missing or any(_lacks_zeros(*layer, recipe.importance) for layer in alone):
             return None
     return [
         _not_zero(entry.numel, counted.zeros)
@@ -137,15 +138,20 @@ def _asked(entry: TensorEntry, plan: Plan) -> int:
     return rows * round(plan.sparsity * columns) if plan.scope == "channel" else round(plan.sparsity * entry.numel)
 
 
-def _lacks_zeros(entry: TensorEntry, plan: Plan, counted: Zeros) -> bool:
+def _lacks_zeros(entry: TensorEntry, plan: Plan, counted: Zeros, importance: Importance) -> bool:
     """Tell whether a layer that is pruned by itself may have fewer zeros than it is to have, or in other places."""
     asked = _asked(entry, plan)
     if not asked:
         return False
-    if plan.structure.sparsity is not None:  # its pattern holds if it would keep every weight that is not zero
-        return counted.blocks.get(plan.structure.kind) != entry.numel - counted.zeros
-    # rows have as many zeros each only where as many were cut from each: that is counted by ranking them
-    return plan.scope == "channel" or counted.zeros < asked
+    if (kind := plan.structure.kind) in counted.blocks:
+        # an n:m pattern holds if it would keep every weight that is not zero
+        return counted.blocks[kind] != entry.numel - counted.zeros
+    if plan.structure.sparsity is not None and importance.of_magnitude:
+        return True  # ranked again, a structure of somebody's own drops the zeros first
+    if plan.scope == "channel":
+        rows = entry.rows()
+        return bool(((rows == 0).sum(1) < round(plan.sparsity * rows.shape[1])).any())
+    return counted.zeros < asked
 
 
 def _asks(plan: Plan) -> bool:

@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset
 
-from ..analysis.forward_pass_and_macs import as_inputs, describe, eval_mode, moved, preserve_rng_state
+from ..analysis.forward_pass_and_macs import as_inputs, describe, eval_mode, moved, preserve_rng_state, tensors_in
 from ..errors import Cancelled, DataError, ShrinkError, a_type, reason
 
 TARGET_KEYS: Final = ("labels", "label", "targets", "target", "y")
@@ -61,6 +61,13 @@ def batch_named(number: int, kind: str = "batch") -> Iterator[None]:
         yield
     except DataError as error:
         raise DataError(f"{kind} {number}: {error}") from error.__cause__
+
+
+def refuse_not_finite(batch: Batch) -> None:
+    """Raise a `DataError` for inputs that are no numbers to learn anything from."""
+    for tensor in tensors_in([batch.args, batch.kwargs]):
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            raise DataError("it holds NaN or infinite values: clean it first")
 
 
 def first_example(batch: Batch) -> object:
@@ -505,7 +512,7 @@ def _shares(scores: Tensor, labels: Tensor, classes_last: bool) -> tuple[Tensor,
             raise DataError(f"{found}: {MULTI_LABEL}")
         raise DataError(
             f"{found}: expected class numbers N×…, or the share of each class, which sum to 1 "
-            f"(for regression use metric='mse')"
+            f"(for regression: metric='mse', and loss='mse' to train)"
         )
     if last and (classes_last or not one):
         scores, shares = scores.movedim(-1, 1), shares.movedim(-1, 1)
@@ -528,7 +535,8 @@ def checked_classes(labels: Tensor, classes: int, rules: LabelRules) -> Tensor:
     # Whole numbers as floats are what numpy and pandas make of class numbers: taken, unlike those of a regression.
     if labels.is_complex() or (labels.dtype.is_floating_point and not bool((labels == labels.round()).all())):
         raise DataError(
-            f"labels are {describe(labels)}; expected whole class numbers (for regression use metric='mse')"
+            f"labels are {describe(labels)}; expected whole class numbers "
+            f"(for regression: metric='mse', and loss='mse' to train)"
         )
     labels = labels.long()
     if rules.ignore_index is not None:

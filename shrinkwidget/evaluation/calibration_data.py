@@ -30,6 +30,7 @@ from .batches_predictions_and_labels import (
     first_example,
     prepared,
     raw_batches,
+    refuse_not_finite,
 )
 from .evaluate_and_metrics import LOSSES
 
@@ -224,18 +225,7 @@ class CalibrationRun:
         for number, raw in enumerate(batches, start=1):
             with batch_named(number, _KIND):
                 batch = prepared(raw, self.network, device, labelled)
-                if not all(bool(x.isfinite().all()) for x in _floats((batch.args, batch.kwargs))):
-                    raise DataError("it holds NaN or infinite values: clean it first")
+                refuse_not_finite(batch)
             yield number, batch
         if not number:
             raise DataError("the calibration data is empty: give at least one batch")
-
-
-def _floats(value: Any) -> Iterator[Tensor]:
-    """Yield the float tensors in tuples, lists and dicts."""
-    if isinstance(value, Tensor):
-        if value.is_floating_point():
-            yield value
-    elif isinstance(value, Mapping | tuple | list):
-        for part in value.values() if isinstance(value, Mapping) else value:
-            yield from _floats(part)

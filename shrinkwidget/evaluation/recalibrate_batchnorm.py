@@ -13,7 +13,7 @@ from ..analysis.forward_pass_and_macs import call, device_of, preserve_rng_state
 from ..analysis.model_tensors_and_channel_axes import copied
 from ..analysis.parallel_tensor_ops import never
 from ..errors import Cancelled, DataError, ModelError
-from .batches_predictions_and_labels import batch_named, prepared, raw_batches
+from .batches_predictions_and_labels import batch_named, prepared, raw_batches, refuse_not_finite
 from .data_subset import DataSubset, draw_subset
 
 BatchNorm: TypeAlias = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d | nn.SyncBatchNorm
@@ -70,6 +70,7 @@ def recalibration_steps(
                 raise Cancelled(f"cancelled before batch norm was recalibrated on batch {number}")
             with batch_named(number), torch.inference_mode(False), torch.no_grad():
                 batch = prepared(raw, network, device, labelled=False)
+                refuse_not_finite(batch)
                 call(network, batch.args, batch.kwargs)
             yield number
     if not number:
@@ -138,5 +139,8 @@ def recalibrated_copy(model: nn.Module, train_data: object, provenance: str | No
     if why := why_not_recalibrated(model):
         raise ModelError(f"recalibrate_batchnorm=…: {why}: leave it out")
     network, before = copied(model), "" if provenance in (None, "no retraining") else str(provenance)
-    with preserve_rng_state():
-        return network, recalibrate(network, unlabelled_examples(train_data), before)
+    try:
+        with preserve_rng_state():
+            return network, recalibrate(network, unlabelled_examples(train_data), before)
+    except DataError as error:
+        raise DataError(f"recalibrate_batchnorm: {error}") from error.__cause__

@@ -17,7 +17,14 @@ from ..analysis.parallel_tensor_ops import Watch, never
 from ..analysis.sketch import Sketch
 from ..compressed_model import CompressedModel, compress
 from ..errors import Cancelled, DataError
-from ..evaluation.batches_predictions_and_labels import Batch, batch_named, first_example, only_prediction, prepared
+from ..evaluation.batches_predictions_and_labels import (
+    Batch,
+    batch_named,
+    first_example,
+    only_prediction,
+    prepared,
+    refuse_not_finite,
+)
 from ..evaluation.evaluate_and_metrics import MetricLike, Score, runnable, scores
 from ..evaluation.recalibrate_batchnorm import batch_norms, recalibrate, recalibrating, unlabelled, unlabelled_examples
 from ..recipe_and_method_registry import Recipe
@@ -134,9 +141,7 @@ class OutputJudge:
         for number, raw in enumerate(unlabelled(self._subset.data), start=1):
             with batch_named(number):
                 batch = prepared(raw, self.model, device, labelled=False)
-                for value in (*batch.args, *batch.kwargs.values()):
-                    if isinstance(value, Tensor) and value.is_floating_point() and not bool(value.isfinite().all()):
-                        raise DataError("it holds NaN or infinite values: clean it first")
+                refuse_not_finite(batch)
             yield batch
 
     def _outputs(self, network: nn.Module, on_batch: bool = False) -> Tensor:

@@ -239,7 +239,9 @@ class Planner:
             trials = [(each, first) for each in planners if (first := each._by_weights(nbytes)) is not None]
         if not trials:
             least = min((estimate(self.look, each.frontier.recipe(0)) for each in planners), key=lambda e: e.nbytes)
-            raise ArgumentError(_too_small(asked, cast(int, nbytes), least, planners[-1].recipe.removes_channels))
+            halved = estimate(self.look, least.recipe.with_(uncompressed_bits=16))
+            narrower = planners[-1].recipe.removes_channels
+            raise ArgumentError(_too_small(asked, cast(int, nbytes), least, halved, narrower))
         if self.judge is None:
             yield self._plan(trials[0][1], nbytes)
             return
@@ -528,13 +530,16 @@ def _reasons(curve: BitAllocation | None, steps: Ints, found: Estimate) -> tuple
     )
 
 
-def _too_small(asked: str, nbytes: int, least: Estimate, narrower: bool) -> str:
+def _too_small(asked: str, nbytes: int, least: Estimate, halved: Estimate, narrower: bool) -> str:
+    """Return the sentence for a budget below the smallest file; `halved` is that file with 16 bits for other floats."""
     parts = least.parts()
     mask = f", {parts['mask']:,} of them for masks" if parts["mask"] else ""
     layers = parts["codes"] + parts["mask"] + parts["scales"]
+    less = halved.parts()["uncompressed"]
+    hint = f" ({less:,} with recipe=sw.Recipe(uncompressed_bits=16))" if less < parts["uncompressed"] else ""
     return (
         f"{asked} is {nbytes:,} bytes, and the smallest file there is to choose has {least.nbytes:,}: "
-        f"{layers:,} for the layers{mask}, {parts['uncompressed']:,} for what is not compressed "
-        f"(half of that with recipe=sw.Recipe(uncompressed_bits=16)) and {parts['header']:,} for the header; allow "
-        f"more, or let {'more ' * narrower}channels go{'' if narrower else ', with train_data=… and example=…'}"
+        f"{layers:,} for the layers{mask}, {parts['uncompressed']:,} for what is not compressed{hint} "
+        f"and {parts['header']:,} for the header; allow more, or let {'more ' * narrower}channels go"
+        f"{'' if narrower else ', with train_data=… and example=…'}"
     )

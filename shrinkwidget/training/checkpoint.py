@@ -132,7 +132,8 @@ class Checkpoint:
                 raise FileError(f"it is {differs}: ask for the same again, or start over without resume")
             return self._saved(found, tensors)
         except FileError as error:
-            raise FileError(f"cannot resume from {quoted(path)}: {error}") from error
+            why = str(error).replace(quoted(path), "it", 1)  # which is named once
+            raise FileError(f"cannot resume from {quoted(path)}: {why}") from error
 
     def refuse_to_replace(self, path: str | os.PathLike[str]) -> None:
         """Refuse to write over what is not an earlier checkpoint of this very training, before its first step.
@@ -145,7 +146,7 @@ class Checkpoint:
             raise FileError(f"cannot write the checkpoint {quoted(path)}: there is no folder {quoted(target.parent)}")
         if not target.exists():
             return
-        cure = "choose another path, or say TrainingOptions(overwrite=True)"
+        cure = "choose another path, or say overwrite=True"
         try:
             file, _ = _opened(path)  # its header alone tells what was asked for
             differs = self._difference(_json_object(file.metadata["asked"]))

@@ -633,6 +633,20 @@ class TrainingOptions:
         resolve(self.measured)  # an unknown metric or rule is refused now, not at the first batch
         _ = self.rules
         check_whole(self.batch_size, "TrainingOptions", "batch_size")
+        if not isinstance(self.seed, int) or isinstance(self.seed, bool):
+            raise TrainingError(f"TrainingOptions(seed={self.seed!r}) must be a whole number")
+        for name in ("overwrite", "channels_last"):
+            if not isinstance(getattr(self, name), bool):
+                raise TrainingError(f"TrainingOptions({name}={getattr(self, name)!r}) must be True or False")
+        if self.augment is not None and not callable(self.augment):
+            raise TrainingError(f"TrainingOptions(augment=…) must be a function of inputs, got {a_type(self.augment)}")
+        teacher: object = self.distillation
+        if teacher is not None and not isinstance(teacher, Distillation):
+            raise TrainingError(
+                f"TrainingOptions(distillation=…) is {a_type(teacher)}: give sw.methods.Distillation(teacher)"
+            )
+        if self.checkpoint is not None and not isinstance(self.checkpoint, str | os.PathLike):
+            raise TrainingError(f"checkpoint={self.checkpoint!r} must be the path of a file")
         # float16 needs a loss scaler, which skips steps at will: a step would no longer follow from its number alone.
         if self.autocast not in (None, torch.bfloat16):
             raise TrainingError(
@@ -685,7 +699,7 @@ def options_from(options: TrainingOptions | None, given: Mapping[str, Any]) -> T
     if options is None:
         return TrainingOptions(**changes)
     if not isinstance(options, TrainingOptions):
-        raise TrainingError(f"options must be TrainingOptions(…), got {a_type(options)}")
+        raise TrainingError(f"options must be sw.methods.TrainingOptions(…), got {a_type(options)}")
     return replace(options, **changes) if changes else options
 
 
@@ -721,7 +735,7 @@ class TrainingSpec:
             object.__setattr__(self, "recipes", (self._own_recipe(),))
         if self.resume is True and self.options.checkpoint is None:
             raise TrainingError(
-                "resume=True goes on from the checkpoint of the options: give TrainingOptions(checkpoint=…)"
+                "resume=True goes on from the training's own checkpoint, and none is named: give checkpoint=…"
             )
 
     def _own_recipe(self) -> Recipe:

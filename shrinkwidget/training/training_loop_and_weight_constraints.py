@@ -29,8 +29,17 @@ from ..analysis.forward_pass_and_macs import (
     profile_forward,
     seed_at,
     spare_normal_kept,
+    tensors_in,
 )
-from ..analysis.model_tensors_and_channel_axes import ModelTensors, TensorEntry, check_refused, copied, fill, open_model
+from ..analysis.model_tensors_and_channel_axes import (
+    ModelTensors,
+    TensorEntry,
+    check_refused,
+    copied,
+    fill,
+    open_model,
+    refuse_not_finite_weights,
+)
 from ..analysis.parallel_tensor_ops import Watch, nearest, never
 from ..compressed_model import CompressedModel, compress, finish_trained, narrowed_widths
 from ..compression.channel_pruning import ChannelRounds
@@ -114,7 +123,7 @@ class Trainer:
         self._remembered: dict[int, dict[str, Any]] = {}
         self._narrowing: ChannelRounds | None = None
         self._left: dict[int, list[int]] = {}  # of each family of channels, by round
-        self._last: tuple[BestWeights, CompressedModel] | None = None  # the result, once the last round is over
+        self._finished: dict[int, CompressedModel] = {}  # the result, once the last round is over, by its weights' id
         if isinstance(spec.source, nn.Module) and any(recipe.removes_channels for recipe in spec.recipes):
             if self._checkpoint is not None:
                 raise TrainingError(
@@ -163,8 +172,8 @@ class Trainer:
         if best is None:
             source = self.spec.source
             return source if isinstance(source, CompressedModel) else compress(self._original, Recipe())
-        if self._last is not None and self._last[0] is best:  # whoever asks again gets a model of their own
-            (_, result), self._last = self._last, None
+        # whoever asks again, or from another thread, gets a model of their own: `pop` gives it to one
+        if (result := self._finished.pop(id(best), None)) is not None:
             return result
         model = copied(self._original)
         if self._narrowing is not None:
@@ -174,8 +183,11 @@ class Trainer:
         narrowed = source.narrowed if isinstance(source, CompressedModel) else None
         if self._narrowing is not None:
             narrowed = narrowed_widths(self._narrowing.channels, self._left[best.round], self._original_nbytes)
+        recipe = self.spec.recipes[best.round]
+        if best.epoch < self.spec.stage.epochs:  # gradual pruning has come as far as its last step
+            recipe = self._reached(recipe, self._progress(best.epoch - 1, self._batches.steps or 1))
         return replace(
-            finish_trained(model, self.spec.recipes[best.round]),
+            finish_trained(model, recipe),
             provenance=self.spec.provenance(best.round, best.epoch),
         ).with_widths(narrowed)
 
@@ -206,6 +218,7 @@ class Trainer:
         masks = self._masks(weights, recipe, self.log.epoch)  # ranked before weights are rewound, as in the paper
         if early is not None and not self.log.epoch:
             _rewind(self._network, early)
+        refuse_not_finite_weights(weights)
         held = WeightConstraints(self._network, weights, recipe, masks)
         self.train_step = TrainStep(self._network, held, stage, self.spec.options)
         if self.log.epoch:  # a checkpoint was written within this round
@@ -226,29 +239,37 @@ class Trainer:
         """Return the mask of every layer after so many epochs of a round."""
         if isinstance(self.spec.source, CompressedModel):  # ranked once, when it was compressed
             return masks_of(self.spec.source, weights)
-        now, share_at = recipe, self.spec.stage.share
-        if share_at is not None:  # so far a share of what the recipe prunes, of layers with a sparsity of their own too
-            share = share_at(progress)
-            layers = {
-                name: {**own, "sparsity": share * own["sparsity"]}
-                if isinstance(own, Mapping) and "sparsity" in own
-                else own
-                for name, own in recipe.layers.items()
-            }
-            now = recipe.with_(sparsity=share * recipe.sparsity, layers=layers)
-        return without_untaught(keep_masks(weights, now), weights, recipe)
+        return without_untaught(keep_masks(weights, self._reached(recipe, progress)), weights, recipe)
+
+    def _reached(self, recipe: Recipe, progress: float) -> Recipe:
+        """Return what a recipe asks for after so many epochs of a round: under gradual pruning, a share of it."""
+        if (share_at := self.spec.stage.share) is None:
+            return recipe
+        share = share_at(progress)
+        layers = {
+            name: {**own, "sparsity": share * own["sparsity"]}
+            if isinstance(own, Mapping) and "sparsity" in own
+            else own
+            for name, own in recipe.layers.items()
+        }
+        return recipe.with_(sparsity=share * recipe.sparsity, layers=layers)
+
+    def _progress(self, epoch: int, step: int) -> float:
+        """Return how many epochs have passed before a step, from 1, of an epoch, from 0."""
+        # where the data does not say how many steps it has, rates and sparsity change once an epoch
+        steps = self._batches.steps
+        return epoch + ((step - 1) / steps if steps else 0.0)
 
     def _train(self, number: int, epoch: int) -> Iterator[Progress]:
         """Train for one epoch."""
         train_step, seed = self.train_step, self.spec.options.seed
         batches = self._batches.epoch(self._network, seed_at(seed, number, epoch), self._stopped, self._patience)
-        steps, examples, losses, total, terms = self._batches.steps, 0, 0.0, 0.0, 0.0
+        examples, losses, total, terms = 0, 0.0, 0.0, 0.0
         self._began = self._clock.seconds
         for step in count(1):
             if self._stopped():
                 return
-            # in epochs; where the data does not say how many steps it has, rates and sparsity change once an epoch
-            progress = epoch + ((step - 1) / steps if steps else 0.0)
+            progress = self._progress(epoch, step)
             share = train_step.stage.share
             if share is not None and share(progress) > self._share:  # gradual pruning goes on
                 self._share = share(progress)
@@ -287,7 +308,8 @@ class Trainer:
             for name, tensor in [*self._network.named_parameters(), *self._network.named_buffers()]:
                 if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
                     raise TrainingError(
-                        f"{name!r} is no longer finite: the learning rate is too high, or a batch is broken"
+                        f"{name!r} is no longer finite"
+                        + (_in_half(self._network) or ": the learning rate is too high, or a batch is broken")
                     )
             self._now = replace(self._now, sparsity=held.sparsity())
             if self.spec.eval_data is None:
@@ -340,7 +362,7 @@ class Trainer:
         found = None
         if number + 1 == len(self.spec.recipes) and self.log.best is not None:
             result = self.best()  # its figures are those of now, which need not be counted twice
-            self._last, found = (self.log.best, result), result.estimate
+            self._finished[id(self.log.best)], found = result, result.estimate
         if found is None:
             _, found = encode_layers(open_model(self._network), self.spec.recipes[number], pruned=True)
         macs = None
@@ -473,11 +495,11 @@ class TrainStep:
                 loss = self._loss(answers, batch)
             except DataError:
                 if answers.has_nan():  # the cause, and more to the point than that NaN is no label or probability
-                    raise TrainingError(f"the outputs are NaN{_HINT}") from None
+                    raise self._diverged("the outputs are NaN", batch) from None
                 raise
             value = loss.item()  # asked for once: on a GPU every question waits for all that was queued
             if not math.isfinite(value):
-                raise TrainingError(f"the loss is {value}{_HINT}")
+                raise self._diverged(f"the loss is {value}", batch)
             torch.autograd.backward(loss)
         self.held.straight_through()
         try:
@@ -487,6 +509,22 @@ class TrainStep:
         self.held.hold(self.optimizer)
         with torch.no_grad():
             return value, self._metric.sums(answers)
+
+    def _diverged(self, found: str, batch: Batch) -> ShrinkError:
+        """Return the error for a step that has come to no number, and what may be the cause."""
+        for tensor in tensors_in([batch.args, batch.kwargs, batch.targets]):
+            if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+                return DataError(
+                    "its inputs or targets are NaN or infinite: clean them first; the best weights so far are kept"
+                )
+        return TrainingError(f"{found}{_in_half(self.network) or _HINT}")
+
+
+def _in_half(network: nn.Module) -> str:
+    """Return what helps where float16 weights are trained, "" where none are."""
+    if all(p.dtype != torch.float16 for p in network.parameters() if p.requires_grad):
+        return ""
+    return "; float16 weights are easily too large or too small in training: train model.float(), and compress that"
 
 
 class TrainingLoss:
@@ -510,7 +548,10 @@ class TrainingLoss:
         student, labels = answers.logits
         with torch.no_grad():
             taught = call(self._teacher, batch.args, batch.kwargs)
-            teacher, _ = OutputReader(self._teacher, answers.rules).read(taught, batch).logits
+            try:
+                teacher, _ = OutputReader(self._teacher, answers.rules).read(taught, batch).logits
+            except DataError as error:
+                raise DataError(f"the teacher's outputs do not fit the labels: {error}") from error.__cause__
         soft = _distance(student, teacher, labels, self._distillation.temperature)
         return self._distillation.weight * soft + (1 - self._distillation.weight) * self._loss(answers)
 
@@ -615,9 +656,12 @@ class TrainingBatches:
                     "TrainingOptions(augment=…) takes the model's only input, but the batch has several or named ones"
                 )
             try:
-                batch = replace(batch, args=(self.options.augment(batch.args[0]),))
+                augmented = self.options.augment(batch.args[0])
             except Exception as error:
                 raise DataError(f"TrainingOptions(augment=…) failed: {reason(error)}") from error
+            if augmented is None:
+                raise DataError("TrainingOptions(augment=…) returned None: return the inputs, changed or not")
+            batch = replace(batch, args=(augmented,))
         if self.options.channels_last:  # of images, N×C×H×W; anything else stays as it is
             args = (
                 x.contiguous(memory_format=torch.channels_last) if isinstance(x, Tensor) and x.ndim == 4 else x

@@ -69,9 +69,7 @@ class TransferTask:
             TrainingError: for numbers of classes or values that cannot be.
         """
         if options.checkpoint is not None:
-            raise TrainingError(
-                "transfer writes no checkpoint, as it is short: leave TrainingOptions(checkpoint=…) out"
-            )
+            raise TrainingError("transfer writes no checkpoint, as it is short: leave checkpoint=… out")
         if classes is not None and targets is not None:
             raise TrainingError("give classes=… to tell classes apart, or targets=… to predict numbers, not both")
         for name, found, least in (("classes", classes, 2), ("targets", targets, 1)):

@@ -38,7 +38,7 @@ def living_widgets() -> list[BaseWidget]:
 class BaseWidget(anywidget.AnyWidget):
     """A widget whose traits are set from several threads, and that shows a picture where it cannot live.
 
-    A subclass says what its picture is (`_still`), whether there is one (`_alive`), and which traits the page may set.
+    A subclass says what its picture is (`_snapshot`), whether there is one (`_alive`), and which traits a page may set.
     """
 
     _from_page: ClassVar[tuple[str, ...]] = ()

@@ -368,7 +368,7 @@ def test_a_strategy_is_named(strategy: Any, words: str) -> None:
         ),
         (
             lambda: guess.retrain(mlp(), points(), options={"batch_size": 3}),
-            r"options must be TrainingOptions\(…\), got a dict",
+            r"options must be sw\.methods\.TrainingOptions\(…\), got a dict",
         ),
         (lambda: guess.transfer(mlp(), points(), strategy="linear"), "did you mean 'linear_probe'"),
         (lambda: guess.transfer(mlp(), points(), strategy=3), "must be a name such as 'linear_probe', or an object"),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -12,11 +14,12 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn.utils import prune
 
+from shrinkwidget import recipe_and_method_registry as registry
 from shrinkwidget.analysis.model_tensors_and_channel_axes import open_model
 from shrinkwidget.analysis.sketch import sketch
 from shrinkwidget.compression.pruning_masks import keep_masks, selections
 from shrinkwidget.errors import Cancelled, ModelError
-from shrinkwidget.methods import Random
+from shrinkwidget.methods import Importance, Random, Structure, register
 from shrinkwidget.recipe_and_method_registry import Keep, Override, Recipe
 
 DTYPES = [torch.float32, torch.float16, torch.bfloat16, torch.float64]
@@ -287,6 +290,59 @@ def test_zeros_in_other_places_than_a_pattern_are_no_pattern() -> None:
     (found, *_) = selections(open_model(state), Recipe(structure="2:4"), pruned=True)
     assert found.kept == int(kept["a"].sum()) - 1
     assert int(found.mask(state["a"]).view(-1, 4).sum(1).max()) == 2
+
+
+@dataclass(frozen=True, repr=False)
+class LargestGo(Importance):
+    """Prunes the largest: whatever ranks trained weights by this again takes the others."""
+
+    kind, label, title = "largest_go", "largest", "the largest go first"
+
+    def scores(self, name: str, rows: Tensor, statistic: Tensor | None) -> Tensor:
+        """Return 1 / (1 + |w|)."""
+        del name, statistic
+        return 1 / (1 + rows.abs())
+
+
+@dataclass(frozen=True, repr=False)
+class HalfOfEach(Structure):
+    """The better half of each row is kept."""
+
+    kind, label, title = "half_of_each", "half", "half of each row"
+
+    @property
+    def sparsity(self) -> float:
+        """One half."""
+        return 0.5
+
+    def keeps(self, scores: Tensor) -> Tensor:
+        """Return which weights are kept."""
+        best = scores.argsort(dim=1, descending=True)[:, : -(-scores.shape[1] // 2)]
+        return torch.zeros_like(scores, dtype=torch.bool).scatter_(1, best, True)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        lambda importance: Recipe(sparsity=0.5, importance=importance),
+        lambda importance: Recipe(sparsity=0.5, importance=importance, scope="layer"),
+        lambda importance: Recipe(sparsity=0.5, importance=importance, scope="channel"),
+        lambda importance: Recipe(structure="2:4", importance=importance),
+        lambda importance: Recipe(structure=HalfOfEach(), importance=importance),
+    ],
+    ids=["global", "layer", "channel", "2:4", "half of each"],
+)
+def test_an_importance_of_ones_own_prunes_no_trained_network_again(
+    asked: Callable[[Importance], Recipe], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "_REGISTER", {role: dict(known) for role, known in registry._REGISTER.items()})
+    monkeypatch.setattr(registry, "_CLASSES", dict(registry._CLASSES))
+    for kind in (LargestGo, HalfOfEach):
+        register(kind)
+    recipe = asked(LargestGo())
+    state, kept = trained_under(recipe)
+    found = selections(open_model(state), recipe, pruned=True)
+    assert equal({n: s.mask(state[n]).view(8, 16) for n, s in zip(state, found, strict=True)}, kept)
 
 
 def test_rows_that_share_their_zeros_unevenly_are_ranked_again() -> None:

@@ -378,5 +378,5 @@ def test_resume_may_be_true_from_the_start(tmp_path: Path) -> None:
     steps += told(resumed)
     assert not steps
     assert same(resumed.best().state_dict(), first.state_dict())
-    with pytest.raises(TrainingError, match=r"give TrainingOptions\(checkpoint=…\)"):
+    with pytest.raises(TrainingError, match="give checkpoint=…"):
         retrain(mlp(), points(), resume=True)

@@ -14,6 +14,7 @@ from shrinkwidget.compressed_model import CompressedModel, compress
 from shrinkwidget.errors import DataError, ModelError, ShrinkError, TrainingError
 from shrinkwidget.recipe_and_method_registry import Recipe
 from shrinkwidget.training.methods_options_and_progress import (
+    Distillation,
     FineTune,
     LearningRateRewinding,
     Schedule,
@@ -106,8 +107,8 @@ def test_a_loss_that_is_not_finite_stops_at_once_and_keeps_the_best_weights() ->
     small = compress(mlp(), Recipe(sparsity=0.5))
     whole: list[CompressedModel] = []
     error = failing_with(
-        TrainingError,
-        r"epoch 3, step 2: the outputs are NaN; the best weights so far are kept: try a lower rate, or a warm-up",
+        DataError,
+        "epoch 3, step 2: its inputs or targets are NaN or infinite: clean them first; the best weights so far",
         small, Later(), None, FineTune(5, lr=0.05),
     )  # fmt: skip
     whole.append(error.best)
@@ -147,12 +148,50 @@ def test_what_can_be_told_before_the_first_step_is() -> None:
     failing_with(TrainingError,
                  r"state_dict=…\) holds '0\.weight' of shape \[3, 8\], but in this Sequential its shape is",
                  mlp(), points(), None, WeightRewinding(Schedule(), early))  # fmt: skip
-    with pytest.raises(TrainingError, match=r"options must be TrainingOptions\(…\), got a dict"):
+    with pytest.raises(TrainingError, match=r"options must be sw\.methods\.TrainingOptions\(…\), got a dict"):
         retrain(mlp(), points(), options={})  # type: ignore[call-overload]
     small = compress(mlp().state_dict(), Recipe(sparsity=0.5))
     failing_with(ModelError, r"only weights: load the file with load\(path, into=model\)", small, points())
     failing_with(DataError, r"augment=…\) failed: ZeroDivisionError", mlp(), points(), augment=lambda x: x / (1 // 0))
+    failing_with(DataError, "augment=…\\) returned None: return the inputs", mlp(), points(), augment=lambda _: None)
     failing_with(DataError, "augment=.* the model's only input", mlp(), [{"input": X, "y": Y}], augment=lambda x: x)
+
+
+@pytest.mark.parametrize(
+    "wrong, message",
+    [
+        ({"seed": "a"}, "seed='a'\\) must be a whole number"),
+        ({"seed": True}, "seed=True\\) must be a whole number"),
+        ({"channels_last": "maybe"}, "channels_last='maybe'\\) must be True or False"),
+        ({"overwrite": 1}, "overwrite=1\\) must be True or False"),
+        ({"augment": 3}, "augment=…\\) must be a function of inputs, got an int"),
+        ({"distillation": nn.Linear(8, 3)}, "is a Linear: give sw.methods.Distillation\\(teacher\\)"),
+        ({"checkpoint": 3}, "checkpoint=3 must be the path of a file"),
+    ],
+)
+def test_options_of_another_kind_are_refused(wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(TrainingError, match=message):
+        retrain(mlp(), points(), **wrong)
+
+
+def test_a_training_that_comes_to_no_number_says_what_may_be_the_cause() -> None:
+    broken = X.clone()
+    broken[70] = torch.nan
+    failing_with(DataError, "epoch 1, step 2: its inputs or targets are NaN or infinite: clean them first",
+                 mlp(), [(broken[:64], Y[:64]), (broken[64:], Y[64:])])  # fmt: skip
+    half = nn.Sequential(nn.Linear(8, 64), nn.ReLU(), nn.Linear(64, 3)).half()
+    failing_with(TrainingError, "float16 weights are easily too large or too small in training: train model.float",
+                 half, (X.half(), Y), None, FineTune(3, schedule=Schedule(optimizer="adam"), lr=1e-3))  # fmt: skip
+    two = nn.Sequential(nn.Linear(8, 2))
+    failing_with(DataError, "the teacher's outputs do not fit the labels: label 2 is out of range",
+                 mlp(), points(), distillation=Distillation(two))  # fmt: skip
+
+
+def test_weights_that_are_nan_before_the_first_step_are_told_by_name() -> None:
+    small = compress(mlp(), Recipe(sparsity=0.5, bits=4))
+    assert small.model is not None
+    small.model.get_parameter("0.weight").data[0, 0] = torch.nan
+    failing_with(ModelError, "layer '0.weight' has 1 weight that is NaN or infinite: repair", small, points())
 
 
 def closure_wanted(parameters: list[nn.Parameter]) -> torch.optim.Optimizer:

@@ -89,6 +89,23 @@ def test_gradual_pruning_follows_its_cubic_to_the_recipe() -> None:
     assert small.estimate.sparsity == pytest.approx(141 / 176)
 
 
+@pytest.mark.parametrize("bits", [32, 4])
+def test_gradual_pruning_that_is_stopped_gives_what_was_scored(bits: int) -> None:
+    recipe = Recipe(sparsity=0.8, bits=bits, layers={"0": {"sparsity": 0.6}})
+    run = trainer(mlp(), GRADUAL, eval_data=points(), batch_size=24, recipes=iterative_recipes(recipe, 1))
+    for now in told(run):
+        if (now.epoch, now.step) == (6, 2):
+            break
+    small, last = run.best(), run.log.history[-1]
+    assert last["epoch"] == 5
+    assert small.estimate is not None
+    assert small.estimate.sparsity == last["sparsity"]
+    assert 0.1 < last["sparsity"] < 0.7
+    assert small.recipe.sparsity == pytest.approx(0.8 * GRADUAL.share_at(4.75))
+    assert evaluate(small, points()).value == last["test"]["value"]
+    assert small.provenance == "pruned gradually over 5 of 8 epochs" + (", quantization-aware" if bits == 4 else "")
+
+
 def test_gradual_pruning_goes_on_from_its_checkpoints(tmp_path: Path) -> None:
     asked: dict[str, Any] = dict(method=GRADUAL, batch_size=24, recipes=iterative_recipes(0.8, 1))
     expected = result(trainer(mlp(), **asked))

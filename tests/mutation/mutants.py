@@ -14,7 +14,7 @@ class Mutant:
     """One fault.
 
     `before` occurs exactly once in the file at `path`, and `after` takes its place. `suites` are the tests that should
-    notice, the quickest first (see `run.py`).
+    notice, the quickest first (see `run_mutants.py`).
     """
 
     name: str
