@@ -5,6 +5,7 @@ import { type ComponentChildren, render } from "preact";
 import { useMemo } from "preact/hooks";
 import { count, share, short, times } from "../charts/number-format";
 import { watchTheme } from "../charts/theme";
+import { sum } from "../core/array-search";
 import { recipeLabel } from "../explorer/recipe-label";
 import { DataTable } from "../ui/data-table";
 import type { CheckpointTable } from "./checkpoint-table";
@@ -144,7 +145,7 @@ function Checkpoint({ table, actions }: { table: CheckpointTable; actions: ViewA
         {table.packed && (
           <DataTable
             head={[t("in the file"), t("bytes")]}
-            rows={Object.entries(table.packed.sections).map(([name, size]) => [name, bytes(size)])}
+            rows={fileParts(table, table.packed.sections).map(([name, size]) => [name, bytes(size)])}
             testid="checkpoint-sections"
           />
         )}
@@ -229,6 +230,13 @@ function Facts({ table, root, actions }: { table: CheckpointTable; root: Node; a
       {facts.filter(Boolean).join(" · ")}
     </p>
   );
+}
+
+/** What a packed file is made of, to the byte: its sections, and the header before them. */
+function fileParts(table: CheckpointTable, sections: Record<string, number>): [string, number][] {
+  const parts = Object.entries(sections);
+  const whole = sum(table.files.map((file) => file.bytes));
+  return [...parts, ["header", whole - sum(parts.map(([, size]) => size))]];
 }
 
 /** A recipe in a few words; one that this version cannot read, as it stands in the file. */
