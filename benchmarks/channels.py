@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 import shrinkwidget as sw
-from shrinkwidget.analysis.forward_pass_and_macs import tensors_in
+from shrinkwidget.analysis.model_inputs_forward_pass_and_macs import tensors_in
 from shrinkwidget.compression.channel_pruning import cuts_of, narrower
 from shrinkwidget.compression.narrow_modules import masked
 

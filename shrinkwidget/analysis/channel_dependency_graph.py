@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from .forward_pass_and_macs import in_separate_steps, run, tensors_in, without_fused_recurrence
+from .model_inputs_forward_pass_and_macs import in_separate_steps, run, tensors_in, without_fused_recurrence
 
 Atoms: TypeAlias = NDArray[np.int64]
 

@@ -17,7 +17,7 @@ from torch import nn
 from ..argument_checks import public
 from ..errors import ModelError
 from .estimate_and_file_size import safetensors_bytes
-from .forward_pass_and_macs import ForwardProfile, preserve_rng_state, profile_forward
+from .model_inputs_forward_pass_and_macs import ForwardProfile, preserve_rng_state, profile_forward
 from .model_tensors_and_channel_axes import (
     PYTORCH_NAME,
     Role,

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.parametrize import is_parametrized
 
-from ..analysis.forward_pass_and_macs import (
+from ..analysis.model_inputs_forward_pass_and_macs import (
     Inputs,
     as_inputs,
     device_of,

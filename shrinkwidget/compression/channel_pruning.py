@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ..analysis.channel_dependency_graph import Atoms, Trace, trace_channels
 from ..analysis.channel_families import ChannelFamily, Channels, ChannelSlice, FixedWidth, ProductMacs
 from ..analysis.estimate_and_file_size import structure_item
-from ..analysis.forward_pass_and_macs import (
+from ..analysis.model_inputs_forward_pass_and_macs import (
     as_inputs,
     device_of,
     moved,

@@ -34,7 +34,7 @@ from ..analysis.estimate_and_file_size import (
     stored_bits,
     structure_item,
 )
-from ..analysis.forward_pass_and_macs import describe
+from ..analysis.model_inputs_forward_pass_and_macs import describe
 from ..analysis.model_tensors_and_channel_axes import (
     FIRST,
     ModelTensors,

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..analysis.estimate_and_file_size import zeros_dropped
-from ..analysis.forward_pass_and_macs import describe
+from ..analysis.model_inputs_forward_pass_and_macs import describe
 from ..analysis.model_tensors_and_channel_axes import ModelTensors, TensorEntry, where_float64_is
 from ..analysis.parallel_tensor_ops import (
     NM_PATTERNS,

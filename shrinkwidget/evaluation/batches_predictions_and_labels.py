@@ -21,7 +21,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset
 
-from ..analysis.forward_pass_and_macs import as_inputs, describe, eval_mode, moved, preserve_rng_state, tensors_in
+from ..analysis.model_inputs_forward_pass_and_macs import (
+    as_inputs,
+    describe,
+    eval_mode,
+    moved,
+    preserve_rng_state,
+    tensors_in,
+)
 from ..errors import Cancelled, DataError, ShrinkError, a_type, reason
 
 TARGET_KEYS: Final = ("labels", "label", "targets", "target", "y")

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..analysis.channel_families import Channels
-from ..analysis.forward_pass_and_macs import call, describe, device_of, eval_mode, preserve_rng_state
+from ..analysis.model_inputs_forward_pass_and_macs import call, describe, device_of, eval_mode, preserve_rng_state
 from ..analysis.model_tensors_and_channel_axes import Source, Stated, copied
 from ..analysis.sketch import Sketch
 from ..analysis.sketch import sketch as _sketch

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..analysis.forward_pass_and_macs import RandomState, describe, device_of, preserve_rng_state, run
+from ..analysis.model_inputs_forward_pass_and_macs import RandomState, describe, device_of, preserve_rng_state, run
 from ..analysis.model_tensors_and_channel_axes import where_float64_is
 from ..analysis.parallel_tensor_ops import bytes_of, checksum_of_bytes, never
 from ..argument_checks import checked_fields, meant, public

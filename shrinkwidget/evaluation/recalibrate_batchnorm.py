@@ -9,7 +9,7 @@ from typing import Any, Final, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from ..analysis.forward_pass_and_macs import call, device_of, preserve_rng_state
+from ..analysis.model_inputs_forward_pass_and_macs import call, device_of, preserve_rng_state
 from ..analysis.model_tensors_and_channel_axes import copied
 from ..analysis.parallel_tensor_ops import never
 from ..errors import Cancelled, DataError, ModelError

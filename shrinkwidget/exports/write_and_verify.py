@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from ..analysis.forward_pass_and_macs import as_inputs, eval_mode, moved, preserve_rng_state, run
+from ..analysis.model_inputs_forward_pass_and_macs import as_inputs, eval_mode, moved, preserve_rng_state, run
 from ..analysis.model_tensors_and_channel_axes import copied, fill
 from ..analysis.parallel_tensor_ops import never
 from ..compression.encode_decode_and_pack import PackedModel

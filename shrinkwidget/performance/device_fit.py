@@ -18,7 +18,7 @@ from typing import Any, Final, TypeAlias, cast
 from torch import nn
 
 from ..analysis.estimate_and_file_size import Estimate, safetensors_bytes
-from ..analysis.forward_pass_and_macs import preserve_rng_state, profile_forward
+from ..analysis.model_inputs_forward_pass_and_macs import preserve_rng_state, profile_forward
 from ..analysis.model_summary import STYLE, aligned, bytes_text, exactly, html_rows
 from ..analysis.model_tensors_and_channel_axes import Source, open_model
 from ..argument_checks import plain, public

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from ..analysis.forward_pass_and_macs import preserve_rng_state, profile_forward
+from ..analysis.model_inputs_forward_pass_and_macs import preserve_rng_state, profile_forward
 from ..analysis.model_tensors_and_channel_axes import open_model
 from ..argument_checks import public
 from ..errors import DataError

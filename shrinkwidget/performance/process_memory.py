@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from html import escape
 from typing import Any
 
-from ..analysis.forward_pass_and_macs import preserve_rng_state, profile_forward
+from ..analysis.model_inputs_forward_pass_and_macs import preserve_rng_state, profile_forward
 from ..analysis.model_summary import STYLE, bytes_text, html_rows
 from ..analysis.model_tensors_and_channel_axes import open_model
 from ..analysis.parallel_tensor_ops import never

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from ..analysis.forward_pass_and_macs import as_inputs, device_of, moved
+from ..analysis.model_inputs_forward_pass_and_macs import as_inputs, device_of, moved
 from ..analysis.model_summary import STYLE, fixed, html_rows
 from ..analysis.model_tensors_and_channel_axes import copied
 from ..analysis.parallel_tensor_ops import Watch, never

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..analysis.estimate_and_file_size import Estimate
-from ..analysis.forward_pass_and_macs import call, device_of, eval_mode
+from ..analysis.model_inputs_forward_pass_and_macs import call, device_of, eval_mode
 from ..analysis.model_tensors_and_channel_axes import copied, writer
 from ..analysis.parallel_tensor_ops import Watch, never
 from ..analysis.sketch import Sketch

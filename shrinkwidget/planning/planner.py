@@ -14,7 +14,7 @@ from torch import nn
 from ..analysis.channel_families import Channels
 from ..analysis.estimate_and_file_size import Estimate, Ints, stored_bits
 from ..analysis.estimate_from_sketch import estimate, narrowed
-from ..analysis.forward_pass_and_macs import eval_mode, profile_forward
+from ..analysis.model_inputs_forward_pass_and_macs import eval_mode, profile_forward
 from ..analysis.model_tensors_and_channel_axes import Source, Stated, open_model
 from ..analysis.parallel_tensor_ops import Watch, check, never
 from ..analysis.sketch import Sketch

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..analysis.estimate_and_file_size import safetensors_bytes
-from ..analysis.forward_pass_and_macs import RandomState, profile_forward
+from ..analysis.model_inputs_forward_pass_and_macs import RandomState, profile_forward
 from ..analysis.model_tensors_and_channel_axes import copied, open_model, writer
 from ..analysis.parallel_tensor_ops import Watch, never
 from ..analysis.sketch import Sketch, counted

@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from ..analysis.dask_workers import SchedulerLost, Shared, WorkerDied, connected, each_on_workers, require_dask
 from ..analysis.estimate_and_file_size import safetensors_bytes
-from ..analysis.forward_pass_and_macs import alone_in_memory, device_of, fork_rng, moved, spare_normal_kept
+from ..analysis.model_inputs_forward_pass_and_macs import alone_in_memory, device_of, fork_rng, moved, spare_normal_kept
 from ..analysis.model_tensors_and_channel_axes import copied, open_model
 from ..analysis.parallel_tensor_ops import Watch, check, never, single_threaded
 from ..argument_checks import meant, plain, public

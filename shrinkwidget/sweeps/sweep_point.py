@@ -14,7 +14,7 @@ from typing import Any
 from torch import nn
 
 from ..analysis.channel_families import Channels
-from ..analysis.forward_pass_and_macs import device_of, fork_rng, spare_normal_kept
+from ..analysis.model_inputs_forward_pass_and_macs import device_of, fork_rng, spare_normal_kept
 from ..analysis.model_tensors_and_channel_axes import open_model
 from ..analysis.parallel_tensor_ops import Watch, check
 from ..analysis.sketch import Sketch, counted

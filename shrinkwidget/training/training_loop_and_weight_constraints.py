@@ -20,7 +20,7 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from ..analysis.estimate_and_file_size import safetensors_bytes
-from ..analysis.forward_pass_and_macs import (
+from ..analysis.model_inputs_forward_pass_and_macs import (
     EVALUATION,
     call,
     describe,

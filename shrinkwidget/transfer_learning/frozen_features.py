@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..analysis.forward_pass_and_macs import device_of, fork_rng, preserve_rng_state, run
+from ..analysis.model_inputs_forward_pass_and_macs import device_of, fork_rng, preserve_rng_state, run
 from ..analysis.parallel_tensor_ops import Watch, never
 from ..errors import Cancelled
 from ..evaluation.batches_predictions_and_labels import (

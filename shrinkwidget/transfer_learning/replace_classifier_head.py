@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
-from ..analysis.forward_pass_and_macs import ForwardProfile, describe, device_of, fork_rng
+from ..analysis.model_inputs_forward_pass_and_macs import ForwardProfile, describe, device_of, fork_rng
 from ..analysis.model_tensors_and_channel_axes import check_refused, copied, open_model
 from ..compressed_model import CompressedModel
 from ..errors import DataError, ModelError, TrainingError, a_type, nearest, reason

@@ -15,7 +15,13 @@ from typing import Any, Final, Literal, Unpack, overload
 
 from torch import nn
 
-from ..analysis.forward_pass_and_macs import EVALUATION, device_of, fork_rng, preserve_rng_state, spare_normal_kept
+from ..analysis.model_inputs_forward_pass_and_macs import (
+    EVALUATION,
+    device_of,
+    fork_rng,
+    preserve_rng_state,
+    spare_normal_kept,
+)
 from ..analysis.model_tensors_and_channel_axes import copied, fill, open_model
 from ..analysis.parallel_tensor_ops import Watch, never
 from ..argument_checks import public

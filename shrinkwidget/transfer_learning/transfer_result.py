@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from ..analysis.forward_pass_and_macs import ForwardProfile, profile_forward
+from ..analysis.model_inputs_forward_pass_and_macs import ForwardProfile, profile_forward
 from ..analysis.model_tensors_and_channel_axes import open_model
 from ..compressed_model import CompressedModel, compress
 from ..evaluation.batches_predictions_and_labels import Batch

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from ..analysis.channel_families import Channels
 from ..analysis.estimate_and_file_size import Estimate
 from ..analysis.estimate_from_sketch import estimate
-from ..analysis.forward_pass_and_macs import ForwardProfile, device_of, profile_forward
 from ..analysis.model_has_changed import ModelChecksum
+from ..analysis.model_inputs_forward_pass_and_macs import ForwardProfile, device_of, profile_forward
 from ..analysis.model_tensors_and_channel_axes import ModelTensors, Source, Stated, copied, fill, open_model, plans_of
 from ..analysis.parallel_tensor_ops import each, never
 from ..analysis.sketch import LayerSketch, Sketch, assembled, sketch_layer, without_layers

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import shrinkwidget as sw
 from benchmarks import channel_zoo as zoo
-from shrinkwidget.analysis.forward_pass_and_macs import tensors_in
+from shrinkwidget.analysis.model_inputs_forward_pass_and_macs import tensors_in
 from shrinkwidget.analysis.model_tensors_and_channel_axes import open_model
 from shrinkwidget.analysis.sketch import Sketch
 from shrinkwidget.compression.channel_pruning import channel_scores, cuts_of, narrower

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from shrinkwidget.analysis.forward_pass_and_macs import eval_mode, fork_rng
+from shrinkwidget.analysis.model_inputs_forward_pass_and_macs import eval_mode, fork_rng
 from shrinkwidget.errors import DataError, TrainingError
 from shrinkwidget.evaluation.batches_predictions_and_labels import read_in_thread
 from shrinkwidget.evaluation.evaluate_and_metrics import scores
