@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 import shrinkwidget as sw
 from shrinkwidget.analysis.model_inputs_forward_pass_and_macs import tensors_in
-from shrinkwidget.compression.channel_pruning import cuts_of, narrower
+from shrinkwidget.compression.find_and_prune_channels import cuts_of, narrower
 from shrinkwidget.compression.narrow_modules import masked
 
 from . import machine_info

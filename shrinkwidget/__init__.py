@@ -66,7 +66,7 @@ if TYPE_CHECKING:  # a module's __getattr__ makes type checkers take any name fo
     from .analysis.model_summary import summary
     from .compressed_model import CompressedModel, compress, load
     from .compression.batchnorm_folding import fold_batchnorm
-    from .compression.channel_pruning import channels
+    from .compression.find_and_prune_channels import channels
     from .evaluation.calibration_data import sketch
     from .evaluation.compare_predictions import compare_predictions
     from .evaluation.evaluate_and_metrics import Score, evaluate
@@ -90,7 +90,7 @@ else:
         "analysis.model_summary": ("summary",),
         "compressed_model": ("CompressedModel", "compress", "load"),
         "compression.batchnorm_folding": ("fold_batchnorm",),
-        "compression.channel_pruning": ("channels",),
+        "compression.find_and_prune_channels": ("channels",),
         "evaluation.calibration_data": ("sketch",),
         "evaluation.compare_predictions": ("compare_predictions",),
         "evaluation.evaluate_and_metrics": ("Score", "evaluate"),

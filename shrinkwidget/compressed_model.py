@@ -32,7 +32,6 @@ from .analysis.model_tensors_and_channel_axes import (
 )
 from .analysis.sketch import Sketch, counted
 from .argument_checks import public
-from .compression.channel_pruning import narrower
 from .compression.encode_decode_and_pack import (
     EncodedTensor,
     PackedModel,
@@ -45,6 +44,7 @@ from .compression.encode_decode_and_pack import (
     select_layers,
     structure_of,
 )
+from .compression.find_and_prune_channels import narrower
 from .errors import FileError, ModelError, a_type, layer_label, quoted
 from .evaluation.batches_predictions_and_labels import LabelRules
 from .evaluation.calibration_data import Calibration, calibrated

@@ -14,7 +14,7 @@ from .evaluation.sensitivity import Sensitivity, SensitivityRun
 from .exports import Exported
 from .performance.device_fit import Device, DeviceFit
 from .performance.energy_theory import EnergyRatio
-from .performance.process_memory import Memory
+from .performance.measure_memory_of_models import Memory
 from .performance.race import Race, RaceRun
 from .planning.frontier import Frontier, FrontierRun
 from .planning.plan import PlanRun

@@ -12,7 +12,7 @@ import { deadWords } from "../explorer/derived-state";
 import { epochsDone, withNow, withStart } from "../monitor/monitor-state";
 import { deviceRows, fitWords as devicesThatFit } from "./device-fit";
 import { binCount, bodyHeight, combFactor, distributionPlot, outlineOf, sharedSpan } from "./distribution-geometry";
-import { fitText, placeLabel, thin } from "./label-placement";
+import { fitText, placeLabel, thin } from "./fit-and-place-labels";
 import { blockOf } from "./layer-tree-rows";
 import { lineScales, lossDomain, rateDomain, scoreDomain } from "./line-scales";
 import { silhouette, stages } from "./model-silhouette";

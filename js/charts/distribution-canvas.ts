@@ -1,6 +1,6 @@
 // Draws one weight distribution: original outlined, pruned part hatched, effective weights filled, grid levels ticked.
 
-import type { Box } from "./label-placement";
+import type { Box } from "./fit-and-place-labels";
 import type { Colors } from "./theme";
 
 /** What a distribution looks like on an axis from -span to span, in counts per bin. */

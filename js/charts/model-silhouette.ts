@@ -1,7 +1,7 @@
 // The model's outline: depth across, width up, area in proportion to bytes.
 // The twin of shrinkwidget/figures/model_silhouette.py; tests/vectors/charts holds the two together.
 
-import { thin } from "./label-placement";
+import { thin } from "./fit-and-place-labels";
 import { blockOf } from "./layer-tree-rows";
 
 export interface Block {

@@ -1,7 +1,7 @@
 // Draws the visible rows of the ridge on one canvas: names, distributions, figures, a fixed header and a fixed axis.
 
 import { type DistributionPlot, drawDistribution, type PlotStyle } from "./distribution-canvas";
-import { type Box, fitText } from "./label-placement";
+import { type Box, fitText } from "./fit-and-place-labels";
 import { type BlockRow, type LayerRow, type Row, visibleRows } from "./layer-tree-rows";
 import { bytes, count, estimated, share, weight } from "./number-format";
 import {

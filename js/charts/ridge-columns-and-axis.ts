@@ -1,6 +1,6 @@
 // What stays in place around the ridge's rows: the columns, the header, the axis and its guides.
 
-import type { Box } from "./label-placement";
+import type { Box } from "./fit-and-place-labels";
 import { estimated, weight } from "./number-format";
 import type { Colors } from "./theme";
 import { mirroredTicks } from "./ticks";

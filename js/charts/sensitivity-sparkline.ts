@@ -1,6 +1,6 @@
 // One layer's sensitivity as a small line: the score with only this layer pruned or quantized, from mild to severe.
 
-import type { Box } from "./label-placement";
+import type { Box } from "./fit-and-place-labels";
 import type { Colors } from "./theme";
 
 /** What all sparklines of a ridge share: one scale, so that rows compare. */

@@ -2,7 +2,7 @@
 
 import { count } from "../charts/number-format";
 import type { Sketch } from "../core/types";
-import { focusAfter } from "../ui/keyboard";
+import { focusAfter } from "../ui/guard-keys-and-focus";
 import { useView } from "./open-and-hover-state";
 
 /** "269,722 parameters · 20 layers deep · 10–64 wide · float32". */

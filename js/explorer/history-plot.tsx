@@ -2,7 +2,7 @@
 
 import { useSignal } from "@preact/signals";
 import { useMemo, useRef } from "preact/hooks";
-import { placeLabel } from "../charts/label-placement";
+import { placeLabel } from "../charts/fit-and-place-labels";
 import { bytes, count } from "../charts/number-format";
 import { byteDomain, type Frame, paretoFront, type Scales, scatterScales, valueDomain } from "../charts/scatter-scales";
 import {

@@ -3,7 +3,7 @@
 import { useEffect, useRef } from "preact/hooks";
 import { type DistributionPlot, drawDistribution, hatchPattern } from "../charts/distribution-canvas";
 import { bareOutline, distributionPlot, outlineOf } from "../charts/distribution-geometry";
-import { type Box, thin } from "../charts/label-placement";
+import { type Box, thin } from "../charts/fit-and-place-labels";
 import { weight } from "../charts/number-format";
 import type { Colors } from "../charts/theme";
 import { mirroredTicks } from "../charts/ticks";

@@ -8,7 +8,7 @@ import { LayerTable } from "./layer-table";
 import { type Axis, useView } from "./open-and-hover-state";
 import { Panel } from "./panel-frame";
 import { Ridge } from "./ridge-plot";
-import { SensitivityLine, SensitivityToggle } from "./sensitivity-line";
+import { SensitivityLine, SensitivityToggle } from "./sensitivity-toggle-and-progress";
 
 const AXES = options<Axis>(
   ["shared", "shared", "one axis of weight values for all layers"],

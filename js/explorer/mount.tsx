@@ -1,10 +1,10 @@
 // Puts an explorer into an element: framework-free from outside, `(element, state) -> dispose`.
 
 import { render } from "preact";
-import { watchPixelRatio } from "../charts/pixel-ratio";
 import { readColors, watchTheme } from "../charts/theme";
+import { watchPixelRatio } from "../charts/watch-pixel-ratio";
+import { guardKeys } from "../ui/guard-keys-and-focus";
 import { createHelp, Explanations, explainByKey, type Help, HelpProvider } from "../ui/help";
-import { guardKeys } from "../ui/keyboard";
 import { showTitles } from "../ui/titles-by-keyboard-and-touch";
 import { Tooltip } from "../ui/tooltip";
 import { AccuracyPanel, Stats } from "./accuracy-panel";

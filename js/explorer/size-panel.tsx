@@ -1,6 +1,6 @@
 // The size section: dense against now on one scale, the file's parts enlarged, and sizes people know.
 
-import { thin } from "../charts/label-placement";
+import { thin } from "../charts/fit-and-place-labels";
 import { bytes, comparedSize, count, estimated } from "../charts/number-format";
 import { memoryFor, type SizeMark, sizeMarks, storeFor } from "../charts/ticks";
 import type { Estimate } from "../core/types";

@@ -19,10 +19,10 @@ import {
   type ViewerHost,
 } from "./checkpoint-document";
 import { type CheckpointTable, fetchTable } from "./checkpoint-table";
+import { copyLessons } from "./copy-workshop-lessons";
 import { checkpointIcon } from "./icon";
 import { ModelsPanel } from "./models-panel";
 import { insertCell, newNotebook, openWrittenNotebook } from "./open-in-notebook";
-import { copyLessons } from "./open-workshop";
 import { convertCode, openCode, STARTER, tensorCode } from "./python-code";
 import { liveSettings, PLUGIN } from "./settings";
 

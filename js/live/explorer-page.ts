@@ -2,8 +2,8 @@
 
 import { effect } from "@preact/signals";
 import { createState, mount } from "../explorer/mount";
+import { fitIntoFrame } from "./fit-into-notebook-frame";
 import { type ExplorerData, KernellessExplorer } from "./kernelless-explorer";
-import { fitIntoFrame } from "./notebook-frame";
 import { open, readPageData } from "./page-data";
 import { keepPredictions, keptPredictions } from "./predictions-in-session-storage";
 import { printAsShown } from "./print-page";

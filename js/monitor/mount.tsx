@@ -2,8 +2,8 @@
 
 import { render } from "preact";
 import { watchTheme } from "../charts/theme";
+import { guardKeys } from "../ui/guard-keys-and-focus";
 import { createHelp, Explanations, explainByKey, type Help, HelpProvider } from "../ui/help";
-import { guardKeys } from "../ui/keyboard";
 import { showTitles } from "../ui/titles-by-keyboard-and-touch";
 import { Tooltip } from "../ui/tooltip";
 import { EpochTable } from "./epoch-table";

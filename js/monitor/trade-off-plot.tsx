@@ -1,6 +1,6 @@
 // What each round of pruning has come to: the score against how much smaller the file is.
 
-import { placeLabel } from "../charts/label-placement";
+import { placeLabel } from "../charts/fit-and-place-labels";
 import { comparedSize, times } from "../charts/number-format";
 import { type Frame, scatterScales, valueDomain } from "../charts/scatter-scales";
 import { metricTick, scoreWords } from "../charts/score-format";

@@ -3,7 +3,7 @@
 import { type Signal, useSignal } from "@preact/signals";
 import type { Ref } from "preact";
 import { useLayoutEffect, useRef } from "preact/hooks";
-import { onEscape } from "./keyboard";
+import { onEscape } from "./guard-keys-and-focus";
 
 /** Widths by the names that `sw.figures` has for them. */
 const WIDTHS = [

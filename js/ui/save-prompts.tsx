@@ -4,7 +4,7 @@ import { useSignal } from "@preact/signals";
 import type { ComponentChildren } from "preact";
 import { useLayoutEffect, useRef } from "preact/hooks";
 import { type FigureChoice, FigurePrompt } from "./figure-prompt";
-import { focusAfter, onEscape } from "./keyboard";
+import { focusAfter, onEscape } from "./guard-keys-and-focus";
 
 interface FormProps {
   label: string;

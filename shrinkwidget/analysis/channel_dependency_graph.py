@@ -556,7 +556,7 @@ def _reshaped(t: _Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, An
                 shape += [out.shape[d] for d in after]
                 # One width that is cut into several dimensions, such as heads × positions: the code expects pieces of
                 # one size. Whether that matters is not known here; the coupling is tried if the family fails
-                # (`channel_pruning`).
+                # (`find_and_prune_channels`).
                 if len(after) > 1 and sum(x.shape[d] > 1 for d in before) == 1 and not factor.soft:
                     own = factor.atoms.reshape(-1)
                     sizes = [out.shape[d] for d in after]

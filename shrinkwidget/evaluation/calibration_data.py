@@ -19,7 +19,7 @@ from ..analysis.sketch import Sketch
 from ..analysis.sketch import sketch as _sketch
 from ..analysis.sketch_on_workers import sketch_on_workers
 from ..argument_checks import public
-from ..compression.channel_pruning import channels
+from ..compression.find_and_prune_channels import channels
 from ..errors import DataError, MethodError, ModelError, a_type, quoted
 from ..recipe_and_method_registry import Importance, doing
 from .batches_predictions_and_labels import (

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..analysis.quantization_group_histograms import Floats
+from .fit_and_place_labels import fit_text
 from .glyph_outlines import FAMILY, MIDDLE, outline_of, width_of
-from .label_placement import fit_text
 from .page_size_and_style import SCREEN, Page
 
 PAPER: Final = "#ffffff"

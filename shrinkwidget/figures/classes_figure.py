@@ -14,8 +14,8 @@ from ..evaluation.compare_predictions import PredictionComparison
 from .canvas import ACCURACY, FAINT, INK, LINE, MUTED, OUTLINE, PAPER, Canvas
 from .figure_base_and_registry import Area, Chart, drawn, figure_kind
 from .figure_tables import Table
+from .fit_and_place_labels import thin
 from .formatting import interval_text, percent_digit_text, tick_text, value_text
-from .label_placement import thin
 from .page_size_and_style import Page, PageOptions
 from .ticks import linear_ticks
 

@@ -19,8 +19,8 @@ from .canvas import FAINT, GRID, HATCH, INK, KEPT, LINE, MUTED, OUTLINE, PRUNED,
 from .distribution_geometry import DistributionPlot, shared_span
 from .figure_base_and_registry import Area, Chart, drawn, model_figure_kind
 from .figure_tables import Table
+from .fit_and_place_labels import thin
 from .formatting import bytes_text, estimated_decibels_text, estimated_text, share_text, weight_text
-from .label_placement import thin
 from .legend import LEGEND_LINE, draw_legend, legend_height
 from .model_figure_inputs import ModelFigureOptions, ModelLike, Subject, page_options, subject_of
 from .page_size_and_style import Page

@@ -10,8 +10,8 @@ from typing import Any, Final
 from ..analysis.estimate_and_file_size import Estimate
 from ..analysis.sketch import Sketch
 from .canvas import INK, LINE, MUTED, Canvas, Snapshot, measure
+from .fit_and_place_labels import wrap
 from .formatting import bytes_text, compared_size_text, estimated_text, recipe_sentence, share_text, value_text
-from .label_placement import wrap
 from .model_silhouette import draw_silhouette
 from .ridge_plot import Frame, chosen_layers, draw_ridge
 from .snapshot_size_score_history import (

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from .canvas import ACCURACY, FAINT, GRID, INK, KEPT, MUTED, OUTLINE, PAPER, SCALES
 from .figure_base_and_registry import Area
+from .fit_and_place_labels import thin, wrap
 from .glyph_outlines import MIDDLE
-from .label_placement import thin, wrap
 from .legend import legend_rows
 from .page_size_and_style import Page
 

@@ -15,7 +15,7 @@ from ..analysis.estimate_and_file_size import Estimate
 from ..analysis.quantization_group_histograms import Floats
 from ..analysis.sketch import Sketch, narrowed_to
 from .canvas import KEPT, MUTED, OUTLINE, WITHOUT_CHANNELS, Canvas
-from .label_placement import thin
+from .fit_and_place_labels import thin
 
 _WIDEST: Final = 4.0
 """How many times the median width a layer may be wide: a vocabulary would dwarf everything else."""

@@ -16,6 +16,7 @@ from ..analysis.quantization_group_histograms import Floats
 from ..errors import sentence
 from ..training.retrain_and_training_run import TrainingRun
 from .canvas import ACCURACY, FAINT, INK, LINE, MUTED, OUTLINE, Canvas, Snapshot
+from .fit_and_place_labels import Box, place_label, wrap
 from .formatting import (
     bytes_text,
     compared_size_text,
@@ -29,7 +30,6 @@ from .formatting import (
     value_text,
     weight_text,
 )
-from .label_placement import Box, place_label, wrap
 from .line_scales import Column, LineScales, Scored, loss_domain, rate_domain, score_domain
 from .scatter_scales import Frame, Scales, value_domain
 

@@ -11,8 +11,8 @@ from typing import Any, Final, TypedDict
 
 from ..argument_checks import meant, plain
 from ..errors import FigureError, layer_label, nearest, quoted
+from .fit_and_place_labels import fit_text
 from .glyph_outlines import FAMILY, MISSING, Families, has_glyph, width_of
-from .label_placement import fit_text
 
 MM: Final = 72 / 25.4
 """Points in a millimetre."""

@@ -13,8 +13,8 @@ from ..performance.race import Race, Ratio, seconds_text
 from .canvas import FAINT, INK, KEPT, LINE, MUTED, OUTLINE
 from .figure_base_and_registry import Area, Chart, drawn, figure_kind
 from .figure_tables import Table
+from .fit_and_place_labels import thin
 from .formatting import significant
-from .label_placement import thin
 from .page_size_and_style import Page, PageOptions
 from .ticks import log_ticks
 

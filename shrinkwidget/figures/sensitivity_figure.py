@@ -13,8 +13,8 @@ from ..evaluation.sensitivity import LayerScores, Sensitivity
 from .canvas import INK, MASK, MUTED, PAPER
 from .figure_base_and_registry import Area, Chart, drawn, figure_kind
 from .figure_tables import Table
+from .fit_and_place_labels import thin
 from .formatting import direction_text, percent_text, tick_text, value_text
-from .label_placement import thin
 from .line_chart import LOOKS, SMALL, LineChart, line_chart, named_lines, room_for, with_headroom, write_names
 from .page_size_and_style import Page, PageOptions
 from .scatter_scales import value_domain

@@ -20,6 +20,7 @@ from ..recipe_and_method_registry import Recipe
 from .canvas import DENSE, INK, KEPT, MUTED, OUTLINE, Canvas
 from .figure_base_and_registry import Area, Chart, drawn, model_figure_kind
 from .figure_tables import Table
+from .fit_and_place_labels import thin
 from .formatting import (
     bytes_text,
     compared_size_text,
@@ -29,7 +30,6 @@ from .formatting import (
     times_text,
     value_text,
 )
-from .label_placement import thin
 from .legend import LEGEND_LINE, draw_legend, legend_height
 from .line_chart import spread_apart
 from .model_figure_inputs import ModelFigureOptions, ModelLike, Subject, page_options, subject_of

@@ -14,6 +14,7 @@ from ..analysis.estimate_and_file_size import Estimate
 from ..errors import layer_label
 from ..recipe_and_method_registry import Recipe
 from .canvas import ACCURACY, AS_IS, DENSE, FAINT, INK, KEPT, LENS, LINE, MASK, MUTED, PAPER, SCALES, Canvas, measure
+from .fit_and_place_labels import Box, place_label, wrap
 from .formatting import (
     bytes_text,
     bytes_tick_text,
@@ -30,7 +31,6 @@ from .formatting import (
     tick_text,
     value_text,
 )
-from .label_placement import Box, place_label, wrap
 from .scatter_scales import Frame, Scales, byte_domain, pareto_front, value_domain
 from .ticks import size_marks
 

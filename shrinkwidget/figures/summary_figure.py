@@ -12,7 +12,7 @@ from .canvas import INK, MUTED
 from .distributions_figure import Distributions, layer_table
 from .figure_base_and_registry import TITLE, Area, Chart, charts_of, drawn, kind_named, model_figure_kind
 from .figure_tables import Table
-from .label_placement import wrap
+from .fit_and_place_labels import wrap
 from .model_figure_inputs import ModelFigureOptions, ModelLike, Subject, page_options, subject_of
 from .page_size_and_style import MM, TEXT, Page, page_of
 from .silhouette_figure import Silhouette

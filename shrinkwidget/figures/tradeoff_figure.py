@@ -11,6 +11,7 @@ from ..argument_checks import meant
 from ..errors import FigureError, quoted
 from .figure_base_and_registry import Area, Chart, drawn, figure_kind
 from .figure_tables import Table
+from .fit_and_place_labels import Box, place_label
 from .formatting import (
     bytes_text,
     bytes_tick_text,
@@ -23,7 +24,6 @@ from .formatting import (
     times_text,
     value_text,
 )
-from .label_placement import Box, place_label
 from .line_chart import LineChart, line_chart, look_of, named_lines, room_for, with_headroom, write_names
 from .page_size_and_style import Page, PageOptions
 from .results_as_series import Basis, Point, Results, read_results

@@ -4,6 +4,6 @@
 """
 
 from .energy_theory import energy_in_theory
-from .process_memory import memory
+from .measure_memory_of_models import memory
 
 __all__ = ["energy_in_theory", "memory"]

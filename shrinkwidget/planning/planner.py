@@ -26,10 +26,10 @@ from ..evaluation.evaluate_and_metrics import MetricLike
 from ..recipe_and_method_registry import ChannelScope, Recipe, layer_matches, layers_listed
 from .bit_allocation import BitAllocation, allocated, every_option, relative_error, squared_error
 from .budgets import UNITS, Budget, Measure
-from .latency import ADVICE, SpeedTrials
 from .layer_options import Choices, Floats, LayerOptions
 from .output_error_of_candidates import Judged, OutputJudge, compare, judged, scored
 from .plan_result import BudgetPlan, Condition, LayerReason, NextStep
+from .speed_budget_by_races import ADVICE, SpeedTrials
 from .uniform_recipes import estimated_bytes, uniform_recipes
 
 _LIMITS: Final = ("min_bits", "max_bits", "min_sparsity", "max_sparsity")

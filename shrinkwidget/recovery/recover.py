@@ -20,8 +20,8 @@ from ..analysis.parallel_tensor_ops import Watch, never
 from ..analysis.sketch import Sketch, counted
 from ..argument_checks import public
 from ..compressed_model import CompressedModel, compress, compress_with_codes, narrowed_widths
-from ..compression.channel_pruning import narrower
 from ..compression.encode_decode_and_pack import EncodedTensor, SelectedLayer, decode, encode_layer, select_layers
+from ..compression.find_and_prune_channels import narrower
 from ..errors import Cancelled, ModelError, ShrinkError, TrainingError, a_type, layer_label
 from ..evaluation.calibration_data import Calibration, CalibrationRun, calibrated
 from ..evaluation.data_subset import DataSubset

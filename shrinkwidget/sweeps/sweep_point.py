@@ -19,7 +19,7 @@ from ..analysis.model_tensors_and_channel_axes import open_model
 from ..analysis.parallel_tensor_ops import Watch, check
 from ..analysis.sketch import Sketch, counted
 from ..compressed_model import CompressedModel, compress
-from ..compression.channel_pruning import channels
+from ..compression.find_and_prune_channels import channels
 from ..errors import Cancelled, ShrinkError, sentence
 from ..evaluation.batches_predictions_and_labels import LabelRules
 from ..evaluation.calibration_data import calibrated

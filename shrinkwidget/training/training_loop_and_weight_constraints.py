@@ -42,7 +42,6 @@ from ..analysis.model_tensors_and_channel_axes import (
 )
 from ..analysis.parallel_tensor_ops import Watch, nearest, never
 from ..compressed_model import CompressedModel, compress, finish_trained, narrowed_widths
-from ..compression.channel_pruning import ChannelRounds
 from ..compression.encode_decode_and_pack import (
     Grid,
     LayerWeights,
@@ -53,6 +52,7 @@ from ..compression.encode_decode_and_pack import (
     packed_bytes,
     uncompressed_value,
 )
+from ..compression.find_and_prune_channels import ChannelRounds
 from ..compression.narrow_modules import narrow_to
 from ..compression.pruning_masks import keep_masks
 from ..errors import Cancelled, DataError, ShrinkError, TrainingError, reason

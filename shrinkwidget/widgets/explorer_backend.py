@@ -21,8 +21,8 @@ from ..analysis.model_tensors_and_channel_axes import ModelTensors, Source, Stat
 from ..analysis.parallel_tensor_ops import each, never
 from ..analysis.sketch import LayerSketch, Sketch, assembled, sketch_layer, without_layers
 from ..compressed_model import CompressedModel, NarrowedWidths, compress, without_channels
-from ..compression.channel_pruning import channels
 from ..compression.encode_decode_and_pack import EncodedTensor, decoded_state, encode_layers, pack
+from ..compression.find_and_prune_channels import channels
 from ..errors import Cancelled, DataError, ModelError, NoEstimateError, RecipeError, ShrinkError, a_type, sentence
 from ..evaluation.batches_predictions_and_labels import (
     LabelRules,

@@ -19,7 +19,7 @@ from benchmarks import channel_zoo as zoo
 from shrinkwidget.analysis.model_inputs_forward_pass_and_macs import tensors_in
 from shrinkwidget.analysis.model_tensors_and_channel_axes import open_model
 from shrinkwidget.analysis.sketch import Sketch
-from shrinkwidget.compression.channel_pruning import channel_scores, cuts_of, narrower
+from shrinkwidget.compression.find_and_prune_channels import channel_scores, cuts_of, narrower
 from shrinkwidget.compression.narrow_modules import masked
 from shrinkwidget.evaluation.calibration_data import Calibration
 from shrinkwidget.figures.formatting import recipe_sentence

@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, TensorDataset
 import shrinkwidget as sw
 from shrinkwidget.evaluation.recalibrate_batchnorm import recalibrate, unlabelled, unlabelled_examples
 from shrinkwidget.performance.race import RaceTime, Ratio
-from shrinkwidget.planning import latency
+from shrinkwidget.planning import speed_budget_by_races
 from shrinkwidget.planning.bit_allocation import HEADER_ROOM, allocate, choices_of, every_option, lower_hull
 from shrinkwidget.planning.budgets import parse_budget
 from shrinkwidget.planning.output_error_of_candidates import OutputJudge
@@ -590,7 +590,7 @@ def test_a_speed_is_raced_and_what_was_lucky_once_is_not_taken(monkeypatch: pyte
         yield from ()
         return race
 
-    monkeypatch.setattr(latency, "race", counted)
+    monkeypatch.setattr(speed_budget_by_races, "race", counted)
     plan = sw.plan(MODEL, "4x faster", example=x)
     assert races[0][0] == "dense"
     assert races[1:] == [["dense", "plan"], ["dense", "plan"]]
@@ -609,7 +609,9 @@ def test_a_speed_is_raced_and_what_was_lucky_once_is_not_taken(monkeypatch: pyte
         sw.plan(MODEL, "1000x faster", example=x)
     # of a race in which the fastest was 1.999 times as fast
     sizes = {"dense": Ratio(1, 1, 1), "80 %": Ratio(1.999, 1.996, 2.01)}
-    assert "is 1.99 times as fast as the dense one, 1.99 at" in latency._fastest(sw.results.Race.example(), sizes)
+    assert "is 1.99 times as fast as the dense one, 1.99 at" in speed_budget_by_races._fastest(
+        sw.results.Race.example(), sizes
+    )
 
 
 def test_a_condition_that_holds_already_asks_for_nothing() -> None:

@@ -9,8 +9,8 @@ import numpy as np
 
 from shrinkwidget.figures import (
     distribution_geometry,
+    fit_and_place_labels,
     formatting,
-    label_placement,
     line_scales,
     model_silhouette,
     monitor_snapshot,
@@ -304,19 +304,21 @@ def _labels(rng: random.Random) -> list[dict[str, Any]]:
         room = rng.randint(1, 40)
         points = [(rng.uniform(0, 300), rng.uniform(0, 150)) for _ in range(rng.randint(1, 9))]
         size, levels = (rng.uniform(20, 200), 15.0), [rng.uniform(0, 150)]
-        box = label_placement.place_label(points[0], size, label_placement.Box(0, 0, 300, 150), points, levels, 10)
+        box = fit_and_place_labels.place_label(
+            points[0], size, fit_and_place_labels.Box(0, 0, 300, 150), points, levels, 10
+        )
         row = sorted((rng.uniform(0, 300), rng.uniform(5, 60)) for _ in range(8))
         cases.append(
             {
                 "text": text,
                 "room": room,
-                "fitted": label_placement.fit_text(text, room, len),
+                "fitted": fit_and_place_labels.fit_text(text, room, len),
                 "points": points,
                 "size": size,
                 "levels": levels,
                 "box": None if box is None else list(box),
                 "row": row,
-                "thin": label_placement.thin(row),
+                "thin": fit_and_place_labels.thin(row),
             }
         )
     return cases

@@ -25,7 +25,7 @@ from shrinkwidget.analysis.estimate_and_file_size import Estimate
 from shrinkwidget.analysis.estimate_from_sketch import estimate
 from shrinkwidget.analysis.pruning_estimate import survivals
 from shrinkwidget.analysis.sketch import Sketch, narrowed_to, sketch
-from shrinkwidget.compression.channel_pruning import narrower
+from shrinkwidget.compression.find_and_prune_channels import narrower
 from shrinkwidget.evaluation.calibration_data import sketch as sketch_with_channels
 from shrinkwidget.figures.distribution_geometry import distribution_plot, shared_span
 from shrinkwidget.figures.formatting import recipe_label

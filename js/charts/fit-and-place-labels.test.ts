@@ -1,6 +1,6 @@
 // Labels fit, and stay off what they label.
 import { describe, expect, it } from "vitest";
-import { type Box, fitText, type Point, placeLabel, thin } from "./label-placement";
+import { type Box, fitText, type Point, placeLabel, thin } from "./fit-and-place-labels";
 
 const letters = (text: string) => 6 * text.length;
 

@@ -1,7 +1,7 @@
 """Text that has to fit: shortened names, lines that wrap, labels that stay off points, lines and edges.
 
-`fit_text`, `place_label` and `thin` are the twins of ``js/charts/label-placement.ts``; ``tests/vectors/charts`` holds
-them together.
+`fit_text`, `place_label` and `thin` are the twins of ``js/charts/fit-and-place-labels.ts``; ``tests/vectors/charts``
+holds them together.
 """
 
 from __future__ import annotations
