@@ -18,7 +18,7 @@ from ..recipe_and_method_registry import Recipe, checked_recipe, layer_matches
 from .batches_predictions_and_labels import LabelRules
 from .calibration_data import calibrated
 from .data_subset import DataSubset, checked_samples, draw_subset
-from .evaluate_and_metrics import CompressedLike, MetricLike, Score, resolve, runnable, scores
+from .evaluate_and_metrics import CompressedLike, MetricLike, Score, resolve, scored, scores
 from .run_in_background import PATIENCE_SECONDS, GrowingRun, computed
 
 Kind: TypeAlias = Literal["sparsity", "bits"]
@@ -338,7 +338,7 @@ def sensitivity(
         RecipeError: for a sparsity or bits that are out of range.
         DataError, ModelError, MethodError: see `evaluate` and `compress`.
     """
-    module, _ = runnable(model)
+    module, _ = scored(model)
     kind, amounts = checked_amounts(sparsity, bits)
     chosen = checked_recipe(recipe or Recipe())
     checked_samples(samples, "sensitivity")

@@ -137,6 +137,11 @@ class TransferResult:
         return self.packed.nbytes
 
     @property
+    def changed_tensor(self) -> str:
+        """The first tensor of `model` that is no longer what `save` writes; see `CompressedModel.changed_tensor`."""
+        return "" if self.compressed is None else self.compressed.changed_tensor
+
+    @property
     def packed(self) -> CompressedModel:
         """The model as `save` writes it: compressed as the one given was; a dense one uncompressed."""
         if self.compressed is not None:

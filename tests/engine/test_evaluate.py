@@ -641,7 +641,20 @@ def test_a_compressed_model_whose_module_was_trained_on_is_no_longer_what_its_fi
             sw.evaluate(model, DIGITS)
         with pytest.raises(ModelError, match=r"'stem\.weight' of this CompressedModel's \.model has changed since"):
             sw.compare_predictions(module, model, DIGITS)
+        with pytest.raises(ModelError, match=r"'stem\.weight' of this CompressedModel's \.model has changed since"):
+            sw.sensitivity(model, DIGITS, sparsity=0.5, layers="head", progress=False)
         assert sw.evaluate(module, DIGITS).provenance == "as given"
+
+
+def test_what_was_transferred_is_scored_as_its_file_is() -> None:
+    data = sw.demo.few(per_class=2)
+    sparse = sw.transfer(sw.compress(sw.demo.model(), sparsity=0.9), data, epochs=1, progress=False)
+    dense = sw.transfer(sw.demo.model(), data, epochs=1, progress=False)
+    for result in (sparse, dense):
+        result.model.get_parameter("head.bias").data += 1
+    with pytest.raises(ModelError, match=r"'head\.bias' of this TransferResult's \.model has changed since"):
+        sw.evaluate(sparse, DIGITS)
+    assert sw.evaluate(dense, DIGITS).n == sw.evaluate(dense.model, DIGITS).n  # its file is made when it is saved
 
 
 def test_data_to_recalibrate_on_that_holds_nan_is_told_apart_from_the_data_that_is_scored() -> None:
