@@ -6,11 +6,7 @@ import difflib
 import os
 from collections.abc import Iterable
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Final
-
-if TYPE_CHECKING:
-    pass
-
+from typing import Any, Final
 
 __all__ = [
     "ArgumentError",

@@ -176,7 +176,7 @@ def run_page(run: TrainingRun[Any]) -> str:
     if not run.history:
         raise TrainingError(
             f"this training is {run.state} and has no complete epoch to make a page of"
-            + (": run.wait() for it first" if run.state in ("running", "paused") else "")
+            + ("" if run.over else ": run.wait() for it first")
         )
     spec = run.spec
     about = {

@@ -207,6 +207,10 @@ def test_a_training_without_an_epoch_has_no_page(tmp_path: Path) -> None:
             run.to_html(tmp_path / "run.html")
     run.stop()
     assert run.wait(SECONDS)
+    failed = sw.retrain(sw.demo.model(), (few[0], few[1] + 50), epochs=2, background=True)
+    assert failed.wait(SECONDS)
+    with pytest.raises(TrainingError, match=r"this training is failed and has no complete epoch to make a page of$"):
+        failed.to_html(tmp_path / "run.html")
     norms = sw.retrain(sw.demo.model(), few, method=sw.methods.RecalibrateBatchNorm(), background=True)
     assert norms.wait(SECONDS)
     with pytest.raises(TrainingError, match="there are no curves"):

@@ -302,10 +302,14 @@ def overview(weights: ModelTensors, structure: int) -> ModelOverview:
 
 
 def structure_length(weights: ModelTensors, peaks: Mapping[str, float] = MappingProxyType({})) -> int:
-    """Return how long the structure text of a packed file is; `peaks` are largest magnitudes, by name, where known."""
+    """Return how long the structure text of a packed file is; see `structure_items`."""
     # the header of a packed file describes the tensors the same way under every recipe: only its length counts here
-    described = [structure_item(e, e.compressible, half_is_bfloat16(e, peaks.get(e.name))) for e in weights.saved]
-    return len(fold_structure(described))
+    return len(fold_structure(structure_items(weights, peaks)))
+
+
+def structure_items(weights: ModelTensors, peaks: Mapping[str, float] = MappingProxyType({})) -> list[list[object]]:
+    """Return the descriptions of all saved tensors; `peaks` are largest magnitudes, by name, where known."""
+    return [structure_item(e, e.compressible, half_is_bfloat16(e, peaks.get(e.name))) for e in weights.saved]
 
 
 def open_model(source: Source, *, layout: Stated = None, only_to_look: bool = False) -> ModelTensors:
@@ -579,6 +583,11 @@ def why_kept(shape: tuple[int, ...], dtype: torch.dtype, role: Role) -> str:
     return "" if math.prod(shape) else "empty"
 
 
+def count_not_finite(entry: TensorEntry) -> int:
+    """Return how many weights of a layer are NaN or infinite; as float32, which float64 is looked at as."""
+    return entry.numel - int(where_float64_is(entry.load()).float().isfinite().count_nonzero())
+
+
 def not_finite(entry: TensorEntry, bad: int) -> ModelError:
     """Return the error for a layer with so many weights that are no numbers to compress."""
     return ModelError(
@@ -590,9 +599,8 @@ def not_finite(entry: TensorEntry, bad: int) -> ModelError:
 def refuse_not_finite_weights(weights: ModelTensors) -> None:
     """Raise a `ModelError` that names the first layer with weights that are NaN or infinite."""
     for entry in weights.layers:
-        finite = where_float64_is(entry.load()).float().isfinite()
-        if not bool(finite.all()):
-            raise not_finite(entry, entry.numel - int(finite.count_nonzero()))
+        if bad := count_not_finite(entry):
+            raise not_finite(entry, bad)
 
 
 def dtype_name(dtype: torch.dtype) -> str:

@@ -41,6 +41,7 @@ from ..analysis.model_tensors_and_channel_axes import (
     TensorEntry,
     TensorSpec,
     Write,
+    count_not_finite,
     dtype_name,
     half_is_bfloat16,
     needs_bfloat16,
@@ -705,7 +706,7 @@ class SelectedLayer:
 
 def _unlike_sketched(entry: TensorEntry) -> ModelError:
     """Return the error for weights that are not what was counted: NaN, which no sketch has, or others than then."""
-    bad = entry.numel - int(entry.load().float().isfinite().count_nonzero())
+    bad = count_not_finite(entry)
     return not_finite(entry, bad) if bad else changed(entry.name)
 
 

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from ..analysis.channel_dependency_graph import Atoms, Trace, trace_channels
 from ..analysis.channel_families import ChannelFamily, Channels, ChannelSlice, FixedWidth, ProductMacs
-from ..analysis.estimate_and_file_size import structure_item
 from ..analysis.model_inputs_forward_pass_and_macs import (
     as_inputs,
     device_of,
@@ -27,7 +26,7 @@ from ..analysis.model_inputs_forward_pass_and_macs import (
     tensors_in,
     without_fused_recurrence,
 )
-from ..analysis.model_tensors_and_channel_axes import ModelTensors, TensorEntry, copied, half_is_bfloat16, open_model
+from ..analysis.model_tensors_and_channel_axes import ModelTensors, TensorEntry, copied, open_model, structure_items
 from ..argument_checks import public
 from ..errors import DataError, MethodError, ModelError, ShrinkError, a_type, layer_label, quoted, reason
 from ..recipe_and_method_registry import Importance, Recipe, Statistics, doing
@@ -122,14 +121,13 @@ class _Finder:
                 ):
                     roots, proven, failed, fixed = paired, proven_now, failed_now, fixed_now
         fixed += [FixedWidth(f.family.layers, f.family.channels, f.reason) for f in failed]
-        described = [structure_item(e, e.compressible, half_is_bfloat16(e)) for e in self._weights.saved]
         found = Channels(
             title=self._weights.title,
             families=tuple(proven),
             fixed=tuple(fixed),
             macs=dict(self._profile.macs),
             products=_products(trace, roots, proven),
-            described=tuple(map(tuple, described)),
+            described=tuple(map(tuple, structure_items(self._weights))),
         )
         scores = channel_scores(found, self._model, self._weights, Recipe())
         return replace(found, families=tuple(replace(f, scores=s) for f, s in zip(proven, scores, strict=True)))

@@ -70,11 +70,15 @@ def batch_named(number: int, kind: str = "batch") -> Iterator[None]:
         raise DataError(f"{kind} {number}: {error}") from error.__cause__
 
 
+def all_finite(value: object) -> bool:
+    """Tell whether no float tensor in tuples, lists and dicts holds NaN or an infinite number."""
+    return all(bool(tensor.isfinite().all()) for tensor in tensors_in(value) if tensor.is_floating_point())
+
+
 def refuse_not_finite(batch: Batch) -> None:
     """Raise a `DataError` for inputs that are no numbers to learn anything from."""
-    for tensor in tensors_in([batch.args, batch.kwargs]):
-        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
-            raise DataError("it holds NaN or infinite values: clean it first")
+    if not all_finite([batch.args, batch.kwargs]):
+        raise DataError("it holds NaN or infinite values: clean it first")
 
 
 def first_example(batch: Batch) -> object:

@@ -29,7 +29,6 @@ from ..analysis.model_inputs_forward_pass_and_macs import (
     profile_forward,
     seed_at,
     spare_normal_kept,
-    tensors_in,
 )
 from ..analysis.model_tensors_and_channel_axes import (
     ModelTensors,
@@ -61,6 +60,7 @@ from ..evaluation.batches_predictions_and_labels import (
     Batch,
     OutputReader,
     Predictions,
+    all_finite,
     are_shares,
     as_pair,
     batch_named,
@@ -512,11 +512,10 @@ class TrainStep:
 
     def _diverged(self, found: str, batch: Batch) -> ShrinkError:
         """Return the error for a step that has come to no number, and what may be the cause."""
-        for tensor in tensors_in([batch.args, batch.kwargs, batch.targets]):
-            if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
-                return DataError(
-                    "its inputs or targets are NaN or infinite: clean them first; the best weights so far are kept"
-                )
+        if not all_finite([batch.args, batch.kwargs, batch.targets]):
+            return DataError(
+                "its inputs or targets are NaN or infinite: clean them first; the best weights so far are kept"
+            )
         return TrainingError(f"{found}{_in_half(self.network) or _HINT}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import json
 import re
@@ -320,6 +321,19 @@ def test_a_checkpoint_on_disk_is_planned() -> None:
 
 
 # ----------------------------------------------------------------------------------------------------------- bad input
+
+
+def test_a_budget_that_is_too_small_names_16_bits_only_where_they_would_be_fewer() -> None:
+    def said(model: torch.nn.Module, bits: int = 32) -> str:
+        with pytest.raises(sw.errors.ArgumentError) as refused:
+            sw.plan(model, 650, recipe=sw.Recipe(uncompressed_bits=bits))
+        return str(refused.value)
+
+    single = torch.nn.Sequential(torch.nn.Linear(64, 128), torch.nn.ReLU(), torch.nn.Linear(128, 10))
+    half = copy.deepcopy(single).half()
+    assert "552 for what is not compressed (276 with recipe=sw.Recipe(uncompressed_bits=16))" in said(single)
+    for words in (said(single, 16), said(half), said(half, 16)):
+        assert "276 for what is not compressed and" in words
 
 
 @pytest.mark.parametrize(

@@ -174,6 +174,8 @@ def test_open_in_notebook_puts_what_opens_the_file_into_a_notebook(lab: LabPage,
     expect(viewer.get_by_test_id("checkpoint-facts")).to_contain_text("packed by shrinkwidget · 90\u00a0%, 4 bits")
     parts = viewer.get_by_test_id("checkpoint-sections").locator("tbody tr").all_inner_texts()
     assert [row.split()[0] for row in parts] == ["counts", "codes", "mask", "scales", "rest", "header"]
+    header = 8 + int.from_bytes((folder / "small.safetensors").read_bytes()[:8], "little")
+    assert parts[-1].split("\t")[1] == f"{header / 1000:.3g}\u00a0kB"
     lab.menu("small.safetensors", "Open in Notebook")
     assert lab.sources(2)[1] == 'import shrinkwidget as sw\n\nsmall = sw.load("small.safetensors")\nsmall'
     book.until("'small' in globals()")
