@@ -39,6 +39,18 @@ def test_a_closed_explorer_shows_that_it_is_closed(shell: InteractiveShell) -> N
     assert [output.data for output in shown.outputs] == [{"text/plain": "Explorer(closed)"}]
 
 
+def test_a_widget_brings_its_own_script_and_style_sheet() -> None:
+    # JupyterLab has the styles from the extension for checkpoints as well; Notebook 7, VS Code and Colab do not
+    explorer = sw.explore(sw.demo.model())
+    run = sw.retrain(sw.demo.model(), sw.demo.few(per_class=1), epochs=1, background=True)
+    assert run.wait(60)
+    monitor = sw.monitor(run)
+    for widget, root in ((explorer, ".sw-explorer"), (monitor, ".sw-monitor")):
+        assert root in str(widget._css)
+        assert "export" in str(widget._esm)
+        widget.close()
+
+
 def test_pickling_an_explorer_says_what_can_be_kept() -> None:
     explorer = sw.explore(sw.demo.model())
     with pytest.raises(TypeError, match=r"cannot pickle this Explorer, .*: keep its recipe"):

@@ -11,7 +11,7 @@ import { encode, gaussian, sketchOf } from "../core/test-sketches";
 import type { Recipe } from "../core/types";
 import { memoryOf } from "./derived-state";
 import { createState } from "./explorer-state";
-import type { Command, ExplorerModel, Visit } from "./host-interface";
+import type { Command, ExplorerModel, Score, Visit } from "./host-interface";
 
 const { sketch } = JSON.parse(readFileSync(join(import.meta.dirname, "../../tests/vectors/conv.json"), "utf8"));
 const BLOB = Uint8Array.from(Buffer.from(sketch, "base64"));
@@ -390,6 +390,22 @@ describe("the shared state", () => {
     expect(state.shownScore.value).toMatchObject({ value: 0.99, provenance: "fine-tuned 2 epochs", state: "done" });
     model.answer("result", "2");
     expect(state.shownScore.value).toBe(null);
+  });
+
+  it("takes figures and scores of the same recipe for those of the model that they are of", () => {
+    const { figures } = state;
+    const counted = { ...new Estimator(decodeSketch(BLOB)).estimate(parseRecipe(START)), exact: true, header: 7 };
+    const found: Score = { ...VISIT, total: 360, state: "done", metric: "accuracy" };
+    model.answer("exact", counted);
+    model.answer("score", found);
+    expect([figures.value.exact, state.shownScore.value?.value]).toEqual([true, VISIT.value]);
+    model.answer("result", "1");
+    expect([figures.value.exact, state.shownScore.value]).toEqual([false, null]);
+    model.answer("exact", { ...counted, result: "1" });
+    model.answer("score", { ...found, result: "1", value: 0.9 });
+    expect([figures.value.exact, state.shownScore.value?.value]).toEqual([true, 0.9]);
+    model.answer("result", "");
+    expect([figures.value.exact, state.shownScore.value]).toEqual([false, null]);
   });
 
   it("puts a question of the kernel's until it is answered, left, or the recipe changes", () => {

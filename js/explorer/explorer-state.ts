@@ -182,13 +182,15 @@ export interface State {
   send(command: Command): void;
   /** Leave a question of the kernel unanswered. */
   dismiss(): void;
-  /** Let the page remember something of itself. */
-  remember(changes: Page): void;
+  /** Let the page remember something of itself, and tell the kernel, which keeps it, now or in so many milliseconds. */
+  remember(changes: Page, later?: number): void;
   dispose(): void;
 }
 
 interface Exact extends Figures {
   seconds?: number;
+  /** Which retrained or recovered model was counted; none for weights as they came. */
+  result?: string | null;
 }
 
 /** Make the state of a model; `mount` any number of views on it, and dispose of it when the model goes. */
@@ -220,6 +222,7 @@ class Shared implements State {
   #frame = 0;
   #heldTimer: ReturnType<typeof setTimeout> | undefined;
   #patienceTimer: ReturnType<typeof setTimeout> | undefined;
+  #rememberTimer: ReturnType<typeof setTimeout> | undefined;
   #lastPublish = Number.NEGATIVE_INFINITY;
 
   readonly recipe: Signal<Recipe>;
@@ -473,16 +476,19 @@ class Shared implements State {
     this.#dismissed.value = this.status.value.id;
   }
 
-  remember(changes: Page): void {
+  remember(changes: Page, later = 0): void {
     this.page.value = { ...this.page.value, ...changes };
     this.model.set("page", this.page.value);
-    this.model.save();
+    clearTimeout(this.#rememberTimer);
+    if (later === 0) this.model.save();
+    else this.#rememberTimer = setTimeout(() => this.model.save(), later);
   }
 
   dispose(): void {
     cancelAnimationFrame(this.#frame);
     clearTimeout(this.#heldTimer);
     clearTimeout(this.#patienceTimer);
+    clearTimeout(this.#rememberTimer);
     for (const stop of this.#stops) stop();
   }
 
@@ -496,7 +502,9 @@ class Shared implements State {
   #scoreNow(): Score | null {
     const [score, result, recipe] = [this.#score.value, this.result.value, this.recipeText.value];
     const recalibrate = this.recalibrate.value;
-    if (score?.recipe === recipe && (result !== "" || (score.recalibrated ?? false) === recalibrate)) return score;
+    const sameModel =
+      (score?.result ?? "") === result && (result !== "" || (score?.recalibrated ?? false) === recalibrate);
+    if (score?.recipe === recipe && sameModel) return score;
     const visit = this.#visits.value.findLast((v) => v.recipe === recipe && isShown(v, result, recalibrate));
     return visit ? { ...visit, total: null, state: "done", metric: this.metric.value.name } : null;
   }
@@ -560,9 +568,10 @@ class Shared implements State {
     return exact && exact.layers.kept.length === this.sketch.value.layers.length ? exact : null;
   }
 
-  /** Whether the kernel has counted this very recipe. */
+  /** Whether the kernel has counted what is shown: this very recipe, of this very model. */
   #counted(): boolean {
-    return this.#lastExact()?.recipe === this.recipeText.value;
+    const exact = this.#lastExact();
+    return exact?.recipe === this.recipeText.value && (exact.result ?? "") === this.result.value;
   }
 
   #best(): Estimate {

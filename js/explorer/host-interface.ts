@@ -58,6 +58,8 @@ export interface Score {
   metric: string;
   provenance: string;
   text?: string;
+  /** Which retrained or recovered model was scored; none for weights as they came. */
+  result?: string | null;
   /** Whether batch norm was re-estimated before it. */
   recalibrated?: boolean;
   /** Sentences about what the value hides: a class that is never predicted, an interval that covers chance. */

@@ -20,6 +20,7 @@ const TRIED = '{"format":"shrinkwidget-recipe","version":2,"sparsity":0.9}';
 const score = (recipe: string, value: number, provenance = "no retraining"): Score => ({
   ...{ recipe, value, provenance, low: null, high: null, n: 360, total: 360, state: "done", metric: "accuracy" },
 });
+const trained = (recipe: string): Score => ({ ...score(recipe, 0.9, "fine-tuned 3 epochs"), result: "1" });
 const visit = (recipe: string, value: number, result: string | null = null): Visit => ({
   ...{ recipe, value, result, nbytes: 900, low: null, high: null, n: 360 },
   provenance: result ? "fine-tuned 3 epochs" : "no retraining",
@@ -34,7 +35,7 @@ const DATA: ExplorerData = {
     history: [visit(START, 0.4), visit(TRIED, 0.7), visit(TRIED, 0.9, "1")],
   },
   known: { [START]: { exact: exact(START), score: score(START, 0.4) }, [TRIED]: { score: score(TRIED, 0.7) } },
-  results: { "1": { recipe: TRIED, exact: exact(TRIED), score: score(TRIED, 0.9, "fine-tuned 3 epochs") } },
+  results: { "1": { recipe: TRIED, exact: { ...exact(TRIED), result: "1" }, score: trained(TRIED) } },
 };
 
 describe("an explorer without a kernel", () => {
@@ -130,7 +131,7 @@ describe("an explorer without a kernel", () => {
       {
         ...DATA,
         known: { [START]: { score: score(START, 0.4), by_class: found(), recalibrated: { score: again } } },
-        results: { "1": { recipe: START, score: score(START, 0.9, "fine-tuned 3 epochs"), by_class: found() } },
+        results: { "1": { recipe: START, score: trained(START), by_class: found("1") } },
       },
       BLOB,
     );

@@ -12,7 +12,7 @@ interface Evaluated {
 
 /** What a kernel knew of one recipe, or of one retrained model. */
 export interface Known extends Evaluated {
-  exact?: Figures;
+  exact?: Figures & { result?: string | null };
   /** With batch norm re-estimated. */
   recalibrated?: Evaluated;
 }
@@ -113,7 +113,7 @@ export class KernellessExplorer implements ExplorerModel {
     this.#hear("exact", known?.exact ?? null);
     const evaluated = this.#result === "" && this.get("recalibrate") ? known?.recalibrated : known;
     this.#hear("score", evaluated?.score ?? null);
-    this.#hear("by_class", evaluated?.by_class ? { ...evaluated.by_class, result: this.#result } : null);
+    this.#hear("by_class", evaluated?.by_class ?? null);
   }
 
   #hear(name: string, value: unknown): void {

@@ -53,6 +53,7 @@ class BaseWidget(anywidget.AnyWidget):
 
     def __init__(self, **traits: Any) -> None:
         self._lock = RLock()
+        self._drawing = RLock()  # of two pictures, the later one stays
         self._shown: Any = None
         self._closed = False
         super().__init__(**traits)
@@ -145,9 +146,10 @@ class BaseWidget(anywidget.AnyWidget):
 
     def _refresh_snapshot(self) -> None:
         """Bring the picture under the widget up to date, so that a saved notebook shows the last state."""
-        if self._shown is not None and self._alive:
-            picture = self._snapshot()
-            self._shown.update(picture, metadata=alt_text(picture), raw=True)
+        with self._drawing:
+            if self._shown is not None and self._alive:
+                picture = self._snapshot()
+                self._shown.update(picture, metadata=alt_text(picture), raw=True)
 
 
 def alt_text(picture: dict[str, Any]) -> dict[str, Any]:

@@ -780,7 +780,7 @@ class Explorer(BaseWidget):
         tried = {self.recipe, *(Recipe.from_json(point["recipe"]) for point in values["history"])}
         known = {recipe: session.known(recipe, images=recipe == self.recipe) for recipe in tried}
         kept = {point["result"] for point in values["history"]} | {self._result}
-        results = {key: result.to_dict() for key, result in made.items() if key in kept}
+        results = {key: result.to_dict(key) for key, result in made.items() if key in kept}
         return explorer_page(session.sketch, self.recipe, values, known, results)
 
     def close(self) -> None:
@@ -796,9 +796,10 @@ class Explorer(BaseWidget):
         _WORKER.forget(id(self))
         _WORKER.forget(self._sensitivity_key)
         _WORKER.forget(self._recovery_key)
-        if self._pictured != self.recipe:
-            self._refresh_snapshot()
-        self._session = None
+        with self._drawing:  # the worker may be at it
+            if self._pictured != self.recipe:
+                self._refresh_snapshot()
+            self._session = None
         self.stop_race()
         if self._watching is not None:
             self._watching.close()
@@ -891,14 +892,15 @@ class Explorer(BaseWidget):
     def _settle(self, cancelled: CancelCheck) -> None:
         """Count the exact figures of the current recipe, then evaluate it, then see how small a download it makes."""
         self._rest(cancelled)
-        session, recipe, shown = self._session, self.recipe, self._shown_result
+        session, recipe, key = self._session, self.recipe, self._result
+        shown = self._results.get(key)
         if session is None:  # closed while it rested
             return
         try:
             self._finish_sketch(session, cancelled)
             if shown is not None and shown.compressed.recipe == recipe:
-                self._tell_result(shown, session.memory_of(shown.compressed, cancelled))
-                self._compare_result(session, self._result, cancelled)
+                self._tell_result(key, shown, session.memory_of(shown.compressed, cancelled))
+                self._compare_result(session, key, cancelled)
                 return
             self._refuse_changed(session)
             self._count(session.exact, recipe, cancelled)
@@ -926,13 +928,14 @@ class Explorer(BaseWidget):
 
         def tell(layers: int) -> None:
             # only when there is half as much again: three times the bytes of the whole in all, and not hundreds
-            if layers < _SKETCH_GROWTH * self._layers_told or not pace.due() or session is not self._session:
+            if layers < _SKETCH_GROWTH * self._layers_told or session is not self._session:
                 return
             # whoever holds the lock may wait for this very sketch: the page then hears of it later
             if self._lock.acquire(blocking=False):
                 try:
-                    self._tell(_sketch=session.encode_sketch())
-                    self._layers_told = layers
+                    if pace.due():
+                        self._tell(_sketch=session.encode_sketch())
+                        self._layers_told = layers
                 finally:
                     self._lock.release()
 
@@ -1183,9 +1186,9 @@ class Explorer(BaseWidget):
             kept = keeps(self._title, PLAIN)
         self._tell(_result=key, _keeps=kept)
 
-    def _tell_result(self, shown: _Result, memory: Mapping[str, Any]) -> None:
+    def _tell_result(self, key: str, shown: _Result, memory: Mapping[str, Any]) -> None:
         """Tell the figures and the score of a result; it needs no work but the size of its download."""
-        news = shown.to_dict()
+        news = shown.to_dict(key)
         self._tell(_exact={**news["exact"], **memory}, _score=news["score"])
 
     def _compare_result(self, session: ExplorerSession, key: str, cancelled: CancelCheck) -> None:
@@ -1198,7 +1201,7 @@ class Explorer(BaseWidget):
             with self._lock:
                 self._results[key] = shown
         if shown.comparison is not None:
-            self._tell(_by_class={**shown.to_dict()["by_class"], "result": key})
+            self._tell(_by_class=shown.to_dict(key)["by_class"])
 
     def _compressed(self, recipe: Recipe, result: str, recalibrated: bool = False) -> CompressedModel:
         """Return what a recipe makes of the model, or what was retrained or recovered."""
@@ -1489,6 +1492,8 @@ class Explorer(BaseWidget):
         figures = self.estimate
         with self._lock:
             score = self._score
+            if score is not None and score.get("result", "") != self._result:
+                score = None  # of what was shown before
             if self._is_covered():
                 score = {"recipe": self._recipe, "state": "covered"}
             elif score is not None and self._result == "" and score["recipe"] == self._recipe:
@@ -1535,17 +1540,17 @@ class _Result:
         assert found is not None  # only a file that is loaded has none
         return found
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return what the page shows of it: its recipe, exact figures, and score."""
+    def to_dict(self, key: str) -> dict[str, Any]:
+        """Return what the page shows of it under its key: its recipe, exact figures, and score."""
         recipe = self.compressed.recipe.to_json()
         figures = replace(self.estimate, nbytes_entropy_coded=self.compressed.nbytes_entropy_coded).to_dict()
-        about = {"recipe": recipe, "recalibrated": False}
+        about = {"recipe": recipe, "recalibrated": False, "result": key}
         compared = {} if self.comparison is None else {"by_class": {**by_class_dict(self.comparison), **about}}
         score = None
         if self.score is not None:  # what was not done is said where scores are
             warnings = [*self.score.warnings, *self.compressed.notes]
             score = {**self.score.to_dict(), **about, "warnings": warnings, "state": "done"}
-        return {"recipe": recipe, "exact": {**figures, "seconds": 0.0}, "score": score, **compared}
+        return {"recipe": recipe, "exact": {**figures, "seconds": 0.0, "result": key}, "score": score, **compared}
 
 
 _NO_PICTURE: Final = b64decode(
