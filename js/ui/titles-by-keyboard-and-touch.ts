@@ -1,19 +1,14 @@
 // Shows the tips that browsers show to a mouse alone (`title`) to the keyboard and to touch: on focus, and on a long press.
 
-import type { Signal } from "@preact/signals";
-import type { Tip } from "./tooltip";
+import { type Tip, type TipHolder, tipAt } from "./tooltip";
 
 /** After so long a browser shows a title to a mouse that rests. */
 const REST_MS = 600;
 const MOVED = 10;
 
-interface Holder {
-  readonly root: HTMLElement;
-  readonly tip: Signal<Tip | null>;
-}
-
 /** Show titles within a view until `signal` aborts. */
-export function showTitles({ root, tip }: Holder, signal: AbortSignal): void {
+export function showTitles(view: TipHolder, signal: AbortSignal): void {
+  const { root, tip } = view;
   let timer: ReturnType<typeof setTimeout> | undefined;
   let shown: Tip | null = null;
   const hide = () => {
@@ -21,21 +16,19 @@ export function showTitles({ root, tip }: Holder, signal: AbortSignal): void {
     if (shown && tip.value === shown) tip.value = null;
     shown = null;
   };
-  const showSoon = (target: EventTarget | null, at: (titled: Element) => { x: number; y: number }) => {
+  const showSoon = (target: EventTarget | null, at: (titled: Element) => Parameters<typeof tipAt>[1]) => {
     hide();
     const titled = target instanceof Element ? target.closest<HTMLElement>("[title]:not([title=''])") : null;
     if (!titled || !root.contains(titled)) return;
     timer = setTimeout(() => {
       if (!titled.isConnected) return;
-      const box = root.getBoundingClientRect();
-      const { x, y } = at(titled);
-      shown = { x: x - box.left, y: y - box.top, title: "", lines: [titled.title] };
-      tip.value = shown;
+      tipAt(view, at(titled), "", [titled.title]);
+      shown = tip.value;
     }, REST_MS);
   };
   const below = (titled: Element) => {
-    const { left, bottom } = titled.getBoundingClientRect();
-    return { x: left - 14, y: bottom - 8 };
+    const { left, top, bottom } = titled.getBoundingClientRect();
+    return { clientX: left - 14, clientY: bottom - 8, top: top + 8 };
   };
   const on = (name: string, listener: (event: Event) => void, capture = false) =>
     root.addEventListener(name, listener, { signal, capture, passive: name !== "keydown" });
@@ -58,7 +51,7 @@ export function showTitles({ root, tip }: Holder, signal: AbortSignal): void {
     hide();
     if (pointerType !== "touch") return;
     start = { x, y };
-    showSoon(target, () => ({ x, y }));
+    showSoon(target, () => ({ clientX: x, clientY: y }));
   });
   on("pointermove", (event) => {
     const { clientX, clientY, pointerType } = event as PointerEvent;

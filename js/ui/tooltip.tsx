@@ -1,13 +1,19 @@
-// The tip beside the pointer, and what shows and hides it.
+// The tip beside the pointer, above or below it as there is room, and what shows and hides it.
 
 import type { Signal } from "@preact/signals";
 
 const WIDTH = 350;
+/** Letters in a line of the widest tip, and the height of a line and of all else, in pixels. */
+const LETTERS = 56;
+const LINE = 17;
+const FRAME = 28;
 
 export interface Tip {
   /** In pixels from the root's upper left corner. */
   x: number;
   y: number;
+  /** Whether it stands above the pointer, where below it there is no room in the window. */
+  above: boolean;
   title: string;
   lines: readonly string[];
 }
@@ -15,10 +21,11 @@ export interface Tip {
 /** `within`: the width of the root in pixels. */
 export function Tooltip({ tip, within }: { tip: Tip | null; within: number }) {
   if (!tip) return null;
-  const flip = tip.x > within - WIDTH;
-  const place = `translate(${Math.round(tip.x + (flip ? -12 : 14))}px, ${Math.round(tip.y + 14)}px)`;
+  const left = tip.x > within - WIDTH;
+  const [x, y] = [Math.round(tip.x + (left ? -12 : 14)), Math.round(tip.y + (tip.above ? -10 : 14))];
+  const transform = `translate(${x}px, ${y}px) translate(${left ? "-100%" : "0"}, ${tip.above ? "-100%" : "0"})`;
   return (
-    <div class="sw-tip" aria-hidden="true" style={{ transform: flip ? `${place} translateX(-100%)` : place }}>
+    <div class="sw-tip" aria-hidden="true" style={{ transform }}>
       {tip.title && <b>{tip.title}</b>}
       {tip.lines.map((line) => (
         <span key={line}>{line}</span>
@@ -28,20 +35,23 @@ export function Tooltip({ tip, within }: { tip: Tip | null; within: number }) {
 }
 
 /** What a tip needs of a view: the element it is placed in, and the signal that holds it. */
-interface TipHolder {
+export interface TipHolder {
   readonly root: HTMLElement;
   readonly tip: Signal<Tip | null>;
 }
 
-/** Show a tip beside the pointer, in the root's coordinates. */
+/** Show a tip beside a point of the window; `top` is where it stands above, if that is not the same point. */
 export function tipAt(
   view: TipHolder,
-  event: { clientX: number; clientY: number },
+  { clientX, clientY, top = clientY }: { clientX: number; clientY: number; top?: number },
   title: string,
   lines: string[],
 ): void {
   const box = view.root.getBoundingClientRect();
-  view.tip.value = { x: event.clientX - box.left, y: event.clientY - box.top, title, lines };
+  const rows = [title, ...lines].reduce((sum, text) => sum + Math.ceil(text.length / LETTERS), 0);
+  const height = FRAME + LINE * rows;
+  const above = clientY + height > innerHeight && top > height;
+  view.tip.value = { x: clientX - box.left, y: (above ? top : clientY) - box.top, above, title, lines };
 }
 
 /** Take the tip away. */
