@@ -7,7 +7,7 @@ import * as esbuild from "esbuild";
 const here = dirname(fileURLToPath(import.meta.url));
 const folder = resolve(process.argv[2] ?? ".");
 const context = await esbuild.context({
-  entryPoints: [join(here, "dev.ts"), join(here, "dev.css")],
+  entryPoints: [join(here, "dev-page.ts"), join(here, "dev-page.css")],
   outdir: folder,
   bundle: true,
   format: "esm",

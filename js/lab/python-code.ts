@@ -54,7 +54,12 @@ from safetensors.torch import save_file
 
 # weights_only refuses a pickle that holds anything but tensors and plain containers
 state = torch.load(${literal(path)}, map_location="cpu", weights_only=True)
-save_file({name: tensor.clone().contiguous() for name, tensor in state.items()}, ${literal(target)})`;
+# what a training wrote holds the weights under a name of their own, beside numbers
+for key in ("state_dict", "model_state_dict", "model"):
+    if isinstance(state.get(key), dict):
+        state = state[key]
+tensors = {name: value.clone().contiguous() for name, value in state.items() if isinstance(value, torch.Tensor)}
+save_file(tensors, ${literal(target)})`;
 }
 
 /** The cell of the launcher's "Explore a Model". */

@@ -195,7 +195,7 @@ function words(client: SketchClient, { translate: t, bytes, nbytes }: WeightsOpt
   }
   const far = t("%1 of %2 read", bytes(read), bytes(total));
   if (phase === "paused") return `${far} · ${t("paused")}`;
-  return seconds === null ? far : `${far} · ${t("about %1 left", duration(seconds))}`;
+  return seconds === null ? far : `${far} · ${t("about %1 left", roughly(seconds))}`;
 }
 
 /** What is said when the server no longer answers. */
@@ -203,8 +203,8 @@ export function lostWords(t: Translate): string {
   return t("The connection to the Jupyter server was lost: look again, or reload the page and log in.");
 }
 
-/** A time in words, in seconds up to two minutes. */
-export function duration(seconds: number): string {
+/** How long about, in words: in seconds up to two minutes, in minutes up to two hours. */
+function roughly(seconds: number): string {
   if (seconds < 120) return `${Math.max(1, Math.round(seconds))} s`;
   if (seconds < 7200) return `${Math.round(seconds / 60)} min`;
   return `${Math.round(seconds / 3600)} h`;

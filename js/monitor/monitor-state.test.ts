@@ -100,6 +100,9 @@ describe("how far a training is", () => {
     [120, "2 min"],
     [1500, "25 min"],
     [4320, "1 h 12 min"],
+    [86_399, "23 h 59 min"],
+    [86_400, "1 d 0 h"],
+    [220_320, "2 d 13 h"],
   ])("leaves %d seconds as words", (seconds, words) => {
     expect(duration(seconds)).toBe(words);
   });

@@ -3,13 +3,14 @@
 import { count } from "../charts/number-format";
 import type { Progress, RunState } from "./host-interface";
 
-/** "2 min 5 s", "48 s", "1 h 12 min". */
+/** "48 s", "2 min 5 s", "1 h 12 min", "2 d 13 h". */
 export function duration(seconds: number): string {
   const whole = Math.max(0, Math.round(seconds));
   if (whole < 60) return `${whole} s`;
   const minutes = Math.floor(whole / 60);
   if (minutes < 60) return `${minutes} min${minutes < 10 && whole % 60 ? ` ${whole % 60} s` : ""}`;
-  return `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
+  const hours = Math.floor(minutes / 60);
+  return hours < 24 ? `${hours} h ${minutes % 60} min` : `${Math.floor(hours / 24)} d ${hours % 24} h`;
 }
 
 const PHASE_WORDS = {

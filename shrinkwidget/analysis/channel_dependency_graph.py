@@ -134,8 +134,8 @@ def connected(count: int, left: Atoms, right: Atoms) -> Atoms:
 def trace_channels(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Trace:
     """Run a model once, in eval mode and without gradients, and return what its operations said of their channels.
 
-    The model's parameters must be plain ones; `copied` of `model_tensors_and_channel_axes.py` makes a copy that has
-    only those.
+    The model's parameters must be plain ones; `copied` of `model_tensors_and_channel_axes.py` makes a copy that
+    has only those.
 
     Raises:
         DataError: if the model cannot run the example.

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Final
 from torch import nn
 
 from ..errors import ArgumentError, MissingPackageError, ModelError, ShrinkError, a_type, quoted, reason
-from .parallel_tensor_ops import Watch, check, single_threaded
+from .parallel_tensor_ops import Watch, check, single_threaded, usable_cores
 
 if TYPE_CHECKING:
     from distributed import Client, Future, LocalCluster
@@ -91,7 +91,7 @@ def connected(client: object, what: str, workers: int | None = None) -> Iterator
         if isinstance(client, str):  # a scheduler's address, as `Client` itself takes it
             found, give = quoted(client), f"make a Client of it, Client({quoted(client)})"
         raise ArgumentError(f"{what}(client=…) must be a distributed.Client or 'local', not {found}: {give}")
-    with _local_cluster(workers or os.cpu_count() or 1, what) as cluster, distributed.Client(cluster) as own:
+    with _local_cluster(workers or usable_cores(), what) as cluster, distributed.Client(cluster) as own:
         yield own
 
 

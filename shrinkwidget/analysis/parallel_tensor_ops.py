@@ -80,7 +80,7 @@ def each(
     if on_gpu or getattr(_HERE, "single", False):
         yield from map(one, items)
         return
-    threads = min(_THREADS, os.cpu_count() or 1)
+    threads = min(_THREADS, usable_cores())
     with ThreadPoolExecutor(threads, initializer=_work_alone) as pool:
         # results are whole layers: as many more as may wait to be taken are held in memory
         waiting: deque[Future[_Result]] = deque()
@@ -90,6 +90,13 @@ def each(
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
+
+
+def usable_cores() -> int:
+    """Return how many cores this process may run on: a container or a batch job is often tied to a few of them."""
+    # Linux alone tells; `os.process_cpu_count`, which asks it, came with Python 3.13
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
 
 
 def _work_alone() -> None:

@@ -317,7 +317,8 @@ def sketch(source: Source | ModelTensors, *, layout: Stated = None) -> Sketch:
 
     A checkpoint is a ``.safetensors`` file, the ``….safetensors.index.json`` of a sharded one, or a model's folder.
 
-    This is ``sw.sketch`` without its `calibration` (`evaluation/calibration_data.py`), which has to run the model.
+    This is ``sw.sketch`` without its `calibration`, which has to run the model and stands in
+    `evaluation/calibration_data.py`.
 
     Args:
         source: the model.

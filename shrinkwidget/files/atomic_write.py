@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import platform
 import re
@@ -22,6 +23,7 @@ if sys.platform != "win32":
 
 _TEMPORARY: Final = re.compile(r"\.shrinkwidget-(?:([0-9a-f]{8})-(\d+)-)?[0-9a-f]{16}\.tmp")
 _DAY: Final = 24 * 3600  # no save takes so long
+_NO_FSYNC: Final = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL)
 _NEW: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
 
 Content: TypeAlias = Iterable[Any] | Callable[[BinaryIO], object]
@@ -129,8 +131,18 @@ def _temporarily(path: object, target: Path, content: Content, stack: ExitStack)
             with suppress(OSError):  # a file system without permissions
                 new.chmod(mode)
             # content before name: else a power cut could leave the new name with nothing in it
-            os.fsync(file.fileno())
+            to_disk(file.fileno())
         return new, nbytes
+
+
+def to_disk(handle: int) -> None:
+    """Wait until what was written to an open file is on the disk (fsync), where its file system can tell."""
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        # object stores that are mounted as folders have no such call; what they keep is kept when the file is closed
+        if error.errno not in _NO_FSYNC:
+            raise
 
 
 def _unlink(path: Path) -> None:

@@ -19,6 +19,7 @@ _UNITS: Final = {
     "B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30,
     "MACs": 1, "kMACs": 10**3, "MMACs": 10**6, "GMACs": 10**9,
 }  # fmt: skip
+_BYTES_IN_SHORT: Final = {"k": 10**3, "M": 10**6, "G": 10**9}
 _RATIO: Final = ("x", "×", "x smaller", "× smaller", "times smaller")
 _POINTS: Final = ("point", "points")
 _LATENCY: Final = ("s", "ms", "µs", "us", "fps", "seconds", "milliseconds")
@@ -75,7 +76,7 @@ def parse_budget(given: Any, measure: str = "file", where: str = "plan(budget={}
         factors = {name.casefold(): factor for name, factor in _UNITS.items() if name.endswith("B")}
         if factor := factors.get(of[1].casefold()):
             return Budget("ram", number * factor)
-    for name, factor in _UNITS.items():
+    for name, factor in (_UNITS | _BYTES_IN_SHORT).items():
         if unit.replace(" ", "").casefold() == name.casefold():
             return Budget("macs" if name.endswith("MACs") else bytes_of, number * factor)
     if unit in _LATENCY:

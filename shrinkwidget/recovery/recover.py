@@ -20,7 +20,13 @@ from ..analysis.parallel_tensor_ops import Watch, never
 from ..analysis.sketch import Sketch, counted
 from ..argument_checks import public
 from ..compressed_model import CompressedModel, compress, compress_with_codes, narrowed_widths
-from ..compression.encode_decode_and_pack import EncodedTensor, SelectedLayer, decode, encode_layer, select_layers
+from ..compression.encode_decode_and_pack import (
+    EncodedTensor,
+    SelectedLayer,
+    decode,
+    encode_layer,
+    select_layers,
+)
 from ..compression.find_and_prune_channels import narrower
 from ..errors import Cancelled, ModelError, ShrinkError, TrainingError, a_type, layer_label
 from ..evaluation.calibration_data import Calibration, CalibrationRun, calibrated
@@ -34,7 +40,13 @@ from ..evaluation.recalibrate_batchnorm import (
     why_not_recalibrated,
 )
 from ..recipe_and_method_registry import Recipe, RecipeFields, every_setting, recipe_from
-from ..training.methods_options_and_progress import Progress, TrainingLog, TrainingOptions, check_whole, checked_choice
+from ..training.methods_options_and_progress import (
+    Progress,
+    TrainingLog,
+    TrainingOptions,
+    check_whole,
+    checked_choice,
+)
 from ..training.retrain_and_training_run import TrainingRun, run_displayed
 from .error_compensation import SingularMomentsError, compensate
 from .input_moments import InputMoments, collecting, why_no_moments, with_call
@@ -459,3 +471,22 @@ def _mean_output(rows: Tensor, inputs: InputMoments) -> Tensor:
     """Return the mean output, ``[rows]``, of a layer whose weights are ``[rows, columns]``, without its bias."""
     groups = rows.float().view(len(inputs.mean), -1, rows.shape[1])
     return (groups @ inputs.mean[..., None]).view(-1)
+
+
+def same_examples(data: object, test: object) -> bool:
+    """Tell whether two data sets are one, or their first tensors are equal, or overlapping parts of one tensor."""
+    if test is None:
+        return False
+    if getattr(data, "dataset", data) is getattr(test, "dataset", test):
+        return True
+    one, other = _first_tensor(data), _first_tensor(test)
+    if one is None or other is None:
+        return False
+    overlap = max(one.data_ptr(), other.data_ptr()) < min(x.data_ptr() + x.nbytes for x in (one, other))
+    return overlap or (one.dtype == other.dtype and torch.equal(one, other.to(one.device)))
+
+
+def _first_tensor(data: object) -> Tensor | None:
+    while isinstance(data, list | tuple) and data:
+        data = data[0]
+    return data if isinstance(data, Tensor) else None

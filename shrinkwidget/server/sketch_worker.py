@@ -1,4 +1,4 @@
-"""Looks at the weights of one checkpoint for one page: ``python -P -m …server.sketch_worker ROOT CACHE MEMORY PATH``.
+"""Looks at the weights of one checkpoint for one page: ``python -P -m …sketch_worker ROOT CACHE MEMORY PATH``.
 
 With another checkpoint after PATH it compares the two instead. A process of its own, which ends with the page's tab:
 whatever a file costs, it costs this process and not Jupyter's server. On its output are frames: 4 bytes of length, 1 of
@@ -159,7 +159,11 @@ def _identities(path: str) -> list[tuple[object, ...]]:
 def _sketch(path: str, memory: int, out: Frames) -> None:
     import torch
 
-    from ..analysis.model_tensors_and_channel_axes import nothing_compressible, structure_length, uncompressed_tensor
+    from ..analysis.model_tensors_and_channel_axes import (
+        nothing_compressible,
+        structure_length,
+        uncompressed_tensor,
+    )
     from ..analysis.open_and_dequantize_checkpoint import open_to_look
     from ..analysis.sketch import layer_header, sketch_layer, without_layers
 
@@ -245,9 +249,11 @@ def _each(
     queue: LayerQueue, function: Callable[[TensorEntry], _Result]
 ) -> Iterator[tuple[TensorEntry, Future[_Result]]]:
     """Yield layers with what a function makes of them, in whatever order it is done; the page may change the order."""
+    from ..analysis.parallel_tensor_ops import usable_cores
+
     threading.Thread(target=_follow, args=(queue,), daemon=True).start()
     running: dict[Future[_Result], TensorEntry] = {}
-    threads = min(_THREADS, os.cpu_count() or 1)
+    threads = min(_THREADS, usable_cores())
     with ThreadPoolExecutor(threads) as pool:
         while True:
             while len(running) < threads and (entry := queue.take(sum(e.nbytes for e in running.values()))):

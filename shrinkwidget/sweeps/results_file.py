@@ -13,6 +13,7 @@ from typing import Any, Final
 from .. import strict_json
 from ..errors import FileError, a_type, quoted
 from ..evaluation.evaluate_and_metrics import METRICS, Score
+from ..files.atomic_write import to_disk
 from ..training.checkpoint import described, digest, fingerprint
 from .sweep_point import SweepJob, SweepPoint, Task
 
@@ -112,7 +113,7 @@ class ResultsFile:
             # one write takes it all, unless a signal or a full disk cuts it short
             while data:
                 data = data[os.write(self._file, data) :]
-            os.fsync(self._file)
+            to_disk(self._file)
         except OSError as error:
             raise FileError(f"cannot write results to {quoted(self.path)}: {error.strerror or error}") from error
 

@@ -20,11 +20,24 @@ from torch import nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from ..analysis.dask_workers import SchedulerLost, Shared, WorkerDied, connected, each_on_workers, require_dask
+from ..analysis.dask_workers import (
+    SchedulerLost,
+    Shared,
+    WorkerDied,
+    connected,
+    each_on_workers,
+    require_dask,
+)
 from ..analysis.estimate_and_file_size import safetensors_bytes
-from ..analysis.model_inputs_forward_pass_and_macs import alone_in_memory, device_of, fork_rng, moved, spare_normal_kept
+from ..analysis.model_inputs_forward_pass_and_macs import (
+    alone_in_memory,
+    device_of,
+    fork_rng,
+    moved,
+    spare_normal_kept,
+)
 from ..analysis.model_tensors_and_channel_axes import copied, open_model
-from ..analysis.parallel_tensor_ops import Watch, check, never, single_threaded
+from ..analysis.parallel_tensor_ops import Watch, check, never, single_threaded, usable_cores
 from ..argument_checks import meant, plain, public
 from ..compressed_model import CompressedModel
 from ..errors import ArgumentError, MethodError, ModelError, TrainingError, a_type, quoted
@@ -554,7 +567,7 @@ class _Plan:
         if self.client is not None:
             yield from _on_workers(job, tasks, self.client, self.workers, stopped)
             return
-        threads = min(len(tasks), self.workers or min(_THREADS, os.cpu_count() or 1))
+        threads = min(len(tasks), self.workers or min(_THREADS, usable_cores()))
         device = device_of(job.model)
         # What would differ beside others, or gain nothing by it: random numbers come from one state for all threads,
         # trainings draw them, data that is not held can be read by one at a time, and a GPU works off one queue.
@@ -622,7 +635,7 @@ def _on_workers(
     for part in ("eval_data", "train_data", "calibration", "example"):
         parts[part] = alone_in_memory(moved(parts[part], torch.device("cpu")))
     shared = Shared.of(_job_on_worker, parts)
-    with connected(client, "sweep", min(len(tasks), workers or os.cpu_count() or 1)) as connection:
+    with connected(client, "sweep", min(len(tasks), workers or usable_cores())) as connection:
         done = each_on_workers(connection, run_point, shared, tasks, stopped)
         with closing(done):
             for place, found in done:

@@ -918,12 +918,15 @@ class Progress:
 
 
 def duration(seconds: float) -> str:
-    """Return a time as people say it: ``"48 s"``, ``"2 min"``, ``"1 h 12 min"``."""
+    """Return a time as people say it: ``"48 s"``, ``"2 min"``, ``"1 h 12 min"``, ``"2 d 13 h"``."""
     whole = max(0, round(seconds))
     if whole < 60:
         return f"{whole} s"
     minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+    if minutes < 60:
+        return f"{minutes} min"
+    hours = minutes // 60
+    return f"{hours} h {minutes % 60} min" if hours < 24 else f"{hours // 24} d {hours % 24} h"
 
 
 class StepTimer:

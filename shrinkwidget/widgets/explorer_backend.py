@@ -9,15 +9,22 @@ from pathlib import Path
 from threading import RLock
 from typing import Any, Final, TypeAlias, cast
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ..analysis.channel_families import Channels
 from ..analysis.estimate_and_file_size import Estimate
 from ..analysis.estimate_from_sketch import estimate
 from ..analysis.model_has_changed import ModelChecksum
 from ..analysis.model_inputs_forward_pass_and_macs import ForwardProfile, device_of, profile_forward
-from ..analysis.model_tensors_and_channel_axes import ModelTensors, Source, Stated, copied, fill, open_model, plans_of
+from ..analysis.model_tensors_and_channel_axes import (
+    ModelTensors,
+    Source,
+    Stated,
+    copied,
+    fill,
+    open_model,
+    plans_of,
+)
 from ..analysis.parallel_tensor_ops import each, never
 from ..analysis.sketch import LayerSketch, Sketch, assembled, sketch_layer, without_layers
 from ..compressed_model import CompressedModel, NarrowedWidths, compress, without_channels
@@ -44,7 +51,7 @@ from ..files import entropy_coded_bytes
 from ..performance.race import RaceRun, race
 from ..recipe_and_method_registry import Importance, Recipe, kinds
 from ..recipe_and_method_registry import Kind as RecipeKind
-from ..recovery.recover import RecoverySession, RecoverySpec, checked_methods
+from ..recovery.recover import RecoverySession, RecoverySpec, checked_methods, same_examples
 from ..training.methods_options_and_progress import Method, TrainingOptions, TrainingSpec
 from ..training.retrain_and_training_run import TrainingRun
 from .accuracy_by_class import IMAGES, by_class_dict, small_picture
@@ -477,7 +484,7 @@ class ExplorerSession:
         for name, data in given.items():
             if data is None:
                 continue
-            if _same_examples(data, self.eval_data):
+            if same_examples(data, self.eval_data):
                 raise DataError(
                     f"{name} is eval_data, and what a model was fitted to cannot tell how good it is: give other "
                     f"examples, ex.recover(data)"
@@ -702,25 +709,6 @@ def forward_order(names: Sequence[str], modules: Sequence[str]) -> list[int]:
         place = called.get(name.rpartition(".")[0], place)
         places.append(place)
     return sorted(range(len(names)), key=places.__getitem__)
-
-
-def _same_examples(data: object, test: object) -> bool:
-    """Tell whether two data sets are one, or their first tensors are equal, or overlapping parts of one tensor."""
-    if test is None:
-        return False
-    if getattr(data, "dataset", data) is getattr(test, "dataset", test):
-        return True
-    one, other = _first_tensor(data), _first_tensor(test)
-    if one is None or other is None:
-        return False
-    overlap = max(one.data_ptr(), other.data_ptr()) < min(x.data_ptr() + x.nbytes for x in (one, other))
-    return overlap or (one.dtype == other.dtype and torch.equal(one, other.to(one.device)))
-
-
-def _first_tensor(data: object) -> Tensor | None:
-    while isinstance(data, list | tuple) and data:
-        data = data[0]
-    return data if isinstance(data, Tensor) else None
 
 
 def _check_data(source: Source, data: object, name: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import signal
@@ -48,6 +49,29 @@ def test_a_new_file_has_the_usual_permissions_and_an_old_one_keeps_its_own(old: 
     old.chmod(0o640)
     write_whole(old, [b"x"])
     assert stat.S_IMODE(old.stat().st_mode) == 0o640
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOTSUP, errno.EINVAL])
+def test_a_file_system_that_cannot_flush_gets_the_file_nonetheless(
+    old: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    # what a mounted object store answers; here there is none to mount
+    def cannot(_: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", cannot)
+    assert write_whole(old, [b"new"]) == 3
+    assert old.read_bytes() == b"new"
+
+
+def test_a_disk_that_fails_to_flush_is_told_and_the_old_file_stays(old: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(_: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "fsync", fails)
+    with pytest.raises(FileError, match=r"Input/output error; the file there is unchanged"):
+        write_whole(old, [b"new"])
+    assert_untouched(old)
 
 
 def test_a_symbolic_link_stays_one(old: Path) -> None:

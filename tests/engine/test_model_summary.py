@@ -1,4 +1,4 @@
-"""What measure says about a model is what its files and its forward pass really cost."""
+"""What a summary says about a model is what its files and its forward pass really cost."""
 
 from __future__ import annotations
 

@@ -1,13 +1,16 @@
-"""What numpy does for torch on a CPU is what torch would do."""
+"""What numpy does for torch on a CPU is what torch would do, by as many threads as there are cores for them."""
 
 from __future__ import annotations
+
+import os
+import threading
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shrinkwidget.analysis.parallel_tensor_ops import energy, scatter_, selected, zeroed
+from shrinkwidget.analysis.parallel_tensor_ops import each, energy, scatter_, selected, zeroed
 
 
 @pytest.mark.parametrize("n", [0, 1, 4095, 4096, 4097, 3 * 4096 + 17])
@@ -36,3 +39,11 @@ def test_what_a_mask_takes_is_positive_zero_and_the_rest_is_untouched(dtype: tor
     assert found.tolist() == [0, 0, 0, 2, 0, 0, -3]
     assert found.signbit().tolist() == [False, False, False, False, True, False, True]
     assert values[0] == -1.5
+
+
+def test_work_is_shared_by_the_cores_that_the_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3}, raising=False)
+    assert len(set(each(lambda _: threading.get_ident(), range(20)))) == 1
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2}, raising=False)
+    together = threading.Barrier(3)
+    assert sorted(each(lambda _: together.wait(30), range(3))) == [0, 1, 2], "three at a time"

@@ -649,6 +649,8 @@ def test_a_condition_that_holds_already_asks_for_nothing() -> None:
 def test_budgets_are_written_as_people_write_them() -> None:
     for text, nbytes in {"64,000": 64_000, "1,234.5 kB": 1_234_500, "12.5 kB": 12_500, "1,234,567": 1_234_567}.items():
         assert parse_budget(text).of(0) == nbytes
+    for text, nbytes in {"64k": 64_000, "64 K": 64_000, "1.5M": 1_500_000, "2G": 2 * 10**9}.items():
+        assert parse_budget(text).of(0) == nbytes
     assert parse_budget("10x smaller") == parse_budget("10 times smaller") == parse_budget("10x")
     assert parse_budget("99 points").amount == 99
 

@@ -10,7 +10,12 @@ import pytest
 from torch import Tensor
 
 import shrinkwidget as sw
-from shrinkwidget.training.methods_options_and_progress import FineTune, Progress, RecalibrateBatchNorm, duration
+from shrinkwidget.training.methods_options_and_progress import (
+    FineTune,
+    Progress,
+    RecalibrateBatchNorm,
+    duration,
+)
 from shrinkwidget.transfer_learning.transfer_strategies import GradualUnfreezing, LinearProbe
 
 from .training_helpers import TEST, TRAIN, mlp, points, slowly
@@ -117,7 +122,17 @@ def test_measuring_batch_norm_has_no_plan(capfd: pytest.CaptureFixture[str]) -> 
 
 @pytest.mark.parametrize(
     ("seconds", "words"),
-    [(0.2, "0 s"), (59.4, "59 s"), (61, "1 min"), (150, "2 min"), (3599, "1 h 0 min"), (5000, "1 h 23 min")],
+    [
+        (0.2, "0 s"),
+        (59.4, "59 s"),
+        (61, "1 min"),
+        (150, "2 min"),
+        (3599, "1 h 0 min"),
+        (5000, "1 h 23 min"),
+        (86_340, "23 h 59 min"),
+        (86_400, "1 d 0 h"),
+        (220_320, "2 d 13 h"),
+    ],
 )
 def test_times_are_written_as_people_say_them(seconds: float, words: str) -> None:
     assert duration(seconds) == words

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from playwright.sync_api import ConsoleMessage, Error, Locator, Page, Request, ViewportSize
+from playwright.sync_api import ConsoleMessage, Error, Locator, Page, Request, Response, ViewportSize
 
 from .jupyterlab_server import Lab
 from .notebook_page import LONG, Notebook
@@ -15,7 +17,8 @@ from .standalone_page import NEXT_FRAME
 VIEWPORT: ViewportSize = {"width": 1400, "height": 1000}
 # JupyterLab's own, when a page leaves or a kernel ends
 # The second is said of an output that is drawn once more when its widget is closed already: the cell runs again.
-HARMLESS = ("Could not restore the debugger state", "widget model not found")
+# The third is told of whoever's elements change size while they are measured, JupyterLab's list of cells among them.
+HARMLESS = ("Could not restore the debugger state", "widget model not found", "ResizeObserver loop")
 
 # Close every tab without the question whether to save, and end the kernels of those that have one.
 CLOSE_ALL = """async () => {
@@ -67,7 +70,8 @@ class LabPage:
         self.errors.append(error)
         # JupyterLab has errors of its own: they run through nothing but its bundle, and ours is never among that
         places = re.findall(r"(?:https?|blob):[^\s)]+", error.stack or "")
-        if not places or not all("/static/lab/" in place for place in places):
+        harmless = any(words in error.message for words in HARMLESS)
+        if not harmless and not (places and all("/static/lab/" in place for place in places)):
             self.complaints.append(f"{error}\n{error.stack}")
 
     def tidy_up(self) -> None:
@@ -82,6 +86,7 @@ class LabPage:
         if self.page.locator("body[data-jp-theme-light='false']").count():
             Notebook(self.page).theme("JupyterLab Light")
         self.page.evaluate("['collapseLeft', 'collapseRight'].forEach((side) => window.jupyterapp.shell[side]())")
+        self.page.evaluate(NEXT_FRAME)  # what is said of tabs that have just gone is not the next test's
         for said in (self.requests, self.complaints, self.errors):
             said.clear()
 
@@ -150,6 +155,17 @@ class LabPage:
         cells = "window.jupyterapp.shell.currentWidget.content?.widgets"
         self.page.wait_for_function(f"{cells}?.length === {count}")
         return list(self.page.evaluate(f"{cells}.map((cell) => cell.model.sharedModel.getSource())"))
+
+    @contextmanager
+    def saving(self, words: str) -> Iterator[None]:
+        """Wait until JupyterLab has saved these words with its layout, which it does a second after a change."""
+
+        def has_them(found: Response) -> bool:
+            request = found.request
+            return request.method == "PUT" and "/api/workspaces/" in found.url and words in (request.post_data or "")
+
+        with self.page.expect_response(has_them):
+            yield
 
     def our_errors(self) -> list[str]:
         """Return where errors of the page came from that the extension had part in: JupyterLab has its own."""

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import pytest
 import torch
 from playwright.sync_api import Browser, Locator, expect
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 import shrinkwidget as sw
 
@@ -151,9 +151,9 @@ def test_a_folder_opens_from_its_context_menu_and_its_tab_is_there_after_a_reloa
     (folder / "llama").mkdir()
     save_sharded(folder / "llama")
     lab.refresh()
-    lab.menu("llama", "Open as Checkpoint")
-    expect(lab.viewer.get_by_test_id("checkpoint-facts")).to_contain_text("2 files")
-    lab.page.wait_for_timeout(1500)  # JupyterLab saves its layout a second after a change
+    with lab.saving("llama"):
+        lab.menu("llama", "Open as Checkpoint")
+        expect(lab.viewer.get_by_test_id("checkpoint-facts")).to_contain_text("2 files")
     lab.page.reload()
     expect(lab.viewer.get_by_test_id("checkpoint-facts")).to_contain_text("2 files", timeout=LONG)
 
@@ -161,7 +161,8 @@ def test_a_folder_opens_from_its_context_menu_and_its_tab_is_there_after_a_reloa
 def test_open_in_notebook_puts_what_opens_the_file_into_a_notebook(lab: LabPage, folder: Path) -> None:
     small = sw.compress(sw.demo.model(), sparsity=0.9, bits=4)
     small.save(folder / "small.safetensors")
-    torch.save({}, folder / "old.pt")
+    weights = {"w": torch.arange(6.0).view(2, 3).mT, "b": torch.ones(2)}
+    torch.save({"epoch": 3, "state_dict": weights | {"step": 5}}, folder / "old.pt")  # as a training writes it
     lab.refresh()
     lab.double_click("tiny.safetensors").get_by_role("button", name="Open in notebook").click()
     lab.page.wait_for_selector(".jp-Notebook .sw-explorer", timeout=LONG)
@@ -182,6 +183,12 @@ def test_open_in_notebook_puts_what_opens_the_file_into_a_notebook(lab: LabPage,
     assert book.python("small.nbytes") == small.nbytes
     lab.menu("old.pt", "Open in Notebook")
     assert 'torch.load("old.pt", map_location="cpu", weights_only=True)' in "".join(lab.sources(3))
+    assert not (folder / "old.safetensors").exists(), "a pickle is nothing to read without being asked"
+    book.run(2)
+    converted = load_file(folder / "old.safetensors")
+    assert {name: tensor.tolist() for name, tensor in converted.items()} == {
+        name: tensor.tolist() for name, tensor in weights.items()
+    }
 
 
 def test_the_launcher_starts_with_a_model(lab: LabPage) -> None:
@@ -353,22 +360,25 @@ def test_a_tab_goes_on_after_the_server_has_restarted_and_says_when_its_session_
 
 
 def test_a_tab_is_there_again_after_a_reload_and_shows_bytes_as_the_settings_say(lab: LabPage) -> None:
-    facts = lab.double_click("tiny.safetensors").get_by_test_id("checkpoint-facts")
-    expect(facts).to_contain_text("114\u00a0kB")
+    with lab.saving("tiny.safetensors"):
+        facts = lab.double_click("tiny.safetensors").get_by_test_id("checkpoint-facts")
+        expect(facts).to_contain_text("114\u00a0kB")
     lab.set("byteUnits", "binary")
     expect(facts).to_contain_text("111\u00a0KiB")
     row(lab.viewer, "layers").click()
     lab.viewer.get_by_role("button", name="bytes").click()
     expect(lab.viewer.get_by_test_id("weights")).to_have_attribute("data-phase", "done", timeout=LONG)
     lab.viewer.get_by_test_id("sparsity").fill("70")
-    lab.page.wait_for_timeout(1500)  # JupyterLab saves its layout a second after a change
+    lab.page.wait_for_function("Object.values(sessionStorage).some((kept) => kept.includes('0.7'))")
     lab.page.reload()
     expect(facts).to_contain_text("111\u00a0KiB", timeout=LONG)
     expect(row(lab.viewer, "0…5")).to_be_visible()
     expect(lab.viewer.locator("th[aria-sort=descending]")).to_have_text("bytes ↓")
     expect(lab.viewer.get_by_test_id("sparsity")).to_have_value("70")
     lab.close(lab.viewer)  # what is closed is opened anew
-    expect(row(lab.double_click("tiny.safetensors"), "0…5")).to_have_count(0)
+    opened = lab.double_click("tiny.safetensors")
+    expect(opened.get_by_test_id("checkpoint-facts")).to_contain_text("111\u00a0KiB")
+    expect(row(opened, "0…5")).to_have_count(0)
     expect(lab.viewer.get_by_test_id("sparsity")).to_have_value("0")
 
 
@@ -394,7 +404,7 @@ def test_the_panel_lists_the_models_of_the_kernel_and_leaves_no_trace_in_it(
     models.filter(has_text="head").get_by_role("button").click()  # a model that no cell shows
     tab = book.page.locator(".jp-shrinkwidget-explorer .sw-explorer")
     expect(tab).to_be_visible()
-    book.page.evaluate("window.jupyterapp.shell.currentWidget.close()")
+    lab_page.close(tab)
     notebook = "[...window.jupyterapp.shell.widgets('main')].find((widget) => widget.sessionContext).id"
     book.page.evaluate(f"window.jupyterapp.shell.activateById({notebook})")
     models.filter(has_text="net").get_by_role("button").click()
