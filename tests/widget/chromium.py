@@ -1,4 +1,6 @@
-"""Finds an installed Chromium or Chrome, or gets one; `python -m tests.widget.chromium` prints its path.
+"""Finds an installed Chromium or Chrome, or gets one.
+
+`python -m tests.widget.chromium` prints its path.
 
 `make test` asks this first, before it installs anything else, so it needs nothing but the standard library.
 """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from playwright.sync_api import Locator, expect
+from playwright.sync_api import FloatRect, Locator, expect
 
 from .notebook_page import Notebook
 
@@ -47,17 +47,27 @@ class ExplorerPage:
         """Set the sparsity slider, as one move of it would."""
         self.slider.fill(f"{percent:g}")
 
+    def at_rest(self, part: Locator) -> FloatRect:
+        """Point at an element, and return where it is once the page no longer brings it into sight."""
+        part.hover()  # whoever points at something new is done looking for it: the page stays where it is
+        self.book.page.evaluate(NEXT_FRAME)
+        box = part.bounding_box()
+        assert box is not None
+        return box
+
     def drag_to(self, share: float, steps: int = 20, slider: str = "sparsity") -> None:
         """Take a slider's thumb with the mouse and drag it to a share of the track, in steps."""
         thumb = self.part(slider)
-        box = thumb.bounding_box()
-        assert box is not None
-        at = float(thumb.input_value()) / float(thumb.get_attribute("max") or 100)
+        before = thumb.input_value()
+        at = float(before) / float(thumb.get_attribute("max") or 100)
+        box = self.at_rest(thumb)
         middle, mouse = box["y"] + box["height"] / 2, self.book.page.mouse
         mouse.move(box["x"] + box["width"] * min(max(at, 0.01), 0.99), middle)
         mouse.down()
         mouse.move(box["x"] + box["width"] * share, middle, steps=steps)
         mouse.up()
+        if abs(at - share) > 0.05:
+            expect(thumb).not_to_have_value(before)  # the mouse had hold of it
 
     def choose(self, setting: str, value: str | int) -> None:
         """Choose one of a few, such as ``choose("bits", 4)``, among the options if need be."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,19 @@ from typing import Any
 import nbformat
 from playwright.sync_api import Locator, Page
 
-KERNEL = "window.jupyterapp.shell.currentWidget.sessionContext.session?.kernel"
+# nothing, and not an error, while no notebook is in front: what waits for one looks again
+KERNEL = "window.jupyterapp?.shell?.currentWidget?.sessionContext?.session?.kernel"
 CONTEXT = "window.jupyterapp.shell.currentWidget.sessionContext"
 LONG = 120_000
+
+
+def until(page: Page, condition: Callable[[], object], seconds: float = 30, words: str = "the condition") -> None:
+    """Wait until a condition holds, while the page goes on."""
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            raise TimeoutError(f"{words} did not become true in {seconds} s")
+        page.wait_for_timeout(20)
 
 
 @dataclass
@@ -89,11 +99,7 @@ class Notebook:
 
     def until(self, expression: str, seconds: float = 30) -> None:
         """Wait until a Python expression is true: what the page has sent may still be on its way."""
-        end = time.monotonic() + seconds
-        while not self.python(expression):
-            if time.monotonic() > end:
-                raise TimeoutError(f"{expression} did not become true in {seconds} s")
-            self.page.wait_for_timeout(20)
+        until(self.page, lambda: self.python(expression), seconds, expression)
 
     def save(self) -> None:
         """Save the notebook with its outputs and widget state."""

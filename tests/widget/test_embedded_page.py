@@ -12,6 +12,7 @@ from playwright.sync_api import Browser, expect
 from .conftest import Open
 from .jupyterlab_server import Lab
 from .live_page import LivePage
+from .notebook_page import LONG
 
 CELLS = (
     "import shrinkwidget as sw\nfirst = sw.explore(sw.demo.model(), sparsity=0.5)\nfirst",
@@ -70,7 +71,7 @@ def test_a_published_notebook_stays_alive_and_every_cell_keeps_its_own_picture(
     nbformat.write(nbformat.v4.new_notebook(cells=saved.cells[2:]), jupyterlab.folder / "downloaded.ipynb")
     page = book.page.context.new_page()
     page.goto(jupyterlab.address("downloaded.ipynb"))
-    expect(page.locator(seen)).to_have_count(2)
+    expect(page.locator(seen)).to_have_count(2, timeout=LONG)
     expect(page.locator("iframe.shrinkwidget-page")).to_have_count(0)
     page.close()
 

@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import Locator, expect
 
 from .conftest import Open
-from .explorer_page import EXPLORE, ExplorerPage
+from .explorer_page import EXPLORE, SETTLE, ExplorerPage
 from .notebook_page import Notebook
 
 SHARED = (
@@ -91,6 +91,7 @@ def test_figures_are_those_of_python_praise_is_earned_and_what_is_dead_is_said(b
         book.python("sw.summary(model, data[0][:1]).peak_activation"),
         book.python("sw.summary(model).nbytes"),
     )
+    expect(page.part("memory")).to_contain_text("peak")  # measured after the score
     memory = text(page.part("memory"))
     assert memory.startswith(f"{(peak + weights) / 1000:.0f} kB weights as they run {weights / 1000:.0f} kB + peak")
     assert f"{peak / 1000:.3g} kB · fits 1 MB RAM" in memory
@@ -138,7 +139,7 @@ def test_a_settled_state_is_spoken_once_and_the_focus_stays_in_the_explorer(book
     page.settled_bytes()
     page.score()
     spoken = page.part("spoken")
-    expect(spoken).to_contain_text("accuracy", timeout=5_000)
+    expect(spoken).to_contain_text("accuracy", timeout=SETTLE)
     spoken.evaluate("""region => {
         window.heard = [];
         new MutationObserver(() => window.heard.push(region.textContent)).observe(
@@ -149,10 +150,12 @@ def test_a_settled_state_is_spoken_once_and_the_focus_stays_in_the_explorer(book
         book.page.keyboard.press("ArrowLeft")
     page.settled_bytes()
     page.score()
+    said = f"{100 * book.python('ex.score.value'):.1f}"
+    book.page.wait_for_function("(words) => window.heard.at(-1)?.includes(words)", arg=said)
     book.page.wait_for_timeout(1500)
     heard = book.page.evaluate("window.heard")
     assert 1 <= len(heard) <= 2
-    assert f"{100 * book.python('ex.score.value'):.1f}" in heard[-1]
+    assert said in heard[-1]
     inside = "document.activeElement.dataset.testid"
     held = page.part("save").evaluate(f"button => {{ button.click(); return Promise.resolve().then(() => {inside}); }}")
     assert held == "save-input", "a key pressed before the question is painted must reach it"
@@ -169,8 +172,7 @@ def test_a_drag_held_for_long_is_one_step_back(book: Notebook) -> None:
     page = ExplorerPage.first(book)
     before = page.settled_bytes()
     expect(page.part("undo")).to_be_disabled()
-    box = page.slider.bounding_box()
-    assert box is not None
+    box = page.at_rest(page.slider)
     mouse, middle = book.page.mouse, box["y"] + box["height"] / 2
     mouse.move(box["x"] + box["width"] * 0.8, middle)
     mouse.down()
@@ -210,8 +212,7 @@ def test_dragged_channels_are_exact_and_what_is_left_is_kept_exported_and_raced(
     page.score()
     book.python("setattr(ex, 'recipe', sw.Recipe(bits=8))")
     page.settled_bytes()
-    box = page.part("channels").bounding_box()
-    assert box is not None
+    box = page.at_rest(page.part("channels"))
     page.part("size-now").evaluate(WATCH)
     mouse, middle = book.page.mouse, box["y"] + box["height"] / 2
     mouse.move(box["x"] + box["width"] * 0.01, middle)

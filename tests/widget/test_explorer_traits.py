@@ -58,7 +58,6 @@ def test_it_starts_with_nothing_done(ex: Explorer) -> None:
 
 def test_figures_follow_the_recipe_and_equal_what_compress_makes(ex: Explorer, model: nn.Module, data: Any) -> None:
     ex.recipe = sw.Recipe(sparsity=0.8, bits=4)
-    assert not ex.estimate.exact or ex.wait(0)
     settled(ex)
     small = sw.compress(model, ex.recipe)
     assert ex._exact["recipe"] == ex.recipe.to_json()
@@ -255,6 +254,8 @@ def test_a_long_evaluation_shows_the_recipes_score_from_its_first_batch_on(model
     explorer = sw.explore(model, batches, recipe=sw.Recipe(sparsity=0.5))
     scores: queue.Queue[Any] = queue.Queue()
     explorer.observe(lambda change: scores.put(change["new"]), "_score")
+    if explorer._score is not None:  # it was quicker than this thread
+        scores.put(explorer._score)
     try:
         first = scores.get(timeout=SECONDS / 2)
         baseline = explorer._baseline

@@ -7,6 +7,7 @@ import os
 import re
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import gguf
@@ -22,7 +23,7 @@ import shrinkwidget as sw
 from .explorer_page import NEXT_FRAME
 from .jupyterlab_server import Lab
 from .lab_page import LabPage
-from .notebook_page import LONG, Notebook
+from .notebook_page import LONG, Notebook, until
 
 LAYERS = {f"model.layers.{i}.attn.weight": (96, 64) for i in range(6)}
 
@@ -128,7 +129,7 @@ def test_a_double_click_leads_to_the_table_the_ridge_and_sliders_that_answer(
 def test_the_page_pauses_goes_on_cancels_and_looks_again(lab: LabPage, checkpoint: Path) -> None:
     """Of what the server sends only the header arrives until the test lets it through."""
     held: list[str | bytes] = []
-    asked: list[dict[str, object]] = []
+    asked: list[dict[str, Any]] = []
     pages: list[WebSocketRoute] = []
     released: list[bool] = []
 
@@ -166,15 +167,14 @@ def test_the_page_pauses_goes_on_cancels_and_looks_again(lab: LabPage, checkpoin
     assert [figure.count() for figure in whole] == [0] * len(whole)  # figures of the whole would be untrue
     slider = viewer.get_by_test_id("sparsity")
     assert slider.evaluate("element => element.closest('[inert]') !== null")
-    assert {"first": ["model.embed.weight", *LAYERS]} in [
-        {"first": sorted(message["first"], key=lambda name: "layers" in name)}  # type: ignore[call-overload]
-        for message in asked
-    ]
+    # the rows in sight, which are all
+    until(page, lambda: any(set(message.get("first", ())) == {"model.embed.weight", *LAYERS} for message in asked))
     viewer.get_by_role("button", name="Pause").click()
     expect(status).to_contain_text("paused")
     viewer.get_by_role("button", name="Go on").click()
-    assert asked[-2:] == [{"pause": True}, {"pause": False}]
+    until(page, lambda: asked[-2:] == [{"pause": True}, {"pause": False}])
     page.wait_for_timeout(1000)  # before that nobody can tell how long it takes
+    until(page, lambda: sum(isinstance(message, bytes) for message in held) >= 3)
     for message in [message for message in held if isinstance(message, bytes)][:3]:
         pages[0].send(message)
     expect(status).to_have_text(re.compile(r"of 160\skB read · about"))
@@ -242,6 +242,7 @@ def test_two_checkpoints_are_compared_and_sorted_by_what_changed(
     viewer.get_by_role("button", name="Compare with…").click()
     dialog = lab.page.locator(".jp-Open-Dialog")
     dialog.locator(".jp-DirListing-item").filter(has_text="tuned.safetensors").click()
+    expect(dialog.locator(".jp-DirListing-item.jp-mod-selected")).to_contain_text("tuned.safetensors")
     lab.page.locator(".jp-Dialog .jp-mod-accept").click()
     comparison = viewer.get_by_test_id("comparison")
     expect(comparison).to_have_attribute("data-phase", "done", timeout=LONG)
@@ -302,6 +303,7 @@ def test_closing_the_tab_ends_the_work_and_a_file_that_changes_meanwhile_is_told
         phase(viewer, "running")
         return viewer
 
+    assert ended()  # those of the test before
     viewer = looked_at(large)
     assert len(workers()) == 1
     lab.close(viewer)
@@ -345,9 +347,13 @@ def test_a_tab_opened_in_the_background_is_laid_out_when_it_is_shown_and_asks_wi
     expect(viewer.get_by_test_id("ridge")).to_be_visible()
     expect(viewer.get_by_test_id("checkpoint-row").first).to_be_visible()
     canvas = viewer.get_by_test_id("ridge-canvas")
+    drawn = "(canvas) => canvas.width > 500"
+    lab.page.wait_for_function(drawn, arg=canvas.element_handle())  # its first size comes a frame after the tab
+    lab.page.evaluate(NEXT_FRAME)
     shown = canvas.evaluate(DRAWN)
     lab.page.screenshot(path=screenshots / "weights-shown-later.png")
     lab.close(lab.viewer)
     phase(lab.double_click(checkpoint.name), "done")
+    lab.page.wait_for_function(drawn, arg=canvas.element_handle())
+    lab.page.evaluate(NEXT_FRAME)
     assert canvas.evaluate(DRAWN) == shown
-    assert shown["width"] > 500

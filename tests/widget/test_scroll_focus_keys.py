@@ -61,7 +61,7 @@ def test_a_reload_leaves_the_notebook_where_it_is_and_the_options_as_they_were(s
     assert page.part("scope").count() == 0
     page.press("options")
     expect(page.part("scope")).to_be_visible()
-    book.until("ex._page['options'] is True")
+    book.until("ex._page.get('options') is True")
     book.save()
     book.load()
     page = ExplorerPage.first(book)
@@ -95,7 +95,7 @@ def test_the_wheel_over_the_layers_scrolls_the_notebook(shared_notebook: Noteboo
     page.part("ridge").hover()
     for _ in range(4):
         book.page.mouse.wheel(0, 120)
-    assert scrolled(book) > before + 200
+    book.page.wait_for_function(f"(least) => document.querySelector('{SCROLLER}').scrollTop > least", arg=before + 200)
 
 
 def test_keys_of_the_notebook_work_inside_the_explorer_and_escape_leaves_it(shared_notebook: Notebook) -> None:
@@ -107,6 +107,7 @@ def test_keys_of_the_notebook_work_inside_the_explorer_and_escape_leaves_it(shar
     book.page.keyboard.press("ArrowRight")
     page.settled_bytes()
     page.score()
+    assert book.python("ex.wait(30)")
     book.page.wait_for_timeout(1000)  # the picture in the output follows the score; what changes meanwhile is not saved
     assert book.page.evaluate(DIRTY) is True
     page.slider.focus()
