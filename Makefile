@@ -29,10 +29,10 @@ test: chromium $(VENV)/ready-test $(STATIC)  ## everything CI checks: lint, type
 bench: $(VENV)/ready-bench $(STATIC)  ## the numbers of the README, side by side with what a user would otherwise use
 	@$(BIN)/python -m benchmarks $(ARGS)
 
-compatibility: $(VENV)/ready-bench $(STATIC)  ## docs/compatibility.md: 60 architectures of torch, transformers and timm
+compatibility: $(VENV)/ready-bench $(STATIC)  ## docs/compatibility.md: architectures of torch, transformers and timm
 	@$(BIN)/python -m benchmarks.compatibility $(ARGS)
 
-mutants: chromium $(VENV)/ready-test $(STATIC)  ## plant thirty faults, one at a time: do the tests notice?
+mutants: chromium $(VENV)/ready-test $(STATIC)  ## plant faults, one at a time: do the tests notice?
 	@$(BIN)/python -m tests.mutation.run_mutants $(ARGS)
 
 pictures: chromium $(VENV)/ready-test $(STATIC)  ## docs/images again, from a real JupyterLab, light and dark
@@ -92,7 +92,8 @@ $(VENV)/made: scripts/find-python.sh
 
 $(VENV)/ready-%: $(VENV)/made pyproject.toml constraints.txt hatch_build.py shrinkwidget/analysis/cpu_kernel.c | $(STATIC)
 	@echo "installing shrinkwidget[$*] and what it needs into $(VENV)"
-	@$(INSTALL) hatchling editables
+	@# the last two build what comes as source only (antlr4, of omegaconf)
+	@$(INSTALL) hatchling editables setuptools wheel
 	@$(INSTALL) --no-build-isolation --editable '.[$*]'
 	@touch $@
 

@@ -1,8 +1,9 @@
 """Channel pruning beside torch-pruning, network by network: what is left, and whether a mask previews it.
 
-``pip install --no-deps torch-pruning`` into a folder of its own, ``PYTHONPATH=.:FOLDER python -m benchmarks.channels``
-prints a line for each network, and writes ``channels.json``. Without torch-pruning only ours is measured. Each peer
-runs in a process of its own, which is ended after a minute: one of them never ends on some models.
+``pip install --no-deps torch-pruning`` into a folder of its own, then
+``PYTHONPATH=.:FOLDER python -m benchmarks.channels`` prints a line for each network, and writes
+``channels.json``. Without torch-pruning only ours is measured. Each peer runs in a process of its own, which is ended
+after a minute: one of them never ends on some models.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """The default grid beside those of ONNX Runtime, GGUF and torchao, at the same bits and groups.
 
-``python -m benchmarks.quantization_peers [resnet20.safetensors]`` prints dB, and writes ``peers.json``.
+``python -m benchmarks.quantization_peers [resnet20.safetensors]`` prints dB, and writes
+``quantization_peers.json``.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """How far `sw.race` can be trusted on a loaded machine: 40 A/A races, a model against itself, beside naive timing.
 
-`python -m benchmarks.race` starts busy loops of its own, and writes benchmarks/race.json. The targets: 95 % of the
-intervals contain 1, and the ratios have a standard deviation of 3 % at most.
+`python -m benchmarks.race` starts busy loops of its own, and writes benchmarks/race.json. The targets:
+95 % of the intervals contain 1, and the ratios have a standard deviation of 3 % at most.
 """
 
 from __future__ import annotations

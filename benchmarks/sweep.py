@@ -1,9 +1,9 @@
 """How well sweeps use a cluster: the same points here and on two local workers, of Dask, beside what two processes get.
 
-`python -m benchmarks.sweep` sweeps a ResNet-20 over random images, so many that a point takes 2 s or more, and writes
-benchmarks/sweep.json. The target: at least 0.8 × as many times faster as there are workers, and the same numbers, bit
-for bit. By wall time that is a property of the machine's load, too, of which two processes without Dask tell what is
-possible; by CPU time, of what Dask adds to each point.
+`python -m benchmarks.sweep` sweeps a ResNet-20 over random images, so many that a point takes 2 s or
+more, and writes benchmarks/sweep.json. The target: at least 0.8 × as many times faster as there are workers, and the
+same numbers, bit for bit. By wall time that is a property of the machine's load, too, of which two processes without
+Dask tell what is possible; by CPU time, of what Dask adds to each point.
 """
 
 from __future__ import annotations

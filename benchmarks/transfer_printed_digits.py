@@ -1,5 +1,6 @@
-"""`python -m benchmarks.transfer_printed_digits`: from printed to handwritten digits, beside training from scratch;
-transfer.json.
+"""From printed to handwritten digits, beside training from scratch.
+
+`python -m benchmarks.transfer_printed_digits` writes transfer_printed_digits.json.
 
 The strategies' epochs and rates were chosen by a look at seed 0; training from scratch has the schedule of
 `baseline=True`, which was not tuned. So differences of a point or two between them say nothing.

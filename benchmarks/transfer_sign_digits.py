@@ -1,9 +1,8 @@
-"""`python -m benchmarks.transfer_sign_digits`: from clothes to hands, Fashion-MNIST to sign digits, beside scratch;
-signs.json.
+"""From clothes to hands, Fashion-MNIST to sign digits, beside training from scratch.
 
-The images are read from a folder that the project does not carry. The strategies are those of
-benchmarks.transfer_printed_digits, training from scratch has the schedule of `baseline=True`; nothing was tuned on
-these images.
+`python -m benchmarks.transfer_sign_digits` writes transfer_sign_digits.json. The images are read from a folder that the
+project does not carry. The strategies are those of benchmarks.transfer_printed_digits, training from scratch
+has the schedule of `baseline=True`; nothing was tuned on these images.
 """
 
 from __future__ import annotations

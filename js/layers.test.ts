@@ -33,7 +33,7 @@ function forbidden(path: string, text: string): string[] {
 }
 
 const sources = readdirSync(ROOT, { recursive: true, encoding: "utf8" }).filter(
-  (path) => /\.(tsx?|css)$/.test(path) && !path.includes(".test.") && path.includes("/"),
+  (path) => /\.(tsx?|css)$/.test(path) && path.includes("/"),
 );
 
 it("has a layer for every folder", () => {

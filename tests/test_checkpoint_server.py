@@ -360,7 +360,7 @@ def test_damaged_headers_are_read_or_refused(tmp_path: Path) -> None:
 
 
 def test_the_server_loads_no_torch(tmp_path: Path) -> None:
-    code = "import sys, shrinkwidget.server.checkpoint_handler; print('torch' in sys.modules, 'numpy' in sys.modules)"
+    code = "import sys, shrinkwidget.server.checkpoint_handler;print('torch' in sys.modules, 'numpy' in sys.modules)"
     env = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True, check=True

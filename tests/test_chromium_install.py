@@ -27,7 +27,8 @@ def get(tmp_path: Path, **more: str) -> subprocess.CompletedProcess[str]:
     # a Python outside of any venv, so that nothing is installed into the one that runs the tests
     code = (
         "import os, runpy, sys; os.geteuid = lambda: 1000; sys.base_prefix = sys.prefix;"
-        "sys.modules['playwright'] = None; runpy.run_module('tests.widget.chromium', run_name='__main__')"
+        "sys.modules['playwright'] = None;"
+        "runpy.run_module('tests.widget.chromium', run_name='__main__')"
     )
     return subprocess.run(
         [sys.executable, "-S", "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, check=False

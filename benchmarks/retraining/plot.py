@@ -1,4 +1,4 @@
-"""One picture of the evidence: two curves of accuracy against compression, and the headline."""
+"""Draws accuracy_curves.png: accuracy against compression of both networks, each method a curve."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""The ridge of a snapshot: a row for each layer, original outlined, effective weights filled, the pruned band
-hatched."""
+"""The ridge of snapshots and figures: a row for each layer, original outlined, effective filled, the pruned hatched."""
 
 from __future__ import annotations
 

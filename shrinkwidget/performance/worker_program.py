@@ -1,7 +1,7 @@
 """The process that a race, or a measurement of memory, runs in: it reads one job, and tells line by line what it finds.
 
-`worker_process.run_job` starts it, and nobody else: the job comes on standard input from the very process that started
-this one, so nothing from anywhere else is ever unpickled.
+`run_in_worker_process.run_job` starts it, and nobody else: the job comes on standard input from the very process that
+started this one, so nothing from anywhere else is ever unpickled.
 """
 
 from __future__ import annotations

@@ -3,26 +3,33 @@
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
-import { Estimator } from "../core/estimate";
-import { isRandom } from "../core/method-settings";
-import { layerLabel, parseRecipe, resolve } from "../core/recipe";
-import { decodeSketch } from "../core/sketch-decoder";
-import type { Estimate, Sketch } from "../core/types";
-import { deadWords } from "../explorer/derived-state";
-import { epochsDone, withNow, withStart } from "../monitor/monitor-state";
-import { deviceRows, fitWords as devicesThatFit } from "./device-fit";
-import { binCount, bodyHeight, combFactor, distributionPlot, outlineOf, sharedSpan } from "./distribution-geometry";
-import { fitText, placeLabel, thin } from "./fit-and-place-labels";
-import { blockOf } from "./layer-tree-rows";
-import { lineScales, lossDomain, rateDomain, scoreDomain } from "./line-scales";
-import { silhouette, stages } from "./model-silhouette";
-import * as format from "./number-format";
-import { axisTicks, type RidgeFrame } from "./ridge-columns-and-axis";
-import { byteDomain, paretoFront, scatterScales, valueDomain } from "./scatter-scales";
-import { directionWords, holdsUp, intervalText, metricTick, metricValue, predictionWords } from "./score-format";
-import { linearTicks, logTicks, mirroredTicks, niceBelow, sizeMarks, wholeTicks } from "./ticks";
+import { deviceRows, fitWords as devicesThatFit } from "./charts/device-fit";
+import {
+  binCount,
+  bodyHeight,
+  combFactor,
+  distributionPlot,
+  outlineOf,
+  sharedSpan,
+} from "./charts/distribution-geometry";
+import { fitText, placeLabel, thin } from "./charts/fit-and-place-labels";
+import { blockOf } from "./charts/layer-tree-rows";
+import { lineScales, lossDomain, rateDomain, scoreDomain } from "./charts/line-scales";
+import { silhouette, stages } from "./charts/model-silhouette";
+import * as format from "./charts/number-format";
+import { axisTicks, type RidgeFrame } from "./charts/ridge-columns-and-axis";
+import { byteDomain, paretoFront, scatterScales, valueDomain } from "./charts/scatter-scales";
+import { directionWords, holdsUp, intervalText, metricTick, metricValue, predictionWords } from "./charts/score-format";
+import { linearTicks, logTicks, mirroredTicks, niceBelow, sizeMarks, wholeTicks } from "./charts/ticks";
+import { Estimator } from "./core/estimate";
+import { isRandom } from "./core/method-settings";
+import { layerLabel, parseRecipe, resolve } from "./core/recipe";
+import { decodeSketch } from "./core/sketch-decoder";
+import type { Estimate, Sketch } from "./core/types";
+import { deadWords } from "./explorer/derived-state";
+import { epochsDone, withNow, withStart } from "./monitor/monitor-state";
 
-const FOLDER = join(import.meta.dirname, "../../tests/vectors");
+const FOLDER = join(import.meta.dirname, "../tests/vectors");
 const TOLERANCE = 1e-8;
 // biome-ignore lint/suspicious/noExplicitAny: what a case holds is seen below
 type Case = any;
