@@ -21,7 +21,7 @@ help:  ## this list
 	@sed -n 's/^\([a-z]*\):[^#]*## /make \1\t/p' Makefile | expand -t 18
 
 demo: $(VENV)/ready-jupyter $(STATIC)  ## JupyterLab on examples/01-explore.ipynb
-	@$(BIN)/python scripts/demo.py $(ARGS)
+	@$(BIN)/python scripts/open_first_example.py $(ARGS)
 
 test: chromium $(VENV)/ready-test $(STATIC)  ## everything CI checks: lint, types, tests, notebooks, the widget in JupyterLab
 	@$(MAKE) --keep-going --no-print-directory lint types layers site typescript python notebooks browser
@@ -74,7 +74,7 @@ browser: chromium $(VENV)/ready-test $(STATIC)  ## the widget in a real JupyterL
 
 # first of all: what no package of pip's can bring must be missed within seconds, not after everything else is installed
 chromium: $(VENV)/made
-	@$(BIN)/python -m tests.widget.chromium
+	@$(BIN)/python -m tests.widget.find_or_install_chromium
 
 pins: $(VENV)/ready-dev  ## write constraints.txt again from what .venv holds
 	@$(PIP) freeze --exclude-editable | sed 's/+cpu//' | sed '1i # What CI and the demo install, to the version. Renew with: make pins' > constraints.txt

@@ -14,20 +14,20 @@ from . import (
     checkpoint_server,
     checkpoint_viewer,
     engine_speed,
-    file_sizes,
-    machine_info,
+    file_sizes_beside_torchao,
+    machine_info_and_wait_for_calm,
     scale,
     startup_time,
 )
-from .result_rows import Row
+from .result_rows_and_timing import Row
 from .results_table import markdown
 
 RESULTS: Final = Path(__file__).parent / "results.json"
-PARTS: Final[dict[str, Callable[[machine_info.Calm], Iterator[Row]]]] = {
+PARTS: Final[dict[str, Callable[[machine_info_and_wait_for_calm.Calm], Iterator[Row]]]] = {
     "page": browser_drag.rows,
     "processes": startup_time.rows,
     "engine": engine_speed.rows,
-    "sizes": file_sizes.rows,
+    "sizes": file_sizes_beside_torchao.rows,
     "core": browser_estimator.rows,
     "checkpoints": checkpoint_server.rows,
     "viewer": checkpoint_viewer.rows,
@@ -38,12 +38,12 @@ PARTS: Final[dict[str, Callable[[machine_info.Calm], Iterator[Row]]]] = {
 def main() -> None:
     """Run the parts asked for, all by default; only a full run writes the results."""
     options = _options()
-    described = machine_info.describe()
+    described = machine_info_and_wait_for_calm.describe()
     print(", ".join(f"{name} {value}" for name, value in described.items()), flush=True)
     rows: list[Row] = []
     others: dict[str, Any] = {}
     for part in options.parts or PARTS:
-        calm = machine_info.Calm(options.patience)
+        calm = machine_info_and_wait_for_calm.Calm(options.patience)
         for row in PARTS[part](calm):
             rows.append(row)
             print("   ", row.what, f"{row.measured:.4g} {row.unit}", flush=True)

@@ -10,14 +10,15 @@ from typing import Any
 
 from playwright.sync_api import Browser, CDPSession, Locator, Page, sync_playwright
 
-from tests.widget import chromium, jupyterlab_server, notebook_page
+from tests.widget import find_or_install_chromium as chromium
+from tests.widget import jupyterlab_server, notebook_page
 from tests.widget.explorer_page import ExplorerPage
 from tests.widget.notebook_page import Notebook
 
-from .machine_info import Calm
-from .result_rows import ROOT, Figure, Row
+from .machine_info_and_wait_for_calm import Calm
+from .result_rows_and_timing import ROOT, Figure, Row
 
-PROBE = (Path(__file__).parent / "browser_probe.js").read_text()
+PROBE = (Path(__file__).parent / "browser_paint_times.js").read_text()
 LONG = 180_000
 MOVES, BURST = 300, 30
 RELEASES = 15

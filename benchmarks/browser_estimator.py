@@ -8,8 +8,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from .machine_info import Calm
-from .result_rows import ROOT, Figure, Row
+from .machine_info_and_wait_for_calm import Calm
+from .result_rows_and_timing import ROOT, Figure, Row
 
 SHOWN = (
     "4 bits per channel",

@@ -27,8 +27,8 @@ from shrinkwidget.server.resource_limits import ShrinkwidgetLimits
 from tests.engine.test_gguf_header import damaged, write_gguf
 from tests.running_jupyter_server import Server, start, stop
 
-from .machine_info import Calm
-from .result_rows import ROOT, Figure, Row, seconds, timed
+from .machine_info_and_wait_for_calm import Calm
+from .result_rows_and_timing import ROOT, Figure, Row, seconds, timed
 
 TENSORS, SHAPE = 300, (1024, 1664)
 MANY: Final = 100_000
@@ -120,7 +120,14 @@ def _read(path: Path) -> None:
 
 def _look(folder: Path, cache: Path, *paths: Path) -> Looked:
     """Run a worker as the server does, and take what it says."""
-    command = [sys.executable, "-P", "-m", "shrinkwidget.server.sketch_worker", os.fspath(folder), os.fspath(cache)]
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        "shrinkwidget.server.sketch_worker_program",
+        os.fspath(folder),
+        os.fspath(cache),
+    ]
     command.append(str(ShrinkwidgetLimits().memory))
     env = os.environ | {"PYTHONPATH": os.fspath(ROOT)}
     begun = told = time.perf_counter()

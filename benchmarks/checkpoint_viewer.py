@@ -11,8 +11,8 @@ from tests.widget.notebook_page import LONG
 
 from .browser_drag import FRAME, PROBE, lab_and_browser, sweep, take
 from .checkpoint_server import MANY, TENSORS, WORDS, write_large, write_many
-from .machine_info import Calm
-from .result_rows import Figure, Row
+from .machine_info_and_wait_for_calm import Calm
+from .result_rows_and_timing import Figure, Row
 
 OPENINGS, BURSTS, BURST = 8, 10, 30
 

@@ -14,15 +14,15 @@ from torch import Tensor, nn
 from torch.nn.utils import prune
 
 import shrinkwidget as sw
-from shrinkwidget.analysis.model_tensors_and_channel_axes import ModelTensors, open_model
-from shrinkwidget.analysis.parallel_tensor_ops import cpu_kernel
+from shrinkwidget.analysis.open_model_tensors_and_channel_axes import ModelTensors, open_model
 from shrinkwidget.analysis.sketch import Sketch
-from shrinkwidget.compression.encode_decode_and_pack import decoded_state, encode_layers
-from shrinkwidget.compression.pruning_masks import keep_masks
+from shrinkwidget.analysis.tensor_ops_threads_and_cpu_kernel import cpu_kernel
+from shrinkwidget.compression.encode_layers_and_packed_model import decoded_state, encode_layers
+from shrinkwidget.compression.importance_scores_and_pruning_masks import keep_masks
 
 from .benchmark_models import compressible, resnet50
-from .machine_info import Calm
-from .result_rows import Figure, Row, seconds, side_by_side, timed
+from .machine_info_and_wait_for_calm import Calm
+from .result_rows_and_timing import Figure, Row, seconds, side_by_side, timed
 
 SPARSITY = 0.9
 LARGE, SMALL, SMALL_LAYERS = (4096, 4096), (256, 256), 1500

@@ -17,8 +17,8 @@ import torch
 from torch import nn
 
 import shrinkwidget as sw
-from benchmarks.machine_info import hardware
-from shrinkwidget.compression.encode_decode_and_pack import EncodedTensor
+from benchmarks.machine_info_and_wait_for_calm import hardware
+from shrinkwidget.compression.encode_layers_and_packed_model import EncodedTensor
 from shrinkwidget.errors import MissingPackageError, ModelError
 
 RESULTS: Final = Path(__file__).with_suffix(".json")

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 import shrinkwidget as sw
 
-from .machine_info import hardware
+from .machine_info_and_wait_for_calm import hardware
 
 RESULTS: Final = Path(__file__).with_name("narrow_speed.json")
 CHANNELS: Final = 0.5

@@ -27,8 +27,8 @@ from shrinkwidget.planning.output_error_of_candidates import OutputJudge, compar
 from shrinkwidget.planning.uniform_recipes import estimated_bytes
 from shrinkwidget.results import Sketch
 
-from .language_model import language_model, perplexity, text
-from .machine_info import hardware
+from .language_model_trained_on_docs import language_model, perplexity, text
+from .machine_info_and_wait_for_calm import hardware
 from .methods_compared import Subject, accuracy, subjects
 
 FILE: Final = Path(__file__).with_suffix(".json")

@@ -18,8 +18,8 @@ from typing import Any, Final
 
 import shrinkwidget as sw
 
-from .language_model import language_model, perplexity, text
-from .machine_info import describe
+from .language_model_trained_on_docs import language_model, perplexity, text
+from .machine_info_and_wait_for_calm import describe
 from .methods_compared import CALIBRATION, Subject, accuracy, subjects
 
 FILE: Final = Path(__file__).with_suffix(".json")

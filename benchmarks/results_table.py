@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .result_rows import Figure, Row
+from .result_rows_and_timing import Figure, Row
 
 HEAD = ("what", "measured", "target", "against", "ratio", "met")
 WORDS = {True: "yes", False: "missed", None: "–"}

@@ -24,8 +24,8 @@ import shrinkwidget as sw
 
 from .benchmark_models import DEEP_LAYERS, compressible, deep, resnet50
 from .engine_speed import SPARSITY, TORCH, torch_prune
-from .machine_info import Calm
-from .result_rows import ROOT, Figure, Row, seconds, side_by_side
+from .machine_info_and_wait_for_calm import Calm
+from .result_rows_and_timing import ROOT, Figure, Row, seconds, side_by_side
 from .retraining import overhead
 
 RUNS, FEW = 5, 3
@@ -119,7 +119,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import shrinkwidget as sw
-from shrinkwidget.performance.worker_program import resident
+from shrinkwidget.performance.race_and_memory_worker import resident
 
 def layers(count):
     torch.manual_seed(0)

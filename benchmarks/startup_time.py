@@ -12,8 +12,8 @@ from typing import Any
 
 from jupyter_client.manager import start_new_kernel
 
-from .machine_info import Calm
-from .result_rows import ROOT, Figure, Row, side_by_side
+from .machine_info_and_wait_for_calm import Calm
+from .result_rows_and_timing import ROOT, Figure, Row, side_by_side
 
 OURS, THEIRS = "import shrinkwidget", "import torch, anywidget, matplotlib"
 IMPORTS = 9

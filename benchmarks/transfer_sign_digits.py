@@ -1,7 +1,7 @@
 """From clothes to hands, Fashion-MNIST to sign digits, beside training from scratch.
 
 `python -m benchmarks.transfer_sign_digits` writes transfer_sign_digits.json. The images are read from a folder that the
-project does not carry. The strategies are those of benchmarks.transfer_printed_digits, training from scratch
+project does not carry. The strategies are those of benchmarks.transfer_printed_to_handwritten, training from scratch
 has the schedule of `baseline=True`; nothing was tuned on these images.
 """
 
@@ -21,9 +21,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import shrinkwidget as sw
-from shrinkwidget.transfer_learning.transfer_strategies import Strategy
+from shrinkwidget.transfer_learning.transfer_strategies_and_lora import Strategy
 
-from .machine_info import hardware
+from .machine_info_and_wait_for_calm import hardware
 
 RESULTS: Final = Path(__file__).with_suffix(".json")
 SEEDS: Final = (0, 1, 2)

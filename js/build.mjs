@@ -78,7 +78,7 @@ async function buildLabExtension() {
     ...options,
     entryPoints: [
       { in: "js/lab/index.ts", out: "index" },
-      { in: "js/lab/index.css", out: "index" },
+      { in: "js/lab/models-panel-and-checkpoint.css", out: "index" },
     ],
     outdir: folder,
     external: ["@jupyterlab/*", "@lumino/*"],

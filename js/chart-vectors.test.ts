@@ -14,19 +14,19 @@ import {
 } from "./charts/distribution-geometry";
 import { fitText, placeLabel, thin } from "./charts/fit-and-place-labels";
 import { blockOf } from "./charts/layer-tree-rows";
-import { lineScales, lossDomain, rateDomain, scoreDomain } from "./charts/line-scales";
+import { lineScales, lossDomain, rateDomain, scoreDomain } from "./charts/line-scales-paths-and-domains";
 import { silhouette, stages } from "./charts/model-silhouette";
 import * as format from "./charts/number-format";
-import { axisTicks, type RidgeFrame } from "./charts/ridge-columns-and-axis";
-import { byteDomain, paretoFront, scatterScales, valueDomain } from "./charts/scatter-scales";
+import { axisTicks, type RidgeFrame } from "./charts/ridge-layout-header-and-axis";
+import { byteDomain, paretoFront, scatterScales, valueDomain } from "./charts/scatter-scales-and-pareto-front";
 import { directionWords, holdsUp, intervalText, metricTick, metricValue, predictionWords } from "./charts/score-format";
-import { linearTicks, logTicks, mirroredTicks, niceBelow, sizeMarks, wholeTicks } from "./charts/ticks";
+import { linearTicks, logTicks, mirroredTicks, niceBelow, sizeMarks, wholeTicks } from "./charts/ticks-and-size-marks";
 import { Estimator } from "./core/estimate";
 import { isRandom } from "./core/method-settings";
 import { layerLabel, parseRecipe, resolve } from "./core/recipe";
 import { decodeSketch } from "./core/sketch-decoder";
 import type { Estimate, Sketch } from "./core/types";
-import { deadWords } from "./explorer/derived-state";
+import { deadWords } from "./explorer/layer-and-file-figures";
 import { epochsDone, withNow, withStart } from "./monitor/monitor-state";
 
 const FOLDER = join(import.meta.dirname, "../tests/vectors");

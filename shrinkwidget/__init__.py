@@ -67,16 +67,16 @@ if TYPE_CHECKING:  # a module's __getattr__ makes type checkers take any name fo
     from .compressed_model import CompressedModel, compress, load
     from .compression.batchnorm_folding import fold_batchnorm
     from .compression.find_and_prune_channels import channels
-    from .evaluation.calibration_data import sketch
     from .evaluation.compare_predictions import compare_predictions
     from .evaluation.evaluate_and_metrics import Score, evaluate
     from .evaluation.sensitivity import sensitivity
+    from .evaluation.sketch_and_calibration_data import sketch
     from .explore_and_monitor import explore, monitor
     from .integrations.sklearn import from_sklearn
     from .live_page import to_html
     from .performance.device_fit import fits
     from .performance.race import race
-    from .planning.frontier import frontier
+    from .planning.frontier_of_several_budgets import frontier
     from .planning.plan import plan
     from .recipe_and_method_registry import Keep, Recipe
     from .recovery.recover import recover
@@ -91,7 +91,7 @@ else:
         "compressed_model": ("CompressedModel", "compress", "load"),
         "compression.batchnorm_folding": ("fold_batchnorm",),
         "compression.find_and_prune_channels": ("channels",),
-        "evaluation.calibration_data": ("sketch",),
+        "evaluation.sketch_and_calibration_data": ("sketch",),
         "evaluation.compare_predictions": ("compare_predictions",),
         "evaluation.evaluate_and_metrics": ("Score", "evaluate"),
         "evaluation.sensitivity": ("sensitivity",),
@@ -100,7 +100,7 @@ else:
         "live_page": ("to_html",),
         "performance.device_fit": ("fits",),
         "performance.race": ("race",),
-        "planning.frontier": ("frontier",),
+        "planning.frontier_of_several_budgets": ("frontier",),
         "planning.plan": ("plan",),
         "recipe_and_method_registry": ("Keep", "Recipe"),
         "recovery.recover": ("recover",),

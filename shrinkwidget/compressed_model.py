@@ -16,9 +16,15 @@ import torch
 from torch import Tensor, nn
 
 from .analysis.channel_dependency_graph import UNREACHED
-from .analysis.channel_families import Channels
-from .analysis.estimate_and_file_size import Estimate, assembled, compared, nothing_left, safetensors_bytes
-from .analysis.model_tensors_and_channel_axes import (
+from .analysis.channel_families_and_counts import Channels
+from .analysis.estimate_class_and_packed_file_header import (
+    Estimate,
+    assembled,
+    compared,
+    nothing_left,
+    safetensors_bytes,
+)
+from .analysis.open_model_tensors_and_channel_axes import (
     ModelTensors,
     Source,
     Stated,
@@ -32,7 +38,7 @@ from .analysis.model_tensors_and_channel_axes import (
 )
 from .analysis.sketch import Sketch, counted
 from .argument_checks import public
-from .compression.encode_decode_and_pack import (
+from .compression.encode_layers_and_packed_model import (
     EncodedTensor,
     PackedModel,
     as_stored_whole,
@@ -47,14 +53,14 @@ from .compression.encode_decode_and_pack import (
 from .compression.find_and_prune_channels import narrower
 from .errors import FileError, ModelError, a_type, layer_label, quoted
 from .evaluation.batches_predictions_and_labels import LabelRules
-from .evaluation.calibration_data import Calibration, calibrated
 from .evaluation.evaluate_and_metrics import MetricLike
+from .evaluation.sketch_and_calibration_data import Calibration, calibrated
 from .exports import Exported, export, export_settings
 from .exports.exporter import Progress
 from .files import entropy_coded_bytes, read, save
 from .files.atomic_write import refuse_without_folder, resolved
-from .files.packed_file_reader import StoredInFile
-from .files.packed_file_writer import write_layer_by_layer
+from .files.read_packed_file_into_model import StoredInFile
+from .files.write_packed_file import write_layer_by_layer
 from .recipe_and_method_registry import PLAIN, Recipe, RecipeFields, Statistics, every_setting, recipe_from
 
 

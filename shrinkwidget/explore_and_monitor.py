@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, Literal, Unpack
 
-from .analysis.model_tensors_and_channel_axes import Source, Stated
+from .analysis.open_model_tensors_and_channel_axes import Source, Stated
 from .argument_checks import public
 from .errors import MissingPackageError
 from .evaluation.batches_predictions_and_labels import LabelRules

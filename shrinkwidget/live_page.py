@@ -19,13 +19,13 @@ from pathlib import Path
 from typing import Any, Final, Unpack
 
 from .analysis.model_summary import bytes_text
-from .analysis.model_tensors_and_channel_axes import Source, Stated, open_model
+from .analysis.open_model_tensors_and_channel_axes import Source, Stated, open_model
 from .analysis.sketch import Sketch
 from .analysis.sketch import sketch as sketch_of
 from .argument_checks import public
 from .errors import ArgumentError, FileError, ShrinkError, TrainingError, quoted
 from .evaluation.evaluate_and_metrics import resolve
-from .figures.monitor_snapshot import values_of
+from .figures.monitor_snapshot_png import values_of
 from .files.atomic_write import write_whole
 from .recipe_and_method_registry import Recipe, RecipeFields, every_setting, recipe_from, schema
 from .training.retrain_and_training_run import TrainingRun

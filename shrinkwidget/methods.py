@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from .compression.importances import BatchNormScale, Magnitude, Random, Taylor, Wanda
 from .compression.quantizers import NF4, KMeans, Table, Uniform
-from .compression.sparsity_structures import NM, Unstructured
+from .compression.unstructured_and_nm_sparsity import NM, Unstructured
 from .evaluation.evaluate_and_metrics import Metric
 from .recipe_and_method_registry import Choice, Importance, Number, Quantizer, Structure, register, setting
-from .training.methods_options_and_progress import (
+from .training.methods_schedule_options_and_progress import (
     Distillation,
     FineTune,
     GradualPruning,
@@ -17,7 +17,7 @@ from .training.methods_options_and_progress import (
     TrainingOptions,
     WeightRewinding,
 )
-from .transfer_learning.transfer_strategies import FullFineTune, GradualUnfreezing, LinearProbe, LoRA
+from .transfer_learning.transfer_strategies_and_lora import FullFineTune, GradualUnfreezing, LinearProbe, LoRA
 
 __all__ = [
     "NF4",

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
     from .analysis.pruning_estimate import PruningOutcome
     from .analysis.sketch import LayerSketch
-    from .compression.encode_decode_and_pack import Grid, LayerWeights, Piece
-    from .evaluation.calibration_data import CalibrationRun
+    from .compression.encode_layers_and_packed_model import Grid, LayerWeights, Piece
+    from .evaluation.sketch_and_calibration_data import CalibrationRun
 from .errors import layer_label
 
 FORMAT: Final = "shrinkwidget-recipe"
@@ -1180,7 +1180,7 @@ class Statistics(Protocol):
 K = TypeVar("K", bound=Kind)
 _REGISTER: Final[dict[Role, dict[str, Callable[[], Kind]]]] = {role: {} for role in ROLES}
 _CLASSES: Final[dict[type[Kind], None]] = {}
-_OWN_KINDS: Final = (".compression.importances", ".compression.sparsity_structures", ".compression.quantizers")
+_OWN_KINDS: Final = (".compression.importances", ".compression.unstructured_and_nm_sparsity", ".compression.quantizers")
 """Above this module, which knows none of them: so they are named, and imported when a kind is first looked up."""
 _BASES: Final[Mapping[Role, type[Kind]]] = {"importance": Importance, "structure": Structure, "quantizer": Quantizer}
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from .analysis.channel_families import ChannelFamily, Channels, FixedWidth
-from .analysis.estimate_and_file_size import Estimate
+from .analysis.channel_families_and_counts import ChannelFamily, Channels, FixedWidth
+from .analysis.estimate_class_and_packed_file_header import Estimate
 from .analysis.estimator_summary import EstimatorSummary
 from .analysis.model_summary import ModelSummary
 from .analysis.sketch import Sketch
@@ -16,13 +16,13 @@ from .performance.device_fit import Device, DeviceFit
 from .performance.energy_theory import EnergyRatio
 from .performance.measure_memory_of_models import Memory
 from .performance.race import Race, RaceRun
-from .planning.frontier import Frontier, FrontierRun
+from .planning.budget_plan_and_reasons import BudgetPlan
+from .planning.frontier_of_several_budgets import Frontier, FrontierRun
 from .planning.plan import PlanRun
-from .planning.plan_result import BudgetPlan
+from .sweeps.run_sweep_point import SweepPoint
 from .sweeps.sweep import Sweep, SweepRun
-from .sweeps.sweep_point import SweepPoint
 from .training.retrain_and_training_run import TrainingRun
-from .transfer_learning.transfer_result import TransferResult
+from .transfer_learning.transfer_result_and_training_cost import TransferResult
 
 __all__ = [
     "BudgetPlan",

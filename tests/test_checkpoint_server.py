@@ -202,7 +202,7 @@ def test_who_may_not_read_files_may_not_read_checkpoints(tmp_path: Path) -> None
 def test_files_in_no_file_system_are_told_so() -> None:
     from jupyter_server.services.contents.manager import ContentsManager
 
-    from shrinkwidget.server.checkpoint_handler import PathError, path_in_root
+    from shrinkwidget.server.checkpoint_table_handler import PathError, path_in_root
 
     class InADatabase(ContentsManager):
         pass
@@ -360,7 +360,9 @@ def test_damaged_headers_are_read_or_refused(tmp_path: Path) -> None:
 
 
 def test_the_server_loads_no_torch(tmp_path: Path) -> None:
-    code = "import sys, shrinkwidget.server.checkpoint_handler;print('torch' in sys.modules, 'numpy' in sys.modules)"
+    code = (
+        "import sys, shrinkwidget.server.checkpoint_table_handler;print('torch' in sys.modules, 'numpy' in sys.modules)"
+    )
     env = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True, check=True

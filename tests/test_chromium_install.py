@@ -28,7 +28,7 @@ def get(tmp_path: Path, **more: str) -> subprocess.CompletedProcess[str]:
     code = (
         "import os, runpy, sys; os.geteuid = lambda: 1000; sys.base_prefix = sys.prefix;"
         "sys.modules['playwright'] = None;"
-        "runpy.run_module('tests.widget.chromium', run_name='__main__')"
+        "runpy.run_module('tests.widget.find_or_install_chromium', run_name='__main__')"
     )
     return subprocess.run(
         [sys.executable, "-S", "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, check=False

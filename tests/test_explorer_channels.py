@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 import shrinkwidget as sw
-from shrinkwidget.analysis.model_tensors_and_channel_axes import copied
+from shrinkwidget.analysis.open_model_tensors_and_channel_axes import copied
 from shrinkwidget.analysis.sketch import Sketch
 from shrinkwidget.figures.figures_of_explorers_runs_and_sweeps import _devices_of
 from shrinkwidget.figures.ridge_plot import gone_word

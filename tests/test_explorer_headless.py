@@ -16,7 +16,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from IPython.utils.capture import capture_output
 
 import shrinkwidget as sw
-from shrinkwidget.analysis.model_tensors_and_channel_axes import TensorEntry
+from shrinkwidget.analysis.open_model_tensors_and_channel_axes import TensorEntry
 from shrinkwidget.analysis.sketch import LayerSketch, sketch_layer
 from shrinkwidget.widgets import explorer as worker
 from shrinkwidget.widgets import explorer_backend as explorer_session

@@ -21,7 +21,7 @@ from shrinkwidget import demo
 from shrinkwidget.errors import ArgumentError, DataError, ModelError
 from shrinkwidget.performance.device_fit import known_devices
 from shrinkwidget.widgets import explorer_backend
-from shrinkwidget.widgets.accuracy_by_class import small_picture
+from shrinkwidget.widgets.by_class_json_and_thumbnails import small_picture
 from shrinkwidget.widgets.explorer import _WORKER, Explorer
 from shrinkwidget.widgets.worker_thread import Worker
 

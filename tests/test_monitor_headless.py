@@ -14,7 +14,7 @@ import pytest
 import shrinkwidget as sw
 from shrinkwidget.errors import TrainingError
 from shrinkwidget.evaluation.evaluate_and_metrics import resolve
-from shrinkwidget.figures.monitor_snapshot import curves
+from shrinkwidget.figures.monitor_snapshot_png import curves
 from shrinkwidget.widgets.monitor import Monitor, asked_method
 
 SECONDS = 120
@@ -195,7 +195,7 @@ def test_the_monitor_of_a_transfer_follows_its_stages_and_saves_its_result(tmp_p
 def test_outside_a_terminal_a_line_tells_how_far_a_training_is(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("shrinkwidget.training.methods_options_and_progress._LINE_SECONDS", 0.0)
+    monkeypatch.setattr("shrinkwidget.training.methods_schedule_options_and_progress._LINE_SECONDS", 0.0)
     images, labels = sw.demo.data("train")
     sw.retrain(sw.demo.model(), (images[:64], labels[:64]), None, sw.methods.FineTune(1))
     assert "epoch 1/1: 0.0% sparse, loss" in capfd.readouterr().err

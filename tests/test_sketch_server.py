@@ -29,10 +29,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import shrinkwidget as sw
-from shrinkwidget.analysis.model_tensors_and_channel_axes import UncompressedTensor
+from shrinkwidget.analysis.open_model_tensors_and_channel_axes import UncompressedTensor
 from shrinkwidget.analysis.sketch import Sketch
 from shrinkwidget.server import sketch_cache
-from shrinkwidget.server.sketch_handler import Turns
+from shrinkwidget.server.sketch_handler_and_process import Turns
 
 from .engine.test_gguf_header import write_gguf
 from .engine.test_safetensors_checkpoint import FIRST, SECOND, save_sharded
@@ -156,7 +156,7 @@ def failure(server: Server, path: Path | str) -> str:
 
 def workers(server: Server) -> list[psutil.Process]:
     found = psutil.Process(server.process.pid).children()
-    return [child for child in found if "shrinkwidget.server.sketch_worker" in " ".join(child.cmdline())]
+    return [child for child in found if "shrinkwidget.server.sketch_worker_program" in " ".join(child.cmdline())]
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 20) -> None:
@@ -680,7 +680,7 @@ def test_the_worker_stays_small(tmp_path: Path) -> None:
     code = (
         "import resource, subprocess, sys\n"
         "pipes = {'stdin': subprocess.PIPE, 'stdout': subprocess.PIPE}\n"
-        "command = [sys.executable, '-P', '-m', 'shrinkwidget.server.sketch_worker', *sys.argv[1:]]\n"
+        "command = [sys.executable, '-P', '-m', 'shrinkwidget.server.sketch_worker_program', *sys.argv[1:]]\n"
         "worker = subprocess.Popen(command, **pipes)\n"
         "worker.stdin.write(b'{}\\n')\n"
         "worker.stdin.flush()\n"  # and left open: the worker ends with it

@@ -116,7 +116,7 @@ def test_the_wheel_installs_and_works_without_node(wheel: Path, tmp_path: Path) 
         "explorer = sw.explore(sw.demo.model());"
         "assert len(explorer._repr_mimebundle_()) ;"
         "print(pathlib.Path(sw.__file__).parent);"
-        "from shrinkwidget.analysis.parallel_tensor_ops import cpu_kernel;"
+        "from shrinkwidget.analysis.tensor_ops_threads_and_cpu_kernel import cpu_kernel;"
         "print(cpu_kernel() is not None)"
     )
     where, kernel = run(sys.executable, "-c", code, env=env | {"PYTHONPATH": str(tmp_path)}, cwd=tmp_path).split()

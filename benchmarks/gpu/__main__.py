@@ -19,15 +19,15 @@ def main() -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: trainings run side by side
     import torch
 
-    from ..retraining.result_cells import Store, run
-    from . import engine_on_gpu, resnet20_fashion_mnist
+    from ..retraining.resumable_tasks_and_results import Store, run
+    from . import engine_and_training_step_on_gpu, resnet20_fashion_mnist
 
     if not torch.cuda.is_available() and not asked.quick:
         raise SystemExit("there is no GPU here: --quick runs everything in small on the CPU, to see that it runs")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if asked.part == "engine":
         rows = []
-        for row in engine_on_gpu.rows(device, asked.quick):
+        for row in engine_and_training_step_on_gpu.rows(device, asked.quick):
             rows.append(row)
             print(row, flush=True)
         _write(asked.to / "engine.json", machine(device), rows)
@@ -45,7 +45,7 @@ def machine(device: Any) -> dict[str, Any]:
     """Return the GPU, the CPU, and the versions."""
     import torch
 
-    from ..machine_info import hardware
+    from ..machine_info_and_wait_for_calm import hardware
 
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "none"
     return {"gpu": name, **hardware("numpy"), "torch": torch.__version__}

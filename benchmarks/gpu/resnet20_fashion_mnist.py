@@ -16,8 +16,8 @@ from torch.nn import functional
 import shrinkwidget as sw
 
 from ..retraining import plain_loop
-from ..retraining.accuracy_curves import images
-from ..retraining.result_cells import Cell, Task, mean_and_sd
+from ..retraining.resumable_tasks_and_results import Cell, Task, mean_and_sd
+from ..retraining.train_accuracy_against_compression import images
 
 DENSE: Final = "dense"
 METHODS: Final = (

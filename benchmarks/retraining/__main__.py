@@ -19,21 +19,31 @@ def main() -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: each process has one core
     import torch
 
-    from . import accuracy_curves, narrow_race, overhead, plot, results_tables, settings_search, smallest_file
-    from .result_cells import Store, run
+    from . import (
+        headline_cross_validation,
+        narrow_race_in_onnxruntime,
+        overhead,
+        plot_accuracy_against_compression,
+        results_tables,
+        settings_search,
+        train_accuracy_against_compression,
+    )
+    from .resumable_tasks_and_results import Store, run
 
     torch.set_num_threads(1)
     if asked.part == "figure":
-        plot.write(asked.to)
+        plot_accuracy_against_compression.write(asked.to)
         return
     start = time.monotonic()
     path = asked.to / f"{asked.part}.json"
     if asked.part == "narrow_race":
-        print(narrow_race.measure(path, rounds=2 if asked.quick else narrow_race.ROUNDS))
+        print(narrow_race_in_onnxruntime.measure(path, rounds=2 if asked.quick else narrow_race_in_onnxruntime.ROUNDS))
         return
     if asked.part == "headline":
-        store = Store(path, smallest_file.settings(asked.quick))
-        tasks = smallest_file.tasks(smallest_file.settings(asked.quick), asked.seeds, asked.quick, asked.method)
+        store = Store(path, headline_cross_validation.settings(asked.quick))
+        tasks = headline_cross_validation.tasks(
+            headline_cross_validation.settings(asked.quick), asked.seeds, asked.quick, asked.method
+        )
         run(tasks, store, asked.jobs)
     elif asked.part == "settings_search":
         store = Store(path, settings_search.settings(asked.quick))
@@ -42,15 +52,17 @@ def main() -> None:
         store = Store(path, overhead.settings(asked.quick))
         run(overhead.tasks(asked.data, 1 if asked.quick else overhead.TURNS), store, 1)
     else:
-        setup = accuracy_curves.setup_of(asked.part, asked.quick)
-        store = Store(path, accuracy_curves.settings(setup))
-        run(accuracy_curves.tasks(setup, asked.data, asked.seeds, asked.quick), store, asked.jobs)
+        setup = train_accuracy_against_compression.setup_of(asked.part, asked.quick)
+        store = Store(path, train_accuracy_against_compression.settings(setup))
+        run(train_accuracy_against_compression.tasks(setup, asked.data, asked.seeds, asked.quick), store, asked.jobs)
     summaries = {
-        "headline": smallest_file.summary,
+        "headline": headline_cross_validation.summary,
         "settings_search": settings_search.summary,
         "overhead": overhead.summary,
     }
-    store.close(summaries.get(asked.part, accuracy_curves.summary)(store.cells), time.monotonic() - start)
+    store.close(
+        summaries.get(asked.part, train_accuracy_against_compression.summary)(store.cells), time.monotonic() - start
+    )
     print(results_tables.markdown(asked.part, store.summary))
 
 

@@ -17,8 +17,8 @@ import shrinkwidget as sw
 from shrinkwidget import demo
 
 from . import plain_loop
-from .accuracy_curves import Pair, images, lenet
-from .result_cells import Cell, Task
+from .resumable_tasks_and_results import Cell, Task
+from .train_accuracy_against_compression import Pair, images, lenet
 
 RECIPES: Final = {
     "nothing": sw.Recipe(),

@@ -18,9 +18,9 @@ from torch import nn
 from shrinkwidget import demo
 from shrinkwidget.demo.write_weights import augmented
 
-from . import smallest_file
-from .result_cells import Cell, Task
-from .smallest_file import DENSE_EPOCHS, LEARNING, NONE, QUICK
+from . import headline_cross_validation
+from .headline_cross_validation import DENSE_EPOCHS, LEARNING, NONE, QUICK
+from .resumable_tasks_and_results import Cell, Task
 
 NETWORKS: Final = ((0, 0), (1, 1))
 """Seed and fold of the networks that were tried on."""
@@ -85,14 +85,14 @@ def tasks(asked: Mapping[str, Any], methods: Sequence[str] = ()) -> Iterator[Tas
 def cells(asked: Mapping[str, Any], seed: int, fold: int, name: str) -> list[Cell]:
     """Return how well a candidate does on the validation images, and the dense network it came from."""
     valid = demo.data("valid")
-    everything, _, _ = smallest_file.split(seed, fold)
+    everything, _, _ = headline_cross_validation.split(seed, fold)
     train = everything[0][: -len(valid[1])], everything[1][: -len(valid[1])]
-    network = smallest_file.dense(train, asked["dense"]["epochs"], seed)
+    network = headline_cross_validation.dense(train, asked["dense"]["epochs"], seed)
     how, start = asked["candidates"][name], time.process_time()
-    small: nn.Module = smallest_file.without_channels_and_weights(network, train, how, seed)
+    small: nn.Module = headline_cross_validation.without_channels_and_weights(network, train, how, seed)
     nbytes = None
     if how["bits"][1]:
-        packed = smallest_file.through_the_grid(small, network, train, how, seed)
+        packed = headline_cross_validation.through_the_grid(small, network, train, how, seed)
         assert packed.model is not None
         small, nbytes = packed.model, packed.nbytes_entropy_coded
     seconds = round(time.process_time() - start, 1)

@@ -14,7 +14,7 @@ import {
   PAD,
   type RidgeFrame,
   small,
-} from "./ridge-columns-and-axis";
+} from "./ridge-layout-header-and-axis";
 import { drawSparkline, type SparklineScale } from "./sensitivity-sparkline";
 import type { Colors } from "./theme";
 

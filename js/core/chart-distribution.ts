@@ -2,8 +2,8 @@
 
 import { weightsBelow } from "./cumulative-histogram";
 import { type Cut, cutBelow, type PruningOutcome, untouched } from "./pruning-estimate";
-import { Bars, survivorsBelow } from "./quantized-weight-bars";
 import { quantizerOf } from "./quantizers";
+import { Bars, survivorsBelow } from "./surviving-weights-and-bars";
 import type { LayerSketch, Plan, Sketch } from "./types";
 
 /** What an estimate (the preview or the kernel's exact one) says of one layer. */

@@ -1,5 +1,5 @@
 // Counting in tables of weights by value.
-import { firstAtLeast } from "./array-search";
+import { firstAtLeast } from "./search-round-and-sum";
 
 /** Ascending stretches of values, evenly filled; `countTo[i]` sums over those before i. */
 export interface CumulativeHistogram {

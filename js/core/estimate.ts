@@ -1,15 +1,15 @@
 // The estimate: what a recipe would make of a model, from its sketch alone; the twin of shrinkwidget/analysis/estimate_from_sketch.py.
 
-import { roundHalfEven, sum } from "./array-search";
-import { ChannelPruning, type Narrowed } from "./channel-families";
+import { ChannelPruning, type Narrowed } from "./channel-families-and-counts";
 import { importanceOf, pruningOutcome } from "./importances";
 import { layerNames } from "./layer-overrides";
 import { countBytes, headerBytes, layerBytes, uncompressedBytes } from "./packed-file-size";
+import { noiseOf } from "./pruning-and-rounding-noise";
 import { type Cut, cutAt, mergedRanking, type PruningOutcome, type Ranking } from "./pruning-estimate";
-import { noiseOf } from "./quantization-error";
 import { quoteName } from "./quote-name";
 import { DEFAULTS, plansOf, RecipeError, recipeJson, resolve, sketchedPlans } from "./recipe";
 import { exactOnly } from "./recipes-without-estimate";
+import { roundHalfEven, sum } from "./search-round-and-sum";
 import type { Estimate, Figures, LayerFigures, LayerSketch, Plan, Recipe, Sketch, Totals } from "./types";
 
 /** Bits for which `Estimator.layerSqnr` answers. */

@@ -1,8 +1,8 @@
 // Codebooks of 2^b values for what survives of a tensor: start by Panter and Dite (1951), then Lloyd's algorithm.
 
-import { firstAtLeast, firstAtLeastAround, firstAtLeastNear } from "./array-search";
 import { binOf } from "./log-histogram-bins";
 import type { Cut } from "./pruning-estimate";
+import { firstAtLeast, firstAtLeastAround, firstAtLeastNear } from "./search-round-and-sum";
 import type { LayerSketch } from "./types";
 
 const LLOYD = 4;

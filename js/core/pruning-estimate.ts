@@ -1,7 +1,7 @@
 // Which weights survive, as far as a sketch can tell: ranks, thresholds and survival functions (docs/estimate.md).
 
-import { firstAtLeast, firstAtLeastAround, roundHalfEven } from "./array-search";
 import { ATOM, BINS, binOf, HIGH, LOW, RANGES, RATIOS } from "./log-histogram-bins";
+import { firstAtLeast, firstAtLeastAround, roundHalfEven } from "./search-round-and-sum";
 import { meanSquare } from "./sketch-decoder";
 import type { LayerSketch, RelativeTable } from "./types";
 

@@ -8,11 +8,11 @@ import { afterEach, beforeEach, expect, it, vi } from "vitest";
 import { parseRecipe, recipeJson, withFields, withLayer } from "../core/recipe";
 import { type Frontier, recipeAt, stepsWithin } from "../core/recipe-for-budget";
 import { BudgetSlider, budgetAt, placeOf, whyRefused } from "./budget-slider";
-import { byLayer } from "./derived-state";
 import { createState, type State } from "./explorer-state";
 import type { Command, ExplorerModel } from "./host-interface";
-import { type View, ViewProvider } from "./open-and-hover-state";
+import { byLayer } from "./layer-and-file-figures";
 import { unfolds } from "./recipe-controls";
+import { type View, ViewProvider } from "./view-state";
 
 const VECTORS = join(import.meta.dirname, "../../tests/vectors");
 const read = (name: string) => JSON.parse(readFileSync(join(VECTORS, name), "utf8"));

@@ -6,7 +6,7 @@ import { bytes } from "../charts/number-format";
 import { Term } from "../ui/help";
 import { useUnique } from "../ui/size-and-drawing-hooks";
 import type { Budget } from "./explorer-state";
-import { useView } from "./open-and-hover-state";
+import { useView } from "./view-state";
 
 /** Places of the slider; from one to the next the bytes grow by a constant factor. */
 const PLACES = 1000;

@@ -8,8 +8,8 @@ import { useUnique } from "../ui/size-and-drawing-hooks";
 import { type ClassChange, changes, changeText, drawn, summary } from "./by-class";
 import type { State } from "./explorer-state";
 import type { ByClass, MisreadImage } from "./host-interface";
-import { toggled, useView } from "./open-and-hover-state";
 import { COVERED } from "./predict-before-score";
+import { toggled, useView } from "./view-state";
 
 const CONFUSIONS = 10;
 

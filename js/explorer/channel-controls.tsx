@@ -1,13 +1,13 @@
 // The controls that remove channels: of the whole recipe, and of one layer; shown where it is known which can go.
 
 import { count, share, short } from "../charts/number-format";
-import { sum } from "../core/array-search";
-import { denseMacs, familiesOf } from "../core/channel-families";
+import { denseMacs, familiesOf } from "../core/channel-families-and-counts";
 import { removesChannels, withFields } from "../core/recipe";
+import { sum } from "../core/search-round-and-sum";
 import type { ChannelScope, Channels, LayerSketch, OverrideFields } from "../core/types";
 import { Choice, type Option, options, PercentSlider } from "../ui/inputs";
 import type { State } from "./explorer-state";
-import { useView } from "./open-and-hover-state";
+import { useView } from "./view-state";
 
 const MULTIPLES = [1, 4, 8, 16, 32];
 

@@ -6,8 +6,8 @@ import { estimated } from "../charts/number-format";
 import type { Estimate } from "../core/types";
 import { DataTable } from "../ui/data-table";
 import { hideTip, tipAt } from "../ui/tooltip";
-import { memoryOf, unmeasuredWords } from "./derived-state";
-import { useView } from "./open-and-hover-state";
+import { memoryOf, unmeasuredWords } from "./layer-and-file-figures";
+import { useView } from "./view-state";
 
 const SIGNS = new Map([
   [true, "✓"],

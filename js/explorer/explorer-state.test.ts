@@ -9,9 +9,9 @@ import { parseRecipe, recipeJson, withFields } from "../core/recipe";
 import { decodeSketch } from "../core/sketch-decoder";
 import { encode, gaussian, sketchOf } from "../core/test-sketches";
 import type { Recipe } from "../core/types";
-import { memoryOf } from "./derived-state";
 import { createState } from "./explorer-state";
 import type { Command, ExplorerModel, Score, Visit } from "./host-interface";
+import { memoryOf } from "./layer-and-file-figures";
 
 const { sketch } = JSON.parse(readFileSync(join(import.meta.dirname, "../../tests/vectors/conv.json"), "utf8"));
 const BLOB = Uint8Array.from(Buffer.from(sketch, "base64"));

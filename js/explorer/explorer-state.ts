@@ -20,7 +20,7 @@ import { decodeSketch } from "../core/sketch-decoder";
 import type { Estimate, Figures, Memory, Plan, Recipe, Sketch } from "../core/types";
 import type { SavedFigure } from "../ui/figure-prompt";
 import { type Keeps, PLAIN, suggestions } from "../ui/save-names";
-import { modelSignal } from "../ui/trait-signal";
+import { modelSignal } from "../ui/signal-that-follows-a-trait";
 import type {
   ByClass,
   Command,

@@ -3,7 +3,7 @@
 import { count } from "../charts/number-format";
 import type { Sketch } from "../core/types";
 import { focusAfter } from "../ui/guard-keys-and-focus";
-import { useView } from "./open-and-hover-state";
+import { useView } from "./view-state";
 
 /** "269,722 parameters · 20 layers deep · 10–64 wide · float32". */
 export function modelWords(sketch: Sketch): string {

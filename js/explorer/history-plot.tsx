@@ -4,7 +4,14 @@ import { useSignal } from "@preact/signals";
 import { useMemo, useRef } from "preact/hooks";
 import { placeLabel } from "../charts/fit-and-place-labels";
 import { bytes, count } from "../charts/number-format";
-import { byteDomain, type Frame, paretoFront, type Scales, scatterScales, valueDomain } from "../charts/scatter-scales";
+import {
+  byteDomain,
+  type Frame,
+  paretoFront,
+  type Scales,
+  scatterScales,
+  valueDomain,
+} from "../charts/scatter-scales-and-pareto-front";
 import {
   directionWords,
   intervalText,
@@ -19,10 +26,10 @@ import { useHeld, useSize } from "../ui/size-and-drawing-hooks";
 import { hideTip, tipAt } from "../ui/tooltip";
 import { isShown, predictionOf } from "./explorer-state";
 import type { Visit } from "./host-interface";
-import { useView } from "./open-and-hover-state";
-import { Panel } from "./panel-frame";
+import { Panel } from "./panel-with-table-toggle";
 import { raceLines } from "./race-row";
 import { overrideLines, recipeLabel } from "./recipe-label";
+import { useView } from "./view-state";
 
 const HEIGHT = 196;
 /** Pixels at the left that the word "size" takes below the chart. */

@@ -3,7 +3,7 @@
 import type { Metric as ScoreMetric } from "../charts/score-format";
 import type { Frontier } from "../core/recipe-for-budget";
 import type { FigureRequest } from "../ui/figure-prompt";
-import type { Observable } from "../ui/trait-signal";
+import type { Observable } from "../ui/signal-that-follows-a-trait";
 
 /**
  * What the host offers. `js/widget` makes one of anywidget's model; a plain page can make one of an object. Its

@@ -6,14 +6,14 @@ import { bareOutline, distributionPlot, outlineOf } from "../charts/distribution
 import { type Box, thin } from "../charts/fit-and-place-labels";
 import { weight } from "../charts/number-format";
 import type { Colors } from "../charts/theme";
-import { mirroredTicks } from "../charts/ticks";
+import { mirroredTicks } from "../charts/ticks-and-size-marks";
 import type { LayerSketch } from "../core/types";
 import { useDrawing } from "../ui/size-and-drawing-hooks";
 import { hideTip, tipAt } from "../ui/tooltip";
-import { outcomeOf } from "./derived-state";
-import { useView, type View } from "./open-and-hover-state";
+import { outcomeOf } from "./layer-and-file-figures";
 import { detailSpan, notDrawn } from "./ridge-data-and-cache";
 import { binWords } from "./ridge-tooltips";
+import { useView, type View } from "./view-state";
 
 const AXIS = 29;
 const TOP = 4;

@@ -8,12 +8,12 @@ import type { LayerFields, LayerSketch, Override, OverrideFields, Plan, Recipe }
 import { focusAfter } from "../ui/guard-keys-and-focus";
 import { Choice, options, PercentSlider } from "../ui/inputs";
 import { OwnChannels, OwnMultiple } from "./channel-controls";
-import { layerSqnr, namedByPattern, ownOverride, shapeWords, zeroWords } from "./derived-state";
 import { LargeDistributionPlot } from "./large-distribution-plot";
+import { layerSqnr, namedByPattern, ownOverride, shapeWords, zeroWords } from "./layer-and-file-figures";
 import { bitsOptions, KindChoice, KindSettings, quantizerFields, scalesIdle } from "./method-controls";
-import { useView } from "./open-and-hover-state";
 import { granularityOptions, quantizerIdle, structureTitle } from "./recipe-controls";
 import { SqnrPlot } from "./sqnr-against-bits-plot";
+import { useView } from "./view-state";
 
 export function LayerDetail({ layer: index }: { layer: number }) {
   const { state } = useView();

@@ -4,11 +4,11 @@ import { useComputed } from "@preact/signals";
 import { removesChannels } from "../core/recipe";
 import { Choice, options, Toggle } from "../ui/inputs";
 import { LayerDetail } from "./layer-detail";
-import { LayerTable } from "./layer-table";
-import { type Axis, useView } from "./open-and-hover-state";
-import { Panel } from "./panel-frame";
+import { LayerTable } from "./layers-and-uncompressed-tables";
+import { Panel } from "./panel-with-table-toggle";
 import { Ridge } from "./ridge-plot";
 import { SensitivityLine, SensitivityToggle } from "./sensitivity-toggle-and-progress";
+import { type Axis, useView } from "./view-state";
 
 const AXES = options<Axis>(
   ["shared", "shared", "one axis of weight values for all layers"],

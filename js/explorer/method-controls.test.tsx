@@ -16,7 +16,7 @@ import {
   withImportance,
   withStructure,
 } from "./method-controls";
-import { type View, ViewProvider } from "./open-and-hover-state";
+import { type View, ViewProvider } from "./view-state";
 
 const POWER: KindEntry = {
   kind: "power",

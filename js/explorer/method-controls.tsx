@@ -20,7 +20,7 @@ import { BITS, withFields } from "../core/recipe";
 import type { Kind, Recipe } from "../core/types";
 import type { TermName } from "../ui/glossary-terms";
 import { Choice, type Option } from "../ui/inputs";
-import { useView } from "./open-and-hover-state";
+import { useView } from "./view-state";
 
 /** A recipe with another importance, and the scope that suits it. */
 export function withImportance(recipe: Recipe, entry: KindEntry): Recipe {

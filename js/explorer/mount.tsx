@@ -7,18 +7,18 @@ import { guardKeys } from "../ui/guard-keys-and-focus";
 import { createHelp, Explanations, explainByKey, type Help, HelpProvider } from "../ui/help";
 import { showTitles } from "../ui/titles-by-keyboard-and-touch";
 import { Tooltip } from "../ui/tooltip";
-import { AccuracyPanel, Stats } from "./accuracy-panel";
+import { AccuracyPanel, Stats } from "./accuracy-panel-and-stats";
 import { ByClassPanel } from "./by-class-panel";
 import type { State } from "./explorer-state";
 import { Header } from "./header";
 import { HistoryPlot } from "./history-plot";
-import { Footer } from "./keep-and-status-bar";
+import { Footer } from "./keep-copy-code-and-status-bar";
 import { LayersPanel } from "./layers-panel";
-import { createView, type View, ViewProvider } from "./open-and-hover-state";
 import { RecipeControls } from "./recipe-controls";
 import { scrollIntoView } from "./scroll-new-widget-into-view";
 import { SilhouettePlot } from "./silhouette-plot";
 import { SizePanel } from "./size-panel";
+import { createView, type View, ViewProvider } from "./view-state";
 
 export { createState, type State } from "./explorer-state";
 

@@ -3,8 +3,8 @@
 import { useSignal } from "@preact/signals";
 import { withoutNoise } from "../charts/number-format";
 import { metricTick, predictionWords } from "../charts/score-format";
-import { isKnown } from "./derived-state";
-import { useView } from "./open-and-hover-state";
+import { isKnown } from "./layer-and-file-figures";
+import { useView } from "./view-state";
 
 /** Why nothing that hints at a score is shown. */
 export const COVERED = "covered until you predict";

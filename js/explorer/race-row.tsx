@@ -3,8 +3,8 @@
 import type { State } from "./explorer-state";
 import { isShown } from "./explorer-state";
 import type { Raced, Visit } from "./host-interface";
-import { useView } from "./open-and-hover-state";
 import { recipeLabel } from "./recipe-label";
+import { useView } from "./view-state";
 
 const TITLE =
   "times the dense model against this one in a process of its own, on one thread, at batch 1 and 32; multiply-accumulates are no speed";

@@ -11,8 +11,8 @@ import { Choice, type Option, options, PercentSlider } from "../ui/inputs";
 import { useUnique } from "../ui/size-and-drawing-hooks";
 import { BudgetSlider } from "./budget-slider";
 import { ChannelSettings, ChannelSlider } from "./channel-controls";
-import { byLayer, zeroWords } from "./derived-state";
 import type { State } from "./explorer-state";
+import { byLayer, zeroWords } from "./layer-and-file-figures";
 import {
   bitsOptions,
   KindChoice,
@@ -22,7 +22,7 @@ import {
   withImportance,
   withStructure,
 } from "./method-controls";
-import { useView } from "./open-and-hover-state";
+import { useView } from "./view-state";
 
 /** The scales a recipe may choose, with its own group size among them. */
 export function granularityOptions(chosen: Granularity): Option<Granularity>[] {

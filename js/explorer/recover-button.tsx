@@ -1,8 +1,8 @@
 // The button "Recover": accuracy won back without retraining, in the bytes there are; and how far that is.
 
 import { WorkLine } from "../ui/progress-line";
-import { useView } from "./open-and-hover-state";
 import { COVERED } from "./predict-before-score";
+import { useView } from "./view-state";
 
 const TITLE =
   "chooses the weights again, within this mask and these bits, so that every layer computes what it did before, and " +

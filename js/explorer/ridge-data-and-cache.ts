@@ -12,15 +12,15 @@ import {
 import type { Row } from "../charts/layer-tree-rows";
 import { count } from "../charts/number-format";
 import type { RidgeScene, RowFigures } from "../charts/ridge-canvas";
-import { type Columns, ridgeColumns, SPARK } from "../charts/ridge-columns-and-axis";
+import { type Columns, ridgeColumns, SPARK } from "../charts/ridge-layout-header-and-axis";
 import { placeAmong, type SparklineScale, sparklineScale } from "../charts/sensitivity-sparkline";
 import type { Colors } from "../charts/theme";
 import { labelOf } from "../core/control-schema";
 import type { Estimate, LayerSketch, Plan } from "../core/types";
-import { outcomeOf, ownOverride, rankedThreshold, rowFigures } from "./derived-state";
 import type { State } from "./explorer-state";
 import type { Sensitivity } from "./host-interface";
-import type { Axis, View } from "./open-and-hover-state";
+import { outcomeOf, ownOverride, rankedThreshold, rowFigures } from "./layer-and-file-figures";
+import type { Axis, View } from "./view-state";
 
 /** How many times wider than the shared axis a layer must be to get one of its own there, too: an embedding, say. */
 const FAR_WIDER = 8;

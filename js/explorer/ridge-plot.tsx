@@ -4,12 +4,12 @@ import { useSignal } from "@preact/signals";
 import { useEffect, useMemo, useRef } from "preact/hooks";
 import { type Row, ridgeRows, visibleRows } from "../charts/layer-tree-rows";
 import { drawRidge, type RidgeScene } from "../charts/ridge-canvas";
-import { AXIS, HEADER, ROW, ridgeHeight, rowHeight } from "../charts/ridge-columns-and-axis";
+import { AXIS, HEADER, ROW, ridgeHeight, rowHeight } from "../charts/ridge-layout-header-and-axis";
 import { useDrawing, useUnique } from "../ui/size-and-drawing-hooks";
 import { hideTip, tipAt } from "../ui/tooltip";
-import { toggled, useView, type View } from "./open-and-hover-state";
 import { RidgeCache } from "./ridge-data-and-cache";
 import { describeRow, ridgeTip } from "./ridge-tooltips";
+import { toggled, useView, type View } from "./view-state";
 
 interface Pointer {
   row: number;

@@ -5,10 +5,10 @@ import type { BlockRow, Row } from "../charts/layer-tree-rows";
 import { bytes, count, estimated, estimatedDecibels, share, weight } from "../charts/number-format";
 import type { RidgeScene } from "../charts/ridge-canvas";
 import { layerTotal } from "../core/estimate";
-import { heldBits, layerSqnr, ownOverride, shapeWords, zeroWords } from "./derived-state";
-import type { View } from "./open-and-hover-state";
+import { heldBits, layerSqnr, ownOverride, shapeWords, zeroWords } from "./layer-and-file-figures";
 import { shownSensitivity } from "./ridge-data-and-cache";
 import { sensitivityLines } from "./sensitivity-words";
+import type { View } from "./view-state";
 
 interface Words {
   title: string;

@@ -6,9 +6,9 @@ import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { Estimator } from "../core/estimate";
 import { parseRecipe } from "../core/recipe";
 import { decodeSketch } from "../core/sketch-decoder";
-import { progressWords } from "./accuracy-panel";
-import { deadWords } from "./derived-state";
+import { progressWords } from "./accuracy-panel-and-stats";
 import { createState, type State } from "./explorer-state";
+import { deadWords } from "./layer-and-file-figures";
 import { screenReaderText } from "./screen-reader";
 
 const { sketch } = JSON.parse(readFileSync(join(import.meta.dirname, "../../tests/vectors/conv.json"), "utf8"));

@@ -4,10 +4,10 @@ import { useSignal, useSignalEffect } from "@preact/signals";
 import { bytes, comparedSize, decibels } from "../charts/number-format";
 import { predictionWords, scoreWords } from "../charts/score-format";
 import { summary } from "./by-class";
-import { deadWords, isKnown } from "./derived-state";
 import type { State } from "./explorer-state";
-import { useView } from "./open-and-hover-state";
+import { deadWords, isKnown } from "./layer-and-file-figures";
 import { COVERED } from "./predict-before-score";
+import { useView } from "./view-state";
 
 /** Keys in a burst settle one after the other; only what stays for so long is read out. */
 const REST_MS = 600;

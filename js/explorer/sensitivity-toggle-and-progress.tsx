@@ -3,9 +3,9 @@
 import { Term } from "../ui/help";
 import { Choice, options, Toggle } from "../ui/inputs";
 import type { Sensitivity } from "./host-interface";
-import { useView } from "./open-and-hover-state";
 import { COVERED } from "./predict-before-score";
 import { sensitivityWords } from "./sensitivity-words";
+import { useView } from "./view-state";
 
 const KINDS = options<Sensitivity["kind"]>(
   ["sparsity", "sparsity", "one layer at a time is pruned"],

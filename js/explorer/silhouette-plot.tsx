@@ -15,9 +15,9 @@ import { layerTotal } from "../core/estimate";
 import type { LayerSketch, Sketch } from "../core/types";
 import { useSize } from "../ui/size-and-drawing-hooks";
 import { hideTip, tipAt } from "../ui/tooltip";
-import { shapeWords } from "./derived-state";
-import { useView } from "./open-and-hover-state";
-import { Panel } from "./panel-frame";
+import { shapeWords } from "./layer-and-file-figures";
+import { Panel } from "./panel-with-table-toggle";
+import { useView } from "./view-state";
 
 const HEIGHT = 60;
 const LABELS = 16;

@@ -2,15 +2,15 @@
 
 import { thin } from "../charts/fit-and-place-labels";
 import { bytes, comparedSize, count, estimated } from "../charts/number-format";
-import { memoryFor, type SizeMark, sizeMarks, storeFor } from "../charts/ticks";
+import { memoryFor, type SizeMark, sizeMarks, storeFor } from "../charts/ticks-and-size-marks";
 import type { Estimate } from "../core/types";
 import { DataTable } from "../ui/data-table";
 import { Term } from "../ui/help";
 import { useSize } from "../ui/size-and-drawing-hooks";
-import { memoryOf, type Part, partsOf, sketchingWords, unmeasuredWords } from "./derived-state";
 import { DeviceList } from "./device-list";
-import { useView } from "./open-and-hover-state";
-import { Panel } from "./panel-frame";
+import { memoryOf, type Part, partsOf, sketchingWords, unmeasuredWords } from "./layer-and-file-figures";
+import { Panel } from "./panel-with-table-toggle";
+import { useView } from "./view-state";
 
 export function SizePanel() {
   const view = useView();

@@ -1,10 +1,10 @@
 // A layer's error against bits, as it is pruned now: SQNR at 1 to 8 bits, the chosen one emphasised.
 
 import { estimatedDecibels } from "../charts/number-format";
-import { linearTicks } from "../charts/ticks";
+import { linearTicks } from "../charts/ticks-and-size-marks";
 import type { LayerSketch } from "../core/types";
 import { useHeld, useSize } from "../ui/size-and-drawing-hooks";
-import { useView } from "./open-and-hover-state";
+import { useView } from "./view-state";
 
 const [LEFT, RIGHT, TOP, BOTTOM] = [26, 8, 24, 18];
 

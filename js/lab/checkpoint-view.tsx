@@ -5,7 +5,7 @@ import { type ComponentChildren, render } from "preact";
 import { useMemo } from "preact/hooks";
 import { count, share, short, times } from "../charts/number-format";
 import { watchTheme } from "../charts/theme";
-import { sum } from "../core/array-search";
+import { sum } from "../core/search-round-and-sum";
 import { recipeLabel } from "../explorer/recipe-label";
 import { DataTable } from "../ui/data-table";
 import type { CheckpointTable } from "./checkpoint-table";
@@ -19,7 +19,7 @@ import {
   type Sort,
   searchTexts,
   treeRows,
-} from "./checkpoint-tree";
+} from "./checkpoint-tree-and-search";
 import type { TabMemory } from "./restore-tab-state";
 import { keyOf, TensorTreeTable } from "./tensor-tree-table";
 

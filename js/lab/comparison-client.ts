@@ -1,4 +1,4 @@
-// Hears from the server how another checkpoint differs from one, tensor by tensor (shrinkwidget/server/sketch_worker.py).
+// Hears from the server how another checkpoint differs from one, tensor by tensor (shrinkwidget/server/sketch_worker_program.py).
 
 import { type ReadonlySignal, type Signal, signal } from "@preact/signals";
 import { type Connection, LOST } from "./sketch-client";

@@ -11,6 +11,7 @@ import { INotebookTracker } from "@jupyterlab/notebook";
 import { type Contents, IDefaultDrive } from "@jupyterlab/services";
 import { ISettingRegistry } from "@jupyterlab/settingregistry";
 import { ITranslator, nullTranslator, type TranslationBundle } from "@jupyterlab/translation";
+import { convertCode, openCode, STARTER, tensorCode } from "./checkpoint-code-in-python";
 import {
   CheckpointFactory,
   CheckpointViewer,
@@ -21,9 +22,8 @@ import {
 import { type CheckpointTable, fetchTable } from "./checkpoint-table";
 import { copyLessons } from "./copy-workshop-lessons";
 import { checkpointIcon } from "./icon";
-import { ModelsPanel } from "./models-panel";
+import { ModelsPanel } from "./models-and-trainings-panel";
 import { insertCell, newNotebook, openWrittenNotebook } from "./open-in-notebook";
-import { convertCode, openCode, STARTER, tensorCode } from "./python-code";
 import { liveSettings, PLUGIN } from "./settings";
 
 const FACTORY = "Checkpoint";

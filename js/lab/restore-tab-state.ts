@@ -1,6 +1,6 @@
 // What a checkpoint's tab shows again when JupyterLab is loaded again: open modules, order, search, recipe.
 
-import type { Sort } from "./checkpoint-tree";
+import type { Sort } from "./checkpoint-tree-and-search";
 
 export interface Remembered {
   open?: readonly string[];

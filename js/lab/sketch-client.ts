@@ -1,4 +1,4 @@
-// Hears the sketch of a checkpoint from the server, layer by layer (shrinkwidget/server/sketch_handler.py), and puts it together.
+// Hears the sketch of a checkpoint from the server, layer by layer (shrinkwidget/server/sketch_handler_and_process.py), and puts it together.
 
 import { batch, type ReadonlySignal, type Signal, signal } from "@preact/signals";
 import { decodeSketch, type LayerHeader, pendingLayer } from "../core/sketch-decoder";

@@ -8,10 +8,10 @@ import { useId, useLayoutEffect, useRef } from "preact/hooks";
 import { visibleRows } from "../charts/layer-tree-rows";
 import { count, share } from "../charts/number-format";
 import type { CheckpointTable } from "./checkpoint-table";
-import type { Node, Row, Sort, SortKey } from "./checkpoint-tree";
+import type { Node, Row, Sort, SortKey } from "./checkpoint-tree-and-search";
 import type { Translate } from "./checkpoint-view";
 
-/** Height of a row, and of the head, in pixels, as index.css has it. */
+/** Height of a row, and of the head, in pixels, as models-panel-and-checkpoint.css has it. */
 const ROW = 24;
 /** Rows above and below those in sight, so that a fast scroll shows no gap. */
 const SPARE = 12;

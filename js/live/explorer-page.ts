@@ -2,7 +2,7 @@
 
 import { effect } from "@preact/signals";
 import { createState, mount } from "../explorer/mount";
-import { fitIntoFrame } from "./fit-into-notebook-frame";
+import { fitIntoFrame } from "./height-and-theme-of-notebook-frame";
 import { type ExplorerData, KernellessExplorer } from "./kernelless-explorer";
 import { open, readPageData } from "./page-data";
 import { keepPredictions, keptPredictions } from "./predictions-in-session-storage";

@@ -2,7 +2,7 @@
 
 import type { MonitorModel } from "../monitor/host-interface";
 import { MonitorState, mount } from "../monitor/mount";
-import { fitIntoFrame } from "./fit-into-notebook-frame";
+import { fitIntoFrame } from "./height-and-theme-of-notebook-frame";
 import { open, readPageData } from "./page-data";
 import { printAsShown } from "./print-page";
 

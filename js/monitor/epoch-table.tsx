@@ -3,8 +3,8 @@
 import { percent, weight } from "../charts/number-format";
 import { intervalText, metricValue } from "../charts/score-format";
 import { DataTable } from "../ui/data-table";
-import { useView } from "./hover-state";
 import { withStart } from "./monitor-state";
+import { useView } from "./view-state";
 
 export function EpochTable() {
   const { state } = useView();

@@ -3,9 +3,9 @@
 import { count } from "../charts/number-format";
 import { Toggle } from "../ui/inputs";
 import type { RunState } from "./host-interface";
-import { useView } from "./hover-state";
 import type { MonitorState } from "./monitor-state";
 import { placeWords, STATE_WORDS, speedWords } from "./progress-text";
+import { useView } from "./view-state";
 
 export function Header() {
   const { state } = useView();

@@ -1,7 +1,7 @@
 // The line between the monitor and whatever hosts it: a few named values, and a few commands.
 
 import type { FigureRequest } from "../ui/figure-prompt";
-import type { Observable } from "../ui/trait-signal";
+import type { Observable } from "../ui/signal-that-follows-a-trait";
 
 /** What the host offers. */
 export interface MonitorModel extends Observable {

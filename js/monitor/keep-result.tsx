@@ -3,7 +3,7 @@
 import { FigureButton, SavedFigureView } from "../ui/figure-prompt";
 import { figureName } from "../ui/save-names";
 import { SavePrompts } from "../ui/save-prompts";
-import { useView } from "./hover-state";
+import { useView } from "./view-state";
 
 export function KeepResult() {
   const { state, root } = useView();

@@ -5,7 +5,7 @@ import { directionWords, holdsUp, intervalText, metricValue } from "../charts/sc
 import type { TermName } from "../ui/glossary-terms";
 import { Term } from "../ui/help";
 import type { TestScore } from "./host-interface";
-import { useView } from "./hover-state";
+import { useView } from "./view-state";
 
 const NONE = "–";
 

@@ -4,7 +4,7 @@ import { computed, type ReadonlySignal, type Signal, signal } from "@preact/sign
 import type { Metric } from "../charts/score-format";
 import type { SavedFigure } from "../ui/figure-prompt";
 import { type Keeps, suggestions } from "../ui/save-names";
-import { modelSignal } from "../ui/trait-signal";
+import { modelSignal } from "../ui/signal-that-follows-a-trait";
 import type {
   Curves,
   Kept,

@@ -8,13 +8,13 @@ import { showTitles } from "../ui/titles-by-keyboard-and-touch";
 import { Tooltip } from "../ui/tooltip";
 import { EpochTable } from "./epoch-table";
 import { Header } from "./header";
-import { createView, useView, type View, ViewProvider } from "./hover-state";
 import { KeepResult } from "./keep-result";
 import { MetricsPanel } from "./metrics-panel";
 import type { MonitorState } from "./monitor-state";
 import { RetrainForm } from "./retrain-form";
 import { TradeOffPlot } from "./trade-off-plot";
 import { Rate, TrainingCurves } from "./training-curves";
+import { createView, useView, type View, ViewProvider } from "./view-state";
 
 export { MonitorState } from "./monitor-state";
 

@@ -3,7 +3,7 @@
 import { useSignal } from "@preact/signals";
 import { Choice, options } from "../ui/inputs";
 import type { Settings } from "./host-interface";
-import { useView } from "./hover-state";
+import { useView } from "./view-state";
 
 const METHODS = options<Settings["method"]>(
   ["fine-tune", "fine-tune", "keep training at a constant rate"],

@@ -2,12 +2,12 @@
 
 import { placeLabel } from "../charts/fit-and-place-labels";
 import { comparedSize, times } from "../charts/number-format";
-import { type Frame, scatterScales, valueDomain } from "../charts/scatter-scales";
+import { type Frame, scatterScales, valueDomain } from "../charts/scatter-scales-and-pareto-front";
 import { metricTick, scoreWords } from "../charts/score-format";
 import { useSize } from "../ui/size-and-drawing-hooks";
 import { hideTip, tipAt } from "../ui/tooltip";
 import type { Point, TestScore } from "./host-interface";
-import { useView } from "./hover-state";
+import { useView } from "./view-state";
 
 const HEIGHT = 190;
 

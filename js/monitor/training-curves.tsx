@@ -10,15 +10,15 @@ import {
   rateDomain,
   type Scored,
   scoreDomain,
-} from "../charts/line-scales";
+} from "../charts/line-scales-paths-and-domains";
 import { weight } from "../charts/number-format";
-import type { Frame } from "../charts/scatter-scales";
+import type { Frame } from "../charts/scatter-scales-and-pareto-front";
 import { intervalText, type Metric, metricTick, metricValue } from "../charts/score-format";
 import { useSize } from "../ui/size-and-drawing-hooks";
 import { hideTip, tipAt } from "../ui/tooltip";
 import type { Curves as Columns } from "./host-interface";
-import { useView } from "./hover-state";
 import { roundEnds } from "./monitor-state";
+import { useView } from "./view-state";
 
 const SCORE = 232;
 const LOSS = 156;

@@ -1,7 +1,7 @@
 // What anywidget loads: one state for each model, any number of views on it.
 import type { AnyWidget, InitializeProps, RenderProps } from "@anywidget/types";
 import { createState, mount, type State } from "../explorer/mount";
-import { adapt } from "./explorer-adapter";
+import { adapt } from "./explorer-adapter-and-mirrored-traits";
 import { showNestedView } from "./nested-widget-view";
 
 /** anywidget calls this once for every model, so that `state` is shared by the views of one explorer and no others. */

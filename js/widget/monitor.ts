@@ -1,7 +1,7 @@
 // What anywidget loads for a monitor: one state for each model, any number of views on it.
 import type { AnyWidget, InitializeProps, RenderProps } from "@anywidget/types";
 import { MonitorState, mount } from "../monitor/mount";
-import { AnywidgetHost } from "./anywidget-host";
+import { AnywidgetHost } from "./anywidget-host-and-kernel-life";
 
 /** The monitor's names of values and the names of the Python traits behind them. */
 const TRAITS: Record<string, string> = {

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from .model_inputs_forward_pass_and_macs import in_separate_steps, run, tensors_in, without_fused_recurrence
+from .run_model_seeded_macs_and_memory import in_separate_steps, run, tensors_in, without_fused_recurrence
 
 Atoms: TypeAlias = NDArray[np.int64]
 
@@ -134,7 +134,7 @@ def connected(count: int, left: Atoms, right: Atoms) -> Atoms:
 def trace_channels(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Trace:
     """Run a model once, in eval mode and without gradients, and return what its operations said of their channels.
 
-    The model's parameters must be plain ones; `copied` of `model_tensors_and_channel_axes.py` makes a copy that
+    The model's parameters must be plain ones; `copied` of `open_model_tensors_and_channel_axes.py` makes a copy that
     has only those.
 
     Raises:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .open_and_dequantize_checkpoint import ViewedCheckpoint
-from .parallel_tensor_ops import CHUNK
+from .tensor_ops_threads_and_cpu_kernel import CHUNK
 
 BINS: Final = 81
 """Bins of a distribution, an odd number, so that zero is in the middle of one."""

@@ -1,6 +1,6 @@
 /* The inner loops of sketches and masks on a CPU, several times as fast as torch and numpy run them.
  *
- * `parallel_tensor_ops.py` loads this library with ctypes. It is optional: without it the same tables come from `sketch.py` and
+ * `tensor_ops_threads_and_cpu_kernel.py` loads this library with ctypes. It is optional: without it the same tables come from `sketch.py` and
  * `quantization_group_histograms.py`, to the bit, so every order of additions here is one written there.
  * Weights are matrices in row-major order. No function keeps anything between calls, and all may run in many threads.
  */

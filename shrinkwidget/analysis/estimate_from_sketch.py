@@ -10,8 +10,8 @@ import numpy as np
 from ..argument_checks import public
 from ..errors import ArgumentError, NoEstimateError, quoted
 from ..recipe_and_method_registry import Kind, Plan, Recipe, RecipeFields, every_setting, recipe_from
-from .estimate_and_file_size import Estimate, LayerEstimate, assembled, code_and_mask_bytes, scale_bytes
-from .model_tensors_and_channel_axes import Source, Stated
+from .estimate_class_and_packed_file_header import Estimate, LayerEstimate, assembled, code_and_mask_bytes, scale_bytes
+from .open_model_tensors_and_channel_axes import Source, Stated
 from .pruning_estimate import PruningOutcome, alike, survivals
 from .quantization_estimate import rounding_noise
 from .sketch import LayerSketch, Sketch, narrowed_to

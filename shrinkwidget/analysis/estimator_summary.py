@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ..errors import ModelError, a_type
 from .model_summary import STYLE, CountedFile, aligned, bytes_text, exactly, html_rows, share_of
-from .model_tensors_and_channel_axes import nbytes_of, sklearn_class
+from .open_model_tensors_and_channel_axes import nbytes_of, sklearn_class
 
 Array: TypeAlias = NDArray[Any]
 Path: TypeAlias = tuple[str, ...]

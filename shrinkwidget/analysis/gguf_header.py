@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 from ..errors import FileError, quoted
-from .estimate_and_file_size import impossible_shape
-from .safetensors_header import checked_path, file_identity, open_plain_file
+from .checkpoint_folders_headers_and_refused_formats import checked_path, file_identity, open_plain_file
+from .estimate_class_and_packed_file_header import impossible_shape
 
 MAGIC: Final = b"GGUF"
 _VERSIONS: Final = (2, 3)  # version 1 had 32-bit counts, and was in use for a few weeks of 2023

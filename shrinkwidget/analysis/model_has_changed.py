@@ -11,8 +11,8 @@ from typing import Any
 from torch import nn
 
 from ..errors import ShrinkError, quoted
-from .model_tensors_and_channel_axes import Source, dtype_name, open_model
-from .parallel_tensor_ops import checksum
+from .open_model_tensors_and_channel_axes import Source, dtype_name, open_model
+from .tensor_ops_threads_and_cpu_kernel import checksum
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -16,9 +16,8 @@ from torch import nn
 
 from ..argument_checks import public
 from ..errors import ModelError
-from .estimate_and_file_size import safetensors_bytes
-from .model_inputs_forward_pass_and_macs import ForwardProfile, preserve_rng_state, profile_forward
-from .model_tensors_and_channel_axes import (
+from .estimate_class_and_packed_file_header import safetensors_bytes
+from .open_model_tensors_and_channel_axes import (
     PYTORCH_NAME,
     Role,
     Source,
@@ -30,6 +29,7 @@ from .model_tensors_and_channel_axes import (
     leaf_of,
     open_model,
 )
+from .run_model_seeded_macs_and_memory import ForwardProfile, preserve_rng_state, profile_forward
 
 if TYPE_CHECKING:
     from .estimator_summary import EstimatorSummary

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from ..errors import FileError, ModelError, quoted
-from .estimate_and_file_size import FILE_DTYPES
+from .estimate_class_and_packed_file_header import FILE_DTYPES
 from .gguf_dequantization import DEQUANTIZE, PLAIN_TYPES, dequantized
 from .gguf_header import GGUFHeader, GGUFTensor, is_gguf, read_gguf_header
-from .model_tensors_and_channel_axes import (
+from .open_model_tensors_and_channel_axes import (
     ModelTensors,
     TensorEntry,
     dtype_name,
@@ -28,7 +28,7 @@ from .model_tensors_and_channel_axes import (
     quantization_parts,
     why_kept,
 )
-from .safetensors_checkpoint import read_bytes
+from .read_tensors_and_serialize_safetensors import read_bytes
 
 _FLOAT8: Final = (torch.float8_e4m3fn, torch.float8_e5m2)
 _NO_WEIGHTS: Final = ("input_", "output_", "k_", "v_", "q_")

@@ -10,10 +10,10 @@ from weakref import WeakKeyDictionary, ref
 import numpy as np
 
 from ..recipe_and_method_registry import Plan, Recipe
-from .estimate_and_file_size import zeros_dropped
-from .parallel_tensor_ops import NM_PATTERNS
+from .estimate_class_and_packed_file_header import zeros_dropped
 from .quantization_group_histograms import ATOM, BINS, HIGH, LOW, MIDDLE, Floats, bin_of
 from .sketch import LayerSketch, Magnitudes, block_count, bucket_edges, mean_square
+from .tensor_ops_threads_and_cpu_kernel import NM_PATTERNS
 
 _ABOUT: Final = 1e-6
 """Counts of a layer without some channels are no whole numbers: sums in another order differ by less than this."""

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..recipe_and_method_registry import Granularity
-from .parallel_tensor_ops import NM_PATTERNS, Groups, GroupSums, Runs, chunk_size, cpu_kernel, kernel_for
+from .tensor_ops_threads_and_cpu_kernel import NM_PATTERNS, Groups, GroupSums, Runs, chunk_size, cpu_kernel, kernel_for
 
 Floats = NDArray[np.float64]
 

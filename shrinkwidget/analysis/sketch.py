@@ -19,8 +19,8 @@ from torch import Tensor
 from ..argument_checks import public
 from ..errors import FileError, ModelError, layer_label, quoted, reason
 from ..recipe_and_method_registry import Granularity, Plan, Recipe, Statistics
-from .channel_families import Channels
-from .model_tensors_and_channel_axes import (
+from .channel_families_and_counts import Channels
+from .open_model_tensors_and_channel_axes import (
     ModelOverview,
     ModelTensors,
     Source,
@@ -36,7 +36,6 @@ from .model_tensors_and_channel_axes import (
     structure_length,
     where_float64_is,
 )
-from .parallel_tensor_ops import NM_PATTERNS, Groups, Zeros, chunk_size, count_zeros, each, kernel_for
 from .quantization_group_histograms import (
     CHUNK,
     GRANULARITIES,
@@ -48,7 +47,8 @@ from .quantization_group_histograms import (
     tensor_table,
     unit_groups,
 )
-from .safetensors_checkpoint import serialized
+from .read_tensors_and_serialize_safetensors import serialized
+from .tensor_ops_threads_and_cpu_kernel import NM_PATTERNS, Groups, Zeros, chunk_size, count_zeros, each, kernel_for
 
 _FORMAT: Final = "shrinkwidget-sketch"
 # of the tables and of what stands for a model in the header; the browser's `js/core/sketch-decoder.ts` asks for it too
@@ -318,7 +318,7 @@ def sketch(source: Source | ModelTensors, *, layout: Stated = None) -> Sketch:
     A checkpoint is a ``.safetensors`` file, the ``….safetensors.index.json`` of a sharded one, or a model's folder.
 
     This is ``sw.sketch`` without its `calibration`, which has to run the model and stands in
-    `evaluation/calibration_data.py`.
+    `evaluation/sketch_and_calibration_data.py`.
 
     Args:
         source: the model.

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.parametrize import is_parametrized
 
-from ..analysis.model_inputs_forward_pass_and_macs import (
+from ..analysis.open_model_tensors_and_channel_axes import FIRST, copied, layout_by_class
+from ..analysis.run_model_seeded_macs_and_memory import (
     Inputs,
     as_inputs,
     device_of,
@@ -23,7 +24,6 @@ from ..analysis.model_inputs_forward_pass_and_macs import (
     run,
     tensors_in,
 )
-from ..analysis.model_tensors_and_channel_axes import FIRST, copied, layout_by_class
 from ..argument_checks import public
 from ..errors import ModelError, a_type, reason
 from .module_graph import ModuleCalls, seen, traced

@@ -15,8 +15,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..analysis.channel_dependency_graph import Atoms, Trace, trace_channels
-from ..analysis.channel_families import ChannelFamily, Channels, ChannelSlice, FixedWidth, ProductMacs
-from ..analysis.model_inputs_forward_pass_and_macs import (
+from ..analysis.channel_families_and_counts import ChannelFamily, Channels, ChannelSlice, FixedWidth, ProductMacs
+from ..analysis.open_model_tensors_and_channel_axes import (
+    ModelTensors,
+    TensorEntry,
+    copied,
+    open_model,
+    structure_items,
+)
+from ..analysis.run_model_seeded_macs_and_memory import (
     as_inputs,
     device_of,
     moved,
@@ -26,7 +33,6 @@ from ..analysis.model_inputs_forward_pass_and_macs import (
     tensors_in,
     without_fused_recurrence,
 )
-from ..analysis.model_tensors_and_channel_axes import ModelTensors, TensorEntry, copied, open_model, structure_items
 from ..argument_checks import public
 from ..errors import DataError, MethodError, ModelError, ShrinkError, a_type, layer_label, quoted, reason
 from ..recipe_and_method_registry import Importance, Recipe, Statistics, doing

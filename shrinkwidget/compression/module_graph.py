@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.overrides import TorchFunctionMode
 
-from ..analysis.model_inputs_forward_pass_and_macs import Inputs, run, tensors_in
+from ..analysis.run_model_seeded_macs_and_memory import Inputs, run, tensors_in
 
 IsWhole: TypeAlias = Callable[[nn.Module], bool]
 """Tells the modules whose calls matter, and into which nobody looks."""

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from ..argument_checks import meant, public
 from ..errors import DataError, nearest, quoted
-from .font_digits import printed_digits
-from .network import DigitNet
+from .digit_net import DigitNet
+from .draw_printed_digits import printed_digits
 from .train_network import fit
 
 __all__ = ["DigitNet", "Split", "data", "few", "model", "pretrained", "printed_digits"]

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .network import DigitNet
+from .digit_net import DigitNet
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from . import WEIGHTS, data
-from .network import DigitNet
+from .digit_net import DigitNet
 from .train_network import fit
 
 log = logging.getLogger(__name__)

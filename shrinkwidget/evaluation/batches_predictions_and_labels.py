@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset
 
-from ..analysis.model_inputs_forward_pass_and_macs import (
+from ..analysis.run_model_seeded_macs_and_memory import (
     as_inputs,
     describe,
     eval_mode,

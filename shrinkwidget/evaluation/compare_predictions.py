@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..analysis.model_inputs_forward_pass_and_macs import describe, preserve_rng_state
+from ..analysis.run_model_seeded_macs_and_memory import describe, preserve_rng_state
 from ..argument_checks import public
 from ..errors import ArgumentError, DataError
 from .batches_predictions_and_labels import IGNORED, Batch, LabelRules, count, raw_batches

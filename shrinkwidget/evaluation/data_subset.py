@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
 
-from ..analysis.parallel_tensor_ops import never
+from ..analysis.tensor_ops_threads_and_cpu_kernel import never
 from ..errors import ArgumentError
 from .batches_predictions_and_labels import as_pair, count, own_loader, raw_batches, read_in_thread
 

@@ -15,9 +15,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..analysis.model_inputs_forward_pass_and_macs import RandomState, describe, device_of, preserve_rng_state, run
-from ..analysis.model_tensors_and_channel_axes import where_float64_is
-from ..analysis.parallel_tensor_ops import bytes_of, checksum_of_bytes, never
+from ..analysis.open_model_tensors_and_channel_axes import where_float64_is
+from ..analysis.run_model_seeded_macs_and_memory import (
+    RandomState,
+    describe,
+    device_of,
+    preserve_rng_state,
+    run,
+)
+from ..analysis.tensor_ops_threads_and_cpu_kernel import bytes_of, checksum_of_bytes, never
 from ..argument_checks import checked_fields, meant, public
 from ..errors import ArgumentError, Cancelled, DataError, ModelError, ShrinkError, a_type, nearest, quoted, reason
 from .batches_predictions_and_labels import (

@@ -9,9 +9,9 @@ from typing import Any, Final, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from ..analysis.model_inputs_forward_pass_and_macs import call, device_of, preserve_rng_state
-from ..analysis.model_tensors_and_channel_axes import copied
-from ..analysis.parallel_tensor_ops import never
+from ..analysis.open_model_tensors_and_channel_axes import copied
+from ..analysis.run_model_seeded_macs_and_memory import call, device_of, preserve_rng_state
+from ..analysis.tensor_ops_threads_and_cpu_kernel import never
 from ..errors import Cancelled, DataError, ModelError
 from .batches_predictions_and_labels import batch_named, prepared, raw_batches, refuse_not_finite
 from .data_subset import DataSubset, draw_subset

@@ -14,8 +14,8 @@ from typing import Any, ClassVar, Final, Generic, Literal, Protocol, Self, TypeA
 
 from tqdm import tqdm
 
-from ..analysis.model_inputs_forward_pass_and_macs import preserve_rng_state
-from ..analysis.parallel_tensor_ops import Watch, before_exit
+from ..analysis.run_model_seeded_macs_and_memory import preserve_rng_state
+from ..analysis.tensor_ops_threads_and_cpu_kernel import Watch, before_exit
 from ..errors import Cancelled, ShrinkError, reason
 from .batches_predictions_and_labels import wait_for_readers
 

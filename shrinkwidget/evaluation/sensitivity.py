@@ -8,18 +8,18 @@ from typing import Any, Final, Literal, TypeAlias, cast, overload
 
 from torch import nn
 
-from ..analysis.model_tensors_and_channel_axes import ModelTensors, copied, open_model, writer
-from ..analysis.parallel_tensor_ops import Watch, never
+from ..analysis.open_model_tensors_and_channel_axes import ModelTensors, copied, open_model, writer
 from ..analysis.sketch import Sketch, counted
+from ..analysis.tensor_ops_threads_and_cpu_kernel import Watch, never
 from ..argument_checks import plain, public
-from ..compression.encode_decode_and_pack import fit, on_grid, select_layers
+from ..compression.encode_layers_and_packed_model import fit, on_grid, select_layers
 from ..errors import ArgumentError, layer_label, nearest, quoted
 from ..recipe_and_method_registry import Recipe, checked_recipe, layer_matches
 from .batches_predictions_and_labels import LabelRules
-from .calibration_data import calibrated
 from .data_subset import DataSubset, checked_samples, draw_subset
 from .evaluate_and_metrics import CompressedLike, MetricLike, Score, resolve, scored, scores
 from .run_in_background import PATIENCE_SECONDS, GrowingRun, computed
+from .sketch_and_calibration_data import calibrated
 
 Kind: TypeAlias = Literal["sparsity", "bits"]
 

@@ -20,12 +20,12 @@ import torch
 from torch import Tensor
 from torch.export import ExportedProgram
 
-from ..compression.encode_decode_and_pack import EncodedTensor, TensorRecord
+from ..compression.encode_layers_and_packed_model import EncodedTensor, TensorRecord
 from ..errors import ArgumentError, ModelError, quoted, reason
+from .edit_xnnpack_graphs_in_pte_file import ALIGNMENT, Constant, PteFile
 from .exporter import Exporter, ExportJob, OpenedExport, Written, quiet, register_exporter
 from .layer_codes import layer_codes
-from .traced_model import traced
-from .xnnpack_graphs import ALIGNMENT, Constant, PteFile
+from .trace_with_dynamic_axes import traced
 
 _GROUP: Final = 32
 """Groups that share a scale are multiples of so many weights (XNNPACK's kernels of blocks)."""

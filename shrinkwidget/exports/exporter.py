@@ -20,7 +20,7 @@ from ..argument_checks import checked_fields, meant
 from ..errors import ArgumentError, MissingPackageError, nearest, quoted
 
 if TYPE_CHECKING:
-    from ..compression.encode_decode_and_pack import EncodedTensor, PackedModel, TensorRecord
+    from ..compression.encode_layers_and_packed_model import EncodedTensor, PackedModel, TensorRecord
     from ..evaluation.evaluate_and_metrics import Score
 
 Progress = Callable[[str, float], None]
@@ -116,7 +116,7 @@ class ExportJob:
 
     def coded(self) -> Iterator[tuple[TensorRecord, EncodedTensor]]:
         """Yield the record and the codes of every compressed tensor, in model order."""
-        from ..compression.encode_decode_and_pack import EncodedTensor
+        from ..compression.encode_layers_and_packed_model import EncodedTensor
 
         for record, item in self.packed.items():
             if isinstance(item, EncodedTensor):

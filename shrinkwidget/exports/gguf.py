@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..compression.encode_decode_and_pack import EncodedTensor, TensorRecord, decode, spread
+from ..compression.encode_layers_and_packed_model import EncodedTensor, TensorRecord, decode, spread
 from ..errors import ArgumentError, ModelError, quoted
-from ..files.encodings import Bytes, raw_bytes
+from ..files.plain_and_entropy_encodings import Bytes, raw_bytes
 from .exporter import Exporter, ExportJob, OpenedExport, Written, register_exporter
 from .layer_codes import layer_codes
 

@@ -7,7 +7,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..compression.encode_decode_and_pack import EncodedTensor, Groups, TensorRecord, dense_codes, spread, zero_codes
+from ..compression.encode_layers_and_packed_model import (
+    EncodedTensor,
+    Groups,
+    TensorRecord,
+    dense_codes,
+    spread,
+    zero_codes,
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

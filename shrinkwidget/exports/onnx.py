@@ -21,12 +21,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..compression.encode_decode_and_pack import UNIT, EncodedTensor, TensorRecord
+from ..compression.encode_layers_and_packed_model import UNIT, EncodedTensor, TensorRecord
 from ..errors import ArgumentError, ModelError, quoted, reason
-from ..files.encodings import Bytes, pack_codes, raw_bytes
+from ..files.plain_and_entropy_encodings import Bytes, pack_codes, raw_bytes
 from .exporter import Exporter, ExportJob, OpenedExport, Written, quiet, register_exporter
 from .layer_codes import LayerCodes, is_dense, layer_codes
-from .traced_model import Traced, traced
+from .trace_with_dynamic_axes import Traced, traced
 
 DOMAIN: Final = "shrinkwidget"
 OPSET: Final = 21
@@ -523,7 +523,7 @@ def _natural(record: TensorRecord) -> bool:
 
 def dense_floats(encoded: EncodedTensor) -> Tensor:
     """Return 16- or 32-bit weights row by row, pruned ones zero."""
-    from ..compression.encode_decode_and_pack import spread
+    from ..compression.encode_layers_and_packed_model import spread
 
     return spread(encoded, encoded.codes)
 

@@ -17,12 +17,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..compression.encode_decode_and_pack import EncodedTensor, TensorRecord, spread
+from ..compression.encode_layers_and_packed_model import EncodedTensor, TensorRecord, spread
 from ..errors import ModelError, quoted, reason
-from ..files.encodings import pack_codes, raw_bytes
+from ..files.plain_and_entropy_encodings import pack_codes, raw_bytes
 from .exporter import Exporter, ExportJob, OpenedExport, Written, quiet, register_exporter
 from .layer_codes import layer_codes
-from .traced_model import traced_with_weights_as_inputs
+from .trace_with_dynamic_axes import traced_with_weights_as_inputs
 
 EXACT: Final = {"DYNAMIC_QUANTIZATION_GROUP_SIZE": "0", "INFERENCE_PRECISION_HINT": "f32"}
 """Options of the CPU plugin under which it computes with the weights and the activations that the graph says."""

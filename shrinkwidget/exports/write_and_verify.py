@@ -18,10 +18,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from ..analysis.model_inputs_forward_pass_and_macs import as_inputs, eval_mode, moved, preserve_rng_state, run
-from ..analysis.model_tensors_and_channel_axes import copied, fill
-from ..analysis.parallel_tensor_ops import never
-from ..compression.encode_decode_and_pack import PackedModel
+from ..analysis.open_model_tensors_and_channel_axes import copied, fill
+from ..analysis.run_model_seeded_macs_and_memory import as_inputs, eval_mode, moved, preserve_rng_state, run
+from ..analysis.tensor_ops_threads_and_cpu_kernel import never
+from ..compression.encode_layers_and_packed_model import PackedModel
 from ..errors import ArgumentError, Cancelled, DataError, ModelError, quoted
 from ..evaluation.batches_predictions_and_labels import LabelRules, first_example, prepared, raw_batches
 from ..evaluation.data_subset import DataSubset, draw_subset

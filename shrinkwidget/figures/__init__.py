@@ -22,7 +22,7 @@ from .size_figure import size
 from .summary_figure import summary
 from .tradeoff_figure import tradeoff
 from .training_figure import training
-from .transfer_figure import transfer
+from .transfer_by_examples_figure import transfer
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

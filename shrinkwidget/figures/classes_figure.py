@@ -15,9 +15,9 @@ from .canvas import ACCURACY, FAINT, INK, LINE, MUTED, OUTLINE, PAPER, Canvas
 from .figure_base_and_registry import Area, Chart, drawn, figure_kind
 from .figure_tables import Table
 from .fit_and_place_labels import thin
-from .formatting import interval_text, percent_digit_text, tick_text, value_text
+from .numbers_and_recipes_as_text import interval_text, percent_digit_text, tick_text, value_text
 from .page_size_and_style import Page, PageOptions
-from .ticks import linear_ticks
+from .ticks_and_size_marks import linear_ticks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -14,8 +14,8 @@ from .canvas import FAINT, GRID, INK, KEPT, LINE, MUTED, OUTLINE, Canvas
 from .figure_base_and_registry import Area, Chart, drawn, figure_kind
 from .figure_tables import Table
 from .fit_and_place_labels import thin
-from .formatting import bytes_text, bytes_tick_text, estimated_text
 from .legend import LEGEND_LINE, draw_legend, legend_height
+from .numbers_and_recipes_as_text import bytes_text, bytes_tick_text, estimated_text
 from .page_size_and_style import Page, PageOptions
 
 if TYPE_CHECKING:

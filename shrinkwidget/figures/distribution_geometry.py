@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 
 from ..analysis.chart_distribution import effective, levels, original, survivors
-from ..analysis.estimate_and_file_size import LayerEstimate
+from ..analysis.estimate_class_and_packed_file_header import LayerEstimate
 from ..analysis.pruning_estimate import PruningOutcome
 from ..analysis.quantization_group_histograms import Floats
 from ..analysis.sketch import LayerSketch

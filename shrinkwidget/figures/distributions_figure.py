@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Unpack
 
 import numpy as np
 
-from ..analysis.estimate_and_file_size import Estimate
+from ..analysis.estimate_class_and_packed_file_header import Estimate
 from ..analysis.quantization_group_histograms import Floats
 from ..argument_checks import meant
 from ..errors import FigureError, quoted
@@ -20,12 +20,12 @@ from .distribution_geometry import DistributionPlot, shared_span
 from .figure_base_and_registry import Area, Chart, drawn, model_figure_kind
 from .figure_tables import Table
 from .fit_and_place_labels import thin
-from .formatting import bytes_text, estimated_decibels_text, estimated_text, share_text, weight_text
 from .legend import LEGEND_LINE, draw_legend, legend_height
 from .model_figure_inputs import ModelFigureOptions, ModelLike, Subject, page_options, subject_of
+from .numbers_and_recipes_as_text import bytes_text, estimated_decibels_text, estimated_text, share_text, weight_text
 from .page_size_and_style import Page
 from .ridge_plot import TICKED, Frame, Row, draw_distributions, global_threshold, gone_word, layer_rows
-from .ticks import axis_ticks, mirrored_ticks
+from .ticks_and_size_marks import axis_ticks, mirrored_ticks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -155,7 +155,7 @@ def drawn(chart: Chart, ax: Any, options: Mapping[str, Any]) -> Figure:
 
 
 def _new_figure(chart: Chart, page: Page) -> Figure:
-    from .drawn_figure import DrawnFigure
+    from .figure_shown_in_notebooks import DrawnFigure
 
     above = TITLE if page.title else 0.0
     height, least = page.pixels_high(chart.height(page) + above), chart.least(page) + above

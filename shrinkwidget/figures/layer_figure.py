@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Unpack
 
 import numpy as np
 
-from ..analysis.estimate_and_file_size import Estimate
+from ..analysis.estimate_class_and_packed_file_header import Estimate
 from ..analysis.estimate_from_sketch import estimate as estimate_of
 from ..errors import FigureError, ShrinkError, nearest, quoted
 from ..recipe_and_method_registry import Recipe
@@ -16,7 +16,10 @@ from .canvas import FAINT, GRID, LINE, MUTED, Canvas
 from .distributions_figure import draw_key, key_words, layer_table
 from .figure_base_and_registry import Area, Chart, drawn, model_figure_kind
 from .figure_tables import Table
-from .formatting import (
+from .legend import LEGEND_LINE, legend_height
+from .line_chart import LineChart, line_chart, look_of, room_for
+from .model_figure_inputs import ModelFigureOptions, ModelLike, Subject, page_options, subject_of
+from .numbers_and_recipes_as_text import (
     bytes_text,
     decibels_text,
     estimated_decibels_text,
@@ -25,12 +28,9 @@ from .formatting import (
     share_text,
     weight_text,
 )
-from .legend import LEGEND_LINE, legend_height
-from .line_chart import LineChart, line_chart, look_of, room_for
-from .model_figure_inputs import ModelFigureOptions, ModelLike, Subject, page_options, subject_of
 from .page_size_and_style import Page
 from .ridge_plot import Frame, draw_distributions, gone_word, layer_rows
-from .ticks import axis_ticks, linear_ticks
+from .ticks_and_size_marks import axis_ticks, linear_ticks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

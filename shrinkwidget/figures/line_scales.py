@@ -1,6 +1,6 @@
 """Places the lines of a training: values over epochs, on axes that stay put while a line grows.
 
-The twin of ``js/charts/line-scales.ts``; ``tests/vectors/charts`` holds the two together.
+The twin of ``js/charts/line-scales-paths-and-domains.ts``; ``tests/vectors/charts`` holds the two together.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from .scatter_scales import SHARE_STARTS, Domain, Frame, padded
-from .ticks import linear_ticks, nice_below, whole_ticks
+from .scatter_scales_and_pareto_front import SHARE_STARTS, Domain, Frame, padded
+from .ticks_and_size_marks import linear_ticks, nice_below, whole_ticks
 
 Column = Sequence[float | None]
 Scored = tuple[float, float | None, float | None]

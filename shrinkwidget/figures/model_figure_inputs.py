@@ -10,15 +10,22 @@ from typing import Any, TypeAlias
 
 from torch import nn
 
-from ..analysis.estimate_and_file_size import Estimate
+from ..analysis.estimate_class_and_packed_file_header import Estimate
 from ..analysis.estimate_from_sketch import estimate as estimate_of
-from ..analysis.model_tensors_and_channel_axes import Source
+from ..analysis.open_model_tensors_and_channel_axes import Source
 from ..analysis.sketch import Sketch
 from ..analysis.sketch import sketch as sketch_of
 from ..errors import FigureError, nearest, quoted
 from ..evaluation.evaluate_and_metrics import model_checksum
 from ..recipe_and_method_registry import Recipe, RecipeFields, layer_matches, recipe_from
-from .formatting import bytes_text, compared_size_text, decibels_text, estimated_text, recipe_sentence, share_text
+from .numbers_and_recipes_as_text import (
+    bytes_text,
+    compared_size_text,
+    decibels_text,
+    estimated_text,
+    recipe_sentence,
+    share_text,
+)
 from .page_size_and_style import PageOptions
 from .ridge_plot import MOST_ROWS
 

@@ -11,7 +11,7 @@ from typing import Final
 
 import numpy as np
 
-from ..analysis.estimate_and_file_size import Estimate
+from ..analysis.estimate_class_and_packed_file_header import Estimate
 from ..analysis.quantization_group_histograms import Floats
 from ..analysis.sketch import Sketch, narrowed_to
 from .canvas import KEPT, MUTED, OUTLINE, WITHOUT_CHANNELS, Canvas

@@ -14,9 +14,9 @@ from .canvas import FAINT, INK, KEPT, LINE, MUTED, OUTLINE
 from .figure_base_and_registry import Area, Chart, drawn, figure_kind
 from .figure_tables import Table
 from .fit_and_place_labels import thin
-from .formatting import significant
+from .numbers_and_recipes_as_text import significant
 from .page_size_and_style import Page, PageOptions
-from .ticks import log_ticks
+from .ticks_and_size_marks import log_ticks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

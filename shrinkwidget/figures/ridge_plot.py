@@ -8,15 +8,15 @@ from typing import Final
 
 import numpy as np
 
-from ..analysis.estimate_and_file_size import Estimate, LayerEstimate
+from ..analysis.estimate_class_and_packed_file_header import Estimate, LayerEstimate
 from ..analysis.pruning_estimate import survivals
 from ..analysis.quantization_group_histograms import Floats
 from ..analysis.sketch import LayerSketch, Sketch, narrowed_to
 from ..recipe_and_method_registry import Plan
 from .canvas import FAINT, GRID, HATCH, INK, KEPT, LINE, MUTED, OUTLINE, PAPER, PRUNED, Canvas
 from .distribution_geometry import DistributionPlot, distribution_plot, shared_span
-from .formatting import bytes_text, estimated_text, share_text, weight_text
-from .ticks import axis_ticks
+from .numbers_and_recipes_as_text import bytes_text, estimated_text, share_text, weight_text
+from .ticks_and_size_marks import axis_ticks
 
 MOST_ROWS: Final = 24
 _TICK_GAP: Final = 2.5

@@ -14,11 +14,11 @@ from .canvas import INK, MASK, MUTED, PAPER
 from .figure_base_and_registry import Area, Chart, drawn, figure_kind
 from .figure_tables import Table
 from .fit_and_place_labels import thin
-from .formatting import direction_text, percent_text, tick_text, value_text
 from .line_chart import LOOKS, SMALL, LineChart, line_chart, named_lines, room_for, with_headroom, write_names
+from .numbers_and_recipes_as_text import direction_text, percent_text, tick_text, value_text
 from .page_size_and_style import Page, PageOptions
-from .scatter_scales import value_domain
-from .ticks import linear_ticks
+from .scatter_scales_and_pareto_front import value_domain
+from .ticks_and_size_marks import linear_ticks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -6,16 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
-from ..analysis.estimate_and_file_size import Estimate
+from ..analysis.estimate_class_and_packed_file_header import Estimate
 from ..recipe_and_method_registry import Recipe
 from .canvas import KEPT, MUTED, OUTLINE, PAPER
 from .distributions_figure import layer_table
 from .figure_base_and_registry import Area, Chart, drawn, model_figure_kind
 from .figure_tables import Table
-from .formatting import bytes_text, estimated_text
 from .legend import LEGEND_LINE, draw_legend, legend_height
 from .model_figure_inputs import ModelFigureOptions, ModelLike, Subject, page_options, subject_of
 from .model_silhouette import draw_silhouette
+from .numbers_and_recipes_as_text import bytes_text, estimated_text
 from .page_size_and_style import Page
 from .snapshot_size_score_history import fill_bar
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Unpack
 
 import numpy as np
 
-from ..analysis.estimate_and_file_size import Estimate
+from ..analysis.estimate_class_and_packed_file_header import Estimate
 from ..analysis.estimate_from_sketch import estimate as estimate_of
 from ..analysis.sketch import Sketch
 from ..argument_checks import meant
@@ -21,7 +21,10 @@ from .canvas import DENSE, INK, KEPT, MUTED, OUTLINE, Canvas
 from .figure_base_and_registry import Area, Chart, drawn, model_figure_kind
 from .figure_tables import Table
 from .fit_and_place_labels import thin
-from .formatting import (
+from .legend import LEGEND_LINE, draw_legend, legend_height
+from .line_chart import spread_apart
+from .model_figure_inputs import ModelFigureOptions, ModelLike, Subject, page_options, subject_of
+from .numbers_and_recipes_as_text import (
     bytes_text,
     compared_size_text,
     estimated_text,
@@ -30,9 +33,6 @@ from .formatting import (
     times_text,
     value_text,
 )
-from .legend import LEGEND_LINE, draw_legend, legend_height
-from .line_chart import spread_apart
-from .model_figure_inputs import ModelFigureOptions, ModelLike, Subject, page_options, subject_of
 from .page_size_and_style import Page
 from .snapshot_size_score_history import PARTS, SIZE_BARS, fill_bar, size_bars, size_legend
 

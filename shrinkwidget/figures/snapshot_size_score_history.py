@@ -10,12 +10,12 @@ from typing import Any, Final
 
 import numpy as np
 
-from ..analysis.estimate_and_file_size import Estimate
+from ..analysis.estimate_class_and_packed_file_header import Estimate
 from ..errors import layer_label
 from ..recipe_and_method_registry import Recipe
 from .canvas import ACCURACY, AS_IS, DENSE, FAINT, INK, KEPT, LENS, LINE, MASK, MUTED, PAPER, SCALES, Canvas, measure
 from .fit_and_place_labels import Box, place_label, wrap
-from .formatting import (
+from .numbers_and_recipes_as_text import (
     bytes_text,
     bytes_tick_text,
     compared_size_text,
@@ -31,8 +31,8 @@ from .formatting import (
     tick_text,
     value_text,
 )
-from .scatter_scales import Frame, Scales, byte_domain, pareto_front, value_domain
-from .ticks import size_marks
+from .scatter_scales_and_pareto_front import Frame, Scales, byte_domain, pareto_front, value_domain
+from .ticks_and_size_marks import size_marks
 
 Score = Mapping[str, Any]
 PLAIN: Final = "no retraining"
@@ -188,7 +188,7 @@ class ScorePanel:
     def _is_earned(self, value: float) -> bool:
         """Return whether a score deserves praise: something was done, and for all one can tell it does as well.
 
-        The page's rule (``isEarned`` of ``js/explorer/accuracy-panel.tsx``).
+        The page's rule (``isEarned`` of ``js/explorer/accuracy-panel-and-stats.tsx``).
         """
         score, baseline = self.score or {}, self.baseline or {}
         untouched = baseline.get("recipe") == self.recipe and score.get("provenance", PLAIN) == PLAIN

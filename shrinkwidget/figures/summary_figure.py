@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Unpack
 
-from ..analysis.estimate_and_file_size import Estimate
+from ..analysis.estimate_class_and_packed_file_header import Estimate
 from ..recipe_and_method_registry import Recipe
 from .canvas import INK, MUTED
 from .distributions_figure import Distributions, layer_table

@@ -12,7 +12,8 @@ from ..errors import FigureError, quoted
 from .figure_base_and_registry import Area, Chart, drawn, figure_kind
 from .figure_tables import Table
 from .fit_and_place_labels import Box, place_label
-from .formatting import (
+from .line_chart import LineChart, line_chart, look_of, named_lines, room_for, with_headroom, write_names
+from .numbers_and_recipes_as_text import (
     bytes_text,
     bytes_tick_text,
     decibels_text,
@@ -24,12 +25,11 @@ from .formatting import (
     times_text,
     value_text,
 )
-from .line_chart import LineChart, line_chart, look_of, named_lines, room_for, with_headroom, write_names
 from .page_size_and_style import Page, PageOptions
-from .results_as_series import Basis, Point, Results, read_results
-from .scatter_scales import Frame, Scales, byte_domain, pareto_front, value_domain
+from .result_series_and_seed_means import Basis, Point, Results, read_results
+from .scatter_scales_and_pareto_front import Frame, Scales, byte_domain, pareto_front, value_domain
 from .snapshot_size_score_history import PLAIN
-from .ticks import log_ticks
+from .ticks_and_size_marks import log_ticks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Unpack
 from ..argument_checks import meant
 from ..errors import FigureError, nearest, quoted
 from ..training.retrain_and_training_run import TrainingRun
-from ..transfer_learning.transfer_result import TransferResult
+from ..transfer_learning.transfer_result_and_training_cost import TransferResult
 from .canvas import LINE, MUTED
 from .figure_base_and_registry import Area, Chart, drawn, figure_kind, finite
 from .figure_tables import Table
-from .formatting import direction_text, significant, tick_text, value_text, weight_text
 from .line_chart import LineChart, Look, Named, line_chart, look_of, named_lines, room_for, write_names
 from .line_scales import LineScales, loss_domain, rate_domain, score_domain
-from .monitor_snapshot import curves, round_ends
+from .monitor_snapshot_png import curves, round_ends
+from .numbers_and_recipes_as_text import direction_text, significant, tick_text, value_text, weight_text
 from .page_size_and_style import Page, PageOptions
-from .scatter_scales import Frame
+from .scatter_scales_and_pareto_front import Frame
 from .snapshot_size_score_history import Metric
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@
 `PackedModel` or into a model.
 """
 
-from .packed_file_reader import read
-from .packed_file_writer import entropy_coded_bytes, file_parts, save
+from .read_packed_file_into_model import read
+from .write_packed_file import entropy_coded_bytes, file_parts, save
 
 __all__ = ["entropy_coded_bytes", "file_parts", "read", "save"]

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..analysis.estimator_summary import KERNEL, LINEAR, MLP
-from ..analysis.model_tensors_and_channel_axes import is_estimator, sklearn_class
+from ..analysis.open_model_tensors_and_channel_axes import is_estimator, sklearn_class
 from ..argument_checks import public
 from ..errors import DataError, MissingPackageError, ModelError, a_type, quoted
 

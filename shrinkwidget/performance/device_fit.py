@@ -17,10 +17,10 @@ from typing import Any, Final, TypeAlias, cast
 
 from torch import nn
 
-from ..analysis.estimate_and_file_size import Estimate, safetensors_bytes
-from ..analysis.model_inputs_forward_pass_and_macs import preserve_rng_state, profile_forward
+from ..analysis.estimate_class_and_packed_file_header import Estimate, safetensors_bytes
 from ..analysis.model_summary import STYLE, aligned, bytes_text, exactly, html_rows
-from ..analysis.model_tensors_and_channel_axes import Source, open_model
+from ..analysis.open_model_tensors_and_channel_axes import Source, open_model
+from ..analysis.run_model_seeded_macs_and_memory import preserve_rng_state, profile_forward
 from ..argument_checks import plain, public
 from ..compressed_model import CompressedModel
 from ..errors import ArgumentError, ModelError, a_type, quoted

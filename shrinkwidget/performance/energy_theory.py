@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from ..analysis.model_inputs_forward_pass_and_macs import preserve_rng_state, profile_forward
-from ..analysis.model_tensors_and_channel_axes import open_model
+from ..analysis.open_model_tensors_and_channel_axes import open_model
+from ..analysis.run_model_seeded_macs_and_memory import preserve_rng_state, profile_forward
 from ..argument_checks import public
 from ..errors import DataError
 from ..evaluation.evaluate_and_metrics import runnable

@@ -7,15 +7,15 @@ from dataclasses import asdict, dataclass
 from html import escape
 from typing import Any
 
-from ..analysis.model_inputs_forward_pass_and_macs import preserve_rng_state, profile_forward
 from ..analysis.model_summary import STYLE, bytes_text, html_rows
-from ..analysis.model_tensors_and_channel_axes import open_model
-from ..analysis.parallel_tensor_ops import never
+from ..analysis.open_model_tensors_and_channel_axes import open_model
+from ..analysis.run_model_seeded_macs_and_memory import preserve_rng_state, profile_forward
+from ..analysis.tensor_ops_threads_and_cpu_kernel import never
 from ..argument_checks import public
 from ..evaluation.evaluate_and_metrics import runnable
 from .race import Contestant, checked_contestants, made_ready, processor_name
+from .race_and_memory_worker import MemoryJob
 from .run_in_worker_process import run_job
-from .worker_program import MemoryJob
 
 _RUNS = 3
 

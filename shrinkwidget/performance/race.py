@@ -21,17 +21,17 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from ..analysis.model_inputs_forward_pass_and_macs import as_inputs, device_of, moved
 from ..analysis.model_summary import STYLE, fixed, html_rows
-from ..analysis.model_tensors_and_channel_axes import copied
-from ..analysis.parallel_tensor_ops import Watch, never
+from ..analysis.open_model_tensors_and_channel_axes import copied
+from ..analysis.run_model_seeded_macs_and_memory import as_inputs, device_of, moved
+from ..analysis.tensor_ops_threads_and_cpu_kernel import Watch, never
 from ..argument_checks import meant, plain, public
 from ..errors import ArgumentError, DataError, FileError, ModelError, ShrinkError, a_type, quoted, reason
 from ..evaluation.evaluate_and_metrics import CompressedLike, runnable
 from ..evaluation.run_in_background import BackgroundRun
+from .race_and_memory_worker import LEAST_ROUNDS, RaceJob, Source
 from .run_in_worker_process import NotImportable, pickled, run_job
 from .runtimes import RUNTIMES, Inputs
-from .worker_program import LEAST_ROUNDS, RaceJob, Source
 
 ROUNDS: Final = 200
 SECONDS: Final = 20.0

@@ -19,9 +19,9 @@ from typing import Any, Final
 
 from torch import nn
 
-from ..analysis.parallel_tensor_ops import Watch, check
+from ..analysis.tensor_ops_threads_and_cpu_kernel import Watch, check
 from ..errors import DataError, ModelError, ShrinkError, reason
-from .worker_program import MemoryJob, RaceJob
+from .race_and_memory_worker import MemoryJob, RaceJob
 
 _POLL_SECONDS: Final = 0.1
 _TOLD: Final = 400
@@ -43,7 +43,7 @@ def run_job(job: RaceJob | MemoryJob, cancelled: Watch) -> Iterator[dict[str, An
     # "" in sys.path is the current folder, which -P (no unsafe path) leaves out in the child.
     path = os.pathsep.join(place or str(Path.cwd()) for place in sys.path)
     environment = os.environ | threads | {"PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
-    command = [sys.executable, "-P", "-m", "shrinkwidget.performance.worker_program", job.runtime]
+    command = [sys.executable, "-P", "-m", "shrinkwidget.performance.race_and_memory_worker", job.runtime]
     with tempfile.TemporaryFile() as said:
         process = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said)
         lines: queue.Queue[bytes | None] = queue.Queue()

@@ -80,7 +80,7 @@ class TorchRuntime(Runtime):
 
     def arrays(self, outputs: Any) -> list[Array]:
         """Return what a run gave as arrays."""
-        from ..analysis.model_inputs_forward_pass_and_macs import tensors_in
+        from ..analysis.run_model_seeded_macs_and_memory import tensors_in
 
         # through float32: numpy has no bfloat16
         return [t.detach().float().numpy() if t.is_floating_point() else t.numpy() for t in tensors_in(outputs)]

@@ -17,7 +17,13 @@ from typing import Any, Final, TypeAlias, cast
 
 import numpy as np
 
-from ..analysis.estimate_and_file_size import Ints, count_width, escaped_bytes, headers_bytes, uncompressed_bytes
+from ..analysis.estimate_class_and_packed_file_header import (
+    Ints,
+    count_width,
+    escaped_bytes,
+    headers_bytes,
+    uncompressed_bytes,
+)
 from ..analysis.estimate_from_sketch import narrowed
 from ..analysis.sketch import LayerSketch, Sketch
 from ..errors import ArgumentError

@@ -10,7 +10,7 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from ..analysis.estimate_and_file_size import Ints, code_and_mask_bytes, scale_bytes
+from ..analysis.estimate_class_and_packed_file_header import Ints, code_and_mask_bytes, scale_bytes
 from ..analysis.pruning_estimate import NO_CUT
 from ..analysis.quantization_estimate import rounding_noise
 from ..analysis.sketch import LayerSketch

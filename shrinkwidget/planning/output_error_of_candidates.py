@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..analysis.estimate_and_file_size import Estimate
-from ..analysis.model_inputs_forward_pass_and_macs import call, device_of, eval_mode
-from ..analysis.model_tensors_and_channel_axes import copied, writer
-from ..analysis.parallel_tensor_ops import Watch, never
+from ..analysis.estimate_class_and_packed_file_header import Estimate
+from ..analysis.open_model_tensors_and_channel_axes import copied, writer
+from ..analysis.run_model_seeded_macs_and_memory import call, device_of, eval_mode
 from ..analysis.sketch import Sketch
+from ..analysis.tensor_ops_threads_and_cpu_kernel import Watch, never
 from ..compressed_model import CompressedModel, compress
 from ..errors import Cancelled, DataError
 from ..evaluation.batches_predictions_and_labels import (

@@ -8,20 +8,20 @@ from typing import Any, Literal, cast, overload
 
 from torch import nn
 
-from ..analysis.model_tensors_and_channel_axes import Source, Stated, copied
-from ..analysis.parallel_tensor_ops import Watch, never
+from ..analysis.open_model_tensors_and_channel_axes import Source, Stated, copied
 from ..analysis.sketch import Sketch
+from ..analysis.tensor_ops_threads_and_cpu_kernel import Watch, never
 from ..argument_checks import public
 from ..errors import ArgumentError, Cancelled, ModelError, RecipeError, a_type, quoted
 from ..evaluation.evaluate_and_metrics import MetricLike
 from ..evaluation.run_in_background import PATIENCE_SECONDS, GrowingRun, computed
 from ..recipe_and_method_registry import Granularity, Quantizer, Recipe, checked_recipe
 from .bit_allocation import choices_of
+from .budget_plan_and_reasons import BudgetPlan
 from .budgets import Budget, parse_budgets
 from .layer_options import BITS, SPARSITIES, Choices
 from .output_error_of_candidates import EXAMPLES, OutputJudge
-from .plan_result import BudgetPlan
-from .planner import WIDTHS, Planner
+from .planner_and_candidate_recipes import WIDTHS, Planner
 
 
 class PlanRun(GrowingRun[BudgetPlan]):

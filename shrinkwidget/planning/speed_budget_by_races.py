@@ -15,8 +15,8 @@ from typing import Final, cast
 
 from torch import nn
 
-from ..analysis.channel_families import Channels
-from ..analysis.parallel_tensor_ops import Watch, check
+from ..analysis.channel_families_and_counts import Channels
+from ..analysis.tensor_ops_threads_and_cpu_kernel import Watch, check
 from ..compressed_model import compress
 from ..errors import ArgumentError, quoted
 from ..performance.race import Race, Ratio, race

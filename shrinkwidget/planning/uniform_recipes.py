@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from ..analysis.estimate_and_file_size import assembled, layer_bytes, layer_estimate
+from ..analysis.estimate_class_and_packed_file_header import assembled, layer_bytes, layer_estimate
 from ..analysis.estimate_from_sketch import narrowed
 from ..analysis.pruning_estimate import survivals
 from ..analysis.sketch import Sketch

@@ -19,8 +19,8 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from ..analysis.model_tensors_and_channel_axes import rounded
-from ..compression.encode_decode_and_pack import EncodedTensor, LayerWeights, Levels, encoded_as, fit
+from ..analysis.open_model_tensors_and_channel_axes import rounded
+from ..compression.encode_layers_and_packed_model import EncodedTensor, LayerWeights, Levels, encoded_as, fit
 
 _BLOCK: Final = 128
 """Columns whose errors are passed on one by one; to the columns after them they go in one product (GPTQ, section 3)."""

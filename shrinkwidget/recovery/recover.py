@@ -13,14 +13,14 @@ from typing import Final, Literal, TypeAlias, Unpack, overload
 import torch
 from torch import Tensor, nn
 
-from ..analysis.estimate_and_file_size import safetensors_bytes
-from ..analysis.model_inputs_forward_pass_and_macs import RandomState, profile_forward
-from ..analysis.model_tensors_and_channel_axes import copied, open_model, writer
-from ..analysis.parallel_tensor_ops import Watch, never
+from ..analysis.estimate_class_and_packed_file_header import safetensors_bytes
+from ..analysis.open_model_tensors_and_channel_axes import copied, open_model, writer
+from ..analysis.run_model_seeded_macs_and_memory import RandomState, profile_forward
 from ..analysis.sketch import Sketch, counted
+from ..analysis.tensor_ops_threads_and_cpu_kernel import Watch, never
 from ..argument_checks import public
 from ..compressed_model import CompressedModel, compress, compress_with_codes, narrowed_widths
-from ..compression.encode_decode_and_pack import (
+from ..compression.encode_layers_and_packed_model import (
     EncodedTensor,
     SelectedLayer,
     decode,
@@ -29,7 +29,6 @@ from ..compression.encode_decode_and_pack import (
 )
 from ..compression.find_and_prune_channels import narrower
 from ..errors import Cancelled, ModelError, ShrinkError, TrainingError, a_type, layer_label
-from ..evaluation.calibration_data import Calibration, CalibrationRun, calibrated
 from ..evaluation.data_subset import DataSubset
 from ..evaluation.recalibrate_batchnorm import (
     EXAMPLES,
@@ -39,8 +38,9 @@ from ..evaluation.recalibrate_batchnorm import (
     unlabelled_examples,
     why_not_recalibrated,
 )
+from ..evaluation.sketch_and_calibration_data import Calibration, CalibrationRun, calibrated
 from ..recipe_and_method_registry import Recipe, RecipeFields, every_setting, recipe_from
-from ..training.methods_options_and_progress import (
+from ..training.methods_schedule_options_and_progress import (
     Progress,
     TrainingLog,
     TrainingOptions,

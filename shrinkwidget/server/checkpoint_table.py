@@ -15,9 +15,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, TypeGuard
 
-from ..analysis.estimate_and_file_size import ENTROPY, FILE_DTYPES, FORMAT, unfold_structure
+from ..analysis.checkpoint_folders_headers_and_refused_formats import (
+    DTYPE_BITS,
+    CheckpointHeaders,
+    SafetensorsHeader,
+    read_checkpoint_headers,
+)
+from ..analysis.estimate_class_and_packed_file_header import ENTROPY, FILE_DTYPES, FORMAT, unfold_structure
 from ..analysis.gguf_header import GGUFArray, is_gguf, read_gguf_header
-from ..analysis.safetensors_header import DTYPE_BITS, CheckpointHeaders, SafetensorsHeader, read_checkpoint_headers
 from ..errors import FileError, quoted
 
 _MAX_MEMORY: Final = 4 * 2**30  # a header of 100 MB, the most that is read, takes up to some 2 GB as objects of Python

@@ -14,8 +14,8 @@ from .. import strict_json
 from ..errors import FileError, a_type, quoted
 from ..evaluation.evaluate_and_metrics import METRICS, Score
 from ..files.atomic_write import to_disk
-from ..training.checkpoint import described, digest, fingerprint
-from .sweep_point import SweepJob, SweepPoint, Task
+from ..training.checkpoint_and_fingerprint import described, digest, fingerprint
+from .run_sweep_point import SweepJob, SweepPoint, Task
 
 if sys.platform != "win32":
     import fcntl

@@ -20,7 +20,9 @@ from torch import nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from ..analysis.dask_workers import (
+from ..analysis.estimate_class_and_packed_file_header import safetensors_bytes
+from ..analysis.open_model_tensors_and_channel_axes import copied, open_model
+from ..analysis.run_items_on_dask_workers import (
     SchedulerLost,
     Shared,
     WorkerDied,
@@ -28,16 +30,14 @@ from ..analysis.dask_workers import (
     each_on_workers,
     require_dask,
 )
-from ..analysis.estimate_and_file_size import safetensors_bytes
-from ..analysis.model_inputs_forward_pass_and_macs import (
+from ..analysis.run_model_seeded_macs_and_memory import (
     alone_in_memory,
     device_of,
     fork_rng,
     moved,
     spare_normal_kept,
 )
-from ..analysis.model_tensors_and_channel_axes import copied, open_model
-from ..analysis.parallel_tensor_ops import Watch, check, never, single_threaded, usable_cores
+from ..analysis.tensor_ops_threads_and_cpu_kernel import Watch, check, never, single_threaded, usable_cores
 from ..argument_checks import meant, plain, public
 from ..compressed_model import CompressedModel
 from ..errors import ArgumentError, MethodError, ModelError, TrainingError, a_type, quoted
@@ -48,7 +48,7 @@ from ..evaluation.recalibrate_batchnorm import unlabelled
 from ..evaluation.run_in_background import PATIENCE_SECONDS, GrowingRun
 from ..recipe_and_method_registry import Kind, Recipe, recipe_from, register
 from ..recovery.recover import checked_methods
-from ..training.methods_options_and_progress import (
+from ..training.methods_schedule_options_and_progress import (
     METHODS,
     GradualPruning,
     Method,
@@ -59,7 +59,7 @@ from ..training.methods_options_and_progress import (
     options_from,
 )
 from .results_file import ResultsFile
-from .sweep_point import RECOVER, SweepJob, SweepPoint, Task, failed_point, run_point
+from .run_sweep_point import RECOVER, SweepJob, SweepPoint, Task, failed_point, run_point
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -67,7 +67,7 @@ if TYPE_CHECKING:
 
 # An endless iterable, such as draws from a distribution, is noticed at this many recipes; nobody means more.
 _MOST_POINTS: Final = 10_000
-# as `parallel_tensor_ops.each` has it: beyond four, threads wait for Python's lock and for memory
+# as `tensor_ops_threads_and_cpu_kernel.each` has it: beyond four, threads wait for Python's lock and for memory
 _THREADS: Final = 4
 _LOOK_SECONDS: Final = 0.1  # how long Stop may go unnoticed
 _ROWS: Final = 24

@@ -14,13 +14,13 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
-from ..analysis.model_tensors_and_channel_axes import copied, fill, open_model
+from ..analysis.open_model_tensors_and_channel_axes import copied, fill, open_model
 from ..argument_checks import public
 from ..compressed_model import CompressedModel, compress_trained
 from ..errors import ModelError, TrainingError, a_type
-from .methods_options_and_progress import quantizes
+from .methods_schedule_options_and_progress import quantizes
 from .retrain_and_training_run import lock_model, unlock_model
-from .training_loop_and_weight_constraints import WeightConstraints, masks_of
+from .training_loop_losses_and_weight_constraints import WeightConstraints, masks_of
 
 
 @public()

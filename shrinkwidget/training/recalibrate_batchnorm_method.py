@@ -6,14 +6,14 @@ from collections.abc import Generator
 from dataclasses import replace
 from itertools import islice
 
-from ..analysis.model_tensors_and_channel_axes import copied
-from ..analysis.parallel_tensor_ops import Watch, never
+from ..analysis.open_model_tensors_and_channel_axes import copied
+from ..analysis.tensor_ops_threads_and_cpu_kernel import Watch, never
 from ..compressed_model import CompressedModel, compress
 from ..errors import Cancelled, DataError, ModelError
 from ..evaluation.batches_predictions_and_labels import read_in_thread
 from ..evaluation.recalibrate_batchnorm import recalibration_steps, unlabelled, why_not_recalibrated
 from ..recipe_and_method_registry import Recipe
-from .methods_options_and_progress import Progress, RecalibrateBatchNorm, TrainingLog, TrainingSpec
+from .methods_schedule_options_and_progress import Progress, RecalibrateBatchNorm, TrainingLog, TrainingSpec
 
 
 class BatchNormRecalibration:

@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, Unpack, cast, 
 from torch import nn
 from tqdm import tqdm
 
-from ..analysis.parallel_tensor_ops import Watch, in_forked_children, never
+from ..analysis.tensor_ops_threads_and_cpu_kernel import Watch, in_forked_children, never
 from ..argument_checks import public
 from ..compressed_model import CompressedModel
 from ..errors import MethodError, ModelError, TrainingError, a_type
 from ..evaluation.evaluate_and_metrics import Score
 from ..evaluation.run_in_background import PATIENCE_SECONDS, BackgroundRun, Result
 from ..recipe_and_method_registry import Recipe, recipe_from
-from .methods_options_and_progress import (
+from .methods_schedule_options_and_progress import (
     METHODS,
     OF_METHOD,
     FineTune,
@@ -39,14 +39,14 @@ from .methods_options_and_progress import (
     options_from,
 )
 from .recalibrate_batchnorm_method import BatchNormRecalibration
-from .training_loop_and_weight_constraints import Trainer
+from .training_loop_losses_and_weight_constraints import Trainer
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from ..recovery.recover import RecoverySession, RecoverySpec
     from ..transfer_learning.transfer import TransferSession, TransferSpec
-from .methods_options_and_progress import ProgressLines, _check_gradual, iterative_recipes
+from .methods_schedule_options_and_progress import ProgressLines, _check_gradual, iterative_recipes
 
 _SPARSITY: Final = 0.9  # what `prune_and_retrain` arrives at where nothing is said
 

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..analysis.model_inputs_forward_pass_and_macs import device_of, fork_rng, preserve_rng_state, run
-from ..analysis.parallel_tensor_ops import Watch, never
+from ..analysis.run_model_seeded_macs_and_memory import device_of, fork_rng, preserve_rng_state, run
+from ..analysis.tensor_ops_threads_and_cpu_kernel import Watch, never
 from ..errors import Cancelled
 from ..evaluation.batches_predictions_and_labels import (
     Batch,
@@ -22,7 +22,7 @@ from ..evaluation.batches_predictions_and_labels import (
     raw_batches,
     read_in_thread,
 )
-from ..training.methods_options_and_progress import TrainingOptions
+from ..training.methods_schedule_options_and_progress import TrainingOptions
 
 
 @dataclass(slots=True)

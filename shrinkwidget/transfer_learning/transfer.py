@@ -15,21 +15,21 @@ from typing import Any, Final, Literal, Unpack, overload
 
 from torch import nn
 
-from ..analysis.model_inputs_forward_pass_and_macs import (
+from ..analysis.open_model_tensors_and_channel_axes import copied, fill, open_model
+from ..analysis.run_model_seeded_macs_and_memory import (
     EVALUATION,
     device_of,
     fork_rng,
     preserve_rng_state,
     spare_normal_kept,
 )
-from ..analysis.model_tensors_and_channel_axes import copied, fill, open_model
-from ..analysis.parallel_tensor_ops import Watch, never
+from ..analysis.tensor_ops_threads_and_cpu_kernel import Watch, never
 from ..argument_checks import public
 from ..compressed_model import CompressedModel, compress
 from ..errors import Cancelled, ShrinkError, TrainingError
 from ..evaluation.evaluate_and_metrics import scores
 from ..recipe_and_method_registry import Recipe
-from ..training.methods_options_and_progress import (
+from ..training.methods_schedule_options_and_progress import (
     OF_METHOD,
     BestWeights,
     Progress,
@@ -43,12 +43,11 @@ from ..training.methods_options_and_progress import (
     options_from,
 )
 from ..training.retrain_and_training_run import TrainingRun, run_displayed
-from ..training.training_loop_and_weight_constraints import Trainer
+from ..training.training_loop_losses_and_weight_constraints import Trainer
 from .frozen_features import frozen_features, head_is_last
-from .replace_classifier_head import TransferSetup, TransferTask, module_of, set_up_transfer
-from .sparse_transfer import packed, recipe_of_layer
-from .transfer_result import TrainingCost, TransferResult
-from .transfer_strategies import (
+from .masks_and_recipe_for_sparse_transfer import packed, recipe_of_layer
+from .transfer_result_and_training_cost import TrainingCost, TransferResult
+from .transfer_strategies_and_lora import (
     STRATEGIES,
     FromScratch,
     FullFineTune,
@@ -61,6 +60,7 @@ from .transfer_strategies import (
     default_schedule,
     merge_lora,
 )
+from .transfer_task_and_classifier_head import TransferSetup, TransferTask, module_of, set_up_transfer
 
 _ELSEWHERE: Final = {kind: f"strategy={kind.__name__}({{}}=…)" for kind in STRATEGIES.values()}
 

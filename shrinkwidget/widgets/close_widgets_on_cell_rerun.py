@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 from IPython.core.getipython import get_ipython
 
 if TYPE_CHECKING:
-    from .base_widget import BaseWidget
+    from .base_widget_and_snapshot import BaseWidget
 
     AnyHosted = TypeVar("AnyHosted", bound=BaseWidget)
 

@@ -20,9 +20,9 @@ from IPython.core.getipython import get_ipython
 from IPython.display import display
 from torch import nn
 
-from ..analysis.estimate_and_file_size import Estimate
-from ..analysis.parallel_tensor_ops import in_forked_children, never
+from ..analysis.estimate_class_and_packed_file_header import Estimate
 from ..analysis.sketch import Sketch
+from ..analysis.tensor_ops_threads_and_cpu_kernel import in_forked_children, never
 from ..argument_checks import meant, plain
 from ..compressed_model import CompressedModel
 from ..errors import (
@@ -41,17 +41,17 @@ from ..evaluation.evaluate_and_metrics import Score, model_checksum
 from ..evaluation.recalibrate_batchnorm import EXAMPLES
 from ..evaluation.sensitivity import Kind, Sensitivity, checked_amounts, layers_to_measure
 from ..exports import Exported
-from ..figures.formatting import recipe_sentence
+from ..figures.numbers_and_recipes_as_text import recipe_sentence
 from ..live_page import explorer_page, glossary_address, in_frame, write_page
 from ..performance.race import Race, RaceRun
 from ..planning.budgets import parse_budget
 from ..recipe_and_method_registry import Recipe, checked_recipe, schema
-from ..sweeps.sweep_point import SweepPoint
-from ..training.methods_options_and_progress import Method, Progress, check_whole
+from ..sweeps.run_sweep_point import SweepPoint
+from ..training.methods_schedule_options_and_progress import Method, Progress, check_whole
 from ..training.retrain_and_training_run import TrainingRun
-from .accuracy_by_class import by_class_dict
-from .base_widget import BaseWidget, alt_text, built, kernel_owned
+from .base_widget_and_snapshot import BaseWidget, alt_text, built, kernel_owned
 from .budget_frontier import BudgetFrontier
+from .by_class_json_and_thumbnails import by_class_dict
 from .explorer_backend import DENSE, CancelCheck, ExplorerSession, Stale
 from .export_button import export_targets, export_to, exported_dict
 from .figure_button import save_figure
@@ -1484,7 +1484,7 @@ class Explorer(BaseWidget):
         return self._session is not None
 
     def _snapshot(self) -> dict[str, Any]:
-        from ..figures.explorer_snapshot import describe, explorer_snapshot
+        from ..figures.explorer_snapshot_png import describe, explorer_snapshot
 
         if not self._open().is_sketched:  # the picture comes with the sketch, and nobody waits for it
             return {"image/png": _NO_PICTURE, "text/plain": f"the layers of {self._title} are being looked at"}

@@ -11,12 +11,11 @@ from typing import Any, Final, TypeAlias, cast
 
 from torch import nn
 
-from ..analysis.channel_families import Channels
-from ..analysis.estimate_and_file_size import Estimate
+from ..analysis.channel_families_and_counts import Channels
+from ..analysis.estimate_class_and_packed_file_header import Estimate
 from ..analysis.estimate_from_sketch import estimate
 from ..analysis.model_has_changed import ModelChecksum
-from ..analysis.model_inputs_forward_pass_and_macs import ForwardProfile, device_of, profile_forward
-from ..analysis.model_tensors_and_channel_axes import (
+from ..analysis.open_model_tensors_and_channel_axes import (
     ModelTensors,
     Source,
     Stated,
@@ -25,10 +24,11 @@ from ..analysis.model_tensors_and_channel_axes import (
     open_model,
     plans_of,
 )
-from ..analysis.parallel_tensor_ops import each, never
+from ..analysis.run_model_seeded_macs_and_memory import ForwardProfile, device_of, profile_forward
 from ..analysis.sketch import LayerSketch, Sketch, assembled, sketch_layer, without_layers
+from ..analysis.tensor_ops_threads_and_cpu_kernel import each, never
 from ..compressed_model import CompressedModel, NarrowedWidths, compress, without_channels
-from ..compression.encode_decode_and_pack import EncodedTensor, decoded_state, encode_layers, pack
+from ..compression.encode_layers_and_packed_model import EncodedTensor, decoded_state, encode_layers, pack
 from ..compression.find_and_prune_channels import channels
 from ..errors import Cancelled, DataError, ModelError, NoEstimateError, RecipeError, ShrinkError, a_type, sentence
 from ..evaluation.batches_predictions_and_labels import (
@@ -39,12 +39,12 @@ from ..evaluation.batches_predictions_and_labels import (
     read_in_thread,
     refuse_no_data,
 )
-from ..evaluation.calibration_data import calibrated
 from ..evaluation.compare_predictions import PredictionComparison, PredictionRecorder
 from ..evaluation.data_subset import DataSubset, draw_subset
 from ..evaluation.evaluate_and_metrics import MetricLike, Score, resolve, scores
 from ..evaluation.recalibrate_batchnorm import EXAMPLES, recalibrate, unlabelled_examples, why_not_recalibrated
 from ..evaluation.sensitivity import BITS, SPARSITIES, Kind, Sensitivity, sensitivity_steps
+from ..evaluation.sketch_and_calibration_data import calibrated
 from ..exports import Exported
 from ..exports.exporter import Progress
 from ..files import entropy_coded_bytes
@@ -52,9 +52,9 @@ from ..performance.race import RaceRun, race
 from ..recipe_and_method_registry import Importance, Recipe, kinds
 from ..recipe_and_method_registry import Kind as RecipeKind
 from ..recovery.recover import RecoverySession, RecoverySpec, checked_methods, same_examples
-from ..training.methods_options_and_progress import Method, TrainingOptions, TrainingSpec
+from ..training.methods_schedule_options_and_progress import Method, TrainingOptions, TrainingSpec
 from ..training.retrain_and_training_run import TrainingRun
-from .accuracy_by_class import IMAGES, by_class_dict, small_picture
+from .by_class_json_and_thumbnails import IMAGES, by_class_dict, small_picture
 from .keep_and_save import PLAIN
 
 CancelCheck = Callable[[], bool]

@@ -15,7 +15,7 @@ from ..figures import read
 from ..figures.figure_base_and_registry import our_settings
 from ..figures.figure_file import encoded
 from ..files.atomic_write import write_whole
-from .base_widget import BaseWidget
+from .base_widget_and_snapshot import BaseWidget
 from .keep_and_save import Exists
 
 if TYPE_CHECKING:

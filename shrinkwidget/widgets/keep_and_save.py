@@ -10,11 +10,11 @@ from typing import Any, Final
 
 from IPython.core.getipython import get_ipython
 
-from ..analysis.estimate_and_file_size import ENTROPY, FORMAT
-from ..analysis.safetensors_header import read_safetensors_header
+from ..analysis.checkpoint_folders_headers_and_refused_formats import read_safetensors_header
+from ..analysis.estimate_class_and_packed_file_header import ENTROPY, FORMAT
 from ..compressed_model import CompressedModel
 from ..errors import FileError, ShrinkError, a_type, quoted
-from ..figures.formatting import recipe_sentence
+from ..figures.numbers_and_recipes_as_text import recipe_sentence
 from ..files import file_parts
 from ..recipe_and_method_registry import Recipe
 

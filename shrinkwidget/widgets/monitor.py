@@ -11,11 +11,11 @@ from IPython.display import display
 from ..compressed_model import CompressedModel
 from ..errors import ShrinkError, TrainingError, a_type, quoted, sentence
 from ..evaluation.evaluate_and_metrics import Metric, resolve
-from ..figures.monitor_snapshot import curves, values_of
+from ..figures.monitor_snapshot_png import curves, values_of
 from ..live_page import glossary_address
-from ..training.methods_options_and_progress import FineTune, LearningRateRewinding, Method, Schedule
+from ..training.methods_schedule_options_and_progress import FineTune, LearningRateRewinding, Method, Schedule
 from ..training.retrain_and_training_run import TrainingRun
-from .base_widget import BaseWidget, built, kernel_owned
+from .base_widget_and_snapshot import BaseWidget, built, kernel_owned
 from .close_widgets_on_cell_rerun import replace_in_cell
 from .figure_button import save_figure
 from .keep_and_save import Exists, keep_in_notebook, keeps, save_to
@@ -177,7 +177,7 @@ class Monitor(BaseWidget):
         self._tell(_kept={"failed": True, "text": text, "again": None})
 
     def _snapshot(self) -> dict[str, Any]:
-        from ..figures.monitor_snapshot import describe_monitor, monitor_snapshot
+        from ..figures.monitor_snapshot_png import describe_monitor, monitor_snapshot
 
         names = ("title", "method", "metric", "progress", "curves", "points", "baseline", "state", "error", "offer")
         shown = {name: getattr(self, f"_{name}") for name in names}

@@ -11,7 +11,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
-from ..analysis.parallel_tensor_ops import before_exit
+from ..analysis.tensor_ops_threads_and_cpu_kernel import before_exit
 from ..errors import Cancelled
 from ..evaluation.batches_predictions_and_labels import wait_for_readers
 

@@ -16,7 +16,7 @@ from ..compressed_model import CompressedModel
 from ..errors import a_type
 from ..evaluation.evaluate_and_metrics import Score, evaluate
 from ..transfer_learning.transfer import transfer
-from ..transfer_learning.transfer_result import TransferResult
+from ..transfer_learning.transfer_result_and_training_cost import TransferResult
 from .exercises import Judgement, NoAnswer, as_number, as_tensor, exercise, within_target
 
 PRINTED: Final = 10_000

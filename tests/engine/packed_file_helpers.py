@@ -13,13 +13,13 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from shrinkwidget.analysis.estimate_and_file_size import SECTIONS, header_text
-from shrinkwidget.analysis.model_tensors_and_channel_axes import Source, open_model
-from shrinkwidget.analysis.parallel_tensor_ops import NM_PATTERNS
-from shrinkwidget.compression.encode_decode_and_pack import PackedModel, pack, quantize
-from shrinkwidget.compression.pruning_masks import keep_masks
+from shrinkwidget.analysis.estimate_class_and_packed_file_header import SECTIONS, header_text
+from shrinkwidget.analysis.open_model_tensors_and_channel_axes import Source, open_model
+from shrinkwidget.analysis.tensor_ops_threads_and_cpu_kernel import NM_PATTERNS
+from shrinkwidget.compression.encode_layers_and_packed_model import PackedModel, pack, quantize
+from shrinkwidget.compression.importance_scores_and_pruning_masks import keep_masks
 from shrinkwidget.files import save
-from shrinkwidget.files.packed_file_writer import file_crc
+from shrinkwidget.files.write_packed_file import file_crc
 from shrinkwidget.methods import Uniform
 from shrinkwidget.recipe_and_method_registry import Keep, Recipe
 

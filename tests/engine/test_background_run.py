@@ -18,7 +18,7 @@ from torch import Tensor
 from shrinkwidget.compressed_model import compress
 from shrinkwidget.errors import DataError, TrainingError
 from shrinkwidget.recipe_and_method_registry import Recipe
-from shrinkwidget.training.methods_options_and_progress import (
+from shrinkwidget.training.methods_schedule_options_and_progress import (
     FineTune,
     LearningRateRewinding,
     Schedule,
@@ -208,7 +208,7 @@ def test_stopped_before_it_began() -> None:
 def test_a_program_ends_while_a_run_is_under_way() -> None:
     code = """
 from shrinkwidget.training.retrain_and_training_run import retrain
-from shrinkwidget.training.methods_options_and_progress import FineTune
+from shrinkwidget.training.methods_schedule_options_and_progress import FineTune
 from tests.engine.training_helpers import mlp, points
 import time
 run = retrain(mlp(), points(), method=FineTune(100000), background=True)
@@ -222,7 +222,7 @@ print(run.state)
 def test_the_time_left_is_that_of_the_steps_since_the_first_for_those_to_come(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = SimpleNamespace(now=100.0)
     clock.perf_counter = lambda: clock.now
-    monkeypatch.setattr("shrinkwidget.training.methods_options_and_progress.time", clock)
+    monkeypatch.setattr("shrinkwidget.training.methods_schedule_options_and_progress.time", clock)
 
     def half_a_second(x: Tensor) -> Tensor:
         clock.now += 0.5 if clock.now > 100 else 20  # the first step allocates memory, or compiles

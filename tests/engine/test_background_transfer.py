@@ -12,9 +12,14 @@ import torch
 
 import shrinkwidget as sw
 from shrinkwidget.errors import ModelError, ShrinkError
-from shrinkwidget.training.methods_options_and_progress import Progress
+from shrinkwidget.training.methods_schedule_options_and_progress import Progress
 from shrinkwidget.training.retrain_and_training_run import TrainingRun
-from shrinkwidget.transfer_learning.transfer_strategies import FullFineTune, GradualUnfreezing, LinearProbe, LoRA
+from shrinkwidget.transfer_learning.transfer_strategies_and_lora import (
+    FullFineTune,
+    GradualUnfreezing,
+    LinearProbe,
+    LoRA,
+)
 
 from .packed_file_helpers import same
 

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from shrinkwidget.analysis import parallel_tensor_ops
-from shrinkwidget.analysis.parallel_tensor_ops import packed_bits, unpacked_bits
-from shrinkwidget.files import encodings as bit
-from shrinkwidget.files.encodings import Bytes
+from shrinkwidget.analysis import tensor_ops_threads_and_cpu_kernel
+from shrinkwidget.analysis.tensor_ops_threads_and_cpu_kernel import packed_bits, unpacked_bits
+from shrinkwidget.files import plain_and_entropy_encodings as bit
+from shrinkwidget.files.plain_and_entropy_encodings import Bytes
 
 WIDTHS = st.integers(1, 8)
 
@@ -69,7 +69,7 @@ def test_masks_come_back_as_bits_and_as_runs(mask: list[bool]) -> None:
 def test_bits_on_a_gpu_are_those_on_a_cpu(length: int, monkeypatch: pytest.MonkeyPatch) -> None:
     keep = torch.rand(length, generator=torch.Generator().manual_seed(length)) < 0.3
     packed = packed_bits(keep)
-    monkeypatch.setattr(parallel_tensor_ops, "_on_cpu", lambda _: False)
+    monkeypatch.setattr(tensor_ops_threads_and_cpu_kernel, "_on_cpu", lambda _: False)
     assert torch.equal(packed_bits(keep), packed)
     assert torch.equal(unpacked_bits(packed, length), keep)
 

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import shrinkwidget as sw
 from shrinkwidget.errors import DataError, MethodError, ModelError, RecipeError
-from shrinkwidget.evaluation.calibration_data import Calibration
+from shrinkwidget.evaluation.sketch_and_calibration_data import Calibration
 from shrinkwidget.methods import Taylor, Wanda
 
 from .packed_file_helpers import same_bits

@@ -15,13 +15,13 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import shrinkwidget as sw
-from shrinkwidget.analysis.estimate_and_file_size import fold_structure
-from shrinkwidget.analysis.model_tensors_and_channel_axes import Layout, layouts, open_model
+from shrinkwidget.analysis.estimate_class_and_packed_file_header import fold_structure
+from shrinkwidget.analysis.open_model_tensors_and_channel_axes import Layout, layouts, open_model
 from shrinkwidget.analysis.sketch import Sketch
 from shrinkwidget.errors import FileError, ModelError
-from shrinkwidget.files.packed_file_reader import read_records
+from shrinkwidget.files.read_packed_file_into_model import read_records
 from shrinkwidget.recipe_and_method_registry import Recipe
-from shrinkwidget.training.methods_options_and_progress import FineTune
+from shrinkwidget.training.methods_schedule_options_and_progress import FineTune
 
 RECIPES = {
     "2:4": Recipe(structure="2:4"),

@@ -15,15 +15,15 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import shrinkwidget as sw
-from benchmarks import channel_zoo as zoo
-from shrinkwidget.analysis.model_inputs_forward_pass_and_macs import tensors_in
-from shrinkwidget.analysis.model_tensors_and_channel_axes import open_model
+from benchmarks import channel_benchmark_networks as zoo
+from shrinkwidget.analysis.open_model_tensors_and_channel_axes import open_model
+from shrinkwidget.analysis.run_model_seeded_macs_and_memory import tensors_in
 from shrinkwidget.analysis.sketch import Sketch
 from shrinkwidget.compression.find_and_prune_channels import channel_scores, cuts_of, narrower
 from shrinkwidget.compression.narrow_modules import masked
-from shrinkwidget.evaluation.calibration_data import Calibration
-from shrinkwidget.figures.formatting import recipe_sentence
-from shrinkwidget.training.methods_options_and_progress import iterative_recipes
+from shrinkwidget.evaluation.sketch_and_calibration_data import Calibration
+from shrinkwidget.figures.numbers_and_recipes_as_text import recipe_sentence
+from shrinkwidget.training.methods_schedule_options_and_progress import iterative_recipes
 
 DIGIT = torch.rand(2, 1, 8, 8)
 

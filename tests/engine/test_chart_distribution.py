@@ -13,18 +13,18 @@ import torch
 from torch import nn
 
 from shrinkwidget.analysis.chart_distribution import effective, levels, original, survivors
-from shrinkwidget.analysis.estimate_and_file_size import LayerEstimate
+from shrinkwidget.analysis.estimate_class_and_packed_file_header import LayerEstimate
 from shrinkwidget.analysis.estimate_from_sketch import estimate
-from shrinkwidget.analysis.model_tensors_and_channel_axes import ModelTensors, open_model
+from shrinkwidget.analysis.open_model_tensors_and_channel_axes import ModelTensors, open_model
 from shrinkwidget.analysis.pruning_estimate import PruningOutcome, survivals
 from shrinkwidget.analysis.quantization_group_histograms import Floats
 from shrinkwidget.analysis.sketch import LayerSketch, Sketch, sketch
 from shrinkwidget.compressed_model import compress
-from shrinkwidget.compression.pruning_masks import keep_masks
+from shrinkwidget.compression.importance_scores_and_pruning_masks import keep_masks
 from shrinkwidget.recipe_and_method_registry import Plan, Recipe
 from tests.vectors.make import without_channels
 
-from .exact_helpers import effective as really
+from .exact_figures_helpers import effective as really
 
 VECTORS = Path(__file__).parents[1] / "vectors"
 BINS = 41

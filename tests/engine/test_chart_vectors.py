@@ -12,8 +12,8 @@ import pytest
 
 from shrinkwidget.analysis.sketch import Sketch
 from shrinkwidget.figures.line_scales import LineScales, rate_domain
-from shrinkwidget.figures.scatter_scales import Frame
-from shrinkwidget.figures.ticks import linear_ticks, log_ticks, size_marks
+from shrinkwidget.figures.scatter_scales_and_pareto_front import Frame
+from shrinkwidget.figures.ticks_and_size_marks import linear_ticks, log_ticks, size_marks
 from shrinkwidget.recipe_and_method_registry import Recipe
 from tests.vectors.chart_cases import charts
 from tests.vectors.make import drawn_rows

@@ -17,14 +17,14 @@ from torch.nn.utils import prune
 
 from shrinkwidget import demo
 from shrinkwidget.analysis.estimate_from_sketch import estimate
-from shrinkwidget.analysis.model_tensors_and_channel_axes import ModelTensors, copied_without, open_model
+from shrinkwidget.analysis.open_model_tensors_and_channel_axes import ModelTensors, copied_without, open_model
 from shrinkwidget.analysis.sketch import sketch
 from shrinkwidget.compressed_model import CompressedModel, compress, load
-from shrinkwidget.compression.encode_decode_and_pack import decoded_state, encode_layers
+from shrinkwidget.compression.encode_layers_and_packed_model import decoded_state, encode_layers
 from shrinkwidget.errors import FileError, ModelError, RecipeError
 from shrinkwidget.recipe_and_method_registry import Keep, Recipe
 
-from .exact_helpers import exact
+from .exact_figures_helpers import exact
 from .packed_file_helpers import Net, recipes, same, same_bits, state_dicts
 
 RECIPE = Recipe(sparsity=0.5, bits=4, uncompressed_bits=16)
@@ -387,7 +387,9 @@ def test_layers_taken_one_after_the_other_as_on_a_gpu_give_the_same(monkeypatch:
     expected, looked = compress(demo.model(), recipe), sketch(demo.model()).encode()
     started = threading.active_count()
     monkeypatch.setattr(ModelTensors, "on_gpu", True)
-    monkeypatch.setattr("shrinkwidget.analysis.parallel_tensor_ops.ThreadPoolExecutor", None)  # nobody may ask for it
+    monkeypatch.setattr(
+        "shrinkwidget.analysis.tensor_ops_threads_and_cpu_kernel.ThreadPoolExecutor", None
+    )  # nobody may ask for it
     found = compress(demo.model(), recipe)
     assert threading.active_count() <= started
     assert sketch(demo.model()).encode() == looked

@@ -15,9 +15,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import shrinkwidget as sw
-from shrinkwidget.analysis.safetensors_checkpoint import SafetensorsFile
-from shrinkwidget.compression import encode_decode_and_pack
-from shrinkwidget.compression.encode_decode_and_pack import encode_layer
+from shrinkwidget.analysis.read_tensors_and_serialize_safetensors import SafetensorsFile
+from shrinkwidget.compression import encode_layers_and_packed_model
+from shrinkwidget.compression.encode_layers_and_packed_model import encode_layer
 from shrinkwidget.errors import FileError, ModelError
 from shrinkwidget.recipe_and_method_registry import Recipe
 
@@ -103,7 +103,7 @@ def test_a_few_layers_are_in_memory_at_a_time(
         return done
 
     monkeypatch.setattr(SafetensorsFile, "read", reading)
-    monkeypatch.setattr(encode_decode_and_pack, "encode_layer", encoding)
+    monkeypatch.setattr(encode_layers_and_packed_model, "encode_layer", encoding)
     sw.compress(index, 0.5, bits=4, granularity=32, to=tmp_path / "small.safetensors")
     assert 1 <= most["weights"] <= 6  # one for each of at most four threads
     assert 1 <= most["codes"] <= 16
@@ -119,16 +119,16 @@ def test_what_is_interrupted_leaves_the_file_that_was_there(
     index, path, layers = sharded(tmp_path, 12, torch.float32), tmp_path / "small.safetensors", 0
     path.write_bytes(b"old")
     before = sorted(tmp_path.iterdir())
-    load = encode_decode_and_pack.SelectedLayer.weights
+    load = encode_layers_and_packed_model.SelectedLayer.weights
 
-    def failing(layer: encode_decode_and_pack.SelectedLayer) -> Any:
+    def failing(layer: encode_layers_and_packed_model.SelectedLayer) -> Any:
         nonlocal layers
         layers += 1
         if layers == 7:
             raise interrupt
         return load(layer)
 
-    monkeypatch.setattr(encode_decode_and_pack.SelectedLayer, "weights", failing)
+    monkeypatch.setattr(encode_layers_and_packed_model.SelectedLayer, "weights", failing)
     with pytest.raises(KeyboardInterrupt if interrupt is KeyboardInterrupt else FileError):
         sw.compress(index, 0.5, bits=4, to=path)
     assert layers >= 7

@@ -19,14 +19,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from shrinkwidget.analysis import parallel_tensor_ops
-from shrinkwidget.analysis.model_tensors_and_channel_axes import open_model
+from shrinkwidget.analysis import tensor_ops_threads_and_cpu_kernel
+from shrinkwidget.analysis.open_model_tensors_and_channel_axes import open_model
 from shrinkwidget.analysis.sketch import counted, sketch
-from shrinkwidget.compression.pruning_masks import keep_masks
+from shrinkwidget.compression.importance_scores_and_pruning_masks import keep_masks
 from shrinkwidget.errors import ModelError
 from shrinkwidget.recipe_and_method_registry import Recipe
 
-needs_kernel = pytest.mark.skipif(parallel_tensor_ops.cpu_kernel() is None, reason="the kernel is not built")
+needs_kernel = pytest.mark.skipif(
+    tensor_ops_threads_and_cpu_kernel.cpu_kernel() is None, reason="the kernel is not built"
+)
 
 DTYPES = [torch.float32, torch.float16, torch.bfloat16, torch.float64]
 ODD = [0.0, -0.0, 1e-40, -1e-45, 6e-8, 1.0, -1.0, 3e38, 1e-300]
@@ -38,7 +40,7 @@ def no_kernel() -> Iterator[None]:
     """Do without the kernel."""
     one, two = (
         f"shrinkwidget.analysis.{module}.cpu_kernel"
-        for module in ("parallel_tensor_ops", "quantization_group_histograms")
+        for module in ("tensor_ops_threads_and_cpu_kernel", "quantization_group_histograms")
     )
     with patch(one, lambda: None), patch(two, lambda: None):
         yield
@@ -82,7 +84,7 @@ def test_a_sketch_that_samples_is_the_same_to_the_bit(shape: tuple[int, ...], dt
 def test_every_float16_is_widened_as_torch_does() -> None:
     halves = torch.arange(2**16, dtype=torch.int32).to(torch.int16).view(torch.float16)
     finite = halves[halves.isfinite()].view(1, -1)
-    kernel = parallel_tensor_ops.kernel_for(finite)
+    kernel = tensor_ops_threads_and_cpu_kernel.kernel_for(finite)
     assert kernel is not None
     buckets, counts, groups = kernel.scan(finite)
     expected = np.bincount(finite.float().view(torch.int32).numpy().reshape(-1).view(np.uint32) >> 16, minlength=2**16)
@@ -122,12 +124,12 @@ def test_a_library_that_cannot_be_loaded_is_done_without_and_told_of_once(
     tensor = weights((20, 40), torch.float32, "normal", 0)
     with no_kernel():
         expected = sketch({"w": tensor}).encode()
-    parallel_tensor_ops.cpu_kernel.cache_clear()
+    tensor_ops_threads_and_cpu_kernel.cpu_kernel.cache_clear()
     try:
-        with patch.object(parallel_tensor_ops, "LIBRARY", broken), caplog.at_level(logging.WARNING):
+        with patch.object(tensor_ops_threads_and_cpu_kernel, "LIBRARY", broken), caplog.at_level(logging.WARNING):
             assert [sketch({"w": tensor}).encode() for _ in range(2)] == [expected] * 2
     finally:
-        parallel_tensor_ops.cpu_kernel.cache_clear()
+        tensor_ops_threads_and_cpu_kernel.cpu_kernel.cache_clear()
     assert [record.message.split(" (")[0] for record in caplog.records] == [
         "the compiled kernel of shrinkwidget cannot be used"
     ]
@@ -139,17 +141,17 @@ def test_a_library_of_other_sources_is_not_used(tmp_path: Path, caplog: pytest.L
     source = tmp_path / "other.c"
     source.write_text("long long cpu_kernel_version(void) { return 0; }\n")
     subprocess.run(["cc", "-shared", "-fPIC", "-o", other, source], check=True)
-    parallel_tensor_ops.cpu_kernel.cache_clear()
+    tensor_ops_threads_and_cpu_kernel.cpu_kernel.cache_clear()
     try:
-        with patch.object(parallel_tensor_ops, "LIBRARY", other), caplog.at_level(logging.WARNING):
-            assert parallel_tensor_ops.cpu_kernel() is None
+        with patch.object(tensor_ops_threads_and_cpu_kernel, "LIBRARY", other), caplog.at_level(logging.WARNING):
+            assert tensor_ops_threads_and_cpu_kernel.cpu_kernel() is None
     finally:
-        parallel_tensor_ops.cpu_kernel.cache_clear()
+        tensor_ops_threads_and_cpu_kernel.cpu_kernel.cache_clear()
     assert "version 0" in caplog.text
 
 
 def test_the_environment_switches_the_kernel_off() -> None:
-    code = "from shrinkwidget.analysis.parallel_tensor_ops import cpu_kernel; print(cpu_kernel())"
+    code = "from shrinkwidget.analysis.tensor_ops_threads_and_cpu_kernel import cpu_kernel; print(cpu_kernel())"
     env = os.environ | {"SHRINKWIDGET_KERNEL": "0"}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "None"
@@ -157,7 +159,7 @@ def test_the_environment_switches_the_kernel_off() -> None:
 
 @pytest.mark.skipif(os.name == "nt" or not shutil.which("cc"), reason="needs a C compiler")
 def test_the_kernel_compiles_without_a_warning_for_a_processor_of_any_kind(tmp_path: Path) -> None:
-    source = Path(parallel_tensor_ops.__file__).with_name("cpu_kernel.c")
+    source = Path(tensor_ops_threads_and_cpu_kernel.__file__).with_name("cpu_kernel.c")
     words = ["cc", "-O1", "-std=gnu11", "-Wall", "-Wextra", "-Werror", "-DPORTABLE", "-fPIC", "-shared", "-lm"]
     done = subprocess.run([*words, "-o", tmp_path / "kernel.so", source], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 import shrinkwidget as sw
-from shrinkwidget.analysis.parallel_tensor_ops import never
-from shrinkwidget.compression import encode_decode_and_pack, pruning_masks
+from shrinkwidget.analysis.tensor_ops_threads_and_cpu_kernel import never
+from shrinkwidget.compression import encode_layers_and_packed_model, importance_scores_and_pruning_masks
 from shrinkwidget.recipe_and_method_registry import Recipe
 from shrinkwidget.widgets.explorer_backend import ExplorerSession
 
@@ -30,8 +30,8 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
         monkeypatch.setattr(where, name, call)
 
     counting(Recipe, "_plan")
-    counting(pruning_masks, "prune_smallest")
-    counting(encode_decode_and_pack, "encode_layer")
+    counting(importance_scores_and_pruning_masks, "prune_smallest")
+    counting(encode_layers_and_packed_model, "encode_layer")
     return counted
 
 

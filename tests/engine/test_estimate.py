@@ -11,14 +11,14 @@ import pytest
 import torch
 
 import shrinkwidget as sw
-from shrinkwidget.analysis.estimate_and_file_size import Estimate
+from shrinkwidget.analysis.estimate_class_and_packed_file_header import Estimate
 from shrinkwidget.analysis.estimate_from_sketch import estimate
-from shrinkwidget.analysis.model_tensors_and_channel_axes import ModelTensors, open_model
+from shrinkwidget.analysis.open_model_tensors_and_channel_axes import ModelTensors, open_model
 from shrinkwidget.analysis.sketch import Sketch, sketch
 from shrinkwidget.errors import RecipeError
 from shrinkwidget.recipe_and_method_registry import Keep, Recipe
 
-from .exact_helpers import exact
+from .exact_figures_helpers import exact
 
 SPARSITIES = (0.0, 0.3, 0.5, 0.8, 0.9, 0.95)
 

@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from shrinkwidget.analysis.estimate_from_sketch import estimate
-from shrinkwidget.analysis.model_tensors_and_channel_axes import open_model
-from shrinkwidget.analysis.parallel_tensor_ops import NM_PATTERNS
+from shrinkwidget.analysis.open_model_tensors_and_channel_axes import open_model
 from shrinkwidget.analysis.sketch import Sketch, sketch
+from shrinkwidget.analysis.tensor_ops_threads_and_cpu_kernel import NM_PATTERNS
 from shrinkwidget.methods import Uniform
 from shrinkwidget.recipe_and_method_registry import BITS, Recipe
 
-from .exact_helpers import exact
+from .exact_figures_helpers import exact
 
 KINDS = ("normal", "binary", "ternary", "constant", "zero", "one large", "positive", "tiny", "huge")
 
@@ -122,7 +122,7 @@ def test_weights_next_to_the_top_of_their_dtype_stay_finite(dtype: torch.dtype, 
 
 
 def test_a_group_ten_million_times_smaller_than_the_largest_keeps_its_precision() -> None:
-    from .exact_helpers import effective
+    from .exact_figures_helpers import effective
 
     w = torch.randn(2, 256, generator=torch.Generator().manual_seed(0))
     w[1] *= 1e-7

@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 import shrinkwidget as sw
 from shrinkwidget import demo
-from shrinkwidget.analysis.model_inputs_forward_pass_and_macs import moved
+from shrinkwidget.analysis.run_model_seeded_macs_and_memory import moved
 from shrinkwidget.compressed_model import compress
 from shrinkwidget.errors import Cancelled, DataError, ModelError
 from shrinkwidget.evaluation.batches_predictions_and_labels import prepared

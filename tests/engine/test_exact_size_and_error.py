@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from shrinkwidget.analysis.estimate_from_sketch import estimate
-from shrinkwidget.analysis.model_tensors_and_channel_axes import ModelTensors, open_model
+from shrinkwidget.analysis.open_model_tensors_and_channel_axes import ModelTensors, open_model
 from shrinkwidget.analysis.sketch import Sketch, sketch
-from shrinkwidget.compression.encode_decode_and_pack import decode, encode_layers
+from shrinkwidget.compression.encode_layers_and_packed_model import decode, encode_layers
 from shrinkwidget.errors import Cancelled, ModelError
 from shrinkwidget.recipe_and_method_registry import Keep, Recipe
 
-from .exact_helpers import effective, exact
+from .exact_figures_helpers import effective, exact
 from .packed_file_helpers import recipes, same_bits, state_dicts
 
 RECIPES: list[dict[str, Any]] = [
@@ -136,7 +136,7 @@ def test_other_devices_follow_the_same_definitions(
     """The operations for devices numpy cannot reach, run here on the CPU, give the same bits."""
     weights, known = trained
     expected = [tensor for _, tensor in effective(weights, Recipe(**options), known)]
-    monkeypatch.setattr("shrinkwidget.analysis.parallel_tensor_ops._on_cpu", lambda _: False)
+    monkeypatch.setattr("shrinkwidget.analysis.tensor_ops_threads_and_cpu_kernel._on_cpu", lambda _: False)
     for (entry, tensor), before in zip(effective(weights, Recipe(**options), known), expected, strict=True):
         assert same_bits(tensor, before), entry.name
 

@@ -14,7 +14,7 @@ from shrinkwidget.errors import ArgumentError, DataError, ModelError
 
 pytest.importorskip("executorch")
 
-from shrinkwidget.exports.xnnpack_graphs import PteFile
+from shrinkwidget.exports.edit_xnnpack_graphs_in_pte_file import PteFile
 
 
 class EveryFilter(nn.Module):

@@ -20,7 +20,7 @@ from matplotlib.patches import PathPatch
 
 import shrinkwidget as sw
 from shrinkwidget.figures.canvas import ACCURACY, DENSE, GRID, KEPT, OUTLINE
-from shrinkwidget.figures.formatting import bytes_text, share_text, times_text, value_text, weight_text
+from shrinkwidget.figures.numbers_and_recipes_as_text import bytes_text, share_text, times_text, value_text, weight_text
 from shrinkwidget.figures.snapshot_size_score_history import PARTS
 
 RECIPE = sw.Recipe(sparsity=0.7, bits=3, granularity="tensor", layers={"stem": sw.Keep, "head": dict(bits=5)})

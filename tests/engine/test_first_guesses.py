@@ -22,8 +22,13 @@ import shrinkwidget as sw
 from shrinkwidget.argument_checks import plain, refuse_unknown
 from shrinkwidget.errors import folded
 from shrinkwidget.recipe_and_method_registry import RecipeFields, every_setting
-from shrinkwidget.training.methods_options_and_progress import METHODS, TrainingFields, TrainingOptions, TrainingSpec
-from shrinkwidget.transfer_learning.transfer_strategies import STRATEGIES
+from shrinkwidget.training.methods_schedule_options_and_progress import (
+    METHODS,
+    TrainingFields,
+    TrainingOptions,
+    TrainingSpec,
+)
+from shrinkwidget.transfer_learning.transfer_strategies_and_lora import STRATEGIES
 
 from .training_helpers import mlp, points
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from shrinkwidget.analysis.model_tensors_and_channel_axes import open_model
+from shrinkwidget.analysis.open_model_tensors_and_channel_axes import open_model
 from shrinkwidget.compression.batchnorm_folding import fold_batchnorm
 from shrinkwidget.errors import FileError, ModelError
 from shrinkwidget.files import read

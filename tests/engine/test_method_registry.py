@@ -16,7 +16,7 @@ from torch import Tensor
 import shrinkwidget as sw
 from shrinkwidget import recipe_and_method_registry as kinds
 from shrinkwidget.errors import FileError, MethodError, NoEstimateError, RecipeError
-from shrinkwidget.figures.formatting import recipe_label
+from shrinkwidget.figures.numbers_and_recipes_as_text import recipe_label
 from shrinkwidget.methods import (
     Choice,
     Importance,

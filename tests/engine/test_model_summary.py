@@ -22,9 +22,9 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from shrinkwidget import demo
-from shrinkwidget.analysis.estimate_and_file_size import safetensors_bytes
+from shrinkwidget.analysis.estimate_class_and_packed_file_header import safetensors_bytes
 from shrinkwidget.analysis.model_summary import ModelSummary, bytes_text, count_text, summary
-from shrinkwidget.analysis.model_tensors_and_channel_axes import open_model
+from shrinkwidget.analysis.open_model_tensors_and_channel_axes import open_model
 from shrinkwidget.errors import DataError, FileError, ModelError
 
 DTYPES = [

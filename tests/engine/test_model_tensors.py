@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from shrinkwidget.analysis.model_tensors_and_channel_axes import open_model
+from shrinkwidget.analysis.open_model_tensors_and_channel_axes import open_model
 from shrinkwidget.compressed_model import compress
 from shrinkwidget.errors import FileError, ModelError
 from shrinkwidget.recipe_and_method_registry import Recipe

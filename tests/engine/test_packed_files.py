@@ -13,8 +13,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from shrinkwidget.analysis.estimate_and_file_size import SECTIONS
-from shrinkwidget.compression.encode_decode_and_pack import PackedModel, dense_codes
+from shrinkwidget.analysis.estimate_class_and_packed_file_header import SECTIONS
+from shrinkwidget.compression.encode_layers_and_packed_model import PackedModel, dense_codes
 from shrinkwidget.files import entropy_coded_bytes, file_parts, read, save
 from shrinkwidget.recipe_and_method_registry import Keep, Recipe
 

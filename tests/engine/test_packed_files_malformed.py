@@ -23,10 +23,10 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import Tensor
 
-from shrinkwidget.compression.encode_decode_and_pack import PackedModel
+from shrinkwidget.compression.encode_layers_and_packed_model import PackedModel
 from shrinkwidget.errors import FileError
 from shrinkwidget.files import entropy_coded_bytes, file_parts, read, save
-from shrinkwidget.files.packed_file_writer import file_crc
+from shrinkwidget.files.write_packed_file import file_crc
 from shrinkwidget.recipe_and_method_registry import Keep, Recipe
 
 from .packed_file_helpers import Net, described, describing, packed, parts_of, rebuilt, same, state_dicts

@@ -13,14 +13,14 @@ from torch.nn.utils import parametrizations, parametrize, prune
 
 from shrinkwidget import demo
 from shrinkwidget.analysis.model_summary import summary
-from shrinkwidget.analysis.model_tensors_and_channel_axes import open_model
+from shrinkwidget.analysis.open_model_tensors_and_channel_axes import open_model
 from shrinkwidget.compressed_model import compress, load
 from shrinkwidget.errors import FileError
 from shrinkwidget.recipe_and_method_registry import Recipe
-from shrinkwidget.training.methods_options_and_progress import FineTune
+from shrinkwidget.training.methods_schedule_options_and_progress import FineTune
 from shrinkwidget.training.retrain_and_training_run import retrain
 from shrinkwidget.transfer_learning.transfer import transfer
-from shrinkwidget.transfer_learning.transfer_strategies import LinearProbe, LoRA
+from shrinkwidget.transfer_learning.transfer_strategies_and_lora import LinearProbe, LoRA
 
 from .packed_file_helpers import same_bits
 

@@ -29,7 +29,7 @@ from shrinkwidget.planning.output_error_of_candidates import OutputJudge
 from shrinkwidget.planning.uniform_recipes import uniform_recipes
 from shrinkwidget.results import BudgetPlan
 
-from ..counted_work import lines_run
+from ..count_work_not_time import lines_run
 
 RESNET20 = Path(__file__).parents[3] / "shared" / "data" / "resnet20-cifar10.safetensors"
 LOOK = sw.sketch(sw.demo.model())

@@ -9,7 +9,7 @@ import torch
 
 import shrinkwidget as sw
 from shrinkwidget import demo
-from shrinkwidget.demo.font_digits import _templates
+from shrinkwidget.demo.draw_printed_digits import _templates
 from shrinkwidget.errors import DataError
 
 

@@ -10,13 +10,13 @@ import pytest
 from torch import Tensor
 
 import shrinkwidget as sw
-from shrinkwidget.training.methods_options_and_progress import (
+from shrinkwidget.training.methods_schedule_options_and_progress import (
     FineTune,
     Progress,
     RecalibrateBatchNorm,
     duration,
 )
-from shrinkwidget.transfer_learning.transfer_strategies import GradualUnfreezing, LinearProbe
+from shrinkwidget.transfer_learning.transfer_strategies_and_lora import GradualUnfreezing, LinearProbe
 
 from .training_helpers import TEST, TRAIN, mlp, points, slowly
 
@@ -54,7 +54,7 @@ def test_rounds_are_counted_in_and_the_time_is_about_right(capfd: pytest.Capture
 def test_complete_epochs_are_told_now_and_then_and_none_twice(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("shrinkwidget.training.methods_options_and_progress._LINE_SECONDS", 0.0)
+    monkeypatch.setattr("shrinkwidget.training.methods_schedule_options_and_progress._LINE_SECONDS", 0.0)
     sw.retrain(mlp(), POINTS, points(48), FineTune(4), batch_size=16)
     plan, *told = lines(capfd)
     assert plan.startswith("training Sequential: 4 epochs")
@@ -64,7 +64,7 @@ def test_complete_epochs_are_told_now_and_then_and_none_twice(
 
 
 def test_a_transfer_tells_its_stages(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr("shrinkwidget.training.methods_options_and_progress._LINE_SECONDS", 0.0)
+    monkeypatch.setattr("shrinkwidget.training.methods_schedule_options_and_progress._LINE_SECONDS", 0.0)
     strategy = GradualUnfreezing(epochs=1, first=LinearProbe(epochs=2))
     sw.transfer(sw.demo.model(), sw.demo.few(2), TEST, strategy=strategy)
     plan, *told = lines(capfd)

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.nn.utils import prune
 
 from shrinkwidget import recipe_and_method_registry as registry
-from shrinkwidget.analysis.model_tensors_and_channel_axes import open_model
+from shrinkwidget.analysis.open_model_tensors_and_channel_axes import open_model
 from shrinkwidget.analysis.sketch import sketch
-from shrinkwidget.compression.pruning_masks import keep_masks, selections
+from shrinkwidget.compression.importance_scores_and_pruning_masks import keep_masks, selections
 from shrinkwidget.errors import Cancelled, ModelError
 from shrinkwidget.methods import Importance, Random, Structure, register
 from shrinkwidget.recipe_and_method_registry import Keep, Override, Recipe
@@ -265,7 +265,7 @@ def test_what_was_trained_under_its_masks_keeps_them_without_a_sketch(
     recipe: Recipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     state, kept = trained_under(recipe)
-    monkeypatch.setattr("shrinkwidget.compression.pruning_masks.counted", None)
+    monkeypatch.setattr("shrinkwidget.compression.importance_scores_and_pruning_masks.counted", None)
     found = selections(open_model(state), recipe, pruned=True)
     assert [s.kept for s in found] == [int(mask.sum()) for mask in kept.values()]
     assert equal({n: s.mask(state[n]).view(8, 16) for n, s in zip(state, found, strict=True)}, kept)

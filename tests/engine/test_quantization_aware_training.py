@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from torch import Tensor, nn
 
 from shrinkwidget import demo
-from shrinkwidget.analysis.model_tensors_and_channel_axes import copied
+from shrinkwidget.analysis.open_model_tensors_and_channel_axes import copied
 from shrinkwidget.compressed_model import CompressedModel, compress, load
 from shrinkwidget.evaluation.evaluate_and_metrics import evaluate
 from shrinkwidget.recipe_and_method_registry import Keep, Recipe
-from shrinkwidget.training.methods_options_and_progress import FineTune
+from shrinkwidget.training.methods_schedule_options_and_progress import FineTune
 from shrinkwidget.training.retrain_and_training_run import retrain
-from shrinkwidget.training.training_loop_and_weight_constraints import Trainer, WeightConstraints
+from shrinkwidget.training.training_loop_losses_and_weight_constraints import Trainer, WeightConstraints
 
 from .packed_file_helpers import recipes, same_bits
 from .training_helpers import TEST, TRAIN, mlp, points, told, trainer

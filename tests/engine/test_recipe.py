@@ -18,7 +18,7 @@ from shrinkwidget.errors import RecipeError
 from shrinkwidget.methods import Random, Uniform
 from shrinkwidget.recipe_and_method_registry import BITS, Keep, Recipe, canonical_json
 
-from ..counted_work import lines_run
+from ..count_work_not_time import lines_run
 
 NAMES = ["conv1.weight", "layer1.0.conv1.weight", "layer1.0.conv2.weight", "layer2.0.conv1.weight", "fc.weight"]
 

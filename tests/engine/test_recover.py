@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 import shrinkwidget as sw
-from shrinkwidget.analysis.model_tensors_and_channel_axes import open_model
+from shrinkwidget.analysis.open_model_tensors_and_channel_axes import open_model
 from shrinkwidget.analysis.sketch import counted
-from shrinkwidget.compression.encode_decode_and_pack import decode, quantize, select_layers
-from shrinkwidget.evaluation.calibration_data import CalibrationRun
+from shrinkwidget.compression.encode_layers_and_packed_model import decode, quantize, select_layers
+from shrinkwidget.evaluation.sketch_and_calibration_data import CalibrationRun
 from shrinkwidget.recovery import recover as recover_module
 from shrinkwidget.recovery.error_compensation import SingularMomentsError, compensate
 from shrinkwidget.recovery.input_moments import collecting

@@ -20,7 +20,7 @@ from shrinkwidget import demo
 from shrinkwidget.compressed_model import compress
 from shrinkwidget.evaluation.evaluate_and_metrics import evaluate
 from shrinkwidget.recipe_and_method_registry import Keep, Recipe
-from shrinkwidget.training.methods_options_and_progress import (
+from shrinkwidget.training.methods_schedule_options_and_progress import (
     FineTune,
     LearningRateRewinding,
     Schedule,

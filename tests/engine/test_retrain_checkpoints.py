@@ -26,9 +26,9 @@ from torch import Tensor, nn
 from shrinkwidget.compressed_model import compress
 from shrinkwidget.errors import FileError, TrainingError
 from shrinkwidget.recipe_and_method_registry import Recipe
-from shrinkwidget.training import checkpoint as checkpoint_module
-from shrinkwidget.training.checkpoint import Checkpoint
-from shrinkwidget.training.methods_options_and_progress import (
+from shrinkwidget.training import checkpoint_and_fingerprint as checkpoint_module
+from shrinkwidget.training.checkpoint_and_fingerprint import Checkpoint
+from shrinkwidget.training.methods_schedule_options_and_progress import (
     Distillation,
     FineTune,
     LearningRateRewinding,
@@ -100,9 +100,9 @@ KILLED: dict[str, Any] = dict(
 )
 SCRIPT = """
 import sys
-from shrinkwidget.training import checkpoint as checkpoint_module
+from shrinkwidget.training import checkpoint_and_fingerprint as checkpoint_module
 from shrinkwidget.training.retrain_and_training_run import prune_and_retrain
-from shrinkwidget.training.methods_options_and_progress import TrainingOptions
+from shrinkwidget.training.methods_schedule_options_and_progress import TrainingOptions
 from tests.engine.test_retrain_checkpoints import KILLED
 from tests.engine.training_helpers import mlp, points, slowly
 

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from shrinkwidget.compressed_model import CompressedModel, compress
 from shrinkwidget.errors import DataError, ModelError, ShrinkError, TrainingError
 from shrinkwidget.recipe_and_method_registry import Recipe
-from shrinkwidget.training.methods_options_and_progress import (
+from shrinkwidget.training.methods_schedule_options_and_progress import (
     Distillation,
     FineTune,
     LearningRateRewinding,

@@ -15,7 +15,7 @@ from shrinkwidget.compressed_model import compress
 from shrinkwidget.errors import DataError, ModelError, TrainingError
 from shrinkwidget.evaluation.evaluate_and_metrics import evaluate
 from shrinkwidget.recipe_and_method_registry import Recipe
-from shrinkwidget.training.methods_options_and_progress import (
+from shrinkwidget.training.methods_schedule_options_and_progress import (
     Distillation,
     FineTune,
     GradualPruning,

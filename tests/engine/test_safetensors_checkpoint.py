@@ -15,13 +15,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from shrinkwidget.analysis.model_summary import summary
-from shrinkwidget.analysis.model_tensors_and_channel_axes import open_model
+from shrinkwidget.analysis.open_model_tensors_and_channel_axes import open_model
 from shrinkwidget.analysis.sketch import sketch
 from shrinkwidget.compressed_model import compress
 from shrinkwidget.errors import FileError
 from shrinkwidget.recipe_and_method_registry import Recipe
 
-from ..counted_work import lines_run
+from ..count_work_not_time import lines_run
 
 FIRST, SECOND = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
 

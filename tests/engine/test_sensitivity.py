@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 import shrinkwidget as sw
 from shrinkwidget import demo
-from shrinkwidget.analysis.model_tensors_and_channel_axes import open_model
+from shrinkwidget.analysis.open_model_tensors_and_channel_axes import open_model
 from shrinkwidget.analysis.sketch import counted
 from shrinkwidget.errors import ArgumentError, Cancelled, DataError, RecipeError, ShrinkError
 from shrinkwidget.evaluation.data_subset import draw_subset

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from safetensors.numpy import load
 from torch import Tensor, nn
 
-from shrinkwidget.analysis.parallel_tensor_ops import NM_PATTERNS
 from shrinkwidget.analysis.quantization_group_histograms import (
     ATOM,
     BINS,
@@ -27,6 +26,7 @@ from shrinkwidget.analysis.quantization_group_histograms import (
     taken,
 )
 from shrinkwidget.analysis.sketch import LayerSketch, Sketch, sketch
+from shrinkwidget.analysis.tensor_ops_threads_and_cpu_kernel import NM_PATTERNS
 from shrinkwidget.errors import FileError, ModelError
 
 DTYPES = [torch.float32, torch.float16, torch.bfloat16, torch.float64]

@@ -12,20 +12,25 @@ import torch
 from torch import nn
 
 import shrinkwidget as sw
-from shrinkwidget.analysis.estimate_and_file_size import Estimate
+from shrinkwidget.analysis.estimate_class_and_packed_file_header import Estimate
 from shrinkwidget.analysis.sketch import Sketch
 from shrinkwidget.errors import layer_label
 from shrinkwidget.figures.canvas import ACCURACY, DENSE, GRID, INK, KEPT, MUTED, OUTLINE
-from shrinkwidget.figures.explorer_snapshot import MARGIN, describe, explorer_snapshot
-from shrinkwidget.figures.formatting import bytes_text, decibels_text, estimated_decibels_text, share_text
-from shrinkwidget.figures.monitor_snapshot import monitor_snapshot
+from shrinkwidget.figures.explorer_snapshot_png import MARGIN, describe, explorer_snapshot
+from shrinkwidget.figures.monitor_snapshot_png import monitor_snapshot
+from shrinkwidget.figures.numbers_and_recipes_as_text import (
+    bytes_text,
+    decibels_text,
+    estimated_decibels_text,
+    share_text,
+)
 from shrinkwidget.figures.snapshot_size_score_history import PARTS
 from shrinkwidget.widgets.monitor import Monitor
 
 from .recording_canvas import Drawn, drawn_by, plain, value_at
 
-STILL = "shrinkwidget.figures.explorer_snapshot"
-TRAINING = "shrinkwidget.figures.monitor_snapshot"
+STILL = "shrinkwidget.figures.explorer_snapshot_png"
+TRAINING = "shrinkwidget.figures.monitor_snapshot_png"
 HALF = sw.Recipe(sparsity=0.5, bits=4)
 RECIPES = [
     sw.Recipe(),

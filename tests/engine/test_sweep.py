@@ -345,7 +345,7 @@ def test_bad_input_is_one_sentence(given: dict[str, Any], error: type[ShrinkErro
 
 
 def test_without_dask_a_client_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shrinkwidget.analysis.dask_workers.find_spec", lambda _: None)
+    monkeypatch.setattr("shrinkwidget.analysis.run_items_on_dask_workers.find_spec", lambda _: None)
     for call in (lambda: sw.sweep(MODEL, RECIPES, VALID, client="local"), lambda: sw.sketch("x", client="local")):
         with pytest.raises(MissingPackageError, match=r"shrinkwidget\[dask\].*28 MB"):
             call()

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from shrinkwidget.analysis.model_summary import summary
-from shrinkwidget.analysis.model_tensors_and_channel_axes import open_model, overlapping, view_of
+from shrinkwidget.analysis.open_model_tensors_and_channel_axes import open_model, overlapping, view_of
 from shrinkwidget.compressed_model import compress, load
 from shrinkwidget.errors import FileError, ModelError
 from shrinkwidget.recipe_and_method_registry import Recipe
-from shrinkwidget.training.methods_options_and_progress import FineTune
+from shrinkwidget.training.methods_schedule_options_and_progress import FineTune
 from shrinkwidget.training.retrain_and_training_run import retrain
 
 from .packed_file_helpers import same_bits

@@ -17,7 +17,12 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 import shrinkwidget as sw
 from shrinkwidget import demo
 from shrinkwidget.errors import DataError, ModelError, TrainingError
-from shrinkwidget.transfer_learning.transfer_strategies import FullFineTune, GradualUnfreezing, LinearProbe, LoRA
+from shrinkwidget.transfer_learning.transfer_strategies_and_lora import (
+    FullFineTune,
+    GradualUnfreezing,
+    LinearProbe,
+    LoRA,
+)
 
 from .packed_file_helpers import same
 from .test_compress import digest

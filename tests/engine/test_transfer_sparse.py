@@ -14,7 +14,12 @@ from shrinkwidget.compressed_model import CompressedModel
 from shrinkwidget.errors import ModelError, TrainingError
 from shrinkwidget.evaluation.evaluate_and_metrics import evaluate
 from shrinkwidget.recipe_and_method_registry import Keep, Recipe
-from shrinkwidget.transfer_learning.transfer_strategies import FullFineTune, GradualUnfreezing, LinearProbe, LoRA
+from shrinkwidget.transfer_learning.transfer_strategies_and_lora import (
+    FullFineTune,
+    GradualUnfreezing,
+    LinearProbe,
+    LoRA,
+)
 
 from .packed_file_helpers import same
 from .test_transfer import PARITY

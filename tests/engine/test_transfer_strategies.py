@@ -11,8 +11,13 @@ from torch import Tensor, nn
 import shrinkwidget as sw
 from shrinkwidget import demo
 from shrinkwidget.errors import ModelError, TrainingError
-from shrinkwidget.training.training_loop_and_weight_constraints import TrainStep
-from shrinkwidget.transfer_learning.transfer_strategies import FullFineTune, GradualUnfreezing, LinearProbe, LoRA
+from shrinkwidget.training.training_loop_losses_and_weight_constraints import TrainStep
+from shrinkwidget.transfer_learning.transfer_strategies_and_lora import (
+    FullFineTune,
+    GradualUnfreezing,
+    LinearProbe,
+    LoRA,
+)
 
 from .packed_file_helpers import same
 from .test_transfer import PARITY, without_head

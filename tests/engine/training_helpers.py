@@ -13,8 +13,14 @@ from torch import Tensor, nn
 from shrinkwidget import demo
 from shrinkwidget.compressed_model import CompressedModel
 from shrinkwidget.recipe_and_method_registry import Recipe
-from shrinkwidget.training.methods_options_and_progress import FineTune, Method, Progress, TrainingOptions, TrainingSpec
-from shrinkwidget.training.training_loop_and_weight_constraints import Trainer
+from shrinkwidget.training.methods_schedule_options_and_progress import (
+    FineTune,
+    Method,
+    Progress,
+    TrainingOptions,
+    TrainingSpec,
+)
+from shrinkwidget.training.training_loop_losses_and_weight_constraints import Trainer
 
 TRAIN = tuple(x[:320] for x in demo.data("train"))
 TEST = tuple(x[:128] for x in demo.data("test"))

@@ -35,7 +35,7 @@ SUITES: Final[dict[str, tuple[str, ...]]] = {
     "monitor": (*PYTEST, "tests/widget/test_monitor_numbers.py"),
     "prune": (*PYTEST, "tests/engine/test_pruning_masks.py"),
     "recalibrated": (*PYTEST, "tests/test_explorer_insight.py", "-k", "switch or kept or statistics"),
-    "rounds": (*PYTEST, "tests/engine/test_iterative_pruning.py"),
+    "rounds": (*PYTEST, "tests/engine/test_prune_and_retrain_rounds.py"),
     "sensitivity": (*PYTEST, "tests/engine/test_sensitivity.py"),
     "run": (*PYTEST, "tests/engine/test_background_run.py"),
     "transfer": (*PYTEST, "tests/engine/test_transfer.py"),

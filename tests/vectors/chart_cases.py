@@ -10,16 +10,19 @@ import numpy as np
 from shrinkwidget.figures import (
     distribution_geometry,
     fit_and_place_labels,
-    formatting,
     line_scales,
     model_silhouette,
-    monitor_snapshot,
-    scatter_scales,
-    ticks,
+    monitor_snapshot_png,
+    numbers_and_recipes_as_text,
+    scatter_scales_and_pareto_front,
+    ticks_and_size_marks,
 )
 from shrinkwidget.performance.device_fit import DeviceFit, known_devices
 
-FRAMES = (scatter_scales.Frame(400, 176, 44, 10, 16, 20), scatter_scales.Frame(290, 116, 50, 14, 28, 20))
+FRAMES = (
+    scatter_scales_and_pareto_front.Frame(400, 176, 44, 10, 16, 20),
+    scatter_scales_and_pareto_front.Frame(290, 116, 50, 14, 28, 20),
+)
 
 
 def charts() -> dict[str, list[dict[str, Any]]]:
@@ -72,16 +75,18 @@ def _numbers(rng: random.Random) -> list[dict[str, Any]]:
     return [
         {
             "value": value,
-            "bytes": formatting.bytes_text(round(abs(value))),
-            "bytes_tick": formatting.bytes_tick_text(round(abs(value))),
-            "share": formatting.share_text(value),
-            "percent": formatting.percent_digit_text(value),
-            "weight": formatting.weight_text(value),
-            "decibels": formatting.decibels_text(value),
-            "times": formatting.times_text(abs(value)),
-            "compared": formatting.compared_size_text(abs(value)) if value else None,
-            "typed": formatting.significant(value, 8),
-            "estimated": formatting.estimated_text(value > 1, formatting.weight_text(value)),
+            "bytes": numbers_and_recipes_as_text.bytes_text(round(abs(value))),
+            "bytes_tick": numbers_and_recipes_as_text.bytes_tick_text(round(abs(value))),
+            "share": numbers_and_recipes_as_text.share_text(value),
+            "percent": numbers_and_recipes_as_text.percent_digit_text(value),
+            "weight": numbers_and_recipes_as_text.weight_text(value),
+            "decibels": numbers_and_recipes_as_text.decibels_text(value),
+            "times": numbers_and_recipes_as_text.times_text(abs(value)),
+            "compared": numbers_and_recipes_as_text.compared_size_text(abs(value)) if value else None,
+            "typed": numbers_and_recipes_as_text.significant(value, 8),
+            "estimated": numbers_and_recipes_as_text.estimated_text(
+                value > 1, numbers_and_recipes_as_text.weight_text(value)
+            ),
         }
         for value in values
     ]
@@ -102,15 +107,17 @@ def _scores(rng: random.Random) -> list[dict[str, Any]]:
             {
                 "metric": {"name": "m", "percent": percent, "higher": higher},
                 "score": {"value": value, "low": ends[0], "high": ends[1]},
-                "text": formatting.value_text(value, percent),
-                "tick": formatting.tick_text(round(value, 2), percent),
+                "text": numbers_and_recipes_as_text.value_text(value, percent),
+                "tick": numbers_and_recipes_as_text.tick_text(round(value, 2), percent),
                 "rounded": round(value, 2),
-                "interval": formatting.interval_text(ends[0], ends[1], percent),
-                "direction": formatting.direction_text(percent, higher),
+                "interval": numbers_and_recipes_as_text.interval_text(ends[0], ends[1], percent),
+                "direction": numbers_and_recipes_as_text.direction_text(percent, higher),
                 "now": now,
-                "predicted": formatting.prediction_text(now, value, ends[0], ends[1], percent, i % 9 == 0),
+                "predicted": numbers_and_recipes_as_text.prediction_text(
+                    now, value, ends[0], ends[1], percent, i % 9 == 0
+                ),
                 "running": i % 9 == 0,
-                "holds": formatting.holds_up(higher, now, ends[0 if higher else 1], value),
+                "holds": numbers_and_recipes_as_text.holds_up(higher, now, ends[0 if higher else 1], value),
             }
         )
     return cases
@@ -135,13 +142,13 @@ def _ticks(rng: random.Random) -> list[dict[str, Any]]:
                 "small": small,
                 "large": large,
                 "dense": dense,
-                "mirrored": ticks.mirrored_ticks(span, wanted),
-                "axis": ticks.axis_ticks(span, width),
-                "linear": ticks.linear_ticks(low, high, wanted),
-                "whole": ticks.whole_ticks(0, round(large), wanted),
-                "log": ticks.log_ticks(small, large, wanted),
-                "below": ticks.nice_below(span),
-                "marks": [[size, label] for size, label in ticks.size_marks(dense)],
+                "mirrored": ticks_and_size_marks.mirrored_ticks(span, wanted),
+                "axis": ticks_and_size_marks.axis_ticks(span, width),
+                "linear": ticks_and_size_marks.linear_ticks(low, high, wanted),
+                "whole": ticks_and_size_marks.whole_ticks(0, round(large), wanted),
+                "log": ticks_and_size_marks.log_ticks(small, large, wanted),
+                "below": ticks_and_size_marks.nice_below(span),
+                "marks": [[size, label] for size, label in ticks_and_size_marks.size_marks(dense)],
             }
         )
     return cases
@@ -177,10 +184,10 @@ def _scatters(rng: random.Random) -> list[dict[str, Any]]:
         values = [round(rng.uniform(0.2, 1) if is_share else rng.uniform(-5, 50), 3) for _ in range(i % 9)]
         trials = [(round(dense * rng.choice([1.2, rng.random(), 10 ** rng.uniform(-3, 0)])) + 1, v) for v in values]
         baseline = rng.choice([None, 0.98 if is_share else 3.0])
-        xs = scatter_scales.byte_domain([nbytes for nbytes, _ in trials], dense)
-        ys = scatter_scales.value_domain(values, baseline, is_share)
+        xs = scatter_scales_and_pareto_front.byte_domain([nbytes for nbytes, _ in trials], dense)
+        ys = scatter_scales_and_pareto_front.value_domain(values, baseline, is_share)
         frame = FRAMES[i % 2]
-        scales = scatter_scales.Scales(frame, xs, ys)
+        scales = scatter_scales_and_pareto_front.Scales(frame, xs, ys)
         cases.append(
             {
                 "frame": _plain(frame),
@@ -193,14 +200,14 @@ def _scatters(rng: random.Random) -> list[dict[str, Any]]:
                 "places": [[scales.x(nbytes), scales.y(value)] for nbytes, value in trials],
                 "x_ticks": scales.x_ticks,
                 "y_ticks": scales.y_ticks,
-                "front_higher": [trials[j] for j in scatter_scales.pareto_front(trials, True)],
-                "front_lower": [trials[j] for j in scatter_scales.pareto_front(trials, False)],
+                "front_higher": [trials[j] for j in scatter_scales_and_pareto_front.pareto_front(trials, True)],
+                "front_lower": [trials[j] for j in scatter_scales_and_pareto_front.pareto_front(trials, False)],
             }
         )
     return cases
 
 
-def _plain(frame: scatter_scales.Frame) -> dict[str, float]:
+def _plain(frame: scatter_scales_and_pareto_front.Frame) -> dict[str, float]:
     return {name: getattr(frame, name) for name in ("width", "height", "left", "right", "top", "bottom")}
 
 
@@ -233,7 +240,7 @@ def _trainings(rng: random.Random) -> list[dict[str, Any]]:
         if i % 4 == 3:  # stages of a transfer, each of its own length
             now["epochs_by_round"] = [epochs + 2 * j for j in range(rounds)]
         baseline = rng.choice([None, {"value": 0.95, "low": 0.93, "high": 0.97, "n": 360}])
-        shown = monitor_snapshot.shown_curves({"curves": curves, "baseline": baseline, "progress": now})
+        shown = monitor_snapshot_png.shown_curves({"curves": curves, "baseline": baseline, "progress": now})
         scored = [
             *zip(shown["test"], shown["low"], shown["high"], strict=True),
             *((v, None, None) for v in shown["train"]),
@@ -244,7 +251,7 @@ def _trainings(rng: random.Random) -> list[dict[str, Any]]:
             line_scales.loss_domain(shown["loss"]),
             line_scales.rate_domain(shown["lr"]),
         ]
-        frame, xs = FRAMES[i % 2], (0.0, float(monitor_snapshot.round_ends(now)[-1]))
+        frame, xs = FRAMES[i % 2], (0.0, float(monitor_snapshot_png.round_ends(now)[-1]))
         scales = [line_scales.LineScales(frame, xs, domain, log=j == 2) for j, domain in enumerate(domains)]
         cases.append(
             {
@@ -255,7 +262,7 @@ def _trainings(rng: random.Random) -> list[dict[str, Any]]:
                 "baseline": baseline,
                 "n": n,
                 "share": is_share,
-                "done": monitor_snapshot.epochs_done(now),
+                "done": monitor_snapshot_png.epochs_done(now),
                 "shown": shown,
                 "domains": domains,
                 "x_ticks": scales[0].x_ticks,
@@ -291,7 +298,7 @@ def _silhouettes(rng: random.Random) -> list[dict[str, Any]]:
                 "heights": tall.tolist(),
                 "stages": [[text, at] for text, at in model_silhouette.stages(labelled, edges * width)],
                 "blocks": [model_silhouette.block_of(label) for label in labelled],
-                "dead": formatting.dead_text(labelled[: size // 2]),
+                "dead": numbers_and_recipes_as_text.dead_text(labelled[: size // 2]),
             }
         )
     return cases

@@ -21,14 +21,14 @@ import torch
 from torch import nn
 
 from shrinkwidget.analysis.chart_distribution import effective, original, survivors
-from shrinkwidget.analysis.estimate_and_file_size import Estimate
+from shrinkwidget.analysis.estimate_class_and_packed_file_header import Estimate
 from shrinkwidget.analysis.estimate_from_sketch import estimate
 from shrinkwidget.analysis.pruning_estimate import survivals
 from shrinkwidget.analysis.sketch import Sketch, narrowed_to, sketch
 from shrinkwidget.compression.find_and_prune_channels import narrower
-from shrinkwidget.evaluation.calibration_data import sketch as sketch_with_channels
+from shrinkwidget.evaluation.sketch_and_calibration_data import sketch as sketch_with_channels
 from shrinkwidget.figures.distribution_geometry import distribution_plot, shared_span
-from shrinkwidget.figures.formatting import recipe_label
+from shrinkwidget.figures.numbers_and_recipes_as_text import recipe_label
 from shrinkwidget.methods import Uniform
 from shrinkwidget.planning.bit_allocation import allocate
 from shrinkwidget.recipe_and_method_registry import BITS, Keep, Recipe, layer_matches, schema

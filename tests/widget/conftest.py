@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, BrowserContext, expect, sync_playwright
 
-from . import chromium, jupyterlab_server, notebook_page
+from . import find_or_install_chromium as chromium
+from . import jupyterlab_server, notebook_page
 from .lab_page import VIEWPORT, LabPage
 from .notebook_page import Notebook
 

@@ -9,7 +9,8 @@ import torch
 from playwright.sync_api import Locator, Page, expect, sync_playwright
 from safetensors.torch import save_file
 
-from . import chromium, jupyterlab_server, notebook_page
+from . import find_or_install_chromium as chromium
+from . import jupyterlab_server, notebook_page
 from .explorer_page import ExplorerPage
 from .notebook_page import Notebook
 

@@ -19,9 +19,15 @@ from playwright.sync_api import BrowserContext, expect
 from torch import nn
 
 import shrinkwidget as sw
-from shrinkwidget.analysis.estimate_and_file_size import Estimate, LayerEstimate
+from shrinkwidget.analysis.estimate_class_and_packed_file_header import Estimate, LayerEstimate
 from shrinkwidget.errors import layer_label
-from shrinkwidget.figures.formatting import bytes_text, decibels_text, share_text, times_text, weight_text
+from shrinkwidget.figures.numbers_and_recipes_as_text import (
+    bytes_text,
+    decibels_text,
+    share_text,
+    times_text,
+    weight_text,
+)
 from shrinkwidget.widgets.explorer import Explorer
 
 from .standalone_page import BarePage, plain

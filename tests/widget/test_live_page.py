@@ -15,7 +15,7 @@ from playwright.sync_api import Browser, expect
 from torch import nn
 
 import shrinkwidget as sw
-from shrinkwidget.figures.formatting import decibels_text, share_text
+from shrinkwidget.figures.numbers_and_recipes_as_text import decibels_text, share_text
 from shrinkwidget.live_page import in_frame
 from shrinkwidget.widgets.explorer import Explorer
 

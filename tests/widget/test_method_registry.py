@@ -14,8 +14,8 @@ from torch import Tensor
 
 import shrinkwidget as sw
 from shrinkwidget import recipe_and_method_registry as kinds
-from shrinkwidget.analysis.parallel_tensor_ops import nearest
-from shrinkwidget.compression.encode_decode_and_pack import Grid, LayerWeights, Piece
+from shrinkwidget.analysis.tensor_ops_threads_and_cpu_kernel import nearest
+from shrinkwidget.compression.encode_layers_and_packed_model import Grid, LayerWeights, Piece
 from shrinkwidget.widgets.explorer import Explorer
 
 from .standalone_page import BarePage

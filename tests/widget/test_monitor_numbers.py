@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import BrowserContext, Locator
 
 import shrinkwidget as sw
-from shrinkwidget.figures.formatting import bytes_text, times_text, weight_text
+from shrinkwidget.figures.numbers_and_recipes_as_text import bytes_text, times_text, weight_text
 from shrinkwidget.widgets.monitor import Monitor
 
 from .standalone_page import BarePage, plain

@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, expect
 
 import shrinkwidget as sw
-from shrinkwidget.figures.formatting import prediction_text
+from shrinkwidget.figures.numbers_and_recipes_as_text import prediction_text
 from shrinkwidget.widgets.explorer import Explorer
 
 from .live_page import LivePage

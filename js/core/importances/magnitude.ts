@@ -1,6 +1,7 @@
 // Importance by magnitude: the smallest weights are pruned first.
-import { roundHalfEven } from "../array-search";
+
 import { below, blocks, cutAt } from "../pruning-estimate";
+import { roundHalfEven } from "../search-round-and-sum";
 import { type ImportanceEstimate, nothingAsked } from "./importance";
 
 export const magnitude: ImportanceEstimate = {

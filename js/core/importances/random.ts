@@ -1,6 +1,7 @@
 // Pruning at random: the baseline that every comparison needs.
-import { roundHalfEven } from "../array-search";
-import { blockCount } from "../channel-families";
+
+import { blockCount } from "../channel-families-and-counts";
+import { roundHalfEven } from "../search-round-and-sum";
 import { type ImportanceEstimate, nothingAsked } from "./importance";
 
 export const random: ImportanceEstimate = {

@@ -2,7 +2,7 @@
 
 import type { KindEntry } from "../control-schema";
 import type { PruningOutcome } from "../pruning-estimate";
-import type { Bars } from "../quantized-weight-bars";
+import type { Bars } from "../surviving-weights-and-bars";
 import type { LayerSketch, Plan, Sketch } from "../types";
 
 /** Of layers of 1 to 8 bits; 16 and 32 need no quantizer. */

@@ -1,19 +1,12 @@
 // The uniform quantizer: evenly spaced values, a scale for each tensor, channel or group; of 1 bit a sign times a mean.
-import { dot, firstAtLeast, sum } from "../array-search";
+
 import { spreadOf } from "../lloyd-max-codebook";
 import { ATOM, BINS, binOf, RANGES, RATIOS } from "../log-histogram-bins";
 import { has16BitScales, isSymmetric, kindText } from "../method-settings";
 import { type PruningOutcome, survivingAbove, survivingRatios, survivingShares, untouched } from "../pruning-estimate";
-import {
-  countLevels,
-  levelsOfBins,
-  meanBelow,
-  positiveShares,
-  runCounts,
-  typicalRange,
-} from "../quantization-group-histogram";
-import { type Bars, survivorsBelow } from "../quantized-weight-bars";
+import { dot, firstAtLeast, sum } from "../search-round-and-sum";
 import { tableFor, tableIndex } from "../sketch-decoder";
+import { type Bars, survivorsBelow } from "../surviving-weights-and-bars";
 import type { Granularity, LayerSketch, Plan, RelativeTable, Sketch } from "../types";
 import {
   CLIPS,
@@ -30,7 +23,15 @@ import {
   sidesOf,
   spanOf,
   triesEven,
-} from "../uniform-quantization";
+} from "../uniform-grid-error";
+import {
+  countLevels,
+  levelsOfBins,
+  meanBelow,
+  positiveShares,
+  runCounts,
+  typicalRange,
+} from "../weights-per-quantization-level";
 import type { QuantizerEstimate } from "./quantizer";
 
 const EVERY = [1, 2, 3, 4, 5, 6, 7, 8] as const;

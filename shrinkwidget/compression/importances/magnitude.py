@@ -7,9 +7,9 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from ...analysis.parallel_tensor_ops import magnitude
 from ...analysis.pruning_estimate import PruningOutcome, by_magnitude
 from ...analysis.sketch import LayerSketch
+from ...analysis.tensor_ops_threads_and_cpu_kernel import magnitude
 from ...recipe_and_method_registry import Importance, Plan, register
 
 

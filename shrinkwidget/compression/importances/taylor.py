@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor
 
-from ...analysis.parallel_tensor_ops import magnitude
+from ...analysis.tensor_ops_threads_and_cpu_kernel import magnitude
 from ...errors import DataError
 from ...recipe_and_method_registry import Choice, Importance, register, setting
 
 if TYPE_CHECKING:
-    from ...evaluation.calibration_data import CalibrationRun
+    from ...evaluation.sketch_and_calibration_data import CalibrationRun
 
 
 @register

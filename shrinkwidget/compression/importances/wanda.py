@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from ...analysis.parallel_tensor_ops import magnitude
+from ...analysis.tensor_ops_threads_and_cpu_kernel import magnitude
 from ...recipe_and_method_registry import Importance, register
 
 if TYPE_CHECKING:
-    from ...evaluation.calibration_data import CalibrationRun
+    from ...evaluation.sketch_and_calibration_data import CalibrationRun
 
 
 @register

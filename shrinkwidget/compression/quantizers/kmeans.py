@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from ...analysis.chart_distribution import codebook_bars
-from ...analysis.parallel_tensor_ops import ascending, midpoints, nearest
 from ...analysis.pruning_estimate import PruningOutcome
 from ...analysis.quantization_estimate import Moments, Parts, codebook_noise, reach, signed
 from ...analysis.sketch import LayerSketch, bucket_edges
+from ...analysis.tensor_ops_threads_and_cpu_kernel import ascending, midpoints, nearest
 from ...recipe_and_method_registry import Plan, Quantizer, register
-from ..encode_decode_and_pack import Grid, LayerWeights, Piece
+from ..encode_layers_and_packed_model import Grid, LayerWeights, Piece
 
 ITERATIONS: Final = 300
 """Most iterations of Lloyd's algorithm; few bits converge long before."""

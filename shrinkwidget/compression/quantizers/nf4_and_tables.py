@@ -10,10 +10,10 @@ from typing import ClassVar, Final
 import torch
 from torch import Tensor
 
-from ...analysis.parallel_tensor_ops import nearest
+from ...analysis.tensor_ops_threads_and_cpu_kernel import nearest
 from ...errors import RecipeError, quoted
 from ...recipe_and_method_registry import Quantizer, register
-from ..encode_decode_and_pack import Grid, LayerWeights, Piece
+from ..encode_layers_and_packed_model import Grid, LayerWeights, Piece
 
 NF4_VALUES: Final = (
     -1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635, -0.18477343022823334,

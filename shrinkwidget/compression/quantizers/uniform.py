@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from ...analysis.chart_distribution import sign_bars, sign_levels, uniform_bars, uniform_levels
-from ...analysis.parallel_tensor_ops import codes_of, count_true, round_half_even_
 from ...analysis.pruning_estimate import PruningOutcome
 from ...analysis.quantization_estimate import CLIP_STEPS, CLIPS, UniformPlan, one_bit_capture, uniform_noise
 from ...analysis.sketch import LayerSketch
+from ...analysis.tensor_ops_threads_and_cpu_kernel import codes_of, count_true, round_half_even_
 from ...recipe_and_method_registry import Choice, Number, Plan, Quantizer, register, setting
-from ..encode_decode_and_pack import Grid, LayerWeights, Piece, as_stored, column
+from ..encode_layers_and_packed_model import Grid, LayerWeights, Piece, as_stored, column
 
 _SEVERAL: Final = (2, 3, 4, 5, 6, 7, 8)
 _SIGN: Final = "1 bit is a sign: it has no range"
