@@ -39,7 +39,9 @@ class Recorder implements ExplorerModel {
   readonly commands: Command[] = [];
   readonly listeners = new Map<string, Set<() => void>>();
   readonly watchers = new Set<() => void>();
+  readonly openers: (() => void)[] = [];
   living = true;
+  open = true;
 
   get(name: string): unknown {
     return this.values.get(name);
@@ -51,6 +53,10 @@ class Recorder implements ExplorerModel {
 
   save(): void {
     this.told.push([String(this.values.get("recipe_json")), Boolean(this.values.get("dragging"))]);
+  }
+
+  onOpen(callback: () => void): void {
+    this.openers.push(callback);
   }
 
   on(name: string, callback: () => void): () => void {
@@ -350,6 +356,28 @@ describe("the shared state", () => {
     expect(state.notice.value).toBe("gone");
     model.live(true);
     expect(state.notice.value).toBe("");
+  });
+
+  it("tells nothing while nobody hears it, then what is there, whose echo is no step to undo", () => {
+    model.open = false;
+    drag(0.6);
+    vi.advanceTimersByTime(3000);
+    drag(0.7);
+    nextFrame();
+    expect(model.told).toEqual([]);
+    model.open = true;
+    for (const opened of model.openers) opened();
+    const told = START.replace("0.5", "0.7");
+    expect(model.told).toEqual([[told, true]]);
+    drag(0.8);
+    nextFrame();
+    model.answer("recipe_json", told);
+    state.settle();
+    nextFrame();
+    expect(state.recipe.value.sparsity).toBe(0.8);
+    state.undo();
+    nextFrame();
+    expect(state.recipeText.value).toBe(START);
   });
 
   it("undoes a drag that was held for seconds in one step", () => {

@@ -182,8 +182,8 @@ export interface State {
   send(command: Command): void;
   /** Leave a question of the kernel unanswered. */
   dismiss(): void;
-  /** Let the page remember something of itself, and tell the kernel, which keeps it, now or in so many milliseconds. */
-  remember(changes: Page, later?: number): void;
+  /** Let the page remember something of itself. */
+  remember(changes: Page): void;
   dispose(): void;
 }
 
@@ -219,10 +219,10 @@ class Shared implements State {
   #published: string;
   #publishedBudget: number | null = null;
   #moving = false;
+  #unsaid = false;
   #frame = 0;
   #heldTimer: ReturnType<typeof setTimeout> | undefined;
   #patienceTimer: ReturnType<typeof setTimeout> | undefined;
-  #rememberTimer: ReturnType<typeof setTimeout> | undefined;
   #lastPublish = Number.NEGATIVE_INFINITY;
 
   readonly recipe: Signal<Recipe>;
@@ -361,6 +361,9 @@ class Shared implements State {
       model.on("budget", () => this.#noteBudget(recipeJson(this.#wanted))),
       model.onAlive?.(() => this.#checkAlive()) ?? (() => {}),
     );
+    model.onOpen?.(() => {
+      if (this.#unsaid) this.#publish(this.dragging.value);
+    });
   }
 
   edit(change: (recipe: Recipe) => Recipe, gesture = ""): void {
@@ -476,19 +479,16 @@ class Shared implements State {
     this.#dismissed.value = this.status.value.id;
   }
 
-  remember(changes: Page, later = 0): void {
+  remember(changes: Page): void {
     this.page.value = { ...this.page.value, ...changes };
     this.model.set("page", this.page.value);
-    clearTimeout(this.#rememberTimer);
-    if (later === 0) this.model.save();
-    else this.#rememberTimer = setTimeout(() => this.model.save(), later);
+    this.model.save();
   }
 
   dispose(): void {
     cancelAnimationFrame(this.#frame);
     clearTimeout(this.#heldTimer);
     clearTimeout(this.#patienceTimer);
-    clearTimeout(this.#rememberTimer);
     for (const stop of this.#stops) stop();
   }
 
@@ -636,6 +636,9 @@ class Shared implements State {
 
   #publish(moving = false): void {
     if (!moving) clearTimeout(this.#heldTimer);
+    // what is sent later is what the recipe is then, of which `#published` has to know: its echo is no news
+    this.#unsaid = this.model.open === false;
+    if (this.#unsaid) return;
     const text = recipeJson(this.#wanted);
     const budget = this.#budgets.value.get(text) ?? null;
     if (text === this.#published && moving === this.#moving && budget === this.#publishedBudget) return;

@@ -19,6 +19,10 @@ export interface ExplorerModel extends Observable {
   alive?(): boolean;
   /** Call back when that may have changed; returns what stops it. */
   onAlive?(callback: () => void): () => void;
+  /** False while what is said has to wait, as right after a widget was made; left out: it never has. */
+  readonly open?: boolean;
+  /** Call back when that is over, before what has waited is said. */
+  onOpen?(callback: () => void): void;
   /** False where there never is a kernel, as on a page that was saved to stand alone; left out: there is one. */
   readonly kernel?: boolean;
   /** Whether the recipe cannot be changed, as long as the weights are not all known, say; left out: it can. */

@@ -23,12 +23,6 @@ import { createView, type View, ViewProvider } from "./view-state";
 export { createState, type State } from "./explorer-state";
 
 /**
- * How long a new widget sends nothing by itself. JupyterLab makes a thread (a subshell) for its messages a moment after it
- * is there; one that is sent before waits for all the cells that "Run all" has begun, and all others wait for that one.
- */
-const SUBSHELL_MS = 1000;
-
-/**
  * Show an explorer in `element`; any number of them may share one state. `seen` hears which layers' rows are in sight.
  * Returns what takes it away again.
  */
@@ -50,7 +44,7 @@ export function mount(element: HTMLElement, state: State, seen?: (layers: readon
   showTitles(view, listening.signal);
   render(<Explorer view={view} help={createHelp(root, state.glossary)} />, root);
   if (!state.page.value.shown) {
-    state.remember({ shown: true }, SUBSHELL_MS);
+    state.remember({ shown: true });
     scrollIntoView(root, listening.signal);
   }
   return () => {

@@ -24,7 +24,8 @@ export function scrollIntoView(element: HTMLElement, signal: AbortSignal): void 
   for (const event of MOVED_BY_HAND) {
     document.addEventListener(event, stop, { capture: true, passive: true, signal: over.signal });
   }
-  // whoever points at something in here is done looking for it; a page that moves under a resting pointer tells of it, too
+  // whoever points at something in here is done looking for it; under a resting pointer a page that scrolls fires this as
+  // well, without movement
   const pointed = (event: PointerEvent) => (event.movementX !== 0 || event.movementY !== 0) && stop();
   element.addEventListener("pointermove", pointed, { signal: over.signal });
   signal.addEventListener("abort", stop, { once: true });

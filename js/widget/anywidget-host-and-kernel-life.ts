@@ -25,8 +25,16 @@ const GONE = ["dead", "terminating"];
 /** The process that knew this widget is no more, whatever comes after it. */
 const ANOTHER = ["restarting", "autorestarting", "dead"];
 
+/**
+ * How long a new widget tells its kernel nothing. JupyterLab makes a thread (a subshell) for its messages a moment after it
+ * is there; one that is sent before waits for all the cells that "Run all" has queued, and every later change for that one.
+ */
+export const SUBSHELL_MS = 1000;
+
 /** A model whose traits have other names in Python; `dispose` ends all listening. */
 export class AnywidgetHost {
+  #waiting: (() => void)[] | null = [];
+  readonly #openers: (() => void)[] = [];
   readonly #stops = new Set<() => void>();
   readonly #watchers = new Set<() => void>();
   #closed = false;
@@ -40,6 +48,20 @@ export class AnywidgetHost {
       this.listen(event, () => this.#close());
     }
     this.#watchKernel();
+    const open = setTimeout(() => this.#speak(), SUBSHELL_MS);
+    this.#stops.add(() => clearTimeout(open));
+  }
+
+  /** Say all that has waited, in order, if there is still somebody to hear it. */
+  #speak(): void {
+    const said = this.#waiting ?? [];
+    this.#waiting = null;
+    if (this.alive()) for (const say of [...this.#openers, ...said]) say();
+  }
+
+  #say(what: () => void): void {
+    if (this.#waiting) this.#waiting.push(what);
+    else what();
   }
 
   /** Follow the kernel's own signals: nobody else says that it died while nothing was asked of it. */
@@ -80,8 +102,23 @@ export class AnywidgetHost {
     return this.listen(`change:${this.trait(name)}`, callback);
   }
 
+  /** Whether what is said now is said at once. */
+  get open(): boolean {
+    return this.#waiting === null;
+  }
+
+  /** Call back when that begins, before all that has waited is said. */
+  onOpen(callback: () => void): void {
+    this.#openers.push(callback);
+  }
+
   send(command: object): void {
-    this.model.send(command);
+    this.#say(() => this.model.send(command));
+  }
+
+  /** Tell the kernel what was set. */
+  save(): void {
+    this.#say(() => this.model.save_changes());
   }
 
   alive(): boolean {

@@ -1,6 +1,7 @@
 // The adapter keeps recipe, sparsity and bits in step however one of them changes, and lets go when told to.
 import type { AnyModel } from "@anywidget/types";
-import { describe, expect, it, vi } from "vitest";
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { SUBSHELL_MS } from "./anywidget-host-and-kernel-life";
 import { adapt } from "./explorer-adapter-and-mirrored-traits";
 
 const HEAD = '"format":"shrinkwidget-recipe","version":2';
@@ -54,11 +55,49 @@ class FakeModel {
   }
 }
 
-function adapted(values: Record<string, unknown> = {}) {
+beforeEach(() => {
+  vi.useFakeTimers();
+});
+afterEach(() => {
+  vi.useRealTimers();
+});
+
+function justMade(values: Record<string, unknown> = {}) {
   const fake = new FakeModel(values);
   const end = new AbortController();
   return { fake, end, model: adapt(fake as unknown as AnyModel, end.signal) };
 }
+
+/** One that JupyterLab has made a thread for. */
+function adapted(values: Record<string, unknown> = {}) {
+  const made = justMade(values);
+  vi.advanceTimersByTime(SUBSHELL_MS);
+  return made;
+}
+
+it("tells the kernel nothing in its first second, and then all of it in order", () => {
+  const { fake, model } = justMade();
+  model.set("recipe_json", `{${HEAD},"sparsity":0.9,"bits":8}`);
+  model.save();
+  model.send({ do: "plan" });
+  fake.set("sparsity", 0.75); // a linked slider
+  vi.advanceTimersByTime(SUBSHELL_MS - 1);
+  expect([fake.saved, fake.sent]).toEqual([[], []]);
+  vi.advanceTimersByTime(1);
+  expect(fake.saved.at(-1)).toBe(JSON.stringify([`{${HEAD},"sparsity":0.75,"bits":8}`, 0.75, 8]));
+  expect(fake.sent).toEqual([{ do: "plan" }]);
+  model.save();
+  expect(fake.saved).toHaveLength(3);
+});
+
+it.each(["the widget", "its kernel"])("tells nothing where %s was gone within the first second", (gone) => {
+  const { fake, model, end } = justMade();
+  model.save();
+  if (gone === "the widget") end.abort();
+  else fake.widget_manager.kernel = { status: "dead" };
+  vi.advanceTimersByTime(SUBSHELL_MS);
+  expect(fake.saved).toEqual([]);
+});
 
 describe("the mirrors of the recipe", () => {
   it("follow a recipe set by the explorer, and are sent with it", () => {

@@ -64,10 +64,6 @@ class Adapter extends AnywidgetHost implements ExplorerModel {
     this.model.set(this.trait(name), value);
   }
 
-  save(): void {
-    this.model.save_changes();
-  }
-
   get #recipe(): Recipe {
     return parseRecipe(String(this.model.get("_recipe")));
   }
@@ -90,6 +86,6 @@ class Adapter extends AnywidgetHost implements ExplorerModel {
       if (!(error instanceof RecipeError)) throw error;
       this.model.set(name, recipe[name]);
     }
-    this.model.save_changes();
+    this.save();
   }
 }

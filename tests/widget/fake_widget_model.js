@@ -70,5 +70,7 @@ globalThis.showWidget = async (name, traits, element) => {
   globalThis.model = model;
   const made = typeof widget === "function" ? await widget() : widget;
   await made.initialize?.({ model, signal });
+  // a new widget tells its kernel nothing for a second
+  globalThis.heard = new Promise((done) => setTimeout(done, 1000));
   await made.render({ model, el: element, signal });
 };

@@ -47,7 +47,7 @@ def page(browser: Browser, explorer: Explorer) -> Iterator[BarePage]:
 
 def deliver(page: BarePage, explorer: Explorer) -> None:
     """Let the kernel hear what the buttons have sent, and the page what it says once all work is done."""
-    for command in page.page.evaluate("model.sent.splice(0)"):
+    for command in page.page.evaluate("window.heard.then(() => model.sent.splice(0))"):
         explorer._on_command(explorer, command, [])
     assert _WORKER.wait(explorer._sensitivity_key, 120)
     page.settle()
@@ -130,12 +130,13 @@ def test_a_row_marks_where_it_stands_and_the_switch_hides_the_lines(page: BarePa
     assert page.part("sensitivity-line").count() == 0
     assert page.part("sensitivity").get_attribute("aria-pressed") == "false"
     page.part("sensitivity").click()
-    assert page.page.evaluate("model.sent.length") == 0  # it is known: nothing is measured again
+    # it is known: nothing is measured again
+    assert page.page.evaluate("window.heard.then(() => model.sent.length)") == 0
 
 
 def test_bits_are_asked_for_and_stop_stops(page: BarePage, explorer: Explorer) -> None:
     page.part("sensitivity-kind").locator("label:has(input[value='bits'])").click()
-    assert page.page.evaluate("model.sent") == [{"do": "sensitivity", "kind": "bits"}]
+    assert page.page.evaluate("window.heard.then(() => model.sent)") == [{"do": "sensitivity", "kind": "bits"}]
     deliver(page, explorer)
     assert explorer.sensitivity is not None
     assert explorer.sensitivity.kind == "bits"
@@ -143,11 +144,13 @@ def test_bits_are_asked_for_and_stop_stops(page: BarePage, explorer: Explorer) -
     told = dict(explorer._sensitivity or {})
     page.tell({"_sensitivity": {**told, "state": "running", "pending": 3}})
     page.part("sensitivity-stop").click()
-    assert page.page.evaluate("model.sent.splice(0)") == [{"do": "stop_sensitivity"}]
+    assert page.page.evaluate("window.heard.then(() => model.sent.splice(0))") == [{"do": "stop_sensitivity"}]
     page.tell({"_sensitivity": {**told, "state": "failed", "text": "the data failed to give batch 2"}})
     assert page.words("sensitivity-line").startswith("the data failed to give batch 2")
     page.part("sensitivity-again").click()
-    assert page.page.evaluate("model.sent.splice(0)") == [{"do": "sensitivity", "kind": "bits"}]
+    assert page.page.evaluate("window.heard.then(() => model.sent.splice(0))") == [
+        {"do": "sensitivity", "kind": "bits"}
+    ]
     page.tell()
 
 
@@ -327,14 +330,14 @@ def test_a_race_is_grey_until_it_is_run_and_stays_with_its_recipe(page: BarePage
     assert row.get_attribute("data-state") == "not-raced"
     assert "speed is not known until it is raced" in page.words("race")
     page.part("start-race").click()
-    assert page.page.evaluate("model.sent.splice(0)") == [{"do": "race"}]
+    assert page.page.evaluate("window.heard.then(() => model.sent.splice(0))") == [{"do": "race"}]
     about = explorer._recipe, "", False
     explorer._tell_race("running", about, "timing at batch 1", 0.426)
     page.tell({"_race": explorer._race})
     assert plain(page.words("race-progress")) == "timing at batch 1, 42 % stop"
     assert page.part("start-race").is_disabled()
     page.part("stop-race").click()
-    assert page.page.evaluate("model.sent.splice(0)") == [{"do": "stop_race"}]
+    assert page.page.evaluate("window.heard.then(() => model.sent.splice(0))") == [{"do": "stop_race"}]
 
     told = json.loads(json.dumps(sw.results.Race.example().to_dict()).replace('"small"', '"now"'))
     race = sw.results.Race.from_dict(told)

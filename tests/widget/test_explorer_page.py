@@ -113,15 +113,20 @@ def test_the_slider_works_while_a_cell_is_running(open_notebook: Open) -> None:
 
 
 def test_the_slider_works_while_the_cells_after_it_run(open_notebook: Open) -> None:
-    book = open_notebook(EXPLORE, "while ex.sparsity < 0.9: time.sleep(0.01)\nseen = ex.sparsity")
+    explore = EXPLORE.replace("\nex\n", "\nex.sparsity, ex.bits = 0.3, 6\nex\n")
+    waits = "while ex.sparsity < 0.9: time.sleep(0.01)\nseen = ex.recipe.sparsity, ex.recipe.bits"
+    book = open_notebook(explore, waits)
     book.page.evaluate("void window.jupyterapp.commands.execute('notebook:run-all-cells')")
     page = ExplorerPage.first(book)
+    expect(page.slider).to_have_value("30")
+    expect(page.part("bits").locator("input[value='6']")).to_be_checked()
     page.slide_to(50)
     page.settled_bytes()
+    expect(page.part("budget")).to_have_attribute("data-ready", "true")
     assert book.running(1), "the cell had ended before the figures came: they prove nothing"
     page.slide_to(95)
     expect(book.cell(1).locator(".jp-InputPrompt")).to_have_text("[2]:")
-    assert book.python("seen") == 0.95
+    assert book.python("seen") == (0.95, 6)
 
 
 def test_undo_redo_and_reset_go_through_the_recipes(book: Notebook) -> None:

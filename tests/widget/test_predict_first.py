@@ -139,7 +139,8 @@ def test_the_page_covers_it_until_a_marker_is_set_by_keyboard(page: BarePage, ex
     assert page.words("samples") == "covered until you predict"
     expect(page.part("predict-go")).to_be_disabled()
     page.part("sensitivity").click(force=True)
-    sent = page.page.evaluate("model.sent")  # the budget's frontier is asked for: it says nothing of accuracy
+    # the budget's frontier is asked for: it says nothing of accuracy
+    sent = page.page.evaluate("window.heard.then(() => model.sent)")
     assert [one for one in sent if one != {"do": "plan"}] == [], "what is covered is not asked for either"
     for name in ("history-table", "layers-table"):
         page.part(name).click()
