@@ -51,6 +51,55 @@ def test_a_widget_brings_its_own_script_and_style_sheet() -> None:
         widget.close()
 
 
+def test_who_holds_the_lock_can_close_an_explorer_whose_picture_is_being_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    # an observer of a trait holds it, and whoever draws needs it
+    explorer = sw.explore(sw.demo.model())
+    assert explorer.wait(SECONDS)
+    explorer._shown = Silent()
+    drawing, held = threading.Event(), threading.Event()
+
+    def snapshot() -> dict[str, Any]:
+        drawing.set()
+        assert held.wait(SECONDS)
+        with explorer._lock:
+            return {"image/png": b"", "text/plain": ""}
+
+    def close() -> None:
+        assert drawing.wait(SECONDS)
+        with explorer._lock:
+            held.set()
+            explorer.close()
+
+    monkeypatch.setattr(explorer, "_snapshot", snapshot)
+    threads = [threading.Thread(target=work, daemon=True) for work in (explorer._refresh_snapshot, close)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(SECONDS)
+    assert not any(thread.is_alive() for thread in threads)
+
+
+class Silent:
+    """A display that shows nothing."""
+
+    def update(self, *_: object, **__: object) -> None:
+        pass
+
+
+def test_the_kernel_tells_the_recipe_and_leaves_its_mirrors_to_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    explorer = sw.explore(sw.demo.model())
+    assert explorer.wait(SECONDS)
+    told: list[str] = []
+    monkeypatch.setattr(explorer, "send_state", lambda key=None: told.extend([key] if isinstance(key, str) else key))
+    explorer.sparsity, explorer.bits = 0.9, 4
+    explorer.recipe = sw.Recipe(bits=2)
+    assert told.count("_recipe") == 3
+    assert not {"sparsity", "bits", "channels", "multiple"} & set(told)
+    assert (explorer.sparsity, explorer.bits) == (0.0, 2)
+    monkeypatch.undo()
+    explorer.close()
+
+
 def test_pickling_an_explorer_says_what_can_be_kept() -> None:
     explorer = sw.explore(sw.demo.model())
     with pytest.raises(TypeError, match=r"cannot pickle this Explorer, .*: keep its recipe"):

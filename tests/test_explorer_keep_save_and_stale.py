@@ -141,10 +141,14 @@ def test_a_retrained_point_brings_its_result_and_any_other_recipe_leaves_it(ex: 
     assert ex._exact["nbytes_entropy_coded"] == run.result.nbytes_entropy_coded
     assert ex._score["value"] == ex.score.value == run.score.value  # type: ignore[union-attr]
     assert ex._score["provenance"] == ex._keeps["provenance"] == run.result.provenance
+    assert ex._exact["result"] == ex._score["result"] == visit["result"], "the page tells them from those of the recipe"
+    assert run.result.provenance in ex._snapshot()["text/plain"] or "retrain" in ex._keeps["variable"]
     ask(ex, do="save", path=str(tmp_path / "x"))
     assert (tmp_path / "x").stat().st_size == run.result.nbytes
     ask(ex, do="goto", result=None)
     assert (ex._result, ex.score, ex._keeps["variable"]) == ("", plain, "small")
+    assert "result" not in ex._exact
+    assert "result" not in ex._score
     ask(ex, do="goto", result=visit["result"])
     ex.sparsity = 0.5
     assert ex.wait(SECONDS)

@@ -77,18 +77,20 @@ def explorer_snapshot(
     *,
     order: Sequence[int] = (),
     metric: Mapping[str, Any] | None = None,
+    result: str = "",
 ) -> bytes:
     """Return a PNG, 1000 CSS pixels wide at double density, of what an explorer shows. Safe in any thread: no pyplot.
 
     `score`, `baseline` and `history` are the explorer's: dicts with "recipe" (JSON), "value", "low", "high", "n",
     "total", "state", "metric", "percent", "higher", "provenance", "warnings"; of each past recipe also "nbytes" and
     "result". `order`: the layers' indices in the order of the forward pass, if that is known. `metric`: "name",
-    "percent" and "higher" of the scores, if that is known before the first.
+    "percent" and "higher" of the scores, if that is known before the first. `result`: which retrained or recovered
+    model is shown, none for the weights as they came.
     """
     # An order that does not name each layer once (of a forward pass that shares layers) is of no use for rows.
     order = order if sorted(order) == list(range(len(sketch.layers))) else range(len(sketch.layers))
     rows = len(chosen_layers(sketch, order))
-    side = _side_of(estimate, score, baseline, history, metric)
+    side = _side_of(estimate, score, baseline, history, metric, result)
     title = wrap(recipe_sentence(estimate.recipe).split(" · "), _WIDTH - 2 * MARGIN, partial(measure, size=13))
     top = _LINE_TOP + LINE_HEIGHT * (len(title) - 1) + 9
     # Rows fill the height of the right side where they can; below 22 pixels names would touch.
@@ -102,9 +104,14 @@ def explorer_snapshot(
 
 
 def _side_of(
-    estimate: Estimate, score: Score | None, baseline: Score | None, history: Sequence[Score], told: Score | None
+    estimate: Estimate,
+    score: Score | None,
+    baseline: Score | None,
+    history: Sequence[Score],
+    told: Score | None,
+    result: str,
 ) -> _Side:
-    visits, now = latest(history), present_score(estimate, score, history)
+    visits, now = latest(history), present_score(estimate, score, history, result)
     metric = metric_of(told, score, baseline, *history)
     dead = [text for text in (dead_words(estimate),) if text]
     scores = ScorePanel(now, baseline, metric, estimate.recipe.to_json(), dead, _SIDE)
@@ -147,7 +154,7 @@ def describe(estimate: Estimate, score: Score | None) -> str:
     size = f"{about}{bytes_text(estimate.nbytes)} instead of {bytes_text(estimate.original_nbytes)}"
     sentence = f"{recipe_sentence(estimate.recipe)}: {size} ({compared_size_text(estimate.ratio)}), "
     sentence += f"{share_text(estimate.sparsity)} of the weights pruned"
-    score = present_score(estimate, score, [])
+    score = present_score(estimate, score, [], (score or {}).get("result") or "")
     value = value_of(score)
     if score is not None and value is not None:
         metric = metric_of(score)
@@ -158,10 +165,10 @@ def describe(estimate: Estimate, score: Score | None) -> str:
     return "; ".join([sentence, *told, *filter(None, [dead_words(estimate)])]) + "."
 
 
-def present_score(estimate: Estimate, score: Score | None, history: Sequence[Score]) -> Score | None:
-    """Return the score of this very recipe, now or from before, or its failure; None if there is none."""
-    recipe = estimate.recipe.to_json()
-    own = [s for s in (score, *reversed(history)) if s and s.get("recipe") == recipe]
+def present_score(estimate: Estimate, score: Score | None, history: Sequence[Score], result: str = "") -> Score | None:
+    """Return the score of this very recipe and `result`, now or from before, or its failure; None if there is none."""
+    shown = (estimate.recipe.to_json(), result)
+    own = [s for s in (score, *reversed(history)) if s and (s.get("recipe"), s.get("result") or "") == shown]
     return next((s for s in own if value_of(s) is not None), own[0] if own else None)
 
 

@@ -60,7 +60,7 @@ def figure_of_explorer(explorer: Any, kind: object, options: Mapping[str, Any]) 
 
 def _devices_of(explorer: Any) -> DeviceFit:
     estimate, told = explorer.estimate, explorer._exact or {}
-    counted = told.get("recipe") == estimate.recipe.to_json()
+    counted = told.get("recipe") == estimate.recipe.to_json() and told.get("result", "") == explorer._result
     memory = told.get("memory") if counted else None  # of what is left without some channels
     memory = memory or explorer._memory
     return DeviceFit(

@@ -130,9 +130,10 @@ class BaseWidget(anywidget.AnyWidget):
         if widget is not None:
             data = widget[0] if isinstance(widget, tuple) else widget
             display(data | {"text/plain": self._caption}, raw=True)
-            one = self._shown.display_id if self._shown is not None else True
-            picture = self._snapshot()
-            self._shown = display(picture, metadata=alt_text(picture), raw=True, display_id=one)
+            with self._drawing:
+                one = self._shown.display_id if self._shown is not None else True
+                picture = self._snapshot()
+                self._shown = display(picture, metadata=alt_text(picture), raw=True, display_id=one)
 
     @property
     def _caption(self) -> str:
@@ -147,7 +148,7 @@ class BaseWidget(anywidget.AnyWidget):
     def _refresh_snapshot(self) -> None:
         """Bring the picture under the widget up to date, so that a saved notebook shows the last state."""
         with self._drawing:
-            if self._shown is not None and self._alive:
+            if self._shown is not None and self._alive and not self._closed:
                 picture = self._snapshot()
                 self._shown.update(picture, metadata=alt_text(picture), raw=True)
 

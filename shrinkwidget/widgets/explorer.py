@@ -796,7 +796,8 @@ class Explorer(BaseWidget):
         _WORKER.forget(id(self))
         _WORKER.forget(self._sensitivity_key)
         _WORKER.forget(self._recovery_key)
-        with self._drawing:  # the worker may be at it
+        # the worker may be drawing, for which it needs the lock that an observer has who closes this
+        with _let_go(self._lock), self._drawing:
             if self._pictured != self.recipe:
                 self._refresh_snapshot()
             self._session = None
@@ -976,7 +977,8 @@ class Explorer(BaseWidget):
         start = time.perf_counter()
         figures = figures_of(recipe, cancelled).to_dict() | self._open().known_memory(recipe)
         before = self._exact or {}
-        known = before["seconds"] if before.get("recipe") == figures["recipe"] else time.perf_counter() - start
+        counted = before.get("recipe") == figures["recipe"] and not before.get("result")
+        known = before["seconds"] if counted else time.perf_counter() - start
         self._tell(_exact={**figures, "seconds": known})
 
     def _evaluate(self, session: ExplorerSession, recipe: Recipe, cancelled: CancelCheck) -> None:
@@ -1361,6 +1363,13 @@ class Explorer(BaseWidget):
 
     # what the buttons ask for
 
+    def _should_send_property(self, key: str, value: object) -> bool:
+        """Tell the page the recipe alone, of which it makes the mirrors itself.
+
+        A mirror that came before its recipe would be taken for a slider that is linked to it, and answered.
+        """
+        return key not in _MIRRORS and bool(super()._should_send_property(key, value))
+
     def _on_command(self, _widget: object, content: Any, _buffers: object) -> None:
         """Record what a button asks for and return: this may run on any thread, while a cell runs."""
         asked = content if isinstance(content, Mapping) else {}
@@ -1499,7 +1508,8 @@ class Explorer(BaseWidget):
             elif score is not None and self._result == "" and score["recipe"] == self._recipe:
                 score = {**score, "predicted": self._prediction(self._recipe)}
             known = (score, self._baseline, self._uncovered_history())
-        picture = explorer_snapshot(self.sketch, figures, *known, order=self._order, metric=self._metric)
+            shown = self._result
+        picture = explorer_snapshot(self.sketch, figures, *known, order=self._order, metric=self._metric, result=shown)
         return {"image/png": picture, "text/plain": describe(figures, score)}
 
     def __repr__(self) -> str:

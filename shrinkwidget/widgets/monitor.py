@@ -119,7 +119,9 @@ class Monitor(BaseWidget):
             (True, 'done')
         """
         self._forget()
-        self._refresh_snapshot()
+        with self._drawing:
+            self._refresh_snapshot()
+            self._closed = True  # a drawing that waits on the run's thread would be of nothing
         self.run, self._start, self._forget = None, None, _nothing  # anywidget keeps the widget itself
         super().close()
 
