@@ -25,7 +25,7 @@ export function DeviceList({ figures }: { figures: Estimate }) {
   const lines = rows.map((row) => `${SIGNS.get(row.fits)} ${row.device.name}: ${reason(row, unmeasured)}`);
   const show = (event: { currentTarget: HTMLElement }) => {
     const box = event.currentTarget.getBoundingClientRect();
-    tipAt(view, { clientX: box.left, clientY: box.bottom }, words, lines);
+    tipAt(view, { clientX: box.left, clientY: box.bottom, top: box.top }, words, lines);
   };
   const hide = () => hideTip(view);
   return (

@@ -55,10 +55,12 @@ from safetensors.torch import save_file
 # weights_only refuses a pickle that holds anything but tensors and plain containers
 state = torch.load(${literal(path)}, map_location="cpu", weights_only=True)
 # what a training wrote holds the weights under a name of their own, beside numbers
-for key in ("state_dict", "model_state_dict", "model"):
+for key in ("state_dict", "model_state_dict", "model", "state_dict"):
     if isinstance(state.get(key), dict):
         state = state[key]
 tensors = {name: value.clone().contiguous() for name, value in state.items() if isinstance(value, torch.Tensor)}
+if not tensors:
+    raise ValueError(f"there are no tensors under these names, choose among them: {list(state)}")
 save_file(tensors, ${literal(target)})`;
 }
 

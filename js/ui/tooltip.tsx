@@ -50,7 +50,8 @@ export function tipAt(
   const box = view.root.getBoundingClientRect();
   const rows = [title, ...lines].reduce((sum, text) => sum + Math.ceil(text.length / LETTERS), 0);
   const height = FRAME + LINE * rows;
-  const above = clientY + height > innerHeight && top > height;
+  // above only where all of it stands on the root, since Jupyter cuts off what sticks out of an output
+  const above = clientY + height > innerHeight && top - Math.max(box.top, 0) > height;
   view.tip.value = { x: clientX - box.left, y: (above ? top : clientY) - box.top, above, title, lines };
 }
 

@@ -114,7 +114,7 @@ def test_the_slider_works_while_a_cell_is_running(open_notebook: Open) -> None:
 
 def test_the_slider_works_while_the_cells_after_it_run(open_notebook: Open) -> None:
     explore = EXPLORE.replace("\nex\n", "\nex.sparsity, ex.bits = 0.3, 6\nex\n")
-    waits = "while ex.sparsity < 0.9: time.sleep(0.01)\nseen = ex.recipe.sparsity, ex.recipe.bits"
+    waits = "while ex.recipe.sparsity < 0.9: time.sleep(0.01)\nseen = ex.recipe.sparsity, ex.recipe.bits"
     book = open_notebook(explore, waits)
     book.page.evaluate("void window.jupyterapp.commands.execute('notebook:run-all-cells')")
     page = ExplorerPage.first(book)

@@ -211,6 +211,7 @@ def test_dragged_channels_are_exact_and_what_is_left_is_kept_exported_and_raced(
     page.settled_bytes()
     page.score()
     book.python("setattr(ex, 'recipe', sw.Recipe(bits=8))")
+    expect(page.part("bits").locator("input[value='8']")).to_be_checked()  # not in the middle of the drag
     page.settled_bytes()
     box = page.at_rest(page.part("channels"))
     page.part("size-now").evaluate(WATCH)
