@@ -25,7 +25,7 @@ from shrinkwidget.analysis.pruning_estimate import survivals
 from shrinkwidget.analysis.sketch import Sketch, sketch
 from shrinkwidget.figures.canvas import Canvas, Snapshot
 from shrinkwidget.figures.distribution_geometry import comb_factor, distribution_plot
-from shrinkwidget.figures.explorer_snapshot_png import describe, explorer_snapshot
+from shrinkwidget.figures.explorer_snapshot_png import describe, explorer_snapshot, present_score
 from shrinkwidget.figures.model_silhouette import blocks
 from shrinkwidget.figures.numbers_and_recipes_as_text import bytes_text, recipe_sentence, share_text, weight_text
 from shrinkwidget.figures.ridge_plot import MOST_ROWS, chosen_layers
@@ -108,6 +108,18 @@ def test_a_score_of_another_recipe_is_not_shown_as_this_ones() -> None:
     assert "accuracy" not in describe(figures, other)
     known = history(looked, [0.5])
     assert amount(explorer_snapshot(looked, figures, other, dense, known), GREEN) > 0
+
+
+def test_a_score_of_the_same_recipe_is_shown_of_the_model_that_it_is_of() -> None:
+    looked = small()
+    figures = estimate(looked, HALF)
+    visits = [scored(HALF, 0.5), scored(HALF, 0.9, result="1")]
+    shown = [present_score(figures, None, visits, result) for result in ("", "1", "2")]
+    assert [score and score["value"] for score in shown] == [0.5, 0.9, None]
+    assert present_score(figures, visits[1], visits[:1]) == visits[0], "not even where it is the last that came"
+    dense = scored(Recipe(), 0.2)
+    drawn = [amount(explorer_snapshot(looked, figures, visits[1], dense, [], result=key), GREEN) for key in ("1", "")]
+    assert drawn[0] > drawn[1] == 0
 
 
 def test_resnet20_fits_a_notebook(real: Sketch) -> None:
